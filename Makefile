@@ -1,0 +1,32 @@
+# make demo | make test | make benchmark; each creates .venv and installs what it needs first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check benchmark clean
+.DELETE_ON_ERROR:
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "coupled needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml --overwrite
+	$(BIN)/python analysis/weight_gap.py --run runs/demo --compare nscl scl ce
+	$(BIN)/python analysis/alignment.py --run runs/demo
+	$(BIN)/python analysis/demo.py --run runs/demo
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+benchmark: .venv/installed
+	$(BIN)/python scripts/benchmark.py
+
+clean:
+	rm -rf .venv

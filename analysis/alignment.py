@@ -1,0 +1,125 @@
+"""How alike the arms' representations are to the reference arm's, at every snapshot.
+
+python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
+       [--metrics cka rsa] [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+
+Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
+and in evaluation mode; layer h is the embedding, z the projection. The metrics are the files of pair_metrics.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from analysis.command_line import parser, positive, run_program
+from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.pair_metrics import PairMetric, find_metrics, metric_names
+from analysis.pair_metrics._sums import CrossSums, RowStream
+from analysis.run_folder import TidyCsv, select
+from coupled.image_sets import SPLITS, ImageSet
+from coupled.settings import from_resolved
+from coupled.stream.seeds import set_determinism
+
+COLUMNS = ("epoch", "split", "reference", "arm", "layer", "metric", "value", "samples")
+KEY = tuple(column for column in COLUMNS if column != "value")
+
+
+class Score(NamedTuple):
+    """One number to compute: `metric` between the reference and `arm` at `layer`."""
+
+    arm: str
+    layer: str
+    metric: str
+
+
+class Split(NamedTuple):
+    """A split's images, the chosen ones and its table."""
+
+    images: ImageSet
+    chosen_N: Tensor
+    table: TidyCsv
+
+
+def scores(
+    batches: Iterable[Mapping[tuple[str, str], Tensor]],
+    reference: str,
+    wanted: Sequence[Score],
+    metrics: Mapping[str, PairMetric],
+) -> dict[Score, float]:
+    """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer)."""
+    streams: dict[tuple[str, str, str], RowStream] = {}
+    pairs: dict[tuple[str, str, str, str], CrossSums] = {}  # the reference's sums with itself serve every arm
+    for arm, layer, metric in wanted:
+        transform = metrics[metric].transform
+        for a, b in ((reference, reference), (arm, arm), (reference, arm)):
+            pairs.setdefault((layer, transform, a, b), CrossSums())
+            streams.setdefault((layer, transform, b), RowStream(transform))
+    for outputs in batches:
+        rows = {key: stream.rows(outputs[key[2], key[0]]) for key, stream in streams.items()}
+        for (layer, transform, a, b), sums in pairs.items():
+            sums.update(rows[layer, transform, a], rows[layer, transform, b])
+    values = {}
+    for score in wanted:
+        metric = metrics[score.metric]
+        place = score.layer, metric.transform
+        ends = ((reference, reference), (score.arm, score.arm), (reference, score.arm))
+        values[score] = metric.value(*(pairs[*place, *pair] for pair in ends))
+    return values
+
+
+def alignment(options: Namespace) -> None:
+    """Write the rows that the tables do not have yet, epoch by epoch."""
+    metrics = {metric.name: metric for metric in find_metrics(options.metrics)}
+    device = choose_device(options.device)
+    chosen = select(options)
+    settings = from_resolved(chosen.description["settings"], "run.json")
+    splits: dict[str, Split] = {}
+    for split in dict.fromkeys(options.split):
+        images = load_images(settings, split, chosen.description["image_set"])
+        chosen_N = choose_images(len(images), options.samples, settings.seed, split)
+        table = TidyCsv(chosen.output / f"{split}_alignment.csv", COLUMNS, KEY)
+        splits[split] = Split(images, chosen_N, table)
+        print(f"{split}: {len(chosen_N)} of {len(images)} images, on {device}")
+    set_determinism(True, None)
+    embedder = Embedder(settings, chosen.store, [chosen.reference, *chosen.arms], device)
+    everything = [Score(a, layer, m) for a in chosen.arms for layer in dict.fromkeys(options.layer) for m in metrics]
+    for epoch in chosen.epochs:
+        loaded = False
+        for split, (images, chosen_N, table) in splits.items():
+            where = epoch, split, chosen.reference
+            missing = [score for score in everything if not table.has(*where, *score, len(chosen_N))]
+            if not missing:
+                continue
+            if not loaded:
+                embedder.load(epoch)
+                loaded = True
+            values = scores(embedder.outputs(images, chosen_N), chosen.reference, missing, metrics)
+            table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
+    for _, _, table in splits.values():
+        print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU if there is one. Raises ValueError for CUDA without a GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: got 'cuda', but torch sees no CUDA device; allowed here: cpu, auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    options = parser("alignment.py", "Alignment of the arms' representations.")
+    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
+    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
+    options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
+    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
+    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    return run_program(alignment, options, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Linear CKA from the unbiased HSIC (Song et al. 2012, JMLR 13, eq. 5; in CKA: Nguyen et al. 2021, arXiv 2010.15327)."""
+
+from math import nan, sqrt
+
+from analysis.pair_metrics._sums import CrossSums
+
+TRANSFORM = "plain"
+RANGE = (-1.0, 1.0)
+
+
+def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
+    """HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X^T, L = Y Y^T.
+
+    0 in expectation of its numerator if the representations are independent, whatever n and D; slightly negative
+    values occur. NaN if X or Y is constant over the images, or for fewer than 4 images.
+    """
+    if xy.n < 4:
+        return nan
+    scale = _hsic_1(xx) * _hsic_1(yy)
+    return _hsic_1(xy) / sqrt(scale) if scale > 0 else nan
+
+
+def _hsic_1(sums: CrossSums) -> float:
+    """HSIC_1 of the Gram matrices, their diagonals zero.
+
+    It does not change when a constant is added to all rows. With centred rows, a_i = |x_i|^2 and b_i = |y_i|^2 the
+    three terms of the definition are  tr KL = ||X^T Y||_F^2 - sum a_i b_i,  1'K1 1'L1 = sum a_i sum b_i  and
+    1'KL1 = sum a_i b_i.
+    """
+    centred, n = sums.centred(), sums.n
+    trace = float(centred.products_DE.square().sum()) - centred.squares_product
+    total = centred.squares[0] * centred.squares[1] / ((n - 1) * (n - 2))
+    return (trace + total - 2 / (n - 2) * centred.squares_product) / (n * (n - 3))

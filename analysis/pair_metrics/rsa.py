@@ -1,0 +1,37 @@
+"""RSA: how alike two representations order the pairs of images (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4)."""
+
+from math import nan, sqrt
+
+from analysis.pair_metrics._sums import CrossSums
+
+TRANSFORM = "unit"
+RANGE = (-1.0, 1.0)
+
+
+def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
+    """Pearson correlation, over all n (n-1) / 2 pairs of images, of the cosine dissimilarities of X [n, D] and Y [n, E].
+
+    A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. NaN if all pairs of X or
+    all pairs of Y are equally similar: constant features, or fewer than 3 images.
+    """
+    scale = _covariance(xx) * _covariance(yy)
+    return _covariance(xy) / sqrt(scale) if scale > 0 else nan
+
+
+def _covariance(sums: CrossSums) -> float:
+    """n (n-1) times the covariance over pairs i != j of s_ij = u_i.u_j and t_ij = v_i.v_j, for unit rows u, v.
+
+    With u_i = p + x_i, v_i = q + y_i and p, q the means, s_ij - |p|^2 = x_i.x_j + p.x_i + p.x_j. Over all i, j these
+    sum to 0; on the diagonal they are |x_i|^2 + 2 p.x_i. So where the rows have a large mean no large numbers are
+    subtracted from each other, as they would be in sum s_ij t_ij - sum s_ij sum t_ij / (n (n-1)).
+    """
+    n = sums.n
+    if n < 2:
+        return nan
+    centred = sums.centred()
+    p_D, q_E = centred.means
+    mixed = p_D @ centred.products_DE @ q_E
+    everywhere = centred.products_DE.square().sum() + 2 * n * mixed
+    diagonal = centred.squares_product + 2 * (p_D @ centred.thirds[0] + centred.thirds[1] @ q_E) + 4 * mixed
+    means = centred.squares[0] * centred.squares[1] / (n * (n - 1))
+    return float(everywhere - diagonal) - means

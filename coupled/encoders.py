@@ -1,0 +1,61 @@
+"""Encoders: timm models without classifier, with the stem and width the image size needs.
+
+A snapshot's `encoder.*` tensors load into the same timm model: a ResNet keeps timm's names at any width, and the small
+stem only replaces `conv1` and drops `maxpool`.
+"""
+
+from typing import Any
+
+import timm
+from timm.models.resnet import ResNet
+from torch import nn
+
+STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
+
+
+def build_encoder(name: str, width: float = 1.0, stem: str = "small", image_size: int = 32) -> nn.Module:
+    """A timm model `name` that maps images [M, 3, S, S] to embeddings [M, D]; D is `encoder_width` of it.
+
+    `stem="small"` gives a ResNet a 3x3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images
+    (Chen et al. 2020, arXiv 2002.05709, appendix B.9). `width` multiplies a ResNet's channels. The parameters are drawn
+    from torch's global generator: wrap the call in `stream.seeds.torch_rng`. Raises ValueError for a name unknown to
+    timm, or a stem or width that the model cannot have.
+    """
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name}*")[:5]
+        hint = f"; near: {', '.join(near)}" if near else ""
+        command = "python -c 'import timm; print(timm.list_models())'"
+        raise ValueError(f"encoder.name: timm has no model '{name}'{hint} (all: {command})")
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    plain_resnet = config is not None and config.first_conv == "conv1"
+    options: dict[str, Any] = {}
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    if width != 1:
+        if not plain_resnet:
+            raise ValueError(f"encoder.width: got {width:g}; '{name}' is no plain ResNet, only width 1 is possible")
+        options["channels"] = tuple(max(1, round(width * channels)) for channels in STAGE_CHANNELS)
+        # timm scales the stem of its deep variant alone; `_replace_stem` then puts the single convolution back
+        options |= {"stem_type": "deep", "stem_width": max(1, round(width * STEM_CHANNELS / 2))}
+    encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    if stem == "small" and not (plain_resnet and isinstance(encoder, ResNet)):
+        raise ValueError(f"encoder.stem: got 'small' for '{name}', which is no plain ResNet; set encoder.stem=standard")
+    if stem == "small" or width != 1:
+        _replace_stem(encoder, small=stem == "small")
+    return encoder
+
+
+def _replace_stem(encoder: nn.Module, small: bool) -> None:
+    channels = encoder.get_submodule("bn1").num_features
+    assert isinstance(channels, int)
+    kernel, stride = (3, 1) if small else (7, 2)
+    first = nn.Conv2d(3, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
+    nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")  # as timm draws it
+    encoder.add_module("conv1", first)
+    if small:
+        encoder.add_module("maxpool", nn.Identity())
+
+
+def encoder_width(encoder: nn.Module) -> int:
+    """D, the width of the embedding of a timm model."""
+    return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]

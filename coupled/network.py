@@ -1,0 +1,122 @@
+"""A network: encoder, projector and the further heads that an objective asks for; one forward over all views.
+
+V views, B images, D embedding width, P projection width, S image size.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coupled.encoders import build_encoder, encoder_width
+from coupled.objectives import Head, Needs
+from coupled.stream.seeds import torch_rng
+
+
+class Network(nn.Module):
+    """Computes the outputs named in `needs`: "embedding" [V,B,D], "projection" [V,B,P] (unit norm) and those of
+    `heads`.
+
+    The V*B images pass the encoder together, so batch norm sees all views of the batch. Parameters that no needed
+    output depends on do not ask for a gradient: DDP then has no unused parameters, and they stay as initialised.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Sequential,
+        heads: Mapping[str, nn.Module],
+        specs: Mapping[str, Head],
+        needs: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        for name, head in heads.items():
+            self.add_module(name, head)
+        self.heads, self.needs = dict(specs), tuple(needs)
+        self.project = "projection" in [*self.needs, *(head.input for head in specs.values())]
+        projector.requires_grad_(self.project)
+
+    def forward(self, views_VBchw: Tensor) -> dict[str, Tensor]:
+        """Outputs by name for views [V, B, 3, S, S]."""
+        views, images = views_VBchw.shape[:2]
+        computed = {"embedding": self.encoder(views_VBchw.flatten(0, 1))}
+        if self.project:
+            # float32 under autocast: a unit norm in bfloat16 is one to 0.4 %
+            computed["projection"] = functional.normalize(self.projector(computed["embedding"]).float(), dim=-1)
+        for name, head in self.heads.items():
+            computed[head.output] = self.get_submodule(name)(computed[head.input])
+        return {name: computed[name].unflatten(0, (views, images)) for name in self.needs}
+
+
+def build_projector(inputs: int, hidden: int, out: int) -> nn.Sequential:
+    """Linear-BN-ReLU-Linear-BN, [M, inputs] -> [M, out], no biases in the linear layers, scale only in the last batch
+    norm.
+
+    Source: the protocol of arXiv 2510.08852 and 2506.04411.
+    """
+    last = nn.BatchNorm1d(out)
+    last.register_parameter("bias", None)
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out, bias=False),
+        last,
+    )
+
+
+def build_network(
+    *,
+    encoder: str,
+    width: float = 1.0,
+    stem: str = "small",
+    image_size: int = 32,
+    projector_hidden: int | None = None,
+    projector_out: int = 128,
+    seed: int = 0,
+) -> Network:
+    """The network that all arms share, on the CPU, initialised from the seed stream "init".
+
+    Its outputs are "embedding" and "projection"; `projector_hidden=None` is the width of the embedding. Equal arguments
+    give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
+    """
+    with torch_rng(seed, "init"):
+        trunk = build_encoder(encoder, width, stem, image_size)
+        inputs = encoder_width(trunk)
+        projector = build_projector(inputs, projector_hidden or inputs, projector_out)
+    return Network(trunk, projector, {}, {}, needs=("embedding", "projection"))
+
+
+def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> Network:
+    """A copy of the `shared` network with the outputs and heads that an objective needs.
+
+    Each head is drawn from its own seed stream "init/<head>", so heads change neither each other nor what is shared.
+    """
+    projection_width = shared.projector[-1].num_features
+    assert isinstance(projection_width, int)
+    widths = {"embedding": encoder_width(shared.encoder), "projection": projection_width}
+    heads: dict[str, nn.Module] = {}
+    for name, head in needs.heads.items():
+        with torch_rng(seed, f"init/{name}"):
+            heads[name] = _build_head(head, widths[head.input], classes)
+    encoder, projector = copy.deepcopy(shared.encoder), copy.deepcopy(shared.projector)
+    return Network(encoder, projector, heads, needs.heads, needs=needs.outputs)
+
+
+def _build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+    if head.kind == "linear":
+        return nn.Linear(inputs, classes)
+    raise ValueError(f"unknown kind of head '{head.kind}' (known: linear)")
+
+
+def shared_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers that every arm has: those of the encoder and the projector."""
+    return {name: t for name, t in network.state_dict().items() if name.split(".")[0] in ("encoder", "projector")}
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of parameters, frozen ones included."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,62 @@
+"""Objectives: one file each, found by file name; every one is a pure function from tensors to a `Loss`.
+
+A file `<name>.py` holds `needs(**options) -> Needs`, what it asks of the network; the function
+`<name>(inputs, *, options) -> Loss`; `per_anchor(inputs, *, options)`, the losses before the mean; and
+`check(**options)`, which raises ValueError, if an option has a range.
+
+V views, B own images, N images of the global batch, A = V*B own anchors, M = V*N rows of the global batch,
+P projection width, D embedding width, C classes. Anchor v*B+b is view v of own image b; row v*N+n is view v of image n.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that an objective asks the network to carry: `kind` ("linear") maps `input` to `output`."""
+
+    kind: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Names of the network outputs an objective reads, of those it reads over the global batch, and further heads."""
+
+    outputs: tuple[str, ...]
+    gathered: tuple[str, ...] = ()
+    heads: Mapping[str, Head] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What an objective sees of one batch.
+
+    `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "logits" [V, B, C].
+    `gathered` holds, under the same names, those of the global batch [V, N, ...], with gradients; in a single process
+    it holds the same tensors. `labels_B` and `labels_N` are int64; own image b is image `first` + b of the global
+    batch.
+    """
+
+    outputs: Mapping[str, Tensor]
+    gathered: Mapping[str, Tensor]
+    labels_B: Tensor
+    labels_N: Tensor
+    first: int = 0
+
+
+class Loss(NamedTuple):
+    """The mean over the counted own anchors, and how many were counted and left out (int64 scalars).
+
+    `mean` is float32 (float64 for float64 inputs); it is 0 with zero gradient if no anchor is counted. The mean over
+    several processes is the sum of mean * counted over the sum of counted.
+    """
+
+    mean: Tensor
+    counted: Tensor
+    left_out: Tensor

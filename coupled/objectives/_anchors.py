@@ -1,0 +1,98 @@
+"""What the contrastive objectives share: similarities, masks of (anchor, row) pairs, sums over a mask, the mean.
+
+A own anchors, M rows of the global batch, P projection width (see `coupled.objectives`). Memory is O(A x M), never
+M x M in one process of several. Nothing here waits for the device: no shape or branch depends on values.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss
+
+
+class AnchorLosses(NamedTuple):
+    """Losses of the own anchors, and which of them count (bool). Where `counted_A` is false the loss means nothing."""
+
+    losses_A: Tensor
+    counted_A: Tensor
+
+
+def check_temperature(*, temperature: float, **_others: object) -> None:
+    """Raise ValueError unless the temperature is a positive finite number."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: {temperature} is not allowed; give a finite number above 0")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or float64 if it is float64: exp(1/0.07) overflows float16."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def scores(inputs: Inputs, temperature: float) -> Tensor:
+    """Cosine similarities of own anchors with all rows, over the temperature: [A, M]; projections have unit norm."""
+    own_AP = at_least_float32(inputs.outputs["projection"]).flatten(0, 1)
+    all_MP = at_least_float32(inputs.gathered["projection"]).flatten(0, 1)
+    # The product is the one operation here that autocast would run in a lower precision.
+    with torch.autocast(own_AP.device.type, enabled=False):
+        return (own_AP / temperature) @ all_MP.T
+
+
+def itself(inputs: Inputs) -> Tensor:
+    """The pairs of an anchor with its own row: bool [A, M]."""
+    rows_A, rows_M = _rows(inputs)
+    return rows_A[:, None] == rows_M
+
+
+def same_image(inputs: Inputs) -> Tensor:
+    """The pairs of views of one image, the anchor itself included: bool [A, M]."""
+    images = len(inputs.labels_N)
+    rows_A, rows_M = _rows(inputs)
+    return (rows_A % images)[:, None] == rows_M % images
+
+
+def same_class(inputs: Inputs) -> Tensor:
+    """The pairs of views of images of one class, the anchor itself included: bool [A, M]."""
+    views = len(inputs.outputs["projection"])
+    return inputs.labels_B.repeat(views)[:, None] == inputs.labels_N.repeat(views)
+
+
+def _rows(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The row of every own anchor [A], and all rows [M]."""
+    views, images = len(inputs.outputs["projection"]), len(inputs.labels_N)
+    rows_VN = torch.arange(views * images, dtype=torch.int32, device=inputs.labels_N.device).view(views, images)
+    return rows_VN[:, inputs.first : inputs.first + len(inputs.labels_B)].flatten(), rows_VN.flatten()
+
+
+def log_sum_exp(scores_AM: Tensor, mask_AM: Tensor) -> Tensor:
+    """log of the sum of exp(score) over the mask: [A]. Over an empty mask the value is finite and means nothing."""
+    # A logsumexp over nothing is -inf with a NaN gradient, which only the order of masks would keep from spreading.
+    # So an empty row sums over everything; the caller leaves that anchor out.
+    mask_AM = mask_AM | ~mask_AM.any(1, keepdim=True)
+    return scores_AM.masked_fill(~mask_AM, -math.inf).logsumexp(1)
+
+
+def mean_over(scores_AM: Tensor, mask_AM: Tensor) -> Tensor:
+    """The mean score over the mask: [A]; 0 over an empty mask."""
+    return scores_AM.masked_fill(~mask_AM, 0).sum(1) / mask_AM.sum(1).clamp(min=1)
+
+
+def contrast(
+    scores_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor, *, positive_in_denominator: bool
+) -> AnchorLosses:
+    """-(mean of s_ip over positives p) + log(sum of exp(s_ia) over negatives a, or over both), for every anchor i.
+
+    An anchor without a positive or without a negative is not counted.
+    """
+    denominator_AM = negatives_AM | positives_AM if positive_in_denominator else negatives_AM
+    losses_A = log_sum_exp(scores_AM, denominator_AM) - mean_over(scores_AM, positives_AM)
+    return AnchorLosses(losses_A, positives_AM.any(1) & negatives_AM.any(1))
+
+
+def mean_over_counted(anchors: AnchorLosses) -> Loss:
+    """The mean over the counted anchors; exactly 0 with zero gradient if there is none."""
+    counted = anchors.counted_A.sum()
+    total = anchors.losses_A.masked_fill(~anchors.counted_A, 0).sum()
+    return Loss(total / counted.clamp(min=1), counted, (~anchors.counted_A).sum())

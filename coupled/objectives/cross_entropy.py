@@ -1,0 +1,34 @@
+"""Cross-entropy of a linear classifier on the projection or the embedding of every view: the supervised CE arm.
+
+V views, B own images, A = V*B own anchors, C classes.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from coupled.objectives import Head, Inputs, Loss, Needs
+from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_over_counted
+
+
+def needs(*, input: Literal["projection", "embedding"] = "projection") -> Needs:
+    """The logits of a linear classifier on `input`; nothing of the global batch."""
+    return Needs(outputs=("logits",), heads={"classifier": Head(kind="linear", input=input, output="logits")})
+
+
+def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> AnchorLosses:
+    """The losses of the own anchors, before the mean."""
+    logits_AC = at_least_float32(inputs.outputs["logits"]).flatten(0, 1)
+    labels_A = inputs.labels_B.repeat(len(inputs.outputs["logits"]))
+    losses_A = F.cross_entropy(logits_AC, labels_A, reduction="none")
+    return AnchorLosses(losses_A, torch.ones_like(labels_A, dtype=torch.bool))
+
+
+def cross_entropy(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> Loss:
+    """-l_iy + log sum_c exp(l_ic), mean over all views i; l are the logits, y is the label. No temperature.
+
+    `input` says what the classifier stands on; it shapes the network through `needs` and changes nothing here. The
+    default, the unit-norm projection, is what the authors of arXiv 2510.08852 trained. Every anchor counts.
+    """
+    return mean_over_counted(per_anchor(inputs, input=input))

@@ -1,0 +1,44 @@
+"""DCL, the CL of Luthra et al.: NT-Xent with the positive left out of the denominator (decoupled; arXiv 2110.06848)."""
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._anchors import (
+    AnchorLosses,
+    check_temperature,
+    contrast,
+    itself,
+    mean_over_counted,
+    same_image,
+    scores,
+)
+
+check = check_temperature
+
+
+def needs(**_options: object) -> Needs:
+    """Own projections against those of the global batch."""
+    return Needs(outputs=("projection",), gathered=("projection",))
+
+
+def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> AnchorLosses:
+    """The losses of the own anchors, before the mean."""
+    same_image_AM = same_image(inputs)
+    return contrast(
+        scores(inputs, temperature),
+        positives_AM=same_image_AM & ~itself(inputs),
+        negatives_AM=~same_image_AM,
+        positive_in_denominator=positive_in_denominator,
+    )
+
+
+def dcl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> Loss:
+    """-s_ip/tau + log sum_{a not in {i, p}} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
+
+    s_ia is the cosine similarity of two views, tau the temperature. With more than two views the first term is the mean
+    over the other views of the image, and none of them is in the denominator. `positive_in_denominator` puts them back,
+    which is NT-Xent. An anchor whose image is alone in the batch has no negatives and is left out.
+
+    Source: L_DCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as CL.
+    """
+    return mean_over_counted(
+        per_anchor(inputs, temperature=temperature, positive_in_denominator=positive_in_denominator)
+    )

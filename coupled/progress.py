@@ -1,0 +1,57 @@
+"""What a person sees of a run: a live table on a terminal, plain lines elsewhere, nothing on ranks other than 0."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+
+class Progress:
+    """Live table on a terminal, a plain line after each epoch elsewhere; silent where `shown` is false."""
+
+    def __init__(self, arms: Sequence[str], first_step: int, steps: int, shown: bool) -> None:
+        self.arms, self.first_step, self.steps, self.shown = tuple(arms), first_step, steps, shown
+        self.console = Console()
+        self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
+        self.started = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self.shown:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
+        """Show loss, gradient norm and images/s of every arm."""
+        if self.live:
+            self.live.update(self._table(epoch, step, results))
+
+    def epoch(self, epoch: int, epochs: int, step: int, losses: Mapping[str, float]) -> None:
+        """After an epoch: one plain line with the mean losses."""
+        if self.shown and not self.live:
+            text = "  ".join(f"{arm} {loss:.4f}" for arm, loss in losses.items())
+            self.say(f"epoch {epoch}/{epochs}  step {step}/{self.steps}  loss: {text}  left {self._left(step)}")
+
+    def _table(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> Table:
+        table = Table(title=f"epoch {epoch}, step {step}/{self.steps}, {self._left(step)} left")
+        for column in ("arm", "loss", "grad norm", "images/s"):
+            table.add_column(column, justify="left" if column == "arm" else "right")
+        for arm in self.arms:
+            loss, norm, rate = results[arm]
+            table.add_row(arm, f"{loss:.4f}", f"{norm:.3f}", f"{rate:,.0f}")
+        return table
+
+    def _left(self, step: int) -> str:
+        done = max(1, step - self.first_step)
+        seconds = round((time.monotonic() - self.started) / done * (self.steps - step))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -1,0 +1,115 @@
+"""Resume states: what exact continuation needs, one folder a generation, the two newest kept.
+
+resume/step_00000120/ holds state.json (format, step, epoch, settings, digests) and one safetensors file an arm: the
+tensors of its network under "network/" and of its optimizer under "optimizer/". Order and views are functions of the
+seed and need no state. A generation is written in a temporary folder, fsynced and renamed: it is whole or absent.
+Nothing is pickled.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from coupled.snapshots import fsync_folder, write_durably
+
+FORMAT = "coupled.resume.1"
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """Step and epoch done, and the tensors of every arm."""
+
+    step: int
+    epoch: int
+    arms: dict[str, dict[str, Tensor]]
+
+
+def write(folder: Path, state: ResumeState) -> None:
+    """Write one generation into `folder` and drop all but the two newest."""
+    final = folder / f"step_{state.step:08d}"
+    temporary = folder / f".{final.name}.tmp"
+    for leftover in folder.glob(".*.tmp"):
+        shutil.rmtree(leftover)
+    digests = {}
+    for arm, tensors in state.arms.items():
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        write_durably(temporary / f"{arm}.safetensors", data)
+        digests[arm] = _digest(data)
+    head = {"format": FORMAT, "step": state.step, "epoch": state.epoch, "digests": digests}
+    write_durably(temporary / "state.json", json.dumps(head, indent=1).encode())
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    fsync_folder(folder)
+    for old in _generations(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def read_newest(folder: Path) -> ResumeState | None:
+    """The newest generation, digests checked; None if there is none.
+
+    Raises ValueError that names the damaged file and what to delete to continue from the generation before.
+    """
+    generations = _generations(folder)
+    if not generations:
+        return None
+    newest = generations[-1]
+    remedy = f"delete {newest} to continue from the state before it"
+    try:
+        head = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{newest / 'state.json'}: not readable ({error}); {remedy}") from None
+    if head.get("format") != FORMAT:
+        raise ValueError(f"{newest / 'state.json'}: expected format {FORMAT}, found {head.get('format')}; {remedy}")
+    arms = {}
+    for arm, expected in head["digests"].items():
+        path = newest / f"{arm}.safetensors"
+        data = path.read_bytes() if path.is_file() else b""
+        if _digest(data) != expected:
+            raise ValueError(f"{path}: damaged: its digest should be {expected}, found {_digest(data)}; {remedy}")
+        arms[arm] = load(data)
+    return ResumeState(head["step"], head["epoch"], arms)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of `optimizer` as tensors named "<parameter number>/<key>"; its settings are not state.
+
+    Raises TypeError for an optimizer whose state is not tensors and numbers.
+    """
+    tensors = {}
+    for number, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if value is None:
+                continue
+            if not isinstance(value, Tensor | int | float):
+                raise TypeError(f"{type(optimizer).__name__} keeps a {type(value).__name__} as '{key}'")
+            tensors[f"{number}/{key}"] = (
+                value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            )
+    return tensors
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition("/")
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _generations(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=32).hexdigest()

@@ -1,0 +1,180 @@
+"""Snapshots: the weights of one arm after an epoch, as safetensors, with a manifest of digests.
+
+A file appears under its name only when it is whole: it is written to a temporary file, fsynced and renamed, the
+folder is fsynced, and only then the manifest gains its line. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT = "coupled.snapshot.1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the manifest; `file` is relative to the snapshot folder, `digest` is blake2b of the file's bytes."""
+
+    arm: str
+    epoch: int
+    step: int
+    file: str
+    digest: str
+    bytes: int
+
+
+class SnapshotStore:
+    """The snapshots of a run, in `folder`: manifest.jsonl and <arm>/epoch_0000.safetensors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / "manifest.jsonl"
+
+    def entries(self) -> list[Entry]:
+        """Lines of the manifest in the order written. Raises ValueError naming file and line if one is not readable."""
+        if not self.manifest.is_file():
+            return []
+        entries = []
+        for number, line in enumerate(self.manifest.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                entries.append(Entry(**json.loads(line)))
+            except (json.JSONDecodeError, TypeError) as error:
+                raise ValueError(f"{self.manifest} line {number}: not a snapshot entry: {error}") from None
+        return entries
+
+    def arms(self) -> list[str]:
+        """Arms that have a snapshot, in the order first written."""
+        return list(dict.fromkeys(entry.arm for entry in self.entries()))
+
+    def epochs(self, arm: str) -> list[int]:
+        """Epochs of `arm`, ascending as numbers."""
+        return sorted(entry.epoch for entry in self.entries() if entry.arm == arm)
+
+    def entry(self, arm: str, epoch: int) -> Entry:
+        """The manifest line of a snapshot. Raises ValueError that lists what exists."""
+        for entry in self.entries():
+            if (entry.arm, entry.epoch) == (arm, epoch):
+                return entry
+        if arm not in self.arms():
+            raise ValueError(f"{self.folder}: no arm '{arm}' (arms: {', '.join(self.arms()) or 'none'})")
+        raise ValueError(f"{self.folder}: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {self._span(arm)})")
+
+    def path(self, arm: str, epoch: int) -> Path:
+        """Where the snapshot lies. Raises ValueError if the manifest does not know it or the file is gone."""
+        path = self.folder / self.entry(arm, epoch).file
+        if not path.is_file():
+            raise ValueError(f"{path}: the manifest lists this snapshot, but the file is missing")
+        return path
+
+    def write(
+        self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write one snapshot durably; floating tensors become contiguous float32.
+
+        The header carries one key `coupled` with JSON, sorted: safetensors orders several keys at random, and equal
+        runs must give equal bytes.
+        """
+        header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **metadata}
+        data = save(
+            {name: _as_stored(tensor) for name, tensor in tensors.items()},
+            metadata={"coupled": json.dumps(header, sort_keys=True)},
+        )
+        file = f"{arm}/epoch_{epoch:04d}.safetensors"
+        write_durably(self.folder / file, data)
+        entry = Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
+        append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
+
+    def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
+        """All tensors of a snapshot, its digest checked. Raises ValueError: path, expected, found."""
+        path, entry = self.path(arm, epoch), self.entry(arm, epoch)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+        if found != entry.digest:
+            raise ValueError(f"{path}: damaged: its digest should be {entry.digest}, found {found}")
+        with self.open(arm, epoch) as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+
+    @contextmanager
+    def open(self, arm: str, epoch: int) -> Iterator[Any]:
+        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor())."""
+        path = self.path(arm, epoch)
+        try:
+            with safe_open(path, framework="pt") as handle:
+                header = json.loads((handle.metadata() or {}).get("coupled", "{}"))
+                if (header.get("format"), header.get("arm"), header.get("epoch")) != (FORMAT, arm, epoch):
+                    raise ValueError(
+                        f"{path}: not the expected snapshot: expected {FORMAT}, arm {arm}, epoch {epoch}, found"
+                        f" {header.get('format')}, arm {header.get('arm')}, epoch {header.get('epoch')}"
+                    )
+                yield handle
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
+
+    def cut(self, epoch: int) -> None:
+        """Forget manifest lines after `epoch`; their files are overwritten when training gets there again."""
+        kept = [entry for entry in self.entries() if entry.epoch <= epoch]
+        write_durably(self.manifest, "".join(json.dumps(asdict(entry)) + "\n" for entry in kept).encode())
+
+    def _span(self, arm: str) -> str:
+        epochs = self.epochs(arm)
+        return f"{epochs[0]} to {epochs[-1]}, {len(epochs)} in all" if epochs else "none"
+
+
+def snapshot_epochs(epochs: int, every: int, dense_until: int) -> list[int]:
+    """Epochs after which a snapshot is kept: 0, each up to `dense_until`, every `every`-th, and the last."""
+    return [e for e in range(epochs + 1) if e <= dense_until or e % every == 0 or e == epochs]
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """blake2b (32 hex digits) over names, shapes, types and bytes of `tensors`, in the order of the names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def append_durably(path: Path, text: str) -> None:
+    """Append `text` in one write and fsync it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()

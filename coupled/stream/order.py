@@ -1,0 +1,55 @@
+"""Which images form the global batches of an epoch: a pure function of (seed, epoch), the same for any world size.
+
+Shape letters: N images of the set, K batches of the epoch, B images of the global batch.
+"""
+
+import difflib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coupled.stream.seeds import permutation, philox, random_uint32
+
+KINDS = ("uniform", "balanced")
+
+
+def order(
+    seed: int, epoch: int, labels_N: NDArray[np.int64], batch_size: int, kind: str = "uniform"
+) -> NDArray[np.int64]:
+    """The global batches of one epoch as image indices [K, B], with K = N // B; no image occurs twice.
+
+    `uniform`: a permutation of the images; the last, ragged batch is dropped.
+    `balanced`: every batch holds floor or ceil of B * n_c / N images of each class with n_c images.
+    Raises ValueError if the batch is larger than the set or the kind unknown.
+    """
+    images = len(labels_N)
+    if not 1 <= batch_size <= images:
+        raise ValueError(f"batch.size: got {batch_size}; the image set holds {images} images, allowed is 1 to {images}")
+    shuffled_N = permutation(images, philox(seed, "order", epoch))
+    if kind == "uniform":
+        batches = images // batch_size
+        return shuffled_N[: batches * batch_size].reshape(batches, batch_size)
+    if kind == "balanced":
+        return _balanced(seed, epoch, shuffled_N, np.asarray(labels_N), batch_size)
+    near = difflib.get_close_matches(kind, KINDS, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"batch.order: got '{kind}'; allowed are {', '.join(KINDS)}{hint}")
+
+
+def _balanced(
+    seed: int, epoch: int, shuffled_N: NDArray[np.int64], labels_N: NDArray[np.int64], batch_size: int
+) -> NDArray[np.int64]:
+    """Sort the shuffled images by class, drop the surplus at even distances, deal the rest like cards.
+
+    Evenly spaced dropping leaves every class its share to within one image, and dealing splits each class evenly.
+    """
+    images = len(shuffled_N)
+    batches, surplus = divmod(images, batch_size)
+    sorted_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
+    if surplus:
+        offset = random_uint32(seed, "order drop", epoch, shape=(1,)) * 2.0**-32
+        dropped = np.floor((np.arange(surplus) + offset) * (images / surplus)).astype(np.int64)
+        sorted_N = np.delete(sorted_N, dropped)
+    dealt_KB = sorted_N.reshape(batch_size, batches).T[permutation(batches, philox(seed, "order batches", epoch))]
+    places_KB = np.argsort(random_uint32(seed, "order places", epoch, shape=dealt_KB.shape), axis=1, kind="stable")
+    return np.take_along_axis(dealt_KB, places_KB, axis=1)

@@ -1,0 +1,71 @@
+"""Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
+
+    python scripts/benchmark.py [--only objectives metrics augmentation] [--output benchmark.json]
+
+Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench_augmentation import augmentation_rows
+from bench_metrics import metric_rows
+from bench_objectives import objective_rows
+from rich.console import Console
+from rich.table import Table
+
+ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "objectives": objective_rows,
+    "metrics": metric_rows,
+    "augmentation": augmentation_rows,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a table, and write JSON if asked."""
+    parser = argparse.ArgumentParser(prog="benchmark.py", description="Ratios against a named baseline.")
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--output", type=Path, help="write the rows and the machine as JSON")
+    options = parser.parse_args(arguments)
+    rows = []
+    for name in options.only:
+        print(f"measuring {name} ...", file=sys.stderr)
+        rows += ROWS[name]()
+    print_table(rows)
+    if options.output:
+        content = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "rows": rows}
+        options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions that belong to the numbers."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+    }
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """One line a row: ours, baseline, ratio, goal, peak memory of both in MiB."""
+    table = Table(title=", ".join(f"{key} {value}" for key, value in machine().items()))
+    for column in ("what", "ours", "baseline", "unit", "ratio", "goal", "ours MiB", "baseline MiB"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for row in rows:
+        numbers = [f"{row[key]:,.4g}" for key in ("ours", "baseline")]
+        memory = [f"{row[key]:,.0f}" for key in ("ours_peak_mib", "baseline_peak_mib")]
+        table.add_row(row["name"], *numbers, row["unit"], f"{row['ratio']:.1f}x", str(row["goal"]), *memory)
+    Console(width=160).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""A synthetic run folder: random networks that drift apart arm by arm and epoch by epoch, no training."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from coupled.by_name import find
+from coupled.network import build_network, shared_tensors
+from coupled.settings import from_resolved
+from coupled.snapshots import SnapshotStore
+
+DRIFT = {"cl": 0.0, "nscl": 0.01, "scl": 0.03, "ce": 0.05}
+SETTINGS: dict[str, Any] = {
+    "name": "drift",
+    "seed": 5,
+    "epochs": 3,
+    "image_set": {"name": "digits", "size": 8},
+    "batch": {"size": 64},
+    "encoder": {"name": "resnet18", "width": 0.0625, "image_size": 8},
+    "projector": {"hidden": 16, "out": 8},
+    "optimizer": {"warmup_epochs": 0},
+    "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
+}
+
+
+def drifted(arm: str, epoch: int) -> dict[str, Tensor]:
+    """Tensors of an arm: the shared start plus its drift in a direction of its own; `ce` has a head more."""
+    settings = from_resolved(SETTINGS)
+    network = build_network(
+        encoder=settings.encoder.name,
+        width=settings.encoder.width,
+        image_size=settings.encoder.image_size,
+        projector_hidden=settings.projector.hidden,
+        projector_out=settings.projector.out,
+        seed=settings.seed,
+    )
+    generator = torch.Generator().manual_seed(list(DRIFT).index(arm) + 1)
+    tensors = {}
+    for name, tensor in shared_tensors(network).items():
+        step = 0.02 * epoch + DRIFT[arm] * epoch * torch.rand(tensor.shape, generator=generator)
+        tensors[name] = tensor + step * (tensor.abs() + 0.01) if tensor.is_floating_point() else tensor + epoch
+    if arm == "ce":
+        tensors["classifier.weight"] = torch.randn(10, 8, generator=generator)
+    return tensors
+
+
+def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str] = tuple(DRIFT)) -> Path:
+    """Write a run folder with snapshots of `arms` at `epochs`."""
+    settings = from_resolved(SETTINGS)
+    load = find("coupled.image_sets", "digits").load
+    digests = {f"{split}_digest": load(split, size=8).digest() for split in ("train", "test")}
+    content = {
+        "name": settings.name,
+        "settings": settings.resolved(),
+        "settings_sha256": settings.sha256(),
+        "image_set": {"name": "digits", **digests},
+    }
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(content))
+    store = SnapshotStore(folder / "snapshots")
+    for epoch in epochs:
+        for arm in arms:
+            store.write(arm, epoch, drifted(arm, epoch), step=epoch, metadata={})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drifting_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that tests only read; they pass --output."""
+    return make_run(tmp_path_factory.mktemp("runs") / "drift")
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a run of the test's own under tmp_path/runs."""
+    return lambda name="own", **changed: make_run(tmp_path / "runs" / name, **changed)
+
+
+@pytest.fixture
+def table() -> Callable[[Path], list[dict[str, str]]]:
+    """Reads a CSV as it stands, cells as text."""
+
+    def read(path: Path) -> list[dict[str, str]]:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return read

@@ -1,0 +1,109 @@
+"""What every image set promises, whatever its source."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from coupled import by_name
+from coupled.image_sets import SPLITS, ImageSet, channel_statistics
+
+NAMES = by_name.known("coupled.image_sets")
+
+
+@pytest.fixture
+def options(tmp_path: Path, pictures: Path, write_cifar: Callable) -> dict[str, dict]:
+    """Options that make each image set small; a new image set is entered here."""
+    write_cifar(CIFAR10, tmp_path)
+    write_cifar(CIFAR100, tmp_path)
+    return {
+        "cifar10": {"root": tmp_path},
+        "cifar100": {"root": tmp_path},
+        "digits": {},
+        "folder": {"root": pictures, "size": 24},
+        "fractals": {"root": tmp_path, "classes": 3, "train_per_class": 4, "test_per_class": 2, "size": 16},
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_bytes_and_labels_count_from_zero(name: str, options: dict) -> None:
+    """Kernels take uint8 pictures and losses take int64 classes 0..C-1; anything else would fail far from here."""
+    for split in SPLITS:
+        found = by_name.find("coupled.image_sets", name).load(split, **options[name])
+        assert (found.name, found.split) == (name, split)
+        assert found.images_N3HW.dtype == torch.uint8
+        assert found.images_N3HW.shape[:2] == (len(found), 3)
+        assert found.labels_N.dtype == torch.int64
+        assert found.labels_N.shape == (len(found),)
+        assert 0 <= found.labels_N.min() <= found.labels_N.max() < len(found.class_names)
+        assert len(set(found.class_names)) == len(found.class_names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_splits_are_normalised_by_the_train_images(name: str, options: dict) -> None:
+    """A test split normalised by its own statistics would be shown to the network in other colours."""
+    load = by_name.find("coupled.image_sets", name).load
+    train, test = (load(split, **options[name]) for split in SPLITS)
+    pixels = train.images_N3HW.numpy() / 255
+    np.testing.assert_allclose(train.mean, pixels.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(train.std, pixels.std(axis=(0, 2, 3)), rtol=1e-9)
+    assert (test.mean, test.std) == (train.mean, train.std)
+    assert train.digest() != test.digest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_second_load_gives_the_same_bytes_and_leaves_the_global_generators_alone(name: str, options: dict) -> None:
+    """Loading must neither draw random numbers from a global generator nor depend on its state."""
+    load = by_name.find("coupled.image_sets", name).load
+    first = load("train", **options[name])
+    np.random.rand(3)  # the state now differs from that of a fresh process
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    second = load("train", **options[name])
+    assert second.digest() == first.digest()
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_equal(np.random.get_state(), numpy_state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_split_is_refused(name: str) -> None:
+    """A misspelled split must not be read as the test split."""
+    with pytest.raises(ValueError, match="image-set split: got 'val'; allowed are train, test"):
+        by_name.find("coupled.image_sets", name).load("val")
+
+
+def test_the_digest_notices_one_pixel_one_label_and_the_shape() -> None:
+    """The digest in run.json must tell two image sets apart that differ anywhere."""
+    images_N3HW, labels_N = torch.zeros(2, 3, 4, 6, dtype=torch.uint8), torch.tensor([0, 1])
+    pixel_N3HW = images_N3HW.clone()
+    pixel_N3HW[1, 2, 3, 5] = 1
+    digests = {
+        _image_set(images_N3HW, labels_N).digest(),
+        _image_set(pixel_N3HW, labels_N).digest(),
+        _image_set(images_N3HW, labels_N.flip(0)).digest(),
+        _image_set(images_N3HW.reshape(2, 3, 6, 4), labels_N).digest(),
+    }
+    assert len(digests) == 4
+    assert _image_set(images_N3HW.clone(), labels_N.clone()).digest() in digests
+
+
+def test_the_statistics_do_not_depend_on_how_the_images_are_cut() -> None:
+    """Sums of floats would differ with the cut, the order and the threads, and with them every view of a run."""
+    images_N3HW = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (50, 3, 9, 9), dtype=np.uint8))
+    whole = channel_statistics(images_N3HW)
+    assert channel_statistics(images_N3HW, chunk=7) == whole
+    assert channel_statistics(images_N3HW.flip(0), chunk=13) == whole
+
+
+def test_a_channel_of_one_colour_has_a_spread_to_divide_by() -> None:
+    """Pictures without any blue would otherwise be normalised to NaN."""
+    images_N3HW = torch.full((3, 3, 4, 4), 200, dtype=torch.uint8)
+    mean, std = channel_statistics(images_N3HW)
+    assert mean == (200 / 255,) * 3
+    assert std == (1 / 255,) * 3
+
+
+def _image_set(images_N3HW: torch.Tensor, labels_N: torch.Tensor) -> ImageSet:
+    return ImageSet("made", "train", images_N3HW, labels_N, ("a", "b"), (0.5,) * 3, (0.5,) * 3)

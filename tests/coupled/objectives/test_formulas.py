@@ -1,0 +1,121 @@
+"""Every objective against a slow double loop of its formula, written from the papers with math.exp and lists."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from coupled.objectives import cross_entropy, dcl, nscl, nt_xent, supcon
+
+LABELS = [0, 1, 0, 2, 1, 0]
+TAUS = [0.1, 1.0]
+
+
+def loop(outputs, labels, tau: float, loss_of_anchor: Callable) -> float:
+    """Mean of `loss_of_anchor(exp(s_ia/tau) by a, others, views of the same image, same class)` over anchors."""
+    projections = outputs["projection"].flatten(0, 1).tolist()
+    images = len(labels)
+    losses = []
+    for i, anchor in enumerate(projections):
+        others = [a for a in range(len(projections)) if a != i]
+        image = {a for a in others if a % images == i % images}
+        klass = {a for a in others if labels[a % images] == labels[i % images]}
+        weight = {a: math.exp(sum(x * y for x, y in zip(anchor, projections[a], strict=True)) / tau) for a in others}
+        loss = loss_of_anchor(weight, others, image, klass)
+        if loss is not None:
+            losses.append(loss)
+    return sum(losses) / len(losses)
+
+
+def pairwise(negatives: Callable, positive_in_denominator: bool) -> Callable:
+    """Mean over the positives of -log(exp(s_ip/tau) / denominator)."""
+
+    def loss_of_anchor(weight, others, image, klass):
+        negative = [a for a in others if negatives(a, image, klass)]
+        denominator = sum(weight[a] for a in negative) + positive_in_denominator * sum(weight[p] for p in image)
+        return sum(-math.log(weight[p] / denominator) for p in image) / len(image) if negative else None
+
+    return loss_of_anchor
+
+
+def supcon_out(weight, others, image, klass):
+    """Equation 2 of arXiv 2004.11362."""
+    denominator = sum(weight[a] for a in others)
+    return -sum(math.log(weight[p] / denominator) for p in klass) / len(klass) if klass else None
+
+
+def supcon_in(weight, others, image, klass):
+    """Equation 3 of arXiv 2004.11362."""
+    denominator = sum(weight[a] for a in others)
+    return -math.log(sum(weight[p] / denominator for p in klass) / len(klass)) if klass else None
+
+
+def other_images(a, image, klass):
+    return a not in image
+
+
+def other_classes(a, image, klass):
+    return a not in klass
+
+
+CASES = {
+    "nt_xent": (nt_xent.nt_xent, {}, pairwise(other_images, True)),
+    "dcl": (dcl.dcl, {}, pairwise(other_images, False)),
+    "dcl+positive": (dcl.dcl, {"positive_in_denominator": True}, pairwise(other_images, True)),
+    "nscl": (nscl.nscl, {}, pairwise(other_classes, False)),
+    "nscl+positive": (nscl.nscl, {"positive_in_denominator": True}, pairwise(other_classes, True)),
+    "supcon out": (supcon.supcon, {}, supcon_out),
+    "supcon in": (supcon.supcon, {"variant": "in"}, supcon_in),
+}
+
+
+@pytest.mark.parametrize("tau", TAUS)
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("labels", [LABELS, [1] * 5 + [0], [2] * 6], ids=["mixed", "one alone", "one class"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_contrastive_objective_equals_the_double_loop_of_its_formula(
+    random_outputs, whole_batch, name, labels, views, tau
+):
+    """A wrong mask, sign, mean or temperature: the arm would train another objective than its name says."""
+    objective, options, loss_of_anchor = CASES[name]
+    outputs = random_outputs(views=views)
+    loss = objective(whole_batch(outputs, labels), temperature=tau, **options)
+    if name.startswith("nscl") and len(set(labels)) == 1:
+        assert loss.counted == 0
+    else:
+        assert loss.mean.item() == pytest.approx(loop(outputs, labels, tau, loss_of_anchor), abs=1e-12, rel=0)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("supcon")])
+def test_supcon_with_one_view_equals_its_formula(random_outputs, whole_batch, name):
+    """Without augmentation the positives of SupCon are the other images of the class; a class of one has none."""
+    objective, options, loss_of_anchor = CASES[name]
+    outputs = random_outputs(views=1)
+    loss = objective(whole_batch(outputs, LABELS), temperature=0.5, **options)
+    assert loss.mean.item() == pytest.approx(loop(outputs, LABELS, 0.5, loss_of_anchor), abs=1e-12, rel=0)
+    assert (loss.counted, loss.left_out) == (5, 1)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_cross_entropy_equals_the_double_loop_of_its_formula(random_outputs, whole_batch, views):
+    """Labels repeated in the wrong order would give view 2 of image b the label of another image."""
+    outputs = random_outputs(views=views)
+    losses = [
+        math.log(sum(math.exp(x) for x in logits)) - logits[label]
+        for view in outputs["logits"].tolist()
+        for logits, label in zip(view, LABELS, strict=True)
+    ]
+    loss = cross_entropy.cross_entropy(whole_batch(outputs, LABELS))
+    assert loss.mean.item() == pytest.approx(sum(losses) / len(losses), abs=1e-12, rel=0)
+
+
+@pytest.mark.parametrize("labels", [LABELS, [1] * 5 + [0]], ids=["mixed", "one alone"])
+def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, objective, labels):
+    """A detached factor, or a mask that cuts the wrong path, leaves the value right and the training wrong."""
+    values = [value.requires_grad_() for value in random_outputs(width=3).values()]
+
+    def mean(projections_VBP, logits_VBC):
+        return objective(whole_batch({"projection": projections_VBP, "logits": logits_VBC}, labels)).mean
+
+    assert torch.autograd.gradcheck(mean, values)

@@ -1,0 +1,48 @@
+"""Own anchors cut over W processes give the loss and the gradient of one process that holds everything."""
+
+import pytest
+import torch
+
+from coupled.objectives import Inputs
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 0, 3])
+
+
+def loss_over_shards(objective, outputs, labels, world_size):
+    """What the processes together optimise: own slices in `outputs`, the whole batch in `gathered`."""
+    size = len(labels) // world_size
+    losses = []
+    for first in range(0, len(labels), size):
+        own = slice(first, first + size)
+        losses.append(
+            objective(
+                Inputs(
+                    {name: value[:, own] for name, value in outputs.items()},
+                    {"projection": outputs["projection"]},
+                    labels[own],
+                    labels,
+                    first,
+                )
+            )
+        )
+    counted = sum(loss.counted for loss in losses)
+    return sum(loss.mean * loss.counted for loss in losses) / counted, counted, sum(loss.left_out for loss in losses)
+
+
+@pytest.mark.parametrize("labels", [LABELS, (LABELS > 2).long()], ids=["mixed", "a shard without negatives"])
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_shards_give_the_loss_and_gradient_of_the_whole_batch(
+    random_outputs, whole_batch, objective, world_size, views, labels
+):
+    """An anchor that mistakes another process's row for itself, or a gradient that stays on its own process."""
+    outputs = random_outputs(images=len(labels), views=views)
+    leaf = outputs["projection"].requires_grad_(), outputs["logits"].requires_grad_()
+    whole = objective(whole_batch(outputs, labels))
+    mean, counted, left_out = loss_over_shards(objective, outputs, labels, world_size)
+    assert (counted, left_out) == (whole.counted, whole.left_out)
+    torch.testing.assert_close(mean, whole.mean, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(loss, leaf, allow_unused=True) for loss in (mean, whole.mean)]
+    for sharded, unsharded in zip(*gradients, strict=True):
+        torch.testing.assert_close(sharded, unsharded, rtol=0, atol=1e-12)
+    assert any(gradient is not None and gradient.abs().sum() > 0.01 for gradient in gradients[1])

@@ -1,0 +1,114 @@
+"""Snapshots: what is written is read back, equal content gives equal bytes, and damage is noticed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from coupled.snapshots import SnapshotStore, snapshot_epochs, tensors_digest
+
+TENSORS = {"encoder.b": torch.arange(6.0).reshape(2, 3), "encoder.a": torch.ones(2), "encoder.n": torch.tensor(7)}
+ABOUT = {"run": "r", "settings_sha256": "s"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SnapshotStore:
+    store = SnapshotStore(tmp_path)
+    for arm in ("cl", "nscl"):
+        for epoch in (0, 1, 2, 10):
+            store.write(arm, epoch, TENSORS, step=epoch * 5, metadata=ABOUT)
+    return store
+
+
+def test_what_is_written_is_read_back(store: SnapshotStore) -> None:
+    """Floats are kept as contiguous float32, integers as they are."""
+    read = store.read("cl", 10)
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
+    store.write("cl", 11, {"encoder.b": TENSORS["encoder.b"].double().T}, step=55, metadata=ABOUT)
+    assert store.read("cl", 11)["encoder.b"].dtype == torch.float32
+    assert torch.equal(store.read("cl", 11)["encoder.b"], TENSORS["encoder.b"].T)
+
+
+def test_epochs_are_sorted_as_numbers(store: SnapshotStore) -> None:
+    """As text, 10 comes before 2."""
+    assert store.arms() == ["cl", "nscl"]
+    assert store.epochs("cl") == [0, 1, 2, 10]
+
+
+def test_equal_snapshots_are_equal_bytes_in_every_process(tmp_path: Path) -> None:
+    """safetensors orders several metadata keys at random in each process; equal runs must give equal files."""
+    code = (
+        "import sys, torch; from pathlib import Path; from coupled.snapshots import SnapshotStore\n"
+        "SnapshotStore(Path(sys.argv[1])).write('cl', 0, {'encoder.a': torch.ones(2), 'encoder.b': torch.zeros(3)},"
+        " step=0, metadata={'run': 'r', 'settings_sha256': 's', 'more': 'x'})"
+    )
+    for name in ("one", "two", "three"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True, env=dict(os.environ))
+    contents = {(tmp_path / name / "cl/epoch_0000.safetensors").read_bytes() for name in ("one", "two", "three")}
+    assert len(contents) == 1
+
+
+def test_a_flipped_bit_is_noticed(store: SnapshotStore) -> None:
+    """A damaged weight would become a wrong figure."""
+    path = store.path("cl", 2)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"epoch_0002\.safetensors: damaged: its digest should be \w+, found \w+"):
+        store.read("cl", 2)
+
+
+def test_truncated_foreign_and_missing_files_are_named(store: SnapshotStore) -> None:
+    """Path, expected, found."""
+    path = store.path("cl", 1)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ValueError, match=r"epoch_0001\.safetensors: not a readable safetensors"), store.open("cl", 1):
+        pass
+    path.write_bytes(store.path("nscl", 1).read_bytes())
+    with pytest.raises(ValueError, match=r"expected .* arm cl, epoch 1, found .* arm nscl"), store.open("cl", 1):
+        pass
+    path.unlink()
+    with pytest.raises(ValueError, match=r"epoch_0001\.safetensors: .* missing"):
+        store.read("cl", 1)
+    with pytest.raises(ValueError, match=r"no snapshot of epoch 3 \(epochs: 0 to 10, 4 in all\)"):
+        store.read("cl", 3)
+    with pytest.raises(ValueError, match=r"no arm 'scl' \(arms: cl, nscl\)"):
+        store.read("scl", 3)
+
+
+def test_cut_forgets_later_epochs_only(store: SnapshotStore) -> None:
+    """After a resume from epoch 1 the manifest must not list epochs of the life before."""
+    store.cut(1)
+    assert store.epochs("cl") == store.epochs("nscl") == [0, 1]
+    store.write("cl", 2, TENSORS, step=10, metadata=ABOUT)
+    assert store.epochs("cl") == [0, 1, 2]
+
+
+def test_a_manifest_line_that_is_no_entry_is_named(store: SnapshotStore) -> None:
+    """File and line number."""
+    store.manifest.write_text(store.manifest.read_text() + '{"arm": "cl"')
+    with pytest.raises(ValueError, match=r"manifest\.jsonl line 9"):
+        store.entries()
+
+
+def test_thinned_snapshots_keep_the_first_and_the_last() -> None:
+    """Epoch 0 is the shared start and the last epoch is the result."""
+    assert snapshot_epochs(3, 1, 0) == [0, 1, 2, 3]
+    assert snapshot_epochs(25, 10, 3) == [0, 1, 2, 3, 10, 20, 25]
+
+
+def test_the_digest_sees_names_shapes_types_and_bits() -> None:
+    """-0.0 equals 0.0 as a number but is another bit pattern."""
+    base = {"a": torch.zeros(4), "b": torch.ones(2)}
+    assert tensors_digest(base) == tensors_digest(dict(reversed(base.items())))
+    others = [
+        {"a": torch.zeros(2, 2), "b": torch.ones(2)},
+        {"a": torch.zeros(4, dtype=torch.int32), "b": torch.ones(2)},
+        {"a": -torch.zeros(4), "b": torch.ones(2)},
+        {"b": torch.zeros(4), "a": torch.ones(2)},
+    ]
+    assert len({tensors_digest(tensors) for tensors in [base, *others]}) == 5

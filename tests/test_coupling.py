@@ -1,0 +1,207 @@
+"""The tests that define the project: shared starts, shared inputs, and nothing but the objective between two arms."""
+
+import json
+from pathlib import Path
+
+import pandas
+import pytest
+import tiny
+import torch
+from coupled.stream.batches import Batch
+from safetensors.torch import load_file
+
+from coupled.arm import Arm, StepResult
+from coupled.coordinator import Coordinator, check_equal_start
+from coupled.process_group import process_group
+
+
+@pytest.fixture(scope="module")
+def four_arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of CL, NSCL, SCL and CE."""
+    run = tmp_path_factory.mktemp("runs") / "four"
+    tiny.train(run)
+    return run
+
+
+def weights(run: Path, arm: str, epoch: int) -> dict[str, torch.Tensor]:
+    return load_file(run / f"snapshots/{arm}/epoch_{epoch:04d}.safetensors")
+
+
+def assert_equal_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_all_arms_start_with_equal_bytes_and_part_afterwards(four_arms: Path) -> None:
+    """A gap at epoch 0 would be counted as drift; no gap at the end would mean nothing was trained."""
+    start = weights(four_arms, "cl", 0)
+    shared = {name for name in start if name.startswith(("encoder.", "projector."))}
+    for arm in ("nscl", "scl", "ce"):
+        other = weights(four_arms, arm, 0)
+        assert_equal_bits(start, {name: tensor for name, tensor in other.items() if name in shared})
+        end, end_of_cl = weights(four_arms, arm, 2), weights(four_arms, "cl", 2)
+        assert not torch.equal(end["encoder.conv1.weight"], end_of_cl["encoder.conv1.weight"])
+
+
+def test_an_arm_is_bit_identical_alone_and_in_company_in_any_order(four_arms: Path, tmp_path: Path) -> None:
+    """If the arms beside it changed an arm, the comparison would measure the company, not the objective."""
+    tiny.train(tmp_path / "alone", arms={"nscl": "nscl"})
+    tiny.train(tmp_path / "reversed", arms={"ce": "cross_entropy", "nscl": "nscl", "cl": "dcl"})
+    for epoch in (0, 1, 2):
+        expected = weights(four_arms, "nscl", epoch)
+        assert_equal_bits(weights(tmp_path / "alone", "nscl", epoch), expected)
+        assert_equal_bits(weights(tmp_path / "reversed", "nscl", epoch), expected)
+
+
+def test_twins_stay_bit_identical(tmp_path: Path) -> None:
+    """Two arms with one objective are the noise floor: without it no gap means anything."""
+    tiny.train(tmp_path / "run", arms={"cl": "dcl", "twin": "dcl"})
+    for epoch in (1, 2):
+        assert_equal_bits(weights(tmp_path / "run", "cl", epoch), weights(tmp_path / "run", "twin", epoch))
+
+
+def test_two_equal_runs_give_equal_bytes_and_another_seed_others(four_arms: Path, tmp_path: Path) -> None:
+    """Snapshots, manifest and steps.csv are functions of the settings."""
+    tiny.train(tmp_path / "again")
+    assert tiny.snapshot_bytes(tmp_path / "again") == tiny.snapshot_bytes(four_arms)
+    for file in ("steps.csv", "snapshots/manifest.jsonl"):
+        assert (tmp_path / "again" / file).read_bytes() == (four_arms / file).read_bytes()
+    tiny.train(tmp_path / "other", seed=4)
+    digests = [pandas.read_csv(run / "steps.csv")["inputs_digest"] for run in (four_arms, tmp_path / "other")]
+    assert not (digests[0] == digests[1]).any()
+
+
+def test_the_settings_of_the_arms_do_not_change_the_inputs(four_arms: Path, tmp_path: Path) -> None:
+    """Equal digests are the proof that two runs saw the same inputs; objectives and rates must not touch the stream."""
+    tiny.train(tmp_path / "run", arms={"a": "nt_xent"}, optimizer={**tiny.TINY["optimizer"], "base_lr": 0.01})
+    inputs = [pandas.read_csv(run / "steps.csv")["inputs_digest"].tolist() for run in (four_arms, tmp_path / "run")]
+    assert inputs[0] == inputs[1]
+    assert len(set(inputs[0])) == 10
+
+
+@pytest.mark.parametrize("stop_at", [3, 7])
+def test_stopped_and_resumed_equals_never_stopped(
+    four_arms: Path, tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 3 lies before the first resume state, step 7 inside the second epoch; rows after it are cut, not doubled."""
+    step, seen = Arm.step, []
+
+    def interrupted(arm: Arm, batch: Batch, lr: float) -> StepResult:
+        seen.append(arm.name)
+        if len(seen) == 4 * stop_at - 1:
+            raise KeyboardInterrupt
+        return step(arm, batch, lr)
+
+    monkeypatch.setattr(Arm, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(tmp_path / "run")
+    monkeypatch.setattr(Arm, "step", step)
+    tiny.train(tmp_path / "run", resume=True)
+    assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(four_arms)
+    for file in ("steps.csv", "snapshots/manifest.jsonl"):
+        assert (tmp_path / "run" / file).read_bytes() == (four_arms / file).read_bytes()
+    assert len(pandas.read_csv(tmp_path / "run" / "epochs.csv")) == 8
+
+
+def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
+    """One bit in one tensor of one arm: the run must not begin."""
+    with process_group("cpu") as group:
+        arms = Coordinator(tiny.tiny_settings(), group, tmp_path / "run").arms
+        check_equal_start(arms)
+        with torch.no_grad():
+            arms[2].network.get_parameter("encoder.layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-7
+        with pytest.raises(RuntimeError, match="arm 'scl' on rank 0 does not start like arm 'cl' on rank 0"):
+            check_equal_start(arms)
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    """Training on after a NaN gives a figure of noise; the message names arm, epoch and step."""
+    with pytest.raises(FloatingPointError, match=r"arm '\w+': (loss|gradient norm) is (nan|inf) in epoch 1, step \d+"):
+        tiny.train(tmp_path / "run", optimizer={"name": "sgd", "base_lr": 1e30, "warmup_epochs": 0, "clip_norm": None})
+
+
+def test_a_run_in_the_way_is_not_touched(four_arms: Path, tmp_path: Path) -> None:
+    """A finished run is days of work; the error names both ways out."""
+    before = tiny.snapshot_bytes(four_arms)
+    with pytest.raises(ValueError, match=r"a run is already in '.*'; pass --resume .* or --overwrite"):
+        tiny.train(four_arms)
+    with pytest.raises(ValueError, match=r"--resume: .* other settings: seed was 3, is 4"):
+        tiny.train(four_arms, resume=True, seed=4)
+    assert tiny.snapshot_bytes(four_arms) == before
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(ValueError, match="is no run folder"):
+        tiny.train(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(four_arms: Path) -> None:
+    """The same command on a cluster is often started once more than needed."""
+    before = {p: p.read_bytes() for p in four_arms.rglob("*") if p.is_file()}
+    tiny.train(four_arms, resume=True)
+    assert {p: p.read_bytes() for p in four_arms.rglob("*") if p.is_file()} == before
+
+
+def test_overwrite_starts_afresh(tmp_path: Path) -> None:
+    """Nothing of the old run may remain beside the new one."""
+    tiny.train(tmp_path / "run", arms={"old": "dcl"}, epochs=1)
+    tiny.train(tmp_path / "run", arms={"new": "dcl"}, epochs=1, overwrite=True)
+    assert sorted(tiny.snapshot_bytes(tmp_path / "run")) == ["new/epoch_0000.safetensors", "new/epoch_0001.safetensors"]
+
+
+def test_run_json_says_what_was_run(four_arms: Path) -> None:
+    """Settings, digests and versions belong to the numbers."""
+    about = json.loads((four_arms / "run.json").read_text())
+    settings = tiny.tiny_settings()
+    assert about["settings"] == settings.resolved()
+    assert about["settings_sha256"] == settings.sha256()
+    assert {"torch", "timm", "python"} <= about["versions"].keys()
+    assert len(about["image_set"]["train_digest"]) == len(about["image_set"]["test_digest"]) == 32
+    assert (about["seed"], about["world_size"], about["precision"]) == (3, 1, "float32")
+
+
+def test_logs_have_a_row_for_every_step_and_epoch(four_arms: Path) -> None:
+    """Losses are those of the arms, the learning rate that of the schedule, the digest of every step another."""
+    steps = pandas.read_csv(four_arms / "steps.csv")
+    assert steps["step"].tolist() == list(range(1, 11))
+    assert steps["epoch"].tolist() == [1] * 5 + [2] * 5
+    assert {"cl_loss", "cl_grad_norm", "ce_loss", "ce_grad_norm", "inputs_digest", "lr"} <= set(steps.columns)
+    assert steps["lr"].iloc[0] == 0.06
+    epochs = pandas.read_csv(four_arms / "epochs.csv")
+    assert epochs["arm"].tolist() == ["cl", "nscl", "scl", "ce"] * 2
+    mean = steps[steps["epoch"] == 2]["nscl_loss"].mean()
+    assert epochs[(epochs["epoch"] == 2) & (epochs["arm"] == "nscl")]["loss"].item() == pytest.approx(mean)
+
+
+def test_snapshots_say_what_they_are(four_arms: Path) -> None:
+    """Same shared keys in every arm; CE carries its classifier beside them."""
+    keys = {arm: set(weights(four_arms, arm, 1)) for arm in ("cl", "nscl", "scl", "ce")}
+    assert keys["cl"] == keys["nscl"] == keys["scl"] == keys["ce"] - {"classifier.weight", "classifier.bias"}
+    assert all(name.startswith(("encoder.", "projector.")) for name in keys["cl"])
+
+
+def test_batch_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """More images in a batch than in the set would be an epoch of no step."""
+    with pytest.raises(ValueError, match=r"batch\.size: got 2000; image set 'digits' has 1440 images"):
+        tiny.train(tmp_path / "run", batch={"size": 2000})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        (
+            {"objective": "ncsl"},
+            r"arms\.x\.objective: unknown objective 'ncsl'; did you mean 'nscl'\? \(known: .*supcon",
+        ),
+        ({"objective": "dcl", "temprature": 1.0}, r"arms\.x\.temprature: unknown key; did you mean 'temperature'"),
+        ({"objective": "cross_entropy", "temperature": 1.0}, r"arms\.x\.temperature: unknown key"),
+        ({"objective": "supcon", "variant": "inside"}, r"arms\.x\.variant: got 'inside'; .*'out' or 'in'"),
+        ({"objective": "dcl", "temperature": -1.0}, r"arms\.x\.temperature: got -1"),
+    ],
+)
+def test_bad_arms_are_refused_before_anything_is_written(tmp_path: Path, arm: dict[str, object], message: str) -> None:
+    """The key, the value, what is allowed; no run folder is left behind."""
+    with pytest.raises(ValueError, match=message):
+        tiny.train(tmp_path / "run", arms={"x": arm})
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,101 @@
+"""The programs as users run them: in a subprocess, from another working directory, on one process and on two."""
+
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a settings file and a run that `torchrun` made."""
+    place = tmp_path_factory.mktemp("elsewhere")
+    (place / "tiny.yaml").write_text(tiny.TINY_YAML)
+    done = tiny.program(
+        tiny.REPOSITORY / "coupled/train.py",
+        "--config",
+        "tiny.yaml",
+        cwd=place,
+        launcher=[*TORCHRUN, "--nproc_per_node=1"],
+    )
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_the_three_programs_work_from_another_directory(place: Path) -> None:
+    """Paths are the user's, not the repository's; without --run the newest run is taken and named."""
+    gap = tiny.program(tiny.REPOSITORY / "analysis/weight_gap.py", "--compare", "nscl", cwd=place)
+    assert gap.returncode == 0, gap.stderr
+    assert "runs/tiny" in gap.stdout
+    alignment = tiny.program(tiny.REPOSITORY / "analysis/alignment.py", cwd=place)
+    assert alignment.returncode == 0, alignment.stderr
+    folder = place / "runs/tiny/analysis"
+    gaps = pandas.read_csv(folder / "weight_gap.csv")
+    assert set(gaps["arm"]) == {"nscl"}
+    assert (gaps[gaps["epoch"] == 0]["gap"] == 0).all()
+    for split in ("train", "test"):
+        rows = pandas.read_csv(folder / f"{split}_alignment.csv")
+        assert set(rows["arm"]) == {"nscl", "scl", "ce"}
+        start = rows[(rows["epoch"] == 0) & rows["metric"].isin(["cka", "rsa"])]
+        assert start["value"].to_numpy() == pytest.approx(1.0, abs=1e-12)
+        assert (rows[rows["epoch"] == 1]["value"] < 1).all()
+
+
+def test_the_start_says_what_will_run(place: Path) -> None:
+    """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
+    done = tiny.program(
+        tiny.REPOSITORY / "coupled/train.py", "--config", "tiny.yaml", "--run", "runs/other", "epochs=0", cwd=place
+    )
+    assert done.returncode == 0, done.stderr
+    for part in ("global batch 256 = 1 x 256", "510", "5 steps", "learning rate 0.06", "parameters", "MiB free"):
+        assert part in done.stdout
+
+
+def test_two_processes_run_the_same_experiment(place: Path) -> None:
+    """Gradients averaged over ranks, batch norm over the global batch: the same weights to float tolerance."""
+    done = tiny.program(
+        tiny.REPOSITORY / "coupled/train.py",
+        *("--config", "tiny.yaml", "--run", "runs/two"),
+        cwd=place,
+        launcher=[*TORCHRUN, "--nproc_per_node=2"],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "global batch 256 = 2 x 128" in done.stdout
+    assert done.stdout.count("epoch 1/1") == 1
+    steps = [pandas.read_csv(place / "runs" / run / "steps.csv") for run in ("tiny", "two")]
+    assert steps[0]["inputs_digest"].tolist() == steps[1]["inputs_digest"].tolist()
+    for arm in ("cl", "nscl", "scl", "ce"):
+        one, two = (load_file(place / f"runs/{run}/snapshots/{arm}/epoch_0001.safetensors") for run in ("tiny", "two"))
+        for name, tensor in one.items():
+            torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--config", "nowhere.yaml"], "--config: no file 'nowhere.yaml'"),
+        (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
+        (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
+        (
+            ["--config", "tiny.yaml", "--run", "runs/x", "image_set.name=digit"],
+            "unknown image set 'digit'; did you mean 'digits'",
+        ),
+        (["--config", "tiny.yaml", "--run", "runs/x", "image_set.colour=3"], "image_set.colour: unknown key"),
+        (["--config", "tiny.yaml", "--run", "runs/x", "device=cuda"], "device: got 'cuda'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(place: Path, arguments: list[str], part: str) -> None:
+    """No traceback, and no run folder left behind."""
+    if part.startswith("device") and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, so device=cuda is good input")
+    done = tiny.program(tiny.REPOSITORY / "coupled/train.py", *arguments, cwd=place)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not (place / "runs/x").exists()
