@@ -53,9 +53,9 @@ def scores(
     """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer)."""
     streams: dict[tuple[str, str, str], RowStream] = {}
     pairs: dict[tuple[str, str, str, str], CrossSums] = {}  # the reference's sums with itself serve every arm
-    for arm, layer, metric in wanted:
-        transform = metrics[metric].transform
-        for a, b in ((reference, reference), (arm, arm), (reference, arm)):
+    for arm, layer, name in wanted:
+        transform = metrics[name].transform
+        for a, b in ends(reference, arm):
             pairs.setdefault((layer, transform, a, b), CrossSums())
             streams.setdefault((layer, transform, b), RowStream(transform))
     for outputs in batches:
@@ -65,10 +65,14 @@ def scores(
     values = {}
     for score in wanted:
         metric = metrics[score.metric]
-        place = score.layer, metric.transform
-        ends = ((reference, reference), (score.arm, score.arm), (reference, score.arm))
-        values[score] = metric.value(*(pairs[*place, *pair] for pair in ends))
+        xx, yy, xy = (pairs[score.layer, metric.transform, a, b] for a, b in ends(reference, score.arm))
+        values[score] = metric.value(xx, yy, xy)
     return values
+
+
+def ends(reference: str, arm: str) -> tuple[tuple[str, str], ...]:
+    """The three pairs whose sums a metric takes: xx, yy, xy."""
+    return (reference, reference), (arm, arm), (reference, arm)
 
 
 def alignment(options: Namespace) -> None:
@@ -85,20 +89,17 @@ def alignment(options: Namespace) -> None:
         splits[split] = Split(images, chosen_N, table)
         print(f"{split}: {len(chosen_N)} of {len(images)} images, on {device}")
     set_determinism(True, None)
-    embedder = Embedder(settings, chosen.store, [chosen.reference, *chosen.arms], device)
+    embedder = Embedder(settings, chosen.store, device)
     everything = [Score(a, layer, m) for a in chosen.arms for layer in dict.fromkeys(options.layer) for m in metrics]
     for epoch in chosen.epochs:
-        loaded = False
         for split, (images, chosen_N, table) in splits.items():
             where = epoch, split, chosen.reference
             missing = [score for score in everything if not table.has(*where, *score, len(chosen_N))]
-            if not missing:
-                continue
-            if not loaded:
-                embedder.load(epoch)
-                loaded = True
-            values = scores(embedder.outputs(images, chosen_N), chosen.reference, missing, metrics)
-            table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
+            if missing:
+                arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)])
+                batches = embedder.outputs(images, chosen_N, list(arms), epoch)
+                values = scores(batches, chosen.reference, missing, metrics)
+                table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
     for _, _, table in splits.values():
         print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
@@ -117,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
     options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
-    options.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one")
+    options.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
     return run_program(alignment, options, arguments)
 
 

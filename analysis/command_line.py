@@ -30,9 +30,7 @@ def parser(program: str, description: str) -> Parser:
     return result
 
 
-def run_program(
-    program: Callable[[argparse.Namespace], None], options: Parser, arguments: Sequence[str] | None
-) -> int:
+def run_program(program: Callable[[argparse.Namespace], None], options: Parser, arguments: Sequence[str] | None) -> int:
     """Parse and run; returns the exit status. A ValueError is bad input: one line on stderr, status 2."""
     try:
         program(options.parse_args(arguments))

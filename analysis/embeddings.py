@@ -50,51 +50,61 @@ def choose_images(images: int, samples: int | None, seed: int, split: str) -> Te
 
 
 class Embedder:
-    """The networks of some arms, built once; `load` gives them the weights of an epoch."""
+    """The networks of the arms of a run, each built once; weights are read when an epoch is asked for."""
 
-    def __init__(self, settings: Settings, store: SnapshotStore, arms: Sequence[str], device: torch.device) -> None:
-        self.store, self.device, self.size = store, device, settings.encoder.image_size
+    def __init__(self, settings: Settings, store: SnapshotStore, device: torch.device) -> None:
+        self.settings, self.store, self.device = settings, store, device
         self.networks: dict[str, Network] = {}
-        for arm in arms:
-            network = build_network(
-                encoder=settings.encoder.name,
-                width=settings.encoder.width,
-                stem=settings.encoder.stem,
-                image_size=settings.encoder.image_size,
-                projector_hidden=settings.projector.hidden,
-                projector_out=settings.projector.out,
-                seed=settings.seed,
-            )
-            self.networks[arm] = network.to(device).eval()
+        self.epochs: dict[str, int] = {}
 
-    def load(self, epoch: int) -> None:
-        """Give every network its arm's weights after `epoch`. Raises ValueError if names or shapes differ."""
-        for arm, network in self.networks.items():
-            expected = shared_tensors(network)
-            found = {name: tensor for name, tensor in self.store.read(arm, epoch).items() if _is_shared(name)}
-            for name in sorted(expected.keys() ^ found.keys()):
-                where = "is missing" if name in expected else "is not in the network that run.json describes"
-                raise ValueError(f"{self.store.path(arm, epoch)}: tensor '{name}' {where}")
-            for name, tensor in found.items():
-                if tensor.shape != expected[name].shape:
-                    raise ValueError(
-                        f"{self.store.path(arm, epoch)}: tensor '{name}' should have shape"
-                        f" {tuple(expected[name].shape)}, found {tuple(tensor.shape)}"
-                    )
-            network.load_state_dict(found)
+    def network(self, arm: str, epoch: int) -> Network:
+        """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
+        if arm not in self.networks:
+            encoder, projector = self.settings.encoder, self.settings.projector
+            network = build_network(
+                encoder=encoder.name,
+                width=encoder.width,
+                stem=encoder.stem,
+                image_size=encoder.image_size,
+                projector_hidden=projector.hidden,
+                projector_out=projector.out,
+                seed=self.settings.seed,
+            )
+            self.networks[arm] = network.to(self.device).eval()
+        if self.epochs.get(arm) != epoch:
+            load_weights(self.networks[arm], self.store.read(arm, epoch), str(self.store.path(arm, epoch)))
+            self.epochs[arm] = epoch
+        return self.networks[arm]
 
     @torch.no_grad()
-    def outputs(self, images: ImageSet, chosen_N: Tensor) -> Iterator[dict[tuple[str, str], Tensor]]:
-        """Batch by batch, the float32 outputs [B, D] of the chosen images by (arm, layer), layer "h" or "z"."""
+    def outputs(
+        self, images: ImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int
+    ) -> Iterator[dict[tuple[str, str], Tensor]]:
+        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer), layer "h" or "z".
+
+        Raises ValueError if a snapshot is damaged or does not fit the network.
+        """
+        networks = {arm: self.network(arm, epoch) for arm in arms}
         for chosen_B in chosen_N.split(BATCH):
             pixels_B3HW = images.images_N3HW[chosen_B].to(self.device)
-            views_1B3SS = clean_views(pixels_B3HW, self.size, images.mean, images.std)[None]
+            size = self.settings.encoder.image_size
+            views_1B3SS = clean_views(pixels_B3HW, size, images.mean, images.std)[None]
             batch = {}
-            for arm, network in self.networks.items():
+            for arm, network in networks.items():
                 outputs = network(views_1B3SS)
                 batch.update({(arm, layer): outputs[name][0] for layer, name in OUTPUTS.items()})
             yield batch
 
 
-def _is_shared(name: str) -> bool:
-    return name.split(".")[0] in ("encoder", "projector")
+def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:
+    """Give `network` the encoder and projector of a snapshot. Raises ValueError if names or shapes differ."""
+    expected = shared_tensors(network)
+    found = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] in ("encoder", "projector")}
+    for name in sorted(expected.keys() ^ found.keys()):
+        where = "is missing" if name in expected else "is not in the network that run.json describes"
+        raise ValueError(f"{path}: tensor '{name}' {where}")
+    for name, tensor in found.items():
+        shapes = tuple(expected[name].shape), tuple(tensor.shape)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"{path}: tensor '{name}' should have shape {shapes[0]}, found {shapes[1]}")
+    network.load_state_dict(found)

@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def select(options: Namespace) -> Selection:
     store = SnapshotStore(run / "snapshots")
     arms = choose_arms(store, options.reference, options.compare)
     epochs = choose_epochs(store, [options.reference, *arms], options.epochs)
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {options.reference} against {', '.join(arms)}")
+    print(
+        f"run {run}{'' if options.run else ' (the newest under runs/)'}: {options.reference} against {', '.join(arms)}"
+    )
     output = options.output or run / "analysis"
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     return Selection(description, store, options.reference, arms, epochs, output)
@@ -111,7 +114,9 @@ def parse_epochs(text: str) -> set[int]:
             raise ValueError(f"--epochs: got '{text}'; allowed is a list of numbers and first:last[:step]")
         first, last, step = [*map(int, numbers), *([int(numbers[0]), 1] if len(numbers) == 1 else [1])][:3]
         if step == 0 or last < first:
-            raise ValueError(f"--epochs: got '{part}'; in first:last[:step] the step is 1 or more, the last not below the first")
+            raise ValueError(
+                f"--epochs: got '{part}'; in first:last[:step] the step is 1 or more, the last not below the first"
+            )
         epochs.update(range(first, last + 1, step))
     return epochs
 
@@ -156,7 +161,9 @@ class TidyCsv:
             write_durably(path, whole)
         header, *rows = list(csv.reader(io.StringIO(whole.decode(errors="replace")))) or [self.columns]
         if header != self.columns or any(len(row) != len(header) for row in rows):
-            raise ValueError(f"{path}: its rows should be {','.join(self.columns)}; move the file away to start a new one")
+            raise ValueError(
+                f"{path}: its rows should be {','.join(self.columns)}; move the file away to start a new one"
+            )
         if not whole:
             append_durably(path, ",".join(self.columns) + "\n")
         self.held = {tuple(row[place] for place in self.places) for row in rows}
@@ -172,7 +179,7 @@ class TidyCsv:
         for row in rows:
             key = tuple(str(row[place]) for place in self.places)
             if key not in self.held:
-                writer.writerow("" if cell != cell else cell for cell in row)  # noqa: PLR0124 - NaN
+                writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in row)
                 self.held.add(key)
                 self.written += 1
         append_durably(self.path, text.getvalue())

@@ -1,6 +1,7 @@
 """How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
 
-python analysis/weight_gap.py --compare nscl scl ce [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10] [--output DIR]
+python analysis/weight_gap.py --compare nscl scl ce [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10]
+       [--output DIR]
 
 Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm and
 epoch there is a row for every floating tensor of the encoder and the projector, and three rows over the encoder's
@@ -67,17 +68,17 @@ def squares(reference: Tensor, arm: Tensor) -> Squares:
 
 def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:
     """`mean`, `sum` and `global` over layers; `parameters` is the number of entries in all three."""
-    columns = list(zip(*(layer.gap() for layer in layers), strict=True))
-    parameters, sums = sum(columns[0]), [sum(column) for column in columns[1:]]
+    total = Gap(*map(sum, zip(*(layer.gap() for layer in layers), strict=True)))
+    together = Squares(*map(sum, zip(*layers, strict=True)))
     return {
-        "mean": Gap(parameters, *(total / len(layers) for total in sums)),
-        "sum": Gap(parameters, *sums[:-1], cosine=nan),
-        "global": Squares(*map(sum, zip(*layers, strict=True))).gap(),
+        "mean": Gap(total.parameters, *(column / len(layers) for column in total[1:])),
+        "sum": total._replace(cosine=nan),  # a sum of cosines means nothing
+        "global": together.gap(),
     }
 
 
 def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
-    """conv, linear, norm_scale, norm_shift, running or other, from a tensor's name and the dimensions of all tensors."""
+    """conv, linear, norm_scale, norm_shift, running or other, by the name of a tensor and the dimensions of all."""
     module, _, name = layer.rpartition(".")
     of_weight = dimensions.get(f"{module}.weight", 0)
     if name.startswith("running_"):

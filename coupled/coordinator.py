@@ -3,6 +3,7 @@
 W world size.
 """
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,11 @@ class Coordinator:
     def __init__(self, settings: Settings, group: ProcessGroup, run: Path) -> None:
         self.settings, self.group, self.run = settings, group, run
         objectives = {name: find_objective(name, arm, settings.temperature) for name, arm in settings.arms.items()}
+        if not group.is_first:
+            barrier()  # rank 0 loads first: it may have to download or to fill a cache
         self.images = load_image_set(settings, "train")
+        if group.is_first:
+            barrier()
         size = settings.batch.size
         if size % group.world_size:
             below = size - size % group.world_size
@@ -79,18 +84,19 @@ class Coordinator:
             for arm in self.arms:
                 arm.load_state(done.arms[arm.name])
         names = [arm.name for arm in self.arms]
-        with Progress(names, step, self.settings.epochs * self.steps_per_epoch, self.group.is_first) as progress:
+        with contextlib.ExitStack() as opened:
+            progress = Progress(names, step, self.settings.epochs * self.steps_per_epoch, self.group.is_first)
+            opened.enter_context(progress)
             self._announce(progress, epoch)
             if self.group.is_first:
                 self.log = RunLog(self.run, names, StepResult._fields, epoch, step)
+                opened.callback(self.log.close)
                 self.snapshots.cut(epoch if done else -1)
                 if not done:
                     self._keep(0, 0)
             while epoch < self.settings.epochs:
                 epoch += 1
                 step = self._epoch(epoch, step, progress)
-            if self.group.is_first:
-                self.log.close()
         barrier()
 
     def _epoch(self, epoch: int, step: int, progress: Progress) -> int:

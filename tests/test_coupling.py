@@ -197,7 +197,7 @@ def test_batch_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"objective": "dcl", "temprature": 1.0}, r"arms\.x\.temprature: unknown key; did you mean 'temperature'"),
         ({"objective": "cross_entropy", "temperature": 1.0}, r"arms\.x\.temperature: unknown key"),
         ({"objective": "supcon", "variant": "inside"}, r"arms\.x\.variant: got 'inside'; .*'out' or 'in'"),
-        ({"objective": "dcl", "temperature": -1.0}, r"arms\.x\.temperature: got -1"),
+        ({"objective": "dcl", "temperature": -1.0}, r"arms\.x\.temperature: -1\.0 is not allowed"),
     ],
 )
 def test_bad_arms_are_refused_before_anything_is_written(tmp_path: Path, arm: dict[str, object], message: str) -> None:

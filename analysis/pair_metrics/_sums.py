@@ -113,8 +113,8 @@ class CrossSums:
         return self.pilots
 
     @property
-    def products_DE(self) -> Tensor:
-        """Sum of x_i y_i^T."""
+    def products(self) -> Tensor:
+        """Sum of x_i y_i^T [D, E]."""
         return self._sums[:-2, :-2]
 
     @property

@@ -19,4 +19,4 @@ def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
 
 
 def _squared_norm(sums: CrossSums) -> float:
-    return float(sums.centred().products_DE.square().sum())
+    return float(sums.centred().products.square().sum())

@@ -1,4 +1,7 @@
-"""Linear CKA from the unbiased HSIC (Song et al. 2012, JMLR 13, eq. 5; in CKA: Nguyen et al. 2021, arXiv 2010.15327)."""
+"""Linear CKA from the unbiased HSIC.
+
+Source: Song et al. 2012, JMLR 13, eq. 5, for HSIC_1; Nguyen et al. 2021, arXiv 2010.15327, eq. 3, for its use in CKA.
+"""
 
 from math import nan, sqrt
 
@@ -28,6 +31,6 @@ def _hsic_1(sums: CrossSums) -> float:
     1'KL1 = sum a_i b_i.
     """
     centred, n = sums.centred(), sums.n
-    trace = float(centred.products_DE.square().sum()) - centred.squares_product
+    trace = float(centred.products.square().sum()) - centred.squares_product
     total = centred.squares[0] * centred.squares[1] / ((n - 1) * (n - 2))
     return (trace + total - 2 / (n - 2) * centred.squares_product) / (n * (n - 3))

@@ -1,4 +1,8 @@
-"""RSA: how alike two representations order the pairs of images (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4)."""
+"""RSA: do two representations find the same pairs of images alike?
+
+Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; here with cosine dissimilarity and Pearson
+correlation, as in arXiv 2510.08852.
+"""
 
 from math import nan, sqrt
 
@@ -9,7 +13,7 @@ RANGE = (-1.0, 1.0)
 
 
 def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
-    """Pearson correlation, over all n (n-1) / 2 pairs of images, of the cosine dissimilarities of X [n, D] and Y [n, E].
+    """Pearson correlation, over all n (n-1) / 2 pairs, of the cosine dissimilarities of X [n, D] and Y [n, E].
 
     A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. NaN if all pairs of X or
     all pairs of Y are equally similar: constant features, or fewer than 3 images.
@@ -30,8 +34,8 @@ def _covariance(sums: CrossSums) -> float:
         return nan
     centred = sums.centred()
     p_D, q_E = centred.means
-    mixed = p_D @ centred.products_DE @ q_E
-    everywhere = centred.products_DE.square().sum() + 2 * n * mixed
+    mixed = p_D @ centred.products @ q_E
+    everywhere = centred.products.square().sum() + 2 * n * mixed
     diagonal = centred.squares_product + 2 * (p_D @ centred.thirds[0] + centred.thirds[1] @ q_E) + 4 * mixed
     means = centred.squares[0] * centred.squares[1] / (n * (n - 1))
     return float(everywhere - diagonal) - means

@@ -138,7 +138,9 @@ def test_rotating_and_scaling_the_features_changes_nothing(name: str) -> None:
     """The metrics compare geometry, not coordinates."""
     x_nD, y_nE = related(5, 50, 9, 6, mean=1.0)
     rotation_DD = torch.linalg.qr(related(6, 9, 9, 1)[0]).Q
-    assert streamed(name, 37.0 * x_nD @ rotation_DD, 1e-3 * y_nE) == pytest.approx(streamed(name, x_nD, y_nE), abs=1e-12)
+    assert streamed(name, 37.0 * x_nD @ rotation_DD, 1e-3 * y_nE) == pytest.approx(
+        streamed(name, x_nD, y_nE), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["cka", "cka_debiased"])
@@ -216,8 +218,9 @@ def test_rsa_counts_a_row_of_zeros_as_unlike_every_other() -> None:
     """Fresh networks have images whose ReLU features are all zero; one such image must not lose the epoch."""
     x_nD, y_nE = related(12, 40, 6, 5, mean=1.0)
     x_nD[[3, 17]] = 0
-    similarities = torch.nn.functional.cosine_similarity(x_nD[:, None], x_nD[None], dim=2), (
-        torch.nn.functional.cosine_similarity(y_nE[:, None], y_nE[None], dim=2)
+    similarities = (
+        torch.nn.functional.cosine_similarity(x_nD[:, None], x_nD[None], dim=2),
+        (torch.nn.functional.cosine_similarity(y_nE[:, None], y_nE[None], dim=2)),
     )
     upper = np.triu_indices(40, 1)
     expected = np.corrcoef(*(s.numpy()[upper] for s in similarities))[0, 1]
