@@ -16,7 +16,7 @@ from coupled.checked import check_options
 from coupled.network import Network, copy_with_heads
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.optimizer import build_optimizer
-from coupled.process_group import distribute, gather_images, sum_over_ranks, world_size
+from coupled.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.resume_state import load_optimizer_tensors, optimizer_tensors
 from coupled.settings import ArmSettings, Settings
 from coupled.stream.batches import Batch
@@ -36,6 +36,10 @@ class Objective(NamedTuple):
     function: Callable[..., Loss]
     options: dict[str, Any]
     needs: Needs
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.function.__name__}({options})"
 
 
 def find_objective(name: str, arm: ArmSettings, temperature: float) -> Objective:
@@ -70,7 +74,8 @@ class Arm:
         self.objective = objective
         self.precision = settings.precision
         self.clip_norm = settings.optimizer.clip_norm or float("inf")
-        network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device)
+        self.dtype = torch.float64 if self.precision == "float64" else torch.float32
+        network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device, self.dtype)
         self.network = use_global_batch(network, device).train()
         self.replica: nn.Module = distribute(self.network)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
@@ -97,7 +102,7 @@ class Arm:
                 f" '{self.objective.function.__name__}'; use a larger batch.size or more classes"
             )
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
-        (loss * (counted * world_size() / all_counted)).backward()
+        (loss * (counted * data_size() / all_counted)).backward()
         norm = float(nn.utils.clip_grad_norm_(self.trained, self.clip_norm))
         mean = total / all_counted
         for what, value in (("loss", mean), ("gradient norm", norm)):
@@ -111,15 +116,10 @@ class Arm:
     def _loss(self, batch: Batch) -> Loss:
         device = batch.views_VB3SS.device.type
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            outputs = self.replica(batch.views_VB3SS)  # through DDP, never the module inside it
+            outputs = self.replica(batch.views_VB3SS.to(self.dtype))  # through DDP, never the module inside it
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_N, batch.first)
         return self.objective.function(inputs, **self.objective.options)
-
-    def describe(self) -> str:
-        """Objective and options, in one phrase."""
-        options = ", ".join(f"{key}={value}" for key, value in self.objective.options.items())
-        return f"{self.objective.function.__name__}({options})"
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that exact continuation needs."""

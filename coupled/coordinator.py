@@ -1,31 +1,34 @@
 """The coordinator: builds identical arms, proves it, and feeds each the same batches; snapshots and resume.
 
-W world size.
+A rank trains the arms of its place; rank 0 keeps the logs of all. Every method with a leading underscore that gathers
+is called by all ranks together.
 """
 
 import contextlib
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coupled import by_name, resume_state
+from coupled.agreement import check_equal_start, check_no_drift
 from coupled.arm import Arm, StepResult, find_objective
 from coupled.checked import check_options
 from coupled.image_sets import SPLITS, ImageSet
-from coupled.network import build_network, parameter_count, shared_tensors
+from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
 from coupled.optimizer import learning_rate, peak_learning_rate
-from coupled.process_group import ProcessGroup, barrier, gather_digests
+from coupled.placement import place_arms
+from coupled.process_group import ProcessGroup, barrier, gather_json, job
 from coupled.progress import Progress
-from coupled.run_log import RunLog, check_folder, describe_code, prepare_folder
+from coupled.run_log import RunLog, check_folder, describe_code, is_run_of, prepare_folder, snapshot_space
 from coupled.settings import Settings
-from coupled.snapshots import SnapshotStore, snapshot_epochs, tensors_digest
+from coupled.snapshots import Entry, SnapshotStore, snapshot_epochs
 from coupled.stream.batches import Batch, batches
 from coupled.stream.order import order
 from coupled.stream.view_plan import ViewRecipe, view_plan
-
-MIB = 2**20
 
 
 class Coordinator:
@@ -39,12 +42,11 @@ class Coordinator:
         self.images = load_image_set(settings, "train")
         if group.is_first:
             barrier()
-        size = settings.batch.size
-        if size % group.world_size:
-            below = size - size % group.world_size
-            near = " or ".join(str(b) for b in (below, below + group.world_size) if b)
+        size, sharing = settings.batch.size, group.data_size
+        if size % sharing:
+            near = " or ".join(str(b) for b in (size - size % sharing, size - size % sharing + sharing) if b)
             raise ValueError(
-                f"batch.size: got {size} for {group.world_size} processes; it must be divisible by their number: {near}"
+                f"batch.size: got {size} for {sharing} processes that share it; it must be divisible by them: {near}"
             )
         self.steps_per_epoch = len(self.images) // size
         if self.steps_per_epoch == 0:
@@ -60,10 +62,15 @@ class Coordinator:
             seed=settings.seed,
         )
         classes = len(self.images.class_names)
+        self.objectives, self.sizes = objectives, {}
+        for name, objective in objectives.items():
+            self.sizes[name] = network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
+        self.placed = place_arms({name: parameters for name, (parameters, _) in self.sizes.items()}, group.arms_size)
         self.arms = [
-            Arm(name, settings, objective, shared, classes, group.device) for name, objective in objectives.items()
+            Arm(name, settings, objectives[name], shared, classes, group.device)
+            for name in self.placed[group.arms_rank]
         ]
-        check_equal_start(self.arms)
+        check_equal_start({arm.name: shared_tensors(arm.network) for arm in self.arms})
         self.snapshots = SnapshotStore(run / "snapshots")
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
@@ -73,6 +80,8 @@ class Coordinator:
         Raises ValueError if a run is in the way or cannot be resumed, FloatingPointError if an arm's loss or gradient
         is not finite (it names arm, epoch and step).
         """
+        if job().restarts and is_run_of(self.run, job().name):
+            resume, overwrite = True, False  # the launcher started the ranks again after a failure
         check_folder(self.run, self.settings.resolved(), resume, overwrite)
         barrier()
         if self.group.is_first:
@@ -83,7 +92,7 @@ class Coordinator:
         if done:
             for arm in self.arms:
                 arm.load_state(done.arms[arm.name])
-        names = [arm.name for arm in self.arms]
+        names = list(self.settings.arms)
         with contextlib.ExitStack() as opened:
             progress = Progress(names, step, self.settings.epochs * self.steps_per_epoch, self.group.is_first)
             opened.enter_context(progress)
@@ -92,40 +101,53 @@ class Coordinator:
                 self.log = RunLog(self.run, names, StepResult._fields, epoch, step)
                 opened.callback(self.log.close)
                 self.snapshots.cut(epoch if done else -1)
-                if not done:
-                    self._keep(0, 0)
+            if not done:
+                self._keep(0, 0)
             while epoch < self.settings.epochs:
                 epoch += 1
                 step = self._epoch(epoch, step, progress)
         barrier()
 
     def _epoch(self, epoch: int, step: int, progress: Progress) -> int:
-        seconds = dict.fromkeys((arm.name for arm in self.arms), 0.0)
-        losses = dict.fromkeys(seconds, 0.0)
+        seconds = dict.fromkeys(self.settings.arms, 0.0)
+        losses = dict.fromkeys(self.settings.arms, 0.0)
         for batch in self._batches(epoch):
             step += 1
             lr = self._learning_rate(step)
-            results: dict[str, StepResult] = {}
+            own: dict[str, tuple[StepResult, float]] = {}
             for arm in self.arms:
                 began = time.monotonic()
                 try:
-                    results[arm.name] = arm.step(batch, lr)
+                    result = arm.step(batch, lr)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"{error} in epoch {epoch}, step {step}: the run stops") from None
-                seconds[arm.name] += time.monotonic() - began
-                losses[arm.name] += results[arm.name].loss / self.steps_per_epoch
+                own[arm.name] = (result, time.monotonic() - began)
+            results: dict[str, StepResult] = {}
+            for name, (values, taken) in self._of_all_arms(own).items():
+                results[name] = StepResult(*values)
+                seconds[name] += taken
+                losses[name] += results[name].loss / self.steps_per_epoch
             images = (batch.number + 1) * self.settings.batch.size
             progress.step(epoch, step, {a: (r.loss, r.grad_norm, images / seconds[a]) for a, r in results.items()})
             if self.group.is_first:
                 values = [value for result in results.values() for value in result]
                 self.log.steps.row([epoch, step, batch.inputs_digest, lr, *values])
+        check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
         if self.group.is_first:
             for name, loss in losses.items():
                 rate = self.steps_per_epoch * self.settings.batch.size / seconds[name]
                 self.log.epochs.row([epoch, name, loss, self._learning_rate(step), seconds[name], rate])
-            self._keep(epoch, step)
+        self._keep(epoch, step)
         progress.epoch(epoch, self.settings.epochs, step, losses)
         return step
+
+    def _of_all_arms(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """JSON values by arm, of the arms of all places in the order of the settings; each says its own."""
+        if self.group.arms_size == 1:
+            return dict(own)
+        of_ranks = gather_json(own if self.group.owns_arms else {})
+        together = {name: value for values in of_ranks for name, value in values.items()}
+        return {name: together[name] for name in self.settings.arms}
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         settings, images = self.settings, self.images
@@ -136,8 +158,8 @@ class Coordinator:
             view_plan(settings.seed, epoch, len(images), ViewRecipe(**views)),
             epoch=epoch,
             size=settings.encoder.image_size,
-            rank=self.group.rank,
-            world_size=self.group.world_size,
+            rank=self.group.data_rank,
+            world_size=self.group.data_size,
             device=self.group.device,
             workers=settings.batch.workers,
         )
@@ -153,14 +175,30 @@ class Coordinator:
         )
 
     def _keep(self, epoch: int, step: int) -> None:
-        """Rows and snapshots first, then the resume state: what it counts as done is on the disk."""
-        self.log.sync()
+        """Rows and snapshots first, then the resume state: what it counts as done is on the disk.
+
+        The owner of an arm writes its files; rank 0 adds them to the manifest and makes the resume state valid.
+        """
+        mine = self.arms if self.group.owns_arms else []
+        if self.group.is_first:
+            self.log.sync()
+            resume_state.begin(self.run / "resume")
+        barrier()
         if epoch in self.kept_epochs:
             about = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
-            for arm in self.arms:
-                self.snapshots.write(arm.name, epoch, arm.network.state_dict(), step=step, metadata=about)
-        state = resume_state.ResumeState(step, epoch, {arm.name: arm.state() for arm in self.arms})
-        resume_state.write(self.run / "resume", state)
+            written = {
+                arm.name: asdict(
+                    self.snapshots.write_file(arm.name, epoch, arm.network.state_dict(), step=step, metadata=about)
+                )
+                for arm in mine
+            }
+            for entry in self._of_all_arms(written).values():
+                if self.group.is_first:
+                    self.snapshots.add(Entry(**entry))
+        own = {arm.name: resume_state.write_arm(self.run / "resume", step, arm.name, arm.state()) for arm in mine}
+        digests = self._of_all_arms(own)
+        if self.group.is_first:
+            resume_state.commit(self.run / "resume", step, epoch, digests)
 
     def _description(self) -> dict[str, Any]:
         digests = {f"{split}_digest": load_image_set(self.settings, split).digest() for split in SPLITS}
@@ -172,6 +210,9 @@ class Coordinator:
             "settings_sha256": self.settings.sha256(),
             "image_set": {"name": self.images.name, **digests},
             "world_size": self.group.world_size,
+            "placement": self.placed,
+            "threads": torch.get_num_threads(),
+            "job": job().name,
             "device": str(self.group.device.type),
             "precision": self.settings.precision,
             **describe_code(),
@@ -179,26 +220,21 @@ class Coordinator:
 
     def _announce(self, progress: Progress, epoch: int) -> None:
         """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
-        size, world_size = self.settings.batch.size, self.group.world_size
-        one = sum(4 * t.numel() for arm in self.arms for t in arm.network.state_dict().values())
-        needed = one * sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
-        free = shutil.disk_usage(self.run).free
+        size, sharing = self.settings.batch.size, self.group.data_size
         progress.say(
             f"run {self.run}: {self.images.name}, {len(self.images)} images, {self.settings.epochs} epochs of"
             f" {self.steps_per_epoch} steps" + (f", continuing after epoch {epoch}" if epoch else "")
         )
         progress.say(
-            f"global batch {size} = {world_size} x {size // world_size} images, {2 * size - 2} other images' views as"
+            f"global batch {size} = {sharing} x {size // sharing} images, {2 * size - 2} other images' views as"
             f" negatives of an anchor (cl); peak learning rate {self.peak_lr:.6g}"
         )
-        for arm in self.arms:
-            progress.say(f"arm {arm.name}: {arm.describe()}, {parameter_count(arm.network):,} parameters")
-        progress.say(f"snapshots need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk")
-        if needed > free:
-            raise ValueError(
-                f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{self.run}';"
-                " thin them with snapshots.every and snapshots.dense_until, or free space"
-            )
+        for place, names in enumerate(self.placed):
+            where = f" (place {place} of {self.group.arms_size})" if self.group.arms_size > 1 else ""
+            for name in names:
+                progress.say(f"arm {name}{where}: {self.objectives[name]}, {self.sizes[name][0]:,} parameters")
+        needed = sum(b for _, b in self.sizes.values()) * sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
+        progress.say(snapshot_space(needed, self.run))
 
 
 def load_image_set(settings: Settings, split: str) -> ImageSet:
@@ -209,16 +245,3 @@ def load_image_set(settings: Settings, split: str) -> ImageSet:
         raise ValueError(f"image_set.name: {error}") from None
     images: ImageSet = load(split, **check_options(load, settings.image_set.options, "image_set"))
     return images
-
-
-def check_equal_start(arms: Sequence[Arm]) -> None:
-    """Raise RuntimeError unless the shared tensors of all arms on all ranks have equal bytes."""
-    digests = {arm.name: gather_digests(tensors_digest(shared_tensors(arm.network))) for arm in arms}
-    expected = digests[arms[0].name][0]
-    for name, of_ranks in digests.items():
-        for rank, found in enumerate(of_ranks):
-            if found != expected:
-                raise RuntimeError(
-                    f"arm '{name}' on rank {rank} does not start like arm '{arms[0].name}' on rank 0:"
-                    f" its shared tensors have digest {found}, expected {expected}"
-                )

@@ -35,16 +35,27 @@ class ResumeState:
 
 def write(folder: Path, state: ResumeState) -> None:
     """Write one generation into `folder` and drop all but the two newest."""
-    final = folder / f"step_{state.step:08d}"
-    temporary = folder / f".{final.name}.tmp"
+    begin(folder)
+    commit(folder, state.step, state.epoch, {a: write_arm(folder, state.step, a, t) for a, t in state.arms.items()})
+
+
+def begin(folder: Path) -> None:
+    """Clear away what a crash left. With several ranks one begins, then the owners write, then the first commits."""
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover)
-    digests = {}
-    for arm, tensors in state.arms.items():
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        write_durably(temporary / f"{arm}.safetensors", data)
-        digests[arm] = _digest(data)
-    head = {"format": FORMAT, "step": state.step, "epoch": state.epoch, "digests": digests}
+
+
+def write_arm(folder: Path, step: int, arm: str, tensors: Mapping[str, Tensor]) -> str:
+    """Write the tensors of one arm into the generation that is being made; the digest of the file."""
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    write_durably(_temporary(folder, step) / f"{arm}.safetensors", data)
+    return _digest(data)
+
+
+def commit(folder: Path, step: int, epoch: int, digests: Mapping[str, str]) -> None:
+    """Make the generation of `step` the newest, once the files of all arms in `digests` are written."""
+    temporary, final = _temporary(folder, step), folder / f"step_{step:08d}"
+    head = {"format": FORMAT, "step": step, "epoch": epoch, "digests": dict(digests)}
     write_durably(temporary / "state.json", json.dumps(head, indent=1).encode())
     if final.exists():
         shutil.rmtree(final)
@@ -52,6 +63,10 @@ def write(folder: Path, state: ResumeState) -> None:
     fsync_folder(folder)
     for old in _generations(folder)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f".step_{step:08d}.tmp"
 
 
 def read_newest(folder: Path) -> ResumeState | None:

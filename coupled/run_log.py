@@ -17,6 +17,7 @@ from typing import Any
 
 from coupled.snapshots import write_durably
 
+MIB = 2**20
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
 
 
@@ -117,6 +118,11 @@ class RunLog:
         self.epochs.close()
 
 
+def is_run_of(run: Path, job: str) -> bool:
+    """Whether the run in the folder `run`, if any, was started by the launcher's job `job`."""
+    return (run / "run.json").is_file() and read_run_json(run).get("job") == job
+
+
 def check_folder(run: Path, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
     """Raise ValueError unless a run with the resolved `settings` may start or continue in the folder `run`."""
     if not run.exists() or (run.is_dir() and not any(run.iterdir())):
@@ -132,6 +138,17 @@ def check_folder(run: Path, settings: Mapping[str, Any], resume: bool, overwrite
         raise ValueError(
             f"--run: a run is already in '{run}'; pass --resume to continue it or --overwrite to replace it"
         )
+
+
+def snapshot_space(needed: int, run: Path) -> str:
+    """A line on the bytes that the snapshots need. Raises ValueError if the disk of the folder `run` has less."""
+    free = shutil.disk_usage(run).free
+    if needed > free:
+        raise ValueError(
+            f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}';"
+            " thin them with snapshots.every and snapshots.dense_until, or free space"
+        )
+    return f"snapshots need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
 
 
 def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> None:

@@ -138,6 +138,15 @@ class SnapshotSettings(_Section):
     dense_until: Count = 0
 
 
+class PlacementSettings(_Section):
+    """The ranks form a mesh of `arms` x data: each group of ranks on the axis of arms trains only its arms."""
+
+    arms: Positive = 1
+
+
+LAYOUT = ("placement", "timeout_seconds")  # settings that cannot change a number of the run
+
+
 class Settings(_Section):
     """All settings of a run."""
 
@@ -145,9 +154,11 @@ class Settings(_Section):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     epochs: Count = 100
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
     deterministic: bool = True
     threads: Positive | None = None
+    placement: PlacementSettings = PlacementSettings()
+    timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=10**6)] = 600.0
     image_set: ImageSetSettings
     batch: BatchSettings = BatchSettings()
     views: ViewSettings = Field(default_factory=lambda: ViewSettings.model_validate({}))
@@ -175,6 +186,10 @@ class Settings(_Section):
                 f"optimizer.warmup_epochs: got {warmup:g} with epochs: {self.epochs}; warm-up must end before the run"
                 f" does: set optimizer.warmup_epochs below {self.epochs}"
             )
+        if self.placement.arms > len(self.arms):
+            raise ValueError(
+                f"placement.arms: got {self.placement.arms} with {len(self.arms)} arms; at most one place per arm"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -182,8 +197,12 @@ class Settings(_Section):
         return self.model_dump(mode="json")
 
     def sha256(self) -> str:
-        """Digest of the resolved settings, independent of the order of keys."""
-        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
+        """Digest of the resolved settings without `LAYOUT`, independent of the order of keys.
+
+        Equal for runs that must give equal snapshots, whichever ranks train which arms.
+        """
+        numbers = {key: value for key, value in self.resolved().items() if key not in LAYOUT}
+        return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:

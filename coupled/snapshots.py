@@ -84,6 +84,12 @@ class SnapshotStore:
         The header carries one key `coupled` with JSON, sorted: safetensors orders several keys at random, and equal
         runs must give equal bytes.
         """
+        self.add(self.write_file(arm, epoch, tensors, step=step, metadata=metadata))
+
+    def write_file(
+        self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
+    ) -> Entry:
+        """The file of `write` alone; the snapshot exists once its entry is added, which one rank does for all."""
         header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **metadata}
         data = save(
             {name: _as_stored(tensor) for name, tensor in tensors.items()},
@@ -91,7 +97,10 @@ class SnapshotStore:
         )
         file = f"{arm}/epoch_{epoch:04d}.safetensors"
         write_durably(self.folder / file, data)
-        entry = Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
+        return Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
+
+    def add(self, entry: Entry) -> None:
+        """Append the manifest line of a file that is written."""
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:

@@ -7,12 +7,14 @@ import pandas
 import pytest
 import tiny
 import torch
-from coupled.stream.batches import Batch
 from safetensors.torch import load_file
 
+from coupled.agreement import check_equal_start
 from coupled.arm import Arm, StepResult
-from coupled.coordinator import Coordinator, check_equal_start
+from coupled.coordinator import Coordinator
+from coupled.network import shared_tensors
 from coupled.process_group import process_group
+from coupled.stream.batches import Batch
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +109,11 @@ def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
     """One bit in one tensor of one arm: the run must not begin."""
     with process_group("cpu") as group:
         arms = Coordinator(tiny.tiny_settings(), group, tmp_path / "run").arms
-        check_equal_start(arms)
+        check_equal_start({arm.name: shared_tensors(arm.network) for arm in arms})
         with torch.no_grad():
             arms[2].network.get_parameter("encoder.layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-7
         with pytest.raises(RuntimeError, match="arm 'scl' on rank 0 does not start like arm 'cl' on rank 0"):
-            check_equal_start(arms)
+            check_equal_start({arm.name: shared_tensors(arm.network) for arm in arms})
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
