@@ -46,7 +46,7 @@ def tiny_settings(**changed: Any) -> Settings:
 def train(run: Path, resume: bool = False, overwrite: bool = False, **changed: Any) -> Coordinator:
     """Train the tiny run into `run` in this process; the coordinator as it is at the end."""
     settings = tiny_settings(**changed)
-    with process_group("cpu") as group:
+    with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
         coordinator = Coordinator(settings, group, run)
         coordinator.train(resume, overwrite)
     return coordinator
