@@ -7,12 +7,12 @@ import pandas
 import pytest
 import tiny
 import torch
-from coupled.stream.batches import Batch
 from safetensors.torch import load_file
 
 from coupled.arm import Arm, StepResult
 from coupled.coordinator import Coordinator, check_equal_start
 from coupled.process_group import process_group
+from coupled.stream.batches import Batch
 
 
 @pytest.fixture(scope="module")
