@@ -87,7 +87,8 @@ def meet(timeout_seconds: float = 600) -> Meeting:
     if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         return Meeting(0, 1, dist.HashStore())
     store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
-    return Meeting(rank, world_size, store)
+    # torchrun may keep one store over its restarts: what ranks said before they died must not reach the next ones
+    return Meeting(rank, world_size, dist.PrefixStore(f"attempt {job().restarts}", store))
 
 
 @contextmanager

@@ -28,7 +28,8 @@ NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of 
 SEES_SETTINGS = ("coupled.train", "coupled.coordinator", "coupled.arm")  # rule 3
 ANALYSIS_USES = (  # rule 4
     *("coupled.settings", "coupled.network", "coupled.encoders", "coupled.image_sets", "coupled.stream"),
-    *("coupled.snapshots", "coupled.process_group", "coupled.objectives", "coupled.by_name", "coupled.checked"),
+    *("coupled.snapshots", "coupled.process_group", "coupled.failures", "coupled.objectives", "coupled.by_name"),
+    "coupled.checked",
 )
 WEIGHT_GAP_USES = ("coupled", "coupled.snapshots", "coupled.by_name")  # rule 5, over everything it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
