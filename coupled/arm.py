@@ -3,22 +3,19 @@
 V views, B images of this rank, N images of the global batch.
 """
 
-import inspect
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from coupled import by_name
 from coupled.batch_norm import use_global_batch
-from coupled.checked import check_options
+from coupled.choices import Objective
 from coupled.network import Network, copy_with_heads
-from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives import Inputs, Loss
 from coupled.optimizer import build_optimizer
 from coupled.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.resume_state import load_optimizer_tensors, optimizer_tensors
-from coupled.settings import ArmSettings, Settings
+from coupled.settings import Settings
 from coupled.stream.batches import Batch
 
 
@@ -28,40 +25,6 @@ class StepResult(NamedTuple):
     loss: float
     grad_norm: float
     left_out: int
-
-
-class Objective(NamedTuple):
-    """An objective with its options filled in."""
-
-    function: Callable[..., Loss]
-    options: dict[str, Any]
-    needs: Needs
-
-    def __str__(self) -> str:
-        options = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.function.__name__}({options})"
-
-
-def find_objective(name: str, arm: ArmSettings, temperature: float) -> Objective:
-    """The objective of arm `name`, options checked; the run's `temperature` where it takes one and the arm gives none.
-
-    Raises ValueError that begins with "arms.<name>".
-    """
-    try:
-        module = by_name.find("coupled.objectives", arm.objective)
-    except ValueError as error:
-        raise ValueError(f"arms.{name}.objective: {error}") from None
-    function = getattr(module, arm.objective)
-    given = dict(arm.options)
-    if "temperature" in inspect.signature(function).parameters:
-        given.setdefault("temperature", temperature)
-    options = check_options(function, given, f"arms.{name}")
-    if hasattr(module, "check"):
-        try:
-            module.check(**options)
-        except ValueError as error:
-            raise ValueError(f"arms.{name}.{error}") from None
-    return Objective(function, options, module.needs(**options))
 
 
 class Arm:
@@ -99,7 +62,7 @@ class Arm:
         if all_counted == 0:
             raise ValueError(
                 f"arms.{self.name}: all {int(all_left_out)} anchors of the batch lack a positive or a negative for"
-                f" '{self.objective.function.__name__}'; use a larger batch.size or more classes"
+                f" '{self.objective.name}'; use a larger batch.size or more classes"
             )
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / all_counted)).backward()

@@ -4,10 +4,10 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 
 class _Loader(yaml.SafeLoader):
@@ -43,7 +43,7 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
     """
     hints = get_type_hints(function)
     fields: dict[str, Any] = {
-        name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        name: (_exact(hints[name]), ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
@@ -53,6 +53,11 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
     except ValidationError as error:
         raise ValueError(f"{where}.{one_line(error, model)}") from None
     return {name: getattr(checked, name) for name in fields}
+
+
+def _exact(kind: Any) -> Any:
+    """Numbers and truth values are not read from text or from each other; an integer is a float."""
+    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:

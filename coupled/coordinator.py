@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from coupled import by_name, resume_state
+from coupled import resume_state
 from coupled.agreement import check_equal_start, check_no_drift
-from coupled.arm import Arm, StepResult, find_objective
-from coupled.checked import check_options
+from coupled.arm import Arm, StepResult
+from coupled.choices import filled_in, find_objective, load_image_set
 from coupled.image_sets import SPLITS, ImageSet
 from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
 from coupled.optimizer import learning_rate, peak_learning_rate
@@ -24,7 +24,7 @@ from coupled.placement import place_arms
 from coupled.process_group import ProcessGroup, barrier, gather_json, job
 from coupled.progress import Progress
 from coupled.run_log import RunLog, check_folder, describe_code, is_run_of, prepare_folder, snapshot_space
-from coupled.settings import Settings
+from coupled.settings import Settings, from_resolved
 from coupled.snapshots import Entry, SnapshotStore, snapshot_epochs
 from coupled.stream.batches import Batch, batches
 from coupled.stream.order import order
@@ -35,11 +35,15 @@ class Coordinator:
     """Trains the arms of `settings` in lockstep, in the process group `group`, into the folder `run`."""
 
     def __init__(self, settings: Settings, group: ProcessGroup, run: Path) -> None:
-        self.settings, self.group, self.run = settings, group, run
-        objectives = {name: find_objective(name, arm, settings.temperature) for name, arm in settings.arms.items()}
+        self.settings = settings = from_resolved(filled_in(settings.resolved()))
+        self.group, self.run = group, run
+        self.objectives = {
+            name: find_objective(name, arm.objective, arm.options, settings.temperature)
+            for name, arm in settings.arms.items()
+        }
         if not group.is_first:
             barrier()  # rank 0 loads first: it may have to download or to fill a cache
-        self.images = load_image_set(settings, "train")
+        self.images = self._load("train")
         if group.is_first:
             barrier()
         size, sharing = settings.batch.size, group.data_size
@@ -62,12 +66,13 @@ class Coordinator:
             seed=settings.seed,
         )
         classes = len(self.images.class_names)
-        self.objectives, self.sizes = objectives, {}
-        for name, objective in objectives.items():
-            self.sizes[name] = network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
+        self.sizes = {
+            name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
+            for name, objective in self.objectives.items()
+        }
         self.placed = place_arms({name: parameters for name, (parameters, _) in self.sizes.items()}, group.arms_size)
         self.arms = [
-            Arm(name, settings, objectives[name], shared, classes, group.device)
+            Arm(name, settings, self.objectives[name], shared, classes, group.device)
             for name in self.placed[group.arms_rank]
         ]
         check_equal_start({arm.name: shared_tensors(arm.network) for arm in self.arms})
@@ -83,12 +88,14 @@ class Coordinator:
         if job().restarts and is_run_of(self.run, job().name):
             resume, overwrite = True, False  # the launcher started the ranks again after a failure
         check_folder(self.run, self.settings.resolved(), resume, overwrite)
+        done = resume_state.read_newest(self.run / "resume") if resume else None
+        epoch, step = (done.epoch, done.step) if done else (0, 0)
+        needed = sum(b for _, b in self.sizes.values()) * sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
+        space = snapshot_space(needed, self.run)
         barrier()
         if self.group.is_first:
             prepare_folder(self.run, self._description(), resume)
         barrier()
-        done = resume_state.read_newest(self.run / "resume")
-        epoch, step = (done.epoch, done.step) if done else (0, 0)
         if done:
             for arm in self.arms:
                 arm.load_state(done.arms[arm.name])
@@ -96,7 +103,7 @@ class Coordinator:
         with contextlib.ExitStack() as opened:
             progress = Progress(names, step, self.settings.epochs * self.steps_per_epoch, self.group.is_first)
             opened.enter_context(progress)
-            self._announce(progress, epoch)
+            self._announce(progress, epoch, space)
             if self.group.is_first:
                 self.log = RunLog(self.run, names, StepResult._fields, epoch, step)
                 opened.callback(self.log.close)
@@ -119,8 +126,8 @@ class Coordinator:
                 began = time.monotonic()
                 try:
                     result = arm.step(batch, lr)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error} in epoch {epoch}, step {step}: the run stops") from None
+                except (FloatingPointError, ValueError) as error:
+                    raise type(error)(f"{error} in epoch {epoch}, step {step}: the run stops") from None
                 own[arm.name] = (result, time.monotonic() - began)
             results: dict[str, StepResult] = {}
             for name, (values, taken) in self._of_all_arms(own).items():
@@ -200,8 +207,11 @@ class Coordinator:
         if self.group.is_first:
             resume_state.commit(self.run / "resume", step, epoch, digests)
 
+    def _load(self, split: str) -> ImageSet:
+        return load_image_set(self.settings.image_set.name, self.settings.image_set.options, split)
+
     def _description(self) -> dict[str, Any]:
-        digests = {f"{split}_digest": load_image_set(self.settings, split).digest() for split in SPLITS}
+        digests = {f"{split}_digest": self._load(split).digest() for split in SPLITS}
         return {
             "format": "coupled.run.1",
             "name": self.settings.name,
@@ -218,8 +228,8 @@ class Coordinator:
             **describe_code(),
         }
 
-    def _announce(self, progress: Progress, epoch: int) -> None:
-        """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
+    def _announce(self, progress: Progress, epoch: int, space: str) -> None:
+        """Say once what is about to run."""
         size, sharing = self.settings.batch.size, self.group.data_size
         progress.say(
             f"run {self.run}: {self.images.name}, {len(self.images)} images, {self.settings.epochs} epochs of"
@@ -227,21 +237,10 @@ class Coordinator:
         )
         progress.say(
             f"global batch {size} = {sharing} x {size // sharing} images, {2 * size - 2} other images' views as"
-            f" negatives of an anchor (cl); peak learning rate {self.peak_lr:.6g}"
+            f" negatives of an anchor without labels; peak learning rate {self.peak_lr:.6g}"
         )
         for place, names in enumerate(self.placed):
             where = f" (place {place} of {self.group.arms_size})" if self.group.arms_size > 1 else ""
             for name in names:
                 progress.say(f"arm {name}{where}: {self.objectives[name]}, {self.sizes[name][0]:,} parameters")
-        needed = sum(b for _, b in self.sizes.values()) * sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
-        progress.say(snapshot_space(needed, self.run))
-
-
-def load_image_set(settings: Settings, split: str) -> ImageSet:
-    """The split of the image set that `settings` name. Raises ValueError for an unknown name or option."""
-    try:
-        load = by_name.find("coupled.image_sets", settings.image_set.name).load
-    except ValueError as error:
-        raise ValueError(f"image_set.name: {error}") from None
-    images: ImageSet = load(split, **check_options(load, settings.image_set.options, "image_set"))
-    return images
+        progress.say(space)

@@ -141,8 +141,13 @@ def check_folder(run: Path, settings: Mapping[str, Any], resume: bool, overwrite
 
 
 def snapshot_space(needed: int, run: Path) -> str:
-    """A line on the bytes that the snapshots need. Raises ValueError if the disk of the folder `run` has less."""
-    free = shutil.disk_usage(run).free
+    """A line on the bytes that the snapshots need.
+
+    Raises ValueError if the disk of the folder `run`, which need not exist yet, has less. What a run to be overwritten
+    holds is not counted as free: it is deleted only after this check.
+    """
+    folder = run.resolve()
+    free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
     if needed > free:
         raise ValueError(
             f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}';"

@@ -41,11 +41,15 @@ class SnapshotStore:
         self.manifest = folder / "manifest.jsonl"
 
     def entries(self) -> list[Entry]:
-        """Lines of the manifest in the order written. Raises ValueError naming file and line if one is not readable."""
+        """Lines of the manifest in the order written; a half-written last line, left by a crash, is none.
+
+        Raises ValueError naming file and line if one is not readable.
+        """
         if not self.manifest.is_file():
             return []
         entries = []
-        for number, line in enumerate(self.manifest.read_text(encoding="utf-8").splitlines(), 1):
+        whole = self.manifest.read_text(encoding="utf-8").rpartition("\n")[0]
+        for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entries.append(Entry(**json.loads(line)))
             except (json.JSONDecodeError, TypeError) as error:
@@ -104,19 +108,19 @@ class SnapshotStore:
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
-        """All tensors of a snapshot, its digest checked. Raises ValueError: path, expected, found."""
-        path, entry = self.path(arm, epoch), self.entry(arm, epoch)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-        if found != entry.digest:
-            raise ValueError(f"{path}: damaged: its digest should be {entry.digest}, found {found}")
+        """All tensors of a snapshot. Raises ValueError: path, expected, found."""
         with self.open(arm, epoch) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
-        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor())."""
-        path = self.path(arm, epoch)
+        """The snapshot, its digest checked, opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()).
+
+        Raises ValueError: path, expected, found.
+        """
+        path, expected = self.path(arm, epoch), self.entry(arm, epoch).digest
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
         try:
             with safe_open(path, framework="pt") as handle:
                 header = json.loads((handle.metadata() or {}).get("coupled", "{}"))
@@ -125,6 +129,8 @@ class SnapshotStore:
                         f"{path}: not the expected snapshot: expected {FORMAT}, arm {arm}, epoch {epoch}, found"
                         f" {header.get('format')}, arm {header.get('arm')}, epoch {header.get('epoch')}"
                     )
+                if found != expected:
+                    raise ValueError(f"{path}: damaged: its digest should be {expected}, found {found}")
                 yield handle
         except SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file: {error}") from None

@@ -10,7 +10,8 @@ import tiny
 import torch
 
 from coupled import by_name
-from coupled.arm import Arm, find_objective
+from coupled.arm import Arm
+from coupled.choices import find_objective
 from coupled.coordinator import Coordinator
 from coupled.network import build_network, copy_with_heads
 from coupled.objectives import Inputs
@@ -58,7 +59,7 @@ def gradients_of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
     )
     found = {}
     for name, arm in settings.arms.items():
-        objective = find_objective(name, arm, settings.temperature)
+        objective = find_objective(name, arm.objective, arm.options, settings.temperature)
         network = copy_with_heads(shared, objective.needs, 10, settings.seed).double().train()
         outputs = network(batch.views_VB3SS.double())
         inputs = Inputs(outputs, outputs, batch.labels_N, batch.labels_N)
@@ -120,3 +121,17 @@ def test_the_loss_of_a_rank_needs_anchors_times_rows(world_size: int) -> None:
     """A similarity matrix of all rows with all rows on every rank would undo what more ranks are for."""
     rows, anchors = 2 * 128, 2 * 128 // world_size
     assert ranks.run(world_size, loss_peak, world_size) == [anchors * rows] * world_size
+
+
+def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> None:
+    """With plain SGD the update has the length lr * clip_norm; steps.csv keeps the norm that the loss had."""
+    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0, "clip_norm": 1e-3}
+    with process_group("cpu") as group:
+        settings = tiny.tiny_settings(optimizer=plain, arms={"cl": "dcl"}, precision="float64")
+        coordinator = Coordinator(settings, group, tmp_path / "run")
+        arm, batch = coordinator.arms[0], next(iter(coordinator._batches(1)))
+        before = [parameter.detach().clone() for parameter in arm.trained]
+        result = arm.step(batch, lr=0.5)
+        moved = sum((p.detach() - b).square().sum().item() for p, b in zip(arm.trained, before, strict=True)) ** 0.5
+    assert moved == pytest.approx(0.5 * 1e-3, rel=1e-3)
+    assert result.grad_norm > 0.01
