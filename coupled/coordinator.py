@@ -17,6 +17,7 @@ from coupled import by_name, resume_state
 from coupled.agreement import check_equal_start, check_no_drift
 from coupled.arm import Arm, StepResult, find_objective
 from coupled.checked import check_options
+from coupled.encoders import check_bfloat16_on_cpu
 from coupled.image_sets import SPLITS, ImageSet
 from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
 from coupled.optimizer import learning_rate, peak_learning_rate
@@ -61,6 +62,8 @@ class Coordinator:
             projector_out=settings.projector.out,
             seed=settings.seed,
         )
+        if settings.precision == "bfloat16" and group.device.type == "cpu":
+            check_bfloat16_on_cpu(shared.encoder, settings.encoder.image_size)
         classes = len(self.images.class_names)
         self.objectives, self.sizes = objectives, {}
         for name, objective in objectives.items():
