@@ -2,7 +2,7 @@
 
 python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
        [--metrics cka rsa] [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
-torchrun --standalone --nproc_per_node=W -- analysis/alignment.py ...    the same, images shared out over W processes
+torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
 and in evaluation mode; layer h is the embedding, z the projection. The metrics are the files of pair_metrics.

@@ -17,6 +17,7 @@ from coupled import resume_state
 from coupled.agreement import check_equal_start, check_no_drift
 from coupled.arm import Arm, StepResult
 from coupled.choices import filled_in, find_objective, load_image_set
+from coupled.encoders import check_bfloat16_on_cpu
 from coupled.image_sets import SPLITS, ImageSet
 from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
 from coupled.optimizer import learning_rate, peak_learning_rate
@@ -65,6 +66,8 @@ class Coordinator:
             projector_out=settings.projector.out,
             seed=settings.seed,
         )
+        if settings.precision == "bfloat16" and group.device.type == "cpu":
+            check_bfloat16_on_cpu(shared.encoder, settings.encoder.image_size)
         classes = len(self.images.class_names)
         self.sizes = {
             name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))

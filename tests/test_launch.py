@@ -58,7 +58,7 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 def two_ranks(fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()) -> list[tuple[int, str, str]]:
     """Two ranks without torchrun, which would end the others itself."""
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port())}
-    arguments = (SABOTEUR, fault, "--config", config, "--run", run)
+    arguments = (SABOTEUR, fault, "--config", config, "--run-dir", run)
     started = [start(*arguments, RANK="0", LOCAL_RANK="0", **place)]
     started.append(start(*arguments, *of_rank_1, RANK="1", LOCAL_RANK="1", **place))
     return ends(started)
@@ -96,9 +96,9 @@ def test_a_killed_rank_makes_the_group_restart_and_continue_exactly(
     config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """A run of days loses an epoch at most, and no byte of its result."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1", "--")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1")
     ((status, output, errors),) = ends(
-        [start(*launcher, SABOTEUR, "kill", "--config", config, "--run", tmp_path / "run")]
+        [start(*launcher, SABOTEUR, "kill", "--config", config, "--run-dir", tmp_path / "run")]
     )
     assert status == 0, errors
     assert "continuing after epoch 1" in output
@@ -116,7 +116,7 @@ def test_two_agents_give_the_run_of_one(config: Path, undisturbed: Path, tmp_pat
         *rendezvous,
         "--local-addr=127.0.0.1",
     )
-    command = (*launcher, "--", TRAIN, "--config", config, "--run", tmp_path / "run")
+    command = (*launcher, TRAIN, "--config", config, "--run-dir", tmp_path / "run")
     for status, _, errors in ends([start(*command), start(*command)]):
         assert status == 0, errors
     assert_same_run(undisturbed, tmp_path / "run")

@@ -62,7 +62,7 @@ def test_two_processes_run_the_same_experiment(place: Path) -> None:
         tiny.REPOSITORY / "coupled/train.py",
         *("--config", "tiny.yaml", "--run-dir", "runs/two"),
         cwd=place,
-        launcher=[*TORCHRUN, "--nproc_per_node=2", "--"],
+        launcher=[*TORCHRUN, "--nproc_per_node=2"],
     )
     assert done.returncode == 0, done.stderr
     assert "global batch 256 = 2 x 128" in done.stdout
