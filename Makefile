@@ -1,8 +1,6 @@
 # make demo | make test | make benchmark; each creates .venv and installs what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
-# threads that wait give their core away: on a busy machine the default, spinning, is many times slower
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check benchmark clean
 .DELETE_ON_ERROR:
