@@ -1,16 +1,16 @@
 """Resume states: what exact continuation needs, one folder a generation, the two newest kept.
 
-resume/step_00000120/ holds state.json (format, step, epoch, settings, digests) and one safetensors file an arm: the
-tensors of its network under "network/" and of its optimizer under "optimizer/". Order and views are functions of the
-seed and need no state. A generation is written in a temporary folder, fsynced and renamed: it is whole or absent.
-Nothing is pickled.
+resume/step_00000120/ holds state.json (format, step, epoch, sums of the epoch begun, digests) and one safetensors file
+an arm: the tensors of its network under "network/" and of its optimizer under "optimizer/". Order, views and whatever a
+network draws itself are functions of seed and step and need no state. A generation is written in a temporary folder,
+fsynced and renamed: it is whole or absent. Nothing is pickled.
 """
 
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,31 @@ KEPT = 2
 
 @dataclass(frozen=True)
 class ResumeState:
-    """Step and epoch done, and the tensors of every arm."""
+    """Steps and whole epochs done, every arm's tensors, and its sums over the epoch begun, whatever they count."""
 
     step: int
     epoch: int
     arms: dict[str, dict[str, Tensor]]
+    sums: dict[str, list[float]] = field(default_factory=dict)
 
 
 def write(folder: Path, state: ResumeState) -> None:
-    """Write one generation into `folder` and drop all but the two newest."""
+    """Write one generation into `folder` and drop all but the two newest. Raises OSError: bytes needed and free."""
     final = folder / f"step_{state.step:08d}"
     temporary = folder / f".{final.name}.tmp"
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover)
-    digests = {}
-    for arm, tensors in state.arms.items():
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        write_durably(temporary / f"{arm}.safetensors", data)
-        digests[arm] = _digest(data)
-    head = {"format": FORMAT, "step": state.step, "epoch": state.epoch, "digests": digests}
-    write_durably(temporary / "state.json", json.dumps(head, indent=1).encode())
+    try:
+        digests = {}
+        for arm, tensors in state.arms.items():
+            data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+            write_durably(temporary / f"{arm}.safetensors", data)
+            digests[arm] = _digest(data)
+        head = {"format": FORMAT, "step": state.step, "epoch": state.epoch, "sums": state.sums, "digests": digests}
+        write_durably(temporary / "state.json", json.dumps(head, indent=1).encode())
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the way
+        raise
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
@@ -55,7 +60,7 @@ def write(folder: Path, state: ResumeState) -> None:
 
 
 def read_newest(folder: Path) -> ResumeState | None:
-    """The newest generation, digests checked; None if there is none.
+    """The newest generation, digests checked; None if there is none. A temporary folder is never one.
 
     Raises ValueError that names the damaged file and what to delete to continue from the generation before.
     """
@@ -66,10 +71,11 @@ def read_newest(folder: Path) -> ResumeState | None:
     remedy = f"delete {newest} to continue from the state before it"
     try:
         head = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        found = head.get("format")
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{newest / 'state.json'}: not readable ({error}); {remedy}") from None
-    if head.get("format") != FORMAT:
-        raise ValueError(f"{newest / 'state.json'}: expected format {FORMAT}, found {head.get('format')}; {remedy}")
+    if found != FORMAT:
+        raise ValueError(f"{newest / 'state.json'}: expected format {FORMAT}, found {found}; {remedy}")
     arms = {}
     for arm, expected in head["digests"].items():
         path = newest / f"{arm}.safetensors"
@@ -77,7 +83,7 @@ def read_newest(folder: Path) -> ResumeState | None:
         if _digest(data) != expected:
             raise ValueError(f"{path}: damaged: its digest should be {expected}, found {_digest(data)}; {remedy}")
         arms[arm] = load(data)
-    return ResumeState(head["step"], head["epoch"], arms)
+    return ResumeState(head["step"], head["epoch"], arms, head["sums"])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

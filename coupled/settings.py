@@ -28,6 +28,8 @@ RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 p
     "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
     "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
 }
+# With `epochs` under a constant learning rate, which does not depend on it
+MAY_CHANGE = ("device", "threads", "batch.workers", "resume.every_minutes", "snapshots.check_free_space")
 
 
 class _Section(BaseModel):
@@ -136,6 +138,13 @@ class SnapshotSettings(_Section):
 
     every: Positive = 1
     dense_until: Count = 0
+    check_free_space: bool = True
+
+
+class ResumeSettings(_Section):
+    """A resume state is saved after every epoch, when the run is told to stop, and every so many minutes if given."""
+
+    every_minutes: Above0 | None = 15.0
 
 
 class Settings(_Section):
@@ -156,6 +165,7 @@ class Settings(_Section):
     optimizer: OptimizerSettings = OptimizerSettings()
     temperature: Above0 = 0.5
     snapshots: SnapshotSettings = SnapshotSettings()
+    resume: ResumeSettings = ResumeSettings()
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
 
     @field_validator("arms", mode="before")
@@ -181,9 +191,17 @@ class Settings(_Section):
         """All settings as plain JSON values, defaults included."""
         return self.model_dump(mode="json")
 
+    def may_change(self) -> tuple[str, ...]:
+        """Keys that may be changed when a run is continued: they do not enter what is computed at a step."""
+        return (*MAY_CHANGE, "epochs") if self.optimizer.schedule == "constant" else MAY_CHANGE
+
     def sha256(self) -> str:
-        """Digest of the resolved settings, independent of the order of keys."""
-        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
+        """Digest of the resolved settings without those that may change, independent of the order of keys."""
+        tree = self.resolved()
+        for key in self.may_change():
+            section, _, name = key.rpartition(".")
+            (tree[section] if section else tree).pop(name)
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:

@@ -7,6 +7,8 @@ folder is fsynced, and only then the manifest gains its line. Nothing is pickled
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -41,14 +43,20 @@ class SnapshotStore:
         self.manifest = folder / "manifest.jsonl"
 
     def entries(self) -> list[Entry]:
-        """Lines of the manifest in the order written. Raises ValueError naming file and line if one is not readable."""
+        """Lines of the manifest in the order written.
+
+        Raises ValueError naming file and line if one is not readable or names a file that is not the store's own.
+        """
         if not self.manifest.is_file():
             return []
         entries = []
-        for number, line in enumerate(self.manifest.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(self.manifest.read_bytes().splitlines(), 1):
             try:
-                entries.append(Entry(**json.loads(line)))
-            except (json.JSONDecodeError, TypeError) as error:
+                entry = Entry(**json.loads(line))
+                if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.arm) or entry.file != _file(entry.arm, entry.epoch):
+                    raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
+                entries.append(entry)
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"{self.manifest} line {number}: not a snapshot entry: {error}") from None
         return entries
 
@@ -89,7 +97,7 @@ class SnapshotStore:
             {name: _as_stored(tensor) for name, tensor in tensors.items()},
             metadata={"coupled": json.dumps(header, sort_keys=True)},
         )
-        file = f"{arm}/epoch_{epoch:04d}.safetensors"
+        file = _file(arm, epoch)
         write_durably(self.folder / file, data)
         entry = Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
@@ -121,7 +129,15 @@ class SnapshotStore:
             raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
 
     def cut(self, epoch: int) -> None:
-        """Forget manifest lines after `epoch`; their files are overwritten when training gets there again."""
+        """Forget manifest lines after `epoch`; their files are overwritten when training gets there again.
+
+        What a killed process left half-written goes: a last line without its end, and temporary files.
+        """
+        for leftover in self.folder.rglob("*.tmp"):
+            leftover.unlink()
+        if self.manifest.is_file():
+            lines = self.manifest.read_bytes()
+            write_durably(self.manifest, lines[: lines.rfind(b"\n") + 1])
         kept = [entry for entry in self.entries() if entry.epoch <= epoch]
         write_durably(self.manifest, "".join(json.dumps(asdict(entry)) + "\n" for entry in kept).encode())
 
@@ -149,21 +165,46 @@ def write_durably(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with space_named(path, len(data)), temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk its part of the file would be in the way
+        raise
     fsync_folder(path.parent)
 
 
 def append_durably(path: Path, text: str) -> None:
-    """Append `text` in one write and fsync it."""
+    """Append `text` in one write and fsync it; if that fails, none of it stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+    with space_named(path, len(text)), path.open("ab", buffering=0) as file:
+        append(file, text.encode())
         os.fsync(file.fileno())
+
+
+def append(file: Any, data: bytes) -> None:
+    """Append to an unbuffered file; if the disk does not take all of `data`, none of it stays. Raises OSError."""
+    before, written = os.fstat(file.fileno()).st_size, 0
+    try:
+        while written < len(data):
+            written += file.write(data[written:])
+    except OSError:
+        os.ftruncate(file.fileno(), before)
+        raise
+
+
+@contextmanager
+def space_named(path: Path, size: int) -> Iterator[None]:
+    """An OSError within gets the path, the bytes needed and the bytes free."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        text = f"{path}: {error.strerror}: {size:,} bytes needed, {free:,} bytes free on the disk"
+        raise OSError(error.errno, text) from None
 
 
 def fsync_folder(folder: Path) -> None:
@@ -173,6 +214,10 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _file(arm: str, epoch: int) -> str:
+    return f"{arm}/epoch_{epoch:04d}.safetensors"
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Train all arms of a run in lockstep.
 
 torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml
-         [--run runs/demo] [--resume | --overwrite] [key=value ...]
+         [--run runs/demo] [--resume | --overwrite] [--until-step K] [key=value ...]
 """
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +26,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_determinism(settings.deterministic, settings.threads)
         run = options.run or Path("runs") / settings.name
         with process_group(settings.device) as group:
-            Coordinator(settings, group, run).train(options.resume, options.overwrite)
-    except (ValueError, FloatingPointError) as error:
+            stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
+    except (ValueError, FloatingPointError, OSError) as error:
         rank = int(os.environ.get("RANK", 0))
-        print(f"train.py: {'' if rank == 0 else f'rank {rank}: '}{error}", file=sys.stderr)
+        text = " ".join(str(error.strerror or error if isinstance(error, OSError) else error).split())
+        print(f"train.py: {'' if rank == 0 else f'rank {rank}: '}{text}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    if stopped and group.is_first:
+        print(f"{stopped}; nothing is lost: the same command with --resume continues it: train.py {again(arguments)}")
     return 0
+
+
+def again(arguments: Sequence[str] | None) -> str:
+    """The command line that continues the run."""
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    return shlex.join(["--resume", *(word for word in given if word not in ("--resume", "--overwrite"))])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -43,6 +53,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--resume", action="store_true", help="continue the run in the folder, or start it if none is there"
     )
     existing.add_argument("--overwrite", action="store_true", help="delete the run in the folder and start afresh")
+    parser.add_argument("--until-step", type=int, metavar="K", help="stop after step K of the run, to be continued")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="changed settings, such as optimizer.base_lr=0.2"
     )

@@ -7,12 +7,12 @@ import pandas
 import pytest
 import tiny
 import torch
-from coupled.stream.batches import Batch
 from safetensors.torch import load_file
 
 from coupled.arm import Arm, StepResult
 from coupled.coordinator import Coordinator, check_equal_start
 from coupled.process_group import process_group
+from coupled.stream.batches import Batch
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +84,18 @@ def test_stopped_and_resumed_equals_never_stopped(
     four_arms: Path, tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 3 lies before the first resume state, step 7 inside the second epoch; rows after it are cut, not doubled."""
-    step, seen = Arm.step, []
+    gradients, seen = Arm.gradients, []
 
-    def interrupted(arm: Arm, batch: Batch, lr: float) -> StepResult:
+    def interrupted(arm: Arm, batch: Batch) -> StepResult:
         seen.append(arm.name)
         if len(seen) == 4 * stop_at - 1:
             raise KeyboardInterrupt
-        return step(arm, batch, lr)
+        return gradients(arm, batch)
 
-    monkeypatch.setattr(Arm, "step", interrupted)
+    monkeypatch.setattr(Arm, "gradients", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny.train(tmp_path / "run")
-    monkeypatch.setattr(Arm, "step", step)
+    monkeypatch.setattr(Arm, "gradients", gradients)
     tiny.train(tmp_path / "run", resume=True)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(four_arms)
     for file in ("steps.csv", "snapshots/manifest.jsonl"):

@@ -1,0 +1,56 @@
+"""What does not fit is refused, and what trains without complaint but gives a figure of something else is warned of.
+
+A warning is one line of text, or none. N images of the set, C classes.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+LEFT_OUT_SHARE = 0.01
+COLLAPSED_SPREAD = 0.05
+
+
+def check_batch_size(size: int, world_size: int, name: str, images: int) -> None:
+    """Raise ValueError unless the global batch can be cut into equal parts and the image set fills one."""
+    if size % world_size:
+        below = size - size % world_size
+        near = " or ".join(str(b) for b in (below, below + world_size) if b)
+        raise ValueError(
+            f"batch.size: got {size} for {world_size} processes; it must be divisible by their number: {near}"
+        )
+    if size > images:
+        raise ValueError(f"batch.size: got {size}; image set '{name}' has {images} images")
+
+
+def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, kind: str) -> Iterator[str]:
+    """A balanced order cannot put a class into every batch that has fewer images than the epoch has batches."""
+    if kind != "balanced":
+        return
+    batches = len(labels_N) // batch_size
+    counts_C = torch.bincount(labels_N, minlength=len(class_names)).tolist()
+    for name, count in zip(class_names, counts_C, strict=True):
+        if count < batches:
+            yield (
+                f"batch.order: class '{name}' has {count} images for {batches} batches an epoch, so some lack it,"
+                " whatever the order; use a larger batch.size"
+            )
+
+
+def left_out_anchors(arm: str, left_out: int, anchors: int) -> Iterator[str]:
+    """More than 1 % of an epoch's anchors had no positive or no negative, and the loss is a mean over the others."""
+    if left_out > LEFT_OUT_SHARE * anchors:
+        yield (
+            f"arm {arm}: {left_out / anchors:.1%} of the epoch's anchors had no positive or no negative and were left"
+            " out; use a larger batch.size, more classes or batch.order=balanced"
+        )
+
+
+def collapse(arm: str, spread: float | None) -> Iterator[str]:
+    """The projections of different images have become the same."""
+    if spread is not None and spread < COLLAPSED_SPREAD:
+        yield (
+            f"arm {arm}: its projections collapse: their spread is {spread:.2g}, where 1 is even and 0 is one point;"
+            " a lower optimizer.base_lr or a higher temperature may help"
+        )
