@@ -98,8 +98,7 @@ class Coordinator:
                 header = {"run": settings.name, "settings_sha256": settings.sha256()}
                 self.keeper = Keeper(self.run, list(self.sums), StepResult._fields, done, self.kept_epochs, header)
                 opened.callback(self.keeper.close)
-                for text in changed:
-                    progress.warn(text)
+                progress.warn(*changed)
             self._keep(step)
             self.stopped = ""
             while step < self.steps and not self.stopped:
@@ -183,8 +182,7 @@ class Coordinator:
                 self.keeper.log.epochs.row([epoch, name, loss, self.learning_rate(step), seconds, images / seconds])
             for arm in self.arms:
                 left_out = watch.left_out_anchors(arm.name, int(sums[arm.name].left_out), 2 * images)
-                for text in (*left_out, *watch.collapse(arm.name, arm.projection_spread())):
-                    progress.warn(text)
+                progress.warn(*left_out, *watch.collapse(arm.name, arm.projection_spread()))
         progress.epoch(epoch, self.settings.epochs, step, {name: loss for name, (loss, _, _) in sums.items()})
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
@@ -242,8 +240,7 @@ class Coordinator:
         if self.group.is_first:
             progress.say(self._space(step // self.steps_per_epoch, overwrite=False))
         labels_N, names = self.images.labels_N, self.images.class_names
-        for text in watch.unbalanced_classes(labels_N, names, size, self.settings.batch.order):
-            progress.warn(text)
+        progress.warn(*watch.unbalanced_classes(labels_N, names, size, self.settings.batch.order))
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""

@@ -32,12 +32,13 @@ class Progress:
         if self.shown:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def warn(self, text: str) -> None:
-        """A warning that stays; the same, up to its numbers, is given once."""
-        kind = "".join(character for character in text if not character.isdecimal())
-        if kind not in self.warned:
-            self.warned.add(kind)
-            self.say(f"warning: {text}")
+    def warn(self, *texts: str) -> None:
+        """Warnings that stay; the same, up to its numbers, is given once."""
+        for text in texts:
+            kind = "".join(character for character in text if not character.isdecimal())
+            if kind not in self.warned:
+                self.warned.add(kind)
+                self.say(f"warning: {text}")
 
     def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
         """Show loss, gradient norm and images/s of every arm."""
