@@ -4,20 +4,43 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 
+LONGEST = 2**16  # characters of YAML: a hundred arms and more
+DEEPEST = 20
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e-4 as a number and refuses a key written twice."""
+    """Safe YAML that reads 3e-4 as a number and refuses a key written twice, deep nesting, and aliases, with which a
+    few lines can stand for billions.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are not read: write out what *{self.peek_event().anchor} stands for")
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
+        seen = set()
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"the key {key!r} is not text; put it in quotes")
+            if key in seen:
                 raise yaml.YAMLError(f"the key '{key}' stands twice in one mapping")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -28,11 +51,25 @@ _Loader.add_implicit_resolver(
 )
 
 
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises ValueError that begins with its path; a huge file is not read at all."""
+    size = path.stat().st_size
+    if size > LONGEST:
+        raise ValueError(f"{path}: {size:,} bytes long; settings are at most {LONGEST:,}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+    return parse_yaml(text, str(path))
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """The value that `text` spells; 3e-4 is a number. Raises ValueError that begins with `source`."""
+    if len(text) > LONGEST:
+        raise ValueError(f"{source}: {len(text):,} characters long; settings are at most {LONGEST:,}")
     try:
         return yaml.load(text, _Loader)  # _Loader is a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # PyYAML lets a date that is none through as ValueError
         raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from coupled.checked import one_line, parse_yaml
+from coupled.checked import one_line, parse_yaml, read_yaml
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -211,7 +211,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """
     if not path.is_file():
         raise ValueError(f"--config: no file '{path}'")
-    given = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
