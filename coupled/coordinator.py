@@ -24,7 +24,7 @@ from coupled.run_lock import run_lock
 from coupled.run_log import check_folder, describe_code, prepare_folder
 from coupled.settings import Settings
 from coupled.snapshots import snapshot_epochs
-from coupled.stopping import FAILED, SAVE, STOP, Every, StopSignals, Wishes
+from coupled.stopping import FAILED, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
 from coupled.stream.batches import Batch, batches
 from coupled.stream.order import order
 from coupled.stream.view_plan import ViewRecipe, view_plan
@@ -78,6 +78,7 @@ class Coordinator:
         settings, first = self.settings, self.group.is_first
         folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
         check_folder(*folder)
+        check_until_step(until_step, 0, self.steps)
         barrier()  # before rank 0 writes into it
         with contextlib.ExitStack() as opened:
             if first:
@@ -115,8 +116,7 @@ class Coordinator:
             raise ValueError(
                 f"epochs: got {self.settings.epochs}; the run has done {done.epoch if done else 0} already"
             )
-        if until_step is not None and not step < until_step <= self.steps:
-            raise ValueError(f"--until-step: got {until_step}; allowed is {step + 1} to {self.steps}")
+        check_until_step(until_step, step, self.steps)
         self.sums = {arm.name: list(Sums()) for arm in self.arms}
         if done:
             for arm in self.arms:

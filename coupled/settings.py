@@ -63,7 +63,7 @@ class BatchSettings(_Section):
 
     size: Annotated[int, Field(strict=True, ge=2)] = 256
     order: Literal["uniform", "balanced"] = "uniform"
-    workers: Count = 0
+    workers: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0
 
 
 class ViewSettings(_Section):
@@ -108,7 +108,7 @@ class EncoderSettings(_Section):
     """A timm model without classifier; `width` scales the channels of a ResNet."""
 
     name: str = "resnet50"
-    width: Above0 = 1.0
+    width: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
     stem: Literal["small", "standard"] = "small"
     image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] = 32
 
@@ -116,8 +116,8 @@ class EncoderSettings(_Section):
 class ProjectorSettings(_Section):
     """Two-layer projector; `hidden: null` is the width of the embedding."""
 
-    hidden: Positive | None = None
-    out: Positive = 128
+    hidden: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = None
+    out: Annotated[int, Field(strict=True, ge=1, le=2**16)] = 128
 
 
 class OptimizerSettings(_Section):
@@ -152,11 +152,11 @@ class Settings(_Section):
 
     name: Name
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
-    epochs: Count = 100
+    epochs: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = True
-    threads: Positive | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     image_set: ImageSetSettings
     batch: BatchSettings = BatchSettings()
     views: ViewSettings = Field(default_factory=lambda: ViewSettings.model_validate({}))

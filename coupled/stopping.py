@@ -65,3 +65,9 @@ class Wishes:
     def why(self, step: int) -> str:
         """Who wanted the run to stop after `step`."""
         return self.signals.received or ("--until-step" if step == self.until_step else "a signal to another rank")
+
+
+def check_until_step(until_step: int | None, done: int, steps: int) -> None:
+    """Raise ValueError unless a run of `steps` steps, `done` of them behind it, comes to the end of `until_step`."""
+    if until_step is not None and not done < until_step <= steps:
+        raise ValueError(f"--until-step: got {until_step}; allowed is {done + 1} to {steps}")

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError, OSError) as error:
         rank = int(os.environ.get("RANK", 0))
         text = " ".join(str(error.strerror or error if isinstance(error, OSError) else error).split())
+        text = text.encode(errors="backslashreplace").decode()  # half of a character, from a byte that is no UTF-8
         print(f"train.py: {'' if rank == 0 else f'rank {rank}: '}{text}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     if stopped and group.is_first:

@@ -1,4 +1,4 @@
-"""Bad input: whatever is wrong with settings or overrides, exit status 2, one line that names the key, nothing written."""
+"""Bad input: whatever is wrong with settings or overrides: status 2, one line that names the key, nothing written."""
 
 import os
 import resource
@@ -22,9 +22,6 @@ MANY = settings(
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
-NUMBERS = (  # dotted key, values that are not allowed
-    *(("seed", "batch.workers", "snapshots.dense_until"), ("-1", "1.5", "yes", "[1]", "null", "1e400", "x")),
 )
 WRONG: dict[str, tuple[str, ...]] = {
     "seed": ("-1", "1.5", "true", "[1]", "null", "x", "1e400", "9" * 5000, "2001-99-99", "0x_"),
@@ -126,7 +123,7 @@ def test_any_text_as_a_value_is_taken_or_refused_in_one_line(
 ) -> None:
     """What the settings accept is another test's; the rest must end in one line, whatever PyYAML or pydantic raise."""
     override = f"{key}={text}"
-    assume(not accepted(place, override))
+    assume(not accepted(place / "tiny.yaml", override))
     assert key.partition(".")[0] in refused(place, capsys, override)
 
 
@@ -136,13 +133,13 @@ def test_any_text_as_an_override_is_taken_or_refused_in_one_line(
     place: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     """Also without an equals sign, with empty parts, with very many parts."""
-    assume(not text.startswith("-") and not accepted(place, text))
+    assume(not text.startswith("-") and not accepted(place / "tiny.yaml", text))
     refused(place, capsys, text)
 
 
-def accepted(place: Path, override: str) -> bool:
+def accepted(config: Path, *overrides: str) -> bool:
     try:
-        load(place / "tiny.yaml", [override])
+        load(config, overrides)
     except ValueError:
         return False
     return True
@@ -162,11 +159,8 @@ def test_any_tree_in_a_settings_file_is_taken_or_refused_in_one_line(
 ) -> None:
     """A whole section replaced by anything that YAML can hold."""
     (place / "tree.yaml").write_text(yaml.safe_dump({**yaml.safe_load(tiny.TINY_YAML), key: value}))
-    try:
-        load(place / "tree.yaml")
-    except ValueError as error:
-        assert "\n" not in str(error)
-        assert key in refused(place, capsys, "--config", "tree.yaml")
+    assume(not accepted(place / "tree.yaml"))
+    assert key in refused(place, capsys, "--config", "tree.yaml")
 
 
 @pytest.mark.parametrize(

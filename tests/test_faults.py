@@ -215,7 +215,7 @@ def test_warnings_that_matter_are_said_once(
     gradients = Arm.gradients
     monkeypatch.setattr(Arm, "gradients", lambda arm, batch: gradients(arm, batch)._replace(left_out=10))
     monkeypatch.setattr(Arm, "projection_spread", lambda arm: 0.01)
-    tiny.train(tmp_path / "bad", batch={"size": 8, "order": "balanced"}, **ONE, until_step=361)
+    tiny.train(tmp_path / "bad", batch={"size": 8, "order": "balanced"}, **ONE, until_step=181)
     out = capsys.readouterr().out
     assert out.count("warning:") == 12
     assert out.count("warning: batch.order: class '0' has 143 images for 180 batches an epoch") == 1

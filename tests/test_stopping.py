@@ -80,6 +80,10 @@ def test_a_signal_stops_the_run_after_the_running_step(
 def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:
     """In steps of three through two epochs of five; a step that is done already is refused."""
     run = tmp_path / "run"
+    for step in (0, 11):
+        with pytest.raises(ValueError, match=rf"--until-step: got {step}; allowed is 1 to 10"):
+            tiny.train(run, until_step=step, **TWO)
+    assert not run.exists()
     for step in (3, 6, 9):
         stopped = tiny.train(run, resume=True, until_step=step, **TWO).stopped
         assert stopped == f"stopped by --until-step after step {step} of 10"
