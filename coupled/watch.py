@@ -30,12 +30,13 @@ def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size:
         return
     batches = len(labels_N) // batch_size
     counts_C = torch.bincount(labels_N, minlength=len(class_names)).tolist()
-    for name, count in zip(class_names, counts_C, strict=True):
-        if count < batches:
-            yield (
-                f"batch.order: class '{name}' has {count} images for {batches} batches an epoch, so some lack it,"
-                " whatever the order; use a larger batch.size"
-            )
+    short = [(name, count) for name, count in zip(class_names, counts_C, strict=True) if count < batches]
+    for name, count in short[:1]:
+        others = f" and {len(short) - 1} other classes" if len(short) > 1 else ""
+        yield (
+            f"batch.order: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches an"
+            " epoch; use a larger batch.size"
+        )
 
 
 def left_out_anchors(arm: str, left_out: int, anchors: int) -> Iterator[str]:
