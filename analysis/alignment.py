@@ -62,10 +62,11 @@ def scores(
         rows = {key: stream.rows(outputs[key[2], key[0]]) for key, stream in streams.items()}
         for (layer, transform, a, b), sums in pairs.items():
             sums.update(rows[layer, transform, a], rows[layer, transform, b])
+    moments = {key: sums.moments() for key, sums in pairs.items()}
     values = {}
     for score in wanted:
         metric = metrics[score.metric]
-        xx, yy, xy = (pairs[score.layer, metric.transform, a, b] for a, b in ends(reference, score.arm))
+        xx, yy, xy = (moments[score.layer, metric.transform, a, b] for a, b in ends(reference, score.arm))
         values[score] = metric.value(xx, yy, xy)
     return values
 
@@ -77,7 +78,10 @@ def ends(reference: str, arm: str) -> tuple[tuple[str, str], ...]:
 
 def alignment(options: Namespace) -> None:
     """Write the rows that the tables do not have yet, epoch by epoch."""
-    metrics = {metric.name: metric for metric in find_metrics(options.metrics)}
+    try:
+        metrics = {metric.name: metric for metric in find_metrics(options.metrics)}
+    except ValueError as error:
+        raise ValueError(f"--metrics: {error}") from None
     device = choose_device(options.device)
     chosen = select(options)
     settings = from_resolved(chosen.description["settings"], "run.json")

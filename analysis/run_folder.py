@@ -157,15 +157,15 @@ class TidyCsv:
         self.written = 0
         data = path.read_bytes() if path.is_file() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            write_durably(path, whole)
-        header, *rows = list(csv.reader(io.StringIO(whole.decode(errors="replace")))) or [self.columns]
-        if header != self.columns or any(len(row) != len(header) for row in rows):
+        header = (",".join(self.columns) + "\n").encode()
+        rows = list(csv.reader(io.StringIO(whole.decode(errors="replace"))))[1:]
+        ours = data.startswith(header) or header.startswith(data)
+        if not ours or any(len(row) != len(self.columns) for row in rows):
             raise ValueError(
                 f"{path}: its rows should be {','.join(self.columns)}; move the file away to start a new one"
             )
-        if not whole:
-            append_durably(path, ",".join(self.columns) + "\n")
+        if not whole or whole != data:
+            write_durably(path, whole or header)
         self.held = {tuple(row[place] for place in self.places) for row in rows}
 
     def has(self, *key: object) -> bool:

@@ -3,7 +3,7 @@
 A file `<name>.py` holds
 * `TRANSFORM`: which rows the metric sees, a key of `_sums.TRANSFORMS` ("plain" or "unit");
 * `RANGE`: the lowest and the highest value it can have;
-* `value(xx, yy, xy) -> float`: the score, a pure function of three `CrossSums`: of the first arm with itself, of the
+* `value(xx, yy, xy) -> float`: the score, a pure function of the `Moments` of the first arm with itself, of the
   second with itself, and of the first with the second. NaN where, and only where, its docstring says that the score
   is undefined.
 """
@@ -11,7 +11,7 @@ A file `<name>.py` holds
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from analysis.pair_metrics._sums import CrossSums
+from analysis.pair_metrics._sums import Moments
 from coupled.by_name import find, known
 
 
@@ -22,7 +22,7 @@ class PairMetric:
     name: str
     transform: str
     range: tuple[float, float]
-    value: Callable[[CrossSums, CrossSums, CrossSums], float]
+    value: Callable[[Moments, Moments, Moments], float]
 
 
 def metric_names() -> tuple[str, ...]:

@@ -1,14 +1,14 @@
-"""Linear CKA, the biased estimate (Kornblith et al. 2019, arXiv 1905.00414, eq. 1 and section 3)."""
+"""Linear CKA, the biased estimate (Kornblith et al. 2019, arXiv 1905.00414, section 3)."""
 
 from math import nan, sqrt
 
-from analysis.pair_metrics._sums import CrossSums
+from analysis.pair_metrics._sums import Moments
 
 TRANSFORM = "plain"
 RANGE = (0.0, 1.0)
 
 
-def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
+def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F) of centred X [n, D], Y [n, E].
 
     Equal to <K, L> / (||K|| ||L||) of the centred Gram matrices. For few images and wide features it is far above 0
@@ -18,5 +18,5 @@ def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
     return _squared_norm(xy) / sqrt(scale) if scale > 0 else nan
 
 
-def _squared_norm(sums: CrossSums) -> float:
-    return float(sums.centred().products.square().sum())
+def _squared_norm(sums: Moments) -> float:
+    return float(sums.products_DE.square().sum())

@@ -6,13 +6,13 @@ correlation, as in arXiv 2510.08852.
 
 from math import nan, sqrt
 
-from analysis.pair_metrics._sums import CrossSums
+from analysis.pair_metrics._sums import Moments
 
 TRANSFORM = "unit"
 RANGE = (-1.0, 1.0)
 
 
-def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
+def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """Pearson correlation, over all n (n-1) / 2 pairs, of the cosine dissimilarities of X [n, D] and Y [n, E].
 
     A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. NaN if all pairs of X or
@@ -22,20 +22,18 @@ def value(xx: CrossSums, yy: CrossSums, xy: CrossSums) -> float:
     return _covariance(xy) / sqrt(scale) if scale > 0 else nan
 
 
-def _covariance(sums: CrossSums) -> float:
+def _covariance(sums: Moments) -> float:
     """n (n-1) times the covariance over pairs i != j of s_ij = u_i.u_j and t_ij = v_i.v_j, for unit rows u, v.
 
     With u_i = p + x_i, v_i = q + y_i and p, q the means, s_ij - |p|^2 = x_i.x_j + p.x_i + p.x_j. Over all i, j these
     sum to 0; on the diagonal they are |x_i|^2 + 2 p.x_i. So where the rows have a large mean no large numbers are
     subtracted from each other, as they would be in sum s_ij t_ij - sum s_ij sum t_ij / (n (n-1)).
     """
-    n = sums.n
+    n, (p_D, q_E) = sums.n, sums.means
     if n < 2:
         return nan
-    centred = sums.centred()
-    p_D, q_E = centred.means
-    mixed = p_D @ centred.products @ q_E
-    everywhere = centred.products.square().sum() + 2 * n * mixed
-    diagonal = centred.squares_product + 2 * (p_D @ centred.thirds[0] + centred.thirds[1] @ q_E) + 4 * mixed
-    means = centred.squares[0] * centred.squares[1] / (n * (n - 1))
+    mixed = p_D @ sums.products_DE @ q_E
+    everywhere = sums.products_DE.square().sum() + 2 * n * mixed
+    diagonal = sums.squares_product + 2 * (p_D @ sums.thirds[0] + sums.thirds[1] @ q_E) + 4 * mixed
+    means = sums.squares[0] * sums.squares[1] / (n * (n - 1))
     return float(everywhere - diagonal) - means

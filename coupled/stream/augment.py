@@ -8,7 +8,7 @@ Shape letters: V views, B images, N = V * B views of the batch (view v of image 
 chunk, S side of a view, P = S * S, H, W sides of an image, K taps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -17,14 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.stream import kernels
-from coupled.stream.view_plan import BRIGHTNESS, CONTRAST, HUE, SATURATION, ViewPlan, crop_box, portable_exp
+from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box, portable_exp
 
-_JITTERS = {
-    BRIGHTNESS: kernels.adjust_brightness_,
-    CONTRAST: kernels.adjust_contrast_,
-    SATURATION: kernels.adjust_saturation_,
-    HUE: kernels.adjust_hue_,
-}
+_ADJUST = [getattr(kernels, f"adjust_{name}_") for name in JITTERS]
 _CPU_CHUNK = 3 * 2**16  # float32 values: 0.75 MiB, so that a chunk stays in a usual second-level cache
 _GPU_CHUNK = 2**28
 
@@ -33,32 +28,35 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     """The views of uint8 images -> float32 [V, B, 3, S, S] in [0, 1], on the images' device.
 
     A view depends on its image and its plan alone, bit for bit: not on its neighbours in the batch, the threads or the
-    device. Crop and colours follow torchvision's kernels for float tensors, the blur SimCLR's (Chen et al. 2020), whose
+    device. Crop and colours follow torchvision's kernels for tensors, the blur SimCLR's (Chen et al. 2020), whose
     kernel covers about a tenth of the view.
     """
     batch, _, height, width = images_B3HW.shape
     device = images_B3HW.device
-    number_N, jitters_N4 = _neighbours(plan)
-    flip_N, grey_N, sigma_N, box_N4, *factors = (
-        _flat(part_BV)[number_N]
-        for part_BV in (plan.flip_BV, plan.grayscale_BV, plan.blur_sigma_BV, crop_box(plan, height, width))
-        + (plan.brightness_BV, plan.contrast_BV, plan.saturation_BV, plan.hue_BV)
-    )
-    places_7N = send(torch.column_stack([number_N, number_N % batch, flip_N, box_N4]).T.contiguous(), device)
-    number_N, image_N, flip_N, top_N, left_N, high_N, wide_N = places_7N
-    rows = kernels.resampling_taps(top_N, high_N, torch.zeros_like(flip_N), size, int(box_N4[:, 2].max()))
-    columns = kernels.resampling_taps(left_N, wide_N, flip_N, size, int(box_N4[:, 3].max()))
-    factor_4N1 = send(torch.stack(factors), device)[..., None]
+    work_N6, factors_N4 = _work(plan)
+    sort_N = np.lexsort([*work_N6.T[::-1], *(work_N6[:, :4] == HUE).T])  # hue takes longest: keep its slices together
+    work_N6, number_N = work_N6[sort_N], torch.from_numpy(sort_N)
+    parts_BV = (crop_box(plan, height, width), plan.flip_BV, plan.blur_sigma_BV)
+    box_N4, flip_N, sigma_N, factors_N4 = (part_N[number_N] for part_N in (*map(_flat, parts_BV), factors_N4))
+
+    places_7N = torch.column_stack([number_N, number_N % batch, flip_N, box_N4]).T.contiguous()
+    number_N, image_N, flip_N, top_N, left_N, high_N, wide_N = send(places_7N, device)
+    factors_4N1 = send(factors_N4.T.contiguous(), device)[..., None]
+    blur_NK = send(_gaussian(sigma_N.numpy(), max(3, size // 10 | 1)), device)
 
     views_N3SS = torch.empty(len(number_N), 3, size, size, device=device)
-    step = max(1, (_CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK) // views_N3SS[0].numel())
-    for start in range(0, len(number_N), step):
-        chunk = slice(start, start + step)
-        pixels_3nSS = kernels.resample(images_B3HW, image_N[chunk], rows.of(chunk), columns.of(chunk))
-        _jitter_(pixels_3nSS.flatten(2), jitters_N4[chunk], factor_4N1[:, chunk])
-        _grayscale_(pixels_3nSS.flatten(2), grey_N[chunk])
-        _blur_(pixels_3nSS, sigma_N[chunk])
-        views_N3SS.index_copy_(0, number_N[chunk], pixels_3nSS.transpose(0, 1))
+    step = max(1, (_CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK) // (3 * size * size))
+    with torch.inference_mode():  # each of the many small operations costs a little less; `views` is from outside
+        rows = kernels.row_taps(top_N, high_N, size, int(box_N4[:, 2].max()))
+        columns = kernels.column_taps(left_N, wide_N, flip_N, size, int(box_N4[:, 3].max()))
+        for start in range(0, len(number_N), step):
+            chunk = slice(start, start + step)
+            pixels_3nSS = kernels.resample(images_B3HW, image_N[chunk], rows.of(chunk), columns.of(chunk))
+            _colour_(pixels_3nSS.flatten(2), work_N6[chunk], factors_4N1[:, chunk])
+            for blurred, run in _runs(work_N6[chunk, 5]):
+                if blurred:
+                    pixels_3nSS[:, run] = kernels.blur(pixels_3nSS[:, run], blur_NK[chunk][run])
+            views_N3SS.index_copy_(0, number_N[chunk], pixels_3nSS.transpose(0, 1))
     return views_N3SS.unflatten(0, (-1, batch))
 
 
@@ -73,9 +71,9 @@ def clean_views(images_B3HW: Tensor, size: int, mean: Sequence[float], std: Sequ
     batch, _, height, width = images_B3HW.shape
     side = min(height, width)
     image_B = torch.arange(batch, device=images_B3HW.device)
-    upright_B, side_B = torch.zeros_like(image_B), torch.full_like(image_B, side)
-    rows = kernels.resampling_taps(torch.full_like(image_B, (height - side) // 2), side_B, upright_B, size, side)
-    columns = kernels.resampling_taps(torch.full_like(image_B, (width - side) // 2), side_B, upright_B, size, side)
+    side_B, upright_B = torch.full_like(image_B, side), torch.zeros_like(image_B)
+    rows = kernels.row_taps(torch.full_like(image_B, (height - side) // 2), side_B, size, side)
+    columns = kernels.column_taps(torch.full_like(image_B, (width - side) // 2), side_B, upright_B, size, side)
     views_3BSS = kernels.resample(images_B3HW, image_B, rows, columns)
     return normalise(views_3BSS.transpose(0, 1).contiguous(), mean, std)
 
@@ -87,51 +85,39 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device)
 
 
-def _neighbours(plan: ViewPlan) -> tuple[Tensor, NDArray[np.int64]]:
-    """Numbers of the views in the order of work [N], and which jitters change each of them [N, 4], -1 for none.
-
-    Hue is by far the longest jitter, so its place in the order comes first: few long slices instead of many short.
-    """
+def _work(plan: ViewPlan) -> tuple[NDArray[np.int64], Tensor]:
+    """What is done with each view: its four jitters (-1: one that changes nothing), grayscale, blur [N, 6]; factors."""
     order_N4 = _flat(plan.order_BV4)
-    factors = (plan.brightness_BV - 1, plan.contrast_BV - 1, plan.saturation_BV - 1, plan.hue_BV)
-    changes_N4 = torch.stack([_flat(factor_BV) != 0 for factor_BV in factors], dim=1).gather(1, order_N4)
-    jitters_N4 = torch.where(changes_N4, order_N4, -1).numpy()
-    hue_N4 = jitters_N4 == HUE
-    number_N = np.lexsort([*jitters_N4.T[::-1], *hue_N4.T])
-    return torch.from_numpy(number_N), jitters_N4[number_N]
+    factors_N4 = torch.stack([_flat(getattr(plan, f"{name}_BV")) for name in JITTERS], dim=1).gather(1, order_N4)
+    jitters_N4 = torch.where(factors_N4 == (order_N4 != HUE), -1, order_N4)  # factor 1 changes nothing, for hue 0
+    work_N6 = torch.column_stack([jitters_N4, _flat(plan.grayscale_BV), _flat(plan.blur_sigma_BV) > 0])
+    return work_N6.numpy(), factors_N4
 
 
-def _jitter_(pixels_3nP: Tensor, jitters_n4: NDArray[np.int64], factor_4n1: Tensor) -> None:
+def _colour_(pixels_3nP: Tensor, work_n6: NDArray[np.int64], factors_4n1: Tensor) -> None:
     for place in range(4):
-        borders = [0, *(np.flatnonzero(np.diff(jitters_n4[:, place])) + 1).tolist(), len(jitters_n4)]
-        for first, end in pairwise(borders):
-            jitter = int(jitters_n4[first, place])
+        for jitter, run in _runs(work_n6[:, place]):
             if jitter >= 0:
-                _JITTERS[jitter](pixels_3nP[:, first:end], factor_4n1[jitter, first:end])
+                _ADJUST[jitter](pixels_3nP[:, run], factors_4n1[place, run])
+    for grey, run in _runs(work_n6[:, 4]):
+        if grey:
+            pixels_3nP[:, run] = kernels.luma(pixels_3nP[:, run])
 
 
-def _grayscale_(pixels_3nP: Tensor, chosen_n: Tensor) -> None:
-    if chosen_n.any():
-        index = send(chosen_n.nonzero()[:, 0], pixels_3nP.device)
-        grey_nP = kernels.luma(pixels_3nP.index_select(1, index))
-        for colour_nP in pixels_3nP:
-            colour_nP.index_copy_(0, index, grey_nP)
+def _runs(work_n: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+    """The slices of consecutive views with the same work, each after that work."""
+    borders = np.flatnonzero(work_n[1:] != work_n[:-1]) + 1
+    for start, end in pairwise([0, *borders.tolist(), len(work_n)]):
+        yield int(work_n[start]), slice(start, end)
 
 
-def _blur_(pixels_3nSS: Tensor, sigma_n: Tensor) -> None:
-    chosen_n = sigma_n > 0
-    if chosen_n.any():
-        index = send(chosen_n.nonzero()[:, 0], pixels_3nSS.device)
-        weights_nK = send(_gaussian(sigma_n[chosen_n], max(3, pixels_3nSS.shape[-1] // 10 | 1)), pixels_3nSS.device)
-        pixels_3nSS.index_copy_(1, index, kernels.blur(pixels_3nSS.index_select(1, index), weights_nK))
-
-
-def _gaussian(sigma_n: Tensor, taps: int) -> Tensor:
-    """Weights [n, K] of a Gaussian blur, normalised, float32."""
+def _gaussian(sigma_N: NDArray[np.float32], taps: int) -> Tensor:
+    """Weights of a Gaussian blur that sum to 1, float32 [N, K]; where sigma is 0, those of some blur."""
     distance_K = np.arange(taps) - taps // 2
-    weights_nK = portable_exp((distance_K / sigma_n.double().numpy()[:, None]) ** 2 * -0.5)
-    total_n = sum(weights_nK.T)  # one after the other: NumPy's sum may depend on the shape
-    return torch.from_numpy((weights_nK.T / total_n).T.astype(np.float32))
+    scaled_NK = distance_K / np.where(sigma_N > 0, sigma_N, 1).astype(np.float64)[:, None]
+    weights_KN = portable_exp(scaled_NK**2 * -0.5).T
+    total_N = sum(weights_KN)  # one after the other: the order in which NumPy sums may depend on the shape
+    return torch.from_numpy(np.ascontiguousarray((weights_KN / total_N).T, dtype=np.float32))
 
 
 def _flat(part_BV: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
-"""The global batches of an epoch -> this rank's slice of each -> views on the device, once for all arms.
+"""From global batches to this rank's views: cut, augment, normalise, and prefetch in threads.
 
-V views, B images of this rank, N images of the global batch, K batches of the epoch, S side of a view.
+Shape letters: N images of the global batch, B images of this rank, W world size (N = W * B), V views, S side of a
+view, K batches of the epoch.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,23 +16,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.image_sets import ImageSet
-from coupled.stream.augment import augment, normalise
+from coupled.stream.augment import augment, normalise, send
 from coupled.stream.view_plan import EpochPlan, inputs_digest
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What every arm gets at one step. Own image b is image `first` + b of the global batch."""
+    """One step's input for this rank, on its device; own image b is image `first + b` of the global batch."""
 
     epoch: int
-    number: int  # k: the place within the epoch, from 0
-    views_VB3SS: Tensor
-    labels_B: Tensor
-    indices_B: Tensor
+    number: int  # place in the epoch, from 0
+    views_VB3SS: Tensor  # float32, normalised
+    labels_B: Tensor  # int64
+    indices_B: Tensor  # int64, places in the image set
     labels_N: Tensor
     indices_N: Tensor
     first: int
-    inputs_digest: str
+    inputs_digest: str  # of the global batch: the same on every rank and for every world size
 
 
 def batches(
@@ -46,48 +48,64 @@ def batches(
     start: int = 0,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """The batches `start`, `start` + 1, ... of an epoch, as rank `rank` sees them.
+    """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
-    Every batch is a function of (order, plan, rank): `workers` threads prepare batches ahead and change nothing. An
-    error in a worker is raised here. The digest is that of the global batch, so it is the same on every rank.
+    Rank r of W owns places r*B to (r+1)*B of each global batch. With `workers` > 0 so many threads make the next
+    batches, at most two a thread ahead; the batches are the same, and an error in a thread is raised here.
+    Raises ValueError if the global batch cannot be cut into equal parts.
     """
-    device = torch.device(device)
-    images_N3HW, labels_N = image_set.images_N3HW.to(device), image_set.labels_N.to(device)
-    own = order_KN.shape[1] // world_size
-
-    def batch(number: int) -> Batch:
-        indices_N = order_KN[number]
-        plan_N = plan[indices_N]
-        cut = slice(rank * own, (rank + 1) * own)
-        places_N = torch.from_numpy(indices_N).to(device)
-        views_VB3SS = augment(images_N3HW[places_N[cut]], plan_N[cut], size)
-        return Batch(
-            epoch=epoch,
-            number=number,
-            views_VB3SS=normalise(views_VB3SS, image_set.mean, image_set.std),
-            labels_B=labels_N[places_N[cut]],
-            indices_B=places_N[cut],
-            labels_N=labels_N[places_N],
-            indices_N=places_N,
-            first=rank * own,
-            inputs_digest=inputs_digest(indices_N, plan_N),
+    if order_KN.shape[1] % world_size:
+        raise ValueError(
+            f"batch.size: got {order_KN.shape[1]} with {world_size} processes;"
+            f" allowed are multiples of {world_size}, so that every process has as many images"
         )
-
+    make = partial(_batch, image_set, order_KN, plan, epoch, size, rank, world_size, torch.device(device))
     numbers = range(start, len(order_KN))
-    return map(batch, numbers) if workers == 0 else _ahead(batch, numbers, workers)
+    return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
-def _ahead(batch: Callable[[int], Batch], numbers: range, workers: int) -> Iterator[Batch]:
-    """`map(batch, numbers)` with at most `workers` batches in preparation or ready."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for number in numbers:
-                waiting.append(pool.submit(batch, number))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
+def _batch(
+    image_set: ImageSet,
+    order_KN: NDArray[np.int64],
+    plan: EpochPlan,
+    epoch: int,
+    size: int,
+    rank: int,
+    world_size: int,
+    device: torch.device,
+    number: int,
+) -> Batch:
+    places_N = order_KN[number]
+    own = slice(rank * len(places_N) // world_size, (rank + 1) * len(places_N) // world_size)
+    plan_N = plan[places_N]
+    indices_N = torch.from_numpy(places_N)
+    labels_N = image_set.labels_N[indices_N]
+    images_B3HW = send(image_set.images_N3HW.index_select(0, indices_N[own]), device)
+    labels_N, sent_N = send(labels_N, device), send(indices_N, device)
+    views_VB3SS = augment(images_B3HW, plan_N[own], size)
+    return Batch(
+        epoch=epoch,
+        number=number,
+        views_VB3SS=normalise(views_VB3SS, image_set.mean, image_set.std),
+        labels_B=labels_N[own],
+        indices_B=sent_N[own],
+        labels_N=labels_N,
+        indices_N=sent_N,
+        first=own.start,
+        inputs_digest=inputs_digest(places_N, plan_N),
+    )
+
+
+def _prefetched(make: Callable[[int], Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
+    """`map(make, numbers)`, computed ahead in threads, in order."""
+    waiting: deque[Future[Batch]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
+    try:
+        for number in numbers:
+            waiting.append(pool.submit(make, number))
+            if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)

@@ -1,81 +1,89 @@
 """Pixel operations on many views at once, each view with its own parameters; they do what a view plan says.
 
 Every result is made of copies, of single IEEE operations on separate elements in a fixed order, and of sums that are
-exact. So a view has the same bits whatever stands beside it in the batch, on any number of threads, and on CPU and
-GPU. Fused or blocked library routines (matrix product, mean, convolution, embedding bag) promise none of this.
-Divisions by constants are multiplications, because CUDA makes them so.
+exact, hence the same in any order. So a view has the same bits whatever stands beside it in the batch, on any number
+of threads, and on CPU and GPU; no library promises that of its sums and products otherwise. Divisions by constants are
+multiplications, because CUDA makes them so.
 
-Shape letters: B images, N views, S side of a view, H, W sides of an image, K filter taps, P = S * S pixels of a view,
-R rows of L pixels. Views are kept as [3, N, ...], so that each colour is one contiguous block.
+Shape letters: B images, N views, S side of a view, H, W sides of an image, K filter taps, P = S * S pixels of a view.
+Views are kept as [3, N, ...], so that each colour is one contiguous block.
 """
 
 from functools import reduce
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_LEVELS = 16  # between the two passes of `resample`, steps per grey level
+_ROW_STEPS, _COLUMN_STEPS = 2**14, 2**12  # weights are multiples of 1 / steps: 8 + 14 and 12 + 12 bits, at most 24
+
 
 class Taps(NamedTuple):
-    """Where the pixels of a view come from along one axis."""
+    """Where the pixels of views come from along one axis."""
 
-    pixels_KNS: Tensor  # int32, row or column of the image
-    weights_KNS: Tensor  # float32, they sum to 1 over K
+    pixels_NSK: Tensor  # int32, row or column of the image
+    weights_NSK: Tensor  # float32
 
     def of(self, views: slice) -> "Taps":
         """Those of consecutive views."""
-        return Taps(self.pixels_KNS[:, views], self.weights_KNS[:, views])
+        return Taps(self.pixels_NSK[views], self.weights_NSK[views])
 
 
-def resampling_taps(start_N: Tensor, length_N: Tensor, flip_N: Tensor, size: int, longest: int) -> Taps:
-    """Bilinear resampling with antialiasing of `length` pixels from `start` on to `size`, mirrored where `flip_N`.
+def row_taps(top_N: Tensor, high_N: Tensor, size: int, longest: int) -> Taps:
+    """Taps that resize `high` rows from `top` on to `size`; `longest` is at least every `high`."""
+    return _taps(top_N, high_N, torch.zeros_like(high_N), size, longest, _ROW_STEPS, _LEVELS)
 
-    Weights are a triangle around the target pixel's centre that reaches one source or one target pixel, whichever is
-    larger, cut at the ends and normalised: torchvision's. `longest` >= length decides only how many taps are kept;
-    those beyond the triangle weigh exactly 0.
+
+def column_taps(left_N: Tensor, wide_N: Tensor, flip_N: Tensor, size: int, longest: int) -> Taps:
+    """Taps that resize `wide` columns from `left` on to `size`, mirrored where `flip` is not 0."""
+    return _taps(left_N, wide_N, flip_N, size, longest, _COLUMN_STEPS, 1)
+
+
+def _taps(start_N: Tensor, length_N: Tensor, flip_N: Tensor, size: int, longest: int, steps: int, total: int) -> Taps:
+    """Bilinear with antialiasing, as torchvision's: a triangle around the target pixel's centre, normalised to `total`.
+
+    It reaches one source or one target pixel, whichever is larger, and is cut at the ends. Taps beyond it weigh 0, so
+    `longest` changes nothing but their number. The running sums of the weights are rounded, not the weights, so that
+    the last sum stays whole.
     """
-    kept_K = torch.arange(max(2, -(-2 * longest // size)), device=start_N.device)
+    kept_K11 = torch.arange(max(2, -(-2 * longest // size)), device=start_N.device)[:, None, None]
     target_S = torch.arange(size, device=start_N.device)
-    target_NS = torch.where(flip_N[:, None].bool(), size - 1 - target_S, target_S)
-    start_N1, length_N1 = start_N[:, None], length_N[:, None]
-    scale_N1 = length_N1.float() * (1 / size)
+    target_NS = torch.where(flip_N[:, None] != 0, size - 1 - target_S, target_S)
+    start_N1, length_N1 = start_N[:, None].float(), length_N[:, None].float()
+    scale_N1 = length_N1 * (1 / size)
     reach_N1 = scale_N1.clamp(min=1)
     centre_NS = (target_NS + 0.5) * scale_N1
-    first_NS = (centre_NS - reach_N1 + 0.5).floor()
-    pixel_KNS = first_NS + kept_K[:, None, None]
-    triangle_KNS = (1 - (pixel_KNS + 0.5 - centre_NS).abs() / reach_N1).clamp(min=0)
-    triangle_KNS *= (pixel_KNS >= 0) & (pixel_KNS < length_N1)
-    weights_KNS = triangle_KNS / reduce(torch.add, triangle_KNS.unbind())
+    pixel_KNS = (centre_NS - reach_N1 + 0.5).floor() + kept_K11
     inside_KNS = torch.minimum(pixel_KNS.clamp(min=0), length_N1 - 1)
-    return Taps((start_N1 + inside_KNS).int(), weights_KNS)
+    triangle_KNS = (1 - (pixel_KNS + 0.5 - centre_NS).abs() / reach_N1).clamp(min=0) * (pixel_KNS == inside_KNS)
+    sums_KNS = torch.stack(list(accumulate(triangle_KNS, torch.add)))
+    rounded_KNS = (sums_KNS / sums_KNS[-1] * steps).round_() * (total / steps)
+    weights_KNS = torch.cat([rounded_KNS[:1], rounded_KNS[1:] - rounded_KNS[:-1]])
+    return Taps(*((part.permute(1, 2, 0).contiguous()) for part in ((inside_KNS + start_N1).int(), weights_KNS)))
 
 
 def resample(images_B3HW: Tensor, image_N: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Views of uint8 images, view n of image `image_N[n]` -> float32 [3, N, S, S] in [0, 1].
 
-    Rows first, then, transposed, columns: rows of memory are cheap to pick.
+    Rows are summed first, rounded to a sixteenth of a grey level, then columns: every sum fits into float32's 24 bits.
     """
-    _, colours, height, width = images_B3HW.shape
-    views, size = rows.pixels_KNS.shape[1:]
-    colour_3N = torch.arange(colours, device=image_N.device)[:, None]
-    first_3N1 = ((image_N * colours + colour_3N) * height).int()[..., None]
-    fractions = Taps(rows.pixels_KNS, rows.weights_KNS * (1 / 255))
-    squeezed_3NSW = _weighted_rows(images_B3HW.reshape(-1, width), first_3N1, fractions)
-    first_3N1 = ((torch.arange(views, device=image_N.device) + views * colour_3N) * width).int()[..., None]
-    views_3NSS = _weighted_rows(squeezed_3NSW.transpose(2, 3).reshape(-1, size), first_3N1, columns)
-    return views_3NSS.transpose(2, 3).contiguous().clamp_(max=1)
+    (_, _, height, width), (views, size, _) = images_B3HW.shape, rows.pixels_NSK.shape
+    picked_NH3W = images_B3HW.index_select(0, image_N).permute(0, 2, 1, 3)
+    table = picked_NH3W.to(torch.float32, memory_format=torch.contiguous_format).view(views * height, 3 * width)
+    lines_NY3W = _weighted_sums(table, rows, height).round_().view(views, size * 3, width)
+    table = lines_NY3W.transpose(1, 2).reshape(views * width, size * 3)
+    views_NXY3 = _weighted_sums(table, columns, width).view(views, size, size, 3)
+    return views_NXY3.permute(3, 0, 2, 1).contiguous().mul_(1 / (255 * _LEVELS))
 
 
-def _weighted_rows(table_RL: Tensor, first_3N1: Tensor, taps: Taps) -> Tensor:
-    """sum_k weight * table[first + pixel], one tap after the other -> float32 [3, N, S, L]."""
-
-    def weighted(pixels_NS: Tensor, weights_NS: Tensor) -> Tensor:
-        index_3NS = first_3N1 + pixels_NS
-        picked_RL = table_RL.index_select(0, index_3NS.flatten()).float()
-        return picked_RL.unflatten(0, index_3NS.shape).mul_(weights_NS[..., None])
-
-    return reduce(Tensor.add_, map(weighted, *taps))
+def _weighted_sums(table: Tensor, taps: Taps, length: int) -> Tensor:
+    """For each target pixel, the weighted sum of rows of `table`, which has `length` rows for each view."""
+    first_N11 = torch.arange(0, len(table), length, dtype=torch.int32, device=table.device)[:, None, None]
+    index = (taps.pixels_NSK + first_N11).flatten(0, 1)
+    return F.embedding_bag(index, table, per_sample_weights=taps.weights_NSK.flatten(0, 1), mode="sum")
 
 
 def luma(pixels_3NP: Tensor) -> Tensor:

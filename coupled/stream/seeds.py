@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 def philox(seed: int, name: str, *counters: int) -> np.random.Philox:
     """The generator of one stream, at its beginning.
 
-    The key is a 128-bit blake2b of the JSON of the arguments: (0, 1) and (1, 0) differ, as do ("a", 11) and ("a", 1, 1).
+    The key is a 128-bit blake2b of the JSON of the arguments: the counters (0, 1) and (1, 0) differ, as do (11,) and
+    (1, 1).
     """
     words = json.dumps([int(seed), name, *map(int, counters)])
     key = hashlib.blake2b(words.encode(), digest_size=16, person=b"coupled stream").digest()

@@ -2,16 +2,17 @@
 
 An epoch draws one table of random 32-bit numbers, 32 per view. The row of (image, view) is found by its place in the
 Philox stream of (seed, epoch, view), so it does not depend on the number of images or of views, the order, the batch
-or the rank. All arithmetic from the table to the plan is IEEE add, multiply, divide, square root and rounding: the
-same bits on every machine. Probability p is met when a uniform number in [0, 1) is below p.
+or the rank. All arithmetic from the table to the plan and its crops is single IEEE operations: the same bits on every
+machine. Probability p is met when a uniform number in [0, 1) is below p.
 
 Shape letters: N images of the set, B images of a batch, V views, 10 crop candidates, 4 colour jitters.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from coupled.stream.seeds import random_uint32
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # how `order_BV4` names the jitters
+JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` names them by their place here
+HUE = 3
 CANDIDATES = 10
 _DRAWS = 32  # numbers per view; 8 of them are one Philox block
 _ORDERS = np.array(list(permutations(range(4))))  # [24, 4]
@@ -66,7 +68,8 @@ class ViewPlan:
     def __getitem__(self, images: slice) -> "ViewPlan":
         """The plan of consecutive images of the batch."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ViewPlan(**{name: part[images] if isinstance(part, Tensor) else part for name, part in parts.items()})
+        sliced: dict[str, Any] = {name: part[images] for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **sliced)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +80,8 @@ class EpochPlan:
     recipe: ViewRecipe
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
-        draws_DBV = np.ascontiguousarray(self.table_VND[:, indices_B].transpose(2, 1, 0))
-        return _decode(draws_DBV * 2.0**-32, self.recipe)  # float64 in [0, 1)
+        draws_DBV = self.table_VND[:, indices_B].transpose(2, 1, 0).astype(np.float64, order="C")
+        return _decode(draws_DBV * 2.0**-32, self.recipe)
 
 
 def view_plan(seed: int, epoch: int, images: int, recipe: ViewRecipe, views: int = 2) -> EpochPlan:
@@ -88,7 +91,7 @@ def view_plan(seed: int, epoch: int, images: int, recipe: ViewRecipe, views: int
 
 
 def _decode(draws_DBV: NDArray[np.float64], recipe: ViewRecipe) -> ViewPlan:
-    area_TBV, ratio_TBV, rest = draws_DBV[:CANDIDATES], draws_DBV[CANDIDATES : 2 * CANDIDATES], draws_DBV[20:]
+    area_TBV, ratio_TBV, rest = np.split(draws_DBV, [CANDIDATES, 2 * CANDIDATES])
     top, left, flip, jitter, brightness, contrast, saturation, hue, jitter_order, grayscale, blur, sigma = rest
     jittered = jitter < recipe.jitter
 
@@ -127,7 +130,7 @@ def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
     aspect_BVT = plan.crop_aspect_BVT.numpy()
     widths_BVT = np.rint(np.sqrt(area_BVT * aspect_BVT))
     heights_BVT = np.rint(np.sqrt(area_BVT / aspect_BVT))
-    fits_BVT = (0 < widths_BVT) & (widths_BVT <= width) & (0 < heights_BVT) & (heights_BVT <= height)
+    fits_BVT = (widths_BVT > 0) & (widths_BVT <= width) & (heights_BVT > 0) & (heights_BVT <= height)
     first_BV1 = fits_BVT.argmax(axis=-1, keepdims=True)
     found_BV = fits_BVT.any(axis=-1)
     aspect = min(max(width / height, plan.crop_ratio[0]), plan.crop_ratio[1])

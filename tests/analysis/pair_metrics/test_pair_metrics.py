@@ -35,7 +35,7 @@ def sums_of(x_nD: Tensor, y_nE: Tensor, transform: str, batch: int) -> list[Cros
 def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
     """The metric as the program computes it."""
     (metric,) = find_metrics([name])
-    return metric.value(*sums_of(x_nD, y_nE, metric.transform, batch))
+    return metric.value(*(sums.moments() for sums in sums_of(x_nD, y_nE, metric.transform, batch)))
 
 
 def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
@@ -180,12 +180,25 @@ def test_merged_parts_equal_one_pass_whatever_their_pilots(transform: str) -> No
             total.merge(part)
     for total in merged:
         total.merge(CrossSums())
+    ours, theirs = ([sums.moments() for sums in three] for three in (merged, whole))
     for metric in find_metrics(metric_names()):
-        assert metric.value(*merged) == pytest.approx(metric.value(*whole), abs=1e-12)
-    for one, other in zip(merged, whole, strict=True):
-        a, b = one.centred(), other.centred()
-        torch.testing.assert_close(a.sums_XY, b.sums_XY, rtol=1e-12, atol=1e-10)
-        torch.testing.assert_close(a.means, b.means, rtol=1e-13, atol=1e-13)
+        assert metric.value(*ours) == pytest.approx(metric.value(*theirs), abs=1e-12)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.n == other.n
+        torch.testing.assert_close(one.means, other.means, rtol=1e-13, atol=1e-13)
+        for name in ("products_DE", "squares", "thirds", "squares_product"):
+            torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-12, atol=1e-10)
+
+
+def test_equal_rows_in_some_batches_only_give_the_same_sums() -> None:
+    """Equal rows are summed by another product than unequal ones; both kinds may occur in one pass."""
+    x_nD, _ = related(13, 60, 400, 1, mean=1.0)
+    y_nD = x_nD.clone()
+    y_nD[30:] += 1e-3 * related(14, 30, 400, 1)[0]
+    for batch in (15, 60):
+        moments = sums_of(x_nD, y_nD, "plain", batch)[2].moments()
+        expected = (x_nD - x_nD.mean(0)).T @ (y_nD - y_nD.mean(0))
+        torch.testing.assert_close(moments.products_DE, expected, rtol=1e-12, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", metric_names())

@@ -1,0 +1,170 @@
+"""alignment: the rows it writes, when it writes them, and its errors."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis import alignment
+from analysis.alignment import Score, main, scores
+from analysis.pair_metrics import find_metrics, metric_names
+from analysis.run_folder import TidyCsv
+
+PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
+METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+Read = Callable[[Path], list[dict[str, str]]]
+NewRun = Callable[..., Path]
+
+
+def test_one_pass_gives_what_each_pair_alone_gives() -> None:
+    """Sums shared between arms, layers and metrics must not be mixed up."""
+    generator = torch.Generator().manual_seed(0)
+    arms, layers = ("cl", "nscl", "ce"), {"h": 12, "z": 5}
+    batches = [
+        {(arm, layer): torch.randn(20, width, generator=generator) for arm in arms for layer, width in layers.items()}
+        for _ in range(3)
+    ]
+    wanted = [Score(arm, layer, name) for arm in arms[1:] for layer in layers for name in METRICS]
+    together = scores(batches, "cl", wanted, METRICS)
+    assert list(together) == wanted
+    assert len(set(together.values())) == len(wanted)
+    for score in wanted:
+        assert scores(iter(batches), "cl", [score], METRICS) == {score: together[score]}
+
+
+@pytest.fixture(scope="module")
+def finished(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of the program called with nothing but the run."""
+    output = tmp_path_factory.mktemp("alignment")
+    assert main(["--run", str(drifting_run), "--output", str(output)]) == 0
+    return output
+
+
+def test_every_split_epoch_arm_layer_and_metric_has_one_row(finished: Path, table: Read) -> None:
+    """Long rows: one value each, the number of images beside it."""
+    for split, images in (("train", "1440"), ("test", "357")):
+        rows = table(finished / f"{split}_alignment.csv")
+        assert list(rows[0]) == ["epoch", "split", "reference", "arm", "layer", "metric", "value", "samples"]
+        assert {(r["split"], r["reference"], r["samples"]) for r in rows} == {(split, "cl", images)}
+        keys = [(r["epoch"], r["arm"], r["layer"], r["metric"]) for r in rows]
+        expected = {(e, a, x, m) for e in "012" for a in ("nscl", "scl", "ce") for x in "hz" for m in metric_names()}
+        assert len(keys) == len(set(keys))
+        assert set(keys) == expected
+        assert [r["epoch"] for r in rows] == sorted(r["epoch"] for r in rows)
+
+
+def test_the_shared_start_scores_exactly_one_and_drift_lowers_it(finished: Path, table: Read) -> None:
+    """`ce` drifts more than `nscl` in this run; the numbers must say so."""
+    rows = table(finished / "test_alignment.csv")
+    assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
+    last = {(r["arm"], r["layer"], r["metric"]): float(r["value"]) for r in rows if r["epoch"] == "2"}
+    for layer in "hz":
+        for metric in metric_names():
+            assert last["ce", layer, metric] < last["nscl", layer, metric] < 1
+
+
+def test_only_what_is_missing_is_computed(
+    new_run: NewRun, table: Read, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked again for more metrics, arms and epochs: the old rows stay as they are, no pass repeats them."""
+    run = new_run()
+    base = ["--run", str(run), "--split", "test", "--layer", "z", "--samples", "50"]
+    path = run / "analysis/test_alignment.csv"
+    assert main([*base, "--epochs", "0:1", "--compare", "nscl", "--metrics", "cka"]) == 0
+    first = path.read_bytes()
+    asked: list[Score] = []
+
+    def spy(batches: object, reference: str, wanted: list[Score], metrics: object) -> dict[Score, float]:
+        asked.extend(wanted)
+        return dict.fromkeys(wanted, 0.5)
+
+    monkeypatch.setattr(alignment, "scores", spy)
+    assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
+    assert path.read_bytes().startswith(first)
+    assert len(asked) == 3 * 4 - 2
+    assert asked.count(Score("nscl", "z", "cka")) == 1
+    assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
+    assert len(asked) == 10
+    assert "0 new rows, 12 in all" in capsys.readouterr().out
+    assert {row["samples"] for row in table(path)} == {"50"}
+
+
+def test_rows_appear_epoch_by_epoch(
+    drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash after hours must not lose the epochs that were done."""
+    seen: list[int] = []
+    append = TidyCsv.append
+
+    def watched(self: TidyCsv, rows: object) -> None:
+        append(self, rows)  # type: ignore[arg-type]
+        seen.append(len(table(self.path)))
+
+    monkeypatch.setattr(TidyCsv, "append", watched)
+    options = ["--split", "test", "--samples", "20", "--metrics", "cka", "--layer", "h"]
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    assert seen == [3, 6, 9]
+
+
+def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """A value of 100 images must not stand for one of all images; a split with fewer is used whole."""
+    base = ["--run", str(drifting_run), "--output", str(tmp_path), "--epochs", "1", "--metrics", "rsa", "--layer", "h"]
+    for samples in ("100", "400"):
+        assert main([*base, "--compare", "nscl", "--samples", samples]) == 0
+    assert [r["samples"] for r in table(tmp_path / "test_alignment.csv")] == ["100", "357"]
+    assert [r["samples"] for r in table(tmp_path / "train_alignment.csv")] == ["100", "400"]
+    assert len({r["value"] for r in table(tmp_path / "train_alignment.csv")}) == 2
+
+
+def test_the_program_runs_from_another_directory_and_equals_the_function(
+    new_run: NewRun, tmp_path: Path, finished: Path, table: Read
+) -> None:
+    """In its own process, on other threads, in batches of all arms: the same numbers."""
+    run = new_run("one", epochs=(0, 1))
+    command = [sys.executable, PROGRAM, "--split", "test", "--compare", "scl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "runs/one" in done.stdout
+    here = {tuple(r.values())[:6]: float(r["value"]) for r in table(finished / "test_alignment.csv")}
+    for row in table(run / "analysis/test_alignment.csv"):
+        assert float(row["value"]) == pytest.approx(here[tuple(row.values())[:6]], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (
+            ["--metrics", "ckaa"],
+            "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: cka, cka_debiased, rsa)",
+        ),
+        (["--layer", "y"], "argument --layer: invalid choice: 'y' (choose from "),
+        (["--split", "val"], "argument --split: invalid choice: 'val' (choose from "),
+        (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
+        (["--compare", "byol"], "--compare: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
+        (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
+        (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    """The line names the option, the value and what is allowed."""
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.startswith("alignment.py: ")
+    assert error.count("\n") == 1
+
+
+def test_a_flipped_bit_in_a_snapshot_is_noticed(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
+    """A damaged weight would become a wrong value."""
+    run = new_run(epochs=(0,))
+    path = run / "snapshots/nscl/epoch_0000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert main(["--run", str(run), "--split", "test", "--samples", "5"]) == 2
+    assert f"{path}: damaged" in capsys.readouterr().err

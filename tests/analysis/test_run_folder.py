@@ -1,0 +1,131 @@
+"""Run folders: the newest run, epochs on the command line, and CSV files that survive being cut short."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.run_folder import (
+    TidyCsv,
+    choose_arms,
+    choose_epochs,
+    claim,
+    newest_run,
+    parse_epochs,
+    read_description,
+)
+from coupled.snapshots import SnapshotStore
+
+NewRun = Callable[..., Path]
+
+
+def test_the_newest_run_is_the_one_whose_description_was_written_last(tmp_path: Path) -> None:
+    """Analysing an old run must not make it the newest; a folder without run.json is no run."""
+    for age, name in enumerate(("b", "a", "c")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+        os.utime(tmp_path / name / "run.json", (1000 - age, 1000 - age))
+    (tmp_path / "d").mkdir()
+    assert newest_run(tmp_path) == tmp_path / "b"
+    with pytest.raises(ValueError, match=r"--run: not given, and there is no run under '.*/d'"):
+        newest_run(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [(None, "has no run.json"), ("{", "not readable as JSON"), ("{}", "no key 'image_set'")]
+)
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, text: str | None, part: str) -> None:
+    """The error names the file, not a key that Python missed."""
+    if text is not None:
+        (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=part):
+        read_description(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs"),
+    [("5", [5]), ("0,10,20", [0, 10, 20]), ("0:100:50", [0, 50, 100]), ("3:5,1", [1, 3, 4, 5]), ("0:5:2", [0, 2, 4])],
+)
+def test_epoch_lists_include_the_last_number(text: str, epochs: list[int]) -> None:
+    """0:100:10 is how a user says "every tenth of 100 epochs", the end of the training among them."""
+    assert sorted(parse_epochs(text)) == epochs
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "1:2:3:4", "-1", "0:10:0", "5:1", "1.5"])
+def test_other_epoch_lists_are_refused(text: str) -> None:
+    """A misread list would analyse the wrong epochs."""
+    with pytest.raises(ValueError, match=r"--epochs: got"):
+        parse_epochs(text)
+
+
+def test_all_epochs_that_every_arm_has_are_the_default(tmp_path: Path) -> None:
+    """A training under way has written its newest epoch for some arms only; a hole before that is an error."""
+    store = SnapshotStore(tmp_path)
+    for arm, epochs in {"cl": (0, 1, 2, 10), "nscl": (0, 1, 2), "scl": (0, 2, 10)}.items():
+        for epoch in epochs:
+            store.write(arm, epoch, {}, step=epoch, metadata={})
+    assert choose_epochs(store, ["cl", "nscl"], None) == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"arm 'scl' has no snapshot of epoch 1 \(epochs: 0, 2, 10\)"):
+        choose_epochs(store, ["cl", "scl"], None)
+    with pytest.raises(ValueError, match=r"arm 'nscl' has no snapshot of epoch 10 \(epochs: 0-2\)"):
+        choose_epochs(store, ["cl", "nscl"], "0:10:10")
+
+
+def test_a_run_with_nothing_to_compare_says_so(tmp_path: Path) -> None:
+    """Neither an empty table nor a traceback."""
+    store = SnapshotStore(tmp_path)
+    with pytest.raises(ValueError, match="has no snapshots yet"):
+        choose_arms(store, "cl", None)
+    store.write("cl", 0, {}, step=0, metadata={})
+    with pytest.raises(ValueError, match="no other arm than 'cl'"):
+        choose_arms(store, "cl", None)
+
+
+def test_rows_of_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    """The second run's rows would count as already there."""
+    claim(tmp_path / "out", {"name": "a", "settings_sha256": "1"})
+    claim(tmp_path / "out", {"name": "a", "settings_sha256": "1"})
+    with pytest.raises(ValueError, match="holds rows of another run"):
+        claim(tmp_path / "out", {"name": "a", "settings_sha256": "2"})
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A file stands where the folder should be."""
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match=r"--output: cannot write to '.*out'"):
+        claim(tmp_path / "out", {"name": "a"})
+
+
+@given(cut=st.integers(0, 60))
+def test_a_file_cut_anywhere_is_completed_to_the_same_rows(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """Whatever byte the power cut came at, every row stands there once and whole."""
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    rows = [(0, "nscl", 0.1), (0, "scl", float("nan")), (1, "nscl", 1e-17), (1, "scl", 2.0)]
+    TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm")).append(rows)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    again = TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm"))
+    again.append(rows)
+    assert path.read_bytes() == whole
+    assert again.written == max(0, 5 - max(1, whole[:cut].count(b"\n")))
+    assert all(again.has(*row[:2]) for row in rows)
+
+
+def test_cells_read_back_as_the_same_numbers(tmp_path: Path) -> None:
+    """Floats in full; NaN as an empty cell, which pandas and R read as missing."""
+    path = tmp_path / "t.csv"
+    TidyCsv(path, ("k", "v"), ("k",)).append([(0, 0.1 + 0.2), (1, float("nan"))])
+    assert path.read_text() == f"k,v\n0,{0.1 + 0.2!r}\n1,\n"
+
+
+@pytest.mark.parametrize("text", ["other,columns\n1,2\n", "k,v\n1,2,3\n", "k,v\n1,2\n3\n4,5", "notes"])
+def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
+    """Rows appended to another table would ruin both."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"t\.csv: its rows should be k,v"):
+        TidyCsv(path, ("k", "v"), ("k",))
+    assert path.read_text() == text

@@ -1,0 +1,35 @@
+"""What the tests of the stream share: a recipe that does everything, and images."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from coupled.stream.seeds import random_uint32
+from coupled.stream.view_plan import ViewRecipe
+
+
+@pytest.fixture(scope="session")
+def recipe() -> ViewRecipe:
+    """Strong colours; every operation happens to some views and not to others."""
+    return ViewRecipe(
+        crop_scale=(0.08, 1.0),
+        crop_ratio=(3 / 4, 4 / 3),
+        flip=0.5,
+        jitter=0.8,
+        brightness=0.8,
+        contrast=0.8,
+        saturation=0.8,
+        hue=0.5,
+        grayscale=0.2,
+        blur=0.5,
+        blur_sigma=(0.1, 2.0),
+    )
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """uint8 [24, 3, 20, 28]: noise, and some flat, grey, black and white ones, whose hue is undefined."""
+    noise = torch.from_numpy(random_uint32(0, "test images", shape=(24, 3, 20, 28)) % 256).to(torch.uint8)
+    noise[0], noise[1], noise[2] = 0, 255, 77
+    noise[3] = noise[3, :1]
+    return noise

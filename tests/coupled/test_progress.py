@@ -1,0 +1,39 @@
+"""What a person sees: plain lines where there is no terminal, a table of all arms where there is one."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from coupled.progress import Progress
+
+RESULTS = {"cl": (1.25, 0.5, 1000.0), "nscl": (1.125, 0.25, 2000.0)}
+
+
+def test_without_a_terminal_there_is_a_plain_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    """Escape codes in a cluster's log file are of no use to anyone."""
+    with Progress(["cl", "nscl"], first_step=0, steps=10, shown=True) as progress:
+        progress.say("start [of] it")
+        progress.step(1, 5, RESULTS)
+        progress.epoch(1, 2, 5, {"cl": 1.25, "nscl": 1.125})
+    out = capsys.readouterr().out
+    assert out.startswith("start [of] it\nepoch 1/2  step 5/10  loss: cl 1.2500  nscl 1.1250  left 0:00:")
+    assert "\x1b" not in out
+
+
+def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    """Eight ranks that print eight tables are unreadable."""
+    with Progress(["cl"], first_step=0, steps=10, shown=False) as progress:
+        progress.say("start")
+        progress.step(1, 5, {"cl": RESULTS["cl"]})
+        progress.epoch(1, 2, 5, {"cl": 1.25})
+    assert capsys.readouterr().out == ""
+
+
+def test_the_table_has_a_row_an_arm_and_the_time_left() -> None:
+    """Arm, loss, gradient norm, images/s."""
+    progress = Progress(["cl", "nscl"], first_step=0, steps=10, shown=False)
+    text = io.StringIO()
+    Console(file=text, width=80).print(progress._table(3, 5, RESULTS))
+    for part in ("epoch 3, step 5/10", "0:00:00 left", "images/s", "1.2500", "0.250", "2,000"):
+        assert part in text.getvalue()

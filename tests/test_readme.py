@@ -1,0 +1,74 @@
+"""The README tells the truth: its commands run, and its tree is the tree."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
+SHORT = ["epochs=1", "encoder.width=0.0625", "encoder.image_size=8"]
+
+
+def commands() -> list[str]:
+    """The lines of the README's shell blocks, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_the_three_programs_run_as_the_readme_spells_them(tmp_path: Path) -> None:
+    """A newcomer pastes these lines; the training is made short by overrides, nothing else is changed."""
+    shutil.copytree(tiny.REPOSITORY / "configs", tmp_path / "configs")
+    for folder in ("coupled", "analysis"):
+        (tmp_path / folder).symlink_to(tiny.REPOSITORY / folder)
+    programs = [c for c in commands() if c.startswith(("torchrun ", "python "))]
+    assert [p for p in programs if "train.py" in p]
+    assert [p for p in programs if "weight_gap.py" in p]
+    assert [p for p in programs if "alignment.py" in p]
+    for command in programs:
+        words = shlex.split(command)
+        launcher = [sys.executable, *(["-m", "torch.distributed.run"] if words[0] == "torchrun" else [])]
+        done = tiny.program(*words[1:], *(SHORT if "train.py" in command else []), cwd=tmp_path, launcher=launcher)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("target", [c.split()[1] for c in commands() if c.startswith("make ")])
+def test_make_knows_the_targets_of_the_readme(target: str) -> None:
+    """`make -n` fails for a target that does not exist."""
+    done = subprocess.run(["make", "-n", target], cwd=tiny.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_demo_runs_the_programs_of_the_readme() -> None:
+    """What the README promises of the demo is what the Makefile does."""
+    done = subprocess.run(["make", "-n", "demo"], cwd=tiny.REPOSITORY, capture_output=True, text=True)
+    train = next(c for c in commands() if "train.py" in c)
+    for part in (train, "analysis/weight_gap.py", "--compare nscl scl ce", "analysis/alignment.py", "analysis/demo.py"):
+        assert part in done.stdout, part
+
+
+def test_the_tree_of_the_readme_is_the_tree() -> None:
+    """One line a file: none missing, none that is gone."""
+    block = re.search(r"```text\n(.*?)```", README, flags=re.DOTALL)
+    assert block
+    listed: set[str] = set()
+    folders: list[str] = []
+    for line in block.group(1).splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders = folders[:depth]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            listed |= {"".join(folders) + part for part in name.split(",")}
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=tiny.REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    wanted = {f for f in tracked.split() if f.endswith(".py") and not f.startswith("tests/") and "__init__" not in f}
+    wanted |= {f for f in tracked.split() if f.startswith(("configs/", "docs/")) and not f.endswith(".png")}
+    assert sorted(wanted - listed) == []
+    assert [f for f in sorted(listed) if not (tiny.REPOSITORY / f).exists()] == []
