@@ -99,9 +99,11 @@ def alignment(options: Namespace) -> None:
         for split, (images, chosen_N, table) in splits.items():
             where = epoch, split, chosen.reference
             missing = [score for score in everything if not table.has(*where, *score, len(chosen_N))]
+            arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)] if missing else [])
+            good = embedder.readable(arms, epoch, options.skip_bad)
+            missing = [score for score in missing if score.arm in good and chosen.reference in good]
             if missing:
-                arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)])
-                batches = embedder.outputs(images, chosen_N, list(arms), epoch)
+                batches = embedder.outputs(images, chosen_N, good, epoch)
                 values = scores(batches, chosen.reference, missing, metrics)
                 table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
     for _, _, table in splits.values():

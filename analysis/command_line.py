@@ -2,9 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
+
+from coupled.snapshots import BadSnapshotError
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,18 +29,31 @@ def parser(program: str, description: str) -> Parser:
         metavar="LIST",
         help="epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)",
     )
+    result.add_argument("--skip-bad", action="store_true", help="pass over missing and damaged snapshots, saying which")
     result.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
     return result
 
 
-def run_program(program: Callable[[argparse.Namespace], None], options: Parser, arguments: Sequence[str] | None) -> int:
-    """Parse and run; returns the exit status. A ValueError is bad input: one line on stderr, status 2."""
+def run_program(
+    program: Callable[[argparse.Namespace], int | None], options: Parser, arguments: Sequence[str] | None
+) -> int:
+    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2."""
     try:
-        program(options.parse_args(arguments))
+        return program(options.parse_args(arguments)) or 0
     except ValueError as error:
         print(f"{options.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
+
+
+@contextmanager
+def skipping(skip: bool) -> Iterator[None]:
+    """Within, a bad snapshot ends the block but not the program, if the user asked for that with --skip-bad."""
+    try:
+        yield
+    except BadSnapshotError as error:
+        if not skip:
+            raise
+        print(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def positive(text: str) -> int:

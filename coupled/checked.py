@@ -3,13 +3,12 @@
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-
 
 LONGEST = 2**16  # characters of YAML: a hundred arms and more
 DEEPEST = 20
@@ -111,6 +110,15 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
         text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {_lower(first['msg'])}"
     more = len(complaints) - 1
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")
+
+
+def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys at which two trees of settings differ, with both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in [*there, *(name for name in here if name not in there)]:
+            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+    elif there != here:
+        yield key, there, here
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

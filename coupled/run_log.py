@@ -10,11 +10,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from coupled.checked import differences
 from coupled.run_lock import NAME as LOCK
 from coupled.snapshots import append, space_named, write_durably
 
@@ -164,13 +165,14 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
     """
     if resume and (run / "run.json").is_file():
         there = read_run_json(run)
-        if there.get("image_set") != content["image_set"]:
-            found = f"was {there.get('image_set')}, is {content['image_set']}"
+        if there.get("image_set") != content.get("image_set"):
+            found = f"was {there.get('image_set')}, is {content.get('image_set')}"
             raise ValueError(f"image_set: the images are not those that '{run}' was started with: {found}")
         if there.get("settings") != content["settings"]:
             write_run_json(run, {**there, "settings": content["settings"]})
-        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content[key], key))
+        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
         return [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
+    run.mkdir(parents=True, exist_ok=True)
     # run.json goes last: a folder that was half deleted by a killed process is still known as a run
     for path in sorted(run.iterdir(), key=lambda path: path.name == "run.json"):
         if path.is_dir() and not path.is_symlink():
@@ -179,12 +181,3 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
             path.unlink()
     write_run_json(run, content)
     return []
-
-
-def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys at which two trees of settings differ, with both values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in [*there, *(name for name in here if name not in there)]:
-            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-    elif there != here:
-        yield key, there, here

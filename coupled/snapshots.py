@@ -35,12 +35,17 @@ class Entry:
     bytes: int
 
 
+class BadSnapshotError(ValueError):
+    """A snapshot that is missing, damaged or not what it should be; the message says path, expected and found."""
+
+
 class SnapshotStore:
     """The snapshots of a run, in `folder`: manifest.jsonl and <arm>/epoch_0000.safetensors."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = folder / "manifest.jsonl"
+        self.checked: set[Path] = set()  # files whose digest was right when they were first opened
 
     def entries(self) -> list[Entry]:
         """Lines of the manifest in the order written.
@@ -78,10 +83,10 @@ class SnapshotStore:
         raise ValueError(f"{self.folder}: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {self._span(arm)})")
 
     def path(self, arm: str, epoch: int) -> Path:
-        """Where the snapshot lies. Raises ValueError if the manifest does not know it or the file is gone."""
+        """Where the snapshot lies. Raises ValueError if it is not in the manifest, BadSnapshotError if it is gone."""
         path = self.folder / self.entry(arm, epoch).file
         if not path.is_file():
-            raise ValueError(f"{path}: the manifest lists this snapshot, but the file is missing")
+            raise BadSnapshotError(f"{path}: the manifest lists this snapshot, but the file is missing")
         return path
 
     def write(
@@ -103,30 +108,40 @@ class SnapshotStore:
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
-        """All tensors of a snapshot, its digest checked. Raises ValueError: path, expected, found."""
-        path, entry = self.path(arm, epoch), self.entry(arm, epoch)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-        if found != entry.digest:
-            raise ValueError(f"{path}: damaged: its digest should be {entry.digest}, found {found}")
+        """All tensors of a snapshot, its digest checked. Raises BadSnapshotError: path, expected, found."""
         with self.open(arm, epoch) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
-        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor())."""
-        path = self.path(arm, epoch)
+        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()), its digest checked.
+
+        Raises BadSnapshotError: path, expected, found.
+        """
+        path, entry = self.path(arm, epoch), self.entry(arm, epoch)
+        if path not in self.checked:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+            if found != entry.digest:
+                sizes = f"{entry.bytes:,} bytes with digest {entry.digest}, found {path.stat().st_size:,} with {found}"
+                raise BadSnapshotError(f"{path}: damaged or foreign: expected {sizes}")
+            self.checked.add(path)
         try:
             with safe_open(path, framework="pt") as handle:
-                header = json.loads((handle.metadata() or {}).get("coupled", "{}"))
+                header = self.header(handle)
                 if (header.get("format"), header.get("arm"), header.get("epoch")) != (FORMAT, arm, epoch):
-                    raise ValueError(
+                    raise BadSnapshotError(
                         f"{path}: not the expected snapshot: expected {FORMAT}, arm {arm}, epoch {epoch}, found"
                         f" {header.get('format')}, arm {header.get('arm')}, epoch {header.get('epoch')}"
                     )
                 yield handle
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
+            raise BadSnapshotError(f"{path}: not a readable safetensors file: {error}") from None
+
+    @staticmethod
+    def header(handle: Any) -> dict[str, Any]:
+        """What an opened snapshot says of itself: format, run, arm, epoch, step, settings_sha256."""
+        return dict(json.loads((handle.metadata() or {}).get("coupled", "{}")))
 
     def cut(self, epoch: int) -> None:
         """Forget manifest lines after `epoch`; their files are overwritten when training gets there again.
