@@ -17,6 +17,8 @@ import pandas
 import pytest
 import tiny
 
+from coupled.resume_state import read_newest
+
 KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
 
@@ -83,3 +85,37 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert_equal_runs(run, place / "runs/whole")
+
+
+def worker(launcher: int, rank: int) -> int | None:
+    """The process of a rank that the torchrun process `launcher` has started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"RANK={rank}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                return int(path.name)
+        except (OSError, ProcessLookupError):
+            continue
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker in /proc")
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
+    """If one rank stopped alone the others would wait for it until they are killed."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    program = [*launcher, str(tiny.REPOSITORY / "coupled/train.py"), "--config", "tiny.yaml", "--run", "runs/two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*program, "epochs=200"], cwd=place, env=environment, text=True, **pipes)
+    wait_until(lambda: rows(place / "runs/two") > 2, process)
+    second = worker(process.pid, 1)
+    assert second is not None, process.communicate()[1]
+    os.kill(second, signal.SIGUSR1)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    step = rows(place / "runs/two") - 1
+    assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
+    assert "train.py --resume --config tiny.yaml --run runs/two epochs=200" in out
+    state = read_newest(place / "runs/two/resume")
+    assert state is not None
+    assert state.step == step
