@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 def parser(program: str, description: str) -> Parser:
     """A parser with the options that every program about a run takes."""
     result = Parser(prog=program, description=description, allow_abbrev=False)
-    result.add_argument("--run", type=Path, metavar="DIR", help="run folder (default: the newest one under runs/)")
+    add_run(result)
     result.add_argument("--compare", nargs="+", metavar="ARM", help="arms to compare (default: every other arm)")
     result.add_argument("--reference", default="cl", metavar="ARM", help="arm they are compared with (default: cl)")
     result.add_argument(
@@ -32,6 +32,12 @@ def parser(program: str, description: str) -> Parser:
     result.add_argument("--skip-bad", action="store_true", help="pass over missing and damaged snapshots, saying which")
     result.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
     return result
+
+
+def add_run(options: Parser) -> None:
+    """Let `options` take the folder of a run; --run-dir is the spelling that torchrun does not take for its own."""
+    where = "run folder (default: the newest one under runs/)"
+    options.add_argument("--run", "--run-dir", dest="run", type=Path, metavar="DIR", help=where)
 
 
 def run_program(

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from analysis.command_line import Parser, run_program
+from analysis.command_line import Parser, add_run, run_program
 from analysis.run_folder import newest_run
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers do the same in grey print
@@ -112,7 +112,7 @@ def demo(options: Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     options = Parser(prog="demo.py", description="Summary and figure of the demo.", allow_abbrev=False)
-    options.add_argument("--run", type=Path, metavar="DIR", help="run folder (default: the newest one under runs/)")
+    add_run(options)
     options.add_argument("--reference", default="cl", metavar="ARM", help="arm of the comparison (default: cl)")
     return run_program(demo, options, arguments)
 

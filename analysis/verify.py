@@ -1,6 +1,6 @@
 """Whether a run folder is whole, and how far two runs are the same.
 
-python analysis/verify.py --run DIR [--against DIR2]
+python analysis/verify.py [--run DIR] [--against DIR2]
 
 Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
 the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from analysis.command_line import Parser, run_program
-from analysis.run_folder import read_description
+from analysis.command_line import Parser, add_run, run_program
+from analysis.run_folder import newest_run, read_description
 from coupled.checked import differences as tree_differences
 from coupled.network import build_network, shared_tensors
 from coupled.settings import Settings, from_resolved
@@ -157,7 +157,7 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 def verify(options: Namespace) -> int:
     """Print the findings; 1 if there are any."""
-    folders = [options.run, *([options.against] if options.against else [])]
+    folders = [options.run or newest_run(Path("runs")), *([options.against] if options.against else [])]
     about = [read_description(folder) for folder in folders]
     found = 0
     for folder, description in zip(folders, about, strict=True):
@@ -175,7 +175,7 @@ def verify(options: Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     parser = Parser(prog="verify.py", description="Whether a run is whole.", allow_abbrev=False)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder")
+    add_run(parser)
     parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
     return run_program(verify, parser, arguments)
 

@@ -1,7 +1,7 @@
 """Train all arms of a run in lockstep.
 
 torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml
-         [--run runs/demo] [--resume | --overwrite] [--until-step K] [key=value ...]
+         [--run-dir runs/demo] [--resume | --overwrite] [--until-step K] [key=value ...]
 """
 
 import argparse
@@ -48,7 +48,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line: options and `key=value` overrides in any order; argparse exits with status 2 on bad input."""
     parser = argparse.ArgumentParser(prog="train.py", description="Train all arms of a run in lockstep.")
     parser.add_argument("--config", type=Path, required=True, help="settings, a YAML file such as configs/demo.yaml")
-    parser.add_argument("--run", type=Path, help="folder of the run (default: runs/<name of the run>)")
+    # torchrun refuses `--run`, which could be its own --run-path abbreviated, even behind the name of the script
+    where = "folder of the run (default: runs/<name of the run>); under torchrun write --run-dir"
+    parser.add_argument("--run", "--run-dir", dest="run", type=Path, metavar="DIR", help=where)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
         "--resume", action="store_true", help="continue the run in the folder, or start it if none is there"

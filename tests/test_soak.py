@@ -103,7 +103,7 @@ def worker(launcher: int, rank: int) -> int | None:
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
     """If one rank stopped alone the others would wait for it until they are killed."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    program = [*launcher, str(tiny.REPOSITORY / "coupled/train.py"), "--config", "tiny.yaml", "--run", "runs/two"]
+    program = [*launcher, str(tiny.REPOSITORY / "coupled/train.py"), "--config", "tiny.yaml", "--run-dir", "runs/two"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*program, "epochs=200"], cwd=place, env=environment, text=True, **pipes)
@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None
     assert process.returncode == 0, errors
     step = rows(place / "runs/two") - 1
     assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
-    assert "train.py --resume --config tiny.yaml --run runs/two epochs=200" in out
+    assert "train.py --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
     state = read_newest(place / "runs/two/resume")
     assert state is not None
     assert state.step == step

@@ -51,14 +51,15 @@ def _taps(start_N: Tensor, length_N: Tensor, flip_N: Tensor, size: int, longest:
     """
     kept_K11 = torch.arange(max(2, -(-2 * longest // size)), device=start_N.device)[:, None, None]
     target_S = torch.arange(size, device=start_N.device)
-    target_NS = torch.where(flip_N[:, None] != 0, size - 1 - target_S, target_S)
-    start_N1, length_N1 = start_N[:, None].float(), length_N[:, None].float()
+    start_N1, length_N1, flip_N1 = (part_N[:, None].float() for part_N in (start_N, length_N, flip_N))
+    target_NS = target_S + flip_N1 * (size - 1 - 2 * target_S)
     scale_N1 = length_N1 * (1 / size)
     reach_N1 = scale_N1.clamp(min=1)
     centre_NS = (target_NS + 0.5) * scale_N1
     pixel_KNS = (centre_NS - reach_N1 + 0.5).floor() + kept_K11
     inside_KNS = torch.minimum(pixel_KNS.clamp(min=0), length_N1 - 1)
-    triangle_KNS = (1 - (pixel_KNS + 0.5 - centre_NS).abs() / reach_N1).clamp(min=0) * (pixel_KNS == inside_KNS)
+    triangle_KNS = (1 - (pixel_KNS + 0.5 - centre_NS).abs() / reach_N1).clamp(min=0)
+    triangle_KNS *= (1 - (pixel_KNS - inside_KNS).abs()).clamp(min=0)  # 0 outside: whole numbers differ by 1 or more
     sums_KNS = torch.stack(list(accumulate(triangle_KNS, torch.add)))
     rounded_KNS = (sums_KNS / sums_KNS[-1] * steps).round_() * (total / steps)
     weights_KNS = torch.cat([rounded_KNS[:1], rounded_KNS[1:] - rounded_KNS[:-1]])

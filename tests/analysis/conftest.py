@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,14 @@ def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str
         for arm in arms:
             store.write(arm, epoch, drifted(arm, epoch), step=epoch, metadata={})
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before() -> Iterator[None]:
+    """The programs switch torch to deterministic algorithms for their own process; other tests stay as they are."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
 
 
 @pytest.fixture(scope="session")

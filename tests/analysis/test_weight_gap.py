@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,10 +57,10 @@ def test_the_gap_is_symmetric_and_at_most_two() -> None:
 
 
 def test_float32_weights_are_summed_in_float64() -> None:
-    """A million equal small differences: float32 sums lose the fourth digit and more."""
-    a = torch.full((1_000_000,), 1.0)
-    b = a + 2**-20
-    assert squares(a, b).gap().distance == pytest.approx(1000 * 2**-20, rel=1e-12)
+    """float32 sums of a million squares lose the sixth digit; a gap of 1e-6 between two epochs is real."""
+    a, b = torch.randn(2, 1_000_000, generator=torch.Generator().manual_seed(0))
+    expected = np.linalg.norm(a.numpy().astype(np.longdouble) - b.numpy().astype(np.longdouble))
+    assert squares(a, b).gap().distance == pytest.approx(float(expected), rel=1e-13)
 
 
 def test_kinds_are_told_from_name_and_dimensions() -> None:

@@ -135,25 +135,16 @@ def test_debiased_cka_of_independent_data_is_near_zero_where_the_biased_is_not()
 
 @pytest.mark.parametrize("name", metric_names())
 def test_rotating_and_scaling_the_features_changes_nothing(name: str) -> None:
-    """The metrics compare geometry, not coordinates."""
+    """The metrics compare geometry, not coordinates; CKA, which centres, does not see a move of all rows either."""
     x_nD, y_nE = related(5, 50, 9, 6, mean=1.0)
-    rotation_DD = torch.linalg.qr(related(6, 9, 9, 1)[0]).Q
-    assert streamed(name, 37.0 * x_nD @ rotation_DD, 1e-3 * y_nE) == pytest.approx(
-        streamed(name, x_nD, y_nE), abs=1e-12
-    )
-
-
-@pytest.mark.parametrize("name", ["cka", "cka_debiased"])
-def test_moving_all_features_changes_no_cka(name: str) -> None:
-    """CKA centres; RSA's cosines do not."""
-    x_nD, y_nE = related(7, 50, 9, 6)
-    assert streamed(name, x_nD + 5.0, y_nE) == pytest.approx(streamed(name, x_nD, y_nE), abs=1e-12)
+    turned_nD = 37.0 * x_nD @ torch.linalg.qr(related(6, 9, 9, 1)[0]).Q + (0.0 if name == "rsa" else 5.0)
+    assert streamed(name, turned_nD, 1e-3 * y_nE) == pytest.approx(streamed(name, x_nD, y_nE), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", metric_names())
 def test_equal_representations_score_exactly_one(name: str) -> None:
     """Epoch 0 of every run, and twins, must show 1 and not 0.9999999999999998."""
-    for seed, width in itertools.product(range(5), (3, 32, 65)):
+    for seed, width in itertools.product(range(3), (3, 32, 400)):
         x_nD = related(seed, 70, width, 1, mean=0.5)[0].float()
         assert streamed(name, x_nD, x_nD.clone()) == 1.0
 
@@ -202,6 +193,13 @@ def test_equal_rows_in_some_batches_only_give_the_same_sums() -> None:
 
 
 @pytest.mark.parametrize("name", metric_names())
+def test_float32_features_are_summed_in_float64(name: str) -> None:
+    """Networks give float32; sums in float32 would be off by 1e-3 for features with a large mean."""
+    x_nD, y_nE = (features.float() for features in related(15, 60, 9, 6, mean=100.0))
+    assert streamed(name, x_nD, y_nE) == pytest.approx(definition(name, x_nD, y_nE), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", metric_names())
 def test_the_order_and_size_of_batches_do_not_matter(name: str) -> None:
     """A score is a property of the images, not of how they were handed in."""
     x_nD, y_nE = related(9, 80, 7, 4, mean=1.0)
@@ -212,11 +210,12 @@ def test_the_order_and_size_of_batches_do_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", metric_names())
-@pytest.mark.parametrize("entry", [0.0, 0.1])
-def test_constant_features_have_no_score(name: str, entry: float) -> None:
+def test_constant_features_have_no_score(name: str) -> None:
     """A collapsed arm must show a gap in the figure, not rounding noise that looks like a value."""
     x_nD, _ = related(10, 30, 5, 5)
-    assert np.isnan(streamed(name, x_nD, torch.full((30, 3), entry, dtype=torch.float64), batch=7))
+    for entry, batch in itertools.product((0.0, 0.1, 1 / 3, 1e5 / 7), (3, 7, 11, 30)):
+        constant_nE = torch.tensor([entry, 2 * entry, -entry / 3], dtype=torch.float64).expand(30, 3)
+        assert np.isnan(streamed(name, x_nD, constant_nE, batch))
 
 
 @pytest.mark.parametrize("name", metric_names())

@@ -1,4 +1,6 @@
-"""What the tests of the stream share: a recipe that does everything, and images."""
+"""What the tests of the stream share: one thread, a recipe that does everything, and images."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -6,6 +8,15 @@ from torch import Tensor
 
 from coupled.stream.seeds import random_uint32
 from coupled.stream.view_plan import ViewRecipe
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of torch wait for each other actively, which is slow where other programs use the same cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
