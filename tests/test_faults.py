@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,20 +146,32 @@ def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
 
 
 def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training on while nothing is kept would lose it all; the resume state does not claim the snapshot."""
-    write = SnapshotStore.write
+    """Training on while nothing is kept would lose it all; the resume state does not claim the snapshot.
+
+    The failure is noticed at the next step, not at the next snapshot.
+    """
+    write, gradients, failed = SnapshotStore.write, Arm.gradients, threading.Event()
 
     def failing(store: SnapshotStore, arm: str, epoch: int, *rest: Any, **more: Any) -> None:
         if epoch == 1:
+            failed.set()
             raise OSError("the disk is on fire")
         write(store, arm, epoch, *rest, **more)
 
+    def slow(arm: Arm, batch: Batch) -> StepResult:
+        if (batch.epoch, batch.number) == (2, 1):
+            assert failed.wait(60)
+            time.sleep(0.3)
+        return gradients(arm, batch)
+
     monkeypatch.setattr(SnapshotStore, "write", failing)
+    monkeypatch.setattr(Arm, "gradients", slow)
     with pytest.raises(OSError, match="the disk is on fire"):
-        tiny.train(tmp_path / "run", **ONE, epochs=5)
+        tiny.train(tmp_path / "run", **ONE)
     state = read_newest(tmp_path / "run/resume")
     assert state is not None
     assert state.step == 0
+    assert len((tmp_path / "run/steps.csv").read_text().splitlines()) < 1 + 10
 
 
 def test_jobs_behind_a_failed_one_are_not_begun_and_the_queue_is_bounded() -> None:
