@@ -2,11 +2,14 @@
 
 python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
        [--metrics cka rsa] [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
 and in evaluation mode; layer h is the embedding, z the projection. The metrics are the files of pair_metrics.
 """
 
+import contextlib
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +23,9 @@ from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
 from analysis.pair_metrics._sums import CrossSums, RowStream
 from analysis.run_folder import TidyCsv, select
+from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, ImageSet
+from coupled.process_group import ProcessGroup, barrier, data_size, gather_images, gather_json, meet, process_group
 from coupled.settings import from_resolved
 from coupled.stream.seeds import set_determinism
 
@@ -41,7 +46,7 @@ class Split(NamedTuple):
 
     images: ImageSet
     chosen_N: Tensor
-    table: TidyCsv
+    table: TidyCsv | None  # rank 0 has it
 
 
 def scores(
@@ -62,7 +67,7 @@ def scores(
         rows = {key: stream.rows(outputs[key[2], key[0]]) for key, stream in streams.items()}
         for (layer, transform, a, b), sums in pairs.items():
             sums.update(rows[layer, transform, a], rows[layer, transform, b])
-    moments = {key: sums.moments() for key, sums in pairs.items()}
+    moments = {key: over_ranks(sums).moments() for key, sums in pairs.items()}
     values = {}
     for score in wanted:
         metric = metrics[score.metric]
@@ -71,43 +76,84 @@ def scores(
     return values
 
 
+def over_ranks(sums: CrossSums) -> CrossSums:
+    """The sums over the images of all ranks, added in the order of ranks: every rank gets the same bits."""
+    if data_size() == 1:
+        return sums
+    assert sums.pilots is not None
+    own = (*sums.pilots, sums.total())
+    whole = CrossSums()
+    for one, other, total_XY in zip(*(gather_images(part[None, None])[0] for part in own), strict=True):
+        whole.merge(CrossSums.of((one, other), total_XY))
+    return whole
+
+
 def ends(reference: str, arm: str) -> tuple[tuple[str, str], ...]:
     """The three pairs whose sums a metric takes: xx, yy, xy."""
     return (reference, reference), (arm, arm), (reference, arm)
 
 
-def alignment(options: Namespace) -> None:
-    """Write the rows that the tables do not have yet, epoch by epoch."""
+def on_all_ranks(options: Namespace) -> None:
+    """`alignment` in the processes that torchrun started, or in this one alone; one process says what went wrong."""
+    meeting = meet()
+    if meeting.world_size == 1:
+        return alignment(options, ProcessGroup(0, 1, choose_device(options.device)))
+    with contextlib.ExitStack() as opened, Alarm("alignment.py", meeting) as alarm:
+        if meeting.rank:
+            opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
+        choose_device(options.device)
+        alignment(options, opened.enter_context(process_group(options.device, meeting=meeting)))
+    return sys.exit(alarm.status) if alarm.status else None
+
+
+def alignment(options: Namespace, group: ProcessGroup) -> None:
+    """Write the rows that the tables do not have yet, epoch by epoch; rank 0 knows the tables and says what is missing.
+
+    Every rank takes a part of the images.
+    """
     try:
         metrics = {metric.name: metric for metric in find_metrics(options.metrics)}
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
-    device = choose_device(options.device)
-    chosen = select(options)
+    if not group.is_first:
+        barrier()
+    chosen = select(options)  # rank 0 first: it makes the output folder
+    if group.is_first:
+        barrier()
     settings = from_resolved(chosen.description["settings"], "run.json")
     splits: dict[str, Split] = {}
+    ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
     for split in dict.fromkeys(options.split):
         images = load_images(settings, split, chosen.description["image_set"])
         chosen_N = choose_images(len(images), options.samples, settings.seed, split)
-        table = TidyCsv(chosen.output / f"{split}_alignment.csv", COLUMNS, KEY)
+        if len(chosen_N) < group.world_size:
+            raise ValueError(
+                f"--samples: {len(chosen_N)} images of '{split}' for {group.world_size} processes; too few"
+            )
+        table = TidyCsv(chosen.output / f"{split}_alignment.csv", COLUMNS, KEY) if group.is_first else None
         splits[split] = Split(images, chosen_N, table)
-        print(f"{split}: {len(chosen_N)} of {len(images)} images, on {device}")
+        print(f"{split}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
     set_determinism(True, None)
-    embedder = Embedder(settings, chosen.store, device)
+    embedder = Embedder(settings, chosen.store, group.device)
     everything = [Score(a, layer, m) for a in chosen.arms for layer in dict.fromkeys(options.layer) for m in metrics]
     for epoch in chosen.epochs:
         for split, (images, chosen_N, table) in splits.items():
             where = epoch, split, chosen.reference
-            missing = [score for score in everything if not table.has(*where, *score, len(chosen_N))]
+            there = [table.has(*where, *score, len(chosen_N)) for score in everything] if table else None
+            there = gather_json(there)[0]
+            missing = [score for score, done in zip(everything, there, strict=True) if not done]
             arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)] if missing else [])
             good = embedder.readable(arms, epoch, options.skip_bad)
             missing = [score for score in missing if score.arm in good and chosen.reference in good]
             if missing:
-                batches = embedder.outputs(images, chosen_N, good, epoch)
+                own_N = chosen_N.tensor_split(group.world_size)[group.rank]
+                batches = embedder.outputs(images, own_N, good, epoch)
                 values = scores(batches, chosen.reference, missing, metrics)
-                table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
+                if table:
+                    table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
     for _, _, table in splits.values():
-        print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+        if table:
+            print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 
 def choose_device(name: str) -> torch.device:
@@ -127,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
     )
-    return run_program(alignment, options, arguments)
+    return run_program(on_all_ranks, options, arguments)
 
 
 if __name__ == "__main__":

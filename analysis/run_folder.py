@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.command_line import skipping
-from coupled.snapshots import BadSnapshotError, SnapshotStore, append_durably, write_durably
+from coupled.durably import append_durably, write_durably
+from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,20 @@
 V views, B images of this rank, N images of the global batch.
 """
 
-import inspect
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from coupled import by_name
 from coupled.batch_norm import use_global_batch
-from coupled.checked import check_options
+from coupled.choices import Objective
 from coupled.network import Network, copy_with_heads
-from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives import Inputs, Loss
 from coupled.optimizer import build_optimizer
-from coupled.process_group import distribute, gather_images, sum_over_ranks, world_size
+from coupled.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.resume_state import load_optimizer_tensors, optimizer_tensors
-from coupled.settings import ArmSettings, Settings
+from coupled.settings import Settings
 from coupled.stream.batches import Batch
 from coupled.stream.seeds import torch_rng
 
@@ -37,36 +34,6 @@ class StepResult(NamedTuple):
         return next((f"{what} is {value}" for what, value in named if not math.isfinite(value)), "")
 
 
-class Objective(NamedTuple):
-    """An objective with its options filled in."""
-
-    function: Callable[..., Loss]
-    options: dict[str, Any]
-    needs: Needs
-
-
-def find_objective(name: str, arm: ArmSettings, temperature: float) -> Objective:
-    """The objective of arm `name`, options checked; the run's `temperature` where it takes one and the arm gives none.
-
-    Raises ValueError that begins with "arms.<name>".
-    """
-    try:
-        module = by_name.find("coupled.objectives", arm.objective)
-    except ValueError as error:
-        raise ValueError(f"arms.{name}.objective: {error}") from None
-    function = getattr(module, arm.objective)
-    given = dict(arm.options)
-    if "temperature" in inspect.signature(function).parameters:
-        given.setdefault("temperature", temperature)
-    options = check_options(function, given, f"arms.{name}")
-    if hasattr(module, "check"):
-        try:
-            module.check(**options)
-        except ValueError as error:
-            raise ValueError(f"arms.{name}.{error}") from None
-    return Objective(function, options, module.needs(**options))
-
-
 class Arm:
     """One model trained on the shared stream."""
 
@@ -77,7 +44,8 @@ class Arm:
         self.objective = objective
         self.precision, self.seed = settings.precision, settings.seed
         self.clip_norm = settings.optimizer.clip_norm or float("inf")
-        network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device)
+        self.dtype = torch.float64 if self.precision == "float64" else torch.float32
+        network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device, self.dtype)
         self.network = use_global_batch(network, device).train()
         self.replica: nn.Module = distribute(self.network)
         self.buffers = list(self.network.buffers())
@@ -105,10 +73,10 @@ class Arm:
         if all_counted == 0:
             raise ValueError(
                 f"arms.{self.name}: all {int(all_left_out)} anchors of the batch lack a positive or a negative for"
-                f" '{self.objective.function.__name__}'; use a larger batch.size or more classes"
+                f" '{self.objective.name}'; use a larger batch.size or more classes"
             )
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
-        (loss * (counted * world_size() / all_counted)).backward()
+        (loss * (counted * data_size() / all_counted)).backward()
         norm = float(nn.utils.clip_grad_norm_(self.trained, self.clip_norm))
         return StepResult(total / all_counted, norm, int(all_left_out))
 
@@ -129,7 +97,7 @@ class Arm:
         # the same beside others, after a resume, and as its twin.
         drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            outputs = self.replica(batch.views_VB3SS)  # through DDP, never the module inside it
+            outputs = self.replica(batch.views_VB3SS.to(self.dtype))  # through DDP, never the module inside it
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_N, batch.first)
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
@@ -144,11 +112,6 @@ class Arm:
         if self.projection_VBP is None:
             return None
         return float(self.projection_VBP.float().flatten(0, 1).var(0, correction=0).sum().sqrt())
-
-    def describe(self) -> str:
-        """Objective and options, in one phrase."""
-        options = ", ".join(f"{key}={value}" for key, value in self.objective.options.items())
-        return f"{self.objective.function.__name__}({options})"
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that exact continuation needs."""

@@ -5,10 +5,10 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 LONGEST = 2**16  # characters of YAML: a hundred arms and more
 DEEPEST = 20
@@ -72,6 +72,27 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Change the tree of settings as "optimizer.base_lr=0.2" says; an arm of one word may be given options.
+
+    Raises ValueError that begins with the override.
+    """
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"override '{override}': write it as key=value, such as optimizer.base_lr=0.2")
+    inner = tree
+    for depth, part in enumerate(parts[:-1]):
+        below = inner.get(part)
+        if isinstance(below, str) and parts[0] == "arms" and depth == 1:
+            below = {"objective": below}
+        if not isinstance(below, dict | None):
+            raise ValueError(f"override '{override}': '{'.'.join(parts[: depth + 1])}' is a value and has no keys")
+        inner[part] = dict(below or {})
+        inner = inner[part]
+    inner[parts[-1]] = parse_yaml(text, f"override '{override}'")
+
+
 def check_options(function: Callable[..., Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The keyword-only options of `function`, defaults filled in and types checked against its annotations.
 
@@ -79,7 +100,7 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
     """
     hints = get_type_hints(function)
     fields: dict[str, Any] = {
-        name: (hints[name], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        name: (_exact(hints[name]), ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
@@ -89,6 +110,11 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
     except ValidationError as error:
         raise ValueError(f"{where}.{one_line(error, model)}") from None
     return {name: getattr(checked, name) for name in fields}
+
+
+def _exact(kind: Any) -> Any:
+    """Numbers and truth values are not read from text or from each other; an integer is a float."""
+    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:

@@ -4,11 +4,13 @@ A snapshot's `encoder.*` tensors load into the same timm model: a ResNet keeps t
 stem only replaces `conv1` and drops `maxpool`.
 """
 
+import functools
 from typing import Any
 
 import timm
+import torch
 from timm.models.resnet import ResNet
-from torch import nn
+from torch import Tensor, nn
 
 STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
 
@@ -59,3 +61,31 @@ def _replace_stem(encoder: nn.Module, small: bool) -> None:
 def encoder_width(encoder: nn.Module) -> int:
     """D, the width of the embedding of a timm model."""
     return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]
+
+
+def check_bfloat16_on_cpu(encoder: nn.Module, image_size: int) -> None:
+    """Raise ValueError if a convolution of `encoder` has a gradient that oneDNN, on a CPU, gets wrong in bfloat16.
+
+    Seen with torch 2.15: with stride 2 over a map smaller than the stride, the taps that touch no pixel keep whatever
+    was in memory. torch's own convolution does not, but is a hundred times slower.
+    """
+    wrong: list[str] = []
+
+    def look(name: str, layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        sides = zip(inputs[0].shape[2:], layer.stride, layer.kernel_size, strict=True)
+        if any(side < step and kernel > 1 for side, step, kernel in sides):
+            wrong.append(name)
+
+    layers = [(name, layer) for name, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(functools.partial(look, name)) for name, layer in layers]
+    training = encoder.training
+    with torch.no_grad():
+        encoder.eval()(torch.zeros(1, 3, image_size, image_size))
+    encoder.train(training)
+    for hook in hooks:
+        hook.remove()
+    if wrong:
+        raise ValueError(
+            f"precision: got bfloat16; on a CPU '{wrong[0]}' strides over a map smaller than its stride, which oneDNN"
+            " computes wrongly in bfloat16: set precision=float32 or a larger encoder.image_size"
+        )

@@ -1,18 +1,21 @@
-"""What rank 0 writes of a run, and when: rows at once, snapshots and resume states in a thread beside training."""
+"""What is written of a run, and when: rows at once, snapshots and resume states in a thread beside training."""
 
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from coupled import resume_state
-from coupled.lockstep import Attempt
+from coupled.durably import write_durably
 from coupled.resume_state import ResumeState
 from coupled.run_log import RunLog
-from coupled.snapshots import SnapshotStore, write_durably
+from coupled.snapshots import Entry, SnapshotStore
 from coupled.stream.batches import Batch
 from coupled.write_behind import WriteBehind
 
@@ -21,54 +24,100 @@ WAITING = 2  # generations copied and not yet written, each as large as all arms
 
 
 class Keeper:
-    """Opens the logs and the snapshots of the folder `run` to continue after `done`, or afresh.
+    """What a rank writes of the run in the folder `run`, continued after `done` or afresh.
 
-    A generation is written in one job: rows synced, snapshots, and last the resume state that counts them as done.
+    Every rank writes the files of the arms it keeps, in a thread beside training. Rank 0, which has the `log`, then
+    makes them count in one job: rows synced, lines of the manifest, and last the resume state that counts all as done.
+    Where other ranks keep arms too, it learns of their files by `together`, which all ranks call at the same time: at
+    the first step at which the files of all are written.
     """
 
     def __init__(
         self,
         run: Path,
-        arms: Sequence[str],
-        columns: Sequence[str],
+        log: RunLog | None,
         done: ResumeState | None,
         kept_epochs: Collection[int],
         about: Mapping[str, str],
+        together: Callable[[dict[str, Any]], dict[str, Any]] | None,
     ) -> None:
-        self.run, self.kept_epochs, self.about = run, frozenset(kept_epochs), dict(about)
-        self.log = RunLog(run, arms, columns, done.epoch if done else 0, done.step if done else 0)
+        self.run, self.log, self.together = run, log, together
+        self.kept_epochs, self.about = frozenset(kept_epochs), dict(about)
         self.snapshots = SnapshotStore(run / "snapshots")
-        self.snapshots.cut(done.epoch if done else -1)
+        if log:
+            self.snapshots.cut(done.epoch if done else -1)
+            resume_state.begin(run / "resume")
         self.saved_step = done.step if done else -1
         self.behind = WriteBehind(WAITING)
+        self.unsettled: tuple[ResumeState, Future[Any]] | None = None
 
     def keep(self, state: ResumeState, ends_epoch: bool) -> None:
-        """Copy the tensors of `state` and have them written; the epoch's snapshots too if it has just ended.
+        """Copy the tensors of `state`, of this rank's arms, and have them written; if it has just ended, as the epoch's
+        snapshots too.
 
-        Waits only for the copy, and for the disk if it is two generations behind. Raises OSError if an earlier one
-        failed.
+        Waits only for the copy, and for the disk if it is behind by more than a generation. Raises OSError if an
+        earlier one failed.
         """
         if state.step == self.saved_step:
             return
+        self.settle()
         self.saved_step = state.step
-        arms = {arm: on_host(tensors) for arm, tensors in state.arms.items()}
-        copied = ResumeState(state.step, state.epoch, arms, state.sums)
-        self.behind.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs))
+        copied = replace(state, arms={arm: on_host(tensors) for arm, tensors in state.arms.items()})
+        snapshots = ends_epoch and state.epoch in self.kept_epochs
+        if self.together:
+            self.unsettled = copied, self.behind.put(lambda: self._write(copied, snapshots))
+        elif self.log:
+            self.behind.put(lambda: self._commit(copied, self._write(copied, snapshots)))
 
-    def _write(self, state: ResumeState, snapshots: bool) -> None:
+    def busy(self) -> bool:
+        """Whether files that other ranks must be told of are still being written."""
+        return self.unsettled is not None and not self.unsettled[1].done()
+
+    def settle(self) -> None:
+        """Tell all ranks which files are written, so that rank 0 makes them count. All ranks call it together."""
+        if self.unsettled and self.together:
+            (state, written), self.unsettled = self.unsettled, None
+            of_all = self.together(written.result())
+            if self.log:
+                self.behind.put(lambda: self._commit(state, of_all))
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk. All ranks call it together. Raises OSError if it could not be."""
+        self.settle()
+        self.behind.finish()
+
+    def _write(self, state: ResumeState, snapshots: bool) -> dict[str, Any]:
+        """The files of the arms; of each the digest in the resume state, and its line of the manifest."""
+        written: dict[str, Any] = {}
+        for arm, tensors in state.arms.items():
+            entry = None
+            if snapshots:
+                network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
+                entry = asdict(
+                    self.snapshots.write_file(arm, state.epoch, network, step=state.step, metadata=self.about)
+                )
+            written[arm] = [resume_state.write_arm(self.run / "resume", state.step, arm, tensors), entry]
+        return written
+
+    def _commit(self, state: ResumeState, written: Mapping[str, Any]) -> None:
+        assert self.log
         self.log.sync()
-        for arm, tensors in state.arms.items() if snapshots else ():
-            network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
-            self.snapshots.write(arm, state.epoch, network, step=state.step, metadata=self.about)
-        resume_state.write(self.run / "resume", state)
+        for _, entry in written.values():
+            if entry:
+                self.snapshots.add(Entry(**entry))
+        digests = {arm: digest for arm, (digest, _) in written.items()}
+        resume_state.commit(self.run / "resume", state.step, state.epoch, digests, state.sums)
 
     def close(self) -> None:
-        """Wait for the disk and close the files; does not say whether all was well: `behind.finish` does."""
+        """Wait for the disk and close the files; does not say whether all was well: `finish` does."""
         self.behind.close()
-        self.log.close()
+        if self.log:
+            self.log.close()
 
 
-def write_replay(run: Path, batch: Batch, step: int, lr: float, made: Attempt) -> Path:
+def write_replay(
+    run: Path, batch: Batch, step: int, lr: float, error: str, results: Mapping[str, Mapping[str, float]]
+) -> Path:
     """Write what a step that failed saw (place, inputs, rate, every arm's loss and gradient norm as text); the file."""
     content = {
         "format": "coupled.replay.1",
@@ -78,8 +127,8 @@ def write_replay(run: Path, batch: Batch, step: int, lr: float, made: Attempt) -
         "inputs_digest": batch.inputs_digest,
         "indices": batch.indices_N.tolist(),
         "lr": lr,
-        "error": str(made.error),
-        "arms": {name: {key: str(value) for key, value in r._asdict().items()} for name, r in made.results.items()},
+        "error": error,
+        "arms": {name: {key: str(value) for key, value in result.items()} for name, result in results.items()},
     }
     path = run / "replay" / f"step_{step:08d}.json"
     write_durably(path, (json.dumps(content) + "\n").encode())
@@ -97,22 +146,20 @@ def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return copies
 
 
-def space(run: Path, one: int, snapshots: int, overwrite: bool, check: bool) -> str:
+def space(run: Path, one: int, snapshots: int, check: bool) -> str:
     """One line about the bytes needed by so many snapshots of all arms, each time `one`, and by the resume states, and
     about those free where the folder `run` is or will be.
 
-    Raises ValueError if they do not fit and `check` is set. Of a run to be overwritten the bytes count as free.
+    Raises ValueError if they do not fit and `check` is set. What a run to be overwritten holds is not counted as free:
+    it is deleted only after this check.
     """
     # a resume state holds weights and up to two moments; a third generation is written before the oldest is dropped
     needed = one * (snapshots + 3 * (resume_state.KEPT + 1))
-    there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    if overwrite and run.is_dir():
-        free += sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
-    text = f"snapshots and resume states need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
+    folder = run.resolve()
+    free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
     if check and needed > free:
         raise ValueError(
             f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; thin them with"
             " snapshots.every and snapshots.dense_until, free space, or set snapshots.check_free_space=false"
         )
-    return text
+    return f"snapshots and resume states need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"

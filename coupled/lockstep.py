@@ -1,14 +1,11 @@
 """One step of all arms: all gradients first, so that no arm has moved where one of them cannot."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from coupled.arm import Arm, StepResult
-from coupled.network import shared_tensors
-from coupled.process_group import gather_digests
-from coupled.snapshots import tensors_digest
 from coupled.stream.batches import Batch
 
 
@@ -29,6 +26,10 @@ class Attempt:
     seconds: dict[str, float] = field(default_factory=dict)
     error: ValueError | FloatingPointError | None = None
 
+    def said(self) -> list[str] | None:
+        """Kind and text of the error, for other ranks."""
+        return [type(self.error).__name__, str(self.error)] if self.error else None
+
     def take(self, lr: float) -> None:
         """The second half: every arm takes its step."""
         for arm in self.tried:
@@ -40,14 +41,6 @@ class Attempt:
         """Make the arms what they were before the step."""
         for arm in self.tried:
             arm.undo()
-
-    def added_to(self, sums: dict[str, list[float]], steps_per_epoch: int) -> dict[str, list[float]]:
-        """The sums of the epoch with this step in them."""
-        gained = {
-            name: Sums(result.loss / steps_per_epoch, self.seconds[name], result.left_out)
-            for name, result in self.results.items()
-        }
-        return {name: [a + b for a, b in zip(sums[name], more, strict=True)] for name, more in gained.items()}
 
 
 def attempt(arms: Sequence[Arm], batch: Batch) -> Attempt:
@@ -68,14 +61,9 @@ def attempt(arms: Sequence[Arm], batch: Batch) -> Attempt:
     return made
 
 
-def check_equal_start(arms: Sequence[Arm]) -> None:
-    """Raise RuntimeError unless the shared tensors of all arms on all ranks have equal bytes."""
-    digests = {arm.name: gather_digests(tensors_digest(shared_tensors(arm.network))) for arm in arms}
-    expected = digests[arms[0].name][0]
-    for name, of_ranks in digests.items():
-        for rank, found in enumerate(of_ranks):
-            if found != expected:
-                raise RuntimeError(
-                    f"arm '{name}' on rank {rank} does not start like arm '{arms[0].name}' on rank 0:"
-                    f" its shared tensors have digest {found}, expected {expected}"
-                )
+def added(
+    sums: Mapping[str, Sequence[float]], results: Mapping[str, StepResult], seconds: Mapping[str, float], steps: int
+) -> dict[str, list[float]]:
+    """The sums of an epoch of so many `steps`, with the results of one of them."""
+    gained = {name: Sums(result.loss / steps, seconds[name], result.left_out) for name, result in results.items()}
+    return {name: [a + b for a, b in zip(sums[name], more, strict=True)] for name, more in gained.items()}

@@ -6,6 +6,7 @@ V views, B images, D embedding width, P projection width, S image size.
 import copy
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,8 +45,10 @@ class Network(nn.Module):
         views, images = views_VBchw.shape[:2]
         computed = {"embedding": self.encoder(views_VBchw.flatten(0, 1))}
         if self.project:
-            # float32 under autocast: a unit norm in bfloat16 is one to 0.4 %
-            computed["projection"] = functional.normalize(self.projector(computed["embedding"]).float(), dim=-1)
+            projection = self.projector(computed["embedding"])
+            # at least float32, under autocast too: a unit norm in bfloat16 is one to 0.4 %
+            exact = projection.to(torch.promote_types(projection.dtype, torch.float32))
+            computed["projection"] = functional.normalize(exact, dim=-1)
         for name, head in self.heads.items():
             computed[head.output] = self.get_submodule(name)(computed[head.input])
         return {name: computed[name].unflatten(0, (views, images)) for name in self.needs}
@@ -117,6 +120,8 @@ def shared_tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in network.state_dict().items() if name.split(".")[0] in ("encoder", "projector")}
 
 
-def parameter_count(network: nn.Module) -> int:
-    """Number of parameters, frozen ones included."""
-    return sum(parameter.numel() for parameter in network.parameters())
+def network_size(network: nn.Module) -> tuple[int, int]:
+    """Number of parameters, frozen ones included, and bytes of a snapshot, whose floats are float32."""
+    tensors = network.state_dict().values()
+    bytes_ = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in tensors)
+    return sum(parameter.numel() for parameter in network.parameters()), bytes_

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from coupled.snapshots import fsync_folder, write_durably
+from coupled.durably import fsync_folder, write_durably
 
 FORMAT = "coupled.resume.1"
 KEPT = 2
@@ -36,27 +36,48 @@ class ResumeState:
 
 def write(folder: Path, state: ResumeState) -> None:
     """Write one generation into `folder` and drop all but the two newest. Raises OSError: bytes needed and free."""
-    final = folder / f"step_{state.step:08d}"
-    temporary = folder / f".{final.name}.tmp"
+    begin(folder)
+    digests = {arm: write_arm(folder, state.step, arm, tensors) for arm, tensors in state.arms.items()}
+    commit(folder, state.step, state.epoch, digests, state.sums)
+
+
+def begin(folder: Path) -> None:
+    """Clear away what a crash left. With several ranks one begins, then the owners write, then the first commits."""
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover)
+
+
+def write_arm(folder: Path, step: int, arm: str, tensors: Mapping[str, Tensor]) -> str:
+    """Write the tensors of one arm into the generation that is being made; the digest of the file.
+
+    Raises OSError: bytes needed and free; on a full disk the generation's part would be in the way, so it goes.
+    """
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     try:
-        digests = {}
-        for arm, tensors in state.arms.items():
-            data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-            write_durably(temporary / f"{arm}.safetensors", data)
-            digests[arm] = _digest(data)
-        head = {"format": FORMAT, "step": state.step, "epoch": state.epoch, "sums": state.sums, "digests": digests}
-        write_durably(temporary / "state.json", json.dumps(head, indent=1).encode())
+        write_durably(_temporary(folder, step) / f"{arm}.safetensors", data)
     except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the way
+        shutil.rmtree(_temporary(folder, step), ignore_errors=True)
         raise
+    return _digest(data)
+
+
+def commit(
+    folder: Path, step: int, epoch: int, digests: Mapping[str, str], sums: Mapping[str, list[float]] | None = None
+) -> None:
+    """Make the generation of `step` the newest, once the files of all arms in `digests` are written."""
+    temporary, final = _temporary(folder, step), folder / f"step_{step:08d}"
+    head = {"format": FORMAT, "step": step, "epoch": epoch, "sums": dict(sums or {}), "digests": dict(digests)}
+    write_durably(temporary / "state.json", json.dumps(head, indent=1).encode())
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
     fsync_folder(folder)
     for old in _generations(folder)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f".step_{step:08d}.tmp"
 
 
 def read_newest(folder: Path) -> ResumeState | None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from coupled.checked import differences
+from coupled.durably import append, space_named, write_durably
 from coupled.run_lock import NAME as LOCK
-from coupled.snapshots import append, space_named, write_durably
 
-CHANGES_BITS = ("versions", "world_size", "device")
+CHANGES_BITS = ("versions", "world_size", "device", "threads")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
 
 
@@ -131,6 +131,11 @@ class RunLog:
         """Sync and close both files."""
         self.steps.close()
         self.epochs.close()
+
+
+def is_run_of(run: Path, job: str) -> bool:
+    """Whether the run in the folder `run`, if any, was started by the launcher's job `job`."""
+    return (run / "run.json").is_file() and read_run_json(run).get("job") == job
 
 
 def check_folder(

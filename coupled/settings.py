@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from coupled.checked import one_line, parse_yaml, read_yaml
+from coupled.checked import apply_override, one_line, read_yaml
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -28,8 +28,10 @@ RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 p
     "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
     "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
 }
-# With `epochs` under a constant learning rate, which does not depend on it
-MAY_CHANGE = ("device", "threads", "batch.workers", "resume.every_minutes", "snapshots.check_free_space")
+MAY_CHANGE = (  # when a run is continued, and `epochs` where the learning rate does not depend on them
+    *("device", "threads", "batch.workers", "placement.arms", "timeout_seconds"),
+    *("resume.every_minutes", "snapshots.check_free_space"),
+)
 
 
 class _Section(BaseModel):
@@ -147,6 +149,12 @@ class ResumeSettings(_Section):
     every_minutes: Above0 | None = 15.0
 
 
+class PlacementSettings(_Section):
+    """The ranks form a mesh of `arms` x data: each group of ranks on the axis of arms trains only its arms."""
+
+    arms: Positive = 1
+
+
 class Settings(_Section):
     """All settings of a run."""
 
@@ -154,9 +162,11 @@ class Settings(_Section):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     epochs: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
     deterministic: bool = True
     threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
+    placement: PlacementSettings = PlacementSettings()
+    timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=10**6)] = 600.0
     image_set: ImageSetSettings
     batch: BatchSettings = BatchSettings()
     views: ViewSettings = Field(default_factory=lambda: ViewSettings.model_validate({}))
@@ -184,6 +194,10 @@ class Settings(_Section):
             raise ValueError(
                 f"optimizer.warmup_epochs: got {warmup:g} with epochs: {self.epochs}; warm-up must end before the run"
                 f" does: set optimizer.warmup_epochs below {self.epochs}"
+            )
+        if self.placement.arms > len(self.arms):
+            raise ValueError(
+                f"placement.arms: got {self.placement.arms} with {len(self.arms)} arms; at most one place per arm"
             )
         return self
 
@@ -216,7 +230,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
         raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
     for override in overrides:
-        _override(tree, override)
+        apply_override(tree, override)
     return from_resolved(tree, str(path))
 
 
@@ -226,20 +240,3 @@ def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings
         return Settings.model_validate(dict(tree))
     except ValidationError as error:
         raise ValueError(f"{source}: {one_line(error, Settings)}") from None
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ValueError(f"override '{override}': write it as key=value, such as optimizer.base_lr=0.2")
-    inner = tree
-    for depth, part in enumerate(parts[:-1]):
-        below = inner.get(part)
-        if isinstance(below, str) and parts[0] == "arms" and depth == 1:
-            below = {"objective": below}
-        if not isinstance(below, dict | None):
-            raise ValueError(f"override '{override}': '{'.'.join(parts[: depth + 1])}' is a value and has no keys")
-        inner[part] = dict(below or {})
-        inner = inner[part]
-    inner[parts[-1]] = parse_yaml(text, f"override '{override}'")

@@ -6,9 +6,7 @@ folder is fsynced, and only then the manifest gains its line. Nothing is pickled
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from coupled.durably import append_durably, write_durably
 
 FORMAT = "coupled.snapshot.1"
 
@@ -48,14 +48,15 @@ class SnapshotStore:
         self.checked: set[Path] = set()  # files whose digest was right when they were first opened
 
     def entries(self) -> list[Entry]:
-        """Lines of the manifest in the order written.
+        """Lines of the manifest in the order written; a half-written last line, left by a crash, is none.
 
         Raises ValueError naming file and line if one is not readable or names a file that is not the store's own.
         """
         if not self.manifest.is_file():
             return []
         entries = []
-        for number, line in enumerate(self.manifest.read_bytes().splitlines(), 1):
+        whole = self.manifest.read_bytes().rpartition(b"\n")[0]
+        for number, line in enumerate(whole.splitlines(), 1):
             try:
                 entry = Entry(**json.loads(line))
                 if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.arm) or entry.file != _file(entry.arm, entry.epoch):
@@ -97,6 +98,12 @@ class SnapshotStore:
         The header carries one key `coupled` with JSON, sorted: safetensors orders several keys at random, and equal
         runs must give equal bytes.
         """
+        self.add(self.write_file(arm, epoch, tensors, step=step, metadata=metadata))
+
+    def write_file(
+        self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
+    ) -> Entry:
+        """The file of `write` alone; the snapshot exists once its entry is added, which one rank does for all."""
         header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **metadata}
         data = save(
             {name: _as_stored(tensor) for name, tensor in tensors.items()},
@@ -104,7 +111,10 @@ class SnapshotStore:
         )
         file = _file(arm, epoch)
         write_durably(self.folder / file, data)
-        entry = Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
+        return Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
+
+    def add(self, entry: Entry) -> None:
+        """Append the manifest line of a file that is written."""
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
@@ -150,9 +160,6 @@ class SnapshotStore:
         """
         for leftover in self.folder.rglob("*.tmp"):
             leftover.unlink()
-        if self.manifest.is_file():
-            lines = self.manifest.read_bytes()
-            write_durably(self.manifest, lines[: lines.rfind(b"\n") + 1])
         kept = [entry for entry in self.entries() if entry.epoch <= epoch]
         write_durably(self.manifest, "".join(json.dumps(asdict(entry)) + "\n" for entry in kept).encode())
 
@@ -174,61 +181,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with space_named(path, len(data)), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk its part of the file would be in the way
-        raise
-    fsync_folder(path.parent)
-
-
-def append_durably(path: Path, text: str) -> None:
-    """Append `text` in one write and fsync it; if that fails, none of it stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with space_named(path, len(text)), path.open("ab", buffering=0) as file:
-        append(file, text.encode())
-        os.fsync(file.fileno())
-
-
-def append(file: Any, data: bytes) -> None:
-    """Append to an unbuffered file; if the disk does not take all of `data`, none of it stays. Raises OSError."""
-    before, written = os.fstat(file.fileno()).st_size, 0
-    try:
-        while written < len(data):
-            written += file.write(data[written:])
-    except OSError:
-        os.ftruncate(file.fileno(), before)
-        raise
-
-
-@contextmanager
-def space_named(path: Path, size: int) -> Iterator[None]:
-    """An OSError within gets the path, the bytes needed and the bytes free."""
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        text = f"{path}: {error.strerror}: {size:,} bytes needed, {free:,} bytes free on the disk"
-        raise OSError(error.errno, text) from None
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _file(arm: str, epoch: int) -> str:

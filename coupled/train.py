@@ -5,7 +5,7 @@ torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.
 """
 
 import argparse
-import os
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Settings -> process group -> coordinator -> run. Returns the exit status: 2 for bad input, 1 for a failed run."""
     options = parse(arguments)
     # torch is imported after the arguments are read, so that --help answers at once
+    from coupled.agreement import check_same_settings
     from coupled.coordinator import Coordinator
-    from coupled.process_group import process_group
+    from coupled.failures import Alarm
+    from coupled.process_group import meet, process_group
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
 
-    try:
+    meeting = meet()
+    # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
+    with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
         settings = load(options.config, options.overrides)
+        check_same_settings(meeting, settings.resolved())
         set_determinism(settings.deterministic, settings.threads)
+        joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
+        group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
-        with process_group(settings.device) as group:
-            stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
-    except (ValueError, FloatingPointError, OSError) as error:
-        rank = int(os.environ.get("RANK", 0))
-        text = " ".join(str(error.strerror or error if isinstance(error, OSError) else error).split())
-        text = text.encode(errors="backslashreplace").decode()  # half of a character, from a byte that is no UTF-8
-        print(f"train.py: {'' if rank == 0 else f'rank {rank}: '}{text}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    if stopped and group.is_first:
-        print(f"{stopped}; nothing is lost: the same command with --resume continues it: train.py {again(arguments)}")
-    return 0
+        stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
+        if stopped and group.is_first:
+            print(f"{stopped}; nothing is lost: the same command with --resume goes on: train.py {again(arguments)}")
+    return alarm.status
 
 
 def again(arguments: Sequence[str] | None) -> str:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 
 class WriteBehind:
@@ -11,14 +12,15 @@ class WriteBehind:
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting  # jobs given and not done before `put` waits: each holds a copy of the weights
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="write behind")
-        self.jobs: deque[Future[None]] = deque()
+        self.jobs: deque[Future[Any]] = deque()
         self.broken = False
 
-    def put(self, job: Callable[[], None]) -> None:
+    def put(self, job: Callable[[], Any]) -> Future[Any]:
         """Queue a job; waits while the queue is full. Raises what an earlier job raised."""
         while len(self.jobs) >= self.waiting:
             self.jobs.popleft().result()
         self.jobs.append(self.pool.submit(self._run, job))
+        return self.jobs[-1]
 
     def failed(self) -> bool:
         """Whether a job has failed; `finish` raises its error."""
@@ -33,9 +35,10 @@ class WriteBehind:
         """Wait for all jobs and end the thread, whatever became of them."""
         self.pool.shutdown(wait=True)
 
-    def _run(self, job: Callable[[], None]) -> None:
+    def _run(self, job: Callable[[], Any]) -> Any:
         if self.broken:
-            return
+            return None
         self.broken = True  # a resume state behind a snapshot that failed must not claim it
-        job()
+        result = job()
         self.broken = False
+        return result

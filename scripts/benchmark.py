@@ -1,6 +1,6 @@
 """Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
 
-    python scripts/benchmark.py [--only objectives metrics augmentation snapshots] [--output benchmark.json]
+    python scripts/benchmark.py [--only objectives metrics augmentation distributed snapshots] [--output FILE]
 
 Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_augmentation import augmentation_rows
+from bench_distributed import distributed_rows
 from bench_metrics import metric_rows
 from bench_objectives import objective_rows
 from bench_snapshots import snapshot_rows
@@ -27,6 +28,7 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "metrics": metric_rows,
     "augmentation": augmentation_rows,
     "snapshots": snapshot_rows,
+    "distributed": distributed_rows,
 }
 
 

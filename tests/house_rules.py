@@ -22,15 +22,22 @@ NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of 
     "coupled.process_group": (),
     "coupled.stream": (),
     "coupled.stream.seeds": (),
-    "coupled.snapshots": (),
+    "coupled.durably": (),
+    "coupled.snapshots": ("coupled.durably",),
     "coupled.encoders": (),
 }
 SEES_SETTINGS = ("coupled.train", "coupled.coordinator", "coupled.arm")  # rule 3
 ANALYSIS_USES = (  # rule 4
     *("coupled.settings", "coupled.network", "coupled.encoders", "coupled.image_sets", "coupled.stream"),
-    *("coupled.snapshots", "coupled.process_group", "coupled.objectives", "coupled.by_name", "coupled.checked"),
+    *("coupled.snapshots", "coupled.process_group", "coupled.failures", "coupled.objectives", "coupled.by_name"),
+    *("coupled.checked", "coupled.durably"),
 )
-WEIGHT_GAP_USES = ("coupled", "coupled.snapshots", "coupled.by_name")  # rule 5, over everything it leads to
+WEIGHT_GAP_USES = (
+    "coupled",
+    "coupled.snapshots",
+    "coupled.durably",
+    "coupled.by_name",
+)  # rule 5, over everything it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 PURE_IMPORTS = ("math", "typing", "collections", "dataclasses", "itertools", "torch", "numpy")  # rule 6
 READS_OR_PRINTS = re.compile(r"print|open|input|load|save|(read|write)_(text|bytes)|fromfile|tofile")

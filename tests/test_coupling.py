@@ -1,7 +1,11 @@
 """The tests that define the project: shared starts, shared inputs, and nothing but the objective between two arms."""
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas
 import pytest
@@ -9,9 +13,12 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from coupled.agreement import check_equal_start
 from coupled.arm import Arm, StepResult
-from coupled.coordinator import Coordinator, check_equal_start
+from coupled.coordinator import Coordinator
+from coupled.network import shared_tensors
 from coupled.process_group import process_group
+from coupled.settings import from_resolved
 from coupled.stream.batches import Batch
 
 
@@ -107,11 +114,11 @@ def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
     """One bit in one tensor of one arm: the run must not begin."""
     with process_group("cpu") as group:
         arms = Coordinator(tiny.tiny_settings(), group, tmp_path / "run").arms
-        check_equal_start(arms)
+        check_equal_start({arm.name: shared_tensors(arm.network) for arm in arms})
         with torch.no_grad():
             arms[2].network.get_parameter("encoder.layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-7
         with pytest.raises(RuntimeError, match="arm 'scl' on rank 0 does not start like arm 'cl' on rank 0"):
-            check_equal_start(arms)
+            check_equal_start({arm.name: shared_tensors(arm.network) for arm in arms})
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
@@ -152,12 +159,95 @@ def test_overwrite_starts_afresh(tmp_path: Path) -> None:
 def test_run_json_says_what_was_run(four_arms: Path) -> None:
     """Settings, digests and versions belong to the numbers."""
     about = json.loads((four_arms / "run.json").read_text())
-    settings = tiny.tiny_settings()
-    assert about["settings"] == settings.resolved()
+    settings = from_resolved(about["settings"])
     assert about["settings_sha256"] == settings.sha256()
+    assert settings.arms["cl"].options == {"temperature": 0.5, "positive_in_denominator": False}
+    assert settings.arms["scl"].options["variant"] == "out"
+    assert settings.image_set.options == {"size": 8}
     assert {"torch", "timm", "python"} <= about["versions"].keys()
     assert len(about["image_set"]["train_digest"]) == len(about["image_set"]["test_digest"]) == 32
     assert (about["seed"], about["world_size"], about["precision"]) == (3, 1, "float32")
+
+
+def test_two_spellings_of_one_experiment_are_one_run(four_arms: Path) -> None:
+    """Defaults are filled in before the digest: resuming with a default written out is resuming, not another run."""
+    spelled = {"cl": {"objective": "dcl", "temperature": 0.5}, "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
+    tiny.train(four_arms, resume=True, arms=spelled)
+    with pytest.raises(ValueError, match=r"arms\.cl\.temperature was 0\.5, is 0\.1"):
+        tiny.train(four_arms, resume=True, arms={**spelled, "cl": {"objective": "dcl", "temperature": 0.1}})
+
+
+def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--overwrite must not delete the old run and then refuse the new one; a refused new run leaves no folder."""
+    run = tmp_path / "run"
+    tiny.train(run, arms={"old": "dcl"}, epochs=1)
+    before = tiny.snapshot_bytes(run)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=0, free=10))
+    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 0 MiB free .* snapshots\.every"):
+        tiny.train(run, overwrite=True)
+    assert tiny.snapshot_bytes(run) == before
+    with pytest.raises(ValueError, match="MiB needed"):
+        tiny.train(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_resume_without_a_run_starts_it(four_arms: Path, tmp_path: Path) -> None:
+    """One command serves a cluster's first start and every requeue."""
+    tiny.train(tmp_path / "run", resume=True)
+    assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(four_arms)
+
+
+def test_prefetching_changes_nothing(four_arms: Path, tmp_path: Path) -> None:
+    """Worker threads prepare batches ahead; the bytes of every snapshot stay."""
+    tiny.train(tmp_path / "run", batch={"size": 256, "workers": 2}, arms={"cl": "dcl"}, epochs=1)
+    assert_equal_bits(weights(tmp_path / "run", "cl", 1), weights_after_one_epoch())
+
+
+def weights_after_one_epoch() -> dict[str, torch.Tensor]:
+    with tempfile.TemporaryDirectory() as folder:
+        tiny.train(Path(folder) / "run", arms={"cl": "dcl"}, epochs=1)
+        return weights(Path(folder) / "run", "cl", 1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"batch": {"size": 256, "order": "balanced"}, "arms": {"in": {"objective": "supcon", "variant": "in"}}},
+        {"arms": {"ce": {"objective": "cross_entropy", "input": "embedding"}, "keep": {"objective": "nt_xent"}}},
+        {"optimizer": {"name": "lars", "warmup_epochs": 0.5}, "arms": {"cl": "dcl"}},
+        {"encoder": {**tiny.TINY["encoder"], "image_size": 16}, "arms": {"cl": "dcl"}, "precision": "bfloat16"},
+        {
+            "optimizer": {"name": "adamw", "base_lr": 1e-3, "warmup_epochs": 0},
+            "arms": {"n": "nscl"},
+            "views": {"recipe": "large"},
+        },
+        {"encoder": {"name": "vit_tiny_patch16_224", "stem": "standard", "image_size": 16}, "arms": {"cl": "dcl"}},
+        {"encoder": {"name": "mobilenetv3_small_050", "stem": "standard", "image_size": 32}, "arms": {"cl": "dcl"}},
+    ],
+)
+def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """A key that no run ever used may do nothing, or fail after a day in a queue."""
+    run = tmp_path / "run"
+    tiny.train(run, epochs=1, **changed)
+    steps = pandas.read_csv(run / "steps.csv")
+    for arm in changed["arms"]:
+        assert steps[f"{arm}_loss"].notna().all()
+        start, end = weights(run, arm, 0), weights(run, arm, 1)
+        assert any(not torch.equal(start[name], end[name]) for name in start)
+    if "ce" in changed["arms"]:  # a classifier on the embedding leaves the projector as it was
+        frozen = [name for name in start if name.startswith("projector.")]
+        start, end = weights(run, "ce", 0), weights(run, "ce", 1)
+        assert all(torch.equal(start[name], end[name]) for name in frozen)
+
+
+def test_thinned_snapshots_are_kept_and_resumed(four_arms: Path, tmp_path: Path) -> None:
+    """every: 2 keeps epochs 0 and 2; the epoch between has a resume state and no snapshot."""
+    tiny.train(tmp_path / "run", snapshots={"every": 2})
+    kept = tiny.snapshot_bytes(tmp_path / "run")
+    assert sorted({name.split("_")[-1] for name in kept}) == ["0000.safetensors", "0002.safetensors"]
+    assert_equal_bits(weights(tmp_path / "run", "nscl", 2), weights(four_arms, "nscl", 2))
 
 
 def test_logs_have_a_row_for_every_step_and_epoch(four_arms: Path) -> None:

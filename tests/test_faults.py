@@ -23,10 +23,11 @@ import torch
 from coupled import keeping, run_lock
 from coupled.arm import Arm, StepResult
 from coupled.coordinator import Coordinator
+from coupled.durably import append_durably, write_durably
 from coupled.image_sets import ImageSet, check_labels
 from coupled.process_group import process_group
 from coupled.resume_state import read_newest
-from coupled.snapshots import SnapshotStore, append_durably, write_durably
+from coupled.snapshots import SnapshotStore
 from coupled.stream.batches import Batch
 from coupled.write_behind import WriteBehind
 

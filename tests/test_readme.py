@@ -35,6 +35,11 @@ def test_the_three_programs_run_as_the_readme_spells_them(tmp_path: Path) -> Non
         launcher = [sys.executable, *(["-m", "torch.distributed.run"] if words[0] == "torchrun" else [])]
         done = tiny.program(*words[1:], *(SHORT if "train.py" in command else []), cwd=tmp_path, launcher=launcher)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+    snippet = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert snippet
+    shortened = snippet.group(1).replace("epoch_0020", "epoch_0001").replace("width=0.25", "width=0.0625")
+    done = tiny.program("-c", shortened, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("target", [c.split()[1] for c in commands() if c.startswith("make ")])

@@ -54,7 +54,7 @@ def train(
     A changed key may end with an underscore: `resume_` is the section `resume`.
     """
     settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
-    with process_group("cpu") as group:
+    with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
         coordinator = Coordinator(settings, group, run)
         coordinator.train(resume, overwrite, until_step)
     return coordinator

@@ -81,6 +81,13 @@ class CrossSums:
         self._full_XY: Tensor | None = None
         self._half_XX: Tensor | None = None  # of batches with equal rows; its upper triangle counts
 
+    @classmethod
+    def of(cls, pilots: tuple[Tensor, Tensor], total_XY: Tensor) -> "CrossSums":
+        """The sums whose pilots and `total` are given."""
+        sums = cls()
+        sums.pilots, sums._full_XY = pilots, total_XY
+        return sums
+
     def update(self, x: Rows, y: Rows) -> None:
         """Add a batch: row b of `x` and of `y` belong to the same image.
 

@@ -95,10 +95,10 @@ def _work(plan: ViewPlan) -> tuple[NDArray[np.int64], Tensor]:
 
 
 def _colour_(pixels_3nP: Tensor, work_n6: NDArray[np.int64], factors_4n1: Tensor) -> None:
-    for place in range(4):
-        for jitter, run in _runs(work_n6[:, place]):
+    for jitters_n, factors_n1 in zip(work_n6.T[:4], factors_4n1, strict=True):
+        for jitter, run in _runs(jitters_n):
             if jitter >= 0:
-                _ADJUST[jitter](pixels_3nP[:, run], factors_4n1[place, run])
+                _ADJUST[jitter](pixels_3nP[:, run], factors_n1[run])
     for grey, run in _runs(work_n6[:, 4]):
         if grey:
             pixels_3nP[:, run] = kernels.luma(pixels_3nP[:, run])

@@ -38,7 +38,7 @@ def row_taps(top_N: Tensor, high_N: Tensor, size: int, longest: int) -> Taps:
 
 
 def column_taps(left_N: Tensor, wide_N: Tensor, flip_N: Tensor, size: int, longest: int) -> Taps:
-    """Taps that resize `wide` columns from `left` on to `size`, mirrored where `flip` is not 0."""
+    """Taps that resize `wide` columns from `left` on to `size`, mirrored where `flip` is 1."""
     return _taps(left_N, wide_N, flip_N, size, longest, _COLUMN_STEPS, 1)
 
 

@@ -61,14 +61,23 @@ def torch_rng(seed: int, name: str, *counters: int, device: torch.device | None 
             generator.set_state(state)
 
 
+# Read by the libraries when they start; what a user has set stays. Each with what it costs.
+ENVIRONMENT = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS repeats itself; 24 MiB of GPU memory a process
+    "NCCL_ALGO": "Ring",  # one order of summation; more latency than trees on many machines
+}
+
+
 def set_determinism(deterministic: bool, threads: int | None) -> None:
     """Make torch repeat itself bit for bit on the same machine (`deterministic`), on `threads` CPU threads if given.
 
-    TensorFloat-32 and cuDNN's timing of algorithms are off in either case: the first is a precision nobody asked for,
-    the second chooses by the clock. Call it before the first CUDA operation: cuBLAS reads its variable only once.
+    Every switch that bears on this is here; docs/guarantees.md lists them with their costs. TensorFloat-32 and cuDNN's
+    timing of algorithms are off in either case: the first is a precision nobody asked for, the second chooses by the
+    clock. Call it before the first CUDA operation and before the process group starts: the variables are read once.
     """
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        for variable, value in ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False

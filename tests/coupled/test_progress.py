@@ -30,6 +30,20 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == ""
 
 
+def test_on_a_terminal_the_table_is_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that stay are printed above the table; the table shows the newest numbers."""
+    text = io.StringIO()
+    terminal = Console(file=text, width=80, force_terminal=True, legacy_windows=False, _environ={})
+    monkeypatch.setattr("coupled.progress.Console", lambda: terminal)
+    with Progress(["cl", "nscl"], first_step=0, steps=10, shown=True) as progress:
+        progress.say("start")
+        progress.step(1, 5, RESULTS)
+        progress.epoch(1, 2, 5, {"cl": 1.25, "nscl": 1.125})
+    assert "start" in text.getvalue()
+    assert "1.2500" in text.getvalue()
+    assert "loss:" not in text.getvalue()
+
+
 def test_the_table_has_a_row_an_arm_and_the_time_left() -> None:
     """Arm, loss, gradient norm, images/s."""
     progress = Progress(["cl", "nscl"], first_step=0, steps=10, shown=False)

@@ -67,7 +67,7 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
         ("epochs=3.5", ["epochs", "3.5", "integer"]),
         ("optimizer.base_lr=.nan", ["optimizer.base_lr", "nan", "finite"]),
         ("optimizer.base_lr=-1", ["optimizer.base_lr", "-1", "greater than 0"]),
-        ("precision=float16", ["precision", "'float16'", "'float32' or 'bfloat16'"]),
+        ("precision=float16", ["precision", "'float16'", "'float32'", "'bfloat16'"]),
         ("views.crop_scale=[0.9, 0.2]", ["views.crop_scale", "[0.9, 0.2]", "must not exceed"]),
         ("views.recipe=huge", ["views.recipe", "'huge'", "'small' or 'large'"]),
         ("epochs=5", ["optimizer.warmup_epochs", "10", "epochs: 5", "below 5"]),
@@ -117,5 +117,8 @@ def test_options_are_checked_against_the_signature_of_their_function() -> None:
         check_options(objective, {"temprature": 1, "temperature": 1}, "arms.x")
     with pytest.raises(ValueError, match=r"arms\.x\.temperature: missing"):
         check_options(objective, {}, "arms.x")
+    for wrong in (True, "0.3"):
+        with pytest.raises(ValueError, match=r"arms\.x\.temperature: got (True|'0\.3')"):
+            check_options(objective, {"temperature": wrong}, "arms.x")
     with pytest.raises(ValueError, match=r"arms\.x\.keep: got 'perhaps'"):
         check_options(objective, {"temperature": 1, "keep": "perhaps"}, "arms.x")

@@ -141,9 +141,18 @@ def test_cut_forgets_later_epochs_only(store: SnapshotStore) -> None:
 
 def test_a_manifest_line_that_is_no_entry_is_named(store: SnapshotStore) -> None:
     """File and line number."""
-    store.manifest.write_text(store.manifest.read_text() + '{"arm": "cl"')
+    store.manifest.write_text(store.manifest.read_text() + '{"arm": "cl"\n')
     with pytest.raises(ValueError, match=r"manifest\.jsonl line 9"):
         store.entries()
+
+
+def test_a_half_written_last_line_is_no_entry_and_is_cut(store: SnapshotStore) -> None:
+    """A process killed while it appends must not make the run unreadable."""
+    before = store.manifest.read_text()
+    store.manifest.write_text(before + '{"arm": "cl", "epo')
+    assert store.epochs("cl") == [0, 1, 2, 10]
+    store.cut(10)
+    assert store.manifest.read_text() == before
 
 
 def test_thinned_snapshots_keep_the_first_and_the_last() -> None:

@@ -1,0 +1,123 @@
+"""Benchmark of the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one.
+
+    python scripts/bench_distributed.py      (about two minutes)
+
+Every process has one thread. The share of communication is what a step on two ranks spends inside collectives, waiting
+included. With fewer free cores than processes the rows say what sharing a core costs, not what a second one gives.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coupled import process_group as ranks
+from coupled.coordinator import Coordinator
+from coupled.settings import from_resolved
+
+STEPS, WARM_UP = 12, 3
+SETTINGS: dict[str, Any] = {
+    "name": "benchmark",
+    "device": "cpu",
+    "epochs": 1,
+    "image_set": {"name": "digits", "size": 16},
+    "batch": {"size": 64},
+    "encoder": {"name": "resnet18", "width": 0.25, "image_size": 16},
+    "projector": {"hidden": 64, "out": 32},
+    "optimizer": {"name": "sgd", "warmup_epochs": 0},
+    "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
+}
+LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, places of arms
+
+
+def measure(places: int) -> None:
+    """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives."""
+    torch.set_num_threads(1)
+    waited = [0.0]
+    for name in ("all_reduce", "all_gather"):  # DDP's own all-reduce runs beside the backward and is not counted
+        setattr(ranks.dist, name, timed(getattr(ranks.dist, name), waited))
+    settings = from_resolved({**SETTINGS, "placement": {"arms": places}})
+    with ranks.process_group("cpu", arms=places) as group, tempfile.TemporaryDirectory() as folder:
+        coordinator = Coordinator(settings, group, Path(folder) / "run")
+        seconds, in_collectives = [], []
+        for batch, _ in zip(coordinator._batches(1), range(STEPS + WARM_UP), strict=False):
+            ranks.barrier()
+            before, waited[0] = time.perf_counter(), 0.0
+            for arm in coordinator.arms:
+                arm.gradients(batch)
+                arm.update(0.01)
+            in_collectives.append(waited[0])
+            ranks.barrier()  # a step has ended when the slower rank has ended it
+            seconds.append(time.perf_counter() - before)
+        if group.is_first:
+            medians = [statistics.median(values[WARM_UP:]) for values in (seconds, in_collectives)]
+            print(json.dumps(medians))
+
+
+def timed(function: Any, waited: list[float]) -> Any:
+    """`function`, its seconds added to `waited`."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        before = time.perf_counter()
+        result = function(*arguments, **options)
+        waited[0] += time.perf_counter() - before
+        return result
+
+    return call
+
+
+def run_layout(processes: int, places: int) -> tuple[float, float]:
+    """Median seconds of a step, and of those in collectives, on rank 0 of fresh processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(places)],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"a rank failed with {processes} processes and {places} places")
+    seconds, in_collectives = json.loads(outputs[0])
+    return seconds, in_collectives
+
+
+def distributed_rows() -> list[dict]:
+    """Step times of two processes against one, and the share of a data-parallel step spent in communication."""
+    found = {name: run_layout(*layout) for name, layout in LAYOUTS.items()}
+    one = found["one process"][0]
+    rows = [
+        row(f"step of 4 arms on 2 processes, {name}", found[name][0], one, "s", goal)
+        for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7))
+    ]
+    seconds, in_collectives = found["data-parallel"]
+    rows.append(row("communication in a data-parallel step, of the whole step", in_collectives, seconds, "s", 2))
+    return rows
+
+
+def row(name: str, ours: float, baseline: float, unit: str, goal: float) -> dict:
+    """A row of the benchmark; memory is not measured here."""
+    numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": unit}
+    return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
+
+
+if __name__ == "__main__":
+    if "RANK" in os.environ:
+        measure(int(sys.argv[1]))
+    else:
+        for each in distributed_rows():
+            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))

@@ -1,0 +1,60 @@
+"""Alignment over several ranks: the images shared out, the sums merged, one table."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ranks
+import torch
+
+from analysis.alignment import Score, main, scores
+from analysis.pair_metrics import find_metrics, metric_names
+from coupled.process_group import process_group
+
+METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+WANTED = [Score(arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
+
+
+def embeddings() -> dict[tuple[str, str], torch.Tensor]:
+    """Of 101 images, with a mean far from 0; the arm "same" is equal to the reference."""
+    generator = torch.Generator().manual_seed(0)
+    cl, other = torch.randn(2, 101, 12, generator=generator, dtype=torch.float64) + 50
+    return {("cl", "h"): cl, ("nscl", "h"): 0.5 * cl + other, ("same", "h"): cl.clone()}
+
+
+def on_a_rank() -> list[float]:
+    with process_group("cpu") as group:
+        own = {key: rows.tensor_split(group.world_size)[group.rank] for key, rows in embeddings().items()}
+        batches = [{key: rows[start : start + 10] for key, rows in own.items()} for start in range(0, 30, 10)]
+        batches = [batch for batch in batches if len(batch["cl", "h"])]
+        rest = {key: rows[30:] for key, rows in own.items()}
+        return list(scores([*batches, *([rest] if len(rest["cl", "h"]) else [])], "cl", WANTED, METRICS).values())
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_score_like_one_process(world_size: int) -> None:
+    """From the same embeddings the same numbers, and equal arms still score exactly 1."""
+    expected = list(scores([embeddings()], "cl", WANTED, METRICS).values())
+    for found in ranks.run(world_size, on_a_rank):
+        assert found == pytest.approx(expected, abs=1e-12, rel=0)
+        for score, value in zip(WANTED, found, strict=True):
+            assert (value == 1.0) == (score.arm == "same")
+
+
+def program_on_a_rank(arguments: list[str]) -> int:
+    return main(arguments)
+
+
+def test_the_program_gives_one_table_on_two_ranks(
+    drifting_run: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
+) -> None:
+    """End to end: the rows of one process, each once, to what float32 networks in other batches allow."""
+    options = ["--run", str(drifting_run), "--split", "test", "--epochs", "0,2"]
+    assert main([*options, "--output", str(tmp_path / "one")]) == 0
+    for _ in range(2):  # the second call finds everything there
+        assert ranks.run(2, program_on_a_rank, [*options, "--output", str(tmp_path / "two")]) == [0, 0]
+    one, two = (table(tmp_path / name / "test_alignment.csv") for name in ("one", "two"))
+    assert len(one) == len(two)
+    for expected, found in zip(one, two, strict=True):
+        assert float(found.pop("value")) == pytest.approx(float(expected.pop("value")), abs=1e-6)
+        assert found == expected

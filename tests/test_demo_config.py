@@ -1,0 +1,28 @@
+"""The demo's promise: for each of three seeds NSCL ends closer to CL than SCL and CE do, and the numbers agree."""
+
+import re
+
+import tiny
+
+HEADER = (tiny.REPOSITORY / "configs/demo.yaml").read_text(encoding="utf-8")
+README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_measured_values_show_the_finding_for_every_seed() -> None:
+    """The config was chosen so; a change of the config needs the three runs again."""
+    rows = re.findall(r"seed (\d): +CKA (\S+) (\S+) (\S+) +RSA (\S+) (\S+) (\S+)", HEADER)
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    for _, *values in rows:
+        nscl, scl, ce, nscl_rsa, scl_rsa, ce_rsa = map(float, values)
+        assert nscl > max(scl, ce)
+        assert nscl_rsa > max(scl_rsa, ce_rsa)
+
+
+def test_header_and_readme_give_the_same_numbers() -> None:
+    """Two copies of a measured number that differ are one wrong number."""
+    for arm in ("nscl", "scl", "ce"):
+        header = re.search(rf"#   {arm} +(.*)", HEADER)
+        readme = re.search(rf"\| `{arm}` \| (.*) \|", README)
+        assert header
+        assert readme
+        assert re.findall(r"\.\d+", header.group(1)) == re.findall(r"\.\d+", readme.group(1))

@@ -1,0 +1,122 @@
+"""Ranks that a launcher starts: failures told once, restarts, two agents. As users run them, in subprocesses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import tiny
+from test_ranks import FEW, assert_same_run, train
+
+SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
+CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
+PATIENCE_SECONDS = 300  # a rank that hangs would wait for its time-out of 600 s
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The settings of `CHANGED` as a file."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(json.dumps(tiny.tiny_settings(**CHANGED).resolved()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two ranks that nothing happens to."""
+    return train(2, tmp_path_factory.mktemp("undisturbed") / "run", **CHANGED)
+
+
+def start(*command: str | Path, **environment: str) -> subprocess.Popen[str]:
+    paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Status, output and errors of each; none may be left."""
+    found = []
+    try:
+        for process in processes:
+            output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+            found.append((process.returncode, output, errors))
+    finally:
+        for process in processes:
+            process.kill()
+    return found
+
+
+def two_ranks(fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()) -> list[tuple[int, str, str]]:
+    """Two ranks without torchrun, which would end the others itself."""
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port())}
+    arguments = (SABOTEUR, fault, "--config", config, "--run-dir", run)
+    started = [start(*arguments, RANK="0", LOCAL_RANK="0", **place)]
+    started.append(start(*arguments, *of_rank_1, RANK="1", LOCAL_RANK="1", **place))
+    return ends(started)
+
+
+def test_a_rank_that_fails_says_why_on_rank_0_and_the_other_stops(config: Path, tmp_path: Path) -> None:
+    """Rank 0 sleeps in its step: only a watch beside it can say anything, and end it."""
+    (status_0, _, errors_0), (status_1, output_1, errors_1) = two_ranks("raise", config, tmp_path / "run")
+    assert (status_0, status_1) == (1, 1)
+    assert errors_0.count("ArithmeticError: the saboteur was here") == 1
+    assert errors_0.startswith("train.py: rank 1: Traceback")
+    assert (output_1, errors_1) == ("", "")
+
+
+def test_ranks_started_with_other_settings_are_refused(config: Path, tmp_path: Path) -> None:
+    """Half a batch trained with another seed would look like a run."""
+    (status_0, _, errors_0), (status_1, _, errors_1) = two_ranks("none", config, tmp_path / "run", ("seed=4",))
+    assert (status_0, status_1) == (2, 2)
+    assert errors_0.startswith("train.py: rank 1: seed: rank 1 has 4, rank 0 has 3; start every rank with the same")
+    assert (errors_0.count("\n"), errors_1) == (1, "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path) -> None:
+    """A machine that hangs must not hold the others for ever; the time is a setting."""
+    config = tmp_path / "tiny.yaml"
+    config.write_text(json.dumps(tiny.tiny_settings(**CHANGED, timeout_seconds=20).resolved()))
+    (status_0, _, errors_0), (status_1, _, errors_1) = two_ranks("sleep", config, tmp_path / "run")
+    assert (status_0, status_1, errors_1) == (1, 1, "")
+    assert "rank 0: Traceback" in errors_0
+    assert "imed out" in errors_0
+
+
+def test_a_killed_rank_makes_the_group_restart_and_continue_exactly(
+    config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """A run of days loses an epoch at most, and no byte of its result."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1")
+    ((status, output, errors),) = ends(
+        [start(*launcher, SABOTEUR, "kill", "--config", config, "--run-dir", tmp_path / "run")]
+    )
+    assert status == 0, errors
+    assert "continuing after epoch 1" in output
+    assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_two_agents_give_the_run_of_one(config: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """The number of machines must not be visible either."""
+    rendezvous = (f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}", "--rdzv-backend=c10d", "--rdzv-id=two")
+    launcher = (
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--nproc_per_node=1",
+        *rendezvous,
+        "--local-addr=127.0.0.1",
+    )
+    command = (*launcher, TRAIN, "--config", config, "--run-dir", tmp_path / "run")
+    for status, _, errors in ends([start(*command), start(*command)]):
+        assert status == 0, errors
+    assert_same_run(undisturbed, tmp_path / "run")

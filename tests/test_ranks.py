@@ -1,0 +1,228 @@
+"""The distributed run is the same experiment: any number of ranks, arms across ranks, no drift, no bypass."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+import ranks
+import tiny
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from coupled.arm import Arm, StepResult
+from coupled.failures import RunError
+from coupled.stream.batches import Batch
+
+SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms waits for all ranks
+    "batch": {"size": 72},  # 20 steps
+    "epochs": 1,
+    "encoder": {"name": "test_resnet", "stem": "standard", "image_size": 8},
+}
+FEW: dict[str, Any] = {**SMALL, "batch": {"size": 360}, "epochs": 2}  # 4 steps an epoch
+
+
+def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
+    tiny.train(run, **changed)
+
+
+def train(world_size: int, run: Path, **changed: Any) -> Path:
+    ranks.run(world_size, train_on_a_rank, run, changed)
+    return run
+
+
+def vectors(run: Path, step: int) -> dict[str, Tensor]:
+    """Of every arm all parameters as one vector, and all running statistics as another, as precise as they were."""
+    parts: dict[str, list[Tensor]] = {}
+    for path in sorted((run / f"resume/step_{step:08d}").glob("*.safetensors")):
+        for name, tensor in load_file(path).items():
+            if name.startswith("network/") and tensor.is_floating_point():
+                kind = "statistics" if ".running_" in name else "parameters"
+                parts.setdefault(f"{path.stem} {kind}", []).append(tensor.double().flatten())
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    ("precision", "base_lr", "arms", "tolerance"),
+    [
+        ("float32", 0.005, {"cl": "dcl", "ce": "cross_entropy"}, 1e-5),  # a rate that hardly amplifies a rounding
+        ("float64", 0.06, {"nscl": "nscl", "scl": "supcon"}, 1e-10),
+    ],
+)
+def test_one_two_and_four_ranks_run_the_same_experiment(
+    precision: str, base_lr: float, arms: dict[str, str], tolerance: float, tmp_path: Path
+) -> None:
+    """The number of processes is a matter of the machine; if it changed the weights it would be a hidden setting."""
+    optimizer = {**tiny.TINY["optimizer"], "base_lr": base_lr}
+    changed = {**SMALL, "precision": precision, "arms": arms, "optimizer": optimizer}
+    runs = {w: train(w, tmp_path / str(w), **changed) for w in (1, 2, 4)}
+    inputs = {w: pandas.read_csv(run / "steps.csv")["inputs_digest"].tolist() for w, run in runs.items()}
+    assert inputs[1] == inputs[2] == inputs[4]
+    assert len(inputs[1]) == 20
+    start, one = vectors(runs[1], 0), vectors(runs[1], 20)
+    for world_size in (2, 4):
+        for name, found in vectors(runs[world_size], 20).items():
+            difference, moved = relative(found, one[name]), relative(start[name], one[name])
+            print(f"W={world_size} {precision} {name}: differ by {difference:.1e}, moved by {moved:.1e}")
+            assert difference < tolerance, name
+            assert moved > 20 * tolerance, name
+
+
+@pytest.mark.parametrize(
+    ("world_size", "places", "arms"),
+    [
+        (2, 2, {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}),
+        (3, 3, {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}),
+    ],
+)
+def test_arms_on_ranks_of_their_own_give_the_bytes_of_one_rank(
+    world_size: int, places: int, arms: dict[str, str], tmp_path: Path
+) -> None:
+    """Where an arm is trained must not be visible in its weights, nor in the one manifest and the one log."""
+    one = train(1, tmp_path / "one", **FEW, arms=arms)
+    several = train(world_size, tmp_path / "several", **FEW, arms=arms, placement={"arms": places})
+    assert_same_run(one, several)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert tiny.snapshot_bytes(other) == tiny.snapshot_bytes(one)
+    for file in ("steps.csv", "snapshots/manifest.jsonl"):
+        assert (other / file).read_bytes() == (one / file).read_bytes()
+    timeless = [
+        pandas.read_csv(run / "epochs.csv").drop(columns=["seconds", "images_per_second"]) for run in (one, other)
+    ]
+    pandas.testing.assert_frame_equal(*timeless, check_exact=True)
+    assert [path.name for path in (one / "resume").iterdir()] == [path.name for path in (other / "resume").iterdir()]
+
+
+def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
+    """A mesh of 2 x 2: each half trains its arms as two ranks do that train all of them, bit for bit."""
+    arms = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
+    two = train(2, tmp_path / "two", **FEW, arms=arms)
+    four = train(4, tmp_path / "four", **FEW, arms=arms, placement={"arms": 2})
+    assert_same_run(two, four)
+    placed = json.loads((four / "run.json").read_text())["placement"]
+    assert sorted(map(len, placed)) == [1, 2]
+
+
+def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> None:
+    """A resume state names arms, not ranks."""
+    arms = {"cl": "dcl", "nscl": "nscl"}
+    whole = train(1, tmp_path / "whole", **FEW, arms=arms)
+    cut = tmp_path / "cut"
+    ranks.run(2, stopped_after_an_epoch, cut, {**FEW, "arms": arms, "placement": {"arms": 2}})
+    ranks.run(2, resume_on_a_rank, cut, {**FEW, "arms": arms, "placement": {"arms": 2}})
+    assert_same_run(whole, cut)
+
+
+def stopped_after_an_epoch(run: Path, changed: dict[str, Any]) -> None:
+    def step(arm: Arm, batch: Batch) -> StepResult:
+        if (batch.epoch, batch.number) == (2, 1):
+            raise KeyboardInterrupt
+        return usual(arm, batch)
+
+    usual, Arm.gradients = Arm.gradients, step
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tiny.train(run, **changed)
+    finally:
+        Arm.gradients = usual
+
+
+def resume_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
+    tiny.train(run, resume=True, **changed)
+
+
+def drifting(run: Path, how: str) -> str:
+    """Train with a fault on one rank or in the arm; the message that stopped the run."""
+    usual, made = Arm.gradients, Arm.__init__
+
+    def nudged(arm: Arm, batch: Batch) -> StepResult:
+        result = usual(arm, batch)
+        if how == "nudged" and os.environ["RANK"] == "1" and batch.number == 2 and arm.name == "ce":
+            with torch.no_grad():
+                arm.network.get_buffer("encoder.bn1.running_mean")[3] += 1e-6
+        return result
+
+    def bypassed(arm: Arm, *arguments: Any) -> None:
+        made(arm, *arguments)
+        if how == "bypassed" and arm.name == "ce":
+            arm.replica = arm.network
+
+    Arm.gradients, Arm.__init__ = nudged, bypassed
+    try:
+        tiny.train(run, **FEW, arms={"cl": "dcl", "ce": "cross_entropy"})
+    except RunError as error:
+        return str(error)
+    finally:
+        Arm.gradients, Arm.__init__ = usual, made
+    return "no alarm"
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("nudged", "arm 'ce': tensor 'encoder.bn1.running_mean' on rank 1 differs"),
+        ("bypassed", "arm 'ce': tensor 'encoder.conv1.0.weight' on rank 1 differs"),
+        ("in step", "no alarm"),
+    ],
+)
+def test_a_drift_between_ranks_stops_the_run(how: str, message: str, tmp_path: Path) -> None:
+    """One rank's weight nudged, or the network called past DDP: silently, two networks would be trained."""
+    for said in ranks.run(2, drifting, tmp_path / "run", how):
+        assert said.startswith(message)
+    assert (tmp_path / "run/snapshots/ce/epoch_0001.safetensors").exists() == (how == "in step")
+
+
+def refused(run: Path, changed: dict[str, Any]) -> str:
+    with pytest.raises(ValueError, match=r"batch\.size|placement") as error:
+        tiny.train(run, **changed)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"batch": {"size": 71}},
+            "batch.size: got 71 for 2 processes that share it; it must be divisible by them: 70 or 72",
+        ),
+        ({"placement": {"arms": 3}}, "placement.arms: got 3 for 2 processes; it must divide them: 1, 2"),
+        ({"placement": {"arms": 5}}, "settings: placement.arms: got 5 with 4 arms; at most one place per arm"),
+    ],
+)
+def test_layouts_that_cannot_be_are_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """The message says what would be possible."""
+    assert ranks.run(2, refused, tmp_path / "run", changed) == [message, message]
+    assert not (tmp_path / "run").exists()
+
+
+ONE_EPOCH: dict[str, Any] = {"epochs": 1, "arms": {"cl": "dcl", "ce": "cross_entropy"}}
+
+
+def in_bfloat16(run: Path) -> list[float]:
+    coordinator = tiny.train(run, **ONE_EPOCH, precision="bfloat16")
+    assert {p.dtype for arm in coordinator.arms for p in arm.network.parameters()} == {torch.float32}
+    return [float(value) for value in pandas.read_csv(run / "steps.csv").iloc[-1][["cl_loss", "ce_loss"]]]
+
+
+def test_bfloat16_trains_close_to_float32_on_any_number_of_ranks(tmp_path: Path) -> None:
+    """Autocast in the networks alone: weights, losses and statistics stay float32, and ranks stay in step."""
+    exact = pandas.read_csv(train(1, tmp_path / "exact", **ONE_EPOCH) / "steps.csv")
+    for world_size in (1, 2):
+        found = ranks.run(world_size, in_bfloat16, tmp_path / str(world_size))[0]
+        assert found == pytest.approx(exact.iloc[-1][["cl_loss", "ce_loss"]].astype(float).tolist(), rel=0.02)
+        assert found != exact.iloc[-1][["cl_loss", "ce_loss"]].tolist()
+
+
+def test_bfloat16_on_a_cpu_is_refused_where_its_gradients_are_wrong(tmp_path: Path) -> None:
+    """oneDNN leaves memory unset in the gradient of a 3x3 convolution that strides over a map of one place."""
+    with pytest.raises(ValueError, match=r"precision: got bfloat16; on a CPU 'layer3\.0\.conv2' .*=float32"):
+        tiny.train(tmp_path / "run", **FEW, precision="bfloat16")
