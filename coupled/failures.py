@@ -14,7 +14,7 @@ from typing import Any
 
 from coupled.process_group import Meeting
 
-FAILURE, TOLD = "coupled/failure", "coupled/told"
+FAILURE, TOLD, HEARD = "coupled/failure", "coupled/told", "coupled/heard"
 WATCH_SECONDS, GRACE_SECONDS = 0.2, 4.0
 
 
@@ -51,11 +51,27 @@ class Alarm:
         own = {"rank": self.meeting.rank, "text": text, "status": 2 if isinstance(error, ValueError) else 1}
         first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
         self.status = first["status"]
-        if self.meeting.rank == 0:
-            self._say(first)
-        elif first["rank"] == self.meeting.rank:
-            self._until_told()
+        self._end(first)
         return True
+
+    def _end(self, failure: dict[str, Any]) -> None:
+        """Rank 0 says it and waits until the others have heard it; with several ranks the process ends here.
+
+        The group is broken then: to close it can abort the process (gloo) or wait for the others for ever (NCCL).
+        """
+        if self.meeting.rank == 0:
+            self._say(failure)
+            self._wait_for([f"{HEARD}/{rank}" for rank in range(1, self.meeting.world_size)])
+        else:
+            self.store.set(f"{HEARD}/{self.meeting.rank}", "")
+            self._wait_for([TOLD])  # a launcher ends all ranks as soon as one has ended
+        if self.meeting.world_size > 1:
+            self._leave(failure)
+
+    def _leave(self, failure: dict[str, Any]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failure["status"])
 
     def _say(self, failure: dict[str, Any]) -> None:
         with self.saying:
@@ -71,18 +87,24 @@ class Alarm:
             while not self.over.wait(WATCH_SECONDS):
                 if self.store.check([FAILURE]):
                     failure = json.loads(self.store.get(FAILURE))
-                    if self.meeting.rank == 0:
-                        self._say(failure)
-                    else:
-                        self._until_told()
-                    self.over.wait(GRACE_SECONDS)
-                    os._exit(failure["status"])  # the main thread is stuck in a collective or in a computation
+                    break
+            else:
+                return
+            if self.meeting.rank == 0:
+                self._say(failure)
+            else:
+                self.store.set(f"{HEARD}/{self.meeting.rank}", "")
         except RuntimeError:
             return  # the store is gone: its keeper has ended, and the collectives will notice
+        if not self.over.wait(GRACE_SECONDS):
+            self._leave(failure)  # the main thread is stuck in a collective or in a computation
 
-    def _until_told(self) -> None:
-        """Give rank 0 time to say it: a launcher ends all ranks as soon as one has ended."""
+    def _wait_for(self, keys: list[str]) -> None:
+        """Until the store has all of `keys`, a grace has passed, or the store has ended with its keeper, rank 0."""
         waiting = GRACE_SECONDS
-        while waiting > 0 and not self.store.check([TOLD]):
-            threading.Event().wait(WATCH_SECONDS)
-            waiting -= WATCH_SECONDS
+        try:
+            while waiting > 0 and keys and not self.store.check(keys):
+                threading.Event().wait(WATCH_SECONDS)
+                waiting -= WATCH_SECONDS
+        except RuntimeError:
+            return  # rank 0 ends only after it has said what it had to say

@@ -1,11 +1,12 @@
 """Benchmark of the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one.
 
-    python scripts/bench_distributed.py      (about two minutes)
+    python scripts/bench_distributed.py      (about three minutes)
 
 Every process has one thread. The share of communication is what a step on two ranks spends inside collectives, waiting
 included. With fewer free cores than processes the rows say what sharing a core costs, not what a second one gives.
 """
 
+import itertools
 import json
 import os
 import socket
@@ -23,13 +24,13 @@ from coupled import process_group as ranks
 from coupled.coordinator import Coordinator
 from coupled.settings import from_resolved
 
-STEPS, WARM_UP = 12, 3
+STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
+WARM_UP = 2
 SETTINGS: dict[str, Any] = {
     "name": "benchmark",
     "device": "cpu",
     "epochs": 1,
     "image_set": {"name": "digits", "size": 16},
-    "batch": {"size": 64},
     "encoder": {"name": "resnet18", "width": 0.25, "image_size": 16},
     "projector": {"hidden": 64, "out": 32},
     "optimizer": {"name": "sgd", "warmup_epochs": 0},
@@ -38,17 +39,21 @@ SETTINGS: dict[str, Any] = {
 LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, places of arms
 
 
-def measure(places: int) -> None:
-    """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives."""
+def measure(places: int, size: int) -> None:
+    """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives.
+
+    `places` are those of the arms, `size` is that of the global batch.
+    """
     torch.set_num_threads(1)
     waited = [0.0]
     for name in ("all_reduce", "all_gather"):  # DDP's own all-reduce runs beside the backward and is not counted
         setattr(ranks.dist, name, timed(getattr(ranks.dist, name), waited))
-    settings = from_resolved({**SETTINGS, "placement": {"arms": places}})
+    settings = from_resolved({**SETTINGS, "placement": {"arms": places}, "batch": {"size": size}})
     with ranks.process_group("cpu", arms=places) as group, tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(settings, group, Path(folder) / "run")
         seconds, in_collectives = [], []
-        for batch, _ in zip(coordinator._batches(1), range(STEPS + WARM_UP), strict=False):
+        passed = itertools.chain.from_iterable(map(coordinator._batches, itertools.count(1)))
+        for batch in itertools.islice(passed, STEPS_OF[size] + WARM_UP):
             ranks.barrier()
             before, waited[0] = time.perf_counter(), 0.0
             for arm in coordinator.arms:
@@ -73,7 +78,7 @@ def timed(function: Any, waited: list[float]) -> Any:
     return call
 
 
-def run_layout(processes: int, places: int) -> tuple[float, float]:
+def run_layout(size: int, processes: int, places: int) -> tuple[float, float]:
     """Median seconds of a step, and of those in collectives, on rank 0 of fresh processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -81,7 +86,7 @@ def run_layout(processes: int, places: int) -> tuple[float, float]:
     place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(places)],
+            [sys.executable, __file__, str(places), str(size)],
             env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -97,26 +102,26 @@ def run_layout(processes: int, places: int) -> tuple[float, float]:
 
 def distributed_rows() -> list[dict]:
     """Step times of two processes against one, and the share of a data-parallel step spent in communication."""
-    found = {name: run_layout(*layout) for name, layout in LAYOUTS.items()}
-    one = found["one process"][0]
-    rows = [
-        row(f"step of 4 arms on 2 processes, {name}", found[name][0], one, "s", goal)
-        for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7))
-    ]
-    seconds, in_collectives = found["data-parallel"]
-    rows.append(row("communication in a data-parallel step, of the whole step", in_collectives, seconds, "s", 2))
+    rows = []
+    for size in STEPS_OF:
+        found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
+        one = found["one process"][0]
+        for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7)):
+            rows.append(row(f"step of 4 arms, B = {size}, on 2 processes, {name}", found[name][0], one, goal))
+        seconds, in_collectives = found["data-parallel"]
+        rows.append(row(f"communication in a data-parallel step, B = {size}", in_collectives, seconds, 2))
     return rows
 
 
-def row(name: str, ours: float, baseline: float, unit: str, goal: float) -> dict:
-    """A row of the benchmark; memory is not measured here."""
-    numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": unit}
+def row(name: str, ours: float, baseline: float, goal: float) -> dict:
+    """A row of the benchmark, in seconds; memory is not measured here."""
+    numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": "s"}
     return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
 
 
 if __name__ == "__main__":
     if "RANK" in os.environ:
-        measure(int(sys.argv[1]))
+        measure(int(sys.argv[1]), int(sys.argv[2]))
     else:
         for each in distributed_rows():
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))

@@ -50,19 +50,28 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("precision", "base_lr", "arms", "tolerance"),
+    ("precision", "encoder", "base_lr", "arms", "tolerance"),
     [
-        ("float32", 0.005, {"cl": "dcl", "ce": "cross_entropy"}, 1e-5),  # a rate that hardly amplifies a rounding
-        ("float64", 0.06, {"nscl": "nscl", "scl": "supcon"}, 1e-10),
+        ("float32", "test_efficientnet", 0.02, {"cl": "dcl", "ce": "cross_entropy"}, 1e-5),
+        ("float64", "test_resnet", 0.06, {"nscl": "nscl", "scl": "supcon"}, 1e-10),
     ],
 )
 def test_one_two_and_four_ranks_run_the_same_experiment(
-    precision: str, base_lr: float, arms: dict[str, str], tolerance: float, tmp_path: Path
+    precision: str, encoder: str, base_lr: float, arms: dict[str, str], tolerance: float, tmp_path: Path
 ) -> None:
-    """The number of processes is a matter of the machine; if it changed the weights it would be a hidden setting."""
+    """The number of processes is a matter of the machine; if it changed the weights it would be a hidden setting.
+
+    In float32 an encoder without ReLU: there a rounding can put a value on the other side of the kink, which is a
+    real, if tiny, other path; its size is luck.
+    """
     optimizer = {**tiny.TINY["optimizer"], "base_lr": base_lr}
-    # with this seed no rounding lands on the other side of a ReLU, which would be a real, if tiny, other path
-    changed = {**SMALL, "precision": precision, "arms": arms, "optimizer": optimizer, "seed": 5}
+    changed = {
+        **SMALL,
+        "precision": precision,
+        "arms": arms,
+        "optimizer": optimizer,
+        "encoder": {**SMALL["encoder"], "name": encoder},
+    }
     runs = {w: train(w, tmp_path / str(w), **changed) for w in (1, 2, 4)}
     inputs = {w: pandas.read_csv(run / "steps.csv")["inputs_digest"].tolist() for w, run in runs.items()}
     assert inputs[1] == inputs[2] == inputs[4]
@@ -73,7 +82,7 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
             difference, moved = relative(found, one[name]), relative(start[name], one[name])
             print(f"W={world_size} {precision} {name}: differ by {difference:.1e}, moved by {moved:.1e}")
             assert difference < tolerance, name
-            assert moved > 20 * tolerance, name
+            assert moved > 50 * tolerance, name
 
 
 @pytest.mark.parametrize(
