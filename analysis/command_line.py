@@ -1,18 +1,10 @@
 """What the analysis programs' command lines share: options that choose run, arms and epochs, and errors of one line."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaint about bad input is a ValueError."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ValueError with argparse's message, which names option, value and what is allowed."""
-        raise ValueError(message)
+from coupled.checked import Parser, complain
 
 
 def parser(program: str, description: str) -> Parser:
@@ -41,8 +33,7 @@ def run_program(program: Callable[[argparse.Namespace], None], options: Parser, 
     try:
         program(options.parse_args(arguments))
     except ValueError as error:
-        print(f"{options.prog}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return complain(options.prog, error)
     return 0
 
 

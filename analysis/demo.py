@@ -17,8 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from analysis.command_line import Parser, add_run, run_program
+from analysis.command_line import add_run, run_program
 from analysis.run_folder import newest_run
+from coupled.checked import Parser
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers do the same in grey print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -1,13 +1,33 @@
-"""Checked input: YAML text, options of a function, and errors of one line (key, value, what is allowed)."""
+"""Checked input: command lines, YAML text, options of a function; errors of one line (key, value, what is allowed)."""
 
+import argparse
 import difflib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose complaint about bad input is a ValueError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError with argparse's message, which names option, value and what is allowed."""
+        raise ValueError(message)
+
+
+def complain(program: str, error: ValueError) -> int:
+    """Say in one line on stderr what is wrong with the input, once a machine however many ranks see it; the exit
+    status, 2.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
 
 
 class _Loader(yaml.SafeLoader):

@@ -191,28 +191,11 @@ def gather_images(own_VB: Tensor) -> Tensor:
     return gathered
 
 
-class _SumOverRanks(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        total = own.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total, group=_data_axis)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total, group=_data_axis)
-        return total
-
-
 def sum_over_ranks(own: Tensor) -> Tensor:
-    """Sum of a tensor over the axis of data, known to every rank of it.
-
-    Differentiable: each rank's loss depends on each rank's part.
-    """
-    if data_size() == 1:
-        return own
-    total: Tensor = _SumOverRanks.apply(own)
+    """Sum of a tensor over the axis of data, known to every rank of it; not differentiable."""
+    total = own.detach().clone(memory_format=torch.contiguous_format)
+    if data_size() > 1:
+        dist.all_reduce(total, group=_data_axis)
     return total
 
 

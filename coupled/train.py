@@ -10,10 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from coupled.checked import Parser, complain
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Settings -> process group -> coordinator -> run. Returns the exit status: 2 for bad input, 1 for a failed run."""
-    options = parse(arguments)
+    try:
+        options = parse(arguments)
+    except ValueError as error:
+        return complain("train.py", error)
     # torch is imported after the arguments are read, so that --help answers at once
     from coupled.agreement import check_same_settings
     from coupled.coordinator import Coordinator
@@ -36,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line: options and `key=value` overrides in any order; argparse exits with status 2 on bad input."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train all arms of a run in lockstep.")
+    """The command line: options and `key=value` overrides in any order. Raises ValueError."""
+    parser = Parser(prog="train.py", description="Train all arms of a run in lockstep.")
     parser.add_argument("--config", type=Path, required=True, help="settings, a YAML file such as configs/demo.yaml")
     # torchrun refuses `--run`, which could be its own --run-path abbreviated, even behind the name of the script
     where = "folder of the run (default: runs/<name of the run>); under torchrun write --run-dir"

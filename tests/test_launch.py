@@ -82,6 +82,14 @@ def test_ranks_started_with_other_settings_are_refused(config: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+def test_a_wrong_command_line_is_told_once_in_one_line() -> None:
+    """Every rank reads the command line; eight times the usage would hide what is wrong."""
+    ranks_0_and_1 = [start(TRAIN, "--resum", RANK=rank, LOCAL_RANK=rank) for rank in "01"]
+    (status_0, _, errors_0), (status_1, _, errors_1) = ends(ranks_0_and_1)
+    assert (status_0, errors_0) == (2, "train.py: the following arguments are required: --config\n")
+    assert (status_1, errors_1) == (2, "")
+
+
 def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path) -> None:
     """A machine that hangs must not hold the others for ever; the time is a setting."""
     config = tmp_path / "tiny.yaml"
