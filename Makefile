@@ -1,8 +1,8 @@
-# make demo | make test | make benchmark; each creates .venv and installs what it needs first.
+# make demo | make test | make soak | make benchmark; each creates .venv and installs what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test check soak benchmark clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml
@@ -24,6 +24,9 @@ check: .venv/installed
 
 test: check
 	$(BIN)/python -m pytest
+
+soak: .venv/installed
+	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py
 
 benchmark: .venv/installed
 	$(BIN)/python scripts/benchmark.py

@@ -101,6 +101,7 @@ def on_all_ranks(options: Namespace) -> None:
     with contextlib.ExitStack() as opened, Alarm("alignment.py", meeting) as alarm:
         if meeting.rank:
             opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
+            opened.enter_context(contextlib.redirect_stderr(io.StringIO()))
         choose_device(options.device)
         alignment(options, opened.enter_context(process_group(options.device, meeting=meeting)))
     return sys.exit(alarm.status) if alarm.status else None
@@ -142,10 +143,12 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
             there = [table.has(*where, *score, len(chosen_N)) for score in everything] if table else None
             there = gather_json(there)[0]
             missing = [score for score, done in zip(everything, there, strict=True) if not done]
+            arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)] if missing else [])
+            good = embedder.readable(arms, epoch, options.skip_bad)
+            missing = [score for score in missing if score.arm in good and chosen.reference in good]
             if missing:
-                arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)])
                 own_N = chosen_N.tensor_split(group.world_size)[group.rank]
-                batches = embedder.outputs(images, own_N, list(arms), epoch)
+                batches = embedder.outputs(images, own_N, good, epoch)
                 values = scores(batches, chosen.reference, missing, metrics)
                 if table:
                     table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())

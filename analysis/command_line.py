@@ -1,10 +1,13 @@
 """What the analysis programs' command lines share: options that choose run, arms and epochs, and errors of one line."""
 
 import argparse
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from coupled.checked import Parser, complain
+from coupled.snapshots import BadSnapshotError
 
 
 def parser(program: str, description: str) -> Parser:
@@ -18,6 +21,7 @@ def parser(program: str, description: str) -> Parser:
         metavar="LIST",
         help="epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)",
     )
+    result.add_argument("--skip-bad", action="store_true", help="pass over missing and damaged snapshots, saying which")
     result.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
     return result
 
@@ -28,13 +32,25 @@ def add_run(options: Parser) -> None:
     options.add_argument("--run", "--run-dir", dest="run", type=Path, metavar="DIR", help=where)
 
 
-def run_program(program: Callable[[argparse.Namespace], None], options: Parser, arguments: Sequence[str] | None) -> int:
-    """Parse and run; returns the exit status. A ValueError is bad input: one line on stderr, status 2."""
+def run_program(
+    program: Callable[[argparse.Namespace], int | None], options: Parser, arguments: Sequence[str] | None
+) -> int:
+    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2."""
     try:
-        program(options.parse_args(arguments))
+        return program(options.parse_args(arguments)) or 0
     except ValueError as error:
         return complain(options.prog, error)
-    return 0
+
+
+@contextmanager
+def skipping(skip: bool) -> Iterator[None]:
+    """Within, a bad snapshot ends the block but not the program, if the user asked for that with --skip-bad."""
+    try:
+        yield
+    except BadSnapshotError as error:
+        if not skip:
+            raise
+        print(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def positive(text: str) -> int:

@@ -5,18 +5,19 @@ Clean views (no augmentation), networks in evaluation mode, no gradients.
 Shape letters: N images of the split, B images of a batch, D width of an output.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from analysis.command_line import skipping
 from coupled.by_name import find
 from coupled.checked import check_options
 from coupled.image_sets import ImageSet
 from coupled.network import Network, build_network, shared_tensors
 from coupled.settings import Settings
-from coupled.snapshots import SnapshotStore
+from coupled.snapshots import BadSnapshotError, SnapshotStore
 from coupled.stream.augment import clean_views
 from coupled.stream.seeds import permutation, philox
 
@@ -76,6 +77,15 @@ class Embedder:
             self.epochs[arm] = epoch
         return self.networks[arm]
 
+    def readable(self, arms: Iterable[str], epoch: int, skip_bad: bool) -> list[str]:
+        """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_bad` the others are said."""
+        good = []
+        for arm in arms:
+            with skipping(skip_bad):
+                self.network(arm, epoch)
+                good.append(arm)
+        return good
+
     @torch.no_grad()
     def outputs(
         self, images: ImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int
@@ -97,14 +107,14 @@ class Embedder:
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:
-    """Give `network` the encoder and projector of a snapshot. Raises ValueError if names or shapes differ."""
+    """Give `network` the encoder and projector of a snapshot. Raises BadSnapshotError if names or shapes differ."""
     expected = shared_tensors(network)
     found = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] in ("encoder", "projector")}
     for name in sorted(expected.keys() ^ found.keys()):
         where = "is missing" if name in expected else "is not in the network that run.json describes"
-        raise ValueError(f"{path}: tensor '{name}' {where}")
+        raise BadSnapshotError(f"{path}: tensor '{name}' {where}")
     for name, tensor in found.items():
         shapes = tuple(expected[name].shape), tuple(tensor.shape)
         if shapes[0] != shapes[1]:
-            raise ValueError(f"{path}: tensor '{name}' should have shape {shapes[0]}, found {shapes[1]}")
+            raise BadSnapshotError(f"{path}: tensor '{name}' should have shape {shapes[0]}, found {shapes[1]}")
     network.load_state_dict(found)

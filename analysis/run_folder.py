@@ -10,7 +10,8 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from coupled.snapshots import SnapshotStore, append_durably, write_durably
+from analysis.command_line import skipping
+from coupled.snapshots import BadSnapshotError, SnapshotStore, append_durably, write_durably
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def select(options: Namespace) -> Selection:
     run = options.run or newest_run(Path("runs"))
     description = read_description(run)
     store = SnapshotStore(run / "snapshots")
-    arms = choose_arms(store, options.reference, options.compare)
-    epochs = choose_epochs(store, [options.reference, *arms], options.epochs)
+    arms = choose_arms(store, options.reference, options.compare, options.skip_bad)
+    epochs = choose_epochs(store, [options.reference, *arms], options.epochs, options.skip_bad)
     print(
         f"run {run}{'' if options.run else ' (the newest under runs/)'}: {options.reference} against {', '.join(arms)}"
     )
@@ -67,8 +68,13 @@ def read_description(run: Path) -> dict[str, Any]:
     return dict(description)
 
 
-def choose_arms(store: SnapshotStore, reference: str, compare: Sequence[str] | None) -> list[str]:
-    """The arms to compare, each once; without `compare` all but the reference. Raises ValueError."""
+def choose_arms(
+    store: SnapshotStore, reference: str, compare: Sequence[str] | None, skip_bad: bool = False
+) -> list[str]:
+    """The arms to compare, each once; without `compare` all but the reference. Raises ValueError.
+
+    With `skip_bad` an arm that is not there is said and passed over, unless none is left.
+    """
     there = store.arms()
     others = [arm for arm in there if arm != reference]
     if not there:
@@ -79,30 +85,39 @@ def choose_arms(store: SnapshotStore, reference: str, compare: Sequence[str] | N
         if arm == reference:
             raise ValueError(f"--compare: '{arm}' is the reference (other arms: {', '.join(others) or 'none'})")
         if arm not in there:
-            raise ValueError(f"--compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
+            with skipping(skip_bad and any(each in others for each in compare or ())):
+                raise BadSnapshotError(f"--compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
     if not others:
         raise ValueError(f"--compare: the run has no other arm than '{reference}'")
-    return list(dict.fromkeys(compare or others))
+    return [arm for arm in dict.fromkeys(compare or others) if arm in others]
 
 
-def choose_epochs(store: SnapshotStore, arms: Sequence[str], text: str | None) -> list[int]:
+def choose_epochs(store: SnapshotStore, arms: Sequence[str], text: str | None, skip_bad: bool = False) -> list[int]:
     """The epochs that `text` names, ascending; without it all up to the last that every arm has.
 
     A running training writes its arms one after the other, hence "up to the last"; before that, an epoch that one arm
-    has and another has not is an error, as is an asked-for epoch without a snapshot. Raises ValueError.
+    has and another has not is an error, as is an asked-for epoch without a snapshot. Raises ValueError; with `skip_bad`
+    such an epoch is said and passed over.
     """
     files = {(entry.arm, entry.epoch): store.folder / entry.file for entry in store.entries()}
     there = {arm: store.epochs(arm) for arm in arms}
     last = min(epochs[-1] for epochs in there.values())
     everything = {epoch for epochs in there.values() for epoch in epochs if epoch <= last}
     wanted = sorted(everything if text is None else parse_epochs(text))
+    good = []
     for epoch in wanted:
-        for arm, epochs in there.items():
-            if epoch not in epochs:
-                raise ValueError(f"--epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})")
-            if not files[arm, epoch].is_file():
-                raise ValueError(f"{files[arm, epoch]}: the manifest lists this snapshot, but the file is missing")
-    return wanted
+        with skipping(skip_bad):
+            for arm, epochs in there.items():
+                if epoch not in epochs:
+                    raise BadSnapshotError(
+                        f"--epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})"
+                    )
+                if not files[arm, epoch].is_file() and not skip_bad:  # or it is passed over when it is read
+                    raise BadSnapshotError(
+                        f"{files[arm, epoch]}: the manifest lists this snapshot, but the file is missing"
+                    )
+            good.append(epoch)
+    return good
 
 
 def parse_epochs(text: str) -> set[int]:

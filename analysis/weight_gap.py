@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from analysis.command_line import parser, run_program
+from analysis.command_line import parser, run_program, skipping
 from analysis.run_folder import TidyCsv, select
-from coupled.snapshots import SnapshotStore
+from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 KEY = ("epoch", "reference", "arm", "layer")
 COLUMNS = (*KEY, "kind", "parameters", "gap", "distance", "reference_norm", "arm_norm", "cosine")
@@ -117,7 +117,10 @@ def rows(store: SnapshotStore, epoch: int, reference: str, arm: str) -> Iterator
         try:
             layers = comparable_layers(of_reference, of_arm)
         except ValueError as error:
-            raise ValueError(f"--compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error}") from None
+            place = f"{store.path(reference, epoch)} and {store.path(arm, epoch)}"
+            raise BadSnapshotError(
+                f"--compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})"
+            ) from None
         dimensions = {layer: len(of_reference[layer]) for layer in layers}
         weights = []
         for layer in layers:
@@ -137,8 +140,9 @@ def weight_gap(options: Namespace) -> None:
     for epoch in chosen.epochs:
         # `global` is the last of an arm's rows: a write that was cut short has not got there
         arms = [arm for arm in chosen.arms if not table.has(epoch, reference, arm, "global")]
-        if arms:
-            table.append(row for arm in arms for row in rows(chosen.store, epoch, reference, arm))
+        for arm in arms:
+            with skipping(options.skip_bad):
+                table.append(list(rows(chosen.store, epoch, reference, arm)))
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 

@@ -1,8 +1,9 @@
-"""One arm: a network behind DDP, an objective, an optimizer; `step(batch)`.
+"""One arm: a network behind DDP, an objective, an optimizer; a step is `gradients(batch)`, then `update(lr)`.
 
 V views, B images of this rank, N images of the global batch.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from coupled.process_group import data_size, distribute, gather_images, sum_over
 from coupled.resume_state import load_optimizer_tensors, optimizer_tensors
 from coupled.settings import Settings
 from coupled.stream.batches import Batch
+from coupled.stream.seeds import torch_rng
 
 
 class StepResult(NamedTuple):
@@ -25,6 +27,11 @@ class StepResult(NamedTuple):
     loss: float
     grad_norm: float
     left_out: int
+
+    def complaint(self) -> str:
+        """What is not finite, or nothing."""
+        named = (("loss", self.loss), ("gradient norm", self.grad_norm))
+        return next((f"{what} is {value}" for what, value in named if not math.isfinite(value)), "")
 
 
 class Arm:
@@ -35,12 +42,15 @@ class Arm:
     ) -> None:
         self.name = name
         self.objective = objective
-        self.precision = settings.precision
+        self.precision, self.seed = settings.precision, settings.seed
         self.clip_norm = settings.optimizer.clip_norm or float("inf")
         self.dtype = torch.float64 if self.precision == "float64" else torch.float32
         network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device, self.dtype)
         self.network = use_global_batch(network, device).train()
         self.replica: nn.Module = distribute(self.network)
+        self.buffers = list(self.network.buffers())
+        self.buffers_before = [buffer.clone() for buffer in self.buffers]
+        self.projection_VBP: Tensor | None = None
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
             self.trained,
@@ -49,12 +59,13 @@ class Arm:
             weight_decay=settings.optimizer.weight_decay,
         )
 
-    def step(self, batch: Batch, lr: float) -> StepResult:
-        """One update on `batch` with learning rate `lr`.
+    def gradients(self, batch: Batch) -> StepResult:
+        """The gradient of the loss on `batch`, clipped, for `update` to use; the weights stay as they are.
 
-        Raises FloatingPointError if loss or gradient is not finite, ValueError if every anchor is left out; the
-        weights are then as before the step.
+        Loss and gradient may be not finite (`StepResult.complaint`). Raises ValueError if every anchor is left out.
         """
+        if self.buffers:
+            torch._foreach_copy_(self.buffers_before, self.buffers)
         self.optimizer.zero_grad(set_to_none=True)
         loss, counted, left_out = self._loss(batch)
         counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, left_out]).double())
@@ -67,22 +78,40 @@ class Arm:
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / all_counted)).backward()
         norm = float(nn.utils.clip_grad_norm_(self.trained, self.clip_norm))
-        mean = total / all_counted
-        for what, value in (("loss", mean), ("gradient norm", norm)):
-            if not abs(value) < float("inf"):
-                raise FloatingPointError(f"arm '{self.name}': {what} is {value}")
+        return StepResult(total / all_counted, norm, int(all_left_out))
+
+    def update(self, lr: float) -> None:
+        """Take the step that `gradients` prepared, with learning rate `lr`."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        return StepResult(mean, norm, int(all_left_out))
+
+    def undo(self) -> None:
+        """Put back the running averages that the forward pass of `gradients` moved: the arm is as before the step."""
+        for buffer, before in zip(self.buffers, self.buffers_before, strict=True):
+            buffer.copy_(before)
 
     def _loss(self, batch: Batch) -> Loss:
-        device = batch.views_VB3SS.device.type
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+        device = batch.views_VB3SS.device
+        # What a network draws (dropout, drop-path) is a function of the step and the images' place alone: an arm draws
+        # the same beside others, after a resume, and as its twin.
+        drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
+        with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self.replica(batch.views_VB3SS.to(self.dtype))  # through DDP, never the module inside it
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_N, batch.first)
+        self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
         return self.objective.function(inputs, **self.objective.options)
+
+    def projection_spread(self) -> float | None:
+        """Spread of the last batch's projections: 1 if they point everywhere alike, 0 if all point the same way.
+
+        The standard deviation of a coordinate over this rank's views, root mean square over coordinates, times sqrt(P).
+        Source: Chen & He 2021, arXiv 2011.10566, section 4.1. None for an arm without projections.
+        """
+        if self.projection_VBP is None:
+            return None
+        return float(self.projection_VBP.float().flatten(0, 1).var(0, correction=0).sum().sqrt())
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that exact continuation needs."""

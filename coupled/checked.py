@@ -6,7 +6,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
 
 import yaml
@@ -30,14 +31,36 @@ def complain(program: str, error: ValueError) -> int:
     return 2
 
 
+LONGEST = 2**16  # characters of YAML: a hundred arms and more
+DEEPEST = 20
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e-4 as a number and refuses a key written twice."""
+    """Safe YAML that reads 3e-4 as a number and refuses a key written twice, deep nesting, and aliases, with which a
+    few lines can stand for billions.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases are not read: write out what *{self.peek_event().anchor} stands for")
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
+        seen = set()
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"the key {key!r} is not text; put it in quotes")
+            if key in seen:
                 raise yaml.YAMLError(f"the key '{key}' stands twice in one mapping")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -48,11 +71,25 @@ _Loader.add_implicit_resolver(
 )
 
 
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises ValueError that begins with its path; a huge file is not read at all."""
+    size = path.stat().st_size
+    if size > LONGEST:
+        raise ValueError(f"{path}: {size:,} bytes long; settings are at most {LONGEST:,}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+    return parse_yaml(text, str(path))
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """The value that `text` spells; 3e-4 is a number. Raises ValueError that begins with `source`."""
+    if len(text) > LONGEST:
+        raise ValueError(f"{source}: {len(text):,} characters long; settings are at most {LONGEST:,}")
     try:
         return yaml.load(text, _Loader)  # _Loader is a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # PyYAML lets a date that is none through as ValueError
         raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
@@ -99,6 +136,15 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
         text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {_lower(first['msg'])}"
     more = len(complaints) - 1
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")
+
+
+def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys at which two trees of settings differ, with both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in [*there, *(name for name in here if name not in there)]:
+            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+    elif there != here:
+        yield key, there, here
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from coupled import by_name
 from coupled.checked import check_options
-from coupled.image_sets import ImageSet
+from coupled.image_sets import ImageSet, check_labels
 from coupled.objectives import Loss, Needs
 
 
@@ -47,9 +47,10 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
 
 
 def load_image_set(name: str, options: Mapping[str, Any], split: str) -> ImageSet:
-    """The split of the image set `name`. Raises ValueError for an unknown name or option, or missing images."""
+    """The split, its labels checked. Raises ValueError for an unknown name or option, and for images it cannot use."""
     load = _loader(name)
     images: ImageSet = load(split, **check_options(load, options, "image_set"))
+    check_labels(images)
     return images
 
 

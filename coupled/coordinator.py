@@ -1,32 +1,33 @@
 """The coordinator: builds identical arms, proves it, and feeds each the same batches; snapshots and resume.
 
-A rank trains the arms of its place; rank 0 keeps the logs of all. Every method with a leading underscore that gathers
-is called by all ranks together.
+A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks together call every method that gathers.
 """
 
 import contextlib
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
-
-from coupled import resume_state
-from coupled.agreement import check_equal_start, check_no_drift
-from coupled.arm import Arm, StepResult
-from coupled.choices import filled_in, find_objective, load_image_set
-from coupled.encoders import check_bfloat16_on_cpu
-from coupled.image_sets import SPLITS, ImageSet
-from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
+from coupled import resume_state, watch
+from coupled.agreement import check_no_drift
+from coupled.arm import StepResult
+from coupled.arms import build_arms
+from coupled.choices import filled_in, load_image_set
+from coupled.failures import RunError
+from coupled.image_sets import SPLITS
+from coupled.keeping import Keeper, replay_path, write_replay
+from coupled.lockstep import Attempt, Stopwatch, Sums, attempt, of_all_ranks
+from coupled.opening import announcement, description
 from coupled.optimizer import learning_rate, peak_learning_rate
-from coupled.placement import place_arms
 from coupled.process_group import ProcessGroup, barrier, gather_json, job
 from coupled.progress import Progress
-from coupled.run_log import RunLog, check_folder, describe_code, is_run_of, prepare_folder, snapshot_space
+from coupled.resume_state import ResumeState
+from coupled.run_lock import run_lock
+from coupled.run_log import RunLog, check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import Entry, SnapshotStore, snapshot_epochs
+from coupled.snapshots import SnapshotStore, snapshot_epochs
+from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
 from coupled.stream.batches import Batch, batches
 from coupled.stream.order import order
 from coupled.stream.view_plan import ViewRecipe, view_plan
@@ -38,128 +39,173 @@ class Coordinator:
     def __init__(self, settings: Settings, group: ProcessGroup, run: Path) -> None:
         self.settings = settings = from_resolved(filled_in(settings.resolved()))
         self.group, self.run = group, run
-        self.objectives = {
-            name: find_objective(name, arm.objective, arm.options, settings.temperature)
-            for name, arm in settings.arms.items()
-        }
         if not group.is_first:
             barrier()  # rank 0 loads first: it may have to download or to fill a cache
+        self._load = partial(load_image_set, settings.image_set.name, settings.image_set.options)
         self.images = self._load("train")
         if group.is_first:
             barrier()
-        size, sharing = settings.batch.size, group.data_size
-        if size % sharing:
-            near = " or ".join(str(b) for b in (size - size % sharing, size - size % sharing + sharing) if b)
-            raise ValueError(
-                f"batch.size: got {size} for {sharing} processes that share it; it must be divisible by them: {near}"
-            )
+        size = settings.batch.size
+        watch.check_batch_size(size, group.data_size, self.images.name, len(self.images))
         self.steps_per_epoch = len(self.images) // size
-        if self.steps_per_epoch == 0:
-            raise ValueError(f"batch.size: got {size}; image set '{self.images.name}' has {len(self.images)} images")
+        self.steps = settings.epochs * self.steps_per_epoch
         self.peak_lr = peak_learning_rate(settings.optimizer.base_lr, settings.optimizer.lr_scaling, size)
-        shared = build_network(
-            encoder=settings.encoder.name,
-            width=settings.encoder.width,
-            stem=settings.encoder.stem,
-            image_size=settings.encoder.image_size,
-            projector_hidden=settings.projector.hidden,
-            projector_out=settings.projector.out,
-            seed=settings.seed,
+        self.learning_rate = partial(
+            learning_rate,
+            peak=self.peak_lr,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=settings.epochs,
+            warmup_epochs=settings.optimizer.warmup_epochs,
+            schedule=settings.optimizer.schedule,
         )
-        if settings.precision == "bfloat16" and group.device.type == "cpu":
-            check_bfloat16_on_cpu(shared.encoder, settings.encoder.image_size)
-        classes = len(self.images.class_names)
-        self.sizes = {
-            name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
-            for name, objective in self.objectives.items()
-        }
-        self.placed = place_arms({name: parameters for name, (parameters, _) in self.sizes.items()}, group.arms_size)
-        self.arms = [
-            Arm(name, settings, self.objectives[name], shared, classes, group.device)
-            for name in self.placed[group.arms_rank]
-        ]
-        check_equal_start({arm.name: shared_tensors(arm.network) for arm in self.arms})
-        self.snapshots = SnapshotStore(run / "snapshots")
+        self.all_arms = build_arms(settings, group, len(self.images.class_names))
+        self.arms = self.all_arms.own
+        self.stopwatch = Stopwatch()
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
-    def train(self, resume: bool = False, overwrite: bool = False) -> None:
-        """Train to the last epoch.
+    def train(self, resume: bool = False, overwrite: bool = False, until_step: int | None = None) -> str:
+        """Train to the last epoch; "" if it was reached, otherwise what stopped the run before it, its state saved.
 
+        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run after the running step, `until_step` after that step.
         Raises ValueError if a run is in the way or cannot be resumed, FloatingPointError if an arm's loss or gradient
-        is not finite (it names arm, epoch and step).
+        is not finite (it names arm, epoch and step), OSError if something cannot be written.
         """
         if job().restarts and is_run_of(self.run, job().name):
             resume, overwrite = True, False  # the launcher started the ranks again after a failure
-        check_folder(self.run, self.settings.resolved(), resume, overwrite)
-        done = resume_state.read_newest(self.run / "resume") if resume else None
-        epoch, step = (done.epoch, done.step) if done else (0, 0)
-        needed = sum(b for _, b in self.sizes.values()) * sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
-        space = snapshot_space(needed, self.run)
-        barrier()
-        if self.group.is_first:
-            prepare_folder(self.run, self._description(), resume)
-        barrier()
+        settings, first = self.settings, self.group.is_first
+        folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
+        check_folder(*folder)
+        check_until_step(until_step, 0, self.steps)
+        if not resume:
+            self._space(0, overwrite)
+        barrier()  # before rank 0 writes into it
+        with contextlib.ExitStack() as opened:
+            changed: list[str] = []
+            if first:
+                opened.enter_context(run_lock(self.run))
+                check_folder(*folder)  # again: another process may have begun before this one held the lock
+                changed = prepare_folder(self.run, self._description(), resume)
+            barrier()
+            done = resume_state.read_newest(self.run / "resume")
+            step = self._continue_from(done, until_step)
+            clock = Every(settings.resume.every_minutes if first else None)
+            self.wishes = Wishes(opened.enter_context(StopSignals()), clock, until_step)
+            progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
+            self._announce(progress, step)
+            progress.warn(*changed)
+            self._open(done, opened)
+            self._keep(step)
+            self.stopped = ""
+            while step < self.steps and not self.stopped:
+                step = self._epoch(step, progress)
+            if self.keeper:
+                self.keeper.behind.finish()
+            barrier()
+        return self.stopped
+
+    def _continue_from(self, done: ResumeState | None, until_step: int | None) -> int:
+        """Give the arms the state `done`; the steps done. Raises ValueError if the run cannot go on from there."""
+        step = done.step if done else 0
+        if step > self.steps:
+            raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {step} steps already")
+        check_until_step(until_step, step, self.steps)
+        self.sums = {name: list(Sums()) for name in self.settings.arms}
         if done:
             for arm in self.arms:
                 arm.load_state(done.arms[arm.name])
-        names = list(self.settings.arms)
-        with contextlib.ExitStack() as opened:
-            progress = Progress(names, step, self.settings.epochs * self.steps_per_epoch, self.group.is_first)
-            opened.enter_context(progress)
-            self._announce(progress, epoch, space)
-            if self.group.is_first:
-                self.log = RunLog(self.run, names, StepResult._fields, epoch, step)
-                opened.callback(self.log.close)
-                self.snapshots.cut(epoch if done else -1)
-            if not done:
-                self._keep(0, 0)
-            while epoch < self.settings.epochs:
-                epoch += 1
-                step = self._epoch(epoch, step, progress)
-        barrier()
-
-    def _epoch(self, epoch: int, step: int, progress: Progress) -> int:
-        seconds = dict.fromkeys(self.settings.arms, 0.0)
-        losses = dict.fromkeys(self.settings.arms, 0.0)
-        for batch in self._batches(epoch):
-            step += 1
-            lr = self._learning_rate(step)
-            own: dict[str, tuple[StepResult, float]] = {}
-            for arm in self.arms:
-                began = time.monotonic()
-                try:
-                    result = arm.step(batch, lr)
-                except (FloatingPointError, ValueError) as error:
-                    raise type(error)(f"{error} in epoch {epoch}, step {step}: the run stops") from None
-                own[arm.name] = (result, time.monotonic() - began)
-            results: dict[str, StepResult] = {}
-            for name, (values, taken) in self._of_all_arms(own).items():
-                results[name] = StepResult(*values)
-                seconds[name] += taken
-                losses[name] += results[name].loss / self.steps_per_epoch
-            images = (batch.number + 1) * self.settings.batch.size
-            progress.step(epoch, step, {a: (r.loss, r.grad_norm, images / seconds[a]) for a, r in results.items()})
-            if self.group.is_first:
-                values = [value for result in results.values() for value in result]
-                self.log.steps.row([epoch, step, batch.inputs_digest, lr, *values])
-        check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
-        if self.group.is_first:
-            for name, loss in losses.items():
-                rate = self.steps_per_epoch * self.settings.batch.size / seconds[name]
-                self.log.epochs.row([epoch, name, loss, self._learning_rate(step), seconds[name], rate])
-        self._keep(epoch, step)
-        progress.epoch(epoch, self.settings.epochs, step, losses)
+            self.sums |= done.sums
         return step
 
-    def _of_all_arms(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """JSON values by arm, of the arms of all places in the order of the settings; each says its own."""
-        if self.group.arms_size == 1:
-            return dict(own)
-        of_ranks = gather_json(own if self.group.owns_arms else {})
-        together = {name: value for values in of_ranks for name, value in values.items()}
-        return {name: together[name] for name in self.settings.arms}
+    def _open(self, done: ResumeState | None, opened: contextlib.ExitStack) -> None:
+        """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
+        self.log: RunLog | None = None
+        names = list(self.settings.arms)
+        if self.group.is_first:
+            self.log = RunLog(self.run, names, StepResult._fields, done.epoch if done else 0, done.step if done else 0)
+            opened.callback(self.log.close)
+            SnapshotStore(self.run / "snapshots").cut(done.epoch if done else -1)
+            resume_state.begin(self.run / "resume")
+        barrier()
+        self.keeper: Keeper | None = None
+        if self.group.owns_arms:
+            about = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
+            saved_step = done.step if done else -1
+            self.keeper = Keeper(self.run, names, self.log, saved_step, self.kept_epochs, about)
+            opened.callback(self.keeper.close)
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
+    def _epoch(self, step: int, progress: Progress) -> int:
+        """Train from `step` steps done to the end of the epoch or to where the run is stopped; the steps done."""
+        epoch, start = step // self.steps_per_epoch + 1, step % self.steps_per_epoch
+        if start == 0:
+            self.sums = {name: list(Sums()) for name in self.settings.arms}
+        for batch in self._batches(epoch, start):
+            step += 1
+            made = self._step(batch, step)
+            images = (batch.number + 1) * self.settings.batch.size
+            shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in made.results.items()}
+            progress.step(epoch, step, shown)
+            if self.log:
+                values = [value for result in made.results.values() for value in result]
+                self.log.steps.row([epoch, step, batch.inputs_digest, self.learning_rate(step), *values])
+            if step % self.steps_per_epoch == 0:
+                self._end_epoch(epoch, step, progress)
+            if made.wish >= SAVE or step % self.steps_per_epoch == 0:
+                self._keep(step)
+            if made.wish == STOP and step < self.steps:
+                self.stopped = f"stopped by {self.wishes.why(step)} after step {step} of {self.steps}"
+                break
+        return step
+
+    def _step(self, batch: Batch, step: int) -> Attempt:
+        """All arms' step, as all ranks know it, with the highest wish of all ranks for what is to be done after it."""
+        own = attempt(self.arms, batch, self.stopwatch)
+        own.wish = BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
+        made = of_all_ranks(own, self.group.owns_arms, list(self.settings.arms))
+        if made.error or made.wish == BROKEN:
+            self._give_up(batch, step, made)
+        for arm in self.arms:
+            with self.stopwatch.running(arm.name):
+                arm.update(self.learning_rate(step))
+        self.sums = made.added_to(self.sums, self.steps_per_epoch)
+        return made
+
+    def _give_up(self, batch: Batch, step: int, made: Attempt) -> NoReturn:
+        """Save the state before the step and what the step saw, and raise its error with where it happened."""
+        for arm in self.arms:
+            arm.undo()
+        if self.keeper:
+            self.keeper.behind.finish()  # if it was the writing that failed, this raises its reason
+        if made.wish == BROKEN:
+            barrier()  # where the writing failed the reason is told meanwhile, and this rank is ended
+        if made.error is None:
+            raise RunError(f"step {step}: stopped because another rank could not write")
+        self._keep(step - 1)
+        if self.keeper:
+            self.keeper.behind.finish()
+        kind, text = made.error
+        if self.group.is_first:
+            results = {name: result._asdict() for name, result in made.results.items()}
+            write_replay(self.run, batch, step, self.learning_rate(step), text, results)
+        barrier()  # all is saved before the first rank tells and ends the others
+        where = f"in epoch {batch.epoch}, step {step}: the run stops before this step"
+        seen = f"its state is saved; {replay_path(self.run, step)} says what it saw"
+        again = f"--resume --until-step {step} comes here again"
+        raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} and {seen}; {again}")
+
+    def _end_epoch(self, epoch: int, step: int, progress: Progress) -> None:
+        check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
+        sums = {name: Sums(*values) for name, values in self.sums.items()}
+        images = self.steps_per_epoch * self.settings.batch.size
+        spreads = {arm.name: arm.projection_spread() for arm in self.arms} if self.group.owns_arms else {}
+        spread_of = {name: spread for of_rank in gather_json(spreads) for name, spread in of_rank.items()}
+        for name, (loss, seconds, left_out) in sums.items():
+            if self.log:
+                self.log.epochs.row([epoch, name, loss, self.learning_rate(step), seconds, images / seconds])
+            progress.warn(*watch.left_out_anchors(name, int(left_out), 2 * images))
+            progress.warn(*watch.collapse(name, spread_of[name]))
+        progress.epoch(epoch, self.settings.epochs, step, {name: loss for name, (loss, _, _) in sums.items()})
+
+    def _batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         settings, images = self.settings, self.images
         views = settings.views.model_dump(exclude={"recipe"})
         return batches(
@@ -171,79 +217,35 @@ class Coordinator:
             rank=self.group.data_rank,
             world_size=self.group.data_size,
             device=self.group.device,
+            start=start,
             workers=settings.batch.workers,
         )
 
-    def _learning_rate(self, step: int) -> float:
-        return learning_rate(
-            step,
-            peak=self.peak_lr,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=self.settings.epochs,
-            warmup_epochs=self.settings.optimizer.warmup_epochs,
-            schedule=self.settings.optimizer.schedule,
-        )
-
-    def _keep(self, epoch: int, step: int) -> None:
-        """Rows and snapshots first, then the resume state: what it counts as done is on the disk.
-
-        The owner of an arm writes its files; rank 0 adds them to the manifest and makes the resume state valid.
-        """
-        mine = self.arms if self.group.owns_arms else []
-        if self.group.is_first:
-            self.log.sync()
-            resume_state.begin(self.run / "resume")
-        barrier()
-        if epoch in self.kept_epochs:
-            about = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
-            written = {
-                arm.name: asdict(
-                    self.snapshots.write_file(arm.name, epoch, arm.network.state_dict(), step=step, metadata=about)
-                )
-                for arm in mine
-            }
-            for entry in self._of_all_arms(written).values():
-                if self.group.is_first:
-                    self.snapshots.add(Entry(**entry))
-        own = {arm.name: resume_state.write_arm(self.run / "resume", step, arm.name, arm.state()) for arm in mine}
-        digests = self._of_all_arms(own)
-        if self.group.is_first:
-            resume_state.commit(self.run / "resume", step, epoch, digests)
-
-    def _load(self, split: str) -> ImageSet:
-        return load_image_set(self.settings.image_set.name, self.settings.image_set.options, split)
+    def _keep(self, step: int) -> None:
+        if self.keeper:
+            arms = {arm.name: arm.state() for arm in self.arms}
+            state = ResumeState(step, step // self.steps_per_epoch, arms, self.sums)
+            self.keeper.keep(state, ends_epoch=step % self.steps_per_epoch == 0)
+        self.wishes.clock.restart()
 
     def _description(self) -> dict[str, Any]:
-        digests = {f"{split}_digest": self._load(split).digest() for split in SPLITS}
-        return {
-            "format": "coupled.run.1",
-            "name": self.settings.name,
-            "seed": self.settings.seed,
-            "settings": self.settings.resolved(),
-            "settings_sha256": self.settings.sha256(),
-            "image_set": {"name": self.images.name, **digests},
-            "world_size": self.group.world_size,
-            "placement": self.placed,
-            "threads": torch.get_num_threads(),
-            "job": job().name,
-            "device": str(self.group.device.type),
-            "precision": self.settings.precision,
-            **describe_code(),
-        }
+        digests = {split: self._load(split).digest() for split in SPLITS}
+        resolved, sha256 = self.settings.resolved(), self.settings.sha256()
+        return description(resolved, sha256, digests, self.group, self.all_arms.placed)
 
-    def _announce(self, progress: Progress, epoch: int, space: str) -> None:
-        """Say once what is about to run."""
-        size, sharing = self.settings.batch.size, self.group.data_size
-        progress.say(
-            f"run {self.run}: {self.images.name}, {len(self.images)} images, {self.settings.epochs} epochs of"
-            f" {self.steps_per_epoch} steps" + (f", continuing after epoch {epoch}" if epoch else "")
-        )
-        progress.say(
-            f"global batch {size} = {sharing} x {size // sharing} images, {2 * size - 2} other images' views as"
-            f" negatives of an anchor without labels; peak learning rate {self.peak_lr:.6g}"
-        )
-        for place, names in enumerate(self.placed):
-            where = f" (place {place} of {self.group.arms_size})" if self.group.arms_size > 1 else ""
-            for name in names:
-                progress.say(f"arm {name}{where}: {self.objectives[name]}, {self.sizes[name][0]:,} parameters")
-        progress.say(space)
+    def _announce(self, progress: Progress, step: int) -> None:
+        """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
+        batch, images = self.settings.batch, self.images
+        about = (self.run, images, self.settings.epochs, batch.size, step, self.peak_lr, self.group, self.all_arms)
+        for line in announcement(*about):
+            progress.say(line)
+        progress.say(self._space(step // self.steps_per_epoch, overwrite=False))
+        progress.warn(*watch.unbalanced_classes(images.labels_N, images.class_names, batch.size, batch.order))
+
+    def _space(self, epoch: int, overwrite: bool) -> str:
+        """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""
+        one = sum(bytes_ for _, bytes_ in self.all_arms.sizes.values())
+        snapshots = sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
+        # a resume state holds weights and up to two moments; a third generation is written before the oldest is dropped
+        needed = one * (snapshots + 3 * (resume_state.KEPT + 1))
+        return space(self.run, needed, overwrite, self.settings.snapshots.check_free_space)

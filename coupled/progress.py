@@ -16,6 +16,7 @@ class Progress:
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
         self.started = time.monotonic()
+        self.warned: set[str] = set()
 
     def __enter__(self) -> "Progress":
         if self.live:
@@ -30,6 +31,14 @@ class Progress:
         """A line that stays."""
         if self.shown:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, *texts: str) -> None:
+        """Warnings that stay; the same, up to its numbers, is given once."""
+        for text in texts:
+            kind = "".join(character for character in text if not character.isdecimal())
+            if kind not in self.warned:
+                self.warned.add(kind)
+                self.say(f"warning: {text}")
 
     def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
         """Show loss, gradient norm and images/s of every arm."""

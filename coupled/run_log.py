@@ -10,14 +10,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from coupled.snapshots import write_durably
+from coupled.checked import differences
+from coupled.run_lock import NAME as LOCK
+from coupled.snapshots import append, space_named, write_durably
 
 MIB = 2**20
+CHANGES_BITS = ("versions", "world_size", "device", "threads")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
 
 
@@ -62,13 +65,14 @@ class CsvLog:
         self.path, self.columns = path, tuple(columns)
         if not path.exists():
             write_durably(path, self._line(self.columns).encode())
-        self.file = path.open("a", encoding="utf-8", newline="")
+        self.file = path.open("ab", buffering=0)
 
     def row(self, values: Sequence[Any]) -> None:
-        """Append one row; whole when the call returns, durable after `sync`."""
+        """Append one row; whole when the call returns, durable after `sync`. Raises OSError: bytes needed and free."""
         assert len(values) == len(self.columns), (values, self.columns)
-        self.file.write(self._line(values))
-        self.file.flush()
+        data = self._line(values).encode()
+        with space_named(self.path, len(data)):
+            append(self.file, data)
 
     def sync(self) -> None:
         """Force the rows to the disk."""
@@ -87,13 +91,25 @@ class CsvLog:
 
 
 def cut_rows(path: Path, column: str, last: int) -> None:
-    """Drop the rows of a CSV whose `column` exceeds `last`, and a half-written last row."""
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    place = lines[0].strip().split(",").index(column)
-    kept = [line for line in lines[1:] if line.endswith("\n") and int(line.split(",")[place]) <= last]
-    write_durably(path, "".join([lines[0], *kept]).encode())
+    """Drop the rows of a CSV whose `column` exceeds `last`, and a half-written last row.
+
+    Raises ValueError that names the file if it is not such a CSV, or if its rows do not lead up to `last`.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        rows = [(int(line.split(b",")[_place(whole, column)]), line) for line in whole[1:]]
+    except (ValueError, IndexError):
+        raise ValueError(f"{path}: not a table with whole numbers in a column '{column}'; restore it") from None
+    kept = [(number, line) for number, line in rows if number <= last]
+    if list(dict.fromkeys(number for number, _ in kept)) != list(range(1, last + 1)):
+        raise ValueError(f"{path}: its rows should lead up to {column} {last}, where the run continues; restore them")
+    if lines:
+        write_durably(path, b"".join([*whole[:1], *(line for _, line in kept)]))
+
+
+def _place(lines: Sequence[bytes], column: str) -> int:
+    return lines[0].decode().strip().split(",").index(column)
 
 
 class RunLog:
@@ -123,15 +139,22 @@ def is_run_of(run: Path, job: str) -> bool:
     return (run / "run.json").is_file() and read_run_json(run).get("job") == job
 
 
-def check_folder(run: Path, settings: Mapping[str, Any], resume: bool, overwrite: bool) -> None:
-    """Raise ValueError unless a run with the resolved `settings` may start or continue in the folder `run`."""
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+def check_folder(
+    run: Path, settings: Mapping[str, Any], resume: bool, overwrite: bool, may_change: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless a run with the resolved `settings` may start or continue in the folder `run`.
+
+    A run continues with its own settings, except for the keys `may_change`.
+    """
+    if not run.exists() or (run.is_dir() and all(path.name == LOCK for path in run.iterdir())):
         return
     if not (run / "run.json").is_file():
         raise ValueError(f"--run: '{run}' exists and is no run folder (it has no run.json); choose another --run")
     if resume:
         there = read_run_json(run).get("settings", {})
-        changes = list(_differences(there, settings))
+        changes = [
+            f"{key} was {was}, is {now}" for key, was, now in differences(there, settings) if key not in may_change
+        ]
         if changes:
             raise ValueError(f"--resume: '{run}' was started with other settings: {'; '.join(changes)}")
     elif not overwrite:
@@ -140,35 +163,45 @@ def check_folder(run: Path, settings: Mapping[str, Any], resume: bool, overwrite
         )
 
 
-def snapshot_space(needed: int, run: Path) -> str:
-    """A line on the bytes that the snapshots need.
+def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
+    """One line about the bytes `needed` and those free where the folder `run` is or will be.
 
-    Raises ValueError if the disk of the folder `run`, which need not exist yet, has less. What a run to be overwritten
-    holds is not counted as free: it is deleted only after this check.
+    Raises ValueError if they do not fit and `check` is set. Of a run to be overwritten the bytes count as free.
     """
-    folder = run.resolve()
-    free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
-    if needed > free:
+    there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if overwrite and run.is_dir():
+        free += sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
+    text = f"snapshots and resume states need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
+    if check and needed > free:
         raise ValueError(
-            f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}';"
-            " thin them with snapshots.every and snapshots.dense_until, or free space"
+            f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; thin them with"
+            " snapshots.every and snapshots.dense_until, free space, or set snapshots.check_free_space=false"
         )
-    return f"snapshots need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
+    return text
 
 
-def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> None:
-    """Make ready the folder that `check_folder` allowed, with `content` as run.json; a resumed run keeps its own."""
+def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[str]:
+    """Make ready the folder that `check_folder` allowed, with `content` as run.json.
+
+    A resumed run keeps its own, with the settings that were changed; what else has changed so that the last bits may
+    differ from here on is returned, a line each. Raises ValueError if the run saw other images.
+    """
     if resume and (run / "run.json").is_file():
-        return
-    if run.exists():
-        shutil.rmtree(run)
-    run.mkdir(parents=True)
+        there = read_run_json(run)
+        if there.get("image_set") != content.get("image_set"):
+            found = f"was {there.get('image_set')}, is {content.get('image_set')}"
+            raise ValueError(f"image_set: the images are not those that '{run}' was started with: {found}")
+        if there.get("settings") != content["settings"]:
+            write_run_json(run, {**there, "settings": content["settings"]})
+        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
+        return [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
+    run.mkdir(parents=True, exist_ok=True)
+    # run.json goes last: a folder that was half deleted by a killed process is still known as a run
+    for path in sorted(run.iterdir(), key=lambda path: path.name == "run.json"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
     write_run_json(run, content)
-
-
-def _differences(there: Any, here: Any, key: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in [*there, *(name for name in here if name not in there)]:
-            yield from _differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
-    elif there != here:
-        yield f"{key} was {there}, is {here}"
+    return []

@@ -7,6 +7,8 @@ folder is fsynced, and only then the manifest gains its line. Nothing is pickled
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,26 +35,34 @@ class Entry:
     bytes: int
 
 
+class BadSnapshotError(ValueError):
+    """A snapshot that is missing, damaged or not what it should be; the message says path, expected and found."""
+
+
 class SnapshotStore:
     """The snapshots of a run, in `folder`: manifest.jsonl and <arm>/epoch_0000.safetensors."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = folder / "manifest.jsonl"
+        self.checked: set[Path] = set()  # files whose digest was right when they were first opened
 
     def entries(self) -> list[Entry]:
         """Lines of the manifest in the order written; a half-written last line, left by a crash, is none.
 
-        Raises ValueError naming file and line if one is not readable.
+        Raises ValueError naming file and line if one is not readable or names a file that is not the store's own.
         """
         if not self.manifest.is_file():
             return []
         entries = []
-        whole = self.manifest.read_text(encoding="utf-8").rpartition("\n")[0]
+        whole = self.manifest.read_bytes().rpartition(b"\n")[0]
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                entries.append(Entry(**json.loads(line)))
-            except (json.JSONDecodeError, TypeError) as error:
+                entry = Entry(**json.loads(line))
+                if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.arm) or entry.file != _file(entry.arm, entry.epoch):
+                    raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
+                entries.append(entry)
+            except (ValueError, TypeError) as error:
                 raise ValueError(f"{self.manifest} line {number}: not a snapshot entry: {error}") from None
         return entries
 
@@ -74,10 +84,10 @@ class SnapshotStore:
         raise ValueError(f"{self.folder}: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {self._span(arm)})")
 
     def path(self, arm: str, epoch: int) -> Path:
-        """Where the snapshot lies. Raises ValueError if the manifest does not know it or the file is gone."""
+        """Where the snapshot lies. Raises ValueError if it is not in the manifest, BadSnapshotError if it is gone."""
         path = self.folder / self.entry(arm, epoch).file
         if not path.is_file():
-            raise ValueError(f"{path}: the manifest lists this snapshot, but the file is missing")
+            raise BadSnapshotError(f"{path}: the manifest lists this snapshot, but the file is missing")
         return path
 
     def write(
@@ -99,7 +109,7 @@ class SnapshotStore:
             {name: _as_stored(tensor) for name, tensor in tensors.items()},
             metadata={"coupled": json.dumps(header, sort_keys=True)},
         )
-        file = f"{arm}/epoch_{epoch:04d}.safetensors"
+        file = _file(arm, epoch)
         write_durably(self.folder / file, data)
         return Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
 
@@ -108,35 +118,51 @@ class SnapshotStore:
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
-        """All tensors of a snapshot. Raises ValueError: path, expected, found."""
+        """All tensors of a snapshot, its digest checked. Raises BadSnapshotError: path, expected, found."""
         with self.open(arm, epoch) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
-        """The snapshot, its digest checked, opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()).
+        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()), its digest checked.
 
-        Raises ValueError: path, expected, found.
+        Raises BadSnapshotError: path, expected, found.
         """
-        path, expected = self.path(arm, epoch), self.entry(arm, epoch).digest
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+        path, entry = self.path(arm, epoch), self.entry(arm, epoch)
+        if path not in self.checked:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+            if found != entry.digest:
+                sizes = f"{entry.bytes:,} bytes with digest {entry.digest}, found {path.stat().st_size:,} with {found}"
+                raise BadSnapshotError(f"{path}: damaged or foreign: expected {sizes}")
+            self.checked.add(path)
         try:
             with safe_open(path, framework="pt") as handle:
-                header = json.loads((handle.metadata() or {}).get("coupled", "{}"))
+                header = self.header(handle)
                 if (header.get("format"), header.get("arm"), header.get("epoch")) != (FORMAT, arm, epoch):
-                    raise ValueError(
+                    raise BadSnapshotError(
                         f"{path}: not the expected snapshot: expected {FORMAT}, arm {arm}, epoch {epoch}, found"
                         f" {header.get('format')}, arm {header.get('arm')}, epoch {header.get('epoch')}"
                     )
-                if found != expected:
-                    raise ValueError(f"{path}: damaged: its digest should be {expected}, found {found}")
                 yield handle
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
+            raise BadSnapshotError(f"{path}: not a readable safetensors file: {error}") from None
+
+    @staticmethod
+    def header(handle: Any) -> dict[str, Any]:
+        """What an opened snapshot says of itself: format, run, arm, epoch, step, settings_sha256."""
+        return dict(json.loads((handle.metadata() or {}).get("coupled", "{}")))
 
     def cut(self, epoch: int) -> None:
-        """Forget manifest lines after `epoch`; their files are overwritten when training gets there again."""
+        """Forget manifest lines after `epoch`; their files are overwritten when training gets there again.
+
+        What a killed process left half-written goes: a last line without its end, and temporary files.
+        """
+        for leftover in self.folder.rglob("*.tmp"):
+            leftover.unlink()
+        if self.manifest.is_file():
+            lines = self.manifest.read_bytes()
+            write_durably(self.manifest, lines[: lines.rfind(b"\n") + 1])
         kept = [entry for entry in self.entries() if entry.epoch <= epoch]
         write_durably(self.manifest, "".join(json.dumps(asdict(entry)) + "\n" for entry in kept).encode())
 
@@ -164,21 +190,46 @@ def write_durably(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with space_named(path, len(data)), temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk its part of the file would be in the way
+        raise
     fsync_folder(path.parent)
 
 
 def append_durably(path: Path, text: str) -> None:
-    """Append `text` in one write and fsync it."""
+    """Append `text` in one write and fsync it; if that fails, none of it stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
+    with space_named(path, len(text)), path.open("ab", buffering=0) as file:
+        append(file, text.encode())
         os.fsync(file.fileno())
+
+
+def append(file: Any, data: bytes) -> None:
+    """Append to an unbuffered file; if the disk does not take all of `data`, none of it stays. Raises OSError."""
+    before, written = os.fstat(file.fileno()).st_size, 0
+    try:
+        while written < len(data):
+            written += file.write(data[written:])
+    except OSError:
+        os.ftruncate(file.fileno(), before)
+        raise
+
+
+@contextmanager
+def space_named(path: Path, size: int) -> Iterator[None]:
+    """An OSError within gets the path, the bytes needed and the bytes free."""
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        text = f"{path}: {error.strerror}: {size:,} bytes needed, {free:,} bytes free on the disk"
+        raise OSError(error.errno, text) from None
 
 
 def fsync_folder(folder: Path) -> None:
@@ -188,6 +239,10 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _file(arm: str, epoch: int) -> str:
+    return f"{arm}/epoch_{epoch:04d}.safetensors"
 
 
 def _as_stored(tensor: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Train all arms of a run in lockstep.
 
 torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml
-         [--run-dir runs/demo] [--resume | --overwrite] [key=value ...]
+         [--run-dir runs/demo] [--resume | --overwrite] [--until-step K] [key=value ...]
 """
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
-        Coordinator(settings, group, run).train(options.resume, options.overwrite)
+        coordinator = Coordinator(settings, group, run)
+        stopped = coordinator.train(options.resume, options.overwrite, options.until_step)
+        if stopped and group.is_first:
+            again = command_again(arguments)
+            print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
     return alarm.status
+
+
+def command_again(arguments: Sequence[str] | None) -> str:
+    """The command line that continues the run."""
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    return "train.py " + shlex.join(["--resume", *(word for word in given if word not in ("--resume", "--overwrite"))])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--resume", action="store_true", help="continue the run in the folder, or start it if none is there"
     )
     existing.add_argument("--overwrite", action="store_true", help="delete the run in the folder and start afresh")
+    parser.add_argument("--until-step", type=int, metavar="K", help="stop after step K of the run, to be continued")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="changed settings, such as optimizer.base_lr=0.2"
     )

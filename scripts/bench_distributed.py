@@ -57,7 +57,8 @@ def measure(places: int, size: int) -> None:
             ranks.barrier()
             before, waited[0] = time.perf_counter(), 0.0
             for arm in coordinator.arms:
-                arm.step(batch, 0.01)
+                arm.gradients(batch)
+                arm.update(0.01)
             in_collectives.append(waited[0])
             ranks.barrier()  # a step has ended when the slower rank has ended it
             seconds.append(time.perf_counter() - before)

@@ -1,6 +1,6 @@
 """Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
 
-    python scripts/benchmark.py [--only objectives metrics augmentation distributed] [--output benchmark.json]
+    python scripts/benchmark.py [--only objectives metrics augmentation distributed snapshots] [--output benchmark.json]
 
 Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
 """
@@ -19,6 +19,7 @@ from bench_augmentation import augmentation_rows
 from bench_distributed import distributed_rows
 from bench_metrics import metric_rows
 from bench_objectives import objective_rows
+from bench_snapshots import snapshot_rows
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,7 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "metrics": metric_rows,
     "augmentation": augmentation_rows,
     "distributed": distributed_rows,
+    "snapshots": snapshot_rows,
 }
 
 

@@ -16,7 +16,8 @@ FOUND_BY_NAME = ("coupled.objectives", "coupled.image_sets")
 PURE = ("coupled.objectives", "analysis.pair_metrics", "analysis.arm_metrics")
 NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of `coupled` it may import
     "coupled": (),
-    "coupled.settings": ("coupled.checked",),
+    "coupled.settings": ("coupled.checked", "coupled.sections"),
+    "coupled.sections": (),
     "coupled.checked": (),
     "coupled.by_name": (),
     "coupled.process_group": (),
@@ -25,7 +26,7 @@ NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of 
     "coupled.snapshots": (),
     "coupled.encoders": (),
 }
-SEES_SETTINGS = ("coupled.train", "coupled.coordinator", "coupled.arm")  # rule 3
+SEES_SETTINGS = ("coupled.train", "coupled.coordinator", "coupled.arms", "coupled.arm")  # rule 3
 ANALYSIS_USES = (  # rule 4
     *("coupled.settings", "coupled.network", "coupled.encoders", "coupled.image_sets", "coupled.stream"),
     *("coupled.snapshots", "coupled.process_group", "coupled.failures", "coupled.objectives", "coupled.by_name"),

@@ -13,10 +13,10 @@ from coupled.stream.batches import Batch
 from coupled.train import main
 
 FAULT, RANK, ATTEMPT = sys.argv[1], os.environ["RANK"], os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-usual = Arm.step
+usual = Arm.gradients
 
 
-def step(arm: Arm, batch: Batch, lr: float) -> StepResult:
+def gradients(arm: Arm, batch: Batch) -> StepResult:
     if (batch.epoch, batch.number) == (2, 1):
         if (FAULT, RANK) in (("raise", "0"), ("sleep", "1")):
             time.sleep(10_000)
@@ -24,8 +24,8 @@ def step(arm: Arm, batch: Batch, lr: float) -> StepResult:
             raise ArithmeticError("the saboteur was here")
         if (FAULT, RANK, ATTEMPT) == ("kill", "1", "0"):
             os.kill(os.getpid(), signal.SIGKILL)
-    return usual(arm, batch, lr)
+    return usual(arm, batch)
 
 
-Arm.step = step
+Arm.gradients = gradients
 sys.exit(main(sys.argv[2:]))

@@ -91,18 +91,18 @@ def test_stopped_and_resumed_equals_never_stopped(
     four_arms: Path, tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Step 3 lies before the first resume state, step 7 inside the second epoch; rows after it are cut, not doubled."""
-    step, seen = Arm.step, []
+    gradients, seen = Arm.gradients, []
 
-    def interrupted(arm: Arm, batch: Batch, lr: float) -> StepResult:
+    def interrupted(arm: Arm, batch: Batch) -> StepResult:
         seen.append(arm.name)
         if len(seen) == 4 * stop_at - 1:
             raise KeyboardInterrupt
-        return step(arm, batch, lr)
+        return gradients(arm, batch)
 
-    monkeypatch.setattr(Arm, "step", interrupted)
+    monkeypatch.setattr(Arm, "gradients", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny.train(tmp_path / "run")
-    monkeypatch.setattr(Arm, "step", step)
+    monkeypatch.setattr(Arm, "gradients", gradients)
     tiny.train(tmp_path / "run", resume=True)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(four_arms)
     for file in ("steps.csv", "snapshots/manifest.jsonl"):
@@ -185,7 +185,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
     tiny.train(run, arms={"old": "dcl"}, epochs=1)
     before = tiny.snapshot_bytes(run)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=0, free=10))
-    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 0 MiB free .* snapshots\.every"):
+    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .* snapshots\.every"):
         tiny.train(run, overwrite=True)
     assert tiny.snapshot_bytes(run) == before
     with pytest.raises(ValueError, match="MiB needed"):

@@ -133,17 +133,17 @@ def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> 
 
 
 def stopped_after_an_epoch(run: Path, changed: dict[str, Any]) -> None:
-    def step(arm: Arm, batch: Batch, lr: float) -> StepResult:
+    def gradients(arm: Arm, batch: Batch) -> StepResult:
         if (batch.epoch, batch.number) == (2, 1):
             raise KeyboardInterrupt
-        return usual(arm, batch, lr)
+        return usual(arm, batch)
 
-    usual, Arm.step = Arm.step, step
+    usual, Arm.gradients = Arm.gradients, gradients
     try:
         with pytest.raises(KeyboardInterrupt):
             tiny.train(run, **changed)
     finally:
-        Arm.step = usual
+        Arm.gradients = usual
 
 
 def resume_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
@@ -152,10 +152,10 @@ def resume_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
 
 def drifting(run: Path, how: str) -> str:
     """Train with a fault on one rank or in the arm; the message that stopped the run."""
-    usual, made = Arm.step, Arm.__init__
+    usual, made = Arm.gradients, Arm.__init__
 
-    def nudged(arm: Arm, batch: Batch, lr: float) -> StepResult:
-        result = usual(arm, batch, lr)
+    def nudged(arm: Arm, batch: Batch) -> StepResult:
+        result = usual(arm, batch)
         if how == "nudged" and os.environ["RANK"] == "1" and batch.number == 2 and arm.name == "ce":
             with torch.no_grad():
                 arm.network.get_buffer("encoder.bn1.running_mean")[3] += 1e-6
@@ -166,13 +166,13 @@ def drifting(run: Path, how: str) -> str:
         if how == "bypassed" and arm.name == "ce":
             arm.replica = arm.network
 
-    Arm.step, Arm.__init__ = nudged, bypassed
+    Arm.gradients, Arm.__init__ = nudged, bypassed
     try:
         tiny.train(run, **FEW, arms={"cl": "dcl", "ce": "cross_entropy"})
     except RunError as error:
         return str(error)
     finally:
-        Arm.step, Arm.__init__ = usual, made
+        Arm.gradients, Arm.__init__ = usual, made
     return "no alarm"
 
 

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor
+
 from coupled.coordinator import Coordinator
 from coupled.process_group import process_group
 from coupled.settings import Settings, from_resolved
@@ -43,12 +46,17 @@ def tiny_settings(**changed: Any) -> Settings:
     return from_resolved({**TINY, **changed})
 
 
-def train(run: Path, resume: bool = False, overwrite: bool = False, **changed: Any) -> Coordinator:
-    """Train the tiny run into `run` in this process; the coordinator as it is at the end."""
-    settings = tiny_settings(**changed)
+def train(
+    run: Path, resume: bool = False, overwrite: bool = False, until_step: int | None = None, **changed: Any
+) -> Coordinator:
+    """Train the tiny run into `run` in this process; the coordinator as it is at the end.
+
+    A changed key may end with an underscore: `resume_` is the section `resume`.
+    """
+    settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
     with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
         coordinator = Coordinator(settings, group, run)
-        coordinator.train(resume, overwrite)
+        coordinator.train(resume, overwrite, until_step)
     return coordinator
 
 
@@ -65,3 +73,8 @@ def program(*arguments: str | Path, cwd: Path, launcher: list[str] | None = None
     return subprocess.run(
         [*launcher, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment, timeout=300
     )
+
+
+def tensors(run: Path, arm: str, epoch: int) -> dict[str, Tensor]:
+    """The tensors of a snapshot."""
+    return load_file(run / f"snapshots/{arm}/epoch_{epoch:04d}.safetensors")

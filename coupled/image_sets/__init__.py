@@ -74,6 +74,19 @@ def check_split(split: str) -> None:
         raise ValueError(f"image-set split: got {split!r}; allowed are {', '.join(SPLITS)}")
 
 
+def check_labels(images: ImageSet) -> None:
+    """Raise ValueError for a label that no class has, and for a class without a train image."""
+    classes, labels_N = len(images.class_names), images.labels_N
+    for number in ((labels_N < 0) | (labels_N >= classes)).nonzero().flatten().tolist()[:1]:
+        raise ValueError(
+            f"image_set: '{images.name}', {images.split} image {number} has label {int(labels_N[number])};"
+            f" allowed are 0 to {classes - 1}"
+        )
+    for label, count in enumerate(torch.bincount(labels_N, minlength=classes).tolist()):
+        if count == 0 and images.split == "train":
+            raise ValueError(f"image_set: '{images.name}' has no train image of class '{images.class_names[label]}'")
+
+
 def check_range(option: str, value: int, lowest: int, highest: int | None = None) -> None:
     """Raise ValueError unless lowest <= value <= highest; `option` is the key below `image_set`."""
     if value < lowest or (highest is not None and value > highest):

@@ -18,12 +18,12 @@ SPLIT_KEY = 0  # of the Philox generator that shuffles each class before the spl
 
 
 def load(split: str, *, size: int = 16) -> ImageSet:
-    """The digits at `size` x `size` pixels (8 or more), grey as RGB, bilinear.
+    """The digits at `size` x `size` pixels (8 to 256), grey as RGB, bilinear.
 
-    The split is fixed and class-stratified. Raises ValueError for an unknown split or a smaller size.
+    The split is fixed and class-stratified. Raises ValueError for an unknown split or another size.
     """
     check_split(split)
-    check_range("size", size, 8)
+    check_range("size", size, 8, 256)
     bundled = load_digits()
     labels_N = torch.from_numpy(bundled.target.astype(np.int64))
     images_N3HW = _shown_at(size, torch.from_numpy(bundled.images))

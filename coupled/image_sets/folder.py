@@ -29,7 +29,7 @@ def load(split: str, *, root: Path | None = None, size: int = 64) -> ImageSet:
     cannot be decoded.
     """
     check_split(split)
-    check_range("size", size, 8)
+    check_range("size", size, 8, 4096)
     if root is None:
         raise ValueError("image_set.root: missing; give the folder that holds train/<class>/ and test/<class>/")
     files = {"train": _files(root / "train"), "test": _files(_test_folder(root))}

@@ -40,7 +40,7 @@ def load(
     """
     check_split(split)
     check_range("classes", classes, 2, 1000)
-    check_range("size", size, 8)
+    check_range("size", size, 8, 1024)
     check_range("train_per_class", train_per_class, 1)
     check_range("test_per_class", test_per_class, 1)
     check_range("seed", seed, 0, 2**64 - 1)

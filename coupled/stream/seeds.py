@@ -41,18 +41,24 @@ def permutation(n: int, generator: np.random.Philox) -> NDArray[np.int64]:
 
 
 @contextmanager
-def torch_rng(seed: int, name: str, *counters: int) -> Iterator[None]:
-    """Inside the block torch's global CPU generator follows the named stream; afterwards it is as it was before.
+def torch_rng(seed: int, name: str, *counters: int, device: torch.device | None = None) -> Iterator[None]:
+    """Inside the block torch's global generators, of the CPU and of a CUDA `device`, follow the named stream;
+    afterwards they are as they were before.
 
-    For library code that draws from the global generator, such as the initialisation of a network: inside the block it
-    does not depend on the global state, and outside nobody notices.
+    For library code that draws from a global generator, such as the initialisation of a network or dropout: inside the
+    block it does not depend on the global state, and outside nobody notices.
     """
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(int(philox(seed, name, *counters).random_raw(1)[0] >> np.uint64(1)))
+    generators = [torch.default_generator]
+    if device is not None and device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(int(philox(seed, name, *counters).random_raw(1)[0] >> np.uint64(1)))
     try:
         yield
     finally:
-        torch.set_rng_state(before)
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 # Read by the libraries when they start; what a user has set stays. Each with what it costs.

@@ -37,7 +37,7 @@ def gradients_on_a_rank(folder: Path) -> dict[str, dict[str, np.ndarray]]:
         batch = next(iter(coordinator._batches(1)))
         found = {}
         for arm in coordinator.arms:
-            arm.step(batch, lr=0.0)
+            arm.gradients(batch)
             assert arm.replica.find_unused_parameters is False
             found[arm.name] = {
                 name: None if parameter.grad is None else parameter.grad.numpy().copy()
@@ -131,7 +131,8 @@ def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> Non
         coordinator = Coordinator(settings, group, tmp_path / "run")
         arm, batch = coordinator.arms[0], next(iter(coordinator._batches(1)))
         before = [parameter.detach().clone() for parameter in arm.trained]
-        result = arm.step(batch, lr=0.5)
+        result = arm.gradients(batch)
+        arm.update(lr=0.5)
         moved = sum((p.detach() - b).square().sum().item() for p, b in zip(arm.trained, before, strict=True)) ** 0.5
     assert moved == pytest.approx(0.5 * 1e-3, rel=1e-3)
     assert result.grad_norm > 0.01

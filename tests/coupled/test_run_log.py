@@ -29,11 +29,17 @@ def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> No
     """Doubled rows would count steps twice; a row without its end is no row."""
     path = tmp_path / "a.csv"
     path.write_text("epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n2,4,.")
-    cut_rows(path, "step", 10)
+    cut_rows(path, "step", 3)
     assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n"
     cut_rows(path, "step", 2)
     assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n"
-    cut_rows(tmp_path / "absent.csv", "step", 2)
+    cut_rows(tmp_path / "absent.csv", "step", 0)
+    for file, last in (("absent.csv", 2), ("a.csv", 3)):
+        with pytest.raises(ValueError, match=rf"{file}: its rows should lead up to step {last}"):
+            cut_rows(tmp_path / file, "step", last)
+    path.write_text("epoch,step,loss\nx,y,z\n")
+    with pytest.raises(ValueError, match=r"a\.csv: not a table with whole numbers in a column 'step'"):
+        cut_rows(path, "step", 2)
 
 
 def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
@@ -44,6 +50,13 @@ def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
     assert read_run_json(run)["mark"] == "first"
     prepare_folder(run, {"settings": {"seed": 1}, "mark": "third"}, resume=False)
     assert read_run_json(run)["mark"] == "third"
+    changed = {"settings": {"seed": 1, "device": "cuda"}, "world_size": 2}
+    assert prepare_folder(run, changed, resume=True) == [
+        "world_size was None, is 2: the last bits may differ from here on"
+    ]
+    assert read_run_json(run) == {"settings": changed["settings"], "mark": "third"}
+    with pytest.raises(ValueError, match="image_set: the images are not those"):
+        prepare_folder(run, {**changed, "image_set": {"train_digest": "0"}}, resume=True)
 
 
 def test_every_changed_setting_is_named_with_both_values(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Snapshots: what is written is read back, equal content gives equal bytes, and damage is noticed."""
 
+import hashlib
+import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coupled.snapshots import SnapshotStore, snapshot_epochs, tensors_digest
+from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, tensors_digest
 
 TENSORS = {"encoder.b": torch.arange(6.0).reshape(2, 3), "encoder.a": torch.ones(2), "encoder.n": torch.tensor(7)}
 ABOUT = {"run": "r", "settings_sha256": "s"}
@@ -58,19 +61,61 @@ def test_a_flipped_bit_is_noticed(store: SnapshotStore) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"epoch_0002\.safetensors: damaged: its digest should be \w+, found \w+"):
-        store.read("cl", 2)
-    with pytest.raises(ValueError, match="damaged"), store.open("cl", 2):
+    with pytest.raises(ValueError, match=r"epoch_0002\.safetensors: damaged or foreign: expected .*, found .* \w+"):
+        SnapshotStore(store.folder).read("cl", 2)
+    with pytest.raises(BadSnapshotError, match="damaged"), store.open("cl", 2):
         pass
+
+
+def agree(store: SnapshotStore, arm: str, epoch: int) -> None:
+    """Give the manifest the digest that the file has, as one who wanted to deceive would."""
+    lines = [json.loads(line) for line in store.manifest.read_text().splitlines()]
+    for line in lines:
+        if (line["arm"], line["epoch"]) == (arm, epoch):
+            line["digest"] = hashlib.blake2b(store.path(arm, epoch).read_bytes(), digest_size=32).hexdigest()
+    store.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    store.checked.clear()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack("<Q", 2**60) + b"{}",
+        struct.pack("<Q", 90)
+        + b'{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4398046511104]}}'.ljust(90),
+        struct.pack("<Q", 60) + b'{"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}'[:60] + b"\0" * 4,
+        b"",
+        b"PK\x03\x04" * 100,
+    ],
+)
+def test_a_safetensors_file_with_a_lying_header_is_refused(store: SnapshotStore, data: bytes) -> None:
+    """A header of 2^60 bytes or a tensor of 4 TiB must not be believed; nothing of that size is allocated."""
+    store.path("cl", 1).write_bytes(data)
+    agree(store, "cl", 1)
+    with pytest.raises(BadSnapshotError, match=r"epoch_0001\.safetensors: not a readable safetensors"):
+        store.read("cl", 1)
+
+
+@pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "nscl/epoch_0001.safetensors"])
+def test_a_manifest_that_leads_out_of_the_folder_is_refused(store: SnapshotStore, file: str) -> None:
+    """A run folder may come from someone else."""
+    lines = store.manifest.read_text().splitlines(keepends=True)
+    store.manifest.write_text("".join([lines[0], lines[1].replace("cl/epoch_0001.safetensors", file), *lines[2:]]))
+    with pytest.raises(ValueError, match=r"manifest\.jsonl line 2: .* is not the file of arm 'cl'"):
+        store.read("cl", 1)
 
 
 def test_truncated_foreign_and_missing_files_are_named(store: SnapshotStore) -> None:
     """Path, expected, found."""
     path = store.path("cl", 1)
     path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(BadSnapshotError, match=r"damaged or foreign: expected \d+ bytes with .*, found 20 with"):
+        store.read("cl", 1)
+    agree(store, "cl", 1)
     with pytest.raises(ValueError, match=r"epoch_0001\.safetensors: not a readable safetensors"), store.open("cl", 1):
         pass
     path.write_bytes(store.path("nscl", 1).read_bytes())
+    agree(store, "cl", 1)
     with pytest.raises(ValueError, match=r"expected .* arm cl, epoch 1, found .* arm nscl"), store.open("cl", 1):
         pass
     path.unlink()
@@ -83,9 +128,13 @@ def test_truncated_foreign_and_missing_files_are_named(store: SnapshotStore) -> 
 
 
 def test_cut_forgets_later_epochs_only(store: SnapshotStore) -> None:
-    """After a resume from epoch 1 the manifest must not list epochs of the life before."""
+    """After a resume from epoch 1 the manifest must not list epochs of the life before, nor half a line of it."""
+    with store.manifest.open("a") as file:
+        file.write('{"arm": "c')
+    (store.folder / "cl/epoch_0003.safetensors.tmp").write_text("half")
     store.cut(1)
     assert store.epochs("cl") == store.epochs("nscl") == [0, 1]
+    assert not list(store.folder.rglob("*.tmp"))
     store.write("cl", 2, TENSORS, step=10, metadata=ABOUT)
     assert store.epochs("cl") == [0, 1, 2]
 

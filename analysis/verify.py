@@ -1,0 +1,184 @@
+"""Whether a run folder is whole, and how far two runs are the same.
+
+python analysis/verify.py [--run DIR] [--against DIR2]
+
+Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
+the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by
+inputs_digest), which settings differ, and for arms of the same name the first epoch at which weights differ.
+"""
+
+import csv
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from analysis.command_line import Parser, add_run, run_program
+from analysis.run_folder import newest_run, read_description
+from coupled.checked import differences as tree_differences
+from coupled.network import build_network, shared_tensors
+from coupled.settings import Settings, from_resolved
+from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, tensors_digest
+
+
+def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that is wrong with the run, a line each."""
+    settings = from_resolved(description["settings"], f"{run / 'run.json'}")
+    yield from faults_of_rows(run / "steps.csv", list(settings.arms))
+    store = SnapshotStore(run / "snapshots")
+    try:
+        there = {arm: store.epochs(arm) for arm in settings.arms}
+    except ValueError as error:
+        yield str(error)
+        return
+    last = max((epochs[-1] for epochs in there.values() if epochs), default=-1)
+    kept = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
+    for arm, epochs in there.items():
+        for epoch in (e for e in kept if e <= max(last, 0) and epochs.count(e) != 1):
+            yield f"{store.manifest}: arm '{arm}', epoch {epoch}: expected one snapshot, found {epochs.count(epoch)}"
+        for epoch in sorted(set(epochs) - set(kept)):
+            yield f"{store.manifest}: arm '{arm}', epoch {epoch}: not among the epochs that the settings keep"
+    for arm in sorted(set(store.arms()) - set(settings.arms)):
+        yield f"{store.manifest}: arm '{arm}' is not in the settings"
+    yield from faults_of_snapshots(store, there, description, expected_shapes(settings))
+
+
+def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that every arm's snapshot has."""
+    network = build_network(
+        encoder=settings.encoder.name,
+        width=settings.encoder.width,
+        stem=settings.encoder.stem,
+        image_size=settings.encoder.image_size,
+        projector_hidden=settings.projector.hidden,
+        projector_out=settings.projector.out,
+        seed=settings.seed,
+    )
+    return shapes(shared_tensors(network))
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def faults_of_snapshots(
+    store: SnapshotStore,
+    there: Mapping[str, Sequence[int]],
+    description: Mapping[str, Any],
+    shared: Mapping[str, tuple[int, ...]],
+) -> Iterator[str]:
+    """Files, digests, headers, names, shapes, finite numbers, and the equal start of all arms."""
+    starts: dict[str, str] = {}
+    for arm, epochs in there.items():
+        expected = dict(shared)
+        for epoch in dict.fromkeys(epochs):
+            try:
+                tensors = store.read(arm, epoch)
+                with store.open(arm, epoch) as handle:
+                    header = store.header(handle)
+            except BadSnapshotError as error:
+                yield str(error)
+                continue
+            path, found = store.path(arm, epoch), shapes(tensors)
+            for key, of_run in (("run", "name"), ("settings_sha256", "settings_sha256")):
+                if header.get(key) != description[of_run]:
+                    yield f"{path}: {key}: expected {description[of_run]}, found {header.get(key)}"
+            if epoch == 0:
+                starts[arm] = tensors_digest({name: tensors[name] for name in shared if name in tensors})
+                expected |= {name: shape for name, shape in found.items() if name not in shared}
+            for name in sorted(expected.keys() | found.keys()):
+                if expected.get(name) != found.get(name):
+                    yield f"{path}: tensor '{name}': expected shape {expected.get(name)}, found {found.get(name)}"
+            for name in sorted(tensors):
+                if tensors[name].is_floating_point() and not tensors[name].isfinite().all():
+                    yield f"{path}: tensor '{name}': expected finite numbers, found nan or inf"
+    for one, other in pairwise(starts):
+        if starts[one] != starts[other]:
+            yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0"
+
+
+def read_steps(path: Path) -> list[dict[str, str]]:
+    """The whole rows of steps.csv. Raises ValueError if there is no such table."""
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a table of steps, found no file")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def faults_of_rows(path: Path, arms: Sequence[str]) -> Iterator[str]:
+    """Every step once, in order, with its digest and a finite loss of every arm."""
+    try:
+        rows = read_steps(path)
+    except ValueError as error:
+        yield str(error)
+        return
+    wanted = ("epoch", "step", "inputs_digest", "lr", *(f"{arm}_loss" for arm in arms))
+    for number, row in enumerate(rows, 1):
+        missing = [column for column in wanted if not row.get(column)]
+        if missing or None in row:
+            cells = ",".join(map(str, row.values()))
+            yield f"{path}: row {number}: expected the columns of the header, found '{cells}'"
+            return
+        if row["step"] != str(number):
+            yield f"{path}: row {number}: expected step {number}, found {row['step']}"
+            return
+
+
+def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """In what two runs differ, a line each."""
+    digests = [[row["inputs_digest"] for row in read_steps(folder / "steps.csv")] for folder in (run, against)]
+    same = next((k for k, (a, b) in enumerate(zip(*digests, strict=False)) if a != b), min(map(len, digests)))
+    lengths = " and ".join(str(len(each)) for each in digests)
+    text = f"inputs: identical up to step {same} of {lengths}"
+    if same == len(digests[0]) == len(digests[1]):
+        print(text)
+    else:
+        yield text
+    for key, was, now in tree_differences(one["settings"], other["settings"]):
+        yield f"settings: {key}: {was} and {now}"
+    stores = SnapshotStore(run / "snapshots"), SnapshotStore(against / "snapshots")
+    for arm in stores[0].arms():
+        epochs = sorted(set(stores[0].epochs(arm)) & set(stores[1].epochs(arm)))
+        apart = next((e for e in epochs if not equal(*(store.read(arm, e) for store in stores))), None)
+        if apart is not None:
+            yield f"arm '{arm}': the weights differ from epoch {apart} on"
+
+
+def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Same names and same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def verify(options: Namespace) -> int:
+    """Print the findings; 1 if there are any."""
+    folders = [options.run or newest_run(Path("runs")), *([options.against] if options.against else [])]
+    about = [read_description(folder) for folder in folders]
+    found = 0
+    for folder, description in zip(folders, about, strict=True):
+        for text in faults(folder, description):
+            print(text)
+            found += 1
+    if options.against and not found:
+        for text in differences(*folders, *about):
+            print(text)
+            found += 1
+    print(f"{found} findings" if found else f"{' and '.join(map(str, folders))}: nothing is wrong")
+    return int(found > 0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    parser = Parser(prog="verify.py", description="Whether a run is whole.", allow_abbrev=False)
+    add_run(parser)
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
+    return run_program(verify, parser, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

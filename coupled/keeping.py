@@ -1,0 +1,125 @@
+"""What is written of a run beside training: snapshots and resume states, in a thread of every rank that owns arms.
+
+The owner of an arm writes its files; rank 0 waits for those of all arms before it counts them in the manifest and makes
+the resume state valid. Ranks tell each other through the files alone: training waits for nobody.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coupled import resume_state
+from coupled.resume_state import ResumeState
+from coupled.run_log import RunLog
+from coupled.snapshots import Entry, SnapshotStore, write_durably
+from coupled.stream.batches import Batch
+from coupled.write_behind import WriteBehind
+
+WAITING = 2  # generations copied and not yet written, each as large as the arms of the rank
+LOOK_SECONDS, GRACE_SECONDS = 0.01, 5.0
+
+
+class Keeper:
+    """Writes the files of this rank's arms in the folder `run`; the rank with the `log` makes them count.
+
+    A generation is written in one job: rows synced, snapshots, and last the resume state that counts them as done.
+    `arms` are those of all ranks, `saved_step` is that of the resume state that is there (-1: none).
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        arms: Sequence[str],
+        log: RunLog | None,
+        saved_step: int,
+        kept_epochs: Collection[int],
+        about: Mapping[str, str],
+    ) -> None:
+        self.folder, self.arms, self.log = run / "resume", tuple(arms), log
+        self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved_step
+        self.snapshots = SnapshotStore(run / "snapshots")
+        self.behind, self.closing = WriteBehind(WAITING), threading.Event()
+
+    def keep(self, state: ResumeState, ends_epoch: bool) -> None:
+        """Copy the tensors of `state` and have them written; the epoch's snapshots too if it has just ended.
+
+        Waits only for the copy, and for the disk if it is two generations behind. Raises OSError if an earlier one
+        failed.
+        """
+        if state.step == self.saved_step:
+            return
+        self.saved_step = state.step
+        arms = {arm: on_host(tensors) for arm, tensors in state.arms.items()}
+        copied = ResumeState(state.step, state.epoch, arms, state.sums)
+        self.behind.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs))
+
+    def _write(self, state: ResumeState, snapshots: bool) -> None:
+        if self.log:
+            self.log.sync()
+        for arm, tensors in state.arms.items():
+            entry = asdict(self._snapshot(arm, state, tensors)) if snapshots else None
+            resume_state.write_part(self.folder, state.step, arm, tensors, entry)
+        if self.log:
+            for part in self._parts(state.step):
+                if part.entry:
+                    self.snapshots.add(Entry(**part.entry))
+            resume_state.commit(self.folder, state.step, state.epoch, state.sums, self.arms)
+
+    def _snapshot(self, arm: str, state: ResumeState, tensors: Mapping[str, Tensor]) -> Entry:
+        network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
+        return self.snapshots.write_file(arm, state.epoch, network, step=state.step, metadata=self.about)
+
+    def _parts(self, step: int) -> list[resume_state.Part]:
+        """The parts of all arms, once their owners have written them; soon given up when the run is closing."""
+        left = GRACE_SECONDS
+        while (parts := resume_state.read_parts(self.folder, step, self.arms)) is None:
+            if left <= 0:
+                raise OSError(f"{self.folder}: another rank did not write its part of step {step}")
+            time.sleep(LOOK_SECONDS)
+            left -= LOOK_SECONDS * self.closing.is_set()
+        return parts
+
+    def close(self) -> None:
+        """Wait for the disk; does not say whether all was well: `behind.finish` does."""
+        self.closing.set()
+        self.behind.close()
+
+
+def replay_path(run: Path, step: int) -> Path:
+    """Where `write_replay` puts what a step saw."""
+    return run / "replay" / f"step_{step:08d}.json"
+
+
+def write_replay(
+    run: Path, batch: Batch, step: int, lr: float, error: str, results: Mapping[str, Mapping[str, float]]
+) -> None:
+    """Write what a step that failed saw: place, inputs, rate, and every arm's loss and gradient norm as text."""
+    content = {
+        "format": "coupled.replay.1",
+        "epoch": batch.epoch,
+        "step": step,
+        "batch": batch.number,
+        "inputs_digest": batch.inputs_digest,
+        "indices": batch.indices_N.tolist(),
+        "lr": lr,
+        "error": error,
+        "arms": {name: {key: str(value) for key, value in result.items()} for name, result in results.items()},
+    }
+    write_durably(replay_path(run, step), (json.dumps(content) + "\n").encode())
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that training no longer touches; of CUDA tensors all in one go, through pinned memory."""
+    copies = {}
+    for name, tensor in tensors.items():
+        copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        copies[name] = copy.copy_(tensor.detach(), non_blocking=True)
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
+    return copies

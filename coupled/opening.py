@@ -1,0 +1,56 @@
+"""What is written and said of a run before it starts: run.json, and a few lines on the screen."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coupled.arms import Arms
+from coupled.image_sets import ImageSet
+from coupled.process_group import ProcessGroup, job
+from coupled.run_log import describe_code
+
+
+def description(
+    settings: Mapping[str, Any],
+    settings_sha256: str,
+    image_digests: Mapping[str, str],
+    group: ProcessGroup,
+    placed: list[list[str]],
+) -> dict[str, Any]:
+    """The content of run.json; `image_digests` by split."""
+    digests = {f"{split}_digest": digest for split, digest in image_digests.items()}
+    return {
+        "format": "coupled.run.1",
+        "name": settings["name"],
+        "seed": settings["seed"],
+        "settings": settings,
+        "settings_sha256": settings_sha256,
+        "image_set": {"name": settings["image_set"]["name"], **digests},
+        "world_size": group.world_size,
+        "placement": placed,
+        "threads": torch.get_num_threads(),
+        "job": job().name,
+        "device": str(group.device.type),
+        "precision": settings["precision"],
+        **describe_code(),
+    }
+
+
+def announcement(
+    run: Path, images: ImageSet, epochs: int, size: int, step: int, peak_lr: float, group: ProcessGroup, arms: Arms
+) -> Iterator[str]:
+    """What is about to run, a line each, with global batches of `size` images, after `step` steps done."""
+    yield (
+        f"run {run}: {images.name}, {len(images)} images, {epochs} epochs of {len(images) // size} steps"
+        + (f", continuing after step {step}" if step else "")
+    )
+    yield (
+        f"global batch {size} = {group.data_size} x {size // group.data_size} images, {2 * size - 2} other images'"
+        f" views as negatives of an anchor without labels; peak learning rate {peak_lr:.6g}"
+    )
+    for place, names in enumerate(arms.placed):
+        where = f" (place {place} of {group.arms_size})" if group.arms_size > 1 else ""
+        for name in names:
+            yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters"

@@ -1,0 +1,142 @@
+"""The sections of the settings: each a checked, frozen group of keys."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
+Range = tuple[Above0, Above0]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
+    "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
+    "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
+}
+
+
+class Section(BaseModel):
+    """A group of keys, all known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OpenSection(BaseModel):
+    """A section whose further keys are the options of something found by name, checked by `checked.check_options`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys."""
+        return dict(self.model_extra or {})
+
+
+class ImageSetSettings(OpenSection):
+    """`name` is a file of coupled/image_sets; the other keys are its options."""
+
+    name: str
+
+
+class ArmSettings(OpenSection):
+    """`objective` is a file of coupled/objectives; the other keys are its options."""
+
+    objective: str
+
+
+class BatchSettings(Section):
+    """`size` counts the images of the global batch, over all processes."""
+
+    size: Annotated[int, Field(strict=True, ge=2)] = 256
+    order: Literal["uniform", "balanced"] = "uniform"
+    workers: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0
+
+
+class ViewSettings(Section):
+    """Strengths of the augmentation; what is not given comes from the recipe."""
+
+    recipe: Literal["small", "large"] = "small"
+    crop_scale: Range = (0.08, 1.0)
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    flip: Probability = 0.5
+    jitter: Probability = 0.8
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Field(strict=True, ge=0, le=0.5)]
+    grayscale: Probability = 0.2
+    blur: Probability
+    blur_sigma: Range = (0.1, 2.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_recipe(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        recipe = given.get("recipe")
+        return {
+            **RECIPES[recipe if isinstance(recipe, str) and recipe in RECIPES else "small"],
+            **given,
+        }  # an unknown recipe is refused later
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "ViewSettings":
+        for key in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale: got {list(self.crop_scale)}; a crop covers at most 1 of the image")
+        return self
+
+
+class EncoderSettings(Section):
+    """A timm model without classifier; `width` scales the channels of a ResNet."""
+
+    name: str = "resnet50"
+    width: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
+    stem: Literal["small", "standard"] = "small"
+    image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] = 32
+
+
+class ProjectorSettings(Section):
+    """Two-layer projector; `hidden: null` is the width of the embedding."""
+
+    hidden: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = None
+    out: Annotated[int, Field(strict=True, ge=1, le=2**16)] = 128
+
+
+class OptimizerSettings(Section):
+    """The rate at 256 images is `base_lr` under every scaling rule; the world size never enters."""
+
+    name: Literal["lars", "sgd", "adamw"] = "lars"
+    base_lr: Above0 = 0.3
+    lr_scaling: Literal["linear", "sqrt", "fourth_root", "none"] = "linear"
+    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 1e-6
+    warmup_epochs: NonNegative = 10.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip_norm: Above0 | None = 1.0
+
+
+class SnapshotSettings(Section):
+    """A snapshot after each of the first `dense_until` epochs, then after every `every`-th, and after the last."""
+
+    every: Positive = 1
+    dense_until: Count = 0
+    check_free_space: bool = True
+
+
+class ResumeSettings(Section):
+    """A resume state is saved after every epoch, when the run is told to stop, and every so many minutes if given."""
+
+    every_minutes: Above0 | None = 15.0
+
+
+class PlacementSettings(Section):
+    """The ranks form a mesh of `arms` x data: each group of ranks on the axis of arms trains only its arms."""
+
+    arms: Positive = 1

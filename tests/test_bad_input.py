@@ -1,0 +1,199 @@
+"""Bad input: whatever is wrong with settings or overrides: status 2, one line that names the key, nothing written."""
+
+import os
+import resource
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import yaml
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from coupled import checked, train
+from coupled.settings import load
+
+MANY = settings(
+    max_examples=120,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+WRONG: dict[str, tuple[str, ...]] = {
+    "seed": ("-1", "1.5", "true", "[1]", "null", "x", "1e400", "9" * 5000, "2001-99-99", "0x_"),
+    "epochs": ("-1", "1.5", "true", "{a: 1}", "null", "100000000000"),
+    "name": ("../up", "a/b", "''", "3", "null", "[a]", "a b", ".hidden", "-x", "x" * 65, "2020-01-01"),
+    "device": ("gpu", "1", "null", "cuda:0"),
+    "precision": ("float16", "32", "null"),
+    "deterministic": ("7", "null", "[true]"),
+    "threads": ("0", "-1", "1.0", "many", "1000000"),
+    "temperature": ("0", "-1", ".nan", ".inf", "cold", "[0.5]", "null", "1" + "0" * 400),
+    "image_set": ("null", "digits", "[digits]", "{}", "3"),
+    "image_set.name": ("null", "nowhere", "../digits", "_cifar", "__init__", "3", "''"),
+    "image_set.size": ("0", "-3", "x", "1.5", "null", "100000000", "[8]"),
+    "batch": ("null", "3", "x", "[]"),
+    "batch.size": ("0", "1", "-4", "1.5", "null", "x", "100000000000", "true"),
+    "batch.order": ("sorted", "null", "1"),
+    "batch.workers": ("-1", "1.5", "null", "1000000"),
+    "views.crop_scale": ("[0, 1]", "[0.5]", "[1, 0.5]", "[0.1, 2]", "x", "[.nan, 1]", "null", "[1, 2, 3]"),
+    "views.flip": ("-0.1", "1.1", ".nan", "often", "null"),
+    "views.hue": ("0.6", "-1", ".inf", "x"),
+    "views.recipe": ("medium", "null", "3", "[small]"),
+    "encoder.name": ("resnet5000", "null", "3", "''", "../resnet18"),
+    "encoder.width": ("0", "-1", ".nan", "x", "null", "1e9"),
+    "encoder.stem": ("tiny", "null"),
+    "encoder.image_size": ("0", "3", "5000", "8.5", "null"),
+    "projector.hidden": ("0", "-1", "x", "1e3", "1000000000000"),
+    "projector.out": ("0", "null", "x", "1000000000000"),
+    "optimizer.name": ("adam", "null", "3"),
+    "optimizer.base_lr": ("0", "-1", ".nan", ".inf", "fast", "null"),
+    "optimizer.momentum": ("1", "-0.1", "x", ".nan", "null"),
+    "optimizer.warmup_epochs": ("-1", "1", "100", "x", "null", ".inf"),
+    "optimizer.clip_norm": ("0", "-1", ".nan", "x"),
+    "snapshots.every": ("0", "-1", "1.5", "null"),
+    "resume.every_minutes": ("0", "-1", ".nan", "soon"),
+    "arms": ("null", "{}", "[cl]", "3", "dcl", "{cl: null}", "{../x: dcl}", "{a b: dcl}", "{'': dcl}", "{1: dcl}"),
+    "arms.cl": ("[dcl]", "3", "{}", "{objective: null}", "nowhere", "_anchors", "../dcl", "{dcl: 1}"),
+    "arms.cl.temperature": ("0", "-1", ".nan", "x", "null", "[1]"),
+    "arms.cl.colour": ("1", "x"),
+}
+KEYS = [key for key in WRONG if key not in ("arms.cl.colour",)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working directory with good settings; torch's switches are put back afterwards."""
+    place, here = tmp_path_factory.mktemp("bad"), Path.cwd()
+    (place / "tiny.yaml").write_text(tiny.TINY_YAML)
+    was = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    os.chdir(place)
+    yield place
+    os.chdir(here)
+    torch.use_deterministic_algorithms(was[0])
+    torch.set_num_threads(was[1])
+
+
+def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr, after all that must hold has been checked."""
+    before = sorted(place.rglob("*"))
+    status = train.main(["--config", "tiny.yaml", *arguments])
+    errors = capsys.readouterr().err
+    assert status == 2, (arguments, errors)
+    assert errors.count("\n") == 1, (arguments, errors)
+    assert errors.startswith("train.py: "), errors
+    assert sorted(place.rglob("*")) == before, arguments
+    return errors
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_value_that_is_not_allowed_is_refused_by_its_key(
+    place: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """Wrong types, values out of range, names that lead elsewhere, numbers that are none."""
+    for value in WRONG[key]:
+        assert key.rpartition(".")[2] in refused(place, capsys, f"{key}={value}")
+
+
+@MANY
+@given(st.sampled_from(KEYS), st.integers(0, 30), st.sampled_from(string.ascii_lowercase + "_-0"), st.booleans())
+def test_a_misspelt_key_is_refused_by_name(
+    place: Path, capsys: pytest.CaptureFixture[str], key: str, place_in_key: int, letter: str, drop: bool
+) -> None:
+    """A typo that is silently ignored is a run with the wrong settings."""
+    section, _, last = key.rpartition(".")
+    cut = place_in_key % len(last)
+    typo = last[:cut] + ("" if drop else letter) + last[cut + drop :]
+    misspelt = f"{section}.{typo}" if section else typo
+    assume(typo and misspelt not in WRONG and section not in ("arms", "image_set", "arms.cl"))
+    assume(typo not in ("workers", "order", "name", "out", "stem", "every"))
+    assert typo in refused(place, capsys, f"{misspelt}=1")
+
+
+YAML_LIKE = st.text(st.sampled_from(string.ascii_letters + string.digits + " .:,-_[]{}'\"&*!|>%@#=\n\t\\/~\x00é\ud800"))
+
+
+@MANY
+@given(st.sampled_from(KEYS), YAML_LIKE)
+def test_any_text_as_a_value_is_taken_or_refused_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], key: str, text: str
+) -> None:
+    """What the settings accept is another test's; the rest must end in one line, whatever PyYAML or pydantic raise."""
+    override = f"{key}={text}"
+    assume(not accepted(place / "tiny.yaml", override))
+    assert key.partition(".")[0] in refused(place, capsys, override)
+
+
+@MANY
+@given(YAML_LIKE)
+def test_any_text_as_an_override_is_taken_or_refused_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Also without an equals sign, with empty parts, with very many parts."""
+    assume(not text.startswith("-") and not accepted(place / "tiny.yaml", text))
+    refused(place, capsys, text)
+
+
+def accepted(config: Path, *overrides: str) -> bool:
+    try:
+        load(config, overrides)
+    except ValueError:
+        return False
+    return True
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@MANY
+@given(st.sampled_from(list(yaml.safe_load(tiny.TINY_YAML))), VALUES)
+def test_any_tree_in_a_settings_file_is_taken_or_refused_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    """A whole section replaced by anything that YAML can hold."""
+    (place / "tree.yaml").write_text(yaml.safe_dump({**yaml.safe_load(tiny.TINY_YAML), key: value}))
+    assume(not accepted(place / "tree.yaml"))
+    assert key in refused(place, capsys, "--config", "tree.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", r"aliases are not read: write out what \*a stands for"),
+        (b"a: &a [*a]\n", "aliases are not read"),
+        (b"[" * 50000, "nested deeper than 20 levels"),
+        (b"{a: " * 10000, "nested deeper than 20 levels"),
+        (b"seed: 1\nseed: 2\n", "the key 'seed' stands twice"),
+        (b"? [a, b]\n: 1\n", r"the key \['a', 'b'\] is not text"),
+        (b"seed: \xff\xfe\n", "not UTF-8 text"),
+        (b"seed: \x00\n", "not readable as YAML"),
+        (b"!!python/object/apply:os.system [echo]\n", "not readable as YAML"),
+        (b"- a\n- b\n", "a settings file is a mapping of keys, got list"),
+        (b"", "a settings file is a mapping of keys, got NoneType"),
+    ],
+)
+def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    """A YAML bomb stands for gigabytes, deep nesting ends the stack, a tag could run a program."""
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "bad.yaml")
+
+
+def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
+    """100 MB take PyYAML minutes and gigabytes; here the process may not even grow by half of that."""
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.write(b"seed: 1 #")
+        file.truncate(100 * 2**20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"huge\.yaml: 104,857,600 bytes long; settings are at most 65,536"):
+        load(tmp_path / "huge.yaml")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 2**10
+    with pytest.raises(ValueError, match=r"70,000 characters long"):
+        checked.parse_yaml("x" * 70000, "override")

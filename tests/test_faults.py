@@ -1,0 +1,248 @@
+"""What a long run meets: a second writer, a full disk, a failing writer, broken files, and trouble worth a warning."""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from coupled import keeping, run_lock
+from coupled.arm import Arm, StepResult
+from coupled.coordinator import Coordinator
+from coupled.image_sets import ImageSet, check_labels
+from coupled.process_group import process_group
+from coupled.resume_state import read_newest
+from coupled.snapshots import SnapshotStore, append_durably, write_durably
+from coupled.stream.batches import Batch
+from coupled.write_behind import WriteBehind
+
+ONE: dict[str, Any] = {"arms": {"cl": "dcl"}}
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes: what a full disk does, without one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    """Two writers would give a file that belongs to neither; a third process looks while another one trains."""
+    with run_lock.run_lock(tmp_path / "run"):
+        with pytest.raises(ValueError, match=rf"being written by process {os.getpid()} on {socket.gethostname()}"):
+            tiny.train(tmp_path / "run", **ONE)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    """After SIGKILL the file stays; nobody should have to delete it by hand."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from coupled.run_lock import run_lock\n"
+        "with run_lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
+    assert (tmp_path / "run/lock").is_file()
+    tiny.train(tmp_path / "run", epochs=0, **ONE)
+    assert not (tmp_path / "run/lock").exists()
+
+
+@pytest.mark.parametrize(("alive", "here"), [(True, True), (False, True), (True, False)])
+def test_without_locks_in_the_file_system_the_process_is_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool, here: bool
+) -> None:
+    """Some cluster file systems have no flock; a process on another machine counts as alive."""
+
+    def unsupported(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    holder = {"process": os.getpid() if alive else ended.pid, "machine": socket.gethostname() if here else "elsewhere"}
+    (tmp_path / "lock").write_text(json.dumps(holder))
+    if alive:
+        with pytest.raises(ValueError, match=f"process {holder['process']} on {holder['machine']}"), lock(tmp_path):
+            pass
+    else:
+        with lock(tmp_path):
+            pass
+
+
+lock = run_lock.run_lock
+
+
+def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes needed and free are said; what was written stays whole; with space again the run ends with equal bytes."""
+    tiny.train(tmp_path / "whole", **ONE)
+    gradients, run = Arm.gradients, tmp_path / "run"
+    at_start = {}
+
+    def limited(arm: Arm, batch: Batch) -> StepResult:
+        if (batch.epoch, batch.number) == (2, 1) and not at_start:
+            while not (run / "resume/step_00000005").exists():
+                time.sleep(0.001)
+            at_start.update({path: path.read_bytes() for path in run.glob("[rs][en]*/**/*") if path.is_file()})
+            soft = max((run / "steps.csv").stat().st_size, (run / "epochs.csv").stat().st_size) + 4000
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return gradients(arm, batch)
+
+    monkeypatch.setattr(Arm, "gradients", limited)
+    with (
+        largest_file(2**40),
+        pytest.raises(OSError, match=r"epoch_0002\S+: File too large: [\d,]+ bytes needed, [\d,]+"),
+    ):
+        tiny.train(run, **ONE)
+    assert at_start
+    assert {path: path.read_bytes() for path in at_start} == at_start
+    assert not list(run.rglob("*.tmp"))
+    assert SnapshotStore(run / "snapshots").epochs("cl") == [0, 1]
+    monkeypatch.setattr(Arm, "gradients", gradients)
+    tiny.train(run, resume=True, **ONE)
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(tmp_path / "whole")
+    assert (run / "steps.csv").read_bytes() == (tmp_path / "whole/steps.csv").read_bytes()
+
+
+def test_what_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> None:
+    """Half a file would fill the disk that is full, half a row would be read as a row."""
+    write_durably(tmp_path / "file", b"old")
+    append_durably(tmp_path / "rows", "one\n")
+    with largest_file(100):
+        with pytest.raises(OSError, match=r"file: File too large: 200 bytes needed, [\d,]+ bytes free"):
+            write_durably(tmp_path / "file", b"x" * 200)
+        with pytest.raises(OSError, match=r"rows: File too large: 200 bytes needed"):
+            append_durably(tmp_path / "rows", "y" * 200)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old", "rows": b"one\n"}
+
+
+def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better now than in three days; no folder is left behind."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(ValueError, match=r"snapshots: \d MiB needed, 0 MiB free .*snapshots.check_free_space=false"):
+        tiny.train(tmp_path / "run", **ONE)
+    assert not (tmp_path / "run").exists()
+    tiny.train(tmp_path / "run", **ONE, epochs=1, snapshots={"check_free_space": False})
+
+
+def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training on while nothing is kept would lose it all; the resume state does not claim the snapshot.
+
+    The failure is noticed at the next step, not at the next snapshot.
+    """
+    write, gradients, failed = SnapshotStore.write, Arm.gradients, threading.Event()
+
+    def failing(store: SnapshotStore, arm: str, epoch: int, *rest: Any, **more: Any) -> None:
+        if epoch == 1:
+            failed.set()
+            raise OSError("the disk is on fire")
+        write(store, arm, epoch, *rest, **more)
+
+    def slow(arm: Arm, batch: Batch) -> StepResult:
+        if (batch.epoch, batch.number) == (2, 1):
+            assert failed.wait(60)
+            time.sleep(0.3)
+        return gradients(arm, batch)
+
+    monkeypatch.setattr(SnapshotStore, "write", failing)
+    monkeypatch.setattr(Arm, "gradients", slow)
+    with pytest.raises(OSError, match="the disk is on fire"):
+        tiny.train(tmp_path / "run", **ONE)
+    state = read_newest(tmp_path / "run/resume")
+    assert state is not None
+    assert state.step == 0
+    assert len((tmp_path / "run/steps.csv").read_text().splitlines()) < 1 + 10
+
+
+def test_jobs_behind_a_failed_one_are_not_begun_and_the_queue_is_bounded() -> None:
+    """A resume state that counts a lost snapshot as done would lose it for good; copies must not fill the memory."""
+    done: list[str] = []
+    behind = WriteBehind(2)
+
+    def fail() -> None:
+        raise OSError("full")
+
+    behind.put(lambda: done.append("first"))
+    behind.put(fail)
+    with pytest.raises(OSError, match="full"):
+        give(behind, [lambda: done.append("second"), lambda: done.append("third")])
+    behind.close()
+    assert done == ["first"]
+
+
+def give(behind: WriteBehind, jobs: list[Callable[[], None]]) -> None:
+    for job in jobs:
+        behind.put(job)
+
+
+def test_the_tensors_of_a_state_are_copied_before_training_goes_on() -> None:
+    """The writer would otherwise write weights that are being changed."""
+    weight = torch.ones(3)
+    copied = keeping.on_host({"w": weight})
+    weight.zero_()
+    assert torch.equal(copied["w"], torch.ones(3))
+
+
+def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> None:
+    """A label out of range is a wrong loss or a crash on the device, far from its cause."""
+
+    def images(*labels: int) -> ImageSet:
+        pixels = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
+        return ImageSet("mine", "train", pixels, torch.tensor(labels), ("cat", "dog"), (0, 0, 0), (1, 1, 1))
+
+    check_labels(images(0, 1, 1))
+    with pytest.raises(ValueError, match=r"image_set: 'mine', train image 1 has label 2; allowed are 0 to 1"):
+        check_labels(images(0, 2))
+    with pytest.raises(ValueError, match=r"train image 0 has label -1"):
+        check_labels(images(-1, 1))
+    with pytest.raises(ValueError, match=r"image_set: 'mine' has no train image of class 'dog'"):
+        check_labels(images(0, 0))
+
+
+def test_warnings_that_matter_are_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left-out anchors, a collapsed projection, a class the order cannot balance: all train without complaint."""
+    tiny.train(tmp_path / "good", epochs=1, **ONE)
+    assert "warning:" not in capsys.readouterr().out
+    gradients = Arm.gradients
+    monkeypatch.setattr(Arm, "gradients", lambda arm, batch: gradients(arm, batch)._replace(left_out=10))
+    monkeypatch.setattr(Arm, "projection_spread", lambda arm: 0.01)
+    tiny.train(tmp_path / "bad", batch={"size": 8, "order": "balanced"}, **ONE, until_step=181)
+    out = capsys.readouterr().out
+    assert out.count("warning:") == 3
+    assert "warning: batch.order: class '0' and 9 other classes cannot be in every batch: 14" in out
+    assert out.count("warning: arm cl: 62.5% of the epoch's anchors had no positive or no negative") == 1
+    assert out.count("warning: arm cl: its projections collapse: their spread is 0.01") == 1
+
+
+def test_the_spread_of_projections_is_one_for_even_and_zero_for_one_point(tmp_path: Path) -> None:
+    """The measure of the collapse warning, against its two ends."""
+    with process_group("cpu") as group:
+        arm = Coordinator(tiny.tiny_settings(**ONE), group, tmp_path / "run").arms[0]
+    assert arm.projection_spread() is None
+    even = torch.randn(2, 500, 16, generator=torch.Generator().manual_seed(0))
+    arm.projection_VBP = torch.nn.functional.normalize(even, dim=-1)
+    assert arm.projection_spread() == pytest.approx(1, abs=0.02)
+    arm.projection_VBP = arm.projection_VBP[:, :1].expand(2, 500, 16) * 0 + 0.25
+    assert arm.projection_spread() == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,121 @@
+"""A training process that is killed again and again, and one that is told to stop, end with the bytes of one that runs
+through.
+
+`make soak` kills it twenty times.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas
+import pytest
+import tiny
+
+from coupled.resume_state import read_newest
+
+KILLS = int(os.environ.get("SOAK_KILLS", "5"))
+YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
+
+
+def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
+    program = [sys.executable, str(Path(__file__).with_name("slow_disk.py")), "--config", "tiny.yaml", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        program, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Look every millisecond, until `seen` or the end of the process."""
+    while process.poll() is None and not seen():
+        time.sleep(0.001)
+
+
+def rows(run: Path) -> int:
+    path = run / "steps.csv"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def assert_equal_runs(run: Path, other: Path) -> None:
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(other)
+    for file in ("snapshots/manifest.jsonl", "steps.csv"):
+        assert (run / file).read_bytes() == (other / file).read_bytes(), file
+    epochs = [pandas.read_csv(each / "epochs.csv")[["epoch", "arm", "loss", "lr"]] for each in (run, other)]
+    pandas.testing.assert_frame_equal(*epochs, check_exact=True)
+    assert not [path for path in run.rglob("*") if path.name.endswith(".tmp") or path.name == "lock"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with settings and `runs/whole`, an undisturbed run of 40 steps."""
+    place = tmp_path_factory.mktemp("soak")
+    (place / "tiny.yaml").write_text(YAML)
+    process = start(place, "--run", "runs/whole")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return place
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) -> None:
+    """SIGKILL while training, while a snapshot or a resume state is written, after any row: nothing lost or doubled."""
+    run, chance = place / "runs/killed", random.Random(5)
+    while_writing = 0
+    for kill in range(KILLS):
+        process = start(place, "--run", "runs/killed", "--resume")
+        before = rows(run)
+        wait_until(lambda before=before: rows(run) not in (0, before), process)  # the rows of the life before are cut
+        if kill % 2:
+            wanted = rows(run) + chance.randrange(1, 5)
+            wait_until(lambda wanted=wanted: rows(run) >= wanted, process)
+            time.sleep(chance.random() / 20)
+        else:
+            wait_until(lambda: any(run.glob("**/*.tmp")), process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL, f"the run ended before kill {kill}: give it more epochs"
+        while_writing += any(run.glob("**/*.tmp"))
+    assert while_writing > 0, "no kill hit a write"
+    process = start(place, "--run", "runs/killed", "--resume")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert_equal_runs(run, place / "runs/whole")
+
+
+def worker(launcher: int, rank: int) -> int | None:
+    """The process of a rank that the torchrun process `launcher` has started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == launcher and f"RANK={rank}".encode() in (path / "environ").read_bytes().split(b"\0"):
+                return int(path.name)
+        except (OSError, ProcessLookupError):
+            continue
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker in /proc")
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
+    """If one rank stopped alone the others would wait for it until they are killed."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    program = [*launcher, str(tiny.REPOSITORY / "coupled/train.py"), "--config", "tiny.yaml", "--run-dir", "runs/two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([*program, "epochs=200"], cwd=place, env=environment, text=True, **pipes)
+    wait_until(lambda: rows(place / "runs/two") > 2, process)
+    second = worker(process.pid, 1)
+    assert second is not None, process.communicate()[1]
+    os.kill(second, signal.SIGUSR1)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    step = rows(place / "runs/two") - 1
+    assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
+    assert "train.py --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
+    state = read_newest(place / "runs/two/resume")
+    assert state is not None
+    assert state.step == step

@@ -1,0 +1,232 @@
+"""Stopped at any step and continued is never stopped: signals, the clock, `--until-step`, what may change meanwhile."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from coupled import network
+from coupled.arm import Arm, StepResult
+from coupled.resume_state import read_newest
+from coupled.stream.batches import Batch
+
+TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten steps without a stop."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    tiny.train(run, **TWO)
+    return run
+
+
+@pytest.fixture
+def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
+    """`at_step(7, do)`: in the middle of step 7, after the first arm's gradients, `do()`; each only once."""
+    gradients = Arm.gradients
+
+    def patch(step: int, do: Callable[[], None]) -> None:
+        seen: list[str] = []
+
+        def patched(arm: Arm, batch: Batch) -> StepResult:
+            result = gradients(arm, batch)
+            if arm.name == "cl":
+                seen.append(arm.name)
+                if len(seen) == step:
+                    do()
+            return result
+
+        monkeypatch.setattr(Arm, "gradients", patched)
+
+    return patch
+
+
+def assert_equal_runs(run: Path, whole: Path) -> None:
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(whole)
+    for file in ("steps.csv", "snapshots/manifest.jsonl"):
+        assert (run / file).read_bytes() == (whole / file).read_bytes()
+    epochs = [pandas.read_csv(each / "epochs.csv")[["epoch", "arm", "loss", "lr"]] for each in (run, whole)]
+    pandas.testing.assert_frame_equal(*epochs, check_exact=True)
+
+
+@pytest.mark.parametrize(("name", "step"), [("SIGTERM", 7), ("SIGINT", 3), ("SIGUSR1", 5)])
+def test_a_signal_stops_the_run_after_the_running_step(
+    whole: Path, tmp_path: Path, at_step: Callable[..., None], name: str, step: int
+) -> None:
+    """SLURM gives thirty seconds: no step and no row is lost, and the handlers are given back."""
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    at_step(step, lambda: os.kill(os.getpid(), getattr(signal, name)))
+    run = tmp_path / "run"
+    assert tiny.train(run, **TWO).stopped == f"stopped by {name} after step {step} of 10"
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
+    state = read_newest(run / "resume")
+    assert state is not None
+    assert state.step == step
+    assert len(pandas.read_csv(run / "steps.csv")) == step
+    assert tiny.train(run, resume=True, **TWO).stopped == ""
+    assert_equal_runs(run, whole)
+
+
+def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:
+    """In steps of three through two epochs of five; a step that is done already is refused."""
+    run = tmp_path / "run"
+    for step in (0, 11):
+        with pytest.raises(ValueError, match=rf"--until-step: got {step}; allowed is 1 to 10"):
+            tiny.train(run, until_step=step, **TWO)
+    assert not run.exists()
+    for step in (3, 6, 9):
+        stopped = tiny.train(run, resume=True, until_step=step, **TWO).stopped
+        assert stopped == f"stopped by --until-step after step {step} of 10"
+    with pytest.raises(ValueError, match=r"--until-step: got 9; allowed is 10 to 10"):
+        tiny.train(run, resume=True, until_step=9, **TWO)
+    tiny.train(run, resume=True, **TWO)
+    assert_equal_runs(run, whole)
+
+
+def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path, at_step: Callable[..., None]) -> None:
+    """A run killed without warning loses minutes, not the epoch."""
+
+    def killed() -> None:
+        raise KeyboardInterrupt
+
+    at_step(8, killed)
+    run, often = tmp_path / "run", {"resume_": {"every_minutes": 1e-9}}
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train(run, **TWO, **often)
+    assert sorted(path.name for path in (run / "resume").iterdir()) == ["step_00000006", "step_00000007"]
+    tiny.train(run, resume=True, **TWO)
+    assert_equal_runs(run, whole)
+
+
+def test_dropout_is_the_same_alone_in_company_as_a_twin_and_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that draws from the global generator would see its neighbours and forget where it was."""
+    build = network.build_encoder
+
+    def with_dropout(*arguments: Any) -> nn.Module:
+        encoder = build(*arguments)
+        encoder.add_module("maxpool", nn.Dropout(0.2))
+        return encoder
+
+    monkeypatch.setattr(network, "build_encoder", with_dropout)
+    tiny.train(tmp_path / "company", arms={"ce": "cross_entropy", "cl": "dcl", "twin": "dcl"})
+    torch.rand(7)  # as any other part of a program may
+    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, until_step=7)
+    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, resume=True)
+    company, alone = (tiny.tensors(tmp_path / run, "cl", 2) for run in ("company", "alone"))
+    twin = tiny.tensors(tmp_path / "company", "twin", 2)
+    assert [name for name in alone if not torch.equal(company[name], alone[name])] == []
+    assert [name for name in alone if not torch.equal(company[name], twin[name])] == []
+    masks = network_masks()
+    assert not torch.equal(masks[0], masks[1]), "every step should draw anew"
+
+
+def network_masks() -> list[torch.Tensor]:
+    from coupled.stream.seeds import torch_rng
+
+    masks = []
+    for number in range(2):
+        with torch_rng(3, "network", 1, number, 0):
+            masks.append(nn.functional.dropout(torch.ones(100), 0.5))
+    return masks
+
+
+def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The spot can be reached again, and once the cause is gone the run goes on as if nothing had been."""
+    gradients, run = Arm.gradients, tmp_path / "run"
+
+    def broken(arm: Arm, batch: Batch) -> StepResult:
+        result = gradients(arm, batch)
+        here = (arm.name, batch.epoch, batch.number) == ("ce", 2, 2)
+        return result._replace(grad_norm=float("nan")) if here else result
+
+    monkeypatch.setattr(Arm, "gradients", broken)
+    message = r"arm 'ce': gradient norm is nan in epoch 2, step 8.*replay/step_00000008\.json.*--until-step 8"
+    seen = []
+    for resume in (False, True):
+        with pytest.raises(FloatingPointError, match=message):
+            tiny.train(run, resume=resume, until_step=8 if resume else None, **TWO)
+        state = read_newest(run / "resume")
+        assert state is not None
+        assert state.step == 7
+        seen.append((run / "replay/step_00000008.json").read_bytes())
+    assert seen[0] == seen[1]
+    replay = json.loads(seen[0])
+    digests = pandas.read_csv(whole / "steps.csv")["inputs_digest"]
+    assert (replay["step"], replay["inputs_digest"], len(replay["indices"])) == (8, digests[7], 256)
+    assert replay["arms"]["ce"]["grad_norm"] == "nan"
+    assert float(replay["arms"]["cl"]["loss"]) == pandas.read_csv(whole / "steps.csv")["cl_loss"][7]
+    monkeypatch.setattr(Arm, "gradients", gradients)
+    tiny.train(run, resume=True, **TWO)
+    assert_equal_runs(run, whole)
+
+
+def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path) -> None:
+    """A key that enters the result is refused, with both values; the others may change and leave the bytes alone."""
+    run = tmp_path / "run"
+    tiny.train(run, until_step=6, **TWO)
+    for changed, message in (
+        ({"temperature": 0.2}, "temperature was 0.5, is 0.2"),
+        ({"batch": {"size": 128}}, "batch.size was 256, is 128"),
+        ({"epochs": 3}, "epochs was 2, is 3"),
+        ({"snapshots": {"every": 2}}, "snapshots.every was 1, is 2"),
+        ({"arms": {"cl": "dcl"}}, "arms.ce was {'objective': 'cross_entropy'}, is None"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            tiny.train(run, resume=True, **{**TWO, **changed})
+    free = {"batch": {"size": 256, "workers": 2}, "resume_": {"every_minutes": None}, "device": "auto"}
+    tiny.train(run, resume=True, **TWO, **free)
+    assert_equal_runs(run, whole)
+    assert json.loads((run / "run.json").read_text())["settings"]["batch"]["workers"] == 2
+
+
+def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_path: Path) -> None:
+    """With a constant rate a longer run begins like a shorter one; fewer epochs than done make no sense."""
+    constant = {**TWO, "optimizer": {**tiny.TINY["optimizer"], "schedule": "constant"}}
+    tiny.train(tmp_path / "run", epochs=1, **constant)
+    tiny.train(tmp_path / "run", epochs=2, resume=True, **constant)
+    tiny.train(tmp_path / "straight", epochs=2, **constant)
+    assert_equal_runs(tmp_path / "run", tmp_path / "straight")
+    with pytest.raises(ValueError, match=r"epochs: got 1; the run has done 2 already"):
+        tiny.train(tmp_path / "run", epochs=1, resume=True, **constant)
+
+
+def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
+    """A folder of images may change under the same name."""
+    tiny.train(tmp_path / "run", until_step=1, **TWO)
+    about = json.loads((tmp_path / "run/run.json").read_text())
+    about["image_set"]["train_digest"] = "0" * 32
+    (tmp_path / "run/run.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"image_set: the images are not those .*00000000"):
+        tiny.train(tmp_path / "run", resume=True, **TWO)
+
+
+def test_half_written_rows_are_cut_and_missing_rows_are_an_error(whole: Path, tmp_path: Path) -> None:
+    """The row that a kill tore is written again; rows that are gone cannot be."""
+    run = tmp_path / "run"
+    tiny.train(run, until_step=6, **TWO)
+    with (run / "steps.csv").open("a") as file:
+        file.write("2,7,abc")
+    with (run / "snapshots/manifest.jsonl").open("a") as file:
+        file.write('{"arm": "cl", "ep')
+    tiny.train(run, resume=True, until_step=8, **TWO)
+    lines = (run / "steps.csv").read_text().splitlines(keepends=True)
+    (run / "steps.csv").write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(ValueError, match=r"steps\.csv: its rows should lead up to step 8"):
+        tiny.train(run, resume=True, **TWO)
+    (run / "steps.csv").write_text("".join(lines))
+    tiny.train(run, resume=True, **TWO)
+    assert_equal_runs(run, whole)
