@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -69,3 +70,15 @@ def _differing(of_ranks: list[dict[str, str]]) -> Iterator[tuple[str, int]]:
         there = {rank: digests[key] for rank, digests in enumerate(of_ranks) if key in digests}
         commonest = Counter(there.values()).most_common(1)[0][0]
         yield from ((key, rank) for rank, digest in there.items() if digest != commonest)
+
+
+def check_same_folder(run: Path, step: int) -> None:
+    """Raise `RunError` unless all ranks find the folder `run`, with a resume state of the same `step` (-1: none)."""
+    found = gather_json([(run / "run.json").is_file(), step])
+    for rank, (there, of_rank) in enumerate(found):
+        if not there or of_rank != found[0][1]:
+            what = f"a resume state of step {of_rank}" if of_rank >= 0 else "no resume state"
+            raise RunError(
+                f"rank {rank} finds {what if there else 'no run.json'} in '{run}', rank 0 one of step {found[0][1]}:"
+                " all machines must see the same folder"
+            )

@@ -58,6 +58,19 @@ class Arm:
             momentum=settings.optimizer.momentum,
             weight_decay=settings.optimizer.weight_decay,
         )
+        if data_size() > 1:
+            self._settle(settings.encoder.image_size, device)
+
+    def _settle(self, size: int, device: torch.device) -> None:
+        """One backward pass that changes nothing, because DDP sorts its buckets anew after its first: with them the
+        order of its sums would differ between a run and the same run resumed.
+        """
+        before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        with torch_rng(self.seed, "settle", device=device):
+            outputs = self.replica(torch.zeros(2, 2, 3, size, size, device=device, dtype=self.dtype))
+        sum(output.sum() for output in outputs.values()).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.network.load_state_dict(before)
 
     def gradients(self, batch: Batch) -> StepResult:
         """The gradient of the loss on `batch`, clipped, for `update` to use; the weights stay as they are.

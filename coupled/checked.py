@@ -27,8 +27,14 @@ def complain(program: str, error: ValueError) -> int:
     status, 2.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {printable(error)}", file=sys.stderr)
     return 2
+
+
+def printable(error: Exception) -> str:
+    """The message of `error` as one line that any terminal takes."""
+    text = " ".join(str(error).split())
+    return text.encode(errors="backslashreplace").decode()  # half of a character, from a byte that is no UTF-8
 
 
 LONGEST = 2**16  # characters of YAML: a hundred arms and more

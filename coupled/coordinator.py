@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from coupled import resume_state, watch
-from coupled.agreement import check_no_drift
+from coupled.agreement import check_no_drift, check_same_folder
 from coupled.arm import StepResult
 from coupled.arms import build_arms
 from coupled.choices import filled_in, load_image_set
 from coupled.failures import RunError
 from coupled.image_sets import SPLITS
-from coupled.keeping import Keeper, replay_path, write_replay
+from coupled.keeping import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
 from coupled.lockstep import Attempt, Stopwatch, Sums, attempt, of_all_ranks
 from coupled.opening import announcement, description
 from coupled.optimizer import learning_rate, peak_learning_rate
-from coupled.process_group import ProcessGroup, barrier, gather_json, job
+from coupled.process_group import ProcessGroup, barrier, gather_json
 from coupled.progress import Progress
 from coupled.resume_state import ResumeState
 from coupled.run_lock import run_lock
-from coupled.run_log import RunLog, check_folder, is_run_of, prepare_folder, space
+from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import SnapshotStore, snapshot_epochs
+from coupled.snapshots import snapshot_epochs
 from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
 from coupled.stream.batches import Batch, batches
 from coupled.stream.order import order
@@ -70,7 +70,8 @@ class Coordinator:
         Raises ValueError if a run is in the way or cannot be resumed, FloatingPointError if an arm's loss or gradient
         is not finite (it names arm, epoch and step), OSError if something cannot be written.
         """
-        if job().restarts and is_run_of(self.run, job().name):
+        launch = self.group.launch
+        if launch.restarts and is_run_of(self.run, launch.name, launch.agents):
             resume, overwrite = True, False  # the launcher started the ranks again after a failure
         settings, first = self.settings, self.group.is_first
         folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
@@ -86,14 +87,14 @@ class Coordinator:
                 check_folder(*folder)  # again: another process may have begun before this one held the lock
                 changed = prepare_folder(self.run, self._description(), resume)
             barrier()
-            done = resume_state.read_newest(self.run / "resume")
-            step = self._continue_from(done, until_step)
+            saved = self._continue(until_step)
+            step = max(saved.step, 0)
             clock = Every(settings.resume.every_minutes if first else None)
             self.wishes = Wishes(opened.enter_context(StopSignals()), clock, until_step)
             progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
             self._announce(progress, step)
             progress.warn(*changed)
-            self._open(done, opened)
+            self._open(saved, opened)
             self._keep(step)
             self.stopped = ""
             while step < self.steps and not self.stopped:
@@ -103,34 +104,32 @@ class Coordinator:
             barrier()
         return self.stopped
 
-    def _continue_from(self, done: ResumeState | None, until_step: int | None) -> int:
-        """Give the arms the state `done`; the steps done. Raises ValueError if the run cannot go on from there."""
-        step = done.step if done else 0
-        if step > self.steps:
-            raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {step} steps already")
-        check_until_step(until_step, step, self.steps)
+    def _continue(self, until_step: int | None) -> Saved:
+        """Give the arms the newest resume state, if any; where it was saved. Raises ValueError if it cannot go on."""
+        done = resume_state.read_newest(self.run / "resume", [arm.name for arm in self.arms])
+        saved = Saved(done.epoch, done.step) if done else NOTHING_SAVED
+        check_same_folder(self.run, saved.step)
+        if saved.step > self.steps:
+            raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {saved.epoch} already")
+        check_until_step(until_step, max(saved.step, 0), self.steps)
         self.sums = {name: list(Sums()) for name in self.settings.arms}
         if done:
             for arm in self.arms:
                 arm.load_state(done.arms[arm.name])
             self.sums |= done.sums
-        return step
+        return saved
 
-    def _open(self, done: ResumeState | None, opened: contextlib.ExitStack) -> None:
+    def _open(self, saved: Saved, opened: contextlib.ExitStack) -> None:
         """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
-        self.log: RunLog | None = None
         names = list(self.settings.arms)
-        if self.group.is_first:
-            self.log = RunLog(self.run, names, StepResult._fields, done.epoch if done else 0, done.step if done else 0)
+        self.log = open_log(self.run, names, StepResult._fields, saved) if self.group.is_first else None
+        if self.log:
             opened.callback(self.log.close)
-            SnapshotStore(self.run / "snapshots").cut(done.epoch if done else -1)
-            resume_state.begin(self.run / "resume")
         barrier()
         self.keeper: Keeper | None = None
         if self.group.owns_arms:
             about = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
-            saved_step = done.step if done else -1
-            self.keeper = Keeper(self.run, names, self.log, saved_step, self.kept_epochs, about)
+            self.keeper = Keeper(self.run, names, self.log, saved, self.kept_epochs, about)
             opened.callback(self.keeper.close)
 
     def _epoch(self, step: int, progress: Progress) -> int:
@@ -187,10 +186,9 @@ class Coordinator:
             results = {name: result._asdict() for name, result in made.results.items()}
             write_replay(self.run, batch, step, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
-        where = f"in epoch {batch.epoch}, step {step}: the run stops before this step"
-        seen = f"its state is saved; {replay_path(self.run, step)} says what it saw"
-        again = f"--resume --until-step {step} comes here again"
-        raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} and {seen}; {again}")
+        where = f"in epoch {batch.epoch}, step {step}: the run stops before this step and its state is saved;"
+        seen = f"{replay_path(self.run, step)} says what it saw; --resume --until-step {step} comes here again"
+        raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {seen}")
 
     def _end_epoch(self, epoch: int, step: int, progress: Progress) -> None:
         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
@@ -237,9 +235,8 @@ class Coordinator:
         """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
         batch, images = self.settings.batch, self.images
         about = (self.run, images, self.settings.epochs, batch.size, step, self.peak_lr, self.group, self.all_arms)
-        for line in announcement(*about):
+        for line in (*announcement(*about), self._space(step // self.steps_per_epoch, overwrite=False)):
             progress.say(line)
-        progress.say(self._space(step // self.steps_per_epoch, overwrite=False))
         progress.warn(*watch.unbalanced_classes(images.labels_N, images.class_names, batch.size, batch.order))
 
     def _space(self, epoch: int, overwrite: bool) -> str:

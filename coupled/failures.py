@@ -4,6 +4,7 @@ The first failing rank leaves its reason in the store where the ranks met. Every
 one that waits in a collective, or computes, learns of it too.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from coupled.checked import printable
 from coupled.process_group import Meeting
 
 FAILURE, TOLD, HEARD = "coupled/failure", "coupled/told", "coupled/heard"
@@ -44,12 +46,16 @@ class Alarm:
             if self.watch.is_alive():
                 self.watch.join()
             return False
-        known = isinstance(error, ValueError | FloatingPointError | RunError)
+        known = isinstance(error, ValueError | FloatingPointError | OSError | RunError)
         if self.meeting.world_size == 1 and not known:
             return False  # Python shows the traceback
-        text = str(error) if known else "".join(traceback.format_exception(error)).rstrip()
+        text = printable(error) if known else "".join(traceback.format_exception(error)).rstrip()
         own = {"rank": self.meeting.rank, "text": text, "status": 2 if isinstance(error, ValueError) else 1}
-        first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
+        try:
+            first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
+        except RuntimeError:  # the store is gone with its keeper: nobody else can tell
+            first = own
+            self._say(first)
         self.status = first["status"]
         self._end(first)
         return True
@@ -63,10 +69,16 @@ class Alarm:
             self._say(failure)
             self._wait_for([f"{HEARD}/{rank}" for rank in range(1, self.meeting.world_size)])
         else:
-            self.store.set(f"{HEARD}/{self.meeting.rank}", "")
-            self._wait_for([TOLD])  # a launcher ends all ranks as soon as one has ended
+            self._hear(failure)
         if self.meeting.world_size > 1:
             self._leave(failure)
+
+    def _hear(self, failure: dict[str, Any]) -> None:
+        """Let rank 0 tell it, for a launcher ends all ranks as soon as one has ended; if it does not, tell it here."""
+        with contextlib.suppress(RuntimeError):  # the store is gone with rank 0
+            self.store.set(f"{HEARD}/{self.meeting.rank}", "")
+        if not self._wait_for([TOLD]) and failure["rank"] == self.meeting.rank:
+            self._say(failure)
 
     def _leave(self, failure: dict[str, Any]) -> None:
         sys.stdout.flush()
@@ -80,7 +92,8 @@ class Alarm:
             self.said = True
             where = f"rank {failure['rank']}: " if self.meeting.world_size > 1 else ""
             print(f"{self.program}: {where}{failure['text']}", file=sys.stderr, flush=True)
-            self.store.set(TOLD, "")
+            with contextlib.suppress(RuntimeError):
+                self.store.set(TOLD, "")
 
     def _watch(self) -> None:
         try:
@@ -99,12 +112,18 @@ class Alarm:
         if not self.over.wait(GRACE_SECONDS):
             self._leave(failure)  # the main thread is stuck in a collective or in a computation
 
-    def _wait_for(self, keys: list[str]) -> None:
-        """Until the store has all of `keys`, a grace has passed, or the store has ended with its keeper, rank 0."""
+    def _wait_for(self, keys: list[str]) -> bool:
+        """Until the store has all of `keys`, or a grace has passed; whether it has them.
+
+        A store that ends with its keeper, rank 0, counts as told: rank 0 ends only after it has said what it had to.
+        """
         waiting = GRACE_SECONDS
         try:
-            while waiting > 0 and keys and not self.store.check(keys):
+            while keys and not self.store.check(keys):
+                if waiting <= 0:
+                    return False
                 threading.Event().wait(WATCH_SECONDS)
                 waiting -= WATCH_SECONDS
         except RuntimeError:
-            return  # rank 0 ends only after it has said what it had to say
+            return True
+        return True

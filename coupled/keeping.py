@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +26,31 @@ WAITING = 2  # generations copied and not yet written, each as large as the arms
 LOOK_SECONDS, GRACE_SECONDS = 0.01, 5.0
 
 
+class Saved(NamedTuple):
+    """Whole epochs and steps that the newest resume state counts as done."""
+
+    epoch: int
+    step: int
+
+
+NOTHING_SAVED = Saved(-1, -1)
+
+
+def open_log(run: Path, arms: Sequence[str], columns: Sequence[str], saved: Saved) -> RunLog:
+    """The rows of the run, to be continued after `saved`; what comes later or was half written is cleared away, here
+    and among snapshots and resume states. For rank 0, before any rank writes.
+    """
+    log = RunLog(run, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
+    SnapshotStore(run / "snapshots").cut(saved.epoch)
+    resume_state.begin(run / "resume")
+    return log
+
+
 class Keeper:
     """Writes the files of this rank's arms in the folder `run`; the rank with the `log` makes them count.
 
     A generation is written in one job: rows synced, snapshots, and last the resume state that counts them as done.
-    `arms` are those of all ranks, `saved_step` is that of the resume state that is there (-1: none).
+    `arms` are those of all ranks.
     """
 
     def __init__(
@@ -37,12 +58,12 @@ class Keeper:
         run: Path,
         arms: Sequence[str],
         log: RunLog | None,
-        saved_step: int,
+        saved: Saved,
         kept_epochs: Collection[int],
         about: Mapping[str, str],
     ) -> None:
         self.folder, self.arms, self.log = run / "resume", tuple(arms), log
-        self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved_step
+        self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved.step
         self.snapshots = SnapshotStore(run / "snapshots")
         self.behind, self.closing = WriteBehind(WAITING), threading.Event()
 

@@ -8,7 +8,7 @@ import torch
 
 from coupled.arms import Arms
 from coupled.image_sets import ImageSet
-from coupled.process_group import ProcessGroup, job
+from coupled.process_group import ProcessGroup
 from coupled.run_log import describe_code
 
 
@@ -31,7 +31,7 @@ def description(
         "world_size": group.world_size,
         "placement": placed,
         "threads": torch.get_num_threads(),
-        "job": job().name,
+        "launch": {"name": group.launch.name, "agents": list(group.launch.agents)},
         "device": str(group.device.type),
         "precision": settings["precision"],
         **describe_code(),

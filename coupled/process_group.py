@@ -10,11 +10,14 @@ W world size, D ranks on the axis of data, V views, B images of this rank, N = D
 import datetime
 import json
 import os
+import socket
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,29 +25,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
+from coupled.meeting import NOBODY, Launch, Meeting, gather_at_the_door
+
 _data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_group`, as torch keeps its own group
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where the ranks find each other: this rank, their number, and the key-value store that they share."""
-
-    rank: int
-    world_size: int
-    store: Any
-
-
-class Job(NamedTuple):
-    """The launcher's name for this start of all ranks, and how often it has restarted them after a failure."""
-
-    name: str
-    restarts: int
-
-
-def job() -> Job:
-    """What torchrun says of itself; a name of its own for every process that no torchrun started."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID", f"process {os.getpid()}")
-    return Job(name, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
 
 
 @dataclass(frozen=True)
@@ -55,6 +38,7 @@ class ProcessGroup:
     world_size: int
     device: torch.device
     arms_size: int = 1
+    launch: Launch = NOBODY
 
     @property
     def is_first(self) -> bool:
@@ -83,12 +67,23 @@ class ProcessGroup:
 
 
 def meet(timeout_seconds: float = 600) -> Meeting:
-    """Meet the ranks that torchrun (or whoever set RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started, or nobody."""
+    """Meet the ranks that torchrun (or whoever set RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started, or nobody.
+
+    Raises TimeoutError naming the ranks that did not come.
+    """
+    launcher = "TORCHELASTIC_RUN_ID" in os.environ
+    agent = f"{socket.gethostname()}:{os.getppid() if launcher else os.getpid()}"
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "no launcher")
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
-        return Meeting(0, 1, dist.HashStore())
+        return Meeting(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
-    # torchrun may keep one store over its restarts: what ranks said before they died must not reach the next ones
-    return Meeting(rank, world_size, dist.PrefixStore(f"attempt {job().restarts}", store))
+    own = [uuid.uuid4().hex, agent, restarts]
+    leader, of_ranks = gather_at_the_door(store, rank, world_size, own, time.monotonic() + timeout_seconds)
+    agents = tuple(dict.fromkeys(each[1] for each in of_ranks))
+    # what ranks said before a restart must not reach these, and a launcher may keep one store for both
+    mine = dist.PrefixStore(leader, store)
+    return Meeting(rank, world_size, mine, Launch(name, agents, max(each[2] for each in of_ranks)))
 
 
 @contextmanager
@@ -125,7 +120,7 @@ def process_group(
         if arms > 1:
             mesh = init_device_mesh(place.type, (arms, meeting.world_size // arms), mesh_dim_names=("arms", "data"))
             _data_axis = mesh.get_group("data")
-        yield ProcessGroup(meeting.rank, meeting.world_size, place, arms)
+        yield ProcessGroup(meeting.rank, meeting.world_size, place, arms, meeting.launch)
     finally:
         _data_axis = None
         dist.destroy_process_group()

@@ -9,7 +9,7 @@ fsynced and renamed: it is whole or absent. Nothing is pickled.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,8 +109,9 @@ def _temporary(folder: Path, step: int) -> Path:
     return folder / f".step_{step:08d}.tmp"
 
 
-def read_newest(folder: Path) -> ResumeState | None:
-    """The newest generation, digests checked; None if there is none. A temporary folder is never one.
+def read_newest(folder: Path, own: Collection[str] | None = None) -> ResumeState | None:
+    """The newest generation, digests checked, of all arms or of the `own`; None if there is none. A temporary folder is
+    never one.
 
     Raises ValueError that names the damaged file and what to delete to continue from the generation before.
     """
@@ -127,7 +128,7 @@ def read_newest(folder: Path) -> ResumeState | None:
     if found != FORMAT:
         raise ValueError(f"{newest / 'state.json'}: expected format {FORMAT}, found {found}; {remedy}")
     arms = {}
-    for arm, expected in head["digests"].items():
+    for arm, expected in ((arm, digest) for arm, digest in head["digests"].items() if own is None or arm in own):
         path = newest / f"{arm}.safetensors"
         data = path.read_bytes() if path.is_file() else b""
         if _digest(data) != expected:

@@ -134,9 +134,12 @@ class RunLog:
         self.epochs.close()
 
 
-def is_run_of(run: Path, job: str) -> bool:
-    """Whether the run in the folder `run`, if any, was started by the launcher's job `job`."""
-    return (run / "run.json").is_file() and read_run_json(run).get("job") == job
+def is_run_of(run: Path, name: str, agents: Collection[str]) -> bool:
+    """Whether the run in the folder `run`, if any, was started by one of the `agents` in the launch `name`."""
+    if not (run / "run.json").is_file():
+        return False
+    launch = read_run_json(run).get("launch", {})
+    return launch.get("name") == name and not set(agents).isdisjoint(launch.get("agents", ()))
 
 
 def check_folder(

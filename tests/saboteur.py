@@ -1,18 +1,21 @@
 """coupled/train.py with a fault at the second step of epoch 2, for the tests: saboteur.py FAULT [train.py's arguments].
 
-raise: rank 1 raises while rank 0 sleeps. sleep: rank 1 sleeps while rank 0 waits for it. kill: rank 1 is killed, once.
+raise: rank 1 raises while rank 0 sleeps. sleep: rank 1 sleeps while rank 0 waits for it. kill, kill first: rank 1, or
+rank 0, is killed, once in all lives of the run.
 """
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from coupled.arm import Arm, StepResult
 from coupled.stream.batches import Batch
 from coupled.train import main
 
-FAULT, RANK, ATTEMPT = sys.argv[1], os.environ["RANK"], os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+FAULT, RANK = sys.argv[1], os.environ["RANK"]
+RUN = Path(sys.argv[sys.argv.index("--run-dir") + 1])
 usual = Arm.gradients
 
 
@@ -22,7 +25,10 @@ def gradients(arm: Arm, batch: Batch) -> StepResult:
             time.sleep(10_000)
         if (FAULT, RANK) == ("raise", "1"):
             raise ArithmeticError("the saboteur was here")
-        if (FAULT, RANK, ATTEMPT) == ("kill", "1", "0"):
+        if (FAULT, RANK) in (("kill", "1"), ("kill first", "0")) and not RUN.with_name("killed").exists():
+            while not (RUN / "resume/step_00000004").exists():
+                time.sleep(0.01)  # the state of epoch 1 is written beside training
+            RUN.with_name("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
     return usual(arm, batch)
 

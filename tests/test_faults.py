@@ -26,7 +26,7 @@ from coupled.coordinator import Coordinator
 from coupled.image_sets import ImageSet, check_labels
 from coupled.process_group import process_group
 from coupled.resume_state import read_newest
-from coupled.snapshots import SnapshotStore, append_durably, write_durably
+from coupled.snapshots import Entry, SnapshotStore, append_durably, write_durably
 from coupled.stream.batches import Batch
 from coupled.write_behind import WriteBehind
 
@@ -138,7 +138,7 @@ def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
 ) -> None:
     """Better now than in three days; no folder is left behind."""
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(ValueError, match=r"snapshots: \d MiB needed, 0 MiB free .*snapshots.check_free_space=false"):
         tiny.train(tmp_path / "run", **ONE)
     assert not (tmp_path / "run").exists()
@@ -150,13 +150,13 @@ def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monke
 
     The failure is noticed at the next step, not at the next snapshot.
     """
-    write, gradients, failed = SnapshotStore.write, Arm.gradients, threading.Event()
+    write, gradients, failed = SnapshotStore.write_file, Arm.gradients, threading.Event()
 
-    def failing(store: SnapshotStore, arm: str, epoch: int, *rest: Any, **more: Any) -> None:
+    def failing(store: SnapshotStore, arm: str, epoch: int, *rest: Any, **more: Any) -> Entry:
         if epoch == 1:
             failed.set()
             raise OSError("the disk is on fire")
-        write(store, arm, epoch, *rest, **more)
+        return write(store, arm, epoch, *rest, **more)
 
     def slow(arm: Arm, batch: Batch) -> StepResult:
         if (batch.epoch, batch.number) == (2, 1):
@@ -164,7 +164,7 @@ def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monke
             time.sleep(0.3)
         return gradients(arm, batch)
 
-    monkeypatch.setattr(SnapshotStore, "write", failing)
+    monkeypatch.setattr(SnapshotStore, "write_file", failing)
     monkeypatch.setattr(Arm, "gradients", slow)
     with pytest.raises(OSError, match="the disk is on fire"):
         tiny.train(tmp_path / "run", **ONE)

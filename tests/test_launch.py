@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ from test_ranks import FEW, assert_same_run, train
 
 SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
 CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
-PATIENCE_SECONDS = 300  # a rank that hangs would wait for its time-out of 600 s
+PATIENCE_SECONDS = 120  # a rank that hangs would wait for its time-out of 600 s
+AGENT = ("-m", "torch.distributed.run", "--max-restarts=1")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(2, tmp_path_factory.mktemp("undisturbed") / "run", **CHANGED)
 
 
-def start(*command: str | Path, **environment: str) -> subprocess.Popen[str]:
+def start(*command: str | Path, program: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
     paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, *map(str, command)],
+        [program, *map(str, command)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -53,6 +55,12 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
         for process in processes:
             process.kill()
     return found
+
+
+def rendezvous(name: str) -> tuple[str, ...]:
+    """Options of torchrun for one process an agent, the agents meeting at a free port of this machine."""
+    endpoint = f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}"
+    return "--nproc_per_node=1", "--rdzv-backend=c10d", endpoint, f"--rdzv-id={name}", "--local-addr=127.0.0.1"
 
 
 def two_ranks(fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()) -> list[tuple[int, str, str]]:
@@ -104,27 +112,62 @@ def test_a_killed_rank_makes_the_group_restart_and_continue_exactly(
     config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     """A run of days loses an epoch at most, and no byte of its result."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1")
-    ((status, output, errors),) = ends(
-        [start(*launcher, SABOTEUR, "kill", "--config", config, "--run-dir", tmp_path / "run")]
-    )
+    command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "kill", "--config", config)
+    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run")])
     assert status == 0, errors
-    assert "continuing after epoch 1" in output
+    assert "continuing after step 4" in output
     assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_exactly(
+    config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Each agent counts its own restarts; the ranks must not miss each other for that, nor tell the failure twice."""
+    place = (
+        "--nnodes=2",
+        "--nproc_per_node=1",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}",
+    )
+    command = (*AGENT, *place, "--rdzv-id=kill", "--local-addr=127.0.0.1", SABOTEUR, "kill", "--config", config)
+    ended = ends([start(*command, "--run-dir", tmp_path / "run") for _ in range(2)])
+    errors = "\n".join(errors for _, _, errors in ended)
+    assert [status for status, _, _ in ended] == [0, 0], errors
+    assert errors.count("train.py: rank") <= 1, errors
+    assert sum(output.count("continuing after step 4") for _, output, _ in ended) == 1
+    assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_a_restart_does_not_continue_the_run_of_another_launch(config: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Without --resume a run in the way is refused, also when torchrun starts the refused ranks once more."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/resume/step_00000008")
+    place = (
+        "--nnodes=1",
+        "--nproc_per_node=1",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}",
+    )
+    command = (*AGENT, *place, "--rdzv-id=none", "--local-addr=127.0.0.1", TRAIN, "--config", config)
+    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run")])
+    assert status != 0
+    assert errors.count("train.py: --run: a run is already in") == 2
+    assert "continuing" not in output
+
+
+def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Path) -> None:
+    """The store dies with rank 0; whoever is left must not end without a word, nor wait for ever."""
+    (status_0, _, _), (status_1, _, errors_1) = two_ranks("kill first", config, tmp_path / "run")
+    assert (status_0, status_1) == (-9, 1)
+    assert errors_1.count("train.py: rank 1: Traceback") == 1
 
 
 def test_two_agents_give_the_run_of_one(config: Path, undisturbed: Path, tmp_path: Path) -> None:
     """The number of machines must not be visible either."""
-    rendezvous = (f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}", "--rdzv-backend=c10d", "--rdzv-id=two")
-    launcher = (
-        "-m",
-        "torch.distributed.run",
-        "--nnodes=2",
-        "--nproc_per_node=1",
-        *rendezvous,
-        "--local-addr=127.0.0.1",
-    )
-    command = (*launcher, TRAIN, "--config", config, "--run-dir", tmp_path / "run")
-    for status, _, errors in ends([start(*command), start(*command)]):
+    script, port = tiny.REPOSITORY / "scripts/two_nodes.sh", ranks.free_port()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"HEAD": f"127.0.0.1:{port}", "LOCAL_ADDR": "127.0.0.1", "PATH": path}
+    command = (script, "--config", config, "--run-dir", tmp_path / "run")
+    for status, _, errors in ends([start(*command, program="bash", **environment) for _ in range(2)]):
         assert status == 0, errors
     assert_same_run(undisturbed, tmp_path / "run")

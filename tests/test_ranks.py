@@ -123,13 +123,43 @@ def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
 
 
 def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> None:
-    """A resume state names arms, not ranks."""
-    arms = {"cl": "dcl", "nscl": "nscl"}
-    whole = train(1, tmp_path / "whole", **FEW, arms=arms)
-    cut = tmp_path / "cut"
-    ranks.run(2, stopped_after_an_epoch, cut, {**FEW, "arms": arms, "placement": {"arms": 2}})
-    ranks.run(2, resume_on_a_rank, cut, {**FEW, "arms": arms, "placement": {"arms": 2}})
+    """A resume state names arms, not ranks: stopped on one, on two, and ended on one again."""
+    changed = {**FEW, "arms": {"cl": "dcl", "nscl": "nscl"}}
+    whole = train(1, tmp_path / "whole", **changed)
+    cut, apart = tmp_path / "cut", {**changed, "placement": {"arms": 2}}
+    ranks.run(1, until, cut, changed, 2)
+    ranks.run(2, until, cut, apart, 3)
+    ranks.run(2, stopped_after_an_epoch, cut, apart)
+    ranks.run(1, until, cut, changed, None)
     assert_same_run(whole, cut)
+
+
+def until(run: Path, changed: dict[str, Any], step: int | None) -> None:
+    tiny.train(run, resume=True, until_step=step, **changed)
+
+
+def test_a_run_resumed_on_four_ranks_gives_the_bytes_of_one_never_stopped(tmp_path: Path) -> None:
+    """On three ranks or more the order of a sum over ranks could depend on when the ranks were started."""
+    changed = {**FEW, "arms": {"cl": "dcl"}}
+    whole = train(4, tmp_path / "whole", **changed)
+    for step in (3, None):
+        ranks.run(4, until, tmp_path / "cut", changed, step)
+    assert_same_run(whole, tmp_path / "cut")
+
+
+def elsewhere(run: Path) -> str:
+    """Resume where rank 1 looks into a folder of its own, as on machines without a common disk."""
+    own = run if os.environ["RANK"] == "0" else run.with_name("other")
+    with pytest.raises(RunError, match="must see the same folder") as error:
+        tiny.train(own, resume=True, **FEW, arms={"cl": "dcl"})
+    return str(error.value)
+
+
+def test_ranks_that_see_other_folders_are_refused(tmp_path: Path) -> None:
+    """One would start where another continues, and both would wait for each other in other places."""
+    ranks.run(2, until, tmp_path / "run", {**FEW, "arms": {"cl": "dcl"}}, 4)
+    for said in ranks.run(2, elsewhere, tmp_path / "run"):
+        assert said.startswith("rank 1 finds no run.json in")
 
 
 def stopped_after_an_epoch(run: Path, changed: dict[str, Any]) -> None:
@@ -141,13 +171,12 @@ def stopped_after_an_epoch(run: Path, changed: dict[str, Any]) -> None:
     usual, Arm.gradients = Arm.gradients, gradients
     try:
         with pytest.raises(KeyboardInterrupt):
-            tiny.train(run, **changed)
+            tiny.train(run, resume=True, **changed)
     finally:
         Arm.gradients = usual
 
 
-def resume_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
-    tiny.train(run, resume=True, **changed)
+NUDGED = {"weight": "encoder.layer1.0.conv1.weight", "buffer": "encoder.bn1.running_mean"}
 
 
 def drifting(run: Path, how: str) -> str:
@@ -156,9 +185,9 @@ def drifting(run: Path, how: str) -> str:
 
     def nudged(arm: Arm, batch: Batch) -> StepResult:
         result = usual(arm, batch)
-        if how == "nudged" and os.environ["RANK"] == "1" and batch.number == 2 and arm.name == "ce":
+        if how in NUDGED and os.environ["RANK"] == "1" and batch.number == 2 and arm.name == "ce":
             with torch.no_grad():
-                arm.network.get_buffer("encoder.bn1.running_mean")[3] += 1e-6
+                arm.network.state_dict()[NUDGED[how]].view(-1)[3] += 1e-6
         return result
 
     def bypassed(arm: Arm, *arguments: Any) -> None:
@@ -179,7 +208,8 @@ def drifting(run: Path, how: str) -> str:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("nudged", "arm 'ce': tensor 'encoder.bn1.running_mean' on rank 1 differs"),
+        ("weight", "arm 'ce': tensor 'encoder.layer1.0.conv1.weight' on rank 1 differs"),
+        ("buffer", "arm 'ce': tensor 'encoder.bn1.running_mean' on rank 1 differs"),
         ("bypassed", "arm 'ce': tensor 'encoder.conv1.0.weight' on rank 1 differs"),
         ("in step", "no alarm"),
     ],

@@ -183,7 +183,7 @@ def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path)
         ({"batch": {"size": 128}}, "batch.size was 256, is 128"),
         ({"epochs": 3}, "epochs was 2, is 3"),
         ({"snapshots": {"every": 2}}, "snapshots.every was 1, is 2"),
-        ({"arms": {"cl": "dcl"}}, "arms.ce was {'objective': 'cross_entropy'}, is None"),
+        ({"arms": {"cl": "dcl"}}, "arms.ce was {'objective': 'cross_entropy'"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             tiny.train(run, resume=True, **{**TWO, **changed})

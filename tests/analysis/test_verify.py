@@ -85,7 +85,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "another start": (lambda run: change(run, shift, epoch=0), "do not start with equal weights"),
     "a gap of rows": (lambda run: drop_line(run / "steps.csv", 3), "row 3: expected step 3, found 4"),
     "no rows": (lambda run: (run / "steps.csv").unlink(), "steps.csv: expected a table of steps, found no file"),
-    "half a manifest": (lambda run: (run / "snapshots/manifest.jsonl").write_text("{"), "manifest.jsonl line 1"),
+    "half a manifest": (lambda run: (run / "snapshots/manifest.jsonl").write_text("{\n"), "manifest.jsonl line 1"),
 }
 
 
@@ -111,7 +111,7 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     assert verify.main(["--run", str(good), "--against", str(tmp_path / "other")]) == 1
     out = capsys.readouterr().out
     assert "inputs: identical up to step 5 of 10 and 5" in out
-    assert "settings: arms.nscl.temperature: None and 0.2" in out
+    assert "settings: arms.nscl.temperature: 0.5 and 0.2" in out
     assert "arm 'nscl': the weights differ from epoch 1 on" in out
     assert "arm 'cl': the weights" in out  # the schedule of one epoch is another
     assert verify.main(["--run", str(good), "--against", str(tmp_path / "seed")]) == 1
