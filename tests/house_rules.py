@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FOUND_BY_NAME = ("coupled.objectives", "coupled.image_sets")
-PURE = ("coupled.objectives", "analysis.pair_metrics", "analysis.arm_metrics")
+PURE = ("coupled.objectives", "analysis.pair_metrics", "analysis.arm_metrics", "analysis.undefined")
 NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of `coupled` it may import
     "coupled": (),
     "coupled.settings": ("coupled.checked",),
