@@ -26,6 +26,7 @@ from coupled.snapshots import write_durably
 
 LEAST = 4  # points that two parameters and an error need
 STEEPEST = 50.0  # exponents of the fits stay within this over the whole run
+STRAIGHT = 1e-6  # an exponent that stays below this over the whole run is none: the fit is the straight line
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _curved(name: str, sign: int, epochs_T: NDArray[np.float64], gaps_T: NDArray
     squares = float(residuals_T @ residuals_T)
     n = len(epochs_T)
     errors = np.sqrt(np.diag(covariance))
+    rate = rate if rate > STRAIGHT else 0.0
     level, level_error = _ratio(slope, rate, covariance, lambda a, b: a / b) if sign < 0 else (nan, nan)
     doubling, doubling_error = _ratio(slope, rate, covariance, lambda _, b: log(2) / b) if sign > 0 else (nan, nan)
     return Fit(
@@ -114,9 +116,9 @@ def _curved(name: str, sign: int, epochs_T: NDArray[np.float64], gaps_T: NDArray
 def _ratio(
     slope: float, rate: float, covariance: NDArray[np.float64], of: Callable[[float, float], float]
 ) -> tuple[float, float]:
-    """A function of slope and rate and its standard error to first order; infinite at rate 0."""
+    """A function of slope and rate and its standard error to first order; infinite, without error, at rate 0."""
     if rate == 0:
-        return inf, inf
+        return inf, nan
     step = 1e-6
     gradient = np.array(
         [

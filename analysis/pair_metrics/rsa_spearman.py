@@ -36,6 +36,5 @@ def value(x_nD: Tensor, y_nE: Tensor) -> float:
 def centred_ranks(values_P: Tensor) -> Tensor:
     """Ranks less their mean, float64; equal values share the mean of their ranks."""
     _, place_P, count_U = torch.unique(values_P, return_inverse=True, return_counts=True)
-    count_U = count_U.double()
-    rank_U = count_U.cumsum(0) - (count_U - 1) / 2
+    rank_U = count_U.cumsum(0).double() - (count_U - 1) / 2  # of integers: CUDA sums floats in no fixed order
     return rank_U[place_P] - (len(values_P) + 1) / 2

@@ -47,6 +47,13 @@ def test_a_straight_line_has_no_curvature_of_either_sign() -> None:
     assert found["exponential"].doubling_time > 1e4
 
 
+def test_a_saturating_gap_has_no_doubling_time() -> None:
+    """The exponential ends at the straight line: rate 0, not 1e-27 with errors of 1e+50 derived from it."""
+    fit = by_model(EPOCHS, 0.9 * (1 - np.exp(-0.08 * EPOCHS)))["exponential"]
+    assert (fit.rate, fit.doubling_time) == (0, math.inf)
+    assert math.isnan(fit.doubling_time_error)
+
+
 def test_the_errors_are_those_of_repeated_measurements() -> None:
     """Noise of 1 %, drawn 200 times: the fits scatter by what they say of themselves."""
     generator = np.random.Generator(np.random.Philox(key=0))

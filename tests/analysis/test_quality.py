@@ -17,6 +17,8 @@ from analysis.quality import COLUMNS, main
 from analysis.run_folder import TidyCsv, read_description
 from coupled.settings import from_resolved
 from coupled.snapshots import SnapshotStore
+from coupled.stream.augment import augment, normalise
+from coupled.stream.view_plan import ViewRecipe, view_plan
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "quality.py"
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
@@ -82,6 +84,11 @@ def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(d
     assert one.shape[:2] == (2, 300)
     assert torch.equal(one, other)
     assert not torch.equal(one[0], one[1])
+    plan = view_plan(settings.seed, 0, len(images), ViewRecipe(**settings.views.model_dump(exclude={"recipe"})))
+    views_VB3SS = augment(images.images_N3HW[chosen_n[:256]], plan[chosen_n[:256].numpy()], 8)
+    with torch.no_grad():
+        expected = embedder.network("ce", 2)(normalise(views_VB3SS, images.mean, images.std))["embedding"]
+    torch.testing.assert_close(view_features(embedder, images, chosen_n, "ce", 2)["h"][:, :256], expected)
     part = view_features(embedder, images, chosen_n[:7], "cl", 0)["h"]
     torch.testing.assert_close(part, one[:, :7], rtol=1e-5, atol=1e-6)
 
