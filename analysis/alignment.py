@@ -5,7 +5,9 @@ python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
-and in evaluation mode; layer h is the embedding, z the projection. The metrics are the files of pair_metrics.
+and in evaluation mode; layer h is the embedding, z the projection. The metrics are the files of pair_metrics; those
+that are not exact in one pass look at a seeded subset of the images, and `samples` is its size. A score without a value
+is an empty cell, and the program says why.
 """
 
 import contextlib
@@ -23,6 +25,7 @@ from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
 from analysis.pair_metrics._sums import CrossSums, RowStream
 from analysis.run_folder import TidyCsv, select
+from analysis.undefined import Undefined
 from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, ImageSet
 from coupled.process_group import ProcessGroup, barrier, data_size, gather_images, gather_json, meet, process_group
@@ -54,25 +57,45 @@ def scores(
     reference: str,
     wanted: Sequence[Score],
     metrics: Mapping[str, PairMetric],
+    subsets: Mapping[int, Tensor] | None = None,
 ) -> dict[Score, float]:
-    """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer)."""
+    """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer).
+
+    `subsets` says by size which of this rank's images are in the subset of metrics that look at so many (bool [N], N
+    images of all batches); without it, all are.
+    """
     streams: dict[tuple[str, str, str], RowStream] = {}
     pairs: dict[tuple[str, str, str, str], CrossSums] = {}  # the reference's sums with itself serve every arm
+    kept: dict[tuple[str, int, str], list[Tensor]] = {}  # rows of the subsets
     for arm, layer, name in wanted:
-        transform = metrics[name].transform
+        transform, subset = metrics[name].transform, metrics[name].subset
         for a, b in ends(reference, arm):
-            pairs.setdefault((layer, transform, a, b), CrossSums())
-            streams.setdefault((layer, transform, b), RowStream(transform))
+            if subset:
+                kept.setdefault((layer, subset, b), [])
+            else:
+                pairs.setdefault((layer, transform, a, b), CrossSums())
+                streams.setdefault((layer, transform, b), RowStream(transform))
+    first = 0
     for outputs in batches:
+        for (layer, subset, arm), parts in kept.items():
+            rows_BD = outputs[arm, layer]
+            inside_B = subsets[subset][first : first + len(rows_BD)] if subsets else slice(None)
+            parts.append(rows_BD[inside_B])
+        first += len(next(iter(outputs.values())))
         rows = {key: stream.rows(outputs[key[2], key[0]]) for key, stream in streams.items()}
         for (layer, transform, a, b), sums in pairs.items():
             sums.update(rows[layer, transform, a], rows[layer, transform, b])
     moments = {key: over_ranks(sums).moments() for key, sums in pairs.items()}
+    subset_rows = {key: rows_over_ranks(torch.cat(parts)) for key, parts in kept.items()}
     values = {}
     for score in wanted:
         metric = metrics[score.metric]
-        xx, yy, xy = (moments[score.layer, metric.transform, a, b] for a, b in ends(reference, score.arm))
-        values[score] = metric.value(xx, yy, xy)
+        if metric.subset:
+            seen = [subset_rows[score.layer, metric.subset, arm] for arm in (reference, score.arm)]
+            values[score] = metric.value(*seen)
+        else:
+            three = [moments[score.layer, metric.transform, a, b] for a, b in ends(reference, score.arm)]
+            values[score] = metric.value(*three)
     return values
 
 
@@ -86,6 +109,14 @@ def over_ranks(sums: CrossSums) -> CrossSums:
     for one, other, total_XY in zip(*(gather_images(part[None, None])[0] for part in own), strict=True):
         whole.merge(CrossSums.of((one, other), total_XY))
     return whole
+
+
+def rows_over_ranks(own_nD: Tensor) -> Tensor:
+    """The rows of all ranks in their order; a rank may have any number of them."""
+    counts = gather_json(len(own_nD))
+    padded_nD = torch.nn.functional.pad(own_nD, (0, 0, 0, max(counts) - len(own_nD)))
+    parts = gather_images(padded_nD[None])[0].split(max(counts))
+    return torch.cat([part_nD[:count] for part_nD, count in zip(parts, counts, strict=True)])
 
 
 def ends(reference: str, arm: str) -> tuple[tuple[str, str], ...]:
@@ -136,11 +167,13 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         print(f"{split}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
     set_determinism(True, None)
     embedder = Embedder(settings, chosen.store, group.device)
+    sizes = {metric.subset for metric in metrics.values() if metric.subset}
     everything = [Score(a, layer, m) for a in chosen.arms for layer in dict.fromkeys(options.layer) for m in metrics]
     for epoch in chosen.epochs:
         for split, (images, chosen_N, table) in splits.items():
             where = epoch, split, chosen.reference
-            there = [table.has(*where, *score, len(chosen_N)) for score in everything] if table else None
+            samples = {m.name: min(len(chosen_N), m.subset or len(chosen_N)) for m in metrics.values()}
+            there = [table.has(*where, *score, samples[score.metric]) for score in everything] if table else None
             there = gather_json(there)[0]
             missing = [score for score, done in zip(everything, there, strict=True) if not done]
             arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)] if missing else [])
@@ -149,9 +182,16 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
             if missing:
                 own_N = chosen_N.tensor_split(group.world_size)[group.rank]
                 batches = embedder.outputs(images, own_N, good, epoch)
-                values = scores(batches, chosen.reference, missing, metrics)
+                subsets = {
+                    size: torch.isin(own_N, choose_images(len(images), min(size, len(chosen_N)), settings.seed, split))
+                    for size in sizes
+                }
+                values = scores(batches, chosen.reference, missing, metrics, subsets)
+                for score, value in values.items():
+                    if isinstance(value, Undefined):
+                        print(f"epoch {epoch}, {split}, {' '.join(score)}: no value: {value.reason}")
                 if table:
-                    table.append((*where, *score, value, len(chosen_N)) for score, value in values.items())
+                    table.append((*where, *score, value, samples[score.metric]) for score, value in values.items())
     for _, _, table in splits.values():
         if table:
             print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
@@ -169,7 +209,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser("alignment.py", "Alignment of the arms' representations.")
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
-    options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
+    exact = [metric.name for metric in find_metrics(metric_names()) if not metric.subset]
+    options.add_argument(
+        "--metrics",
+        nargs="+",
+        default=exact,
+        help=f"of {', '.join(metric_names())}; default: those exact in one pass, {' '.join(exact)}",
+    )
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"

@@ -16,14 +16,20 @@ def parser(program: str, description: str) -> Parser:
     add_run(result)
     result.add_argument("--compare", nargs="+", metavar="ARM", help="arms to compare (default: every other arm)")
     result.add_argument("--reference", default="cl", metavar="ARM", help="arm they are compared with (default: cl)")
-    result.add_argument(
+    add_epochs(result)
+    return result
+
+
+def add_epochs(options: Parser) -> None:
+    """Let `options` take the epochs and the folder of the tables."""
+    options.add_argument(
         "--epochs",
         metavar="LIST",
         help="epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)",
     )
-    result.add_argument("--skip-bad", action="store_true", help="pass over missing and damaged snapshots, saying which")
-    result.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
-    return result
+    skip = "pass over missing and damaged snapshots, saying which"
+    options.add_argument("--skip-bad", action="store_true", help=skip)
+    options.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
 
 
 def add_run(options: Parser) -> None:

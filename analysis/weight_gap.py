@@ -1,101 +1,50 @@
 """How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
 
-python analysis/weight_gap.py --compare nscl scl ce [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10]
-       [--output DIR]
+python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10]
+       [--align permutation] [--output DIR]
 
-Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm and
-epoch there is a row for every floating tensor of the encoder and the projector, and three rows over the encoder's
-`.weight` tensors (batch norm's scales among them; biases, running statistics and the projector not):
-* `mean` and `sum`: of the columns gap, distance, norms and (mean only) cosine over those layers;
+Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
+pairs with `--compare all`) and epoch there is a row for every floating tensor of the encoder and the projector, and
+rows over the encoder's `.weight` tensors (batch norm's scales among them; biases, running statistics and the projector
+not), for each stage (layer1/mean ...) and for the whole encoder (mean ...):
+* `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
 * `global`: of those layers taken as one long vector.
+A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
+the last snapshot before. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
+written anew (see growth.py).
+
+`--align permutation` writes weight_gap_permutation.csv instead: the same after the channels of each compared arm, a
+ResNet, are put into the order that fits the reference best (see channel_matching.py); `moved` counts the channels.
 """
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from math import nan, sqrt
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
 
+from analysis.channel_matching import channel_axes, match_channels, permuted
 from analysis.command_line import parser, run_program, skipping
+from analysis.growth import write_growth
+from analysis.open_snapshots import OpenSnapshots
 from analysis.run_folder import TidyCsv, select
+from analysis.weight_sums import Gap, Squares, State, aggregates, layer_kind, squares, stage, state
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 KEY = ("epoch", "reference", "arm", "layer")
-COLUMNS = (*KEY, "kind", "parameters", "gap", "distance", "reference_norm", "arm_norm", "cosine")
+COLUMNS = (*KEY, "kind", *Gap._fields)
+Pair = tuple[str, str]  # reference, arm
+Row = tuple[object, ...]
 
 
-class Gap(NamedTuple):
-    """The last columns of a row."""
+class Moment(NamedTuple):
+    """An epoch and those it is compared with."""
 
-    parameters: int
-    gap: float
-    distance: float
-    reference_norm: float
-    arm_norm: float
-    cosine: float
-
-
-class Squares(NamedTuple):
-    """Sums over the entries of two tensors; those of two layers add up to those of both taken together."""
-
-    parameters: int
-    distance: float
-    reference: float
-    arm: float
-    product: float
-
-    def gap(self) -> Gap:
-        """||a - b|| / ((||a|| + ||b||) / 2), and what it is made of (arXiv 2510.08852).
-
-        Two zero tensors have gap 0 and cosine 1; the cosine with one zero tensor is undefined, NaN.
-        """
-        distance, reference, arm = sqrt(self.distance), sqrt(self.reference), sqrt(self.arm)
-        if reference == arm == 0:
-            return Gap(self.parameters, 0.0, 0.0, 0.0, 0.0, 1.0)
-        both = reference * arm
-        cosine = max(-1.0, min(1.0, self.product / both)) if both > 0 else nan
-        return Gap(self.parameters, distance / (0.5 * (reference + arm)), distance, reference, arm, cosine)
-
-
-def squares(reference: Tensor, arm: Tensor) -> Squares:
-    """The sums for two tensors of equal shape, in float64."""
-    a, b = reference.double().reshape(-1), arm.double().reshape(-1)
-    difference = a - b
-    return Squares(a.numel(), *(float(x.dot(y)) for x, y in ((difference, difference), (a, a), (b, b), (a, b))))
-
-
-def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:
-    """`mean`, `sum` and `global` over layers; `parameters` is the number of entries in all three."""
-    total = Gap(*map(sum, zip(*(layer.gap() for layer in layers), strict=True)))
-    together = Squares(*map(sum, zip(*layers, strict=True)))
-    return {
-        "mean": Gap(total.parameters, *(column / len(layers) for column in total[1:])),
-        "sum": total._replace(cosine=nan),  # a sum of cosines means nothing
-        "global": together.gap(),
-    }
-
-
-def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
-    """conv, linear, norm_scale, norm_shift, running or other, by the name of a tensor and the dimensions of all."""
-    module, _, name = layer.rpartition(".")
-    of_weight = dimensions.get(f"{module}.weight", 0)
-    if name.startswith("running_"):
-        return "running"
-    if name == "weight":
-        return {1: "norm_scale", 2: "linear"}.get(of_weight, "conv" if of_weight > 2 else "other")
-    return "norm_shift" if name == "bias" and of_weight == 1 else "other"
-
-
-def shapes(snapshot: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the floating tensors of encoder and projector; no weight is read."""
-    slices = {
-        name: snapshot.get_slice(name)
-        for name in sorted(snapshot.keys())
-        if name.startswith(("encoder.", "projector."))
-    }
-    return {name: tuple(s.get_shape()) for name, s in slices.items() if s.get_dtype().startswith(("F", "BF"))}
+    epoch: int
+    start: int | None  # 0, if the run has that snapshot
+    before: int | None  # the last snapshot before, if there is one
 
 
 def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
@@ -110,45 +59,113 @@ def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, 
     return shared
 
 
-def rows(store: SnapshotStore, epoch: int, reference: str, arm: str) -> Iterator[tuple[object, ...]]:
-    """The rows of one arm at one epoch: layers sorted by name, then the aggregates. Raises ValueError."""
-    with store.open(reference, epoch) as ours, store.open(arm, epoch) as theirs:
-        of_reference, of_arm = shapes(ours), shapes(theirs)
-        try:
-            layers = comparable_layers(of_reference, of_arm)
-        except ValueError as error:
-            place = f"{store.path(reference, epoch)} and {store.path(arm, epoch)}"
-            raise BadSnapshotError(
-                f"--compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})"
-            ) from None
-        dimensions = {layer: len(of_reference[layer]) for layer in layers}
-        weights = []
-        for layer in layers:
-            sums = squares(ours.get_tensor(layer), theirs.get_tensor(layer))
-            yield epoch, reference, arm, layer, layer_kind(layer, dimensions), *sums.gap()
-            if layer.startswith("encoder.") and layer.endswith(".weight"):
-                weights.append(sums)
-    for name, gap in aggregates(weights).items():
-        yield epoch, reference, arm, name, "aggregate", *gap
+def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
+    """The rows of these pairs at one epoch: layers sorted by name, then the aggregates. Raises ValueError.
+
+    Each tensor of each arm is read once. With `align` a row ends with the number of channels that were moved.
+    """
+    layers = {pair: _layers(opened, moment.epoch, *pair) for pair in pairs}
+    shapes = {arm: opened.shapes(arm, moment.epoch) for pair in pairs for arm in pair}
+    moves = {pair: _moves(opened, moment.epoch, pair, layers[pair]) if align else {} for pair in pairs}
+    axes = {pair: channel_axes({layer: shapes[pair[0]][layer] for layer in layers[pair]}) for pair in pairs if align}
+    sums: dict[Pair, dict[str, Squares]] = {pair: {} for pair in pairs}
+    for layer in sorted({layer for found in layers.values() for layer in found}):
+        states = {arm: _state(opened, arm, moment, layer) for arm, there in shapes.items() if layer in there}
+        for pair in pairs:
+            if layer in layers[pair]:
+                reference, arm = (states[name] for name in pair)
+                if align:
+                    arm = _permuted(arm, axes[pair].get(layer, ()), moves[pair])
+                sums[pair][layer] = squares(reference, arm)
+    found: list[Row] = []
+    for pair in pairs:
+        dimensions = {layer: len(shapes[pair[0]][layer]) for layer in layers[pair]}
+        moved = [sum(int((order != torch.arange(len(order))).sum()) for order in moves[pair].values())] if align else []
+        for layer, total in sums[pair].items():
+            found.append((moment.epoch, *pair, layer, layer_kind(layer, dimensions), *total.gap(), *moved))
+        for name, gap in _all_aggregates(sums[pair]).items():
+            found.append((moment.epoch, *pair, name, "aggregate", *gap, *moved))
+    return found
+
+
+def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list[str]:
+    try:
+        return comparable_layers(opened.shapes(reference, epoch), opened.shapes(arm, epoch))
+    except ValueError as error:
+        if isinstance(error, BadSnapshotError):
+            raise
+        place = f"{opened.store.path(reference, epoch)} and {opened.store.path(arm, epoch)}"
+        raise BadSnapshotError(
+            f"--compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})"
+        ) from None
+
+
+def _state(opened: OpenSnapshots, arm: str, moment: Moment, layer: str) -> State:
+    earlier = {epoch: opened.tensor(arm, epoch, layer) for epoch in {moment.start, moment.before} if epoch is not None}
+    start, before = (None if epoch is None else earlier[epoch] for epoch in (moment.start, moment.before))
+    return state(opened.tensor(arm, moment.epoch, layer), start, before)
+
+
+def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+    reference, arm = ({layer: opened.tensor(name, epoch, layer) for layer in layers} for name in pair)
+    try:
+        return match_channels(reference, arm, channel_axes({layer: tuple(reference[layer].shape) for layer in layers}))
+    except ValueError as error:
+        raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
+
+
+def _permuted(one: State, axes: Sequence[str], moves: Mapping[str, torch.Tensor]) -> State:
+    update = None if one.update is None else permuted(one.update, axes, moves)
+    return State(permuted(one.now, axes, moves), one.drift, update)
+
+
+def _all_aggregates(sums: Mapping[str, Squares]) -> dict[str, Gap]:
+    """Those of each stage, then of the encoder; `global` of the encoder is the last."""
+    stages: dict[str, list[Squares]] = {}
+    for layer, total in sums.items():
+        if layer.startswith("encoder.") and layer.endswith(".weight"):
+            stages.setdefault(stage(layer), []).append(total)
+    of_stages = {f"{name}/{kind}": gap for name, layers in stages.items() for kind, gap in aggregates(layers).items()}
+    return of_stages | aggregates([total for layers in stages.values() for total in layers])
 
 
 def weight_gap(options: Namespace) -> None:
-    """Write the rows that weight_gap.csv does not have yet, epoch by epoch."""
-    chosen = select(options)
-    reference = chosen.reference
-    table = TidyCsv(chosen.output / "weight_gap.csv", COLUMNS, KEY)
-    for epoch in chosen.epochs:
-        # `global` is the last of an arm's rows: a write that was cut short has not got there
-        arms = [arm for arm in chosen.arms if not table.has(epoch, reference, arm, "global")]
-        for arm in arms:
-            with skipping(options.skip_bad):
-                table.append(list(rows(chosen.store, epoch, reference, arm)))
+    """Write the rows that the table does not have yet, epoch by epoch."""
+    every = options.compare == ["all"]
+    chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare}))
+    pairs = [(chosen.reference, arm) for arm in chosen.arms]
+    if every:
+        pairs = list(combinations([chosen.reference, *chosen.arms], 2))
+    align = options.align == "permutation"
+    name, columns = ("weight_gap_permutation.csv", (*COLUMNS, "moved")) if align else ("weight_gap.csv", COLUMNS)
+    table = TidyCsv(chosen.output / name, columns, KEY)
+    there = common_epochs(chosen.store, [chosen.reference, *chosen.arms])
+    with OpenSnapshots(chosen.store) as opened:
+        for epoch in chosen.epochs:
+            # `global` is the last of a pair's rows: a write that was cut short has not got there
+            missing = [pair for pair in pairs if not table.has(epoch, *pair, "global")]
+            before = max((earlier for earlier in there if earlier < epoch), default=None)
+            moment = Moment(epoch, 0 if 0 in there else None, before)
+            arms = (chosen.reference, *chosen.arms)
+            opened.keep((arm, each) for arm in arms for each in moment if each is not None)
+            for together in [[pair] for pair in missing] if options.skip_bad else [missing] if missing else []:
+                with skipping(options.skip_bad):
+                    table.append(rows(opened, moment, together, align))
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    if not align:
+        write_growth(table.path, chosen.output / "weight_gap_growth.csv")
+
+
+def common_epochs(store: SnapshotStore, arms: Sequence[str]) -> set[int]:
+    """The epochs of which all arms have a snapshot."""
+    return set.intersection(*(set(store.epochs(arm)) for arm in arms))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    return run_program(weight_gap, parser("weight_gap.py", "Distances between the arms' weights."), arguments)
+    options = parser("weight_gap.py", "Distances between the arms' weights.")
+    options.add_argument("--align", choices=("none", "permutation"), default="none", help="default: none")
+    return run_program(weight_gap, options, arguments)
 
 
 if __name__ == "__main__":

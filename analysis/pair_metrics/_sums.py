@@ -1,9 +1,9 @@
 """The sums from which every pair metric is computed, gathered in one pass over the images, float64 throughout.
 
 A row x of width D enters as (x - pilot, |x - pilot|^2, 1), of width X = D + 2. One product of two such matrices then
-holds every sum that linear CKA, its debiased form and RSA need: no n x n matrix is ever made, batches may come in any
-order, and the sums of two parts of the images add up to those of the whole. The pilot, the mean of the first batch,
-keeps features with a large mean exact; the results do not depend on it.
+holds every sum that linear CKA, its debiased form, RSA and Procrustes need: no n x n matrix is ever made, batches may
+come in any order, and the sums of two parts of the images add up to those of the whole. The pilot, the mean of the
+first batch, keeps features with a large mean exact; the results do not depend on it.
 
 Shape letters: B rows of a batch, n rows in all, D and E widths of two representations, X = D + 2, Y = E + 2.
 """
@@ -25,7 +25,12 @@ def _unit(rows_BD: Tensor) -> Tensor:
     return rows_BD / norms_B1.where(norms_B1 > 0, 1)
 
 
-TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"plain": _plain, "unit": _unit}
+def _unit_centred(rows_BD: Tensor) -> Tensor:
+    from_first_BD = rows_BD.double() - rows_BD[:, :1]  # a row of equal entries becomes zero, exactly
+    return _unit(from_first_BD - from_first_BD.mean(dim=1, keepdim=True))
+
+
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"plain": _plain, "unit": _unit, "unit_centred": _unit_centred}
 _BLOCK = 160  # columns of half a product that are computed together; with X = 514 that takes 3/4 of the full one's time
 
 
@@ -40,7 +45,7 @@ class RowStream:
     """Makes `Rows` of the batches of one representation; the first batch sets the pilot.
 
     `transform` is a key of `TRANSFORMS`: "plain" leaves the rows as they are, "unit" divides each by its norm,
-    and a row of zeros stays so.
+    "unit_centred" takes the mean of its entries off first; a row of zeros stays so.
     """
 
     def __init__(self, transform: str) -> None:

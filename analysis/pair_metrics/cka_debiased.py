@@ -3,24 +3,27 @@
 Source: Song et al. 2012, JMLR 13:1393, for HSIC_1; Nguyen et al. 2021, arXiv 2010.15327, for its use in CKA.
 """
 
-from math import nan, sqrt
+from math import sqrt
 
 from analysis.pair_metrics._sums import Moments
+from analysis.undefined import Undefined
 
 TRANSFORM = "plain"
 RANGE = (-1.0, 1.0)
+DIRECTION = "higher"
+INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X^T, L = Y Y^T.
 
     0 in expectation of its numerator if the representations are independent, whatever n and D; slightly negative
-    values occur. NaN if X or Y is constant over the images, or for fewer than 4 images.
+    values occur. Undefined if X or Y is constant over the images, or for fewer than 4 images.
     """
     if xy.n < 4:
-        return nan
+        return Undefined("fewer than 4 images")
     scale = _hsic_1(xx) * _hsic_1(yy)
-    return _hsic_1(xy) / sqrt(scale) if scale > 0 else nan
+    return _hsic_1(xy) / sqrt(scale) if scale > 0 else Undefined("constant features")
 
 
 def _hsic_1(sums: Moments) -> float:

@@ -4,22 +4,27 @@ Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; here wi
 correlation, as in arXiv 2510.08852.
 """
 
-from math import nan, sqrt
+from math import sqrt
 
 from analysis.pair_metrics._sums import Moments
+from analysis.undefined import Undefined
 
 TRANSFORM = "unit"
 RANGE = (-1.0, 1.0)
+DIRECTION = "higher"
+INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """Pearson correlation, over all n (n-1) / 2 pairs, of the cosine dissimilarities of X [n, D] and Y [n, E].
 
-    A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. NaN if all pairs of X or
-    all pairs of Y are equally similar: constant features, or fewer than 3 images.
+    A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. Undefined if all pairs of
+    X or all pairs of Y are equally similar: constant features, or fewer than 3 images.
     """
+    if xy.n < 3:
+        return Undefined("fewer than 3 images")
     scale = _covariance(xx) * _covariance(yy)
-    return _covariance(xy) / sqrt(scale) if scale > 0 else nan
+    return _covariance(xy) / sqrt(scale) if scale > 0 else Undefined("all pairs of images are equally similar")
 
 
 def _covariance(sums: Moments) -> float:
@@ -30,8 +35,6 @@ def _covariance(sums: Moments) -> float:
     subtracted from each other, as they would be in sum s_ij t_ij - sum s_ij sum t_ij / (n (n-1)).
     """
     n, (p_D, q_E) = sums.n, sums.means
-    if n < 2:
-        return nan
     mixed = p_D @ sums.products_DE @ q_E
     everywhere = sums.products_DE.square().sum() + 2 * n * mixed
     diagonal = sums.squares_product + 2 * (p_D @ sums.thirds[0] + sums.thirds[1] @ q_E) + 4 * mixed

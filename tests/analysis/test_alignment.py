@@ -43,6 +43,9 @@ def finished(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output
 
 
+EXACT = [name for name, metric in METRICS.items() if not metric.subset]
+
+
 def test_every_split_epoch_arm_layer_and_metric_has_one_row(finished: Path, table: Read) -> None:
     """Long rows: one value each, the number of images beside it."""
     for split, images in (("train", "1440"), ("test", "357")):
@@ -50,7 +53,7 @@ def test_every_split_epoch_arm_layer_and_metric_has_one_row(finished: Path, tabl
         assert list(rows[0]) == ["epoch", "split", "reference", "arm", "layer", "metric", "value", "samples"]
         assert {(r["split"], r["reference"], r["samples"]) for r in rows} == {(split, "cl", images)}
         keys = [(r["epoch"], r["arm"], r["layer"], r["metric"]) for r in rows]
-        expected = {(e, a, x, m) for e in "012" for a in ("nscl", "scl", "ce") for x in "hz" for m in metric_names()}
+        expected = {(e, a, x, m) for e in "012" for a in ("nscl", "scl", "ce") for x in "hz" for m in EXACT}
         assert len(keys) == len(set(keys))
         assert set(keys) == expected
         assert [r["epoch"] for r in rows] == sorted(r["epoch"] for r in rows)
@@ -62,7 +65,7 @@ def test_the_shared_start_scores_exactly_one_and_drift_lowers_it(finished: Path,
     assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
     last = {(r["arm"], r["layer"], r["metric"]): float(r["value"]) for r in rows if r["epoch"] == "2"}
     for layer in "hz":
-        for metric in metric_names():
+        for metric in EXACT:
             assert last["ce", layer, metric] < last["nscl", layer, metric] < 1
 
 
@@ -77,7 +80,7 @@ def test_only_what_is_missing_is_computed(
     first = path.read_bytes()
     asked: list[Score] = []
 
-    def spy(batches: object, reference: str, wanted: list[Score], metrics: object) -> dict[Score, float]:
+    def spy(batches: object, reference: str, wanted: list[Score], *_: object) -> dict[Score, float]:
         asked.extend(wanted)
         return dict.fromkeys(wanted, 0.5)
 
@@ -119,6 +122,37 @@ def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Pa
     assert len({r["value"] for r in table(tmp_path / "train_alignment.csv")}) == 2
 
 
+def test_metrics_of_a_subset_see_the_same_images_in_every_epoch(
+    drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say how many; the images are those that `--samples` of that number would choose; equal weights score 1."""
+    base = ["--run", str(drifting_run), "--compare", "nscl", "--layer", "h", "--split", "train"]
+    assert main([*base, "--metrics", "rsa_spearman", "mutual_knn", "cka", "--output", str(tmp_path / "all")]) == 0
+    rows = table(tmp_path / "all/train_alignment.csv")
+    samples = {"rsa_spearman": "1000", "mutual_knn": "1000", "cka": "1440"}
+    assert {(r["metric"], r["samples"]) for r in rows} == set(samples.items())
+    assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
+    alone = [*base, "--metrics", "rsa_spearman", "--samples", "1000", "--output", str(tmp_path / "alone")]
+    assert main(alone) == 0
+    expected = {r["epoch"]: float(r["value"]) for r in table(tmp_path / "alone/train_alignment.csv")}
+    for row in rows:
+        if row["metric"] == "rsa_spearman":
+            assert float(row["value"]) == pytest.approx(expected[row["epoch"]], abs=1e-6)
+
+
+def test_a_score_without_a_value_says_why(
+    drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty cell alone would look like a mistake of the program."""
+    options = ["--compare", "scl", "--layer", "h", "--split", "test", "--samples", "3", "--epochs", "1"]
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    said = "epoch 1, test, scl h cka_debiased: no value: fewer than 4 images\n"
+    assert said in capsys.readouterr().out
+    values = {r["metric"]: r["value"] for r in table(tmp_path / "test_alignment.csv")}
+    assert values["cka_debiased"] == ""
+    assert float(values["cka"]) > 0
+
+
 def test_the_program_runs_from_another_directory_and_equals_the_function(
     new_run: NewRun, tmp_path: Path, finished: Path, table: Read
 ) -> None:
@@ -138,7 +172,7 @@ def test_the_program_runs_from_another_directory_and_equals_the_function(
     [
         (
             ["--metrics", "ckaa"],
-            "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: cka, cka_debiased, rsa)",
+            "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: cka, cka_debiased, mutual_knn, ",
         ),
         (["--layer", "y"], "argument --layer: invalid choice: 'y' (choose from "),
         (["--split", "val"], "argument --split: invalid choice: 'val' (choose from "),

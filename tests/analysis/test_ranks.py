@@ -15,6 +15,9 @@ METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
 WANTED = [Score(arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
 
 
+SUBSETS = {1000: torch.arange(101) % 3 != 1}
+
+
 def embeddings() -> dict[tuple[str, str], torch.Tensor]:
     """Of 101 images, with a mean far from 0; the arm "same" is equal to the reference."""
     generator = torch.Generator().manual_seed(0)
@@ -28,13 +31,15 @@ def on_a_rank() -> list[float]:
         batches = [{key: rows[start : start + 10] for key, rows in own.items()} for start in range(0, 30, 10)]
         batches = [batch for batch in batches if len(batch["cl", "h"])]
         rest = {key: rows[30:] for key, rows in own.items()}
-        return list(scores([*batches, *([rest] if len(rest["cl", "h"]) else [])], "cl", WANTED, METRICS).values())
+        batches = [*batches, *([rest] if len(rest["cl", "h"]) else [])]
+        subsets = {size: mask_N.tensor_split(group.world_size)[group.rank] for size, mask_N in SUBSETS.items()}
+        return list(scores(batches, "cl", WANTED, METRICS, subsets).values())
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_together_score_like_one_process(world_size: int) -> None:
     """From the same embeddings the same numbers, and equal arms still score exactly 1."""
-    expected = list(scores([embeddings()], "cl", WANTED, METRICS).values())
+    expected = list(scores([embeddings()], "cl", WANTED, METRICS, SUBSETS).values())
     for found in ranks.run(world_size, on_a_rank):
         assert found == pytest.approx(expected, abs=1e-12, rel=0)
         for score, value in zip(WANTED, found, strict=True):

@@ -1,85 +1,23 @@
-"""weight_gap: the numbers against a hand-computed example, what gets a row, and the program in a subprocess."""
+"""weight_gap: what gets a row, when it is written, and the program in a subprocess."""
 
-import math
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from analysis.weight_gap import aggregates, comparable_layers, layer_kind, main, squares
+from analysis.channel_matching import channel_axes, permuted
+from analysis.weight_gap import COLUMNS, comparable_layers, main
+from analysis.weight_sums import squares, stage, state
 from coupled.snapshots import SnapshotStore
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "weight_gap.py"
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
-
-
-def test_a_hand_computed_layer() -> None:
-    """a = (3, 4), b = (0, 5): norms 5 and 5, distance sqrt(9 + 1), gap sqrt(10) / 5, cosine 20 / 25."""
-    gap = squares(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 5.0]])).gap()
-    assert gap == pytest.approx((2, math.sqrt(10) / 5, math.sqrt(10), 5, 5, 0.8), abs=1e-15)
-
-
-def test_hand_computed_aggregates() -> None:
-    """Layers (3, 4)-(0, 5) and (2)-(0): gaps sqrt(10)/5 and 2; as one vector (3, 4, 2)-(0, 5, 0)."""
-    layers = [
-        squares(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 5.0])),
-        squares(torch.tensor([2.0]), torch.tensor([0.0])),
-    ]
-    total = aggregates(layers)
-    assert total["mean"].gap == pytest.approx((math.sqrt(10) / 5 + 2) / 2, abs=1e-15)
-    assert total["sum"].gap == pytest.approx(math.sqrt(10) / 5 + 2, abs=1e-15)
-    norms = math.sqrt(29), 5.0
-    expected = 3, math.sqrt(14) / (0.5 * sum(norms)), math.sqrt(14), *norms, 20 / (norms[0] * norms[1])
-    assert total["global"] == pytest.approx(expected, abs=1e-15)
-    assert math.isnan(total["sum"].cosine)
-
-
-def test_two_zero_tensors_have_no_gap_and_one_zero_tensor_the_largest() -> None:
-    """timm starts the last batch-norm scale of a block at zero: 0 / 0 would lose epoch 0."""
-    zero, one = torch.zeros(3), torch.ones(3)
-    assert squares(zero, zero).gap()[1:] == (0, 0, 0, 0, 1)
-    gap = squares(zero, one).gap()
-    assert gap.gap == 2
-    assert math.isnan(gap.cosine)
-
-
-def test_the_gap_is_symmetric_and_at_most_two() -> None:
-    """Opposite vectors are as far apart as the gap can say."""
-    a, b = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
-    assert squares(a, b).gap().gap == squares(b, a).gap().gap
-    assert squares(a, -a).gap().gap == pytest.approx(2, abs=1e-15)
-    assert squares(a, -a).gap().cosine == pytest.approx(-1, abs=1e-15)
-
-
-def test_float32_weights_are_summed_in_float64() -> None:
-    """float32 sums of a million squares lose the sixth digit; a gap of 1e-6 between two epochs is real."""
-    a, b = torch.randn(2, 1_000_000, generator=torch.Generator().manual_seed(0))
-    expected = np.linalg.norm(a.numpy().astype(np.longdouble) - b.numpy().astype(np.longdouble))
-    assert squares(a, b).gap().distance == pytest.approx(float(expected), rel=1e-13)
-
-
-def test_kinds_are_told_from_name_and_dimensions() -> None:
-    """A reader averages by kind; a bias of a convolution is no batch-norm shift."""
-    dimensions = {
-        "encoder.conv1.weight": 4,
-        "encoder.conv1.bias": 1,
-        "encoder.bn1.weight": 1,
-        "encoder.bn1.bias": 1,
-        "encoder.bn1.running_mean": 1,
-        "projector.0.weight": 2,
-        "projector.0.bias": 1,
-        "encoder.pos_embed": 3,
-    }
-    kinds = {name: layer_kind(name, dimensions) for name in dimensions}
-    assert list(kinds.values()) == [
-        *("conv", "other", "norm_scale", "norm_shift"),
-        *("running", "linear", "other", "other"),
-    ]
 
 
 def test_layers_that_cannot_be_compared_are_named() -> None:
@@ -100,11 +38,19 @@ def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
     rows = {row["layer"]: row for row in table(tmp_path / "weight_gap.csv")}
     tensors = SnapshotStore(drifting_run / "snapshots").read("ce", 2)
     floating = {n for n, t in tensors.items() if t.is_floating_point() and not n.startswith("classifier.")}
-    assert set(rows) == floating | {"mean", "sum", "global"}
+    stages = {f"{name}/{kind}" for name in ("stem", *STAGES) for kind in ("mean", "sum", "global")}
+    assert set(rows) == floating | {"mean", "sum", "global"} | stages
     weights = [rows[name] for name in floating if name.startswith("encoder.") and name.endswith(".weight")]
     assert float(rows["mean"]["gap"]) == pytest.approx(sum(float(r["gap"]) for r in weights) / len(weights), rel=1e-12)
     assert float(rows["sum"]["gap"]) == pytest.approx(sum(float(r["gap"]) for r in weights), rel=1e-12)
     assert int(rows["global"]["parameters"]) == sum(int(r["parameters"]) for r in weights)
+    for name in ("stem", *STAGES):
+        of_stage = [float(row["gap"]) for row in weights if stage(row["layer"]) == name]
+        assert float(rows[f"{name}/sum"]["gap"]) == pytest.approx(sum(of_stage), rel=1e-12)
+    assert sum(float(rows[f"{name}/sum"]["gap"]) for name in ("stem", *STAGES)) == pytest.approx(
+        float(rows["sum"]["gap"]), rel=1e-12
+    )
+    assert tuple(rows["mean"]) == COLUMNS
     assert {row["kind"] for row in rows.values()} == {
         *("conv", "linear", "norm_scale", "norm_shift", "running", "aggregate")
     }
@@ -123,17 +69,102 @@ def test_all_gaps_are_zero_at_the_shared_start_and_grow(drifting_run: Path, tmp_
 
 
 def test_a_second_call_computes_only_what_is_missing(new_run: NewRun, table: Read) -> None:
-    """Rows that exist are not computed again: a snapshot that is gone by now does no harm."""
-    run = new_run()
+    """Rows that exist are not computed again: a snapshot that is gone by now and no other needs does no harm."""
+    run = new_run(epochs=(0, 1, 2, 3))
     path = run / "analysis" / "weight_gap.csv"
     assert main(["--run", str(run), "--compare", "nscl", "--epochs", "0,1"]) == 0
     first = path.read_bytes()
-    (run / "snapshots/nscl/epoch_0000.safetensors").write_bytes(b"gone")
-    assert main(["--run", str(run), "--compare", "nscl"]) == 0
+    (run / "snapshots/nscl/epoch_0001.safetensors").write_bytes(b"gone")
+    assert main(["--run", str(run), "--compare", "nscl", "--epochs", "0,1,3"]) == 0
     assert path.read_bytes().startswith(first)
-    assert {row["epoch"] for row in table(path)} == {"0", "1", "2"}
-    assert main(["--run", str(run), "--compare", "nscl"]) == 0
+    assert {row["epoch"] for row in table(path)} == {"0", "1", "3"}
+    assert main(["--run", str(run), "--compare", "nscl", "--epochs", "0,1,3"]) == 0
     assert len(table(path)) == 3 * len(first.splitlines()[1:]) // 2
+
+
+def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path: Path, table: Read) -> None:
+    """Drift from epoch 0, update since the last snapshot there is: 1 -> 4, also where only epoch 4 is asked for."""
+    run = new_run(epochs=(0, 1, 4))
+    layer = "encoder.layer2.0.conv1.weight"
+    assert main(["--run", str(run), "--compare", "ce", "--epochs", "4", "--output", str(tmp_path / "out")]) == 0
+    row = {r["layer"]: r for r in table(tmp_path / "out/weight_gap.csv")}[layer]
+    past = {
+        arm: [load_file(run / f"snapshots/{arm}/epoch_000{epoch}.safetensors")[layer] for epoch in (4, 0, 1)]
+        for arm in ("cl", "ce")
+    }
+    expected = squares(state(*past["cl"]), state(*past["ce"])).gap()
+    assert [float(row[name]) for name in expected._fields] == pytest.approx(list(expected), rel=1e-12)
+    assert -1 < float(row["update_cosine"]) < 1
+    assert main(["--run", str(run), "--compare", "ce"]) == 0
+    every = table(run / "analysis/weight_gap.csv")
+    assert next(r for r in every if (r["epoch"], r["layer"]) == ("4", layer)) == row
+    start = next(r for r in every if (r["epoch"], r["layer"]) == ("0", layer))
+    assert (start["reference_drift"], start["angle"], start["update_cosine"]) == ("0.0", "0.0", "")
+
+
+def test_all_compares_every_pair_and_each_pair_as_if_alone(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """Six pairs of four arms; the sums that pairs share must not be mixed up."""
+    options = ["--run", str(drifting_run), "--epochs", "2", "--output"]
+    assert main([*options, str(tmp_path / "all"), "--compare", "all"]) == 0
+    rows = table(tmp_path / "all/weight_gap.csv")
+    pairs = list(dict.fromkeys((r["reference"], r["arm"]) for r in rows))
+    assert pairs == [*(("cl", a) for a in ("nscl", "scl", "ce")), ("nscl", "scl"), ("nscl", "ce"), ("scl", "ce")]
+    assert main([*options, str(tmp_path / "one"), "--compare", "ce", "--reference", "scl"]) == 0
+    assert table(tmp_path / "one/weight_gap.csv") == [r for r in rows if (r["reference"], r["arm"]) == ("scl", "ce")]
+
+
+def test_aligned_channels_stay_where_they_are_after_a_shared_start(
+    drifting_run: Path, tmp_path: Path, table: Read
+) -> None:
+    """Early divergence is no permutation: the same numbers as without --align, and no channel moved."""
+    options = ["--run", str(drifting_run), "--output", str(tmp_path), "--epochs", "0,2", "--compare", "nscl", "ce"]
+    assert main(options) == 0
+    assert main([*options, "--align", "permutation"]) == 0
+    plain, aligned = (table(tmp_path / name) for name in ("weight_gap.csv", "weight_gap_permutation.csv"))
+    assert {row.pop("moved") for row in aligned} == {"0"}
+    assert aligned == plain
+
+
+def test_an_arm_whose_channels_were_shuffled_has_a_gap_that_alignment_takes_away(new_run: NewRun, table: Read) -> None:
+    """Divergence by symmetry alone; drift and update are those of the arm, whatever the order of its channels."""
+    run = new_run(epochs=(0, 1), arms=("cl",))
+    store = SnapshotStore(run / "snapshots")
+    for epoch in (0, 1):
+        tensors = store.read("cl", epoch)
+        axes = channel_axes({n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point()})
+        sizes = {g: tensors[n].shape[i] for n, groups in axes.items() for i, g in enumerate(groups) if g}
+        orders = {group: torch.arange(size).roll(1) for group, size in sizes.items()}
+        shuffled = {n: permuted(t, axes.get(n, ()), orders) for n, t in tensors.items()}
+        store.write("shuffled", epoch, shuffled, step=epoch, metadata={})
+    assert main(["--run", str(run)]) == 0
+    assert main(["--run", str(run), "--align", "permutation"]) == 0
+    plain, aligned = (
+        {(r["epoch"], r["layer"]): r for r in table(run / "analysis" / name)}
+        for name in ("weight_gap.csv", "weight_gap_permutation.csv")
+    )
+    assert {float(row["gap"]) for row in aligned.values()} == {0.0}
+    assert {row["moved"] for row in aligned.values()} == {str(sum(sizes.values()))}
+    assert float(plain["1", "global"]["gap"]) > 0.5
+    for key, row in aligned.items():
+        assert float(row["arm_drift"]) == pytest.approx(float(plain[key]["arm_drift"]), rel=1e-12)
+    assert float(aligned["1", "global"]["update_cosine"]) == pytest.approx(1, abs=1e-12)
+
+
+def test_the_growth_of_each_pair_is_written_anew(new_run: NewRun, table: Read) -> None:
+    """Four epochs are the least; a later call has more of them."""
+    run = new_run(epochs=(0, 1, 2, 3, 4, 5))
+    path = run / "analysis/weight_gap_growth.csv"
+    assert main(["--run", str(run), "--compare", "nscl", "ce", "--epochs", "0:2"]) == 0
+    assert table(path) == []
+    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    rows = table(path)
+    assert [(r["arm"], r["model"]) for r in rows] == [
+        (arm, model) for arm in ("nscl", "ce") for model in ("early", "exponential", "saturation")
+    ]
+    assert {r["points"] for r in rows if r["model"] != "early"} == {"6"}
+    before = path.read_bytes()
+    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    assert path.read_bytes() == before
 
 
 def test_a_write_that_was_cut_short_is_completed(new_run: NewRun) -> None:
@@ -182,6 +213,7 @@ def test_it_needs_no_model_and_no_image(new_run: NewRun) -> None:
         (["--epochs", "0,7"], "--epochs: arm 'cl' has no snapshot of epoch 7 (epochs: 0-2)"),
         (["--epochs", "0:two"], "--epochs: got '0:two'; allowed is"),
         (["--epochs", "2:0"], "--epochs: got '2:0'"),
+        (["--align", "x"], "argument --align: invalid choice: 'x' (choose from "),
         (["--compare"], "argument --compare: expected at least one argument"),
         (["--ouput", "x"], "unrecognized arguments: --ouput"),
     ],

@@ -1,10 +1,11 @@
 """Pair metrics: the streamed sums equal the n x n definitions, in any order and in parts, with any mean.
 
-Shape letters: n images, D, E widths. The definitions are evaluated in numpy's long double, from the Gram matrices.
+Shape letters: n images, D, E widths.
 """
 
 import itertools
 import warnings
+from collections.abc import Callable
 
 import ckatorch.core
 import numpy as np
@@ -12,12 +13,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pair_definitions import definition, related, streamed
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from analysis.pair_metrics import find_metrics, metric_names
 from analysis.pair_metrics._sums import CrossSums, RowStream
+from analysis.undefined import Undefined
 
 PAIRS = ((0, 0), (1, 1), (0, 1))
 
@@ -32,57 +38,12 @@ def sums_of(x_nD: Tensor, y_nE: Tensor, transform: str, batch: int) -> list[Cros
     return sums
 
 
-def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
-    """The metric as the program computes it."""
-    (metric,) = find_metrics([name])
-    return metric.value(*(sums.moments() for sums in sums_of(x_nD, y_nE, metric.transform, batch)))
-
-
-def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
-    """The metric from n x n matrices."""
-    x, y = (np.asarray(a.numpy(), dtype=np.longdouble) for a in (x_nD, y_nE))
-    n = len(x)
-    if name == "cka":
-        centring = np.eye(n, dtype=np.longdouble) - np.longdouble(1) / n
-        k, m = centring @ x @ x.T @ centring, centring @ y @ y.T @ centring
-        return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
-    if name == "cka_debiased":
-        k, m = (a @ a.T for a in (x - x.mean(0), y - y.mean(0)))  # HSIC_1 ignores a shift; the long double less so
-        return float(hsic_1(k, m) / np.sqrt(hsic_1(k, k) * hsic_1(m, m)))
-    assert name == "rsa", f"no definition of {name} here: a new metric needs its own"
-    upper = np.triu_indices(n, 1)
-    dissimilarities = []
-    for a in (x, y):
-        u = a / np.sqrt((a * a).sum(axis=1, keepdims=True))
-        dissimilarities.append((1 - u @ u.T)[upper])
-    s, t = (d - d.mean() for d in dissimilarities)
-    return float((s * t).sum() / np.sqrt((s * s).sum() * (t * t).sum()))
-
-
-def hsic_1(k: np.ndarray, m: np.ndarray) -> np.longdouble:
-    """Song et al. 2012, eq. 5, with its matrices written out."""
-    n = len(k)
-    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
-    one = np.ones(n, dtype=np.longdouble)
-    terms = np.trace(k @ m), (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)), 2 / (n - 2) * (one @ k @ m @ one)
-    return (terms[0] + terms[1] - terms[2]) / (n * (n - 3))
-
-
-def related(seed: int, n: int, width: int, other_width: int, mean: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Two representations with something in common; their features have means of about `mean`."""
-    generator = torch.Generator().manual_seed(seed)
-    x_nD = torch.randn(n, width, generator=generator, dtype=torch.float64)
-    mix_DE = torch.randn(width, other_width, generator=generator, dtype=torch.float64)
-    y_nE = x_nD @ mix_DE + torch.randn(n, other_width, generator=generator, dtype=torch.float64)
-    return x_nD + mean, y_nE + mean * torch.randn(other_width, generator=generator, dtype=torch.float64)
-
-
 @pytest.mark.parametrize("name", metric_names())
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     seed=st.integers(0, 2**31),
     n=st.integers(5, 40),
-    widths=st.tuples(st.integers(2, 12), st.integers(2, 12)),
+    widths=st.tuples(st.integers(3, 12), st.integers(3, 12)),
     batch=st.integers(1, 50),
     mean=st.sampled_from([0.0, 1.0, 30.0]),
 )
@@ -91,7 +52,8 @@ def test_streamed_values_equal_the_n_by_n_definitions(
 ) -> None:
     """A wrong term in the d x d form would be a wrong number in every figure."""
     x_nD, y_nE = related(seed, n, *widths, mean=mean)
-    assert streamed(name, x_nD, y_nE, batch) == pytest.approx(definition(name, x_nD, y_nE), abs=1e-10)
+    found, expected = streamed(name, x_nD, y_nE, batch), definition(name, x_nD, y_nE)
+    assert found == pytest.approx(expected, abs=1e-10, nan_ok=name == "mutual_knn")
 
 
 @pytest.mark.parametrize("name", ["cka", "cka_debiased"])
@@ -101,10 +63,18 @@ def test_a_mean_a_million_times_the_spread_costs_no_digits(name: str) -> None:
     assert streamed(name, x_nD, y_nE) == pytest.approx(definition(name, x_nD, y_nE), abs=1e-10)
 
 
-def test_rsa_of_rows_with_a_large_mean_keeps_its_digits() -> None:
+@pytest.mark.parametrize("name", ["rsa", "rsa_correlation", "rsa_spearman", "mutual_knn"])
+def test_cosines_of_rows_with_a_large_mean_keep_their_digits(name: str) -> None:
     """With a mean of 1000 all cosines are 1 - 1e-6: the raw sums would keep four digits of their spread."""
     x_nD, y_nE = related(2, 60, 8, 5, mean=1000.0)
-    assert streamed("rsa", x_nD, y_nE) == pytest.approx(definition("rsa", x_nD, y_nE), abs=1e-8)
+    assert streamed(name, x_nD, y_nE) == pytest.approx(definition(name, x_nD, y_nE), abs=1e-8)
+
+
+def test_procrustes_of_features_with_a_large_mean_keeps_its_digits() -> None:
+    """Centring takes a million off; the definition by eigenvalues has only the roots of float64's digits."""
+    x_nD, y_nE = related(1, 60, 8, 5)
+    moved = streamed("procrustes", x_nD + 1e6, y_nE - 3e5)
+    assert moved == pytest.approx(streamed("procrustes", x_nD, y_nE), abs=1e-9)
 
 
 def test_cka_equals_ckatorch() -> None:
@@ -118,11 +88,53 @@ def test_cka_equals_ckatorch() -> None:
     assert streamed("cka_debiased", x_nD, y_nE) == pytest.approx(float(debiased), abs=1e-9)
 
 
-def test_rsa_equals_scipy() -> None:
-    """Pearson correlation of the condensed cosine distance matrices."""
+@pytest.mark.parametrize(
+    ("name", "distance", "compare"),
+    [("rsa", "cosine", pearsonr), ("rsa_correlation", "correlation", pearsonr), ("rsa_spearman", "cosine", spearmanr)],
+)
+def test_rsa_equals_scipy(name: str, distance: str, compare: Callable) -> None:
+    """Correlation of the condensed distance matrices."""
     x_nD, y_nE = related(4, 200, 24, 10, mean=2.0)
-    distances = (pdist(a.numpy(), "cosine") for a in (x_nD, y_nE))
-    assert streamed("rsa", x_nD, y_nE) == pytest.approx(pearsonr(*distances).statistic, abs=1e-10)
+    distances = (pdist(a.numpy(), distance) for a in (x_nD, y_nE))
+    assert streamed(name, x_nD, y_nE) == pytest.approx(compare(*distances).statistic, abs=1e-10)
+
+
+def test_tied_dissimilarities_share_a_rank_as_in_scipy() -> None:
+    """Rows of few whole numbers repeat and are often orthogonal; a rank by order would favour early images."""
+    generator = torch.Generator().manual_seed(0)
+    x_nD, y_nD = torch.randint(0, 2, (2, 50, 4), generator=generator).double().mul_(2).sub_(1)  # unit rows are exact
+    distances = [np.round(pdist(a.numpy(), "cosine"), 9) for a in (x_nD, y_nD)]
+    assert len(np.unique(distances[0])) == 5
+    assert streamed("rsa_spearman", x_nD, y_nD) == pytest.approx(spearmanr(*distances).statistic, abs=1e-12)
+
+
+def test_procrustes_equals_scipy() -> None:
+    """`procrustes` gives the least distance with a free scale, `orthogonal_procrustes` the nuclear norm."""
+    x_nD, y_nD = related(4, 200, 10, 10, mean=2.0)
+    value = streamed("procrustes", x_nD, y_nD)
+    assert procrustes(x_nD.numpy(), y_nD.numpy())[2] == pytest.approx(1 - value**2, abs=1e-10)
+    units = [(a - a.mean(0)) / (a - a.mean(0)).norm() for a in (x_nD, y_nD)]
+    turn, nuclear_norm = orthogonal_procrustes(units[1].numpy(), units[0].numpy())
+    assert value == pytest.approx(nuclear_norm, abs=1e-10)
+    assert (units[0] - units[1] @ torch.from_numpy(turn)).square().sum() == pytest.approx(2 - 2 * value, abs=1e-10)
+
+
+def test_mutual_knn_equals_scikit_learn() -> None:
+    """Its brute-force cosine neighbours, the image itself left out."""
+    x_nD, y_nE = related(4, 200, 24, 10, mean=2.0)
+    near = [
+        NearestNeighbors(n_neighbors=10, metric="cosine").fit(a.numpy()).kneighbors(return_distance=False)
+        for a in (x_nD, y_nE)
+    ]
+    shares = [len(set(ours) & set(theirs)) / 10 for ours, theirs in zip(*near, strict=True)]
+    assert 0.05 < np.mean(shares) < 0.95
+    assert streamed("mutual_knn", x_nD, y_nE) == pytest.approx(np.mean(shares), abs=1e-12)
+
+
+def test_mutual_knn_of_independent_data_is_at_chance() -> None:
+    """10 of n - 1 images are neighbours by chance."""
+    x_nD, y_nD = torch.randn(2, 400, 20, generator=torch.Generator().manual_seed(0))
+    assert streamed("mutual_knn", x_nD, y_nD) == pytest.approx(10 / 399, abs=0.01)
 
 
 def test_debiased_cka_of_independent_data_is_near_zero_where_the_biased_is_not() -> None:
@@ -131,14 +143,6 @@ def test_debiased_cka_of_independent_data_is_near_zero_where_the_biased_is_not()
     x_nD, y_nD = torch.randn(2, 128, 256, generator=generator, dtype=torch.float64)
     assert streamed("cka", x_nD, y_nD) > 0.6
     assert abs(streamed("cka_debiased", x_nD, y_nD)) < 0.02
-
-
-@pytest.mark.parametrize("name", metric_names())
-def test_rotating_and_scaling_the_features_changes_nothing(name: str) -> None:
-    """The metrics compare geometry, not coordinates; CKA, which centres, does not see a move of all rows either."""
-    x_nD, y_nE = related(5, 50, 9, 6, mean=1.0)
-    turned_nD = 37.0 * x_nD @ torch.linalg.qr(related(6, 9, 9, 1)[0]).Q + (0.0 if name == "rsa" else 5.0)
-    assert streamed(name, turned_nD, 1e-3 * y_nE) == pytest.approx(streamed(name, x_nD, y_nE), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", metric_names())
@@ -154,13 +158,13 @@ def test_values_are_symmetric_and_within_the_declared_range(name: str) -> None:
     """A figure's axis relies on RANGE."""
     (metric,) = find_metrics([name])
     for seed in range(10):
-        x_nD, y_nE = related(seed, 6, 5, 4)
+        x_nD, y_nE = related(seed, 14, 5, 4)
         value = streamed(name, x_nD, y_nE * (-1) ** seed)
         assert metric.range[0] - 1e-12 <= value <= metric.range[1] + 1e-12
         assert streamed(name, y_nE * (-1) ** seed, x_nD) == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize("transform", ["plain", "unit"])
+@pytest.mark.parametrize("transform", ["plain", "unit", "unit_centred"])
 def test_merged_parts_equal_one_pass_whatever_their_pilots(transform: str) -> None:
     """Ranks see different images, hence have different pilots; their sums must add up to those of the whole."""
     x_nD, y_nE = related(8, 90, 7, 4, mean=3.0)
@@ -173,6 +177,8 @@ def test_merged_parts_equal_one_pass_whatever_their_pilots(transform: str) -> No
         total.merge(CrossSums())
     ours, theirs = ([sums.moments() for sums in three] for three in (merged, whole))
     for metric in find_metrics(metric_names()):
+        if metric.subset:
+            continue
         assert metric.value(*ours) == pytest.approx(metric.value(*theirs), abs=1e-12)
     for one, other in zip(ours, theirs, strict=True):
         assert one.n == other.n
@@ -196,7 +202,8 @@ def test_equal_rows_in_some_batches_only_give_the_same_sums() -> None:
 def test_float32_features_are_summed_in_float64(name: str) -> None:
     """Networks give float32; sums in float32 would be off by 1e-3 for features with a large mean."""
     x_nD, y_nE = (features.float() for features in related(15, 60, 9, 6, mean=100.0))
-    assert streamed(name, x_nD, y_nE) == pytest.approx(definition(name, x_nD, y_nE), abs=1e-9)
+    expected = definition(name, x_nD.double(), y_nE.double())
+    assert streamed(name, x_nD, y_nE) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", metric_names())
@@ -215,18 +222,31 @@ def test_constant_features_have_no_score(name: str) -> None:
     x_nD, _ = related(10, 30, 5, 5)
     for entry, batch in itertools.product((0.0, 0.1, 1 / 3, 1e5 / 7), (3, 7, 11, 30)):
         constant_nE = torch.tensor([entry, 2 * entry, -entry / 3], dtype=torch.float64).expand(30, 3)
-        assert np.isnan(streamed(name, x_nD, constant_nE, batch))
+        value = streamed(name, x_nD, constant_nE, batch)
+        assert isinstance(value, Undefined)
+        assert value.reason in ("constant features", "all pairs of images are equally similar")
+
+
+@pytest.mark.parametrize("name", ["rsa_spearman", "mutual_knn"])
+def test_rows_of_one_direction_have_no_score(name: str) -> None:
+    """Unit rows differ in their last bit; ranks and neighbours would be those of the rounding."""
+    x_nD, scale_nD = related(10, 30, 5, 1)
+    assert streamed(name, x_nD, scale_nD[:, :1].exp() * x_nD[0]).reason == "all pairs of images are equally similar"
 
 
 @pytest.mark.parametrize("name", metric_names())
 def test_too_few_images_have_no_score(name: str) -> None:
     """One image has nothing to compare, and HSIC_1 divides by n - 3."""
     x_nD, y_nE = related(11, 3, 4, 4)
-    assert np.isnan(streamed(name, x_nD[:1], y_nE[:1]))
-    assert np.isnan(streamed("cka_debiased", x_nD, y_nE))
+    few = streamed(name, x_nD[:1], y_nE[:1])
+    assert np.isnan(few)
+    assert isinstance(few, Undefined)
+    assert streamed("cka_debiased", x_nD, y_nE).reason == "fewer than 4 images"
+    assert streamed("mutual_knn", *related(11, 11, 4, 4)).reason == "fewer than 12 images"
 
 
-def test_rsa_counts_a_row_of_zeros_as_unlike_every_other() -> None:
+@pytest.mark.parametrize(("name", "compare"), [("rsa", pearsonr), ("rsa_spearman", spearmanr)])
+def test_rsa_counts_a_row_of_zeros_as_unlike_every_other(name: str, compare: Callable) -> None:
     """Fresh networks have images whose ReLU features are all zero; one such image must not lose the epoch."""
     x_nD, y_nE = related(12, 40, 6, 5, mean=1.0)
     x_nD[[3, 17]] = 0
@@ -235,11 +255,11 @@ def test_rsa_counts_a_row_of_zeros_as_unlike_every_other() -> None:
         (torch.nn.functional.cosine_similarity(y_nE[:, None], y_nE[None], dim=2)),
     )
     upper = np.triu_indices(40, 1)
-    expected = np.corrcoef(*(s.numpy()[upper] for s in similarities))[0, 1]
-    assert streamed("rsa", x_nD, y_nE) == pytest.approx(expected, abs=1e-10)
+    expected = compare(*(s.numpy()[upper] for s in similarities)).statistic
+    assert streamed(name, x_nD, y_nE) == pytest.approx(expected, abs=1e-10)
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
     """A misspelt metric must not be left out silently."""
-    with pytest.raises(ValueError, match=r"unknown pair metric 'ckaa'; did you mean 'cka'.*cka_debiased, rsa"):
+    with pytest.raises(ValueError, match=r"unknown pair metric 'ckaa'; did you mean 'cka'.*cka_debiased, mutual_knn"):
         find_metrics(["ckaa"])

@@ -1,0 +1,164 @@
+"""The order of a ResNet's channels that brings one arm's weights nearest to another's.
+
+Permuting the channels between two layers does not change what a network computes, so part of a distance between
+weights may be such a permutation only. Source: weight matching, algorithm 1 of Ainsworth, Hayase, Srinivasa 2022,
+arXiv 2209.04836: one group of channels after the other is matched by linear assignment until nothing improves.
+
+A group is a set of channels that many tensors share, such as a residual stream; C its size.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+FIXED = ""  # an axis whose order means something: colours, pixels of a kernel, outputs of the projector
+_LEAST = 1e-9  # relative improvement that is worth another order; below it the present one is kept
+
+
+def channel_axes(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, ...]]:
+    """For each tensor of a ResNet (timm's names) and its projector, the group of each axis.
+
+    Raises ValueError naming a tensor that is not a plain ResNet's.
+    """
+    axes: dict[str, tuple[str, ...]] = {}
+
+    def layer(module: str, output: str, inputs: str) -> None:
+        """A convolution or linear layer; then `output` is also what the norm after it has."""
+        for name in [name for name in shapes if name.rpartition(".")[0] == module]:
+            several = len(shapes[name]) > 1
+            axes[name] = (output, inputs, *[FIXED] * (len(shapes[name]) - 2)) if several else (output,)
+
+    stream = "stem"
+    layer("encoder.conv1", stream, FIXED)
+    layer("encoder.bn1", stream, FIXED)
+    found = {match[1] for match in (re.match(r"(encoder\.layer\d+\.\d+)\.", name) for name in shapes) if match}
+    for block in sorted(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]):
+        inside = sorted({name.split(".")[3] for name in shapes if name.startswith(f"{block}.conv")})
+        shortcut = sorted({name.rpartition(".")[0] for name in shapes if name.startswith(f"{block}.downsample.")})
+        after = f"{block}.out" if shortcut else stream
+        inputs = stream
+        for conv in inside:
+            output = after if conv == inside[-1] else f"{block}.{conv}"
+            layer(f"{block}.{conv}", output, inputs)
+            layer(f"{block}.bn{conv.removeprefix('conv')}", output, inputs)
+            inputs = output
+        for module in shortcut:
+            layer(module, after, stream)
+        stream = after
+    for module, output, inputs in (
+        ("projector.0", "projector", stream),
+        ("projector.1", "projector", FIXED),
+        ("projector.3", FIXED, "projector"),
+    ):
+        layer(module, output, inputs)
+    _check(shapes, axes)
+    return axes
+
+
+def _check(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[str]]) -> None:
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name.startswith("encoder.") and name not in axes:
+            raise ValueError(f"tensor '{name}' is none of a plain ResNet's; permutations are known for those only")
+        for group, size in zip(axes.get(name, ()), shape, strict=False):
+            if group != FIXED and sizes.setdefault(group, size) != size:
+                raise ValueError(f"tensor '{name}' has {size} channels where others have {sizes[group]}")
+
+
+def permuted(tensor: Tensor, axes: Sequence[str], orders: Mapping[str, Tensor]) -> Tensor:
+    """The tensor with each axis in its group's order: place i gets channel order[i]."""
+    for axis, group in enumerate(axes):
+        if group in orders:
+            tensor = tensor.index_select(axis, orders[group])
+    return tensor
+
+
+def match_channels(
+    reference: Mapping[str, Tensor], arm: Mapping[str, Tensor], axes: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """For each group the order of `arm`'s channels that fits `reference`: the one with the larger inner product.
+
+    Matching starts twice: from the channels as they are, and from those matched in the order of the layers, each by
+    what comes before it. The better end is the result, the first one if they are equally good. Only parameters count,
+    running statistics do not.
+    """
+    counted = {name: groups for name, groups in axes.items() if name.endswith((".weight", ".bias"))}
+    sizes = {
+        group: reference[name].shape[axis]
+        for name, groups in counted.items()
+        for axis, group in enumerate(groups)
+        if group != FIXED
+    }
+    as_they_are = {group: torch.arange(size) for group, size in sizes.items()}
+    one_by_one: dict[str, Tensor] = {}
+    for group in sizes:
+        one_by_one[group] = _assign(_similarity(reference, arm, counted, group, one_by_one, known_only=True))
+    ends = [_improved(reference, arm, counted, start) for start in (as_they_are, one_by_one)]
+    fits = [_inner_product(reference, arm, counted, orders) for orders in ends]
+    return ends[1] if fits[1] > fits[0] + _LEAST * abs(fits[0]) else ends[0]
+
+
+def _improved(
+    reference: Mapping[str, Tensor],
+    arm: Mapping[str, Tensor],
+    axes: Mapping[str, Sequence[str]],
+    orders: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Orders matched group by group until none improves; each step raises the inner product, so it ends."""
+    orders, improves = dict(orders), True
+    while improves:
+        improves = False
+        for group, present_C in orders.items():
+            similarity_CC = _similarity(reference, arm, axes, group, orders)
+            better_C = _assign(similarity_CC)
+            places_C = torch.arange(len(better_C))
+            gain = float((similarity_CC[places_C, better_C] - similarity_CC[places_C, present_C]).sum())
+            if gain > _LEAST * float(similarity_CC[places_C, present_C].abs().sum()):
+                orders[group], improves = better_C, True
+    return orders
+
+
+def _similarity(
+    reference: Mapping[str, Tensor],
+    arm: Mapping[str, Tensor],
+    axes: Mapping[str, Sequence[str]],
+    group: str,
+    orders: Mapping[str, Tensor],
+    known_only: bool = False,
+) -> Tensor:
+    """Inner products of `reference`'s channels with `arm`'s [C, C] over all tensors that have `group`.
+
+    With `known_only` over those alone whose other axes are fixed or in `orders`.
+    """
+    parts = []
+    for name, groups in axes.items():
+        others = [each for each in groups if each not in (group, FIXED)]
+        if group in groups and not (known_only and any(each not in orders for each in others)):
+            axis = list(groups).index(group)
+            turned = permuted(arm[name], [FIXED if each == group else each for each in groups], orders)
+            channels = turned.shape[axis]
+            ours_Cx, theirs_Cx = (
+                tensor.movedim(axis, 0).reshape(channels, -1).double() for tensor in (reference[name], turned)
+            )
+            parts.append(ours_Cx @ theirs_Cx.T)
+    return torch.stack(parts).sum(0)
+
+
+def _assign(similarity_CC: Tensor) -> Tensor:
+    """The order with the largest sum of similarities."""
+    return torch.from_numpy(linear_sum_assignment(similarity_CC.numpy(), maximize=True)[1])
+
+
+def _inner_product(
+    reference: Mapping[str, Tensor],
+    arm: Mapping[str, Tensor],
+    axes: Mapping[str, Sequence[str]],
+    orders: Mapping[str, Tensor],
+) -> float:
+    return sum(
+        float(reference[name].double().flatten().dot(permuted(arm[name], groups, orders).double().flatten()))
+        for name, groups in axes.items()
+    )

@@ -1,0 +1,160 @@
+"""How good each arm's representation is by itself, at every snapshot.
+
+python analysis/quality.py [--run DIR] [--arms cl nscl scl ce] [--split train test] [--layer h z]
+       [--metrics nccc linear_probe] [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+
+Writes quality.csv, one value a row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
+the files of arm_metrics. Classifiers learn from clean images of train and are scored on test (`split` test, with
+`train_samples`); the others look at the images of one split. `detail` tells the values of one metric apart and names
+their convention; `spread` is the standard deviation where a value is the mean of seeded repeats. A score without a
+value is an empty cell, and the program says why.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from analysis.alignment import choose_device
+from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
+from analysis.command_line import Parser, add_epochs, add_run, positive, run_program
+from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.features import clean_features, view_features
+from analysis.run_folder import TidyCsv, choose_epochs, claim, newest_run, read_description
+from analysis.undefined import Undefined
+from coupled.image_sets import SPLITS, ImageSet
+from coupled.settings import Settings, from_resolved
+from coupled.snapshots import SnapshotStore
+from coupled.stream.seeds import set_determinism
+
+KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
+COLUMNS = (*KEY[:6], "value", "spread", *KEY[6:])
+Chosen = dict[str, tuple[ImageSet, Tensor]]  # by split: its images, the numbers of those to use
+
+
+class Task(NamedTuple):
+    """One call of a metric: on `split`, at `layer`."""
+
+    split: str
+    layer: str
+    metric: ArmMetric
+
+    def key(self, epoch: int, arm: str, detail: str, sizes: dict[str, int]) -> tuple[object, ...]:
+        """The cells of KEY of one of the values; `sizes` is the number of images by split."""
+        train = sizes["train"] if self.metric.sees == "classifier" else ""
+        return epoch, self.split, arm, self.layer, self.metric.name, detail, sizes[self.split], train
+
+
+def quality(options: Namespace) -> None:
+    """Write the rows that quality.csv does not have yet, arm by arm and epoch by epoch."""
+    try:
+        metrics = find_metrics(dict.fromkeys(options.metrics))
+    except ValueError as error:
+        raise ValueError(f"--metrics: {error}") from None
+    run = options.run or newest_run(Path("runs"))
+    description = read_description(run)
+    store = SnapshotStore(run / "snapshots")
+    arms = choose(store, options.arms)
+    epochs = choose_epochs(store, arms, options.epochs)
+    device = choose_device(options.device)
+    settings = from_resolved(description["settings"], "run.json")
+    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {', '.join(arms)}, on {device}")
+    images = choose_both(settings, description["image_set"], options.samples)
+    output = options.output or run / "analysis"
+    claim(output, {key: description[key] for key in ("name", "settings_sha256")})
+    table = TidyCsv(output / "quality.csv", COLUMNS, KEY)
+    set_determinism(True, None)
+    embedder = Embedder(settings, store, device)
+    sizes = {split: len(chosen_n) for split, (_, chosen_n) in images.items()}
+    for epoch in epochs:
+        for arm in arms:
+            tasks = [
+                task
+                for task in every_task(metrics, options.split, options.layer)
+                if not all(table.has(*task.key(epoch, arm, detail, sizes)) for detail in task.metric.details)
+            ]
+            rows = []
+            for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
+                for detail, measured in values.items():
+                    key = task.key(epoch, arm, detail, sizes)
+                    if isinstance(measured.value, Undefined):
+                        print(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
+                    rows.append((*key[:6], *measured, *key[6:]))
+            table.append(rows)
+    print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+
+
+def choose(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
+    """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
+    there = store.arms()
+    if not there:
+        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
+    for arm in arms or ():
+        if arm not in there:
+            raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
+    return list(dict.fromkeys(arms or there))
+
+
+def choose_both(settings: Settings, digests: dict[str, str], samples: int | None) -> Chosen:
+    """The images of both splits, at most `samples` of each."""
+    chosen = {}
+    for split in SPLITS:
+        images = load_images(settings, split, digests)
+        chosen[split] = images, choose_images(len(images), samples, settings.seed, split)
+    return chosen
+
+
+def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str]) -> list[Task]:
+    """What there is to do for one arm at one epoch; a classifier is scored on test only."""
+    return [
+        Task(split, layer, metric)
+        for split in dict.fromkeys(splits)
+        for layer in dict.fromkeys(layers)
+        for metric in metrics
+        if metric.sees != "classifier" or split == "test"
+    ]
+
+
+def measure(
+    embedder: Embedder, images: Chosen, tasks: Sequence[Task], arm: str, epoch: int
+) -> list[dict[str, Measured]]:
+    """The values of each task; only the passes over the images that these tasks need."""
+    seen = {(task.split, task.metric.sees) for task in tasks}
+    clean = {split for split, sees in seen if sees != "views"} | (
+        {"train"} if ("test", "classifier") in seen else set()
+    )
+    of_images = {split: clean_features(embedder, *images[split], arm, epoch) for split in sorted(clean)}
+    of_views = {s: view_features(embedder, *images[s], arm, epoch) for s, sees in sorted(seen) if sees == "views"}
+    values = []
+    for split, layer, metric in tasks:
+        if metric.sees == "views":
+            found = metric.values(of_views[split][layer])
+        elif metric.sees == "split":
+            found = metric.values(of_images[split][layer])
+        else:
+            found = metric.values(of_images["train"][layer], of_images["test"][layer], embedder.settings.seed)
+        values.append(found)
+    return values
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    options = Parser(prog="quality.py", description="Quality of each arm's representation.", allow_abbrev=False)
+    add_run(options)
+    options.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
+    add_epochs(options)
+    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
+    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
+    options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
+    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
+    options.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
+    return run_program(quality, options, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

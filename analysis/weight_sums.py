@@ -1,0 +1,134 @@
+"""Distances and angles between two arms' weights, from sums over the entries of a tensor; sums of layers add up."""
+
+from collections.abc import Mapping, Sequence
+from math import atan2, degrees, nan, sqrt
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Gap(NamedTuple):
+    """The columns of weight_gap.csv after `kind`."""
+
+    parameters: int
+    gap: float
+    distance: float
+    reference_norm: float
+    arm_norm: float
+    cosine: float
+    angle: float  # degrees
+    reference_drift: float
+    arm_drift: float
+    update_cosine: float
+
+
+class State(NamedTuple):
+    """One tensor of an arm, float64: as it is, and how it came there."""
+
+    now: Tensor
+    drift: float  # squared distance from epoch 0; NaN if the run has no such snapshot
+    update: Tensor | None  # what the last snapshot lacks to it; None if it is the first
+
+
+def state(now: Tensor, start: Tensor | None = None, before: Tensor | None = None) -> State:
+    """The state of a tensor of any floating type whose earlier values are given."""
+    now = now.double()
+    drift = nan if start is None else _product(now - start, now - start)
+    return State(now, drift, None if before is None else now - before)
+
+
+class Squares(NamedTuple):
+    """Sums over the entries of two tensors; those of two layers add up to those of both taken together."""
+
+    parameters: int
+    distance: float
+    reference: float
+    arm: float
+    product: float
+    reference_drift: float
+    arm_drift: float
+    reference_update: float
+    arm_update: float
+    update_product: float
+
+    def gap(self) -> Gap:
+        """||a - b|| / ((||a|| + ||b||) / 2), and what it is made of (arXiv 2510.08852).
+
+        Two zero tensors have gap 0, cosine 1 and angle 0; with one zero tensor cosine and angle are undefined, NaN, as
+        is the cosine of the updates where one of them is zero.
+        """
+        distance, reference, arm = sqrt(self.distance), sqrt(self.reference), sqrt(self.arm)
+        drifts = sqrt(self.reference_drift), sqrt(self.arm_drift)
+        both_updates = sqrt(self.reference_update) * sqrt(self.arm_update)
+        update_cosine = self.update_product / both_updates if both_updates > 0 else nan
+        if reference == arm == 0:
+            return Gap(self.parameters, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, *drifts, update_cosine)
+        both = reference * arm
+        cosine = max(-1.0, min(1.0, self.product / both)) if both > 0 else nan
+        return Gap(
+            parameters=self.parameters,
+            gap=distance / (0.5 * (reference + arm)),
+            distance=distance,
+            reference_norm=reference,
+            arm_norm=arm,
+            cosine=cosine,
+            angle=angle(distance, reference, arm) if both > 0 else nan,
+            reference_drift=drifts[0],
+            arm_drift=drifts[1],
+            update_cosine=update_cosine,
+        )
+
+
+def angle(distance: float, one: float, other: float) -> float:
+    """Degrees between two vectors of norms `one`, `other` > 0 at `distance`; exact for small angles too.
+
+    By the half-angle form of the law of cosines (Kahan 2014, "Miscalculating area and angles of a needle-like
+    triangle"); acos of the cosine would lose half of the digits.
+    """
+    opposite = (distance - (one - other)) * (distance + (one - other))
+    adjacent = (one + other - distance) * (one + other + distance)
+    return degrees(2 * atan2(sqrt(max(0.0, opposite)), sqrt(max(0.0, adjacent))))
+
+
+def squares(reference: State, arm: State) -> Squares:
+    """The sums for two tensors of equal shape."""
+    a, b = reference.now, arm.now
+    updates = (nan, nan, nan)
+    if reference.update is not None and arm.update is not None:
+        u, v = reference.update, arm.update
+        updates = _product(u, u), _product(v, v), _product(u, v)
+    difference = a - b
+    products = _product(difference, difference), _product(a, a), _product(b, b), _product(a, b)
+    return Squares(a.numel(), *products, reference.drift, arm.drift, *updates)
+
+
+def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:
+    """`mean`, `sum` and `global` over layers; `parameters` is the number of entries in all three."""
+    total = Gap(*map(sum, zip(*(layer.gap() for layer in layers), strict=True)))
+    together = Squares(*map(sum, zip(*layers, strict=True)))
+    return {
+        "mean": Gap(total.parameters, *(column / len(layers) for column in total[1:])),
+        "sum": total._replace(cosine=nan, angle=nan, update_cosine=nan),  # sums of these mean nothing
+        "global": together.gap(),
+    }
+
+
+def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
+    """conv, linear, norm_scale, norm_shift, running or other, by the name of a tensor and the dimensions of all."""
+    module, _, name = layer.rpartition(".")
+    of_weight = dimensions.get(f"{module}.weight", 0)
+    if name.startswith("running_"):
+        return "running"
+    if name == "weight":
+        return {1: "norm_scale", 2: "linear"}.get(of_weight, "conv" if of_weight > 2 else "other")
+    return "norm_shift" if name == "bias" and of_weight == 1 else "other"
+
+
+def stage(layer: str) -> str:
+    """The stage of an encoder's tensor: layer1 to layer4 and stem of a ResNet, else the module below the encoder."""
+    name = layer.split(".")[1]
+    return "stem" if name in ("conv1", "bn1") else name
+
+
+def _product(one: Tensor, other: Tensor) -> float:
+    return float(one.reshape(-1).dot(other.reshape(-1)))

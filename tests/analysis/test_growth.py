@@ -1,0 +1,106 @@
+"""Growth of the gap: curves with known parameters are found again, errors are right, the better is named."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.growth import COLUMNS, Fit, fits, write_growth
+
+EPOCHS = np.arange(0.0, 41.0)
+
+
+def by_model(epochs_T: np.ndarray, gaps_T: np.ndarray) -> dict[str, Fit]:
+    return {fit.model: fit for fit in fits(epochs_T, gaps_T)}
+
+
+@pytest.mark.parametrize("epochs_T", [EPOCHS, 10 * EPOCHS, np.array([0.0, 1, 2, 5, 10, 20, 40])])
+def test_a_saturating_gap_is_found_again(epochs_T: np.ndarray) -> None:
+    """Level .9 approached with 8 % an epoch; the slope at the start is their product."""
+    found = by_model(epochs_T, 0.9 * (1 - np.exp(-0.08 * epochs_T)))
+    fit = found["saturation"]
+    assert (fit.level, fit.rate, fit.slope) == pytest.approx((0.9, 0.08, 0.072), rel=1e-5)
+    assert (fit.better, found["exponential"].better) == ("yes", "no")
+    assert fit.rmse < 1e-6 < found["exponential"].rmse
+    assert fit.aic < found["exponential"].aic
+    assert math.isnan(fit.doubling_time)
+
+
+def test_an_exponential_gap_is_found_again() -> None:
+    """Doubling every 7 epochs once it is large."""
+    rate = math.log(2) / 7
+    found = by_model(EPOCHS, 0.01 * (np.exp(rate * EPOCHS) - 1))
+    fit = found["exponential"]
+    assert (fit.rate, fit.slope, fit.doubling_time) == pytest.approx((rate, 0.01 * rate, 7), rel=1e-5)
+    assert (fit.better, found["saturation"].better) == ("yes", "no")
+    assert math.isnan(fit.level)
+
+
+def test_a_straight_line_has_no_curvature_of_either_sign() -> None:
+    """At rate 0 both models are the line, the level and the doubling time are beyond all bounds."""
+    found = by_model(EPOCHS, 0.02 * EPOCHS)
+    for model in ("exponential", "saturation"):
+        assert found[model].slope == pytest.approx(0.02, rel=1e-3)
+        assert found[model].rate == pytest.approx(0, abs=1e-4)
+    assert found["saturation"].level > 100
+    assert found["exponential"].doubling_time > 1e4
+
+
+def test_a_saturating_gap_has_no_doubling_time() -> None:
+    """The exponential ends at the straight line: rate 0, not 1e-27 with errors of 1e+50 derived from it."""
+    fit = by_model(EPOCHS, 0.9 * (1 - np.exp(-0.08 * EPOCHS)))["exponential"]
+    assert (fit.rate, fit.doubling_time) == (0, math.inf)
+    assert math.isnan(fit.doubling_time_error)
+
+
+def test_the_errors_are_those_of_repeated_measurements() -> None:
+    """Noise of 1 %, drawn 200 times: the fits scatter by what they say of themselves."""
+    generator = np.random.Generator(np.random.Philox(key=0))
+    clean = 0.9 * (1 - np.exp(-0.08 * EPOCHS))
+    noise = 0.01 * generator.standard_normal((200, len(EPOCHS)))
+    found = [by_model(EPOCHS, clean + each)["saturation"] for each in noise]
+    for name in ("slope", "rate", "level"):
+        scatter = np.std([getattr(fit, name) for fit in found])
+        assert np.mean([getattr(fit, f"{name}_error") for fit in found]) == pytest.approx(scatter, rel=0.15)
+    assert np.mean([fit.rmse for fit in found]) == pytest.approx(0.01, rel=0.05)
+
+
+def test_the_early_doubling_time_is_that_of_the_first_half() -> None:
+    """Doubling every 3 epochs up to .5, then nothing more: what comes later does not count."""
+    gaps_T = np.minimum(0.01 * 2 ** (EPOCHS / 3), 0.5)
+    gaps_T[0] = 0
+    early = by_model(EPOCHS, gaps_T)["early"]
+    assert early.doubling_time == pytest.approx(3, rel=1e-6)
+    assert early.rate == pytest.approx(math.log(2) / 3, rel=1e-6)
+    assert early.doubling_time_error < 1e-6
+    assert early.last_epoch == 14  # .01 x 2^(14/3) is the first above .25
+    assert early.points == 14
+    assert early.better == ""
+    short = by_model(EPOCHS, 1 - np.exp(-EPOCHS))["early"]
+    assert short.points == 1
+    assert math.isnan(short.doubling_time)
+
+
+def test_a_twin_or_a_short_run_has_no_growth() -> None:
+    """A gap that is always 0 has neither slope nor rate; three points do not tell two parameters and an error."""
+    assert fits(EPOCHS, np.zeros_like(EPOCHS)) == []
+    assert fits(EPOCHS[:3], EPOCHS[:3]) == []
+
+
+def test_rows_are_those_of_the_global_gap_of_each_pair(tmp_path: Path) -> None:
+    """In whatever order the epochs were measured; the layers of the same table do not count."""
+    lines = ["epoch,reference,arm,layer,gap"]
+    for epoch in (5, 0, 1, 4, 2, 3):
+        lines += [
+            f"{epoch},cl,nscl,global,{0.1 * epoch}",
+            f"{epoch},cl,nscl,mean,{9 - epoch}",
+            f"{epoch},cl,twin,global,0",
+        ]
+    (tmp_path / "gaps.csv").write_text("\n".join([*lines, ""]))
+    write_growth(tmp_path / "gaps.csv", tmp_path / "growth.csv")
+    header, *rows = (tmp_path / "growth.csv").read_text().splitlines()
+    assert tuple(header.split(",")) == COLUMNS
+    assert [row.split(",")[:3] for row in rows] == [["cl", "nscl", m] for m in ("early", "exponential", "saturation")]
+    slope = float(rows[1].split(",")[COLUMNS.index("slope")])
+    assert slope == pytest.approx(0.1, rel=1e-3)

@@ -1,0 +1,204 @@
+"""quality: the rows it writes, when it writes them, what its metrics see, and its errors."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from analysis import alignment, quality, weight_gap
+from analysis.arm_metrics import find_metrics, metric_names
+from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.features import clean_features, view_features
+from analysis.quality import COLUMNS, main
+from analysis.run_folder import TidyCsv, read_description
+from coupled.settings import from_resolved
+from coupled.snapshots import SnapshotStore
+from coupled.stream.augment import augment, normalise
+from coupled.stream.view_plan import ViewRecipe, view_plan
+
+PROGRAM = Path(__file__).parents[2] / "analysis" / "quality.py"
+METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+FAST = ["nccc", "knn", "cdnv", "effective_rank", "augmentation_spread"]
+Read = Callable[[Path], list[dict[str, str]]]
+NewRun = Callable[..., Path]
+
+
+def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """All there are: classifiers of test, with the size of train; the others of both splits."""
+    options = ["--arms", "nscl", "--epochs", "1", "--samples", "120", "--layer", "z"]
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    rows = table(tmp_path / "quality.csv")
+    assert tuple(rows[0]) == COLUMNS
+    expected = {
+        (split, name, detail)
+        for name, metric in METRICS.items()
+        for detail in metric.details
+        for split in (("test",) if metric.sees == "classifier" else ("train", "test"))
+    }
+    assert sorted((r["split"], r["metric"], r["detail"]) for r in rows) == sorted(expected)
+    assert {(r["epoch"], r["arm"], r["layer"], r["samples"]) for r in rows} == {("1", "nscl", "z", "120")}
+    for row in rows:
+        metric = METRICS[row["metric"]]
+        assert row["train_samples"] == ("120" if metric.sees == "classifier" else "")
+        assert bool(row["spread"]) == (row["metric"] == "few_shot" and bool(row["value"]))
+        if row["value"]:
+            assert metric.range[0] <= float(row["value"]) <= metric.range[1]
+
+
+def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """Train and test, arms, epochs and layers must not be mixed up."""
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path), "--metrics", *FAST, "--epochs", "0,2"]) == 0
+    rows = {(r["epoch"], r["split"], r["arm"], r["layer"], r["metric"]): r for r in table(tmp_path / "quality.csv")}
+    description = read_description(drifting_run)
+    settings = from_resolved(description["settings"])
+    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
+    images = {split: load_images(settings, split, description["image_set"]) for split in ("train", "test")}
+    chosen = {split: torch.arange(len(images[split])) for split in images}
+    found = {split: clean_features(embedder, images[split], chosen[split], "scl", 2) for split in images}
+    views = view_features(embedder, images["test"], chosen["test"], "scl", 2)
+    assert torch.equal(found["test"]["h"].labels_N, images["test"].labels_N)
+    for layer in ("h", "z"):
+        for name in FAST:
+            metric = METRICS[name]
+            if metric.sees == "classifier":
+                values = metric.values(found["train"][layer], found["test"][layer], settings.seed)
+            else:
+                values = metric.values(found["test"][layer] if metric.sees == "split" else views[layer])
+            row = rows["2", "test", "scl", layer, name]
+            assert float(row["value"]) == pytest.approx(next(iter(values.values())).value, abs=1e-6)
+    assert len({rows[e, "test", a, "h", "cdnv"]["value"] for e in "02" for a in ("cl", "scl", "ce")}) == 4
+
+
+def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(drifting_run: Path) -> None:
+    """Two augmentations of an image, of the run's recipe; arms with equal weights see equal bytes."""
+    description = read_description(drifting_run)
+    settings = from_resolved(description["settings"])
+    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
+    images = load_images(settings, "test", description["image_set"])
+    chosen_n = choose_images(len(images), 300, settings.seed, "test")
+    one, other = (view_features(embedder, images, chosen_n, arm, 0)["h"] for arm in ("cl", "ce"))
+    assert one.shape[:2] == (2, 300)
+    assert torch.equal(one, other)
+    assert not torch.equal(one[0], one[1])
+    plan = view_plan(settings.seed, 0, len(images), ViewRecipe(**settings.views.model_dump(exclude={"recipe"})))
+    views_VB3SS = augment(images.images_N3HW[chosen_n[:256]], plan[chosen_n[:256].numpy()], 8)
+    with torch.no_grad():
+        expected = embedder.network("ce", 2)(normalise(views_VB3SS, images.mean, images.std))["embedding"]
+    torch.testing.assert_close(view_features(embedder, images, chosen_n, "ce", 2)["h"][:, :256], expected)
+    part = view_features(embedder, images, chosen_n[:7], "cl", 0)["h"]
+    torch.testing.assert_close(part, one[:, :7], rtol=1e-5, atol=1e-6)
+
+
+def test_only_what_is_missing_is_computed(
+    new_run: NewRun, table: Read, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked again for more: the old rows stay, and no pass over the images repeats them."""
+    run = new_run(epochs=(0, 1))
+    base = ["--run", str(run), "--samples", "50"]
+    path = run / "analysis/quality.csv"
+    assert main([*base, "--epochs", "0", "--arms", "cl", "--metrics", "cdnv", "--split", "test"]) == 0
+    first = path.read_bytes()
+    passes: list[tuple[str, int]] = []
+    real = quality.clean_features
+
+    def spy(embedder: object, images: object, chosen_n: object, arm: str, epoch: int) -> object:
+        passes.append((arm, epoch))
+        return real(embedder, images, chosen_n, arm, epoch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(quality, "clean_features", spy)
+    again = [*base, "--arms", "cl", "nscl", "--metrics", "cdnv", "effective_rank", "--split", "test"]
+    assert main(again) == 0
+    assert path.read_bytes().startswith(first)
+    assert passes == [("cl", 0), ("nscl", 0), ("cl", 1), ("nscl", 1)]
+    assert len(table(path)) == 2 * 2 * 2 * 2
+    assert main(again) == 0
+    assert len(passes) == 4
+    assert "0 new rows, 16 in all" in capsys.readouterr().out
+
+
+def test_rows_appear_arm_by_arm_and_a_cut_file_is_completed(
+    drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash after hours must not lose what was done, nor may what it was writing be lost."""
+    seen: list[int] = []
+    append = TidyCsv.append
+
+    def watched(self: TidyCsv, rows: object) -> None:
+        append(self, rows)  # type: ignore[arg-type]
+        seen.append(len(table(self.path)))
+
+    monkeypatch.setattr(TidyCsv, "append", watched)
+    options = ["--run", str(drifting_run), "--output", str(tmp_path), "--metrics", "nccc", "--samples", "40"]
+    assert main([*options, "--epochs", "0:1"]) == 0
+    assert seen == [2, 4, 6, 8, 10, 12, 14, 16]
+    path = tmp_path / "quality.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert main([*options, "--epochs", "0:1"]) == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_score_without_a_value_says_why(
+    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An empty cell alone would look like a mistake of the program."""
+    options = ["--samples", "5", "--metrics", "knn", "--arms", "ce", "--epochs", "1", "--layer", "h"]
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    said = "1 test ce h knn cosine k=20: no value: fewer than 20 train images\n"
+    assert said in capsys.readouterr().out
+    assert b"\n1,test,ce,h,knn,cosine k=20,,,5,5\n" in (tmp_path / "quality.csv").read_bytes()
+
+
+def test_the_program_runs_from_another_directory_and_names_the_run(new_run: NewRun, tmp_path: Path) -> None:
+    """A user calls it by its path, from wherever the runs are; without --run the newest is taken."""
+    new_run("one", epochs=(0,))
+    command = [sys.executable, PROGRAM, "--metrics", "nccc", "--samples", "30"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "run runs/one (the newest under runs/): cl, nscl, scl, ce" in done.stdout
+    assert (tmp_path / "runs/one/analysis/quality.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (
+            ["--metrics", "nccs"],
+            "--metrics: unknown arm metric 'nccs'; did you mean 'nccc'? (known: augmentation_spread, ",
+        ),
+        (["--arms", "byol"], "--arms: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
+        (["--layer", "y"], "argument --layer: invalid choice: 'y' (choose from "),
+        (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
+        (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
+        (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    """The line names the option, the value and what is allowed."""
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.startswith("quality.py: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_with_and_without_analysis_gives_identical_weights(tmp_path: Path) -> None:
+    """In one process, the analysis between two trainings: a number it drew from a global generator would show."""
+    arms = {"cl": "dcl", "nscl": "nscl"}
+    tiny.train(tmp_path / "one", arms=arms)
+    weights, state = tiny.snapshot_bytes(tmp_path / "one"), torch.get_rng_state()
+    run = ["--run", str(tmp_path / "one")]
+    assert alignment.main([*run, "--metrics", "cka", "rsa_spearman", "mutual_knn", "--samples", "60"]) == 0
+    assert main([*run, "--samples", "60"]) == 0
+    assert weight_gap.main(run) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    tiny.train(tmp_path / "other", arms=arms)
+    assert tiny.snapshot_bytes(tmp_path / "one") == weights
+    assert tiny.snapshot_bytes(tmp_path / "other") == weights
