@@ -58,7 +58,7 @@ def quality(options: Namespace) -> None:
     description = read_description(run)
     store = SnapshotStore(run / "snapshots")
     arms = choose(store, options.arms)
-    epochs = choose_epochs(store, arms, options.epochs)
+    epochs = choose_epochs(store, arms, options.epochs, options.skip_bad)
     device = choose_device(options.device)
     settings = from_resolved(description["settings"], "run.json")
     print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {', '.join(arms)}, on {device}")
@@ -76,6 +76,8 @@ def quality(options: Namespace) -> None:
                 for task in every_task(metrics, options.split, options.layer)
                 if not all(table.has(*task.key(epoch, arm, detail, sizes)) for detail in task.metric.details)
             ]
+            if tasks and not embedder.readable([arm], epoch, options.skip_bad):
+                continue
             rows = []
             for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
                 for detail, measured in values.items():

@@ -17,6 +17,7 @@ written anew (see growth.py).
 ResNet, are put into the order that fits the reference best (see channel_matching.py); `moved` counts the channels.
 """
 
+import contextlib
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -150,10 +151,23 @@ def weight_gap(options: Namespace) -> None:
             opened.keep((arm, each) for arm in arms for each in moment if each is not None)
             for together in [[pair] for pair in missing] if options.skip_bad else [missing] if missing else []:
                 with skipping(options.skip_bad):
-                    table.append(rows(opened, moment, together, align))
+                    seen = readable(opened, together[0], moment) if options.skip_bad else moment
+                    table.append(rows(opened, seen, together, align))
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
     if not align:
         write_growth(table.path, chosen.output / "weight_gap_growth.csv")
+
+
+def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
+    """The moment without the earlier epochs of which a snapshot of the pair is bad; each is said at its own epoch."""
+
+    def good(epoch: int) -> bool:
+        with contextlib.suppress(BadSnapshotError):
+            return bool([opened.get(arm, epoch) for arm in pair])
+        return False
+
+    start, before = (None if epoch is None or not good(epoch) else epoch for epoch in (moment.start, moment.before))
+    return Moment(moment.epoch, start, before)
 
 
 def common_epochs(store: SnapshotStore, arms: Sequence[str]) -> set[int]:
