@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coupled.by_name import find
-from coupled.checked import check_options
+from coupled.choices import load_image_set
 from coupled.image_sets import ImageSet
 from coupled.network import Network, build_network, shared_tensors
 from coupled.settings import Settings
@@ -29,8 +28,7 @@ def load_images(settings: Settings, split: str, digests: Mapping[str, Any]) -> I
 
     Raises ValueError if the images are not those that the run was made with.
     """
-    load = find("coupled.image_sets", settings.image_set.name).load
-    images: ImageSet = load(split, **check_options(load, settings.image_set.options, "image_set"))
+    images = load_image_set(settings.image_set.name, settings.image_set.options, split, settings.seed)
     expected, found = digests.get(f"{split}_digest"), images.digest()
     if found != expected:
         raise ValueError(

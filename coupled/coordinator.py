@@ -18,7 +18,7 @@ from coupled.agreement import check_equal_start, check_no_drift
 from coupled.arm import Arm, StepResult
 from coupled.choices import filled_in, find_objective, load_image_set
 from coupled.encoders import check_bfloat16_on_cpu
-from coupled.image_sets import SPLITS, ImageSet
+from coupled.image_sets import ImageSet
 from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
 from coupled.optimizer import learning_rate, peak_learning_rate
 from coupled.placement import place_arms
@@ -211,17 +211,18 @@ class Coordinator:
             resume_state.commit(self.run / "resume", step, epoch, digests)
 
     def _load(self, split: str) -> ImageSet:
-        return load_image_set(self.settings.image_set.name, self.settings.image_set.options, split)
+        image_set = self.settings.image_set
+        return load_image_set(image_set.name, image_set.options, split, self.settings.seed)
 
     def _description(self) -> dict[str, Any]:
-        digests = {f"{split}_digest": self._load(split).digest() for split in SPLITS}
+        digests = {f"{images.split}_digest": images.digest() for images in (self.images, self._load("test"))}
         return {
             "format": "coupled.run.1",
             "name": self.settings.name,
             "seed": self.settings.seed,
             "settings": self.settings.resolved(),
             "settings_sha256": self.settings.sha256(),
-            "image_set": {"name": self.images.name, **digests},
+            "image_set": {"name": self.images.name, "classes": self.images.class_names, **digests},
             "world_size": self.group.world_size,
             "placement": self.placed,
             "threads": torch.get_num_threads(),

@@ -7,7 +7,7 @@ value and what is allowed. What an objective or an image set takes is checked ag
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Range = tuple[Above0, Above0]
+Tree = dict[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -205,8 +206,8 @@ class Settings(_Section):
         return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
-    """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2".
+def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], Tree] = dict) -> Settings:
+    """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2", completed by `complete`.
 
     Without `name` the run is named after the file. An override `arms.X=null` leaves that arm out. Raises ValueError.
     """
@@ -218,7 +219,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
     for override in overrides:
         _override(tree, override)
-    return from_resolved(tree, str(path))
+    return from_resolved(complete(tree), str(path))
 
 
 def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings:

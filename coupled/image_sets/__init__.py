@@ -1,10 +1,12 @@
-"""Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet`.
+"""Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
 
-All images of a split are held as uint8, shown at one size. Shape letters: N images, H height, W width.
+All images of a split are held as uint8, shown at one size. `SIZE` is the side in pixels at which the set is usually
+shown; what else suits a set follows from it (`suiting`). Shape letters: N images, H height, W width, C classes.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 SPLITS = ("train", "test")
+LARGEST_SMALL = 64  # pixels; the papers' protocol for small images is stated for 32, and Tiny-ImageNet follows it
 Colour = tuple[float, float, float]  # red, green, blue
 
 
@@ -41,6 +44,34 @@ class ImageSet:
     @cached_property
     def _digest(self) -> str:
         return tensors_digest(self.images_N3HW, self.labels_N)
+
+    def only(self, classes: Sequence[int]) -> "ImageSet":
+        """The images of these classes, in the order they have here; class `classes[k]` gets the label k.
+
+        Mean and std stay those of the whole set.
+        """
+        new_C = torch.full((len(self.class_names),), -1)
+        new_C[list(classes)] = torch.arange(len(classes))
+        kept = (new_C[self.labels_N] >= 0).nonzero()[:, 0]
+        return replace(
+            self,
+            images_N3HW=self.images_N3HW[kept],
+            labels_N=new_C[self.labels_N[kept]],
+            class_names=tuple(self.class_names[number] for number in classes),
+        )
+
+
+def suiting(size: int) -> dict[str, dict[str, str | int]]:
+    """Sections of the settings that suit images of `size` pixels a side, for what a user leaves open.
+
+    Up to 64 px the small stem and recipe of the papers' 32-pixel sets, above it those of their 224 px (Luthra et al.
+    2025, arXiv 2510.08852; for 84 and 96 px nothing is stated there).
+    """
+    small = size <= LARGEST_SMALL
+    return {
+        "encoder": {"image_size": size, "stem": "small" if small else "standard"},
+        "views": {"recipe": "small" if small else "large"},
+    }
 
 
 def tensors_digest(images_N3HW: Tensor, labels_N: Tensor) -> str:
