@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from coupled import by_name
 from coupled.checked import check_options
-from coupled.image_sets import ImageSet, suiting
+from coupled.image_sets import AnyImageSet, suiting
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
 
@@ -54,13 +54,13 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
     return Objective(name, function, checked, module.needs(**checked))
 
 
-def load_image_set(name: str, options: Mapping[str, Any], split: str, seed: int) -> ImageSet:
+def load_image_set(name: str, options: Mapping[str, Any], split: str, seed: int) -> AnyImageSet:
     """The split of the image set `name`, of the classes that the options choose, which may be drawn by `seed`.
 
     Raises ValueError for an unknown name or option, or missing images.
     """
     load, checked, classes = _image_set(name, options)
-    images: ImageSet = load(split, **checked)
+    images: AnyImageSet = load(split, **checked)
     return images if classes is None else images.only(_chosen(images, classes, seed))
 
 
@@ -106,7 +106,9 @@ def _find_image_set(name: str) -> ModuleType:
         raise ValueError(f"image_set.name: {error}") from None
 
 
-def _image_set(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., ImageSet], dict[str, Any], Classes | None]:
+def _image_set(
+    name: str, options: Mapping[str, Any]
+) -> tuple[Callable[..., AnyImageSet], dict[str, Any], Classes | None]:
     """The loader of the image set, its options filled in, and the classes to use (None: all).
 
     A set that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
@@ -135,7 +137,7 @@ def _check_classes(classes: Any) -> None:
         )
 
 
-def _chosen(images: ImageSet, classes: Classes, seed: int) -> list[int]:
+def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
     """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
     names = images.class_names
     if isinstance(classes, int):

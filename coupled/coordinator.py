@@ -18,7 +18,7 @@ from coupled.agreement import check_equal_start, check_no_drift
 from coupled.arm import Arm, StepResult
 from coupled.choices import filled_in, find_objective, load_image_set
 from coupled.encoders import check_bfloat16_on_cpu
-from coupled.image_sets import ImageSet
+from coupled.image_sets import AnyImageSet
 from coupled.network import build_network, copy_with_heads, network_size, shared_tensors
 from coupled.optimizer import learning_rate, peak_learning_rate
 from coupled.placement import place_arms
@@ -210,7 +210,7 @@ class Coordinator:
         if self.group.is_first:
             resume_state.commit(self.run / "resume", step, epoch, digests)
 
-    def _load(self, split: str) -> ImageSet:
+    def _load(self, split: str) -> AnyImageSet:
         image_set = self.settings.image_set
         return load_image_set(image_set.name, image_set.options, split, self.settings.seed)
 

@@ -176,6 +176,17 @@ def imagenet_archives(folder: Path) -> list[Path]:
     ]
 
 
+def imagenet_files() -> dict[str, bytes]:
+    """Pictures of many sizes in train/<class>/ and val/<class>/."""
+    files = {}
+    for label, wordnet_id in enumerate(WORDNET_IDS):
+        for part, count in (("train", IMAGES), ("val", TEST_IMAGES)):
+            for number in range(count):
+                name = f"{part}/{wordnet_id}/{wordnet_id}_{part}_{number}.JPEG"
+                files[name] = jpeg(1000 * label + number, 40 + 7 * number, 60 - 3 * label)
+    return files
+
+
 def write_parquet(folder: Path, names: tuple[str, ...] = WORDNET_IDS, size: tuple[int, int] = (64, 64)) -> Path:
     """Hugging Face's files of an image set: two of train, one of validation; their features stand in the metadata."""
     import pyarrow as arrow  # of the extra [hf], which only this format needs

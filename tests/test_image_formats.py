@@ -73,6 +73,18 @@ def _mini_imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
     assert prepare_images.main(["mini_imagenet", str(source)]) == 0
 
 
+def _imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
+    formats.write_files(root / "imagenet", formats.imagenet_files())
+
+
+def _imagenet_archives(root: Path, patch: pytest.MonkeyPatch) -> None:
+    assert prepare_images.main(["imagenet", *map(str, formats.imagenet_archives(root / "archives"))]) == 0
+
+
+def _imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
+    assert prepare_images.main(["imagenet", str(formats.write_parquet(root / "hub", size=(100, 90)))]) == 0
+
+
 FORMATS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], int, str, str]] = {
     "cifar10": (_cifar10, 32, "small", "small"),
     "cifar100": (_cifar100, 32, "small", "small"),
@@ -84,6 +96,9 @@ FORMATS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], int, str, s
     "mini_imagenet": (_mini_imagenet, 84, "standard", "large"),
     "mini_imagenet, archive": (_mini_imagenet_archive, 84, "standard", "large"),
     "mini_imagenet, parquet": (_mini_imagenet_parquet, 84, "standard", "large"),
+    "imagenet": (_imagenet, 224, "standard", "large"),
+    "imagenet, archive": (_imagenet_archives, 224, "standard", "large"),
+    "imagenet, parquet": (_imagenet_parquet, 224, "standard", "large"),
 }
 
 
@@ -113,6 +128,22 @@ def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pyte
     assert len(drawn["classes"]) == 3
     assert drawn["train_digest"] != named["image_set"]["train_digest"]
     assert run_steps("cifar10", "image_set.classes=3", "seed=1")["image_set"] == drawn
+
+
+def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> None:
+    """Worker processes, a choice of classes, and the analysis, which must see the run's pictures or refuse."""
+    formats.write_files(tmp_path / "data" / "imagenet", formats.imagenet_files())
+    options = ["batch.size=6", "encoder.image_size=32", f"image_set.classes=[2, {formats.WORDNET_IDS[0]}]"]
+    alone = run_steps("imagenet", *options)
+    steps = Path("runs/try/steps.csv").read_text()
+    assert alone["image_set"]["classes"] == [formats.WORDNET_IDS[2], formats.WORDNET_IDS[0]]
+    run_steps("imagenet", *options, "batch.workers=1")
+    assert Path("runs/try/steps.csv").read_text() == steps
+    assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
+    assert set(pandas.read_csv("runs/try/analysis/test_alignment.csv")["samples"]) == {4}
+    picture = next((tmp_path / "data/imagenet/val" / formats.WORDNET_IDS[0]).iterdir())
+    picture.write_bytes(formats.jpeg(5, 20, 20))
+    assert alignment.main(["--run", "runs/try", "--output", "other"]) == 2
 
 
 def run_steps(name: str, *overrides: str) -> dict:

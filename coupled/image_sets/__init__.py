@@ -1,13 +1,15 @@
 """Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
 
-All images of a split are held as uint8, shown at one size. `SIZE` is the side in pixels at which the set is usually
-shown; what else suits a set follows from it (`suiting`). Shape letters: N images, H height, W width, C classes.
+All images of a split are held as uint8, shown at one size, or stay on the disk (`ImageFiles`). `SIZE` is the side in
+pixels at which the set is usually shown; what else suits a set follows from it (`suiting`).
+Shape letters: N images, H height, W width, C classes.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -50,15 +52,59 @@ class ImageSet:
 
         Mean and std stay those of the whole set.
         """
-        new_C = torch.full((len(self.class_names),), -1)
-        new_C[list(classes)] = torch.arange(len(classes))
-        kept = (new_C[self.labels_N] >= 0).nonzero()[:, 0]
-        return replace(
-            self,
-            images_N3HW=self.images_N3HW[kept],
-            labels_N=new_C[self.labels_N[kept]],
-            class_names=tuple(self.class_names[number] for number in classes),
-        )
+        kept, labels_N, names = _relabelled(self, classes)
+        return replace(self, images_N3HW=self.images_N3HW[kept], labels_N=labels_N, class_names=names)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """One split of an image set whose images stay on the disk, of any sizes; `stream.pictures` decodes them.
+
+    Everything else is as in `ImageSet`.
+    """
+
+    name: str
+    split: str
+    root: Path
+    files_N: tuple[str, ...]  # below `root`
+    labels_N: Tensor
+    class_names: tuple[str, ...]
+    mean: Colour
+    std: Colour
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def digest(self) -> str:
+        """32 hexadecimal digits (blake2b) over names and sizes of the files and labels; computed once.
+
+        Not over the pixels: to read them all would take as long as an epoch.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for name, label in zip(self.files_N, self.labels_N.tolist(), strict=True):
+            digest.update(repr((name, (self.root / name).stat().st_size, label)).encode())
+        return digest.hexdigest()
+
+    def only(self, classes: Sequence[int]) -> "ImageFiles":
+        """As `ImageSet.only`."""
+        kept, labels_N, names = _relabelled(self, classes)
+        files_N = tuple(self.files_N[number] for number in kept.tolist())
+        return replace(self, files_N=files_N, labels_N=labels_N, class_names=names)
+
+
+AnyImageSet = ImageSet | ImageFiles
+
+
+def _relabelled(images: AnyImageSet, classes: Sequence[int]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The numbers of the images of these classes, their new labels, and the names of the classes."""
+    new_C = torch.full((len(images.class_names),), -1)
+    new_C[list(classes)] = torch.arange(len(classes))
+    kept = (new_C[images.labels_N] >= 0).nonzero()[:, 0]
+    return kept, new_C[images.labels_N[kept]], tuple(images.class_names[number] for number in classes)
 
 
 def suiting(size: int) -> dict[str, dict[str, str | int]]:

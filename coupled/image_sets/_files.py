@@ -1,7 +1,7 @@
 """What the sets of picture files share: which files a folder holds, decoding, and an image set made of them.
 
 Files ending in .png, .jpg, .jpeg or .webp are images; hidden files and folders are passed over. Classes and images are
-taken in the order of their names. They are decoded by Pillow: torchvision is giving up its decoders.
+taken in the order of their names.
 Shape letters: N images, S size.
 """
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from coupled.image_sets import ImageSet, channel_statistics
+from coupled.image_sets._pillow import read_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
@@ -102,20 +102,7 @@ def read(paths: Sequence[Path], size: int) -> Tensor:
 
 def read_square(path: Path, size: int) -> Tensor:
     """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]. Raises ValueError."""
-    return center_crop(resize(read_whole(path), [size], antialias=True), [size, size])
-
-
-def read_whole(path: Path) -> Tensor:
-    """A picture as upright RGB, uint8 [3, H, W]. Raises ValueError if it is damaged or has more than 8 bits."""
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            pixels_HW3 = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # the three that Pillow raises for damaged files
-        raise ValueError(f"{path}: not a readable image ({error}); mend or remove it") from None
-    if mode.startswith(("I", "F")):  # Pillow clips these to white
-        raise ValueError(f"{path}: pixels of more than 8 bits ({mode}); save it with 8 bits a channel")
-    return torch.from_numpy(pixels_HW3).permute(2, 0, 1)
+    return center_crop(resize(read_picture(path), [size], antialias=True), [size, size])
 
 
 def _is_image(path: Path) -> bool:
