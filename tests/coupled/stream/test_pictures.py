@@ -126,6 +126,17 @@ def test_an_undecodable_picture_is_one_line_that_names_it(workers: int, epoch: C
     assert "\n" not in str(raised.value)
 
 
+def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
+    """A machine short of memory kills one; the others would wait for its images for ever."""
+    found = epoch(workers=2)
+    next(found)
+    pictures._pool(2).loader._iterator._workers[0].kill()
+    pictures._pool(2).loader._iterator._workers[0].join()
+    with pytest.raises(RuntimeError, match="worker"):
+        next(epoch(workers=2))
+    pictures._pool.cache_clear()
+
+
 def test_reading_leaves_the_global_generators_alone(epoch: Callable) -> None:
     """The loader draws a seed for its workers, which must not be the networks'."""
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
