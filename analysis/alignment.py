@@ -27,7 +27,7 @@ from analysis.pair_metrics._sums import CrossSums, RowStream
 from analysis.run_folder import TidyCsv, select
 from analysis.undefined import Undefined
 from coupled.failures import Alarm
-from coupled.image_sets import SPLITS, ImageSet
+from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.process_group import ProcessGroup, barrier, data_size, gather_images, gather_json, meet, process_group
 from coupled.settings import from_resolved
 from coupled.stream.seeds import set_determinism
@@ -47,7 +47,7 @@ class Score(NamedTuple):
 class Split(NamedTuple):
     """A split's images, the chosen ones and its table."""
 
-    images: ImageSet
+    images: AnyImageSet
     chosen_N: Tensor
     table: TidyCsv | None  # rank 0 has it
 

@@ -12,26 +12,25 @@ import torch
 from torch import Tensor
 
 from analysis.command_line import skipping
-from coupled.by_name import find
-from coupled.checked import check_options
-from coupled.image_sets import ImageSet
+from coupled.choices import load_image_set
+from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.network import Network, build_network, shared_tensors
 from coupled.settings import Settings
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 from coupled.stream.augment import clean_views
+from coupled.stream.pictures import crops
 from coupled.stream.seeds import permutation, philox
 
 OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
-def load_images(settings: Settings, split: str, digests: Mapping[str, Any]) -> ImageSet:
+def load_images(settings: Settings, split: str, digests: Mapping[str, Any]) -> AnyImageSet:
     """The split of the run's image set; `digests` is `image_set` of run.json.
 
     Raises ValueError if the images are not those that the run was made with.
     """
-    load = find("coupled.image_sets", settings.image_set.name).load
-    images: ImageSet = load(split, **check_options(load, settings.image_set.options, "image_set"))
+    images = load_image_set(settings.image_set.name, settings.image_set.options, split, settings.seed)
     expected, found = digests.get(f"{split}_digest"), images.digest()
     if found != expected:
         raise ValueError(
@@ -88,22 +87,30 @@ class Embedder:
 
     @torch.no_grad()
     def outputs(
-        self, images: ImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int
+        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
         """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer), layer "h" or "z".
 
         Raises ValueError if a snapshot is damaged or does not fit the network.
         """
         networks = {arm: self.network(arm, epoch) for arm in arms}
-        for chosen_B in chosen_N.split(BATCH):
-            pixels_B3HW = images.images_N3HW[chosen_B].to(self.device)
-            size = self.settings.encoder.image_size
-            views_1B3SS = clean_views(pixels_B3HW, size, images.mean, images.std)[None]
+        size = self.settings.encoder.image_size
+        for pixels_B3HW in _pixels(images, chosen_N, size, self.settings.batch.workers):
+            views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
             batch = {}
             for arm, network in networks.items():
                 outputs = network(views_1B3SS)
                 batch.update({(arm, layer): outputs[name][0] for layer, name in OUTPUTS.items()})
             yield batch
+
+
+def _pixels(images: AnyImageSet, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
+    """The chosen images batch by batch, uint8 [B, 3, H, W]; those on the disk as squares of `size`."""
+    if isinstance(images, ImageFiles):
+        batches = [chosen_B.numpy() for chosen_B in chosen_N.split(BATCH)]
+        yield from (crops_1B3SS[0] for crops_1B3SS in crops(images, batches, None, size, workers))
+    else:
+        yield from (images.images_N3HW[chosen_B] for chosen_B in chosen_N.split(BATCH))
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from analysis.arm_metrics import Labelled
 from analysis.embeddings import BATCH, OUTPUTS, Embedder
-from coupled.image_sets import ImageSet
-from coupled.stream.augment import augment, normalise
+from coupled.image_sets import AnyImageSet
+from coupled.stream.batches import batches
 from coupled.stream.view_plan import ViewRecipe, view_plan
 
 UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like the trained ones, and none of them
 
 
-def clean_features(embedder: Embedder, images: ImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Labelled]:
+def clean_features(
+    embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
+) -> dict[str, Labelled]:
     """The chosen images' representations [n, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
     batches = list(embedder.outputs(images, chosen_n, [arm], epoch))
     return {
@@ -26,7 +28,7 @@ def clean_features(embedder: Embedder, images: ImageSet, chosen_n: Tensor, arm: 
     }
 
 
-def view_features(embedder: Embedder, images: ImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
+def view_features(embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
     """Representations of two augmented views of each chosen image [V, n, D] by layer, in evaluation mode.
 
     The views are drawn with the run's recipe and seed, of an epoch that is never trained on: the same for every arm and
@@ -38,13 +40,20 @@ def view_features(embedder: Embedder, images: ImageSet, chosen_n: Tensor, arm: s
 
 @torch.no_grad()
 def _outputs(
-    embedder: Embedder, images: ImageSet, chosen_n: Tensor, arm: str, epoch: int
+    embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
 ) -> Iterator[dict[str, Tensor]]:
     settings = embedder.settings
     recipe = ViewRecipe(**settings.views.model_dump(exclude={"recipe"}))
     plan = view_plan(settings.seed, UNTRAINED_EPOCH, len(images), recipe)
     network = embedder.network(arm, epoch)
     for chosen_B in chosen_n.split(BATCH):
-        pixels_B3HW = images.images_N3HW[chosen_B].to(embedder.device)
-        views_VB3SS = augment(pixels_B3HW, plan[chosen_B.numpy()], settings.encoder.image_size)
-        yield network(normalise(views_VB3SS, images.mean, images.std))
+        (batch,) = batches(
+            images,
+            chosen_B[None].numpy(),
+            plan,
+            epoch=UNTRAINED_EPOCH,
+            size=settings.encoder.image_size,
+            device=embedder.device,
+            workers=settings.batch.workers,
+        )
+        yield network(batch.views_VB3SS)

@@ -25,14 +25,14 @@ from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
 from analysis.run_folder import TidyCsv, choose_epochs, claim, newest_run, read_description
 from analysis.undefined import Undefined
-from coupled.image_sets import SPLITS, ImageSet
+from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import SnapshotStore
 from coupled.stream.seeds import set_determinism
 
 KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
 COLUMNS = (*KEY[:6], "value", "spread", *KEY[6:])
-Chosen = dict[str, tuple[ImageSet, Tensor]]  # by split: its images, the numbers of those to use
+Chosen = dict[str, tuple[AnyImageSet, Tensor]]  # by split: its images, the numbers of those to use
 
 
 class Task(NamedTuple):

@@ -99,8 +99,12 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
-def check_options(function: Callable[..., Any], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+def check_options(
+    function: Callable[..., Any], options: Mapping[str, Any], where: str, also: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The keyword-only options of `function`, defaults filled in and types checked against its annotations.
+
+    `also` holds further options that are known, name -> type; they are None where they are not given.
 
     Raises ValueError that begins with `where` (such as "arms.nscl") for an unknown, missing or ill-typed option.
     """
@@ -110,6 +114,7 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any], wher
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
+    fields |= {name: (kind, None) for name, kind in (also or {}).items()}
     model = create_model("Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
     try:
         checked = model.model_validate(dict(options))

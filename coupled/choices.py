@@ -1,14 +1,22 @@
-"""What the settings choose by name: objectives and image sets, their options checked and filled in."""
+"""What the settings choose by name: objectives and image sets, their options checked and filled in.
+
+Every image set takes the option `classes`, the classes to use: a number to draw so many, or a list of them by number or
+name. Whatever trains or measures loads its images here, so that all see the same ones.
+"""
 
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from coupled import by_name
 from coupled.checked import check_options
-from coupled.image_sets import ImageSet, check_labels
+from coupled.image_sets import AnyImageSet, check_labels, suiting
 from coupled.objectives import Loss, Needs
+from coupled.stream.seeds import permutation, philox
+
+Classes = int | list[int | str]
 
 
 class Objective(NamedTuple):
@@ -46,12 +54,29 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
     return Objective(name, function, checked, module.needs(**checked))
 
 
-def load_image_set(name: str, options: Mapping[str, Any], split: str) -> ImageSet:
-    """The split, its labels checked. Raises ValueError for an unknown name or option, and for images it cannot use."""
-    load = _loader(name)
-    images: ImageSet = load(split, **check_options(load, options, "image_set"))
+def load_image_set(name: str, options: Mapping[str, Any], split: str, seed: int) -> AnyImageSet:
+    """The split of the image set `name`, of the classes that the options choose, which may be drawn by `seed`.
+
+    Raises ValueError for an unknown name or option, or missing images.
+    """
+    load, checked, classes = _image_set(name, options)
+    images: AnyImageSet = load(split, **checked)
     check_labels(images)
-    return images
+    return images if classes is None else images.only(_chosen(images, classes, seed))
+
+
+def suited(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a user gives them, with what suits their image set added where they say nothing.
+
+    Raises ValueError for an unknown image set; whatever else is wrong stays for the check of the settings.
+    """
+    image_set = settings.get("image_set")
+    if not isinstance(image_set, dict) or not isinstance(image_set.get("name"), str):
+        return settings
+    size = image_set.get("size")
+    suits = suiting(size if isinstance(size, int) else _find_image_set(image_set["name"]).SIZE)
+    given = {section: settings.get(section, {}) for section in suits}
+    return {**settings, **{key: {**suits[key], **each} for key, each in given.items() if isinstance(each, dict)}}
 
 
 def filled_in(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,7 +86,9 @@ def filled_in(settings: Mapping[str, Any]) -> dict[str, Any]:
     ValueError for an unknown name or option.
     """
     name, options = _name_and_options(settings["image_set"], "name")
-    tree = {**settings, "arms": {}, "image_set": {"name": name, **check_options(_loader(name), options, "image_set")}}
+    _, checked, classes = _image_set(name, options)
+    chosen = {} if classes is None else {"classes": classes}
+    tree = {**settings, "arms": {}, "image_set": {"name": name, **checked, **chosen}}
     for arm, given in settings["arms"].items():
         name, options = _name_and_options(given, "objective")
         tree["arms"][arm] = {"objective": name, **find_objective(arm, name, options, settings["temperature"]).options}
@@ -73,9 +100,59 @@ def _name_and_options(section: Mapping[str, Any], key: str) -> tuple[str, dict[s
     return section[key], {name: value for name, value in section.items() if name != key}
 
 
-def _loader(name: str) -> Callable[..., ImageSet]:
+def _find_image_set(name: str) -> ModuleType:
     try:
-        loader: Callable[..., ImageSet] = by_name.find("coupled.image_sets", name).load
+        return by_name.find("coupled.image_sets", name)
     except ValueError as error:
         raise ValueError(f"image_set.name: {error}") from None
-    return loader
+
+
+def _image_set(
+    name: str, options: Mapping[str, Any]
+) -> tuple[Callable[..., AnyImageSet], dict[str, Any], Classes | None]:
+    """The loader of the image set, its options filled in, and the classes to use (None: all).
+
+    A set that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
+    """
+    load = _find_image_set(name).load
+    makes = "classes" in inspect.signature(load).parameters
+    classes = options.get("classes")
+    if makes and not isinstance(classes, list):
+        return load, check_options(load, options, "image_set"), None
+    others = {key: value for key, value in options.items() if key != "classes"}
+    if classes is not None:
+        _check_classes(classes)
+    if makes:
+        others["classes"] = 1 + max([1, *(each for each in options["classes"] if isinstance(each, int))])
+    checked = check_options(load, others, "image_set", {} if makes else {"classes": Any})
+    return load, {key: value for key, value in checked.items() if makes or key != "classes"}, classes
+
+
+def _check_classes(classes: Any) -> None:
+    counted = type(classes) is int and classes >= 2
+    listed = isinstance(classes, list) and len(classes) >= 2 and {*map(type, classes)} <= {int, str}
+    if not (counted or listed):
+        raise ValueError(
+            f"image_set.classes: got {classes}; allowed is a number of classes to draw, or a list of numbers or names;"
+            " at least 2"
+        )
+
+
+def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
+    """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
+    names = images.class_names
+    if isinstance(classes, int):
+        if classes > len(names):
+            raise ValueError(f"image_set.classes: got {classes}; '{images.name}' has {len(names)} classes")
+        return sorted(permutation(len(names), philox(seed, "classes"))[:classes].tolist())
+    unknown = [each for each in classes if each not in (names if isinstance(each, str) else range(len(names)))]
+    if unknown:
+        raise ValueError(
+            f"image_set.classes: '{images.name}' has no class {unknown[0]!r}; it has 0 to {len(names) - 1}, named"
+            f" {', '.join(names[:3])}, ..."
+        )
+    numbers = [names.index(each) if isinstance(each, str) else each for each in classes]
+    twice = [number for number in numbers if numbers.count(number) > 1]
+    if twice:
+        raise ValueError(f"image_set.classes: class {twice[0]} ('{names[twice[0]]}') stands twice")
+    return numbers

@@ -15,7 +15,6 @@ from coupled.arm import StepResult
 from coupled.arms import build_arms
 from coupled.choices import filled_in, load_image_set
 from coupled.failures import RunError
-from coupled.image_sets import SPLITS
 from coupled.keeping import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
 from coupled.lockstep import Attempt, Stopwatch, Sums, attempt, of_all_ranks
 from coupled.opening import announcement, description
@@ -41,7 +40,7 @@ class Coordinator:
         self.group, self.run = group, run
         if not group.is_first:
             barrier()  # rank 0 loads first: it may have to download or to fill a cache
-        self._load = partial(load_image_set, settings.image_set.name, settings.image_set.options)
+        self._load = partial(load_image_set, settings.image_set.name, settings.image_set.options, seed=settings.seed)
         self.images = self._load("train")
         if group.is_first:
             barrier()
@@ -227,9 +226,9 @@ class Coordinator:
         self.wishes.clock.restart()
 
     def _description(self) -> dict[str, Any]:
-        digests = {split: self._load(split).digest() for split in SPLITS}
+        images = {"train": self.images, "test": self._load("test")}
         resolved, sha256 = self.settings.resolved(), self.settings.sha256()
-        return description(resolved, sha256, digests, self.group, self.all_arms.placed)
+        return description(resolved, sha256, images, self.group, self.all_arms.placed)
 
     def _announce(self, progress: Progress, step: int) -> None:
         """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from coupled.arms import Arms
-from coupled.image_sets import ImageSet
+from coupled.image_sets import AnyImageSet
 from coupled.process_group import ProcessGroup
 from coupled.run_log import describe_code
 
@@ -15,19 +15,20 @@ from coupled.run_log import describe_code
 def description(
     settings: Mapping[str, Any],
     settings_sha256: str,
-    image_digests: Mapping[str, str],
+    images: Mapping[str, AnyImageSet],
     group: ProcessGroup,
     placed: list[list[str]],
 ) -> dict[str, Any]:
-    """The content of run.json; `image_digests` by split."""
-    digests = {f"{split}_digest": digest for split, digest in image_digests.items()}
+    """The content of run.json; `images` by split."""
+    digests = {f"{split}_digest": each.digest() for split, each in images.items()}
+    classes = list(images["train"].class_names)
     return {
         "format": "coupled.run.1",
         "name": settings["name"],
         "seed": settings["seed"],
         "settings": settings,
         "settings_sha256": settings_sha256,
-        "image_set": {"name": settings["image_set"]["name"], **digests},
+        "image_set": {"name": settings["image_set"]["name"], "classes": classes, **digests},
         "world_size": group.world_size,
         "placement": placed,
         "threads": torch.get_num_threads(),
@@ -39,7 +40,7 @@ def description(
 
 
 def announcement(
-    run: Path, images: ImageSet, epochs: int, size: int, step: int, peak_lr: float, group: ProcessGroup, arms: Arms
+    run: Path, images: AnyImageSet, epochs: int, size: int, step: int, peak_lr: float, group: ProcessGroup, arms: Arms
 ) -> Iterator[str]:
     """What is about to run, a line each, with global batches of `size` images, after `step` steps done."""
     yield (

@@ -7,7 +7,7 @@ value and what is allowed. What an objective or an image set takes is checked ag
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +29,8 @@ from coupled.sections import (
     SnapshotSettings,
     ViewSettings,
 )
+
+Tree = dict[str, Any]
 
 DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
 # With `epochs` under a constant learning rate, which does not depend on it
@@ -109,8 +111,8 @@ class Settings(Section):
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
-    """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2".
+def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], Tree] = dict) -> Settings:
+    """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2", completed by `complete`.
 
     Without `name` the run is named after the file. An override `arms.X=null` leaves that arm out. Raises ValueError.
     """
@@ -122,7 +124,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
     for override in overrides:
         _override(tree, override)
-    return from_resolved(tree, str(path))
+    return from_resolved(complete(tree), str(path))
 
 
 def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings:

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("train.py", error)
     # torch is imported after the arguments are read, so that --help answers at once
     from coupled.agreement import check_same_settings
+    from coupled.choices import suited
     from coupled.coordinator import Coordinator
     from coupled.failures import Alarm
     from coupled.process_group import meet, process_group
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     meeting = meet()
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
-        settings = load(options.config, options.overrides)
+        settings = load(options.config, options.overrides, suited)
         check_same_settings(meeting, settings.resolved())
         set_determinism(settings.deterministic, settings.threads)
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)

@@ -1,17 +1,22 @@
-"""Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet`.
+"""Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
 
-All images of a split are held as uint8, shown at one size. Shape letters: N images, H height, W width.
+All images of a split are held as uint8, shown at one size, or stay on the disk (`ImageFiles`). `SIZE` is the side in
+pixels at which the set is usually shown; what else suits a set follows from it (`suiting`).
+Shape letters: N images, H height, W width, C classes.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 SPLITS = ("train", "test")
+LARGEST_SMALL = 64  # pixels; the papers' protocol for small images is stated for 32, and Tiny-ImageNet follows it
 Colour = tuple[float, float, float]  # red, green, blue
 
 
@@ -41,6 +46,78 @@ class ImageSet:
     @cached_property
     def _digest(self) -> str:
         return tensors_digest(self.images_N3HW, self.labels_N)
+
+    def only(self, classes: Sequence[int]) -> "ImageSet":
+        """The images of these classes, in the order they have here; class `classes[k]` gets the label k.
+
+        Mean and std stay those of the whole set.
+        """
+        kept, labels_N, names = _relabelled(self, classes)
+        return replace(self, images_N3HW=self.images_N3HW[kept], labels_N=labels_N, class_names=names)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """One split of an image set whose images stay on the disk, of any sizes; `stream.pictures` decodes them.
+
+    Everything else is as in `ImageSet`.
+    """
+
+    name: str
+    split: str
+    root: Path
+    files_N: tuple[str, ...]  # below `root`
+    labels_N: Tensor
+    class_names: tuple[str, ...]
+    mean: Colour
+    std: Colour
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def digest(self) -> str:
+        """32 hexadecimal digits (blake2b) over names and sizes of the files and labels; computed once.
+
+        Not over the pixels: to read them all would take as long as an epoch.
+        """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for name, label in zip(self.files_N, self.labels_N.tolist(), strict=True):
+            digest.update(repr((name, (self.root / name).stat().st_size, label)).encode())
+        return digest.hexdigest()
+
+    def only(self, classes: Sequence[int]) -> "ImageFiles":
+        """As `ImageSet.only`."""
+        kept, labels_N, names = _relabelled(self, classes)
+        files_N = tuple(self.files_N[number] for number in kept.tolist())
+        return replace(self, files_N=files_N, labels_N=labels_N, class_names=names)
+
+
+AnyImageSet = ImageSet | ImageFiles
+
+
+def _relabelled(images: AnyImageSet, classes: Sequence[int]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """The numbers of the images of these classes, their new labels, and the names of the classes."""
+    new_C = torch.full((len(images.class_names),), -1)
+    new_C[list(classes)] = torch.arange(len(classes))
+    kept = (new_C[images.labels_N] >= 0).nonzero()[:, 0]
+    return kept, new_C[images.labels_N[kept]], tuple(images.class_names[number] for number in classes)
+
+
+def suiting(size: int) -> dict[str, dict[str, str | int]]:
+    """Sections of the settings that suit images of `size` pixels a side, for what a user leaves open.
+
+    Up to 64 px the small stem and recipe of the papers' 32-pixel sets, above it those of their 224 px (Luthra et al.
+    2025, arXiv 2510.08852; for 84 and 96 px nothing is stated there).
+    """
+    small = size <= LARGEST_SMALL
+    return {
+        "encoder": {"image_size": size, "stem": "small" if small else "standard"},
+        "views": {"recipe": "small" if small else "large"},
+    }
 
 
 def tensors_digest(images_N3HW: Tensor, labels_N: Tensor) -> str:
@@ -74,7 +151,7 @@ def check_split(split: str) -> None:
         raise ValueError(f"image-set split: got {split!r}; allowed are {', '.join(SPLITS)}")
 
 
-def check_labels(images: ImageSet) -> None:
+def check_labels(images: AnyImageSet) -> None:
     """Raise ValueError for a label that no class has, and for a class without a train image."""
     classes, labels_N = len(images.class_names), images.labels_N
     for number in ((labels_N < 0) | (labels_N >= classes)).nonzero().flatten().tolist()[:1]:

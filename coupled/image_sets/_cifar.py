@@ -1,12 +1,11 @@
-"""What CIFAR-10 and CIFAR-100 share: reading torchvision's folder, whose files' md5 sums torchvision checks."""
+"""What CIFAR-10 and CIFAR-100 share: the layout of their folder and of an image in it."""
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from torchvision.datasets import CIFAR10
 
-from coupled.image_sets import ImageSet, channel_statistics, check_split
+from coupled.image_sets import ImageSet
+from coupled.image_sets._torchvision import image_set, read
 
 
 def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, download: bool) -> ImageSet:
@@ -14,32 +13,15 @@ def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, do
 
     Raises ValueError if the folder is missing, damaged, or cannot be fetched.
     """
-    check_split(split)
     root = root or Path("data")
-    images_of = {}
-    for part in ("train", "test") if split == "test" else ("train",):  # train always: mean and std come from it
-        try:
-            found = kind(str(root), train=part == "train", download=download)
-        except (RuntimeError, OSError) as error:
-            raise ValueError(_missing(kind, root, download, error)) from None
-        images_of[part] = torch.from_numpy(np.ascontiguousarray(found.data.transpose(0, 3, 1, 2)))
-    mean, std = channel_statistics(images_of["train"])
-    return ImageSet(
-        name=name,
-        split=split,
-        images_N3HW=images_of[split],
-        labels_N=torch.tensor(found.targets, dtype=torch.int64),
-        class_names=tuple(found.classes),
-        mean=mean,
-        std=std,
+    missing = f"no complete, undamaged {kind.__name__} in {(root / kind.base_folder).resolve()}; "
+    found = read(
+        split,
+        lambda part: kind(str(root), train=part == "train", download=download),
+        root,
+        kind.url,
+        download,
+        f"{missing}unpack {kind.filename} in {root.resolve()}",
     )
-
-
-def _missing(kind: type[CIFAR10], root: Path, download: bool, error: Exception) -> str:
-    folder = root / kind.base_folder
-    if download:
-        return f"image_set.download: fetching {kind.url} to {root} failed ({' '.join(str(error).split())})"
-    return (
-        f"image_set.root: no complete, undamaged {kind.__name__} in {folder.resolve()}; "
-        f"unpack {kind.filename} in {root.resolve()} or pass image_set.download=true"
-    )
+    pixels = {part: each.data.transpose(0, 3, 1, 2) for part, each in found.items()}
+    return image_set(name, split, pixels, found[split].targets, found[split].classes)

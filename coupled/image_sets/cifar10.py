@@ -11,6 +11,8 @@ from torchvision.datasets import CIFAR10
 from coupled.image_sets import ImageSet
 from coupled.image_sets._cifar import load_cifar
 
+SIZE = 32
+
 
 def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageSet:
     """CIFAR-10 below `root` (default data); `download` fetches it if it is not there.

@@ -13,11 +13,12 @@ from torch.nn.functional import interpolate
 
 from coupled.image_sets import ImageSet, channel_statistics, check_range, check_split
 
+SIZE = 16
 TEST_IMAGES = 357
 SPLIT_KEY = 0  # of the Philox generator that shuffles each class before the split; fixed for ever
 
 
-def load(split: str, *, size: int = 16) -> ImageSet:
+def load(split: str, *, size: int = SIZE) -> ImageSet:
     """The digits at `size` x `size` pixels (8 to 256), grey as RGB, bilinear.
 
     The split is fixed and class-stratified. Raises ValueError for an unknown split or another size.

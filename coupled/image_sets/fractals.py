@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coupled.image_sets import ImageSet, _ifs, channel_statistics, check_range, check_split, tensors_digest
 
+SIZE = 32
 FORMAT = "coupled.fractals.1"  # raised whenever the same options give other pixels
 MAPS_STREAM, WALK_STREAM, TRAIN_STREAM, TEST_STREAM = range(4)  # a class's streams of random bits
 POINTS_AT_ONCE = 2_000_000  # bounds the memory of a chunk to about 150 MB
@@ -29,7 +30,7 @@ def load(
     *,
     root: Path | None = None,
     classes: int = 10,
-    size: int = 32,
+    size: int = SIZE,
     train_per_class: int = 500,
     test_per_class: int = 100,
     seed: int = 0,

@@ -1,4 +1,4 @@
-"""From global batches to this rank's views: cut, augment, normalise, and prefetch in threads.
+"""From global batches to this rank's views: cut, augment, normalise, and prefetch in threads or worker processes.
 
 Shape letters: N images of the global batch, B images of this rank, W world size (N = W * B), V views, S side of a
 view, K batches of the epoch.
@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.image_sets import ImageSet
+from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.stream.augment import augment, normalise, send
+from coupled.stream.pictures import augment_crops, crops
 from coupled.stream.view_plan import EpochPlan, inputs_digest
 
 
@@ -36,7 +37,7 @@ class Batch:
 
 
 def batches(
-    image_set: ImageSet,
+    image_set: AnyImageSet,
     order_KN: NDArray[np.int64],
     plan: EpochPlan,
     *,
@@ -51,7 +52,8 @@ def batches(
     """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
     Rank r of W owns places r*B to (r+1)*B of each global batch. With `workers` > 0 so many threads make the next
-    batches, at most two a thread ahead; the batches are the same, and an error in a thread is raised here.
+    batches, at most two a thread ahead; of images on the disk, so many processes decode. The batches are the same, and
+    an error in a thread or a process is raised here.
     Raises ValueError if the global batch cannot be cut into equal parts.
     """
     if order_KN.shape[1] % world_size:
@@ -61,11 +63,14 @@ def batches(
         )
     make = partial(_batch, image_set, order_KN, plan, epoch, size, rank, world_size, torch.device(device))
     numbers = range(start, len(order_KN))
+    if isinstance(image_set, ImageFiles):
+        own = _own(order_KN.shape[1], rank, world_size)
+        return map(make, numbers, crops(image_set, list(order_KN[start:, own]), plan, size, workers))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
 def _batch(
-    image_set: ImageSet,
+    image_set: AnyImageSet,
     order_KN: NDArray[np.int64],
     plan: EpochPlan,
     epoch: int,
@@ -74,15 +79,20 @@ def _batch(
     world_size: int,
     device: torch.device,
     number: int,
+    crops_VB3SS: Tensor | None = None,
 ) -> Batch:
     places_N = order_KN[number]
-    own = slice(rank * len(places_N) // world_size, (rank + 1) * len(places_N) // world_size)
+    own = _own(len(places_N), rank, world_size)
     plan_N = plan[places_N]
     indices_N = torch.from_numpy(places_N)
     labels_N = image_set.labels_N[indices_N]
-    images_B3HW = send(image_set.images_N3HW.index_select(0, indices_N[own]), device)
+    if isinstance(image_set, ImageFiles):
+        assert crops_VB3SS is not None
+        views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_N[own])
+    else:
+        images_B3HW = send(image_set.images_N3HW.index_select(0, indices_N[own]), device)
+        views_VB3SS = augment(images_B3HW, plan_N[own], size)
     labels_N, sent_N = send(labels_N, device), send(indices_N, device)
-    views_VB3SS = augment(images_B3HW, plan_N[own], size)
     return Batch(
         epoch=epoch,
         number=number,
@@ -94,6 +104,10 @@ def _batch(
         first=own.start,
         inputs_digest=inputs_digest(places_N, plan_N),
     )
+
+
+def _own(images: int, rank: int, world_size: int) -> slice:
+    return slice(rank * images // world_size, (rank + 1) * images // world_size)
 
 
 def _prefetched(make: Callable[[int], Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:

@@ -1,13 +1,12 @@
 """Small image sets on disk: CIFAR in the format of its archive, folders of pictures."""
 
-import hashlib
-import pickle
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_formats import python2_pickle, write
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -25,7 +24,7 @@ def write_cifar(monkeypatch: pytest.MonkeyPatch) -> WriteCifar:
     the reading and the integrity check stay the real ones.
     """
 
-    def write(kind: type[CIFAR10], root: Path) -> dict[str, tuple[np.ndarray, list[int]]]:
+    def write_set(kind: type[CIFAR10], root: Path) -> dict[str, tuple[np.ndarray, list[int]]]:
         folder = root / kind.base_folder
         folder.mkdir(parents=True)
         rng = np.random.default_rng(7)
@@ -36,23 +35,16 @@ def write_cifar(monkeypatch: pytest.MonkeyPatch) -> WriteCifar:
                 pixels.append(rng.integers(0, 256, (IMAGES_A_FILE, 3072), dtype=np.uint8))
                 labels.append(rng.integers(0, CLASSES[kind], IMAGES_A_FILE).tolist())
                 key = "labels" if kind is CIFAR10 else "fine_labels"
-                sums.append([name, _pickle(folder / name, {"data": pixels[-1], key: labels[-1]})])
+                sums.append([name, write(folder / name, python2_pickle({"data": pixels[-1], key: labels[-1]}))])
             monkeypatch.setattr(kind, files, sums)
             written[split] = np.concatenate(pixels), list(chain.from_iterable(labels))
         meta = {**kind.meta}
         names = [f"thing {klass}" for klass in range(CLASSES[kind])]
-        meta["md5"] = _pickle(folder / meta["filename"], {meta["key"]: names})
+        meta["md5"] = write(folder / meta["filename"], python2_pickle({meta["key"]: names}))
         monkeypatch.setattr(kind, "meta", meta)
         return written
 
-    return write
-
-
-def _pickle(path: Path, entry: object) -> str:
-    # The archive was written under Python 2, whose NumPy spelled the flags of a dtype 0 and 1, not False and True.
-    content = pickle.dumps(entry, protocol=2).replace(b"\x89\x88\x87", b"K\x00K\x01\x87")
-    path.write_bytes(content)
-    return hashlib.md5(content).hexdigest()
+    return write_set
 
 
 @pytest.fixture

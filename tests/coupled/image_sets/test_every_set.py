@@ -1,8 +1,8 @@
 """What every image set promises, whatever its source."""
 
-from collections.abc import Callable
 from pathlib import Path
 
+import image_formats as formats
 import numpy as np
 import pytest
 import torch
@@ -11,20 +11,29 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from coupled import by_name
 from coupled.image_sets import SPLITS, ImageSet, channel_statistics
 
-NAMES = by_name.known("coupled.image_sets")
+ON_DISK = ("imagenet",)  # has tests of its own
+NAMES = [name for name in by_name.known("coupled.image_sets") if name not in ON_DISK]
 
 
 @pytest.fixture
-def options(tmp_path: Path, pictures: Path, write_cifar: Callable) -> dict[str, dict]:
+def options(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
     """Options that make each image set small; a new image set is entered here."""
-    write_cifar(CIFAR10, tmp_path)
-    write_cifar(CIFAR100, tmp_path)
+    formats.cifar(CIFAR10, tmp_path, monkeypatch)
+    formats.cifar(CIFAR100, tmp_path, monkeypatch)
+    formats.svhn(tmp_path / "svhn", monkeypatch)
+    formats.stl10(tmp_path, monkeypatch)
+    formats.write_files(tmp_path / "tiny", formats.tiny_imagenet_files())
+    formats.write_files(tmp_path / "mini", formats.mini_imagenet_files())
     return {
         "cifar10": {"root": tmp_path},
         "cifar100": {"root": tmp_path},
         "digits": {},
         "folder": {"root": pictures, "size": 24},
         "fractals": {"root": tmp_path, "classes": 3, "train_per_class": 4, "test_per_class": 2, "size": 16},
+        "mini_imagenet": {"root": tmp_path / "mini"},
+        "stl10": {"root": tmp_path},
+        "svhn": {"root": tmp_path / "svhn"},
+        "tiny_imagenet": {"root": tmp_path / "tiny"},
     }
 
 
@@ -67,11 +76,48 @@ def test_a_second_load_gives_the_same_bytes_and_leaves_the_global_generators_alo
     np.testing.assert_equal(np.random.get_state(), numpy_state)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *ON_DISK])
 def test_an_unknown_split_is_refused(name: str) -> None:
     """A misspelled split must not be read as the test split."""
     with pytest.raises(ValueError, match="image-set split: got 'val'; allowed are train, test"):
         by_name.find("coupled.image_sets", name).load("val")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_some_classes_of_a_set_are_those_images_and_no_others(name: str, options: dict) -> None:
+    """An image under another class's label would be noise that nobody sees; both splits must choose alike."""
+    load = by_name.find("coupled.image_sets", name).load
+    for split in SPLITS:
+        whole = load(split, **options[name])
+        classes = [len(whole.class_names) - 1, 0]
+        some = whole.only(classes)
+        expected = [row for row, label in enumerate(whole.labels_N.tolist()) if label in classes]
+        assert torch.equal(some.images_N3HW, whole.images_N3HW[expected])
+        assert [classes[label] for label in some.labels_N] == whole.labels_N[expected].tolist()
+        assert some.class_names == (whole.class_names[-1], whole.class_names[0])
+        assert (some.mean, some.std) == (whole.mean, whole.std)
+        assert some.digest() != whole.digest()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_says_at_which_size_it_is_shown(name: str, options: dict) -> None:
+    """The network's input size follows from it; another one would blur or crop every image in silence."""
+    module = by_name.find("coupled.image_sets", name)
+    shown = {**options[name], "size": module.SIZE} if "size" in options[name] else options[name]
+    assert module.load("train", **shown).images_N3HW.shape[2:] == (module.SIZE, module.SIZE)
+
+
+FETCHED = ["cifar10", "cifar100", "imagenet", "mini_imagenet", "stl10", "svhn", "tiny_imagenet"]
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_missing_set_is_one_line_that_says_where_to_get_and_to_put_it(name: str, tmp_path: Path) -> None:
+    """The first thing that most users see."""
+    with pytest.raises(ValueError, match=r"image_set\.root: no .*https?://") as raised:
+        by_name.find("coupled.image_sets", name).load("train", root=tmp_path / "nowhere")
+    assert str(tmp_path / "nowhere") in str(raised.value)
+    assert "download=true" in str(raised.value) or "scripts/prepare_images.py" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_digest_notices_one_pixel_one_label_and_the_shape() -> None:

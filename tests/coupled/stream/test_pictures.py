@@ -1,0 +1,154 @@
+"""Pictures from the disk: the views are those of the same images in memory, whoever decodes them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from coupled.image_sets import ImageFiles, ImageSet
+from coupled.stream import pictures
+from coupled.stream.augment import augment, clean_views
+from coupled.stream.batches import Batch, batches
+from coupled.stream.order import order
+from coupled.stream.pictures import augment_crops, crops
+from coupled.stream.view_plan import ViewRecipe, view_plan
+
+SEED, EPOCH, SIZE = 3, 5, 16
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on a smaller machine
+
+
+@pytest.fixture
+def files(images: Tensor, tmp_path: Path) -> ImageFiles:
+    """The 24 images of the memory as files of 3 classes."""
+    names = tuple(f"{number:02d}.png" for number in range(len(images)))
+    for name, image_3HW in zip(names, images, strict=True):
+        Image.fromarray(image_3HW.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    labels_N = torch.arange(len(images)) % 3
+    return ImageFiles("test", "train", tmp_path, names, labels_N, ("a", "b", "c"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+
+
+@pytest.fixture
+def epoch(files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[Batch]]:
+    """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
+    monkeypatch.setattr(pictures, "CHUNK", 2)
+    order_KN = order(SEED, EPOCH, files.labels_N.numpy(), 6)
+    plan = view_plan(SEED, EPOCH, len(files), recipe)
+    return lambda **options: batches(files, order_KN, plan, epoch=EPOCH, size=SIZE, **options)
+
+
+def assert_same(found: Batch, expected: Batch) -> None:
+    """Every field equal, bit for bit."""
+    for field in fields(Batch):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+
+
+def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: ViewRecipe) -> None:
+    """An image set must not change when it grows too large for the memory: one grey level, from rounding the crops."""
+    chosen_B = np.array([17, 3, 21, 8, 0])
+    plain = replace(recipe, jitter=0.0, grayscale=0.0, blur=0.0)
+    for colours in (plain, replace(plain, grayscale=0.5, blur=0.5)):
+        plan = view_plan(SEED, EPOCH, len(files), colours)
+        (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+        apart = augment_crops(crops_VB3SS, plan[chosen_B]) - augment(images[chosen_B], plan[chosen_B], SIZE)
+        assert apart.abs().max() <= 1.1 / 255  # half a level from the rows, half from the columns
+        assert apart.abs().mean() <= 0.35 / 255
+
+
+def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, recipe: ViewRecipe) -> None:
+    """Jitter, grayscale and blur must be each view's own, and the crop must not be cut, resized or turned again."""
+    plan = view_plan(SEED, EPOCH, len(files), recipe)
+    chosen_B = np.array([17, 3, 21, 8, 0])
+    (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+    views_VB3SS = augment_crops(crops_VB3SS, plan[chosen_B])
+    whole = replace(recipe, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
+    own = view_plan(SEED, EPOCH, len(files), whole)[chosen_B]
+    for v in range(2):
+        assert torch.equal(augment(crops_VB3SS[v], own, SIZE)[v], views_VB3SS[v])
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(epoch: Callable) -> None:
+    """A run must not depend on the machine's cores, nor on where it was interrupted."""
+    expected = list(epoch())
+    for workers in (1, 2, 4):
+        for found, each in zip(epoch(workers=workers), expected, strict=True):
+            assert_same(found, each)
+    abandoned = epoch(workers=4)
+    next(abandoned)
+    for found, each in zip(epoch(workers=4, start=1), expected[1:], strict=True):
+        assert_same(found, each)
+
+
+def test_ranks_share_a_batch(epoch: Callable) -> None:
+    """Each rank decodes its own part of the same global batch."""
+    for whole, *parts in zip(epoch(), *([*epoch(rank=rank, world_size=3)] for rank in range(3)), strict=True):
+        assert torch.equal(torch.cat([part.views_VB3SS for part in parts], dim=1), whole.views_VB3SS)
+        assert {part.inputs_digest for part in parts} == {whole.inputs_digest}
+
+
+def test_inputs_digests_are_those_of_images_in_memory(
+    epoch: Callable, files: ImageFiles, images: Tensor, recipe: ViewRecipe
+) -> None:
+    """Equal digests prove equal inputs, wherever the images lie."""
+    memory = ImageSet("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
+    expected = batches(
+        memory,
+        order(SEED, EPOCH, files.labels_N.numpy(), 6),
+        view_plan(SEED, EPOCH, 24, recipe),
+        epoch=EPOCH,
+        size=SIZE,
+    )
+    assert [batch.inputs_digest for batch in epoch()] == [batch.inputs_digest for batch in expected]
+
+
+def test_without_a_plan_it_is_the_central_square(files: ImageFiles, images: Tensor) -> None:
+    """What analyses look at."""
+    chosen_B = np.array([23, 4, 5])
+    (crops_1B3SS,) = crops(files, [chosen_B], None, SIZE, workers=0)
+    black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    shown = clean_views(crops_1B3SS[0], SIZE, black, white)
+    assert torch.equal((shown * 255).round().to(torch.uint8), crops_1B3SS[0])
+    assert (shown - clean_views(images[chosen_B], SIZE, black, white)).abs().max() <= 1.1 / 255
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_undecodable_picture_is_one_line_that_names_it(workers: int, epoch: Callable, files: ImageFiles) -> None:
+    """Among a million files the user must learn which one to mend; a traceback of a worker hides it."""
+    path = files.root / "11.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"11.png: not a readable image .*; mend or remove it") as raised:
+        list(epoch(workers=workers))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
+    """A machine short of memory kills one; the others would wait for its images for ever."""
+    found = epoch(workers=2)
+    next(found)
+    pictures._pool(2).loader._iterator._workers[0].kill()
+    pictures._pool(2).loader._iterator._workers[0].join()
+    with pytest.raises(RuntimeError, match="worker"):
+        next(epoch(workers=2))
+    pictures._pool.cache_clear()
+
+
+def test_reading_leaves_the_global_generators_alone(epoch: Callable) -> None:
+    """The loader draws a seed for its workers, which must not be the networks'."""
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    list(epoch())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_equal(np.random.get_state(), numpy_state)
+
+
+def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> None:
+    """The second takes the workers from the first, which would go on with the second's images."""
+    first, second = epoch(), epoch()
+    next(first)
+    next(second)
+    with pytest.raises(AssertionError, match="share the workers"):
+        list(first)

@@ -1,0 +1,222 @@
+"""Archives become the folders that the image sets read: whole, once, and nowhere else."""
+
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import image_formats as formats
+import prepare_images
+import pytest
+import unpack_archives
+
+IDS = formats.WORDNET_IDS
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(*arguments: str | Path) -> int:
+    return prepare_images.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("top", ["", "tiny-imagenet-200/"])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_becomes_its_files(kind: str, top: str, tmp_path: Path) -> None:
+    """With or without a folder around them; what macOS adds is left out."""
+    files = formats.tiny_imagenet_files()
+    make = formats.write_zip if kind == "zip" else formats.write_tar
+    archive = make(tmp_path / f"tiny.{kind}", {**files, "__MACOSX/x": b"fork", "val/.DS_Store": b"desktop"}, top)
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == files
+
+
+def test_lists_may_lie_beside_the_archive(tmp_path: Path) -> None:
+    """mini-ImageNet's images and lists come from two places."""
+    files = formats.mini_imagenet_files()
+    lists = [name for name in files if name.endswith(".csv")]
+    formats.write_files(tmp_path, {name: files[name] for name in lists})
+    images = {name: content for name, content in files.items() if name not in lists}
+    archive = formats.write_zip(tmp_path / "images.zip", images)
+    assert run("mini_imagenet", archive, *(tmp_path / name for name in lists), "--to", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == files
+
+
+@pytest.mark.parametrize("labels", ["devkit", "text"])
+def test_imagenets_archives_become_class_folders(labels: str, tmp_path: Path) -> None:
+    """The devkit numbers the classes in an order of its own; here it is the reverse of the names' order."""
+    train, val, devkit = formats.imagenet_archives(tmp_path / "archives")
+    wordnet_ids = [*reversed(IDS)] * formats.TEST_IMAGES
+    if labels == "text":
+        devkit = tmp_path / "labels.txt"
+        devkit.write_text("\n".join(wordnet_ids))
+    assert run("imagenet", train, val, devkit, "--to", tmp_path / "out") == 0
+    expected = {f"train/{IDS[c]}/{name}": data for c in range(4) for name, data in formats.of_class(c, formats.IMAGES)}
+    for number, wordnet_id in enumerate(wordnet_ids, start=1):
+        expected[f"val/{wordnet_id}/ILSVRC2012_val_{number:08d}.JPEG"] = formats.jpeg(9000 + number, 50, 80)
+    assert tree(tmp_path / "out") == expected
+
+
+def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> None:
+    """Rows are counted on from file to file, or the second would overwrite the first."""
+    assert run("tiny_imagenet", formats.write_parquet(tmp_path / "hub"), "--to", tmp_path / "out") == 0
+    files = tree(tmp_path / "out")
+    assert len(files) == (formats.IMAGES + 2) * len(IDS)
+    assert files[f"train/{IDS[0]}/0000000.jpg"] == formats.jpeg(0)
+    assert files[f"train/{IDS[1]}/0000013.jpg"] == formats.jpeg(101)
+    assert files[f"val/{IDS[3]}/0000007.jpg"] == formats.jpeg(207)
+
+
+def test_names_that_are_no_wordnet_ids_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
+    """Hugging Face's ImageNet calls its classes "tench, Tinca tinca"; a slash in a name must not make a folder."""
+    source = formats.write_parquet(tmp_path / "hub", names=("tench, Tinca tinca", "a/b", "../c", "crane"))
+    assert run("imagenet", source, "--to", tmp_path / "out") == 0
+    folders = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
+    assert folders == ["0000_tench_Tinca_tinca", "0001_a_b", "0002_c", "0003_crane"]
+
+
+def test_an_interrupted_run_continues_and_the_name_appears_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ImageNet takes an hour; a folder that looks complete and is not would be trained on."""
+    files = formats.tiny_imagenet_files()
+    archive = formats.write_zip(tmp_path / "tiny.zip", files)
+    written: list[str] = []
+    copy = shutil.copyfileobj
+
+    def stops_in_a_file(content: object, file: object) -> None:
+        written.append(file.name)
+        if len(written) == 9:
+            file.write(b"half")
+            raise KeyboardInterrupt
+        copy(content, file)
+
+    monkeypatch.setattr(unpack_archives.shutil, "copyfileobj", stops_in_a_file)
+    with pytest.raises(KeyboardInterrupt):
+        run("tiny_imagenet", archive, "--to", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out.partial" / "words.txt").write_bytes(b"")  # as a power cut may leave it
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == files
+    assert len(written) == len(files) + 2  # only the half file and the empty one twice
+    assert not (tmp_path / "out.partial").exists()
+    archive.unlink()
+    assert run("tiny_imagenet", formats.write_zip(archive, {"x": b"other"}), "--to", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == files
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.txt", "/tmp/coupled_out.txt", "train/../../out.txt", "c:/out.txt", "a\\..\\..\\out.txt"]
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_file_leaves_the_folder(kind: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """An archive from a stranger must not overwrite the user's files."""
+    make = formats.write_zip if kind == "zip" else formats.write_tar
+    place = tmp_path / "inner"
+    place.mkdir()
+    assert run("tiny_imagenet", make(place / f"a.{kind}", {name: b"gotcha"}), "--to", place / "out") == 2
+    assert "would lie outside" in capsys.readouterr().err
+    assert not Path("/tmp/coupled_out.txt").exists()
+    assert not list(tmp_path.rglob("out.txt"))
+
+
+def _links(place: Path) -> Path:
+    path = place / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("train")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc"
+        archive.addfile(info)
+    return path
+
+
+def _cut_tar(place: Path) -> Path:
+    path = formats.write_tar(place / "a.tar", formats.tiny_imagenet_files())
+    path.write_bytes(path.read_bytes()[:30_001])
+    return path
+
+
+def _cut_gz(place: Path) -> Path:
+    path = formats.write_tar(place / "a.tar.gz", formats.tiny_imagenet_files())
+    path.write_bytes(path.read_bytes()[:30_001])
+    return path
+
+
+def _bent_zip(place: Path) -> Path:
+    path = formats.write_zip(place / "a.zip", formats.tiny_imagenet_files())
+    content = bytearray(path.read_bytes())
+    content[400] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def _no_archive(place: Path) -> Path:
+    (place / "a.zip").write_text("<html>not found</html>")
+    return place / "a.zip"
+
+
+def _empty(place: Path) -> Path:
+    return formats.write_zip(place / "a.zip", {})
+
+
+def _nowhere(place: Path) -> Path:
+    return place / "a.zip"
+
+
+def _no_split(place: Path) -> Path:
+    source = formats.write_parquet(place / "hub") / "train-00000-of-00002.parquet"
+    return source.rename(source.with_name("0000.parquet"))
+
+
+def _no_parquet(place: Path) -> Path:
+    (place / "train-0.parquet").write_text("<html>not found</html>")
+    return place / "train-0.parquet"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_links, "'train' is a link or a device; only files are unpacked"),
+        (_cut_tar, "damaged or cut off"),
+        (_cut_gz, "damaged or cut off"),
+        (_bent_zip, "damaged or cut off"),
+        (_no_archive, "neither a zip nor a tar archive; fetch it again"),
+        (_empty, "holds no file; fetch it again"),
+        (_nowhere, "no such file"),
+        (_no_split, "of which split? its name or folder must begin with one of train,"),
+        (_no_parquet, "not readable as parquet"),
+    ],
+)
+def test_a_source_that_cannot_be_it_is_one_line(
+    make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Which file, and what to do; and no folder that looks like an image set."""
+    assert run("tiny_imagenet", make(tmp_path), "--to", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert tree(tmp_path / "out") == {}
+
+
+def test_without_pyarrow_the_error_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The extra is not installed by default."""
+    source = formats.write_parquet(tmp_path / "hub")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run("tiny_imagenet", source, "--to", tmp_path / "out") == 2
+    assert "pip install 'coupled[hf]'" in capsys.readouterr().err
+
+
+def test_validation_images_need_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Alone they could only be sorted wrongly."""
+    _, val, devkit = formats.imagenet_archives(tmp_path)
+    assert run("imagenet", val, "--to", tmp_path / "out") == 2
+    assert "ILSVRC2012_devkit_t12.tar.gz; give this file too" in capsys.readouterr().err
+    labels = tmp_path / "few.txt"
+    labels.write_text(" ".join(IDS))
+    assert run("imagenet", val, labels, "--to", tmp_path / "out") == 2
+    assert "is not one of the 4 images" in capsys.readouterr().err
+    assert run("imagenet", devkit, "--to", tmp_path / "out") == 2
