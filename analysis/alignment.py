@@ -128,12 +128,13 @@ def on_all_ranks(options: Namespace) -> None:
     """`alignment` in the processes that torchrun started, or in this one alone; one process says what went wrong."""
     meeting = meet()
     if meeting.world_size == 1:
+        set_determinism(True, None)
         return alignment(options, ProcessGroup(0, 1, choose_device(options.device)))
     with contextlib.ExitStack() as opened, Alarm("alignment.py", meeting) as alarm:
         if meeting.rank:
             opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
-            opened.enter_context(contextlib.redirect_stderr(io.StringIO()))
         choose_device(options.device)
+        set_determinism(True, None)  # before there is a group: it sets what NCCL reads
         alignment(options, opened.enter_context(process_group(options.device, meeting=meeting)))
     return sys.exit(alarm.status) if alarm.status else None
 
@@ -149,9 +150,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         raise ValueError(f"--metrics: {error}") from None
     if not group.is_first:
         barrier()
-    chosen = select(options)  # rank 0 first: it makes the output folder
-    if group.is_first:
-        barrier()
+    chosen = select(options)  # rank 0 first: it makes the output folder, and image sets may fill a cache
     settings = from_resolved(chosen.description["settings"], "run.json")
     splits: dict[str, Split] = {}
     ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
@@ -165,7 +164,8 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         table = TidyCsv(chosen.output / f"{split}_alignment.csv", COLUMNS, KEY) if group.is_first else None
         splits[split] = Split(images, chosen_N, table)
         print(f"{split}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
-    set_determinism(True, None)
+    if group.is_first:
+        barrier()
     embedder = Embedder(settings, chosen.store, group.device)
     sizes = {metric.subset for metric in metrics.values() if metric.subset}
     everything = [Score(a, layer, m) for a in chosen.arms for layer in dict.fromkeys(options.layer) for m in metrics]

@@ -1,6 +1,7 @@
 """What the analysis programs' command lines share: options that choose run, arms and epochs, and errors of one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ def skipping(skip: bool) -> Iterator[None]:
     except BadSnapshotError as error:
         if not skip:
             raise
-        print(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # every rank skips it
+            print(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def positive(text: str) -> int:

@@ -77,6 +77,8 @@ def torch_switches(monkeypatch):
     """Puts torch's switches back after the test."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "set, so that it is put back")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setenv("NCCL_ALGO", "set, so that it is put back")
+    monkeypatch.delenv("NCCL_ALGO")
     cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32)
     precision = torch.get_float32_matmul_precision()
@@ -101,6 +103,7 @@ def test_set_determinism_switches_off_what_differs_between_runs(deterministic):
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_num_threads() == 1
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if deterministic else None)
+    assert os.environ.get("NCCL_ALGO") == ("Ring" if deterministic else None)
 
 
 @pytest.mark.usefixtures("torch_switches")
