@@ -46,7 +46,10 @@ class Arm:
         self.clip_norm = settings.optimizer.clip_norm or float("inf")
         self.dtype = torch.float64 if self.precision == "float64" else torch.float32
         network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device, self.dtype)
-        self.network = use_global_batch(network, device).train()
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.network = use_global_batch(network, device).train().to(memory_format=self.layout)
+        if settings.compile:
+            self.network.compile()  # in place: names and snapshots stay as they are
         self.replica: nn.Module = distribute(self.network)
         self.buffers = list(self.network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]

@@ -54,6 +54,9 @@ class Settings(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     deterministic: bool = True
+    tf32: bool = False
+    channels_last: bool = False
+    compile: bool = False
     threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     placement: PlacementSettings = PlacementSettings()
     timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=10**6)] = 600.0

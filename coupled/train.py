@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
         settings = load(options.config, options.overrides, suited)
         check_same_settings(meeting, settings.resolved())
-        set_determinism(settings.deterministic, settings.threads)
+        set_determinism(settings.deterministic, settings.threads, settings.tf32)
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name

@@ -68,19 +68,19 @@ ENVIRONMENT = {
 }
 
 
-def set_determinism(deterministic: bool, threads: int | None) -> None:
+def set_determinism(deterministic: bool, threads: int | None, tf32: bool = False) -> None:
     """Make torch repeat itself bit for bit on the same machine (`deterministic`), on `threads` CPU threads if given.
 
-    Every switch that bears on this is here; docs/guarantees.md lists them with their costs. TensorFloat-32 and cuDNN's
-    timing of algorithms are off in either case: the first is a precision nobody asked for, the second chooses by the
-    clock. Call it before the first CUDA operation and before the process group starts: the variables are read once.
+    Every switch that bears on this is here; docs/guarantees.md lists them with their costs. TensorFloat-32 is on only
+    if `tf32` asks for that precision; cuDNN's timing of algorithms is always off, because it chooses by the clock. Call
+    it before the first CUDA operation and before the process group starts: the variables are read once.
     """
     if deterministic:
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
     if threads is not None:
         torch.set_num_threads(threads)
