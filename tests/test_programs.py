@@ -1,6 +1,7 @@
 """The programs as users run them: in a subprocess, from another working directory, on one process and on two."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
@@ -8,6 +9,8 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+
+from coupled import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
@@ -46,14 +49,22 @@ def test_the_three_programs_work_from_another_directory(place: Path) -> None:
         assert (rows[rows["epoch"] == 1]["value"] < 1).all()
 
 
-def test_the_start_says_what_will_run(place: Path) -> None:
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, entered, for programs called without a subprocess; torch's switch is put back."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    monkeypatch.chdir(place)
+    yield place
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
-    done = tiny.program(
-        tiny.REPOSITORY / "coupled/train.py", "--config", "tiny.yaml", "--run", "runs/other", "epochs=0", cwd=place
-    )
-    assert done.returncode == 0, done.stderr
+    assert train.main(["--config", "tiny.yaml", "--run", "runs/other", "epochs=0"]) == 0
+    said = capsys.readouterr().out
     for part in ("global batch 256 = 1 x 256", "510", "5 steps", "learning rate 0.06", "parameters", "MiB free"):
-        assert part in done.stdout
+        assert part in said
 
 
 def test_two_processes_run_the_same_experiment(place: Path) -> None:
@@ -89,12 +100,20 @@ def test_two_processes_run_the_same_experiment(place: Path) -> None:
         (["--config", "tiny.yaml", "--run", "runs/x", "device=cuda"], "device: got 'cuda'"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(place: Path, arguments: list[str], part: str) -> None:
+def test_bad_input_is_one_line_and_status_2(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
     """No traceback, and no run folder left behind."""
     if part.startswith("device") and torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so device=cuda is good input")
-    done = tiny.program(tiny.REPOSITORY / "coupled/train.py", *arguments, cwd=place)
-    assert done.returncode == 2
-    assert part in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert not (place / "runs/x").exists()
+    assert train.main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert part in errors
+    assert errors.count("\n") == 1, errors
+    assert not (here / "runs/x").exists()
+
+
+def test_bad_input_gives_the_process_status_2(place: Path) -> None:
+    """What a script that starts the program sees."""
+    done = tiny.program(tiny.REPOSITORY / "coupled/train.py", "--config", "nowhere.yaml", cwd=place)
+    assert (done.returncode, done.stderr) == (2, "train.py: --config: no file 'nowhere.yaml'\n")
