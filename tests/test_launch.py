@@ -142,6 +142,9 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(config: Path, und
     """Without --resume a run in the way is refused, also when torchrun starts the refused ranks once more."""
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/resume/step_00000008")
+    about = json.loads((tmp_path / "run/run.json").read_text())
+    about["launch"] = {"name": "none", "agents": ["elsewhere:1"]}  # torchrun calls every launch that is not named "none"
+    (tmp_path / "run/run.json").write_text(json.dumps(about))
     place = (
         "--nnodes=1",
         "--nproc_per_node=1",
