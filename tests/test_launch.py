@@ -143,7 +143,7 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(config: Path, und
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/resume/step_00000008")
     about = json.loads((tmp_path / "run/run.json").read_text())
-    about["launch"] = {"name": "none", "agents": ["elsewhere:1"]}  # torchrun calls every launch that is not named "none"
+    about["launch"] = {"name": "none", "agents": ["elsewhere:1"]}  # what torchrun calls it
     (tmp_path / "run/run.json").write_text(json.dumps(about))
     place = (
         "--nnodes=1",
