@@ -1,6 +1,7 @@
 """Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
 
-    python scripts/benchmark.py [--only objectives metrics augmentation distributed snapshots] [--output benchmark.json]
+    python scripts/benchmark.py [--only objectives metrics augmentation coupling start distributed snapshots]
+           [--output benchmark.json] [--markdown benchmark.md]
 
 Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
 """
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from bench_augmentation import augmentation_rows
+from bench_coupling import coupling_rows
 from bench_distributed import distributed_rows
 from bench_metrics import metric_rows
 from bench_objectives import objective_rows
 from bench_snapshots import snapshot_rows
+from bench_start import start_rows
 from rich.console import Console
 from rich.table import Table
 
@@ -27,24 +30,30 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "objectives": objective_rows,
     "metrics": metric_rows,
     "augmentation": augmentation_rows,
+    "coupling": coupling_rows,
+    "start": start_rows,
     "distributed": distributed_rows,
     "snapshots": snapshot_rows,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table, and write JSON if asked."""
+    """Measure, print a table, and write JSON and Markdown if asked."""
     parser = argparse.ArgumentParser(prog="benchmark.py", description="Ratios against a named baseline.")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--output", type=Path, help="write the rows and the machine as JSON")
+    parser.add_argument("--markdown", type=Path, help="write the table as Markdown")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.only:
         print(f"measuring {name} ...", file=sys.stderr)
         rows += ROWS[name]()
     print_table(rows)
+    command = " ".join(["python", *sys.argv])
+    if options.markdown:
+        options.markdown.write_text(markdown(rows, command), encoding="utf-8")
     if options.output:
-        content = {"machine": machine(), "command": " ".join(["python", *sys.argv]), "rows": rows}
+        content = {"machine": machine(), "command": command, "rows": rows}
         options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0
 
@@ -59,6 +68,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def markdown(rows: list[dict[str, Any]], command: str) -> str:
+    """The rows as a Markdown table, below the command and the machine."""
+    about = ", ".join(f"{key} {value}" for key, value in machine().items())
+    lines = [f"`{command}`: {about}", "", "| what | ours | baseline | ratio (goal) | peak MiB, ours / baseline |"]
+    lines.append("|---|---|---|---|---|")
+    for row in rows:
+        ours, baseline = (f"{row[key]:,.3g} {row['unit']}" for key in ("ours", "baseline"))
+        memory = " / ".join(f"{row[key]:,.0f}" for key in ("ours_peak_mib", "baseline_peak_mib"))
+        lines.append(f"| {row['name']} | {ours} | {baseline} | {row['ratio']:.2f}x ({row['goal']}) | {memory} |")
+    return "\n".join(lines) + "\n"
+
+
 def print_table(rows: list[dict[str, Any]]) -> None:
     """One line a row: ours, baseline, ratio, goal, peak memory of both in MiB."""
     table = Table(title=", ".join(f"{key} {value}" for key, value in machine().items()))
@@ -67,7 +88,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         numbers = [f"{row[key]:,.4g}" for key in ("ours", "baseline")]
         memory = [f"{row[key]:,.0f}" for key in ("ours_peak_mib", "baseline_peak_mib")]
-        table.add_row(row["name"], *numbers, row["unit"], f"{row['ratio']:.1f}x", str(row["goal"]), *memory)
+        table.add_row(row["name"], *numbers, row["unit"], f"{row['ratio']:.2f}x", str(row["goal"]), *memory)
     Console(width=160).print(table)
 
 

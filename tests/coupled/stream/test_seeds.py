@@ -107,6 +107,14 @@ def test_set_determinism_switches_off_what_differs_between_runs(deterministic):
 
 
 @pytest.mark.usefixtures("torch_switches")
+def test_tensor_float_32_is_on_if_asked_for():
+    """It is a choice of precision, made in the settings for all arms alike."""
+    set_determinism(True, threads=None, tf32=True)
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.usefixtures("torch_switches")
 def test_set_determinism_without_threads_leaves_their_number():
     """Otherwise a run that sets nothing would lose its cores."""
     threads = torch.get_num_threads()
