@@ -23,7 +23,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py

@@ -30,7 +30,7 @@ from coupled.stream.batches import Batch
 
 Row = dict[str, Any]
 ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
-REPEATS = 7
+REPEATS = 5
 ON_CPU: dict[str, Any] = {
     "name": "benchmark",
     "epochs": 1,
@@ -181,9 +181,17 @@ def row(name: str, ours: float, baseline: float, goal: float) -> Row:
     return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
 
 
-def coupling_rows(device: str = "cpu") -> list[Row]:
-    """All rows of this file."""
-    return [coupled_row(device), separate_row(device), optimizer_row(device), *growth_rows(device)]
+def each_row(device: str) -> Iterator[Row]:
+    """All rows of this file, each as soon as it is measured."""
+    yield coupled_row(device)
+    yield optimizer_row(device)
+    yield separate_row(device)
+    yield from growth_rows(device)
+
+
+def coupling_rows() -> list[Row]:
+    """The rows for `benchmark.py`: of the GPU if there is one."""
+    return list(each_row("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 if __name__ == "__main__":
@@ -194,5 +202,5 @@ if __name__ == "__main__":
     if options.run:
         run_arms(options.device, options.run)
     else:
-        for each in coupling_rows(options.device):
+        for each in each_row(options.device):
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()), flush=True)
