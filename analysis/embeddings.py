@@ -5,13 +5,14 @@ Clean views (no augmentation), networks in evaluation mode, no gradients.
 Shape letters: N images of the split, B images of a batch, D width of an output.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from analysis.command_line import skipping
+from analysis.layers import OUTPUTS, check_layers, layer_outputs
 from coupled.choices import load_image_set
 from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.network import Network, build_network, shared_tensors
@@ -21,7 +22,6 @@ from coupled.stream.augment import clean_views
 from coupled.stream.pictures import crops
 from coupled.stream.seeds import permutation, philox
 
-OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
@@ -60,21 +60,28 @@ class Embedder:
     def network(self, arm: str, epoch: int) -> Network:
         """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
         if arm not in self.networks:
-            encoder, projector = self.settings.encoder, self.settings.projector
-            network = build_network(
-                encoder=encoder.name,
-                width=encoder.width,
-                stem=encoder.stem,
-                image_size=encoder.image_size,
-                projector_hidden=projector.hidden,
-                projector_out=projector.out,
-                seed=self.settings.seed,
-            )
-            self.networks[arm] = network.to(self.device).eval()
+            self.networks[arm] = self._build()
         if self.epochs.get(arm) != epoch:
             load_weights(self.networks[arm], self.store.read(arm, epoch), str(self.store.path(arm, epoch)))
             self.epochs[arm] = epoch
         return self.networks[arm]
+
+    def check(self, layers: Iterable[str]) -> None:
+        """Raise ValueError, which lists the layers there are, for a name that is none."""
+        check_layers(self._build(), layers, self.settings.encoder.image_size)
+
+    def _build(self) -> Network:
+        encoder, projector = self.settings.encoder, self.settings.projector
+        network = build_network(
+            encoder=encoder.name,
+            width=encoder.width,
+            stem=encoder.stem,
+            image_size=encoder.image_size,
+            projector_hidden=projector.hidden,
+            projector_out=projector.out,
+            seed=self.settings.seed,
+        )
+        return network.to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_bad: bool) -> list[str]:
         """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_bad` the others are said."""
@@ -87,9 +94,14 @@ class Embedder:
 
     @torch.no_grad()
     def outputs(
-        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int
+        self,
+        images: AnyImageSet,
+        chosen_N: Tensor,
+        arms: Sequence[str],
+        epoch: int,
+        layers: Collection[str] = tuple(OUTPUTS),
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
-        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer), layer "h" or "z".
+        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer); see `layers.py` for their names.
 
         Raises ValueError if a snapshot is damaged or does not fit the network.
         """
@@ -99,8 +111,8 @@ class Embedder:
             views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
             batch = {}
             for arm, network in networks.items():
-                outputs = network(views_1B3SS)
-                batch.update({(arm, layer): outputs[name][0] for layer, name in OUTPUTS.items()})
+                found = layer_outputs(network, views_1B3SS, layers)
+                batch.update({(arm, layer): rows_BD for layer, rows_BD in found.items()})
             yield batch
 
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from analysis.alignment import choose_device
 from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
 from analysis.command_line import Parser, add_epochs, add_run, positive, run_program
-from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
+from analysis.layers import OUTPUTS
 from analysis.run_folder import TidyCsv, choose_epochs, claim, newest_run, read_description
 from analysis.undefined import Undefined
 from coupled.image_sets import SPLITS, AnyImageSet
