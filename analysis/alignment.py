@@ -35,7 +35,7 @@ from analysis.intervals import BLOCKS, blocks, interval, left_out
 from analysis.layers import OUTPUTS
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
 from analysis.pair_scores import Score, one_pass, values
-from analysis.run_folder import TidyCsv, select
+from analysis.run_folder import DIGITS, TidyCsv, select
 from analysis.undefined import Undefined
 from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, AnyImageSet
@@ -52,7 +52,6 @@ KEYS = {
     ),
 }
 CROSS_METRIC = "cka"
-DIGITS = 16
 
 
 class Split(NamedTuple):
