@@ -2,7 +2,7 @@
 
 python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test]
        [--layer stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa] [--bootstrap R] [--samples N]
-       [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+       [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
@@ -29,7 +29,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from analysis.command_line import parser, positive, run_program
+from analysis.command_line import add_cache, parser, positive, run_program
+from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.intervals import BLOCKS, blocks, interval, left_out
 from analysis.layers import OUTPUTS
@@ -120,7 +121,8 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
     if group.is_first:
         barrier()
     settings = from_resolved(chosen.description["settings"], "run.json")
-    embedder = Embedder(settings, chosen.store, group.device)
+    cache = EmbeddingCache(chosen.output / "cache", int(options.cache * 2**30)) if options.cache else None
+    embedder = Embedder(settings, chosen.store, group.device, cache)
     layers = list(dict.fromkeys(options.layer))
     embedder.check(layers)
     splits = []
@@ -222,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"of {', '.join(metric_names())}; default: those exact in one pass, {' '.join(exact)}",
     )
     options.add_argument("--bootstrap", type=positive, metavar="R", help="confidence intervals from R resamples")
+    add_cache(options)
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"

@@ -5,6 +5,7 @@ Clean views (no augmentation), networks in evaluation mode, no gradients.
 Shape letters: N images of the split, B images of a batch, D width of an output.
 """
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from analysis.command_line import skipping
+from analysis.embedding_cache import EmbeddingCache
 from analysis.layers import OUTPUTS, check_layers, layer_outputs
 from coupled.choices import load_image_set
 from coupled.image_sets import AnyImageSet, ImageFiles
@@ -52,8 +54,10 @@ def choose_images(images: int, samples: int | None, seed: int, split: str) -> Te
 class Embedder:
     """The networks of the arms of a run, each built once; weights are read when an epoch is asked for."""
 
-    def __init__(self, settings: Settings, store: SnapshotStore, device: torch.device) -> None:
-        self.settings, self.store, self.device = settings, store, device
+    def __init__(
+        self, settings: Settings, store: SnapshotStore, device: torch.device, cache: EmbeddingCache | None = None
+    ) -> None:
+        self.settings, self.store, self.device, self.cache = settings, store, device, cache
         self.networks: dict[str, Network] = {}
         self.epochs: dict[str, int] = {}
 
@@ -92,7 +96,6 @@ class Embedder:
                 good.append(arm)
         return good
 
-    @torch.no_grad()
     def outputs(
         self,
         images: AnyImageSet,
@@ -103,8 +106,44 @@ class Embedder:
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
         """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer); see `layers.py` for their names.
 
+        An arm of which the cache has all `layers` is not computed; what is computed is cached after the last batch.
         Raises ValueError if a snapshot is damaged or does not fit the network.
         """
+        ends = [(arm, layer) for arm in arms for layer in layers]
+        held: dict[tuple[str, str], Tensor] = {}
+        if self.cache:
+            sources = {end: self._sources(images, chosen_N, epoch, *end) for end in ends}
+            found = {end: self.cache.get(sources[end]) for end in ends}
+            held = {end: rows_ND.to(self.device) for end, rows_ND in found.items() if rows_ND is not None}
+        missing = [arm for arm in arms if any((arm, layer) not in held for layer in layers)]
+        computed: dict[tuple[str, str], list[Tensor]] = {(arm, layer): [] for arm in missing for layer in layers}
+        first = 0
+        for batch in self._computed(images, chosen_N, missing, epoch, layers):
+            size = min(BATCH, len(chosen_N) - first)
+            for end, parts in computed.items():
+                if self.cache:
+                    parts.append(batch[end].cpu())
+            yield {end: batch[end] if end in batch else held[end][first : first + size] for end in ends}
+            first += size
+        for end, parts in computed.items():
+            if self.cache:
+                self.cache.put(sources[end], torch.cat(parts))
+
+    def _sources(self, images: AnyImageSet, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
+        """All that the rows of a layer depend on."""
+        settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
+        chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
+        how = [self.device.type, torch.__version__, BATCH]
+        return [self.store.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
+
+    @torch.no_grad()
+    def _computed(
+        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int, layers: Collection[str]
+    ) -> Iterator[dict[tuple[str, str], Tensor]]:
+        """The outputs of `arms` batch by batch; without arms nothing is read, and the batches are empty."""
+        if not arms:
+            yield from ({} for _ in chosen_N.split(BATCH))
+            return
         networks = {arm: self.network(arm, epoch) for arm in arms}
         size = self.settings.encoder.image_size
         for pixels_B3HW in _pixels(images, chosen_N, size, self.settings.batch.workers):

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from analysis.alignment import choose_device
 from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
-from analysis.command_line import Parser, add_epochs, add_run, positive, run_program
+from analysis.command_line import Parser, add_cache, add_epochs, add_run, positive, run_program
+from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
@@ -74,7 +75,8 @@ def quality(options: Namespace) -> None:
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     table = TidyCsv(output / "quality.csv", COLUMNS, KEY)
     set_determinism(True, None)
-    embedder = Embedder(settings, store, device)
+    cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
+    embedder = Embedder(settings, store, device, cache)
     digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
     for epoch in epochs:
         for arm in arms:
@@ -161,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
     options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
+    add_cache(options)
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
