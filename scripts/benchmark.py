@@ -1,6 +1,6 @@
 """Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
 
-    python scripts/benchmark.py [--only objectives metrics augmentation distributed snapshots] [--output benchmark.json]
+    python scripts/benchmark.py [--only objectives metrics analysis ...] [--output benchmark.json]
 
 Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
 """
@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench_analysis import analysis_rows
 from bench_augmentation import augmentation_rows
 from bench_distributed import distributed_rows
 from bench_metrics import metric_rows
@@ -26,6 +27,7 @@ from rich.table import Table
 ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "objectives": objective_rows,
     "metrics": metric_rows,
+    "analysis": analysis_rows,
     "augmentation": augmentation_rows,
     "distributed": distributed_rows,
     "snapshots": snapshot_rows,
