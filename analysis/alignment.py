@@ -1,127 +1,94 @@
 """How alike the arms' representations are to the reference arm's, at every snapshot.
 
-python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
-       [--metrics cka rsa] [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test]
+       [--layer stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa] [--bootstrap R] [--samples N]
+       [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
-and in evaluation mode; layer h is the embedding, z the projection. The metrics are the files of pair_metrics; those
-that are not exact in one pass look at a seeded subset of the images, and `samples` is its size. A score without a value
+and in evaluation mode; layer h is the embedding, z the projection, any other a module of the encoder (see layers.py).
+`--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
+(`reference_layer`) with every layer of the arm. The metrics are the files of pair_metrics; those that are not exact in
+one pass look at a seeded subset of the images, and `samples` is its size. `low` and `high` are a 95 % confidence
+interval over images from `bootstrap` resamples (see intervals.py), empty without `--bootstrap`. A score without a value
 is an empty cell, and the program says why.
+
+A row that is there is not computed again if it comes from the same snapshots and images: their digests, cut to 16
+digits, stand in its last columns. Of rows that differ in those alone, the last one counts.
 """
 
 import contextlib
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from analysis.command_line import parser, positive, run_program
-from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.command_line import add_cache, parser, positive, run_program
+from analysis.embedding_cache import EmbeddingCache
+from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.intervals import BLOCKS, blocks, interval, left_out
+from analysis.layers import OUTPUTS
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
-from analysis.pair_metrics._sums import CrossSums, RowStream
-from analysis.run_folder import TidyCsv, select
+from analysis.pair_scores import Score, one_pass, values
+from analysis.run_folder import DIGITS, TidyCsv, select
 from analysis.undefined import Undefined
 from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, AnyImageSet
-from coupled.process_group import ProcessGroup, barrier, data_size, gather_images, gather_json, meet, process_group
+from coupled.process_group import ProcessGroup, barrier, gather_json, meet, process_group
 from coupled.settings import from_resolved
 from coupled.stream.seeds import set_determinism
 
-COLUMNS = ("epoch", "split", "reference", "arm", "layer", "metric", "value", "samples")
-KEY = tuple(column for column in COLUMNS if column != "value")
-
-
-class Score(NamedTuple):
-    """One number to compute: `metric` between the reference and `arm` at `layer`."""
-
-    arm: str
-    layer: str
-    metric: str
+SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
+KEYS = {
+    "alignment": ("epoch", "split", "reference", "arm", "layer", "metric", "samples", "bootstrap", *SOURCES),
+    "cross_layer": (
+        *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "samples", "bootstrap"),
+        *SOURCES,
+    ),
+}
+CROSS_METRIC = "cka"
 
 
 class Split(NamedTuple):
-    """A split's images, the chosen ones and its table."""
+    """A split's images, the chosen ones, and the tables by name of KEYS."""
 
+    name: str
     images: AnyImageSet
     chosen_N: Tensor
-    table: TidyCsv | None  # rank 0 has it
+    tables: dict[str, TidyCsv]  # rank 0 has them
 
 
-def scores(
-    batches: Iterable[Mapping[tuple[str, str], Tensor]],
-    reference: str,
-    wanted: Sequence[Score],
-    metrics: Mapping[str, PairMetric],
-    subsets: Mapping[int, Tensor] | None = None,
-) -> dict[Score, float]:
-    """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer).
+class Epoch(NamedTuple):
+    """What the scores of one epoch and split depend on, besides themselves."""
 
-    `subsets` says by size which of this rank's images are in the subset of metrics that look at so many (bool [N], N
-    images of all batches); without it, all are.
-    """
-    streams: dict[tuple[str, str, str], RowStream] = {}
-    pairs: dict[tuple[str, str, str, str], CrossSums] = {}  # the reference's sums with itself serve every arm
-    kept: dict[tuple[str, int, str], list[Tensor]] = {}  # rows of the subsets
-    for arm, layer, name in wanted:
-        transform, subset = metrics[name].transform, metrics[name].subset
-        for a, b in ends(reference, arm):
-            if subset:
-                kept.setdefault((layer, subset, b), [])
-            else:
-                pairs.setdefault((layer, transform, a, b), CrossSums())
-                streams.setdefault((layer, transform, b), RowStream(transform))
-    first = 0
-    for outputs in batches:
-        for (layer, subset, arm), parts in kept.items():
-            rows_BD = outputs[arm, layer]
-            inside_B = subsets[subset][first : first + len(rows_BD)] if subsets else slice(None)
-            parts.append(rows_BD[inside_B])
-        first += len(next(iter(outputs.values())))
-        rows = {key: stream.rows(outputs[key[2], key[0]]) for key, stream in streams.items()}
-        for (layer, transform, a, b), sums in pairs.items():
-            sums.update(rows[layer, transform, a], rows[layer, transform, b])
-    moments = {key: over_ranks(sums).moments() for key, sums in pairs.items()}
-    subset_rows = {key: rows_over_ranks(torch.cat(parts)) for key, parts in kept.items()}
-    values = {}
-    for score in wanted:
-        metric = metrics[score.metric]
-        if metric.subset:
-            seen = [subset_rows[score.layer, metric.subset, arm] for arm in (reference, score.arm)]
-            values[score] = metric.value(*seen)
-        else:
-            three = [moments[score.layer, metric.transform, a, b] for a, b in ends(reference, score.arm)]
-            values[score] = metric.value(*three)
-    return values
+    epoch: int
+    split: Split
+    reference: str
+    metrics: dict[str, PairMetric]
+    bootstrap: int | None
+    snapshots: dict[str, str]  # digests by arm
 
+    def samples(self, metric: str) -> int:
+        """The number of images that a metric looks at."""
+        return min(len(self.split.chosen_N), self.metrics[metric].subset or len(self.split.chosen_N))
 
-def over_ranks(sums: CrossSums) -> CrossSums:
-    """The sums over the images of all ranks, added in the order of ranks: every rank gets the same bits."""
-    if data_size() == 1:
-        return sums
-    assert sums.pilots is not None
-    own = (*sums.pilots, sums.total())
-    whole = CrossSums()
-    for one, other, total_XY in zip(*(gather_images(part[None, None])[0] for part in own), strict=True):
-        whole.merge(CrossSums.of((one, other), total_XY))
-    return whole
+    def key(self, score: Score) -> tuple[object, ...]:
+        """The cells of KEYS of a score."""
+        where = (self.epoch, self.split.name, self.reference, score.arm)
+        layers = (score.reference_layer, score.layer) if score.reference_layer else (score.layer,)
+        digests = (self.snapshots[self.reference], self.snapshots[score.arm], self.split.images.digest())
+        how = (self.samples(score.metric), self.bootstrap or "")
+        return (*where, *layers, score.metric, *how, *(digest[:DIGITS] for digest in digests))
 
-
-def rows_over_ranks(own_nD: Tensor) -> Tensor:
-    """The rows of all ranks in their order; a rank may have any number of them."""
-    counts = gather_json(len(own_nD))
-    padded_nD = torch.nn.functional.pad(own_nD, (0, 0, 0, max(counts) - len(own_nD)))
-    parts = gather_images(padded_nD[None])[0].split(max(counts))
-    return torch.cat([part_nD[:count] for part_nD, count in zip(parts, counts, strict=True)])
-
-
-def ends(reference: str, arm: str) -> tuple[tuple[str, str], ...]:
-    """The three pairs whose sums a metric takes: xx, yy, xy."""
-    return (reference, reference), (arm, arm), (reference, arm)
+    def table(self, score: Score) -> TidyCsv:
+        """Where a score belongs."""
+        return self.split.tables["cross_layer" if score.reference_layer else "alignment"]
 
 
 def on_all_ranks(options: Namespace) -> None:
@@ -144,57 +111,94 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
 
     Every rank takes a part of the images.
     """
+    cross = [CROSS_METRIC] if options.cross_layer else []
     try:
-        metrics = {metric.name: metric for metric in find_metrics(options.metrics)}
+        metrics = {metric.name: metric for metric in find_metrics([*options.metrics, *cross])}
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
     if not group.is_first:
         barrier()
     chosen = select(options)  # rank 0 first: it makes the output folder, and image sets may fill a cache
     settings = from_resolved(chosen.description["settings"], "run.json")
-    splits: dict[str, Split] = {}
-    ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
-    for split in dict.fromkeys(options.split):
-        images = load_images(settings, split, chosen.description["image_set"])
-        chosen_N = choose_images(len(images), options.samples, settings.seed, split)
-        if len(chosen_N) < group.world_size:
-            raise ValueError(
-                f"--samples: {len(chosen_N)} images of '{split}' for {group.world_size} processes; too few"
-            )
-        table = TidyCsv(chosen.output / f"{split}_alignment.csv", COLUMNS, KEY) if group.is_first else None
-        splits[split] = Split(images, chosen_N, table)
-        print(f"{split}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
+    cache = EmbeddingCache(chosen.output / "cache", int(options.cache * 2**30)) if options.cache else None
+    embedder = Embedder(settings, chosen.store, group.device, cache)
+    layers = list(dict.fromkeys(options.layer))
+    embedder.check(layers)
+    splits = []
+    for name in dict.fromkeys(options.split):
+        images = load_images(settings, name, chosen.description["image_set"])
+        splits.append(open_split(options, group, name, images, settings.seed, chosen.output))
     if group.is_first:
         barrier()
-    embedder = Embedder(settings, chosen.store, group.device)
-    sizes = {metric.subset for metric in metrics.values() if metric.subset}
-    everything = [Score(a, layer, m) for a in chosen.arms for layer in dict.fromkeys(options.layer) for m in metrics]
-    for epoch in chosen.epochs:
-        for split, (images, chosen_N, table) in splits.items():
-            where = epoch, split, chosen.reference
-            samples = {m.name: min(len(chosen_N), m.subset or len(chosen_N)) for m in metrics.values()}
-            there = [table.has(*where, *score, samples[score.metric]) for score in everything] if table else None
-            there = gather_json(there)[0]
-            missing = [score for score, done in zip(everything, there, strict=True) if not done]
+    wanted = [Score(arm, layer, name) for arm in chosen.arms for layer in layers for name in options.metrics]
+    wanted += [
+        Score(arm, own, name, other) for arm in chosen.arms for other in layers for own in layers for name in cross
+    ]
+    digests = {(entry.arm, entry.epoch): entry.digest for entry in chosen.store.entries()}
+    for number in chosen.epochs:
+        for split in splits:
+            snapshots = {arm: digests[arm, number] for arm in [chosen.reference, *chosen.arms]}
+            epoch = Epoch(number, split, chosen.reference, metrics, options.bootstrap, snapshots)
+            there = [epoch.table(score).has(*epoch.key(score)) for score in wanted] if group.is_first else None
+            missing = [score for score, done in zip(wanted, gather_json(there)[0], strict=True) if not done]
             arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)] if missing else [])
-            good = embedder.readable(arms, epoch, options.skip_bad)
+            good = embedder.readable(arms, number, options.skip_bad)
             missing = [score for score in missing if score.arm in good and chosen.reference in good]
             if missing:
-                own_N = chosen_N.tensor_split(group.world_size)[group.rank]
-                batches = embedder.outputs(images, own_N, good, epoch)
-                subsets = {
-                    size: torch.isin(own_N, choose_images(len(images), min(size, len(chosen_N)), settings.seed, split))
-                    for size in sizes
-                }
-                values = scores(batches, chosen.reference, missing, metrics, subsets)
-                for score, value in values.items():
-                    if isinstance(value, Undefined):
-                        print(f"epoch {epoch}, {split}, {' '.join(score)}: no value: {value.reason}")
-                if table:
-                    table.append((*where, *score, value, samples[score.metric]) for score, value in values.items())
-    for _, _, table in splits.values():
-        if table:
-            print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+                add_rows(epoch, missing, good, embedder, group)
+    for table in (table for split in splits for table in split.tables.values()):
+        print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+
+
+def open_split(
+    options: Namespace, group: ProcessGroup, name: str, images: AnyImageSet, seed: int, output: Path
+) -> Split:
+    """The images to look at and the tables to write. Raises ValueError if a process would have none."""
+    chosen_N = choose_images(len(images), options.samples, seed, name)
+    if len(chosen_N) < group.world_size:
+        raise ValueError(f"--samples: {len(chosen_N)} images of '{name}' for {group.world_size} processes; too few")
+    ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
+    print(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
+    wanted = list(KEYS if options.cross_layer else ["alignment"]) if group.is_first else []
+    tables = {kind: TidyCsv(output / f"{name}_{kind}.csv", columns(kind), KEYS[kind]) for kind in wanted}
+    return Split(name, images, chosen_N, tables)
+
+
+def columns(kind: str) -> tuple[str, ...]:
+    """The columns of a table: its key, and before `samples` what is measured."""
+    place = KEYS[kind].index("samples")
+    return (*KEYS[kind][:place], "value", "low", "high", *KEYS[kind][place:])
+
+
+def add_rows(
+    epoch: Epoch, missing: Sequence[Score], arms: Sequence[str], embedder: Embedder, group: ProcessGroup
+) -> None:
+    """Compute the missing scores in one pass over the images and append their rows."""
+    name, images, chosen_N, _ = epoch.split
+    seed, metrics = embedder.settings.seed, epoch.metrics
+    layers = dict.fromkeys(layer for score in missing for layer in (score.reference_layer, score.layer) if layer)
+    own_N = chosen_N.tensor_split(group.world_size)[group.rank]
+    sizes = {metric.subset: epoch.samples(metric.name) for metric in metrics.values() if metric.subset}
+    subsets = {size: torch.isin(own_N, choose_images(len(images), n, seed, name)) for size, n in sizes.items()}
+    batches = embedder.outputs(images, own_N, arms, epoch.epoch, list(layers))
+    seen = one_pass(batches, epoch.reference, missing, metrics, subsets, keep_rows=bool(epoch.bootstrap))
+    found = values(seen, epoch.reference, missing, metrics)
+    bounds = dict.fromkeys(missing, (nan, nan))
+    if epoch.bootstrap:
+        own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
+        subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
+        count = min(BLOCKS, len(chosen_N))
+        parts = left_out(seen, epoch.reference, missing, metrics, own_blocks_N, count, subset_blocks)
+        for score, part_K in parts.items():
+            bounds[score] = interval(found[score], part_K, epoch.bootstrap, seed, metrics[score.metric].range)
+    for score, value in found.items():
+        if isinstance(value, Undefined):
+            place = (score.arm, score.reference_layer, score.layer, score.metric)
+            print(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
+    for kind, table in epoch.split.tables.items():
+        split_at = KEYS[kind].index("samples")
+        keys = {score: epoch.key(score) for score in found if epoch.table(score) is table}
+        table.append((*key[:split_at], found[s], *bounds[s], *key[split_at:]) for s, key in keys.items())
 
 
 def choose_device(name: str) -> torch.device:
@@ -208,7 +212,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     options = parser("alignment.py", "Alignment of the arms' representations.")
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
+    options.add_argument(
+        "--layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help="h, z, stem, modules of the encoder (h z)"
+    )
+    options.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
     exact = [metric.name for metric in find_metrics(metric_names()) if not metric.subset]
     options.add_argument(
         "--metrics",
@@ -216,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=exact,
         help=f"of {', '.join(metric_names())}; default: those exact in one pass, {' '.join(exact)}",
     )
+    options.add_argument("--bootstrap", type=positive, metavar="R", help="confidence intervals from R resamples")
+    add_cache(options)
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"

@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 from coupled.checked import Parser, complain
 from coupled.snapshots import BadSnapshotError
+
+CACHE_GIB = 10.0
 
 
 def parser(program: str, description: str) -> Parser:
@@ -39,6 +42,12 @@ def add_run(options: Parser) -> None:
     options.add_argument("--run", "--run-dir", dest="run", type=Path, metavar="DIR", help=where)
 
 
+def add_cache(options: Parser) -> None:
+    """Let `options` keep embeddings between calls: the limit in GiB, None without --cache."""
+    what = f"keep embeddings in cache/ beside the tables, at most GIB there (default: {CACHE_GIB:g})"
+    options.add_argument("--cache", nargs="?", const=CACHE_GIB, type=positive_number, metavar="GIB", help=what)
+
+
 def run_program(
     program: Callable[[argparse.Namespace], int | None], options: Parser, arguments: Sequence[str] | None
 ) -> int:
@@ -66,3 +75,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; a whole number of 1 or more is allowed")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """A number above 0, for argparse's `type`."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}; a number above 0 is allowed")
+    return number

@@ -2,7 +2,7 @@
 
 python analysis/demo.py [--run DIR] [--reference cl]
 
-Reads weight_gap.csv and test_alignment.csv of the run, nothing else.
+Reads run.json, weight_gap.csv and test_alignment.csv of the run, nothing else.
 """
 
 import sys
@@ -13,25 +13,19 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
 from analysis.command_line import add_run, run_program
-from analysis.run_folder import newest_run
+from analysis.drawing import Style, arm_styles, line, over_epochs
+from analysis.figures import GAPS, SCORES
+from analysis.run_folder import newest_run, read_description, read_newest
 from coupled.checked import Parser
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers do the same in grey print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
-
-def read(path: Path, reference: str) -> pd.DataFrame:
+def read(path: Path, key: Sequence[str], reference: str) -> pd.DataFrame:
     """The rows of a CSV about `reference`. Raises ValueError if there are none."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; analysis/weight_gap.py and analysis/alignment.py write what is needed")
-    rows = pd.read_csv(path)
+    rows = read_newest(path, key)
     rows = rows[rows["reference"] == reference]
     if rows.empty:
         raise ValueError(f"{path}: no rows with the reference '{reference}'")
@@ -40,8 +34,8 @@ def read(path: Path, reference: str) -> pd.DataFrame:
 
 def curves(folder: Path, reference: str) -> dict[str, pd.DataFrame]:
     """Against epochs (rows), for each arm (columns): the weight gap `mean`, and CKA and RSA of h on the test images."""
-    gaps = read(folder / "weight_gap.csv", reference)
-    scores = read(folder / "test_alignment.csv", reference)
+    gaps = read(folder / "weight_gap.csv", GAPS, reference)
+    scores = read(folder / "test_alignment.csv", SCORES, reference)
     scores = scores[(scores["layer"] == "h") & (scores["samples"] == scores["samples"].max())]
     arms = list(dict.fromkeys([*gaps["arm"], *scores["arm"]]))  # one order, so that an arm keeps its colour
     return {
@@ -67,35 +61,23 @@ def summary(measured: dict[str, pd.DataFrame], reference: str) -> Table:
     return table
 
 
-def draw(measured: dict[str, pd.DataFrame], reference: str, path: Path) -> None:
+def draw(measured: dict[str, pd.DataFrame], reference: str, styles: dict[str, Style]) -> Figure:
     """Left the weight gap, right the test CKA of h, against epochs; one line an arm."""
     figure = Figure(figsize=(8.0, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _lines(left, measured["gap"], f"weight gap to {reference} (mean over layers)")
-    _lines(right, measured["cka"], f"CKA with {reference} (test images, h)")
+    _lines(left, measured["gap"], f"weight gap to {reference} (mean over layers)", styles)
+    _lines(right, measured["cka"], f"CKA with {reference} (test images, h)", styles)
     left.set_ylim(bottom=0)
     right.set_ylim(top=1.01)
     left.legend(frameon=False, handlelength=3.5)
-    figure.savefig(path, dpi=200)
+    return figure
 
 
-def _lines(axes: Axes, curves: pd.DataFrame, label: str) -> None:
-    for number, arm in enumerate(curves.columns):
-        axes.plot(
-            curves.index,
-            curves[arm],
-            label=str(arm),
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=DASHES[number % len(DASHES)],
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4,
-            markevery=max(1, len(curves) // 10),
-        )
-    axes.set_xlabel("epoch")
+def _lines(axes: Axes, curves: pd.DataFrame, label: str, styles: dict[str, Style]) -> None:
+    for arm in curves.columns:
+        line(axes, curves.index, curves[arm], arm, styles[arm])
+    over_epochs(axes)
     axes.set_ylabel(label)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
 
 
 def demo(options: Namespace) -> None:
@@ -103,7 +85,8 @@ def demo(options: Namespace) -> None:
     run = options.run or newest_run(Path("runs"))
     folder = run / "analysis"
     measured = curves(folder, options.reference)
-    draw(measured, options.reference, folder / "demo.png")
+    styles = arm_styles(list(read_description(run)["settings"]["arms"]))
+    draw(measured, options.reference, styles).savefig(folder / "demo.png", dpi=200)
     Console().print(summary(measured, options.reference))
     for name in ("weight_gap.csv", "train_alignment.csv", "test_alignment.csv", "demo.png"):
         if (folder / name).is_file():

@@ -5,13 +5,16 @@ Clean views (no augmentation), networks in evaluation mode, no gradients.
 Shape letters: N images of the split, B images of a batch, D width of an output.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from analysis.command_line import skipping
+from analysis.embedding_cache import EmbeddingCache
+from analysis.layers import OUTPUTS, check_layers, layer_outputs
 from coupled.choices import load_image_set
 from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.network import Network, build_network, shared_tensors
@@ -21,7 +24,6 @@ from coupled.stream.augment import clean_views
 from coupled.stream.pictures import crops
 from coupled.stream.seeds import permutation, philox
 
-OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
@@ -52,29 +54,38 @@ def choose_images(images: int, samples: int | None, seed: int, split: str) -> Te
 class Embedder:
     """The networks of the arms of a run, each built once; weights are read when an epoch is asked for."""
 
-    def __init__(self, settings: Settings, store: SnapshotStore, device: torch.device) -> None:
-        self.settings, self.store, self.device = settings, store, device
+    def __init__(
+        self, settings: Settings, store: SnapshotStore, device: torch.device, cache: EmbeddingCache | None = None
+    ) -> None:
+        self.settings, self.store, self.device, self.cache = settings, store, device, cache
         self.networks: dict[str, Network] = {}
         self.epochs: dict[str, int] = {}
 
     def network(self, arm: str, epoch: int) -> Network:
         """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
         if arm not in self.networks:
-            encoder, projector = self.settings.encoder, self.settings.projector
-            network = build_network(
-                encoder=encoder.name,
-                width=encoder.width,
-                stem=encoder.stem,
-                image_size=encoder.image_size,
-                projector_hidden=projector.hidden,
-                projector_out=projector.out,
-                seed=self.settings.seed,
-            )
-            self.networks[arm] = network.to(self.device).eval()
+            self.networks[arm] = self._build()
         if self.epochs.get(arm) != epoch:
             load_weights(self.networks[arm], self.store.read(arm, epoch), str(self.store.path(arm, epoch)))
             self.epochs[arm] = epoch
         return self.networks[arm]
+
+    def check(self, layers: Iterable[str]) -> None:
+        """Raise ValueError, which lists the layers there are, for a name that is none."""
+        check_layers(self._build(), layers, self.settings.encoder.image_size)
+
+    def _build(self) -> Network:
+        encoder, projector = self.settings.encoder, self.settings.projector
+        network = build_network(
+            encoder=encoder.name,
+            width=encoder.width,
+            stem=encoder.stem,
+            image_size=encoder.image_size,
+            projector_hidden=projector.hidden,
+            projector_out=projector.out,
+            seed=self.settings.seed,
+        )
+        return network.to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_bad: bool) -> list[str]:
         """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_bad` the others are said."""
@@ -85,22 +96,62 @@ class Embedder:
                 good.append(arm)
         return good
 
-    @torch.no_grad()
     def outputs(
-        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int
+        self,
+        images: AnyImageSet,
+        chosen_N: Tensor,
+        arms: Sequence[str],
+        epoch: int,
+        layers: Collection[str] = tuple(OUTPUTS),
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
-        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer), layer "h" or "z".
+        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer); see `layers.py` for their names.
 
+        An arm of which the cache has all `layers` is not computed; what is computed is cached after the last batch.
         Raises ValueError if a snapshot is damaged or does not fit the network.
         """
+        ends = [(arm, layer) for arm in arms for layer in layers]
+        held: dict[tuple[str, str], Tensor] = {}
+        if self.cache:
+            sources = {end: self._sources(images, chosen_N, epoch, *end) for end in ends}
+            found = {end: self.cache.get(sources[end]) for end in ends}
+            held = {end: rows_ND.to(self.device) for end, rows_ND in found.items() if rows_ND is not None}
+        missing = [arm for arm in arms if any((arm, layer) not in held for layer in layers)]
+        computed: dict[tuple[str, str], list[Tensor]] = {(arm, layer): [] for arm in missing for layer in layers}
+        first = 0
+        for batch in self._computed(images, chosen_N, missing, epoch, layers):
+            size = min(BATCH, len(chosen_N) - first)
+            for end, parts in computed.items():
+                if self.cache:
+                    parts.append(batch[end].cpu())
+            yield {end: batch[end] if end in batch else held[end][first : first + size] for end in ends}
+            first += size
+        for end, parts in computed.items():
+            if self.cache:
+                self.cache.put(sources[end], torch.cat(parts))
+
+    def _sources(self, images: AnyImageSet, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
+        """All that the rows of a layer depend on."""
+        settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
+        chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
+        how = [self.device.type, torch.__version__, BATCH]
+        return [self.store.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
+
+    @torch.no_grad()
+    def _computed(
+        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int, layers: Collection[str]
+    ) -> Iterator[dict[tuple[str, str], Tensor]]:
+        """The outputs of `arms` batch by batch; without arms nothing is read, and the batches are empty."""
+        if not arms:
+            yield from ({} for _ in chosen_N.split(BATCH))
+            return
         networks = {arm: self.network(arm, epoch) for arm in arms}
         size = self.settings.encoder.image_size
         for pixels_B3HW in _pixels(images, chosen_N, size, self.settings.batch.workers):
             views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
             batch = {}
             for arm, network in networks.items():
-                outputs = network(views_1B3SS)
-                batch.update({(arm, layer): outputs[name][0] for layer, name in OUTPUTS.items()})
+                found = layer_outputs(network, views_1B3SS, layers)
+                batch.update({(arm, layer): rows_BD for layer, rows_BD in found.items()})
             yield batch
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from analysis.arm_metrics import Labelled
-from analysis.embeddings import BATCH, OUTPUTS, Embedder
+from analysis.embeddings import BATCH, Embedder
+from analysis.layers import OUTPUTS
 from coupled.image_sets import AnyImageSet
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import ViewRecipe, view_plan

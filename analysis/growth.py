@@ -16,12 +16,12 @@ from math import inf, isnan, log, nan, sqrt
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.special import exprel
 from scipy.stats import linregress
 
+from analysis.run_folder import read_newest
 from coupled.snapshots import write_durably
 
 LEAST = 4  # points that two parameters and an error need
@@ -54,7 +54,7 @@ COLUMNS = ("reference", "arm", *(field.name for field in fields(Fit)))
 
 def write_growth(gaps: Path, path: Path) -> None:
     """Write the fits to the `global` rows of weight_gap.csv, all pairs; a pair with fewer than 4 epochs has none."""
-    table = pd.read_csv(gaps)
+    table = read_newest(gaps, ("epoch", "reference", "arm", "layer"))
     table = table[table["layer"] == "global"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

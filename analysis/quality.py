@@ -7,7 +7,8 @@ Writes quality.csv, one value a row. Layer h is the embedding, z the projection,
 the files of arm_metrics. Classifiers learn from clean images of train and are scored on test (`split` test, with
 `train_samples`); the others look at the images of one split. `detail` tells the values of one metric apart and names
 their convention; `spread` is the standard deviation where a value is the mean of seeded repeats. A score without a
-value is an empty cell, and the program says why.
+value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what a row comes from
+stand in its last columns, and of rows that differ in those alone the last one counts.
 """
 
 import sys
@@ -20,17 +21,20 @@ from torch import Tensor
 
 from analysis.alignment import choose_device
 from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
-from analysis.command_line import Parser, add_epochs, add_run, positive, run_program
-from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.command_line import Parser, add_cache, add_epochs, add_run, positive, run_program
+from analysis.embedding_cache import EmbeddingCache
+from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
-from analysis.run_folder import TidyCsv, choose_epochs, claim, newest_run, read_description
+from analysis.layers import OUTPUTS
+from analysis.run_folder import DIGITS, TidyCsv, choose_epochs, claim, newest_run, read_description
 from analysis.undefined import Undefined
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import SnapshotStore
 from coupled.stream.seeds import set_determinism
 
-KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
+SOURCES = ("snapshot", "images", "train_images")  # digests
+KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples", *SOURCES)
 COLUMNS = (*KEY[:6], "value", "spread", *KEY[6:])
 Chosen = dict[str, tuple[AnyImageSet, Tensor]]  # by split: its images, the numbers of those to use
 
@@ -42,10 +46,14 @@ class Task(NamedTuple):
     layer: str
     metric: ArmMetric
 
-    def key(self, epoch: int, arm: str, detail: str, sizes: dict[str, int]) -> tuple[object, ...]:
-        """The cells of KEY of one of the values; `sizes` is the number of images by split."""
-        train = sizes["train"] if self.metric.sees == "classifier" else ""
-        return epoch, self.split, arm, self.layer, self.metric.name, detail, sizes[self.split], train
+    def key(self, epoch: int, arm: str, detail: str, images: "Chosen", snapshot: str) -> tuple[object, ...]:
+        """The cells of KEY of one of the values; `snapshot` is the digest of the arm's."""
+        seen = [images[split] for split in (self.split, "train")]
+        sizes, digests = zip(*((len(chosen_n), each.digest()[:DIGITS]) for each, chosen_n in seen), strict=True)
+        if self.metric.sees != "classifier":
+            sizes, digests = (sizes[0], ""), (digests[0], "")
+        where = (epoch, self.split, arm, self.layer, self.metric.name, detail)
+        return (*where, *sizes, snapshot[:DIGITS], *digests)
 
 
 def quality(options: Namespace) -> None:
@@ -67,21 +75,25 @@ def quality(options: Namespace) -> None:
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     table = TidyCsv(output / "quality.csv", COLUMNS, KEY)
     set_determinism(True, None)
-    embedder = Embedder(settings, store, device)
-    sizes = {split: len(chosen_n) for split, (_, chosen_n) in images.items()}
+    cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
+    embedder = Embedder(settings, store, device, cache)
+    digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
     for epoch in epochs:
         for arm in arms:
             tasks = [
                 task
                 for task in every_task(metrics, options.split, options.layer)
-                if not all(table.has(*task.key(epoch, arm, detail, sizes)) for detail in task.metric.details)
+                if not all(
+                    table.has(*task.key(epoch, arm, detail, images, digests[arm, epoch]))
+                    for detail in task.metric.details
+                )
             ]
             if tasks and not embedder.readable([arm], epoch, options.skip_bad):
                 continue
             rows = []
             for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
                 for detail, measured in values.items():
-                    key = task.key(epoch, arm, detail, sizes)
+                    key = task.key(epoch, arm, detail, images, digests[arm, epoch])
                     if isinstance(measured.value, Undefined):
                         print(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
                     rows.append((*key[:6], *measured, *key[6:]))
@@ -151,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
     options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
+    add_cache(options)
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"

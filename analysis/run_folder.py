@@ -10,8 +10,12 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.command_line import skipping
 from coupled.snapshots import BadSnapshotError, SnapshotStore, append_durably, write_durably
+
+DIGITS = 16  # of a digest, as tables hold it
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,18 @@ def claim(output: Path, owner: dict[str, Any]) -> None:
         raise ValueError(f"--output: cannot write to '{output}': {error.strerror}") from None
     if json.loads(path.read_text(encoding="utf-8")) != owner:
         raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")
+
+
+def read_newest(path: Path, key: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table; of those that agree in the columns `key` the last, which is of the newest snapshots.
+
+    Raises ValueError if there is no such file.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; weight_gap.py, alignment.py and quality.py in analysis/ write the tables"
+        )
+    return pd.read_csv(path).drop_duplicates(list(key), keep="last")
 
 
 class TidyCsv:

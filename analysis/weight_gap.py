@@ -10,7 +10,8 @@ not), for each stage (layer1/mean ...) and for the whole encoder (mean ...):
 * `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
 * `global`: of those layers taken as one long vector.
 A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
-the last snapshot before. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
+the last snapshot before. The digests of the two snapshots stand in the last columns; of rows that differ in those alone
+the last one counts. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
 written anew (see growth.py).
 
 `--align permutation` writes weight_gap_permutation.csv instead: the same after the channels of each compared arm, a
@@ -30,12 +31,13 @@ from analysis.channel_matching import channel_axes, match_channels, permuted
 from analysis.command_line import parser, run_program, skipping
 from analysis.growth import write_growth
 from analysis.open_snapshots import OpenSnapshots
-from analysis.run_folder import TidyCsv, select
+from analysis.run_folder import DIGITS, TidyCsv, select
 from analysis.weight_sums import Gap, Squares, State, aggregates, layer_kind, squares, stage, state
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 
-KEY = ("epoch", "reference", "arm", "layer")
-COLUMNS = (*KEY, "kind", *Gap._fields)
+SOURCES = ("reference_snapshot", "arm_snapshot")  # digests
+KEY = ("epoch", "reference", "arm", "layer", *SOURCES)
+COLUMNS = (*KEY[:4], "kind", *Gap._fields)  # and SOURCES at the end
 Pair = tuple[str, str]  # reference, arm
 Row = tuple[object, ...]
 
@@ -139,12 +141,14 @@ def weight_gap(options: Namespace) -> None:
         pairs = list(combinations([chosen.reference, *chosen.arms], 2))
     align = options.align == "permutation"
     name, columns = ("weight_gap_permutation.csv", (*COLUMNS, "moved")) if align else ("weight_gap.csv", COLUMNS)
-    table = TidyCsv(chosen.output / name, columns, KEY)
+    table = TidyCsv(chosen.output / name, (*columns, *SOURCES), KEY)
+    digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
     there = common_epochs(chosen.store, [chosen.reference, *chosen.arms])
     with OpenSnapshots(chosen.store) as opened:
         for epoch in chosen.epochs:
             # `global` is the last of a pair's rows: a write that was cut short has not got there
-            missing = [pair for pair in pairs if not table.has(epoch, *pair, "global")]
+            sources = {pair: [digests[arm, epoch] for arm in pair] for pair in pairs}
+            missing = [pair for pair in pairs if not table.has(epoch, *pair, "global", *sources[pair])]
             before = max((earlier for earlier in there if earlier < epoch), default=None)
             moment = Moment(epoch, 0 if 0 in there else None, before)
             arms = (chosen.reference, *chosen.arms)
@@ -152,7 +156,8 @@ def weight_gap(options: Namespace) -> None:
             for together in [[pair] for pair in missing] if options.skip_bad else [missing] if missing else []:
                 with skipping(options.skip_bad):
                     seen = readable(opened, together[0], moment) if options.skip_bad else moment
-                    table.append(rows(opened, seen, together, align))
+                    found = rows(opened, seen, together, align)
+                    table.append((*row, *sources[str(row[1]), str(row[2])]) for row in found)
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
     if not align:
         write_growth(table.path, chosen.output / "weight_gap_growth.csv")

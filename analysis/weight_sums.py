@@ -33,8 +33,9 @@ class State(NamedTuple):
 def state(now: Tensor, start: Tensor | None = None, before: Tensor | None = None) -> State:
     """The state of a tensor of any floating type whose earlier values are given."""
     now = now.double()
-    drift = nan if start is None else _product(now - start, now - start)
-    return State(now, drift, None if before is None else now - before)
+    # converted first: torch subtracts tensors of two types many times more slowly
+    moved, update = (None if earlier is None else now - earlier.double() for earlier in (start, before))
+    return State(now, nan if moved is None else _product(moved, moved), update)
 
 
 class Squares(NamedTuple):

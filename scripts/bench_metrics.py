@@ -18,9 +18,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from analysis.alignment import Score, scores
 from analysis.embeddings import BATCH
 from analysis.pair_metrics import find_metrics
+from analysis.pair_scores import Score, scores
 
 IMAGES, FEATURES = 10_000, 512
 REPEATS = {"ours": 7, "definition": 2, "libraries": 1}

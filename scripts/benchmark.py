@@ -1,7 +1,6 @@
 """Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
 
-    python scripts/benchmark.py [--only objectives metrics augmentation coupling start distributed snapshots]
-           [--output benchmark.json] [--markdown benchmark.md]
+    python scripts/benchmark.py [--only objectives metrics analysis ...] [--output benchmark.json] [--markdown FILE]
 
 Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
 """
@@ -16,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench_analysis import analysis_rows
 from bench_augmentation import augmentation_rows
 from bench_coupling import coupling_rows
 from bench_distributed import distributed_rows
@@ -29,6 +29,7 @@ from rich.table import Table
 ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "objectives": objective_rows,
     "metrics": metric_rows,
+    "analysis": analysis_rows,
     "augmentation": augmentation_rows,
     "coupling": coupling_rows,
     "start": start_rows,

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from analysis.alignment import Score, scores
 from analysis.pair_metrics import find_metrics
+from analysis.pair_scores import Score, scores
 
 
 def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:

@@ -120,6 +120,12 @@ class CrossSums:
             moves = other.pilots[0] - self.pilots[0], other.pilots[1] - self.pilots[1]
             self._full_XY, self._half_XX = self.total() + _moved(other.total(), moves), None
 
+    def without(self, part: "CrossSums") -> "CrossSums":
+        """The sums of the images that are not in `part`, which holds some of these."""
+        assert self.pilots is not None and part.pilots is not None, "no rows yet"  # noqa: PT018
+        moves = part.pilots[0] - self.pilots[0], part.pilots[1] - self.pilots[1]
+        return CrossSums.of(self.pilots, self.total() - _moved(part.total(), moves))
+
     def moments(self) -> Moments:
         """The sums when the mean is taken from every row."""
         sums_XY, pilots = self.total(), self.pilots
@@ -147,7 +153,7 @@ class CrossSums:
 
 def _equal(one_BX: Tensor, other_BY: Tensor) -> bool:
     # the first rows tell different arms apart without a look at the others
-    return one_BX is other_BY or (torch.equal(one_BX[0], other_BY[0]) and torch.equal(one_BX, other_BY))
+    return one_BX is other_BY or (torch.equal(one_BX[:1], other_BY[:1]) and torch.equal(one_BX, other_BY))
 
 
 def _room(sums_XY: Tensor | None, x: Rows, y: Rows) -> Tensor:

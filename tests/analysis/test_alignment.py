@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from analysis import alignment
-from analysis.alignment import Score, main, scores
+from analysis.alignment import main
 from analysis.pair_metrics import find_metrics, metric_names
+from analysis.pair_scores import Pass, Score, one_pass, scores
 from analysis.run_folder import TidyCsv
+from coupled.snapshots import SnapshotStore
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
@@ -50,8 +52,9 @@ def test_every_split_epoch_arm_layer_and_metric_has_one_row(finished: Path, tabl
     """Long rows: one value each, the number of images beside it."""
     for split, images in (("train", "1440"), ("test", "357")):
         rows = table(finished / f"{split}_alignment.csv")
-        assert list(rows[0]) == ["epoch", "split", "reference", "arm", "layer", "metric", "value", "samples"]
+        assert tuple(rows[0]) == alignment.columns("alignment")
         assert {(r["split"], r["reference"], r["samples"]) for r in rows} == {(split, "cl", images)}
+        assert {(r["low"], r["high"], r["bootstrap"]) for r in rows} == {("", "", "")}  # none are invented
         keys = [(r["epoch"], r["arm"], r["layer"], r["metric"]) for r in rows]
         expected = {(e, a, x, m) for e in "012" for a in ("nscl", "scl", "ce") for x in "hz" for m in EXACT}
         assert len(keys) == len(set(keys))
@@ -80,11 +83,11 @@ def test_only_what_is_missing_is_computed(
     first = path.read_bytes()
     asked: list[Score] = []
 
-    def spy(batches: object, reference: str, wanted: list[Score], *_: object) -> dict[Score, float]:
+    def spy(batches: object, reference: str, wanted: list[Score], *others: object, **more: object) -> Pass:
         asked.extend(wanted)
-        return dict.fromkeys(wanted, 0.5)
+        return one_pass(batches, reference, wanted, *others, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(alignment, "scores", spy)
+    monkeypatch.setattr(alignment, "one_pass", spy)
     assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
     assert path.read_bytes().startswith(first)
     assert len(asked) == 3 * 4 - 2
@@ -93,6 +96,34 @@ def test_only_what_is_missing_is_computed(
     assert len(asked) == 10
     assert "0 new rows, 12 in all" in capsys.readouterr().out
     assert {row["samples"] for row in table(path)} == {"50"}
+
+
+def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
+    new_run: NewRun, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run trained anew into the same folder, or another set of images, gives other values."""
+    run = new_run(epochs=(0, 1))
+    command = ["--run", str(run), "--split", "test", "--layer", "h", "--samples", "30", "--metrics", "cka"]
+    path = run / "analysis/test_alignment.csv"
+    assert main(command) == 0
+    first = table(path)
+    store = SnapshotStore(run / "snapshots")
+    tensors = {arm: store.read(arm, 1) for arm in store.arms()}
+    store.cut(0)
+    for arm, old in tensors.items():
+        changed = old | ({"encoder.conv1.weight": 0.5 * old["encoder.conv1.weight"] + 0.1} if arm == "scl" else {})
+        store.write(arm, 1, changed, step=1, metadata={})
+    assert main(command) == 0
+    added = table(path)[len(first) :]
+    assert [(r["epoch"], r["arm"]) for r in added] == [("1", "scl")]
+    (old,) = (r for r in first if (r["epoch"], r["arm"]) == ("1", "scl"))
+    assert added[0]["value"] != old["value"]
+    assert {column for column in old if old[column] != added[0][column]} == {"value", "arm_snapshot"}
+    assert old["arm_snapshot"] != old["reference_snapshot"]
+    images = first[0]["images"]
+    path.write_text(path.read_text().replace(images, images[::-1], 1))
+    assert main(command) == 0
+    assert "1 new rows, 8 in all" in capsys.readouterr().out
 
 
 def test_rows_appear_epoch_by_epoch(
@@ -174,7 +205,13 @@ def test_the_program_runs_from_another_directory_and_equals_the_function(
             ["--metrics", "ckaa"],
             "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: cka, cka_debiased, mutual_knn, ",
         ),
-        (["--layer", "y"], "argument --layer: invalid choice: 'y' (choose from "),
+        (
+            ["--layer", "layer9"],
+            "--layer: the encoder has no module 'layer9'; allowed are h, z, stem, conv1, bn1, layer1, layer2, layer3, "
+            "layer4 and modules within, such as layer1.0",
+        ),
+        (["--layer", ""], "--layer: the encoder has no module ''; allowed are"),
+        (["--bootstrap", "0"], "argument --bootstrap: got '0'; a whole number of 1 or more is allowed"),
         (["--split", "val"], "argument --split: invalid choice: 'val' (choose from "),
         (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
         (["--compare", "byol"], "--compare: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),

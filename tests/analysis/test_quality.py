@@ -120,6 +120,27 @@ def test_only_what_is_missing_is_computed(
     assert "0 new rows, 16 in all" in capsys.readouterr().out
 
 
+def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
+    new_run: NewRun, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A classifier's row depends on the train images too; the others' do not."""
+    run = new_run(epochs=(0,))
+    command = ["--run", str(run), "--samples", "40", "--metrics", "nccc", "cdnv", "--layer", "h", "--split", "test"]
+    path = run / "analysis/quality.csv"
+    assert main([*command, "--arms", "cl", "ce"]) == 0
+    rows = table(path)
+    assert {r["metric"]: (bool(r["images"]), bool(r["train_images"])) for r in rows} == {
+        "nccc": (True, True),
+        "cdnv": (True, False),
+    }
+    assert len({r["snapshot"] for r in rows}) == 2
+    text = path.read_text()
+    for digest in (rows[0]["snapshot"], rows[0]["images"], rows[0]["train_images"]):
+        path.write_text(text.replace(digest, "0" * 16, 1))
+        assert main([*command, "--arms", "cl", "ce"]) == 0
+        assert "1 new rows, 5 in all" in capsys.readouterr().out
+
+
 def test_rows_appear_arm_by_arm_and_a_cut_file_is_completed(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +171,7 @@ def test_a_score_without_a_value_says_why(
     assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     said = "1 test ce h knn cosine k=20: no value: fewer than 20 train images\n"
     assert said in capsys.readouterr().out
-    assert b"\n1,test,ce,h,knn,cosine k=20,,,5,5\n" in (tmp_path / "quality.csv").read_bytes()
+    assert b"\n1,test,ce,h,knn,cosine k=20,,,5,5," in (tmp_path / "quality.csv").read_bytes()
 
 
 def test_the_program_runs_from_another_directory_and_names_the_run(new_run: NewRun, tmp_path: Path) -> None:

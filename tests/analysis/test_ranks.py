@@ -7,8 +7,9 @@ import pytest
 import ranks
 import torch
 
-from analysis.alignment import Score, main, scores
+from analysis.alignment import main
 from analysis.pair_metrics import find_metrics, metric_names
+from analysis.pair_scores import Score, scores
 from coupled.process_group import process_group
 
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
@@ -54,12 +55,19 @@ def test_the_program_gives_one_table_on_two_ranks(
     drifting_run: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
 ) -> None:
     """End to end: the rows of one process, each once, to what float32 networks in other batches allow."""
-    options = ["--run", str(drifting_run), "--split", "test", "--epochs", "0,2"]
-    assert main([*options, "--output", str(tmp_path / "one")]) == 0
-    for _ in range(2):  # the second call finds everything there
-        assert ranks.run(2, program_on_a_rank, [*options, "--output", str(tmp_path / "two")]) == [0, 0]
-    one, two = (table(tmp_path / name / "test_alignment.csv") for name in ("one", "two"))
-    assert len(one) == len(two)
-    for expected, found in zip(one, two, strict=True):
-        assert float(found.pop("value")) == pytest.approx(float(expected.pop("value")), abs=1e-6)
-        assert found == expected
+    plain = ["--split", "test", "--epochs", "0,2", "--layer", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
+    bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layer", "h", "--bootstrap", "20"]
+    for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka", "rsa_spearman"]):
+        arguments = ["--run", str(drifting_run), *options, "--output"]
+        assert main([*arguments, str(tmp_path / "one")]) == 0
+        for _ in range(2):  # the second call finds everything there
+            assert ranks.run(2, program_on_a_rank, [*arguments, str(tmp_path / "two")]) == [0, 0]
+    for name in ("test_alignment.csv", "test_cross_layer.csv", "train_alignment.csv"):
+        one, two = (table(tmp_path / folder / name) for folder in ("one", "two"))
+        assert len(one) == len(two)
+        for expected, found in zip(one, two, strict=True):
+            for column in ("value", "low", "high"):
+                numbers = (float(row.pop(column) or "nan") for row in (found, expected))
+                assert next(numbers) == pytest.approx(next(numbers), abs=1e-5, nan_ok=True)
+            assert found == expected
+    assert all(row["low"] for row in table(tmp_path / "two/train_alignment.csv"))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from analysis.channel_matching import channel_axes, permuted
-from analysis.weight_gap import COLUMNS, comparable_layers, main
+from analysis.weight_gap import COLUMNS, SOURCES, comparable_layers, main
 from analysis.weight_sums import squares, stage, state
 from coupled.snapshots import SnapshotStore
 
@@ -50,7 +50,7 @@ def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
     assert sum(float(rows[f"{name}/sum"]["gap"]) for name in ("stem", *STAGES)) == pytest.approx(
         float(rows["sum"]["gap"]), rel=1e-12
     )
-    assert tuple(rows["mean"]) == COLUMNS
+    assert tuple(rows["mean"]) == (*COLUMNS, *SOURCES)
     assert {row["kind"] for row in rows.values()} == {
         *("conv", "linear", "norm_scale", "norm_shift", "running", "aggregate")
     }
@@ -241,3 +241,24 @@ def test_a_damaged_or_missing_snapshot_is_named(new_run: NewRun, capsys: pytest.
     path.unlink()
     assert main(["--run", str(run)]) == 2
     assert f"{path}: the manifest lists this snapshot, but the file is missing" in capsys.readouterr().err
+
+
+def test_rows_of_other_snapshots_are_not_taken_as_done(new_run: NewRun, table: Read) -> None:
+    """A run trained anew into the same folder: what changed is computed again, and the fits are to the newest rows."""
+    run = new_run(epochs=(0, 1, 2, 3, 4))
+    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    path = run / "analysis/weight_gap.csv"
+    before = table(path)
+    store = SnapshotStore(run / "snapshots")
+    last = {arm: store.read(arm, 4) for arm in store.arms()}
+    store.cut(3)
+    for arm, tensors in last.items():
+        if arm == "ce":
+            tensors["encoder.conv1.weight"] += 1
+        store.write(arm, 4, tensors, step=4, metadata={})
+    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    added = table(path)[len(before) :]
+    assert {(r["epoch"], r["arm"]) for r in added} == {("4", "ce")}
+    assert {r["layer"] for r in added} == {r["layer"] for r in before if r["arm"] == "ce"}
+    growth = {r["model"]: r["points"] for r in table(run / "analysis/weight_gap_growth.csv") if r["arm"] == "ce"}
+    assert growth["saturation"] == "5"

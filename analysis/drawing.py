@@ -1,0 +1,61 @@
+"""How every figure looks: one colour, dash and marker an arm, plain axes, PNG and PDF."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers do the same in grey print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+USUAL = ("nscl", "scl", "ce", "cl")  # these have the first places wherever they appear
+
+
+class Style(NamedTuple):
+    """Of one arm, in every figure; the fields are arguments of matplotlib's `plot`."""
+
+    color: str
+    linestyle: str
+    marker: str
+
+
+def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
+    """The style of each arm of a run, given in the order of run.json: it does not depend on which arms are drawn."""
+    order = [*USUAL, *(arm for arm in arms if arm not in USUAL)]
+    places = {arm: order.index(arm) for arm in arms}
+    return {
+        arm: Style(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        for arm, i in places.items()
+    }
+
+
+def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
+    """One arm's curve (numbers, arrays or columns of a table), about ten markers on it."""
+    axes.plot(x, y, label=arm, markersize=4, markevery=max(1, len(x) // 10), **style._asdict())
+
+
+def plain(axes: Axes) -> None:
+    """A light grid, no box, few ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def over_epochs(axes: Axes) -> None:
+    """Plain axes with whole epochs below."""
+    plain(axes)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write `path`.png and `path`.pdf; equal figures give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    figure.savefig(written[0], dpi=200)
+    figure.savefig(written[1], metadata={"CreationDate": None})
+    return written

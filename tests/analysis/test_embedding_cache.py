@@ -1,0 +1,117 @@
+"""Embeddings on the disk: the same rows, of the same things only, within the limit."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis import embeddings, quality
+from analysis.alignment import main
+from analysis.embedding_cache import EmbeddingCache
+from analysis.embeddings import Embedder, load_images
+from analysis.run_folder import read_description
+from coupled.settings import from_resolved
+from coupled.snapshots import SnapshotStore
+
+Read = Callable[[Path], list[dict[str, str]]]
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one for every batch that passes a network."""
+    seen: list[int] = []
+    real = embeddings.layer_outputs
+
+    def counted(*arguments: object) -> object:
+        seen.append(1)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(embeddings, "layer_outputs", counted)
+    return seen
+
+
+def test_a_second_call_computes_no_embedding_and_gives_the_same_values(
+    drifting_run: Path, tmp_path: Path, table: Read, forwards: list[int]
+) -> None:
+    """Other metrics of the same images: from the disk, bit for bit; quality.py reads the same files."""
+    base = ["--run", str(drifting_run), "--epochs", "1", "--split", "test", "--samples", "300"]
+    cached, plain = (
+        [*base, "--output", str(tmp_path / "cached"), "--cache"],
+        [*base, "--output", str(tmp_path / "plain")],
+    )
+    assert main([*cached, "--metrics", "cka"]) == 0
+    assert len(forwards) == 2 * 4
+    assert main([*cached, "--metrics", "rsa", "cka_debiased"]) == 0
+    assert len(forwards) == 2 * 4
+    assert main([*plain, "--metrics", "cka", "rsa", "cka_debiased"]) == 0
+    assert len(forwards) == 4 * 4
+    one, two = ({tuple(r.values()) for r in table(tmp_path / f / "test_alignment.csv")} for f in ("cached", "plain"))
+    assert one == two
+    assert quality.main([*cached, "--metrics", "effective_rank"]) == 0
+    assert len(forwards) == 4 * 4
+    assert main([*cached, "--metrics", "cka", "--layer", "layer1", "h"]) == 0  # an arm that lacks a layer is computed
+    assert len(forwards) == 6 * 4
+
+
+def test_rows_are_those_of_the_same_arm_epoch_images_and_layer(drifting_run: Path, tmp_path: Path) -> None:
+    """Whatever is asked for after it, in whatever order; half of the arms from the disk, half computed."""
+    description = read_description(drifting_run)
+    settings = from_resolved(description["settings"])
+    store, cpu = SnapshotStore(drifting_run / "snapshots"), torch.device("cpu")
+    cache = EmbeddingCache(tmp_path, 2**30)
+    for split in ("test", "train"):
+        images = load_images(settings, split, description["image_set"])
+        for chosen_N in (torch.arange(300), torch.arange(1, 301)):
+            for arms, epoch, layers in ((["cl"], 1, ["h"]), (["cl", "ce"], 1, ["h"]), (["ce"], 2, ["h", "layer2"])):
+                for embedder in (Embedder(settings, store, cpu, cache), Embedder(settings, store, cpu, cache)):
+                    found = list(embedder.outputs(images, chosen_N, arms, epoch, layers))
+                    expected = list(Embedder(settings, store, cpu).outputs(images, chosen_N, arms, epoch, layers))
+                    assert [list(batch) for batch in found] == [list(batch) for batch in expected]
+                    for one, other in zip(found, expected, strict=True):
+                        assert all(torch.equal(one[end], other[end]) for end in other)
+    assert len(list(tmp_path.iterdir())) == 2 * 2 * 4
+
+
+def test_the_limit_is_kept_and_the_longest_unused_goes_first(tmp_path: Path) -> None:
+    """A disk that fills up in the night stops the training beside it."""
+    cache = EmbeddingCache(tmp_path, 6000)
+    rows = {name: torch.full((100, 4), float(place)) for place, name in enumerate("abcd")}  # 1.6 kB and a header
+    for age, name in enumerate("abc"):
+        before = set(tmp_path.iterdir())
+        cache.put(name, rows[name])
+        (path,) = set(tmp_path.iterdir()) - before
+        os.utime(path, (1000 + age, 1000 + age))
+    first = cache.get("a")  # used again
+    assert first is not None
+    assert torch.equal(first, rows["a"])
+    cache.put("d", rows["d"])
+    kept = [name for name in "abcd" if cache.get(name) is not None]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 6000
+    assert kept == ["a", "c", "d"]
+    cache.put("large", torch.zeros(2000))
+    assert cache.get("large") is None
+    assert kept == [name for name in "abcd" if cache.get(name) is not None]
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut"])
+def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A flipped bit would be a wrong score in every later call."""
+    cache = EmbeddingCache(tmp_path, 10_000)
+    cache.put([1, "h"], torch.ones(20, 3))
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data if harm == "flip" else data[:-10])
+    assert cache.get([1, "h"]) is None
+    assert capsys.readouterr().err == f"{path}: damaged; its embeddings are computed again\n"
+    cache.put([1, "h"], torch.ones(20, 3))
+    assert cache.get([1, "h"]) is not None
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "much", "inf", "nan"])
+def test_a_limit_that_is_none_is_refused(drifting_run: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """One line, status 2."""
+    assert main(["--run", str(drifting_run), f"--cache={text}"]) == 2
+    assert f"argument --cache: got '{text}'; a number above 0 is allowed" in capsys.readouterr().err

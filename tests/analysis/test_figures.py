@@ -1,0 +1,172 @@
+"""Figures: they show the rows they should, an arm has one colour everywhere, and what is missing is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from analysis import demo
+from analysis.drawing import arm_styles
+from analysis.figures import FIGURES, Run, drift, gap_alignment, layers_alignment, layers_gap, main, quality
+
+ARMS = {"cl": {"objective": "dcl", "temperature": 0.5}, "mine": {"objective": "byol"}}
+ARMS |= {"nscl": {"objective": "nscl"}, "twin": dict(ARMS["cl"]), "ce": {"objective": "cross_entropy"}}
+OTHERS = ("mine", "nscl", "twin", "ce")
+LAYERS = ("stem", "layer1", "h")
+
+
+def value(epoch: int, arm: str, shift: float = 0.0) -> float:
+    return 0.01 * epoch * (1 + OTHERS.index(arm)) + (epoch > 0) * shift
+
+
+def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
+    """Gap g, CKA 1 - g, RSA 1 - g / 2 at h, less by layers below; a row of another snapshot and one of fewer images."""
+    gaps, scores = (
+        ["epoch,reference,arm,layer,gap,arm_snapshot"],
+        ["epoch,split,reference,arm,layer,metric,value,low,high,samples"],
+    )
+    quality_rows = ["epoch,split,arm,layer,metric,detail,value,samples,train_samples"]
+    for epoch in (0, 1, 3):
+        for arm in arms:
+            gap = value(epoch, arm)
+            gaps += [f"{epoch},cl,{arm},mean,9,old", f"{epoch},cl,{arm},mean,{gap},new"]
+            gaps += [f"{epoch},cl,{arm},{layer}/mean,{gap + place},new" for place, layer in enumerate(LAYERS[:2])]
+            for metric, slope in (("cka", 1), ("rsa", 0.5)):
+                for place, layer in enumerate(reversed(LAYERS)):
+                    there = 1 - slope * gap - 0.1 * place
+                    low, high = (there - 0.01, there + 0.02) if arm == "ce" else ("", "")
+                    scores += [f"{epoch},test,cl,{arm},{layer},{metric},{there},{low},{high},357"]
+                scores += [f"{epoch},test,cl,{arm},h,{metric},0.5,,,20"]
+        for arm in ("cl", *arms):
+            for metric, detail in (("nccc", "euclidean"), ("cdnv", "one_class"), ("linear_probe", "paper")):
+                known = 0.5 if arm == "cl" else value(epoch, arm)
+                quality_rows += [f"{epoch},test,{arm},h,{metric},{detail},{known},357,1440"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in {"weight_gap": gaps, "test_alignment": scores, "quality": quality_rows}.items():
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    content = {"name": "x", "settings": {"arms": ARMS}, "settings_sha256": "0", "image_set": {}}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    write_tables(tmp_path / "analysis")
+    return tmp_path
+
+
+def described(folder: Path) -> Run:
+    return Run(folder / "analysis", "cl", arm_styles(list(ARMS)), ["twin"])
+
+
+def lines(figure: Figure, panel: int) -> dict[str, list[list[float]]]:
+    return {
+        str(each.get_label()): [list(each.get_xdata()), list(each.get_ydata())]  # type: ignore[arg-type]
+        for each in figure.axes[panel].lines
+    }
+
+
+def test_every_figure_is_written_as_png_and_pdf_and_equal_tables_give_equal_bytes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For the screen and for print; a file that changes without its data cannot be kept in a repository."""
+    names = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
+    contents = []
+    for _ in range(2):
+        assert main(["--run", str(folder)]) == 0
+        contents.append({path.name: path.read_bytes() for path in (folder / "analysis/figures").iterdir()})
+    assert set(contents[0]) == names
+    assert contents[0] == contents[1]
+    for name, data in contents[0].items():
+        assert data.startswith(b"\x89PNG" if name.endswith("png") else b"%PDF")
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert all(f"figures/{name}\n" in said.out for name in names)
+
+
+def test_drift_shows_the_newest_rows_of_the_largest_sample(folder: Path) -> None:
+    """One line an arm, no twin among them, at the values of the tables."""
+    figure = drift(described(folder))
+    for panel, of in enumerate((lambda g: g, lambda g: 1 - g, lambda g: 1 - g / 2)):
+        found = lines(figure, panel)
+        assert list(found) == ["mine", "nscl", "ce"]  # as in run.json
+        for arm, (epochs, values) in found.items():
+            assert epochs == [0, 1, 3]
+            assert values == pytest.approx([of(value(epoch, arm)) for epoch in epochs])
+
+
+def test_the_twin_is_a_band_from_equal_arms_to_the_twin(folder: Path) -> None:
+    """What two arms of one objective differ by is the noise floor; intervals are shaded around their own arm only."""
+    figure = drift(described(folder))
+    for panel, (same, far) in enumerate(((0, 0.09), (1, 0.91), (1, 0.955))):
+        band, *shades = figure.axes[panel].collections
+        assert band.get_label() == "cl's twin"
+        heights = np.concatenate([path.vertices[:, 1] for path in band.get_paths()])
+        assert sorted((heights.min(), heights.max())) == pytest.approx(sorted((same, far)))
+        assert len(shades) == (panel > 0)
+        for shade in shades:
+            heights = np.concatenate([path.vertices[:, 1] for path in shade.get_paths()])
+            last = lines(figure, panel)["ce"][1][-1]
+            assert (heights.min(), heights.max()) == pytest.approx((last - 0.01, 1.02))
+            assert to_hex(shade.get_facecolor()[0][:3]).upper() == arm_styles(list(ARMS))["ce"].color
+
+
+def test_heat_maps_have_a_row_a_layer_and_a_column_an_epoch(folder: Path) -> None:
+    """The order of layers is that of the table, on one scale for all arms."""
+    run = described(folder)
+    for figure, layers, of in (
+        (layers_alignment(run), list(reversed(LAYERS)), lambda gap, place: 1 - gap - 0.1 * place),
+        (layers_gap(run), ["stem", "layer1"], lambda gap, place: gap + place),
+    ):
+        maps = [axes for axes in figure.axes if axes.images]
+        assert [axes.get_title() for axes in maps] == ["mine", "nscl", "ce"]
+        assert [text.get_text() for text in maps[0].get_yticklabels()] == layers
+        assert len({axes.images[0].get_clim() for axes in maps}) == 1
+        for axes in maps:
+            assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "3"]
+            expected = [[of(value(e, axes.get_title()), place) for e in (0, 1, 3)] for place in range(len(layers))]
+            assert np.asarray(axes.images[0].get_array()) == pytest.approx(np.array(expected))
+
+
+def test_quality_shows_every_arm_and_gap_alignment_joins_the_two_tables(folder: Path) -> None:
+    """The reference has a quality of its own; points of one epoch belong together."""
+    run = described(folder)
+    figure = quality(run)
+    visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert visible == ["accuracy, nearest class centre", "CDNV"]
+    assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "ce"]
+    assert lines(figure, 1)["cl"][1] == [0.5] * 3
+    joined = lines(gap_alignment(run), 0)
+    assert list(joined) == ["mine", "nscl", "ce"]
+    for gaps, values in joined.values():
+        assert values == pytest.approx([1 - gap for gap in gaps])
+
+
+def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: Path) -> None:
+    """A reader goes from one figure to the next by colour."""
+    run = described(folder)
+    styles = {arm: style.color for arm, style in run.styles.items()}
+    assert len(set(styles.values())) == len(styles)
+    write_tables(folder / "analysis", ("nscl", "ce", "twin"))
+    drawn = [drift(run), quality(run), gap_alignment(run)]
+    for figure in [*drawn, demo.draw(demo.curves(folder / "analysis", "cl"), "cl", run.styles)]:
+        for axes in figure.axes:
+            for each in axes.lines:
+                assert each.get_color() == styles[str(each.get_label())]
+    assert arm_styles(["ce", "new"])["ce"] == arm_styles(["cl", "other", "ce"])["ce"]
+
+
+def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody should wait for quality.csv to see the drift; without any table the status says so."""
+    (folder / "analysis/quality.csv").unlink()
+    assert main(["--run", str(folder)]) == 0
+    assert "quality: not drawn: " in capsys.readouterr().err
+    assert not (folder / "analysis/figures/quality.png").exists()
+    for name in ("weight_gap", "test_alignment"):
+        (folder / f"analysis/{name}.csv").unlink()
+    assert main(["--run", str(folder)]) == 2
+    assert capsys.readouterr().err.count("not drawn") == len(FIGURES)
+    assert main(["--run", str(folder), "--reference", "byol"]) == 2
+    assert "--reference: the run has no arm 'byol' (arms: cl, mine, nscl, twin, ce)" in capsys.readouterr().err

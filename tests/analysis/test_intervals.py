@@ -1,0 +1,121 @@
+"""Confidence intervals over images: they cover, they are seeded, and they are not invented."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from analysis.alignment import main
+from analysis.intervals import BLOCKS, blocks, interval, left_out
+from analysis.pair_metrics import find_metrics, metric_names
+from analysis.pair_scores import Score, one_pass, scores, values
+
+METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+WANTED = [Score("y", "h", name) for name in METRICS]
+EXACT = [score for score in WANTED if not METRICS[score.metric].subset]
+SUBSET = [score for score in WANTED if METRICS[score.metric].subset]
+Read = Callable[[Path], list[dict[str, str]]]
+
+
+def sample(seed: int, images: int) -> tuple[Tensor, Tensor]:
+    """Two representations of images drawn from one population: not negative, as networks give them, in part shared."""
+    generator = torch.Generator().manual_seed(seed)
+    shared = torch.randn(images, 6, generator=generator, dtype=torch.float64).relu()
+    own = torch.randn(2, images, 6, generator=generator, dtype=torch.float64)
+    return shared * torch.arange(1, 7) + own[0], shared[:, 2:] * torch.arange(3, 7) + 2 * own[1][:, 2:]
+
+
+def batches(x_nD: Tensor, y_nE: Tensor) -> list[dict[tuple[str, str], Tensor]]:
+    return [{("x", "h"): x, ("y", "h"): y} for x, y in zip(x_nD.split(64), y_nE.split(64), strict=True)]
+
+
+def without_blocks(x_nD: Tensor, y_nE: Tensor, wanted: list[Score], seed: int = 0) -> tuple[dict, dict]:
+    seen = one_pass(batches(x_nD, y_nE), "x", wanted, METRICS, keep_rows=True)
+    block_n = blocks(len(x_nD), seed, "test")
+    count = min(BLOCKS, len(x_nD))
+    parts = left_out(seen, "x", wanted, METRICS, block_n, count, {1000: block_n})
+    return values(seen, "x", wanted, METRICS), parts
+
+
+def test_scores_without_a_block_are_those_of_the_other_images() -> None:
+    """Differences of sums must not lose digits, nor mix up blocks."""
+    x_nD, y_nE = sample(1, 120)
+    _, parts = without_blocks(x_nD, y_nE, WANTED)
+    block_n = blocks(120, 0, "test")
+    for block in (0, 17, BLOCKS - 1):
+        rest = block_n != block
+        expected = scores(batches(x_nD[rest], y_nE[rest]), "x", WANTED, METRICS)
+        for score in WANTED:
+            assert parts[score][block] == pytest.approx(expected[score], abs=1e-10)
+    assert {len(parts[score]) for score in WANTED} == {BLOCKS}
+
+
+@pytest.mark.parametrize(("images", "wanted", "repeats"), [(200, EXACT, 80), (60, SUBSET, 60)])
+def test_intervals_cover_and_are_as_wide_as_the_scores_spread(images: int, wanted: list[Score], repeats: int) -> None:
+    """Of many draws of images 95 % of the intervals hold the mean score, and their width is that of 95 % of draws."""
+    found: dict[Score, list[float]] = {score: [] for score in wanted}
+    ends: dict[Score, list[tuple[float, float]]] = {score: [] for score in wanted}
+    for seed in range(repeats):
+        whole, parts = without_blocks(*sample(seed, images), wanted, seed)
+        for score in wanted:
+            found[score].append(whole[score])
+            ends[score].append(interval(whole[score], parts[score], 400, seed, METRICS[score.metric].range))
+    for score in wanted:
+        truth = np.mean(found[score])
+        covered = np.mean([low <= truth <= high for low, high in ends[score]])
+        width = np.mean([high - low for low, high in ends[score]]) / (2 * 1.96 * np.std(found[score]))
+        print(score.metric, covered, width)
+        assert 0.88 <= covered <= 1, score
+        assert 0.8 <= width <= 1.25, score
+
+
+def test_arms_with_equal_rows_have_an_interval_without_width() -> None:
+    """At the shared start every score is 1 whatever the images."""
+    x_nD, _ = sample(2, 70)
+    whole, parts = without_blocks(x_nD, x_nD.clone(), WANTED)
+    for score in WANTED:
+        assert interval(whole[score], parts[score], 100, 0, METRICS[score.metric].range) == (1, 1)
+
+
+def test_an_interval_is_seeded_within_the_range_and_empty_where_a_score_is_undefined() -> None:
+    """The same twice; other seeds draw other resamples; more resamples move the ends less."""
+    part_K = np.linspace(0.9, 0.99, 50)
+    low, high = interval(0.95, part_K, 200, 3, (0, 1))
+    assert (low, high) == interval(0.95, part_K, 200, 3, (0, 1))
+    assert (low, high) != interval(0.95, part_K, 200, 4, (0, 1))
+    assert low < 0.95 < high == 1
+    normal = 1.96 * np.sqrt(49 / 50 * np.square(part_K - part_K.mean()).sum())
+    wide = interval(0.95, part_K, 20_000, 3, (-9, 9))
+    assert wide == pytest.approx((0.95 - normal, 0.95 + normal), abs=0.02 * normal)
+    for value, parts_K in ((float("nan"), part_K), (0.9, np.array([0.9, np.nan])), (0.9, np.array([0.9]))):
+        assert np.isnan(interval(value, parts_K, 10, 0, (0, 1))).all()
+
+
+def test_blocks_are_random_and_of_equal_size() -> None:
+    """Image sets in folders are sorted by class: consecutive images in one block would vary less than others."""
+    block_N = blocks(1440, 5, "train")
+    assert set(block_N.bincount().tolist()) == {28, 29}
+    assert not torch.equal(block_N, blocks(1440, 6, "train"))
+    assert not torch.equal(block_N, blocks(1440, 5, "test"))
+    assert (block_N[1:] - block_N[:-1]).float().abs().mean() > 10
+    assert sorted(blocks(7, 5, "train").tolist()) == list(range(7))
+
+
+def test_the_program_states_the_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """Beside rows without; repeated in another folder they are the same; the value is the one without intervals."""
+    base = ["--run", str(drifting_run), "--split", "test", "--layer", "h", "--samples", "90", "--epochs", "0,2"]
+    base += ["--compare", "ce", "--metrics", *METRICS]
+    for folder in ("one", "two"):
+        assert main([*base, "--output", str(tmp_path / folder), "--bootstrap", "50"]) == 0
+    assert main([*base, "--output", str(tmp_path / "two")]) == 0
+    one, two = (table(tmp_path / folder / "test_alignment.csv") for folder in ("one", "two"))
+    assert two[: len(one)] == one
+    assert [(r["low"], r["high"], r["bootstrap"]) for r in two[len(one) :]] == [("", "", "")] * len(one)
+    for row, plain in zip(one, two[len(one) :], strict=True):
+        assert row["value"] == plain["value"]
+        assert row["bootstrap"] == "50"
+        low, value, high = (float(row[column]) for column in ("low", "value", "high"))
+        assert low == value == high == 1 if row["epoch"] == "0" else low < value < high
