@@ -66,9 +66,10 @@ def rates_by_epoch(rows: Sequence[Mapping[str, str]]) -> dict[int, Rates]:
     return found
 
 
-def log_distances(settings: Settings, rates: Rates, largest_share: float) -> float:
-    """log of the a-priori bound on the distance of the similarity matrices of a dcl and an nscl arm."""
-    batch, temperature = settings.batch.size, settings.temperature
+def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: float) -> float:
+    """log of the a-priori bound on the distance of the similarity matrices of `arm` and its counterpart."""
+    batch = settings.batch.size
+    temperature = settings.arms[arm].options.get("temperature", settings.temperature)
     gap = log_gradient_gap(batch, max(rates.steps, 1), temperature, largest_share, DELTA)
     return log_similarity_distance(rates.total, batch, temperature, gap)
 
@@ -132,7 +133,7 @@ def alignment_rows(
                 told = (layer, split) == ("z", "train") and foretold(settings, chosen.reference, arm)
                 place = epoch, split, chosen.reference, arm, layer
                 try:
-                    found = list(floors(of_pair, log_distances(settings, rates[epoch], share) if told else None))
+                    found = list(floors(of_pair, log_distances(settings, arm, rates[epoch], share) if told else None))
                 except ValueError as error:
                     raise ValueError(f"epoch {epoch}, {split}, '{arm}', layer {layer}: {error}") from None
                 for bound, of, floor, measured, log_rho in found:
