@@ -165,7 +165,7 @@ def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
             for measure in ("gap", "angle", "update_cosine"):
                 names = [measure.replace("_", " "), f"to {reference}", run.name if len(runs) > 1 else ""]
                 variants[", ".join(filter(None, names))] = _heat_maps(run, look, part, measure)
-    words = "A row a layer, from the image down; the slider's epoch is the vertical line, and the profile at the right."
+    words = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
     return Chart("layers", "Weight gap by layer", words, variants)
 
 

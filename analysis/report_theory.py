@@ -115,10 +115,9 @@ def few_shot(runs: Sequence[Run], look: Look) -> Chart:
             continue
         epoch = table["epoch"].max()
         table = table[table["epoch"] == epoch].dropna(subset=["value"])
-        table = table.assign(
-            classifier=table["detail"].str.partition(" m=")[0],
-            shots=table["detail"].str.partition(" m=")[2].astype(int),
-        )
+        if table.empty:
+            continue
+        table = table.assign(classifier=table["detail"].str.partition(" m=")[0], shots=shots(table))
         for (metric, classifier, layer), part in table.groupby(["metric", "classifier", "layer"], sort=False):
             task = "two classes" if metric == "few_shot_two_way" else "all classes"
             axes = layout(f"error of {classifier}", "labelled images a class")
@@ -136,6 +135,11 @@ def few_shot(runs: Sequence[Run], look: Look) -> Chart:
     return Chart("few_shot", "Few-shot errors and their bounds", words, variants)
 
 
+def shots(table: pd.DataFrame) -> pd.Series:
+    """The m of "... m=5" in the column `detail`."""
+    return table["detail"].str.partition("m=")[2].astype(int)
+
+
 def _few_shot_bounds(run: Run, look: Look, arm: str, layer: str, of: str, metric: str, epoch: int) -> list[Trace]:
     table = run.table("bounds.csv")
     if table.empty:
@@ -146,8 +150,8 @@ def _few_shot_bounds(run: Run, look: Look, arm: str, layer: str, of: str, metric
     found = []
     for form, dash in (("proposition_1", "dash"), ("documented_form", "dot")):
         rows = whole_split(table[table["bound"] == form])
-        rows = rows.assign(shots=rows["detail"].str.partition("m=")[2].astype(int)).sort_values("shots")
         if len(rows):
+            rows = rows.assign(shots=shots(rows)).sort_values("shots")
             found.append(look.line(run, arm, rows["shots"], rows["value"], form.replace("_", " "), dash))
     return found
 
