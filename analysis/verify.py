@@ -181,7 +181,7 @@ def last_epoch(run: Path) -> int:
     """The last epoch of which the manifest has a snapshot; -1 if there is none or it cannot be read."""
     try:
         return max((entry.epoch for entry in SnapshotStore(run / "snapshots").entries()), default=-1)
-    except BadSnapshotError:
+    except ValueError:  # a manifest that is not readable is one of the findings
         return -1
 
 
