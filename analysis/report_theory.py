@@ -49,7 +49,7 @@ def loss_gap(runs: Sequence[Run], look: Look) -> Chart:
                 ("set_bound", "bound of the set", "dot"),
             ):
                 figure["data"].append(of_no_arm(first["epoch"], first[column], words, dash, run, look))
-    words = "The gap is at least 0 and never above the bound of its batch: held for every anchor."
+    words = "Logarithmic. The gap is at least 0 and never above the bound of its batch: held for every anchor."
     return Chart("loss_gap", "Contrastive minus supervised loss, and its bounds", words, variants)
 
 
@@ -187,7 +187,6 @@ def weight_shape(runs: Sequence[Run], look: Look) -> Chart:
             figure["data"].append(look.line(run, arm, rows["epoch"], rows["measured"], more, mode="markers"))
             words = " ".join(filter(None, (more, f"shape {rows['detail'].iloc[0]}")))
             figure["data"].append(look.line(run, arm, rows["epoch"], rows["value"], words, "dash"))
-    figure["layout"]["legend"] = {"orientation": "h", "y": -0.25}
     words = (
         "slope (e^(β Σ lr) - 1)/β with slope and β fitted by least squares: how far the bound's shape fits, no bound."
     )

@@ -8,9 +8,10 @@ const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
 function themed(layout, data) {
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+  const rows = Math.ceil(new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name)).size / 4);
   const result = {
-    height: 380, margin: { l: 60, r: 16, t: 12, b: 46 }, hovermode: "closest",
-    legend: { orientation: "h", y: -0.2, yanchor: "top" }, ...layout,
+    height: 360 + 20 * rows, margin: { l: 60, r: 16, t: 12, b: 46 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
