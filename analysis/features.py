@@ -12,8 +12,9 @@ from analysis.arm_metrics import Labelled
 from analysis.embeddings import BATCH, Embedder
 from analysis.layers import OUTPUTS
 from coupled.image_sets import AnyImageSet
+from coupled.settings import Settings
 from coupled.stream.batches import batches
-from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.stream.view_plan import EpochPlan, ViewRecipe, view_plan
 
 UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like the trained ones, and none of them
 
@@ -39,13 +40,18 @@ def view_features(embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm
     return {layer: torch.cat([part[name].cpu() for part in parts], dim=1) for layer, name in OUTPUTS.items()}
 
 
+def plan_of(settings: Settings, images: AnyImageSet) -> EpochPlan:
+    """The plan of views that no arm is trained on, with the run's recipe and seed."""
+    recipe = ViewRecipe(**settings.views.model_dump(exclude={"recipe"}))
+    return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), recipe)
+
+
 @torch.no_grad()
 def _outputs(
     embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
 ) -> Iterator[dict[str, Tensor]]:
     settings = embedder.settings
-    recipe = ViewRecipe(**settings.views.model_dump(exclude={"recipe"}))
-    plan = view_plan(settings.seed, UNTRAINED_EPOCH, len(images), recipe)
+    plan = plan_of(settings, images)
     network = embedder.network(arm, epoch)
     for chosen_B in chosen_n.split(BATCH):
         (batch,) = batches(

@@ -1,13 +1,16 @@
 """Whether a run folder is whole, and how far two runs are the same.
 
-python analysis/verify.py [--run DIR] [--against DIR2]
+python analysis/verify.py [--run DIR] [--against DIR2] [--output DIR3]
 
 Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
 the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by
-inputs_digest), which settings differ, and for arms of the same name the first epoch at which weights differ.
+inputs_digest), which settings differ, and for arms of the same name the first epoch at which weights differ. With
+--output the findings are written to verify.csv in that folder, too, with the last epoch that was looked at: one row
+with an empty finding if nothing is wrong.
 """
 
 import csv
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +26,7 @@ from analysis.run_folder import newest_run, read_description
 from coupled.checked import differences as tree_differences
 from coupled.network import build_network, shared_tensors
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, tensors_digest
+from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, tensors_digest, write_durably
 
 
 def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
@@ -159,17 +162,37 @@ def verify(options: Namespace) -> int:
     """Print the findings; 1 if there are any."""
     folders = [options.run or newest_run(Path("runs")), *([options.against] if options.against else [])]
     about = [read_description(folder) for folder in folders]
-    found = 0
+    findings = []
     for folder, description in zip(folders, about, strict=True):
         for text in faults(folder, description):
             print(text)
-            found += 1
-    if options.against and not found:
+            findings.append(text)
+    if options.against and not findings:
         for text in differences(*folders, *about):
             print(text)
-            found += 1
-    print(f"{found} findings" if found else f"{' and '.join(map(str, folders))}: nothing is wrong")
-    return int(found > 0)
+            findings.append(text)
+    print(f"{len(findings)} findings" if findings else f"{' and '.join(map(str, folders))}: nothing is wrong")
+    if options.output:
+        write_findings(options.output / "verify.csv", last_epoch(folders[0]), findings)
+    return int(bool(findings))
+
+
+def last_epoch(run: Path) -> int:
+    """The last epoch of which the manifest has a snapshot; -1 if there is none or it cannot be read."""
+    try:
+        return max((entry.epoch for entry in SnapshotStore(run / "snapshots").entries()), default=-1)
+    except ValueError:  # a manifest that is not readable is one of the findings
+        return -1
+
+
+def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
+    """Write verify.csv anew."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [("last_epoch", "finding"), *((epoch, each) for each in findings or [""])]
+    )
+    write_durably(path, text.getvalue().encode())
+    print(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="verify.py", description="Whether a run is whole.", allow_abbrev=False)
     add_run(parser)
     parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write verify.csv to (default: none)")
     return run_program(verify, parser, arguments)
 
 

@@ -55,6 +55,7 @@ def test_make_demo_runs_the_programs_of_the_readme() -> None:
     train = next(c for c in commands() if "train.py" in c)
     for part in (train, "analysis/weight_gap.py", "--compare nscl scl ce", "analysis/alignment.py", "analysis/demo.py"):
         assert part in done.stdout, part
+    assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run runs/demo")  # which prints its path last
 
 
 def test_the_tree_of_the_readme_is_the_tree() -> None:

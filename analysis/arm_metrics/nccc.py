@@ -6,7 +6,7 @@ Source: the evaluation of arXiv 2510.08852; scikit-learn's NearestCentroid is th
 from torch import Tensor
 
 from analysis.arm_metrics import Labelled, Measured
-from analysis.arm_metrics._classes import classes
+from analysis.arm_metrics._classes import Classes, classes
 
 SEES = "classifier"
 DETAILS = ("euclidean",)
@@ -25,6 +25,10 @@ def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
 def nearest_class(train: Labelled, rows_MD: Tensor) -> Tensor:
     """The class of `train` whose mean is nearest to each row, [M]."""
     found = classes(train)
+    return found.labels_C[nearness(found, rows_MD).argmax(dim=1)]
+
+
+def nearness(found: Classes, rows_MD: Tensor) -> Tensor:
+    """A number for each row and class [M, C]: in a row it falls as the distance from the class mean grows."""
     # |x - c|^2 is |x|^2 - 2 (x.c - |c|^2 / 2)
-    nearness_MC = (rows_MD.double() - found.centre_D) @ found.means_CD.T - found.means_CD.square().sum(1) / 2
-    return found.labels_C[nearness_MC.argmax(dim=1)]
+    return (rows_MD.double() - found.centre_D) @ found.means_CD.T - found.means_CD.square().sum(1) / 2

@@ -17,9 +17,10 @@ def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     Equal to <K, L> / (||K|| ||L||) of the centred Gram matrices. For few images and wide features it is far above 0
     even if the representations are independent: see `cka_debiased`. Undefined if X or Y is constant over the images.
     """
-    scale = _squared_norm(xx) * _squared_norm(yy)
-    return _squared_norm(xy) / sqrt(scale) if scale > 0 else Undefined("constant features")
+    scale = squared_norm(xx) * squared_norm(yy)
+    return squared_norm(xy) / sqrt(scale) if scale > 0 else Undefined("constant features")
 
 
-def _squared_norm(sums: Moments) -> float:
+def squared_norm(sums: Moments) -> float:
+    """||X^T Y||_F^2 of centred X, Y: the inner product of their centred Gram matrices."""
     return float(sums.products_DE.square().sum())

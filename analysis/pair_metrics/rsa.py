@@ -23,11 +23,11 @@ def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """
     if xy.n < 3:
         return Undefined("fewer than 3 images")
-    scale = _covariance(xx) * _covariance(yy)
-    return _covariance(xy) / sqrt(scale) if scale > 0 else Undefined("all pairs of images are equally similar")
+    scale = covariance(xx) * covariance(yy)
+    return covariance(xy) / sqrt(scale) if scale > 0 else Undefined("all pairs of images are equally similar")
 
 
-def _covariance(sums: Moments) -> float:
+def covariance(sums: Moments) -> float:
     """n (n-1) times the covariance over pairs i != j of s_ij = u_i.u_j and t_ij = v_i.v_j, for unit rows u, v.
 
     With u_i = p + x_i, v_i = q + y_i and p, q the means, s_ij - |p|^2 = x_i.x_j + p.x_i + p.x_j. Over all i, j these

@@ -99,3 +99,29 @@ def table() -> Callable[[Path], list[dict[str, str]]]:
             return list(csv.DictReader(file))
 
     return read
+
+
+@pytest.fixture(scope="session")
+def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4 epochs about which every program has said something of few images; tests only read it."""
+    from analysis import alignment, bounds, losses, quality, verify, weight_gap
+
+    run = make_run(tmp_path_factory.mktemp("runs") / "measured", epochs=(0, 1, 2, 3))
+    steps = ["epoch,step,inputs_digest,lr", *(f"{epoch},{epoch},d,0.{epoch}" for epoch in (1, 2, 3))]
+    (run / "steps.csv").write_text("\n".join([*steps, ""]))
+    epochs = [f"{epoch},{arm},{3 - epoch / 4},0.1,1.5,{900 + epoch}" for epoch in (1, 2, 3) for arm in DRIFT]
+    (run / "epochs.csv").write_text("\n".join(["epoch,arm,loss,lr,seconds,images_per_second", *epochs, ""]))
+    base = ["--run", str(run)]
+    few = [*base, "--samples", "64"]
+    metrics = ["nccc", "cdnv", "root_cdnv", "directional_cdnv", "few_shot", "few_shot_two_way"]
+    calls: list[tuple[Any, list[str]]] = [
+        (verify, [*base, "--output", str(run / "analysis")]),
+        (weight_gap, base),
+        (alignment, [*few, "--metrics", "cka", "rsa", "--bootstrap", "20"]),
+        (quality, [*few, "--metrics", *metrics, "--epochs", "0,3", "--split", "test"]),
+        (losses, [*few, "--temperatures", "1"]),
+        (bounds, [*few, "--split", "test"]),
+    ]
+    for program, arguments in calls:
+        assert program.main(arguments) in (0, 1)  # verify finds that a made-up steps.csv has no losses
+    return run

@@ -118,6 +118,20 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     assert "inputs: identical up to step 0" in capsys.readouterr().out
 
 
+def test_the_findings_are_written_where_a_report_finds_them(run: Path, tmp_path: Path) -> None:
+    """With --output only; nothing wrong is a row, too, so that "never verified" looks different."""
+    before = sorted(run.rglob("*"))
+    assert verify.main(["--run", str(run)]) == 0
+    assert sorted(run.rglob("*")) == before
+    assert verify.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/verify.csv").read_text() == "last_epoch,finding\n2,\n"
+    flip(run / SNAPSHOT)
+    assert verify.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 1
+    rows = pandas.read_csv(tmp_path / "out/verify.csv")
+    assert rows["last_epoch"].tolist() == [2]
+    assert SNAPSHOT in rows["finding"][0]
+
+
 @pytest.mark.parametrize("program", [weight_gap, alignment])
 def test_a_bad_snapshot_stops_the_analysis_unless_it_may_be_skipped(
     run: Path, capsys: pytest.CaptureFixture[str], program: object

@@ -3,6 +3,8 @@
 Shape letters: N train images, M test images, D width, C classes.
 """
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -42,10 +44,10 @@ def test_classes_far_apart_are_told_apart_and_mixed_ones_are_not(name: str) -> N
             assert int(detail.partition("m=")[2]) > 30
         else:
             assert far[detail] == 1
-            assert mixed[detail] == pytest.approx(0.2, abs=0.05)
+            assert mixed[detail] == pytest.approx(0.5 if "two_way" in name else 0.2, abs=0.05)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if "two_way" not in name])
 def test_what_is_learned_comes_from_train_alone(name: str) -> None:
     """Centres or strengths from test would flatter: with the classes of test renamed in a circle nothing is right."""
     train, test = clusters(0, 30, 20.0), clusters(1, 40, 20.0)
@@ -163,6 +165,38 @@ def test_few_shot_draws_m_images_of_each_class_from_train() -> None:
         assert found[f"probe m={m}"].value.reason == "class 0 has 20 train images"
 
 
+def test_two_way_few_shot_is_that_of_every_pair_alone() -> None:
+    """Ten draws, ordered pairs of classes i != j, scikit-learn's centres of two classes, images of class i."""
+    train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
+    labels_N, labels_M = train.labels_N.numpy(), test.labels_N.numpy()
+    scores = []
+    for repeat in range(10):
+        drawn_C5 = shuffled_by_class(labels_N, 7, "analysis/few_shot", repeat).reshape(5, 20)[:, :5]
+        each = []
+        for i, j in permutations(range(5), 2):
+            drawn = drawn_C5[[i, j]].ravel()
+            model = NearestCentroid().fit(train.rows_ND[drawn], labels_N[drawn])
+            of_i = labels_M == 2 * i
+            each.append(model.score(test.rows_ND[of_i], labels_M[of_i]))
+        scores.append(np.mean(each))
+    found = METRICS["few_shot_two_way"].values(train, test, 7)
+    assert found["nccc m=5"] == pytest.approx((np.mean(scores), np.std(scores, ddof=1)), abs=1e-12)
+    assert found["nccc m=5"].value > METRICS["few_shot"].values(train, test, 7)["nccc m=5"].value
+    assert found["probe m=20"].value == pytest.approx(found["nccc m=20"].value, abs=0.1)
+
+
+def test_of_two_classes_two_way_is_few_shot() -> None:
+    """All images of a draw, balanced test classes: the same classifiers, nothing left to average over."""
+    train, test = clusters(0, 20, 0.3, classes=2), clusters(1, 100, 0.3, classes=2)
+    one, other = (values(name, train, test, 3) for name in ("few_shot", "few_shot_two_way"))
+    assert 0.5 < one["nccc m=5"] < 0.95
+    for m in SHOTS[:4]:
+        for classifier in ("nccc", "probe"):
+            assert other[f"{classifier} m={m}"] == pytest.approx(one[f"{classifier} m={m}"], abs=1e-12)
+    none = Labelled(test.rows_ND[test.labels_N == 0], test.labels_N[test.labels_N == 0])
+    assert values("few_shot_two_way", train, none)["nccc m=1"].reason == "class 2 has no test images"
+
+
 def test_few_shot_repeats_itself_and_depends_on_the_seed() -> None:
     """Every epoch and arm must see the same images: differences are then the arms'."""
     train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
@@ -190,6 +224,7 @@ def test_mean_and_spread_of_few_shot_are_those_of_ten_draws() -> None:
 def test_one_class_alone_has_no_probe() -> None:
     """scikit-learn would stop the program with an error of its own."""
     one = Labelled(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(30, dtype=torch.int64))
-    for name, details in (("linear_probe", ("regularised", "paper")), ("few_shot", DETAILS)):
+    probes = ("linear_probe", ("regularised", "paper"))
+    for name, details in (probes, ("few_shot", DETAILS), ("few_shot_two_way", DETAILS)):
         found = values(name, one, one)
         assert {found[detail].reason for detail in details} == {"train has fewer than 2 classes"}

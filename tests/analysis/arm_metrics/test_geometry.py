@@ -54,6 +54,8 @@ def slow(name: str, images: Labelled) -> float:
         if name == "directional_cdnv":
             away = (away @ (line / np.linalg.norm(line)))[:, None]
         terms.append((away**2).sum(1).mean() / (line @ line))
+    if name == "root_cdnv":
+        terms = list(np.sqrt(terms))
     return float(np.mean(terms))
 
 
@@ -85,6 +87,7 @@ def test_hand_computed_cdnv() -> None:
     rows_ND = torch.tensor([[0.0, 0], [2, 0], [1, 3], [1, 5]])
     images = Labelled(rows_ND, torch.tensor([0, 0, 1, 1]))
     assert value("cdnv", images) == pytest.approx(1 / 16, abs=1e-15)
+    assert value("root_cdnv", images) == pytest.approx(1 / 4, abs=1e-15)
     assert value("directional_cdnv", images) == pytest.approx((0 + 1 / 16) / 2, abs=1e-15)
 
 

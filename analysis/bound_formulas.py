@@ -1,0 +1,137 @@
+"""The papers' bounds, one function each; they only compute.
+
+P1 is arXiv 2506.04411, P2 arXiv 2510.08852. Where a number may leave the range of floats, its natural logarithm is
+returned. Losses and log are in nats; errors are shares of images, CKA and RSA have no unit.
+
+Letters: tau temperature > 0, B images of a batch, N images of the set, n_c of them of class c, C classes, m labelled
+images a class, T steps, eta their learning rates.
+"""
+
+from math import exp, inf, log, log1p, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+
+def anchor_gap(class_count: int, batch: int, temperature: float) -> float:
+    """The most that L_DCL - L_NSCL can be for an anchor whose class has `class_count` of the batch's images, in nats.
+
+    log(1 + (n_c - 1) e^(2/tau) / (B - n_c)); infinite if the batch has no other class. The least is 0. It holds with
+    and without the positive in both denominators. Source: the proof of P1, theorem 1, for one anchor of a finite batch.
+    """
+    if class_count <= 1:
+        return 0.0
+    if class_count >= batch:
+        return inf
+    return _log1p_exp(log(class_count - 1) - log(batch - class_count) + 2 / temperature)
+
+
+def set_gap(largest_class: int, images: int, temperature: float) -> float:
+    """The closed form for the whole set, in nats: log(1 + n_max e^(2/tau) / (N - n_max)); infinite for one class.
+
+    In a balanced set it is log(1 + e^(2/tau) / (C - 1)). It speaks of negatives from all of the set: a batch that has
+    more of a class than its share may lie above it, never above `anchor_gap`. Source: P1, theorem 1 (there tau = 1).
+    """
+    if largest_class >= images:
+        return inf
+    return _log1p_exp(log(largest_class) - log(images - largest_class) + 2 / temperature)
+
+
+class FewShot(NamedTuple):
+    """A bound on an error, minimised over the free constant a > 2A of the proposition, and that a."""
+
+    error: float
+    a: float
+
+
+class Scatter(NamedTuple):
+    """Means over ordered pairs of classes i != j, without unit; convention `one_class` of arm_metrics/cdnv.py."""
+
+    cdnv: float  # V, of v_i / d_ij^2
+    root: float  # Vs, of sqrt(v_i / d_ij^2)
+    directional: float  # Vdir, of the variance along the line / d_ij^2
+
+
+def proposition_1(scatter: Scatter, classes: int, shots: int) -> FewShot:
+    """The bound on the error of the nearest class centre from m = `shots` images of each of `classes` classes.
+
+    (C - 1) min_a { (1/2 - A/a)^-2 Vdir + (a/4) [(2/sqrt m)(Vs + V) + V/m] }, A = 2 + 2^(3/2)/m. Vacuous from 1 on.
+    Source: P1, proposition 1.
+    """
+    growth = (2 / sqrt(shots) * (scatter.root + scatter.cdnv) + scatter.cdnv / shots) / 4
+    return _smallest(scatter.directional, growth, classes, shots)
+
+
+def documented_form(scatter: Scatter, classes: int, shots: int) -> FewShot:
+    """The same with 2^(3/2) V/m in place of (1/4)[...], as the authors' documentation of P1 has it."""
+    return _smallest(scatter.directional, 2 * sqrt(2) * scatter.cdnv / shots, classes, shots)
+
+
+def _smallest(directional: float, growth: float, classes: int, shots: int) -> FewShot:
+    """(classes - 1) times the least of (1/2 - A/a)^-2 directional + a growth over a > 2A.
+
+    With a = 2A (1 + t) this is 4 directional (1 + 1/t)^2 + 2A (1 + t) growth, convex in t > 0; its derivative is zero
+    where q t^3 = t + 1, q = A growth / (4 directional), which has one positive root.
+    """
+    A = 2 + 2 * sqrt(2) / shots
+    if growth == 0:
+        return FewShot((classes - 1) * 4 * directional, inf)
+    if directional == 0:
+        return FewShot((classes - 1) * 2 * A * growth, 2 * A)
+    q = A * growth / (4 * directional)
+    t = float(max(np.roots([1, 0, -1 / q, -1 / q]).real))
+    return FewShot((classes - 1) * (4 * directional * (1 + 1 / t) ** 2 + 2 * A * (1 + t) * growth), 2 * A * (1 + t))
+
+
+def log_gradient_gap(batch: int, steps: int, temperature: float, largest_share: float, delta: float) -> float:
+    """log of Delta = 2 e^(2/tau) (pi + eps) / (1 - pi - eps), eps = sqrt(log(T B / delta) / (2 B)); no unit.
+
+    With probability 1 - delta no batch of the run has a class with more than the share pi + eps. Infinite if that is
+    no statement, pi + eps >= 1. Source: P2.
+    """
+    share = largest_share + sqrt(log(steps * batch / delta) / (2 * batch))
+    return inf if share >= 1 else log(2) + 2 / temperature + log(share) - log(1 - share)
+
+
+def log_similarity_distance(rates: float, batch: int, temperature: float, log_gap: float) -> float:
+    """log of the bound on ||Sigma_CL - Sigma_NSCL||_F of the similarity matrices before training is looked at.
+
+    exp(sum eta / (2 tau^2 B)) (sum eta) / (tau sqrt B) Delta; `rates` is sum eta > 0 over the steps, `log_gap` is
+    log Delta. -infinite before the first step. Source: P2, the a-priori bound.
+    """
+    if rates == 0:
+        return -inf
+    return rates / (2 * temperature**2 * batch) + log(rates) - log(temperature) - log(batch) / 2 + log_gap
+
+
+def alignment_floor(log_rho: float) -> float:
+    """(1 - rho) / (1 + rho), below which neither CKA nor RSA can lie, of log rho.
+
+    rho = ||K_a - K_b||_F / ||K_a||_F of what the score correlates: centred Gram matrices for CKA, cosine similarities
+    of all pairs less their mean for RSA. From rho = 1 on nothing is known, and the value is -1 (vacuous); the formula
+    would be negative there, but a score may lie below it. Source: P2.
+    """
+    return -float(np.tanh(log_rho / 2)) if log_rho < 0 else -1.0
+
+
+def sharp_alignment_floor(log_rho: float) -> float:
+    """sqrt(1 - rho^2), never below `alignment_floor`: of all directions within rho of K_a none is further off.
+
+    -1 from rho = 1 on, too. Derived here: seen from 0, the ball of radius rho ||K_a|| around K_a reaches to the angle
+    whose sine is rho.
+    """
+    return sqrt(-np.expm1(2 * log_rho)) if log_rho < 0 else -1.0
+
+
+def weight_distance(rates: float, slope: float, beta: float) -> float:
+    """The shape of the bound on ||w_CL - w_NSCL||: slope (exp(beta sum eta) - 1) / beta, in units of the weights.
+
+    `slope` stands for G Delta / tau and `beta` for the smoothness; neither is known of a network. At beta = 0 it is the
+    straight line. Source: P2.
+    """
+    return slope * (float(np.expm1(beta * rates)) / beta if beta > 0 else rates)
+
+
+def _log1p_exp(x: float) -> float:
+    """log(1 + e^x) without overflow."""
+    return max(x, 0.0) + log1p(exp(-abs(x)))

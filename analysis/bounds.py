@@ -1,0 +1,193 @@
+"""The papers' bounds, computed from a run, beside what was measured.
+
+python analysis/bounds.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
+       [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+
+Writes bounds.csv, one bound a row (formulas: bound_formulas.py), beside the measured value; `vacuous` is "yes" where a
+bound says nothing, `holds` "no" where the measured value is beyond it:
+* alignment, floors of CKA and RSA, from a pass over the clean images. `a_posteriori` and `a_posteriori_sharp` follow
+  from the measured distance rho of the similarity matrices (`log10_rho`): a score below them is an error. `a_priori`,
+  for a pair of dcl and nscl arms that are otherwise alike, layer z of train: its rho is the bound from the learning
+  rates of steps.csv, the batch size, the temperature and the class counts (95 %) over the measured ||K||. The theorem
+  is about descent on the similarities themselves, each a variable of its own; a network moves all of them with every
+  weight, so its scores may lie below, and then the program says so.
+* few-shot errors, from quality.csv: `proposition_1` and `documented_form` from the test images' CDNV, beside the errors
+  of class centres and of the probe, among all classes and two-way (mean over pairs of classes).
+* weights, from weight_gap.csv: `exponential_shape`, the bound's shape with slope and beta fitted by least squares to
+  the measured global distance, so no bound any more; `detail` says the fit. It says how far the shape fits.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan, log
+from typing import NamedTuple
+
+from analysis.alignment import Score, choose_device, scores
+from analysis.bound_formulas import (
+    alignment_floor,
+    log_gradient_gap,
+    log_similarity_distance,
+    sharp_alignment_floor,
+)
+from analysis.bounds_of_tables import few_shot_rows, weight_rows
+from analysis.command_line import parser, positive, run_program
+from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.pair_metrics import find_metrics
+from analysis.run_folder import Selection, TidyCsv, select
+from analysis.similarity_distance import DISTANCES
+from analysis.verify import read_steps
+from coupled.image_sets import SPLITS
+from coupled.settings import Settings, from_resolved
+from coupled.stream.seeds import set_determinism
+
+KEY = ("epoch", "split", "reference", "arm", "layer", "bound", "of", "detail", "samples")
+COLUMNS = (*KEY[:8], "value", "measured", "log10_rho", "vacuous", "holds", KEY[8])
+DELTA = 0.05  # the probability with which the a-priori bound may fail
+ROUNDING = 1e-9  # by which a score may lie below its floor
+METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])} | DISTANCES
+Row = tuple[object, ...]
+
+
+class Rates(NamedTuple):
+    """The steps of a run up to an epoch and the sum of their learning rates."""
+
+    steps: int
+    total: float
+
+
+def rates_by_epoch(rows: Sequence[Mapping[str, str]]) -> dict[int, Rates]:
+    """`Rates` after each epoch of steps.csv, epoch 0 included."""
+    found = {0: Rates(0, 0.0)}
+    now = found[0]
+    for row in rows:
+        now = Rates(now.steps + 1, now.total + float(row["lr"]))
+        found[int(row["epoch"])] = now
+    return found
+
+
+def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: float) -> float:
+    """log of the a-priori bound on the distance of the similarity matrices of `arm` and its counterpart."""
+    batch = settings.batch.size
+    temperature = settings.arms[arm].options.get("temperature", settings.temperature)
+    gap = log_gradient_gap(batch, max(rates.steps, 1), temperature, largest_share, DELTA)
+    return log_similarity_distance(rates.total, batch, temperature, gap)
+
+
+def foretold(settings: Settings, *pair: str) -> bool:
+    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options."""
+    one, other = (settings.arms[arm] for arm in pair)
+    return {one.objective, other.objective} == {"dcl", "nscl"} and one.options == other.options
+
+
+def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:
+    """(bound, of, floor, measured score, log rho) of a pair at one layer; without a-priori bound for None.
+
+    Raises ValueError if a score lies below an a-posteriori floor.
+    """
+    for of in ("cka", "rsa"):
+        measured, rho = values[of], values[f"rho_{of}"]
+        if isnan(measured) or isnan(rho):
+            continue
+        log_rhos = {"a_posteriori": log(rho) if rho > 0 else -float("inf")}
+        log_rhos["a_posteriori_sharp"] = log_rhos["a_posteriori"]
+        if log_apriori is not None:
+            log_rhos["a_priori"] = log_apriori - values[f"log_norm_{of}"]
+        for bound, log_rho in log_rhos.items():
+            floor = (sharp_alignment_floor if bound.endswith("sharp") else alignment_floor)(log_rho)
+            if bound != "a_priori" and not measured >= floor - ROUNDING:
+                raise ValueError(f"{of} is {measured:.12g}, below its {bound} bound {floor:.12g}, which cannot be")
+            yield bound, of, floor, measured, log_rho
+
+
+def alignment_rows(
+    chosen: Selection, options: Namespace, settings: Settings, table: TidyCsv, share: float
+) -> Iterator[list[Row]]:
+    """The rows of CKA and RSA that the table does not have yet, for each epoch and split; `share` of the largest class.
+
+    Raises ValueError where a score lies below an a-posteriori floor, or steps.csv lacks an epoch.
+    """
+    rates = rates_by_epoch(read_steps(chosen.store.folder.parent / "steps.csv"))
+    embedder = Embedder(settings, chosen.store, choose_device(options.device))
+    splits = {s: load_images(settings, s, chosen.description["image_set"]) for s in dict.fromkeys(options.split)}
+    for epoch in chosen.epochs:
+        for split, images in splits.items():
+            chosen_N = choose_images(len(images), options.samples, settings.seed, split)
+            wanted = []
+            for arm in chosen.arms:
+                for layer in dict.fromkeys(options.layer):
+                    place = epoch, split, chosen.reference, arm, layer
+                    if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N)):
+                        wanted += [Score(arm, layer, metric) for metric in METRICS]
+            arms = list(dict.fromkeys([chosen.reference, *(score.arm for score in wanted)])) if wanted else []
+            good = embedder.readable(arms, epoch, options.skip_bad)
+            wanted = [score for score in wanted if {score.arm, chosen.reference} <= {*good}]
+            if not wanted:
+                continue
+            if epoch not in rates:
+                raise ValueError(f"{chosen.store.folder.parent / 'steps.csv'}: no steps of epoch {epoch}; restore it")
+            values = scores(embedder.outputs(images, chosen_N, good, epoch), chosen.reference, wanted, METRICS)
+            rows: list[Row] = []
+            for arm, layer in dict.fromkeys((score.arm, score.layer) for score in wanted):
+                of_pair = {metric: values[Score(arm, layer, metric)] for metric in METRICS}
+                told = (layer, split) == ("z", "train") and foretold(settings, chosen.reference, arm)
+                place = epoch, split, chosen.reference, arm, layer
+                try:
+                    found = list(floors(of_pair, log_distances(settings, arm, rates[epoch], share) if told else None))
+                except ValueError as error:
+                    raise ValueError(f"epoch {epoch}, {split}, '{arm}', layer {layer}: {error}") from None
+                for bound, of, floor, measured, log_rho in found:
+                    says = "yes" if log_rho >= 0 else "no", "yes" if measured >= floor - ROUNDING else "no"
+                    rows.append((*place, bound, of, "", floor, measured, log_rho / log(10), *says, len(chosen_N)))
+            yield rows
+
+
+def bounds(options: Namespace) -> None:
+    """Write the rows that the table does not have yet, and say what could not be computed, and which are vacuous."""
+    chosen = select(options)
+    settings = from_resolved(chosen.description["settings"], "run.json")
+    table = TidyCsv(chosen.output / "bounds.csv", COLUMNS, KEY)
+    set_determinism(True, None)
+    counts_C = load_images(settings, "train", chosen.description["image_set"]).labels_N.unique(return_counts=True)[1]
+    share = float(counts_C.max() / counts_C.sum())
+    for rows in alignment_rows(chosen, options, settings, table, share):
+        table.append(rows)
+        for row in rows:
+            if row[COLUMNS.index("bound")] == "a_priori":
+                print(in_words(dict(zip(COLUMNS, row, strict=True))))
+    steps = read_steps(chosen.store.folder.parent / "steps.csv")
+    rates = {epoch: each.total for epoch, each in rates_by_epoch(steps).items()}
+    for path, rows in (
+        (chosen.output / "quality.csv", few_shot_rows(chosen.output / "quality.csv", len(counts_C))),
+        (chosen.output / "weight_gap.csv", weight_rows(chosen.output / "weight_gap.csv", rates)),
+    ):
+        if not rows:
+            print(f"{path}: nothing in it for a bound; analysis/{path.stem}.py writes it")
+        table.append(rows)
+    print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+
+
+def in_words(row: Mapping[str, object]) -> str:
+    """An a-priori bound, with "vacuous" or what it says and whether the network keeps to it."""
+    says = "vacuous"
+    if row["vacuous"] == "no":
+        says = f"{row['of']} >= {row['value']:.4g}, measured {row['measured']:.4g}"
+        if row["holds"] == "no":
+            says += ": below, so the theorem's descent on similarities does not describe this network"
+    return f"epoch {row['epoch']}, {row['split']}, '{row['arm']}': a priori rho <= 10^{row['log10_rho']:.3g}: {says}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    options = parser("bounds.py", "The papers' bounds beside what was measured.")
+    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
+    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
+    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
+    options.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
+    return run_program(bounds, options, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Bounds that need no network: rows of bounds.csv made of quality.csv and weight_gap.csv."""
+
+from collections.abc import Mapping
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.bound_formulas import Scatter, documented_form, proposition_1, weight_distance
+from analysis.growth import fits
+
+Row = tuple[object, ...]
+SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
+TASKS = {"few_shot": "all", "few_shot_two_way": "two_way"}
+
+
+def few_shot_rows(quality: Path, classes: int) -> list[Row]:
+    """Both forms of the bound for every arm, epoch, layer and number of shots; [] if nothing was measured.
+
+    The mean over pairs of two-way bounds is the bound at the mean scatter: that of all classes over C - 1.
+    """
+    if not quality.is_file():
+        return []
+    table = pd.read_csv(quality)
+    table = table[table["split"] == "test"]
+    rows: list[Row] = []
+    for place, part in table.groupby(["epoch", "arm", "layer", "samples"], sort=False):
+        epoch, arm, layer, samples = place
+        means = part[part["metric"].isin(SCATTER)].set_index("metric")["value"].dropna()
+        if set(means.index) != set(SCATTER):
+            continue
+        scatter = Scatter(*(float(means[metric]) for metric in SCATTER))
+        for row in part[part["metric"].isin(TASKS)].itertuples():
+            task, (classifier, _, shots) = TASKS[str(row.metric)], str(row.detail).partition(" m=")
+            if isnan(float(row.value)):  # type: ignore[arg-type]
+                continue
+            for name, formula in (("proposition_1", proposition_1), ("documented_form", documented_form)):
+                bound = formula(scatter, classes if task == "all" else 2, int(shots)).error
+                measured, vacuous = 1 - float(row.value), "yes" if bound >= 1 else "no"  # type: ignore[arg-type]
+                where = epoch, "test", "", arm, layer, name, f"{classifier}_error", f"{task} m={shots}"
+                holds = "yes" if measured <= bound else "no"
+                rows.append((*where, bound, measured, "", vacuous, holds, samples))
+    return rows
+
+
+def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
+    """The fitted shape of the weight bound at every epoch of every pair; [] with fewer than 4 epochs.
+
+    `rates` is the sum of the learning rates by epoch. Least squares over slope and beta >= 0, not an upper bound.
+    """
+    if not gaps.is_file():
+        return []
+    table = pd.read_csv(gaps)
+    table = table[table["layer"] == "global"].sort_values("epoch")
+    rows: list[Row] = []
+    for (reference, arm), part in table.groupby(["reference", "arm"], sort=False):
+        part = part[part["epoch"].isin(list(rates))]
+        epochs, measured = part["epoch"].tolist(), part["distance"].to_numpy(float)
+        totals = np.array([rates[epoch] for epoch in epochs])
+        fit = {each.model: each for each in fits(totals, measured)}.get("exponential")
+        if fit is None:
+            continue
+        detail = f"fitted to {fit.points} epochs up to {epochs[-1]}: slope={fit.slope:.6g} beta={fit.rate:.6g}"
+        for epoch, total, distance in zip(epochs, totals, measured, strict=True):
+            value = weight_distance(float(total), fit.slope, fit.rate)
+            place = epoch, "", reference, arm, "global", "exponential_shape", "weight_distance", detail
+            rows.append((*place, value, distance, "", "", "", fit.points))
+    return rows

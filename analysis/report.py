@@ -1,0 +1,116 @@
+"""One page that shows a run, or several side by side: report.html, self-contained, readable without a network.
+
+python analysis/report.py [--run DIR [DIR2 ...]] [--compute] [--output FILE]
+
+Reads the CSV files and run.json of each run, nothing else. What has not been computed yet is listed on the page with
+the command that computes it; --compute runs those commands first. Without --output the page goes to
+DIR/analysis/report.html of the first run. Needs plotly and jinja2: pip install 'coupled[report]'.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from analysis import report_charts, report_theory
+from analysis.command_line import Parser, run_program
+from analysis.report_charts import COLOURS, Chart, Look
+from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_compute
+from analysis.report_tables import Run, executable, missing, read_runs
+from analysis.run_folder import newest_run
+from coupled.snapshots import write_durably
+
+PAGE = Path(__file__).parent / "report_page"
+LIBRARIES = ("jinja2", "plotly")
+
+
+def sections(runs: Sequence[Run], look: Look) -> list[dict[str, Any]]:
+    """What stands on the page, in its order; sections and charts without content are left out."""
+    charts, theory = report_charts, report_theory
+    parts: list[tuple[str, str, list[Chart | Table]]] = [
+        ("run", "What was run", [about(runs), settings(runs)]),
+        ("headline", "Headline", [charts.headline(runs, look), last_values(runs)]),
+        ("missing", "Not computed yet", [to_compute(runs)]),
+        ("alignment", "Alignment", [charts.alignment(runs, look), theory.alignment_bounds(runs, look)]),
+        ("weights", "Weights", [charts.weights_by_layer(runs, look), charts.growth(runs, look), fits(runs)]),
+        ("losses", "Losses", [f(runs, look) for f in (theory.losses, theory.loss_gap, theory.nscl_reached)]),
+        ("quality", "Quality", [theory.quality(runs, look), theory.few_shot(runs, look)]),
+        ("speed", "Throughput", [charts.throughput(runs, look)]),
+    ]
+    parts[4][2].append(theory.weight_shape(runs, look))
+    parts[5][2].append(correlations(runs))
+    found = []
+    for key, title, each in parts:
+        there = [part for part in each if (part.variants if isinstance(part, Chart) else part.rows)]
+        if there:
+            found.append({"key": key, "title": title, "parts": there})
+    return found
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The whole page as HTML."""
+    from jinja2 import Environment, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    look = Look(runs)
+    shown = sections(runs, look)
+    charts = {part.key: part.variants for each in shown for part in each["parts"] if isinstance(part, Chart)}
+    data = {"charts": charts, "arms": {arm: COLOURS[k % len(COLOURS)] for k, arm in enumerate(look.arms)}}
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return template.from_string((PAGE / "page.html").read_text(encoding="utf-8")).render(
+        title=f"coupled: {', '.join(run.name for run in runs)}",
+        sections=shown,
+        style=(PAGE / "page.css").read_text(encoding="utf-8"),
+        script=(PAGE / "page.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+        data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+    )
+
+
+def compute(run: Run) -> None:
+    """Run the programs whose tables are missing. Raises ValueError that says which failed."""
+    for command in dict.fromkeys(each.command for each in missing(run)):
+        print(f"$ {shlex.join(command)}", flush=True)
+        done = subprocess.run(executable(command), check=False)
+        if done.returncode and "verify.py" not in command[1]:  # its findings belong on the page
+            raise ValueError(f"--compute: '{shlex.join(command)}' ended with status {done.returncode}")
+
+
+def report(options: Namespace) -> None:
+    """Write the page and say where it is."""
+    for library in LIBRARIES:
+        if find_spec(library) is None:
+            raise ValueError(f"the report needs {library}, which is not installed; run pip install 'coupled[report]'")
+    folders = [folder for each in options.run for folder in each] if options.run else [newest_run(Path("runs"))]
+    runs = read_runs(folders)
+    if options.compute:
+        for run in runs:
+            compute(run)
+        runs = read_runs(folders)
+    path = options.output or folders[0] / "analysis" / "report.html"
+    write_durably(path, page(runs).encode())
+    for run in runs:
+        for each in missing(run):
+            print(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")
+    print(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    options = Parser(prog="report.py", description="One page that shows a run.", allow_abbrev=False)
+    where = "run folders (default: the newest one under runs/)"
+    options.add_argument("--run", "--run-dir", nargs="+", action="append", type=Path, metavar="DIR", help=where)
+    options.add_argument("--compute", action="store_true", help="first compute what is missing")
+    options.add_argument(
+        "--output", type=Path, metavar="FILE", help="page to write (default: DIR/analysis/report.html)"
+    )
+    return run_program(report, options, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""The figures of a report as plotly's JSON: tables in, traces and layouts out. Nothing is read or drawn here.
+
+A chart has variants, of which the page shows one at a time. Each trace says in `meta` which arm it belongs to, so that
+arms can be switched on and off; an arm has one colour in all charts, a run one kind of line. Times are epochs.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import exprel
+
+from analysis.report_tables import Run
+
+Trace = dict[str, Any]
+Figure = dict[str, Any]
+# after Okabe and Ito, of one lightness that shows on white and on black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
+OF_A_RUN = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One place on the page: a title, words on what is seen, and the variants by name; without any it is left out."""
+
+    key: str
+    title: str
+    words: str
+    variants: dict[str, Figure]
+
+
+class Look:
+    """Colours of arms and lines of runs, the same in all charts of a page."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = [run.name for run in runs]
+        self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
+
+    def name(self, run: Run, arm: str, more: str = "") -> str:
+        """What the legend says."""
+        return " · ".join(filter(None, (arm, more, run.name if len(self.runs) > 1 else "")))
+
+    def line(self, run: Run, arm: str, x: Any, y: Any, more: str = "", dash: str = "", **trace: Any) -> Trace:
+        """A line over epochs; `more` tells lines of one arm apart, by `dash`, and such lines have no markers."""
+        place = self.runs.index(run.name)
+        colour = COLOURS[self.arms.index(arm) % len(COLOURS)]
+        return {
+            "type": "scatter",
+            "mode": "lines" if dash else "lines+markers",
+            "name": self.name(run, arm, more),
+            "x": numbers(x),
+            "y": numbers(y),
+            "line": {"color": colour, "dash": dash or OF_A_RUN[place % len(OF_A_RUN)], "width": 1.4 if dash else 2},
+            "marker": {"size": 5, "symbol": SYMBOLS[place % len(SYMBOLS)], "color": colour},
+            "meta": {"arm": arm},
+            **trace,
+        }
+
+
+def numbers(values: Any) -> list[Any]:
+    """Plain numbers of 7 digits; None, a gap in a line, for what is not finite."""
+    return [float(f"{v:.7g}") if isinstance(v, (int, float)) and np.isfinite(v) else None for v in map(_plain, values)]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def layout(y: str, x: str = "epoch", **more: Any) -> dict[str, Any]:
+    """Titles of the axes; colours are the page's."""
+    integers = {"tickformat": "d"} if x == "epoch" else {}
+    return {"xaxis": {"title": {"text": x}, **integers}, "yaxis": {"title": {"text": y}}, **more}
+
+
+def pairs(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(arm, " to <reference>" where there are several, rows by epoch) of a table of pairs."""
+    several = table["reference"].nunique() > 1
+    for (reference, arm), rows in table.groupby(["reference", "arm"], sort=False):
+        yield str(arm), f"to {reference}" if several else "", rows.sort_values("epoch")
+
+
+def whole_split(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest sample only: others are estimates of these."""
+    return table[table["samples"] == table["samples"].max()]
+
+
+def headline(runs: Sequence[Run], look: Look) -> Chart:
+    """Weights part, representations stay: the two panels that the project is about."""
+    traces = []
+    for run in runs:
+        gaps, scores = run.table("weight_gap.csv"), run.table("test_alignment.csv")
+        if len(gaps):
+            for arm, more, rows in pairs(gaps[gaps["layer"] == "mean"]):
+                traces.append(
+                    look.line(run, arm, rows["epoch"], rows["gap"], more, legendgroup=f"{run.name}{arm}{more}")
+                )
+        if len(scores):
+            scores = scores[(scores["layer"] == "h") & (scores["metric"] == "cka")]
+            for arm, more, rows in pairs(whole_split(scores)):
+                group = f"{run.name}{arm}{more}"
+                line = look.line(
+                    run, arm, rows["epoch"], rows["value"], more, legendgroup=group, xaxis="x2", yaxis="y2"
+                )
+                traces.append({**line, "showlegend": group not in {each.get("legendgroup") for each in traces}})
+    figure = {
+        "data": traces,
+        "layout": {
+            "grid": {"rows": 1, "columns": 2, "pattern": "independent", "xgap": 0.16},
+            **layout("weight gap, mean over layers"),
+            "xaxis2": {"title": {"text": "epoch"}, "tickformat": "d"},
+            "yaxis2": {"title": {"text": "CKA of h, test images"}},
+        },
+    }
+    words = (
+        "Left the weights, right the representations, against the reference arm's. All arms start at gap 0 and CKA 1."
+    )
+    return Chart("headline", "Weights part, representations stay?", words, {"": figure} if traces else {})
+
+
+def alignment(runs: Sequence[Run], look: Look) -> Chart:
+    """Every pair metric of every pair, with intervals where they were computed."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        for split in ("test", "train"):
+            table = run.table(f"{split}_alignment.csv")
+            if table.empty:
+                continue
+            for (metric, layer), part in table.groupby(["metric", "layer"], sort=False):
+                figure = variant(variants, f"{metric}, {layer}, {split} images", layout(str(metric)))
+                for arm, more, rows in pairs(whole_split(part)):
+                    line = look.line(run, arm, rows["epoch"], rows["value"], more)
+                    figure["data"].append(_with_interval(line, rows))
+    words = "One pair a line; bars are 95 % intervals over images, where --bootstrap computed them."
+    return Chart("alignment", "Alignment of every pair", words, variants)
+
+
+def _with_interval(line: Trace, rows: pd.DataFrame) -> Trace:
+    if "low" not in rows or not rows["low"].notna().any():
+        return line
+    up, down = rows["high"] - rows["value"], rows["value"] - rows["low"]
+    bar = {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), "thickness": 1}
+    return {**line, "error_y": {**bar, "width": 3}}
+
+
+def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
+    """Heat maps of layers over epochs, arms side by side, and the profile over layers at the slider's epoch."""
+    variants = {}
+    for run in runs:
+        table = run.table("weight_gap.csv")
+        if table.empty:
+            continue
+        table = table[table["kind"].isin(["conv", "linear", "norm_scale"])]
+        for reference, part in table.groupby("reference", sort=False):
+            for measure in ("gap", "angle", "update_cosine"):
+                names = [measure.replace("_", " "), f"to {reference}", run.name if len(runs) > 1 else ""]
+                variants[", ".join(filter(None, names))] = _heat_maps(run, look, part, measure)
+    words = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
+    return Chart("layers", "Weight gap by layer", words, variants)
+
+
+def _heat_maps(run: Run, look: Look, table: pd.DataFrame, measure: str) -> Figure:
+    layers = sorted(table["layer"].unique(), key=natural)
+    epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
+    short = [each.removeprefix("encoder.").removesuffix(".weight") for each in layers]
+    arms = list(dict.fromkeys(table["arm"]))
+    width = 1 / (len(arms) + 1.6)
+    traces: list[Trace] = []
+    axes: dict[str, Any] = {}
+    for place, arm in enumerate(arms, 1):
+        cells = table[table["arm"] == arm].pivot(index="layer", columns="epoch", values=measure)
+        z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
+        axis = str(place) if place > 1 else ""
+        heat = {"type": "heatmap", "x": epochs, "y": short, "z": z, "coloraxis": "coloraxis", "name": arm}
+        traces.append({**heat, "xaxis": f"x{axis}", "meta": {"arm": arm}})
+        domain = [(place - 1) * width, place * width - 0.02]
+        axes[f"xaxis{axis}"] = {"domain": domain, "title": {"text": f"{arm}, epoch"}, "tickformat": "d"}
+    last = str(len(arms) + 1)
+    for arm, heat in zip(arms, list(traces), strict=True):
+        profile = look.line(run, arm, [row[-1] for row in heat["z"]], [], xaxis=f"x{last}", mode="lines+markers")
+        traces.append(
+            {**profile, "y": short, "meta": {"arm": arm, "profile": [[*each] for each in zip(*heat["z"], strict=True)]}}
+        )
+    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": measure.replace("_", " ")}}
+    scale = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
+    y = {"autorange": "reversed", "type": "category", "automargin": True, "dtick": 1, "tickfont": {"size": 9}}
+    size = {"height": max(420, 14 * len(layers) + 120), "coloraxis": scale, "yaxis": y}
+    return {"data": traces, "layout": {**axes, **size}, "slider": epochs}
+
+
+def natural(name: str) -> list[Any]:
+    """A key that sorts layers.2 before layers.10, and the encoder's stem first."""
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [name.startswith("projector"), "layer" in name, [str(part).rjust(8) for part in parts]]
+
+
+def growth(runs: Sequence[Run], look: Look) -> Chart:
+    """The global gap and the two curves that were fitted to it."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        gaps, fits = run.table("weight_gap.csv"), run.table("weight_gap_growth.csv")
+        if gaps.empty or fits.empty:
+            continue
+        gaps = gaps[gaps["layer"] == "global"]
+        for reference, part in gaps.groupby("reference", sort=False):
+            figure = variant(variants, f"to {reference}", layout("global weight gap"))
+            for arm, _, rows in pairs(part):
+                figure["data"].append(look.line(run, arm, rows["epoch"], rows["gap"], mode="markers"))
+                of_pair = fits[(fits["reference"] == reference) & (fits["arm"] == arm)]
+                t = np.linspace(0, float(rows["epoch"].max()), 80)
+                for model, sign, dash in (("saturation", -1, "dash"), ("exponential", 1, "dot")):
+                    for fit in of_pair[of_pair["model"] == model].to_dict("records"):
+                        curve = fit["slope"] * t * exprel(sign * fit["rate"] * t)
+                        figure["data"].append(look.line(run, arm, t, curve, model, dash))
+    words = "Points are measured; both curves start at 0 and have two parameters. The table says which is nearer."
+    return Chart("growth", "Does the gap grow or saturate?", words, variants)
+
+
+def throughput(runs: Sequence[Run], look: Look) -> Chart:
+    """Images a second of each arm's own part of the step."""
+    figure: Figure = {"data": [], "layout": layout("images per second", showlegend=True)}
+    for run in runs:
+        table = run.table("epochs.csv")
+        for arm, rows in table.groupby("arm", sort=False) if len(table) else ():
+            figure["data"].append(look.line(run, str(arm), rows["epoch"], rows["images_per_second"]))
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
+    return Chart("throughput", "Throughput", "As epochs.csv has it.", {"": figure} if figure["data"] else {})
+
+
+def variant(variants: dict[str, Figure], name: str, of: Mapping[str, Any]) -> Figure:
+    """The variant called `name`, made with the layout `of` if it is new."""
+    return variants.setdefault(name, {"data": [], "layout": dict(of)})

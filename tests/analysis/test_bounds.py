@@ -1,0 +1,180 @@
+"""bounds: rows against definitions, floors that scores may not break, and what is left out when tables are missing."""
+
+import csv
+from collections.abc import Callable
+from math import log
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from analysis import alignment, bounds, quality, weight_gap
+from analysis.alignment import Score, scores
+from analysis.bound_formulas import Scatter, proposition_1, weight_distance
+from analysis.bounds import COLUMNS, METRICS, floors, foretold, main, rates_by_epoch
+from analysis.bounds_of_tables import few_shot_rows, weight_rows
+
+NewRun = Callable[..., Path]
+
+
+@pytest.fixture
+def run(new_run: NewRun) -> Path:
+    """A run with learning rates: 3 steps an epoch."""
+    run = new_run(epochs=(0, 1, 2))
+    with (run / "steps.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", "step", "inputs_digest", "lr", "cl_loss"])
+        writer.writerows([1 + step // 3, step + 1, "d", 0.1 * (step + 1), 1.0] for step in range(6))
+    return run
+
+
+def matrices(rows_nD: Tensor) -> dict[str, Tensor]:
+    """What CKA and RSA correlate, n x n: centred Gram matrix; cosines of pairs less their mean."""
+    n = len(rows_nD)
+    centring = torch.eye(n, dtype=torch.float64) - 1 / n
+    unit = torch.nn.functional.normalize(rows_nD, dim=1)
+    apart = ~torch.eye(n, dtype=torch.bool)
+    cosines = (unit @ unit.T)[apart]
+    gram_of_unit = centring @ unit @ unit.T @ centring
+    return {
+        "cka": centring @ rows_nD @ rows_nD.T @ centring,
+        "rsa": cosines - cosines.mean(),
+        "unit_cka": gram_of_unit,
+    }
+
+
+@given(st.integers(0, 10**6), st.floats(0, 2))
+def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_floor(seed: int, apart: float) -> None:
+    """To 1e-8, for arms near and far; the floors are checked by `floors` itself."""
+    rng = torch.Generator().manual_seed(seed)
+    x, noise = torch.randn(2, 12, 4, generator=rng, dtype=torch.float64)
+    y = x + apart * noise
+    wanted = [Score("b", "h", metric) for metric in METRICS]
+    values = scores(
+        [{("a", "h"): x[:7], ("b", "h"): y[:7]}, {("a", "h"): x[7:], ("b", "h"): y[7:]}], "a", wanted, METRICS
+    )
+    of_pair = {score.metric: value for score, value in values.items()}
+    one, other = matrices(x), matrices(y)
+    for of in ("cka", "rsa"):
+        rho = float((one[of] - other[of]).norm() / one[of].norm())
+        assert of_pair[f"rho_{of}"] == pytest.approx(rho, abs=1e-7)
+    assert of_pair["log_norm_cka"] == pytest.approx(log(float(one["unit_cka"].norm())), abs=1e-9)
+    assert of_pair["log_norm_rsa"] == pytest.approx(log(float(one["rsa"].norm())), abs=1e-9)
+    found = list(floors(of_pair, None))
+    assert [(bound, of) for bound, of, *_ in found] == [
+        (bound, of) for of in ("cka", "rsa") for bound in ("a_posteriori", "a_posteriori_sharp")
+    ]
+
+
+def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
+    """rho = 0.25 leaves no CKA below 0.6; the a-priori bound is not about networks."""
+    values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 0.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
+    with pytest.raises(ValueError, match=r"cka is 0\.59, below its a_posteriori bound 0\.6, which cannot be"):
+        list(floors(values, None))
+    values |= {"cka": 0.97}
+    found = {(bound, of): floor for bound, of, floor, _, _ in floors(values, log(0.01))}
+    assert found["a_priori", "cka"] == pytest.approx(0.99 / 1.01)
+    assert found["a_posteriori", "cka"] == pytest.approx(0.6)
+    assert found["a_posteriori", "rsa"] == 1
+
+
+def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> None:
+    arms = {"a": "dcl", "b": "nscl", "warm": {"objective": "nscl", "temperature": 1.0}, "c": "dcl", "d": "supcon"}
+    settings = tiny.tiny_settings(arms=arms)
+    assert foretold(settings, "a", "b")
+    assert foretold(settings, "b", "a")
+    assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d"))
+
+
+def test_rates_add_up_over_steps() -> None:
+    rows = [{"epoch": str(epoch), "lr": lr} for epoch, lr in ((1, "0.5"), (1, "0.25"), (2, "1"))]
+    assert rates_by_epoch(rows) == {0: (0, 0), 1: (2, 0.75), 2: (3, 1.75)}
+
+
+def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All tables there: alignment beside the values of alignment.py, few-shot errors beside quality.py."""
+    base = ["--run", str(run), "--samples", "90"]
+    assert alignment.main([*base, "--metrics", "cka", "rsa"]) == 0
+    metrics = ["--metrics", "cdnv", "root_cdnv", "directional_cdnv", "few_shot", "few_shot_two_way"]
+    assert quality.main([*base, *metrics, "--arms", "scl", "--epochs", "2"]) == 0
+    assert main(base) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv(run / "analysis/bounds.csv", keep_default_na=False)
+    assert tuple(table.columns) == COLUMNS
+    measured = {
+        split: pd.read_csv(run / f"analysis/{split}_alignment.csv").set_index(["epoch", "arm", "layer", "metric"])[
+            "value"
+        ]
+        for split in ("train", "test")
+    }
+    floor = table[table["of"].isin(["cka", "rsa"])]
+    assert len(floor) == 3 * 2 * 3 * 2 * 2 * 2 + 3 * 2
+    for row in floor.itertuples():
+        assert row.measured == pytest.approx(measured[row.split][row.epoch, row.arm, row.layer, row.of], abs=1e-12)
+        assert row.vacuous == ("yes" if float(row.log10_rho) >= 0 else "no")
+    priori = floor[floor["bound"] == "a_priori"]
+    assert set(zip(priori["arm"], priori["layer"], priori["split"], strict=True)) == {("nscl", "z", "train")}
+    assert said.count("a priori rho <= 10^") == 6
+    few = table[table["bound"] == "proposition_1"].set_index(["of", "detail", "layer"])
+    rows = pd.read_csv(run / "analysis/quality.csv").query("split == 'test' and layer == 'h'")
+    scatter = Scatter(*(rows.set_index("metric").loc[m, "value"] for m in ("cdnv", "root_cdnv", "directional_cdnv")))
+    assert few.loc[("nccc_error", "all m=1", "h"), "value"] == pytest.approx(proposition_1(scatter, 10, 1).error)
+    assert few.loc[("nccc_error", "two_way m=1", "h"), "value"] == pytest.approx(proposition_1(scatter, 2, 1).error)
+    accuracy = rows[(rows["metric"] == "few_shot") & (rows["detail"] == "probe m=1")]["value"].item()
+    assert few.loc[("probe_error", "all m=1", "h"), "measured"] == pytest.approx(1 - accuracy)
+    assert "weight_gap.csv: nothing in it for a bound; analysis/weight_gap.py writes it" in said
+
+
+def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call passes over no image; a new arm or table adds its rows only."""
+    passes: list[int] = []
+    real = bounds.scores
+    monkeypatch.setattr(bounds, "scores", lambda *a: passes.append(1) or real(*a))  # type: ignore[func-returns-value]
+    base = ["--run", str(run), "--samples", "40", "--split", "test", "--layer", "z"]
+    assert main([*base, "--compare", "scl", "--epochs", "0"]) == 0
+    assert main(base) == 0
+    first = (run / "analysis/bounds.csv").read_bytes()
+    assert len(passes) == 1 + 3
+    assert main(base) == 0
+    assert len(passes) == 1 + 3
+    assert weight_gap.main(["--run", str(run)]) == 0
+    assert main(base) == 0
+    assert (run / "analysis/bounds.csv").read_bytes() == first
+
+
+def test_the_weight_shape_finds_what_it_was_made_of(tmp_path: Path) -> None:
+    """Distances of slope 2 and beta 0.5 over uneven rates; fewer than four epochs have no fit."""
+    rates = {0: 0.0, 1: 0.5, 2: 1.5, 5: 4.0, 9: 5.0}
+    rows = [(epoch, "cl", "nscl", "global", weight_distance(total, 2.0, 0.5)) for epoch, total in rates.items()]
+    table = pd.DataFrame(rows, columns=["epoch", "reference", "arm", "layer", "distance"])
+    table.to_csv(tmp_path / "gaps.csv", index=False)
+    found = weight_rows(tmp_path / "gaps.csv", rates)
+    assert [row[0] for row in found] == list(rates)
+    for row in found:
+        assert row[8] == pytest.approx(row[9], abs=1e-4)
+        assert row[7] == "fitted to 5 epochs up to 9: slope=2 beta=0.5"
+    table.head(3).to_csv(tmp_path / "gaps.csv", index=False)
+    assert weight_rows(tmp_path / "gaps.csv", rates) == []
+    assert weight_rows(tmp_path / "none.csv", rates) == few_shot_rows(tmp_path / "none.csv", 10) == []
+
+
+def test_words_of_an_a_priori_bound() -> None:
+    """Vacuous, kept, and not kept by the network."""
+    row = {"epoch": 3, "split": "train", "arm": "nscl", "of": "cka", "value": 0.9, "measured": 0.95, "log10_rho": -1.2}
+    assert bounds.in_words(row | {"vacuous": "no", "holds": "yes"}).endswith(
+        "rho <= 10^-1.2: cka >= 0.9, measured 0.95"
+    )
+    assert "below, so" in bounds.in_words(row | {"vacuous": "no", "holds": "no"})
+    assert bounds.in_words(row | {"log10_rho": 8.04, "vacuous": "yes"}).endswith("rho <= 10^8.04: vacuous")
+
+
+def test_without_learning_rates_it_says_so(
+    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path)]) == 2
+    assert "steps.csv: expected a table of steps, found no file" in capsys.readouterr().err

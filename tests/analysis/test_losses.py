@@ -1,0 +1,187 @@
+"""losses: the values against loops over anchors, the same inputs for all, the inequality, and the tables after it."""
+
+from collections.abc import Callable
+from math import exp, log
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from analysis import losses
+from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.features import view_features
+from analysis.loss_sums import LOSSES, LossSums, ViolatedBoundError, gap_of_batch
+from analysis.loss_tables import write_correlation, write_reached
+from analysis.losses import main, stream
+from analysis.run_folder import read_description
+from coupled.objectives import Inputs
+from coupled.objectives._anchors import AnchorLosses
+from coupled.settings import from_resolved
+from coupled.snapshots import SnapshotStore
+
+NewRun = Callable[..., Path]
+
+
+def inputs(views_VBP: Tensor, labels_B: Tensor) -> Inputs:
+    projections = {"projection": normalize(views_VBP.double(), dim=-1)}
+    return Inputs(projections, projections, labels_B, labels_B)
+
+
+def gap_by_hand(views_VBP: Tensor, labels_B: Tensor, tau: float) -> tuple[float, float]:
+    """DCL - NSCL and its bound, mean over anchors with a negative in both, from their definitions."""
+    V, B, _ = views_VBP.shape
+    z = normalize(views_VBP.double(), dim=-1).flatten(0, 1)
+    gaps, bounds = [], []
+    for i in range(V * B):
+        others = [a for a in range(V * B) if a % B != i % B]
+        apart = [a for a in others if labels_B[a % B] != labels_B[i % B]]
+        if apart:
+            both = (log(sum(exp(float(z[i] @ z[a]) / tau) for a in each)) for each in (others, apart))
+            gaps.append(next(both) - next(both))
+            n = int((labels_B == labels_B[i % B]).sum())
+            bounds.append(log(1 + (n - 1) * exp(2 / tau) / (B - n)))
+    return sum(gaps) / len(gaps), sum(bounds) / len(bounds)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.1, 0.5, 1.0, 3.0]), st.integers(2, 4))
+def test_the_gap_is_that_of_the_definition_and_within_its_bound(seed: int, tau: float, classes: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    views, labels = torch.randn(2, 9, 3, generator=rng), torch.randint(classes, (9,), generator=rng)
+    labels[:2] = torch.tensor([0, 1])
+    sums = LossSums([tau])
+    sums.update(inputs(views, labels))
+    found = sums.gap(tau, 5, 50)
+    assert (found.gap, found.bound) == pytest.approx(gap_by_hand(views, labels, tau), rel=1e-9, abs=1e-12)
+    assert found.set_bound == pytest.approx(log(1 + exp(2 / tau) / 9), rel=1e-12)
+    assert found.tightness == pytest.approx(found.tightest, nan_ok=True)
+
+
+def test_the_bound_is_reached_by_the_worst_of_all_batches() -> None:
+    """Images of a class at one point and of the other opposite: the gap is the bound, not merely below it."""
+    views = torch.tensor([[1.0, 0.0]] * 3 + [[-1.0, 0.0]] * 4).expand(2, 7, 2)
+    sums = LossSums([0.5])
+    sums.update(inputs(views, torch.tensor([0] * 3 + [1] * 4)))
+    assert sums.gap(0.5, 1, 2).tightness == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [-0.01, 7.0, float("nan")])
+def test_a_violation_on_a_single_anchor_is_an_error(wrong: float) -> None:
+    """Hidden in the mean of a batch it would pass."""
+    batch = inputs(torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 1, 1]))
+    zero_A, counted_A = torch.zeros(8, dtype=torch.float64), torch.ones(8, dtype=torch.bool)
+    gap_of_batch(batch, AnchorLosses(zero_A, counted_A), AnchorLosses(zero_A, counted_A), 0.5)
+    one_A = zero_A.index_fill(0, torch.tensor([3]), wrong)
+    with pytest.raises(ViolatedBoundError, match=r"at temperature 0\.5 is .*, allowed is 0 to"):
+        gap_of_batch(batch, AnchorLosses(one_A, counted_A), AnchorLosses(zero_A, counted_A), 0.5)
+
+
+def test_means_are_over_anchors_not_over_batches_and_left_out_ones_are_counted() -> None:
+    """A batch of one class has no NSCL; a second batch must weigh by its anchors."""
+    rng = torch.Generator().manual_seed(1)
+    first, second = torch.randn(2, 4, 3, generator=rng), torch.randn(2, 4, 3, generator=rng)
+    whole, parts = LossSums([1.0]), [LossSums([1.0]), LossSums([1.0])]
+    given_ = [inputs(first, torch.tensor([0, 0, 0, 1])), inputs(second, torch.tensor([2, 2, 2, 2]))]
+    for batch, part in zip(given_, parts, strict=True):
+        whole.update(batch)
+        part.update(batch)
+    total = whole.losses["nscl", 1.0]
+    assert (total.counted, total.left_out) == (8, 8)
+    assert total.mean == parts[0].losses["nscl", 1.0].mean
+    assert whole.gap(1.0, 3, 8) == parts[0].gap(1.0, 3, 8)
+    halves = [part.losses["dcl", 1.0].mean for part in parts]
+    assert whole.losses["dcl", 1.0].mean == pytest.approx(sum(halves) / 2, rel=1e-12)
+
+
+def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path: Path) -> None:
+    """Arms, epochs, splits and temperatures must not be mixed up; at equal weights all arms agree to the bit."""
+    assert main(["--run", str(drifting_run), "--output", str(tmp_path), "--samples", "130", "--epochs", "0,2"]) == 0
+    table, gaps = pd.read_csv(tmp_path / "losses.csv"), pd.read_csv(tmp_path / "loss_gap.csv")
+    assert tuple(table.columns) == losses.COLUMNS
+    assert tuple(gaps.columns) == losses.GAP_COLUMNS
+    assert len(table) == 2 * 2 * 4 * len(LOSSES) * 2
+    assert set(table["temperature"]) == {0.5, 1.0}
+    assert table[table["epoch"] == 0].groupby(["split", "loss", "temperature"])["value"].nunique().eq(1).all()
+    description = read_description(drifting_run)
+    settings = from_resolved(description["settings"])
+    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
+    images = load_images(settings, "test", description["image_set"])
+    chosen_N = choose_images(len(images), 130, settings.seed, "test")
+    seen = stream(settings, images, "test", 130)
+    assert seen.size == (130, 64)
+    assert set(seen.order_KB.flat) < set(chosen_N.tolist())
+    views_VND = view_features(embedder, images, torch.from_numpy(seen.order_KB.ravel()), "scl", 2)["z"]
+    sums = LossSums([1.0])
+    for views_VBD, order_B in zip(views_VND.split(64, dim=1), seen.order_KB, strict=True):
+        sums.update(inputs(views_VBD, images.labels_N[order_B]))
+    own = table.query("epoch == 2 and split == 'test' and arm == 'scl' and temperature == 1").set_index("loss")
+    for loss in LOSSES:
+        assert own.loc[loss, "value"] == pytest.approx(sums.losses[loss, 1.0].mean, abs=1e-6)
+    row = gaps.query("epoch == 2 and split == 'test' and arm == 'scl' and temperature == 1").iloc[0]
+    assert row["gap"] == pytest.approx(own.loc["dcl", "value"] - own.loc["nscl", "value"], abs=1e-9)
+    assert row["gap"] == pytest.approx(sums.gap(1.0, seen.largest_class, 130).gap, abs=1e-6)
+    assert row["set_bound"] == sums.gap(1.0, seen.largest_class, 130).set_bound
+    assert 0 < row["tightness"] <= row["tightest"] <= 1
+
+
+def test_one_pass_serves_all_arms_and_only_what_is_missing_is_computed(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked for one temperature more the images are passed once again an epoch; asked for nothing more, not at all."""
+    run = new_run(epochs=(0, 1))
+    passes: list[int] = []
+    real = losses.batches
+    monkeypatch.setattr(losses, "batches", lambda *a, **k: passes.append(1) or real(*a, **k))  # type: ignore[func-returns-value]
+    base = ["--run", str(run), "--samples", "64", "--split", "test", "--temperatures", "0.5"]
+    assert main([*base, "--arms", "cl", "--epochs", "0"]) == 0
+    before = (run / "analysis/losses.csv").read_bytes()
+    assert main(base) == 0
+    assert len(passes) == 1 + 2
+    assert main([*base, "1"]) == 0
+    assert main([*base, "1"]) == 0
+    assert len(passes) == 1 + 2 + 2
+    assert (run / "analysis/losses.csv").read_bytes().startswith(before)
+    assert "losses.csv: 0 new rows, 64 in all" in capsys.readouterr().out
+
+
+def test_the_tables_that_follow(tmp_path: Path) -> None:
+    """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
+    values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
+    rows = [
+        (epoch, "test", arm, loss, 1.0, value, 0, 8, 4)
+        for arm, both in values.items()
+        for loss, each in zip(("dcl", "nscl"), both, strict=True)
+        for epoch, value in zip((0, 2, 10), each, strict=True)
+    ]
+    pd.DataFrame(rows, columns=list(losses.COLUMNS)).to_csv(tmp_path / "losses.csv", index=False)
+    write_correlation(tmp_path / "losses.csv", tmp_path / "correlation.csv")
+    write_reached(tmp_path / "losses.csv", tmp_path / "reached.csv", ["nscl"])
+    found = pd.read_csv(tmp_path / "correlation.csv").set_index("arm")
+    assert found.loc["nscl", "correlation"] == pytest.approx(1)
+    assert found.loc["cl", "correlation"] == pytest.approx(0.960769, abs=1e-6)
+    reached = pd.read_csv(tmp_path / "reached.csv")
+    assert set(reached["arm"]) == {"cl"}
+    assert reached["epoch"].tolist() == [0, 2, 10]
+    assert reached["excess"].tolist() == [0.5, 0, 0.5]
+    assert reached["share"].tolist()[1:] == [1.5, 1]
+    assert reached["share"].isna().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--temperatures", "0"], "argument --temperatures: invalid temperature value: '0'"),
+        (["--arms", "byol"], "--arms: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    drifting_run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert main(["--run", str(drifting_run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.count("\n") == 1

@@ -1,0 +1,229 @@
+"""report: what is on the page, what is listed as missing, and that empty, partial and several runs work."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects
+import pytest
+
+from analysis import report
+from analysis.report import main, page, sections
+from analysis.report_charts import Chart, Look, natural, numbers
+from analysis.report_tables import PROGRAMS, missing, read_runs
+
+NewRun = Callable[..., Path]
+CHARTS = {
+    *("headline", "alignment", "alignment_bounds", "layers", "growth", "weight_shape"),
+    *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput"),
+}
+
+
+def charts_of(*folders: Path) -> dict[str, Chart]:
+    runs = read_runs(folders)
+    found = [part for section in sections(runs, Look(runs)) for part in section["parts"]]
+    return {part.key: part for part in found if isinstance(part, Chart)}
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A copy without the page."""
+    return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
+
+
+def test_every_chart_is_there_and_is_valid_plotly(measured_run: Path) -> None:
+    """plotly itself checks every key and value of every variant."""
+    found = charts_of(measured_run)
+    assert set(found) == CHARTS
+    for chart in found.values():
+        for figure in chart.variants.values():
+            assert figure["data"]
+            plotly.graph_objects.Figure({"data": figure["data"], "layout": figure["layout"]})
+            for trace in figure["data"]:
+                assert trace.get("meta", {"arm": "cl"})["arm"] in ("cl", "nscl", "scl", "ce")
+
+
+def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
+    """Headline and slider, against the CSV files; an arm has one colour everywhere."""
+    found = charts_of(measured_run)
+    gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv")
+    left, right = ([t for t in found["headline"].variants[""]["data"] if ("xaxis" in t) == second] for second in (0, 1))
+    rows = gaps[(gaps["layer"] == "mean") & (gaps["arm"] == "scl")]
+    assert left[1]["y"] == pytest.approx(rows["gap"].tolist(), rel=1e-6)
+    scores = pd.read_csv(measured_run / "analysis/test_alignment.csv").query("arm == 'scl' and layer == 'h'")
+    assert right[1]["y"] == pytest.approx(scores[scores["metric"] == "cka"]["value"].tolist(), rel=1e-6)
+    colours = {(t["meta"]["arm"], t["line"]["color"]) for t in (*left, *right)}
+    assert len(colours) == 3
+    figure = found["layers"].variants["gap, to cl"]
+    assert figure["slider"] == [0, 1, 2, 3]
+    heat = figure["data"][1]
+    row = heat["y"].index("layer2.0.conv1")
+    rows = gaps[(gaps["layer"] == "encoder.layer2.0.conv1.weight") & (gaps["arm"] == "scl")]
+    assert heat["z"][row] == pytest.approx(rows["gap"].tolist(), rel=1e-6)
+    profile = figure["data"][4]
+    assert profile["meta"]["arm"] == "scl"
+    assert profile["meta"]["profile"][2] == [cells[2] for cells in heat["z"]]
+    bars = found["alignment"].variants["cka, h, test images"]["data"][0]["error_y"]
+    assert len(bars["array"]) == 4
+    assert bars["array"][3] > 0
+
+
+def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run: Path, tmp_path: Path) -> None:
+    run = copied(measured_run, tmp_path / "run")
+    table = pd.read_csv(run / "analysis/bounds.csv")
+    which = "arm == 'ce' and layer == 'h' and of == 'cka' and bound == 'a_posteriori' and split == 'test'"
+    rows = table.query(which).index
+    table.loc[rows, "vacuous"] = ["no", "no", "yes", "yes"]
+    table.to_csv(run / "analysis/bounds.csv", index=False)
+    found = charts_of(run)
+    data = found["alignment_bounds"].variants["cka, h, test images"]["data"]
+    floor = next(t for t in data if t["name"] == "ce · a posteriori")
+    assert floor["y"][:2] == pytest.approx(table.loc[rows, "value"].tolist()[:2], rel=1e-6)
+    assert floor["y"][2:] == [None, None]
+    shots = found["few_shot"].variants["probe, two classes, z"]["data"]
+    bound = next(t for t in shots if t["name"] == "nscl · proposition 1")
+    rows = table.query(
+        "arm == 'nscl' and layer == 'z' and of == 'probe_error' and epoch == 3 and bound == 'proposition_1'"
+    )
+    rows = rows[rows["detail"].str.startswith("two_way")]
+    assert bound["y"] == pytest.approx(rows["value"].tolist(), rel=1e-6)
+
+
+def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_run: Path) -> None:
+    """A run without analysis misses all; one that went on is behind."""
+    (empty,) = read_runs([new_run(epochs=(0,))])
+    assert [each.table for each in missing(empty)] == [name for names in PROGRAMS.values() for name in names]
+    assert {each.state for each in missing(empty)} == {"not computed"}
+    assert missing(empty)[0].command[-2:] == ("--output", f"{empty.folder}/analysis")
+    (whole,) = read_runs([measured_run])
+    assert missing(whole) == []
+
+
+def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> None:
+    run = copied(measured_run, tmp_path / "run")
+    with (run / "epochs.csv").open("a") as file:
+        file.write("7,cl,1.0,0.1,1.5,900\n8,cl,1.0,0.1")  # the last row is being written
+    found = {each.table: each.state for each in missing(read_runs([run])[0])}
+    assert set(found.values()) == {"up to epoch 3 of 7"}
+    assert "weight_gap.csv" in found
+    assert "weight_gap_growth.csv" not in found
+
+
+@pytest.mark.parametrize("epochs", [(), (0,)])
+def test_empty_and_single_epoch_runs_have_a_page(new_run: NewRun, epochs: tuple[int, ...]) -> None:
+    """Nothing measured is no error: the page says what is missing."""
+    run = new_run(epochs=epochs)
+    assert main(["--run", str(run)]) == 0
+    text = (run / "analysis/report.html").read_text()
+    assert "python analysis/weight_gap.py --run" in text
+    assert "not run yet" in text
+
+
+def test_a_single_measured_epoch_has_charts(measured_run: Path, tmp_path: Path) -> None:
+    run = copied(measured_run, tmp_path / "run")
+    for path in (run / "analysis").glob("*.csv"):
+        table = pd.read_csv(path)
+        if "epoch" in table:
+            table[table["epoch"] == 0].to_csv(path, index=False)
+    assert {"headline", "alignment", "layers", "losses", "loss_gap"} <= set(charts_of(run))
+    assert "</html>" in page(read_runs([run]))
+
+
+def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> None:
+    """Lines differ by dash, names by run, and settings that differ are marked and come first."""
+    other = copied(measured_run, tmp_path / "other")
+    about: dict[str, Any] = json.loads((other / "run.json").read_text())
+    about["name"] = "other"
+    about["settings"]["temperature"] = 0.25
+    (other / "run.json").write_text(json.dumps(about))
+    runs = read_runs([measured_run, other])
+    lines = charts_of(measured_run, other)["headline"].variants[""]["data"]
+    assert {line["name"] for line in lines if line["meta"]["arm"] == "ce"} == {"ce · drift", "ce · other"}
+    assert {line["line"]["dash"] for line in lines} == {"solid", "dash"}
+    table = next(p for s in sections(runs, Look(runs)) for p in s["parts"] if p.key == "settings")
+    assert [each.value for each in table.rows[0]] == ["temperature", "0.5", "0.25", "≠"]
+    assert [each.value for each in table.rows[1]][-1] == ""
+
+
+def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_path: Path) -> None:
+    """No tag of ours fetches anything, the policy forbids it, and text of a run cannot become a tag."""
+    run = copied(measured_run, tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
+    about["name"] = "</script><b>x"
+    (run / "run.json").write_text(json.dumps(about))
+    assert main(["--run", str(run), "--output", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
+    ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"\b(src|href)=|@import|url\(", ours)
+    assert "default-src 'none'" in text
+    assert "</script><b>" not in text
+    assert "&lt;/script&gt;&lt;b&gt;x" in text
+
+
+def test_compute_runs_what_is_missing_in_order(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each program once; its own failure stops the report with one line."""
+    run = new_run(epochs=(0,))
+    ran: list[str] = []
+
+    def fake(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        ran.append(Path(command[1]).stem)
+        return subprocess.CompletedProcess(command, 1 if ran[-1] in ("verify", "bounds") else 0)
+
+    monkeypatch.setattr(report.subprocess, "run", fake)
+    assert main(["--run", str(run), "--compute"]) == 2
+    assert ran == list(PROGRAMS)
+    assert f"--compute: 'python analysis/bounds.py --run {run}' ended with status 1" in capsys.readouterr().err
+
+
+def test_compute_makes_the_tables(
+    new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """For real, with the two programs that need no images."""
+    names = {name: PROGRAMS[name] for name in ("verify", "weight_gap")}
+    monkeypatch.setattr("analysis.report_tables.PROGRAMS", names)
+    run = new_run(epochs=(0, 1, 2, 3))
+    assert main(["--run", str(run), "--compute"]) == 0
+    assert {path.name for path in (run / "analysis").glob("*.csv")} == {each for n in names.values() for each in n}
+    assert capfd.readouterr().out.splitlines()[-1] == str(run / "analysis/report.html")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+        (["--run", "{run}", "{run}"], "--run: a folder is given twice; name each run once"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    measured_run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    assert main([each.format(run=measured_run) for each in arguments]) == 2
+    error = capsys.readouterr().err
+    assert part in error
+    assert error.count("\n") == 1
+
+
+def test_an_unreadable_table_and_a_missing_library_are_named(
+    measured_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(measured_run, tmp_path / "run")
+    (run / "analysis/losses.csv").write_text("a,b\n1,2,3,4\n1\n1,2,3,4,5,6\n")
+    assert main(["--run", str(run)]) == 2
+    assert "losses.csv: not readable as a table (" in capsys.readouterr().err
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    assert main(["--run", str(run)]) == 2
+    assert (
+        "the report needs jinja2, which is not installed; run pip install 'coupled[report]'" in capsys.readouterr().err
+    )
+
+
+def test_layers_sort_by_number_and_numbers_are_plain() -> None:
+    names = ["projector.0", "encoder.layer1.10.conv1", "encoder.layer1.2.conv1", "encoder.conv1"]
+    assert sorted(names, key=natural) == names[::-1]
+    assert numbers([1.23456789, float("nan"), float("inf"), 2]) == [1.234568, None, None, 2.0]
