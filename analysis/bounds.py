@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan, log
 from typing import NamedTuple
 
-from analysis.alignment import Score, choose_device, scores
+from analysis.alignment import choose_device
 from analysis.bound_formulas import (
     alignment_floor,
     log_gradient_gap,
@@ -34,6 +34,7 @@ from analysis.bounds_of_tables import few_shot_rows, weight_rows
 from analysis.command_line import parser, positive, run_program
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
+from analysis.pair_scores import Score, scores
 from analysis.run_folder import Selection, TidyCsv, select
 from analysis.similarity_distance import DISTANCES
 from analysis.verify import read_steps

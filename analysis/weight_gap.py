@@ -32,7 +32,7 @@ from analysis.command_line import parser, run_program, skipping
 from analysis.growth import write_growth
 from analysis.open_snapshots import OpenSnapshots
 from analysis.run_folder import DIGITS, TidyCsv, select
-from analysis.weight_sums import Gap, Squares, State, aggregates, layer_kind, squares, stage, state
+from analysis.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, stage
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 SOURCES = ("reference_snapshot", "arm_snapshot")  # digests
@@ -73,13 +73,17 @@ def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bo
     axes = {pair: channel_axes({layer: shapes[pair[0]][layer] for layer in layers[pair]}) for pair in pairs if align}
     sums: dict[Pair, dict[str, Squares]] = {pair: {} for pair in pairs}
     for layer in sorted({layer for found in layers.values() for layer in found}):
-        states = {arm: _state(opened, arm, moment, layer) for arm, there in shapes.items() if layer in there}
-        for pair in pairs:
-            if layer in layers[pair]:
-                reference, arm = (states[name] for name in pair)
-                if align:
-                    arm = _permuted(arm, axes[pair].get(layer, ()), moves[pair])
-                sums[pair][layer] = squares(reference, arm)
+        tensors = {arm: _history(opened, arm, moment, layer) for arm, there in shapes.items() if layer in there}
+        concerned = [pair for pair in pairs if layer in layers[pair]]
+        if not align:
+            for pair, total in all_squares(tensors, concerned).items():
+                sums[pair][layer] = total
+            continue
+        for reference, arm in concerned:
+            order = axes[reference, arm].get(layer, ()), moves[reference, arm]
+            turned = tuple(None if each is None else permuted(each, *order) for each in tensors[arm])
+            pair = reference, arm
+            sums[pair][layer] = all_squares({reference: tensors[reference], arm: turned}, [pair])[pair]
     found: list[Row] = []
     for pair in pairs:
         dimensions = {layer: len(shapes[pair[0]][layer]) for layer in layers[pair]}
@@ -103,10 +107,10 @@ def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list
         ) from None
 
 
-def _state(opened: OpenSnapshots, arm: str, moment: Moment, layer: str) -> State:
-    earlier = {epoch: opened.tensor(arm, epoch, layer) for epoch in {moment.start, moment.before} if epoch is not None}
-    start, before = (None if epoch is None else earlier[epoch] for epoch in (moment.start, moment.before))
-    return state(opened.tensor(arm, moment.epoch, layer), start, before)
+def _history(opened: OpenSnapshots, arm: str, moment: Moment, layer: str) -> tuple[torch.Tensor | None, ...]:
+    """The tensor at the epoch, at the start and before."""
+    there = {epoch: opened.tensor(arm, epoch, layer) for epoch in set(moment) if epoch is not None}
+    return tuple(None if epoch is None else there[epoch] for epoch in moment)
 
 
 def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -115,11 +119,6 @@ def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str])
         return match_channels(reference, arm, channel_axes({layer: tuple(reference[layer].shape) for layer in layers}))
     except ValueError as error:
         raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
-
-
-def _permuted(one: State, axes: Sequence[str], moves: Mapping[str, torch.Tensor]) -> State:
-    update = None if one.update is None else permuted(one.update, axes, moves)
-    return State(permuted(one.now, axes, moves), one.drift, update)
 
 
 def _all_aggregates(sums: Mapping[str, Squares]) -> dict[str, Gap]:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+PART = 2**14  # entries
+
 
 class Gap(NamedTuple):
     """The columns of weight_gap.csv after `kind`."""
@@ -30,8 +32,9 @@ class State(NamedTuple):
     update: Tensor | None  # what the last snapshot lacks to it; None if it is the first
 
 
-def state(now: Tensor, start: Tensor | None = None, before: Tensor | None = None) -> State:
+def state(now: Tensor | None, start: Tensor | None = None, before: Tensor | None = None) -> State:
     """The state of a tensor of any floating type whose earlier values are given."""
+    assert now is not None
     now = now.double()
     # converted first: torch subtracts tensors of two types many times more slowly
     moved, update = (None if earlier is None else now - earlier.double() for earlier in (start, before))
@@ -101,6 +104,23 @@ def squares(reference: State, arm: State) -> Squares:
     difference = a - b
     products = _product(difference, difference), _product(a, a), _product(b, b), _product(a, b)
     return Squares(a.numel(), *products, reference.drift, arm.drift, *updates)
+
+
+def all_squares(
+    tensors: Mapping[str, Sequence[Tensor | None]], pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Squares]:
+    """The sums of pairs of arms whose tensor, now, at the start and before, is given.
+
+    Part by part, so that what is in float64 stays in the processor's cache: twice as fast as tensor by tensor.
+    """
+    flat = {arm: [None if each is None else each.reshape(-1) for each in history] for arm, history in tensors.items()}
+    parts: dict[tuple[str, str], list[Squares]] = {pair: [] for pair in pairs}
+    for first in range(0, max(len(each) for history in flat.values() for each in history if each is not None), PART):
+        part = slice(first, first + PART)
+        states = {arm: state(*(None if each is None else each[part] for each in h)) for arm, h in flat.items()}
+        for reference, arm in pairs:
+            parts[reference, arm].append(squares(states[reference], states[arm]))
+    return {pair: Squares(*map(sum, zip(*found, strict=True))) for pair, found in parts.items()}
 
 
 def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:

@@ -24,7 +24,7 @@ from analysis.pair_scores import Score, scores
 
 IMAGES, FEATURES = 10_000, 512
 REPEATS = {"ours": 7, "definition": 2, "libraries": 1}
-GOAL = 50
+GOAL = 100
 
 
 def features(images: int) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from analysis import alignment, bounds, quality, weight_gap
-from analysis.alignment import Score, scores
 from analysis.bound_formulas import Scatter, proposition_1, weight_distance
 from analysis.bounds import COLUMNS, METRICS, floors, foretold, main, rates_by_epoch
 from analysis.bounds_of_tables import few_shot_rows, weight_rows
+from analysis.pair_scores import Score, scores
 
 NewRun = Callable[..., Path]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from analysis.weight_sums import Gap, aggregates, layer_kind, squares, stage, state
+from analysis.weight_sums import PART, Gap, aggregates, all_squares, layer_kind, squares, stage, state
 
 
 def gap_of(reference: Tensor, arm: Tensor) -> Gap:
@@ -21,6 +21,19 @@ def test_a_hand_computed_layer() -> None:
     gap = gap_of(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 5.0]]))
     expected = 2, math.sqrt(10) / 5, math.sqrt(10), 5, 5, 0.8, math.degrees(math.acos(0.8))
     assert gap[:7] == pytest.approx(expected, abs=1e-13)
+
+
+def test_sums_by_parts_are_those_of_the_whole_tensor() -> None:
+    """Of a tensor of several parts and a rest, for every pair; an entry left out or counted twice would show."""
+    generator = torch.Generator().manual_seed(0)
+    arms = {arm: list(torch.randn(3, 3, PART // 4, 3, generator=generator)) for arm in "abc"}
+    arms["c"] = [arms["c"][0], None, None]
+    pairs = [("a", "b"), ("a", "c"), ("c", "b")]
+    found = all_squares(arms, pairs)
+    assert list(found) == pairs
+    for one, other in pairs:
+        expected = squares(state(*arms[one]), state(*arms[other]))
+        assert found[one, other] == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
 def test_hand_computed_aggregates() -> None:
