@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers do the same in grey print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+# after Okabe and Ito, whose colours colour-blind readers can tell apart, of a lightness that shows on white and black;
+# dashes and markers do the same in grey print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 USUAL = ("nscl", "scl", "ce", "cl")  # these have the first places wherever they appear
@@ -23,13 +24,23 @@ class Style(NamedTuple):
     marker: str
 
 
+def arm_places(arms: Sequence[str]) -> dict[str, int]:
+    """The place of each arm among all styles, the arms of a run given in the order of run.json."""
+    order = [*USUAL, *(arm for arm in arms if arm not in USUAL)]
+    return {arm: order.index(arm) for arm in arms}
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """The colour of each arm of a run: the same in every figure and in the report."""
+    return {arm: COLOURS[place % len(COLOURS)] for arm, place in arm_places(arms).items()}
+
+
 def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
     """The style of each arm of a run, given in the order of run.json: it does not depend on which arms are drawn."""
-    order = [*USUAL, *(arm for arm in arms if arm not in USUAL)]
-    places = {arm: order.index(arm) for arm in arms}
+    colours = arm_colours(arms)
     return {
-        arm: Style(COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
-        for arm, i in places.items()
+        arm: Style(colours[arm], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        for arm, i in arm_places(arms).items()
     }
 
 

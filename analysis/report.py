@@ -19,7 +19,7 @@ from typing import Any
 
 from analysis import report_charts, report_theory
 from analysis.command_line import Parser, run_program
-from analysis.report_charts import COLOURS, Chart, Look
+from analysis.report_charts import Chart, Look
 from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_compute
 from analysis.report_tables import Run, executable, missing, read_runs
 from analysis.run_folder import newest_run
@@ -60,7 +60,7 @@ def page(runs: Sequence[Run]) -> str:
     look = Look(runs)
     shown = sections(runs, look)
     charts = {part.key: part.variants for each in shown for part in each["parts"] if isinstance(part, Chart)}
-    data = {"charts": charts, "arms": {arm: COLOURS[k % len(COLOURS)] for k, arm in enumerate(look.arms)}}
+    data = {"charts": charts, "arms": look.colours}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.from_string((PAGE / "page.html").read_text(encoding="utf-8")).render(
         title=f"coupled: {', '.join(run.name for run in runs)}",

@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import exprel
 
+from analysis.drawing import arm_colours
 from analysis.report_tables import Run
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
-# after Okabe and Ito, of one lightness that shows on white and on black
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
 OF_A_RUN = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 
@@ -39,6 +38,7 @@ class Look:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = [run.name for run in runs]
         self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
+        self.colours = arm_colours(self.arms)
 
     def name(self, run: Run, arm: str, more: str = "") -> str:
         """What the legend says."""
@@ -47,7 +47,7 @@ class Look:
     def line(self, run: Run, arm: str, x: Any, y: Any, more: str = "", dash: str = "", **trace: Any) -> Trace:
         """A line over epochs; `more` tells lines of one arm apart, by `dash`, and such lines have no markers."""
         place = self.runs.index(run.name)
-        colour = COLOURS[self.arms.index(arm) % len(COLOURS)]
+        colour = self.colours[arm]
         return {
             "type": "scatter",
             "mode": "lines" if dash else "lines+markers",
