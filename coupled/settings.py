@@ -55,7 +55,7 @@ class Settings(Section):
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     deterministic: bool = True
     tf32: bool = False
-    channels_last: bool = True
+    channels_last: bool = False
     compile: bool = False
     threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     placement: PlacementSettings = PlacementSettings()
