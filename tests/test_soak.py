@@ -25,7 +25,8 @@ YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: c
 
 def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
     program = [sys.executable, str(Path(__file__).with_name("slow_disk.py")), "--config", "tiny.yaml", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]  # or tests/coupled would pass for the package
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         program, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
