@@ -101,7 +101,7 @@ def test_a_wrong_command_line_is_told_once_in_one_line() -> None:
 def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path) -> None:
     """A machine that hangs must not hold the others for ever; the time is a setting."""
     config = tmp_path / "tiny.yaml"
-    config.write_text(json.dumps(tiny.tiny_settings(**CHANGED, timeout_seconds=20).resolved()))
+    config.write_text(json.dumps(tiny.tiny_settings(**CHANGED, timeout_seconds=10).resolved()))
     (status_0, _, errors_0), (status_1, _, errors_1) = two_ranks("sleep", config, tmp_path / "run")
     assert (status_0, status_1, errors_1) == (1, 1, ""), errors_0
     assert "rank 0: Traceback" in errors_0
