@@ -108,17 +108,6 @@ def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path
     assert "imed out" in errors_0
 
 
-def test_a_killed_rank_makes_the_group_restart_and_continue_exactly(
-    config: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    """A run of days loses an epoch at most, and no byte of its result."""
-    command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "kill", "--config", config)
-    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run")])
-    assert status == 0, errors
-    assert "continuing after step 4" in output
-    assert_same_run(undisturbed, tmp_path / "run")
-
-
 def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_exactly(
     config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

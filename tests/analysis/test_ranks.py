@@ -57,7 +57,7 @@ def test_the_program_gives_one_table_on_two_ranks(
     """End to end: the rows of one process, each once, to what float32 networks in other batches allow."""
     plain = ["--split", "test", "--epochs", "0,2", "--layer", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
     bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layer", "h", "--bootstrap", "20"]
-    for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka", "rsa_spearman"]):
+    for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka"]):
         arguments = ["--run", str(drifting_run), *options, "--output"]
         assert main([*arguments, str(tmp_path / "one")]) == 0
         for _ in range(2):  # the second call finds everything there
@@ -66,8 +66,9 @@ def test_the_program_gives_one_table_on_two_ranks(
         one, two = (table(tmp_path / folder / name) for folder in ("one", "two"))
         assert len(one) == len(two)
         for expected, found in zip(one, two, strict=True):
+            tolerance = 1e-5 if expected["metric"] == "rsa_spearman" else 1e-6  # ranks turn a rounding into a step
             for column in ("value", "low", "high"):
                 numbers = (float(row.pop(column) or "nan") for row in (found, expected))
-                assert next(numbers) == pytest.approx(next(numbers), abs=1e-5, nan_ok=True)
+                assert next(numbers) == pytest.approx(next(numbers), abs=tolerance, nan_ok=True)
             assert found == expected
     assert all(row["low"] for row in table(tmp_path / "two/train_alignment.csv"))
