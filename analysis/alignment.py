@@ -29,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from analysis.command_line import add_cache, parser, positive, run_program
+from analysis.command_line import add_cache, add_images, parser, positive, run_program
 from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.intervals import BLOCKS, blocks, interval, left_out
@@ -225,10 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options.add_argument("--bootstrap", type=positive, metavar="R", help="confidence intervals from R resamples")
     add_cache(options)
-    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
-    options.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
-    )
+    add_images(options)
     return run_program(on_all_ranks, options, arguments)
 
 

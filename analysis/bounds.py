@@ -31,7 +31,7 @@ from analysis.bound_formulas import (
     sharp_alignment_floor,
 )
 from analysis.bounds_of_tables import few_shot_rows, weight_rows
-from analysis.command_line import parser, positive, run_program
+from analysis.command_line import add_images, parser, run_program
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
@@ -183,10 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser("bounds.py", "The papers' bounds beside what was measured.")
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
-    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
-    options.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
-    )
+    add_images(options)
     return run_program(bounds, options, arguments)
 
 

@@ -36,6 +36,14 @@ def add_epochs(options: Parser) -> None:
     options.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
 
 
+def add_images(options: Parser) -> None:
+    """Let `options` take how many images are looked at, and on which device."""
+    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
+    options.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
+
+
 def add_run(options: Parser) -> None:
     """Let `options` take the folder of a run; --run-dir is the spelling that torchrun does not take for its own."""
     where = "run folder (default: the newest one under runs/)"

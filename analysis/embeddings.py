@@ -75,17 +75,7 @@ class Embedder:
         check_layers(self._build(), layers, self.settings.encoder.image_size)
 
     def _build(self) -> Network:
-        encoder, projector = self.settings.encoder, self.settings.projector
-        network = build_network(
-            encoder=encoder.name,
-            width=encoder.width,
-            stem=encoder.stem,
-            image_size=encoder.image_size,
-            projector_hidden=projector.hidden,
-            projector_out=projector.out,
-            seed=self.settings.seed,
-        )
-        return network.to(self.device).eval()
+        return untrained_network(self.settings).to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_bad: bool) -> list[str]:
         """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_bad` the others are said."""
@@ -162,6 +152,20 @@ def _pixels(images: AnyImageSet, chosen_N: Tensor, size: int, workers: int) -> I
         yield from (crops_1B3SS[0] for crops_1B3SS in crops(images, batches, None, size, workers))
     else:
         yield from (images.images_N3HW[chosen_B] for chosen_B in chosen_N.split(BATCH))
+
+
+def untrained_network(settings: Settings) -> Network:
+    """The encoder and projector that the settings of a run describe, as they were before training."""
+    encoder, projector = settings.encoder, settings.projector
+    return build_network(
+        encoder=encoder.name,
+        width=encoder.width,
+        stem=encoder.stem,
+        image_size=encoder.image_size,
+        projector_hidden=projector.hidden,
+        projector_out=projector.out,
+        seed=settings.seed,
+    )
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:

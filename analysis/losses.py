@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from analysis.alignment import choose_device
-from analysis.command_line import Parser, add_epochs, add_run, positive, run_program
+from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import UNTRAINED_EPOCH, plan_of
 from analysis.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
@@ -183,10 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     help_text = "numbers above 0 (default: the run's, and 1 as in the paper)"
     options.add_argument("--temperatures", nargs="+", type=temperature, metavar="TAU", help=help_text)
-    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
-    options.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
-    )
+    add_images(options)
     return run_program(losses, options, arguments)
 
 

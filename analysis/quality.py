@@ -21,7 +21,7 @@ from torch import Tensor
 
 from analysis.alignment import choose_device
 from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
-from analysis.command_line import Parser, add_cache, add_epochs, add_run, positive, run_program
+from analysis.command_line import Parser, add_cache, add_epochs, add_images, add_run, run_program
 from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
@@ -164,10 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
     options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
     add_cache(options)
-    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
-    options.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
-    )
+    add_images(options)
     return run_program(quality, options, arguments)
 
 

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from analysis.command_line import Parser, add_run, run_program
+from analysis.embeddings import untrained_network
 from analysis.run_folder import newest_run, read_description
 from coupled.checked import differences as tree_differences
-from coupled.network import build_network, shared_tensors
+from coupled.network import shared_tensors
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, tensors_digest, write_durably
 
@@ -53,16 +54,7 @@ def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
 
 def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors that every arm's snapshot has."""
-    network = build_network(
-        encoder=settings.encoder.name,
-        width=settings.encoder.width,
-        stem=settings.encoder.stem,
-        image_size=settings.encoder.image_size,
-        projector_hidden=settings.projector.hidden,
-        projector_out=settings.projector.out,
-        seed=settings.seed,
-    )
-    return shapes(shared_tensors(network))
+    return shapes(shared_tensors(untrained_network(settings)))
 
 
 def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

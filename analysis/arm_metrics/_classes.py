@@ -30,6 +30,12 @@ def classes(images: Labelled) -> Classes:
     return Classes(labels_C, counts_C, place_N, means_CD - centre_D, rows_ND - means_CD[place_N], first_D + centre_D)
 
 
+def variances(found: Classes) -> Tensor:
+    """v_i, the mean of |x - mu_i|^2 over the images of class i [C]."""
+    sums_C = found.deviations_ND.new_zeros(len(found.labels_C))
+    return sums_C.index_add_(0, found.place_N, found.deviations_ND.square().sum(1)).div_(found.counts_C)
+
+
 def why_no_variability(found: Classes) -> str:
     """Why variances and distances of classes mean nothing here; "" if they do."""
     if len(found.labels_C) < 2:

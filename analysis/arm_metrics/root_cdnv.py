@@ -4,7 +4,7 @@ Source: arXiv 2506.04411, proposition 1.
 """
 
 from analysis.arm_metrics import Labelled, Measured
-from analysis.arm_metrics._classes import classes, squared_distances, why_no_variability
+from analysis.arm_metrics._classes import classes, squared_distances, variances, why_no_variability
 from analysis.undefined import Undefined
 
 SEES = "split"
@@ -21,8 +21,7 @@ def values(images: Labelled) -> dict[str, Measured]:
     why = why_no_variability(found)
     if why:
         return {"one_class": Measured(Undefined(why))}
-    variances_C = found.deviations_ND.new_zeros(len(found.labels_C))
-    variances_C.index_add_(0, found.place_N, found.deviations_ND.square().sum(1)).div_(found.counts_C)
+    variances_C = variances(found)
     inverse_CC = squared_distances(found.means_CD).rsqrt().fill_diagonal_(0)
     pairs = len(variances_C) * (len(variances_C) - 1)
     return {"one_class": Measured(float(variances_C.sqrt() @ inverse_CC.sum(1)) / pairs)}
