@@ -85,16 +85,17 @@ class Arm:
         self.optimizer.zero_grad(set_to_none=True)
         loss, counted, left_out = self._loss(batch)
         counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, left_out]).double())
-        total, all_counted, all_left_out = counts.tolist()
+        # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
+        (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
+        # the only place where the program waits for a GPU: all work of the arm is under way by then
+        total, all_counted, all_left_out, norm_before = torch.cat([counts, norm.double()[None]]).tolist()
         if all_counted == 0:
             raise ValueError(
                 f"arms.{self.name}: all {int(all_left_out)} anchors of the batch lack a positive or a negative for"
                 f" '{self.objective.name}'; use a larger batch.size or more classes"
             )
-        # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
-        (loss * (counted * data_size() / all_counted)).backward()
-        norm = float(nn.utils.clip_grad_norm_(self.trained, self.clip_norm))
-        return StepResult(total / all_counted, norm, int(all_left_out))
+        return StepResult(total / all_counted, norm_before, int(all_left_out))
 
     def update(self, lr: float) -> None:
         """Take the step that `gradients` prepared, with learning rate `lr`."""

@@ -51,7 +51,9 @@ def test_make_knows_the_targets_of_the_readme(target: str) -> None:
 
 def test_make_demo_runs_the_programs_of_the_readme() -> None:
     """What the README promises of the demo is what the Makefile does."""
-    done = subprocess.run(["make", "--no-print-directory", "-n", "demo"], cwd=tiny.REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "demo"], cwd=tiny.REPOSITORY, capture_output=True, text=True
+    )
     train = next(c for c in commands() if "train.py" in c)
     for part in (train, "analysis/weight_gap.py", "--compare nscl scl ce", "analysis/alignment.py", "analysis/demo.py"):
         assert part in done.stdout, part

@@ -7,7 +7,7 @@ view, K batches of the epoch.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.image_sets import AnyImageSet, ImageFiles
+from coupled.image_sets import AnyImageSet, ImageFiles, ImageSet
 from coupled.stream.augment import augment, normalise, send
 from coupled.stream.pictures import augment_crops, crops
 from coupled.stream.view_plan import EpochPlan, inputs_digest
@@ -51,9 +51,9 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
-    Rank r of W owns places r*B to (r+1)*B of each global batch. With `workers` > 0 so many threads make the next
-    batches, at most two a thread ahead; of images on the disk, so many processes decode. The batches are the same, and
-    an error in a thread or a process is raised here.
+    Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory goes to the device once, as uint8. With
+    `workers` > 0 so many threads make the next batches, at most two a thread ahead; of images on the disk, so many
+    processes decode. The batches are the same, and an error in a thread or a process is raised here.
     Raises ValueError if the global batch cannot be cut into equal parts.
     """
     if order_KN.shape[1] % world_size:
@@ -61,6 +61,8 @@ def batches(
             f"batch.size: got {order_KN.shape[1]} with {world_size} processes;"
             f" allowed are multiples of {world_size}, so that every process has as many images"
         )
+    if isinstance(image_set, ImageSet):
+        image_set = replace(image_set, images_N3HW=image_set.images_N3HW.to(device))
     make = partial(_batch, image_set, order_KN, plan, epoch, size, rank, world_size, torch.device(device))
     numbers = range(start, len(order_KN))
     if isinstance(image_set, ImageFiles):
@@ -85,22 +87,20 @@ def _batch(
     own = _own(len(places_N), rank, world_size)
     plan_N = plan[places_N]
     indices_N = torch.from_numpy(places_N)
-    labels_N = image_set.labels_N[indices_N]
+    labels_N, indices_N = send(image_set.labels_N[indices_N], device), send(indices_N, device)
     if isinstance(image_set, ImageFiles):
         assert crops_VB3SS is not None
         views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_N[own])
     else:
-        images_B3HW = send(image_set.images_N3HW.index_select(0, indices_N[own]), device)
-        views_VB3SS = augment(images_B3HW, plan_N[own], size)
-    labels_N, sent_N = send(labels_N, device), send(indices_N, device)
+        views_VB3SS = augment(image_set.images_N3HW.index_select(0, indices_N[own]), plan_N[own], size)
     return Batch(
         epoch=epoch,
         number=number,
         views_VB3SS=normalise(views_VB3SS, image_set.mean, image_set.std),
         labels_B=labels_N[own],
-        indices_B=sent_N[own],
+        indices_B=indices_N[own],
         labels_N=labels_N,
-        indices_N=sent_N,
+        indices_N=indices_N,
         first=own.start,
         inputs_digest=inputs_digest(places_N, plan_N),
     )
