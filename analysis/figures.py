@@ -3,9 +3,10 @@
 python analysis/figures.py [--run DIR] [--reference cl]
 
 Writes into analysis/figures of the run what its tables allow, and says which program makes a table that is not there:
-* drift: weight gap and alignment (CKA and RSA of h on test) against epochs. Where the run has a twin of the reference,
-  an arm with its objective and options, a grey band shows how far two equal arms part: the noise floor. Shades around a
-  curve are confidence intervals, where alignment.py was given `--bootstrap`.
+* drift: weight gap and alignment (CKA and RSA of h on test) against epochs. Where the run has twins of the reference,
+  arms with its objective, options and draws, a grey band shows how far such arms part: the noise floor, which has a
+  height only if a bit of a twin was moved (`perturb`). Shades around a curve are confidence intervals, where
+  alignment.py was given `--bootstrap`.
 * layers_alignment, layers_gap: heat maps layer by epoch of CKA on test, and of the weight gap by stage.
 * quality: what quality.csv says of h on test against epochs, the reference included.
 * gap_alignment: alignment against weight gap, a path an arm.
@@ -27,6 +28,7 @@ from analysis.command_line import add_run, run_program
 from analysis.drawing import Style, arm_styles, line, over_epochs, plain, save
 from analysis.run_folder import newest_run, read_description, read_newest
 from coupled.checked import Parser
+from coupled.controls import twins
 
 GAPS = ("epoch", "reference", "arm", "layer")
 SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")
@@ -104,7 +106,7 @@ def _twin_band(run: Run, axes: Axes, rows: pd.DataFrame, same: float) -> None:
     if len(twins):
         far = twins.max() if same == 0 else twins.min()
         look: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.6", "linewidth": 3, "clip_on": False, "zorder": 1}
-        axes.fill_between(far.index, same, far, label=f"{run.reference}'s twin", **look)
+        axes.fill_between(far.index, same, far, label=f"noise floor ({run.reference}'s twin)", **look)
 
 
 def layers_alignment(run: Run) -> Figure:
@@ -208,8 +210,7 @@ def figures(options: Namespace) -> int:
     arms = read_description(folder)["settings"]["arms"]
     if options.reference not in arms:
         raise ValueError(f"--reference: the run has no arm '{options.reference}' (arms: {', '.join(arms)})")
-    twins = [arm for arm in arms if arm != options.reference and arms[arm] == arms[options.reference]]
-    run = Run(folder / "analysis", options.reference, arm_styles(list(arms)), twins)
+    run = Run(folder / "analysis", options.reference, arm_styles(list(arms)), twins(arms, options.reference))
     written = []
     for name, draw in FIGURES.items():
         try:

@@ -15,10 +15,12 @@ from scipy.special import exprel
 
 from analysis.drawing import arm_colours
 from analysis.report_tables import Run
+from coupled.controls import later_twins
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
 OF_A_RUN = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+NOISE = "#999999"  # what twins differ by is noise
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 
 
@@ -39,15 +41,17 @@ class Look:
         self.runs = [run.name for run in runs]
         self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
         self.colours = arm_colours(self.arms)
+        self.twins = {(run.name, twin) for run in runs for twin in later_twins(run.about["settings"]["arms"])}
 
     def name(self, run: Run, arm: str, more: str = "") -> str:
         """What the legend says."""
-        return " · ".join(filter(None, (arm, more, run.name if len(self.runs) > 1 else "")))
+        floor = "noise floor" if (run.name, arm) in self.twins else ""
+        return " · ".join(filter(None, (arm, floor, more, run.name if len(self.runs) > 1 else "")))
 
     def line(self, run: Run, arm: str, x: Any, y: Any, more: str = "", dash: str = "", **trace: Any) -> Trace:
         """A line over epochs; `more` tells lines of one arm apart, by `dash`, and such lines have no markers."""
         place = self.runs.index(run.name)
-        colour = self.colours[arm]
+        colour = NOISE if (run.name, arm) in self.twins else self.colours[arm]
         return {
             "type": "scatter",
             "mode": "lines" if dash else "lines+markers",
@@ -116,7 +120,8 @@ def headline(runs: Sequence[Run], look: Look) -> Chart:
         },
     }
     words = (
-        "Left the weights, right the representations, against the reference arm's. All arms start at gap 0 and CKA 1."
+        "Left the weights, right the representations, against the reference arm's. Arms that share their start begin at"
+        " gap 0 and CKA 1; grey twins show the noise floor."
     )
     return Chart("headline", "Weights part, representations stay?", words, {"": figure} if traces else {})
 

@@ -106,6 +106,11 @@ def read_steps(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
+def inputs_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns of steps.csv that hold the digests of a stream's inputs."""
+    return [column for column in (rows[0] if rows else ()) if column and column.endswith("inputs_digest")]
+
+
 def faults_of_rows(path: Path, arms: Sequence[str]) -> Iterator[str]:
     """Every step once, in order, with its digest and a finite loss of every arm."""
     try:
@@ -113,7 +118,8 @@ def faults_of_rows(path: Path, arms: Sequence[str]) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    wanted = ("epoch", "step", "inputs_digest", "lr", *(f"{arm}_loss" for arm in arms))
+    digests = inputs_of(rows) or ["inputs_digest"]
+    wanted = ("epoch", "step", *digests, "lr", *(f"{arm}_loss" for arm in arms))
     for number, row in enumerate(rows, 1):
         missing = [column for column in wanted if not row.get(column)]
         if missing or None in row:
@@ -127,7 +133,9 @@ def faults_of_rows(path: Path, arms: Sequence[str]) -> Iterator[str]:
 
 def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     """In what two runs differ, a line each."""
-    digests = [[row["inputs_digest"] for row in read_steps(folder / "steps.csv")] for folder in (run, against)]
+    steps = [read_steps(folder / "steps.csv") for folder in (run, against)]
+    streams = [column for column in inputs_of(steps[0]) if column in inputs_of(steps[1])]
+    digests = [[[row[column] for column in streams] for row in rows] for rows in steps]
     same = next((k for k, (a, b) in enumerate(zip(*digests, strict=False)) if a != b), min(map(len, digests)))
     lengths = " and ".join(str(len(each)) for each in digests)
     text = f"inputs: identical up to step {same} of {lengths}"

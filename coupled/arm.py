@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coupled.batch_norm import use_global_batch
 from coupled.choices import Objective
+from coupled.controls import perturb
 from coupled.network import Network, copy_with_heads
 from coupled.objectives import Inputs, Loss
 from coupled.optimizer import build_optimizer
@@ -35,17 +36,25 @@ class StepResult(NamedTuple):
 
 
 class Arm:
-    """One model trained on the shared stream."""
+    """One model trained on its stream, from the start that `shared` and, for its further heads, `init_seed` give."""
 
     def __init__(
-        self, name: str, settings: Settings, objective: Objective, shared: Network, classes: int, device: torch.device
+        self,
+        name: str,
+        settings: Settings,
+        objective: Objective,
+        shared: Network,
+        classes: int,
+        init_seed: int,
+        device: torch.device,
     ) -> None:
         self.name = name
         self.objective = objective
         self.precision, self.seed = settings.precision, settings.seed
+        self.perturbed = settings.arms[name].perturb
         self.clip_norm = settings.optimizer.clip_norm or float("inf")
         self.dtype = torch.float64 if self.precision == "float64" else torch.float32
-        network = copy_with_heads(shared, objective.needs, classes, settings.seed).to(device, self.dtype)
+        network = copy_with_heads(shared, objective.needs, classes, init_seed).to(device, self.dtype)
         self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.network = use_global_batch(network, device).train().to(memory_format=self.layout)
         if settings.compile:
@@ -102,6 +111,11 @@ class Arm:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+
+    def perturb_after(self, step: int) -> None:
+        """Move one weight by a few units in the last place, if the settings want that after this step."""
+        if self.perturbed and self.perturbed.step == step:
+            perturb(self.network, self.perturbed.ulps)
 
     def undo(self) -> None:
         """Put back the running averages that the forward pass of `gradients` moved: the arm is as before the step."""

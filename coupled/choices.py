@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from coupled import by_name
 from coupled.checked import check_options
+from coupled.controls import KEYS, with_siblings
 from coupled.image_sets import AnyImageSet, check_labels, suiting
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
@@ -89,9 +90,11 @@ def filled_in(settings: Mapping[str, Any]) -> dict[str, Any]:
     _, checked, classes = _image_set(name, options)
     chosen = {} if classes is None else {"classes": classes}
     tree = {**settings, "arms": {}, "image_set": {"name": name, **checked, **chosen}}
-    for arm, given in settings["arms"].items():
+    for arm, given in with_siblings(settings["arms"]).items():
+        control = {key: given.pop(key) for key in KEYS if key in given}
         name, options = _name_and_options(given, "objective")
-        tree["arms"][arm] = {"objective": name, **find_objective(arm, name, options, settings["temperature"]).options}
+        checked = find_objective(arm, name, options, settings["temperature"]).options
+        tree["arms"][arm] = {"objective": name, **checked, **control}
     filled: dict[str, Any] = json.loads(json.dumps(tree, default=str))  # a path is text in the settings
     return filled
 

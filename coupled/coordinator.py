@@ -4,7 +4,7 @@ A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks tog
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,10 +14,12 @@ from coupled.agreement import check_no_drift, check_same_folder
 from coupled.arm import StepResult
 from coupled.arms import build_arms
 from coupled.choices import filled_in, load_image_set
+from coupled.controls import streams
 from coupled.failures import RunError
+from coupled.feeds import digest_column, feeds
 from coupled.keeping import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
 from coupled.lockstep import Attempt, Stopwatch, Sums, attempt, of_all_ranks
-from coupled.opening import announcement, description
+from coupled.opening import announcement, bytes_needed, description
 from coupled.optimizer import learning_rate, peak_learning_rate
 from coupled.process_group import ProcessGroup, barrier, gather_json
 from coupled.progress import Progress
@@ -27,9 +29,8 @@ from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import snapshot_epochs
 from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
-from coupled.stream.batches import Batch, batches
-from coupled.stream.order import order
-from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.stream.batches import Batch
+from coupled.stream.view_plan import ViewRecipe
 
 
 class Coordinator:
@@ -59,6 +60,22 @@ class Coordinator:
         )
         self.all_arms = build_arms(settings, group, len(self.images.class_names))
         self.arms = self.all_arms.own
+        self.stream_of = streams(self.all_arms.draws)
+        watch.check_perturbations(settings.resolved()["arms"], self.steps)
+        self.feeds = partial(
+            feeds,
+            images=self.images,
+            streams={self.stream_of[arm.name]: self.all_arms.draws[arm.name] for arm in self.arms},
+            seed=settings.seed,
+            batch_size=size,
+            kind=settings.batch.order,
+            recipe=ViewRecipe(**settings.views.model_dump(exclude={"recipe"})),
+            size=settings.encoder.image_size,
+            rank=group.data_rank,
+            world_size=group.data_size,
+            device=group.device,
+            workers=settings.batch.workers,
+        )
         self.stopwatch = Stopwatch()
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
@@ -121,7 +138,8 @@ class Coordinator:
     def _open(self, saved: Saved, opened: contextlib.ExitStack) -> None:
         """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
         names = list(self.settings.arms)
-        self.log = open_log(self.run, names, StepResult._fields, saved) if self.group.is_first else None
+        digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
+        self.log = open_log(self.run, digests, names, StepResult._fields, saved) if self.group.is_first else None
         if self.log:
             opened.callback(self.log.close)
         barrier()
@@ -136,15 +154,16 @@ class Coordinator:
         epoch, start = step // self.steps_per_epoch + 1, step % self.steps_per_epoch
         if start == 0:
             self.sums = {name: list(Sums()) for name in self.settings.arms}
-        for batch in self._batches(epoch, start):
+        for inputs in self.feeds(epoch, start):
             step += 1
-            made = self._step(batch, step)
-            images = (batch.number + 1) * self.settings.batch.size
+            made = self._step(inputs, epoch, step)
+            images = ((step - 1) % self.steps_per_epoch + 1) * self.settings.batch.size
             shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in made.results.items()}
             progress.step(epoch, step, shown)
             if self.log:
                 values = [value for result in made.results.values() for value in result]
-                self.log.steps.row([epoch, step, batch.inputs_digest, self.learning_rate(step), *values])
+                digests = [made.digests[name] for name in dict.fromkeys(self.stream_of.values())]
+                self.log.steps.row([epoch, step, *digests, self.learning_rate(step), *values])
             if step % self.steps_per_epoch == 0:
                 self._end_epoch(epoch, step, progress)
             if made.wish >= SAVE or step % self.steps_per_epoch == 0:
@@ -154,20 +173,21 @@ class Coordinator:
                 break
         return step
 
-    def _step(self, batch: Batch, step: int) -> Attempt:
+    def _step(self, inputs: Mapping[str, Batch], epoch: int, step: int) -> Attempt:
         """All arms' step, as all ranks know it, with the highest wish of all ranks for what is to be done after it."""
-        own = attempt(self.arms, batch, self.stopwatch)
+        own = attempt(self.arms, inputs, self.stream_of, self.stopwatch)
         own.wish = BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
         made = of_all_ranks(own, self.group.owns_arms, list(self.settings.arms))
         if made.error or made.wish == BROKEN:
-            self._give_up(batch, step, made)
+            self._give_up(inputs, epoch, step, made)
         for arm in self.arms:
             with self.stopwatch.running(arm.name):
                 arm.update(self.learning_rate(step))
+                arm.perturb_after(step)
         self.sums = made.added_to(self.sums, self.steps_per_epoch)
         return made
 
-    def _give_up(self, batch: Batch, step: int, made: Attempt) -> NoReturn:
+    def _give_up(self, inputs: Mapping[str, Batch], epoch: int, step: int, made: Attempt) -> NoReturn:
         """Save the state before the step and what the step saw, and raise its error with where it happened."""
         for arm in self.arms:
             arm.undo()
@@ -183,11 +203,12 @@ class Coordinator:
         kind, text = made.error
         if self.group.is_first:
             results = {name: result._asdict() for name, result in made.results.items()}
-            write_replay(self.run, batch, step, self.learning_rate(step), text, results)
+            seen = {digest_column(name): batch for name, batch in inputs.items()}
+            write_replay(self.run, epoch, step, seen, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
-        where = f"in epoch {batch.epoch}, step {step}: the run stops before this step and its state is saved;"
-        seen = f"{replay_path(self.run, step)} says what it saw; --resume --until-step {step} comes here again"
-        raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {seen}")
+        where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"
+        then = f"{replay_path(self.run, step)} says what it saw; --resume --until-step {step} comes here again"
+        raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {then}")
 
     def _end_epoch(self, epoch: int, step: int, progress: Progress) -> None:
         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
@@ -201,22 +222,6 @@ class Coordinator:
             progress.warn(*watch.left_out_anchors(name, int(left_out), 2 * images))
             progress.warn(*watch.collapse(name, spread_of[name]))
         progress.epoch(epoch, self.settings.epochs, step, {name: loss for name, (loss, _, _) in sums.items()})
-
-    def _batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        settings, images = self.settings, self.images
-        views = settings.views.model_dump(exclude={"recipe"})
-        return batches(
-            images,
-            order(settings.seed, epoch, images.labels_N.numpy(), settings.batch.size, settings.batch.order),
-            view_plan(settings.seed, epoch, len(images), ViewRecipe(**views)),
-            epoch=epoch,
-            size=settings.encoder.image_size,
-            rank=self.group.data_rank,
-            world_size=self.group.data_size,
-            device=self.group.device,
-            start=start,
-            workers=settings.batch.workers,
-        )
 
     def _keep(self, step: int) -> None:
         if self.keeper:
@@ -240,8 +245,5 @@ class Coordinator:
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""
-        one = sum(bytes_ for _, bytes_ in self.all_arms.sizes.values())
-        snapshots = sum(e > epoch or e == epoch == 0 for e in self.kept_epochs)
-        # a resume state holds weights and up to two moments; a third generation is written before the oldest is dropped
-        needed = one * (snapshots + 3 * (resume_state.KEPT + 1))
+        needed = bytes_needed(self.all_arms, self.kept_epochs, epoch)
         return space(self.run, needed, overwrite, self.settings.snapshots.check_free_space)

@@ -36,11 +36,11 @@ class Saved(NamedTuple):
 NOTHING_SAVED = Saved(-1, -1)
 
 
-def open_log(run: Path, arms: Sequence[str], columns: Sequence[str], saved: Saved) -> RunLog:
+def open_log(run: Path, digests: Sequence[str], arms: Sequence[str], columns: Sequence[str], saved: Saved) -> RunLog:
     """The rows of the run, to be continued after `saved`; what comes later or was half written is cleared away, here
     and among snapshots and resume states. For rank 0, before any rank writes.
     """
-    log = RunLog(run, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
+    log = RunLog(run, digests, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
     SnapshotStore(run / "snapshots").cut(saved.epoch)
     resume_state.begin(run / "resume")
     return log
@@ -118,16 +118,25 @@ def replay_path(run: Path, step: int) -> Path:
 
 
 def write_replay(
-    run: Path, batch: Batch, step: int, lr: float, error: str, results: Mapping[str, Mapping[str, float]]
+    run: Path,
+    epoch: int,
+    step: int,
+    inputs: Mapping[str, Batch],
+    lr: float,
+    error: str,
+    results: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Write what a step that failed saw: place, inputs, rate, and every arm's loss and gradient norm as text."""
+    """Write what a step that failed saw: place, rate, every arm's loss and gradient norm as text, and of this rank the
+    inputs, by the column of steps.csv that has their digest.
+    """
     content = {
         "format": "coupled.replay.1",
-        "epoch": batch.epoch,
+        "epoch": epoch,
         "step": step,
-        "batch": batch.number,
-        "inputs_digest": batch.inputs_digest,
-        "indices": batch.indices_N.tolist(),
+        "inputs": {
+            column: {"batch": batch.number, "digest": batch.inputs_digest, "indices": batch.indices_N.tolist()}
+            for column, batch in inputs.items()
+        },
         "lr": lr,
         "error": error,
         "arms": {name: {key: str(value) for key, value in result.items()} for name, result in results.items()},

@@ -1,6 +1,6 @@
 """What is written and said of a run before it starts: run.json, and a few lines on the screen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from coupled.arms import Arms
 from coupled.image_sets import AnyImageSet
 from coupled.process_group import ProcessGroup
+from coupled.resume_state import KEPT
 from coupled.run_log import describe_code
 
 
@@ -55,3 +56,11 @@ def announcement(
         where = f" (place {place} of {group.arms_size})" if group.arms_size > 1 else ""
         for name in names:
             yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters"
+
+
+def bytes_needed(arms: Arms, kept_epochs: Collection[int], epoch: int) -> int:
+    """Bytes that a run writes after `epoch`, of which it keeps the snapshots of `kept_epochs`."""
+    one = sum(bytes_ for _, bytes_ in arms.sizes.values())
+    snapshots = sum(e > epoch or e == epoch == 0 for e in kept_epochs)
+    # a resume state holds weights and up to two moments; a third generation is written before the oldest is dropped
+    return one * (snapshots + 3 * (KEPT + 1))

@@ -139,8 +139,12 @@ def data_group() -> dist.ProcessGroup | None:
 def distribute(network: nn.Module) -> nn.Module:
     """`network` behind DDP: gradients are averaged on the axis of data. Call the result, never the module inside it.
 
-    DDP's own copying at the start and of buffers is off: it would hide a difference that the coordinator must see.
+    DDP's own copying at the start and of buffers is off: it would hide a difference that the coordinator must see. On a
+    rank that shares its arms with no other there is nothing to average: it gets the network itself, without the copies
+    of gradients that DDP makes.
     """
+    if data_size() == 1:
+        return network
     device = next(network.parameters()).device
     with warnings.catch_warnings():
         # torch 2.15 proposes forward_sync_buffers, which copies buffers at the start all the same

@@ -115,11 +115,13 @@ def _place(lines: Sequence[bytes], column: str) -> int:
 class RunLog:
     """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are cut."""
 
-    def __init__(self, run: Path, arms: Sequence[str], per_arm: Sequence[str], epoch: int, step: int) -> None:
+    def __init__(
+        self, run: Path, digests: Sequence[str], arms: Sequence[str], per_arm: Sequence[str], epoch: int, step: int
+    ) -> None:
         cut_rows(run / "steps.csv", "step", step)
         cut_rows(run / "epochs.csv", "epoch", epoch)
         each = [f"{arm}_{column}" for arm in arms for column in per_arm]
-        self.steps = CsvLog(run / "steps.csv", ["epoch", "step", "inputs_digest", "lr", *each])
+        self.steps = CsvLog(run / "steps.csv", ["epoch", "step", *digests, "lr", *each])
         columns = ["epoch", "arm", "loss", "lr", "seconds", "images_per_second"]
         self.epochs = CsvLog(run / "epochs.csv", columns)
 

@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -16,6 +24,10 @@ RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 p
     "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
     "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
 }
+
+
+def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(sources)))
 
 
 class Section(BaseModel):
@@ -41,10 +53,33 @@ class ImageSetSettings(OpenSection):
     name: str
 
 
-class ArmSettings(OpenSection):
-    """`objective` is a file of coupled/objectives; the other keys are its options."""
+class PerturbSettings(Section):
+    """After step `step` one weight moves by `ulps` units in the last place; 0 is before the first step."""
 
-    objective: str
+    ulps: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
+    step: Count = 0
+
+
+class ArmSettings(OpenSection):
+    """`objective` is a file of coupled/objectives, and keys not named here are its options.
+
+    A `twin` has the objective and the draws of another arm; `own` names the draws that the arm does not share.
+    """
+
+    objective: str | None = None
+    twin: Name | None = None
+    perturb: PerturbSettings | None = None
+    own: Annotated[tuple[Literal["init", "order", "views"], ...], AfterValidator(_sorted_once)] = ()
+
+    @model_validator(mode="after")
+    def _objective_or_twin(self) -> "ArmSettings":
+        if self.objective is None and self.twin is None:
+            raise ValueError("objective: missing; an arm has an objective, or is the twin of one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_said(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if key in self.options or value}
 
 
 class BatchSettings(Section):

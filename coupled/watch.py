@@ -3,7 +3,8 @@
 A warning is one line of text, or none. N images of the set, C classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,13 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
         )
     if size > images:
         raise ValueError(f"batch.size: got {size}; image set '{name}' has {images} images")
+
+
+def check_perturbations(arms: Mapping[str, Mapping[str, Any]], steps: int) -> None:
+    """Raise ValueError for an arm that is to be perturbed after a step that the run does not have."""
+    for arm, of in arms.items():
+        if (step := of.get("perturb", {}).get("step", 0)) > steps:
+            raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
 
 
 def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, kind: str) -> Iterator[str]:

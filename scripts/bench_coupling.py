@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from coupled.arm import Arm
+from coupled.controls import SHARED
 from coupled.coordinator import Coordinator
 from coupled.process_group import process_group
 from coupled.settings import from_resolved
@@ -61,8 +62,8 @@ def coordinator(device: str, **changed: Any) -> Iterator[Coordinator]:
 
 
 def passed(coordinating: Coordinator) -> Iterator[Batch]:
-    """The batches of epoch after epoch."""
-    return itertools.chain.from_iterable(map(coordinating._batches, itertools.count(1)))
+    """The batches of epoch after epoch, of the one stream that all arms share."""
+    return (inputs[SHARED] for epoch in itertools.count(1) for inputs in coordinating.feeds(epoch))
 
 
 def step(arms: list[Arm], batch: Batch) -> None:

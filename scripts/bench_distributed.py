@@ -52,12 +52,12 @@ def measure(places: int, size: int) -> None:
     with ranks.process_group("cpu", arms=places) as group, tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(settings, group, Path(folder) / "run")
         seconds, in_collectives = [], []
-        passed = itertools.chain.from_iterable(map(coordinator._batches, itertools.count(1)))
-        for batch in itertools.islice(passed, STEPS_OF[size] + WARM_UP):
+        passed = itertools.chain.from_iterable(map(coordinator.feeds, itertools.count(1)))
+        for inputs in itertools.islice(passed, STEPS_OF[size] + WARM_UP):
             ranks.barrier()
             before, waited[0] = time.perf_counter(), 0.0
             for arm in coordinator.arms:
-                arm.gradients(batch)
+                arm.gradients(inputs[coordinator.stream_of[arm.name]])
                 arm.update(0.01)
             in_collectives.append(waited[0])
             ranks.barrier()  # a step has ended when the slower rank has ended it

@@ -31,7 +31,7 @@ SEES_SETTINGS = ("coupled.train", "coupled.coordinator", "coupled.arms", "couple
 ANALYSIS_USES = (  # rule 4
     *("coupled.settings", "coupled.network", "coupled.encoders", "coupled.image_sets", "coupled.stream"),
     *("coupled.snapshots", "coupled.process_group", "coupled.failures", "coupled.objectives", "coupled.by_name"),
-    *("coupled.checked", "coupled.choices"),
+    *("coupled.checked", "coupled.choices", "coupled.controls"),
 )
 WEIGHT_GAP_USES = ("coupled", "coupled.snapshots", "coupled.by_name", "coupled.checked")  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")

@@ -166,7 +166,8 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
     assert seen[0] == seen[1]
     replay = json.loads(seen[0])
     digests = pandas.read_csv(whole / "steps.csv")["inputs_digest"]
-    assert (replay["step"], replay["inputs_digest"], len(replay["indices"])) == (8, digests[7], 256)
+    inputs = replay["inputs"]["inputs_digest"]
+    assert (replay["step"], inputs["batch"], inputs["digest"], len(inputs["indices"])) == (8, 2, digests[7], 256)
     assert replay["arms"]["ce"]["grad_norm"] == "nan"
     assert float(replay["arms"]["cl"]["loss"]) == pandas.read_csv(whole / "steps.csv")["cl_loss"][7]
     monkeypatch.setattr(Arm, "gradients", gradients)

@@ -48,12 +48,13 @@ def batches(
     device: torch.device | str = "cpu",
     start: int = 0,
     workers: int = 0,
+    stream: int = 0,
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
     Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory goes to the device once, as uint8. With
     `workers` > 0 so many threads make the next batches, at most two a thread ahead; of images on the disk, so many
-    processes decode. The batches are the same, and an error in a thread or a process is raised here.
+    processes decode, for each `stream` others. The batches are the same, and an error there is raised here.
     Raises ValueError if the global batch cannot be cut into equal parts.
     """
     if order_KN.shape[1] % world_size:
@@ -67,7 +68,7 @@ def batches(
     numbers = range(start, len(order_KN))
     if isinstance(image_set, ImageFiles):
         own = _own(order_KN.shape[1], rank, world_size)
-        return map(make, numbers, crops(image_set, list(order_KN[start:, own]), plan, size, workers))
+        return map(make, numbers, crops(image_set, list(order_KN[start:, own]), plan, size, workers, stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 

@@ -102,7 +102,7 @@ def test_the_twin_is_a_band_from_equal_arms_to_the_twin(folder: Path) -> None:
     figure = drift(described(folder))
     for panel, (same, far) in enumerate(((0, 0.09), (1, 0.91), (1, 0.955))):
         band, *shades = figure.axes[panel].collections
-        assert band.get_label() == "cl's twin"
+        assert band.get_label() == "noise floor (cl's twin)"
         heights = np.concatenate([path.vertices[:, 1] for path in band.get_paths()])
         assert sorted((heights.min(), heights.max())) == pytest.approx(sorted((same, far)))
         assert len(shades) == (panel > 0)

@@ -130,8 +130,8 @@ def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
     """A machine short of memory kills one; the others would wait for its images for ever."""
     found = epoch(workers=2)
     next(found)
-    pictures._pool(2).loader._iterator._workers[0].kill()
-    pictures._pool(2).loader._iterator._workers[0].join()
+    pictures._pool(2, 0).loader._iterator._workers[0].kill()
+    pictures._pool(2, 0).loader._iterator._workers[0].join()
     with pytest.raises(RuntimeError, match="worker"):
         next(epoch(workers=2))
     pictures._pool.cache_clear()

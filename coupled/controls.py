@@ -1,0 +1,104 @@
+"""Controls that say what is noise: twins, arms moved by the last bit of one weight, and arms with draws of their own.
+
+An arm's initialisation, the order of its images and the parameters of its views come from the draws that all arms
+share, unless it has its `own`; a twin uses what its sibling uses. Arms are plain mappings here, as in run.json.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from coupled.stream.seeds import philox
+
+SHARED = ""  # in the place of an arm's name: what all arms share
+KEYS = ("twin", "perturb", "own")  # of an arm, beside objective and its options
+
+
+class Draws(NamedTuple):
+    """For each source of randomness the arm whose own draws are used, or `SHARED`."""
+
+    init: str = SHARED
+    order: str = SHARED
+    views: str = SHARED
+
+    def seed(self, source: str, seed: int) -> int:
+        """The seed of `source` in a run with the seed `seed`: that of the run, or one of the arm's own."""
+        arm = getattr(self, source)
+        own = np.uint64(0) if arm == SHARED else philox(seed, f"own/{source}/{arm}").random_raw(1)[0] >> np.uint64(1)
+        return seed if arm == SHARED else int(own)
+
+
+def draws(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Draws]:
+    """Whose draws each arm uses: its own, its sibling's if it is a twin, otherwise the shared ones."""
+    found: dict[str, Draws] = {}
+    for name in arms:
+        used = dict.fromkeys(Draws._fields, SHARED)
+        for each in reversed(list(_line(arms, name))):
+            used |= dict.fromkeys(arms[each].get("own") or (), each)
+        found[name] = Draws(**used)
+    return found
+
+
+def streams(used: Mapping[str, Draws]) -> dict[str, str]:
+    """The stream of each arm; arms with the same order and views have one, called `SHARED` or after its first arm."""
+    first: dict[tuple[str, str], str] = {(SHARED, SHARED): SHARED}
+    return {name: first.setdefault((each.order, each.views), name) for name, each in used.items()}
+
+
+def with_siblings(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The arms with the objective and the options of its sibling written out for every twin.
+
+    Raises ValueError for a twin of an arm that is not there or of itself, and for one whose objective or options differ
+    from its sibling's.
+    """
+    filled = {}
+    for name, arm in arms.items():
+        first = list(_line(arms, name))[-1]
+        sibling = {key: value for key, value in arms[first].items() if key not in KEYS}
+        for key, value in arm.items():
+            if first != name and key not in KEYS and value is not None and value != sibling.get(key):
+                raise ValueError(f"arms.{name}.{key}: got {value}; a twin takes it from arm '{first}', so leave it out")
+        filled[name] = {**sibling, **{key: arm[key] for key in KEYS if arm.get(key)}}
+    return filled
+
+
+def twins(arms: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
+    """The other resolved arms that train like the arm `of` but for a moved bit: what lies between them is noise."""
+    used = draws(arms)
+    same = {
+        name: {key: arm[key] for key in arm if key not in KEYS} | used[name]._asdict() for name, arm in arms.items()
+    }
+    return [name for name in arms if name != of and same[name] == same[of]]
+
+
+def later_twins(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The arms of which a twin stands earlier."""
+    return [name for place, name in enumerate(arms) if {*twins(arms, name)} & {*list(arms)[:place]}]
+
+
+@torch.no_grad()
+def perturb(network: nn.Module, ulps: int) -> None:
+    """Move one weight, the first of the network's first kernel or matrix, up by `ulps` units in the last place."""
+    weight = next(parameter for parameter in network.parameters() if parameter.dim() > 1)
+    first = (0,) * weight.dim()
+    value = weight[first].clone()
+    for _ in range(ulps):
+        value = value.nextafter(torch.full_like(value, torch.inf))
+    weight[first] = value
+
+
+def _line(arms: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[str]:
+    """The arm, its sibling if it is a twin, that one's sibling, and so on."""
+    seen = [name]
+    yield name
+    while (twin := arms[seen[-1]].get("twin")) is not None:
+        key = f"arms.{seen[-1]}.twin"
+        if twin not in arms:
+            raise ValueError(f"{key}: no arm '{twin}' (arms: {', '.join(arms)})")
+        if twin in seen:
+            raise ValueError(f"{key}: got {twin}, which makes an arm its own twin")
+        seen.append(twin)
+        yield twin
