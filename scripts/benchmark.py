@@ -76,7 +76,9 @@ def markdown(rows: list[dict[str, Any]], command: str) -> str:
     lines.append("|---|---|---|---|---|")
     for row in rows:
         ours, baseline = (f"{row[key]:,.3g} {row['unit']}" for key in ("ours", "baseline"))
-        memory = " / ".join(f"{row[key]:,.0f}" for key in ("ours_peak_mib", "baseline_peak_mib"))
+        memory = " / ".join(
+            f"{row[key]:,.0f}" if row[key] > 0 else "-" for key in ("ours_peak_mib", "baseline_peak_mib")
+        )
         lines.append(f"| {row['name']} | {ours} | {baseline} | {row['ratio']:.2f}x ({row['goal']}) | {memory} |")
     return "\n".join(lines) + "\n"
 
