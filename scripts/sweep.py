@@ -1,0 +1,104 @@
+"""Train and measure a run for each point of a grid, and show what the factor does.
+
+python scripts/sweep.py CONFIG.yaml [key=v1,v2,... | seed=0:5 ...] [--zip KEY=.. KEY=..] [--jobs N] [--runs DIR]
+       [--name NAME] [--analyses "alignment.py --layer h" ...] [--list | --index I]
+
+CONFIG is a settings file, or a sweep file, which has the key `base` (see sweep_points.py for the others); what stands
+on the command line replaces the lists of the file. A point is a run folder such as runs/<name>/temperature=0.1,seed=3,
+with the output of its programs beside it in <point>.log. Finished points are skipped, broken ones resumed; a point that
+fails does not stop the others. At the end sweep.csv holds every value of all points, and figures/ shows mean and
+standard deviation over seeds. In a SLURM array each task calls with `--index "$SLURM_ARRAY_TASK_ID"`, which does one of
+the points that `--list` numbers; a later call without it finds all finished, and collects.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep_figures import draw
+from sweep_jobs import run_points
+from sweep_points import Point, Sweep, points, read_sweep
+from sweep_tables import collect, write_definition
+
+from analysis.command_line import positive
+from coupled.checked import Parser, complain
+
+INTERRUPTED = 130  # as a shell says it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; its exit status: 2 for bad input, 1 if a point failed, 130 if it was stopped."""
+    try:
+        options = parse(arguments)
+        given, analyses = options.lists, options.analyses
+        sweep = read_sweep(options.config, given, options.zip, runs=options.runs, name=options.name, analyses=analyses)
+        every = points(sweep)
+        chosen = every if options.index is None else [_at(every, options.index)]
+        if options.list:
+            print("\n".join(f"{index} {point.name}" for index, point in enumerate(every)))
+            return 0
+        if options.index is None:
+            write_definition(sweep, every)
+    except ValueError as error:
+        return complain("sweep.py", error)
+    try:
+        failed = run_points(sweep, chosen, options.jobs, say)
+    except KeyboardInterrupt:
+        words = shlex.join(sys.argv[1:] if arguments is None else arguments)
+        print(f"stopped; the same command goes on where it was: python scripts/sweep.py {words}", file=sys.stderr)
+        return INTERRUPTED
+    shown = show(sweep) if options.index is None else True
+    for name, wrong in failed.items():
+        print(f"sweep.py: {name} failed: {wrong}", file=sys.stderr)
+    return 0 if shown and not failed else 1
+
+
+def say(text: str) -> None:
+    """Print a line in one write, because several threads do."""
+    print(text + "\n", end="", flush=True)
+
+
+def _at(every: Sequence[Point], index: int) -> Point:
+    if not 0 <= index < len(every):
+        raise ValueError(f"--index: got {index}; allowed is 0 to {len(every) - 1}, see --list")
+    return every[index]
+
+
+def show(sweep: Sweep) -> bool:
+    """Write sweep.csv and the figures of what is there, and say where; whether there was anything to draw."""
+    rows = collect(sweep.folder)
+    rows.to_csv(sweep.folder / "sweep.csv", index=False)
+    print(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
+    try:
+        for path in draw(sweep.folder, rows) if sweep.analyses else []:
+            print(path)
+    except ValueError as error:
+        print(f"sweep.py: no figure: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line. Raises ValueError."""
+    parser = Parser(
+        prog="sweep.py", description="Train and measure a run for each point of a grid.", allow_abbrev=False
+    )
+    parser.add_argument("config", type=Path, help="a settings file, or a sweep file with the key `base`")
+    parser.add_argument("lists", nargs="*", metavar="key=v1,v2", help="values to sweep, or a range such as seed=0:5")
+    together = "keys whose lists go together, value by value; may be given several times"
+    parser.add_argument("--zip", nargs="+", action="append", default=[], metavar="key=v1,v2", help=together)
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="points side by side (default: 1)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    parser.add_argument("--name", help="folder of the sweep in --runs (default: the file's name)")
+    what = "programs in analysis/ with their options, each in quotes; none at all is allowed"
+    parser.add_argument("--analyses", nargs="*", metavar="PROGRAM", help=what)
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--list", action="store_true", help="print number and name of every point")
+    one.add_argument("--index", type=int, metavar="I", help="only this point; nothing is collected")
+    return parser.parse_intermixed_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
