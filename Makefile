@@ -1,8 +1,8 @@
-# make demo | make test | make soak | make benchmark; each creates .venv and installs what it needs first.
+# make demo | make test | make soak | make reproduce | make benchmark; each creates .venv and installs what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check soak benchmark clean
+.PHONY: demo test check soak reproduce benchmark clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml
@@ -31,6 +31,9 @@ test: check
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py
+
+reproduce: .venv/installed
+	$(BIN)/python scripts/reproduce.py
 
 benchmark: .venv/installed
 	$(BIN)/python scripts/benchmark.py

@@ -1,0 +1,95 @@
+"""The claims' answers on rows with known values, and the page against its CSV files."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import reproduce
+import reproduction_claims as claims
+
+SEEDS = (0, 1, 2)
+
+
+def rows_of(*given: dict) -> pd.DataFrame:
+    """Rows as sweep.csv has them, for three seeds unless they say; a value may be a function of the seed."""
+    base = {"reference": "cl", "arm": "nscl", "layer": "h", "split": "test", "epoch": 20, "detail": "", "samples": 9}
+    rows = []
+    for row in given:
+        for seed in SEEDS:
+            value = row["value"](seed) if callable(row["value"]) else row["value"]
+            rows.append({**base, **row, "seed": seed, "run": f"{row.get('run', 'r')}{seed}", "value": value})
+    return pd.DataFrame(rows)
+
+
+def pair(metric: str, value: object, **more: object) -> dict:
+    """A row about the alignment, or with the metric `gap` about the weights."""
+    place = {"table": "weight_gap", "layer": "mean"} if metric == "gap" else {"table": "test_alignment"}
+    return {**place, "metric": metric, "value": value, **more}
+
+
+def test_means_and_deviations_are_those_over_seeds_of_the_last_epoch() -> None:
+    rows = rows_of(pair("cka", lambda seed: 0.9 + 0.01 * seed), pair("cka", 0.5, epoch=10))
+    table = claims.over_seeds(claims.last(claims.scores(rows)), ["arm"])
+    expected = [0.9, 0.91, 0.92]
+    assert table[["mean", "sd", "seeds"]].to_numpy() == pytest.approx(
+        np.array([[np.mean(expected), np.std(expected, ddof=1), 3]])
+    )
+
+
+@pytest.mark.parametrize(("scl", "count"), [(0.5, 3), (0.905, 2), (0.99, 0)])
+def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, count: int) -> None:
+    """A claim that does not show must be told so."""
+    near = [pair(metric, lambda seed: 0.9 + 0.01 * seed) for metric in ("cka", "rsa")]
+    far = [pair(metric, scl, arm="scl") for metric in ("cka", "rsa")]
+    far += [pair(metric, 0.4, arm="ce") for metric in ("cka", "rsa")]
+    gaps = [pair("gap", value, arm=arm) for arm, value in (("nscl", 0.3), ("scl", 0.4), ("ce", 0.2))]
+    verdict = claims.closest(rows_of(*near, *far, *gaps)).verdict
+    assert f"CKA of nscl above scl and ce in {count} of 3 seeds" in verdict
+    assert "its weight gap below theirs in 0 of 3 seeds" in verdict
+
+
+def test_rising_and_falling_are_told_apart() -> None:
+    given = [pair("cka", value, temperature=t, run=f"t{t}-") for t, value in ((0.1, 0.7), (0.5, 0.8), (1.0, 0.9))]
+    given += [pair("rsa", -t, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
+    given += [pair("gap", 0.1, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
+    verdict = claims.temperature(rows_of(*given)).verdict
+    assert "CKA rises from 0.700 to 0.900 as the temperature rises (at every step up in 3, down in 0 of 3" in verdict
+    assert "RSA falls from -0.100 to -1.000 as the temperature rises (at every step up in 0, down in 3 of 3" in verdict
+
+
+@pytest.mark.parametrize("power", [-1.0, -0.5])
+def test_the_exponent_of_the_loss_gap_is_found(power: float) -> None:
+    given = []
+    for classes in (2, 10, 100):
+        common = {"table": "loss_gap", "arm": "cl", "image_set.classes": classes, "run": f"c{classes}-"}
+        given.append({**common, "metric": "gap", "value": 0.8 * classes**power})
+        given.append({**common, "metric": "bound", "value": 2.0})
+        given.append({**common, "metric": "set_bound", "value": 2.0})
+        given.append({**common, "table": "loss_correlation", "metric": "correlation", "value": 0.9})
+    verdict = claims.loss_gap(rows_of(*given)).verdict
+    assert f"C^{power:.2f}" in verdict
+    assert "it is below the bound of its batches in all 9 runs" in verdict
+
+
+def test_a_change_of_sharing_is_a_distance_from_sharing_everything() -> None:
+    arms = {"nscl": 0.9, "nscl_init": 0.4, "nscl_order": 0.7, "nscl_views": 0.85}
+    given = [pair(metric, value, arm=arm) for arm, value in arms.items() for metric in ("cka", "rsa", "gap")]
+    verdict = claims.shared_source(rows_of(*given)).verdict
+    assert "CKA changes by 0.500 (own init), 0.200 (own order), 0.050 (own views)" in verdict
+
+
+def test_the_page_is_what_its_csv_files_say() -> None:
+    """No number of the page is typed by hand."""
+    page = reproduce.PAGE.read_text(encoding="utf-8")
+    assert reproduce.filled(page, reproduce.RESULTS) == page
+    assert all(f"<!-- claim {number} -->" in page for number in claims.CLAIMS)
+
+
+def test_a_block_that_no_claim_fills_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no claim fills the block 'claim 99'"):
+        reproduce.filled("<!-- claim 99 -->\nx\n<!-- end -->", tmp_path)
+
+
+def test_every_sweep_of_a_claim_has_its_configuration() -> None:
+    assert all((reproduce.CONFIGS / f"{name}.yaml").is_file() for name in reproduce.SWEEPS)
