@@ -1,12 +1,13 @@
 """How alike the arms' representations are to the reference arm's, at every snapshot.
 
-python analysis/alignment.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test]
+python analysis/alignment.py [--run DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
        [--layer stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa] [--bootstrap R] [--samples N]
        [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
-Writes train_alignment.csv and test_alignment.csv, one value a row. All arms see the same images once an epoch, clean
-and in evaluation mode; layer h is the embedding, z the projection, any other a module of the encoder (see layers.py).
+Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compare all` for every pair. All arms see the
+same images once an epoch, clean and in evaluation mode, however many pairs, layers and metrics; layer h is the
+embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
 (`reference_layer`) with every layer of the arm. The metrics are the files of pair_metrics; those that are not exact in
 one pass look at a seeded subset of the images, and `samples` is its size. `low` and `high` are a 95 % confidence
@@ -36,7 +37,7 @@ from analysis.intervals import BLOCKS, blocks, interval, left_out
 from analysis.layers import OUTPUTS
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
 from analysis.pair_scores import Score, one_pass, values
-from analysis.run_folder import DIGITS, TidyCsv, select
+from analysis.run_folder import DIGITS, TidyCsv, select_pairs
 from analysis.undefined import Undefined
 from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, AnyImageSet
@@ -69,7 +70,6 @@ class Epoch(NamedTuple):
 
     epoch: int
     split: Split
-    reference: str
     metrics: dict[str, PairMetric]
     bootstrap: int | None
     snapshots: dict[str, str]  # digests by arm
@@ -80,9 +80,9 @@ class Epoch(NamedTuple):
 
     def key(self, score: Score) -> tuple[object, ...]:
         """The cells of KEYS of a score."""
-        where = (self.epoch, self.split.name, self.reference, score.arm)
+        where = (self.epoch, self.split.name, score.reference, score.arm)
         layers = (score.reference_layer, score.layer) if score.reference_layer else (score.layer,)
-        digests = (self.snapshots[self.reference], self.snapshots[score.arm], self.split.images.digest())
+        digests = (self.snapshots[score.reference], self.snapshots[score.arm], self.split.images.digest())
         how = (self.samples(score.metric), self.bootstrap or "")
         return (*where, *layers, score.metric, *how, *(digest[:DIGITS] for digest in digests))
 
@@ -118,7 +118,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         raise ValueError(f"--metrics: {error}") from None
     if not group.is_first:
         barrier()
-    chosen = select(options)  # rank 0 first: it makes the output folder, and image sets may fill a cache
+    chosen, pairs = select_pairs(options)  # rank 0 first: it makes the output folder, and image sets may fill a cache
     settings = from_resolved(chosen.description["settings"], "run.json")
     cache = EmbeddingCache(chosen.output / "cache", int(options.cache * 2**30)) if options.cache else None
     embedder = Embedder(settings, chosen.store, group.device, cache)
@@ -130,20 +130,18 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         splits.append(open_split(options, group, name, images, settings.seed, chosen.output))
     if group.is_first:
         barrier()
-    wanted = [Score(arm, layer, name) for arm in chosen.arms for layer in layers for name in options.metrics]
-    wanted += [
-        Score(arm, own, name, other) for arm in chosen.arms for other in layers for own in layers for name in cross
-    ]
+    wanted = [Score(*pair, layer, name) for pair in pairs for layer in layers for name in options.metrics]
+    wanted += [Score(*pair, own, name, other) for pair in pairs for other in layers for own in layers for name in cross]
     digests = {(entry.arm, entry.epoch): entry.digest for entry in chosen.store.entries()}
     for number in chosen.epochs:
         for split in splits:
             snapshots = {arm: digests[arm, number] for arm in [chosen.reference, *chosen.arms]}
-            epoch = Epoch(number, split, chosen.reference, metrics, options.bootstrap, snapshots)
+            epoch = Epoch(number, split, metrics, options.bootstrap, snapshots)
             there = [epoch.table(score).has(*epoch.key(score)) for score in wanted] if group.is_first else None
             missing = [score for score, done in zip(wanted, gather_json(there)[0], strict=True) if not done]
-            arms = dict.fromkeys([chosen.reference, *(score.arm for score in missing)] if missing else [])
+            arms = dict.fromkeys(arm for score in missing for arm in (score.reference, score.arm))
             good = embedder.readable(arms, number, options.skip_bad)
-            missing = [score for score in missing if score.arm in good and chosen.reference in good]
+            missing = [score for score in missing if {score.arm, score.reference} <= {*good}]
             if missing:
                 add_rows(epoch, missing, good, embedder, group)
     for table in (table for split in splits for table in split.tables.values()):
@@ -181,19 +179,19 @@ def add_rows(
     sizes = {metric.subset: epoch.samples(metric.name) for metric in metrics.values() if metric.subset}
     subsets = {size: torch.isin(own_N, choose_images(len(images), n, seed, name)) for size, n in sizes.items()}
     batches = embedder.outputs(images, own_N, arms, epoch.epoch, list(layers))
-    seen = one_pass(batches, epoch.reference, missing, metrics, subsets, keep_rows=bool(epoch.bootstrap))
-    found = values(seen, epoch.reference, missing, metrics)
+    seen = one_pass(batches, missing, metrics, subsets, keep_rows=bool(epoch.bootstrap))
+    found = values(seen, missing, metrics)
     bounds = dict.fromkeys(missing, (nan, nan))
     if epoch.bootstrap:
         own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
         count = min(BLOCKS, len(chosen_N))
-        parts = left_out(seen, epoch.reference, missing, metrics, own_blocks_N, count, subset_blocks)
+        parts = left_out(seen, missing, metrics, own_blocks_N, count, subset_blocks)
         for score, part_K in parts.items():
             bounds[score] = interval(found[score], part_K, epoch.bootstrap, seed, metrics[score.metric].range)
     for score, value in found.items():
         if isinstance(value, Undefined):
-            place = (score.arm, score.reference_layer, score.layer, score.metric)
+            place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric)
             print(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
     for kind, table in epoch.split.tables.items():
         split_at = KEYS[kind].index("samples")

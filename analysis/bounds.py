@@ -119,7 +119,7 @@ def alignment_rows(
                 for layer in dict.fromkeys(options.layer):
                     place = epoch, split, chosen.reference, arm, layer
                     if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N)):
-                        wanted += [Score(arm, layer, metric) for metric in METRICS]
+                        wanted += [Score(chosen.reference, arm, layer, metric) for metric in METRICS]
             arms = list(dict.fromkeys([chosen.reference, *(score.arm for score in wanted)])) if wanted else []
             good = embedder.readable(arms, epoch, options.skip_bad)
             wanted = [score for score in wanted if {score.arm, chosen.reference} <= {*good}]
@@ -127,10 +127,10 @@ def alignment_rows(
                 continue
             if epoch not in rates:
                 raise ValueError(f"{chosen.store.folder.parent / 'steps.csv'}: no steps of epoch {epoch}; restore it")
-            values = scores(embedder.outputs(images, chosen_N, good, epoch), chosen.reference, wanted, METRICS)
+            values = scores(embedder.outputs(images, chosen_N, good, epoch), wanted, METRICS)
             rows: list[Row] = []
             for arm, layer in dict.fromkeys((score.arm, score.layer) for score in wanted):
-                of_pair = {metric: values[Score(arm, layer, metric)] for metric in METRICS}
+                of_pair = {metric: values[Score(chosen.reference, arm, layer, metric)] for metric in METRICS}
                 told = (layer, split) == ("z", "train") and foretold(settings, chosen.reference, arm)
                 place = epoch, split, chosen.reference, arm, layer
                 try:

@@ -43,7 +43,6 @@ def blocks(images: int, seed: int, name: str) -> Tensor:
 
 def left_out(
     seen: Pass,
-    reference: str,
     wanted: Sequence[Score],
     metrics: Mapping[str, PairMetric],
     blocks_N: Tensor,
@@ -67,12 +66,12 @@ def left_out(
         for score, values in found.items():
             metric = metrics[score.metric]
             if not metric.subset:
-                values.append(metric.value(*(moments[metric.transform, *pair] for pair in ends(reference, score))))
+                values.append(metric.value(*(moments[metric.transform, *pair] for pair in ends(score))))
     for score, values in found.items():
         metric = metrics[score.metric]
         if metric.subset:
             block_n = subset_blocks[metric.subset]
-            pair = [seen.subset_rows[metric.subset, end] for end in ends(reference, score)[2]]
+            pair = [seen.subset_rows[metric.subset, end] for end in ends(score)[2]]
             values.extend(metric.value(*(rows_nD[block_n != k] for rows_nD in pair)) for k in block_n.unique())
     return {score: np.array(values) for score, values in found.items()}
 

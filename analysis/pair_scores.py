@@ -18,11 +18,12 @@ End = tuple[str, str]  # arm, layer
 
 
 class Score(NamedTuple):
-    """One number to compute: `metric` between the reference at `reference_layer` and `arm` at `layer`.
+    """One number to compute: `metric` between `reference` at `reference_layer` and `arm` at `layer`.
 
     `reference_layer` is "" where it is the same layer.
     """
 
+    reference: str
     arm: str
     layer: str
     metric: str
@@ -40,7 +41,6 @@ class Pass(NamedTuple):
 
 def scores(
     batches: Iterable[Mapping[End, Tensor]],
-    reference: str,
     wanted: Sequence[Score],
     metrics: Mapping[str, PairMetric],
     subsets: Mapping[int, Tensor] | None = None,
@@ -50,12 +50,11 @@ def scores(
     `subsets` says by size which of this rank's images are in the subset of metrics that look at so many (bool [N], N
     images of all batches); without it, all are.
     """
-    return values(one_pass(batches, reference, wanted, metrics, subsets), reference, wanted, metrics)
+    return values(one_pass(batches, wanted, metrics, subsets), wanted, metrics)
 
 
 def one_pass(
     batches: Iterable[Mapping[End, Tensor]],
-    reference: str,
     wanted: Sequence[Score],
     metrics: Mapping[str, PairMetric],
     subsets: Mapping[int, Tensor] | None = None,
@@ -63,12 +62,12 @@ def one_pass(
 ) -> Pass:
     """Sums and rows that `values` needs, and with `keep_rows` all rows, which intervals need; see `scores`."""
     streams: dict[tuple[str, End], RowStream] = {}
-    sums: dict[tuple[str, End, End], CrossSums] = {}  # the reference's sums with itself serve every arm
+    sums: dict[tuple[str, End, End], CrossSums] = {}  # an arm's sums with itself serve every pair
     kept: dict[tuple[int, End], list[Tensor]] = {}
     rows: dict[End, list[Tensor]] = {}
     for score in wanted:
         transform, subset = metrics[score.metric].transform, metrics[score.metric].subset
-        for a, b in ends(reference, score):
+        for a, b in ends(score):
             if subset:
                 kept.setdefault((subset, b), [])
             else:
@@ -95,14 +94,12 @@ def one_pass(
     )
 
 
-def values(
-    seen: Pass, reference: str, wanted: Sequence[Score], metrics: Mapping[str, PairMetric]
-) -> dict[Score, float]:
+def values(seen: Pass, wanted: Sequence[Score], metrics: Mapping[str, PairMetric]) -> dict[Score, float]:
     """The wanted scores of all images of a pass."""
     moments = {key: over_ranks(sums).moments() for key, sums in seen.sums.items()}
     found = {}
     for score in wanted:
-        metric, pairs = metrics[score.metric], ends(reference, score)
+        metric, pairs = metrics[score.metric], ends(score)
         if metric.subset:
             found[score] = metric.value(*(seen.subset_rows[metric.subset, end] for end in pairs[2]))
         else:
@@ -130,7 +127,7 @@ def rows_over_ranks(own_nD: Tensor) -> Tensor:
     return torch.cat([part_nD[:count] for part_nD, count in zip(parts, counts, strict=True)])
 
 
-def ends(reference: str, score: Score) -> tuple[tuple[End, End], ...]:
+def ends(score: Score) -> tuple[tuple[End, End], ...]:
     """The three pairs whose sums a metric takes: xx, yy, xy."""
-    x, y = (reference, score.reference_layer or score.layer), (score.arm, score.layer)
+    x, y = (score.reference, score.reference_layer or score.layer), (score.arm, score.layer)
     return (x, x), (y, y), (x, y)

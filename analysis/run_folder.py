@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ def select(options: Namespace) -> Selection:
     output = options.output or run / "analysis"
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     return Selection(description, store, options.reference, arms, epochs, output)
+
+
+def select_pairs(options: Namespace) -> tuple[Selection, list[tuple[str, str]]]:
+    """The choices, and the pairs to compare: each arm with the reference, or of `--compare all` every pair."""
+    every = options.compare == ["all"]
+    chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare}))
+    if every:
+        return chosen, list(combinations([chosen.reference, *chosen.arms], 2))
+    return chosen, [(chosen.reference, arm) for arm in chosen.arms]
 
 
 def newest_run(folder: Path) -> Path:

@@ -22,7 +22,6 @@ import contextlib
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -31,7 +30,7 @@ from analysis.channel_matching import channel_axes, match_channels, permuted
 from analysis.command_line import parser, run_program, skipping
 from analysis.growth import write_growth
 from analysis.open_snapshots import OpenSnapshots
-from analysis.run_folder import DIGITS, TidyCsv, select
+from analysis.run_folder import DIGITS, TidyCsv, select_pairs
 from analysis.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, stage
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 
@@ -133,11 +132,7 @@ def _all_aggregates(sums: Mapping[str, Squares]) -> dict[str, Gap]:
 
 def weight_gap(options: Namespace) -> None:
     """Write the rows that the table does not have yet, epoch by epoch."""
-    every = options.compare == ["all"]
-    chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare}))
-    pairs = [(chosen.reference, arm) for arm in chosen.arms]
-    if every:
-        pairs = list(combinations([chosen.reference, *chosen.arms], 2))
+    chosen, pairs = select_pairs(options)
     align = options.align == "permutation"
     name, columns = ("weight_gap_permutation.csv", (*COLUMNS, "moved")) if align else ("weight_gap.csv", COLUMNS)
     table = TidyCsv(chosen.output / name, (*columns, *SOURCES), KEY)

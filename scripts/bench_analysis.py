@@ -46,7 +46,7 @@ def feature_scores(images: int, features: int) -> float:
     y_nD = x_nD.roll(1, 0)
     start = time.process_time()
     batches = ({("x", "h"): x, ("y", "h"): y} for x, y in zip(x_nD.split(BATCH), y_nD.split(BATCH), strict=True))
-    scores(batches, "x", [Score("y", "h", name) for name in METRICS], METRICS)
+    scores(batches, [Score("x", "y", "h", name) for name in METRICS], METRICS)
     return time.process_time() - start
 
 
@@ -76,8 +76,8 @@ def four_arms() -> dict[str, Any]:
         chosen_N = torch.arange(512)
 
         def one_pass(arms: list[str]) -> None:
-            wanted = [Score(arm, layer, name) for arm in arms for layer in "hz" for name in METRICS]
-            scores(embedder.outputs(images, chosen_N, ["cl", *arms], 0), "cl", wanted, METRICS)
+            wanted = [Score("cl", arm, layer, name) for arm in arms for layer in "hz" for name in METRICS]
+            scores(embedder.outputs(images, chosen_N, ["cl", *arms], 0), wanted, METRICS)
 
         others = list(ARMS)[1:]
         one_pass(others)

@@ -38,7 +38,7 @@ def ours(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
     """As analysis/alignment.py computes them, batch by batch."""
     metrics = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
     batches = ({("x", "h"): x, ("y", "h"): y} for x, y in zip(x_nD.split(BATCH), y_nD.split(BATCH), strict=True))
-    cka, rsa = scores(batches, "x", [Score("y", "h", name) for name in metrics], metrics).values()
+    cka, rsa = scores(batches, [Score("x", "y", "h", name) for name in metrics], metrics).values()
     return cka, rsa
 
 

@@ -15,9 +15,9 @@ from analysis.pair_scores import Score, scores
 def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
     """The metric as the program computes it, in batches; a subset is all images."""
     metrics = {metric.name: metric for metric in find_metrics([name])}
-    score = Score("y", "h", name)
+    score = Score("x", "y", "h", name)
     parts = zip(x_nD.split(batch), y_nE.split(batch), strict=True)
-    return scores(({("x", "h"): x, ("y", "h"): y} for x, y in parts), "x", [score], metrics)[score]
+    return scores(({("x", "h"): x, ("y", "h"): y} for x, y in parts), [score], metrics)[score]
 
 
 def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:

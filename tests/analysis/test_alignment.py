@@ -29,12 +29,12 @@ def test_one_pass_gives_what_each_pair_alone_gives() -> None:
         {(arm, layer): torch.randn(20, width, generator=generator) for arm in arms for layer, width in layers.items()}
         for _ in range(3)
     ]
-    wanted = [Score(arm, layer, name) for arm in arms[1:] for layer in layers for name in METRICS]
-    together = scores(batches, "cl", wanted, METRICS)
+    wanted = [Score("cl", arm, layer, name) for arm in arms[1:] for layer in layers for name in METRICS]
+    together = scores(batches, wanted, METRICS)
     assert list(together) == wanted
     assert len(set(together.values())) == len(wanted)
     for score in wanted:
-        assert scores(iter(batches), "cl", [score], METRICS) == {score: together[score]}
+        assert scores(iter(batches), [score], METRICS) == {score: together[score]}
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +83,15 @@ def test_only_what_is_missing_is_computed(
     first = path.read_bytes()
     asked: list[Score] = []
 
-    def spy(batches: object, reference: str, wanted: list[Score], *others: object, **more: object) -> Pass:
+    def spy(batches: object, wanted: list[Score], *others: object, **more: object) -> Pass:
         asked.extend(wanted)
-        return one_pass(batches, reference, wanted, *others, **more)  # type: ignore[arg-type]
+        return one_pass(batches, wanted, *others, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(alignment, "one_pass", spy)
     assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
     assert path.read_bytes().startswith(first)
     assert len(asked) == 3 * 4 - 2
-    assert asked.count(Score("nscl", "z", "cka")) == 1
+    assert asked.count(Score("cl", "nscl", "z", "cka")) == 1
     assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
     assert len(asked) == 10
     assert "0 new rows, 12 in all" in capsys.readouterr().out
@@ -177,7 +177,7 @@ def test_a_score_without_a_value_says_why(
     """An empty cell alone would look like a mistake of the program."""
     options = ["--compare", "scl", "--layer", "h", "--split", "test", "--samples", "3", "--epochs", "1"]
     assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
-    said = "epoch 1, test, scl h cka_debiased: no value: fewer than 4 images\n"
+    said = "epoch 1, test, cl scl h cka_debiased: no value: fewer than 4 images\n"
     assert said in capsys.readouterr().out
     values = {r["metric"]: r["value"] for r in table(tmp_path / "test_alignment.csv")}
     assert values["cka_debiased"] == ""
@@ -239,3 +239,31 @@ def test_a_flipped_bit_in_a_snapshot_is_noticed(new_run: NewRun, capsys: pytest.
     path.write_bytes(data)
     assert main(["--run", str(run), "--split", "test", "--samples", "5"]) == 2
     assert f"{path}: damaged" in capsys.readouterr().err
+
+
+def test_every_pair_comes_from_one_pass_with_the_values_of_each_alone(
+    drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A matrix of all arms must not need a pass for each of them."""
+    base = ["--run", str(drifting_run), "--split", "test", "--layer", "h", "--metrics", "cka", "rsa", "--epochs", "2"]
+    passes: list[int] = []
+
+    def counted(batches: object, wanted: list[Score], *others: object, **more: object) -> Pass:
+        passes.append(len(wanted))
+        return one_pass(batches, wanted, *others, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(alignment, "one_pass", counted)
+    assert main([*base, "--compare", "all", "--output", str(tmp_path / "all")]) == 0
+    assert passes == [2 * 6]
+    for reference in ("cl", "scl"):
+        assert main([*base, "--reference", reference, "--output", str(tmp_path / reference)]) == 0
+
+    def scores_of(folder: str) -> dict[tuple[frozenset[str], str], float]:
+        rows = table(tmp_path / folder / "test_alignment.csv")
+        return {(frozenset((r["reference"], r["arm"])), r["metric"]): float(r["value"]) for r in rows}
+
+    every = scores_of("all")
+    assert len(every) == 12
+    for reference in ("cl", "scl"):
+        for pair, value in scores_of(reference).items():
+            assert every[pair] == pytest.approx(value, abs=1e-12)

@@ -54,10 +54,8 @@ def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_f
     rng = torch.Generator().manual_seed(seed)
     x, noise = torch.randn(2, 12, 4, generator=rng, dtype=torch.float64)
     y = x + apart * noise
-    wanted = [Score("b", "h", metric) for metric in METRICS]
-    values = scores(
-        [{("a", "h"): x[:7], ("b", "h"): y[:7]}, {("a", "h"): x[7:], ("b", "h"): y[7:]}], "a", wanted, METRICS
-    )
+    wanted = [Score("a", "b", "h", metric) for metric in METRICS]
+    values = scores([{("a", "h"): x[:7], ("b", "h"): y[:7]}, {("a", "h"): x[7:], ("b", "h"): y[7:]}], wanted, METRICS)
     of_pair = {score.metric: value for score, value in values.items()}
     one, other = matrices(x), matrices(y)
     for of in ("cka", "rsa"):

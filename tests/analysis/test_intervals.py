@@ -14,7 +14,7 @@ from analysis.pair_metrics import find_metrics, metric_names
 from analysis.pair_scores import Score, one_pass, scores, values
 
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
-WANTED = [Score("y", "h", name) for name in METRICS]
+WANTED = [Score("x", "y", "h", name) for name in METRICS]
 EXACT = [score for score in WANTED if not METRICS[score.metric].subset]
 SUBSET = [score for score in WANTED if METRICS[score.metric].subset]
 Read = Callable[[Path], list[dict[str, str]]]
@@ -33,11 +33,11 @@ def batches(x_nD: Tensor, y_nE: Tensor) -> list[dict[tuple[str, str], Tensor]]:
 
 
 def without_blocks(x_nD: Tensor, y_nE: Tensor, wanted: list[Score], seed: int = 0) -> tuple[dict, dict]:
-    seen = one_pass(batches(x_nD, y_nE), "x", wanted, METRICS, keep_rows=True)
+    seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True)
     block_n = blocks(len(x_nD), seed, "test")
     count = min(BLOCKS, len(x_nD))
-    parts = left_out(seen, "x", wanted, METRICS, block_n, count, {1000: block_n})
-    return values(seen, "x", wanted, METRICS), parts
+    parts = left_out(seen, wanted, METRICS, block_n, count, {1000: block_n})
+    return values(seen, wanted, METRICS), parts
 
 
 def test_scores_without_a_block_are_those_of_the_other_images() -> None:
@@ -47,7 +47,7 @@ def test_scores_without_a_block_are_those_of_the_other_images() -> None:
     block_n = blocks(120, 0, "test")
     for block in (0, 17, BLOCKS - 1):
         rest = block_n != block
-        expected = scores(batches(x_nD[rest], y_nE[rest]), "x", WANTED, METRICS)
+        expected = scores(batches(x_nD[rest], y_nE[rest]), WANTED, METRICS)
         for score in WANTED:
             assert parts[score][block] == pytest.approx(expected[score], abs=1e-10)
     assert {len(parts[score]) for score in WANTED} == {BLOCKS}

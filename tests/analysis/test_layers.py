@@ -136,10 +136,10 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     metrics = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
     for row in [*plain, *cross]:
         if (row["epoch"], row["arm"]) == ("2", "ce"):
-            score = Score("ce", row["layer"], row["metric"])
+            score = Score("cl", "ce", row["layer"], row["metric"])
             renamed = {("cl", score.layer): batch["cl", row.get("reference_layer", score.layer)]}
             renamed["ce", score.layer] = batch["ce", score.layer]
-            assert float(row["value"]) == pytest.approx(scores([renamed], "cl", [score], metrics)[score], abs=1e-9)
+            assert float(row["value"]) == pytest.approx(scores([renamed], [score], metrics)[score], abs=1e-9)
     start = {(r["reference_layer"], r["layer"]): float(r["value"]) for r in cross if r["epoch"] == "0"}
     for one in LAYERS:
         assert start[one, one] == 1

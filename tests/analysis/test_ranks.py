@@ -13,7 +13,7 @@ from analysis.pair_scores import Score, scores
 from coupled.process_group import process_group
 
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
-WANTED = [Score(arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
+WANTED = [Score("cl", arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
 
 
 SUBSETS = {1000: torch.arange(101) % 3 != 1}
@@ -34,13 +34,13 @@ def on_a_rank() -> list[float]:
         rest = {key: rows[30:] for key, rows in own.items()}
         batches = [*batches, *([rest] if len(rest["cl", "h"]) else [])]
         subsets = {size: mask_N.tensor_split(group.world_size)[group.rank] for size, mask_N in SUBSETS.items()}
-        return list(scores(batches, "cl", WANTED, METRICS, subsets).values())
+        return list(scores(batches, WANTED, METRICS, subsets).values())
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_together_score_like_one_process(world_size: int) -> None:
     """From the same embeddings the same numbers, and equal arms still score exactly 1."""
-    expected = list(scores([embeddings()], "cl", WANTED, METRICS, SUBSETS).values())
+    expected = list(scores([embeddings()], WANTED, METRICS, SUBSETS).values())
     for found in ranks.run(world_size, on_a_rank):
         assert found == pytest.approx(expected, abs=1e-12, rel=0)
         for score, value in zip(WANTED, found, strict=True):
