@@ -169,7 +169,8 @@ def few_shot(rows: pd.DataFrame) -> Answer:
         score=np.where(measured, "measured error", found["bound"]), of=found["metric"].str.split("/").str[1]
     )
     found = found.drop_duplicates(["run", "arm", "of", "detail", "score"])
-    table = over_seeds(found, ["arm", "of", "detail"])
+    told = found["detail"].str.fullmatch(r".* m=(1|5|20|100)") & (found["of"] == "nccc_error")
+    table = over_seeds(found[told & found["arm"].isin(["cl", "nscl"])], ["arm", "detail"])
     wide = found.pivot_table(index=["run", "arm", "of", "detail"], columns="score", values="value")
     words = []
     for bound in ("proposition_1", "documented_form"):
