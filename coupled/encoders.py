@@ -1,7 +1,7 @@
 """Encoders: timm models without classifier, with the stem and width the image size needs.
 
 A snapshot's `encoder.*` tensors load into the same timm model: a ResNet keeps timm's names at any width, and the small
-stem only replaces `conv1` and drops `maxpool`.
+stem only replaces `conv1` and drops `maxpool`. A ViT with the small stem is timm's with `patch_size=4`.
 """
 
 import functools
@@ -9,19 +9,22 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import model_entrypoint
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
+SMALL_PATCH = 4  # pixels
 
 
 def build_encoder(name: str, width: float = 1.0, stem: str = "small", image_size: int = 32) -> nn.Module:
     """A timm model `name` that maps images [M, 3, S, S] to embeddings [M, D]; D is `encoder_width` of it.
 
     `stem="small"` gives a ResNet a 3x3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images
-    (Chen et al. 2020, arXiv 2002.05709, appendix B.9). `width` multiplies a ResNet's channels. The parameters are drawn
-    from torch's global generator: wrap the call in `stream.seeds.torch_rng`. Raises ValueError for a name unknown to
-    timm, or a stem or width that the model cannot have.
+    (Chen et al. 2020, arXiv 2002.05709, appendix B.9), and a plain vision transformer patches of 4 x 4 pixels. `width`
+    multiplies a ResNet's channels. The parameters are drawn from torch's global generator: wrap the call in
+    `stream.seeds.torch_rng`. Raises ValueError for a name unknown to timm, or a stem, width or image size that
+    the model cannot have.
     """
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
@@ -30,7 +33,12 @@ def build_encoder(name: str, width: float = 1.0, stem: str = "small", image_size
         raise ValueError(f"encoder.name: timm has no model '{name}'{hint} (all: {command})")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     plain_resnet = config is not None and config.first_conv == "conv1"
+    plain_vit = model_entrypoint(name).__module__ == "timm.models.vision_transformer"
     options: dict[str, Any] = {}
+    if stem == "small" and plain_vit:
+        if image_size % SMALL_PATCH:
+            raise ValueError(f"encoder.image_size: got {image_size}; patches of {SMALL_PATCH} px need a multiple of it")
+        options["patch_size"] = SMALL_PATCH
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     if width != 1:
@@ -40,9 +48,11 @@ def build_encoder(name: str, width: float = 1.0, stem: str = "small", image_size
         # timm scales the stem of its deep variant alone; `_replace_stem` then puts the single convolution back
         options |= {"stem_type": "deep", "stem_width": max(1, round(width * STEM_CHANNELS / 2))}
     encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    if stem == "small" and not (plain_resnet and isinstance(encoder, ResNet)):
-        raise ValueError(f"encoder.stem: got 'small' for '{name}', which is no plain ResNet; set encoder.stem=standard")
-    if stem == "small" or width != 1:
+    if stem == "small" and not (plain_vit or (plain_resnet and isinstance(encoder, ResNet))):
+        raise ValueError(
+            f"encoder.stem: got 'small' for '{name}', which is no plain ResNet or ViT; set encoder.stem=standard"
+        )
+    if plain_resnet and (stem == "small" or width != 1):
         _replace_stem(encoder, small=stem == "small")
     return encoder
 

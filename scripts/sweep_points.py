@@ -217,9 +217,8 @@ def points(sweep: Sweep) -> list[Point]:
 def _point(sweep: Sweep, swept: Mapping[str, Any]) -> Point:
     given = {**sweep.fixed, **swept}
     overrides = [f"{key}={json.dumps(given[key], default=str)}" for key in sorted(given)]  # JSON is YAML
-    settings = load(sweep.base, overrides, suited)
-    values = {**{key: swept[key] for key in sorted(swept) if key != "seed"}, "seed": settings.seed}
+    settings = load(sweep.base, overrides, suited).resolved()
+    values = {**{key: swept[key] for key in sorted(swept) if key != "seed"}, "seed": settings["seed"]}
     name = point_name(values)
-    overrides.append(f"name={run_name(name)}")
-    resolved = from_resolved(filled_in(load(sweep.base, overrides, suited).resolved())).resolved()
-    return Point(name, values, sweep.folder / name, overrides, resolved)
+    resolved = from_resolved(filled_in({**settings, "name": run_name(name)})).resolved()
+    return Point(name, values, sweep.folder / name, [*overrides, f"name={run_name(name)}"], resolved)

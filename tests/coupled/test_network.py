@@ -133,7 +133,8 @@ def test_the_small_stem_keeps_the_resolution() -> None:
     ("options", "message"),
     [
         ({"encoder": "resnet19"}, r"encoder\.name: timm has no model 'resnet19'"),
-        ({"encoder": "vit_tiny_patch16_224"}, r"encoder\.stem: got 'small' .* set encoder\.stem=standard"),
+        ({"encoder": "regnety_002"}, r"encoder\.stem: got 'small' .* set encoder\.stem=standard"),
+        ({"encoder": "vit_tiny_patch16_224", "image_size": 30}, r"encoder\.image_size: got 30"),
         ({"encoder": "vit_tiny_patch16_224", "stem": "standard", "width": 0.5}, r"encoder\.width: got 0\.5"),
     ],
 )
@@ -145,5 +146,14 @@ def test_impossible_encoders_are_refused(options: dict[str, object], message: st
 
 def test_a_vision_transformer_takes_the_image_size() -> None:
     """timm's transformers are built for one size; the settings' image_size must reach them."""
-    network = build_network(encoder="vit_tiny_patch16_224", stem="standard", image_size=32).eval()
-    assert tuple(network(torch.rand(1, 2, 3, 32, 32))["embedding"].shape) == (1, 2, 192)
+    for stem, patches in (("standard", 4), ("small", 64)):  # of 16 and of 4 pixels a side
+        network = build_network(encoder="vit_tiny_patch16_224", stem=stem, image_size=32).eval()
+        assert tuple(network(torch.rand(1, 2, 3, 32, 32))["embedding"].shape) == (1, 2, 192)
+        assert network.encoder.patch_embed.num_patches == patches
+
+
+def test_a_small_vit_loads_into_timms() -> None:
+    """The README says how a snapshot is used elsewhere; timm's own arguments must be enough."""
+    network = build_network(encoder="vit_tiny_patch16_224", image_size=32)
+    plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, patch_size=4)
+    plain.load_state_dict(network.encoder.state_dict())

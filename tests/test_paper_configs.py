@@ -1,0 +1,206 @@
+"""configs/paper: every file follows the protocol, its networks can be built, and its header says what code counts.
+
+Networks are built on torch's meta device, so nothing is drawn or computed, and no image set is needed.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import tiny
+import torch
+from sweep_points import points, read_sweep
+from torch import Tensor, nn
+
+from coupled.checked import read_yaml
+from coupled.choices import filled_in, find_objective, suited
+from coupled.network import Network, build_network, copy_with_heads, network_size
+from coupled.resume_state import KEPT
+from coupled.settings import load
+from coupled.snapshots import snapshot_epochs
+
+FOLDER = tiny.REPOSITORY / "configs/paper"
+FILES = sorted(FOLDER.glob("*.yaml"))
+SWEEPS = [path for path in FILES if "base" in read_yaml(path)]
+RUNS = [path for path in FILES if path not in SWEEPS]
+RATE = 50e12  # floating-point operations a second that the headers assume
+STATES = 3 * (KEPT + 1)  # a resume state holds weights and up to two moments; one more is written before one is dropped
+
+
+class Images(NamedTuple):
+    """What the count needs to know of an image set."""
+
+    train: int
+    classes: int
+
+
+IMAGES = {
+    "cifar10": Images(50_000, 10),
+    "cifar100": Images(50_000, 100),
+    "mini_imagenet": Images(50_000, 100),
+    "tiny_imagenet": Images(100_000, 200),
+    "imagenet": Images(1_281_167, 1000),
+}
+PROTOCOL = {  # facts: section 4; batch, temperature, epochs, projection, pixels, stem, recipe
+    "cifar10": (1024, 0.5, 1200, 64, 32, "small", "small"),
+    "cifar10_vit": (1024, 0.5, 1200, 64, 32, "small", "small"),
+    "cifar100": (1024, 0.1, 1200, 128, 32, "small", "small"),
+    "mini_imagenet": (1024, 0.1, 1200, 128, 84, "standard", "large"),
+    "tiny_imagenet": (1024, 0.1, 1200, 128, 64, "small", "small"),
+    "imagenet": (1024, 0.1, 300, 128, 224, "standard", "large"),
+}
+OPTIMIZER = {
+    "name": "lars",
+    "base_lr": 0.3,
+    "lr_scaling": "linear",
+    "momentum": 0.9,
+    "weight_decay": 1e-6,
+    "warmup_epochs": 10.0,
+    "schedule": "cosine",
+    "clip_norm": 1.0,
+}
+
+
+@cache
+def shared(name: str, width: float, stem: str, image_size: int, hidden: int, out: int) -> Network:
+    with torch.device("meta"):
+        return build_network(
+            encoder=name, width=width, stem=stem, image_size=image_size, projector_hidden=hidden, projector_out=out
+        )
+
+
+def shared_by(settings: dict[str, Any]) -> Network:
+    """The network that the arms share."""
+    encoder, projector = settings["encoder"], settings["projector"]
+    return shared(**encoder, **projector)
+
+
+@cache
+def forward_operations(network: Network, image_size: int) -> float:
+    """Floating-point operations of one view in convolutions, linear layers and attention's two products."""
+    counted = 0
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal counted
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            counted += 2 * output.numel() * layer.weight[0].numel()
+        else:  # of timm's attention, N tokens of width D: N x N x D each
+            counted += 2 * 2 * output.shape[1] * output.numel()
+
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) or type(m).__name__ == "Attention"]
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    network(torch.zeros(2, 2, 3, image_size, image_size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return counted / 4
+
+
+def cost(settings: dict[str, Any]) -> tuple[float, float]:
+    """Operations and bytes on the disk of a run: forward and backward, which counts twice, of both views, of all arms.
+
+    The head of CE is left out: less than a hundredth of a percent of the one, half a percent of the other.
+    """
+    whole = IMAGES[settings["image_set"]["name"]]
+    classes = settings["image_set"].get("classes") or whole.classes
+    batch, epochs = settings["batch"]["size"], settings["epochs"]
+    steps = whole.train * classes // whole.classes // batch
+    assert steps >= 1, f"{classes} classes hold no batch of {batch}"
+    network, arms = shared_by(settings), len(settings["arms"])
+    views = 2 * batch * steps * epochs
+    kept = snapshot_epochs(epochs, settings["snapshots"]["every"], settings["snapshots"]["dense_until"])
+    operations = forward_operations(network, settings["encoder"]["image_size"])
+    return 3 * views * arms * operations, arms * network_size(network)[1] * (len(kept) + STATES)
+
+
+def settings_of(path: Path) -> list[dict[str, Any]]:
+    """The settings of a file's run, or of each point of a sweep."""
+    if path in SWEEPS:
+        return [point.settings for point in points(read_sweep(path))]
+    return [filled_in(load(path, (), suited).resolved())]
+
+
+def header(path: Path) -> str:
+    """The comment at the top, its lines joined."""
+    return " ".join(path.read_text(encoding="utf-8").split("\n\n")[0].replace("#", "").split())
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_a_config_follows_the_protocol(path: Path) -> None:
+    """Numbers that are to be laid beside published ones need the published settings."""
+    (settings,) = settings_of(path)
+    batch, temperature, epochs, out, pixels, stem, recipe = PROTOCOL[path.stem]
+    assert settings["name"] == path.stem
+    assert settings["batch"]["size"] == batch
+    assert (settings["temperature"], settings["epochs"]) == (temperature, epochs)
+    assert settings["projector"] == {"hidden": 2048, "out": out}
+    vit = path.stem == "cifar10_vit"
+    encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width": 1.0, "stem": stem, "image_size": pixels}
+    assert settings["encoder"] == encoder
+    assert settings["views"]["recipe"] == recipe
+    assert (settings["views"]["crop_scale"], settings["views"]["flip"]) == ([0.08, 1.0], 0.5)
+    assert settings["optimizer"] == OPTIMIZER
+    objectives = {arm: options["objective"] for arm, options in settings["arms"].items()}
+    assert objectives == {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
+    assert not any(options.get("positive_in_denominator") for options in settings["arms"].values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_header_says_what_code_counts(path: Path) -> None:
+    """Command, operations, hours at the assumed rate, and bytes; every network of every point is built for it."""
+    said = header(path)
+    program = "scripts/sweep.py" if path in SWEEPS else "coupled/train.py --config"
+    assert f"{program} configs/paper/{path.name}" in said
+    costs = [cost(settings) for settings in settings_of(path)]
+    operations, bytes_ = (sum(each) for each in zip(*costs, strict=True))
+    assert f"{operations:.1e} floating-point operations" in said
+    assert f"{operations / RATE / 3600:.0f} hours" in said.replace(",", "")
+    assert "not measured" in said
+    assert f"{bytes_ / 1e9:.0f} GB" in said.replace(",", "")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
+    """Every arm's, with the heads of its objective, as the coordinator builds them; and they give what it needs."""
+    (settings,) = settings_of(path)
+    first, size = shared_by(settings), settings["encoder"]["image_size"]
+    for arm, options in settings["arms"].items():
+        given = {key: value for key, value in options.items() if key != "objective"}
+        needs = find_objective(arm, options["objective"], given, settings["temperature"]).needs
+        with torch.device("meta"):
+            network = copy_with_heads(first, needs, IMAGES[settings["image_set"]["name"]].classes, seed=0)
+        outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
+        assert tuple(outputs) == needs.outputs
+        widths = {"projection": settings["projector"]["out"], "logits": IMAGES[settings["image_set"]["name"]].classes}
+        assert {name: output.shape[-1] for name, output in outputs.items()} == {name: widths[name] for name in outputs}
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_the_line_for_the_authors_denominator_works(path: Path) -> None:
+    """The header gives it for who wants the published numbers; it must change these two arms and nothing else."""
+    overrides = re.findall(r"arms\.\w+\.positive_in_denominator=true", header(path))
+    assert sorted(overrides) == [f"arms.{arm}.positive_in_denominator=true" for arm in ("cl", "nscl")]
+    (plain,), changed = settings_of(path), filled_in(load(path, overrides, suited).resolved())
+    for arm in ("cl", "nscl"):
+        assert changed["arms"][arm].pop("positive_in_denominator") is True
+        del plain["arms"][arm]["positive_in_denominator"]
+    assert changed == plain
+
+
+def test_the_sweeps_sweep_what_the_papers_swept() -> None:
+    """Facts, section 4."""
+    assert {path.stem for path in SWEEPS} == {
+        "temperature",
+        "batch_size",
+        *(f"classes_{name}" for name in IMAGES),
+    }
+    swept = {path.stem: read_yaml(path)["grid"] for path in SWEEPS}
+    assert swept["temperature"] == {"temperature": [0.1, 0.5, 1.0]}
+    rules = ["linear", "sqrt", "fourth_root"]
+    assert swept["batch_size"] == {"batch.size": [256, 512, 1024], "optimizer.lr_scaling": rules}
+    counts = {name: swept[f"classes_{name}"]["image_set.classes"] for name in IMAGES}
+    assert {2, 4, 6, 8} <= {*counts["cifar10"]}
+    for name in ("cifar100", "mini_imagenet", "tiny_imagenet"):
+        assert {2, 4, 6, 8, 10, 50} <= {*counts[name]}
+    assert {5, 1000} <= {*counts["imagenet"]}
