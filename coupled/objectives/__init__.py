@@ -37,7 +37,8 @@ class Needs:
 class Inputs:
     """What an objective sees of one batch.
 
-    `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "logits" [V, B, C].
+    `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "unnormalised"
+    [V, B, P], the projection before that, "logits" [V, B, C].
     `gathered` holds, under the same names, those of the global batch [V, N, ...], with gradients; in a single process
     it holds the same tensors. `labels_B` and `labels_N` are int64; own image b is image `first` + b of the global
     batch.
