@@ -50,6 +50,11 @@ class Inputs:
     labels_N: Tensor
     first: int = 0
 
+    @property
+    def views(self) -> int:
+        """V, the number of views of every image."""
+        return len(next(iter(self.outputs.values())))
+
 
 class Loss(NamedTuple):
     """The mean over the counted own anchors, and how many were counted and left out (int64 scalars).

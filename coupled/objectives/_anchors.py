@@ -33,11 +33,16 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 def scores(inputs: Inputs, temperature: float) -> Tensor:
     """Cosine similarities of own anchors with all rows, over the temperature: [A, M]; projections have unit norm."""
-    own_AP = at_least_float32(inputs.outputs["projection"]).flatten(0, 1)
-    all_MP = at_least_float32(inputs.gathered["projection"]).flatten(0, 1)
+    return inner_products(inputs, "projection", temperature)
+
+
+def inner_products(inputs: Inputs, output: str, divisor: float = 1) -> Tensor:
+    """Inner products of own anchors with all rows of an output [V, B, P], over the divisor: [A, M]."""
+    own_AP = at_least_float32(inputs.outputs[output]).flatten(0, 1)
+    all_MP = at_least_float32(inputs.gathered[output]).flatten(0, 1)
     # The product is the one operation here that autocast would run in a lower precision.
     with torch.autocast(own_AP.device.type, enabled=False):
-        return (own_AP / temperature) @ all_MP.T
+        return (own_AP / divisor) @ all_MP.T
 
 
 def itself(inputs: Inputs) -> Tensor:
@@ -55,13 +60,12 @@ def same_image(inputs: Inputs) -> Tensor:
 
 def same_class(inputs: Inputs) -> Tensor:
     """The pairs of views of images of one class, the anchor itself included: bool [A, M]."""
-    views = len(inputs.outputs["projection"])
-    return inputs.labels_B.repeat(views)[:, None] == inputs.labels_N.repeat(views)
+    return inputs.labels_B.repeat(inputs.views)[:, None] == inputs.labels_N.repeat(inputs.views)
 
 
 def _rows(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The row of every own anchor [A], and all rows [M]."""
-    views, images = len(inputs.outputs["projection"]), len(inputs.labels_N)
+    views, images = inputs.views, len(inputs.labels_N)
     rows_VN = torch.arange(views * images, dtype=torch.int32, device=inputs.labels_N.device).view(views, images)
     return rows_VN[:, inputs.first : inputs.first + len(inputs.labels_B)].flatten(), rows_VN.flatten()
 

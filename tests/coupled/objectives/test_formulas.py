@@ -113,9 +113,9 @@ def test_cross_entropy_equals_the_double_loop_of_its_formula(random_outputs, who
 @pytest.mark.parametrize("labels", [LABELS, [1] * 5 + [0]], ids=["mixed", "one alone"])
 def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, objective, labels):
     """A detached factor, or a mask that cuts the wrong path, leaves the value right and the training wrong."""
-    values = [value.requires_grad_() for value in random_outputs(width=3).values()]
+    outputs = random_outputs(width=3)
 
-    def mean(projections_VBP, logits_VBC):
-        return objective(whole_batch({"projection": projections_VBP, "logits": logits_VBC}, labels)).mean
+    def mean(*values):
+        return objective(whole_batch(dict(zip(outputs, values, strict=True)), labels)).mean
 
-    assert torch.autograd.gradcheck(mean, values)
+    assert torch.autograd.gradcheck(mean, [value.requires_grad_() for value in outputs.values()])
