@@ -6,6 +6,7 @@ gathered batch, counted with its own anchors, so that the mean over processes is
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -49,3 +50,13 @@ def low_deviation(x_NP: Tensor) -> Tensor:
     Source: v of VICReg, arXiv 2105.04906, eq. 1 and 2.
     """
     return (1 - (x_NP.var(0) + 1e-4).sqrt()).relu().mean()
+
+
+def squared_off_diagonal(square_DD: Tensor) -> Tensor:
+    """The sum of the squares off the diagonal: scalar."""
+    return off_diagonal(square_DD).square().sum()
+
+
+def log_sum_exp_of_covariances(x_NP: Tensor, temperature: float) -> Tensor:
+    """log sum_{j != i} exp(cov_ij / temperature), mean over columns i: scalar. Source: arXiv 2206.02574, eq. 11."""
+    return off_diagonal(covariance(x_NP) / temperature, fill=-math.inf).logsumexp(1).mean()

@@ -6,7 +6,7 @@ N images of the global batch, P projection width.
 from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
-from coupled.objectives._batches import mean_over_pairs_of_views, off_diagonal
+from coupled.objectives._batches import mean_over_pairs_of_views, squared_off_diagonal
 from coupled.objectives._ranges import not_negative
 
 check = not_negative
@@ -29,7 +29,7 @@ def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
 
     def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
         correlation_PP = _standardised(one_NP).T @ _standardised(other_NP) / len(one_NP)
-        return (1 - correlation_PP.diagonal()).square().sum() + redundancy * off_diagonal(correlation_PP).square().sum()
+        return (1 - correlation_PP.diagonal()).square().sum() + redundancy * squared_off_diagonal(correlation_PP)
 
     return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)
 

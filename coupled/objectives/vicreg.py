@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._batches import covariance as covariance_of
-from coupled.objectives._batches import low_deviation, mean_over_pairs_of_views, off_diagonal
+from coupled.objectives._batches import low_deviation, mean_over_pairs_of_views, squared_off_diagonal
 from coupled.objectives._ranges import not_negative
 
 check = not_negative
@@ -38,4 +38,4 @@ def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, 
 
 
 def _correlation(x_NP: Tensor) -> Tensor:
-    return off_diagonal(covariance_of(x_NP)).square().sum() / x_NP.shape[1]
+    return squared_off_diagonal(covariance_of(x_NP)) / x_NP.shape[1]

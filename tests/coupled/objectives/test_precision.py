@@ -113,7 +113,7 @@ class Sizes(TorchDispatchMode):
 def test_no_tensor_of_a_shard_exceeds_anchors_times_rows(random_outputs, contrastive):
     """All rows against all rows on each of 8 processes is 8 times the memory, forward or backward."""
     outputs = random_outputs(images=32)
-    own = {"projection": outputs["projection"][:, 8:12].requires_grad_()}
+    own = {"projection": outputs["projection"].requires_grad_()[:, 8:12]}
     labels = torch.arange(32) % 4
     with Sizes() as made:
         contrastive(Inputs(own, outputs, labels[8:12], labels, first=8)).mean.backward()
