@@ -125,7 +125,7 @@ def check_options(
 
 def _exact(kind: Any) -> Any:
     """Numbers and truth values are not read from text or from each other; an integer is a float."""
-    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
+    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool, int | None) else kind
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:

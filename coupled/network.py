@@ -16,8 +16,8 @@ from coupled.stream.seeds import torch_rng
 
 
 class Network(nn.Module):
-    """Computes the outputs named in `needs`: "embedding" [V,B,D], "projection" [V,B,P] (unit norm) and those of
-    `heads`.
+    """Computes the outputs named in `needs`: "embedding" [V,B,D], "unnormalised" [V,B,P], which is what the projector
+    gives, "projection" [V,B,P], the same at unit norm, and those of `heads`. The two are at least float32.
 
     The V*B images pass the encoder together, so batch norm sees all views of the batch. Parameters that no needed
     output depends on do not ask for a gradient: DDP then has no unused parameters, and they stay as initialised.
@@ -37,7 +37,8 @@ class Network(nn.Module):
         for name, head in heads.items():
             self.add_module(name, head)
         self.heads, self.needs = dict(specs), tuple(needs)
-        self.project = "projection" in [*self.needs, *(head.input for head in specs.values())]
+        read = {*self.needs, *(head.input for head in specs.values())}
+        self.project = not read.isdisjoint(("unnormalised", "projection"))
         projector.requires_grad_(self.project)
 
     def forward(self, views_VBchw: Tensor) -> dict[str, Tensor]:
@@ -48,6 +49,7 @@ class Network(nn.Module):
             projection = self.projector(computed["embedding"])
             # at least float32, under autocast too: a unit norm in bfloat16 is one to 0.4 %
             exact = projection.to(torch.promote_types(projection.dtype, torch.float32))
+            computed["unnormalised"] = exact
             computed["projection"] = functional.normalize(exact, dim=-1)
         for name, head in self.heads.items():
             computed[head.output] = self.get_submodule(name)(computed[head.input])
@@ -100,7 +102,11 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     """
     projection_width = shared.projector[-1].num_features
     assert isinstance(projection_width, int)
-    widths = {"embedding": encoder_width(shared.encoder), "projection": projection_width}
+    widths = {
+        "embedding": encoder_width(shared.encoder),
+        "unnormalised": projection_width,
+        "projection": projection_width,
+    }
     heads: dict[str, nn.Module] = {}
     for name, head in needs.heads.items():
         with torch_rng(seed, f"init/{name}"):

@@ -12,15 +12,21 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 from torch import Tensor
 
-from coupled.objectives import Inputs, dcl, nscl, nt_xent, supcon
+from coupled.objectives import Inputs, Loss, dcl, nscl, nt_xent, supcon
 
-OURS = {"nt_xent": nt_xent.nt_xent, "dcl": dcl.dcl, "nscl": nscl.nscl, "supcon": supcon.supcon}
+OURS: dict[str, Callable[..., Loss]] = {
+    "nt_xent": nt_xent.nt_xent,
+    "dcl": dcl.dcl,
+    "nscl": nscl.nscl,
+    "supcon": supcon.supcon,
+}
 TEMPERATURE, CLASSES, WIDTH = 0.5, 10, 128
 
 

@@ -37,7 +37,8 @@ class Needs:
 class Inputs:
     """What an objective sees of one batch.
 
-    `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "logits" [V, B, C].
+    `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "unnormalised"
+    [V, B, P], the projection before that, "logits" [V, B, C].
     `gathered` holds, under the same names, those of the global batch [V, N, ...], with gradients; in a single process
     it holds the same tensors. `labels_B` and `labels_N` are int64; own image b is image `first` + b of the global
     batch.
@@ -48,6 +49,11 @@ class Inputs:
     labels_B: Tensor
     labels_N: Tensor
     first: int = 0
+
+    @property
+    def views(self) -> int:
+        """V, the number of views of every image."""
+        return len(next(iter(self.outputs.values())))
 
 
 class Loss(NamedTuple):

@@ -5,7 +5,7 @@ M x M in one process of several. Nothing here waits for the device: no shape or 
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,13 +31,28 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def scores(inputs: Inputs, temperature: float) -> Tensor:
-    """Cosine similarities of own anchors with all rows, over the temperature: [A, M]; projections have unit norm."""
-    own_AP = at_least_float32(inputs.outputs["projection"]).flatten(0, 1)
-    all_MP = at_least_float32(inputs.gathered["projection"]).flatten(0, 1)
+Similarity = Literal["cosine", "square", "absolute"]
+
+
+def scores(inputs: Inputs, temperature: float, similarity: Similarity = "cosine") -> Tensor:
+    """Similarities of own anchors with all rows, over the temperature: [A, M]; projections have unit norm.
+
+    The similarity is the cosine, its square or its absolute value, of positives and negatives alike (SimCLR-sq, -abs,
+    DCL-sq and -abs of arXiv 2206.02574): with the last two a negative should be orthogonal, not opposite.
+    """
+    if similarity == "cosine":
+        return inner_products(inputs, "projection", temperature)
+    cosines_AM = inner_products(inputs, "projection")
+    return (cosines_AM.square() if similarity == "square" else cosines_AM.abs()) / temperature
+
+
+def inner_products(inputs: Inputs, output: str, divisor: float = 1) -> Tensor:
+    """Inner products of own anchors with all rows of an output [V, B, P], over the divisor: [A, M]."""
+    own_AP = at_least_float32(inputs.outputs[output]).flatten(0, 1)
+    all_MP = at_least_float32(inputs.gathered[output]).flatten(0, 1)
     # The product is the one operation here that autocast would run in a lower precision.
     with torch.autocast(own_AP.device.type, enabled=False):
-        return (own_AP / temperature) @ all_MP.T
+        return (own_AP / divisor) @ all_MP.T
 
 
 def itself(inputs: Inputs) -> Tensor:
@@ -55,13 +70,30 @@ def same_image(inputs: Inputs) -> Tensor:
 
 def same_class(inputs: Inputs) -> Tensor:
     """The pairs of views of images of one class, the anchor itself included: bool [A, M]."""
-    views = len(inputs.outputs["projection"])
-    return inputs.labels_B.repeat(views)[:, None] == inputs.labels_N.repeat(views)
+    return inputs.labels_B.repeat(inputs.views)[:, None] == inputs.labels_N.repeat(inputs.views)
+
+
+def nearest_places(inputs: Inputs, mask_AM: Tensor, count: int, own_image: Literal["first", "last"]) -> Tensor:
+    """Of each anchor's pairs in the mask the `count` nearest in place, or all if there are fewer: bool [A, M].
+
+    From view v of image n on it is the next images of the global batch (after the last comes the first), of each first
+    view v, then v + 1, and so on; the other views of image n itself come before or after all those. So the choice is a
+    function of the global batch alone; which images are near is as random as their order is.
+    """
+    views, images = inputs.views, len(inputs.labels_N)
+    rows_A, rows_M = _rows(inputs)
+    images_on_AM = (rows_M % images - rows_A[:, None] % images) % images
+    if own_image == "last":
+        images_on_AM = (images_on_AM - 1) % images
+    steps_AM = images_on_AM * views + (rows_M // images - rows_A[:, None] // images) % views
+    steps_AM = steps_AM.masked_fill(~mask_AM, views * images)
+    farthest_A1 = steps_AM.sort(1).values[:, : min(count, views * images)][:, -1:]
+    return mask_AM & (steps_AM <= farthest_A1)
 
 
 def _rows(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The row of every own anchor [A], and all rows [M]."""
-    views, images = len(inputs.outputs["projection"]), len(inputs.labels_N)
+    views, images = inputs.views, len(inputs.labels_N)
     rows_VN = torch.arange(views * images, dtype=torch.int32, device=inputs.labels_N.device).view(views, images)
     return rows_VN[:, inputs.first : inputs.first + len(inputs.labels_B)].flatten(), rows_VN.flatten()
 

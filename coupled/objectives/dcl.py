@@ -3,6 +3,7 @@
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
     AnchorLosses,
+    Similarity,
     check_temperature,
     contrast,
     itself,
@@ -19,26 +20,33 @@ def needs(**_options: object) -> Needs:
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
-def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> AnchorLosses:
+def per_anchor(
+    inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False, similarity: Similarity = "cosine"
+) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
     same_image_AM = same_image(inputs)
     return contrast(
-        scores(inputs, temperature),
+        scores(inputs, temperature, similarity),
         positives_AM=same_image_AM & ~itself(inputs),
         negatives_AM=~same_image_AM,
         positive_in_denominator=positive_in_denominator,
     )
 
 
-def dcl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> Loss:
+def dcl(
+    inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False, similarity: Similarity = "cosine"
+) -> Loss:
     """-s_ip/tau + log sum_{a not in {i, p}} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
 
-    s_ia is the cosine similarity of two views, tau the temperature. With more than two views the first term is the mean
-    over the other views of the image, and none of them is in the denominator. `positive_in_denominator` puts them back,
-    which is NT-Xent. An anchor whose image is alone in the batch has no negatives and is left out.
+    s_ia is the cosine similarity of two views, or its square or absolute value, tau the temperature. With more than two
+    views the first term is the mean over the other views of the image, and none of them is in the denominator.
+    `positive_in_denominator` puts them back, which is NT-Xent. An anchor whose image is alone in the batch has no
+    negatives and is left out.
 
-    Source: L_DCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as CL.
+    Source: L_DCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as CL. The other
+    similarities: DCL-sq and -abs of arXiv 2206.02574.
     """
-    return mean_over_counted(
-        per_anchor(inputs, temperature=temperature, positive_in_denominator=positive_in_denominator)
+    anchors = per_anchor(
+        inputs, temperature=temperature, positive_in_denominator=positive_in_denominator, similarity=similarity
     )
+    return mean_over_counted(anchors)

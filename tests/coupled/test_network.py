@@ -49,16 +49,27 @@ def test_a_copy_shares_no_memory() -> None:
 
 
 def test_outputs_have_the_shapes_and_norms_they_promise() -> None:
-    """embedding [V,B,D], projection [V,B,P] of unit norm, logits [V,B,C]."""
-    needs = Needs(("embedding", "projection", "logits"), heads=CLASSIFIER.heads)
+    """embedding [V,B,D], unnormalised [V,B,P], projection [V,B,P] of unit norm, logits [V,B,C]."""
+    needs = Needs(("embedding", "unnormalised", "projection", "logits"), heads=CLASSIFIER.heads)
     network = copy_with_heads(build_network(**SMALL), needs, classes=10, seed=0)
     outputs = network(torch.rand(2, 6, 3, 8, 8))
     assert {name: tuple(t.shape) for name, t in outputs.items()} == {
         "embedding": (2, 6, 32),
+        "unnormalised": (2, 6, 16),
         "projection": (2, 6, 16),
         "logits": (2, 6, 10),
     }
     torch.testing.assert_close(outputs["projection"].norm(dim=-1), torch.ones(2, 6))
+    assert torch.equal(torch.nn.functional.normalize(outputs["unnormalised"], dim=-1), outputs["projection"])
+    assert outputs["unnormalised"].norm(dim=-1).std() > 0.01
+
+
+def test_both_projections_are_float32_under_autocast() -> None:
+    """Three digits of bfloat16 are too few for a unit norm, and for a covariance."""
+    network = copy_with_heads(build_network(**SMALL), Needs(("unnormalised", "projection")), classes=10, seed=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = network(torch.rand(2, 6, 3, 8, 8))
+    assert {tensor.dtype for tensor in outputs.values()} == {torch.float32}
 
 
 def test_batch_norm_sees_both_views_together() -> None:
@@ -73,13 +84,13 @@ def test_batch_norm_sees_both_views_together() -> None:
 
 def test_every_trained_parameter_gets_a_gradient_and_the_others_are_frozen() -> None:
     """DDP runs with find_unused_parameters off: a trained parameter without gradient would hang or raise."""
-    for source in ("projection", "embedding"):
+    for source in ("projection", "unnormalised", "embedding"):
         needs = Needs(("logits",), heads={"classifier": Head("linear", source, "logits")})
         network = copy_with_heads(build_network(**SMALL), needs, classes=10, seed=0)
         network(torch.rand(2, 6, 3, 8, 8))["logits"].sum().backward()
         for name, parameter in network.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
-            assert parameter.requires_grad == (source == "projection" or not name.startswith("projector")), name
+            assert parameter.requires_grad == (source != "embedding" or not name.startswith("projector")), name
 
 
 def test_the_projector_is_the_protocols() -> None:

@@ -12,7 +12,10 @@ LABELS = [0, 1, 0, 2, 1, 0]
 TAUS = [0.1, 1.0]
 
 
-def loop(outputs, labels, tau: float, loss_of_anchor: Callable) -> float:
+SIMILARITIES = {"cosine": lambda s: s, "square": lambda s: s**2, "absolute": abs}
+
+
+def loop(outputs, labels, tau: float, loss_of_anchor: Callable, similarity: str = "cosine") -> float:
     """Mean of `loss_of_anchor(exp(s_ia/tau) by a, others, views of the same image, same class)` over anchors."""
     projections = outputs["projection"].flatten(0, 1).tolist()
     images = len(labels)
@@ -21,7 +24,8 @@ def loop(outputs, labels, tau: float, loss_of_anchor: Callable) -> float:
         others = [a for a in range(len(projections)) if a != i]
         image = {a for a in others if a % images == i % images}
         klass = {a for a in others if labels[a % images] == labels[i % images]}
-        weight = {a: math.exp(sum(x * y for x, y in zip(anchor, projections[a], strict=True)) / tau) for a in others}
+        cosines = {a: sum(x * y for x, y in zip(anchor, projections[a], strict=True)) for a in others}
+        weight = {a: math.exp(SIMILARITIES[similarity](s) / tau) for a, s in cosines.items()}
         loss = loss_of_anchor(weight, others, image, klass)
         if loss is not None:
             losses.append(loss)
@@ -63,6 +67,10 @@ CASES = {
     "nt_xent": (nt_xent.nt_xent, {}, pairwise(other_images, True)),
     "dcl": (dcl.dcl, {}, pairwise(other_images, False)),
     "dcl+positive": (dcl.dcl, {"positive_in_denominator": True}, pairwise(other_images, True)),
+    "nt_xent square": (nt_xent.nt_xent, {"similarity": "square"}, pairwise(other_images, True)),
+    "nt_xent absolute": (nt_xent.nt_xent, {"similarity": "absolute"}, pairwise(other_images, True)),
+    "dcl square": (dcl.dcl, {"similarity": "square"}, pairwise(other_images, False)),
+    "dcl absolute": (dcl.dcl, {"similarity": "absolute"}, pairwise(other_images, False)),
     "nscl": (nscl.nscl, {}, pairwise(other_classes, False)),
     "nscl+positive": (nscl.nscl, {"positive_in_denominator": True}, pairwise(other_classes, True)),
     "supcon out": (supcon.supcon, {}, supcon_out),
@@ -84,7 +92,8 @@ def test_a_contrastive_objective_equals_the_double_loop_of_its_formula(
     if name.startswith("nscl") and len(set(labels)) == 1:
         assert loss.counted == 0
     else:
-        assert loss.mean.item() == pytest.approx(loop(outputs, labels, tau, loss_of_anchor), abs=1e-12, rel=0)
+        expected = loop(outputs, labels, tau, loss_of_anchor, options.get("similarity", "cosine"))
+        assert loss.mean.item() == pytest.approx(expected, abs=1e-12, rel=0)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("supcon")])
@@ -113,9 +122,9 @@ def test_cross_entropy_equals_the_double_loop_of_its_formula(random_outputs, who
 @pytest.mark.parametrize("labels", [LABELS, [1] * 5 + [0]], ids=["mixed", "one alone"])
 def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, objective, labels):
     """A detached factor, or a mask that cuts the wrong path, leaves the value right and the training wrong."""
-    values = [value.requires_grad_() for value in random_outputs(width=3).values()]
+    outputs = random_outputs(width=3)
 
-    def mean(projections_VBP, logits_VBC):
-        return objective(whole_batch({"projection": projections_VBP, "logits": logits_VBC}, labels)).mean
+    def mean(*values):
+        return objective(whole_batch(dict(zip(outputs, values, strict=True)), labels)).mean
 
-    assert torch.autograd.gradcheck(mean, values)
+    assert torch.autograd.gradcheck(mean, [value.requires_grad_() for value in outputs.values()])

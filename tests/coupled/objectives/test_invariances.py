@@ -15,10 +15,20 @@ def assert_same(objective, *batches):
 
 
 def test_the_order_of_images_does_not_matter(random_outputs, whole_batch, objective):
-    """A mask tied to the place in the batch instead of the image or label would see the order."""
-    outputs, order = random_outputs(), torch.tensor([4, 2, 0, 5, 1, 3])
+    """A mask tied to the place in the batch instead of the image or label would see the order.
+
+    No class has three images here: which of two others an objective takes may depend on the order.
+    """
+    outputs, order, labels = random_outputs(), torch.tensor([4, 2, 0, 5, 1, 3]), torch.tensor([0, 1, 0, 2, 1, 3])
     shuffled = {name: value[:, order] for name, value in outputs.items()}
-    assert_same(objective, whole_batch(outputs, LABELS), whole_batch(shuffled, LABELS[order]))
+    assert_same(objective, whole_batch(outputs, labels), whole_batch(shuffled, labels[order]))
+
+
+def test_turning_the_order_of_images_round_does_not_matter(random_outputs, whole_batch, objective):
+    """For classes of any size: no image is the first."""
+    outputs = random_outputs()
+    turned = {name: value.roll(2, dims=1) for name, value in outputs.items()}
+    assert_same(objective, whole_batch(outputs, LABELS), whole_batch(turned, LABELS.roll(2)))
 
 
 def test_the_order_of_views_does_not_matter(random_outputs, whole_batch, objective):
@@ -28,11 +38,9 @@ def test_the_order_of_views_does_not_matter(random_outputs, whole_batch, objecti
     assert_same(objective, whole_batch(outputs, LABELS), whole_batch(turned, LABELS))
 
 
-def test_a_rotation_of_the_projections_does_not_matter(random_outputs, whole_batch, contrastive):
+def test_a_rotation_of_the_projections_does_not_matter(random_outputs, whole_batch, rotation, contrastive):
     """Only inner products may enter."""
     outputs = random_outputs()
-    rng = torch.Generator().manual_seed(3)
-    rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=rng, dtype=torch.float64))
     rotated = outputs | {"projection": outputs["projection"] @ rotation}
     assert_same(contrastive, whole_batch(outputs, LABELS), whole_batch(rotated, LABELS))
 

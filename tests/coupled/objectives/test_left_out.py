@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coupled.objectives import Inputs, dcl, nscl, nt_xent, supcon
+from coupled.objectives import Inputs, dcl, nscl, supcon
 from coupled.objectives._anchors import contrast, mean_over_counted
 
 ONE_CLASS, TWO_IN_CLASS = [5, 5, 5], [0, 0, 1]
@@ -38,14 +38,17 @@ def test_without_any_negative_nothing_is_counted(
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-@pytest.mark.parametrize(
-    ("objective", "options"), [(nt_xent.nt_xent, {}), (supcon.supcon, {}), (supcon.supcon, {"variant": "in"})]
-)
-def test_an_image_alone_in_the_batch_is_left_out(random_outputs, whole_batch, objective, options):
-    """Its only other row is its positive: the loss would be 0 whatever the network does."""
-    loss, gradient = value_and_gradient(objective, whole_batch, random_outputs(images=1), [0], **options)
+def test_an_image_alone_in_the_batch_is_left_out(random_outputs, chosen):
+    """Its only other row is its positive: the loss would be 0 or NaN whatever the network does."""
+    if not chosen.needs.gathered:
+        pytest.skip("each anchor stands for itself")
+    outputs, label = random_outputs(images=1), torch.tensor([0])
+    leaves = [outputs[name].requires_grad_() for name in chosen.needs.outputs]
+    with torch.autograd.set_detect_anomaly(True):
+        loss = chosen.function(Inputs(outputs, outputs, label, label), **chosen.options)
+        gradients = torch.autograd.grad(loss.mean, leaves)
     assert (loss.mean, loss.counted, loss.left_out) == (0, 0, 2)
-    assert torch.equal(gradient, torch.zeros_like(gradient))
+    assert not any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("variant", ["out", "in"])

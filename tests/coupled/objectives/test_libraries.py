@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
+from pytorch_metric_learning.losses import NTXentLoss, SupConLoss, VICRegLoss
 from sklearn.metrics import log_loss
 from torch import Tensor
 
-from coupled.objectives import cross_entropy, dcl, nscl, nt_xent, supcon
+from coupled.objectives import cross_entropy, dcl, nscl, nt_xent, supcon, vicreg
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3, 1])
 IMAGES = torch.arange(len(LABELS))
@@ -26,8 +26,8 @@ def agree(whole_batch) -> Callable:
     vectors_VBP.requires_grad_()
 
     def assert_agree(ours: Callable, theirs: Callable[[Tensor], Tensor]) -> None:
-        projections_VBP = F.normalize(vectors_VBP, dim=-1)
-        values = ours(whole_batch({"projection": projections_VBP}, LABELS)).mean, theirs(vectors_VBP.flatten(0, 1))
+        outputs = {"projection": F.normalize(vectors_VBP, dim=-1), "unnormalised": vectors_VBP}
+        values = ours(whole_batch(outputs, LABELS)).mean, theirs(vectors_VBP.flatten(0, 1))
         gradients = [torch.autograd.grad(value, vectors_VBP)[0] for value in values]
         torch.testing.assert_close(*values, rtol=0, atol=1e-12)
         torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
@@ -71,6 +71,17 @@ def test_supcon_out_agrees_with_pytorch_metric_learning(agree, tau):
     """A difference would mean that the SCL arm is not the published SupCon."""
     theirs = SupConLoss(temperature=tau)
     agree(lambda inputs: supcon.supcon(inputs, temperature=tau), lambda x: theirs(x, LABELS.repeat(2)))
+
+
+@pytest.mark.parametrize("weights", [(25.0, 25.0, 1.0), (1.0, 2.0, 3.0)])
+def test_vicreg_agrees_with_pytorch_metric_learning(agree, weights):
+    """The halves and the two covariances differ between write-ups: a difference is another balance of the terms."""
+    invariance, variance, covariance = weights
+    theirs = VICRegLoss(invariance_lambda=invariance, variance_mu=variance, covariance_v=covariance)
+    agree(
+        lambda inputs: vicreg.vicreg(inputs, invariance=invariance, variance=variance, covariance=covariance),
+        lambda x: theirs(x[: len(LABELS)], ref_emb=x[len(LABELS) :]),
+    )
 
 
 def test_cross_entropy_agrees_with_scikit_learn(random_outputs, whole_batch):

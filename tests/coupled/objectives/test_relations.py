@@ -99,3 +99,17 @@ def test_equal_embeddings_give_the_logarithm_of_the_number_of_terms(whole_batch,
     limit = math.log(classes / (classes - 1))
     assert contrastive - supervised == pytest.approx(limit + math.log((images - 1) / images), abs=1e-12)
     assert contrastive - supervised == pytest.approx(limit, abs=1.1 / images)
+
+
+@pytest.mark.parametrize("similarity", ["square", "absolute"])
+@pytest.mark.parametrize("objective", [nt_xent.nt_xent, dcl.dcl])
+def test_only_a_similarity_without_sign_overlooks_opposite_projections(
+    random_outputs, whole_batch, objective, similarity
+):
+    """The second view turned round: nothing for a square or an absolute value, all for a cosine."""
+    outputs, signs = random_outputs(), torch.tensor([1, -1]).view(2, 1, 1)
+    batches = [whole_batch({"projection": z}, [0] * 6) for z in (outputs["projection"], signs * outputs["projection"])]
+    unsigned = [objective(batch, temperature=0.5, similarity=similarity).mean for batch in batches]
+    signed = [objective(batch, temperature=0.5).mean for batch in batches]
+    torch.testing.assert_close(*unsigned, rtol=0, atol=1e-12)
+    assert abs(signed[0] - signed[1]) > 0.1

@@ -18,7 +18,7 @@ def loss_over_shards(objective, outputs, labels, world_size):
             objective(
                 Inputs(
                     {name: value[:, own] for name, value in outputs.items()},
-                    {"projection": outputs["projection"]},
+                    outputs,
                     labels[own],
                     labels,
                     first,
@@ -37,7 +37,7 @@ def test_shards_give_the_loss_and_gradient_of_the_whole_batch(
 ):
     """An anchor that mistakes another process's row for itself, or a gradient that stays on its own process."""
     outputs = random_outputs(images=len(labels), views=views)
-    leaf = outputs["projection"].requires_grad_(), outputs["logits"].requires_grad_()
+    leaf = [value.requires_grad_() for value in outputs.values()]
     whole = objective(whole_batch(outputs, labels))
     mean, counted, left_out = loss_over_shards(objective, outputs, labels, world_size)
     assert (counted, left_out) == (whole.counted, whole.left_out)

@@ -1,0 +1,38 @@
+"""Barlow Twins: the cross-correlation of two views should be the identity (arXiv 2103.03230).
+
+N images of the global batch, P projection width.
+"""
+
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._batches import mean_over_pairs_of_views, squared_off_diagonal
+from coupled.objectives._ranges import not_negative
+
+check = not_negative
+
+
+def needs(**_options: object) -> Needs:
+    """The projections of the global batch before normalisation."""
+    return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
+
+
+def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
+    """sum_i (1 - C_ii)^2 + redundancy * sum_{i != j} C_ij^2; C [P, P] is the correlation of dimensions of two views.
+
+    C_ij is the mean over the global batch of z_i z'_j, every dimension of every view first brought to mean 0 and
+    variance 1 over the batch (as batch norm does: biased, 1e-5 added to the variance; a constant dimension gives C_ii =
+    0 and its full loss). With more than two views it is the mean over all pairs of views. Every anchor counts.
+
+    Source: arXiv 2103.03230, eq. 1 and 2; 0.0051 is its lambda. Without the factor 1/40 of the authors' code.
+    """
+
+    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
+        correlation_PP = _standardised(one_NP).T @ _standardised(other_NP) / len(one_NP)
+        return (1 - correlation_PP.diagonal()).square().sum() + redundancy * squared_off_diagonal(correlation_PP)
+
+    return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)
+
+
+def _standardised(x_NP: Tensor) -> Tensor:
+    return (x_NP - x_NP.mean(0)) / (x_NP.var(0, correction=0) + 1e-5).sqrt()

@@ -1,0 +1,33 @@
+"""The sample-contrastive criterion alone: makes different images orthogonal (arXiv 2206.02574).
+
+N images of the global batch, P projection width.
+"""
+
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._batches import mean_over_pairs_of_views, squared_off_diagonal
+
+
+def needs(**_options: object) -> Needs:
+    """The projections of the global batch before normalisation."""
+    return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
+
+
+def l_c(inputs: Inputs) -> Loss:
+    """sum_{i != j} (z_i.z_j)^2 over images i, j of one view, mean over views.
+
+    The projections of the global batch are taken as they are, neither centred nor normalised. The criterion alone
+    aligns no views and is least for projections that are all 0: it is there to be compared with `l_nc`.
+    Every anchor counts. Memory is N x N on every process.
+
+    Source: arXiv 2206.02574, definition 3.2. For every view L_nc + sum_j |k_j|^4 = L_c + sum_i |z_i|^4 (theorem 3.3).
+    """
+    return mean_over_pairs_of_views(
+        inputs, "unnormalised", lambda one_NP, other_NP: (criterion(one_NP) + criterion(other_NP)) / 2
+    )
+
+
+def criterion(x_NP: Tensor) -> Tensor:
+    """The criterion of one view, a row an image: scalar."""
+    return squared_off_diagonal(x_NP @ x_NP.T)

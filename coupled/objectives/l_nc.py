@@ -1,0 +1,33 @@
+"""The dimension-contrastive criterion alone: makes different dimensions orthogonal (arXiv 2206.02574).
+
+N images of the global batch, P projection width.
+"""
+
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._batches import mean_over_pairs_of_views, squared_off_diagonal
+
+
+def needs(**_options: object) -> Needs:
+    """The projections of the global batch before normalisation."""
+    return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
+
+
+def l_nc(inputs: Inputs) -> Loss:
+    """sum_{i != j} (k_i.k_j)^2 over dimensions i, j of one view, k_i the i-th entries of all images, mean over views.
+
+    The projections of the global batch are taken as they are, neither centred nor normalised. The criterion alone
+    aligns no views and is least for projections that are all 0: it is there to be compared with `l_c`.
+    Every anchor counts.
+
+    Source: arXiv 2206.02574, definition 3.2. For every view L_nc + sum_j |k_j|^4 = L_c + sum_i |z_i|^4 (theorem 3.3).
+    """
+    return mean_over_pairs_of_views(
+        inputs, "unnormalised", lambda one_NP, other_NP: (criterion(one_NP) + criterion(other_NP)) / 2
+    )
+
+
+def criterion(x_NP: Tensor) -> Tensor:
+    """The criterion of one view, a row an image: scalar."""
+    return squared_off_diagonal(x_NP.T @ x_NP)

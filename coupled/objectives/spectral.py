@@ -1,0 +1,38 @@
+"""The spectral contrastive loss: its minimum is a factorisation of the graph of views (arXiv 2106.04156)."""
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._anchors import (
+    AnchorLosses,
+    inner_products,
+    itself,
+    mean_over,
+    mean_over_counted,
+    same_image,
+)
+
+
+def needs(**_options: object) -> Needs:
+    """Own projections against those of the global batch, before normalisation."""
+    return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
+
+
+def per_anchor(inputs: Inputs) -> AnchorLosses:
+    """The losses of the own anchors, before the mean."""
+    products_AM = inner_products(inputs, "unnormalised")
+    same_image_AM = same_image(inputs)
+    positives_AM, negatives_AM = same_image_AM & ~itself(inputs), ~same_image_AM
+    losses_A = mean_over(products_AM.square(), negatives_AM) - 2 * mean_over(products_AM, positives_AM)
+    return AnchorLosses(losses_A, positives_AM.any(1) & negatives_AM.any(1))
+
+
+def spectral(inputs: Inputs) -> Loss:
+    """-2 z_i.z_p + mean over a of (z_i.z_a)^2, mean over anchors i; a are all views of other images.
+
+    p is the other view of i's image; with more than two views the first term is the mean over them. The projections are
+    taken as the network gives them, because in the paper's definition their norms are free to carry a row's degree in
+    the graph; its authors' code shortens them to a chosen length. An anchor whose image is alone in the batch has no
+    negatives and is left out.
+
+    Source: arXiv 2106.04156, eq. 6.
+    """
+    return mean_over_counted(per_anchor(inputs))

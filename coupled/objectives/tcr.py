@@ -1,0 +1,49 @@
+"""Total coding rate: views alike, and the batch fills as much volume as it can (arXiv 2201.10000, 2304.03977).
+
+N images of the global batch, P projection width.
+"""
+
+import torch
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._batches import mean_over_pairs_of_views
+from coupled.objectives._ranges import above_zero, not_negative
+
+
+def check(*, invariance: float, eps_squared: float) -> None:
+    """Raise ValueError unless eps^2 is above 0 and the weight is not below."""
+    above_zero(eps_squared=eps_squared)
+    not_negative(invariance=invariance)
+
+
+def needs(**_options: object) -> Needs:
+    """The projections of the global batch."""
+    return Needs(outputs=("projection",), gathered=("projection",))
+
+
+def tcr(inputs: Inputs, *, invariance: float = 200.0, eps_squared: float = 0.2) -> Loss:
+    """invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2, with R(z) = logdet(I + P / (N eps^2) z^T z) / 2.
+
+    z and z' [N, P] are two views of the global batch at unit norm: without that R would grow with the scale alone. With
+    more than two views it is the mean over all pairs of views. Every anchor counts.
+
+    Source: R is that of arXiv 2201.10000 (Neural Manifold Clustering and Embedding); the cosine, its weight and eps^2
+    are those of the public code of arXiv 2304.03977 (EMP-SSL), which compares with the mean of all views.
+    """
+
+    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
+        apart = 1 - (one_NP * other_NP).sum(1).mean()
+        rates = _coding_rate(one_NP, eps_squared) + _coding_rate(other_NP, eps_squared)
+        return invariance * apart - rates / 2
+
+    return mean_over_pairs_of_views(inputs, "projection", of_pair)
+
+
+def _coding_rate(z_NP: Tensor, eps_squared: float) -> Tensor:
+    images, width = z_NP.shape
+    identity_PP = torch.eye(width, dtype=z_NP.dtype, device=z_NP.device)
+    # the determinant is the square of that of the Cholesky factor; the matrix is positive definite, so no check that
+    # would wait for the device
+    factor_PP, _ = torch.linalg.cholesky_ex(identity_PP + width / (images * eps_squared) * z_NP.T @ z_NP)
+    return factor_PP.diagonal().log().sum()

@@ -1,0 +1,75 @@
+"""The triplet loss: a positive nearer than a negative by a margin (FaceNet, arXiv 1503.03832).
+
+A own anchors, M rows of the global batch.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._anchors import AnchorLosses, itself, mean_over, mean_over_counted, same_class, scores
+from coupled.objectives._ranges import above_zero
+
+
+def check(*, margin: float, **_others: object) -> None:
+    """Raise ValueError unless the margin is above 0."""
+    above_zero(margin=margin)
+
+
+def needs(**_options: object) -> Needs:
+    """Own projections against those of the global batch."""
+    return Needs(outputs=("projection",), gathered=("projection",))
+
+
+def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> AnchorLosses:
+    """The losses of the own anchors, before the mean."""
+    cosines_AM = scores(inputs, temperature=1)
+    same_class_AM = same_class(inputs)
+    positives_AM, negatives_AM = same_class_AM & ~itself(inputs), ~same_class_AM
+    of_all = _all_triplets if mining == "all" else _semi_hard_triplets
+    losses_A = of_all(cosines_AM, positives_AM, negatives_AM, margin)
+    return AnchorLosses(losses_A, positives_AM.any(1) & negatives_AM.any(1))
+
+
+def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> Loss:
+    """max(0, |z_i - z_p|^2 - |z_i - z_n|^2 + margin), mean over p and n, then over anchors i.
+
+    p are all views of i's class but i, n all views of other classes; z has unit norm, so |z_i - z_a|^2 = 2 - 2 s_ia.
+    `mining` "semi_hard" takes of all n, for each p, the nearest one that is farther than p, or the farthest of all if
+    none is: without the latter a collapsed network would have no triplet and no loss. An anchor without a positive or
+    without a negative is left out; a triplet that keeps the margin counts with its 0.
+
+    Source: arXiv 1503.03832, eq. 2 and section 3.2 (all anchor-positive pairs; margin 0.2). "all" agrees with
+    pytorch-metric-learning's `TripletMarginLoss`.
+    """
+    return mean_over_counted(per_anchor(inputs, margin=margin, mining=mining))
+
+
+def _all_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor, margin: float) -> Tensor:
+    """The mean hinge over all triplets of each anchor, [A], in memory A x M instead of A x M x M.
+
+    A triplet has a loss if its negative's cosine is above the bar s_p - margin / 2, and then it is 2 (s_n - bar). So
+    it takes no more than to count, for every bar, the negatives above it, and for every negative, the bars below it.
+    """
+    bars_AM = cosines_AM - margin / 2
+    with torch.no_grad():
+        negatives_sorted = cosines_AM.masked_fill(~negatives_AM, -math.inf).sort(1).values
+        bars_sorted = bars_AM.masked_fill(~positives_AM, math.inf).sort(1).values
+        rows = cosines_AM.shape[1]
+        above_AM = (rows - torch.searchsorted(negatives_sorted, bars_AM.contiguous(), right=True)) * positives_AM
+        below_AM = torch.searchsorted(bars_sorted, cosines_AM.contiguous()) * negatives_AM
+        triplets_A = positives_AM.sum(1) * negatives_AM.sum(1)
+    return 2 * (below_AM * cosines_AM - above_AM * bars_AM).sum(1) / triplets_A.clamp(min=1)
+
+
+def _semi_hard_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor, margin: float) -> Tensor:
+    """The mean hinge over the positives of each anchor, each with its semi-hard negative: [A]."""
+    with torch.no_grad():
+        ascending, order_AM = cosines_AM.masked_fill(~negatives_AM, math.inf).sort(1)
+        farther_AM = torch.searchsorted(ascending, cosines_AM.contiguous())  # how many negatives are farther than p
+        chosen_AM = order_AM.gather(1, (farther_AM - 1).clamp(min=0))
+    hinges_AM = (2 * (cosines_AM.gather(1, chosen_AM) - cosines_AM) + margin).relu()
+    return mean_over(hinges_AM, positives_AM)

@@ -1,0 +1,48 @@
+"""VICReg-ctr: VICReg-exp of the transposed projections: images take the place of dimensions (arXiv 2206.02574).
+
+N images of the global batch, P projection width.
+"""
+
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._batches import log_sum_exp_of_covariances, low_deviation, mean_over_pairs_of_views
+from coupled.objectives._ranges import above_zero, not_negative
+
+
+def check(*, covariance_temperature: float, **weights: float) -> None:
+    """Raise ValueError unless the temperature is above 0 and no weight is below."""
+    above_zero(covariance_temperature=covariance_temperature)
+    not_negative(**weights)
+
+
+def needs(**_options: object) -> Needs:
+    """The projections of the global batch before normalisation."""
+    return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
+
+
+def vicreg_ctr(
+    inputs: Inputs,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    covariance_temperature: float = 0.5,
+) -> Loss:
+    """invariance * MSE(z, z') + variance * (v(z^T) + v(z'^T)) / 2 + covariance * (c(z^T) + c(z'^T)).
+
+    v and c are those of `vicreg_exp`, here over the P coordinates of an image: v keeps the images' lengths up, c pushes
+    different images of one view apart, as `dcl` does, by their covariance over coordinates. So each image, not each
+    dimension, has its mean subtracted, as the formula stands. With more than two views it is the mean over all pairs of
+    views. The projections are not normalised. Every anchor counts. Memory is N x N on every process.
+
+    Source: arXiv 2206.02574, eq. 11 and 13. The paper's weights and temperature are not public.
+    """
+
+    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
+        apart = (one_NP - other_NP).square().mean()
+        low = (low_deviation(one_NP.T) + low_deviation(other_NP.T)) / 2
+        alike = sum(log_sum_exp_of_covariances(x_NP.T, covariance_temperature) for x_NP in (one_NP, other_NP))
+        return invariance * apart + variance * low + covariance * alike
+
+    return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)

@@ -1,0 +1,47 @@
+"""VICReg-exp: VICReg with log-sum-exp in place of squares, half way to SimCLR (arXiv 2206.02574).
+
+N images of the global batch, P projection width.
+"""
+
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._batches import log_sum_exp_of_covariances, low_deviation, mean_over_pairs_of_views
+from coupled.objectives._ranges import above_zero, not_negative
+
+
+def check(*, covariance_temperature: float, **weights: float) -> None:
+    """Raise ValueError unless the temperature is above 0 and no weight is below."""
+    above_zero(covariance_temperature=covariance_temperature)
+    not_negative(**weights)
+
+
+def needs(**_options: object) -> Needs:
+    """The projections of the global batch before normalisation."""
+    return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
+
+
+def vicreg_exp(
+    inputs: Inputs,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+    covariance_temperature: float = 0.5,
+) -> Loss:
+    """invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z')), c with log-sum-exp.
+
+    v is VICReg's; c is the mean over dimensions i of log sum_{j != i} exp(C_ij / covariance_temperature), C the
+    covariance of dimensions over the global batch. With more than two views it is the mean over all pairs of views. The
+    projections are not normalised. Every anchor counts.
+
+    Source: arXiv 2206.02574, eq. 11 and 12. The paper's weights and temperature are not public.
+    """
+
+    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
+        apart = (one_NP - other_NP).square().mean()
+        low = (low_deviation(one_NP) + low_deviation(other_NP)) / 2
+        alike = sum(log_sum_exp_of_covariances(x_NP, covariance_temperature) for x_NP in (one_NP, other_NP))
+        return invariance * apart + variance * low + covariance * alike
+
+    return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)
