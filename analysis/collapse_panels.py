@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.drawing import Style, line, over_epochs
+from analysis.drawing import Style, grid, line, over_epochs
 
 PANELS = {  # layer, metric -> label; directions and their like are averaged
     ("z", "spread"): "spread of z",
@@ -26,17 +26,12 @@ def collapse_panels(rows: pd.DataFrame, arms: Sequence[str], styles: Mapping[str
     wanted = [key for key in PANELS if key in there]
     if not wanted:
         raise ValueError("collapse.csv: no rows of test to draw")
-    columns = min(4, len(wanted))
-    lines = -(-len(wanted) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * lines + 0.4), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, key in zip(panels, wanted, strict=False):
+    figure, panels = grid(len(wanted))
+    for axes, key in zip(panels, wanted, strict=True):
         for arm in arms:
             own = there[key][there[key]["arm"] == arm].groupby("epoch", as_index=False)["value"].mean()
             if len(own):
                 line(axes, own["epoch"], own["value"], arm, styles[arm])
         over_epochs(axes)
         axes.set_title(PANELS[key], fontsize="medium")
-    for axes in list(panels):
-        axes.set_visible(False)
     return figure

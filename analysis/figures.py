@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from analysis.collapse_panels import collapse_panels
 from analysis.command_line import add_run, run_program
-from analysis.drawing import Style, arm_styles, line, over_epochs, plain, save
+from analysis.drawing import Style, arm_styles, grid, line, over_epochs, plain, save
 from analysis.run_folder import newest_run, read_description, read_newest
 from coupled.checked import Parser
 from coupled.controls import twins
@@ -156,18 +156,13 @@ def quality(run: Run) -> Figure:
     wanted = [key for key in PANELS if key in there]
     if not wanted:
         raise ValueError(f"{run.folder / 'quality.csv'}: no rows of h on test to draw")
-    columns = min(4, len(wanted))
-    lines = -(-len(wanted) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * lines + 0.4), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, key in zip(panels, wanted, strict=False):
+    figure, panels = grid(len(wanted))
+    for axes, key in zip(panels, wanted, strict=True):
         for arm in run.arms(there[key]):
             own = there[key][there[key]["arm"] == arm].sort_values("epoch")
             line(axes, own["epoch"], own["value"], arm, run.styles[arm])
         over_epochs(axes)
         axes.set_title(PANELS[key], fontsize="medium")
-    for axes in list(panels):
-        axes.set_visible(False)
     _legend(run, figure)
     return figure
 

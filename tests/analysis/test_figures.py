@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis import demo
-from analysis.drawing import arm_styles
+from analysis.drawing import arm_styles, grid
 from analysis.figures import FIGURES, Run, collapse, drift, gap_alignment, layers_alignment, layers_gap, main, quality
 
 ARMS = {"cl": {"objective": "dcl", "temperature": 0.5}, "mine": {"objective": "byol"}}
@@ -165,6 +165,14 @@ def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: P
     assert lines(figure, 0)["ce"] == [[0, 1, 3], pytest.approx([value(e, "ce") for e in (0, 1, 3)])]
     assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "ce"]
     assert lines(figure, 1) == {"mine": [[0, 1, 3], pytest.approx([0.3, 0.4, 0.6])]}
+
+
+@pytest.mark.parametrize("panels", [1, 4, 5, 7])
+def test_a_grid_shows_no_panel_without_a_curve(panels: int) -> None:
+    """An empty frame at the end looks like a curve that is missing."""
+    figure, found = grid(panels)
+    assert [axes for axes in figure.axes if axes.get_visible()] == found
+    assert len(found) == panels
 
 
 def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: Path) -> None:
