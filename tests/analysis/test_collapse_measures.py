@@ -88,6 +88,9 @@ def test_a_predictor_with_the_eigenvectors_of_its_inputs_is_aligned() -> None:
     rotation = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
     turned = of_predictor(inputs, turn @ rotation @ turn.T)
     assert [turned["eigenspace_alignment", str(j)] for j in (1, 2, 3)] == pytest.approx([c, c, 1])
+    shear = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    sheared = of_predictor(inputs, turn @ shear @ turn.T)
+    assert [sheared["eigenspace_alignment", str(j)] for j in (1, 2, 3)] == pytest.approx([1, 1 / math.sqrt(5), 1])
 
 
 def test_the_symmetry_of_a_predictor_has_its_two_ends() -> None:
