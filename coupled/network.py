@@ -20,7 +20,8 @@ from coupled.stream.seeds import torch_rng
 class Network(nn.Module):
     """Computes the outputs named in `needs`: "embedding" [V,B,D], "unnormalised" [V,B,P], which is what the projector
     gives, "projection" [V,B,P], the same at unit norm, "target_projection" [V,B,P], that of the target, without
-    gradient, and those of `heads`. The projections are at least float32.
+    gradient, and those of `heads`. The projections are at least float32. "projection" is among the outputs wherever
+    there is one, because a run watches it.
 
     The V*B images pass the encoder together, so batch norm sees all views of the batch; the target's does the same with
     running averages of its own. Parameters that no needed output depends on do not ask for a gradient: DDP then has no
@@ -66,7 +67,8 @@ class Network(nn.Module):
             with torch.no_grad():
                 projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(pixels))
                 computed["target_projection"] = functional.normalize(_exact(projection), dim=-1)
-        return {name: computed[name].unflatten(0, (views, images)) for name in self.needs}
+        names = dict.fromkeys([*self.needs, "projection"] if self.project else self.needs)
+        return {name: computed[name].unflatten(0, (views, images)) for name in names}
 
 
 def _exact(projection: Tensor) -> Tensor:

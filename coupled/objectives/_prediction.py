@@ -16,24 +16,23 @@ Predictor = Literal["mlp", "linear"]
 
 
 def predicting(predictor: Predictor, hidden: int, decay: float | None, *, trained: bool = True) -> Needs:
-    """A predictor on the projection before it is normalised, and a target network unless `decay` is None.
-
-    The projection is among the outputs for the spread that the run watches, and as the target if there is no other.
-    """
+    """A predictor on the projection before it is normalised, and a target network unless `decay` is None."""
     head = Head(f"{predictor}_predictor", "unnormalised", "prediction", hidden, trained)
-    target = () if decay is None else ("target_projection",)
-    return Needs(("projection", "prediction", *target), heads={"predictor": head}, target_decay=decay)
+    return Needs(("prediction", target_output(decay)), heads={"predictor": head}, target_decay=decay)
 
 
-def prediction_losses(inputs: Inputs) -> AnchorLosses:
+def target_output(decay: float | None) -> str:
+    """The output that is predicted: the target network's projection, or without such a network the own one."""
+    return "projection" if decay is None else "target_projection"
+
+
+def prediction_losses(inputs: Inputs, decay: float | None) -> AnchorLosses:
     """-cos(prediction from view v, target of view w), mean over the other views w of the image: one loss a view v.
 
-    The target is the target network's projection, or without one the own projection; no gradient passes it. An image
-    with one view has nothing to predict: it does not count.
+    No gradient passes the target. An image with one view has nothing to predict: it does not count.
     """
     prediction_VBP = F.normalize(at_least_float32(inputs.outputs["prediction"]), dim=-1)
-    source = "target_projection" if "target_projection" in inputs.outputs else "projection"
-    target_VBP = at_least_float32(inputs.outputs[source]).detach()
+    target_VBP = at_least_float32(inputs.outputs[target_output(decay)]).detach()
     views = len(target_VBP)
     others_VBP = (target_VBP.sum(0) - target_VBP) / max(views - 1, 1)
     losses_A = -(prediction_VBP * others_VBP).sum(-1).flatten()

@@ -16,7 +16,7 @@ def per_anchor(
     inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 4096, ema: float | None = 0.996
 ) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
-    return prediction_losses(inputs)
+    return prediction_losses(inputs, ema)
 
 
 def byol(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 4096, ema: float | None = 0.996) -> Loss:

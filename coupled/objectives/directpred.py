@@ -79,9 +79,9 @@ def predictor_of(correlation_PP: Tensor, rule: Rule, eps: float) -> Tensor:
     return ((vectors_PP * p_P) @ vectors_PP.T).to(correlation_PP.dtype)
 
 
-def per_anchor(inputs: Inputs, **_options: object) -> AnchorLosses:
+def per_anchor(inputs: Inputs, *, ema: float | None = 0.996, **_options: object) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
-    return prediction_losses(inputs)
+    return prediction_losses(inputs, ema)
 
 
 def directpred(
@@ -101,4 +101,4 @@ def directpred(
 
     Source: Tian, Chen & Ganguli 2021, arXiv 2102.06810, section 5; the start of F is that of the authors' code.
     """
-    return mean_over_counted(per_anchor(inputs))
+    return mean_over_counted(per_anchor(inputs, ema=ema))

@@ -14,7 +14,7 @@ def needs(*, predictor: Predictor = "mlp", hidden: int = 512) -> Needs:
 
 def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 512) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
-    return prediction_losses(inputs)
+    return prediction_losses(inputs, None)
 
 
 def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 512) -> Loss:

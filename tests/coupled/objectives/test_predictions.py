@@ -1,6 +1,7 @@
 """Objectives that predict one view from the other: values, gradients, and DirectPred's rule, against slow versions."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ from torch import Tensor
 
 from coupled.objectives import Inputs, byol, directpred, simsiam
 
-FUNCTIONS = [simsiam.simsiam, byol.byol, directpred.directpred]
+FUNCTIONS = [  # each with what it predicts
+    (simsiam.simsiam, "projection"),
+    (partial(byol.byol, ema=None), "projection"),
+    (byol.byol, "target_projection"),
+    (partial(directpred.directpred, ema=None), "projection"),
+    (directpred.directpred, "target_projection"),
+]
 RULES = ["paper", "code"]
 
 
@@ -19,9 +26,9 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def inputs(prediction: Tensor, target: Tensor, source: str) -> Inputs:
-    """`target` is the output `source`; the own projection beside a target network is something else."""
-    outputs = {"projection": F.normalize(random(*target.shape, seed=9), dim=-1), "prediction": prediction}
-    outputs[source] = F.normalize(target, dim=-1)
+    """`target` is the output `source`; what is not predicted is something else."""
+    others = dict.fromkeys(("projection", "target_projection"), F.normalize(random(*target.shape, seed=9), dim=-1))
+    outputs = {**others, "prediction": prediction, source: F.normalize(target, dim=-1)}
     labels = torch.zeros(prediction.shape[1], dtype=torch.int64)
     return Inputs(outputs, {}, labels, labels)
 
@@ -40,9 +47,8 @@ def double_loop(prediction: Tensor, target: Tensor) -> float:
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("source", ["projection", "target_projection"])
 @pytest.mark.parametrize("views", [2, 3])
-@pytest.mark.parametrize("objective", FUNCTIONS)
+@pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
 def test_the_loss_equals_the_double_loop_of_its_formula(objective, views, source):
     """A view that predicts itself, or the own projection in place of the target's, would be another objective."""
     prediction, target = random(views, 5, 4), random(views, 5, 4, seed=1)
@@ -51,26 +57,26 @@ def test_the_loss_equals_the_double_loop_of_its_formula(objective, views, source
     assert (loss.counted, loss.left_out) == (views * 5, 0)
 
 
-@pytest.mark.parametrize("objective", FUNCTIONS)
-def test_the_gradient_is_that_of_the_prediction_alone(objective):
+@pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
+def test_the_gradient_is_that_of_the_prediction_alone(objective, source):
     """A gradient through the target is the shortest way to collapse: it must be none, and the other one right."""
     target = random(2, 4, 3, seed=1).requires_grad_()
     prediction = random(2, 4, 3).requires_grad_()
 
     def mean(prediction: Tensor) -> Tensor:
-        return objective(inputs(prediction, target, "projection")).mean
+        return objective(inputs(prediction, target, source)).mean
 
     assert torch.autograd.gradcheck(mean, [prediction])
     assert torch.autograd.grad(mean(prediction), target, allow_unused=True) == (None,)
 
 
-@pytest.mark.parametrize("objective", FUNCTIONS)
-def test_order_rotation_and_length_do_not_matter(objective):
+@pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
+def test_order_rotation_and_length_do_not_matter(objective, source):
     """Views and images have no order, and only directions count."""
     prediction, target = random(2, 6, 4), random(2, 6, 4, seed=1)
     rotation, _ = torch.linalg.qr(random(4, 4, seed=2))
     lengths = random(2, 6, 1, seed=3).exp()
-    expected = objective(inputs(prediction, target, "projection")).mean
+    expected = objective(inputs(prediction, target, source)).mean
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     for p, t in (
         (prediction.flip(0), target.flip(0)),
@@ -78,32 +84,32 @@ def test_order_rotation_and_length_do_not_matter(objective):
         (prediction @ rotation, target @ rotation),
         (prediction * lengths, target * lengths.flip(0)),
     ):
-        torch.testing.assert_close(objective(inputs(p, t, "projection")).mean, expected, rtol=0, atol=1e-12)
-    one_sided = objective(inputs(prediction, target.flip(0), "projection")).mean
+        torch.testing.assert_close(objective(inputs(p, t, source)).mean, expected, rtol=0, atol=1e-12)
+    one_sided = objective(inputs(prediction, target.flip(0), source)).mean
     assert abs(one_sided - expected) > 0.01, "which view is predicted must matter"
 
 
-@pytest.mark.parametrize("objective", FUNCTIONS)
-def test_a_collapsed_network_has_the_lowest_loss(objective):
+@pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
+def test_a_collapsed_network_has_the_lowest_loss(objective, source):
     """The failure that these objectives do not punish; so a run has to watch the spread of the projections."""
     point = random(4).expand(2, 6, 4)
-    assert objective(inputs(point, point, "projection")).mean.item() == pytest.approx(-1, abs=1e-12)
+    assert objective(inputs(point, point, source)).mean.item() == pytest.approx(-1, abs=1e-12)
 
 
-@pytest.mark.parametrize("objective", FUNCTIONS)
-def test_a_single_view_has_nothing_to_predict(objective):
+@pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
+def test_a_single_view_has_nothing_to_predict(objective, source):
     """Its loss would be a silent 0."""
     prediction = random(1, 5, 4).requires_grad_()
-    loss = objective(inputs(prediction, random(1, 5, 4, seed=1), "projection"))
+    loss = objective(inputs(prediction, random(1, 5, 4, seed=1), source))
     assert (loss.mean, loss.counted, loss.left_out) == (0, 0, 5)
     assert torch.equal(torch.autograd.grad(loss.mean, prediction)[0], torch.zeros(1, 5, 4, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("objective", FUNCTIONS)
-def test_autocast_changes_neither_the_dtype_nor_the_value(objective, dtype):
+@pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
+def test_autocast_changes_neither_the_dtype_nor_the_value(objective, source, dtype):
     """Cosines near 1 lose their differences in bfloat16."""
-    given = inputs(random(2, 6, 64).to(dtype), random(2, 6, 64, seed=1).to(dtype), "projection")
+    given = inputs(random(2, 6, 64).to(dtype), random(2, 6, 64, seed=1).to(dtype), source)
     expected = objective(given).mean
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = objective(given).mean
@@ -185,8 +191,9 @@ def test_needs_ask_for_the_predictor_and_the_target():
     """The network is built from these; with `ema: null` there is no second network to pay for."""
     assert simsiam.needs().target_decay is None
     assert byol.needs().target_decay == 0.996
-    assert "target_projection" in byol.needs().outputs
-    assert "target_projection" not in byol.needs(ema=None).outputs
+    assert byol.needs().outputs == ("prediction", "target_projection")
+    assert byol.needs(ema=None).outputs == simsiam.needs().outputs == ("prediction", "projection")
+    assert byol.needs(ema=None).target_decay is None
     assert byol.needs(predictor="linear").heads["predictor"].kind == "linear_predictor"
     assert directpred.needs(freq=2).heads["predictor"].trained
     assert not directpred.needs().heads["predictor"].trained
