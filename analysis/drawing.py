@@ -49,6 +49,17 @@ def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
     axes.plot(x, y, label=arm, markersize=4, markevery=max(1, len(x) // 10), **style._asdict())
 
 
+def grid(panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many small panels, at most four in a row."""
+    columns = min(4, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * rows + 0.4), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in every[panels:]:
+        axes.set_visible(False)
+    return figure, every[:panels]
+
+
 def plain(axes: Axes) -> None:
     """A light grid, no box, few ticks."""
     axes.spines[["top", "right"]].set_visible(False)

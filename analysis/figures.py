@@ -9,6 +9,7 @@ Writes into analysis/figures of the run what its tables allow, and says which pr
   alignment.py was given `--bootstrap`.
 * layers_alignment, layers_gap: heat maps layer by epoch of CKA on test, and of the weight gap by stage.
 * quality: what quality.csv says of h on test against epochs, the reference included.
+* collapse: what collapse.csv says of z on test against epochs, and how symmetric and aligned predictors are.
 * gap_alignment: alignment against weight gap, a path an arm.
 An arm has the same colour in all of them, whichever arms are drawn (see drawing.py).
 """
@@ -24,14 +25,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.collapse_panels import collapse_panels
 from analysis.command_line import add_run, run_program
-from analysis.drawing import Style, arm_styles, line, over_epochs, plain, save
+from analysis.drawing import Style, arm_styles, grid, line, over_epochs, plain, save
 from analysis.run_folder import newest_run, read_description, read_newest
 from coupled.checked import Parser
 from coupled.controls import twins
 
 GAPS = ("epoch", "reference", "arm", "layer")
 SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")
+COLLAPSE = ("epoch", "split", "arm", "layer", "metric", "detail", "samples")
 QUALITY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
 PANELS = {  # of quality: metric and detail -> label
@@ -153,18 +156,21 @@ def quality(run: Run) -> Figure:
     wanted = [key for key in PANELS if key in there]
     if not wanted:
         raise ValueError(f"{run.folder / 'quality.csv'}: no rows of h on test to draw")
-    columns = min(4, len(wanted))
-    lines = -(-len(wanted) // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * lines + 0.4), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, key in zip(panels, wanted, strict=False):
+    figure, panels = grid(len(wanted))
+    for axes, key in zip(panels, wanted, strict=True):
         for arm in run.arms(there[key]):
             own = there[key][there[key]["arm"] == arm].sort_values("epoch")
             line(axes, own["epoch"], own["value"], arm, run.styles[arm])
         over_epochs(axes)
         axes.set_title(PANELS[key], fontsize="medium")
-    for axes in list(panels):
-        axes.set_visible(False)
+    _legend(run, figure)
+    return figure
+
+
+def collapse(run: Run) -> Figure:
+    """Spread and its like against epochs."""
+    rows = read_newest(run.folder / "collapse.csv", COLLAPSE)
+    figure = collapse_panels(rows, run.arms(rows), run.styles)
     _legend(run, figure)
     return figure
 
@@ -191,7 +197,7 @@ def gap_alignment(run: Run) -> Figure:
 
 
 FIGURES: dict[str, Callable[[Run], Figure]] = {
-    figure.__name__: figure for figure in (drift, layers_alignment, layers_gap, quality, gap_alignment)
+    figure.__name__: figure for figure in (drift, layers_alignment, layers_gap, quality, collapse, gap_alignment)
 }
 
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from analysis import report_charts, report_theory
+from analysis import report_charts, report_collapse, report_theory
 from analysis.command_line import Parser, run_program
 from analysis.report_charts import Chart, Look
 from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_compute
@@ -40,6 +40,7 @@ def sections(runs: Sequence[Run], look: Look) -> list[dict[str, Any]]:
         ("weights", "Weights", [charts.weights_by_layer(runs, look), charts.growth(runs, look), fits(runs)]),
         ("losses", "Losses", [f(runs, look) for f in (theory.losses, theory.loss_gap, theory.nscl_reached)]),
         ("quality", "Quality", [theory.quality(runs, look), theory.few_shot(runs, look)]),
+        ("collapse", "Collapse", [f(runs, look) for f in (report_collapse.collapse, report_collapse.spectra)]),
         ("speed", "Throughput", [charts.throughput(runs, look)]),
     ]
     parts[4][2].append(theory.weight_shape(runs, look))

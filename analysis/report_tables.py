@@ -16,6 +16,7 @@ PROGRAMS = {  # program -> the tables it writes; in the order in which they must
     "weight_gap": ("weight_gap.csv", "weight_gap_growth.csv"),
     "alignment": ("train_alignment.csv", "test_alignment.csv"),
     "quality": ("quality.csv",),
+    "collapse": ("collapse.csv",),
     "losses": ("losses.csv", "loss_gap.csv", "loss_correlation.csv", "nscl_reached.csv"),
     "bounds": ("bounds.csv",),
 }

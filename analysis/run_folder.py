@@ -180,7 +180,7 @@ def read_newest(path: Path, key: Sequence[str]) -> pd.DataFrame:
     """
     if not path.is_file():
         raise ValueError(
-            f"{path}: no such file; weight_gap.py, alignment.py and quality.py in analysis/ write the tables"
+            f"{path}: no such file; weight_gap.py, alignment.py, quality.py, collapse.py in analysis/ write the tables"
         )
     return pd.read_csv(path).drop_duplicates(list(key), keep="last")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coupled.batch_norm import use_global_batch
 from coupled.choices import Objective
 from coupled.controls import perturb
-from coupled.network import Network, copy_with_heads
+from coupled.network import Network, copy_with_heads, move_target
 from coupled.objectives import Inputs, Loss
 from coupled.optimizer import build_optimizer
 from coupled.process_group import data_size, distribute, gather_images, sum_over_ranks
@@ -63,6 +63,7 @@ class Arm:
         self.buffers = list(self.network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.projection_VBP: Tensor | None = None
+        self.sums: dict[str, Tensor] = {}  # over ranks, of the last batch, for the objective's own rule
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(
             self.trained,
@@ -106,11 +107,21 @@ class Arm:
             )
         return StepResult(total / all_counted, norm_before, int(all_left_out))
 
-    def update(self, lr: float) -> None:
-        """Take the step that `gradients` prepared, with learning rate `lr`."""
+    @torch.no_grad()
+    def update(self, lr: float, step: int) -> None:
+        """Take step `step`, which `gradients` prepared, with learning rate `lr`; then what the objective sets by a rule
+        of its own, and then the target network follows.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        if self.objective.after_step:
+            tensors = self.network.state_dict()
+            changed = self.objective.after_step(tensors, self.sums, step, **self.objective.options)
+            for name, tensor in changed.items():
+                tensors[name].copy_(tensor)
+        if self.objective.needs.target_decay is not None:
+            move_target(self.network, self.objective.needs.target_decay)
 
     def perturb_after(self, step: int) -> None:
         """Move one weight by a few units in the last place, if the settings want that after this step."""
@@ -132,6 +143,9 @@ class Arm:
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_N, batch.first)
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
+        if self.objective.batch_sums:
+            own_sums = self.objective.batch_sums(outputs, **self.objective.options)
+            self.sums = {name: sum_over_ranks(own) for name, own in own_sums.items()}
         return self.objective.function(inputs, **self.objective.options)
 
     def projection_spread(self) -> float | None:

@@ -7,8 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -125,7 +128,9 @@ def check_options(
 
 def _exact(kind: Any) -> Any:
     """Numbers and truth values are not read from text or from each other; an integer is a float."""
-    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool, int | None) else kind
+    if isinstance(kind, UnionType):
+        return reduce(or_, map(_exact, get_args(kind)))
+    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from coupled import by_name
 from coupled.checked import check_options
 from coupled.controls import KEYS, with_siblings
@@ -21,12 +23,14 @@ Classes = int | list[int | str]
 
 
 class Objective(NamedTuple):
-    """An objective with its options filled in."""
+    """An objective with its options filled in, and the rule of its own by which it sets weights, if it has one."""
 
     name: str
     function: Callable[..., Loss]
     options: dict[str, Any]
     needs: Needs
+    batch_sums: Callable[..., dict[str, Tensor]] | None = None
+    after_step: Callable[..., dict[str, Tensor]] | None = None
 
     def __str__(self) -> str:
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
@@ -52,7 +56,8 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
             module.check(**checked)
         except ValueError as error:
             raise ValueError(f"arms.{arm}.{error}") from None
-    return Objective(name, function, checked, module.needs(**checked))
+    rule = [getattr(module, each, None) for each in ("batch_sums", "after_step")]
+    return Objective(name, function, checked, module.needs(**checked), *rule)
 
 
 def load_image_set(name: str, options: Mapping[str, Any], split: str, seed: int) -> AnyImageSet:

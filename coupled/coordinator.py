@@ -182,7 +182,7 @@ class Coordinator:
             self._give_up(inputs, epoch, step, made)
         for arm in self.arms:
             with self.stopwatch.running(arm.name):
-                arm.update(self.learning_rate(step))
+                arm.update(self.learning_rate(step), step)
                 arm.perturb_after(step)
         self.sums = made.added_to(self.sums, self.steps_per_epoch)
         return made

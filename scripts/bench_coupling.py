@@ -71,7 +71,7 @@ def step(arms: list[Arm], batch: Batch) -> None:
     for arm in arms:
         arm.gradients(batch)
     for arm in arms:
-        arm.update(0.01)
+        arm.update(0.01, 1)
 
 
 def bare_step(arms: list[Arm], batch: Batch) -> None:

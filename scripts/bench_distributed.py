@@ -58,7 +58,7 @@ def measure(places: int, size: int) -> None:
             before, waited[0] = time.perf_counter(), 0.0
             for arm in coordinator.arms:
                 arm.gradients(inputs[coordinator.stream_of[arm.name]])
-                arm.update(0.01)
+                arm.update(0.01, 1)
             in_collectives.append(waited[0])
             ranks.barrier()  # a step has ended when the slower rank has ended it
             seconds.append(time.perf_counter() - before)

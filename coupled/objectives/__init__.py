@@ -2,7 +2,11 @@
 
 A file `<name>.py` holds `needs(**options) -> Needs`, what it asks of the network; the function
 `<name>(inputs, *, options) -> Loss`; `per_anchor(inputs, *, options)`, the losses before the mean; and
-`check(**options)`, which raises ValueError, if an option has a range.
+`check(**options)`, which raises ValueError, if an option has a range. One that sets weights by a rule of its own has
+also `batch_sums(outputs, **options)`, sums over this process's part of the batch, by name, and
+`after_step(tensors, sums, step, **options)`, which is called after the optimizer's step `step` (1 is the first) with
+the tensors of the network by their names in a snapshot and with the sums over all processes, and returns new values of
+some of the tensors.
 
 V views, B own images, N images of the global batch, A = V*B own anchors, M = V*N rows of the global batch,
 P projection width, D embedding width, C classes. Anchor v*B+b is view v of own image b; row v*N+n is view v of image n.
@@ -17,20 +21,34 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Head:
-    """A head that an objective asks the network to carry: `kind` ("linear") maps `input` to `output`."""
+    """A head that an objective asks the network to carry: `kind` maps the output `input` to the output `output`.
+
+    "linear" has an output a class, and biases. A predictor keeps the width: "linear_predictor" has no bias,
+    "mlp_predictor" is linear, batch norm, ReLU of width `hidden`, linear. One not `trained` gets no gradient.
+    """
 
     kind: str
     input: str
     output: str
+    hidden: int = 0
+    trained: bool = True
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Names of the network outputs an objective reads, of those it reads over the global batch, and further heads."""
+    """Names of the network outputs an objective reads, of those it reads over the global batch, and further heads.
+
+    With `target_decay` m the network carries a target, a copy of encoder and projector that follows them after every
+    step, target <- m target + (1 - m) network, and gives the output "target_projection". `kept` are tensors that the
+    objective keeps from step to step, zeros at first, called "kept.<name>": by name the outputs whose widths are their
+    shape.
+    """
 
     outputs: tuple[str, ...]
     gathered: tuple[str, ...] = ()
     heads: Mapping[str, Head] = field(default_factory=dict)
+    target_decay: float | None = None
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +56,8 @@ class Inputs:
     """What an objective sees of one batch.
 
     `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "unnormalised"
-    [V, B, P], the projection before that, "logits" [V, B, C].
+    [V, B, P], the projection before that, "target_projection" [V, B, P] of unit norm and without gradient, "logits"
+    [V, B, C], "prediction" [V, B, P].
     `gathered` holds, under the same names, those of the global batch [V, N, ...], with gradients; in a single process
     it holds the same tensors. `labels_B` and `labels_N` are int64; own image b is image `first` + b of the global
     batch.

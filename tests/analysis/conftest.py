@@ -104,7 +104,7 @@ def table() -> Callable[[Path], list[dict[str, str]]]:
 @pytest.fixture(scope="session")
 def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4 epochs about which every program has said something of few images; tests only read it."""
-    from analysis import alignment, bounds, losses, quality, verify, weight_gap
+    from analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
 
     run = make_run(tmp_path_factory.mktemp("runs") / "measured", epochs=(0, 1, 2, 3))
     steps = ["epoch,step,inputs_digest,lr", *(f"{epoch},{epoch},d,0.{epoch}" for epoch in (1, 2, 3))]
@@ -119,6 +119,7 @@ def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (weight_gap, base),
         (alignment, [*few, "--metrics", "cka", "rsa", "--bootstrap", "20"]),
         (quality, [*few, "--metrics", *metrics, "--epochs", "0,3", "--split", "test"]),
+        (collapse, [*few, "--epochs", "0,3", "--split", "test"]),
         (losses, [*few, "--temperatures", "1"]),
         (bounds, [*few, "--split", "test"]),
     ]

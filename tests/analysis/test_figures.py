@@ -9,8 +9,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from analysis import demo
-from analysis.drawing import arm_styles
-from analysis.figures import FIGURES, Run, drift, gap_alignment, layers_alignment, layers_gap, main, quality
+from analysis.drawing import arm_styles, grid
+from analysis.figures import FIGURES, Run, collapse, drift, gap_alignment, layers_alignment, layers_gap, main, quality
 
 ARMS = {"cl": {"objective": "dcl", "temperature": 0.5}, "mine": {"objective": "byol"}}
 ARMS |= {"nscl": {"objective": "nscl"}, "twin": dict(ARMS["cl"]), "ce": {"objective": "cross_entropy"}}
@@ -44,8 +44,21 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
             for metric, detail in (("nccc", "euclidean"), ("cdnv", "one_class"), ("linear_probe", "paper")):
                 known = 0.5 if arm == "cl" else value(epoch, arm)
                 quality_rows += [f"{epoch},test,{arm},h,{metric},{detail},{known},357,1440"]
+    collapse_rows = ["epoch,split,arm,layer,metric,detail,value,collapsed,samples"]
+    for epoch in (0, 1, 3):
+        for arm in ("cl", *arms):
+            known = 0.5 if arm == "cl" else value(epoch, arm)
+            collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,{known},no,357"]
+            collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,9,no,20"]
+        for j in (1, 2):
+            collapse_rows += [f"{epoch},test,mine,predictor,eigenspace_alignment,{j},{0.1 * epoch + 0.2 * j},,357"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in {"weight_gap": gaps, "test_alignment": scores, "quality": quality_rows}.items():
+    for name, rows in {
+        "weight_gap": gaps,
+        "test_alignment": scores,
+        "quality": quality_rows,
+        "collapse": collapse_rows,
+    }.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
 
 
@@ -144,6 +157,24 @@ def test_quality_shows_every_arm_and_gap_alignment_joins_the_two_tables(folder: 
         assert values == pytest.approx([1 - gap for gap in gaps])
 
 
+def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: Path) -> None:
+    """Of the whole split; an arm without a predictor is not in a predictor's panel."""
+    figure = collapse(described(folder))
+    visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert visible == ["spread of z", "alignment of predictor and F"]
+    assert lines(figure, 0)["ce"] == [[0, 1, 3], pytest.approx([value(e, "ce") for e in (0, 1, 3)])]
+    assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "ce"]
+    assert lines(figure, 1) == {"mine": [[0, 1, 3], pytest.approx([0.3, 0.4, 0.6])]}
+
+
+@pytest.mark.parametrize("panels", [1, 4, 5, 7])
+def test_a_grid_shows_no_panel_without_a_curve(panels: int) -> None:
+    """An empty frame at the end looks like a curve that is missing."""
+    figure, found = grid(panels)
+    assert [axes for axes in figure.axes if axes.get_visible()] == found
+    assert len(found) == panels
+
+
 def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: Path) -> None:
     """A reader goes from one figure to the next by colour."""
     run = described(folder)
@@ -164,7 +195,7 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
     assert main(["--run", str(folder)]) == 0
     assert "quality: not drawn: " in capsys.readouterr().err
     assert not (folder / "analysis/figures/quality.png").exists()
-    for name in ("weight_gap", "test_alignment"):
+    for name in ("weight_gap", "test_alignment", "collapse"):
         (folder / f"analysis/{name}.csv").unlink()
     assert main(["--run", str(folder)]) == 2
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)

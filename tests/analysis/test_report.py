@@ -20,7 +20,7 @@ from analysis.report_tables import PROGRAMS, missing, read_runs
 NewRun = Callable[..., Path]
 CHARTS = {
     *("headline", "alignment", "alignment_bounds", "layers", "growth", "weight_shape"),
-    *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput"),
+    *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput", "collapse", "spectra"),
 }
 
 

@@ -43,6 +43,16 @@ def test_the_key_that_is_wrong_is_named() -> None:
         filled_in(from_resolved({**TREE, "image_set": {"name": "digits", "sise": 8}}).resolved())
 
 
+@pytest.mark.parametrize("options", [{"ema": "0.9"}, {"ema": True}, {"hidden": 8.5}, {"ema": 2.0}])
+def test_an_option_that_may_be_null_is_no_less_strict(options: dict[str, object]) -> None:
+    """A number in quotes is text, in a union too."""
+    assert find_objective("b", "byol", {"ema": None}, 0.3).options["ema"] is None
+    assert find_objective("b", "byol", {"ema": 1}, 0.3).options["ema"] == 1.0
+    with pytest.raises(ValueError, match=rf"^arms\.b\.{next(iter(options))}") as error:
+        find_objective("b", "byol", options, 0.3)
+    assert "\n" not in str(error.value)
+
+
 def test_drawn_classes_are_the_seeds_and_fewer_lie_among_more() -> None:
     """A sweep over numbers of classes should add classes, not exchange them; and a run must be repeatable."""
     names = {n: load_image_set("digits", {"classes": n}, "test", 5).class_names for n in (2, 4, 8, 10)}

@@ -67,8 +67,14 @@ def contrastive(request: pytest.FixtureRequest) -> Callable[[Inputs], Loss]:
 
 def _outputs(images: int = 6, views: int = 2, width: int = 5, seed: int = 0) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    random = [torch.randn(views, images, size, generator=rng, dtype=torch.float64) for size in (width, 4)]
-    return {"projection": F.normalize(random[0], dim=-1), "logits": random[1], "unnormalised": 1.2 * random[0] + 0.3}
+    random = [torch.randn(views, images, size, generator=rng, dtype=torch.float64) for size in (width, 4, width, width)]
+    return {
+        "projection": F.normalize(random[0], dim=-1),
+        "logits": random[1],
+        "unnormalised": 1.2 * random[0] + 0.3,
+        "prediction": random[2],
+        "target_projection": F.normalize(random[3], dim=-1),
+    }
 
 
 def _whole_batch(outputs: dict[str, Tensor], labels: Tensor | list[int]) -> Inputs:

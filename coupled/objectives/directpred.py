@@ -1,0 +1,104 @@
+"""DirectPred: BYOL whose linear predictor is not trained but set from the correlation of its inputs.
+
+M rows of the global batch, P projection width.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._anchors import AnchorLosses, mean_over_counted
+from coupled.objectives._prediction import check_predictor, predicting, prediction_losses, second_moment
+
+Rule = Literal["paper", "code"]
+
+
+def check(*, freq: int, rho: float, eps: float, ema: float | None, **_others: object) -> None:
+    """Raise ValueError for an option out of its range."""
+    check_predictor(ema=ema)
+    if freq < 1:
+        raise ValueError(f"freq: {freq} is not allowed; give a number of steps from 1")
+    if not 0 <= rho < 1:
+        raise ValueError(f"rho: {rho} is not allowed; give a decay from 0 to below 1")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps: {eps} is not allowed; give a finite number from 0")
+
+
+def needs(
+    *, rule: Rule = "paper", freq: int = 1, rho: float = 0.3, eps: float = 0.1, ema: float | None = 0.996
+) -> Needs:
+    """A linear predictor, trained only between steps that set it, its inputs and their correlation, and a target."""
+    asked = predicting("linear", 0, ema, trained=freq > 1)
+    square = ("unnormalised", "unnormalised")
+    return replace(asked, outputs=(*asked.outputs, "unnormalised"), kept={"correlation": square})
+
+
+def batch_sums(outputs: Mapping[str, Tensor], **_options: object) -> dict[str, Tensor]:
+    """Of the predictor's inputs f, all views: the sum of f f^T and the number of rows."""
+    return second_moment(outputs["unnormalised"].flatten(0, 1))
+
+
+def after_step(
+    tensors: Mapping[str, Tensor],
+    sums: Mapping[str, Tensor],
+    step: int,
+    *,
+    rule: Rule,
+    freq: int,
+    rho: float,
+    eps: float,
+    ema: float | None,
+) -> dict[str, Tensor]:
+    """F <- rho F + (1 - rho) E[f f^T], at the first step the latter alone; W_p after the steps 1, 1 + freq, ..."""
+    moment_PP = sums["outer"] / sums["rows"]
+    correlation_PP = moment_PP if step == 1 else tensors["kept.correlation"].lerp(moment_PP, 1 - rho)
+    changed = {"kept.correlation": correlation_PP}
+    if (step - 1) % freq == 0:
+        changed["predictor.weight"] = predictor_of(correlation_PP, rule, eps)
+    return changed
+
+
+def predictor_of(correlation_PP: Tensor, rule: Rule, eps: float) -> Tensor:
+    """W_p = U diag(p) U^T for F = U diag(s) U^T [P, P]; p_j is sqrt(s_j) + eps max s by the rule "paper", or
+    sqrt(s_j / max s) + eps by that of the authors' "code".
+
+    In float64, because a root turns a rounding of an eigenvalue near 0 into a larger one. Source: arXiv 2102.06810,
+    section 5, and its authors' code.
+    """
+    eigenvalues_P, vectors_PP = torch.linalg.eigh(correlation_PP.double())
+    s_P = eigenvalues_P.clamp(min=0)
+    if rule == "paper":
+        p_P = s_P.sqrt() + eps * s_P.max()
+    else:
+        p_P = (s_P / s_P.max().clamp(min=torch.finfo(s_P.dtype).tiny)).sqrt() + eps
+    return ((vectors_PP * p_P) @ vectors_PP.T).to(correlation_PP.dtype)
+
+
+def per_anchor(inputs: Inputs, *, ema: float | None = 0.996, **_options: object) -> AnchorLosses:
+    """The losses of the own anchors, before the mean."""
+    return prediction_losses(inputs, ema)
+
+
+def directpred(
+    inputs: Inputs,
+    *,
+    rule: Rule = "paper",
+    freq: int = 1,
+    rho: float = 0.3,
+    eps: float = 0.1,
+    ema: float | None = 0.996,
+) -> Loss:
+    """The loss of `byol` with a predictor W_p (no bias) that is set every `freq` steps from F (see `after_step`).
+
+    F is the correlation of the predictor's inputs, not centred, a moving average over steps with decay `rho`; `rule`
+    and `eps` make W_p of it (see `predictor_of`). With `freq` 1 the predictor gets no gradient and no weight decay;
+    otherwise it is trained between. `ema: null` is no target network. Before the first step W_p is drawn as in `byol`.
+
+    Source: Tian, Chen & Ganguli 2021, arXiv 2102.06810, section 5; the start of F is that of the authors' code.
+    """
+    return mean_over_counted(per_anchor(inputs, ema=ema))

@@ -1,0 +1,28 @@
+"""SimSiam: one view predicts the other, whose branch gets no gradient; no negatives, no target network."""
+
+from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives._anchors import AnchorLosses, mean_over_counted
+from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
+
+check = check_predictor
+
+
+def needs(*, predictor: Predictor = "mlp", hidden: int = 512) -> Needs:
+    """Predictor and own projection; nothing of the global batch."""
+    return predicting(predictor, hidden, None)
+
+
+def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 512) -> AnchorLosses:
+    """The losses of the own anchors, before the mean."""
+    return prediction_losses(inputs, None)
+
+
+def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 512) -> Loss:
+    """-cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image; -1 at best.
+
+    f is the projection and q the predictor: linear, batch norm, ReLU of width `hidden`, linear; or one matrix
+    ("linear", without `hidden`). Projections that have collapsed to a point have the lowest loss.
+
+    Source: Chen & He 2021, arXiv 2011.10566, eq. 1 to 4; with two views this is their symmetrised loss.
+    """
+    return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden=hidden))

@@ -1,0 +1,103 @@
+"""Measures of collapse on features with known answers, and against slow definitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from analysis.collapse_measures import TOP, alignment, of_predictor, of_rows, uniformity, verdict, with_reasons
+
+AXES = torch.cat([torch.eye(6), -torch.eye(6)])  # 12 points that lie evenly
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_even_features_have_the_known_values() -> None:
+    """Spread 1, all directions alike; lengths do not count for directions."""
+    values = of_rows(3 * AXES)
+    assert values["spread", "unit_norm"] == pytest.approx(1, abs=1e-12)
+    assert values["effective_rank", "centred"] == pytest.approx(6, abs=1e-9)
+    pairs, opposite = math.comb(12, 2), 6
+    expected = math.log((opposite * math.exp(-8) + (pairs - opposite) * math.exp(-4)) / pairs)
+    assert values["uniformity", "t=2"] == pytest.approx(expected, abs=1e-12)
+    for j in range(1, 7):
+        assert values["eigenvalue", str(j)] == pytest.approx(9 * 2 / 11)
+        assert values["eigenvalue_share", str(j)] == pytest.approx(1 / 6)
+    assert ("eigenvalue", "7") not in values
+    assert verdict(values) == ("no", "")
+
+
+def test_collapsed_features_are_called_so() -> None:
+    """One point, nearly one point, and a line, whose spread alone looks healthy; far from the origin too."""
+    point = of_rows(torch.ones(9, 4))
+    assert point["spread", "unit_norm"] == point["uniformity", "t=2"] == 0
+    assert {reason for *_, reason in with_reasons(point)} == {"constant features"}
+    assert verdict(point) == ("point", "std 0, where 1 is even and 0 is one point")
+    assert verdict(of_rows(torch.ones(9, 4) * 1000 + random(9, 4)))[0] == "point"
+    line = of_rows(torch.tensor([[3.0], [-1.0]]).repeat(20, 1) * torch.ones(1, 8) + 0.01 * random(40, 8))
+    assert line["spread", "unit_norm"] == pytest.approx(1, abs=1e-3)
+    assert verdict(line)[0] == "line"
+    assert "one direction" in verdict(line)[1]
+    assert verdict(of_rows(random(40, 8))) == ("no", "")
+
+
+def test_the_spread_is_that_of_the_warning_while_training() -> None:
+    """sqrt(P) times the root mean square of the coordinates' standard deviations; few digits of float32 are lost."""
+    rows = torch.nn.functional.normalize(random(50, 5) + 2, dim=1)
+    expected = math.sqrt(5) * math.sqrt(np.mean(rows.numpy().std(axis=0) ** 2))
+    assert of_rows(7 * rows)["spread", "unit_norm"] == pytest.approx(expected, abs=1e-12)
+    near = torch.nn.functional.normalize(torch.ones(50, 5, dtype=torch.float64) + 1e-9 * random(50, 5), dim=1)
+    exact = math.sqrt(5) * math.sqrt(np.mean((near - near[0]).numpy().std(axis=0) ** 2))
+    assert of_rows(near)["spread", "unit_norm"] == pytest.approx(exact, rel=1e-6)
+
+
+def test_alignment_uniformity_and_spectrum_equal_slow_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops over pairs; strips of three rows give the same sum."""
+    views = random(2, 10, 4)
+    unit = views.numpy() / np.linalg.norm(views.numpy(), axis=2, keepdims=True)
+    expected = np.mean([sum((a - b) ** 2) for a, b in zip(*unit, strict=True)])
+    assert alignment(views)["alignment", "alpha=2"] == pytest.approx(expected, abs=1e-12)
+    assert alignment(torch.stack([views[0], 5 * views[0]]))["alignment", "alpha=2"] == pytest.approx(0, abs=1e-12)
+    pairs = [math.exp(-2 * sum((a - b) ** 2)) for i, a in enumerate(unit[0]) for b in unit[0][:i]]
+    monkeypatch.setattr("analysis.collapse_measures.BLOCK", 30)
+    assert uniformity(torch.from_numpy(unit[0])) == pytest.approx(math.log(np.mean(pairs)), abs=1e-12)
+    wide = random(40, TOP + 4)
+    eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(wide.numpy().T)))[::-1]
+    values = of_rows(wide)
+    assert [values["eigenvalue", str(j + 1)] for j in range(TOP)] == pytest.approx(eigenvalues[:TOP].tolist())
+    assert values["eigenvalue_share", "2"] == pytest.approx(eigenvalues[1] / eigenvalues.sum())
+    assert ("eigenvalue", str(TOP + 1)) not in values
+
+
+def test_a_predictor_with_the_eigenvectors_of_its_inputs_is_aligned() -> None:
+    """Diagonal in the same directions: cosine 1 (or -1), p_j on the diagonal; turned by an angle: its cosine."""
+    turn, _ = torch.linalg.qr(random(3, 3))
+    inputs = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)) @ turn.T
+    weight = turn @ torch.diag(torch.tensor([0.5, -4.0, 0.0], dtype=torch.float64)) @ turn.T
+    values = of_predictor(inputs, weight)
+    assert [values["correlation_eigenvalue", str(j)] for j in (1, 2, 3)] == pytest.approx([3, 4 / 3, 1 / 3])
+    assert [values["predictor_along", str(j)] for j in (1, 2, 3)] == pytest.approx([0.5, -4, 0], abs=1e-12)
+    assert [values["predictor_singular_value", str(j)] for j in (1, 2, 3)] == pytest.approx([4, 0.5, 0], abs=1e-12)
+    assert [values["eigenspace_alignment", str(j)] for j in (1, 2)] == pytest.approx([1, -1])
+    assert values["asymmetry", "frobenius"] == pytest.approx(0, abs=1e-12)
+    c, s = math.cos(0.3), math.sin(0.3)
+    rotation = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
+    turned = of_predictor(inputs, turn @ rotation @ turn.T)
+    assert [turned["eigenspace_alignment", str(j)] for j in (1, 2, 3)] == pytest.approx([c, c, 1])
+    shear = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    sheared = of_predictor(inputs, turn @ shear @ turn.T)
+    assert [sheared["eigenspace_alignment", str(j)] for j in (1, 2, 3)] == pytest.approx([1, 1 / math.sqrt(5), 1])
+
+
+def test_the_symmetry_of_a_predictor_has_its_two_ends() -> None:
+    """0 for a symmetric matrix, 2 for one that is its own negative transpose; for no matrix there is none."""
+    inputs, square = random(9, 4), random(4, 4, seed=1)
+    assert of_predictor(inputs, square + square.T)["asymmetry", "frobenius"] == 0
+    assert of_predictor(inputs, square - square.T)["asymmetry", "frobenius"] == pytest.approx(2)
+    nothing = of_predictor(inputs, torch.zeros(4, 4))
+    assert {metric for metric, *_ in with_reasons(nothing)} == {"asymmetry", "eigenspace_alignment"}
+    assert {metric for metric, _ in of_predictor(inputs, None)} == {"correlation_eigenvalue"}
