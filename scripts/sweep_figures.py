@@ -138,7 +138,8 @@ def _against_factor(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
     for arm, own in _in_order(rows, "arm", shown.styles):
         values = spread(own, [shown.factor or ""])
         values = values.assign(x=values[shown.factor].map(places)).sort_values("x")
-        _curve(axes, values, arm, shown.styles[arm])
+        floor = f" (twin of {shown.figure['reference']}: the noise floor)" if shown.styles[arm] == GREY else ""
+        _curve(axes, values, arm + floor, shown.styles[arm])
     plain(axes)
     if numbers and min(places.values()) > 0 and max(places.values()) >= WIDE * min(places.values()):
         axes.set_xscale("log")

@@ -1,9 +1,8 @@
-"""Sweeps: names of points, what is skipped and what goes on, failures, the collected table and its spread."""
+"""Sweeps: what is skipped and what goes on, failures, the collected table, its spread and its figures."""
 
 import json
 import os
 import re
-import shlex
 import signal
 import sys
 import threading
@@ -21,9 +20,8 @@ import tiny
 import torch
 import yaml
 from sweep_jobs import Children, is_finished, last_line, run_points
-from sweep_names import point_name, run_name, spelled
-from sweep_points import Point, parse_list, points, read_sweep
-from sweep_tables import collect, spread, write_definition
+from sweep_points import Point, points, read_sweep
+from sweep_tables import TABLES, collect, spread, tidy, write_definition
 
 from analysis import alignment, weight_gap
 from coupled.coordinator import Coordinator
@@ -66,131 +64,6 @@ def measured(place: Path) -> Path:
     return definition.folder
 
 
-def sweep_file(place: Path, **content: Any) -> Path:
-    path = place / "file.yaml"
-    path.write_text(yaml.safe_dump({"base": "small.yaml", **content}))
-    return path
-
-
-def names(*arguments: Any, **options: Any) -> list[str]:
-    return [point.name for point in points(read_sweep(*arguments, **options))]
-
-
-def test_lists_and_ranges_are_read_as_they_are_written() -> None:
-    """A range without its end, a list as one value, and never YAML's sixties: 0:5 is not five, nor 1:30 ninety."""
-    assert parse_list("temperature=0.1,5e-1,1") == ("temperature", [0.1, 0.5, 1])
-    assert parse_list("seed=0:3") == ("seed", [0, 1, 2])
-    assert parse_list("seed=7,0:6:2") == ("seed", [7, 0, 2, 4])
-    assert parse_list("image_set.classes=[1,2],[3,4]") == ("image_set.classes", [[1, 2], [3, 4]])
-    assert parse_list("arms.ce=null,{objective: dcl, temperature: 1}")[1] == [
-        None,
-        {"objective": "dcl", "temperature": 1},
-    ]
-    for wrong in ("seed", "=1", "seed=", "seed=1,,2", "seed=5:5", "seed=0:9:0", "seed=0:1e3", "seed=1:30.5"):
-        with pytest.raises(ValueError, match=re.escape(f"'{wrong}'")):
-            parse_list(wrong)
-
-
-def test_a_point_has_one_name_whatever_the_order_and_the_spelling(place: Path) -> None:
-    """Two folders for one point would train it twice, and average it with itself."""
-    config = place / "small.yaml"
-    one = names(config, ["temperature=0.1,1", "seed=0:2"])
-    assert one == [f"temperature={t},seed={s}" for t in ("0.1", "1") for s in (0, 1)]
-    assert names(config, ["seed=0,1", "temperature=1e-1,1.0"]) == one
-    assert names(config, ["temperature=0.1,1"]) == one[::2]  # the seed of the settings is the same point
-
-
-@pytest.mark.parametrize(
-    "value", [0.1, 1e-06, True, None, "dcl", "a b/../$(x)", [1, 2], ["x", 2], [[1]], {"a": "'"}, "é" * 300, []]
-)
-def test_names_are_safe_for_a_shell_and_valid_for_a_run(value: Any) -> None:
-    """A folder's name is pasted into shells; the run's own name is checked by the settings."""
-    name = point_name({"image_set.classes": value, "seed": 3})
-    assert shlex.quote(name) == name or "," in name  # a comma outside braces means nothing to a shell
-    assert re.fullmatch(r"[A-Za-z0-9._=,+-]{1,255}", name)
-    assert from_resolved({**tiny.TINY, "name": run_name(name)}).name == run_name(name)
-
-
-def test_different_values_have_different_names() -> None:
-    """Also those whose unsafe characters become the same safe ones, and names that are cut."""
-    values = ["a b", "a/b", "a_b", ["a", "b"], [["a"], "b"], {"a": 1}, {"a": 2}, 0.1, 0.11, "x" * 400, "x" * 401]
-    assert len({point_name({"key": value}) for value in values}) == len(values)
-    assert spelled(1) == spelled(1.0) == "1"
-
-
-def test_a_grid_is_a_product_and_zipped_lists_go_together(place: Path) -> None:
-    """In a file and on the command line; the latter replaces what the file says of a key."""
-    file = sweep_file(
-        place,
-        grid={"temperature": [0.1, 1.0]},
-        zip={"batch.size": [64, 128], "optimizer.base_lr": [0.1, 0.2]},
-        seeds=2,
-        overrides={"epochs": 2},
-    )
-    found = points(read_sweep(file))
-    pairs = {(v["temperature"], v["batch.size"], v["optimizer.base_lr"], v["seed"]) for v in (p.values for p in found)}
-    assert pairs == {(t, b, lr, s) for t in (0.1, 1.0) for b, lr in ((64, 0.1), (128, 0.2)) for s in (0, 1)}
-    assert len(found) == 8
-    for point in found:
-        assert point.settings["temperature"] == point.values["temperature"]
-        assert point.settings["batch"]["size"] == point.values["batch.size"]
-        assert (point.settings["epochs"], point.settings["seed"]) == (2, point.values["seed"])
-    replaced = points(read_sweep(file, ["seed=5", "epochs=1"], [["temperature=2,3", "batch.size=32,256"]]))
-    assert {(p.values["temperature"], p.values["batch.size"]) for p in replaced} == {(2, 32), (3, 256)}
-    assert {(p.values["seed"], p.values["epochs"]) for p in replaced} == {(5, 1)}
-
-
-BAD = [
-    (["nowhere.yaml"], "no file 'nowhere.yaml'"),
-    (["small.yaml", "temperatur=1,2"], "temperatur: unknown key; did you mean 'temperature'"),
-    (["small.yaml", "temperature=1,cold"], "temperature: got 'cold'"),
-    (["small.yaml", "image_set.colour=1,2"], "image_set.colour: unknown key"),
-    (["small.yaml", "temperature=1,1.0"], "the point temperature=1,seed=0 stands twice"),
-    (["small.yaml", "temperature=1", "temperature=2"], "temperature: given twice"),
-    (["small.yaml", "name=a,b"], "name: a point is named after its values"),
-    (["small.yaml", "a b=1"], "'a b' is no key"),
-    (["small.yaml", "seed=0:200", "batch.size=100:300"], "40,000 points; at most 10,000"),
-    (["small.yaml", "--zip", "seed=0:2", "temperature=1,2,3"], "seed has 2, temperature has 3"),
-    (["small.yaml", "seed=0:2", "--index", "2"], "--index: got 2; allowed is 0 to 1"),
-    (
-        ["small.yaml", "--analyses", "weigth_gap.py"],
-        "analyses: got 'weigth_gap.py'; it begins with one of alignment.py",
-    ),
-    (["small.yaml", "--analyses", "quality.py --run x"], "leave --run to the sweep"),
-    (["small.yaml", "--jobs", "0"], "--jobs"),
-    (["small.yaml", "--name", "taken"], "--name: 'runs/taken' is the folder of a run"),
-    (["bad0.yaml"], "bad0.yaml: gird: unknown key; did you mean 'grid'"),
-    (["bad1.yaml"], "bad1.yaml: figure.metric: unknown key; did you mean 'metrics'"),
-    (["bad2.yaml"], "factor: got 'epochs'; keys with several values are temperature"),
-    (["bad3.yaml"], "seeds"),
-    (["bad4.yaml"], "no file 'nowhere.yaml'"),
-]
-BAD_FILES: list[dict[str, Any]] = [
-    {"gird": {}},
-    {"figure": {"metric": "cka"}},
-    {"grid": {"temperature": [1, 2]}, "factor": "epochs"},
-    {"seeds": -1},
-    {"base": "nowhere.yaml", "seeds": 1},
-]
-
-
-@pytest.mark.parametrize(("arguments", "part"), BAD)
-def test_bad_input_is_one_line_and_status_2(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
-) -> None:
-    """All points are checked before the first begins."""
-    monkeypatch.chdir(place)
-    (place / "runs/taken").mkdir(parents=True, exist_ok=True)
-    (place / "runs/taken/run.json").touch()
-    for number, content in enumerate(BAD_FILES):
-        (place / f"bad{number}.yaml").write_text(yaml.safe_dump({"base": "small.yaml", **content}))
-    assert sweep.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert part in said
-    assert said.count("\n") == 1, said
-    assert not (place / "runs/small_sweep").exists()
-
-
 def test_the_list_numbers_the_points_of_an_array(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +99,16 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     assert [is_finished(point) for point in (hopeless, broken)] == [False, True]
     rows = pd.read_csv("runs/small_sweep/sweep.csv")
     assert (set(rows["seed"]), set(rows["table"])) == ({1}, {"weight_gap"})
+
+
+def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """train.py that somebody stopped ends with status 0; its tables would be those of half a run."""
+    monkeypatch.setattr(sweep_jobs, "_python", lambda _: [sys.executable, "-c", "print('stopped after step 2')"])
+    definition = read_sweep(place / "small.yaml", runs=place / "early")
+    (point,) = points(definition)
+    failed = run_points(definition, [point], 1, lambda _: None)
+    assert failed == {"seed=0": f"stopped after step 2 ({point.log()})"}
+    assert point.log().read_text().count("stopped") == 1  # no analysis began
 
 
 def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +157,14 @@ def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) 
                 assert mine.loc[(column, gap["epoch"]), "value"] == gap[column]
 
 
+def test_of_rows_of_one_place_the_newest_counts() -> None:
+    """A table keeps what it had when snapshots are replaced: both rows would halve the spread."""
+    rows = pd.DataFrame(
+        {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "samples": 9, "images": ["a", "b"]}
+    )
+    assert tidy(rows, TABLES["test_alignment"])["value"].tolist() == [0.9]
+
+
 def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
     """The standard deviation is that of a sample; one seed has none."""
     rows = collect(measured)
@@ -303,6 +194,25 @@ def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> Non
     assert all(path.stat().st_size > 5000 for path in written)
     with pytest.raises(ValueError, match="no rows of 'nccc'"):
         sweep_figures._panel(rows, "nccc", shown.figure)
+
+
+def test_further_keys_make_rows_of_panels(place: Path) -> None:
+    """Values of different rules under one mean would be a curve of nothing."""
+    both = ["batch.size=64,128", "optimizer.lr_scaling=linear,sqrt", "seed=0:2"]
+    definition = read_sweep(place / "small.yaml", both, runs=place / "rows")
+    every = points(definition)
+    write_definition(definition, every)
+    made = [
+        {**point.values, "run": point.name, "table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl"}
+        | {"arm": "nscl", "layer": "h", "metric": "cka", "samples": 9, "detail": "", "value": number / 10}
+        for number, point in enumerate(every)
+    ]
+    shown = sweep_figures._shown(json.loads((definition.folder / "sweep.json").read_text()), pd.DataFrame(made))
+    panels = {"cka": sweep_figures._panel(pd.DataFrame(made), "cka", shown.figure)}
+    figure = sweep_figures._figure(shown, panels, sweep_figures._against_factor)
+    assert [axes.get_ylabel() for axes in figure.axes] == [f"optimizer.lr_scaling = {r}" for r in ("linear", "sqrt")]
+    drawn = [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
+    assert np.allclose(drawn, [[0.05, 0.45], [0.25, 0.65]])
 
 
 def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
