@@ -22,14 +22,15 @@ def needs(**_options: object) -> Needs:
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
-def tcr(inputs: Inputs, *, invariance: float = 200.0, eps_squared: float = 0.2) -> Loss:
+def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -> Loss:
     """invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2, with R(z) = logdet(I + P / (N eps^2) z^T z) / 2.
 
     z and z' [N, P] are two views of the global batch at unit norm: without that R would grow with the scale alone. With
     more than two views it is the mean over all pairs of views. Every anchor counts.
 
-    Source: R is that of arXiv 2201.10000 (Neural Manifold Clustering and Embedding); the cosine, its weight and eps^2
-    are those of the public code of arXiv 2304.03977 (EMP-SSL), which compares with the mean of all views.
+    Source: R is that of arXiv 2201.10000 (Neural Manifold Clustering and Embedding); the cosine and eps^2 are those of
+    the public code of arXiv 2304.03977 (EMP-SSL), which compares with the mean of all views. Its weight, 200, is for P
+    = 1024: R is at most P / 2 log(1 + 1 / eps^2), and with few dimensions a large weight collapses the network.
     """
 
     def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:

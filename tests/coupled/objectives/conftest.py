@@ -23,7 +23,7 @@ def choices_of(kind: Any) -> tuple[Any, ...]:
     """The values of an option that are another formula, not another number."""
     if get_origin(kind) is Literal:
         return get_args(kind)
-    return {bool: (False, True), int | None: (2,)}.get(kind, ())
+    return {bool: (False, True), int | None: (2,), float | None: (None,)}.get(kind, ())
 
 
 def every_choice() -> Iterator[tuple[str, Objective]]:

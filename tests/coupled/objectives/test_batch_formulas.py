@@ -66,7 +66,7 @@ def vicreg_ctr_loop(one: Matrix, other: Matrix, **options: float) -> float:
     return vicreg_exp_loop(one, other, **options, turn=columns)
 
 
-def tcr_loop(one: Matrix, other: Matrix, invariance=200.0, eps_squared=0.2) -> float:
+def tcr_loop(one: Matrix, other: Matrix, invariance=20.0, eps_squared=0.2) -> float:
     """By the images' side of the determinant: det(I + a Z Z^T) = det(I + a Z^T Z)."""
     rates = []
     for x in (one, other):

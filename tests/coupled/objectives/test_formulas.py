@@ -120,14 +120,16 @@ def test_cross_entropy_equals_the_double_loop_of_its_formula(random_outputs, who
 
 
 @pytest.mark.parametrize("labels", [LABELS, [1] * 5 + [0]], ids=["mixed", "one alone"])
-def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, objective, labels):
-    """A detached factor, or a mask that cuts the wrong path, leaves the value right and the training wrong."""
-    outputs = {name: value.requires_grad_() for name, value in random_outputs(width=3).items()}
-    gradients = torch.autograd.grad(objective(whole_batch(outputs, labels)).mean, outputs.values(), allow_unused=True)
-    reached = [name for name, gradient in zip(outputs, gradients, strict=True) if gradient is not None]
-    assert reached  # the others are not used, or, as targets of a prediction, stopped
+def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, chosen, labels):
+    """A detached factor, or a mask that cuts the wrong path, leaves the value right and the training wrong.
+
+    Of an objective with a prediction it is that of the prediction alone: no gradient passes what is predicted.
+    """
+    outputs = random_outputs(width=3)
+    names = ["prediction"] if "prediction" in chosen.needs.outputs else list(outputs)
 
     def mean(*values):
-        return objective(whole_batch({**outputs, **dict(zip(reached, values, strict=True))}, labels)).mean
+        changed = outputs | dict(zip(names, values, strict=True))
+        return chosen.function(whole_batch(changed, labels), **chosen.options).mean
 
-    assert torch.autograd.gradcheck(mean, [outputs[name] for name in reached])
+    assert torch.autograd.gradcheck(mean, [outputs[name].requires_grad_() for name in names])

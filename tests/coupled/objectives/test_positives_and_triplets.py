@@ -211,3 +211,9 @@ def test_a_number_of_positives_that_is_no_integer_is_refused(positives):
     with pytest.raises(ValueError, match=r"^arms\.x\.positives: got .*; input should be a valid integer"):
         find_objective("x", "supcon", {"positives": positives}, TAU)
     assert find_objective("x", "supcon", {"positives": None}, TAU).options["positives"] is None
+
+
+def test_a_triplet_exactly_at_the_margin_costs_nothing(whole_batch):
+    """Cosine 1/2 is squared distance 1. Counted on one side of the sum only, such a triplet would cost half."""
+    two = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]], dtype=torch.float64).expand(2, 2, 2)
+    assert triplet.per_anchor(whole_batch({"projection": two}, [0, 1]), margin=1.0).losses_A[0] == 0

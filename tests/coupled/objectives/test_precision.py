@@ -148,6 +148,8 @@ def test_needs_name_what_is_read_and_no_more(random_outputs, chosen):
     needs, made, labels = chosen.needs, random_outputs(), torch.tensor([0, 1, 0, 2, 1, 0])
     own, gathered = (Noted({name: made[name] for name in names}) for names in (needs.outputs, needs.gathered))
     chosen.function(Inputs(own, gathered, labels, labels), **chosen.options)
+    if chosen.batch_sums:
+        chosen.batch_sums(own, **chosen.options)
     assert gathered.asked == set(needs.gathered)
     assert own.asked | gathered.asked == set(needs.outputs)
     assert {head.output for head in needs.heads.values()} <= set(needs.outputs)
