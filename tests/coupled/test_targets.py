@@ -149,6 +149,9 @@ def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     start = tiny.tensors(tmp_path / "one", "byol", 0)["target.encoder.conv1.0.weight"]
     moved = (one.arms["byol"]["network/target.encoder.conv1.0.weight"] - start).abs().max()
     assert moved > 1e-4
+    worst = 0.0
     for name, tensors in one.arms.items():
         for key, tensor in tensors.items():
-            torch.testing.assert_close(two.arms[name][key], tensor, rtol=0, atol=0 if arms == 2 else 1e-9, msg=key)
+            torch.testing.assert_close(two.arms[name][key], tensor, rtol=0, atol=0 if arms == 2 else 1e-12, msg=key)
+            worst = max(worst, float((two.arms[name][key] - tensor).abs().max()))
+    print(f"{arms} places of arms: differ by {worst:.1e}, the target has moved by {moved:.1e}")
