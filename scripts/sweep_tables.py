@@ -31,6 +31,7 @@ TABLES = {
     "train_alignment": Table(("metric",), (), ("value",)),
     "test_alignment": Table(("metric",), (), ("value",)),
     "quality": Table(("metric",), ("detail",), ("value",)),
+    "collapse": Table(("metric",), ("detail",), ("value",)),
     "losses": Table(("loss",), ("temperature",), ("value",)),
     "loss_gap": Table((), ("temperature",), ("gap", "bound", "set_bound", "tightness", "set_tightness")),
     "loss_correlation": Table((), ("temperature",), ("correlation",)),
