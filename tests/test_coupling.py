@@ -161,7 +161,7 @@ def test_run_json_says_what_was_run(four_arms: Path) -> None:
     about = json.loads((four_arms / "run.json").read_text())
     settings = from_resolved(about["settings"])
     assert about["settings_sha256"] == settings.sha256()
-    assert settings.arms["cl"].options == {"temperature": 0.5, "positive_in_denominator": False}
+    assert settings.arms["cl"].options == {"temperature": 0.5, "positive_in_denominator": False, "similarity": "cosine"}
     assert settings.arms["scl"].options["variant"] == "out"
     assert settings.image_set.options == {"size": 8}
     assert {"torch", "timm", "python"} <= about["versions"].keys()

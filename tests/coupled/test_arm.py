@@ -20,6 +20,7 @@ from coupled.process_group import process_group
 ARMS: dict[str, Any] = {name: name for name in by_name.known("coupled.objectives")} | {
     "positive": {"objective": "nscl", "positive_in_denominator": True},
     "inside": {"objective": "supcon", "variant": "in"},
+    "few": {"objective": "supcon", "positives": 3},
     "on_embedding": {"objective": "cross_entropy", "input": "embedding"},
     "byol": {"objective": "byol", "hidden": 32},  # a hundredth of its usual width is as good here
 }
@@ -27,6 +28,9 @@ CHANGED: dict[str, Any] = {
     "arms": ARMS,
     "precision": "float64",
     "batch": {"size": 24},
+    # the fastest over ranks: of all batch norms, each of which waits for all ranks, it leaves the projector's two
+    "encoder": {"name": "test_vit", "stem": "standard", "image_size": 16},
+    "image_set": {"name": "digits", "size": 16},
     "optimizer": {**tiny.TINY["optimizer"], "clip_norm": None},
 }
 
@@ -57,7 +61,12 @@ def gradients_of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
         coordinator = Coordinator(settings, group, Path("unused"))
         batch = next(coordinator.feeds(1))[""]
     shared = build_network(
-        encoder="resnet18", width=0.0625, image_size=8, projector_hidden=32, projector_out=16, seed=settings.seed
+        encoder="test_vit",
+        stem="standard",
+        image_size=16,
+        projector_hidden=32,
+        projector_out=16,
+        seed=settings.seed,
     )
     found = {}
     for name, arm in settings.arms.items():
@@ -83,7 +92,8 @@ def test_the_gradient_is_that_of_the_global_loss(world_size: int, tmp_path: Path
             ratio = (found.norm() / wanted.norm()).item()
             print(f"W={world_size} {name}: norm ratio {ratio:.4f}")
             assert ratio == pytest.approx(1, abs=1e-12)
-            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+            # a sum over ranks is rounded at the size of its terms, so a long gradient has long errors
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12 * max(1.0, wanted.norm().item()))
 
 
 def loss_peak(world_size: int) -> int:

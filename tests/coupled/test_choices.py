@@ -19,7 +19,7 @@ TREE = {
 
 def test_the_runs_temperature_reaches_the_arms_and_an_arms_own_wins() -> None:
     """An arm at another temperature than the settings say would be another experiment."""
-    assert find_objective("cl", "dcl", {}, 0.3).options == {"temperature": 0.3, "positive_in_denominator": False}
+    assert find_objective("cl", "nscl", {}, 0.3).options == {"temperature": 0.3, "positive_in_denominator": False}
     assert find_objective("cold", "nscl", {"temperature": 0.1}, 0.3).options["temperature"] == 0.1
     assert "temperature" not in find_objective("ce", "cross_entropy", {}, 0.3).options
 
