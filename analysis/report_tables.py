@@ -21,6 +21,9 @@ PROGRAMS = {  # program -> the tables it writes; in the order in which they must
     "bounds": ("bounds.csv",),
 }
 MORE = {"verify": ("--output", "{run}/analysis")}  # options besides --run
+# rows that agree in these differ in the snapshots or images they come from: the last one counts
+KEY = ("epoch", "split", "reference", "arm", "layer", "metric", "detail", "samples", "train_samples")
+DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
 COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
 USUAL_REFERENCE = "cl"  # of these programs, unless they are told another
@@ -101,9 +104,11 @@ def _parsed(path: Path, text: str) -> pd.DataFrame:
     if not text:
         return pd.DataFrame()
     try:
-        return pd.read_csv(StringIO(text), low_memory=False)
+        table = pd.read_csv(StringIO(text), low_memory=False)
     except ValueError as error:  # of which the parser's errors are
         raise ValueError(f"{path}: not readable as a table ({' '.join(str(error).split())}); move it away") from None
+    replaced = any(column in table for column in DIGESTS)
+    return table.drop_duplicates([column for column in KEY if column in table], keep="last") if replaced else table
 
 
 def missing(run: Run) -> list[Missing]:

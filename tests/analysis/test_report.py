@@ -72,6 +72,18 @@ def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
     assert bars["array"][3] > 0
 
 
+def test_of_rows_of_other_snapshots_the_last_counts(measured_run: Path, tmp_path: Path) -> None:
+    """A run that was trained again from an older state on another machine has both in its tables."""
+    run = copied(measured_run, tmp_path / "run")
+    expected = {key: chart.variants for key, chart in charts_of(measured_run).items()}
+    for name, digest in (("weight_gap", "arm_snapshot"), ("test_alignment", "arm_snapshot"), ("quality", "snapshot")):
+        path = run / f"analysis/{name}.csv"
+        table = pd.read_csv(path)
+        older = table.assign(**{digest: "0" * 16, "gap" if "gap" in table else "value": 0.5})
+        pd.concat([older, table]).to_csv(path, index=False)
+    assert {key: chart.variants for key, chart in charts_of(run).items()} == expected
+
+
 def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     table = pd.read_csv(run / "analysis/bounds.csv")
