@@ -279,6 +279,10 @@ def test_compute_makes_the_tables(
     ("arguments", "part"),
     [
         (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+        (
+            ["--run", "{run}", "--output", "{run}/snapshots"],
+            "--output: cannot write to '{run}/snapshots': Is a directory",
+        ),
         (["--run", "{run}", "{run}"], "--run: a folder is given twice; name each run once"),
     ],
 )
@@ -287,7 +291,7 @@ def test_bad_input_is_one_line_and_status_2(
 ) -> None:
     assert main([each.format(run=measured_run) for each in arguments]) == 2
     error = capsys.readouterr().err
-    assert part in error
+    assert part.format(run=measured_run) in error
     assert error.count("\n") == 1
 
 
