@@ -38,6 +38,7 @@ from analysis.pair_scores import Score, scores
 from analysis.run_folder import Selection, TidyCsv, select
 from analysis.similarity_distance import DISTANCES
 from analysis.verify import read_steps
+from coupled.controls import draws
 from coupled.image_sets import SPLITS
 from coupled.settings import Settings, from_resolved
 from coupled.stream.seeds import set_determinism
@@ -76,9 +77,12 @@ def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: flo
 
 
 def foretold(settings: Settings, *pair: str) -> bool:
-    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options."""
-    one, other = (settings.arms[arm] for arm in pair)
-    return {one.objective, other.objective} == {"dcl", "nscl"} and one.options == other.options
+    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options and draws."""
+    arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
+    used, objectives = draws(arms), {settings.arms[arm].objective for arm in pair}
+    options = [settings.arms[arm].options for arm in pair]
+    alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
+    return objectives == {"dcl", "nscl"} and alike and not any(settings.arms[arm].perturb for arm in pair)
 
 
 def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:

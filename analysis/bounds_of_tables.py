@@ -5,13 +5,15 @@ from math import isnan
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from analysis.bound_formulas import Scatter, documented_form, proposition_1, weight_distance
 from analysis.growth import fits
+from analysis.run_folder import read_newest
 
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
+QUALITY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples")  # the last of these rows counts
+GAPS = ("epoch", "reference", "arm", "layer")
 TASKS = {"few_shot": "all", "few_shot_two_way": "two_way"}
 
 
@@ -22,7 +24,7 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
     """
     if not quality.is_file():
         return []
-    table = pd.read_csv(quality)
+    table = read_newest(quality, QUALITY)
     table = table[table["split"] == "test"]
     rows: list[Row] = []
     for place, part in table.groupby(["epoch", "arm", "layer", "samples"], sort=False):
@@ -51,7 +53,7 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
     """
     if not gaps.is_file():
         return []
-    table = pd.read_csv(gaps)
+    table = read_newest(gaps, GAPS)
     table = table[table["layer"] == "global"].sort_values("epoch")
     rows: list[Row] = []
     for (reference, arm), part in table.groupby(["reference", "arm"], sort=False):
@@ -59,7 +61,7 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
         epochs, measured = part["epoch"].tolist(), part["distance"].to_numpy(float)
         totals = np.array([rates[epoch] for epoch in epochs])
         fit = {each.model: each for each in fits(totals, measured)}.get("exponential")
-        if fit is None:
+        if fit is None or isnan(fit.slope):
             continue
         detail = f"fitted to {fit.points} epochs up to {epochs[-1]}: slope={fit.slope:.6g} beta={fit.rate:.6g}"
         for epoch, total, distance in zip(epochs, totals, measured, strict=True):

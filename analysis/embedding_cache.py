@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +29,19 @@ class EmbeddingCache:
     def get(self, sources: Any) -> Tensor | None:
         """The rows of `sources` (a JSON value), or None. A damaged file is said, and counts as none."""
         path = self._path(sources)
-        if not path.is_file():
-            return None
         try:
             with safe_open(path, framework="pt") as handle:
                 rows_ND: Tensor = handle.get_tensor("rows")
                 digest = (handle.metadata() or {}).get("digest")
+        except FileNotFoundError:  # also where another process removed it just now
+            return None
         except SafetensorError:
             digest = None
         if digest is None or digest != tensors_digest({"rows": rows_ND}):
             print(f"{path}: damaged; its embeddings are computed again", file=sys.stderr)
             return None
-        os.utime(path)
+        with suppress(FileNotFoundError):
+            os.utime(path)
         return rows_ND
 
     def put(self, sources: Any, rows_ND: Tensor) -> None:
@@ -49,14 +52,21 @@ class EmbeddingCache:
             return
         path = self._path(sources)
         path.unlink(missing_ok=True)
-        files = sorted(self.folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
-        total = sum(file.stat().st_size for file in files)
-        for file in files:
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        for _, size, file in files:
             if total + len(data) <= self.limit:
                 break
-            total -= file.stat().st_size
-            file.unlink()
+            total -= size
+            file.unlink(missing_ok=True)
         write_durably(path, data)
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        """Time of last use, bytes and path; ranks share the folder, so a file may vanish while one looks."""
+        for file in self.folder.glob("*.safetensors"):
+            with suppress(FileNotFoundError):
+                about = file.stat()
+                yield about.st_mtime_ns, about.st_size, file
 
     def _path(self, sources: Any) -> Path:
         name = hashlib.blake2b(json.dumps(sources).encode(), digest_size=20).hexdigest()

@@ -53,14 +53,16 @@ def _outputs(
     settings = embedder.settings
     plan = plan_of(settings, images)
     network = embedder.network(arm, epoch)
-    for chosen_B in chosen_n.split(BATCH):
-        (batch,) = batches(
+    whole_n, rest_n = chosen_n.tensor_split([len(chosen_n) // BATCH * BATCH])
+    # two calls, not one a batch: each sends a set in memory to the device, or fills the pipeline of workers anew
+    for order_KB in (whole_n.view(-1, BATCH), rest_n.view(-1, max(1, len(rest_n)))):
+        for batch in batches(
             images,
-            chosen_B[None].numpy(),
+            order_KB.numpy(),
             plan,
             epoch=UNTRAINED_EPOCH,
             size=settings.encoder.image_size,
             device=embedder.device,
             workers=settings.batch.workers,
-        )
-        yield network(batch.views_VB3SS)
+        ):
+            yield network(batch.views_VB3SS)

@@ -73,7 +73,7 @@ def fits(epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> list[Fit
     if len(epochs_T) < LEAST or not gaps_T.any():
         return []
     curved = [_curved(name, sign, epochs_T, gaps_T) for name, sign in (("exponential", 1), ("saturation", -1))]
-    best = min(fit.aic for fit in curved)
+    best = min((fit.aic for fit in curved if not isnan(fit.aic)), default=nan)
     marked = [Fit(**{**vars(fit), "better": "yes" if fit.aic == best else "no"}) for fit in curved]
     return [_early(epochs_T, gaps_T), *marked]
 
@@ -86,9 +86,12 @@ def _curved(name: str, sign: int, epochs_T: NDArray[np.float64], gaps_T: NDArray
         curved: NDArray[np.float64] = slope * t_T * exprel(sign * rate * t_T)  # exprel(x) is (exp(x) - 1) / x
         return curved
 
-    (slope, rate), covariance = curve_fit(
-        curve, epochs_T / last, gaps_T / top, p0=(1.0, 1.0), bounds=([0, 0], [inf, STEEPEST]), method="trf"
-    )
+    try:
+        (slope, rate), covariance = curve_fit(
+            curve, epochs_T / last, gaps_T / top, p0=(1.0, 1.0), bounds=([0, 0], [inf, STEEPEST]), method="trf"
+        )
+    except RuntimeError:  # no curve of this kind comes near, such as to a gap that is 0 for long
+        return Fit(name, len(epochs_T), int(last))
     residuals_T = top * curve(epochs_T / last, slope, rate) - gaps_T
     squares = float(residuals_T @ residuals_T)
     n = len(epochs_T)

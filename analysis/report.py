@@ -94,7 +94,10 @@ def report(options: Namespace) -> None:
             compute(run)
         runs = read_runs(folders)
     path = options.output or folders[0] / "analysis" / "report.html"
-    write_durably(path, page(runs).encode())
+    try:
+        write_durably(path, page(runs).encode())
+    except OSError as error:
+        raise ValueError(f"--output: cannot write to '{path}': {error.strerror}") from None
     for run in runs:
         for each in missing(run):
             print(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")

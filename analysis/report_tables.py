@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.run_folder import read_description
+from coupled.snapshots import snapshot_epochs
 
 PROGRAMS = {  # program -> the tables it writes; in the order in which they must run
     "verify": ("verify.csv",),
@@ -21,7 +22,13 @@ PROGRAMS = {  # program -> the tables it writes; in the order in which they must
     "bounds": ("bounds.csv",),
 }
 MORE = {"verify": ("--output", "{run}/analysis")}  # options besides --run
-NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv")  # without epochs, or written with the others
+# rows that agree in these differ in the snapshots or images they come from: the last one counts
+KEY = ("epoch", "split", "reference", "arm", "layer", "metric", "detail", "samples", "train_samples")
+DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
+NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
+COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
+USUAL_REFERENCE = "cl"  # of these programs, unless they are told another
+BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # what they hold gets its bounds in bounds.csv
 
 
 class Missing(NamedTuple):
@@ -57,6 +64,14 @@ class Run:
         epochs = self.table("epochs.csv")
         return int(epochs["epoch"].max()) if len(epochs) else 0
 
+    @property
+    def last_snapshot(self) -> int:
+        """The last trained epoch of which the settings keep a snapshot."""
+        settings = self.about["settings"]
+        thinned = settings["snapshots"]["every"], settings["snapshots"]["dense_until"]
+        kept = snapshot_epochs(max(settings["epochs"], self.last_epoch), *thinned)
+        return max(epoch for epoch in kept if epoch <= self.last_epoch)
+
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs, under names that tell them apart. Raises ValueError for a folder that is no run, or is named twice."""
@@ -90,28 +105,65 @@ def _parsed(path: Path, text: str) -> pd.DataFrame:
     if not text:
         return pd.DataFrame()
     try:
-        return pd.read_csv(StringIO(text), low_memory=False)
+        table = pd.read_csv(StringIO(text), low_memory=False)
     except ValueError as error:  # of which the parser's errors are
         raise ValueError(f"{path}: not readable as a table ({' '.join(str(error).split())}); move it away") from None
+    replaced = any(column in table for column in DIGESTS)
+    return table.drop_duplicates([column for column in KEY if column in table], keep="last") if replaced else table
 
 
 def missing(run: Run) -> list[Missing]:
-    """The tables that are not there, or stop before the last epoch of the run, in the order of their programs."""
-    found = []
+    """The tables that are not there, stop before the last snapshot of the run, or lack an arm, program by program.
+
+    Epochs, layers and metrics that were left out on purpose count as there. A run of one arm has nothing to compare.
+    """
+    found: list[Missing] = []
     for program, names in PROGRAMS.items():
-        more = [each.format(run=run.folder) for each in MORE.get(program, ())]
-        command = ("python", f"analysis/{program}.py", "--run", str(run.folder), *more)
+        if program in COMPARING and len(run.arms) < 2:
+            continue
         for name in names:
-            table = run.table(name)
-            epochs = next((column for column in ("last_epoch", "epoch") if column in table), None)
-            if table.empty and name in NEVER_BEHIND and not run.table(names[0]).empty:
-                continue  # too few epochs for it
-            if table.empty:
-                found.append(Missing(run.name, name, "not computed", command))
-            elif name not in NEVER_BEHIND and epochs and table[epochs].max() < run.last_epoch:
-                state = f"up to epoch {int(table[epochs].max())} of {run.last_epoch}"
-                found.append(Missing(run.name, name, state, command))
+            state = _state(run, name)
+            if not state or (name in NEVER_BEHIND and not run.table(names[0]).empty):
+                continue  # too few epochs or no such arms for it, if it is empty
+            found.append(Missing(run.name, name, state, _command(run, program)))
+    if not run.table("bounds.csv").empty and len(run.arms) > 1 and "bounds.csv" not in [each.table for each in found]:
+        late = [each.table for each in found if each.table in BEFORE_BOUNDS]
+        state = f"without what {late[-1]} lacks" if late else _lacks_few_shot(run)
+        found += [Missing(run.name, "bounds.csv", state, _command(run, "bounds"))] if state else []
     return found
+
+
+def _command(run: Run, program: str) -> tuple[str, ...]:
+    more = [each.format(run=run.folder) for each in MORE.get(program, ())]
+    if program in COMPARING and USUAL_REFERENCE not in run.arms:
+        more += ["--reference", run.arms[0]]
+    return ("python", f"analysis/{program}.py", "--run", str(run.folder), *more)
+
+
+def _state(run: Run, name: str) -> str:
+    """What a table lacks, in words; "" if it is whole."""
+    table, last = run.table(name), run.last_snapshot
+    if table.empty:
+        return "not computed"
+    if "reference" in table:
+        table = table.dropna(subset=["reference"])  # in bounds.csv an arm has few-shot errors by itself
+    epochs = next((column for column in ("last_epoch", "epoch") if column in table), None)
+    if epochs and not table[epochs].max() >= last:
+        return f"up to epoch {int(table[epochs].max())} of {last}" if len(table) else "without comparisons"
+    if epochs != "epoch" or "arm" not in table:
+        return ""
+    newest = table[table["epoch"] >= last]
+    there = {*newest["arm"], *newest.get("reference", ())}
+    lacking = [arm for arm in run.arms if arm not in there]
+    return f"without {', '.join(lacking)} at epoch {last}" if lacking else ""
+
+
+def _lacks_few_shot(run: Run) -> str:
+    """As `_state`: whether bounds.py ran before quality.py had errors to bound."""
+    quality, bounds = run.table("quality.csv"), run.table("bounds.csv")
+    measured = not quality.empty and quality["metric"].astype(str).str.startswith("few_shot").any()
+    bounded = bounds["of"].astype(str).str.endswith("_error").any()
+    return "without few-shot errors" if measured and not bounded else ""
 
 
 def executable(command: Sequence[str]) -> list[str]:

@@ -158,7 +158,8 @@ def separate_row(device: str) -> Row:
 def whole_run(device: str, names: list[str]) -> tuple[float, float]:
     """Seconds and peak MiB of a fresh process that trains these arms for three epochs."""
     began = time.perf_counter()
-    command = [sys.executable, __file__, "--device", device, "--run", *names]
+    # On Linux a child starts with the peak of the process it was forked from; a shell in between has a small one
+    command = ["sh", "-c", '"$@" && true', "sh", sys.executable, __file__, "--device", device, "--run", *names]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     return time.perf_counter() - began, json.loads(ended.stdout.splitlines()[-1])
 

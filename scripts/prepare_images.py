@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from scipy.io import loadmat
 from unpack_archives import Member, archive_members, tar_members, unpack
-from unpack_parquet import by_split, parquet_members
+from unpack_parquet import WORDNET_ID, by_split, parquet_members
 
 FOLDERS = {"tiny_imagenet": "tiny-imagenet-200", "mini_imagenet": "mini-imagenet", "imagenet": "imagenet"}
 
@@ -47,6 +47,9 @@ def prepare(name: str, sources: Sequence[Path], target: Path) -> None:
 def prepare_imagenet(sources: Sequence[Path], target: Path) -> None:
     """The training images come in one archive a class, the validation images in one without classes: sort them."""
     train, val, labels = (_named(sources, *words) for words in (["_train"], ["_val."], ["devkit", ".txt"]))
+    for path in sources:
+        if path not in (train, val, labels):
+            raise ValueError(f"{path}: not one of ILSVRC2012's archives by its name; leave it out or rename it")
     if not train and not val:
         raise ValueError(
             "imagenet: give ILSVRC2012_img_train.tar, or ILSVRC2012_img_val.tar with the devkit or a list of labels"
@@ -91,7 +94,11 @@ def _val_members(path: Path, labels: Path) -> Iterator[Member]:
 def _val_labels(path: Path) -> list[str]:
     """The WordNet id of each validation image: a text file's, or those of the devkit, which numbers the classes."""
     if path.suffix == ".txt":
-        return path.read_text(encoding="utf-8").split()
+        listed = path.read_text(encoding="utf-8").split()
+        odd = next((each for each in listed if not WORDNET_ID.fullmatch(each)), None)
+        if odd is not None:
+            raise ValueError(f"{path}: '{odd}' is no WordNet id, such as n01440764; give the devkit instead")
+        return listed
     content = {}
     for member in archive_members(path):
         if member.name.endswith(("data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt")):

@@ -42,14 +42,20 @@ def load(split: str, *, root: Path | None = None, size: int = SIZE) -> ImageSet:
 
 
 def _files(root: Path) -> dict[str, Files]:
-    lists = [root / f"{part}.csv" for part in PARTS if (root / f"{part}.csv").is_file()]
-    if lists:
+    lists = [root / f"{part}.csv" for part in PARTS]
+    if any(path.is_file() for path in lists):
         return _split(_listed(root, lists))
     parts = {part: class_files(root / part) for part in PARTS if (root / part).is_dir()}
     if not parts:
         return _split(class_files(root))
     classes = [name for files in parts.values() for name in files]
     if len(set(classes)) == len(classes):
+        for part in PARTS:
+            if part not in parts:
+                raise ValueError(
+                    f"image_set.root: {root / part}: missing; train, val and test have different classes, and all of"
+                    " them are the set; unpack it too"
+                )
         return _split({name: paths for files in parts.values() for name, paths in files.items()})
     return {"train": parts.get("train", {}), "test": parts.get("test") or parts.get("val", {})}
 

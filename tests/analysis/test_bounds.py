@@ -82,11 +82,17 @@ def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
 
 
 def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> None:
-    arms = {"a": "dcl", "b": "nscl", "warm": {"objective": "nscl", "temperature": 1.0}, "c": "dcl", "d": "supcon"}
+    own = {
+        "init": {"objective": "nscl", "own": ["init"]},
+        "views": {"twin": "b", "own": ["views"]},
+        "moved": {"twin": "b", "perturb": {"ulps": 1, "step": 0}},
+    }
+    warm = {"objective": "nscl", "temperature": 1.0}
+    arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", **own}
     settings = tiny.tiny_settings(arms=arms)
     assert foretold(settings, "a", "b")
     assert foretold(settings, "b", "a")
-    assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d"))
+    assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))
 
 
 def test_rates_add_up_over_steps() -> None:

@@ -115,3 +115,31 @@ def test_a_limit_that_is_none_is_refused(drifting_run: Path, capsys: pytest.Capt
     """One line, status 2."""
     assert main(["--run", str(drifting_run), f"--cache={text}"]) == 2
     assert f"argument --cache: got '{text}'; a number above 0 is allowed" in capsys.readouterr().err
+
+
+def test_a_file_that_another_rank_removes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All ranks of alignment.py share the folder and its limit."""
+    rows_ND = torch.zeros(10, 50)
+    cache = EmbeddingCache(tmp_path / "cache", 3000)
+    cache.put("a", rows_ND)
+    glob = Path.glob
+
+    def found_and_gone(self: Path, pattern: str) -> list[Path]:
+        found = list(glob(self, pattern))
+        for each in found:
+            each.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "glob", found_and_gone)
+    cache.put("b", rows_ND)
+    monkeypatch.undo()
+    assert cache.get("a") is None
+    assert torch.equal(cache.get("b"), rows_ND)
+
+    def gone(path: Path) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(os, "utime", gone)
+    assert torch.equal(cache.get("b"), rows_ND)

@@ -88,6 +88,16 @@ def test_a_twin_or_a_short_run_has_no_growth() -> None:
     assert fits(EPOCHS[:3], EPOCHS[:3]) == []
 
 
+def test_a_gap_that_no_curve_fits_is_a_row_without_numbers() -> None:
+    """A gap of 0 for long and then not: scipy gives up on an exponential, the other fits stand."""
+    gaps_T = np.array([0.0, 0, 0, 0.7450927899552892])
+    found = by_model(np.array([18.0, 100, 367, 398]), gaps_T)
+    lost = [fit for fit in found.values() if fit.model != "early" and math.isnan(fit.slope)]
+    assert lost
+    assert {fit.better for fit in lost} == {"no"}
+    assert all(fit.better == "yes" for fit in found.values() if fit.model != "early" and not math.isnan(fit.slope))
+
+
 def test_rows_are_those_of_the_global_gap_of_each_pair(tmp_path: Path) -> None:
     """In whatever order the epochs were measured; the layers of the same table do not count."""
     lines = ["epoch,reference,arm,layer,gap"]

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from analysis import alignment, quality, weight_gap
+from analysis import alignment, features, quality, weight_gap
 from analysis.arm_metrics import find_metrics, metric_names
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
@@ -18,6 +18,7 @@ from analysis.run_folder import TidyCsv, read_description
 from coupled.settings import from_resolved
 from coupled.snapshots import SnapshotStore
 from coupled.stream.augment import augment, normalise
+from coupled.stream.batches import batches
 from coupled.stream.view_plan import ViewRecipe, view_plan
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "quality.py"
@@ -91,6 +92,24 @@ def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(d
     torch.testing.assert_close(view_features(embedder, images, chosen_n, "ce", 2)["h"][:, :256], expected)
     part = view_features(embedder, images, chosen_n[:7], "cl", 0)["h"]
     torch.testing.assert_close(part, one[:, :7], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 8, 9, 20])
+def test_the_images_are_sent_at_most_twice_and_in_order(
+    drifting_run: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Sent once a batch, a set of 50 000 images would cross the bus two hundred times."""
+    description = read_description(drifting_run)
+    settings = from_resolved(description["settings"])
+    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
+    images = load_images(settings, "test", description["image_set"])
+    chosen_n = choose_images(len(images), count, settings.seed, "test")
+    whole = view_features(embedder, images, chosen_n, "cl", 0)["h"]
+    calls: list[int] = []
+    monkeypatch.setattr(features, "BATCH", 4)
+    monkeypatch.setattr(features, "batches", lambda *a, **k: [calls.append(1), *batches(*a, **k)][1:])
+    torch.testing.assert_close(view_features(embedder, images, chosen_n, "cl", 0)["h"], whole, rtol=1e-5, atol=1e-6)
+    assert len(calls) <= 2
 
 
 def test_only_what_is_missing_is_computed(

@@ -72,6 +72,18 @@ def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
     assert bars["array"][3] > 0
 
 
+def test_of_rows_of_other_snapshots_the_last_counts(measured_run: Path, tmp_path: Path) -> None:
+    """A run that was trained again from an older state on another machine has both in its tables."""
+    run = copied(measured_run, tmp_path / "run")
+    expected = {key: chart.variants for key, chart in charts_of(measured_run).items()}
+    for name, digest in (("weight_gap", "arm_snapshot"), ("test_alignment", "arm_snapshot"), ("quality", "snapshot")):
+        path = run / f"analysis/{name}.csv"
+        table = pd.read_csv(path)
+        older = table.assign(**{digest: "0" * 16, "gap" if "gap" in table else "value": 0.5})
+        pd.concat([older, table]).to_csv(path, index=False)
+    assert {key: chart.variants for key, chart in charts_of(run).items()} == expected
+
+
 def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     table = pd.read_csv(run / "analysis/bounds.csv")
@@ -111,6 +123,76 @@ def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> Non
     assert set(found.values()) == {"up to epoch 3 of 7"}
     assert "weight_gap.csv" in found
     assert "weight_gap_growth.csv" not in found
+
+
+def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path) -> None:
+    """Whoever began with `--compare nscl` learns what is left to do."""
+    run = copied(measured_run, tmp_path / "run")
+    for name, arms in (("train_alignment.csv", "arm != 'ce'"), ("losses.csv", "arm == 'cl'")):
+        path = run / "analysis" / name
+        pd.read_csv(path).query(arms).to_csv(path, index=False)
+    found = [(each.table, each.state) for each in missing(read_runs([run])[0])]
+    expected = [("train_alignment.csv", "without ce at epoch 3"), ("losses.csv", "without nscl, scl, ce at epoch 3")]
+    assert found == expected
+
+
+def test_a_run_between_two_snapshots_is_not_behind(measured_run: Path, tmp_path: Path) -> None:
+    """No command could compute an epoch that has no snapshot."""
+    run = copied(measured_run, tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
+    about["settings"] |= {"epochs": 30, "snapshots": {"every": 10, "dense_until": 3}}
+    (run / "run.json").write_text(json.dumps(about))
+    with (run / "epochs.csv").open("a") as file:
+        file.write("9,cl,1.0,0.1,1.5,900\n")
+    assert missing(read_runs([run])[0]) == []
+    with (run / "epochs.csv").open("a") as file:
+        file.write("10,cl,1.0,0.1,1.5,900\n")
+    assert {each.state for each in missing(read_runs([run])[0])} == {"up to epoch 3 of 10"}
+
+
+def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_path: Path) -> None:
+    """bounds.py had no few-shot errors when it ran first: it runs again after quality.py."""
+    run = copied(measured_run, tmp_path / "run")
+    path = run / "analysis/bounds.csv"
+    table = pd.read_csv(path)
+    table[~table["of"].str.endswith("_error")].to_csv(path, index=False)
+    assert [(each.table, each.state) for each in missing(read_runs([run])[0])] == [
+        ("bounds.csv", "without few-shot errors")
+    ]
+    (run / "analysis/quality.csv").unlink()
+    assert [each.table for each in missing(read_runs([run])[0])] == ["quality.csv", "bounds.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "options", "left_out"),
+    [
+        (("cl",), [], {"weight_gap", "alignment", "bounds"}),
+        (("scl", "ce"), ["--reference", "scl"], set()),
+    ],
+)
+def test_the_listed_commands_suit_the_arms_of_the_run(
+    measured_run: Path, tmp_path: Path, arms: tuple[str, ...], options: list[str], left_out: set[str]
+) -> None:
+    """A single arm has nothing to be compared with; without `cl` the programs must be told the reference."""
+    run = copied(measured_run, tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
+    about["settings"]["arms"] = {arm: about["settings"]["arms"][arm] for arm in arms}
+    (run / "run.json").write_text(json.dumps(about))
+    for path in (run / "analysis").glob("*.csv"):
+        path.unlink()
+    commands = {Path(each.command[1]).stem: list(each.command) for each in missing(read_runs([run])[0])}
+    assert set(commands) == set(PROGRAMS) - left_out
+    for program, command in commands.items():
+        expected = options if program in ("weight_gap", "alignment", "bounds") else []
+        assert [each for each in command[4:] if program != "verify"] == expected
+
+
+def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Path, tmp_path: Path) -> None:
+    """nscl_reached.csv needs an arm that minimises NSCL; without one losses.py leaves it empty for ever."""
+    run = copied(measured_run, tmp_path / "run")
+    path = run / "analysis/nscl_reached.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    assert missing(read_runs([run])[0]) == []
 
 
 @pytest.mark.parametrize("epochs", [(), (0,)])
@@ -197,6 +279,10 @@ def test_compute_makes_the_tables(
     ("arguments", "part"),
     [
         (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+        (
+            ["--run", "{run}", "--output", "{run}/snapshots"],
+            "--output: cannot write to '{run}/snapshots': Is a directory",
+        ),
         (["--run", "{run}", "{run}"], "--run: a folder is given twice; name each run once"),
     ],
 )
@@ -205,7 +291,7 @@ def test_bad_input_is_one_line_and_status_2(
 ) -> None:
     assert main([each.format(run=measured_run) for each in arguments]) == 2
     error = capsys.readouterr().err
-    assert part in error
+    assert part.format(run=measured_run) in error
     assert error.count("\n") == 1
 
 

@@ -210,6 +210,22 @@ def test_without_pyarrow_the_error_says_how_to_get_it(
     assert "pip install 'coupled[hf]'" in capsys.readouterr().err
 
 
+def test_imagenet_takes_no_list_of_numbers_and_no_file_that_it_would_pass_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The devkit's ground truth is numbers: the folders called so would fit no class of train."""
+    train, val, _ = formats.imagenet_archives(tmp_path)
+    labels = tmp_path / "truth.txt"
+    labels.write_text("\n".join(["490"] * 8))
+    assert run("imagenet", val, labels, "--to", tmp_path / "out") == 2
+    assert "truth.txt: '490' is no WordNet id, such as n01440764" in capsys.readouterr().err
+    other = train.with_name("bounding_boxes.tar")
+    other.write_bytes(train.read_bytes())
+    assert run("imagenet", train, other, "--to", tmp_path / "out") == 2
+    assert "bounding_boxes.tar: not one of ILSVRC2012's archives by its name" in capsys.readouterr().err
+    assert not {"train", "val"} & {path.name for path in (tmp_path / "out").iterdir()}
+
+
 def test_validation_images_need_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Alone they could only be sorted wrongly."""
     _, val, devkit = formats.imagenet_archives(tmp_path)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from coupled.image_sets import _files as module
 from coupled.image_sets import channel_statistics
+from coupled.image_sets._pillow import read_picture
 from coupled.image_sets.folder import load
 
 
@@ -169,3 +170,15 @@ def test_the_folder_must_be_given() -> None:
     """There is no place where a user's own pictures lie by default."""
     with pytest.raises(ValueError, match=r"image_set.root: missing"):
         load("train")
+
+
+def test_what_pillow_lets_through_is_one_line_too(tmp_path: Path) -> None:
+    """A header that claims 30 000 x 30 000 pixels, and a broken EXIF, raise errors that are no OSError."""
+    path = tmp_path / "large.png"
+    Image.new("RGB", (4, 4)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 30000, 30000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"large.png: not a readable image \(Image size"):
+        read_picture(path)

@@ -127,6 +127,19 @@ def _no_picture(root: Path) -> None:
     next((root / "images").iterdir()).unlink()
 
 
+def _two_lists(root: Path) -> None:
+    (root / "test.csv").unlink()
+
+
+def _two_parts(root: Path) -> None:
+    """As `prepare_images.py` leaves it when it is interrupted between two splits."""
+    for number, name in enumerate(IDS[:-1]):
+        for path in (root / "images").glob(f"{name}*"):
+            formats.write(root / ("train", "train", "val")[number] / name / path.name, path.read_bytes())
+    for path in root.glob("*.csv"):
+        path.unlink()
+
+
 def _other_list(root: Path) -> None:
     (root / "val.csv").write_text("image;class\n")
 
@@ -138,6 +151,8 @@ def _empty_list(root: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
+        (_two_lists, "test.csv: not readable .*; unpack it again"),
+        (_two_parts, "test: missing; train, val and test have different classes, .*; unpack it too"),
         (_no_picture, "jpg: missing, but listed in .*; unpack it again"),
         (_other_list, "val.csv: expected rows of filename,label, found image;class; use the original list"),
         (_empty_list, "val.csv: expected rows of filename,label, found ; use the original list"),
