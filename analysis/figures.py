@@ -10,6 +10,7 @@ Writes into analysis/figures of the run what its tables allow, and says which pr
 * layers_alignment, layers_gap: heat maps layer by epoch of CKA on test, and of the weight gap by stage.
 * quality: what quality.csv says of h on test against epochs, the reference included.
 * collapse: what collapse.csv says of z on test against epochs, and how symmetric and aligned predictors are.
+* matrix: CKA of h on test of every pair of arms at the last epoch, after `alignment.py --compare all`.
 * gap_alignment: alignment against weight gap, a path an arm.
 An arm has the same colour in all of them, whichever arms are drawn (see drawing.py).
 """
@@ -25,6 +26,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.alignment_matrix import alignment_matrix
 from analysis.collapse_panels import collapse_panels
 from analysis.command_line import add_run, run_program
 from analysis.drawing import Style, arm_styles, grid, line, over_epochs, plain, save
@@ -196,8 +198,14 @@ def gap_alignment(run: Run) -> Figure:
     return figure
 
 
+def matrix(run: Run) -> Figure:
+    """CKA of every pair at the last epoch."""
+    return alignment_matrix(read_newest(run.folder / "test_alignment.csv", SCORES), list(run.styles))
+
+
 FIGURES: dict[str, Callable[[Run], Figure]] = {
-    figure.__name__: figure for figure in (drift, layers_alignment, layers_gap, quality, collapse, gap_alignment)
+    figure.__name__: figure
+    for figure in (drift, matrix, layers_alignment, layers_gap, quality, collapse, gap_alignment)
 }
 
 

@@ -1,6 +1,7 @@
 """Figures: they show the rows they should, an arm has one colour everywhere, and what is missing is named."""
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,18 @@ from matplotlib.figure import Figure
 
 from analysis import demo
 from analysis.drawing import arm_styles, grid
-from analysis.figures import FIGURES, Run, collapse, drift, gap_alignment, layers_alignment, layers_gap, main, quality
+from analysis.figures import (
+    FIGURES,
+    Run,
+    collapse,
+    drift,
+    gap_alignment,
+    layers_alignment,
+    layers_gap,
+    main,
+    matrix,
+    quality,
+)
 
 ARMS = {"cl": {"objective": "dcl", "temperature": 0.5}, "mine": {"objective": "byol"}}
 ARMS |= {"nscl": {"objective": "nscl"}, "twin": dict(ARMS["cl"]), "ce": {"objective": "cross_entropy"}}
@@ -40,6 +52,7 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
                     low, high = (there - 0.01, there + 0.02) if arm == "ce" else ("", "")
                     scores += [f"{epoch},test,cl,{arm},{layer},{metric},{there},{low},{high},357"]
                 scores += [f"{epoch},test,cl,{arm},h,{metric},0.5,,,20"]
+        scores += [f"{epoch},test,{one},{other},h,cka,0.3,,,357" for one, other in combinations(arms, 2)]
         for arm in ("cl", *arms):
             for metric, detail in (("nccc", "euclidean"), ("cdnv", "one_class"), ("linear_probe", "paper")):
                 known = 0.5 if arm == "cl" else value(epoch, arm)
@@ -201,3 +214,22 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)
     assert main(["--run", str(folder), "--reference", "byol"]) == 2
     assert "--reference: the run has no arm 'byol' (arms: cl, mine, nscl, twin, ce)" in capsys.readouterr().err
+
+
+def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> None:
+    """CKA of the last epoch; an early epoch, a subset and other layers stay out."""
+    arms = ["cl", "mine", "nscl", "ce"]
+    known = {pair: 0.9 - 0.1 * place for place, pair in enumerate(combinations(arms, 2))}
+    rows = ["epoch,split,reference,arm,layer,metric,value,samples"]
+    for (a, b), cka in known.items():
+        rows += [f"1,test,{a},{b},h,cka,0.1,357", f"3,test,{b},{a},h,cka,{cka},357", f"3,test,{a},{b},h,cka,0.2,20"]
+        rows += [f"3,test,{a},{b},z,cka,0.3,357", f"3,test,{a},{b},h,rsa,0.3,357"]
+    (tmp_path / "test_alignment.csv").write_text("\n".join(rows) + "\n")
+    run = Run(tmp_path, "cl", arm_styles(arms), [])
+    shown = np.asarray(matrix(run).axes[0].images[0].get_array())
+    for (a, b), cka in known.items():
+        assert shown[arms.index(a), arms.index(b)] == shown[arms.index(b), arms.index(a)] == pytest.approx(cka)
+    assert list(np.diag(shown)) == [1.0] * 4
+    (tmp_path / "test_alignment.csv").write_text("\n".join(rows[:-5]) + "\n")
+    with pytest.raises(ValueError, match=r"no score of nscl and ce; alignment\.py --compare all"):
+        matrix(run)
