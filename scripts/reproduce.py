@@ -3,11 +3,13 @@
     python scripts/reproduce.py [--jobs 2] [--runs runs/reproduction] [--only classes ...] [--page-only]
 
 Trains and measures the sweeps of configs/reproduction/ (finished points are kept), computes the answer to every claim
-whose sweep is there (reproduction_claims.py), and writes it as docs/reproduction/claim_<n>.csv with verdicts.csv,
-costs.csv and the figures. Then the tables of the page are made anew from those CSV files; `--page-only` does only that.
+whose sweep is there (reproduction_claims.py, reproduction_objectives.py), and writes it as
+docs/reproduction/claim_<n>.csv with verdicts.csv, costs.csv and the figures. Then the tables of the page are made anew
+from those CSV files; `--page-only` does only that.
 """
 
 import argparse
+import json
 import re
 import shutil
 import sys
@@ -15,8 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import reproduction_claims
+import reproduction_objectives
 import sweep
-from reproduction_claims import CLAIMS
 from sweep_tables import collect
 
 from analysis.command_line import positive
@@ -25,6 +28,7 @@ from coupled.checked import Parser, complain
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
+CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS}
 SWEEPS = tuple(dict.fromkeys(claim.sweep for claim in CLAIMS.values()))
 
 
@@ -61,7 +65,9 @@ def write_results(options: argparse.Namespace) -> None:
             answer = claim.answer(rows[claim.sweep])
             answer.table.to_csv(RESULTS / f"claim_{number}.csv", index=False, float_format="%.6g")
             verdicts[number] = {"verdict": answer.verdict}
-            if claim.figure:
+            if claim.draw:
+                claim.draw(rows[claim.sweep]).savefig(RESULTS / f"{claim.sweep}_{claim.figure}.png", dpi=120)
+            elif claim.figure:
                 drawn = options.runs / claim.sweep / "figures" / f"{claim.figure}.png"
                 shutil.copy(drawn, RESULTS / f"{claim.sweep}_{claim.figure}.png")
     _write(verdicts, RESULTS / "verdicts.csv", "claim")
@@ -70,7 +76,13 @@ def write_results(options: argparse.Namespace) -> None:
         runs = [path.parent for path in sorted((options.runs / name).glob("*/epochs.csv"))]
         seconds = sum(pd.read_csv(run / "epochs.csv")["seconds"].sum() for run in runs)
         bytes_ = sum(path.stat().st_size for run in runs for path in run.rglob("*") if path.is_file())
-        costs[name] = {"runs": len(runs), "training_minutes": round(seconds / 60, 1), "mib": round(bytes_ / 2**20)}
+        commits = {str(json.loads((run / "run.json").read_text())["git_commit"])[:10] for run in runs}
+        costs[name] = {
+            "runs": len(runs),
+            "training_minutes": round(seconds / 60, 1),
+            "mib": round(bytes_ / 2**20),
+            "commit": " ".join(sorted(commits)),
+        }
     _write(costs, RESULTS / "costs.csv", "sweep")
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 SCORES = {"CKA": ("test_alignment", "cka"), "RSA": ("test_alignment", "rsa"), "weight gap": ("weight_gap", "gap")}
 SHARED = "shared"
@@ -22,12 +23,15 @@ class Answer(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A section of the page: its title, the sweep it comes from, the figure shown, and how the answer is computed."""
+    """A section of the page: its title, the sweep it comes from, the figure shown, which is one of the sweep unless
+    `draw` makes it, and how the answer is computed.
+    """
 
     title: str
     sweep: str
     figure: str
     answer: Callable[[pd.DataFrame], Answer]
+    draw: Callable[[pd.DataFrame], Figure] | None = None
 
 
 def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import reproduce
 import reproduction_claims as claims
+import reproduction_objectives as objectives
 
 SEEDS = (0, 1, 2)
 
@@ -79,11 +80,51 @@ def test_a_change_of_sharing_is_a_distance_from_sharing_everything() -> None:
     assert "CKA changes by 0.500 (own init), 0.200 (own order), 0.050 (own views)" in verdict
 
 
+def quality(arm: str, metric: str, detail: str, value: object, **more: object) -> dict:
+    """A row of quality.csv."""
+    return {"table": "quality", "arm": arm, "metric": metric, "detail": detail, "value": value, **more}
+
+
+def test_the_place_of_a_dual_pair_among_all_pairs_is_said() -> None:
+    """Of three pairs without labels the dual one is second; a pair with labels does not count."""
+    cka = {("vicreg_exp", "vicreg_ctr"): 0.7, ("spectral", "barlow"): 0.6, ("cl", "simclr"): 0.8, ("cl", "nscl"): 0.9}
+    given = [pair("cka", value, reference=a, arm=b) for (a, b), value in cka.items()]
+    given += [pair("cka", 0.99, reference=a, arm=b, epoch=0) for a, b in cka]
+    given.append(quality("cl", "nccc", "euclidean", 0.5))
+    verdict = objectives.duality(rows_of(*given)).verdict
+    assert "CKA of vicreg_exp and vicreg_ctr is 0.700, number 2 of the 3 pairs" in verdict
+    assert "the most alike are cl and simclr (0.800), the mean of all pairs is 0.700" in verdict
+
+
+def test_collapsed_arms_are_counted_by_seed_and_weight_decay() -> None:
+    common = {"table": "collapse", "optimizer.weight_decay": 0.0, "detail": "unit_norm"}
+    given = [
+        {**common, "arm": "byol_own", "layer": "z", "metric": "spread", "value": lambda seed: 0.01 if seed else 0.9},
+        {**common, "arm": "byol_own", "layer": "z", "metric": "spread", "value": 0.001, "epoch": 1},
+        {**common, "arm": "byol", "layer": "z", "metric": "spread", "value": 0.9},
+    ]
+    aligned = {**common, "arm": "byol", "layer": "predictor", "metric": "eigenspace_alignment"}
+    given += [{**aligned, "detail": str(j), "value": 0.2 * j, "epoch": 1} for j in (1, 2)]
+    given += [{**aligned, "detail": str(j), "value": 0.9 if j < 6 else 0.0} for j in range(1, 9)]
+    found = objectives.directpred(rows_of(*given))
+    assert "collapsed (spread below .05): byol_own with weight decay 0 in 2 of 3 seeds;" in found.verdict
+    assert "from 0.30 after the first epoch to 0.90 after the last" in found.verdict
+
+
+def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
+    probe = {"out": 0.8, "in": lambda seed: 0.7 + 0.07 * seed, "out_1": 0.5, "out_3": 0.6, "out_5": 0.7}
+    given = [quality(arm, "linear_probe", "regularised", value) for arm, value in probe.items()]
+    verdict = objectives.supcon(rows_of(*given)).verdict
+    assert (
+        "in 2 of 3 seeds (0.800 against 0.770); by number of positives: 1 0.500, 3 0.600, 5 0.700, all 0.800" in verdict
+    )
+
+
 def test_the_page_is_what_its_csv_files_say() -> None:
     """No number of the page is typed by hand."""
     page = reproduce.PAGE.read_text(encoding="utf-8")
     assert reproduce.filled(page, reproduce.RESULTS) == page
-    assert all(f"<!-- claim {number} -->" in page for number in claims.CLAIMS)
+    assert all(f"<!-- claim {number} -->" in page for number in reproduce.CLAIMS)
 
 
 def test_a_block_that_no_claim_fills_is_refused(tmp_path: Path) -> None:
