@@ -35,7 +35,7 @@ from analysis.command_line import add_images, parser, run_program
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
-from analysis.run_folder import Selection, TidyCsv, select
+from analysis.run_folder import DIGITS, Selection, TidyCsv, select
 from analysis.similarity_distance import DISTANCES
 from analysis.verify import read_steps
 from coupled.controls import draws
@@ -43,8 +43,9 @@ from coupled.image_sets import SPLITS
 from coupled.settings import Settings, from_resolved
 from coupled.stream.seeds import set_determinism
 
-KEY = ("epoch", "split", "reference", "arm", "layer", "bound", "of", "detail", "samples")
-COLUMNS = (*KEY[:8], "value", "measured", "log10_rho", "vacuous", "holds", KEY[8])
+SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
+KEY = ("epoch", "split", "reference", "arm", "layer", "bound", "of", "detail", "samples", *SOURCES)
+COLUMNS = (*KEY[:8], "value", "measured", "log10_rho", "vacuous", "holds", *KEY[8:])
 DELTA = 0.05  # the probability with which the a-priori bound may fail
 ROUNDING = 1e-9  # by which a score may lie below its floor
 METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])} | DISTANCES
@@ -115,14 +116,19 @@ def alignment_rows(
     rates = rates_by_epoch(read_steps(chosen.store.folder.parent / "steps.csv"))
     embedder = Embedder(settings, chosen.store, choose_device(options.device))
     splits = {s: load_images(settings, s, chosen.description["image_set"]) for s in dict.fromkeys(options.split)}
+    digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
     for epoch in chosen.epochs:
         for split, images in splits.items():
+            source = {
+                arm: (digests[chosen.reference, epoch], digests[arm, epoch], images.digest()[:DIGITS])
+                for arm in chosen.arms
+            }
             chosen_N = choose_images(len(images), options.samples, settings.seed, split)
             wanted = []
             for arm in chosen.arms:
                 for layer in dict.fromkeys(options.layer):
                     place = epoch, split, chosen.reference, arm, layer
-                    if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N)):
+                    if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N), *source[arm]):
                         wanted += [Score(chosen.reference, arm, layer, metric) for metric in METRICS]
             arms = list(dict.fromkeys([chosen.reference, *(score.arm for score in wanted)])) if wanted else []
             good = embedder.readable(arms, epoch, options.skip_bad)
@@ -143,7 +149,9 @@ def alignment_rows(
                     raise ValueError(f"epoch {epoch}, {split}, '{arm}', layer {layer}: {error}") from None
                 for bound, of, floor, measured, log_rho in found:
                     says = "yes" if log_rho >= 0 else "no", "yes" if measured >= floor - ROUNDING else "no"
-                    rows.append((*place, bound, of, "", floor, measured, log_rho / log(10), *says, len(chosen_N)))
+                    rows.append(
+                        (*place, bound, of, "", floor, measured, log_rho / log(10), *says, len(chosen_N), *source[arm])
+                    )
             yield rows
 
 

@@ -42,7 +42,7 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
                 measured, vacuous = 1 - float(row.value), "yes" if bound >= 1 else "no"  # type: ignore[arg-type]
                 where = epoch, "test", "", arm, layer, name, f"{classifier}_error", f"{task} m={shots}"
                 holds = "yes" if measured <= bound else "no"
-                rows.append((*where, bound, measured, "", vacuous, holds, samples))
+                rows.append((*where, bound, measured, "", vacuous, holds, samples, "", row.snapshot, row.images))
     return rows
 
 
@@ -64,8 +64,9 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
         if fit is None or isnan(fit.slope):
             continue
         detail = f"fitted to {fit.points} epochs up to {epochs[-1]}: slope={fit.slope:.6g} beta={fit.rate:.6g}"
-        for epoch, total, distance in zip(epochs, totals, measured, strict=True):
+        sources = part[["reference_snapshot", "arm_snapshot"]].itertuples(index=False, name=None)
+        for epoch, total, distance, source in zip(epochs, totals, measured, sources, strict=True):
             value = weight_distance(float(total), fit.slope, fit.rate)
             place = epoch, "", reference, arm, "global", "exponential_shape", "weight_distance", detail
-            rows.append((*place, value, distance, "", "", "", fit.points))
+            rows.append((*place, value, distance, "", "", "", fit.points, *source, ""))
     return rows

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.run_folder import read_newest
 from coupled.snapshots import write_durably
 
 WHERE = ["split", "temperature", "samples", "batch"]
+KEY = ("arm", "epoch", "loss", *WHERE)  # of these rows the last one counts
 LEAST = 3  # epochs below which a correlation says nothing
 
 
 def write_correlation(losses: Path, path: Path) -> None:
     """Pearson correlation over the epochs of an arm's DCL and NSCL losses; NaN for a constant loss or few epochs."""
-    table = pd.read_csv(losses).pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
+    table = read_newest(losses, KEY).pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
     rows = []
     for place, both in table[["dcl", "nscl"]].dropna().groupby(level=["arm", *WHERE], sort=False):
         varies = len(both) >= LEAST and bool((both.std() > 0).all())
@@ -28,7 +30,7 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
     excess = nscl - nscl_direct; `share` = the part of the direct arm's descent since the first epoch in the table that
     the arm has made, too: 1 where it reaches the same loss; NaN where the direct arm has not come down.
     """
-    table = pd.read_csv(losses)
+    table = read_newest(losses, KEY)
     table = table[table["loss"] == "nscl"].pivot(index=[*WHERE, "epoch"], columns="arm", values="value")
     parts = []
     for other in (arm for arm in direct if arm in table):

@@ -35,7 +35,7 @@ from analysis.features import UNTRAINED_EPOCH, plan_of
 from analysis.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
 from analysis.loss_tables import write_correlation, write_reached
 from analysis.quality import choose
-from analysis.run_folder import TidyCsv, choose_epochs, claim, newest_run, read_description
+from analysis.run_folder import DIGITS, TidyCsv, choose_epochs, claim, newest_run, read_description
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.network import Network
 from coupled.objectives import Inputs
@@ -46,10 +46,14 @@ from coupled.stream.order import order
 from coupled.stream.seeds import set_determinism
 from coupled.stream.view_plan import EpochPlan
 
-KEY = ("epoch", "split", "arm", "loss", "temperature", "samples", "batch")
+SOURCES = ("snapshot", "images")  # digests
+KEY = ("epoch", "split", "arm", "loss", "temperature", "samples", "batch", *SOURCES)
 COLUMNS = (*KEY[:5], "value", "left_out", *KEY[5:])
-GAP_KEY = ("epoch", "split", "arm", "temperature", "samples", "batch")
+GAP_KEY = ("epoch", "split", "arm", "temperature", "samples", "batch", *SOURCES)
 GAP_COLUMNS = (*GAP_KEY[:4], "gap", "bound", "set_bound", "tightness", "set_tightness", "tightest", *GAP_KEY[4:])
+
+
+Row = tuple[object, ...]
 
 
 class Stream(NamedTuple):
@@ -61,10 +65,9 @@ class Stream(NamedTuple):
     largest_class: int
     samples: int
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """The last two cells of KEY: images chosen, images of a batch."""
-        return self.samples, self.order_KB.shape[1]
+    def source(self, snapshot: str) -> tuple[object, ...]:
+        """The last cells of KEY: images chosen, images of a batch, digests of the snapshot and of all images."""
+        return self.samples, self.order_KB.shape[1], snapshot[:DIGITS], self.images.digest()[:DIGITS]
 
 
 def stream(settings: Settings, images: AnyImageSet, split: str, samples: int | None) -> Stream:
@@ -108,20 +111,20 @@ def projections_of(network: Network, views_VB3SS: Tensor) -> Tensor:
     return normalize(network(views_VB3SS)["projection"].double(), dim=-1)
 
 
-def loss_rows(epoch: int, split: str, arm: str, seen: Stream, sums: LossSums) -> list[tuple[object, ...]]:
+def loss_rows(epoch: int, split: str, arm: str, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
     """The rows of losses.csv."""
     return [
-        (epoch, split, arm, loss, temperature, total.mean, total.left_out, *seen.size)
+        (epoch, split, arm, loss, temperature, total.mean, total.left_out, *source)
         for (loss, temperature), total in sums.losses.items()
     ]
 
 
-def gap_rows(epoch: int, split: str, arm: str, seen: Stream, sums: LossSums) -> list[tuple[object, ...]]:
+def gap_rows(epoch: int, split: str, arm: str, seen: Stream, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
     """The rows of loss_gap.csv."""
     found: list[tuple[object, ...]] = []
     for temperature in sums.temperatures:
         gap = sums.gap(temperature, seen.largest_class, seen.samples)
-        found.append((epoch, split, arm, temperature, *gap, *seen.size))
+        found.append((epoch, split, arm, temperature, *gap, *source))
     return found
 
 
@@ -146,19 +149,23 @@ def losses(options: Namespace) -> None:
     gaps = TidyCsv(output / "loss_gap.csv", GAP_COLUMNS, GAP_KEY)
     set_determinism(True, None)
     embedder = Embedder(settings, store, device)
+    digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
     every: list[Key] = [(loss, temperature) for loss in LOSSES for temperature in temperatures]
     for epoch in epochs:
         for split, seen in streams.items():
+            source = {arm: seen.source(digests[arm, epoch]) for arm in arms}
             missing = [
                 arm
                 for arm in arms
-                if not all(table.has(epoch, split, arm, *key, *seen.size) for key in every)
-                or not all(gaps.has(epoch, split, arm, each, *seen.size) for each in temperatures)
+                if not all(table.has(epoch, split, arm, *key, *source[arm]) for key in every)
+                or not all(gaps.has(epoch, split, arm, each, *source[arm]) for each in temperatures)
             ]
             good = embedder.readable(missing, epoch, options.skip_bad)
             found = measure(embedder, seen, good, temperatures, epoch) if good else {}
-            table.append(row for arm, sums in found.items() for row in loss_rows(epoch, split, arm, seen, sums))
-            gaps.append(row for arm, sums in found.items() for row in gap_rows(epoch, split, arm, seen, sums))
+            table.append(row for arm, sums in found.items() for row in loss_rows(epoch, split, arm, source[arm], sums))
+            gaps.append(
+                row for arm, sums in found.items() for row in gap_rows(epoch, split, arm, seen, source[arm], sums)
+            )
     for each in (table, gaps):
         print(f"{each.path}: {each.written} new rows, {len(each.held)} in all")
     write_correlation(table.path, output / "loss_correlation.csv")

@@ -23,7 +23,10 @@ PROGRAMS = {  # program -> the tables it writes; in the order in which they must
 }
 MORE = {"verify": ("--output", "{run}/analysis")}  # options besides --run
 # rows that agree in these differ in the snapshots or images they come from: the last one counts
-KEY = ("epoch", "split", "reference", "arm", "layer", "metric", "detail", "samples", "train_samples")
+KEY = (
+    *("epoch", "split", "reference", "arm", "layer", "metric", "detail", "samples", "train_samples"),
+    *("loss", "temperature", "batch", "bound", "of"),
+)
 DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
 COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it

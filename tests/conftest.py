@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import ranks
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # no test is about time, and machines are loaded
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)

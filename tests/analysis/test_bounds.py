@@ -154,8 +154,11 @@ def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyP
 def test_the_weight_shape_finds_what_it_was_made_of(tmp_path: Path) -> None:
     """Distances of slope 2 and beta 0.5 over uneven rates; fewer than four epochs have no fit."""
     rates = {0: 0.0, 1: 0.5, 2: 1.5, 5: 4.0, 9: 5.0}
-    rows = [(epoch, "cl", "nscl", "global", weight_distance(total, 2.0, 0.5)) for epoch, total in rates.items()]
-    table = pd.DataFrame(rows, columns=["epoch", "reference", "arm", "layer", "distance"])
+    digests = ("reference_snapshot", "arm_snapshot")
+    rows = [
+        (epoch, "cl", "nscl", "global", weight_distance(total, 2.0, 0.5), *digests) for epoch, total in rates.items()
+    ]
+    table = pd.DataFrame(rows, columns=["epoch", "reference", "arm", "layer", "distance", *digests])
     table.to_csv(tmp_path / "gaps.csv", index=False)
     found = weight_rows(tmp_path / "gaps.csv", rates)
     assert [row[0] for row in found] == list(rates)

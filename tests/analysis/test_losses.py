@@ -112,7 +112,7 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     images = load_images(settings, "test", description["image_set"])
     chosen_N = choose_images(len(images), 130, settings.seed, "test")
     seen = stream(settings, images, "test", 130)
-    assert seen.size == (130, 64)
+    assert seen.source("0123456789abcdefgh")[:3] == (130, 64, "0123456789abcdef")
     assert set(seen.order_KB.flat) < set(chosen_N.tolist())
     views_VND = view_features(embedder, images, torch.from_numpy(seen.order_KB.ravel()), "scl", 2)["z"]
     sums = LossSums([1.0])
@@ -152,7 +152,7 @@ def test_the_tables_that_follow(tmp_path: Path) -> None:
     """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
     values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
     rows = [
-        (epoch, "test", arm, loss, 1.0, value, 0, 8, 4)
+        (epoch, "test", arm, loss, 1.0, value, 0, 8, 4, "new", "i")
         for arm, both in values.items()
         for loss, each in zip(("dcl", "nscl"), both, strict=True)
         for epoch, value in zip((0, 2, 10), each, strict=True)
@@ -185,3 +185,18 @@ def test_bad_input_is_one_line_and_status_2(
     error = capsys.readouterr().err
     assert part in error
     assert error.count("\n") == 1
+
+
+def test_rows_of_another_snapshot_do_not_count_as_there(new_run: NewRun) -> None:
+    """A run that went on from an older state has other weights under the same name."""
+    run = new_run(epochs=(0, 1))
+    base = ["--run", str(run), "--samples", "64", "--split", "test", "--temperatures", "1", "--arms", "cl", "nscl"]
+    assert main(base) == 0
+    path = run / "analysis/losses.csv"
+    rows = path.read_text().splitlines()
+    digest = rows[1].split(",")[losses.COLUMNS.index("snapshot")]
+    path.write_text("\n".join([rows[0], *(row.replace(digest, "0" * len(digest)) for row in rows[1:])]) + "\n")
+    assert main(base) == 0
+    table = pd.read_csv(path, dtype=str)
+    assert {"0" * len(digest), digest} <= set(table["snapshot"])
+    assert len(table) == len(rows) - 1 + sum(digest in row for row in rows[1:])
