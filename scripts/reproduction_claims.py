@@ -80,14 +80,17 @@ def closest(rows: pd.DataFrame) -> Answer:
 
 
 def rises(rows: pd.DataFrame, factor: str, word: str) -> str:
-    """How many seeds rise strictly with the factor, and the means at its ends."""
+    """The means at the ends of the factor, and how many seeds rise or fall at every step; a difference below two
+    standard deviations of either end is none.
+    """
     words = []
     for score in ("CKA", "RSA"):
         values = by_seed(rows, score, factor)
         steps = np.diff(values.to_numpy(), axis=1)
         mean = values.mean()
         up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
-        direction = "rises" if mean.iloc[-1] > mean.iloc[0] else "falls"
+        change, noise = mean.iloc[-1] - mean.iloc[0], 2 * values.iloc[:, [0, -1]].std().max()
+        direction = "stays within the spread" if abs(change) < noise else "rises" if change > 0 else "falls"
         words.append(
             f"{score} {direction} from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} {word} (at every step up in {up}, down"
             f" in {down} of {len(values)} seeds)"

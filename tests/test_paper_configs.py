@@ -171,7 +171,7 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
         with torch.device("meta"):
             network = copy_with_heads(first, needs, IMAGES[settings["image_set"]["name"]].classes, seed=0)
         outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
-        assert tuple(outputs) == needs.outputs
+        assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # which a run watches
         widths = {"projection": settings["projector"]["out"], "logits": IMAGES[settings["image_set"]["name"]].classes}
         assert {name: output.shape[-1] for name, output in outputs.items()} == {name: widths[name] for name in outputs}
 

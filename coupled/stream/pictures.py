@@ -112,11 +112,12 @@ def read(request: Request) -> Tensor | str:
 def _requests(
     images: ImageFiles, batches_KB: Iterable[NDArray[np.int64]], plan: EpochPlan | None, size: int
 ) -> Generator[Request]:
+    root = images.root.absolute()  # workers that live on may have begun in another directory
     for batch_B in batches_KB:
         for start in range(0, len(batch_B), CHUNK):
             part = batch_B[start : start + CHUNK]
             own = plan and EpochPlan(plan.table_VND[:, part], plan.recipe)
-            yield Request([images.root / images.files_N[number] for number in part.tolist()], size, own)
+            yield Request([root / images.files_N[number] for number in part.tolist()], size, own)
 
 
 def _central(picture_3HW: Tensor) -> Tensor:

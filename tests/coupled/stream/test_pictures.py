@@ -152,3 +152,14 @@ def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> Non
     next(second)
     with pytest.raises(AssertionError, match="share the workers"):
         list(first)
+
+
+def test_workers_that_live_on_find_pictures_from_another_directory(
+    files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A second run in the same process may start elsewhere, with a root that is relative to there."""
+    plan, chosen_B = view_plan(SEED, EPOCH, len(files), recipe), np.array([3, 1])
+    (expected,) = crops(files, [chosen_B], plan, SIZE, workers=1)
+    monkeypatch.chdir(files.root)
+    (found,) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)
+    assert torch.equal(found, expected)
