@@ -70,7 +70,8 @@ def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.Dat
         part = part[part["split"] == figure["split"]]
         part = part[part["detail"] == detail] if detail else part
     part = part[_is_or_has_none(part["reference"], figure["reference"]) & part["epoch"].notna()]
-    part = part[part["samples"].fillna(0) == part["samples"].fillna(0).max()]
+    counts = part["samples"].fillna(0)  # of each run the largest sample: another factor may mean another image set
+    part = part[counts == counts.groupby(part["run"]).transform("max")]
     if part.empty:
         raise ValueError(f"figure.metrics: no rows of '{metric}', layer {figure['layer']}, {figure['split']}, to draw")
     for column in ("table", "detail"):
@@ -112,10 +113,11 @@ def _figure(shown: Shown, panels: Mapping[str, pd.DataFrame], fill: Any) -> Figu
             fill(shown, axes, rows)
             title = TITLES.get(metric, metric)
             axes.set_title(title if axes in grid[0] else "", fontsize="medium")
-            if metric == "weight_gap":
-                axes.set_ylim(bottom=0)
         label = "\n".join(f"{key} = {spelled(value)}" for key, value in zip(shown.others, values, strict=True))
         axes_of_row[0].set_ylabel(label)
+    for axes, metric in zip(grid[0], panels, strict=True):
+        if metric == "weight_gap":
+            axes.set_ylim(bottom=0)  # last: the column shares its axis, and the top would stay where it was
     _legend(shown, figure)
     return figure
 

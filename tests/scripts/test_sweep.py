@@ -24,6 +24,7 @@ from sweep_points import Point, points, read_sweep
 from sweep_tables import TABLES, collect, spread, tidy, write_definition
 
 from analysis import alignment, weight_gap
+from analysis.drawing import arm_styles
 from coupled.coordinator import Coordinator
 from coupled.process_group import process_group
 from coupled.settings import from_resolved
@@ -243,3 +244,30 @@ def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:
     assert last_line(log) == "ValueError: two"
     log.write_text("")
     assert last_line(log) == "no output"
+
+
+def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
+    """Of each run the largest sample: the most images of all runs would leave the other points out."""
+    where = {"table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl", "arm": "nscl", "layer": "h"}
+    made = [
+        {**where, "metric": "cka", "detail": "", "run": run, "samples": samples, "value": value}
+        for run, samples, value in (("a", 360, 0.5), ("a", 50, 0.1), ("b", 400, 0.6), ("b", 50, 0.1))
+    ]
+    figure = {"layer": "h", "split": "test", "reference": "cl"}
+    assert list(sweep_figures._panel(pd.DataFrame(made), "cka", figure)["value"]) == [0.5, 0.6]
+
+
+def test_rows_of_panels_share_an_axis_that_shows_them_all() -> None:
+    """The weight gap begins at 0, and ends above the largest of all rows, not of the first."""
+    where = {"table": "weight_gap", "epoch": 1, "reference": "cl", "arm": "nscl", "layer": "mean", "metric": "gap"}
+    made = [
+        {**where, "run": f"{rule}{size}", "seed": 0, "samples": 0, "rule": rule, "size": size, "value": value}
+        for rule, values in (("low", (0.1, 0.2)), ("high", (0.8, 0.9)))
+        for size, value in zip((1, 2), values, strict=True)
+    ]
+    about = {"reference": "cl", "layer": "h", "split": "test", "arm": "nscl"}
+    shown = sweep_figures.Shown("size", ["rule"], [1, 2], arm_styles(["cl", "nscl"]), about)
+    figure = sweep_figures._figure(shown, {"weight_gap": pd.DataFrame(made)}, sweep_figures._against_factor)
+    for axes in figure.axes:
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] > 0.9
