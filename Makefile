@@ -36,7 +36,7 @@ reproduce: .venv/installed
 	$(BIN)/python scripts/reproduce.py
 
 benchmark: .venv/installed
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/python scripts/benchmark.py --output benchmark.json --markdown benchmark.md
 
 clean:
 	rm -rf .venv

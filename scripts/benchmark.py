@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from bench_analysis import analysis_rows
 from bench_augmentation import augmentation_rows
 from bench_coupling import coupling_rows
@@ -62,11 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def machine() -> dict[str, Any]:
     """Processor, cores and versions that belong to the numbers."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy")},
     }
+
+
+def processor() -> str:
+    """The model's name where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def markdown(rows: list[dict[str, Any]], command: str) -> str:
