@@ -22,6 +22,7 @@ from bench_coupling import coupling_rows
 from bench_distributed import distributed_rows
 from bench_metrics import metric_rows
 from bench_objectives import objective_rows
+from bench_pictures import picture_rows
 from bench_snapshots import snapshot_rows
 from bench_start import start_rows
 from rich.console import Console
@@ -33,6 +34,7 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "analysis": analysis_rows,
     "augmentation": augmentation_rows,
     "coupling": coupling_rows,
+    "pictures": picture_rows,
     "start": start_rows,
     "distributed": distributed_rows,
     "snapshots": snapshot_rows,
