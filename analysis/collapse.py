@@ -15,7 +15,6 @@ its last columns, and of rows that differ in those alone the last one counts.
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,12 +25,10 @@ from analysis.command_line import Parser, add_epochs, add_images, add_run, run_p
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
-from analysis.quality import choose
-from analysis.run_folder import DIGITS, TidyCsv, choose_epochs, claim, newest_run, read_description
+from analysis.run_folder import DIGITS, TidyCsv, select
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.network import Network
 from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
 from coupled.stream.seeds import set_determinism
 
 KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "snapshot", "images")
@@ -41,19 +38,13 @@ LAST = ("z", "spread", "unit_norm")  # the row of an arm, epoch and split that i
 
 def collapse(options: Namespace) -> None:
     """Write the rows that collapse.csv does not have yet, arm by arm and epoch by epoch."""
-    run = options.run or newest_run(Path("runs"))
-    description = read_description(run)
-    store = SnapshotStore(run / "snapshots")
-    arms = choose(store, options.arms)
-    epochs = choose_epochs(store, arms, options.epochs, options.skip_bad)
     device = choose_device(options.device)
-    settings = from_resolved(description["settings"], "run.json")
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {', '.join(arms)}, on {device}")
+    selected = select(options)
+    description, store, arms, epochs = selected.description, selected.store, selected.arms, selected.epochs
+    settings, output = from_resolved(description["settings"], "run.json"), selected.output
     splits = dict.fromkeys(options.split)
     images = {split: load_images(settings, split, description["image_set"]) for split in splits}
     chosen = {split: choose_images(len(images[split]), options.samples, settings.seed, split) for split in splits}
-    output = options.output or run / "analysis"
-    claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     table = TidyCsv(output / "collapse.csv", COLUMNS, KEY)
     set_determinism(True, None)
     embedder = Embedder(settings, store, device)

@@ -19,7 +19,6 @@ nscl_reached.csv, each arm's NSCL loss beside that of the arms that minimise it 
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,13 +33,11 @@ from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import UNTRAINED_EPOCH, plan_of
 from analysis.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
 from analysis.loss_tables import write_correlation, write_reached
-from analysis.quality import choose
-from analysis.run_folder import DIGITS, TidyCsv, choose_epochs, claim, newest_run, read_description
+from analysis.run_folder import DIGITS, TidyCsv, select
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.network import Network
 from coupled.objectives import Inputs
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import SnapshotStore
 from coupled.stream.batches import batches
 from coupled.stream.order import order
 from coupled.stream.seeds import set_determinism
@@ -130,21 +127,15 @@ def gap_rows(epoch: int, split: str, arm: str, seen: Stream, source: Row, sums: 
 
 def losses(options: Namespace) -> None:
     """Write the rows that the tables do not have yet, epoch by epoch, and the tables that follow from them."""
-    run = options.run or newest_run(Path("runs"))
-    description = read_description(run)
-    store = SnapshotStore(run / "snapshots")
-    arms = choose(store, options.arms)
-    epochs = choose_epochs(store, arms, options.epochs, options.skip_bad)
     device = choose_device(options.device)
-    settings = from_resolved(description["settings"], "run.json")
+    selected = select(options)
+    description, store, arms, epochs = selected.description, selected.store, selected.arms, selected.epochs
+    settings, output = from_resolved(description["settings"], "run.json"), selected.output
     temperatures = list(dict.fromkeys(options.temperatures or (settings.temperature, 1.0)))
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {', '.join(arms)}, on {device}")
     streams = {}
     for split in dict.fromkeys(options.split):
         images = load_images(settings, split, description["image_set"])
         streams[split] = stream(settings, images, split, options.samples)
-    output = options.output or run / "analysis"
-    claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     table = TidyCsv(output / "losses.csv", COLUMNS, KEY)
     gaps = TidyCsv(output / "loss_gap.csv", GAP_COLUMNS, GAP_KEY)
     set_determinism(True, None)

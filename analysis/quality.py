@@ -14,7 +14,6 @@ stand in its last columns, and of rows that differ in those alone the last one c
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -26,11 +25,10 @@ from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
-from analysis.run_folder import DIGITS, TidyCsv, choose_epochs, claim, newest_run, read_description
+from analysis.run_folder import DIGITS, TidyCsv, select
 from analysis.undefined import Undefined
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import SnapshotStore
 from coupled.stream.seeds import set_determinism
 
 SOURCES = ("snapshot", "images", "train_images")  # digests
@@ -62,17 +60,11 @@ def quality(options: Namespace) -> None:
         metrics = find_metrics(dict.fromkeys(options.metrics))
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
-    run = options.run or newest_run(Path("runs"))
-    description = read_description(run)
-    store = SnapshotStore(run / "snapshots")
-    arms = choose(store, options.arms)
-    epochs = choose_epochs(store, arms, options.epochs, options.skip_bad)
     device = choose_device(options.device)
-    settings = from_resolved(description["settings"], "run.json")
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {', '.join(arms)}, on {device}")
+    selected = select(options)
+    description, store, arms, epochs = selected.description, selected.store, selected.arms, selected.epochs
+    settings, output = from_resolved(description["settings"], "run.json"), selected.output
     images = choose_both(settings, description["image_set"], options.samples)
-    output = options.output or run / "analysis"
-    claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     table = TidyCsv(output / "quality.csv", COLUMNS, KEY)
     set_determinism(True, None)
     cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
@@ -99,17 +91,6 @@ def quality(options: Namespace) -> None:
                     rows.append((*key[:6], *measured, *key[6:]))
             table.append(rows)
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
-
-
-def choose(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
-    """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
-    there = store.arms()
-    if not there:
-        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
-    for arm in arms or ():
-        if arm not in there:
-            raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
-    return list(dict.fromkeys(arms or there))
 
 
 def choose_both(settings: Settings, digests: dict[str, str], samples: int | None) -> Chosen:

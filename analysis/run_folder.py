@@ -21,7 +21,9 @@ DIGITS = 16  # of a digest, as tables hold it
 
 @dataclass(frozen=True)
 class Selection:
-    """What a program is asked to look at: `arms` are compared with `reference` at `epochs`; CSVs go to `output`."""
+    """What a program is asked to look at: `arms`, compared with `reference` if there is one, at `epochs`; CSVs go to
+    `output`.
+    """
 
     description: dict[str, Any]  # run.json
     store: SnapshotStore
@@ -40,14 +42,25 @@ def select(options: Namespace) -> Selection:
     run = options.run or newest_run(Path("runs"))
     description = read_description(run)
     store = SnapshotStore(run / "snapshots")
-    arms = choose_arms(store, options.reference, options.compare, options.skip_bad)
-    epochs = choose_epochs(store, [options.reference, *arms], options.epochs, options.skip_bad)
-    print(
-        f"run {run}{'' if options.run else ' (the newest under runs/)'}: {options.reference} against {', '.join(arms)}"
-    )
+    reference = getattr(options, "reference", "")
+    arms = choose_arms(store, reference, options.compare, options.skip_bad) if reference else named(store, options.arms)
+    epochs = choose_epochs(store, [*filter(None, [reference]), *arms], options.epochs, options.skip_bad)
+    against = f"{reference} against " if reference else ""
+    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{', '.join(arms)}")
     output = options.output or run / "analysis"
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
-    return Selection(description, store, options.reference, arms, epochs, output)
+    return Selection(description, store, reference, arms, epochs, output)
+
+
+def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
+    """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
+    there = store.arms()
+    if not there:
+        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
+    for arm in arms or ():
+        if arm not in there:
+            raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
+    return list(dict.fromkeys(arms or there))
 
 
 def select_pairs(options: Namespace) -> tuple[Selection, list[tuple[str, str]]]:
