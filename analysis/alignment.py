@@ -1,8 +1,8 @@
 """How alike the arms' representations are to the reference arm's, at every snapshot.
 
 python analysis/alignment.py [--run DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
-       [--layer stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa] [--bootstrap R] [--samples N]
-       [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
+       [--layer stages | stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa]
+       [--bootstrap R] [--samples N] [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compare all` for every pair. All arms see the
@@ -122,8 +122,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
     settings = from_resolved(chosen.description["settings"], "run.json")
     cache = EmbeddingCache(chosen.output / "cache", int(options.cache * 2**30)) if options.cache else None
     embedder = Embedder(settings, chosen.store, group.device, cache)
-    layers = list(dict.fromkeys(options.layer))
-    embedder.check(layers)
+    layers = embedder.layers(options.layer)
     splits = []
     for name in dict.fromkeys(options.split):
         images = load_images(settings, name, chosen.description["image_set"])
@@ -210,9 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     options = parser("alignment.py", "Alignment of the arms' representations.")
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    options.add_argument(
-        "--layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help="h, z, stem, modules of the encoder (h z)"
-    )
+    layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
+    options.add_argument("--layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
     options.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
     exact = [metric.name for metric in find_metrics(metric_names()) if not metric.subset]
     options.add_argument(

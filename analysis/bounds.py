@@ -10,7 +10,7 @@ bound says nothing, `holds` "no" where the measured value is beyond it:
   for a pair of dcl and nscl arms that are otherwise alike, layer z of train: its rho is the bound from the learning
   rates of steps.csv, the batch size, the temperature and the class counts (95 %) over the measured ||K||. The theorem
   is about descent on the similarities themselves, each a variable of its own; a network moves all of them with every
-  weight, so its scores may lie below, and then the program says so.
+  weight, so its scores may lie below. All rows are written then, and the program says so and ends with status 1.
 * few-shot errors, from quality.csv: `proposition_1` and `documented_form` from the test images' CDNV, beside the errors
   of class centres and of the probe, among all classes and two-way (mean over pairs of classes).
 * weights, from weight_gap.csv: `exponential_shape`, the bound's shape with slope and beta fitted by least squares to
@@ -35,7 +35,7 @@ from analysis.command_line import add_images, parser, run_program
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
-from analysis.run_folder import DIGITS, Selection, TidyCsv, select
+from analysis.run_folder import DIGITS, Selection, TidyCsv, read_newest, select
 from analysis.similarity_distance import DISTANCES
 from analysis.verify import read_steps
 from coupled.controls import draws
@@ -44,7 +44,7 @@ from coupled.settings import Settings, from_resolved
 from coupled.stream.seeds import set_determinism
 
 SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
-KEY = ("epoch", "split", "reference", "arm", "layer", "bound", "of", "detail", "samples", *SOURCES)
+KEY = ("epoch", "split", "reference", "arm", "layer", "bound", "of", "detail", "samples", "train_samples", *SOURCES)
 COLUMNS = (*KEY[:8], "value", "measured", "log10_rho", "vacuous", "holds", *KEY[8:])
 DELTA = 0.05  # the probability with which the a-priori bound may fail
 ROUNDING = 1e-9  # by which a score may lie below its floor
@@ -128,7 +128,7 @@ def alignment_rows(
             for arm in chosen.arms:
                 for layer in dict.fromkeys(options.layer):
                     place = epoch, split, chosen.reference, arm, layer
-                    if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N), *source[arm]):
+                    if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N), "", *source[arm]):
                         wanted += [Score(chosen.reference, arm, layer, metric) for metric in METRICS]
             arms = list(dict.fromkeys([chosen.reference, *(score.arm for score in wanted)])) if wanted else []
             good = embedder.readable(arms, epoch, options.skip_bad)
@@ -149,14 +149,16 @@ def alignment_rows(
                     raise ValueError(f"epoch {epoch}, {split}, '{arm}', layer {layer}: {error}") from None
                 for bound, of, floor, measured, log_rho in found:
                     says = "yes" if log_rho >= 0 else "no", "yes" if measured >= floor - ROUNDING else "no"
-                    rows.append(
-                        (*place, bound, of, "", floor, measured, log_rho / log(10), *says, len(chosen_N), *source[arm])
-                    )
+                    numbers = floor, measured, log_rho / log(10)
+                    rows.append((*place, bound, of, "", *numbers, *says, len(chosen_N), "", *source[arm]))
             yield rows
 
 
-def bounds(options: Namespace) -> None:
-    """Write the rows that the table does not have yet, and say what could not be computed, and which are vacuous."""
+def bounds(options: Namespace) -> int:
+    """Write the rows that the table does not have yet, and say what could not be computed, and which are vacuous.
+
+    Returns the exit status: 1 if the table has scores below an a-priori bound, which is said.
+    """
     chosen = select(options)
     settings = from_resolved(chosen.description["settings"], "run.json")
     table = TidyCsv(chosen.output / "bounds.csv", COLUMNS, KEY)
@@ -178,15 +180,26 @@ def bounds(options: Namespace) -> None:
             print(f"{path}: nothing in it for a bound; analysis/{path.stem}.py writes it")
         table.append(rows)
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    found = read_newest(table.path, KEY[: -len(SOURCES)])
+    priori = found[found["bound"] == "a_priori"]
+    below = priori[priori["holds"] == "no"]
+    if len(below):
+        records = ({str(column): value for column, value in row.items()} for row in below.to_dict("records"))
+        farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
+        print(
+            f"bounds.py: {table.path}: {len(below)} of {len(priori)} scores lie below their a-priori bound, which the"
+            f" theorem rules out for descent on the similarities themselves; farthest: {in_words(farthest)}",
+            file=sys.stderr,
+        )
+    return 1 if len(below) else 0
 
 
 def in_words(row: Mapping[str, object]) -> str:
-    """An a-priori bound, with "vacuous" or what it says and whether the network keeps to it."""
+    """An a-priori bound, with "vacuous" or what it says and whether the measured score keeps to it."""
     says = "vacuous"
     if row["vacuous"] == "no":
         says = f"{row['of']} >= {row['value']:.4g}, measured {row['measured']:.4g}"
-        if row["holds"] == "no":
-            says += ": below, so the theorem's descent on similarities does not describe this network"
+        says += "" if row["holds"] == "yes" else ", below it"
     return f"epoch {row['epoch']}, {row['split']}, '{row['arm']}': a priori rho <= 10^{row['log10_rho']:.3g}: {says}"
 
 

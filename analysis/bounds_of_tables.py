@@ -12,7 +12,16 @@ from analysis.run_folder import read_newest
 
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
-QUALITY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples")  # the last of these rows counts
+QUALITY = (
+    "epoch",
+    "split",
+    "arm",
+    "layer",
+    "metric",
+    "detail",
+    "samples",
+    "train_samples",
+)  # the last of these rows counts
 GAPS = ("epoch", "reference", "arm", "layer")
 TASKS = {"few_shot": "all", "few_shot_two_way": "two_way"}
 
@@ -42,7 +51,21 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
                 measured, vacuous = 1 - float(row.value), "yes" if bound >= 1 else "no"  # type: ignore[arg-type]
                 where = epoch, "test", "", arm, layer, name, f"{classifier}_error", f"{task} m={shots}"
                 holds = "yes" if measured <= bound else "no"
-                rows.append((*where, bound, measured, "", vacuous, holds, samples, "", row.snapshot, row.images))
+                rows.append(
+                    (
+                        *where,
+                        bound,
+                        measured,
+                        "",
+                        vacuous,
+                        holds,
+                        samples,
+                        row.train_samples,
+                        "",
+                        row.snapshot,
+                        row.images,
+                    )
+                )
     return rows
 
 
@@ -68,5 +91,5 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
         for epoch, total, distance, source in zip(epochs, totals, measured, sources, strict=True):
             value = weight_distance(float(total), fit.slope, fit.rate)
             place = epoch, "", reference, arm, "global", "exponential_shape", "weight_distance", detail
-            rows.append((*place, value, distance, "", "", "", fit.points, *source, ""))
+            rows.append((*place, value, distance, "", "", "", fit.points, "", *source, ""))
     return rows

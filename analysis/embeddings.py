@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis.command_line import skipping
 from analysis.embedding_cache import EmbeddingCache
-from analysis.layers import OUTPUTS, check_layers, layer_outputs
+from analysis.layers import OUTPUTS, find_layers, layer_outputs
 from coupled.choices import load_image_set
 from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.network import Network, build_network, shared_tensors
@@ -70,9 +70,9 @@ class Embedder:
             self.epochs[arm] = epoch
         return self.networks[arm]
 
-    def check(self, layers: Iterable[str]) -> None:
-        """Raise ValueError, which lists the layers there are, for a name that is none."""
-        check_layers(self._build(), layers, self.settings.encoder.image_size)
+    def layers(self, names: Iterable[str]) -> list[str]:
+        """The layers that `names` mean. Raises ValueError, which lists those there are, for a name that is none."""
+        return find_layers(self._build(), names, self.settings.encoder.image_size)
 
     def _build(self) -> Network:
         return untrained_network(self.settings).to(self.device).eval()

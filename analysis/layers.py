@@ -2,7 +2,8 @@
 
 `h` is the embedding and `z` the projection. Any other name is a module of the encoder as `named_modules` spells it:
 layer1, layer4.1.conv2, blocks.3. `stem` is what enters the first stage: the encoder's own module `stem` if it has one,
-else a ResNet's `maxpool` (which for small images changes nothing), else a ViT's `patch_embed`.
+else a ResNet's `maxpool` (which for small images changes nothing), else a ViT's `patch_embed`. `stages` stands for the
+stem, the stages that timm names in the encoder's `feature_info`, and `h` and `z`.
 
 A module's output is taken by a forward hook, before anything changes it in place, and its mean is taken over space
 ([B, C, H, W], or [B, H, W, C] of an encoder that declares this format, such as timm's Swin), or over the tokens, class
@@ -23,14 +24,31 @@ from coupled.network import Network
 
 OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
 STEMS = ("stem", "maxpool", "patch_embed")
+STAGES = "stages"
 PROBE = 2  # images of the trial that shows what a layer gives
 
 
-def check_layers(network: Network, layers: Iterable[str], image_size: int) -> None:
-    """Raise ValueError, which lists the layers there are, for a name that is none; tried with a forward of zeros."""
+def find_layers(network: Network, names: Iterable[str], image_size: int) -> list[str]:
+    """The layers that `names` mean, each once, tried with a forward of zeros.
+
+    Raises ValueError, which lists the layers there are, for a name that is none.
+    """
+    layers = list(dict.fromkeys(layer for name in names for layer in _meant(network.encoder, name)))
     device = next(network.parameters()).device
     with torch.no_grad():
         layer_outputs(network, torch.zeros(1, PROBE, 3, image_size, image_size, device=device), layers)
+    return layers
+
+
+def _meant(encoder: nn.Module, name: str) -> list[str]:
+    if name != STAGES:
+        return [name]
+    modules = dict(encoder.named_modules())
+    stages = [each["module"] for each in getattr(encoder, "feature_info", ())]
+    if not stages:
+        raise ValueError(f"--layer: timm names no {STAGES} of this encoder; {_known(encoder)}")
+    stem = ["stem"] if any(each in modules for each in STEMS) else []
+    return [*stem, *(stage for stage in stages if next(modules[stage].parameters(), None) is not None), *OUTPUTS]
 
 
 def layer_outputs(network: Network, views_1B3SS: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -79,6 +97,6 @@ def _module(encoder: nn.Module, layer: str) -> nn.Module:
 
 def _known(encoder: nn.Module) -> str:
     children = {name: child for name, child in encoder.named_children() if next(child.parameters(), None) is not None}
-    names = list(dict.fromkeys(["h", "z", "stem", *children]))
+    names = list(dict.fromkeys([STAGES, "h", "z", "stem", *children]))
     within = next((f"{name}.0" for name, child in children.items() if isinstance(child, nn.Sequential)), "")
     return f"allowed are {', '.join(names)}" + (f" and modules within, such as {within}" if within else "")

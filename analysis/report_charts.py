@@ -4,7 +4,6 @@ A chart has variants, of which the page shows one at a time. Each trace says in 
 arms can be switched on and off; an arm has one colour in all charts, a run one kind of line. Times are epochs.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -149,57 +148,6 @@ def _with_interval(line: Trace, rows: pd.DataFrame) -> Trace:
     up, down = rows["high"] - rows["value"], rows["value"] - rows["low"]
     bar = {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), "thickness": 1}
     return {**line, "error_y": {**bar, "width": 3}}
-
-
-def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
-    """Heat maps of layers over epochs, arms side by side, and the profile over layers at the slider's epoch."""
-    variants = {}
-    for run in runs:
-        table = run.table("weight_gap.csv")
-        if table.empty:
-            continue
-        table = table[table["kind"].isin(["conv", "linear", "norm_scale"])]
-        for reference, part in table.groupby("reference", sort=False):
-            for measure in ("gap", "angle", "update_cosine"):
-                names = [measure.replace("_", " "), f"to {reference}", run.name if len(runs) > 1 else ""]
-                variants[", ".join(filter(None, names))] = _heat_maps(run, look, part, measure)
-    words = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
-    return Chart("layers", "Weight gap by layer", words, variants)
-
-
-def _heat_maps(run: Run, look: Look, table: pd.DataFrame, measure: str) -> Figure:
-    layers = sorted(table["layer"].unique(), key=natural)
-    epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
-    short = [each.removeprefix("encoder.").removesuffix(".weight") for each in layers]
-    arms = list(dict.fromkeys(table["arm"]))
-    width = 1 / (len(arms) + 1.6)
-    traces: list[Trace] = []
-    axes: dict[str, Any] = {}
-    for place, arm in enumerate(arms, 1):
-        cells = table[table["arm"] == arm].pivot(index="layer", columns="epoch", values=measure)
-        z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
-        axis = str(place) if place > 1 else ""
-        heat = {"type": "heatmap", "x": epochs, "y": short, "z": z, "coloraxis": "coloraxis", "name": arm}
-        traces.append({**heat, "xaxis": f"x{axis}", "meta": {"arm": arm}})
-        domain = [(place - 1) * width, place * width - 0.02]
-        axes[f"xaxis{axis}"] = {"domain": domain, "title": {"text": f"{arm}, epoch"}, "tickformat": "d"}
-    last = str(len(arms) + 1)
-    for arm, heat in zip(arms, list(traces), strict=True):
-        profile = look.line(run, arm, [row[-1] for row in heat["z"]], [], xaxis=f"x{last}", mode="lines+markers")
-        traces.append(
-            {**profile, "y": short, "meta": {"arm": arm, "profile": [[*each] for each in zip(*heat["z"], strict=True)]}}
-        )
-    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": measure.replace("_", " ")}}
-    scale = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
-    y = {"autorange": "reversed", "type": "category", "automargin": True, "dtick": 1, "tickfont": {"size": 9}}
-    size = {"height": max(420, 14 * len(layers) + 120), "coloraxis": scale, "yaxis": y}
-    return {"data": traces, "layout": {**axes, **size}, "slider": epochs}
-
-
-def natural(name: str) -> list[Any]:
-    """A key that sorts layers.2 before layers.10, and the encoder's stem first."""
-    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-    return [name.startswith("projector"), "layer" in name, [str(part).rjust(8) for part in parts]]
 
 
 def growth(runs: Sequence[Run], look: Look) -> Chart:

@@ -15,16 +15,19 @@ from coupled.snapshots import snapshot_epochs
 PROGRAMS = {  # program -> the tables it writes; in the order in which they must run
     "verify": ("verify.csv",),
     "weight_gap": ("weight_gap.csv", "weight_gap_growth.csv"),
-    "alignment": ("train_alignment.csv", "test_alignment.csv"),
+    "alignment": ("train_alignment.csv", "test_alignment.csv", "train_cross_layer.csv", "test_cross_layer.csv"),
     "quality": ("quality.csv",),
     "collapse": ("collapse.csv",),
     "losses": ("losses.csv", "loss_gap.csv", "loss_correlation.csv", "nscl_reached.csv"),
     "bounds": ("bounds.csv",),
 }
-MORE = {"verify": ("--output", "{run}/analysis")}  # options besides --run
+MORE = {  # options besides --run
+    "verify": ("--output", "{run}/analysis"),
+    "alignment": ("--layer", "stages", "--cross-layer"),
+}
 # rows that agree in these differ in the snapshots or images they come from: the last one counts
 KEY = (
-    *("epoch", "split", "reference", "arm", "layer", "metric", "detail", "samples", "train_samples"),
+    *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "detail", "samples", "train_samples"),
     *("loss", "temperature", "batch", "bound", "of"),
 )
 DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows

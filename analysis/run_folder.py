@@ -65,7 +65,7 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
 
 def select_pairs(options: Namespace) -> tuple[Selection, list[tuple[str, str]]]:
     """The choices, and the pairs to compare: each arm with the reference, or of `--compare all` every pair."""
-    every = options.compare == ["all"]
+    every = options.compare == ["all"]  # settings.py lets no arm have this name
     chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare}))
     if every:
         return chosen, list(combinations([chosen.reference, *chosen.arms], 2))

@@ -33,6 +33,7 @@ from coupled.sections import (
 Tree = dict[str, Any]
 
 DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
+EVERY_ARM = "all"  # what `--compare` calls all arms
 # With `epochs` under a constant learning rate, which does not depend on it
 MAY_CHANGE = (
     "device",
@@ -76,6 +77,8 @@ class Settings(Section):
     def _one_line_arms(cls, arms: Any) -> Any:
         if not isinstance(arms, dict):
             return arms
+        if arms.get(EVERY_ARM) is not None:
+            raise ValueError(f"no arm may be called '{EVERY_ARM}': `--compare {EVERY_ARM}` means all arms")
         return {
             name: {"objective": arm} if isinstance(arm, str) else arm for name, arm in arms.items() if arm is not None
         }

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from coupled.choices import suited
     from coupled.coordinator import Coordinator
     from coupled.failures import Alarm
+    from coupled.host_memory import keep_freed_memory
     from coupled.process_group import meet, process_group
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load(options.config, options.overrides, suited)
         check_same_settings(meeting, settings.resolved())
         set_determinism(settings.deterministic, settings.threads, settings.tf32)
+        keep_freed_memory()
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name

@@ -25,6 +25,7 @@ import torch
 from coupled.arm import Arm
 from coupled.controls import SHARED
 from coupled.coordinator import Coordinator
+from coupled.host_memory import keep_freed_memory
 from coupled.process_group import process_group
 from coupled.settings import from_resolved
 from coupled.stream.batches import Batch
@@ -56,6 +57,7 @@ ON_GPU: dict[str, Any] = {
 @contextlib.contextmanager
 def coordinator(device: str, **changed: Any) -> Iterator[Coordinator]:
     """A coordinator in a folder of its own, which says nothing."""
+    keep_freed_memory()  # as train.py does
     settings = {**(ON_GPU if device == "cuda" else ON_CPU), "device": device, **changed}
     with tempfile.TemporaryDirectory() as folder, process_group(device) as group:
         yield Coordinator(from_resolved(settings), group, Path(folder) / "run")
@@ -130,12 +132,13 @@ def optimizer_row(device: str) -> Row:
 
 def growth_rows(device: str) -> list[Row]:
     """Cost per image and arm as the batch and the number of arms double, against the smallest of each."""
-    sizes, numbers = ((256, 1024, 4096) if device == "cuda" else (256, 512, 1024)), (1, 2, 4, 8)
+    sizes, numbers = (256, 512, 1024, 2048, 4096), (1, 2, 4, 8)
+    enough = {**ON_GPU["image_set"], "size": 32 if device == "cuda" else 16}
 
     def seconds(size: int, arms: int) -> float:
         names = {f"{name}{twin}": objective for twin in range(2) for name, objective in ARMS.items()}
         chosen = dict(itertools.islice(names.items(), arms))
-        with coordinator(device, batch={"size": size}, arms=chosen) as coupled:
+        with coordinator(device, image_set=enough, batch={"size": size}, arms=chosen) as coupled:
             batches = passed(coupled)
             return in_turn(lambda: step(coupled.arms, next(batches)), device=device)[0] / size / arms
 

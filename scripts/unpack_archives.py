@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+PICTURES = (".jpeg", ".jpg", ".png", ".webp")
+
 
 class Member(NamedTuple):
     """One file to be written: where, below the target; its size in bytes; how to open its content."""
@@ -51,7 +53,8 @@ def unpack(members: Iterable[Member], target: Path, source: str) -> None:
     """Write the files into the folder `target`, which appears when all of them are there; say what was done.
 
     Until then they lie in target.partial. A file that lies there with its size was written to its end, because each is
-    written under another name first; it is not written again. A single folder around all of them is left away.
+    written under another name first; it is not written again. A single folder around all of them is left away, if it
+    does not hold pictures itself.
     Raises ValueError for a file that would lie outside, or an archive that ends early.
     """
     if target.exists():
@@ -72,6 +75,7 @@ def unpack(members: Iterable[Member], target: Path, source: str) -> None:
     os.sync()  # once for all files: what bears the final name must survive a power cut
     inner = list(partial.iterdir())
     around = len(inner) == 1 and inner[0].is_dir() and inner[0].name not in ("images", "train", "val", "test")
+    around = around and not any(path.suffix.lower() in PICTURES for path in inner[0].iterdir())  # that is a class
     (inner[0] if around else partial).rename(target)
     if around:
         partial.rmdir()

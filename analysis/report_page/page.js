@@ -31,12 +31,13 @@ const variantOf = (chart) => {
 };
 const shown = (trace) => !(trace.meta && off.has(trace.meta.arm));
 
-function profiles(chart, figure) { // the slider: a line in the heat maps, the profile of its epoch
+function atEpoch(chart, figure) { // the slider: a line in the heat maps over epochs; profiles and frames of its epoch
   const range = chart.querySelector("input[type=range]"), place = Number(range.value), epoch = figure.slider[place];
   chart.querySelector("output").textContent = String(epoch);
-  const data = figure.data.map((trace) =>
-    trace.meta && trace.meta.profile ? { ...trace, x: trace.meta.profile[place] } : trace);
-  const shapes = figure.data.filter((trace) => trace.type === "heatmap" && shown(trace)).map((trace) => ({
+  const data = figure.data.map((trace) => ({
+    ...trace, ...(trace.meta.profile && { x: trace.meta.profile[place] }), ...(trace.meta.frames && { z: trace.meta.frames[place] }),
+  }));
+  const shapes = figure.data.filter((trace) => trace.type === "heatmap" && !trace.meta.frames && shown(trace)).map((trace) => ({
     type: "line", xref: trace.xaxis, x0: epoch, x1: epoch, yref: "paper", y0: 0, y1: 1, line: { color: "#ffffff", width: 2, dash: "dot" },
   }));
   return { data, shapes };
@@ -49,7 +50,7 @@ function draw(chart) {
     if (range.max !== String(figure.slider.length - 1) || !range.dataset.set) {
       range.max = String(figure.slider.length - 1); range.value = range.max; range.dataset.set = "1";
     }
-    const made = profiles(chart, figure);
+    const made = atEpoch(chart, figure);
     data = made.data; more = { shapes: made.shapes };
   }
   chart.querySelector(".epochs").hidden = !figure.slider;

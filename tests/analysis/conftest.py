@@ -117,7 +117,7 @@ def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calls: list[tuple[Any, list[str]]] = [
         (verify, [*base, "--output", str(run / "analysis")]),
         (weight_gap, base),
-        (alignment, [*few, "--metrics", "cka", "rsa", "--bootstrap", "20"]),
+        (alignment, [*few, "--metrics", "cka", "rsa", "--bootstrap", "20", "--layer", "stages", "--cross-layer"]),
         (quality, [*few, "--metrics", *metrics, "--epochs", "0,3", "--split", "test"]),
         (collapse, [*few, "--epochs", "0,3", "--split", "test"]),
         (losses, [*few, "--temperatures", "1"]),

@@ -207,8 +207,8 @@ def test_the_program_runs_from_another_directory_and_equals_the_function(
         ),
         (
             ["--layer", "layer9"],
-            "--layer: the encoder has no module 'layer9'; allowed are h, z, stem, conv1, bn1, layer1, layer2, layer3, "
-            "layer4 and modules within, such as layer1.0",
+            "--layer: the encoder has no module 'layer9'; allowed are stages, h, z, stem, conv1, bn1, layer1, layer2, "
+            "layer3, layer4 and modules within, such as layer1.0",
         ),
         (["--layer", ""], "--layer: the encoder has no module ''; allowed are"),
         (["--bootstrap", "0"], "argument --bootstrap: got '0'; a whole number of 1 or more is allowed"),

@@ -134,6 +134,25 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "weight_gap.csv: nothing in it for a bound; analysis/weight_gap.py writes it" in said
 
 
+def test_scores_below_the_a_priori_bound_are_an_error_when_all_rows_are_there(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 1 and one line that names the farthest; a second call, which computes nothing, says the same."""
+    monkeypatch.setattr(bounds, "log_distances", lambda *_: -50.0)
+    options = ["--run", str(run), "--samples", "40", "--split", "train"]
+    for _ in range(2):
+        assert main(options) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "bounds.csv: 4 of 6 scores lie below their a-priori bound" in error
+        assert "farthest: epoch 2, train, 'nscl'" in error
+    table = pd.read_csv(run / "analysis/bounds.csv")
+    assert set(table[table["holds"] == "no"]["bound"]) == {"a_priori"}
+    assert {*table["epoch"]} == {0, 1, 2}
+    monkeypatch.setattr(bounds, "log_distances", lambda *_: 50.0)
+    assert main([*options, "--output", str(run / "other")]) == 0
+
+
 def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second call passes over no image; a new arm or table adds its rows only."""
     passes: list[int] = []
@@ -171,12 +190,12 @@ def test_the_weight_shape_finds_what_it_was_made_of(tmp_path: Path) -> None:
 
 
 def test_words_of_an_a_priori_bound() -> None:
-    """Vacuous, kept, and not kept by the network."""
+    """Vacuous, kept, and not kept."""
     row = {"epoch": 3, "split": "train", "arm": "nscl", "of": "cka", "value": 0.9, "measured": 0.95, "log10_rho": -1.2}
     assert bounds.in_words(row | {"vacuous": "no", "holds": "yes"}).endswith(
         "rho <= 10^-1.2: cka >= 0.9, measured 0.95"
     )
-    assert "below, so" in bounds.in_words(row | {"vacuous": "no", "holds": "no"})
+    assert bounds.in_words(row | {"vacuous": "no", "holds": "no"}).endswith("measured 0.95, below it")
     assert bounds.in_words(row | {"log10_rho": 8.04, "vacuous": "yes"}).endswith("rho <= 10^8.04: vacuous")
 
 

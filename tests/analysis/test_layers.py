@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from analysis.alignment import main
 from analysis.embeddings import Embedder, load_images
-from analysis.layers import check_layers, layer_outputs
+from analysis.layers import find_layers, layer_outputs
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
 from analysis.run_folder import read_description
@@ -57,6 +57,15 @@ def test_layers_of_a_vit_are_averaged_over_all_tokens() -> None:
     assert found["blocks.1"].shape == (3, 192)
 
 
+def test_stages_are_those_that_timm_names() -> None:
+    """Between the stem and h; a named layer that is among them is there once."""
+    assert find_layers(resnet(), ["stages", "layer2"], 16) == LAYERS
+    vit = build_network(encoder="vit_tiny_patch16_224", stem="standard", image_size=32, projector_out=4).eval()
+    assert find_layers(vit, ["h", "stages"], 32) == ["h", "stem", *(f"blocks.{i}" for i in range(12)), "z"]
+    with pytest.raises(ValueError, match="timm names no stages of this encoder; allowed are"):
+        find_layers(odd(), ["stages"], 5)
+
+
 class Odd(nn.Module):
     """An encoder with channels last, a module used twice, one with a pair of outputs and one that is never used."""
 
@@ -87,7 +96,7 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
     ("layer", "part"),
     [
         ("twice", "'twice' is used several times in one forward"),
-        ("never", "'never' has no output with one row an image; allowed are h, z, stem, pair"),
+        ("never", "'never' has no output with one row an image; allowed are stages, h, z, stem, pair"),
         ("flat", "'flat' has no output with one row an image"),
         ("pair", "the output of 'pair' is tuple; allowed are"),
         ("stem", "the encoder has no module 'stem'"),
@@ -97,14 +106,14 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
 def test_a_layer_that_is_none_is_an_error(layer: str, part: str) -> None:
     """Found out before any snapshot is read."""
     with pytest.raises(ValueError, match=rf"^--layer: .*{part}"):
-        check_layers(odd(), ["h", layer], 5)
+        find_layers(odd(), ["h", layer], 5)
 
 
 def test_hooks_are_gone_afterwards() -> None:
     """Even after an error; else each epoch would be slower than the one before."""
     network = odd()
     with pytest.raises(ValueError, match="twice"):
-        check_layers(network, ["twice", "last"], 5)
+        find_layers(network, ["twice", "last"], 5)
     layer_outputs(network, views(5), ["last"])
     assert not any(module._forward_hooks for module in network.modules())
 

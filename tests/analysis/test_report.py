@@ -14,13 +14,14 @@ import pytest
 
 from analysis import report
 from analysis.report import main, page, sections
-from analysis.report_charts import Chart, Look, natural, numbers
-from analysis.report_tables import PROGRAMS, missing, read_runs
+from analysis.report_charts import Chart, Look, numbers
+from analysis.report_heat_maps import natural
+from analysis.report_tables import COMPARING, MORE, PROGRAMS, missing, read_runs
 
 NewRun = Callable[..., Path]
 CHARTS = {
-    *("headline", "alignment", "alignment_bounds", "layers", "growth", "weight_shape"),
-    *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput", "collapse", "spectra"),
+    *("headline", "alignment", "alignment_bounds", "alignment_layers", "cross_layer", "layers", "growth"),
+    *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput", "collapse", "spectra", "weight_shape"),
 }
 
 
@@ -70,6 +71,28 @@ def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
     bars = found["alignment"].variants["cka, h, test images"]["data"][0]["error_y"]
     assert len(bars["array"]) == 4
     assert bars["array"][3] > 0
+
+
+def test_alignment_by_layer_is_in_the_order_of_the_network(measured_run: Path) -> None:
+    """A cell of a heat map, its profile, and a cell of a layer against a layer at each epoch of the slider."""
+    found = charts_of(measured_run)
+    layers = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
+    figure = found["alignment_layers"].variants["cka, to cl, test images"]
+    scores = pd.read_csv(measured_run / "analysis/test_alignment.csv").query("arm == 'ce' and metric == 'cka'")
+    heat, profile = figure["data"][2], figure["data"][5]
+    assert heat["meta"]["arm"] == profile["meta"]["arm"] == "ce"
+    assert heat["y"] == profile["y"] == layers
+    of_layer3 = scores[scores["layer"] == "layer3"]["value"].tolist()
+    assert heat["z"][3] == pytest.approx(of_layer3, rel=1e-6)
+    assert [at_epoch[3] for at_epoch in profile["meta"]["profile"]] == heat["z"][3]
+    figure = found["cross_layer"].variants["cka, to cl, train images"]
+    cross = pd.read_csv(measured_run / "analysis/train_cross_layer.csv").query("arm == 'scl'")
+    heat = figure["data"][1]
+    assert (heat["x"], heat["y"], figure["slider"]) == (layers, layers, [0, 1, 2, 3])
+    cell = cross.query("epoch == 2 and reference_layer == 'stem' and layer == 'h'")["value"].item()
+    assert heat["meta"]["frames"][2][0][5] == pytest.approx(cell, rel=1e-6)
+    assert heat["z"] == heat["meta"]["frames"][3]
+    assert figure["layout"]["coloraxis"]["cmax"] == pytest.approx(1, abs=1e-6)
 
 
 def test_of_rows_of_other_snapshots_the_last_counts(measured_run: Path, tmp_path: Path) -> None:
@@ -183,8 +206,9 @@ def test_the_listed_commands_suit_the_arms_of_the_run(
     commands = {Path(each.command[1]).stem: list(each.command) for each in missing(read_runs([run])[0])}
     assert set(commands) == set(PROGRAMS) - left_out
     for program, command in commands.items():
-        expected = options if program in ("weight_gap", "alignment", "bounds") else []
-        assert [each for each in command[4:] if program != "verify"] == expected
+        more = MORE.get(program, ())
+        assert len(command[4:]) == len(more) + len(options if program in COMPARING else [])
+        assert command[4 + len(more) :] == (options if program in COMPARING else [])
 
 
 def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Path, tmp_path: Path) -> None:
@@ -255,12 +279,18 @@ def test_compute_runs_what_is_missing_in_order(
 
     def fake(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
         ran.append(Path(command[1]).stem)
-        return subprocess.CompletedProcess(command, 1 if ran[-1] in ("verify", "bounds") else 0)
+        return subprocess.CompletedProcess(command, status.get(ran[-1], 0))
 
     monkeypatch.setattr(report.subprocess, "run", fake)
-    assert main(["--run", str(run), "--compute"]) == 2
+    status = {"verify": 1, "bounds": 1}  # findings
+    assert main(["--run", str(run), "--compute"]) == 0
     assert ran == list(PROGRAMS)
-    assert f"--compute: 'python analysis/bounds.py --run {run}' ended with status 1" in capsys.readouterr().err
+    for program, failed in (("bounds", 2), ("losses", 1)):
+        status = {program: failed}
+        assert main(["--run", str(run), "--compute"]) == 2
+        assert ran[-1] == program
+        error = f"--compute: 'python analysis/{program}.py --run {run}' ended with status {failed}"
+        assert error in capsys.readouterr().err
 
 
 def test_compute_makes_the_tables(

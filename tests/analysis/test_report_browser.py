@@ -54,7 +54,7 @@ def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None
     drawn = page.eval_on_selector_all(
         "figure.chart", "all => all.map(f => [f.id, f.querySelectorAll('.trace, .heatmaplayer image').length])"
     )
-    assert len(drawn) == 14
+    assert len(drawn) == 16
     assert all(marks > 0 for _, marks in drawn), drawn
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[page.theme]
@@ -73,6 +73,18 @@ def test_the_slider_moves_the_profile_and_the_line(page: Any) -> None:
     assert set(page.evaluate(profile)) == {0}
     assert page.evaluate(f"{plot}.layout.shapes.map(s => s.x0)") == [0, 0, 0]
     assert page.locator("#chart-layers output").inner_text() == "0"
+
+
+def test_the_slider_shows_the_layers_of_its_epoch(page: Any) -> None:
+    """Two networks with one start are the same at epoch 0: every layer with itself has CKA 1."""
+    plot = "document.querySelector('#chart-cross_layer .plot')"
+    cells = f"{plot}.data[2].z"
+    last = page.evaluate(cells)
+    page.locator("#chart-cross_layer input[type=range]").fill("0")
+    first = page.evaluate(cells)
+    assert first != last
+    assert [row[place] for place, row in enumerate(first)] == pytest.approx([1] * 7, abs=1e-6)
+    assert page.evaluate(f"({plot}.layout.shapes || []).length") == 0
 
 
 def test_an_arm_is_switched_off_and_on_everywhere(page: Any) -> None:

@@ -33,6 +33,13 @@ def test_a_run_is_named_after_its_file_and_has_the_four_arms(config: Path) -> No
     assert {name: arm.objective for name, arm in settings.arms.items()} == DEFAULT_ARMS
 
 
+def test_no_arm_is_called_as_all_of_them_are(config: Path) -> None:
+    """`--compare all` means every arm."""
+    with pytest.raises(ValueError, match="arms: no arm may be called 'all': `--compare all` means all arms"):
+        load(config, ["arms.all=dcl"])
+    assert "all" not in load(config, ["arms.all=null"]).arms
+
+
 def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
     """`arms.nscl.temperature=0.1` must keep the arm's objective, and null removes an arm."""
     settings = load(config, ["arms.nscl.temperature=0.1", "arms.ce=null", "arms.twin=dcl", "batch.size=64"])

@@ -34,6 +34,14 @@ def test_an_archive_becomes_its_files(kind: str, top: str, tmp_path: Path) -> No
     assert tree(tmp_path / "out") == files
 
 
+def test_the_folder_of_a_single_class_stays(tmp_path: Path) -> None:
+    """Left away as a folder around everything, the class would lose its name."""
+    files = {"n01440764/a.JPEG": b"1", "n01440764/b.JPEG": b"2"}
+    archive = formats.write_zip(tmp_path / "part.zip", files)
+    assert run("mini_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert tree(tmp_path / "out") == files
+
+
 def test_lists_may_lie_beside_the_archive(tmp_path: Path) -> None:
     """mini-ImageNet's images and lists come from two places."""
     files = formats.mini_imagenet_files()
