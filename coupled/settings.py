@@ -78,7 +78,7 @@ class Settings(Section):
         if not isinstance(arms, dict):
             return arms
         if arms.get(EVERY_ARM) is not None:
-            raise ValueError(f"no arm may be called '{EVERY_ARM}': `--compare {EVERY_ARM}` means all arms")
+            raise ValueError(f"{EVERY_ARM}: not an arm's name: `--compare {EVERY_ARM}` means all arms; use another one")
         return {
             name: {"objective": arm} if isinstance(arm, str) else arm for name, arm in arms.items() if arm is not None
         }
