@@ -134,3 +134,59 @@ def test_a_block_that_no_claim_fills_is_refused(tmp_path: Path) -> None:
 
 def test_every_sweep_of_a_claim_has_its_configuration() -> None:
     assert all((reproduce.CONFIGS / f"{name}.yaml").is_file() for name in reproduce.SWEEPS)
+
+
+def test_a_change_within_the_spread_is_none_and_every_rule_is_told_by_itself() -> None:
+    """Batch sizes under two rules: one score rises clearly under `sqrt` alone; seeds differ by .1."""
+    given = []
+    for rule, gain in (("sqrt", 0.5), ("none", 0.01)):
+        for place, size in enumerate((64, 128, 256)):
+            common = {"optimizer.lr_scaling": rule, "batch.size": size, "run": f"{rule}{size}-"}
+            given.append(pair("cka", lambda seed, up=gain * place: 0.1 * seed + up, **common))
+            given.append(pair("rsa", 0.5, **common))
+    verdict = claims.batch_size(rows_of(*given)).verdict
+    assert "sqrt: CKA rises from 0.100 to 1.100 as the batch grows" in verdict
+    assert "none: CKA stays within the spread from 0.100 to 0.120 as the batch grows" in verdict
+
+
+def test_classes_are_told_early_and_late() -> None:
+    """After two epochs alignment falls with the number of classes, after the last it rises; others do not count."""
+    given = []
+    for classes in (2, 10, 100):
+        common = {"image_set.classes": classes, "run": f"c{classes}-"}
+        for metric in ("cka", "rsa"):
+            late = classes / 200
+            given += [pair(metric, v, epoch=e, **common) for e, v in ((2, 1 - late), (3, 0.0), (20, late))]
+    verdict = claims.classes(rows_of(*given)).verdict
+    assert "epoch 2: CKA falls from 0.990 to 0.500" in verdict
+    assert "epoch 20: CKA rises from 0.010 to 0.500" in verdict
+
+
+def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
+    fits = {"table": "weight_gap_growth", "metric": "rmse", "layer": "global"}
+    given = [
+        {**fits, "detail": "model=saturation", "value": lambda seed: 0.1 if seed else 0.3},
+        {**fits, "detail": "model=exponential", "value": 0.2},
+        *(pair("gap", value, epoch=epoch) for epoch, value in ((1, 0.1), (5, 0.2), (20, 0.8))),
+        *(pair("gap", value, epoch=epoch, arm="cl_moved") for epoch, value in ((5, 0.7), (20, 0.4))),
+        *(pair("cka", 0.9, epoch=epoch) for epoch in (1, 20)),
+    ]
+    verdict = claims.growth(rows_of(*given)).verdict
+    assert "better than an exponential in 2 of 3 seeds" in verdict
+    assert "makes 25% of the last gap" in verdict
+    assert "a gap of 0.400, 50% of nscl's" in verdict
+
+
+def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() -> None:
+    """One form holds for both numbers of shots and says something of one; the other holds for one and says both."""
+    place = {"table": "bounds", "arm": "cl"}
+    given = []
+    for shots, measured, bounds in ((1, 0.5, (2.0, 0.4)), (5, 0.2, (0.9, 0.3))):
+        for form, bound in zip(("proposition_1", "documented_form"), bounds, strict=True):
+            common = {**place, "detail": f"all m={shots}"}
+            given.append({**common, "metric": f"{form}/nccc_error/value", "value": bound})
+            given.append({**common, "metric": f"{form}/nccc_error/measured", "value": measured})
+    answer = claims.few_shot(rows_of(*given))
+    assert "proposition_1 holds in 6 of 6 cases and is below 1 in 3" in answer.verdict
+    assert "documented_form holds in 3 of 6 cases and is below 1 in 6" in answer.verdict
+    assert set(answer.table["detail"]) == {"all m=1", "all m=5"}
