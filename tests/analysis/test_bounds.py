@@ -18,6 +18,8 @@ from analysis.bound_formulas import Scatter, proposition_1, weight_distance
 from analysis.bounds import COLUMNS, METRICS, floors, foretold, main, rates_by_epoch
 from analysis.bounds_of_tables import few_shot_rows, weight_rows
 from analysis.pair_scores import Score, scores
+from coupled.choices import filled_in
+from coupled.settings import from_resolved
 
 NewRun = Callable[..., Path]
 
@@ -87,12 +89,14 @@ def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> 
         "views": {"twin": "b", "own": ["views"]},
         "moved": {"twin": "b", "perturb": {"ulps": 1, "step": 0}},
     }
-    warm = {"objective": "nscl", "temperature": 1.0}
-    arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", **own}
-    settings = tiny.tiny_settings(arms=arms)
-    assert foretold(settings, "a", "b")
-    assert foretold(settings, "b", "a")
-    assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))
+    warm, square = {"objective": "nscl", "temperature": 1.0}, {"objective": "dcl", "similarity": "square"}
+    arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", "square": square, **own}
+    written = tiny.tiny_settings(arms=arms)
+    for settings in (written, from_resolved(filled_in(written.resolved()))):  # the latter is what run.json holds
+        assert foretold(settings, "a", "b")
+        assert foretold(settings, "b", "a")
+        assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))
+        assert not foretold(settings, "square", "b")
 
 
 def test_rates_add_up_over_steps() -> None:
