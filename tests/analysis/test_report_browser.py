@@ -129,6 +129,6 @@ def test_a_table_is_copied_as_csv(page: Any) -> None:
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
     page.locator("#table-last button.copy").click()
     lines = page.evaluate("window.copied").splitlines()
-    assert lines[0].startswith('run,arm,weight gap (mean),"CKA (test, h)"')
+    assert lines[0].startswith('run,arm,reference,weight gap (mean),"CKA (test, h)"')
     assert len(lines) == 5
-    assert len(lines[2].split(",")[2]) > 10
+    assert len(lines[2].split(",")[3]) > 10
