@@ -62,7 +62,9 @@ class Look:
 
         Lines of one arm to several references, which `more` names, differ as runs do.
         """
-        place = self.runs.index(run.name) + (run.arms.index(reference) if more and reference in run.arms else 0)
+        place = self.runs.index(run.name)
+        if more and reference in run.arms:
+            place += len(self.runs) * run.arms.index(reference)
         colour = NOISE if self.noise(run, arm, reference) else self.colours[arm]
         return {
             "type": "scatter",
@@ -118,16 +120,14 @@ def headline(runs: Sequence[Run], look: Look) -> Chart:
         gaps, scores = run.table("weight_gap.csv"), run.table("test_alignment.csv")
         if len(gaps):
             for arm, more, rows in pairs(gaps[gaps["layer"] == "mean"]):
-                group = {"legendgroup": f"{run.name}{arm}{more}"}
-                traces.append(
-                    look.line(run, arm, rows["epoch"], rows["gap"], more, reference=reference_of(rows), **group)
-                )
+                to = {"reference": reference_of(rows), "legendgroup": f"{run.name}{arm}{more}"}
+                traces.append(look.line(run, arm, rows["epoch"], rows["gap"], more, **to))
         if len(scores):
             scores = scores[(scores["layer"] == "h") & (scores["metric"] == "cka")]
             for arm, more, rows in pairs(whole_split(scores)):
                 group = f"{run.name}{arm}{more}"
-                right = {"legendgroup": group, "xaxis": "x2", "yaxis": "y2"}
-                line = look.line(run, arm, rows["epoch"], rows["value"], more, reference=reference_of(rows), **right)
+                to = {"reference": reference_of(rows), "legendgroup": group, "xaxis": "x2", "yaxis": "y2"}
+                line = look.line(run, arm, rows["epoch"], rows["value"], more, **to)
                 traces.append({**line, "showlegend": group not in {each.get("legendgroup") for each in traces}})
     figure = {
         "data": traces,

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -22,6 +23,26 @@ def charts_of(*folders: Path) -> dict[str, Chart]:
 def copied(run: Path, to: Path) -> Path:
     """A copy without the page."""
     return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
+
+
+def test_errors_curves_and_bounds_are_those_of_the_tables(measured_run: Path) -> None:
+    """Few-shot errors, not accuracies; the fitted curves by their formulas; each bound in its own line."""
+    found, tables = charts_of(measured_run), measured_run / "analysis"
+    quality = pd.read_csv(tables / "quality.csv").query("metric == 'few_shot' and arm == 'scl' and layer == 'h'")
+    line = next(t for t in found["few_shot"].variants["nccc, all classes, h"]["data"] if t["name"] == "scl · epoch 3")
+    one = quality.query("epoch == 3 and detail == 'nccc m=1'")["value"].item()
+    assert line["y"][0] == pytest.approx(1 - one, rel=1e-6)
+    fits = pd.read_csv(tables / "weight_gap_growth.csv").query("arm == 'scl'").set_index("model")
+    lines = {t["name"]: t for t in found["growth"].variants["to cl"]["data"]}
+    for model, sign in (("saturation", -1), ("exponential", 1)):
+        slope, rate = fits.loc[model, "slope"], fits.loc[model, "rate"]
+        expected = slope * sign * np.expm1(sign * rate * 3) / rate if rate else slope * 3
+        assert lines[f"scl · {model}"]["y"][-1] == pytest.approx(expected, rel=1e-5)
+    gaps = pd.read_csv(tables / "loss_gap.csv").query("split == 'train' and temperature == 1")
+    lines = {t["name"]: t["y"] for t in found["loss_gap"].variants["train, τ = 1"]["data"]}
+    for name, arm, column in (("ce", "ce", "gap"), ("bound of the batches", "cl", "bound")):
+        assert lines[name] == pytest.approx(gaps[gaps["arm"] == arm][column].tolist(), rel=1e-6)
+    assert lines["bound of the set"] == pytest.approx(gaps[gaps["arm"] == "cl"]["set_bound"].tolist(), rel=1e-6)
 
 
 def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) -> None:
