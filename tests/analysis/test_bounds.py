@@ -76,13 +76,13 @@ def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_f
 
 def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
     """rho = 0.25 leaves no CKA below 0.6; the a-priori bound is not about networks."""
-    values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 0.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
+    values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 2.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
     with pytest.raises(ValueError, match=r"cka is 0\.59, below its a_posteriori bound 0\.6, which cannot be"):
         list(floors(values, None))
     with pytest.raises(ValueError, match=r"cka is 0\.96, below its a_posteriori_sharp bound 0\.968"):
         list(floors(values | {"cka": 0.96}, None))
     values |= {"cka": 0.97}
-    found = {(bound, of): floor for bound, of, floor, _, _ in floors(values, log(0.01))}
+    found = {(bound, of): floor for bound, of, floor, _, _ in floors(values, 2 + log(0.01))}
     assert found["a_priori", "cka"] == pytest.approx(0.99 / 1.01)
     assert found["a_posteriori", "cka"] == pytest.approx(0.6)
     assert found["a_posteriori", "rsa"] == 1

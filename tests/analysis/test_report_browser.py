@@ -122,6 +122,7 @@ def test_the_theme_can_be_chosen_and_print_is_light(page: Any) -> None:
     page.wait_for_function(f"{ink} === '#000'")
     assert page.locator("#theme").is_hidden()
     assert page.locator("details").first.get_attribute("open") is not None
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "a table leaves the paper"
 
 
 def test_a_table_is_copied_as_csv(page: Any) -> None:
