@@ -73,6 +73,7 @@ def test_other_samples_splits_and_calls_hide_nothing(measured_run: Path, tmp_pat
     changes: dict[str, dict[str, Any]] = {
         "collapse": {"split": "train", "samples": 1440},
         "quality": {"train_samples": 10, "value": 0.5},
+        "losses": {"samples": 10, "value": 9.0},
         "test_alignment": {"bootstrap": "", "low": "", "high": ""},
     }
     for name, changed in changes.items():
@@ -81,7 +82,7 @@ def test_other_samples_splits_and_calls_hide_nothing(measured_run: Path, tmp_pat
         more = table[table["train_samples"].notna()] if name == "quality" else table
         pd.concat([table, more.assign(**changed)]).to_csv(path, index=False)
     found = {key: chart.variants for key, chart in charts_of(run).items()}
-    for key in ("quality", "few_shot", "alignment", "headline"):
+    for key in ("quality", "few_shot", "losses", "alignment", "headline"):
         assert found[key] == expected[key]
     assert next(iter(found["alignment"])) == "cka, h, test images"
     for key in ("collapse", "spectra"):
