@@ -78,10 +78,13 @@ def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: flo
 
 
 def foretold(settings: Settings, *pair: str) -> bool:
-    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options and draws."""
+    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options and draws.
+
+    run.json has every option written out: DCL's `similarity`, which NSCL does not have, too.
+    """
     arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
     used, objectives = draws(arms), {settings.arms[arm].objective for arm in pair}
-    options = [settings.arms[arm].options for arm in pair]
+    options = [{"similarity": "cosine", **settings.arms[arm].options} for arm in pair]
     alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
     return objectives == {"dcl", "nscl"} and alike and not any(settings.arms[arm].perturb for arm in pair)
 

@@ -13,8 +13,9 @@ import pandas as pd
 from scipy.special import exprel
 
 from analysis.drawing import arm_colours
+from analysis.layers import OUTPUTS
 from analysis.report_tables import Run
-from coupled.controls import later_twins
+from coupled.controls import later_twins, twins
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
@@ -40,21 +41,35 @@ class Look:
         self.runs = [run.name for run in runs]
         self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
         self.colours = arm_colours(self.arms)
-        self.twins = {(run.name, twin) for run in runs for twin in later_twins(run.about["settings"]["arms"])}
+        self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" for an arm by itself
+        for run in runs:
+            arms = run.about["settings"]["arms"]
+            self.twins |= {(run.name, ""): later_twins(arms), **{(run.name, arm): twins(arms, arm) for arm in arms}}
 
-    def name(self, run: Run, arm: str, more: str = "") -> str:
+    def noise(self, run: Run, arm: str, reference: str = "") -> bool:
+        """Whether an arm is a twin: of the one it is compared with, or by itself of an earlier one."""
+        return arm in self.twins[run.name, reference]
+
+    def name(self, run: Run, arm: str, more: str = "", reference: str = "") -> str:
         """What the legend says."""
-        floor = "noise floor" if (run.name, arm) in self.twins else ""
+        floor = "noise floor" if self.noise(run, arm, reference) else ""
         return " · ".join(filter(None, (arm, floor, more, run.name if len(self.runs) > 1 else "")))
 
-    def line(self, run: Run, arm: str, x: Any, y: Any, more: str = "", dash: str = "", **trace: Any) -> Trace:
-        """A line over epochs; `more` tells lines of one arm apart, by `dash`, and such lines have no markers."""
+    def line(
+        self, run: Run, arm: str, x: Any, y: Any, more: str = "", dash: str = "", reference: str = "", **trace: Any
+    ) -> Trace:
+        """A line over epochs; `more` tells lines of one arm apart, by `dash`, and such lines have no markers.
+
+        Lines of one arm to several references, which `more` names, differ as runs do.
+        """
         place = self.runs.index(run.name)
-        colour = NOISE if (run.name, arm) in self.twins else self.colours[arm]
+        if more and reference in run.arms:
+            place += len(self.runs) * run.arms.index(reference)
+        colour = NOISE if self.noise(run, arm, reference) else self.colours[arm]
         return {
             "type": "scatter",
             "mode": "lines" if dash else "lines+markers",
-            "name": self.name(run, arm, more),
+            "name": self.name(run, arm, more, reference),
             "x": numbers(x),
             "y": numbers(y),
             "line": {"color": colour, "dash": dash or OF_A_RUN[place % len(OF_A_RUN)], "width": 1.4 if dash else 2},
@@ -86,9 +101,16 @@ def pairs(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield str(arm), f"to {reference}" if several else "", rows.sort_values("epoch")
 
 
+def reference_of(rows: pd.DataFrame) -> str:
+    """The reference of the rows of a pair."""
+    return str(rows["reference"].iloc[0])
+
+
 def whole_split(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the largest sample only: others are estimates of these."""
-    return table[table["samples"] == table["samples"].max()]
+    """The rows of the largest sample only, of train images too: others are estimates of these."""
+    rows = table[table["samples"] == table["samples"].max()]
+    learned = rows.get("train_samples")
+    return rows if learned is None else rows[learned.isna() | (learned == learned.max())]
 
 
 def headline(runs: Sequence[Run], look: Look) -> Chart:
@@ -98,16 +120,14 @@ def headline(runs: Sequence[Run], look: Look) -> Chart:
         gaps, scores = run.table("weight_gap.csv"), run.table("test_alignment.csv")
         if len(gaps):
             for arm, more, rows in pairs(gaps[gaps["layer"] == "mean"]):
-                traces.append(
-                    look.line(run, arm, rows["epoch"], rows["gap"], more, legendgroup=f"{run.name}{arm}{more}")
-                )
+                to = {"reference": reference_of(rows), "legendgroup": f"{run.name}{arm}{more}"}
+                traces.append(look.line(run, arm, rows["epoch"], rows["gap"], more, **to))
         if len(scores):
             scores = scores[(scores["layer"] == "h") & (scores["metric"] == "cka")]
             for arm, more, rows in pairs(whole_split(scores)):
                 group = f"{run.name}{arm}{more}"
-                line = look.line(
-                    run, arm, rows["epoch"], rows["value"], more, legendgroup=group, xaxis="x2", yaxis="y2"
-                )
+                to = {"reference": reference_of(rows), "legendgroup": group, "xaxis": "x2", "yaxis": "y2"}
+                line = look.line(run, arm, rows["epoch"], rows["value"], more, **to)
                 traces.append({**line, "showlegend": group not in {each.get("legendgroup") for each in traces}})
     figure = {
         "data": traces,
@@ -133,10 +153,11 @@ def alignment(runs: Sequence[Run], look: Look) -> Chart:
             table = run.table(f"{split}_alignment.csv")
             if table.empty:
                 continue
+            table = table.sort_values("layer", key=lambda layers: ~layers.isin(OUTPUTS), kind="stable")
             for (metric, layer), part in table.groupby(["metric", "layer"], sort=False):
                 figure = variant(variants, f"{metric}, {layer}, {split} images", layout(str(metric)))
                 for arm, more, rows in pairs(whole_split(part)):
-                    line = look.line(run, arm, rows["epoch"], rows["value"], more)
+                    line = look.line(run, arm, rows["epoch"], rows["value"], more, reference=reference_of(rows))
                     figure["data"].append(_with_interval(line, rows))
     words = "One pair a line; bars are 95 % intervals over images, where --bootstrap computed them."
     return Chart("alignment", "Alignment of every pair", words, variants)
@@ -161,13 +182,14 @@ def growth(runs: Sequence[Run], look: Look) -> Chart:
         for reference, part in gaps.groupby("reference", sort=False):
             figure = variant(variants, f"to {reference}", layout("global weight gap"))
             for arm, _, rows in pairs(part):
-                figure["data"].append(look.line(run, arm, rows["epoch"], rows["gap"], mode="markers"))
+                to = {"reference": str(reference)}
+                figure["data"].append(look.line(run, arm, rows["epoch"], rows["gap"], mode="markers", **to))
                 of_pair = fits[(fits["reference"] == reference) & (fits["arm"] == arm)]
                 t = np.linspace(0, float(rows["epoch"].max()), 80)
                 for model, sign, dash in (("saturation", -1, "dash"), ("exponential", 1, "dot")):
                     for fit in of_pair[of_pair["model"] == model].to_dict("records"):
                         curve = fit["slope"] * t * exprel(sign * fit["rate"] * t)
-                        figure["data"].append(look.line(run, arm, t, curve, model, dash))
+                        figure["data"].append(look.line(run, arm, t, curve, model, dash, **to))
     words = "Points are measured; both curves start at 0 and have two parameters. The table says which is nearer."
     return Chart("growth", "Does the gap grow or saturate?", words, variants)
 

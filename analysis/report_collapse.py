@@ -54,8 +54,7 @@ def parts(run: Run, metrics: Sequence[str]) -> list[tuple[str, str, str, pd.Data
     table = run.table("collapse.csv")
     found = []
     for metric in metrics if len(table) else ():
-        of_metric = whole_split(table)
-        of_metric = of_metric[of_metric["metric"] == metric]
+        of_metric = table[table["metric"] == metric]
         for (layer, split), rows in of_metric.groupby(["layer", "split"], sort=False):
-            found.append((metric, str(layer), str(split), rows))
+            found.append((metric, str(layer), str(split), whole_split(rows)))
     return found

@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.layers import OUTPUTS
-from analysis.report_charts import Chart, Figure, Look, Trace, numbers, whole_split
+from analysis.report_charts import Chart, Figure, Look, Trace, numbers, reference_of, whole_split
 from analysis.report_tables import Run
 
 SPLITS = ("test", "train")
 SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
+STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", *OUTPUTS)  # of timm
 GAP = 0.02  # between panels, as a share of the width
 
 
@@ -81,7 +82,8 @@ def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: 
         cells = table[table["arm"] == arm].pivot(index="layer", columns="epoch", values=measure)
         z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
         heat.update({"x": epochs, "y": layers, "z": z})
-        line = look.line(run, arm, [row[-1] for row in z], [], xaxis=f"x{last}", mode="lines+markers")
+        to = {"reference": reference_of(table), "xaxis": f"x{last}", "mode": "lines+markers"}
+        line = look.line(run, arm, [row[-1] for row in z], [], **to)
         by_epoch = [list(each) for each in zip(*z, strict=True)]
         profiles.append({**line, "y": layers, "meta": {"arm": arm, "profile": by_epoch}})
     for axis in axes.values():
@@ -139,4 +141,5 @@ def _figure(
 def natural(name: str) -> tuple[Any, ...]:
     """A key that sorts layers.2 before layers.10, the encoder's stem first, the projector's layers, h and z last."""
     padded = [part.rjust(8, "0") if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-    return name in OUTPUTS, name.startswith("projector"), name != "stem" and "layer" in name, name != "stem", padded
+    first = name.removeprefix("encoder.").partition(".")[0]
+    return STEM.index(first) if first in STEM else len(STEM), TOP.index(first) if first in TOP else -1, padded

@@ -95,30 +95,32 @@ def flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:
 
 
 def last_values(runs: Sequence[Run]) -> Table:
-    """Each arm at its last measured epoch: weight gap, CKA and RSA to the reference, and what it is good for."""
+    """Each arm at its last measured epoch: weight gap, CKA, RSA to each reference, and what it is good for."""
     rows = []
     for run in runs:
         for arm in run.arms:
-            found: dict[str, float] = {}
-            gaps = run.table("weight_gap.csv")
-            gaps = gaps[(gaps["layer"] == "mean") & (gaps["arm"] == arm)] if len(gaps) else gaps
-            found["weight gap (mean)"] = _last(gaps, "gap")
-            for metric in ("cka", "rsa"):
-                scores = run.table("test_alignment.csv")
-                if len(scores):
-                    of_arm = (scores["arm"] == arm) & (scores["layer"] == "h") & (scores["metric"] == metric)
-                    scores = scores[of_arm]
-                found[f"{metric.upper()} (test, h)"] = _last(scores, "value")
-            for metric, detail, words in (("nccc", "euclidean", "NCCC"), ("linear_probe", "regularised", "probe")):
-                table = run.table("quality.csv")
-                if len(table):
-                    of_arm = (table["arm"] == arm) & (table["layer"] == "h") & (table["metric"] == metric)
-                    table = table[of_arm & (table["detail"] == detail)]
-                found[f"{words} (test, h)"] = _last(table, "value")
-            if any(not pd.isna(value) for value in found.values()):
-                rows.append([cell(each, arm) for each in (run.name, arm, *found.values())])
-    columns = ["run", "arm", "weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "probe (test, h)"]
+            gaps = _where(run.table("weight_gap.csv"), layer="mean", arm=arm)
+            scores = _where(run.table("test_alignment.csv"), layer="h", arm=arm)
+            quality = _where(run.table("quality.csv"), layer="h", arm=arm)
+            own = [
+                _last(_where(quality, metric=metric, detail=detail), "value")
+                for metric, detail in (("nccc", "euclidean"), ("linear_probe", "regularised"))
+            ]
+            for reference in dict.fromkeys([*gaps.get("reference", ()), *scores.get("reference", ())]) or [""]:
+                gap = _last(_where(gaps, reference=reference), "gap")
+                both = [_last(_where(scores, reference=reference, metric=each), "value") for each in ("cka", "rsa")]
+                if any(not pd.isna(value) for value in (gap, *both, *own)):
+                    rows.append([cell(each, arm) for each in (run.name, arm, reference, gap, *both, *own)])
+    measured = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "probe (test, h)"]
+    columns = ["run", "arm", "reference", *measured]
     return Table("last", "At the last measured epoch", "", columns, rows)
+
+
+def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
+    """The rows with these cells."""
+    for column, value in cells.items():
+        table = table[table[column] == value] if len(table) else table
+    return table
 
 
 def _last(table: pd.DataFrame, column: str) -> float:

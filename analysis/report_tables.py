@@ -30,6 +30,7 @@ KEY = (
     *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "detail", "samples", "train_samples"),
     *("loss", "temperature", "batch", "bound", "of"),
 )
+SOURCES = ("reference_snapshot", "arm_snapshot", "images")
 DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
 COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
@@ -115,6 +116,9 @@ def _parsed(path: Path, text: str) -> pd.DataFrame:
     except ValueError as error:  # of which the parser's errors are
         raise ValueError(f"{path}: not readable as a table ({' '.join(str(error).split())}); move it away") from None
     replaced = any(column in table for column in DIGESTS)
+    if "low" in table:  # an interval stays when the score is written again without one
+        same = [column for column in (*KEY, *SOURCES) if column in table]
+        table[["low", "high"]] = table.groupby(same, dropna=False)[["low", "high"]].transform("last")
     return table.drop_duplicates([column for column in KEY if column in table], keep="last") if replaced else table
 
 

@@ -4,7 +4,18 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from analysis.report_charts import Chart, Figure, Look, Trace, layout, numbers, pairs, variant, whole_split
+from analysis.report_charts import (
+    Chart,
+    Figure,
+    Look,
+    Trace,
+    layout,
+    numbers,
+    pairs,
+    reference_of,
+    variant,
+    whole_split,
+)
 from analysis.report_tables import Run
 
 FLOORS = {"a_posteriori": "dash", "a_posteriori_sharp": "dot", "a_priori": "longdashdot"}
@@ -90,14 +101,14 @@ def alignment_bounds(runs: Sequence[Run], look: Look) -> Chart:
         for (of, layer, split), part in table.groupby(["of", "layer", "split"], sort=False):
             figure = variant(variants, f"{of}, {layer}, {split} images", layout(str(of)))
             for arm, more, rows in pairs(whole_split(part)):
-                measured = rows[rows["bound"] == "a_posteriori"]
-                figure["data"].append(look.line(run, arm, measured["epoch"], measured["measured"], more))
+                measured, to = rows[rows["bound"] == "a_posteriori"], {"reference": reference_of(rows)}
+                figure["data"].append(look.line(run, arm, measured["epoch"], measured["measured"], more, **to))
                 for bound, dash in FLOORS.items():
                     floor = rows[rows["bound"] == bound]
                     if len(floor):
                         y = floor["value"].where(floor["vacuous"] == "no")
                         words = " ".join(filter(None, (more, bound.replace("_", " "))))
-                        figure["data"].append(look.line(run, arm, floor["epoch"], y, words, dash))
+                        figure["data"].append(look.line(run, arm, floor["epoch"], y, words, dash, **to))
     words = (
         "Full lines are measured, others are floors; where a floor is vacuous (rho ≥ 1) its line has a gap. The"
         " a-priori floor is about descent on similarities, which a network need not follow: it may lie above the score."
@@ -183,10 +194,10 @@ def weight_shape(runs: Sequence[Run], look: Look) -> Chart:
         table = run.table("bounds.csv")
         table = table[table["bound"] == "exponential_shape"] if len(table) else table
         for arm, more, rows in pairs(table) if len(table) else ():
-            rows = rows[rows["detail"] == latest(rows)]
-            figure["data"].append(look.line(run, arm, rows["epoch"], rows["measured"], more, mode="markers"))
+            rows, to = rows[rows["detail"] == latest(rows)], {"reference": reference_of(rows)}
+            figure["data"].append(look.line(run, arm, rows["epoch"], rows["measured"], more, mode="markers", **to))
             words = " ".join(filter(None, (more, f"shape {rows['detail'].iloc[0]}")))
-            figure["data"].append(look.line(run, arm, rows["epoch"], rows["value"], words, "dash"))
+            figure["data"].append(look.line(run, arm, rows["epoch"], rows["value"], words, "dash", **to))
     words = (
         "slope (e^(β Σ lr) - 1)/β with slope and β fitted by least squares: how far the bound's shape fits, no bound."
     )

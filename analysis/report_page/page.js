@@ -86,6 +86,9 @@ button.addEventListener("click", () => {
   drawAll();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+addEventListener("beforeprint", () => { // before the pages are counted
+  for (const each of document.querySelectorAll("details")) each.open = true;
+});
 matchMedia("print").addEventListener("change", (print) => {
   if (print.matches) for (const each of document.querySelectorAll("details")) each.open = true;
   drawAll();

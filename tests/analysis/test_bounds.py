@@ -4,6 +4,8 @@ import csv
 from collections.abc import Callable
 from math import log
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
 
 import pandas as pd
 import pytest
@@ -15,9 +17,12 @@ from torch import Tensor
 
 from analysis import alignment, bounds, quality, weight_gap
 from analysis.bound_formulas import Scatter, proposition_1, weight_distance
-from analysis.bounds import COLUMNS, METRICS, floors, foretold, main, rates_by_epoch
+from analysis.bounds import COLUMNS, METRICS, Rates, floors, foretold, log_distances, main, rates_by_epoch
 from analysis.bounds_of_tables import few_shot_rows, weight_rows
 from analysis.pair_scores import Score, scores
+from coupled.by_name import find
+from coupled.choices import filled_in
+from coupled.settings import from_resolved
 
 NewRun = Callable[..., Path]
 
@@ -71,11 +76,13 @@ def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_f
 
 def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
     """rho = 0.25 leaves no CKA below 0.6; the a-priori bound is not about networks."""
-    values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 0.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
+    values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 2.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
     with pytest.raises(ValueError, match=r"cka is 0\.59, below its a_posteriori bound 0\.6, which cannot be"):
         list(floors(values, None))
+    with pytest.raises(ValueError, match=r"cka is 0\.96, below its a_posteriori_sharp bound 0\.968"):
+        list(floors(values | {"cka": 0.96}, None))
     values |= {"cka": 0.97}
-    found = {(bound, of): floor for bound, of, floor, _, _ in floors(values, log(0.01))}
+    found = {(bound, of): floor for bound, of, floor, _, _ in floors(values, 2 + log(0.01))}
     assert found["a_priori", "cka"] == pytest.approx(0.99 / 1.01)
     assert found["a_posteriori", "cka"] == pytest.approx(0.6)
     assert found["a_posteriori", "rsa"] == 1
@@ -87,12 +94,24 @@ def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> 
         "views": {"twin": "b", "own": ["views"]},
         "moved": {"twin": "b", "perturb": {"ulps": 1, "step": 0}},
     }
-    warm = {"objective": "nscl", "temperature": 1.0}
-    arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", **own}
+    warm, square = {"objective": "nscl", "temperature": 1.0}, {"objective": "dcl", "similarity": "square"}
+    arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", "square": square, **own}
+    written = tiny.tiny_settings(arms=arms)
+    for settings in (written, from_resolved(filled_in(written.resolved()))):  # the latter is what run.json holds
+        assert foretold(settings, "a", "b")
+        assert foretold(settings, "b", "a")
+        assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))
+        assert not foretold(settings, "square", "b")
+
+
+def test_the_a_priori_bound_is_of_the_run_s_own_numbers() -> None:
+    """The arm's temperature, not the run's; the batch; the steps and the rates up to the epoch; the largest class."""
+    arms = {"a": {"objective": "dcl", "temperature": 0.4}, "b": {"objective": "nscl", "temperature": 0.4}}
     settings = tiny.tiny_settings(arms=arms)
-    assert foretold(settings, "a", "b")
-    assert foretold(settings, "b", "a")
-    assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))
+    share = 0.2 + (log(10 * 256 / 0.05) / 512) ** 0.5
+    gap = log(2) + 2 / 0.4 + log(share / (1 - share))
+    expected = 1.5 / (2 * 0.16 * 256) + log(1.5 / (0.4 * 16)) + gap
+    assert log_distances(settings, "a", Rates(10, 1.5), 0.2) == pytest.approx(expected, rel=1e-12)
 
 
 def test_rates_add_up_over_steps() -> None:
@@ -100,8 +119,10 @@ def test_rates_add_up_over_steps() -> None:
     assert rates_by_epoch(rows) == {0: (0, 0), 1: (2, 0.75), 2: (3, 1.75)}
 
 
-def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """All tables there: alignment beside the values of alignment.py, few-shot errors beside quality.py."""
+    calls: list[Any] = []
+    monkeypatch.setattr(bounds, "log_distances", lambda *a: calls.append(a) or log_distances(*a))  # type: ignore[func-returns-value]
     base = ["--run", str(run), "--samples", "90"]
     assert alignment.main([*base, "--metrics", "cka", "rsa"]) == 0
     metrics = ["--metrics", "cdnv", "root_cdnv", "directional_cdnv", "few_shot", "few_shot_two_way"]
@@ -124,6 +145,9 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     priori = floor[floor["bound"] == "a_priori"]
     assert set(zip(priori["arm"], priori["layer"], priori["split"], strict=True)) == {("nscl", "z", "train")}
     assert said.count("a priori rho <= 10^") == 6
+    largest = find("coupled.image_sets", "digits").load("train", size=8).labels_N.bincount().max() / 1440
+    assert [call[1:3] for call in calls] == [("nscl", Rates(0, 0.0)), ("nscl", Rates(3, ANY)), ("nscl", Rates(6, ANY))]
+    assert [call[3] for call in calls] == pytest.approx([float(largest)] * 3)
     few = table[table["bound"] == "proposition_1"].set_index(["of", "detail", "layer"])
     rows = pd.read_csv(run / "analysis/quality.csv").query("split == 'test' and layer == 'h'")
     scatter = Scatter(*(rows.set_index("metric").loc[m, "value"] for m in ("cdnv", "root_cdnv", "directional_cdnv")))

@@ -95,6 +95,19 @@ def test_means_are_over_anchors_not_over_batches_and_left_out_ones_are_counted()
     assert whole.gap(1.0, 3, 8) == parts[0].gap(1.0, 3, 8)
     halves = [part.losses["dcl", 1.0].mean for part in parts]
     assert whole.losses["dcl", 1.0].mean == pytest.approx(sum(halves) / 2, rel=1e-12)
+    whole.update(given_[1])
+    assert (total.counted, total.left_out) == (8, 16)
+
+
+def test_the_tightest_batch_is_that_with_the_highest_share() -> None:
+    worst = inputs(torch.tensor([[1.0, 0.0]] * 2 + [[-1.0, 0.0]] * 2).expand(2, 4, 2), torch.tensor([0, 0, 1, 1]))
+    other = inputs(torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 0, 1, 1]))
+    sums = LossSums([1.0])
+    sums.update(worst)
+    sums.update(other)
+    found = sums.gap(1.0, 2, 4)
+    assert found.tightest == pytest.approx(1, rel=1e-12)
+    assert found.tightness < 0.9
 
 
 def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path: Path) -> None:

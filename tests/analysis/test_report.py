@@ -342,4 +342,6 @@ def test_an_unreadable_table_and_a_missing_library_are_named(
 def test_layers_sort_by_number_and_numbers_are_plain() -> None:
     names = ["projector.0", "encoder.layer1.10.conv1", "encoder.layer1.2.conv1", "encoder.conv1"]
     assert sorted(names, key=natural) == names[::-1]
+    names = ["stem", "patch_embed.proj", "blocks.2.norm1", "blocks.10.norm1", "norm", "projector.0", "h", "z"]
+    assert sorted({*names}, key=natural) == names
     assert numbers([1.23456789, float("nan"), float("inf"), 2]) == [1.234568, None, None, 2.0]

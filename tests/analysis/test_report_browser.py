@@ -122,6 +122,7 @@ def test_the_theme_can_be_chosen_and_print_is_light(page: Any) -> None:
     page.wait_for_function(f"{ink} === '#000'")
     assert page.locator("#theme").is_hidden()
     assert page.locator("details").first.get_attribute("open") is not None
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "a table leaves the paper"
 
 
 def test_a_table_is_copied_as_csv(page: Any) -> None:
@@ -129,6 +130,6 @@ def test_a_table_is_copied_as_csv(page: Any) -> None:
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
     page.locator("#table-last button.copy").click()
     lines = page.evaluate("window.copied").splitlines()
-    assert lines[0].startswith('run,arm,weight gap (mean),"CKA (test, h)"')
+    assert lines[0].startswith('run,arm,reference,weight gap (mean),"CKA (test, h)"')
     assert len(lines) == 5
-    assert len(lines[2].split(",")[2]) > 10
+    assert len(lines[2].split(",")[3]) > 10

@@ -1,0 +1,102 @@
+"""The report's charts and tables where a run was measured in several ways: all pairs, other samples, twins."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.report import sections
+from analysis.report_charts import Chart, Look
+from analysis.report_tables import read_runs
+
+
+def charts_of(*folders: Path) -> dict[str, Chart]:
+    runs = read_runs(folders)
+    found = [part for section in sections(runs, Look(runs)) for part in section["parts"]]
+    return {part.key: part for part in found if isinstance(part, Chart)}
+
+
+def copied(run: Path, to: Path) -> Path:
+    """A copy without the page."""
+    return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
+
+
+def test_errors_curves_and_bounds_are_those_of_the_tables(measured_run: Path) -> None:
+    """Few-shot errors, not accuracies; the fitted curves by their formulas; each bound in its own line."""
+    found, tables = charts_of(measured_run), measured_run / "analysis"
+    quality = pd.read_csv(tables / "quality.csv").query("metric == 'few_shot' and arm == 'scl' and layer == 'h'")
+    line = next(t for t in found["few_shot"].variants["nccc, all classes, h"]["data"] if t["name"] == "scl · epoch 3")
+    one = quality.query("epoch == 3 and detail == 'nccc m=1'")["value"].item()
+    assert line["y"][0] == pytest.approx(1 - one, rel=1e-6)
+    fits = pd.read_csv(tables / "weight_gap_growth.csv").query("arm == 'scl'").set_index("model")
+    lines = {t["name"]: t for t in found["growth"].variants["to cl"]["data"]}
+    for model, sign in (("saturation", -1), ("exponential", 1)):
+        slope, rate = fits.loc[model, "slope"], fits.loc[model, "rate"]
+        expected = slope * sign * np.expm1(sign * rate * 3) / rate if rate else slope * 3
+        assert lines[f"scl · {model}"]["y"][-1] == pytest.approx(expected, rel=1e-5)
+    gaps = pd.read_csv(tables / "loss_gap.csv").query("split == 'train' and temperature == 1")
+    lines = {t["name"]: t["y"] for t in found["loss_gap"].variants["train, τ = 1"]["data"]}
+    for name, arm, column in (("ce", "ce", "gap"), ("bound of the batches", "cl", "bound")):
+        assert lines[name] == pytest.approx(gaps[gaps["arm"] == arm][column].tolist(), rel=1e-6)
+    assert lines["bound of the set"] == pytest.approx(gaps[gaps["arm"] == "cl"]["set_bound"].tolist(), rel=1e-6)
+
+
+def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) -> None:
+    """`--compare all`: an arm has a line and a row for each arm it was compared with, in its own colour."""
+    run = copied(measured_run, tmp_path / "run")
+    for name, column in (("weight_gap", "gap"), ("test_alignment", "value")):
+        path = run / f"analysis/{name}.csv"
+        table = pd.read_csv(path)
+        other = table[table["arm"] == "ce"].assign(reference="nscl", **{column: 0.123})
+        pd.concat([table, other]).to_csv(path, index=False)
+    lines = [line for line in charts_of(run)["headline"].variants[""]["data"] if line["meta"]["arm"] == "ce"]
+    looks = {line["name"]: (line["line"]["color"], line["line"]["dash"], line["marker"]["symbol"]) for line in lines}
+    assert {*looks} == {"ce · to cl", "ce · to nscl"}
+    assert looks["ce · to cl"][0] == looks["ce · to nscl"][0]
+    assert all(one != other for one, other in zip(*(look[1:] for look in looks.values()), strict=True))
+    runs = read_runs([run])
+    last = next(p for s in sections(runs, Look(runs)) for p in s["parts"] if p.key == "last")
+    rows = {(row[1].value, row[2].value): [each.value for each in row[3:6]] for row in last.rows}
+    assert rows["ce", "nscl"] == ["0.123"] * 3
+    gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv").query("arm == 'ce' and layer == 'mean' and epoch == 3")
+    assert float(rows["ce", "cl"][0]) == pytest.approx(gaps["gap"].item(), rel=1e-12)
+
+
+def test_other_samples_splits_and_calls_hide_nothing(measured_run: Path, tmp_path: Path) -> None:
+    """Collapse on another split, a quality from fewer train images, a score written again without its interval."""
+    run = copied(measured_run, tmp_path / "run")
+    expected = {key: chart.variants for key, chart in charts_of(run).items()}
+    changes: dict[str, dict[str, Any]] = {
+        "collapse": {"split": "train", "samples": 1440},
+        "quality": {"train_samples": 10, "value": 0.5},
+        "losses": {"samples": 10, "value": 9.0},
+        "test_alignment": {"bootstrap": "", "low": "", "high": ""},
+    }
+    for name, changed in changes.items():
+        path = run / f"analysis/{name}.csv"
+        table = pd.read_csv(path, dtype=str)
+        more = table[table["train_samples"].notna()] if name == "quality" else table
+        pd.concat([table, more.assign(**changed)]).to_csv(path, index=False)
+    found = {key: chart.variants for key, chart in charts_of(run).items()}
+    for key in ("quality", "few_shot", "losses", "alignment", "headline"):
+        assert found[key] == expected[key]
+    assert next(iter(found["alignment"])) == "cka, h, test images"
+    for key in ("collapse", "spectra"):
+        train = {name.replace("test", "train"): figure for name, figure in expected[key].items()}
+        assert found[key] == expected[key] | train
+
+
+def test_noise_is_between_a_twin_and_its_sibling_only(measured_run: Path, tmp_path: Path) -> None:
+    run = copied(measured_run, tmp_path / "run")
+    about: dict[str, Any] = json.loads((run / "run.json").read_text())
+    about["settings"]["arms"]["again"] = about["settings"]["arms"]["cl"] | {"twin": "cl"}
+    (run / "run.json").write_text(json.dumps(about))
+    (one,) = read_runs([run])
+    look = Look([one])
+    assert [look.noise(one, "again", reference) for reference in ("", "cl", "nscl")] == [True, True, False]
+    assert look.line(one, "again", [0], [0], reference="cl")["name"] == "again · noise floor"
+    assert look.line(one, "again", [0], [0], reference="nscl")["line"]["color"] == look.colours["again"]
