@@ -12,6 +12,7 @@ from coupled.checked import Parser, complain
 from coupled.snapshots import BadSnapshotError
 
 CACHE_GIB = 10.0
+INTERRUPTED = 130  # as shells count a program that SIGINT ended
 
 
 def parser(program: str, description: str) -> Parser:
@@ -59,11 +60,19 @@ def add_cache(options: Parser) -> None:
 def run_program(
     program: Callable[[argparse.Namespace], int | None], options: Parser, arguments: Sequence[str] | None
 ) -> int:
-    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2."""
+    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2.
+    Ctrl-C is a line, too.
+    """
     try:
         return program(options.parse_args(arguments)) or 0
     except ValueError as error:
         return complain(options.prog, error)
+    except KeyboardInterrupt:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(
+                f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr
+            )
+        return INTERRUPTED
 
 
 @contextmanager

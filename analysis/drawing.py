@@ -1,5 +1,6 @@
 """How every figure looks: one colour, dash and marker an arm, plain axes, PNG and PDF."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
 USUAL = ("nscl", "scl", "ce", "cl")  # these have the first places wherever they appear
 
 
@@ -81,3 +83,13 @@ def save(figure: Figure, path: Path) -> list[Path]:
     figure.savefig(written[0], dpi=200)
     figure.savefig(written[1], metadata={"CreationDate": None})
     return written
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """A key that sorts layers.2 before layers.10, the encoder's stem first, the projector's layers, h and z last, and a
+    ResNet's batch norms behind the convolutions of their number.
+    """
+    parts = re.split(r"(\d+)", name.replace(".bn", ".conv"))
+    first = name.removeprefix("encoder.").partition(".")[0]
+    place = STEM.index(first) if first in STEM else len(STEM), TOP.index(first) if first in TOP else -1
+    return *place, [part.rjust(8, "0") if part.isdigit() else part for part in parts], ".bn" in name

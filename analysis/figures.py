@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from analysis.alignment_matrix import alignment_matrix
 from analysis.collapse_panels import collapse_panels
 from analysis.command_line import add_run, run_program
-from analysis.drawing import Style, arm_styles, grid, line, over_epochs, plain, save
+from analysis.drawing import Style, arm_styles, grid, line, natural, over_epochs, plain, save
 from analysis.run_folder import newest_run, read_description, read_newest
 from coupled.checked import Parser
 from coupled.controls import twins
@@ -130,7 +130,7 @@ def layers_gap(run: Run) -> Figure:
 
 def _maps(run: Run, rows: pd.DataFrame, label: str, lowest: float | None) -> Figure:
     """One map an arm on one scale of colours; the first layer lies at the bottom. Raises ValueError without rows."""
-    arms, layers = run.arms(rows), list(dict.fromkeys(rows["layer"]))
+    arms, layers = run.arms(rows), sorted(dict.fromkeys(rows["layer"]), key=natural)
     if not arms:
         raise ValueError(f"{run.folder}: no rows of '{label}'")
     values = rows[rows["arm"].isin(arms)]["value"]

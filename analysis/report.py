@@ -77,13 +77,15 @@ def page(runs: Sequence[Run]) -> str:
     )
 
 
-def compute(run: Run) -> None:
-    """Run the programs whose tables are missing. Raises ValueError that says which failed."""
+def compute(run: Run) -> list[str]:
+    """Run the programs whose tables are missing; what failed, a line each."""
+    failed = []
     for command in dict.fromkeys(each.command for each in missing(run)):
         print(f"$ {shlex.join(command)}", flush=True)
         status = subprocess.run(executable(command), check=False).returncode
         if status and not (status == 1 and Path(command[1]).stem in FINDING):
-            raise ValueError(f"--compute: '{shlex.join(command)}' ended with status {status}")
+            failed.append(f"'{shlex.join(command)}' ended with status {status}")
+    return failed
 
 
 def report(options: Namespace) -> None:
@@ -93,10 +95,8 @@ def report(options: Namespace) -> None:
             raise ValueError(f"the report needs {library}, which is not installed; run pip install 'coupled[report]'")
     folders = [folder for each in options.run for folder in each] if options.run else [newest_run(Path("runs"))]
     runs = read_runs(folders)
-    if options.compute:
-        for run in runs:
-            compute(run)
-        runs = read_runs(folders)
+    failed = [each for run in runs for each in compute(run)] if options.compute else []
+    runs = read_runs(folders) if options.compute else runs
     path = options.output or folders[0] / "analysis" / "report.html"
     try:
         write_durably(path, page(runs).encode())
@@ -106,6 +106,8 @@ def report(options: Namespace) -> None:
         for each in missing(run):
             print(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")
     print(path)
+    if failed:
+        raise ValueError(f"--compute: {'; '.join(failed)}; the page has the rest")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

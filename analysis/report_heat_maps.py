@@ -4,20 +4,18 @@ A figure with `slider`, the epochs, has traces whose `meta` says what the slider
 each epoch, or `frames`, the z of a heat map at each epoch. Heat maps over epochs get a line at the slider's.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.layers import OUTPUTS
+from analysis.drawing import natural
 from analysis.report_charts import Chart, Figure, Look, Trace, numbers, reference_of, whole_split
 from analysis.report_tables import Run
 
 SPLITS = ("test", "train")
 SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
-STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", *OUTPUTS)  # of timm
 GAP = 0.02  # between panels, as a share of the width
 
 
@@ -136,10 +134,3 @@ def _figure(
     titled = {**down, "title": {"text": f"{y}, layer"}} if y else down
     size = {"height": max(LEAST, ROW * len(layers) + FRAME), "coloraxis": dict(scale), "yaxis": titled}
     return {"data": list(traces), "layout": {**axes, **size}, "slider": list(epochs)}
-
-
-def natural(name: str) -> tuple[Any, ...]:
-    """A key that sorts layers.2 before layers.10, the encoder's stem first, the projector's layers, h and z last."""
-    padded = [part.rjust(8, "0") if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-    first = name.removeprefix("encoder.").partition(".")[0]
-    return STEM.index(first) if first in STEM else len(STEM), TOP.index(first) if first in TOP else -1, padded

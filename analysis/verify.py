@@ -14,7 +14,7 @@ import io
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from analysis.command_line import Parser, add_run, run_program
 from analysis.embeddings import untrained_network
 from analysis.run_folder import newest_run, read_description
 from coupled.checked import differences as tree_differences
+from coupled.controls import draws
 from coupled.network import shared_tensors
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, tensors_digest, write_durably
+from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, write_durably
 
 
 def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
@@ -68,8 +69,8 @@ def faults_of_snapshots(
     description: Mapping[str, Any],
     shared: Mapping[str, tuple[int, ...]],
 ) -> Iterator[str]:
-    """Files, digests, headers, names, shapes, finite numbers, and the equal start of all arms."""
-    starts: dict[str, str] = {}
+    """Files, digests, headers, names, shapes, finite numbers, and the equal start of the arms that share it."""
+    starts: dict[str, dict[str, Tensor]] = {}
     for arm, epochs in there.items():
         expected = dict(shared)
         for epoch in dict.fromkeys(epochs):
@@ -85,7 +86,7 @@ def faults_of_snapshots(
                 if header.get(key) != description[of_run]:
                     yield f"{path}: {key}: expected {description[of_run]}, found {header.get(key)}"
             if epoch == 0:
-                starts[arm] = tensors_digest({name: tensors[name] for name in shared if name in tensors})
+                starts[arm] = {name: tensors[name] for name in shared if name in tensors}
                 expected |= {name: shape for name, shape in found.items() if name not in shared}
             for name in sorted(expected.keys() | found.keys()):
                 if expected.get(name) != found.get(name):
@@ -93,9 +94,27 @@ def faults_of_snapshots(
             for name in sorted(tensors):
                 if tensors[name].is_floating_point() and not tensors[name].isfinite().all():
                     yield f"{path}: tensor '{name}': expected finite numbers, found nan or inf"
-    for one, other in pairwise(starts):
-        if starts[one] != starts[other]:
-            yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0"
+    arms = description["settings"]["arms"]
+    used, moved = draws(arms), {arm: ulps_at_start(arms[arm]) for arm in starts}
+    for one, other in combinations(starts, 2):
+        if used[one].init != used[other].init:
+            continue
+        allowed, differing = int(moved[one] != moved[other]), elements_apart(starts[one], starts[other])
+        if differing != allowed:
+            text = f"{'but for one moved weight, ' if allowed else ''}found {differing} that differ"
+            yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0: {text}"
+
+
+def ulps_at_start(arm: Mapping[str, Any]) -> int:
+    """By how many units in the last place a weight of `arm` was moved before its first snapshot."""
+    perturbed = arm.get("perturb") or {"step": 0, "ulps": 0}
+    return int(perturbed["ulps"]) if perturbed["step"] == 0 else 0
+
+
+def elements_apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> int:
+    """The number of elements of the tensors of the same name and shape that differ."""
+    alike = [name for name in one if name in other and one[name].shape == other[name].shape]
+    return sum(int((one[name] != other[name]).sum()) for name in alike)
 
 
 def read_steps(path: Path) -> list[dict[str, str]]:

@@ -10,7 +10,9 @@ import pytest
 import tiny
 import torch
 
+from analysis import verify
 from coupled.image_sets.digits import load
+from coupled.snapshots import SnapshotStore
 
 CL = {"objective": "dcl"}
 
@@ -54,6 +56,16 @@ def test_only_an_arm_with_its_own_initialisation_starts_elsewhere(run: Path) -> 
     assert not torch.equal(weights(run, "init", 0)["encoder.conv1.weight"], start["encoder.conv1.weight"])
     differing = [name for name, tensor in weights(run, "moved", 0).items() if not torch.equal(tensor, start[name])]
     assert differing == ["encoder.conv1.weight"]
+
+
+def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A weight that was moved before the first snapshot and an own initialisation are nothing wrong."""
+    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
+    about = json.loads((run / "run.json").read_text())
+    about["settings"]["arms"]["later"]["perturb"]["step"] = 0
+    text = "arms 'cl' and 'later' do not start with equal weights at epoch 0: but for one moved weight, found 0"
+    store, there = SnapshotStore(run / "snapshots"), {arm: [0] for arm in about["settings"]["arms"]}
+    assert text in "".join(verify.faults_of_snapshots(store, there, about, {"encoder.conv1.weight": (1, 3, 3, 3)}))
 
 
 def test_twins_stay_bit_identical_until_a_bit_is_moved(run: Path) -> None:
