@@ -10,6 +10,7 @@ import image_formats as formats
 import prepare_images
 import pytest
 import unpack_archives
+import unpack_parquet
 
 IDS = formats.WORDNET_IDS
 
@@ -76,6 +77,13 @@ def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> Non
     assert files[f"train/{IDS[0]}/0000000.jpg"] == formats.jpeg(0)
     assert files[f"train/{IDS[1]}/0000013.jpg"] == formats.jpeg(101)
     assert files[f"val/{IDS[3]}/0000007.jpg"] == formats.jpeg(207)
+
+
+@pytest.mark.parametrize("label", [None, -1, 4])
+def test_an_image_without_a_label_is_refused(label: int | None) -> None:
+    """Hugging Face marks those of ImageNet's test split with -1, which Python would take for the last class."""
+    with pytest.raises(ValueError, match=r"test-0.parquet: image 7 of the split has no label .*; leave this split out"):
+        unpack_parquet._member(Path("test-0.parquet"), 7, formats.jpeg(0), label, IDS)
 
 
 def test_names_that_are_no_wordnet_ids_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
