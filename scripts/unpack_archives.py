@@ -20,6 +20,19 @@ class Member(NamedTuple):
     open: Callable[[], IO[bytes]]
 
 
+class _Strict(tarfile.TarInfo):
+    """tarfile takes a bad header and the end of a file for the end of the archive, which are zeros."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Strict":
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
+
+
 def archive_members(path: Path) -> Iterator[Member]:
     """The files in a zip or tar archive, in its order; each must be opened before the next is asked for.
 
@@ -40,7 +53,7 @@ def archive_members(path: Path) -> Iterator[Member]:
 
 def tar_members(file: IO[bytes], path: str) -> Iterator[Member]:
     """The files in an open tar archive, which errors call `path`."""
-    with tarfile.open(fileobj=file) as archive:
+    with tarfile.open(fileobj=file, tarinfo=_Strict) as archive:
         for info in archive:
             if info.isdir() or _is_litter(info.name):
                 continue

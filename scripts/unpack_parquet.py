@@ -14,13 +14,14 @@ from unpack_archives import Member
 
 SPLITS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
+SHARD = re.compile(r"-(\d+)-of-(\d+)")
 WORDNET_ID = re.compile(r"n\d{8}")
 
 
 def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
     """The parquet files of each split (train, val, test), sorted: it is named first in a file's name, or its folder's.
 
-    Raises ValueError for a file whose split cannot be told.
+    Raises ValueError for a file whose split cannot be told, and if of train-00000-of-00002 ... one is missing.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(paths):
@@ -29,6 +30,12 @@ def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
         if split is None:
             raise ValueError(f"{path}: of which split? its name or folder must begin with one of {', '.join(SPLITS)}")
         found.setdefault(split, []).append(path)
+    for split, files in found.items():
+        shards = [tuple(map(int, match.groups())) for path in files if (match := SHARD.search(path.name))]
+        missing = sorted({(number, total) for _, total in shards for number in range(total)} - set(shards))
+        if missing:
+            number, total = missing[0]
+            raise ValueError(f"{files[0].parent}: file {number:05d} of {total} of {split} is missing; fetch it too")
     return found
 
 

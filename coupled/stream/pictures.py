@@ -8,12 +8,16 @@ image in memory by about one.
 Shape letters: B images, V views, S side of a view, H, W sides of a picture.
 """
 
+import os
+import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +35,9 @@ from coupled.stream.view_plan import EpochPlan, ViewPlan, crop_box
 CHUNK = 32  # images that a worker does at a time: a global batch is the work of many
 STREAMS = 64  # whose workers live on; a run of more streams would start its workers anew for every epoch
 AHEAD = 4  # chunks a worker may be ahead: with 8 workers 1 024 images of 224 px, 300 MB
+# not for workers: Ctrl-C and schedulers send them to all processes of a run, which needs its workers for its last step.
+# Only Linux tells who sent one, so only there may a worker be deaf to SIGTERM, with which its program ends it.
+DEAF_TO = (signal.SIGINT, signal.SIGUSR1, *((signal.SIGTERM,) if hasattr(signal, "sigwaitinfo") else ()))
 
 
 class Request(NamedTuple):
@@ -148,6 +155,30 @@ class _Requests:
         return iter(self.wanted)
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started inside never notices `DEAF_TO`; this one does, at the latest afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        resource_tracker.ensure_running()  # when it starts it lets some of them through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _obey_the_program(worker: int) -> None:
+    """In a worker: end on SIGTERM from the program that started it, from no other."""
+
+    def wait() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    if signal.SIGTERM in DEAF_TO:
+        Thread(target=wait, daemon=True).start()
+
+
 class _Pool:
     def __init__(self, workers: int) -> None:
         self.requests, self.uses = _Requests(), 0
@@ -159,6 +190,7 @@ class _Pool:
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,  # a fork would copy the threads' locks
+            worker_init_fn=_obey_the_program if workers else None,
             generator=torch.Generator(),  # it draws a seed for the workers, which draw nothing
         )
 
@@ -166,7 +198,8 @@ class _Pool:
         self.uses += 1
         use = self.uses
         self.requests.wanted = requests
-        results = iter(self.loader)
+        with _deaf() if self.loader.num_workers else nullcontext():
+            results = iter(self.loader)  # the first call starts the workers
         try:
             for result in results:
                 yield result

@@ -10,6 +10,7 @@ import image_formats as formats
 import prepare_images
 import pytest
 import unpack_archives
+import unpack_parquet
 
 IDS = formats.WORDNET_IDS
 
@@ -76,6 +77,13 @@ def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> Non
     assert files[f"train/{IDS[0]}/0000000.jpg"] == formats.jpeg(0)
     assert files[f"train/{IDS[1]}/0000013.jpg"] == formats.jpeg(101)
     assert files[f"val/{IDS[3]}/0000007.jpg"] == formats.jpeg(207)
+
+
+@pytest.mark.parametrize("label", [None, -1, 4])
+def test_an_image_without_a_label_is_refused(label: int | None) -> None:
+    """Hugging Face marks those of ImageNet's test split with -1, which Python would take for the last class."""
+    with pytest.raises(ValueError, match=r"test-0.parquet: image 7 of the split has no label .*; leave this split out"):
+        unpack_parquet._member(Path("test-0.parquet"), 7, formats.jpeg(0), label, IDS)
 
 
 def test_names_that_are_no_wordnet_ids_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
@@ -146,6 +154,33 @@ def _cut_tar(place: Path) -> Path:
     return path
 
 
+def _cut_between_files(place: Path) -> Path:
+    """One of the 512 bytes between two pictures is as likely as any other place; tarfile calls it the end."""
+    path = formats.write_tar(place / "a.tar", formats.tiny_imagenet_files())
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[5].offset
+    path.write_bytes(path.read_bytes()[: start + 100])
+    return path
+
+
+def _bent_tar(place: Path) -> Path:
+    """A header in the middle whose sum is wrong."""
+    path = formats.write_tar(place / "a.tar", formats.tiny_imagenet_files())
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        content[archive.getmembers()[5].offset + 3] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def _cut_class(place: Path) -> Path:
+    """ImageNet's archive is whole, that of a class in it is not."""
+    whole = formats.write_tar(place / "n01440764.tar", dict(formats.of_class(0, 3))).read_bytes()
+    with tarfile.open(place / "n01440764.tar") as archive:
+        start = archive.getmembers()[2].offset
+    return formats.write_tar(place / "a_train.tar", {"n01440764.tar": whole[:start]})
+
+
 def _cut_gz(place: Path) -> Path:
     path = formats.write_tar(place / "a.tar.gz", formats.tiny_imagenet_files())
     path.write_bytes(path.read_bytes()[:30_001])
@@ -178,6 +213,12 @@ def _no_split(place: Path) -> Path:
     return source.rename(source.with_name("0000.parquet"))
 
 
+def _no_second_file(place: Path) -> Path:
+    source = formats.write_parquet(place / "hub")
+    (source / "train-00000-of-00002.parquet").unlink()
+    return source
+
+
 def _no_parquet(place: Path) -> Path:
     (place / "train-0.parquet").write_text("<html>not found</html>")
     return place / "train-0.parquet"
@@ -188,12 +229,16 @@ def _no_parquet(place: Path) -> Path:
     [
         (_links, "'train' is a link or a device; only files are unpacked"),
         (_cut_tar, "damaged or cut off"),
+        (_cut_between_files, "damaged or cut off"),
+        (_bent_tar, "damaged or cut off"),
+        (_cut_class, "damaged or cut off"),
         (_cut_gz, "damaged or cut off"),
         (_bent_zip, "damaged or cut off"),
         (_no_archive, "neither a zip nor a tar archive; fetch it again"),
         (_empty, "holds no file; fetch it again"),
         (_nowhere, "no such file"),
         (_no_split, "of which split? its name or folder must begin with one of train,"),
+        (_no_second_file, "hub: file 00000 of 2 of train is missing; fetch it too"),
         (_no_parquet, "not readable as parquet"),
     ],
 )
@@ -201,11 +246,12 @@ def test_a_source_that_cannot_be_it_is_one_line(
     make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Which file, and what to do; and no folder that looks like an image set."""
-    assert run("tiny_imagenet", make(tmp_path), "--to", tmp_path / "out") == 2
+    name = "imagenet" if make is _cut_class else "tiny_imagenet"
+    assert run(name, make(tmp_path), "--to", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
-    assert tree(tmp_path / "out") == {}
+    assert all(path.startswith("train.partial/") for path in tree(tmp_path / "out"))
 
 
 def test_without_pyarrow_the_error_says_how_to_get_it(

@@ -28,6 +28,7 @@ def test_labels_are_those_of_the_folders(root: Path) -> None:
             assert name.startswith(f"{folder}/{IDS[label]}/")
             assert (root / name).is_file()
         assert list(found.files_N) == sorted(found.files_N)
+        assert (found.mean, found.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models
 
 
 def test_the_digest_notices_a_file_a_size_and_a_label(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Pictures from the disk: the views are those of the same images in memory, whoever decodes them."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
     pictures._pool(2, 0).loader._iterator._workers[0].join()
     with pytest.raises(RuntimeError, match="worker"):
         next(epoch(workers=2))
+    pictures._pool.cache_clear()
+
+
+def test_workers_outlive_a_signal_to_all_processes_and_end_with_their_program(epoch: Callable) -> None:
+    """Ctrl-C and schedulers tell every process: without its workers the run could not finish its step and save."""
+    expected, found = list(epoch()), epoch(workers=2)
+    assert_same(next(found), expected[0])
+    workers = pictures._pool(2, 0).loader._iterator._workers
+    for name in ("INT", "USR1", "TERM"):
+        subprocess.run(["kill", f"-{name}", *(str(worker.pid) for worker in workers)], check=True)
+    for batch, each in zip(found, expected[1:], strict=True):
+        assert_same(batch, each)
+    for worker in workers:
+        worker.terminate()  # SIGTERM too, but from here
+        worker.join()
+        assert worker.exitcode == 0
     pictures._pool.cache_clear()
 
 
