@@ -69,9 +69,7 @@ def run_program(
         return complain(options.prog, error)
     except KeyboardInterrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(
-                f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr
-            )
+            print(f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -29,7 +29,7 @@ from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import snapshot_epochs
 from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
-from coupled.stream.batches import Batch
+from coupled.stream.batches import Batch, on_device
 from coupled.stream.view_plan import ViewRecipe
 
 
@@ -64,7 +64,7 @@ class Coordinator:
         watch.check_perturbations(settings.resolved()["arms"], self.steps)
         self.feeds = partial(
             feeds,
-            images=self.images,
+            images=on_device(self.images, group.device),  # once for all epochs and streams
             streams={self.stream_of[arm.name]: self.all_arms.draws[arm.name] for arm in self.arms},
             seed=settings.seed,
             batch_size=size,

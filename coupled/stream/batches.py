@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.image_sets import AnyImageSet, ImageFiles, ImageSet
+from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.stream.augment import augment, normalise, send
 from coupled.stream.pictures import augment_crops, crops
 from coupled.stream.view_plan import EpochPlan, inputs_digest
@@ -52,7 +52,7 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
-    Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory goes to the device once, as uint8. With
+    Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory is read on the device. With
     `workers` > 0 so many threads make the next batches, at most two a thread ahead; of images on the disk, so many
     processes decode, for each `stream` others. The batches are the same, and an error there is raised here.
     Raises ValueError if the global batch cannot be cut into equal parts.
@@ -62,14 +62,21 @@ def batches(
             f"batch.size: got {order_KN.shape[1]} with {world_size} processes;"
             f" allowed are multiples of {world_size}, so that every process has as many images"
         )
-    if isinstance(image_set, ImageSet):
-        image_set = replace(image_set, images_N3HW=image_set.images_N3HW.to(device))
-    make = partial(_batch, image_set, order_KN, plan, epoch, size, rank, world_size, torch.device(device))
+    make = partial(
+        _batch, on_device(image_set, device), order_KN, plan, epoch, size, rank, world_size, torch.device(device)
+    )
     numbers = range(start, len(order_KN))
     if isinstance(image_set, ImageFiles):
         own = _own(order_KN.shape[1], rank, world_size)
         return map(make, numbers, crops(image_set, list(order_KN[start:, own]), plan, size, workers, stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
+
+
+def on_device(image_set: AnyImageSet, device: torch.device | str) -> AnyImageSet:
+    """The set with its pixels, uint8, on the device if it is in memory; itself if they are there."""
+    if isinstance(image_set, ImageFiles) or image_set.images_N3HW.device == torch.device(device):
+        return image_set
+    return replace(image_set, images_N3HW=image_set.images_N3HW.to(device))
 
 
 def _batch(

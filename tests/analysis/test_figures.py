@@ -140,10 +140,10 @@ def test_the_twin_is_a_band_from_equal_arms_to_the_twin(folder: Path) -> None:
 
 
 def test_heat_maps_have_a_row_a_layer_and_a_column_an_epoch(folder: Path) -> None:
-    """The order of layers is that of the table, on one scale for all arms."""
+    """Layers from the bottom as in the network, whatever the table's order, on one scale for all arms."""
     run = described(folder)
     for figure, layers, of in (
-        (layers_alignment(run), list(reversed(LAYERS)), lambda gap, place: 1 - gap - 0.1 * place),
+        (layers_alignment(run), list(LAYERS), lambda gap, place: 1 - gap - 0.1 * (2 - place)),
         (layers_gap(run), ["stem", "layer1"], lambda gap, place: gap + place),
     ):
         maps = [axes for axes in figure.axes if axes.images]

@@ -11,7 +11,7 @@ from torch import Tensor
 from coupled.image_sets import ImageSet
 from coupled.stream import batches as batches_module
 from coupled.stream.augment import augment, normalise
-from coupled.stream.batches import Batch, batches
+from coupled.stream.batches import Batch, batches, on_device
 from coupled.stream.order import order
 from coupled.stream.view_plan import inputs_digest, view_plan
 
@@ -45,6 +45,15 @@ def assert_same(one: Batch, other: Batch) -> None:
     for field in fields(Batch):
         a, b = getattr(one, field.name), getattr(other, field.name)
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+
+
+def test_a_set_is_copied_to_the_device_once(image_set):
+    """A copy an epoch and stream would be gigabytes of a large set; where it lies already it is not touched."""
+    placed = on_device(image_set, "meta")
+    assert placed.images_N3HW.is_meta
+    assert placed.labels_N is image_set.labels_N
+    assert on_device(placed, "meta") is placed
+    assert on_device(image_set, "cpu") is image_set
 
 
 def test_a_batch_holds_what_order_and_plan_say(epoch, image_set, recipe):
