@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from analysis.command_line import add_cache, add_images, parser, positive, run_program
+from analysis.command_line import add_cache, add_images, parser, positive, run_program, tracked
 from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.intervals import BLOCKS, blocks, interval, left_out
@@ -132,7 +132,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
     wanted = [Score(*pair, layer, name) for pair in pairs for layer in layers for name in options.metrics]
     wanted += [Score(*pair, own, name, other) for pair in pairs for other in layers for own in layers for name in cross]
     digests = {(entry.arm, entry.epoch): entry.digest for entry in chosen.store.entries()}
-    for number in chosen.epochs:
+    for number in tracked(chosen.epochs, "epochs"):
         for split in splits:
             snapshots = {arm: digests[arm, number] for arm in [chosen.reference, *chosen.arms]}
             epoch = Epoch(number, split, metrics, options.bootstrap, snapshots)

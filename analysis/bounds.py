@@ -31,7 +31,7 @@ from analysis.bound_formulas import (
     sharp_alignment_floor,
 )
 from analysis.bounds_of_tables import few_shot_rows, weight_rows
-from analysis.command_line import add_images, parser, run_program
+from analysis.command_line import add_images, parser, run_program, tracked
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
@@ -120,7 +120,7 @@ def alignment_rows(
     embedder = Embedder(settings, chosen.store, choose_device(options.device))
     splits = {s: load_images(settings, s, chosen.description["image_set"]) for s in dict.fromkeys(options.split)}
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
-    for epoch in chosen.epochs:
+    for epoch in tracked(chosen.epochs, "epochs"):
         for split, images in splits.items():
             source = {
                 arm: (digests[chosen.reference, epoch], digests[arm, epoch], images.digest()[:DIGITS])

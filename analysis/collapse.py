@@ -15,13 +15,14 @@ its last columns, and of rows that differ in those alone the last one counts.
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from analysis.alignment import choose_device
 from analysis.collapse_measures import Values, alignment, of_predictor, of_rows, verdict, with_reasons
-from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program
+from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program, tracked
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
@@ -49,15 +50,14 @@ def collapse(options: Namespace) -> None:
     set_determinism(True, None)
     embedder = Embedder(settings, store, device)
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in store.entries()}
-    for epoch in epochs:
-        for arm in arms:
-            for split in splits:
-                where = (epoch, split, arm)
-                source = (len(chosen[split]), digests[arm, epoch], images[split].digest()[:DIGITS])
-                if table.has(*where, *LAST, *source) or not embedder.readable([arm], epoch, options.skip_bad):
-                    continue
-                measured = measure(embedder, images[split], chosen[split], arm, epoch)
-                table.append(rows(measured, where, source))
+    for epoch, arm in tracked(product(epochs, arms), "snapshots"):
+        for split in splits:
+            where = (epoch, split, arm)
+            source = (len(chosen[split]), digests[arm, epoch], images[split].digest()[:DIGITS])
+            if table.has(*where, *LAST, *source) or not embedder.readable([arm], epoch, options.skip_bad):
+                continue
+            measured = measure(embedder, images[split], chosen[split], arm, epoch)
+            table.append(rows(measured, where, source))
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 

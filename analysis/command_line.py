@@ -3,16 +3,26 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from math import inf
 from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
 
 from coupled.checked import Parser, complain
 from coupled.snapshots import BadSnapshotError
 
 CACHE_GIB = 10.0
+SILENCE = 10.0  # seconds without a word, where no bar is
 INTERRUPTED = 130  # as shells count a program that SIGINT ended
+
+
+T = TypeVar("T")
 
 
 def parser(program: str, description: str) -> Parser:
@@ -71,6 +81,25 @@ def run_program(
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr)
         return INTERRUPTED
+
+
+def tracked(items: Iterable[T], name: str) -> Iterator[T]:
+    """The items one by one, with a bar on a terminal; elsewhere, now and then, a line on how far it is."""
+    every = list(items)
+    if os.environ.get("RANK", "0") != "0":
+        yield from every
+        return
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(every, name, console=console)
+        return
+    began = said = time.monotonic()
+    for done, item in enumerate(every, 1):
+        yield item
+        if time.monotonic() - said >= SILENCE and done < len(every):
+            said = time.monotonic()
+            left = timedelta(seconds=round((said - began) / done * (len(every) - done)))
+            print(f"{name}: {done} of {len(every)}, {left} left", file=sys.stderr, flush=True)
 
 
 @contextmanager

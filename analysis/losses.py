@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from analysis.alignment import choose_device
-from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program
+from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program, tracked
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import UNTRAINED_EPOCH, plan_of
 from analysis.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
@@ -142,7 +142,7 @@ def losses(options: Namespace) -> None:
     embedder = Embedder(settings, store, device)
     digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
     every: list[Key] = [(loss, temperature) for loss in LOSSES for temperature in temperatures]
-    for epoch in epochs:
+    for epoch in tracked(epochs, "epochs"):
         for split, seen in streams.items():
             source = {arm: seen.source(digests[arm, epoch]) for arm in arms}
             missing = [

@@ -13,14 +13,15 @@ stand in its last columns, and of rows that differ in those alone the last one c
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from torch import Tensor
 
 from analysis.alignment import choose_device
 from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
-from analysis.command_line import Parser, add_cache, add_epochs, add_images, add_run, run_program
+from analysis.command_line import Parser, add_cache, add_epochs, add_images, add_run, run_program, tracked
 from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
@@ -70,25 +71,23 @@ def quality(options: Namespace) -> None:
     cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
     embedder = Embedder(settings, store, device, cache)
     digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
-    for epoch in epochs:
-        for arm in arms:
-            tasks = [
-                task
-                for task in every_task(metrics, options.split, options.layer)
-                if not all(
-                    table.has(*task.key(epoch, arm, detail, images, digests[arm, epoch]))
-                    for detail in task.metric.details
-                )
-            ]
-            if tasks and not embedder.readable([arm], epoch, options.skip_bad):
-                continue
+    for epoch, arm in tracked(product(epochs, arms), "snapshots"):
+        tasks = [
+            task
+            for task in every_task(metrics, options.split, options.layer)
+            if not all(
+                table.has(*task.key(epoch, arm, detail, images, digests[arm, epoch])) for detail in task.metric.details
+            )
+        ]
+        if tasks and not embedder.readable([arm], epoch, options.skip_bad):
+            continue
+        for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
             rows = []
-            for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
-                for detail, measured in values.items():
-                    key = task.key(epoch, arm, detail, images, digests[arm, epoch])
-                    if isinstance(measured.value, Undefined):
-                        print(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
-                    rows.append((*key[:6], *measured, *key[6:]))
+            for detail, measured in values.items():
+                key = task.key(epoch, arm, detail, images, digests[arm, epoch])
+                if isinstance(measured.value, Undefined):
+                    print(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
+                rows.append((*key[:6], *measured, *key[6:]))
             table.append(rows)
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
@@ -115,24 +114,21 @@ def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequ
 
 def measure(
     embedder: Embedder, images: Chosen, tasks: Sequence[Task], arm: str, epoch: int
-) -> list[dict[str, Measured]]:
-    """The values of each task; only the passes over the images that these tasks need."""
+) -> Iterator[dict[str, Measured]]:
+    """The values of task after task; only the passes over the images that these tasks need."""
     seen = {(task.split, task.metric.sees) for task in tasks}
     clean = {split for split, sees in seen if sees != "views"} | (
         {"train"} if ("test", "classifier") in seen else set()
     )
     of_images = {split: clean_features(embedder, *images[split], arm, epoch) for split in sorted(clean)}
     of_views = {s: view_features(embedder, *images[s], arm, epoch) for s, sees in sorted(seen) if sees == "views"}
-    values = []
     for split, layer, metric in tasks:
         if metric.sees == "views":
-            found = metric.values(of_views[split][layer])
+            yield metric.values(of_views[split][layer])
         elif metric.sees == "split":
-            found = metric.values(of_images[split][layer])
+            yield metric.values(of_images[split][layer])
         else:
-            found = metric.values(of_images["train"][layer], of_images["test"][layer], embedder.settings.seed)
-        values.append(found)
-    return values
+            yield metric.values(of_images["train"][layer], of_images["test"][layer], embedder.settings.seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

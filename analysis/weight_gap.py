@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 
 from analysis.channel_matching import channel_axes, match_channels, permuted
-from analysis.command_line import parser, run_program, skipping
+from analysis.command_line import parser, run_program, skipping, tracked
 from analysis.growth import write_growth
 from analysis.open_snapshots import OpenSnapshots
 from analysis.run_folder import DIGITS, TidyCsv, select_pairs
@@ -139,7 +139,7 @@ def weight_gap(options: Namespace) -> None:
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
     there = common_epochs(chosen.store, [chosen.reference, *chosen.arms])
     with OpenSnapshots(chosen.store) as opened:
-        for epoch in chosen.epochs:
+        for epoch in tracked(chosen.epochs, "epochs"):
             # `global` is the last of a pair's rows: a write that was cut short has not got there
             sources = {pair: [digests[arm, epoch] for arm in pair] for pair in pairs}
             missing = [pair for pair in pairs if not table.has(epoch, *pair, "global", *sources[pair])]

@@ -1,0 +1,37 @@
+"""What all analysis programs share: progress, and what becomes of Ctrl-C."""
+
+import argparse
+
+import pytest
+
+from analysis import command_line
+from analysis.command_line import run_program, tracked
+from coupled.checked import Parser
+
+
+def test_progress_is_lines_where_no_terminal_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On rank 0 alone, on stderr, none after the last; short work says nothing."""
+    monkeypatch.setattr(command_line, "SILENCE", 0.0)
+    assert list(tracked(iter("abc"), "epochs")) == ["a", "b", "c"]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line.rpartition(",")[0] for line in printed.err.splitlines()] == ["epochs: 1 of 3", "epochs: 2 of 3"]
+    monkeypatch.setenv("RANK", "1")
+    assert list(tracked("ab", "epochs")) == ["a", "b"]
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(command_line, "SILENCE", 3600.0)
+    assert list(tracked("ab", "epochs")) == ["a", "b"]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the status that shells know, not a traceback."""
+
+    def interrupted(options: argparse.Namespace) -> None:
+        raise KeyboardInterrupt
+
+    assert run_program(interrupted, Parser(prog="quality.py"), []) == 130
+    error = capsys.readouterr().err
+    assert error == "quality.py: interrupted; rows that are written stay, and are not made again\n"
