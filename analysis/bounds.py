@@ -30,7 +30,7 @@ from analysis.bound_formulas import (
     log_similarity_distance,
     sharp_alignment_floor,
 )
-from analysis.bounds_of_tables import few_shot_rows, weight_rows
+from analysis.bounds_of_tables import SCATTER, TASKS, few_shot_rows, weight_rows
 from analysis.command_line import add_images, parser, run_program, tracked
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
@@ -175,12 +175,13 @@ def bounds(options: Namespace) -> int:
                 print(in_words(dict(zip(COLUMNS, row, strict=True))))
     steps = read_steps(chosen.store.folder.parent / "steps.csv")
     rates = {epoch: each.total for epoch, each in rates_by_epoch(steps).items()}
-    for path, rows in (
-        (chosen.output / "quality.csv", few_shot_rows(chosen.output / "quality.csv", len(counts_C))),
-        (chosen.output / "weight_gap.csv", weight_rows(chosen.output / "weight_gap.csv", rates)),
+    quality, gaps = chosen.output / "quality.csv", chosen.output / "weight_gap.csv"
+    for path, rows, needed in (
+        (quality, few_shot_rows(quality, len(counts_C)), f"--metrics {' '.join((*SCATTER, *TASKS))}"),
+        (gaps, weight_rows(gaps, rates), "four epochs or more"),
     ):
         if not rows:
-            print(f"{path}: nothing in it for a bound; analysis/{path.stem}.py writes it")
+            print(f"{path}: nothing in it for a bound; analysis/{path.stem}.py writes what is needed ({needed})")
         table.append(rows)
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
     found = read_newest(table.path, KEY[: -len(SOURCES)])

@@ -162,6 +162,8 @@ def losses(options: Namespace) -> None:
     write_correlation(table.path, output / "loss_correlation.csv")
     direct = [arm for arm in settings.arms if settings.arms[arm].objective == "nscl"]
     write_reached(table.path, output / "nscl_reached.csv", direct)
+    if not direct:
+        print("nscl_reached.csv is empty: no arm of the run minimises nscl")
 
 
 def temperature(text: str) -> float:

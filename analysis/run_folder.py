@@ -45,8 +45,10 @@ def select(options: Namespace) -> Selection:
     reference = getattr(options, "reference", "")
     arms = choose_arms(store, reference, options.compare, options.skip_bad) if reference else named(store, options.arms)
     epochs = choose_epochs(store, [*filter(None, [reference]), *arms], options.epochs, options.skip_bad)
-    against = f"{reference} against " if reference else ""
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{', '.join(arms)}")
+    pairs = getattr(options, "every_pair", False)
+    against = "every pair of " if pairs else f"{reference} against " if reference else ""
+    shown = ", ".join([reference, *arms] if pairs else arms)
+    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
     output = options.output or run / "analysis"
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     return Selection(description, store, reference, arms, epochs, output)
@@ -66,7 +68,7 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
 def select_pairs(options: Namespace) -> tuple[Selection, list[tuple[str, str]]]:
     """The choices, and the pairs to compare: each arm with the reference, or of `--compare all` every pair."""
     every = options.compare == ["all"]  # settings.py lets no arm have this name
-    chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare}))
+    chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare, "every_pair": every}))
     if every:
         return chosen, list(combinations([chosen.reference, *chosen.arms], 2))
     return chosen, [(chosen.reference, arm) for arm in chosen.arms]

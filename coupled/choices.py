@@ -46,6 +46,9 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
         module = by_name.find("coupled.objectives", name)
     except ValueError as error:
         raise ValueError(f"arms.{arm}.objective: {error}") from None
+    absent = [f"{each}()" for each in (name, "needs") if not callable(getattr(module, each, None))]
+    if absent:
+        raise ValueError(f"arms.{arm}.objective: {module.__file__} has no {' and no '.join(absent)}")
     function = getattr(module, name)
     given = dict(options)
     if "temperature" in inspect.signature(function).parameters:

@@ -238,7 +238,7 @@ class Coordinator:
     def _announce(self, progress: Progress, step: int) -> None:
         """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
         batch, images = self.settings.batch, self.images
-        about = (self.run, images, self.settings.epochs, batch.size, step, self.peak_lr, self.group, self.all_arms)
+        about = (self.run, images, self.settings.resolved(), step, self.peak_lr, self.group, self.all_arms)
         for line in (*announcement(*about), self._space(step // self.steps_per_epoch, overwrite=False)):
             progress.say(line)
         progress.warn(*watch.unbalanced_classes(images.labels_N, images.class_names, batch.size, batch.order))

@@ -41,9 +41,16 @@ def description(
 
 
 def announcement(
-    run: Path, images: AnyImageSet, epochs: int, size: int, step: int, peak_lr: float, group: ProcessGroup, arms: Arms
+    run: Path,
+    images: AnyImageSet,
+    settings: Mapping[str, Any],
+    step: int,
+    peak_lr: float,
+    group: ProcessGroup,
+    arms: Arms,
 ) -> Iterator[str]:
-    """What is about to run, a line each, with global batches of `size` images, after `step` steps done."""
+    """What is about to run with the resolved `settings`, a line each, after `step` steps done."""
+    epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
     yield (
         f"run {run}: {images.name}, {len(images)} images, {epochs} epochs of {len(images) // size} steps"
         + (f", continuing after step {step}" if step else "")
@@ -55,7 +62,17 @@ def announcement(
     for place, names in enumerate(arms.placed):
         where = f" (place {place} of {group.arms_size})" if group.arms_size > 1 else ""
         for name in names:
-            yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters"
+            more = controls(given[name])
+            yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}"
+
+
+def controls(arm: Mapping[str, Any]) -> str:
+    """In what an arm of the settings departs from the others on purpose, as the end of its line."""
+    moved, own = arm.get("perturb"), arm.get("own")
+    said = [f"twin of {arm['twin']}"] if arm.get("twin") else []
+    said += [f"a weight moved by {moved['ulps']} ulp at step {moved['step']}"] if moved else []
+    said += [f"its own {', '.join(own)}"] if own else []
+    return "".join(f"; {each}" for each in said)
 
 
 def bytes_needed(arms: Arms, kept_epochs: Collection[int], epoch: int) -> int:

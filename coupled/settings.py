@@ -130,7 +130,7 @@ def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], T
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
     for override in overrides:
         _override(tree, override)
-    return from_resolved(complete(tree), str(path))
+    return from_resolved(complete(tree), " with ".join(filter(None, [str(path), " ".join(overrides)])))
 
 
 def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings:

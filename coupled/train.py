@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stopped and group.is_first:
             again = command_again(arguments)
             print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
+        elif group.is_first:
+            print(f"{run}: complete; next: python analysis/weight_gap.py --run {run}", flush=True)
     return alarm.status
 
 

@@ -12,6 +12,7 @@ import torch
 
 from analysis import verify
 from coupled.image_sets.digits import load
+from coupled.opening import controls
 from coupled.snapshots import SnapshotStore
 
 CL = {"objective": "dcl"}
@@ -56,6 +57,15 @@ def test_only_an_arm_with_its_own_initialisation_starts_elsewhere(run: Path) -> 
     assert not torch.equal(weights(run, "init", 0)["encoder.conv1.weight"], start["encoder.conv1.weight"])
     differing = [name for name, tensor in weights(run, "moved", 0).items() if not torch.equal(tensor, start[name])]
     assert differing == ["encoder.conv1.weight"]
+
+
+def test_the_lines_before_a_run_name_the_controls() -> None:
+    """What departs from the shared randomness on purpose must be seen."""
+    assert controls({"objective": "dcl"}) == ""
+    assert controls({"twin": "cl", "own": ["init", "views"]}) == "; twin of cl; its own init, views"
+    assert controls({"twin": "cl", "perturb": {"ulps": 2, "step": 0}}) == (
+        "; twin of cl; a weight moved by 2 ulp at step 0"
+    )
 
 
 def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """What the settings choose by name, with the options that apply."""
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from coupled import by_name
 from coupled.choices import filled_in, find_objective, load_image_set, suited
 from coupled.settings import from_resolved
 
@@ -33,6 +35,16 @@ def test_settings_filled_in_say_everything_and_stay_the_same_when_filled_again()
     assert filled_in(again.resolved()) == filled
     assert from_resolved({**TREE, "image_set": {"name": "digits", "size": 16}}).sha256() != again.sha256()
     assert filled_in(from_resolved({**TREE, "image_set": {"name": "digits", "size": 16}}).resolved()) == filled
+
+
+def test_a_file_without_what_an_objective_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's own file, half written."""
+    half = ModuleType("half")
+    half.__file__ = "coupled/objectives/half.py"
+    half.needs = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(by_name, "find", lambda *_: half)
+    with pytest.raises(ValueError, match=r"^arms\.b\.objective: coupled/objectives/half\.py has no half\(\)$"):
+        find_objective("b", "half", {}, 0.5)
 
 
 def test_the_key_that_is_wrong_is_named() -> None:
