@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 SCORES = {"CKA": ("test_alignment", "cka"), "RSA": ("test_alignment", "rsa"), "weight gap": ("weight_gap", "gap")}
+GLOBAL = "global weight gap"  # of all weights as one vector
 SHARED = "shared"
 
 
@@ -38,8 +39,8 @@ def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataF
     """The rows of these scores of layer h (weights: mean over layers) against `cl`, with a column `score`."""
     parts = []
     for name in names:
-        table, metric = SCORES[name]
-        layer = "mean" if table == "weight_gap" else "h"
+        table, metric = SCORES["weight gap" if name == GLOBAL else name]
+        layer = "global" if name == GLOBAL else "mean" if table == "weight_gap" else "h"
         chosen = (rows["table"] == table) & (rows["metric"] == metric) & (rows["layer"] == layer)
         parts.append(rows[chosen & (rows["reference"] == "cl")].assign(score=name))
     return pd.concat(parts, ignore_index=True)
@@ -67,15 +68,18 @@ def _count(true: "pd.Series[bool]") -> str:
 
 def closest(rows: pd.DataFrame) -> Answer:
     """NSCL is closest to CL; SCL and CE are farther."""
-    found = last(scores(rows[rows["arm"].isin(["nscl", "scl", "ce"])]))
+    found = last(scores(rows[rows["arm"].isin(["nscl", "scl", "ce"])], (*SCORES, GLOBAL)))
     words = []
-    for score in ("CKA", "RSA"):
-        values = by_seed(found, score, "arm")
+    for score in (*SCORES, GLOBAL):
+        sign, word = (-1, "below") if "gap" in score else (1, "above")
+        values = sign * by_seed(found, score, "arm")
+        ahead = values["nscl"] > values[["scl", "ce"]].max(axis=1)
+        next_best = values[["scl", "ce"]].mean().idxmax()
+        margin, noise = (values["nscl"] - values[next_best]).mean(), 2 * values[["nscl", next_best]].std().max()
         words.append(
-            f"{score} of nscl above scl and ce in {_count(values['nscl'] > values[['scl', 'ce']].max(axis=1))}"
+            f"{score} of nscl {word} those of scl and ce in {_count(ahead)}, from the next in the mean by {margin:.3f}"
+            f" ({'within' if abs(margin) < noise else 'beyond'} the spread)"
         )
-    values = by_seed(found, "weight gap", "arm")
-    words.append(f"its weight gap below theirs in {_count(values['nscl'] < values[['scl', 'ce']].min(axis=1))}")
     return Answer(over_seeds(found, ["arm"]), "; ".join(words))
 
 

@@ -46,9 +46,17 @@ def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, c
     far = [pair(metric, scl, arm="scl") for metric in ("cka", "rsa")]
     far += [pair(metric, 0.4, arm="ce") for metric in ("cka", "rsa")]
     gaps = [pair("gap", value, arm=arm) for arm, value in (("nscl", 0.3), ("scl", 0.4), ("ce", 0.2))]
-    verdict = claims.closest(rows_of(*near, *far, *gaps)).verdict
-    assert f"CKA of nscl above scl and ce in {count} of 3 seeds" in verdict
-    assert "its weight gap below theirs in 0 of 3 seeds" in verdict
+    whole = [pair("gap", value, arm=arm, layer="global") for arm, value in (("nscl", 0.1), ("scl", 0.4), ("ce", 0.2))]
+    answer = claims.closest(rows_of(*near, *far, *gaps, *whole))
+    margin, spread = 0.91 - scl, "within" if abs(0.91 - scl) < 0.02 else "beyond"
+    said = f"in {count} of 3 seeds, from the next in the mean by {margin:.3f} ({spread} the spread)"
+    assert f"CKA of nscl above those of scl and ce {said}" in answer.verdict
+    assert (
+        "; weight gap of nscl below those of scl and ce in 0 of 3 seeds, from the next in the mean by -0.100"
+        in answer.verdict
+    )
+    assert "global weight gap of nscl below those of scl and ce in 3 of 3 seeds" in answer.verdict
+    assert set(answer.table["score"]) == {"CKA", "RSA", "weight gap", "global weight gap"}
 
 
 def test_rising_and_falling_are_told_apart() -> None:
