@@ -1,0 +1,51 @@
+"""docs/ tells the truth: the settings it lists are those of the code, and its example of an objective works."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import yaml
+
+from coupled import by_name
+from coupled.choices import find_objective
+from coupled.objectives import Inputs
+from coupled.settings import DEFAULT_ARMS, from_resolved
+
+DOCS = tiny.REPOSITORY / "docs"
+
+
+def block(page: str, language: str) -> str:
+    """The page's only block of code in this language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    return str(found)
+
+
+def test_the_listed_settings_are_all_there_are_with_their_defaults() -> None:
+    """A key that is added, or a default that changes, must be told."""
+    listed = yaml.safe_load(block("settings.md", "yaml"))
+    listed["optimizer"]["weight_decay"] = float(listed["optimizer"]["weight_decay"])
+    least = {"name": "mine", "image_set": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}
+    assert listed == from_resolved(least).resolved()
+
+
+def test_the_example_of_an_objective_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file of its own would be found; views that agree cost nothing."""
+    (tmp_path / "cosine_only.py").write_text(block("objectives.md", "python"), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(by_name, "find", lambda _, name: import_module(name))
+    objective = find_objective("mine", "cosine_only", {"weight": 2}, 0.5)
+    one, other = torch.nn.functional.normalize(torch.randn(2, 6, 4, dtype=torch.float64), dim=-1)
+    labels_B = torch.zeros(6, dtype=torch.int64)
+    for views_VBP, expected in (
+        (torch.stack([one, one]), 0.0),
+        (torch.stack([one, -one]), 4.0),
+        (torch.stack([one, other]), float(2 * (1 - (one * other).sum(1)).mean())),
+    ):
+        loss = objective.function(Inputs({"projection": views_VBP}, {}, labels_B, labels_B), **objective.options)
+        assert float(loss.mean) == pytest.approx(expected, abs=1e-12)
+        assert (int(loss.counted), int(loss.left_out)) == (6, 0)
+    with pytest.raises(ValueError, match=r"arms\.mine: unknown option 'wieght'|arms\.mine\.wieght"):
+        find_objective("mine", "cosine_only", {"wieght": 2}, 0.5)
