@@ -189,7 +189,7 @@ def quality(runs: Sequence[Run], look: Look) -> Chart:
 
 def weight_shape(runs: Sequence[Run], look: Look) -> Chart:
     """The global distance and the fitted shape of its bound."""
-    figure: Figure = {"data": [], "layout": layout("||w_a - w_b||, all encoder weights")}
+    figure: Figure = {"data": [], "layout": layout("||w_a - w_b||, all weights")}
     for run in runs:
         table = run.table("bounds.csv")
         table = table[table["bound"] == "exponential_shape"] if len(table) else table

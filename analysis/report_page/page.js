@@ -1,17 +1,24 @@
 "use strict";
 // REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; plotly is on the page.
+const NARROW = 640; // pixels of a chart
 const root = document.documentElement;
 const off = new Set(); // arms that are switched off
 const charts = [...document.querySelectorAll("figure.chart")];
 
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
-function themed(layout, data) {
+function legendRows(data, width) { // plotly gives every entry the width of the longest
+  const names = [...new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || ""))];
+  return Math.ceil(names.length / Math.max(1, Math.floor(width / (55 + 7 * Math.max(...names.map((name) => name.length))))));
+}
+
+function themed(layout, data, width) {
   const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
-  const rows = Math.ceil(new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name)).size / 4);
+  const stacked = layout.grid && width < NARROW; // panels one below the other
+  if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
-    height: 360 + 20 * rows, margin: { l: 60, r: 16, t: 12, b: 46 }, hovermode: "closest",
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, ...layout,
+    height: (stacked ? 640 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 12, b: 46 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7 }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
@@ -55,7 +62,7 @@ function draw(chart) {
   }
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
-  return Plotly.react(chart.querySelector(".plot"), data, themed({ ...structuredClone(figure.layout), ...more }, figure.data),
+  return Plotly.react(chart.querySelector(".plot"), data, themed({ ...structuredClone(figure.layout), ...more }, figure.data, chart.querySelector(".plot").clientWidth),
     { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
 }
 const drawAll = () => Promise.all(charts.map(draw));
@@ -84,6 +91,11 @@ button.addEventListener("click", () => {
   if (next === "system") delete root.dataset.theme; else root.dataset.theme = next;
   button.textContent = "theme: " + next;
   drawAll();
+});
+let drawnWidth = innerWidth, waiting;
+addEventListener("resize", () => { // plotly fits the width; legend and panels are ours
+  clearTimeout(waiting);
+  if (Math.abs(innerWidth - drawnWidth) > 40) waiting = setTimeout(() => { drawnWidth = innerWidth; drawAll(); }, 200);
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 addEventListener("beforeprint", () => { // before the pages are counted
