@@ -40,20 +40,20 @@ RECIPE = ViewRecipe(
 )
 
 
-def _images(images: int) -> Tensor:
+def smooth_images(images: int) -> Tensor:
     """Smooth random colours, as uint8 [B, 3, S, S]."""
     coarse = torch.from_numpy(random_uint32(0, "benchmark", shape=(images, 3, 8, 8)) * np.float32(255 * 2.0**-32))
     return torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear").to(torch.uint8)
 
 
 def _ours(images: int) -> Callable[[], Tensor]:
-    images_B3HW = _images(images)
+    images_B3HW = smooth_images(images)
     everyone = np.arange(images)
     return lambda: augment(images_B3HW, view_plan(0, 0, images, RECIPE, VIEWS)[everyone], SIZE)
 
 
 def _baseline(images: int) -> Callable[[], Tensor]:
-    pictures = [to_pil_image(image) for image in _images(images)]
+    pictures = [to_pil_image(image) for image in smooth_images(images)]
     jitter = transforms.ColorJitter(RECIPE.brightness, RECIPE.contrast, RECIPE.saturation, RECIPE.hue)
     pipeline = transforms.Compose(
         [

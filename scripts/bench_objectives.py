@@ -30,26 +30,27 @@ OURS: dict[str, Callable[..., Loss]] = {
 TEMPERATURE, CLASSES, WIDTH = 0.5, 10, 128
 
 
-def batch(images: int) -> tuple[Tensor, Tensor]:
+def batch(images: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Projections [2, images, 128] that want a gradient, and labels."""
-    random = torch.randn(2, images, WIDTH, generator=torch.Generator().manual_seed(0))
-    return F.normalize(random, dim=-1).requires_grad_(), torch.arange(images) % CLASSES
+    random = torch.randn(2, images, WIDTH, generator=torch.Generator().manual_seed(0)).to(device)
+    return F.normalize(random, dim=-1).requires_grad_(), torch.arange(images, device=device) % CLASSES
 
 
-def ours(name: str, images: int) -> Tensor:
+def ours(name: str, images: int, device: str = "cpu") -> Tensor:
     """Forward and backward of an objective of this package."""
-    projections, labels = batch(images)
+    projections, labels = batch(images, device)
     inputs = Inputs({"projection": projections}, {"projection": projections}, labels, labels)
     loss = OURS[name](inputs, temperature=TEMPERATURE).mean
     loss.backward()
     return loss.detach()
 
 
-def broadcast(name: str, images: int) -> Tensor:
+def broadcast(name: str, images: int, device: str = "cpu") -> Tensor:
     """Forward and backward of the same formula on a cosine similarity broadcast to M x M x P."""
-    projections, labels = batch(images)
-    rows_MP, labels_M, images_M = projections.flatten(0, 1), labels.repeat(2), torch.arange(images).repeat(2)
-    itself, image = torch.eye(2 * images), (images_M[:, None] == images_M).float()
+    projections, labels = batch(images, device)
+    images_M = torch.arange(images, device=device).repeat(2)
+    rows_MP, labels_M = projections.flatten(0, 1), labels.repeat(2)
+    itself, image = torch.eye(2 * images, device=device), (images_M[:, None] == images_M).float()
     klass = (labels_M[:, None] == labels_M).float()
     positives = (klass if name == "supcon" else image) - itself
     denominator = {"nt_xent": 1 - itself, "dcl": 1 - image, "nscl": 1 - klass, "supcon": 1 - itself}[name]

@@ -20,6 +20,7 @@ from bench_analysis import analysis_rows
 from bench_augmentation import augmentation_rows
 from bench_coupling import coupling_rows
 from bench_distributed import distributed_rows
+from bench_gpu import gpu_rows
 from bench_metrics import metric_rows
 from bench_objectives import objective_rows
 from bench_pictures import picture_rows
@@ -38,6 +39,7 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "start": start_rows,
     "distributed": distributed_rows,
     "snapshots": snapshot_rows,
+    "gpu": gpu_rows,
 }
 
 
