@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
-        coordinator = Coordinator(settings, group, run)
-        stopped = coordinator.train(options.resume, options.overwrite, options.until_step)
+        # not kept: what refers to the process group should be gone before the group is
+        stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
         if stopped and group.is_first:
             again = command_again(arguments)
             print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
