@@ -12,16 +12,8 @@ from analysis.run_folder import read_newest
 
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
-QUALITY = (
-    "epoch",
-    "split",
-    "arm",
-    "layer",
-    "metric",
-    "detail",
-    "samples",
-    "train_samples",
-)  # the last of these rows counts
+# the last of the rows that agree in these counts
+QUALITY = (*("epoch", "split", "arm", "layer", "metric", "detail"), "samples", "train_samples")
 GAPS = ("epoch", "reference", "arm", "layer")
 TASKS = {"few_shot": "all", "few_shot_two_way": "two_way"}
 
@@ -51,21 +43,8 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
                 measured, vacuous = 1 - float(row.value), "yes" if bound >= 1 else "no"  # type: ignore[arg-type]
                 where = epoch, "test", "", arm, layer, name, f"{classifier}_error", f"{task} m={shots}"
                 holds = "yes" if measured <= bound else "no"
-                rows.append(
-                    (
-                        *where,
-                        bound,
-                        measured,
-                        "",
-                        vacuous,
-                        holds,
-                        samples,
-                        row.train_samples,
-                        "",
-                        row.snapshot,
-                        row.images,
-                    )
-                )
+                sources = samples, row.train_samples, "", row.snapshot, row.images
+                rows.append((*where, bound, measured, "", vacuous, holds, *sources))
     return rows
 
 

@@ -4,7 +4,7 @@ A figure with `slider`, the epochs, has traces whose `meta` says what the slider
 each epoch, or `frames`, the z of a heat map at each epoch. Heat maps over epochs get a line at the slider's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -38,13 +38,9 @@ def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
 def alignment_by_layer(runs: Sequence[Run], look: Look) -> Chart:
     """Every pair metric: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
-    for run in runs:
-        for split in SPLITS:
-            table = run.table(f"{split}_alignment.csv")
-            for (metric, reference), part in table.groupby(["metric", "reference"], sort=False) if len(table) else ():
-                rows = pd.concat([whole_split(each) for _, each in part.groupby("layer", sort=False)])
-                name = _named(look, run, str(metric), f"to {reference}", f"{split} images")
-                variants[name] = over_epochs(run, look, rows, "value", str(metric))
+    for name, run, metric, _, part in _scores(runs, look, "alignment"):
+        rows = pd.concat([whole_split(each) for _, each in part.groupby("layer", sort=False)])
+        variants[name] = over_epochs(run, look, rows, "value", metric)
     words = (
         "A row a layer, from stem to projection; the slider's epoch is the vertical line, and the profile at the right."
     )
@@ -53,15 +49,20 @@ def alignment_by_layer(runs: Sequence[Run], look: Look) -> Chart:
 
 def cross_layer(runs: Sequence[Run], look: Look) -> Chart:
     """Every layer of the reference with every layer of an arm, at the slider's epoch."""
-    variants: dict[str, Figure] = {}
-    for run in runs:
-        for split in SPLITS:
-            table = run.table(f"{split}_cross_layer.csv")
-            for (metric, reference), part in table.groupby(["metric", "reference"], sort=False) if len(table) else ():
-                name = _named(look, run, str(metric), f"to {reference}", f"{split} images")
-                variants[name] = _against_layers(whole_split(part), str(metric), str(reference))
+    scores = _scores(runs, look, "cross_layer")
+    variants = {name: _against_layers(whole_split(part), metric, to) for name, _, metric, to, part in scores}
     words = "Rows are the reference's layers, columns the arm's, at the slider's epoch; one scale of colours for all."
     return Chart("cross_layer", "Every layer with every layer", words, variants)
+
+
+def _scores(runs: Sequence[Run], look: Look, table: str) -> Iterator[tuple[str, Run, str, str, pd.DataFrame]]:
+    """The variant's name, run, metric, reference and rows of each part of <split>_<table>.csv that is one figure."""
+    for run in runs:
+        for split in SPLITS:
+            rows = run.table(f"{split}_{table}.csv")
+            for (metric, reference), part in rows.groupby(["metric", "reference"], sort=False) if len(rows) else ():
+                name = _named(look, run, str(metric), f"to {reference}", f"{split} images")
+                yield name, run, str(metric), str(reference), part
 
 
 def _named(look: Look, run: Run, *words: str) -> str:

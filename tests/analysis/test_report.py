@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects
 import pytest
+from report_parts import charts_of, copied
 
 from analysis import report
 from analysis.drawing import natural
 from analysis.report import main, page, sections
-from analysis.report_charts import Chart, Look, numbers
+from analysis.report_charts import Look, numbers
 from analysis.report_tables import COMPARING, MORE, PROGRAMS, missing, read_runs
 
 NewRun = Callable[..., Path]
@@ -23,17 +23,6 @@ CHARTS = {
     *("headline", "alignment", "alignment_bounds", "alignment_layers", "cross_layer", "layers", "growth"),
     *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput", "collapse", "spectra", "weight_shape"),
 }
-
-
-def charts_of(*folders: Path) -> dict[str, Chart]:
-    runs = read_runs(folders)
-    found = [part for section in sections(runs, Look(runs)) for part in section["parts"]]
-    return {part.key: part for part in found if isinstance(part, Chart)}
-
-
-def copied(run: Path, to: Path) -> Path:
-    """A copy without the page."""
-    return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
 
 
 def test_every_chart_is_there_and_is_valid_plotly(measured_run: Path) -> None:

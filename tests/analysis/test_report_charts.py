@@ -1,28 +1,17 @@
 """The report's charts and tables where a run was measured in several ways: all pairs, other samples, twins."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from report_parts import charts_of, copied
 
 from analysis.report import sections
-from analysis.report_charts import Chart, Look
+from analysis.report_charts import Look
 from analysis.report_tables import read_runs
-
-
-def charts_of(*folders: Path) -> dict[str, Chart]:
-    runs = read_runs(folders)
-    found = [part for section in sections(runs, Look(runs)) for part in section["parts"]]
-    return {part.key: part for part in found if isinstance(part, Chart)}
-
-
-def copied(run: Path, to: Path) -> Path:
-    """A copy without the page."""
-    return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
 
 
 def test_errors_curves_and_bounds_are_those_of_the_tables(measured_run: Path) -> None:
