@@ -33,7 +33,7 @@ from torch import Tensor
 from analysis.command_line import add_cache, add_images, parser, positive, run_program, tracked
 from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_images
-from analysis.intervals import BLOCKS, blocks, interval, left_out
+from analysis.intervals import block_count, blocks, interval, left_out
 from analysis.layers import OUTPUTS
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
 from analysis.pair_scores import Score, one_pass, values
@@ -184,8 +184,7 @@ def add_rows(
     if epoch.bootstrap:
         own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
-        count = min(BLOCKS, len(chosen_N))
-        parts = left_out(seen, missing, metrics, own_blocks_N, count, subset_blocks)
+        parts = left_out(seen, missing, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
         for score, part_K in parts.items():
             bounds[score] = interval(found[score], part_K, epoch.bootstrap, seed, metrics[score.metric].range)
     for score, value in found.items():

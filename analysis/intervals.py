@@ -36,9 +36,14 @@ BLOCKS = 50
 LEVEL = 0.95
 
 
+def block_count(images: int) -> int:
+    """Into how many blocks so many images are dealt."""
+    return min(BLOCKS, images)
+
+
 def blocks(images: int, seed: int, name: str) -> Tensor:
     """The block of each of so many images, at random and of equal size to within one [images]."""
-    return torch.from_numpy(permutation(images, philox(seed, f"analysis/blocks/{name}")) % min(BLOCKS, images))
+    return torch.from_numpy(permutation(images, philox(seed, f"analysis/blocks/{name}")) % block_count(images))
 
 
 def left_out(

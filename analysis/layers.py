@@ -15,12 +15,13 @@ Shape letters: B images of a batch, C channels, T tokens.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from coupled.network import Network
+if TYPE_CHECKING:  # timm takes seconds to import, and the report needs the names of layers alone
+    from coupled.network import Network
 
 OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
 STEMS = ("stem", "maxpool", "patch_embed")
@@ -28,7 +29,7 @@ STAGES = "stages"
 PROBE = 2  # images of the trial that shows what a layer gives
 
 
-def find_layers(network: Network, names: Iterable[str], image_size: int) -> list[str]:
+def find_layers(network: "Network", names: Iterable[str], image_size: int) -> list[str]:
     """The layers that `names` mean, each once, tried with a forward of zeros.
 
     Raises ValueError, which lists the layers there are, for a name that is none.
@@ -51,7 +52,7 @@ def _meant(encoder: nn.Module, name: str) -> list[str]:
     return [*stem, *(stage for stage in stages if next(modules[stage].parameters(), None) is not None), *OUTPUTS]
 
 
-def layer_outputs(network: Network, views_1B3SS: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+def layer_outputs(network: "Network", views_1B3SS: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Rows [B, C] by layer of one forward. Raises ValueError for a layer without one row an image."""
     inner = {layer: _module(network.encoder, layer) for layer in layers if layer not in OUTPUTS}
     with _captured(network.encoder, inner) as rows:

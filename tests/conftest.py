@@ -16,12 +16,15 @@ def _pool_ends_with_the_test_run() -> Iterator[None]:
     ranks.stop()
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that starts ranks stays together, with one pool and never twice at once; so do the tests of every other file,
-    with the runs that they share.
+    """All that starts ranks stays together, with one pool and never twice at once; so do the files that look at one
+    measured run, and the tests of every other file, with the runs that they share.
     """
+    measured = {item.getparent(pytest.Module) for item in items if "measured_run" in getattr(item, "fixturenames", ())}
     for item in items:
         module = item.getparent(pytest.Module)
         assert module
-        name = "ranks" if hasattr(module.obj, "ranks") or module.name == "test_soak.py" else module.name
+        starts_ranks = hasattr(module.obj, "ranks") or module.name == "test_soak.py"
+        name = "ranks" if starts_ranks else "measured run" if module in measured else str(module.path)
         item.add_marker(pytest.mark.xdist_group(name))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,28 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["light", "dark"])
-def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
+@contextmanager
+def opened(browser: Any, path: Path, theme: str) -> Iterator[Any]:
     """The page, drawn; at the end nothing may have been asked of the network or said on the console."""
-    context = browser.new_context(color_scheme=request.param, viewport={"width": 1280, "height": 900})
-    opened = context.new_page()
+    context = browser.new_context(color_scheme=theme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
     heard: list[str] = []
-    opened.on("console", lambda message: heard.append(f"console: {message.text}"))
-    opened.on("pageerror", lambda error: heard.append(f"error: {error}"))
-    opened.on("request", lambda asked: heard.append(f"request: {asked.url[:100]}"))
-    opened.goto(path.as_uri())
-    opened.wait_for_selector("html[data-drawn=yes]", timeout=60_000)
-    opened.theme = request.param
-    yield opened
+    page.on("console", lambda message: heard.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+    page.on("request", lambda asked: heard.append(f"request: {asked.url[:100]}"))
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-drawn=yes]", timeout=60_000)
+    page.theme = theme
+    yield page
     context.close()
     assert heard == [f"request: {path.as_uri()}"[:109]]
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
+    """One page a theme: each test acts on a control of its own, and leaves or puts back what others look at."""
+    with opened(browser, path, request.param) as page:
+        yield page
 
 
 def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None:
@@ -112,7 +120,13 @@ def test_a_menu_shows_another_variant(page: Any) -> None:
     assert page.evaluate(title) == "rsa"
 
 
-def test_the_theme_can_be_chosen_and_print_is_light(page: Any) -> None:
+@pytest.mark.parametrize("theme_of_system", ["light", "dark"])
+def test_the_theme_can_be_chosen_and_print_is_light(browser: Any, path: Path, theme_of_system: str) -> None:
+    with opened(browser, path, theme_of_system) as page:
+        choose_and_print(page)
+
+
+def choose_and_print(page: Any) -> None:
     ink = "document.querySelector('#chart-headline .plot').layout.font.color"
     for theme, colour in (("light", "#1b1f24"), ("dark", "#e4e7eb")):
         page.locator("#theme").click()
