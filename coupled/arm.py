@@ -1,9 +1,10 @@
-"""One arm: a network behind DDP, an objective, an optimizer; a step is `gradients(batch)`, then `update(lr)`.
+"""One arm: a network behind DDP, an objective, an optimizer; a step is `gradients(batch)`, then `update(lr, step)`.
 
 V views, B images of this rank, N images of the global batch.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -85,10 +86,10 @@ class Arm:
         self.optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(before)
 
-    def gradients(self, batch: Batch) -> StepResult:
+    def gradients(self, batch: Batch) -> Tensor:
         """The gradient of the loss on `batch`, clipped, for `update` to use; the weights stay as they are.
 
-        Loss and gradient may be not finite (`StepResult.complaint`). Raises ValueError if every anchor is left out.
+        Returns four numbers for `read`, float64 on the device: nothing here waits for a GPU.
         """
         if self.buffers:
             torch._foreach_copy_(self.buffers_before, self.buffers)
@@ -98,14 +99,20 @@ class Arm:
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
-        # the only place where the program waits for a GPU: all work of the arm is under way by then
-        total, all_counted, all_left_out, norm_before = torch.cat([counts, norm.double()[None]]).tolist()
+        return torch.cat([counts, norm.double()[None]])
+
+    def read(self, numbers_4: Sequence[float]) -> StepResult:
+        """What the numbers of `gradients` say; loss and norm may be not finite (`StepResult.complaint`).
+
+        Raises ValueError if every anchor was left out.
+        """
+        total, all_counted, all_left_out, norm = numbers_4
         if all_counted == 0:
             raise ValueError(
                 f"arms.{self.name}: all {int(all_left_out)} anchors of the batch lack a positive or a negative for"
                 f" '{self.objective.name}'; use a larger batch.size or more classes"
             )
-        return StepResult(total / all_counted, norm_before, int(all_left_out))
+        return StepResult(total / all_counted, norm, int(all_left_out))
 
     @torch.no_grad()
     def update(self, lr: float, step: int) -> None:
@@ -162,6 +169,10 @@ class Arm:
         """All tensors that exact continuation needs."""
         network = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         return network | {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer).items()}
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """`state`, copied where it is: later steps do not change it."""
+        return {name: tensor.clone() for name, tensor in self.state().items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""

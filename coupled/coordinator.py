@@ -4,7 +4,6 @@ A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks tog
 """
 
 import contextlib
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,7 +17,7 @@ from coupled.controls import streams
 from coupled.failures import RunError
 from coupled.feeds import digest_column, feeds
 from coupled.keeping import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
-from coupled.lockstep import Attempt, Stopwatch, Sums, attempt, of_all_ranks
+from coupled.lockstep import Attempt, Lockstep, Sums
 from coupled.opening import announcement, bytes_needed, description
 from coupled.optimizer import learning_rate, peak_learning_rate
 from coupled.process_group import ProcessGroup, barrier, gather_json
@@ -29,8 +28,10 @@ from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import snapshot_epochs
 from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
-from coupled.stream.batches import Batch, on_device
+from coupled.stream.batches import on_device
 from coupled.stream.view_plan import ViewRecipe
+
+READ_EVERY_ON_A_GPU = 10  # steps, if the settings do not say
 
 
 class Coordinator:
@@ -76,7 +77,9 @@ class Coordinator:
             device=group.device,
             workers=settings.batch.workers,
         )
-        self.stopwatch = Stopwatch()
+        read_every = settings.read_every or (READ_EVERY_ON_A_GPU if group.device.type == "cuda" else 1)
+        names = list(settings.arms)
+        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, read_every, names, group)
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
     def train(self, resume: bool = False, overwrite: bool = False, until_step: int | None = None) -> str:
@@ -154,10 +157,13 @@ class Coordinator:
         epoch, start = step // self.steps_per_epoch + 1, step % self.steps_per_epoch
         if start == 0:
             self.sums = {name: list(Sums()) for name in self.settings.arms}
-        for inputs in self.feeds(epoch, start):
-            step += 1
-            made = self._step(inputs, epoch, step)
-            images = ((step - 1) % self.steps_per_epoch + 1) * self.settings.batch.size
+        before, last = step - start, min(epoch * self.steps_per_epoch, self.wishes.until_step or self.steps)
+        for made in self.lockstep.steps(step, last, lambda done: self.feeds(epoch, done - before), self._wish):
+            step = made.step
+            if made.error or made.wish == BROKEN:
+                self._give_up(made, epoch)
+            self.sums = made.added_to(self.sums, self.steps_per_epoch)
+            images = (step - before) * self.settings.batch.size
             shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in made.results.items()}
             progress.step(epoch, step, shown)
             if self.log:
@@ -173,22 +179,12 @@ class Coordinator:
                 break
         return step
 
-    def _step(self, inputs: Mapping[str, Batch], epoch: int, step: int) -> Attempt:
-        """All arms' step, as all ranks know it, with the highest wish of all ranks for what is to be done after it."""
-        own = attempt(self.arms, inputs, self.stream_of, self.stopwatch)
-        own.wish = BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
-        made = of_all_ranks(own, self.group.owns_arms, list(self.settings.arms))
-        if made.error or made.wish == BROKEN:
-            self._give_up(inputs, epoch, step, made)
-        for arm in self.arms:
-            with self.stopwatch.running(arm.name):
-                arm.update(self.learning_rate(step), step)
-                arm.perturb_after(step)
-        self.sums = made.added_to(self.sums, self.steps_per_epoch)
-        return made
+    def _wish(self, step: int) -> int:
+        return BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
 
-    def _give_up(self, inputs: Mapping[str, Batch], epoch: int, step: int, made: Attempt) -> NoReturn:
+    def _give_up(self, made: Attempt, epoch: int) -> NoReturn:
         """Save the state before the step and what the step saw, and raise its error with where it happened."""
+        step = made.step
         for arm in self.arms:
             arm.undo()
         if self.keeper:
@@ -203,7 +199,7 @@ class Coordinator:
         kind, text = made.error
         if self.group.is_first:
             results = {name: result._asdict() for name, result in made.results.items()}
-            seen = {digest_column(name): batch for name, batch in inputs.items()}
+            seen = {digest_column(name): batch for name, batch in made.inputs.items()}
             write_replay(self.run, epoch, step, seen, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
         where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"

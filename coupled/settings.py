@@ -38,6 +38,7 @@ EVERY_ARM = "all"  # what `--compare` calls all arms
 MAY_CHANGE = (
     "device",
     "threads",
+    "read_every",
     "placement.arms",
     "timeout_seconds",
     "batch.workers",
@@ -60,6 +61,7 @@ class Settings(Section):
     compile: bool = False
     threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
     placement: PlacementSettings = PlacementSettings()
+    read_every: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=10**6)] = 600.0
     image_set: ImageSetSettings
     batch: BatchSettings = BatchSettings()

@@ -12,9 +12,10 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from coupled.agreement import check_equal_start
-from coupled.arm import Arm, StepResult
+from coupled.arm import Arm
 from coupled.coordinator import Coordinator
 from coupled.network import shared_tensors
 from coupled.process_group import process_group
@@ -93,7 +94,7 @@ def test_stopped_and_resumed_equals_never_stopped(
     """Step 3 lies before the first resume state, step 7 inside the second epoch; rows after it are cut, not doubled."""
     gradients, seen = Arm.gradients, []
 
-    def interrupted(arm: Arm, batch: Batch) -> StepResult:
+    def interrupted(arm: Arm, batch: Batch) -> Tensor:
         seen.append(arm.name)
         if len(seen) == 4 * stop_at - 1:
             raise KeyboardInterrupt

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch import Tensor
 
 from coupled import keeping, run_lock
-from coupled.arm import Arm, StepResult
+from coupled.arm import Arm
 from coupled.coordinator import Coordinator
 from coupled.image_sets import ImageSet, check_labels
 from coupled.process_group import process_group
@@ -96,7 +97,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch
     gradients, run = Arm.gradients, tmp_path / "run"
     at_start = {}
 
-    def limited(arm: Arm, batch: Batch) -> StepResult:
+    def limited(arm: Arm, batch: Batch) -> Tensor:
         if (batch.epoch, batch.number) == (2, 1) and not at_start:
             while not (run / "resume/step_00000005").exists():
                 time.sleep(0.001)
@@ -158,7 +159,7 @@ def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monke
             raise OSError("the disk is on fire")
         return write(store, arm, epoch, *rest, **more)
 
-    def slow(arm: Arm, batch: Batch) -> StepResult:
+    def slow(arm: Arm, batch: Batch) -> Tensor:
         if (batch.epoch, batch.number) == (2, 1):
             assert failed.wait(60)
             time.sleep(0.3)
@@ -225,8 +226,8 @@ def test_warnings_that_matter_are_said_once(
     """Left-out anchors, a collapsed projection, a class the order cannot balance: all train without complaint."""
     tiny.train(tmp_path / "good", epochs=1, **ONE)
     assert "warning:" not in capsys.readouterr().out
-    gradients = Arm.gradients
-    monkeypatch.setattr(Arm, "gradients", lambda arm, batch: gradients(arm, batch)._replace(left_out=10))
+    read = Arm.read
+    monkeypatch.setattr(Arm, "read", lambda arm, numbers_4: read(arm, numbers_4)._replace(left_out=10))
     monkeypatch.setattr(Arm, "projection_spread", lambda arm: 0.01)
     tiny.train(tmp_path / "bad", batch={"size": 8, "order": "balanced"}, **ONE, until_step=181)
     out = capsys.readouterr().out

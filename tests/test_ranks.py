@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from coupled.arm import Arm, StepResult
+from coupled.arm import Arm
 from coupled.failures import RunError
 from coupled.stream.batches import Batch
 
@@ -163,7 +163,7 @@ def test_ranks_that_see_other_folders_are_refused(tmp_path: Path) -> None:
 
 
 def stopped_after_an_epoch(run: Path, changed: dict[str, Any]) -> None:
-    def gradients(arm: Arm, batch: Batch) -> StepResult:
+    def gradients(arm: Arm, batch: Batch) -> Tensor:
         if (batch.epoch, batch.number) == (2, 1):
             raise KeyboardInterrupt
         return usual(arm, batch)
@@ -183,7 +183,7 @@ def drifting(run: Path, how: str) -> str:
     """Train with a fault on one rank or in the arm; the message that stopped the run."""
     usual, made = Arm.gradients, Arm.__init__
 
-    def nudged(arm: Arm, batch: Batch) -> StepResult:
+    def nudged(arm: Arm, batch: Batch) -> Tensor:
         result = usual(arm, batch)
         if how in NUDGED and os.environ["RANK"] == "1" and batch.number == 2 and arm.name == "ce":
             with torch.no_grad():

@@ -68,15 +68,17 @@ def predictor_of(correlation_PP: Tensor, rule: Rule, eps: float) -> Tensor:
     sqrt(s_j / max s) + eps by that of the authors' "code".
 
     In float64, because a root turns a rounding of an eigenvalue near 0 into a larger one. Source: arXiv 2102.06810,
-    section 5, and its authors' code.
+    section 5, and its authors' code. NaN where F is not finite: an eigenvalue solver would raise or wait.
     """
-    eigenvalues_P, vectors_PP = torch.linalg.eigh(correlation_PP.double())
+    finite = correlation_PP.isfinite().all()
+    eigenvalues_P, vectors_PP = torch.linalg.eigh(torch.where(finite, correlation_PP.double(), 0))
     s_P = eigenvalues_P.clamp(min=0)
     if rule == "paper":
         p_P = s_P.sqrt() + eps * s_P.max()
     else:
         p_P = (s_P / s_P.max().clamp(min=torch.finfo(s_P.dtype).tiny)).sqrt() + eps
-    return ((vectors_PP * p_P) @ vectors_PP.T).to(correlation_PP.dtype)
+    weight_PP = ((vectors_PP * p_P) @ vectors_PP.T).to(correlation_PP.dtype)
+    return torch.where(finite, weight_PP, torch.nan)
 
 
 def per_anchor(inputs: Inputs, *, ema: float | None = 0.996, **_options: object) -> AnchorLosses:

@@ -143,7 +143,7 @@ def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> Non
         coordinator = Coordinator(settings, group, tmp_path / "run")
         arm, batch = coordinator.arms[0], next(coordinator.feeds(1))[""]
         before = [parameter.detach().clone() for parameter in arm.trained]
-        result = arm.gradients(batch)
+        result = arm.read(arm.gradients(batch).tolist())
         arm.update(lr=0.5, step=1)
         moved = sum((p.detach() - b).square().sum().item() for p, b in zip(arm.trained, before, strict=True)) ** 0.5
     assert moved == pytest.approx(0.5 * 1e-3, rel=1e-3)

@@ -1,0 +1,158 @@
+"""Losses read every k steps: the same run, also when one of the k steps turns out not to be finite."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+import ranks
+import tiny
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from coupled.arm import Arm
+from coupled.by_name import known
+from coupled.coordinator import Coordinator
+from coupled.process_group import process_group
+from coupled.stream.batches import Batch
+
+WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select")  # need a value to go on
+ARMS: dict[str, Any] = {
+    "cl": "dcl",
+    "byol": {"objective": "byol", "hidden": 16},  # with a target network
+    "direct": {"objective": "directpred", "freq": 2},  # with a rule of its own
+}
+RUN: dict[str, Any] = {
+    "batch": {"size": 360},  # 4 steps an epoch, 8 in all
+    "encoder": {"name": "test_resnet", "stem": "standard", "image_size": 8},
+    "arms": ARMS,
+}
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run whose losses are read at every step."""
+    run = tmp_path_factory.mktemp("runs") / "one"
+    tiny.train(run, **RUN)
+    return run
+
+
+def assert_equal_runs(run: Path, other: Path) -> None:
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(other)
+    for file in ("steps.csv", "snapshots/manifest.jsonl"):
+        assert (run / file).read_bytes() == (other / file).read_bytes()
+    epochs = [pandas.read_csv(each / "epochs.csv") for each in (run, other)]
+    pandas.testing.assert_frame_equal(*(t[["epoch", "arm", "loss", "lr"]] for t in epochs), check_exact=True)
+    assert (epochs[0]["seconds"] > 0).all()
+
+
+@contextmanager
+def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
+    """The gradients of `arm` are NaN when it first comes to `step`; the list has the steps that this rank tries."""
+    usual, tried = Arm.gradients, [0]
+    met = 0
+
+    def gradients(self: Arm, batch: Batch) -> Tensor:
+        nonlocal met
+        numbers_4, here = usual(self, batch), 4 * (batch.epoch - 1) + batch.number + 1
+        if tried[-1] != here:
+            tried.append(here)
+        if (self.name, here) == (arm, step):
+            met += 1
+            if met == 1:
+                numbers_4[0] = float("nan")
+                for parameter in self.trained:
+                    assert parameter.grad is not None
+                    parameter.grad.fill_(float("nan"))
+        return numbers_4
+
+    Arm.gradients = gradients  # type: ignore[method-assign]
+    try:
+        yield tried
+    finally:
+        Arm.gradients = usual  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("read_every", [3, 100])
+def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(
+    one_by_one: Path, tmp_path: Path, read_every: int
+) -> None:
+    """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
+    tiny.train(tmp_path / "run", read_every=read_every, **RUN)
+    assert_equal_runs(tmp_path / "run", one_by_one)
+    stopped = tiny.train(tmp_path / "parts", read_every=read_every, until_step=6, **RUN).stopped
+    assert stopped == "stopped by --until-step after step 6 of 8"
+    assert len(pandas.read_csv(tmp_path / "parts/steps.csv")) == 6
+    tiny.train(tmp_path / "parts", resume=True, read_every=2, **RUN)
+    assert_equal_runs(tmp_path / "parts", one_by_one)
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_all_arms_go_back_and_take_the_steps_one_by_one(one_by_one: Path, tmp_path: Path, arm: str) -> None:
+    """Weights, running averages, momentum and target networks are those from before the steps that were not looked at;
+    the fault does not come again, so the run goes on as one that never had it.
+    """
+    with not_finite_once(arm, step=6) as tried:
+        tiny.train(tmp_path / "run", read_every=3, **RUN)
+    assert tried == [0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]
+    assert_equal_runs(tmp_path / "run", one_by_one)
+
+
+def test_k_steps_are_read_once_and_those_in_doubt_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When k steps are under way, and not before, their numbers are looked at; behind the fault k is k again."""
+    order: list[str] = []
+
+    def noted(name: str, usual: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda arm, *rest: (order.append(name), usual(arm, *rest))[1]
+
+    changed = {**RUN, "arms": {"cl": "dcl"}, "read_every": 3}
+    with not_finite_once("cl", step=2), process_group("cpu") as group:
+        for name in ("gradients", "update", "read"):
+            monkeypatch.setattr(Arm, name, noted(name[0], getattr(Arm, name)))
+        Coordinator(tiny.tiny_settings(**changed), group, tmp_path / "run").train()
+    assert "".join(order) == "gugugurrr" + 3 * "gru" + "gru" + "gugugurrr" + "gru"
+
+
+class Waiting(TorchDispatchMode):
+    """Notes the operations that cannot go on before a GPU has answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(function).startswith(WAITS):
+            self.noted.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "sgd"])
+def test_a_step_waits_for_nothing(tmp_path: Path, optimizer: str) -> None:
+    """No value is asked of the device between the batch and the end of the update, whatever the objective."""
+    arms = {name: name for name in known("coupled.objectives")}
+    changed = {**RUN, "arms": arms, "optimizer": {"name": optimizer, "warmup_epochs": 0}}
+    with process_group("cpu") as group:
+        coordinator = Coordinator(tiny.tiny_settings(**changed), group, tmp_path / "run")
+        batch = next(coordinator.feeds(1))[""]
+        for arm in coordinator.arms:
+            with Waiting() as waiting:
+                arm.gradients(batch)
+                arm.update(0.01, 1)
+            assert waiting.noted == [], arm.name
+
+
+def train_on_a_rank(run: Path, read_every: int, step: int) -> list[int]:
+    with not_finite_once("ce", step) as tried:
+        arms = {"cl": "dcl", "ce": "cross_entropy"}
+        tiny.train(run, **{**RUN, "arms": arms, "read_every": read_every, "placement": {"arms": 2}})
+    return tried
+
+
+def test_ranks_go_back_together(tmp_path: Path) -> None:
+    """The rank whose arm is well must not stay where it is, nor go on."""
+    ranks.run(2, train_on_a_rank, tmp_path / "one", 1, 0)
+    tried = ranks.run(2, train_on_a_rank, tmp_path / "three", 3, 3)
+    assert tried == 2 * [[0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 7, 8]]
+    assert_equal_runs(tmp_path / "three", tmp_path / "one")
