@@ -57,6 +57,8 @@ def train(
     with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
         coordinator = Coordinator(settings, group, run)
         coordinator.train(resume, overwrite, until_step)
+        for arm in coordinator.arms:
+            arm.replica = arm.network  # with torch 2.11 a DDP that outlives its process group may hang when it goes
     return coordinator
 
 

@@ -179,19 +179,6 @@ def test_a_write_that_was_cut_short_is_completed(new_run: NewRun) -> None:
         assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
-def test_the_program_runs_from_another_directory_and_names_the_run(new_run: NewRun, tmp_path: Path) -> None:
-    """A user calls it by its path, from wherever the runs are; without --run the newest is taken."""
-    new_run("older", epochs=(0,))
-    new_run("newer", epochs=(0, 1))
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "--compare", "nscl"], cwd=tmp_path, capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    assert "runs/newer" in done.stdout
-    assert (tmp_path / "runs/newer/analysis/weight_gap.csv").is_file()
-    assert not (tmp_path / "runs/older/analysis").exists()
-
-
 def test_it_needs_no_model_and_no_image(new_run: NewRun) -> None:
     """On a machine with the snapshots alone: nothing that builds networks or reads images may be imported."""
     code = (
