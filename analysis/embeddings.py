@@ -21,7 +21,7 @@ from coupled.network import Network, build_network, shared_tensors
 from coupled.settings import Settings
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 from coupled.stream.augment import clean_views
-from coupled.stream.pictures import crops
+from coupled.stream.pictures import crops, workers_for
 from coupled.stream.seeds import permutation, philox
 
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
@@ -136,7 +136,8 @@ class Embedder:
             return
         networks = {arm: self.network(arm, epoch) for arm in arms}
         size = self.settings.encoder.image_size
-        for pixels_B3HW in _pixels(images, chosen_N, size, self.settings.batch.workers):
+        workers = workers_for(self.settings.batch.workers, self.device)
+        for pixels_B3HW in _pixels(images, chosen_N, size, workers):
             views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
             batch = {}
             for arm, network in networks.items():

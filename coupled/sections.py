@@ -87,7 +87,7 @@ class BatchSettings(Section):
 
     size: Annotated[int, Field(strict=True, ge=2)] = 256
     order: Literal["uniform", "balanced"] = "uniform"
-    workers: Annotated[int, Field(strict=True, ge=0, le=1024)] = 0
+    workers: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = None
 
 
 class ViewSettings(Section):

@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,17 @@ def passed(coordinating: Coordinator) -> Iterator[Batch]:
     return (inputs[SHARED] for epoch in itertools.count(1) for inputs in coordinating.feeds(epoch))
 
 
-def step(arms: list[Arm], batch: Batch) -> None:
-    """One step of all arms."""
-    for arm in arms:
-        arm.gradients(batch)
-    for arm in arms:
-        arm.update(0.01, 1)
+def program_steps(coordinating: Coordinator) -> Callable[[], object]:
+    """What takes the program's own next steps, batches included: as many as it reads the losses of at once."""
+    lockstep, a_epoch = coordinating.lockstep, coordinating.steps_per_epoch
+
+    def feed(done: int) -> Iterator[Mapping[str, Batch]]:
+        yield from coordinating.feeds(done // a_epoch + 1, done % a_epoch)
+        for epoch in itertools.count(done // a_epoch + 2):
+            yield from coordinating.feeds(epoch)
+
+    taken = lockstep.steps(0, sys.maxsize, feed, lambda step: 0)
+    return lambda: deque(itertools.islice(taken, lockstep.read_every), maxlen=0)
 
 
 def bare_step(arms: list[Arm], batch: Batch) -> None:
@@ -103,10 +109,13 @@ def in_turn(*sides: Callable[[], object], device: str = "cpu") -> list[float]:
 def coupled_row(device: str) -> Row:
     """The coupled step, batches included, against the bare work."""
     with coordinator(device) as coupled:
-        batches, ready = passed(coupled), next(passed(coupled))
-        ours, bare = in_turn(
-            lambda: step(coupled.arms, next(batches)), lambda: bare_step(coupled.arms, ready), device=device
-        )
+        ready, at_once = next(passed(coupled)), coupled.lockstep.read_every
+
+        def bare_steps() -> None:
+            for _ in range(at_once):
+                bare_step(coupled.arms, ready)
+
+        ours, bare = (seconds / at_once for seconds in in_turn(program_steps(coupled), bare_steps, device=device))
     goal = 0.95 if device == "cuda" else 0.9
     return row("coupled step of 4 arms, against the bare networks", ours, bare, goal)
 
@@ -118,7 +127,7 @@ def optimizer_row(device: str) -> Row:
     changed = {} if device == "cuda" else small
     with coordinator(device, optimizer={"name": "sgd", "warmup_epochs": 0}, **changed) as coupled:
         batch = next(passed(coupled))
-        step(coupled.arms, batch)
+        program_steps(coupled)()
         for arm in coupled.arms:
             arm.gradients(batch)
         loops = [torch.optim.SGD(arm.trained, 0.01, 0.9, weight_decay=1e-6, foreach=False) for arm in coupled.arms]
@@ -139,8 +148,8 @@ def growth_rows(device: str) -> list[Row]:
         names = {f"{name}{twin}": objective for twin in range(2) for name, objective in ARMS.items()}
         chosen = dict(itertools.islice(names.items(), arms))
         with coordinator(device, image_set=enough, batch={"size": size}, arms=chosen) as coupled:
-            batches = passed(coupled)
-            return in_turn(lambda: step(coupled.arms, next(batches)), device=device)[0] / size / arms
+            taken = in_turn(program_steps(coupled), device=device)[0]
+            return taken / coupled.lockstep.read_every / size / arms
 
     by_size = [seconds(size, 1) for size in sizes]
     by_arms = [by_size[0], *(seconds(sizes[0], number) for number in numbers[1:])]

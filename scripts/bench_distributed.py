@@ -6,7 +6,6 @@ Every process has one thread. The share of communication is what a step on two r
 included. With fewer free cores than processes the rows say what sharing a core costs, not what a second one gives.
 """
 
-import itertools
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bench_coupling import program_steps
 
 from coupled import process_group as ranks
 from coupled.coordinator import Coordinator
@@ -26,6 +26,7 @@ from coupled.settings import from_resolved
 
 STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
 WARM_UP = 2
+READ_EVERY = 6
 SETTINGS: dict[str, Any] = {
     "name": "benchmark",
     "device": "cpu",
@@ -39,29 +40,29 @@ SETTINGS: dict[str, Any] = {
 LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, places of arms
 
 
-def measure(places: int, size: int) -> None:
+def measure(places: int, size: int, read_every: int) -> None:
     """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives.
 
-    `places` are those of the arms, `size` is that of the global batch.
+    `places` are those of the arms, `size` is that of the global batch; losses are read every so many steps.
     """
     torch.set_num_threads(1)
     waited = [0.0]
     for name in ("all_reduce", "all_gather"):  # DDP's own all-reduce runs beside the backward and is not counted
         setattr(ranks.dist, name, timed(getattr(ranks.dist, name), waited))
-    settings = from_resolved({**SETTINGS, "placement": {"arms": places}, "batch": {"size": size}})
+    settings = from_resolved(
+        {**SETTINGS, "placement": {"arms": places}, "batch": {"size": size}, "read_every": read_every}
+    )
     with ranks.process_group("cpu", arms=places) as group, tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(settings, group, Path(folder) / "run")
         seconds, in_collectives = [], []
-        passed = itertools.chain.from_iterable(map(coordinator.feeds, itertools.count(1)))
-        for inputs in itertools.islice(passed, STEPS_OF[size] + WARM_UP):
+        take = program_steps(coordinator)
+        for _ in range(max(2, STEPS_OF[size] // read_every) + WARM_UP):
             ranks.barrier()
             before, waited[0] = time.perf_counter(), 0.0
-            for arm in coordinator.arms:
-                arm.gradients(inputs[coordinator.stream_of[arm.name]])
-                arm.update(0.01, 1)
-            in_collectives.append(waited[0])
+            take()
+            in_collectives.append(waited[0] / read_every)
             ranks.barrier()  # a step has ended when the slower rank has ended it
-            seconds.append(time.perf_counter() - before)
+            seconds.append((time.perf_counter() - before) / read_every)
         if group.is_first:
             medians = [statistics.median(values[WARM_UP:]) for values in (seconds, in_collectives)]
             print(json.dumps(medians))
@@ -79,7 +80,7 @@ def timed(function: Any, waited: list[float]) -> Any:
     return call
 
 
-def run_layout(size: int, processes: int, places: int) -> tuple[float, float]:
+def run_layout(size: int, processes: int, places: int, read_every: int = 1) -> tuple[float, float]:
     """Median seconds of a step, and of those in collectives, on rank 0 of fresh processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -87,7 +88,7 @@ def run_layout(size: int, processes: int, places: int) -> tuple[float, float]:
     place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(places), str(size)],
+            [sys.executable, __file__, str(places), str(size), str(read_every)],
             env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -110,6 +111,9 @@ def distributed_rows() -> list[dict]:
         for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7)):
             rows.append(row(f"step of 4 arms, B = {size}, on 2 processes, {name}", found[name][0], one, goal))
         seconds, in_collectives = found["data-parallel"]
+        unread = run_layout(size, *LAYOUTS["data-parallel"], read_every=READ_EVERY)[0]
+        what = f"data-parallel step, B = {size}, losses read every {READ_EVERY} steps, against every step"
+        rows.append(row(what, unread, found["data-parallel"][0], 1.0))
         rows.append(row(f"communication in a data-parallel step, B = {size}", in_collectives, seconds, 2))
     return rows
 
@@ -122,7 +126,7 @@ def row(name: str, ours: float, baseline: float, goal: float) -> dict:
 
 if __name__ == "__main__":
     if "RANK" in os.environ:
-        measure(int(sys.argv[1]), int(sys.argv[2]))
+        measure(*map(int, sys.argv[1:]))
     else:
         for each in distributed_rows():
             print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))

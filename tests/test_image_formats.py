@@ -131,14 +131,19 @@ def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pyte
 
 
 def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> None:
-    """Worker processes, a choice of classes, and the analysis, which must see the run's pictures or refuse."""
+    """Worker processes, a stop in mid-epoch, a choice of classes; the analysis sees the run's pictures or refuses."""
     formats.write_files(tmp_path / "data" / "imagenet", formats.imagenet_files())
-    options = ["batch.size=6", "encoder.image_size=32", f"image_set.classes=[2, {formats.WORDNET_IDS[0]}]"]
+    options = ["batch.size=4", "encoder.image_size=32", f"image_set.classes=[2, {formats.WORDNET_IDS[0]}]"]
     alone = run_steps("imagenet", *options)
     steps = Path("runs/try/steps.csv").read_text()
     assert alone["image_set"]["classes"] == [formats.WORDNET_IDS[2], formats.WORDNET_IDS[0]]
-    run_steps("imagenet", *options, "batch.workers=1")
+    weights = Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes()
+    again = ["--config", "try.yaml", "image_set.name=imagenet", *options, "batch.workers=1"]
+    assert train.main([*again, "--overwrite", "--until-step", "2"]) == 0
+    assert len(pandas.read_csv("runs/try/steps.csv")) == 2 < len(steps.splitlines()) - 1
+    assert train.main([*again, "--resume"]) == 0
     assert Path("runs/try/steps.csv").read_text() == steps
+    assert Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes() == weights
     assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
     assert set(pandas.read_csv("runs/try/analysis/test_alignment.csv")["samples"]) == {4}
     picture = next((tmp_path / "data/imagenet/val" / formats.WORDNET_IDS[0]).iterdir())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.stream.augment import augment, normalise, send
-from coupled.stream.pictures import augment_crops, crops
+from coupled.stream.pictures import augment_crops, crops, workers_for
 from coupled.stream.view_plan import EpochPlan, inputs_digest
 
 
@@ -47,15 +47,15 @@ def batches(
     world_size: int = 1,
     device: torch.device | str = "cpu",
     start: int = 0,
-    workers: int = 0,
+    workers: int | None = None,
     stream: int = 0,
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
     Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory is read on the device. With
     `workers` > 0 so many threads make the next batches, at most two a thread ahead; of images on the disk, so many
-    processes decode, for each `stream` others. The batches are the same, and an error there is raised here.
-    Raises ValueError if the global batch cannot be cut into equal parts.
+    processes decode (None: see `workers_for`), for each `stream` others. The batches are the same, and an error there
+    is raised here. Raises ValueError if the global batch cannot be cut into equal parts.
     """
     if order_KN.shape[1] % world_size:
         raise ValueError(
@@ -67,8 +67,8 @@ def batches(
     )
     numbers = range(start, len(order_KN))
     if isinstance(image_set, ImageFiles):
-        own = _own(order_KN.shape[1], rank, world_size)
-        return map(make, numbers, crops(image_set, list(order_KN[start:, own]), plan, size, workers, stream))
+        own_KB = list(order_KN[start:, _own(order_KN.shape[1], rank, world_size)])
+        return map(make, numbers, crops(image_set, own_KB, plan, size, workers_for(workers, device), stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 

@@ -34,6 +34,7 @@ from coupled.stream.view_plan import EpochPlan, ViewPlan, crop_box
 
 CHUNK = 32  # images that a worker does at a time: a global batch is the work of many
 STREAMS = 64  # whose workers live on; a run of more streams would start its workers anew for every epoch
+MOST_WORKERS = 16  # where nothing is said
 AHEAD = 4  # chunks a worker may be ahead: with 8 workers 1 024 images of 224 px, 300 MB
 # not for workers: Ctrl-C and schedulers send them to all processes of a run, which needs its workers for its last step.
 # Only Linux tells who sent one, so only there may a worker be deaf to SIGTERM, with which its program ends it.
@@ -69,6 +70,20 @@ def crops(
                 if isinstance(part, str):
                     raise ValueError(part)
             yield torch.cat(parts, dim=1)
+
+
+def workers_for(given: int | None, device: torch.device | str) -> int:
+    """How many processes decode: as many as `given`, or else as this process may use cores, 16 at most.
+
+    The run's processes on this machine share its cores. Beside networks on the CPU there are none: they need the cores
+    themselves.
+    """
+    if given is not None:
+        return given
+    if torch.device(device).type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:

@@ -49,6 +49,22 @@ def assert_same(found: Batch, expected: Batch) -> None:
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
 
 
+@pytest.mark.parametrize(
+    ("given", "device", "cores", "processes", "wanted"),
+    [
+        *((None, "cpu", 64, 1, 0), (3, "cpu", 1, 1, 3), (0, "cuda", 64, 1, 0)),
+        *((None, "cuda", 64, 8, 8), (None, "cuda", 64, 1, 16), (None, "cuda", 2, 4, 1)),
+    ],
+)
+def test_who_says_nothing_gets_the_cores_that_are_free(
+    monkeypatch: pytest.MonkeyPatch, given: int | None, device: str, cores: int, processes: int, wanted: int
+) -> None:
+    """None beside networks that need the cores themselves; at least one beside a GPU, and no more than help."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert pictures.workers_for(given, device) == wanted
+
+
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: ViewRecipe) -> None:
     """An image set must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])

@@ -1,0 +1,55 @@
+"""The benchmarks measure what they say: the program's own step, and two sides that compute the same."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import bench_coupling
+import bench_gpu
+import pytest
+import tiny
+import torch
+
+ARMS: dict[str, Any] = {"cl": "dcl", "ce": "cross_entropy"}
+
+
+@pytest.mark.parametrize("read_every", [1, 5])
+def test_the_step_that_is_timed_is_the_programs(tmp_path: Path, read_every: int) -> None:
+    """After all of an epoch's steps the weights are those that a run saves, and the batches go on behind the epoch."""
+    constant = {**tiny.TINY["optimizer"], "schedule": "constant"}
+    changed = {**tiny.TINY, "arms": ARMS, "epochs": 1, "read_every": read_every, "optimizer": constant}
+    tiny.train(tmp_path / "run", **changed)
+    with bench_coupling.coordinator(**changed) as coupled:
+        take = bench_coupling.program_steps(coupled)
+        for _ in range(5 // read_every):
+            take()
+        for arm in coupled.arms:
+            saved, found = tiny.tensors(tmp_path / "run", arm.name, 1), arm.network.state_dict()
+            assert all(torch.equal(found[name], tensor) for name, tensor in saved.items())
+        before = coupled.arms[0].kept_state()
+        take()
+        assert not torch.equal(before["network/encoder.conv1.weight"], coupled.arms[0].network.encoder.conv1.weight)
+
+
+def test_the_bare_step_trains_the_same_networks() -> None:
+    """Forward and backward through every part of every arm: the side that is compared with may leave nothing out."""
+    with bench_coupling.coordinator(**tiny.TINY) as coupled:
+        bench_coupling.bare_step(coupled.arms, next(bench_coupling.passed(coupled)))
+        for arm in coupled.arms:
+            assert [name for name, p in arm.network.named_parameters() if p.grad is None] == [], arm.name
+
+
+def test_sides_are_timed_in_turn() -> None:
+    """The load of the machine falls on all alike; the first turn warms up and is not counted."""
+    calls: list[str] = []
+    sides = [lambda: calls.append("a"), lambda: calls.append("b")]
+    assert len(bench_coupling.in_turn(*sides)) == 2
+    assert calls == list(itertools.islice(itertools.cycle("ab"), 2 * (bench_coupling.REPEATS + 1)))
+
+
+def test_the_rows_for_a_gpu_can_be_tried_out() -> None:
+    """Both sides agree, or the row is refused; faster means a ratio above one."""
+    rows = bench_gpu.gpu_rows("cpu", images=8)
+    assert len(rows) == 1 + len(bench_gpu.OURS)
+    assert all(each["ours"] > 0 and each["baseline"] > 0 and each["ratio"] > 0 for each in rows)
+    assert bench_gpu.row("x", 1.0, 3.0, 3.0, 2, "s", 0, 0)["ratio"] == 3.0
