@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from coupled.snapshots import tensors_digest, write_durably
+from coupled.durable import write_durably
+from coupled.snapshots import tensors_digest
 
 
 class EmbeddingCache:

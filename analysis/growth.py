@@ -22,7 +22,7 @@ from scipy.special import exprel
 from scipy.stats import linregress
 
 from analysis.run_folder import read_newest
-from coupled.snapshots import write_durably
+from coupled.durable import write_durably
 
 LEAST = 4  # points that two parameters and an error need
 STEEPEST = 50.0  # exponents of the fits stay within this over the whole run

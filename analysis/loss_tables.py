@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.run_folder import read_newest
-from coupled.snapshots import write_durably
+from coupled.durable import write_durably
 
 WHERE = ["split", "temperature", "samples", "batch"]
 KEY = ("arm", "epoch", "loss", *WHERE)  # of these rows the last one counts

@@ -23,7 +23,7 @@ from analysis.report_charts import Chart, Look
 from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_compute
 from analysis.report_tables import Run, executable, missing, read_runs
 from analysis.run_folder import newest_run
-from coupled.snapshots import write_durably
+from coupled.durable import write_durably
 
 PAGE = Path(__file__).parent / "report_page"
 LIBRARIES = ("jinja2", "plotly")

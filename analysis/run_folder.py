@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.command_line import skipping
-from coupled.snapshots import BadSnapshotError, SnapshotStore, append_durably, write_durably
+from coupled.durable import append_durably, write_durably
+from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 DIGITS = 16  # of a digest, as tables hold it
 

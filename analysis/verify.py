@@ -26,9 +26,10 @@ from analysis.embeddings import untrained_network
 from analysis.run_folder import newest_run, read_description
 from coupled.checked import differences as tree_differences
 from coupled.controls import draws
+from coupled.durable import write_durably
 from coupled.network import shared_tensors
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs, write_durably
+from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs
 
 
 def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:

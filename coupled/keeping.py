@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from coupled import resume_state
+from coupled.durable import write_durably
 from coupled.resume_state import ResumeState
 from coupled.run_log import RunLog
-from coupled.snapshots import Entry, SnapshotStore, write_durably
+from coupled.snapshots import Entry, SnapshotStore
 from coupled.stream.batches import Batch
 from coupled.write_behind import WriteBehind
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from coupled.snapshots import fsync_folder, write_durably
+from coupled.durable import fsync_folder, write_durably
 
 FORMAT = "coupled.resume.1"
 KEPT = 2

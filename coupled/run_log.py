@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from coupled.checked import differences
+from coupled.durable import append, space_named, write_durably
 from coupled.run_lock import NAME as LOCK
-from coupled.snapshots import append, space_named, write_durably
 
 MIB = 2**20
 CHANGES_BITS = ("versions", "world_size", "device", "threads")

@@ -6,12 +6,11 @@ folder is fsynced, and only then the manifest gains its line. Nothing is pickled
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from coupled.durable import append_durably, write_durably
 
 FORMAT = "coupled.snapshot.1"
 
@@ -54,17 +55,8 @@ class SnapshotStore:
         """
         if not self.manifest.is_file():
             return []
-        entries = []
-        whole = self.manifest.read_bytes().rpartition(b"\n")[0]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                entry = Entry(**json.loads(line))
-                if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.arm) or entry.file != _file(entry.arm, entry.epoch):
-                    raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
-                entries.append(entry)
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{self.manifest} line {number}: not a snapshot entry: {error}") from None
-        return entries
+        now = self.manifest.stat()
+        return list(_entries(self.manifest, now.st_ino, now.st_size, now.st_mtime_ns))
 
     def arms(self) -> list[str]:
         """Arms that have a snapshot, in the order first written."""
@@ -93,17 +85,16 @@ class SnapshotStore:
     def write(
         self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
     ) -> None:
-        """Write one snapshot durably; floating tensors become contiguous float32.
-
-        The header carries one key `coupled` with JSON, sorted: safetensors orders several keys at random, and equal
-        runs must give equal bytes.
-        """
+        """Write one snapshot durably; floating tensors become contiguous float32."""
         self.add(self.write_file(arm, epoch, tensors, step=step, metadata=metadata))
 
     def write_file(
         self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
     ) -> Entry:
-        """The file of `write` alone; the snapshot exists once its entry is added, which one rank does for all."""
+        """The file of `write` alone; the snapshot exists once its entry is added, which one rank does for all.
+
+        The header has one key with JSON, sorted: safetensors orders several at random, and equal runs give equal bytes.
+        """
         header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **metadata}
         data = save(
             {name: _as_stored(tensor) for name, tensor in tensors.items()},
@@ -171,6 +162,21 @@ class SnapshotStore:
         return f"{epochs[0]} to {epochs[-1]}, {len(epochs)} in all" if epochs else "none"
 
 
+@lru_cache(maxsize=8)
+def _entries(manifest: Path, *_state: int) -> tuple[Entry, ...]:
+    """The entries of a manifest in this state of the file; thousands of lines are not read again for every snapshot."""
+    entries = []
+    for number, line in enumerate(manifest.read_bytes().rpartition(b"\n")[0].splitlines(), 1):
+        try:
+            entry = Entry(**json.loads(line))
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.arm) or entry.file != _file(entry.arm, entry.epoch):
+                raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
+            entries.append(entry)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{manifest} line {number}: not a snapshot entry: {error}") from None
+    return tuple(entries)
+
+
 def snapshot_epochs(epochs: int, every: int, dense_until: int) -> list[int]:
     """Epochs after which a snapshot is kept: 0, each up to `dense_until`, every `every`-th, and the last."""
     return [e for e in range(epochs + 1) if e <= dense_until or e % every == 0 or e == epochs]
@@ -184,61 +190,6 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with space_named(path, len(data)), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk its part of the file would be in the way
-        raise
-    fsync_folder(path.parent)
-
-
-def append_durably(path: Path, text: str) -> None:
-    """Append `text` in one write and fsync it; if that fails, none of it stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with space_named(path, len(text)), path.open("ab", buffering=0) as file:
-        append(file, text.encode())
-        os.fsync(file.fileno())
-
-
-def append(file: Any, data: bytes) -> None:
-    """Append to an unbuffered file; if the disk does not take all of `data`, none of it stays. Raises OSError."""
-    before, written = os.fstat(file.fileno()).st_size, 0
-    try:
-        while written < len(data):
-            written += file.write(data[written:])
-    except OSError:
-        os.ftruncate(file.fileno(), before)
-        raise
-
-
-@contextmanager
-def space_named(path: Path, size: int) -> Iterator[None]:
-    """An OSError within gets the path, the bytes needed and the bytes free."""
-    try:
-        yield
-    except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        text = f"{path}: {error.strerror}: {size:,} bytes needed, {free:,} bytes free on the disk"
-        raise OSError(error.errno, text) from None
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _file(arm: str, epoch: int) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from sweep_names import order, spelled
 from sweep_points import Point, Sweep
 
-from coupled.snapshots import write_durably
+from coupled.durable import write_durably
 
 FORMAT = "coupled.sweep.1"
 PLACES = ("epoch", "split", "reference", "arm", "layer")

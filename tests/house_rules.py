@@ -24,16 +24,30 @@ NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of 
     "coupled.meeting": (),
     "coupled.stream": (),
     "coupled.stream.seeds": (),
-    "coupled.snapshots": (),
+    "coupled.snapshots": ("coupled.durable",),
+    "coupled.durable": (),
     "coupled.encoders": (),
 }
 SEES_SETTINGS = ("coupled.train", "coupled.coordinator", "coupled.arms", "coupled.arm")  # rule 3
 ANALYSIS_USES = (  # rule 4
     *("coupled.settings", "coupled.network", "coupled.encoders", "coupled.image_sets", "coupled.stream"),
-    *("coupled.snapshots", "coupled.process_group", "coupled.failures", "coupled.objectives", "coupled.by_name"),
+    *(
+        "coupled.snapshots",
+        "coupled.durable",
+        "coupled.process_group",
+        "coupled.failures",
+        "coupled.objectives",
+        "coupled.by_name",
+    ),
     *("coupled.checked", "coupled.choices", "coupled.controls"),
 )
-WEIGHT_GAP_USES = ("coupled", "coupled.snapshots", "coupled.by_name", "coupled.checked")  # rule 5, all it leads to
+WEIGHT_GAP_USES = (
+    "coupled",
+    "coupled.snapshots",
+    "coupled.durable",
+    "coupled.by_name",
+    "coupled.checked",
+)  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images
 PURE_IMPORTS = ("math", "typing", "collections", "dataclasses", "itertools", "torch", "numpy")  # rule 6

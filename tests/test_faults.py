@@ -24,10 +24,11 @@ from torch import Tensor
 from coupled import keeping, run_lock
 from coupled.arm import Arm
 from coupled.coordinator import Coordinator
+from coupled.durable import append_durably, write_durably
 from coupled.image_sets import ImageSet, check_labels
 from coupled.process_group import process_group
 from coupled.resume_state import read_newest
-from coupled.snapshots import Entry, SnapshotStore, append_durably, write_durably
+from coupled.snapshots import Entry, SnapshotStore
 from coupled.stream.batches import Batch
 from coupled.write_behind import WriteBehind
 

@@ -139,6 +139,22 @@ def test_cut_forgets_later_epochs_only(store: SnapshotStore) -> None:
     assert store.epochs("cl") == [0, 1, 2]
 
 
+def test_the_manifest_is_read_anew_only_when_it_has_changed(
+    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a line a snapshot, and each is asked for; a training beside the analysis adds some."""
+    other, reads = SnapshotStore(store.folder), []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (reads.append(path.name), read(path))[1])
+    for epoch in (0, 1, 2, 10) * 5:
+        assert other.entry("cl", epoch).epoch == epoch
+    assert reads.count("manifest.jsonl") <= 1
+    store.write("cl", 40, TENSORS, step=10, metadata=ABOUT)
+    assert other.entry("cl", 40).epoch == 40
+    store.cut(1)
+    assert other.epochs("cl") == [0, 1]
+
+
 def test_a_manifest_line_that_is_no_entry_is_named(store: SnapshotStore) -> None:
     """File and line number."""
     store.manifest.write_text(store.manifest.read_text() + '{"arm": "cl"\n')
