@@ -31,8 +31,6 @@ from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, che
 from coupled.stream.batches import on_device
 from coupled.stream.view_plan import ViewRecipe
 
-READ_EVERY_ON_A_GPU = 10  # steps, if the settings do not say
-
 
 class Coordinator:
     """Trains the arms of `settings` in lockstep, in the process group `group`, into the folder `run`."""
@@ -77,15 +75,14 @@ class Coordinator:
             device=group.device,
             workers=settings.batch.workers,
         )
-        read_every = settings.read_every or (READ_EVERY_ON_A_GPU if group.device.type == "cuda" else 1)
         names = list(settings.arms)
-        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, read_every, names, group)
+        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, settings.read_every, names, group)
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
     def train(self, resume: bool = False, overwrite: bool = False, until_step: int | None = None) -> str:
         """Train to the last epoch; "" if it was reached, otherwise what stopped the run before it, its state saved.
 
-        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run after the running step, `until_step` after that step.
+        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read, `until_step` after that step.
         Raises ValueError if a run is in the way or cannot be resumed, FloatingPointError if an arm's loss or gradient
         is not finite (it names arm, epoch and step), OSError if something cannot be written.
         """
@@ -162,6 +159,8 @@ class Coordinator:
             step = made.step
             if made.error or made.wish == BROKEN:
                 self._give_up(made, epoch)
+            if made.doubt:
+                progress.warn(f"{made.doubt}; taken again, all was well: has the machine a fault?")
             self.sums = made.added_to(self.sums, self.steps_per_epoch)
             images = (step - before) * self.settings.batch.size
             shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in made.results.items()}

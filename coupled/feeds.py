@@ -40,6 +40,7 @@ def feeds(
             epoch=epoch,
             start=start,
             stream=number,
+            streams=len(streams),
             **place,
         )
         for number, draws in enumerate(streams.values())

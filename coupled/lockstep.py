@@ -2,13 +2,14 @@
 
 Losses and norms are read every k steps, for a GPU has to be waited for to read them. With k = 1 all arms' gradients are
 looked at before an arm moves. With k > 1 the arms move on meanwhile; if one of the k steps then turns out not to be
-finite, all arms go back to where they were before the first of them, and take them again one by one.
+finite, all arms go back to where they were before the first of them, and take them again one by one. An objective may
+therefore be called on weights that are NaN already.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,15 @@ from coupled.arm import Arm, StepResult
 from coupled.failures import RunError
 from coupled.process_group import ProcessGroup, gather_json
 from coupled.stream.batches import Batch
+
+MOST_UNREAD, SECONDS_UNREAD = 10, 2.0  # steps on a GPU if nothing is said: so many, and of no more time together
+
+
+def read_every_of(given: int | None, on_gpu: bool, seconds: float) -> int:
+    """Every how many steps to read: as `given`, else every step on a CPU, and on a GPU by the `seconds` of a step."""
+    if given is not None or not on_gpu:
+        return given or 1
+    return max(1, min(MOST_UNREAD, int(SECONDS_UNREAD / max(seconds, 1e-9))))
 
 
 class Sums(NamedTuple):
@@ -65,8 +75,9 @@ class Stopwatch:
 class Attempt:
     """A step of all arms: what it saw and gave.
 
-    `inputs` are this rank's batches and `digests` those of the inputs, by stream; `error` is what keeps the step from
-    being taken, as the name of an exception and its text; `wish` is for what is to be done after it.
+    `inputs` are this rank's batches without their views and `digests` those of the inputs, by stream; `error` is what
+    keeps the step from being taken, as the name of an exception and its text; `wish` is for what is to be done after
+    it; `doubt` is what was wrong when the step, or one beside it, was taken before.
     """
 
     step: int
@@ -76,6 +87,7 @@ class Attempt:
     seconds: dict[str, float] = field(default_factory=dict)
     error: tuple[str, str] | None = None
     wish: int = 0
+    doubt: str = ""
 
     def added_to(self, sums: dict[str, list[float]], steps_per_epoch: int) -> dict[str, list[float]]:
         """The sums of the epoch with this step in them."""
@@ -94,13 +106,13 @@ class Lockstep:
         arms: Sequence[Arm],
         stream_of: Mapping[str, str],
         learning_rate: Callable[[int], float],
-        read_every: int,
+        read_every: int | None,
         names: Sequence[str],
         group: ProcessGroup,
     ) -> None:
         self.arms, self.stream_of, self.learning_rate = arms, stream_of, learning_rate
         self.read_every, self.names, self.group = read_every, names, group
-        self.stopwatch = Stopwatch(group.device)
+        self.stopwatch, self.step_seconds = Stopwatch(group.device), float("inf")
 
     def steps(
         self, done: int, last: int, feed: Callable[[int], Iterator[Mapping[str, Batch]]], wish: Callable[[int], int]
@@ -108,36 +120,43 @@ class Lockstep:
         """Take the steps after `done` up to `last`, of which `feed(n)` has the batches from step n + 1 on.
 
         Yields each, as all ranks know it, once it is taken and it is known that it could be. One that cannot be taken
-        is yielded as the last, with its `error` and the arms' gradients as they are. `wish(n)` is asked every
-        `read_every` steps, after step n; the highest wish of all ranks comes with that step.
+        is yielded as the last, with its `error` and the arms' gradients as they are. `wish(n)` is asked whenever losses
+        are read, after step n; the highest wish of all ranks comes with that step.
         """
-        careful_until, batches = done, feed(done)
+        careful_until, doubt, batches = done, "", feed(done)
         while done < last:
-            window = range(done + 1, min(last, done + (self.read_every if done >= careful_until else 1)) + 1)
+            k = read_every_of(self.read_every, self.stopwatch.on_gpu, self.step_seconds) if done >= careful_until else 1
+            window = range(done + 1, min(last, done + k) + 1)
             before = [(arm, arm.kept_state()) for arm in self.arms] if len(window) > 1 else []
             own = []
             for step in window:
                 own.append(self._gradients(step, next(batches)))
                 if before:
                     self._update(step)
-            made = self._known(own, wish(window[-1]))
-            if not before and not made[0].error:
+            made = self._known(own, wish)
+            self.step_seconds = sum(made[0].seconds.values())  # the same on every rank
+            wrong = next((f"step {each.step}: {each.error[1]}" for each in made if each.error), "")
+            if not before and not wrong:
                 self._update(done + 1)
-            elif before and any(each.error for each in made):
+            elif before and wrong:
                 for arm, state in before:
                     arm.load_state(state)
-                careful_until, batches = window[-1], feed(done)
+                careful_until, doubt, batches = window[-1], wrong, feed(done)
                 continue
-            yield from made
             done = window[-1]
+            if doubt and done == careful_until and not wrong:
+                made[-1].doubt, doubt = doubt, ""
+            before = []  # not two copies at once
+            yield from made
 
     def _gradients(self, step: int, inputs: Mapping[str, Batch]) -> tuple[Attempt, list[torch.Tensor]]:
-        """Loss and gradient of every arm on the batch of its stream, under way: nothing is waited for."""
+        """Loss and gradient of every arm on the batch of its stream, under way."""
         numbers = []
         for arm in self.arms:
             with self.stopwatch.running(arm.name):
                 numbers.append(arm.gradients(inputs[self.stream_of[arm.name]]))
-        return Attempt(step, inputs, {name: batch.inputs_digest for name, batch in inputs.items()}), numbers
+        seen = {name: replace(batch, views_VB3SS=batch.views_VB3SS.new_empty(0)) for name, batch in inputs.items()}
+        return Attempt(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()}), numbers
 
     def _update(self, step: int) -> None:
         for arm in self.arms:
@@ -145,7 +164,7 @@ class Lockstep:
                 arm.update(self.learning_rate(step), step)
                 arm.perturb_after(step)
 
-    def _known(self, own: Sequence[tuple[Attempt, list[torch.Tensor]]], wish: int) -> list[Attempt]:
+    def _known(self, own: Sequence[tuple[Attempt, list[torch.Tensor]]], wish: Callable[[int], int]) -> list[Attempt]:
         """The steps with their results, which are waited for once, as all ranks know them."""
         rows = iter(torch.stack([numbers_4 for _, numbers in own for numbers_4 in numbers]).tolist())
         seconds = {name: value / len(own) for name, value in self.stopwatch.read().items()}
@@ -159,7 +178,7 @@ class Lockstep:
             for name, result in made.results.items():
                 if result.complaint() and made.error is None:
                     made.error = ("FloatingPointError", f"arm '{name}': {result.complaint()}")
-        own[-1][0].wish = wish
+        made.wish = wish(made.step)  # now, when the last step has been waited for
         return of_all_ranks([made for made, _ in own], self.group.owns_arms, self.names)
 
 

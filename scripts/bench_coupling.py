@@ -37,6 +37,7 @@ REPEATS = 5
 ON_CPU: dict[str, Any] = {
     "name": "benchmark",
     "epochs": 1,
+    "read_every": 1,
     "image_set": {"name": "digits", "size": 16},
     "batch": {"size": 256},
     "encoder": {"name": "resnet18", "width": 0.25, "image_size": 16},
@@ -46,6 +47,7 @@ ON_CPU: dict[str, Any] = {
 }
 ON_GPU: dict[str, Any] = {
     **ON_CPU,
+    "read_every": 10,
     "image_set": {"name": "fractals", "classes": 10, "train_per_class": 1000, "size": 32},
     "batch": {"size": 1024},
     "encoder": {"name": "resnet50", "width": 1.0, "image_size": 32},
@@ -79,7 +81,7 @@ def program_steps(coordinating: Coordinator) -> Callable[[], object]:
             yield from coordinating.feeds(epoch)
 
     taken = lockstep.steps(0, sys.maxsize, feed, lambda step: 0)
-    return lambda: deque(itertools.islice(taken, lockstep.read_every), maxlen=0)
+    return lambda: deque(itertools.islice(taken, coordinating.settings.read_every), maxlen=0)
 
 
 def bare_step(arms: list[Arm], batch: Batch) -> None:
@@ -109,7 +111,7 @@ def in_turn(*sides: Callable[[], object], device: str = "cpu") -> list[float]:
 def coupled_row(device: str) -> Row:
     """The coupled step, batches included, against the bare work."""
     with coordinator(device) as coupled:
-        ready, at_once = next(passed(coupled)), coupled.lockstep.read_every
+        ready, at_once = next(passed(coupled)), coupled.settings.read_every or 1
 
         def bare_steps() -> None:
             for _ in range(at_once):
@@ -149,7 +151,7 @@ def growth_rows(device: str) -> list[Row]:
         chosen = dict(itertools.islice(names.items(), arms))
         with coordinator(device, image_set=enough, batch={"size": size}, arms=chosen) as coupled:
             taken = in_turn(program_steps(coupled), device=device)[0]
-            return taken / coupled.lockstep.read_every / size / arms
+            return taken / (coupled.settings.read_every or 1) / size / arms
 
     by_size = [seconds(size, 1) for size in sizes]
     by_arms = [by_size[0], *(seconds(sizes[0], number) for number in numbers[1:])]

@@ -1,5 +1,7 @@
 """Losses read every k steps: the same run, also when one of the k steps turns out not to be finite."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +14,17 @@ import tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coupled.arm import Arm
+from coupled.arm import Arm, StepResult
 from coupled.by_name import known
 from coupled.coordinator import Coordinator
+from coupled.lockstep import read_every_of
 from coupled.process_group import process_group
 from coupled.stream.batches import Batch
 
-WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select")  # need a value to go on
+WAITS = (  # need a value to go on, or a decomposition's success
+    *("aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select"),
+    *("aten._linalg_eigh", "aten.linalg_eigh", "aten.linalg_cholesky.", "aten._linalg_svd", "aten.linalg_inv."),
+)
 ARMS: dict[str, Any] = {
     "cl": "dcl",
     "byol": {"objective": "byol", "hidden": 16},  # with a target network
@@ -90,12 +96,16 @@ def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
-def test_all_arms_go_back_and_take_the_steps_one_by_one(one_by_one: Path, tmp_path: Path, arm: str) -> None:
+def test_all_arms_go_back_and_take_the_steps_one_by_one(
+    one_by_one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arm: str
+) -> None:
     """Weights, running averages, momentum and target networks are those from before the steps that were not looked at;
-    the fault does not come again, so the run goes on as one that never had it.
+    the fault does not come again, so the run says so and goes on as one that never had it.
     """
     with not_finite_once(arm, step=6) as tried:
         tiny.train(tmp_path / "run", read_every=3, **RUN)
+    warning = f"warning: step 6: arm '{arm}': loss is nan; taken again, all was well: has the machine a fault?"
+    assert capsys.readouterr().out.count(warning) == 1
     assert tried == [0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]
     assert_equal_runs(tmp_path / "run", one_by_one)
 
@@ -115,6 +125,38 @@ def test_k_steps_are_read_once_and_those_in_doubt_one_by_one(tmp_path: Path, mon
     assert "".join(order) == "gugugurrr" + 3 * "gru" + "gru" + "gugugurrr" + "gru"
 
 
+def test_a_signal_that_comes_while_losses_are_waited_for_stops_the_run_there(
+    one_by_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that is most of the time: the steps under way are finished, no others begun."""
+    read, run = Arm.read, tmp_path / "run"
+
+    def signalled(arm: Arm, numbers_4: list[float]) -> StepResult:
+        if arm.name == "cl" and (run / "steps.csv").read_text().count("\n") == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(arm, numbers_4)
+
+    monkeypatch.setattr(Arm, "read", signalled)
+    assert tiny.train(run, read_every=3, **RUN).stopped == "stopped by SIGTERM after step 3 of 8"
+    monkeypatch.setattr(Arm, "read", read)
+    tiny.train(run, resume=True, read_every=3, **RUN)
+    assert_equal_runs(run, one_by_one)
+
+
+@pytest.mark.parametrize(
+    ("given", "on_gpu", "seconds", "wanted"),
+    [
+        *((None, False, 0.001, 1), (7, False, 9.0, 7), (7, True, 9.0, 7)),
+        *((None, True, float("inf"), 1), (None, True, 4.0, 1), (None, True, 0.5, 4), (None, True, 0.01, 10)),
+    ],
+)
+def test_a_gpu_is_left_alone_for_two_seconds_at_most(
+    given: int | None, on_gpu: bool, seconds: float, wanted: int
+) -> None:
+    """A scheduler that stops a run waits half a minute; nothing is known of the first step."""
+    assert read_every_of(given, on_gpu, seconds) == wanted
+
+
 class Waiting(TorchDispatchMode):
     """Notes the operations that cannot go on before a GPU has answered."""
 
@@ -130,7 +172,7 @@ class Waiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 def test_a_step_waits_for_nothing(tmp_path: Path, optimizer: str) -> None:
-    """No value is asked of the device between the batch and the end of the update, whatever the objective."""
+    """No value is asked of the device from the batch to the end of the update, but for DirectPred's eigenvectors."""
     arms = {name: name for name in known("coupled.objectives")}
     changed = {**RUN, "arms": arms, "optimizer": {"name": optimizer, "warmup_epochs": 0}}
     with process_group("cpu") as group:
@@ -140,19 +182,20 @@ def test_a_step_waits_for_nothing(tmp_path: Path, optimizer: str) -> None:
             with Waiting() as waiting:
                 arm.gradients(batch)
                 arm.update(0.01, 1)
-            assert waiting.noted == [], arm.name
+            assert all("eigh" in name for name in waiting.noted) if arm.name == "directpred" else not waiting.noted
 
 
-def train_on_a_rank(run: Path, read_every: int, step: int) -> list[int]:
+def train_on_a_rank(run: Path, read_every: int, step: int, places: int) -> list[int]:
     with not_finite_once("ce", step) as tried:
         arms = {"cl": "dcl", "ce": "cross_entropy"}
-        tiny.train(run, **{**RUN, "arms": arms, "read_every": read_every, "placement": {"arms": 2}})
+        tiny.train(run, **{**RUN, "arms": arms, "read_every": read_every, "placement": {"arms": places}})
     return tried
 
 
-def test_ranks_go_back_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("places", [2, 1], ids=["an arm each", "both arms on both"])
+def test_ranks_go_back_together(tmp_path: Path, places: int) -> None:
     """The rank whose arm is well must not stay where it is, nor go on."""
-    ranks.run(2, train_on_a_rank, tmp_path / "one", 1, 0)
-    tried = ranks.run(2, train_on_a_rank, tmp_path / "three", 3, 3)
+    ranks.run(2, train_on_a_rank, tmp_path / "one", 1, 0, places)
+    tried = ranks.run(2, train_on_a_rank, tmp_path / "three", 3, 3, places)
     assert tried == 2 * [[0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 7, 8]]
     assert_equal_runs(tmp_path / "three", tmp_path / "one")

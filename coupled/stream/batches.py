@@ -49,13 +49,14 @@ def batches(
     start: int = 0,
     workers: int | None = None,
     stream: int = 0,
+    streams: int = 1,
 ) -> Iterator[Batch]:
     """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
 
     Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory is read on the device. With
     `workers` > 0 so many threads make the next batches, at most two a thread ahead; of images on the disk, so many
-    processes decode (None: see `workers_for`), for each `stream` others. The batches are the same, and an error there
-    is raised here. Raises ValueError if the global batch cannot be cut into equal parts.
+    processes decode (None: see `workers_for`), for each `stream` of the `streams` others. The batches are the same, and
+    an error there is raised here. Raises ValueError if the global batch cannot be cut into equal parts.
     """
     if order_KN.shape[1] % world_size:
         raise ValueError(
@@ -68,7 +69,7 @@ def batches(
     numbers = range(start, len(order_KN))
     if isinstance(image_set, ImageFiles):
         own_KB = list(order_KN[start:, _own(order_KN.shape[1], rank, world_size)])
-        return map(make, numbers, crops(image_set, own_KB, plan, size, workers_for(workers, device), stream))
+        return map(make, numbers, crops(image_set, own_KB, plan, size, workers_for(workers, device, streams), stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 

@@ -72,18 +72,18 @@ def crops(
             yield torch.cat(parts, dim=1)
 
 
-def workers_for(given: int | None, device: torch.device | str) -> int:
-    """How many processes decode: as many as `given`, or else as this process may use cores, 16 at most.
+def workers_for(given: int | None, device: torch.device | str, streams: int = 1) -> int:
+    """How many processes decode for a stream: as many as `given`, or else as this process may use cores, 16 at most.
 
-    The run's processes on this machine share its cores. Beside networks on the CPU there are none: they need the cores
-    themselves.
+    The streams and the run's processes on this machine share its cores. Beside networks on the CPU there are none: they
+    need the cores themselves.
     """
     if given is not None:
         return given
     if torch.device(device).type == "cpu":
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))) // streams)
 
 
 def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:

@@ -50,19 +50,25 @@ def assert_same(found: Batch, expected: Batch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "device", "cores", "processes", "wanted"),
+    ("given", "device", "cores", "processes", "streams", "wanted"),
     [
-        *((None, "cpu", 64, 1, 0), (3, "cpu", 1, 1, 3), (0, "cuda", 64, 1, 0)),
-        *((None, "cuda", 64, 8, 8), (None, "cuda", 64, 1, 16), (None, "cuda", 2, 4, 1)),
+        *((None, "cpu", 64, 1, 1, 0), (3, "cpu", 1, 1, 2, 3), (0, "cuda", 64, 1, 1, 0)),
+        *((None, "cuda", 64, 8, 1, 8), (None, "cuda", 64, 1, 2, 8), (None, "cuda", 2, 4, 1, 1)),
     ],
 )
 def test_who_says_nothing_gets_the_cores_that_are_free(
-    monkeypatch: pytest.MonkeyPatch, given: int | None, device: str, cores: int, processes: int, wanted: int
+    monkeypatch: pytest.MonkeyPatch,
+    given: int | None,
+    device: str,
+    cores: int,
+    processes: int,
+    streams: int,
+    wanted: int,
 ) -> None:
     """None beside networks that need the cores themselves; at least one beside a GPU, and no more than help."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
-    assert pictures.workers_for(given, device) == wanted
+    assert pictures.workers_for(given, device, streams) == wanted
 
 
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: ViewRecipe) -> None:
