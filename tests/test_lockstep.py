@@ -157,6 +157,18 @@ def test_a_gpu_is_left_alone_for_two_seconds_at_most(
     assert read_every_of(given, on_gpu, seconds) == wanted
 
 
+@pytest.mark.parametrize("read_every", [1, 3])
+def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, read_every: int) -> None:
+    """Ten batches of 1 024 views would fill a GPU; a replay needs the numbers of the images alone."""
+    with process_group("cpu") as group:
+        coordinator = Coordinator(tiny.tiny_settings(**RUN, read_every=read_every), group, tmp_path / "run")
+        made = list(coordinator.lockstep.steps(0, 4, lambda done: coordinator.feeds(1, done), lambda step: 0))
+    assert [each.step for each in made] == [1, 2, 3, 4]
+    for each in made:
+        assert each.inputs[""].views_VB3SS.numel() == 0
+        assert len(each.inputs[""].indices_N) == 360
+
+
 class Waiting(TorchDispatchMode):
     """Notes the operations that cannot go on before a GPU has answered."""
 

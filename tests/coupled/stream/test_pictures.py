@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from coupled.controls import Draws
+from coupled.feeds import feeds
 from coupled.image_sets import ImageFiles, ImageSet
 from coupled.stream import pictures
 from coupled.stream.augment import augment, clean_views
@@ -69,6 +71,19 @@ def test_who_says_nothing_gets_the_cores_that_are_free(
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert pictures.workers_for(given, device, streams) == wanted
+
+
+def test_streams_share_the_cores(files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream has workers of its own."""
+    asked: list[tuple[int | None, int]] = []
+    monkeypatch.setattr(
+        "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
+    )
+    streams = {"": Draws(), "cl": Draws(views="cl")}
+    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "recipe": recipe}
+    made = next(feeds(1, images=files, streams=streams, seed=SEED, batch_size=6, kind="uniform", **place))
+    assert set(made) == {"", "cl"}
+    assert asked == [(None, 2), (None, 2)]
 
 
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: ViewRecipe) -> None:
