@@ -1,6 +1,7 @@
 """losses: the values against loops over anchors, the same inputs for all, the inequality, and the tables after it."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from math import exp, log
 from pathlib import Path
 
@@ -161,24 +162,72 @@ def test_one_pass_serves_all_arms_and_only_what_is_missing_is_computed(
     assert "losses.csv: 0 new rows, 64 in all" in capsys.readouterr().out
 
 
-def test_the_tables_that_follow(tmp_path: Path) -> None:
-    """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
-    values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
+def test_a_gap_that_was_not_written_is_made_up_for(drifting_run: Path, tmp_path: Path) -> None:
+    """A call that was stopped between the two tables left the losses and no gap."""
+    base = ["--run", str(drifting_run), "--output", str(tmp_path), "--samples", "64", "--split", "test"]
+    base += ["--arms", "cl", "ce", "--epochs", "1", "--temperatures", "1"]
+    assert main(base) == 0
+    gaps = tmp_path / "loss_gap.csv"
+    whole = gaps.read_text()
+    gaps.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    assert main(base) == 0
+    assert gaps.read_text() == whole
+
+
+def test_the_direct_arm_is_the_one_whose_objective_is_nscl_whatever_its_name(new_run: NewRun) -> None:
+    run = new_run(epochs=(0, 1))
+    about = json.loads((run / "run.json").read_text())
+    arms = about["settings"]["arms"]
+    arms["ce"], arms["nscl"] = arms["nscl"], arms["cl"]
+    (run / "run.json").write_text(json.dumps(about))
+    base = ["--run", str(run), "--samples", "64", "--split", "test", "--temperatures", "1"]
+    assert main([*base, "--arms", "cl", "nscl", "ce"]) == 0
+    reached = pd.read_csv(run / "analysis/nscl_reached.csv")
+    assert set(reached["direct_arm"]) == {"ce"}
+    assert set(reached["arm"]) == {"cl", "nscl"}
+
+
+def losses_of(folder: Path, values: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> Path:
+    """A losses.csv of these arms' DCL and NSCL losses at epochs 0, 1, ..."""
     rows = [
         (epoch, "test", arm, loss, 1.0, value, 0, 8, 4, "new", "i")
         for arm, both in values.items()
         for loss, each in zip(("dcl", "nscl"), both, strict=True)
-        for epoch, value in zip((0, 2, 10), each, strict=True)
+        for epoch, value in enumerate(each)
     ]
-    pd.DataFrame(rows, columns=list(losses.COLUMNS)).to_csv(tmp_path / "losses.csv", index=False)
-    write_correlation(tmp_path / "losses.csv", tmp_path / "correlation.csv")
-    write_reached(tmp_path / "losses.csv", tmp_path / "reached.csv", ["nscl"])
+    pd.DataFrame(rows, columns=list(losses.COLUMNS)).to_csv(folder / "losses.csv", index=False)
+    return folder / "losses.csv"
+
+
+def test_a_share_of_no_descent_and_a_correlation_of_too_little_are_empty(tmp_path: Path) -> None:
+    """A direct arm that went up or nowhere has no descent; two points, or a constant loss, lie on every line."""
+    falls: Sequence[float] = [4, 3, 2, 1]
+    path = losses_of(tmp_path, {"cl": (falls, falls), "direct": (falls, [4, 5, 4, 3])})
+    write_reached(path, tmp_path / "reached.csv", ["direct"])
+    reached = pd.read_csv(tmp_path / "reached.csv").query("arm == 'cl'")
+    assert reached["share"].isna().tolist() == [True, True, True, False]
+    assert reached["share"].iloc[-1] == 3
+    path = losses_of(
+        tmp_path, {"two": (falls[:2], falls[:2]), "three": (falls[:3], falls[:3]), "still": ([4] * 4, falls)}
+    )
+    write_correlation(path, tmp_path / "correlation.csv")
+    found = pd.read_csv(tmp_path / "correlation.csv").set_index("arm")["correlation"]
+    assert found["three"] == pytest.approx(1)
+    assert found[["two", "still"]].isna().all()
+
+
+def test_the_tables_that_follow(tmp_path: Path) -> None:
+    """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
+    values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
+    path = losses_of(tmp_path, values)
+    write_correlation(path, tmp_path / "correlation.csv")
+    write_reached(path, tmp_path / "reached.csv", ["nscl"])
     found = pd.read_csv(tmp_path / "correlation.csv").set_index("arm")
     assert found.loc["nscl", "correlation"] == pytest.approx(1)
     assert found.loc["cl", "correlation"] == pytest.approx(0.960769, abs=1e-6)
     reached = pd.read_csv(tmp_path / "reached.csv")
     assert set(reached["arm"]) == {"cl"}
-    assert reached["epoch"].tolist() == [0, 2, 10]
+    assert reached["epoch"].tolist() == [0, 1, 2]
     assert reached["excess"].tolist() == [0.5, 0, 0.5]
     assert reached["share"].tolist()[1:] == [1.5, 1]
     assert reached["share"].isna().tolist() == [True, False, False]

@@ -57,9 +57,11 @@ def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
     profile = figure["data"][4]
     assert profile["meta"]["arm"] == "scl"
     assert profile["meta"]["profile"][2] == [cells[2] for cells in heat["z"]]
-    bars = found["alignment"].variants["cka, h, test images"]["data"][0]["error_y"]
-    assert len(bars["array"]) == 4
-    assert bars["array"][3] > 0
+    rows = scores[scores["metric"] == "cka"]
+    bars = next(t for t in found["alignment"].variants["cka, h, test images"]["data"] if t["name"] == "scl")["error_y"]
+    assert bars["array"] == pytest.approx((rows["high"] - rows["value"]).tolist(), rel=1e-6)
+    assert bars["arrayminus"] == pytest.approx((rows["value"] - rows["low"]).tolist(), rel=1e-6)
+    assert bars["array"][3] != pytest.approx(bars["arrayminus"][3])
 
 
 def test_alignment_by_layer_is_in_the_order_of_the_network(measured_run: Path) -> None:
@@ -75,13 +77,15 @@ def test_alignment_by_layer_is_in_the_order_of_the_network(measured_run: Path) -
     assert heat["z"][3] == pytest.approx(of_layer3, rel=1e-6)
     assert [at_epoch[3] for at_epoch in profile["meta"]["profile"]] == heat["z"][3]
     figure = found["cross_layer"].variants["cka, to cl, train images"]
-    cross = pd.read_csv(measured_run / "analysis/train_cross_layer.csv").query("arm == 'scl'")
+    every = pd.read_csv(measured_run / "analysis/train_cross_layer.csv")
+    cross = every.query("arm == 'scl'")
     heat = figure["data"][1]
     assert (heat["x"], heat["y"], figure["slider"]) == (layers, layers, [0, 1, 2, 3])
     cell = cross.query("epoch == 2 and reference_layer == 'stem' and layer == 'h'")["value"].item()
     assert heat["meta"]["frames"][2][0][5] == pytest.approx(cell, rel=1e-6)
     assert heat["z"] == heat["meta"]["frames"][3]
-    assert figure["layout"]["coloraxis"]["cmax"] == pytest.approx(1, abs=1e-6)
+    scale = figure["layout"]["coloraxis"]
+    assert [scale["cmin"], scale["cmax"]] == pytest.approx([every["value"].min(), every["value"].max()], rel=1e-6)
 
 
 def test_of_rows_of_other_snapshots_the_last_counts(measured_run: Path, tmp_path: Path) -> None:
