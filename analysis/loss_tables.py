@@ -19,7 +19,7 @@ def write_correlation(losses: Path, path: Path) -> None:
     table = read_newest(losses, KEY).pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
     rows = []
     for place, both in table[["dcl", "nscl"]].dropna().groupby(level=["arm", *WHERE], sort=False):
-        varies = len(both) >= LEAST and bool((both.std() > 0).all())
+        varies = len(both) >= LEAST and bool((both.nunique() > 1).all())
         rows.append((*place, len(both), both["dcl"].corr(both["nscl"]) if varies else nan))
     _write(pd.DataFrame(rows, columns=["arm", *WHERE, "epochs", "correlation"]), path)
 

@@ -208,7 +208,7 @@ def test_a_share_of_no_descent_and_a_correlation_of_too_little_are_empty(tmp_pat
     assert reached["share"].isna().tolist() == [True, True, True, False]
     assert reached["share"].iloc[-1] == 3
     path = losses_of(
-        tmp_path, {"two": (falls[:2], falls[:2]), "three": (falls[:3], falls[:3]), "still": ([4] * 4, falls)}
+        tmp_path, {"two": (falls[:2], falls[:2]), "three": (falls[:3], falls[:3]), "still": ([0.1] * 3, falls[:3])}
     )
     write_correlation(path, tmp_path / "correlation.csv")
     found = pd.read_csv(tmp_path / "correlation.csv").set_index("arm")["correlation"]
