@@ -3,7 +3,8 @@
 python analysis/report.py [--run DIR [DIR2 ...]] [--compute] [--output FILE]
 
 Reads the CSV files and run.json of each run, nothing else. What has not been computed yet is listed on the page with
-the command that computes it; --compute runs those commands first. Without --output the page goes to
+the command that computes it; --compute runs those commands first. Tables that were kept to a few epochs or layers are
+listed, too, and left as they are. Without --output the page goes to
 DIR/analysis/report.html of the first run. Needs plotly and jinja2: pip install 'coupled[report]'.
 """
 
@@ -20,8 +21,8 @@ from typing import Any
 from analysis import report_charts, report_collapse, report_heat_maps, report_theory
 from analysis.command_line import Parser, run_program
 from analysis.report_charts import Chart, Look
-from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_compute
-from analysis.report_tables import Run, executable, missing, read_runs
+from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_complete, to_compute
+from analysis.report_tables import Run, executable, missing, read_runs, thinned
 from analysis.run_folder import newest_run
 from coupled.durable import write_durably
 
@@ -40,7 +41,7 @@ def sections(runs: Sequence[Run], look: Look) -> list[dict[str, Any]]:
     parts: list[tuple[str, str, list[Chart | Table]]] = [
         ("run", "What was run", [about(runs), settings(runs)]),
         ("headline", "Headline", [*drawn(charts.headline), last_values(runs)]),
-        ("missing", "Not computed yet", [to_compute(runs)]),
+        ("missing", "Not computed yet", [to_compute(runs), to_complete(runs)]),
         ("alignment", "Alignment", drawn(charts.alignment, theory.alignment_bounds)),
         ("layers", "Alignment, layer by layer", drawn(maps.alignment_by_layer, maps.cross_layer)),
         ("weights", "Weights", [*drawn(maps.weights_by_layer, charts.growth), fits(runs), *drawn(theory.weight_shape)]),
@@ -103,7 +104,7 @@ def report(options: Namespace) -> None:
     except OSError as error:
         raise ValueError(f"--output: cannot write to '{path}': {error.strerror}") from None
     for run in runs:
-        for each in missing(run):
+        for each in (*missing(run), *thinned(run)):
             print(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")
     print(path)
     if failed:

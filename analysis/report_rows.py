@@ -1,14 +1,14 @@
 """The tables of a report: what was run, the last values, the fits, and what is still to be computed."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.report_charts import whole_split
-from analysis.report_tables import Run, missing
+from analysis.report_tables import Missing, Run, missing, thinned
 
 DIFFERS = "≠"
 
@@ -52,7 +52,7 @@ def about(runs: Sequence[Run]) -> Table:
 def settings(runs: Sequence[Run]) -> Table:
     """All settings; of several runs side by side, what differs first."""
     columns, rows = _beside(runs, [flat(run.about["settings"]) for run in runs])
-    rows.sort(key=lambda row: row[-1].value != DIFFERS and len(runs) > 1)
+    rows.sort(key=lambda row: row[-1].value != DIFFERS)
     return Table("settings", "Settings", "", columns, rows, folded=True)
 
 
@@ -155,10 +155,16 @@ def _whole(key: str, title: str, words: str, runs: Sequence[Run], name: str) -> 
 
 def to_compute(runs: Sequence[Run]) -> Table:
     """What is missing, and the command that computes it."""
-    rows: list[Iterable[Any]] = []
-    for run in runs:
-        rows += [(each.run, each.table, each.state, shlex.join(each.command)) for each in missing(run)]
     words = "Or all at once: add --compute to the command that wrote this page."
-    return Table(
-        "missing", "Missing tables", words, ["run", "table", "state", "command"], [list(map(cell, row)) for row in rows]
-    )
+    return _commands("missing", "Missing tables", words, [each for run in runs for each in missing(run)])
+
+
+def to_complete(runs: Sequence[Run]) -> Table:
+    """What was measured at some epochs or layers only, and the command that adds the others."""
+    words = "For your information: as they were asked for. These commands add the rest; --compute leaves it."
+    return _commands("thinned", "Measured in part", words, [each for run in runs for each in thinned(run)])
+
+
+def _commands(key: str, title: str, words: str, found: Sequence[Missing]) -> Table:
+    rows = [[*map(cell, (each.run, each.table, each.state, shlex.join(each.command)))] for each in found]
+    return Table(key, title, words, ["run", "table", "state", "command"], rows)

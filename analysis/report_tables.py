@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.layers import OUTPUTS
 from analysis.run_folder import read_description
 from coupled.snapshots import snapshot_epochs
 
@@ -30,6 +31,14 @@ KEY = (
     *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "detail", "samples", "train_samples"),
     *("loss", "temperature", "batch", "bound", "of"),
 )
+PLACE = (
+    "split",
+    "reference",
+    "arm",
+    "layer",
+    "metric",
+    "temperature",
+)  # what a table has at all epochs, if it is whole
 SOURCES = ("reference_snapshot", "arm_snapshot", "images")
 DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
@@ -72,12 +81,12 @@ class Run:
         return int(epochs["epoch"].max()) if len(epochs) else 0
 
     @property
-    def last_snapshot(self) -> int:
-        """The last trained epoch of which the settings keep a snapshot."""
+    def snapshots(self) -> list[int]:
+        """The trained epochs of which the settings keep a snapshot."""
         settings = self.about["settings"]
         thinned = settings["snapshots"]["every"], settings["snapshots"]["dense_until"]
         kept = snapshot_epochs(max(settings["epochs"], self.last_epoch), *thinned)
-        return max(epoch for epoch in kept if epoch <= self.last_epoch)
+        return [epoch for epoch in kept if epoch <= self.last_epoch]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
@@ -119,13 +128,16 @@ def _parsed(path: Path, text: str) -> pd.DataFrame:
     if "low" in table:  # an interval stays when the score is written again without one
         same = [column for column in (*KEY, *SOURCES) if column in table]
         table[["low", "high"]] = table.groupby(same, dropna=False)[["low", "high"]].transform("last")
-    return table.drop_duplicates([column for column in KEY if column in table], keep="last") if replaced else table
+    if replaced:
+        table = table.drop_duplicates([column for column in KEY if column in table], keep="last")
+    return table.sort_values("epoch", kind="stable") if "epoch" in table else table  # calls come in any order
 
 
 def missing(run: Run) -> list[Missing]:
     """The tables that are not there, stop before the last snapshot of the run, or lack an arm, program by program.
 
-    Epochs, layers and metrics that were left out on purpose count as there. A run of one arm has nothing to compare.
+    Epochs, layers and metrics that were left out on purpose count as there; `thinned` tells of the first two. A run of
+    one arm has nothing to compare.
     """
     found: list[Missing] = []
     for program, names in PROGRAMS.items():
@@ -136,11 +148,37 @@ def missing(run: Run) -> list[Missing]:
             if not state or (name in NEVER_BEHIND and not run.table(names[0]).empty):
                 continue  # too few epochs or no such arms for it, if it is empty
             found.append(Missing(run.name, name, state, _command(run, program)))
-    if not run.table("bounds.csv").empty and len(run.arms) > 1 and "bounds.csv" not in [each.table for each in found]:
+    if not run.table("bounds.csv").empty and "bounds.csv" not in [each.table for each in found]:
         late = [each.table for each in found if each.table in BEFORE_BOUNDS]
         state = f"without what {late[-1]} lacks" if late else _lacks_few_shot(run)
         found += [Missing(run.name, "bounds.csv", state, _command(run, "bounds"))] if state else []
     return found
+
+
+def thinned(run: Run) -> list[Missing]:
+    """The tables, not `missing`, that a call kept to some epochs or layers, and the command that would add the rest."""
+    known = {*NEVER_BEHIND, *(each.table for each in missing(run))}
+    return [
+        Missing(run.name, name, state, _command(run, program))
+        for program, names in PROGRAMS.items()
+        for name in names
+        if name not in known and (state := _part(run, name, of_stages=program == "alignment"))
+    ]
+
+
+def _part(run: Run, name: str, of_stages: bool) -> str:
+    """How much a table has of what it could, in words; "" if it has all."""
+    table, epochs = run.table(name), run.snapshots
+    if "epoch" not in table:
+        return ""
+    table = table.dropna(subset=["reference"]) if "reference" in table else table
+    places = table[["epoch", *(column for column in PLACE if column in table)]].drop_duplicates()
+    every = len(places.drop(columns="epoch").drop_duplicates())
+    whole = int((places.groupby("epoch").size().reindex(epochs) == every).sum())
+    layers = list(dict.fromkeys(table.get("layer", ())))
+    few = bool(layers) and {*layers} <= {*OUTPUTS} and (of_stages or len(layers) < len(OUTPUTS))
+    words = [f"whole at {whole} of {len(epochs)} epochs"] if whole < len(epochs) else []
+    return "; ".join([*words, *([f"of layers {', '.join(layers)} only"] if few else [])])
 
 
 def _command(run: Run, program: str) -> tuple[str, ...]:
@@ -152,7 +190,7 @@ def _command(run: Run, program: str) -> tuple[str, ...]:
 
 def _state(run: Run, name: str) -> str:
     """What a table lacks, in words; "" if it is whole."""
-    table, last = run.table(name), run.last_snapshot
+    table, last = run.table(name), run.snapshots[-1]
     if table.empty:
         return "not computed"
     if "reference" in table:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,23 @@ from report_parts import charts_of, copied
 
 from analysis import report
 from analysis.drawing import natural
-from analysis.report import main, page, sections
-from analysis.report_charts import Look, numbers
-from analysis.report_tables import COMPARING, MORE, PROGRAMS, missing, read_runs
+from analysis.report import main, page
+from analysis.report_charts import numbers
+from analysis.report_rows import (
+    Cell,
+    cell,
+    correlations,
+    described,
+    fits,
+    flat,
+    last_values,
+    settings,
+    to_complete,
+    to_compute,
+    verified,
+)
+from analysis.report_rows import about as about_table
+from analysis.report_tables import COMPARING, MORE, PROGRAMS, missing, read_runs, thinned
 
 NewRun = Callable[..., Path]
 CHARTS = {
@@ -127,6 +142,8 @@ def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_ru
     assert [each.table for each in missing(empty)] == [name for names in PROGRAMS.values() for name in names]
     assert {each.state for each in missing(empty)} == {"not computed"}
     assert missing(empty)[0].command[-2:] == ("--output", f"{empty.folder}/analysis")
+    table = to_compute([replace(empty, folder=Path("my run"))])
+    assert table.rows[0][3].value == "python analysis/verify.py --run 'my run' --output 'my run/analysis'"
     (whole,) = read_runs([measured_run])
     assert missing(whole) == []
 
@@ -135,16 +152,18 @@ def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> Non
     run = copied(measured_run, tmp_path / "run")
     with (run / "epochs.csv").open("a") as file:
         file.write("7,cl,1.0,0.1,1.5,900\n8,cl,1.0,0.1")  # the last row is being written
-    found = {each.table: each.state for each in missing(read_runs([run])[0])}
+    every = missing(read_runs([run])[0])
+    found = {each.table: each.state for each in every}
+    assert len(found) == len(every)
     assert set(found.values()) == {"up to epoch 3 of 7"}
-    assert "weight_gap.csv" in found
+    assert {"verify.csv", "weight_gap.csv", "bounds.csv"} <= set(found)
     assert "weight_gap_growth.csv" not in found
 
 
 def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path) -> None:
     """Whoever began with `--compare nscl` learns what is left to do."""
     run = copied(measured_run, tmp_path / "run")
-    for name, arms in (("train_alignment.csv", "arm != 'ce'"), ("losses.csv", "arm == 'cl'")):
+    for name, arms in (("train_alignment.csv", "arm != 'ce' or epoch < 3"), ("losses.csv", "arm == 'cl'")):
         path = run / "analysis" / name
         pd.read_csv(path).query(arms).to_csv(path, index=False)
     found = [(each.table, each.state) for each in missing(read_runs([run])[0])]
@@ -175,8 +194,43 @@ def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_p
     assert [(each.table, each.state) for each in missing(read_runs([run])[0])] == [
         ("bounds.csv", "without few-shot errors")
     ]
+    quality = pd.read_csv(run / "analysis/quality.csv")
+    quality[quality["metric"] == "nccc"].to_csv(run / "analysis/quality.csv", index=False)
+    assert missing(read_runs([run])[0]) == []
     (run / "analysis/quality.csv").unlink()
     assert [each.table for each in missing(read_runs([run])[0])] == ["quality.csv", "bounds.csv"]
+    quality.to_csv(run / "analysis/quality.csv", index=False)
+    for rows, state in ((table["reference"].isna(), "without comparisons"), (table["epoch"] < 2, "up to epoch 1 of 3")):
+        table[rows | table["reference"].isna()].to_csv(path, index=False)
+        assert [(each.table, each.state) for each in missing(read_runs([run])[0])] == [("bounds.csv", state)]
+    table.to_csv(path, index=False)
+    (run / "analysis/weight_gap.csv").unlink()
+    found = {each.table: each.state for each in missing(read_runs([run])[0])}
+    assert found["bounds.csv"] == "without what weight_gap.csv lacks"
+
+
+def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: Path) -> None:
+    """`--epochs 0,3` and `--layer h` are no mistake: not missing, so --compute leaves them, but not whole either."""
+    (run,) = read_runs([measured_run])
+    assert missing(run) == []
+    assert [(each.table, each.state) for each in thinned(run)] == [
+        ("quality.csv", "whole at 2 of 4 epochs"),
+        ("collapse.csv", "whole at 2 of 4 epochs"),
+    ]
+    tables = {**run.tables}
+    scores = tables["test_alignment.csv"]
+    tables["test_alignment.csv"] = scores[scores["layer"].isin(["h", "z"])]
+    tables["train_alignment.csv"] = scores[(scores["layer"] == "h") | (scores["epoch"] == 3)]
+    tables["quality.csv"] = tables["quality.csv"].query("layer == 'h'")
+    del tables["collapse.csv"]
+    found = {each.table: each.state for each in thinned(replace(run, tables=tables))}
+    assert found == {
+        "train_alignment.csv": "whole at 1 of 4 epochs",
+        "test_alignment.csv": "of layers h, z only",
+        "quality.csv": "whole at 2 of 4 epochs; of layers h only",
+    }
+    table = to_complete([replace(run, folder=Path("my run"))])
+    assert [each.value for each in table.rows[0]][::3] == ["drift", "python analysis/quality.py --run 'my run'"]
 
 
 @pytest.mark.parametrize(
@@ -238,14 +292,81 @@ def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> 
     about: dict[str, Any] = json.loads((other / "run.json").read_text())
     about["name"] = "other"
     about["settings"]["temperature"] = 0.25
+    about["commit"] = "abc"
     (other / "run.json").write_text(json.dumps(about))
     runs = read_runs([measured_run, other])
-    lines = charts_of(measured_run, other)["headline"].variants[""]["data"]
+    charts = charts_of(measured_run, other)
+    lines = charts["headline"].variants[""]["data"]
     assert {line["name"] for line in lines if line["meta"]["arm"] == "ce"} == {"ce · drift", "ce · other"}
     assert {line["line"]["dash"] for line in lines} == {"solid", "dash"}
-    table = next(p for s in sections(runs, Look(runs)) for p in s["parts"] if p.key == "settings")
+    for key in ("loss_gap", "growth", "losses", "few_shot", "weight_shape"):  # no two lines have one name
+        for figure in charts[key].variants.values():
+            names = [trace["name"] for trace in figure["data"]]
+            assert len({*names}) == len(names)
+    table = settings(runs)
     assert [each.value for each in table.rows[0]] == ["temperature", "0.5", "0.25", "≠"]
     assert [each.value for each in table.rows[1]][-1] == ""
+    assert ["commit", "", "abc", "≠"] in [[each.value for each in row] for row in about_table(runs).rows]
+    for table, name in ((fits(runs), "weight_gap_growth"), (correlations(runs), "loss_correlation")):
+        rows = pd.read_csv(measured_run / f"analysis/{name}.csv")
+        assert table.columns == ["run", *rows.columns]
+        place = table.columns.index("arm")
+        assert [(row[0].value, row[place].value) for row in table.rows] == [
+            (name, arm) for name in ("drift", "other") for arm in rows["arm"]
+        ]
+        assert all({each.arm for each in row} == {row[place].value} for row in table.rows)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(new_run: NewRun, tmp_path: Path) -> None:
+    one, two, again = (new_run(epochs=(), name=name) for name in ("one", "two", "again/two"))
+    assert [run.name for run in read_runs([one, two])] == ["one", "two"]
+    assert [run.name for run in read_runs([two, again])] == [str(two), str(again)]
+
+
+def test_cells_and_facts_are_in_full_for_the_copy_and_short_for_the_eye(measured_run: Path) -> None:
+    assert cell(0.123456789, "cl") == Cell("0.123456789", "0.1235", True, "cl")
+    assert cell(float("nan"), "cl") == cell(None, "cl") == Cell("", "", False, "cl")
+    assert cell("1e3", "cl") == Cell("1e3", "1e3", False, "cl")
+    assert cell(12345, "cl") == Cell("12345", "12345", True, "cl")
+    assert flat({"a": {"b": 1, "c": {}, "d": {"e": None}}, "f": [1, 2]}) == {
+        "a.b": "1",
+        "a.c": "{}",
+        "a.d.e": "None",
+        "f": "1, 2",
+    }
+    (run,) = read_runs([measured_run])
+    facts = described(replace(run, about={**run.about, "launch": "x", "digest": "y"}))
+    assert facts["last epoch"] == 3
+    assert facts["digest"] == "y"
+    assert not {"launch", "settings"} & set(facts)
+    found = pd.read_csv(measured_run / "analysis/verify.csv")["finding"].tolist()
+    assert facts["verify"] == f"{len(found)} findings: {'; '.join(found)}"
+    passes = pd.DataFrame({"last_epoch": [3], "finding": [float("nan")]})
+    assert verified(replace(run, tables={"verify.csv": passes})) == "passes, up to epoch 3"
+
+
+def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None:
+    """Whatever the order of the rows, and where only one program has run."""
+    (run,) = read_runs([measured_run])
+    quality = run.table("quality.csv")
+    own = quality[quality["metric"] == "nccc"]
+    probes = [own.assign(metric="linear_probe", detail=d, value=v) for d, v in (("paper", 0.1), ("regularised", 0.7))]
+    few = own.assign(samples=8, value=0.9)
+    tables = {
+        name: table[::-1] for name, table in {**run.tables, "quality.csv": pd.concat([quality, *probes, few])}.items()
+    }
+
+    def row(arm: str = "scl", **only: pd.DataFrame) -> list[str]:
+        table = last_values([replace(run, tables={f"{name}.csv": each for name, each in only.items()} or tables)])
+        return next([each.value for each in row][2:] for row in table.rows if row[1].value == arm)
+
+    gap = run.table("weight_gap.csv").query("arm == 'scl' and layer == 'mean' and epoch == 3")["gap"].item()
+    scores = run.table("test_alignment.csv").query("arm == 'scl' and layer == 'h' and epoch == 3").set_index("metric")
+    nccc = own.query("arm == 'scl' and layer == 'h' and epoch == 3")["value"].item()
+    expected = ["cl", *map(repr, (gap, *scores.loc[["cka", "rsa"], "value"], nccc)), "0.7"]
+    assert row() == expected
+    assert row(weight_gap=run.table("weight_gap.csv")) == [*expected[:2], "", "", "", ""]
+    assert row(quality=quality) == ["", "", "", "", expected[4], ""]
 
 
 def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_path: Path) -> None:
@@ -309,7 +430,7 @@ def test_compute_makes_the_tables(
             ["--run", "{run}", "--output", "{run}/snapshots"],
             "--output: cannot write to '{run}/snapshots': Is a directory",
         ),
-        (["--run", "{run}", "{run}"], "--run: a folder is given twice; name each run once"),
+        (["--run", "{run}", "{run}/analysis/.."], "--run: a folder is given twice; name each run once"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
