@@ -16,7 +16,7 @@ from report_parts import charts_of, copied
 from analysis import report
 from analysis.drawing import natural
 from analysis.report import main, page
-from analysis.report_charts import numbers
+from analysis.report_charts import Chart, numbers
 from analysis.report_rows import (
     Cell,
     cell,
@@ -40,9 +40,14 @@ CHARTS = {
 }
 
 
-def test_every_chart_is_there_and_is_valid_plotly(measured_run: Path) -> None:
+@pytest.fixture(scope="module")
+def charts(measured_run: Path) -> dict[str, Chart]:
+    return charts_of(measured_run)
+
+
+def test_every_chart_is_there_and_is_valid_plotly(charts: dict[str, Chart]) -> None:
     """plotly itself checks every key and value of every variant."""
-    found = charts_of(measured_run)
+    found = charts
     assert set(found) == CHARTS
     for chart in found.values():
         for figure in chart.variants.values():
@@ -52,9 +57,9 @@ def test_every_chart_is_there_and_is_valid_plotly(measured_run: Path) -> None:
                 assert trace.get("meta", {"arm": "cl"})["arm"] in ("cl", "nscl", "scl", "ce")
 
 
-def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
+def test_the_charts_show_the_numbers_of_the_tables(charts: dict[str, Chart], measured_run: Path) -> None:
     """Headline and slider, against the CSV files; an arm has one colour everywhere."""
-    found = charts_of(measured_run)
+    found = charts
     gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv")
     left, right = ([t for t in found["headline"].variants[""]["data"] if ("xaxis" in t) == second] for second in (0, 1))
     rows = gaps[(gaps["layer"] == "mean") & (gaps["arm"] == "scl")]
@@ -79,9 +84,9 @@ def test_the_charts_show_the_numbers_of_the_tables(measured_run: Path) -> None:
     assert bars["array"][3] != pytest.approx(bars["arrayminus"][3])
 
 
-def test_alignment_by_layer_is_in_the_order_of_the_network(measured_run: Path) -> None:
+def test_alignment_by_layer_is_in_the_order_of_the_network(charts: dict[str, Chart], measured_run: Path) -> None:
     """A cell of a heat map, its profile, and a cell of a layer against a layer at each epoch of the slider."""
-    found = charts_of(measured_run)
+    found = charts
     layers = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
     figure = found["alignment_layers"].variants["cka, to cl, test images"]
     scores = pd.read_csv(measured_run / "analysis/test_alignment.csv").query("arm == 'ce' and metric == 'cka'")
@@ -103,16 +108,24 @@ def test_alignment_by_layer_is_in_the_order_of_the_network(measured_run: Path) -
     assert [scale["cmin"], scale["cmax"]] == pytest.approx([every["value"].min(), every["value"].max()], rel=1e-6)
 
 
-def test_of_rows_of_other_snapshots_the_last_counts(measured_run: Path, tmp_path: Path) -> None:
+def test_of_rows_of_other_snapshots_the_last_counts(
+    charts: dict[str, Chart], measured_run: Path, tmp_path: Path
+) -> None:
     """A run that was trained again from an older state on another machine has both in its tables."""
     run = copied(measured_run, tmp_path / "run")
-    expected = {key: chart.variants for key, chart in charts_of(measured_run).items()}
+    expected = {key: chart.variants for key, chart in charts.items()}
     for name, digest in (("weight_gap", "arm_snapshot"), ("test_alignment", "arm_snapshot"), ("quality", "snapshot")):
         path = run / f"analysis/{name}.csv"
         table = pd.read_csv(path)
         older = table.assign(**{digest: "0" * 16, "gap" if "gap" in table else "value": 0.5})
         pd.concat([older, table]).to_csv(path, index=False)
     assert {key: chart.variants for key, chart in charts_of(run).items()} == expected
+    path = run / "analysis/test_alignment.csv"
+    table = pd.read_csv(path)
+    table.loc[table["arm_snapshot"] != "0" * 16, ["low", "high"]] = float("nan")
+    table.to_csv(path, index=False)
+    newest = read_runs([run])[0].table(path.name)
+    assert newest["low"].isna().all()  # the interval is of the other snapshot
 
 
 def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run: Path, tmp_path: Path) -> None:

@@ -10,13 +10,84 @@ import pytest
 from report_parts import charts_of, copied
 
 from analysis.report import sections
-from analysis.report_charts import Look
+from analysis.report_charts import Chart, Look, numbers
 from analysis.report_tables import read_runs
 
 
-def test_errors_curves_and_bounds_are_those_of_the_tables(measured_run: Path) -> None:
+@pytest.fixture(scope="module")
+def charts(measured_run: Path) -> dict[str, Chart]:
+    return charts_of(measured_run)
+
+
+def test_every_line_is_a_column_of_its_table(charts: dict[str, Chart], measured_run: Path) -> None:
+    """Of this loss, split, layer, arm and epoch; floors with gaps; few-shot errors with their spread."""
+
+    def table(name: str, where: str) -> pd.DataFrame:
+        return pd.read_csv(measured_run / f"{name}.csv").query(f"arm == 'scl' and {where}")
+
+    def line(chart: str, name: str, trace: str = "scl") -> dict[str, Any]:
+        return next(each for each in charts[chart].variants[name]["data"] if each["name"] == trace)
+
+    own = table("analysis/losses", "loss == 'dcl' and split == 'test'")
+    assert line("losses", "dcl, test, τ = 1")["y"] == numbers(own["value"])
+    trained = line("losses", "while training, each arm's own")
+    assert (trained["x"], trained["y"]) == ([1, 2, 3], numbers(table("epochs", "epoch > 0")["loss"]))
+    for column in ("excess", "share"):
+        reached = table("analysis/nscl_reached", "split == 'train'")[column]
+        assert line("reached", f"{column}, train, τ = 1")["y"] == numbers(reached)
+    floors = table(
+        "analysis/bounds", "of == 'rsa' and layer == 'z' and split == 'test' and bound == 'a_posteriori_sharp'"
+    )
+    assert line("alignment_bounds", "rsa, z, test images")["y"] == numbers(floors["measured"])
+    sharp = floors["value"].where(floors["vacuous"] == "no")
+    assert line("alignment_bounds", "rsa, z, test images", "scl · a posteriori sharp")["y"] == numbers(sharp)
+    quality = table("analysis/quality", "layer == 'h'")
+    nccc = quality[quality["metric"] == "nccc"]
+    assert line("quality", "nccc (euclidean), h, test")["y"] == numbers(nccc["value"])
+    assert next(iter(charts["quality"].variants)) == "nccc (euclidean), h, test"
+    assert not any(name.startswith("few_shot") for name in charts["quality"].variants)
+    shots = quality[
+        (quality["metric"] == "few_shot") & quality["detail"].str.startswith("nccc") & (quality["epoch"] == 3)
+    ]
+    shots = shots.dropna(subset=["value"])
+    errors = line("few_shot", "nccc, all classes, h", "scl · epoch 3")
+    assert errors["x"] == shots["detail"].str.removeprefix("nccc m=").astype(int).tolist()
+    assert errors["error_y"]["array"] == numbers(shots["spread"])
+    bounds = table(
+        "analysis/bounds", "of == 'nccc_error' and layer == 'h' and bound == 'documented_form' and epoch == 3"
+    )
+    bounds = bounds[bounds["detail"].str.startswith("all m=")]
+    assert line("few_shot", "nccc, all classes, h", "scl · documented form")["y"] == numbers(bounds["value"])
+    shape = table("analysis/bounds", "bound == 'exponential_shape'")
+    points, curve = (each for each in charts["weight_shape"].variants[""]["data"] if each["meta"]["arm"] == "scl")
+    assert (points["mode"], points["y"], curve["y"]) == ("markers", numbers(shape["measured"]), numbers(shape["value"]))
+    for chart, axes in (("loss_gap", ["yaxis"]), ("few_shot", ["xaxis", "yaxis"])):
+        layout = next(iter(charts[chart].variants.values()))["layout"]
+        assert [axis for axis in ("xaxis", "yaxis") if layout[axis].get("type") == "log"] == axes
+
+
+def test_the_order_of_rows_changes_no_figure(charts: dict[str, Chart], measured_run: Path, tmp_path: Path) -> None:
+    """`--epochs 20` first and the others later appends rows out of order: lines must not run to and fro."""
+    run = copied(measured_run, tmp_path / "run")
+    for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
+        pd.read_csv(path, dtype=str)[::-1].to_csv(path, index=False)
+
+    def drawn(charts: dict[str, Chart]) -> dict[tuple[str, ...], list[Any]]:
+        return {
+            (key, variant, trace["name"], trace["type"], str("x2" in trace.values() and trace["type"] == "scatter")): [
+                trace.get(part) for part in ("x", "y", "z", "meta", "error_y")
+            ]
+            for key, chart in charts.items()
+            for variant, figure in chart.variants.items()
+            for trace in figure["data"]
+        }
+
+    assert drawn(charts_of(run)) == drawn(charts)
+
+
+def test_errors_curves_and_bounds_are_those_of_the_tables(charts: dict[str, Chart], measured_run: Path) -> None:
     """Few-shot errors, not accuracies; the fitted curves by their formulas; each bound in its own line."""
-    found, tables = charts_of(measured_run), measured_run / "analysis"
+    found, tables = charts, measured_run / "analysis"
     quality = pd.read_csv(tables / "quality.csv").query("metric == 'few_shot' and arm == 'scl' and layer == 'h'")
     line = next(t for t in found["few_shot"].variants["nccc, all classes, h"]["data"] if t["name"] == "scl · epoch 3")
     one = quality.query("epoch == 3 and detail == 'nccc m=1'")["value"].item()
@@ -55,14 +126,19 @@ def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) ->
     assert float(rows["ce", "cl"][0]) == pytest.approx(gaps["gap"].item(), rel=1e-12)
 
 
-def test_other_samples_splits_and_calls_hide_nothing(measured_run: Path, tmp_path: Path) -> None:
-    """Collapse on another split, a quality from fewer train images, a score written again without its interval."""
+def test_other_samples_splits_and_calls_hide_nothing(
+    charts: dict[str, Chart], measured_run: Path, tmp_path: Path
+) -> None:
+    """Collapse on another split, all else from fewer images or epochs, a score written again without its interval."""
     run = copied(measured_run, tmp_path / "run")
-    expected = {key: chart.variants for key, chart in charts_of(run).items()}
+    expected = {key: chart.variants for key, chart in charts.items()}
     changes: dict[str, dict[str, Any]] = {
         "collapse": {"split": "train", "samples": 1440},
         "quality": {"train_samples": 10, "value": 0.5},
         "losses": {"samples": 10, "value": 9.0},
+        "loss_gap": {"samples": 10, "gap": 9.0},
+        "nscl_reached": {"samples": 10, "excess": 9.0},
+        "bounds": {"samples": 2, "value": 9.0, "detail": lambda table: table["detail"] + " or fewer"},
         "test_alignment": {"bootstrap": "", "low": "", "high": ""},
     }
     for name, changed in changes.items():
@@ -71,7 +147,8 @@ def test_other_samples_splits_and_calls_hide_nothing(measured_run: Path, tmp_pat
         more = table[table["train_samples"].notna()] if name == "quality" else table
         pd.concat([table, more.assign(**changed)]).to_csv(path, index=False)
     found = {key: chart.variants for key, chart in charts_of(run).items()}
-    for key in ("quality", "few_shot", "losses", "alignment", "headline"):
+    same = ("quality", "few_shot", "losses", "loss_gap", "reached", "alignment", "headline")
+    for key in (*same, "alignment_bounds", "weight_shape"):
         assert found[key] == expected[key]
     assert next(iter(found["alignment"])) == "cka, h, test images"
     for key in ("collapse", "spectra"):
