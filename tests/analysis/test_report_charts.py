@@ -124,6 +124,7 @@ def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) ->
     assert rows["ce", "nscl"] == ["0.123"] * 3
     gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv").query("arm == 'ce' and layer == 'mean' and epoch == 3")
     assert float(rows["ce", "cl"][0]) == pytest.approx(gaps["gap"].item(), rel=1e-12)
+    assert "0.123" not in rows["ce", "cl"]
 
 
 def test_other_samples_splits_and_calls_hide_nothing(
