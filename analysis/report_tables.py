@@ -31,14 +31,7 @@ KEY = (
     *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "detail", "samples", "train_samples"),
     *("loss", "temperature", "batch", "bound", "of"),
 )
-PLACE = (
-    "split",
-    "reference",
-    "arm",
-    "layer",
-    "metric",
-    "temperature",
-)  # what a table has at all epochs, if it is whole
+PLACE = ("split", "reference", "arm", "layer", "metric", "temperature")  # whole tables have each at all epochs
 SOURCES = ("reference_snapshot", "arm_snapshot", "images")
 DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others

@@ -171,6 +171,7 @@ def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> Non
     assert set(found.values()) == {"up to epoch 3 of 7"}
     assert {"verify.csv", "weight_gap.csv", "bounds.csv"} <= set(found)
     assert "weight_gap_growth.csv" not in found
+    assert thinned(read_runs([run])[0]) == []  # nothing is told twice
 
 
 def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path) -> None:
