@@ -1,6 +1,7 @@
 """The report's charts and tables where a run was measured in several ways: all pairs, other samples, twins."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from report_parts import charts_of, copied
 from analysis.report import sections
 from analysis.report_charts import Chart, Look, numbers
 from analysis.report_tables import read_runs
+from analysis.report_theory import few_shot
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,18 @@ def test_errors_curves_and_bounds_are_those_of_the_tables(charts: dict[str, Char
     for name, arm, column in (("ce", "ce", "gap"), ("bound of the batches", "cl", "bound")):
         assert lines[name] == pytest.approx(gaps[gaps["arm"] == arm][column].tolist(), rel=1e-6)
     assert lines["bound of the set"] == pytest.approx(gaps[gaps["arm"] == "cl"]["set_bound"].tolist(), rel=1e-6)
+
+
+def test_errors_and_bounds_go_from_few_shots_to_many(measured_run: Path) -> None:
+    """In whatever order they were measured."""
+    (run,) = read_runs([measured_run])
+    tables = {}
+    for name in ("quality.csv", "bounds.csv"):
+        table = run.table(name)
+        one = table[table["detail"].astype(str).str.endswith(" m=1")]
+        tables[name] = pd.concat([one.assign(detail=one["detail"].str.replace("m=1", "m=5")), one])
+    found = few_shot([replace(run, tables=tables)], Look([run])).variants["nccc, all classes, h"]["data"]
+    assert [line["x"] for line in found] == [[1, 5]] * 12  # an error and two bounds of each arm
 
 
 def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) -> None:
