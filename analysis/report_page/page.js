@@ -88,7 +88,7 @@ for (const [arm, hue] of Object.entries(REPORT.arms)) {
 const themes = ["system", "light", "dark"], button = document.getElementById("theme");
 button.addEventListener("click", () => {
   const next = themes[(themes.indexOf(root.dataset.theme || "system") + 1) % themes.length];
-  if (next === "system") delete root.dataset.theme; else root.dataset.theme = next;
+  root.dataset.theme = next; // the styles know light and dark: "system" is neither
   button.textContent = "theme: " + next;
   drawAll();
 });
