@@ -38,7 +38,7 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of epochs 0, 10, 20 and 30, so that an epoch is not its place on the slider; on train images up to 20."""
     run = copied(measured_run, tmp_path_factory.mktemp("page") / "run")
     about = json.loads((run / "run.json").read_text())
-    about["note"] = 'a "quoted", \nbroken line'
+    about |= {"note": "broken\nline", "motto": '"quoted" words', "list": 'one, "two"'}
     about["settings"] |= {"epochs": 30, "snapshots": {"every": 10, "dense_until": 0}}
     (run / "run.json").write_text(json.dumps(about))
     for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
