@@ -1,7 +1,5 @@
 """quality: the rows it writes, when it writes them, what its metrics see, and its errors."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,13 +191,14 @@ def test_a_score_without_a_value_says_why(
     assert b"\n1,test,ce,h,knn,cosine k=20,,,5,5," in (tmp_path / "quality.csv").read_bytes()
 
 
-def test_the_program_runs_from_another_directory_and_names_the_run(new_run: NewRun, tmp_path: Path) -> None:
-    """A user calls it by its path, from wherever the runs are; without --run the newest is taken."""
+def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
+    new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user calls it from wherever the runs are."""
     new_run("one", epochs=(0,))
-    command = [sys.executable, PROGRAM, "--metrics", "nccc", "--samples", "30"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert "run runs/one (the newest under runs/): cl, nscl, scl, ce" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert main(["--metrics", "nccc", "--samples", "30"]) == 0
+    assert "run runs/one (the newest under runs/): cl, nscl, scl, ce" in capsys.readouterr().out
     assert (tmp_path / "runs/one/analysis/quality.csv").is_file()
 
 
