@@ -89,7 +89,8 @@ class Arm:
     def gradients(self, batch: Batch) -> Tensor:
         """The gradient of the loss on `batch`, clipped, for `update` to use; the weights stay as they are.
 
-        Returns four numbers for `read`, float64 on the device: nothing here waits for a GPU.
+        Returns four numbers for `read`, float64 on the device. Nothing here waits for a GPU, but torch's SyncBatchNorm
+        where several share a batch.
         """
         if self.buffers:
             torch._foreach_copy_(self.buffers_before, self.buffers)

@@ -21,6 +21,7 @@ from torch import Tensor
 from analysis.embeddings import BATCH
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
+from coupled.stream.seeds import torch_rng
 
 IMAGES, FEATURES = 10_000, 512
 REPEATS = {"ours": 7, "definition": 2, "libraries": 1}
@@ -29,8 +30,8 @@ GOAL = 100
 
 def features(images: int) -> tuple[Tensor, Tensor]:
     """Two arms' features [n, D], float32 as networks give them: not negative, and in part shared."""
-    generator = torch.Generator().manual_seed(0)
-    x_nD, y_nD = (torch.randn(images, FEATURES, generator=generator) for _ in range(2))
+    with torch_rng(0, "bench_metrics"):
+        x_nD, y_nD = torch.randn(images, FEATURES), torch.randn(images, FEATURES)
     return x_nD.relu_(), y_nD.add_(x_nD).relu_()  # in place, so that making them leaves no peak of memory behind
 
 

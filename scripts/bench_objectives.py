@@ -20,6 +20,7 @@ from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
 from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, dcl, nscl, nt_xent, supcon
+from coupled.stream.seeds import torch_rng
 
 OURS: dict[str, Callable[..., Loss]] = {
     "nt_xent": nt_xent.nt_xent,
@@ -32,8 +33,9 @@ TEMPERATURE, CLASSES, WIDTH = 0.5, 10, 128
 
 def batch(images: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Projections [2, images, 128] that want a gradient, and labels."""
-    random = torch.randn(2, images, WIDTH, generator=torch.Generator().manual_seed(0)).to(device)
-    return F.normalize(random, dim=-1).requires_grad_(), torch.arange(images, device=device) % CLASSES
+    with torch_rng(0, "bench_objectives"):
+        random = torch.randn(2, images, WIDTH)
+    return F.normalize(random.to(device), dim=-1).requires_grad_(), torch.arange(images, device=device) % CLASSES
 
 
 def ours(name: str, images: int, device: str = "cpu") -> Tensor:
