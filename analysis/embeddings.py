@@ -163,6 +163,7 @@ def untrained_network(settings: Settings) -> Network:
         width=encoder.width,
         stem=encoder.stem,
         image_size=encoder.image_size,
+        zero_init_last=encoder.zero_init_last,
         projector_hidden=projector.hidden,
         projector_out=projector.out,
         seed=settings.seed,

@@ -62,6 +62,7 @@ def _network(settings: Settings, seed: int) -> Network:
         width=settings.encoder.width,
         stem=settings.encoder.stem,
         image_size=settings.encoder.image_size,
+        zero_init_last=settings.encoder.zero_init_last,
         projector_hidden=settings.projector.hidden,
         projector_out=settings.projector.out,
         seed=seed,

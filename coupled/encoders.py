@@ -17,12 +17,17 @@ STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
 SMALL_PATCH = 4  # pixels
 
 
-def build_encoder(name: str, width: float = 1.0, stem: str = "small", image_size: int = 32) -> nn.Module:
+def build_encoder(
+    name: str, width: float = 1.0, stem: str = "small", image_size: int = 32, zero_init_last: bool = False
+) -> nn.Module:
     """A timm model `name` that maps images [M, 3, S, S] to embeddings [M, D]; D is `encoder_width` of it.
 
     `stem="small"` gives a ResNet a 3x3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images
     (Chen et al. 2020, arXiv 2002.05709, appendix B.9), and a plain vision transformer patches of 4 x 4 pixels. `width`
-    multiplies a ResNet's channels. The parameters are drawn from torch's global generator: wrap the call in
+    multiplies a ResNet's channels. All norm scales start at 1, as in torchvision; with `zero_init_last` those that timm
+    starts at 0, the last of every residual block, do so here (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+
+    The parameters are drawn from torch's global generator: wrap the call in
     `stream.seeds.torch_rng`. Raises ValueError for a name unknown to timm, or a stem, width or image size that
     the model cannot have.
     """
@@ -54,7 +59,19 @@ def build_encoder(name: str, width: float = 1.0, stem: str = "small", image_size
         )
     if plain_resnet and (stem == "small" or width != 1):
         _replace_stem(encoder, small=stem == "small")
+    _start_norm_scales(encoder, name, zero_init_last)
     return encoder
+
+
+def _start_norm_scales(encoder: nn.Module, name: str, zero_init_last: bool) -> None:
+    """timm has built the encoder with its own start: keep its zero scales, or set them to 1."""
+    scales = (getattr(module, "weight", None) for module in encoder.modules() if not isinstance(module, nn.Embedding))
+    zeros = [each for each in scales if isinstance(each, nn.Parameter) and each.dim() == 1 and not each.any()]
+    if zero_init_last and not zeros:
+        raise ValueError(f"encoder.zero_init_last: got true; '{name}' has no norm scale that timm starts at 0")
+    if not zero_init_last:
+        for scale in zeros:
+            nn.init.ones_(scale)
 
 
 def _replace_stem(encoder: nn.Module, small: bool) -> None:

@@ -99,6 +99,7 @@ def build_network(
     width: float = 1.0,
     stem: str = "small",
     image_size: int = 32,
+    zero_init_last: bool = False,
     projector_hidden: int | None = None,
     projector_out: int = 128,
     seed: int = 0,
@@ -109,7 +110,7 @@ def build_network(
     give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
     """
     with torch_rng(seed, "init"):
-        trunk = build_encoder(encoder, width, stem, image_size)
+        trunk = build_encoder(encoder, width, stem, image_size, zero_init_last)
         inputs = encoder_width(trunk)
         projector = build_projector(inputs, projector_hidden or inputs, projector_out)
     return Network(trunk, projector, {}, {}, needs=("embedding", "projection"))

@@ -1,11 +1,11 @@
 """Optimizers with the groups of SimCLR, and the learning rate as a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-import timm.optim
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 LR_EXPONENT = {"linear": 1.0, "sqrt": 0.5, "fourth_root": 0.25, "none": 0.0}
 
@@ -35,10 +35,58 @@ def learning_rate(
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class Lars(torch.optim.Optimizer):
+    """Layer-wise adaptive rate scaling, with the learning rate inside the momentum buffer.
+
+        trust = coefficient * |w| / (|gradient| + weight_decay * |w|) in a group with `adapt`
+        trust = 1 in the others, and for a parameter whose weight or gradient is 0
+        buffer = momentum * buffer + lr * trust * (gradient + weight_decay * w);    w = w - buffer
+
+    Source: You et al. 2017, arXiv 1708.03888, algorithm 1; SimCLR (arXiv 2002.05709) and the code of arXiv 2510.08852
+    put the rate there too. timm's LARS multiplies by the rate after the momentum, which is another optimizer wherever
+    the rate changes.
+
+    Args:
+        groups: parameter groups with the keys "params", "weight_decay" and "adapt"; "lr" is set before every step.
+        momentum: factor of the buffer.
+        coefficient: the trust coefficient.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float, coefficient: float = 0.001) -> None:
+        super().__init__(groups, {"lr": 0.0, "momentum": momentum, "coefficient": coefficient})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take one step with the gradients that the parameters have."""
+        assert closure is None
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in weights]
+            if not weights:
+                continue
+            updates = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+            if group["adapt"]:
+                torch._foreach_mul_(updates, _trust_ratios(weights, gradients, group))
+            for weight in weights:
+                if "momentum_buffer" not in self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+            torch._foreach_mul_(buffers, group["momentum"])
+            torch._foreach_add_(buffers, updates, alpha=group["lr"])
+            torch._foreach_sub_(weights, buffers)
+
+
+def _trust_ratios(weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """The trust ratio of each of P parameters, computed without waiting for the device."""
+    weights_P, gradients_P = (torch.stack(list(torch._foreach_norm(each))) for each in (weights, gradients))
+    ratios_P = group["coefficient"] * weights_P / (gradients_P + group["weight_decay"] * weights_P)
+    return list(torch.where((weights_P > 0) & (gradients_P > 0), ratios_P, 1).unbind())
+
+
 def build_optimizer(
     parameters: Iterable[nn.Parameter], name: str, *, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """LARS (timm's, trust coefficient 0.001), SGD or AdamW over the parameters that ask for a gradient.
+    """LARS (trust coefficient 0.001), SGD or AdamW over the parameters that ask for a gradient.
 
     Parameters of one dimension or none (batch-norm scales and shifts, biases) get neither weight decay nor LARS
     adaptation, the rule of SimCLR (arXiv 2002.05709, appendix B.6). The rate is set before every step; it is 0 until
@@ -47,12 +95,9 @@ def build_optimizer(
     trained = [p for p in parameters if p.requires_grad]
     matrices = {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay}
     vectors = {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}
-    groups = [matrices, vectors]
     if name == "lars":
-        # timm adapts a group with weight decay; always_adapt keeps the matrices adapted when the decay is set to 0
-        groups = [{**matrices, "always_adapt": True}, {**vectors, "always_adapt": False}]
-        lars: torch.optim.Optimizer = timm.optim.Lars(groups, lr=0.0, momentum=momentum, trust_coeff=0.001)
-        return lars
+        return Lars([{**matrices, "adapt": True}, {**vectors, "adapt": False}], momentum)
+    groups = [matrices, vectors]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
     return torch.optim.AdamW(groups, lr=0.0, betas=(momentum, 0.999))

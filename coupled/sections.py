@@ -129,12 +129,16 @@ class ViewSettings(Section):
 
 
 class EncoderSettings(Section):
-    """A timm model without classifier; `width` scales the channels of a ResNet, `stem: small` suits images of 32 px."""
+    """A timm model without classifier; `width` scales the channels of a ResNet, `stem: small` suits images of 32 px.
+
+    `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default.
+    """
 
     name: str = "resnet50"
     width: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
     stem: Literal["small", "standard"] = "small"
     image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] = 32
+    zero_init_last: Annotated[bool, Field(strict=True)] = False
 
 
 class ProjectorSettings(Section):

@@ -140,9 +140,29 @@ def test_the_small_stem_keeps_the_resolution() -> None:
     assert isinstance(encoder.maxpool, nn.Identity)
 
 
+def test_all_norm_scales_start_at_one_unless_the_last_of_each_block_should_start_at_zero() -> None:
+    """A scale of 0 has a weight gap near 1 after one step, whatever the objective; it changes the order of the arms."""
+
+    def scales(zero_init_last: bool) -> dict[str, set[float]]:
+        encoder = build_network(encoder="resnet18", width=0.25, zero_init_last=zero_init_last).encoder
+        norms = {name: each for name, each in encoder.named_modules() if isinstance(each, nn.BatchNorm2d)}
+        return {name: {*each.weight.tolist()} for name, each in norms.items()}
+
+    assert {value for values in scales(False).values() for value in values} == {1.0}
+    zeros = {name for name, values in scales(True).items() if values == {0.0}}
+    assert zeros == {f"layer{stage}.{block}.bn2" for stage in (1, 2, 3, 4) for block in (0, 1)}
+
+
+def test_the_start_of_the_scales_changes_nothing_else() -> None:
+    """Weights drawn with either start are equal, so that two runs differ in the scales alone."""
+    one, zero = (build_network(encoder="resnet18", width=0.25, zero_init_last=each).state_dict() for each in (0, 1))
+    assert {name.rpartition(".")[0][-3:] for name, each in one.items() if not torch.equal(each, zero[name])} == {"bn2"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"encoder": "vit_tiny_patch16_224", "zero_init_last": True}, r"encoder\.zero_init_last: got true; 'vit_tiny"),
         ({"encoder": "resnet19"}, r"encoder\.name: timm has no model 'resnet19'"),
         ({"encoder": "regnety_002"}, r"encoder\.stem: got 'small' .* set encoder\.stem=standard"),
         ({"encoder": "vit_tiny_patch16_224", "image_size": 30}, r"encoder\.image_size: got 30"),

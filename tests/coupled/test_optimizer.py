@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm.optim
 import torch
 from torch import nn
 
@@ -51,22 +52,52 @@ def test_vectors_have_no_decay_and_zero_parameters_move(name: str) -> None:
     assert not torch.equal(layer.weight, before)  # decay alone moves the matrix
 
 
-def test_lars_equals_its_formula() -> None:
-    """w - lr * buffer, buffer = 0.9 buffer + trust * |w| / (|g| + decay |w|) (g + decay w); vectors plain momentum."""
-    torch.manual_seed(0)
-    layer = nn.Linear(4, 3).double()
-    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    optimizer = build_optimizer(layer.parameters(), "lars", momentum=0.9, weight_decay=0.01)
-    buffers = [torch.zeros_like(weight), torch.zeros_like(bias)]
-    for lr in (0.5, 0.25, 0.125):
-        gradients = [torch.randn_like(weight), torch.randn_like(bias)]
-        layer.weight.grad, layer.bias.grad = (g.clone() for g in gradients)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
-        rate = 0.001 * weight.norm() / (gradients[0].norm() + 0.01 * weight.norm() + 1e-8)
-        buffers[0] = 0.9 * buffers[0] + rate * (gradients[0] + 0.01 * weight)
-        buffers[1] = 0.9 * buffers[1] + gradients[1]
-        weight, bias = weight - lr * buffers[0], bias - lr * buffers[1]
-    torch.testing.assert_close(layer.weight.detach(), weight, rtol=1e-12, atol=0)
-    torch.testing.assert_close(layer.bias.detach(), bias, rtol=1e-12, atol=0)
+def test_lars_equals_its_formula_over_a_ramp_and_a_cosine() -> None:
+    """An independent form, parameter by parameter, with the rate inside the buffer; a zero matrix
+    moves by plain momentum.
+    """
+    rates = [learning_rate(step, **{**COSINE, "warmup_epochs": 2.0, "epochs": 6}) for step in range(1, 61)]
+    moved, reference, _ = _trajectories(rates)
+    for name, weight in moved.items():
+        torch.testing.assert_close(weight, reference[name], rtol=1e-12, atol=1e-14, msg=name)
+
+
+def test_the_rate_of_lars_enters_the_momentum_buffer() -> None:
+    """Multiplying by the rate after the momentum, as timm's LARS does, ends elsewhere after a warm-up of 20 steps."""
+    ramp = [learning_rate(step, **{**COSINE, "warmup_epochs": 2.0}) for step in range(1, 21)]
+    moved, _, after = _trajectories(ramp)
+    path, other = (ends["weight"] - ends["start"] for ends in (moved, after))
+    assert float((path - other).norm() / path.norm()) > 0.1
+
+
+def _trajectories(rates: list[float]) -> tuple[dict[str, torch.Tensor], ...]:
+    """Parameters after steps with these rates by `build_optimizer`'s LARS, by its formula, and by timm's LARS."""
+    draw = torch.Generator().manual_seed(0)
+    start = {
+        "weight": torch.randn(4, 3, generator=draw, dtype=torch.float64),
+        "zero": torch.zeros(2, 2, dtype=torch.float64),
+        "scale": torch.ones(3, dtype=torch.float64),
+    }
+    ours, timms = ({name: nn.Parameter(each.clone()) for name, each in start.items()} for _ in range(2))
+    optimizer = build_optimizer(ours.values(), "lars", momentum=0.9, weight_decay=0.01)
+    matrices = {"params": [timms["weight"], timms["zero"]], "weight_decay": 0.01, "always_adapt": True}
+    after = timm.optim.Lars([matrices, {"params": [timms["scale"]]}], lr=0.0, momentum=0.9)
+    slow = {name: each.clone() for name, each in start.items()}
+    buffers = {name: torch.zeros_like(each) for name, each in start.items()}
+    for lr in rates:
+        for name, weight in slow.items():
+            gradient = torch.randn(weight.shape, generator=draw, dtype=torch.float64)
+            for each in (ours, timms):
+                each[name].grad = gradient.clone()
+            decay = 0.01 if weight.dim() > 1 else 0.0
+            sizes = weight.norm().item(), gradient.norm().item()
+            adapted = weight.dim() > 1 and min(sizes) > 0
+            trust = 0.001 * sizes[0] / (sizes[1] + decay * sizes[0]) if adapted else 1.0
+            buffers[name] = 0.9 * buffers[name] + lr * trust * (gradient + decay * weight)
+        slow = {name: weight - buffers[name] for name, weight in slow.items()}
+        for stepping in (optimizer, after):
+            for group in stepping.param_groups:
+                group["lr"] = lr
+            stepping.step()
+    ends = [{name: each.detach() for name, each in parameters.items()} for parameters in (ours, slow, timms)]
+    return tuple({**each, "start": start["weight"]} for each in ends)
