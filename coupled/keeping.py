@@ -5,6 +5,7 @@ the resume state valid. Ranks tell each other through the files alone: training 
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +19,8 @@ from torch import Tensor
 from coupled import resume_state
 from coupled.durable import write_durably
 from coupled.resume_state import ResumeState
+from coupled.run_lock import NAME as LOCK
+from coupled.run_lock import check_in_place
 from coupled.run_log import RunLog
 from coupled.snapshots import Entry, SnapshotStore
 from coupled.stream.batches import Batch
@@ -67,13 +70,17 @@ class Keeper:
         self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved.step
         self.snapshots = SnapshotStore(run / "snapshots")
         self.behind, self.closing = WriteBehind(WAITING), threading.Event()
+        # rank 0 deletes the lock when it fails, so the others look for a file that stays
+        self.there = run / (LOCK if log else "steps.csv")
+        self.handle = os.open(self.there, os.O_RDONLY)
 
     def keep(self, state: ResumeState, ends_epoch: bool) -> None:
         """Copy the tensors of `state` and have them written; the epoch's snapshots too if it has just ended.
 
         Waits only for the copy, and for the disk if it is two generations behind. Raises OSError if an earlier one
-        failed.
+        failed, MovedError if the run folder is no longer at its path.
         """
+        check_in_place(self.handle, self.there)
         if state.step == self.saved_step:
             return
         self.saved_step = state.step
@@ -82,6 +89,7 @@ class Keeper:
         self.behind.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs))
 
     def _write(self, state: ResumeState, snapshots: bool) -> None:
+        check_in_place(self.handle, self.there)
         if self.log:
             self.log.sync()
         for arm, tensors in state.arms.items():
@@ -91,7 +99,9 @@ class Keeper:
             for part in self._parts(state.step):
                 if part.entry:
                     self.snapshots.add(Entry(**part.entry))
-            resume_state.commit(self.folder, state.step, state.epoch, state.sums, self.arms)
+            sha256 = self.about["settings_sha256"]
+            resume_state.commit(self.folder, state.step, state.epoch, state.sums, self.arms, sha256)
+        check_in_place(self.handle, self.there)
 
     def _snapshot(self, arm: str, state: ResumeState, tensors: Mapping[str, Tensor]) -> Entry:
         network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
@@ -111,6 +121,7 @@ class Keeper:
         """Wait for the disk; does not say whether all was well: `behind.finish` does."""
         self.closing.set()
         self.behind.close()
+        os.close(self.handle)
 
 
 def replay_path(run: Path, step: int) -> Path:

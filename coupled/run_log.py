@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from coupled.checked import differences
-from coupled.durable import append, space_named, write_durably
+from coupled.durable import append, open_itself, space_named, write_durably
 from coupled.run_lock import NAME as LOCK
+from coupled.run_lock import check_in_place
 
 MIB = 2**20
+BEFORE_A_RUN = (LOCK, "run.json.tmp")  # what a process leaves that is killed before there is a run.json
 CHANGES_BITS = ("versions", "world_size", "device", "threads")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
 
@@ -65,18 +67,24 @@ class CsvLog:
         self.path, self.columns = path, tuple(columns)
         if not path.exists():
             write_durably(path, self._line(self.columns).encode())
-        self.file = path.open("ab", buffering=0)
+        with space_named(path):
+            self.file = open_itself(path, "ab")
 
     def row(self, values: Sequence[Any]) -> None:
-        """Append one row; whole when the call returns, durable after `sync`. Raises OSError: bytes needed and free."""
+        """Append one row; whole when the call returns, durable after `sync`.
+
+        Raises OSError: bytes needed and free. Raises MovedError if the file is no longer at its path.
+        """
+        check_in_place(self.file.fileno(), self.path)
         assert len(values) == len(self.columns), (values, self.columns)
         data = self._line(values).encode()
         with space_named(self.path, len(data)):
             append(self.file, data)
 
     def sync(self) -> None:
-        """Force the rows to the disk."""
-        os.fsync(self.file.fileno())
+        """Force the rows to the disk. Raises OSError with the path."""
+        with space_named(self.path):
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Sync and close."""
@@ -151,7 +159,7 @@ def check_folder(
 
     A run continues with its own settings, except for the keys `may_change`.
     """
-    if not run.exists() or (run.is_dir() and all(path.name == LOCK for path in run.iterdir())):
+    if not run.exists() or (run.is_dir() and all(path.name in BEFORE_A_RUN for path in run.iterdir())):
         return
     if not (run / "run.json").is_file():
         raise ValueError(f"--run: '{run}' exists and is no run folder (it has no run.json); choose another --run")
@@ -162,10 +170,22 @@ def check_folder(
         ]
         if changes:
             raise ValueError(f"--resume: '{run}' was started with other settings: {'; '.join(changes)}")
+        _check_own_folders(run)
     elif not overwrite:
         raise ValueError(
             f"--run: a run is already in '{run}'; pass --resume to continue it or --overwrite to replace it"
         )
+
+
+def _check_own_folders(run: Path) -> None:
+    """Raise ValueError if what is written into the run would be written elsewhere, or what is there be deleted."""
+    folders = [run / name for name in ("snapshots", "resume", "replay")]
+    for path in (*folders, *(inner for folder in folders[:2] for inner in folder.glob("*"))):
+        if path.is_symlink() and path.is_dir():
+            raise ValueError(
+                f"--resume: '{path}' is a symbolic link to a folder; put the folder itself there: a run writes only"
+                f" inside its own folder. '{run}' as a whole may be a link"
+            )
 
 
 def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
@@ -202,8 +222,9 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
         changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
         return [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
     run.mkdir(parents=True, exist_ok=True)
-    # run.json goes last: a folder that was half deleted by a killed process is still known as a run
-    for path in sorted(run.iterdir(), key=lambda path: path.name == "run.json"):
+    # run.json goes last: a folder that was half deleted by a killed process is still known as a run; the resume states
+    # go first: none of them is left to be continued without its snapshots
+    for path in sorted(run.iterdir(), key=lambda path: (path.name == "run.json", path.name != "resume")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:

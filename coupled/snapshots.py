@@ -149,8 +149,9 @@ class SnapshotStore:
 
         What a killed process left half-written goes: a last line without its end, and temporary files.
         """
-        for leftover in self.folder.rglob("*.tmp"):
-            leftover.unlink()
+        for name in ("manifest.jsonl.tmp", "*/epoch_*.safetensors.tmp"):
+            for leftover in self.folder.glob(name):
+                leftover.unlink()
         if self.manifest.is_file():
             lines = self.manifest.read_bytes()
             write_durably(self.manifest, lines[: lines.rfind(b"\n") + 1])

@@ -24,9 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from coupled.agreement import check_same_settings
     from coupled.choices import suited
     from coupled.coordinator import Coordinator
-    from coupled.failures import Alarm
+    from coupled.failures import Alarm, RunError
     from coupled.host_memory import keep_freed_memory
     from coupled.process_group import meet, process_group
+    from coupled.run_lock import MovedError
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
 
@@ -41,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
         # not kept: what refers to the process group should be gone before the group is
-        stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
+        try:
+            stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
+        except MovedError as error:
+            raise RunError(f"{error}; continue it with: {command_again(arguments, error.now)}") from None
         if stopped and group.is_first:
             again = command_again(arguments)
             print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
@@ -50,10 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return alarm.status
 
 
-def command_again(arguments: Sequence[str] | None) -> str:
-    """The command line that continues the run."""
+def command_again(arguments: Sequence[str] | None, moved_to: Path | None = None) -> str:
+    """The command line that continues the run, in the folder `moved_to` if it was moved."""
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    return "train.py " + shlex.join(["--resume", *(word for word in given if word not in ("--resume", "--overwrite"))])
+    again = ["--resume", *(word for word in given if word not in ("--resume", "--overwrite"))]
+    return "train.py " + shlex.join([*again, *(["--run-dir", str(moved_to)] if moved_to else [])])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

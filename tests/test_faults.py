@@ -4,7 +4,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +24,14 @@ import tiny
 import torch
 from torch import Tensor
 
-from coupled import keeping, run_lock
+from coupled import keeping, run_lock, train
 from coupled.arm import Arm
 from coupled.coordinator import Coordinator
 from coupled.durable import append_durably, write_durably
 from coupled.image_sets import ImageSet, check_labels
 from coupled.process_group import process_group
 from coupled.resume_state import read_newest
+from coupled.run_log import CsvLog
 from coupled.snapshots import Entry, SnapshotStore
 from coupled.stream.batches import Batch
 from coupled.write_behind import WriteBehind
@@ -92,6 +96,121 @@ def test_without_locks_in_the_file_system_the_process_is_looked_up(
 lock = run_lock.run_lock
 
 
+def test_a_run_killed_while_its_first_file_is_written_may_be_started_again(tmp_path: Path) -> None:
+    """No option helped: there was a folder and no run in it."""
+    for number, options in enumerate(({}, {"resume": True}, {"overwrite": True})):
+        run = tmp_path / str(number)
+        run.mkdir()
+        (run / "lock").write_text("")
+        (run / "run.json.tmp").write_text('{"format": "cou')
+        tiny.train(run, epochs=0, **options, **ONE)
+        assert {path.name for path in run.iterdir()} == {"run.json", "steps.csv", "epochs.csv", "snapshots", "resume"}
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3/thesis.tex").touch()
+    with pytest.raises(ValueError, match="exists and is no run folder"):
+        tiny.train(tmp_path / "3", **ONE)
+
+
+def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
+    """Whoever hands on a run folder would choose a file of the user to be overwritten, or a folder to be emptied."""
+    outside, run = tmp_path / "outside", tmp_path / "run"
+    outside.mkdir()
+    (outside / "mine.tmp").write_text("mine")
+    for name in ("lock", "run.json.tmp", "steps.csv", "epochs.csv.tmp", "manifest.jsonl"):
+        (outside / name).touch()
+    run.mkdir()
+    (run / "lock").symlink_to(outside / "lock")
+    with pytest.raises(
+        ValueError, match=r"--run: '\S+/lock' is a symbolic link, not a file of the run; delete the link"
+    ):
+        tiny.train(run, epochs=0, **ONE)
+    (run / "lock").unlink()
+    (run / "run.json.tmp").symlink_to(outside / "run.json.tmp")
+    tiny.train(run, until_step=1, **ONE)
+    rows = (run / "steps.csv").read_bytes()
+    (run / "steps.csv").unlink()
+    (run / "steps.csv").symlink_to(outside / "steps.csv")
+    with pytest.raises(ValueError, match=r"steps\.csv: its rows should lead up to step 1"):
+        tiny.train(run, resume=True, **ONE)
+    (run / "steps.csv").unlink()
+    (run / "steps.csv").write_bytes(rows)
+    (tmp_path / "manifest.jsonl").symlink_to(outside / "manifest.jsonl")
+    with pytest.raises(OSError, match=r"manifest\.jsonl: a symbolic link where the run writes a file"):
+        append_durably(tmp_path / "manifest.jsonl", "a line")
+    (run / "epochs.csv.tmp").symlink_to(outside / "epochs.csv.tmp")
+    with pytest.raises(OSError, match=r"epochs\.csv: a symbolic link where the run writes a file of its own; delete"):
+        tiny.train(run, resume=True, **ONE)
+    for name in ("snapshots", "snapshots/cl", "resume", "replay"):
+        there = run / name
+        if there.exists():
+            there.rename(tmp_path / "aside")
+        there.symlink_to(outside)
+        with pytest.raises(ValueError, match=rf"--resume: '{there}' is a symbolic link to a folder; put the folder"):
+            tiny.train(run, resume=True, **ONE)
+        there.unlink()
+        if (tmp_path / "aside").exists():
+            (tmp_path / "aside").rename(there)
+    assert sorted(path.name for path in outside.iterdir() if path.read_text() != "") == ["mine.tmp"]
+    run.rename(outside / "run")
+    run.symlink_to(outside / "run")
+    tiny.train(run, resume=True, **ONE)  # the whole folder may be a link
+
+
+COMMAND = ["--config", "tiny.yaml", "--run-dir"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with settings and `whole`, an undisturbed run of 5 steps."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(tiny.TINY_YAML + "arms: {cl: dcl}\nthreads: 1\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        assert train.main([*COMMAND, "whole"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("harm", ["moved", "replaced", "deleted", "lock"])
+def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    """Half a folder would be made anew under the old name, and the rest of the run written into it; and where `lock` is
+    gone, a second process may write.
+    """
+    monkeypatch.chdir(undisturbed)
+    run, elsewhere = undisturbed / harm, undisturbed / f"{harm}_elsewhere"
+    gradients, calls = Arm.gradients, []
+
+    def harmed(arm: Arm, batch: Batch) -> Tensor:
+        calls.append(batch.number)
+        if len(calls) == 3:
+            if harm == "lock":
+                (run / "lock").unlink()
+            else:
+                run.rename(elsewhere)
+            if harm == "replaced":
+                shutil.copytree(elsewhere, run)
+            if harm == "deleted":
+                shutil.rmtree(elsewhere)
+        return gradients(arm, batch)
+
+    monkeypatch.setattr(Arm, "gradients", harmed)
+    assert train.main([*COMMAND, harm]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        {
+            "deleted": r"train.py: the run folder 'deleted' was deleted or moved while .*\n",
+            "lock": r"train.py: 'lock/lock' was deleted or replaced while .*\n",
+        }.get(harm, rf"train.py: the run folder '{harm}' was moved to '{elsewhere}' while .*\n"),
+        told,
+    )
+    assert run.exists() == (harm in ("lock", "replaced")), "nothing may be made anew under the old name"
+    assert train.main(shlex.split(told.partition("continue it with: train.py ")[2])) == 0
+    run = elsewhere if harm in ("moved", "replaced") else run
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(undisturbed / "whole")
+    assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
+
+
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes needed and free are said; what was written stays whole; with space again the run ends with equal bytes."""
     tiny.train(tmp_path / "whole", **ONE)
@@ -133,6 +252,68 @@ def test_what_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"rows: File too large: 200 bytes needed"):
             append_durably(tmp_path / "rows", "y" * 200)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old", "rows": b"one\n"}
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "message"),
+    [
+        ("mkdir", errno.EACCES, "folder: Permission denied"),
+        ("open", errno.EROFS, "folder/file: Read-only file system"),
+        ("fsync", errno.EIO, "folder/file: Input/output error"),
+        ("fsync", errno.EDQUOT, "folder/file: Disk quota exceeded: 3 bytes needed"),
+        ("fsync", errno.ENOSPC, "folder/file: No space left on device: 3 bytes needed, {free} bytes free on the disk"),
+        ("replace", errno.EPERM, "folder/file: Operation not permitted"),
+        ("mkdir", errno.ENOSPC, "folder: No space left on device: {free} bytes free on the disk"),
+    ],
+)
+def test_what_cannot_be_written_is_named_with_the_true_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, message: str
+) -> None:
+    """Free space beside a permission or a quota sends the user to the wrong place; a bare reason sends him nowhere."""
+    (tmp_path / "rows.csv").write_text("step\n")
+    rows = CsvLog(tmp_path / "rows.csv", ["step"])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=path.exists() and 7654))
+    monkeypatch.setattr(os, call, fail)
+    expected = re.escape(f"{tmp_path}/{message.format(free='7,654')}") + "$"
+    for write in (write_durably, lambda path, data: append_durably(path, data.decode())):
+        if call != "replace" or write is write_durably:
+            with pytest.raises(OSError, match=expected):
+                write(tmp_path / "folder/file", b"new")
+    if call == "fsync":
+        with pytest.raises(OSError, match=rf"rows\.csv: {os.strerror(number)}"):
+            rows.sync()
+    monkeypatch.undo()
+    assert not [
+        path for path in tmp_path.rglob("*") if path.name != "rows.csv" and path.is_file() and path.read_bytes()
+    ]
+    rows.close()
+
+
+def test_a_failed_disk_under_the_lock_is_no_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit status 1, with the path, where there is no space; a folder that may not be written is a wrong --run."""
+    for number, kind, message in (
+        (errno.ENOSPC, OSError, r"run/lock: No space left on device: [\d,]+ bytes free"),
+        (errno.EDQUOT, OSError, r"run/lock: Disk quota exceeded$"),
+        (errno.EACCES, ValueError, r"--run: cannot write to '\S+/run': Permission denied$"),
+    ):
+
+        def fail(*_: Any, number: int = number) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", fail)
+            with pytest.raises(kind, match=message), lock(tmp_path / "run"):
+                pass
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", lambda *_: fail(number=errno.ENOSPC))
+        with pytest.raises(OSError, match=r"run/lock: No space left"), lock(tmp_path / "run"):
+            pass
+    with lock(tmp_path / "run"):  # which a failure before does not hold
+        pass
 
 
 def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
