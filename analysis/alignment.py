@@ -43,6 +43,7 @@ from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.process_group import ProcessGroup, barrier, gather_json, meet, process_group
 from coupled.settings import from_resolved
+from coupled.stopping import end_with_agent
 from coupled.stream.seeds import set_determinism
 
 SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
@@ -93,6 +94,7 @@ class Epoch(NamedTuple):
 
 def on_all_ranks(options: Namespace) -> None:
     """`alignment` in the processes that torchrun started, or in this one alone; one process says what went wrong."""
+    end_with_agent("alignment.py")
     meeting = meet()
     if meeting.world_size == 1:
         set_determinism(True, None)

@@ -27,7 +27,7 @@ from coupled.run_lock import run_lock
 from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import snapshot_epochs
-from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
+from coupled.stopping import BROKEN, PREEMPTED, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
 from coupled.stream.batches import on_device
 from coupled.stream.view_plan import ViewRecipe
 
@@ -79,8 +79,9 @@ class Coordinator:
         self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, settings.read_every, names, group)
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
-    def train(self, resume: bool = False, overwrite: bool = False, until_step: int | None = None) -> str:
-        """Train to the last epoch; "" if it was reached, otherwise what stopped the run before it, its state saved.
+    def train(self, resume: bool = False, overwrite: bool = False, until_step: int | None = None) -> tuple[str, bool]:
+        """Train to the last epoch; "" if it was reached, otherwise what stopped the run before it, its state saved; and
+        whether that was the signal of a scheduler, SIGTERM or SIGUSR1.
 
         SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read, `until_step` after that step.
         Raises ValueError if a run is in the way or cannot be resumed, FloatingPointError if an arm's loss or gradient
@@ -112,13 +113,13 @@ class Coordinator:
             progress.warn(*changed)
             self._open(saved, opened)
             self._keep(step)
-            self.stopped = ""
+            self.stopped, self.preempted = "", False
             while step < self.steps and not self.stopped:
                 step = self._epoch(step, progress)
             if self.keeper:
                 self.keeper.behind.finish()
             barrier()
-        return self.stopped
+        return self.stopped, self.preempted
 
     def _continue(self, until_step: int | None) -> Saved:
         """Give the arms the newest resume state, if any; where it was saved. Raises ValueError if it cannot go on."""
@@ -174,7 +175,8 @@ class Coordinator:
                 self._end_epoch(epoch, step, progress)
             if made.wish >= SAVE or step % self.steps_per_epoch == 0:
                 self._keep(step)
-            if made.wish == STOP and step < self.steps:
+            if made.wish in (STOP, PREEMPTED) and step < self.steps:
+                self.preempted = made.wish == PREEMPTED
                 self.stopped = f"stopped by {self.wishes.why(step)} after step {step} of {self.steps}"
                 break
         return step

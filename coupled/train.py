@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coupled.checked import Parser, complain
+from coupled.stopping import end_with_agent, exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Settings -> process group -> coordinator -> run. Returns the exit status: 2 for bad input, 1 for a failed run."""
+    """Settings -> process group -> coordinator -> run. Returns the exit status: 2 for bad input, 1 for a failed run,
+    75 for one that a scheduler stopped, to be continued (0 under torchrun).
+    """
     try:
         options = parse(arguments)
     except ValueError as error:
         return complain("train.py", error)
+    end_with_agent("train.py")
     # torch is imported after the arguments are read, so that --help answers at once
     from coupled.agreement import check_same_settings
     from coupled.choices import suited
@@ -31,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
 
-    meeting = meet()
+    meeting, preempted = meet(), False
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
         settings = load(options.config, options.overrides, suited)
@@ -42,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
         # not kept: what refers to the process group should be gone before the group is
+        train = Coordinator(settings, group, run).train
         try:
-            stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
+            stopped, preempted = train(options.resume, options.overwrite, options.until_step)
         except MovedError as error:
             raise RunError(f"{error}; continue it with: {command_again(arguments, error.now)}") from None
         if stopped and group.is_first:
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
         elif group.is_first:
             print(f"{run}: complete; next: python analysis/weight_gap.py --run {run}", flush=True)
-    return alarm.status
+    return alarm.status or exit_status(preempted)
 
 
 def command_again(arguments: Sequence[str] | None, moved_to: Path | None = None) -> str:

@@ -1,7 +1,7 @@
 """coupled/train.py with a fault at the second step of epoch 2, for the tests: saboteur.py FAULT [train.py's arguments].
 
 raise: rank 1 raises while rank 0 sleeps. sleep: rank 1 sleeps while rank 0 waits for it. kill, kill first: rank 1, or
-rank 0, is killed, once in all lives of the run.
+rank 0, is killed, once in all lives of the run. orphan: rank 0 kills the agent of torchrun that started it.
 """
 
 import os
@@ -27,6 +27,8 @@ def gradients(arm: Arm, batch: Batch) -> Tensor:
             time.sleep(10_000)
         if (FAULT, RANK) == ("raise", "1"):
             raise ArithmeticError("the saboteur was here")
+        if (FAULT, RANK) == ("orphan", "0"):
+            os.kill(os.getppid(), signal.SIGKILL)
         if (FAULT, RANK) in (("kill", "1"), ("kill first", "0")) and not RUN.with_name("killed").exists():
             while not (RUN / "resume/step_00000004").exists():
                 time.sleep(0.01)  # the state of epoch 1 is written beside training

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import ranks
 import tiny
 from test_ranks import FEW, assert_same_run, train
+
+from coupled.resume_state import read_newest
 
 SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
 CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
@@ -152,6 +156,21 @@ def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Pa
     (status_0, _, _), (status_1, _, errors_1) = two_ranks("kill first", config, tmp_path / "run")
     assert (status_0, status_1) == (-9, 1)
     assert errors_1.count("train.py: rank 1: Traceback") == 1
+
+
+def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config: Path, tmp_path: Path) -> None:
+    """Nobody would end them: they would train on, and no other could continue the run."""
+    command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "orphan", "--config", config, "epochs=200")
+    # the pipes end with the ranks
+    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run")])
+    assert status == -signal.SIGKILL
+    (said,) = (line for line in errors.splitlines() if "train.py" in line)  # torch warns too, of the agent's store
+    assert re.fullmatch(r"train\.py: torchrun's agent \(process \d+\) has ended; stopping", said)
+    stopped = re.search(r"stopped by .+ after step (\d+) of 800; nothing is lost", output)
+    assert stopped, output + errors
+    state = read_newest(tmp_path / "run/resume")
+    assert state is not None
+    assert (state.step, (tmp_path / "run/lock").exists()) == (int(stopped[1]), False)
 
 
 def test_two_agents_give_the_run_of_one(config: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from coupled import network
+from coupled import network, train
 from coupled.arm import Arm
 from coupled.resume_state import read_newest
+from coupled.stopping import exit_status
 from coupled.stream.batches import Batch
 
 TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}}
@@ -75,6 +76,22 @@ def test_a_signal_stops_the_run_after_the_running_step(
     assert len(pandas.read_csv(run / "steps.csv")) == step
     assert tiny.train(run, resume=True, **TWO).stopped == ""
     assert_equal_runs(run, whole)
+
+
+def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job must know whether to queue itself again; under torchrun the status would be taken for a failure."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(json.dumps(tiny.tiny_settings(**TWO).resolved()))
+    command = ["--config", "tiny.yaml", "--overwrite"]
+    assert train.main([*command, "--until-step", "1"]) == 0
+    for number, status in ((signal.SIGINT, 0), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
+        at_step(1, lambda number=number: os.kill(os.getpid(), number))
+        assert train.main(command) == status
+        assert f"stopped by {number.name} after step 1 of 10; nothing is lost" in capsys.readouterr().out
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
+    assert exit_status(preempted=True) == 0
 
 
 def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:
