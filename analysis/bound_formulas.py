@@ -37,8 +37,11 @@ def set_gap(largest_class: int, images: int, temperature: float) -> float:
     return _log1p_exp(log(largest_class) - log(images - largest_class) + 2 / temperature)
 
 
+LEAST_A = 5.0  # of the few-shot bounds, which are proved from here on
+
+
 class FewShot(NamedTuple):
-    """A bound on an error, minimised over the free constant a > 2A of the proposition, and that a."""
+    """A bound on an error, minimised over the free constant a of the proposition, and that a."""
 
     error: float
     a: float
@@ -55,31 +58,42 @@ class Scatter(NamedTuple):
 def proposition_1(scatter: Scatter, classes: int, shots: int) -> FewShot:
     """The bound on the error of the nearest class centre from m = `shots` images of each of `classes` classes.
 
-    (C - 1) min_a { (1/2 - A/a)^-2 Vdir + (a/4) [(2/sqrt m)(Vs + V) + V/m] }, A = 2 + 2^(3/2)/m. Vacuous from 1 on.
-    Source: P1, proposition 1.
+    (C - 1) min { (1/2 - A/a)^-2 Vdir + (a/4) [(2/sqrt m)(Vs + V) + V/m] } over a >= 5 and a > 2A, A = 2 + 2^(3/2)/m.
+    Vacuous from `vacuous_error` on. Source: P1, proposition 1.
     """
     growth = (2 / sqrt(shots) * (scatter.root + scatter.cdnv) + scatter.cdnv / shots) / 4
     return _smallest(scatter.directional, growth, classes, shots)
 
 
 def documented_form(scatter: Scatter, classes: int, shots: int) -> FewShot:
-    """The same with 2^(3/2) V/m in place of (1/4)[...], as the authors' documentation of P1 has it."""
+    """The same, over the same a, with 2^(3/2) V/m in place of (1/4) [...], as the authors' documentation of P1 has it.
+
+    Unlike the printed function (`proposition_1`) it has no Vs and no term in 1/sqrt m. It is larger for the fewest
+    shots, falls faster (the second term like 1/m), and is smaller for many shots. P1 proves the printed function only.
+    """
     return _smallest(scatter.directional, 2 * sqrt(2) * scatter.cdnv / shots, classes, shots)
 
 
+def vacuous_error(classes: int) -> float:
+    """The bound on an error from which on it says nothing: 1/2 between two classes, which a coin reaches, else 1."""
+    return 0.5 if classes == 2 else 1.0
+
+
 def _smallest(directional: float, growth: float, classes: int, shots: int) -> FewShot:
-    """(classes - 1) times the least of (1/2 - A/a)^-2 directional + a growth over a > 2A.
+    """(classes - 1) times the least of (1/2 - A/a)^-2 directional + a growth over a >= 5 and a > 2A.
 
     With a = 2A (1 + t) this is 4 directional (1 + 1/t)^2 + 2A (1 + t) growth, convex in t > 0; its derivative is zero
-    where q t^3 = t + 1, q = A growth / (4 directional), which has one positive root.
+    where q t^3 = t + 1, q = A growth / (4 directional), which has one positive root. Where that a is below 5, the least
+    is at 5, because the function is convex.
     """
     A = 2 + 2 * sqrt(2) / shots
     if growth == 0:
         return FewShot((classes - 1) * 4 * directional, inf)
     if directional == 0:
-        return FewShot((classes - 1) * 2 * A * growth, 2 * A)
+        a = max(LEAST_A, 2 * A)
+        return FewShot((classes - 1) * a * growth, a)
     q = A * growth / (4 * directional)
-    t = float(max(np.roots([1, 0, -1 / q, -1 / q]).real))
+    t = max(float(max(np.roots([1, 0, -1 / q, -1 / q]).real)), LEAST_A / (2 * A) - 1)
     return FewShot((classes - 1) * (4 * directional * (1 + 1 / t) ** 2 + 2 * A * (1 + t) * growth), 2 * A * (1 + t))
 
 

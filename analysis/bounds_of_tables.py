@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.bound_formulas import Scatter, documented_form, proposition_1, weight_distance
+from analysis.bound_formulas import Scatter, documented_form, proposition_1, vacuous_error, weight_distance
 from analysis.growth import fits
 from analysis.run_folder import read_newest
 
@@ -39,8 +39,10 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
             if isnan(float(row.value)):  # type: ignore[arg-type]
                 continue
             for name, formula in (("proposition_1", proposition_1), ("documented_form", documented_form)):
-                bound = formula(scatter, classes if task == "all" else 2, int(shots)).error
-                measured, vacuous = 1 - float(row.value), "yes" if bound >= 1 else "no"  # type: ignore[arg-type]
+                among = classes if task == "all" else 2
+                bound = formula(scatter, among, int(shots)).error
+                vacuous = "yes" if bound >= vacuous_error(among) else "no"
+                measured = 1 - float(row.value)  # type: ignore[arg-type]
                 where = epoch, "test", "", arm, layer, name, f"{classifier}_error", f"{task} m={shots}"
                 holds = "yes" if measured <= bound else "no"
                 sources = samples, row.train_samples, "", row.snapshot, row.images

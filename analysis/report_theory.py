@@ -142,7 +142,10 @@ def few_shot(runs: Sequence[Run], look: Look) -> Chart:
                 figure["data"] += _few_shot_bounds(
                     run, look, str(arm), str(layer), f"{classifier}_error", str(metric), epoch
                 )
-    words = "On both axes logarithmic. Bars are standard deviations of ten draws; a bound of 1 and more says nothing."
+    words = (
+        "On both axes logarithmic. Bars are standard deviations of ten draws. A bound of 1 and more says nothing, nor"
+        " does one of 1/2 and more between two classes."
+    )
     return Chart("few_shot", "Few-shot errors and their bounds", words, variants)
 
 

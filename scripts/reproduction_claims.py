@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.bound_formulas import vacuous_error
+
 SCORES = {"CKA": ("test_alignment", "cka"), "RSA": ("test_alignment", "rsa"), "weight gap": ("weight_gap", "gap")}
 GLOBAL = "global weight gap"  # of all weights as one vector
 SHARED = "shared"
@@ -182,13 +184,20 @@ def few_shot(rows: pd.DataFrame) -> Answer:
     found = found.drop_duplicates(["run", "arm", "of", "detail", "score"])
     told = found["detail"].str.fullmatch(r".* m=(1|5|20|100)") & (found["of"] == "nccc_error")
     table = over_seeds(found[told & found["arm"].isin(["cl", "nscl"])], ["arm", "detail"])
-    wide = found.pivot_table(index=["run", "arm", "of", "detail"], columns="score", values="value")
+    return Answer(table, few_shot_verdict(table))
+
+
+def few_shot_verdict(table: pd.DataFrame) -> str:
+    """How many of the table's cases a bound holds in, and in how many it says something; from claim_7.csv alone."""
+    wide = table.pivot_table(index=["arm", "detail"], columns="score", values="mean")
+    two_way = wide.index.get_level_values("detail").str.startswith("two_way")
+    vacuous = np.where(two_way, vacuous_error(2), vacuous_error(10))
     words = []
     for bound in ("proposition_1", "documented_form"):
-        both = wide[[bound, "measured error"]].dropna()
-        holds, says = both[bound] >= both["measured error"], both[bound] < 1
-        words.append(f"{bound} holds in {int(holds.sum())} of {len(both)} cases and is below 1 in {int(says.sum())}")
-    return Answer(table, "; ".join(words))
+        holds, says = wide[bound] >= wide["measured error"], wide[bound] < vacuous
+        held = f"{int(holds.sum())} of {len(wide)} cases"
+        words.append(f"{bound} holds in {held} and says something in {int(says.sum())}")
+    return "; ".join(words)
 
 
 def shared_source(rows: pd.DataFrame) -> Answer:

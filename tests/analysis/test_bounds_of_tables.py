@@ -1,30 +1,57 @@
 """bounds_of_tables: what a row says of a bound (its values are tested in test_bounds.py, from the tables of a run)."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis.bound_formulas import Scatter, proposition_1
 from analysis.bounds import COLUMNS
-from analysis.bounds_of_tables import few_shot_rows
+from analysis.bounds_of_tables import SCATTER, few_shot_rows
+
+
+def write_quality(path: Path, scatters: Mapping[str, Sequence[float]], metric: str, detail: str) -> None:
+    """A quality.csv with an error of one half of each arm beside its scatter: V, Vs, Vdir."""
+    rows = [
+        (0, split, arm, "h", name, how, value, 9, 90, "s", "i")
+        for arm, scatter in scatters.items()
+        for split, name, how, value in (
+            *(("test", name, "one_class", each) for name, each in zip(SCATTER, scatter, strict=True)),
+            *(("train", name, "one_class", 0.5) for name in SCATTER),
+            ("test", metric, detail, 0.5),
+        )
+    ]
+    columns = ["epoch", "split", "arm", "layer", "metric", "detail", "value", "samples", "train_samples"]
+    pd.DataFrame(rows, columns=[*columns, "snapshot", "images"]).to_csv(path, index=False)
+
+
+def found_in(path: Path, classes: int) -> dict[tuple[str, str], dict[str, object]]:
+    every = [dict(zip(COLUMNS, row, strict=True)) for row in few_shot_rows(path, classes)]
+    return {(str(row["arm"]), str(row["bound"])): row for row in every}
 
 
 def test_a_few_shot_bound_says_whether_it_says_anything_and_holds(tmp_path: Path) -> None:
     """An error of one half beside scatter so small that the bound is below it, and so large that it is above 1."""
-    rows = [
-        (0, split, arm, "h", metric, detail, value, 9, 90, "s", "i")
-        for arm, scatter in (("small", 1e-4), ("large", 9.0))
-        for split, metric, detail, value in (
-            *(("test", metric, "one_class", scatter) for metric in ("cdnv", "root_cdnv", "directional_cdnv")),
-            *(("train", metric, "one_class", 0.5) for metric in ("cdnv", "root_cdnv", "directional_cdnv")),
-            ("test", "few_shot_two_way", "nccc m=5", 0.5),
-        )
-    ]
-    columns = ["epoch", "split", "arm", "layer", "metric", "detail", "value", "samples", "train_samples"]
-    pd.DataFrame(rows, columns=[*columns, "snapshot", "images"]).to_csv(tmp_path / "quality.csv", index=False)
-    every = [dict(zip(COLUMNS, row, strict=True)) for row in few_shot_rows(tmp_path / "quality.csv", 3)]
-    found = {(row["arm"], row["bound"]): row for row in every}
+    scatters = {"small": [1e-4] * 3, "large": [9.0] * 3}
+    write_quality(tmp_path / "quality.csv", scatters, "few_shot_two_way", "nccc m=5")
+    found = found_in(tmp_path / "quality.csv", 3)
     says = {key: (row["vacuous"], row["holds"]) for key, row in found.items()}
     for form in ("proposition_1", "documented_form"):
         assert (says["small", form], says["large", form]) == (("no", "no"), ("yes", "yes"))
     assert found["small", "proposition_1"]["value"] == proposition_1(Scatter(1e-4, 1e-4, 1e-4), 2, 5).error
+
+
+@pytest.mark.parametrize(
+    ("metric", "classes", "vacuous"),
+    [("few_shot_two_way", 3, "yes"), ("few_shot", 2, "yes"), ("few_shot", 10, "no")],
+)
+def test_between_two_classes_a_bound_from_one_half_on_is_vacuous(
+    tmp_path: Path, metric: str, classes: int, vacuous: str
+) -> None:
+    """A coin reaches 1/2: bounds of .63 to .96 were counted as saying something. Among ten classes 1 is the limit."""
+    scale = 0.75 / proposition_1(Scatter(1.0, 1.0, 1.0), 2 if metric.endswith("two_way") else classes, 5).error
+    write_quality(tmp_path / "quality.csv", {"cl": [scale] * 3}, metric, "nccc m=5")
+    row = found_in(tmp_path / "quality.csv", classes)["cl", "proposition_1"]
+    assert row["value"] == pytest.approx(0.75)
+    assert row["vacuous"] == vacuous

@@ -189,15 +189,29 @@ def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
 
 
 def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() -> None:
-    """One form holds for both numbers of shots and says something of one; the other holds for one and says both."""
+    """Between two classes a bound of 1/2 says no more than a coin does; among all it is one of 1 that says nothing."""
     place = {"table": "bounds", "arm": "cl"}
     given = []
-    for shots, measured, bounds in ((1, 0.5, (2.0, 0.4)), (5, 0.2, (0.9, 0.3))):
+    for detail, measured, bounds in (
+        ("all m=1", 0.5, (2.0, 0.4)),
+        ("all m=5", 0.2, (0.9, 0.3)),
+        ("two_way m=1", 0.1, (0.5, 0.499)),
+        ("two_way m=5", 0.1, (0.79, 0.05)),
+    ):
         for form, bound in zip(("proposition_1", "documented_form"), bounds, strict=True):
-            common = {**place, "detail": f"all m={shots}"}
+            common = {**place, "detail": detail}
             given.append({**common, "metric": f"{form}/nccc_error/value", "value": bound})
             given.append({**common, "metric": f"{form}/nccc_error/measured", "value": measured})
     answer = claims.few_shot(rows_of(*given))
-    assert "proposition_1 holds in 6 of 6 cases and is below 1 in 3" in answer.verdict
-    assert "documented_form holds in 3 of 6 cases and is below 1 in 6" in answer.verdict
-    assert set(answer.table["detail"]) == {"all m=1", "all m=5"}
+    assert "proposition_1 holds in 4 of 4 cases and says something in 1;" in answer.verdict
+    assert "documented_form holds in 2 of 4 cases and says something in 4" in answer.verdict
+    assert set(answer.table["detail"]) == {"all m=1", "all m=5", "two_way m=1", "two_way m=5"}
+
+
+def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
+    """By hand: of two-way bounds only two of `documented_form` at m = 100 are below 1/2."""
+    verdict = claims.few_shot_verdict(pd.read_csv(reproduce.RESULTS / "claim_7.csv"))
+    verdicts = pd.read_csv(reproduce.RESULTS / "verdicts.csv", dtype=str).set_index("claim")["verdict"]
+    assert verdicts["7"] == verdict
+    assert verdict.endswith("documented_form holds in 16 of 16 cases and says something in 2")
+    assert verdict.startswith("proposition_1 holds in 16 of 16 cases and says something in 0;")
