@@ -122,7 +122,8 @@ class Coordinator:
 
     def _continue(self, until_step: int | None) -> Saved:
         """Give the arms the newest resume state, if any; where it was saved. Raises ValueError if it cannot go on."""
-        done = resume_state.read_newest(self.run / "resume", [arm.name for arm in self.arms])
+        own = [arm.name for arm in self.arms]
+        done = resume_state.read_newest(self.run / "resume", self.settings.sha256(), own)
         saved = Saved(done.epoch, done.step) if done else NOTHING_SAVED
         check_same_folder(self.run, saved.step)
         if saved.step > self.steps:

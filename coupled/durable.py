@@ -1,56 +1,82 @@
-"""Files that survive a crash: the old or the whole new one, a line or none of it; and what a full disk lacks."""
+"""Files that survive a crash: the old or the whole new one, a line or none of it; and why one cannot be written."""
 
+import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space, a limit on the size of a file, a quota
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
-    try:
-        with space_named(path, len(data)), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk its part of the file would be in the way
-        raise
-    fsync_folder(path.parent)
+    with space_named(path, len(data)):
+        try:
+            with open_itself(temporary, "wb") as file:
+                append(file, data, sync=True)
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):  # on a full disk its part of the file would be in the way
+                temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
 
 
 def append_durably(path: Path, text: str) -> None:
     """Append `text` in one write and fsync it; if that fails, none of it stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with space_named(path, len(text)), path.open("ab", buffering=0) as file:
-        append(file, text.encode())
-        os.fsync(file.fileno())
+    make_folder(path.parent)
+    data = text.encode()
+    with space_named(path, len(data)), open_itself(path, "ab") as file:
+        append(file, data, sync=True)
 
 
-def append(file: Any, data: bytes) -> None:
-    """Append to an unbuffered file; if the disk does not take all of `data`, none of it stays. Raises OSError."""
+def append(file: Any, data: bytes, sync: bool = False) -> None:
+    """Append to an unbuffered file, and fsync it with `sync`; if that fails, none of `data` stays. Raises OSError."""
     before, written = os.fstat(file.fileno()).st_size, 0
     try:
         while written < len(data):
             written += file.write(data[written:])
+        if sync:
+            os.fsync(file.fileno())
     except OSError:
-        os.ftruncate(file.fileno(), before)
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), before)
         raise
 
 
+def open_itself(path: Path, mode: str) -> IO[bytes]:
+    """Open the file `path` for writing, unbuffered, but never through a symbolic link: whoever hands on a run folder
+    would choose the file to be overwritten.
+    """
+    return open(path, mode, buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those above it, where they do not exist. Raises OSError with the path."""
+    with space_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
-def space_named(path: Path, size: int) -> Iterator[None]:
-    """An OSError within gets the path, the bytes needed and the bytes free."""
+def space_named(path: Path, size: int = 0) -> Iterator[None]:
+    """An OSError within gets the path and the reason, and where it is space that lacks, the bytes needed and free."""
     try:
         yield
     except OSError as error:
-        free = shutil.disk_usage(path.parent).free
-        text = f"{path}: {error.strerror}: {size:,} bytes needed, {free:,} bytes free on the disk"
+        text = f"{path}: {error.strerror}"
+        if error.errno == errno.ELOOP:
+            text = f"{path}: a symbolic link where the run writes a file of its own; delete the link"
+        if error.errno in FULL and size:
+            text += f": {size:,} bytes needed"
+        if error.errno in FULL and error.errno != errno.EDQUOT:  # how much of a quota is left the disk does not tell
+            there = next(each for each in path.absolute().parents if each.exists())
+            text += f"{',' if size else ':'} {shutil.disk_usage(there).free:,} bytes free on the disk"
         raise OSError(error.errno, text) from None
 
 

@@ -91,7 +91,8 @@ class Keeper:
             for part in self._parts(state.step):
                 if part.entry:
                     self.snapshots.add(Entry(**part.entry))
-            resume_state.commit(self.folder, state.step, state.epoch, state.sums, self.arms)
+            sha256 = self.about["settings_sha256"]
+            resume_state.commit(self.folder, state.step, state.epoch, state.sums, self.arms, sha256)
 
     def _snapshot(self, arm: str, state: ResumeState, tensors: Mapping[str, Tensor]) -> Entry:
         network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coupled.checked import differences
-from coupled.durable import append, space_named, write_durably
+from coupled.durable import append, open_itself, space_named, write_durably
 from coupled.run_lock import NAME as LOCK
 
 MIB = 2**20
@@ -65,7 +65,8 @@ class CsvLog:
         self.path, self.columns = path, tuple(columns)
         if not path.exists():
             write_durably(path, self._line(self.columns).encode())
-        self.file = path.open("ab", buffering=0)
+        with space_named(path):
+            self.file = open_itself(path, "ab")
 
     def row(self, values: Sequence[Any]) -> None:
         """Append one row; whole when the call returns, durable after `sync`. Raises OSError: bytes needed and free."""
@@ -75,8 +76,9 @@ class CsvLog:
             append(self.file, data)
 
     def sync(self) -> None:
-        """Force the rows to the disk."""
-        os.fsync(self.file.fileno())
+        """Force the rows to the disk. Raises OSError with the path."""
+        with space_named(self.path):
+            os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Sync and close."""
