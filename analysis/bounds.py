@@ -37,7 +37,7 @@ from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
 from analysis.run_folder import DIGITS, Selection, TidyCsv, read_newest, select
 from analysis.similarity_distance import DISTANCES
-from analysis.verify import read_steps
+from analysis.verify_rows import read_table
 from coupled.controls import draws
 from coupled.image_sets import SPLITS
 from coupled.settings import Settings, from_resolved
@@ -116,7 +116,7 @@ def alignment_rows(
 
     Raises ValueError where a score lies below an a-posteriori floor, or steps.csv lacks an epoch.
     """
-    rates = rates_by_epoch(read_steps(chosen.store.folder.parent / "steps.csv"))
+    rates = rates_by_epoch(read_table(chosen.store.folder.parent / "steps.csv"))
     embedder = Embedder(settings, chosen.store, choose_device(options.device))
     splits = {s: load_images(settings, s, chosen.description["image_set"]) for s in dict.fromkeys(options.split)}
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
@@ -173,7 +173,7 @@ def bounds(options: Namespace) -> int:
         for row in rows:
             if row[COLUMNS.index("bound")] == "a_priori":
                 print(in_words(dict(zip(COLUMNS, row, strict=True))))
-    steps = read_steps(chosen.store.folder.parent / "steps.csv")
+    steps = read_table(chosen.store.folder.parent / "steps.csv")
     rates = {epoch: each.total for epoch, each in rates_by_epoch(steps).items()}
     quality, gaps = chosen.output / "quality.csv", chosen.output / "weight_gap.csv"
     for path, rows, needed in (

@@ -171,14 +171,19 @@ def untrained_network(settings: Settings) -> Network:
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:
-    """Give `network` the encoder and projector of a snapshot. Raises BadSnapshotError if names or shapes differ."""
+    """Give `network` the encoder and projector of a snapshot. Raises BadSnapshotError if one does not fit."""
     expected = shared_tensors(network)
     found = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] in ("encoder", "projector")}
     for name in sorted(expected.keys() ^ found.keys()):
         where = "is missing" if name in expected else "is not in the network that run.json describes"
         raise BadSnapshotError(f"{path}: tensor '{name}' {where}")
     for name, tensor in found.items():
-        shapes = tuple(expected[name].shape), tuple(tensor.shape)
-        if shapes[0] != shapes[1]:
-            raise BadSnapshotError(f"{path}: tensor '{name}' should have shape {shapes[0]}, found {shapes[1]}")
+        if kind(expected[name]) != kind(tensor):
+            raise BadSnapshotError(f"{path}: tensor '{name}' should be {kind(expected[name])}, found {kind(tensor)}")
     network.load_state_dict(found)
+
+
+def kind(tensor: Tensor) -> str:
+    """Shape and type of a tensor as a snapshot keeps it: every float is a float32."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return f"{tuple(tensor.shape)} {str(dtype).removeprefix('torch.')}"

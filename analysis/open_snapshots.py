@@ -47,4 +47,4 @@ class OpenSnapshots:
             for name in sorted(snapshot.keys())
             if name.startswith(("encoder.", "projector."))
         }
-        return {name: tuple(s.get_shape()) for name, s in slices.items() if s.get_dtype().startswith(("F", "BF"))}
+        return {name: tuple(s.get_shape()) for name, s in slices.items() if s.get_dtype() == "F32"}

@@ -78,8 +78,7 @@ class Run:
         """The trained epochs of which the settings keep a snapshot."""
         settings = self.about["settings"]
         thinned = settings["snapshots"]["every"], settings["snapshots"]["dense_until"]
-        kept = snapshot_epochs(max(settings["epochs"], self.last_epoch), *thinned)
-        return [epoch for epoch in kept if epoch <= self.last_epoch]
+        return [epoch for epoch in snapshot_epochs(settings["epochs"], *thinned) if epoch <= self.last_epoch]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

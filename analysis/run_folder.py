@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isnan
@@ -14,7 +14,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.command_line import skipping
+from coupled.controls import draws
 from coupled.durable import append_durably, write_durably
+from coupled.run_description import read_run_json
+from coupled.settings import from_resolved
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 DIGITS = 16  # of a digest, as tables hold it
@@ -42,7 +45,7 @@ def select(options: Namespace) -> Selection:
     """
     run = options.run or newest_run(Path("runs"))
     description = read_description(run)
-    store = SnapshotStore(run / "snapshots")
+    store = open_store(run, description)
     reference = getattr(options, "reference", "")
     arms = choose_arms(store, reference, options.compare, options.skip_bad) if reference else named(store, options.arms)
     epochs = choose_epochs(store, [*filter(None, [reference]), *arms], options.epochs, options.skip_bad)
@@ -84,18 +87,26 @@ def newest_run(folder: Path) -> Path:
 
 
 def read_description(run: Path) -> dict[str, Any]:
-    """The content of run.json. Raises ValueError if `run` is no run folder."""
+    """The content of run.json, checked, its settings with their defaults written out.
+
+    Raises ValueError of one line if `run` is no run folder or a key is not what it should be.
+    """
     path = run / "run.json"
     if not path.is_file():
         raise ValueError(f"--run: '{run}' is no run folder: it has no run.json")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as JSON: {error}") from None
+    description = read_run_json(run)
     missing = {"name", "settings", "settings_sha256", "image_set"} - set(description)
     if missing:
         raise ValueError(f"{path}: not the description of a run: it has no key '{min(missing)}'")
-    return dict(description)
+    settings = from_resolved(description["settings"], f"{path}: settings")
+    draws(settings.resolved()["arms"])  # whose twin is no arm is refused here, for every program
+    return {**description, "settings": settings.resolved()}
+
+
+def open_store(run: Path, description: Mapping[str, Any]) -> SnapshotStore:
+    """The snapshots of the run, each held against the description when it is opened."""
+    about = {"run": description["name"], "settings_sha256": description["settings_sha256"]}
+    return SnapshotStore(run / "snapshots", about)
 
 
 def choose_arms(

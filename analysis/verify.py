@@ -2,6 +2,7 @@
 
 python analysis/verify.py [--run DIR] [--against DIR2] [--output DIR3]
 
+Looks at run.json, both tables of rows, every snapshot, the resume states, and whether the images can still be read.
 Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
 the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by
 inputs_digest), which settings differ, and for arms of the same name the first epoch at which weights differ. With
@@ -14,7 +15,6 @@ import io
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,138 +22,59 @@ import torch
 from torch import Tensor
 
 from analysis.command_line import Parser, add_run, run_program
-from analysis.embeddings import untrained_network
-from analysis.run_folder import newest_run, read_description
+from analysis.embeddings import load_images
+from analysis.run_folder import newest_run, open_store, read_description
+from analysis.verify_rows import faults_of_rows, faults_of_saves, inputs_of, read_table
+from analysis.verify_snapshots import faults_of_snapshots
+from coupled import log_digests
 from coupled.checked import differences as tree_differences
-from coupled.controls import draws
 from coupled.durable import write_durably
-from coupled.network import shared_tensors
+from coupled.image_sets import SPLITS
+from coupled.run_description import description_digest, is_as_written, read_run_json
 from coupled.settings import Settings, from_resolved
-from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs
+from coupled.snapshots import SnapshotStore
 
 
 def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
     """Everything that is wrong with the run, a line each."""
     settings = from_resolved(description["settings"], f"{run / 'run.json'}")
-    yield from faults_of_rows(run / "steps.csv", list(settings.arms))
-    store = SnapshotStore(run / "snapshots")
+    yield from faults_of_description(run, settings)
     try:
-        there = {arm: store.epochs(arm) for arm in settings.arms}
+        lines = log_digests.read(run)
     except ValueError as error:
         yield str(error)
-        return
-    last = max((epochs[-1] for epochs in there.values() if epochs), default=-1)
-    kept = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
-    for arm, epochs in there.items():
-        for epoch in (e for e in kept if e <= max(last, 0) and epochs.count(e) != 1):
-            yield f"{store.manifest}: arm '{arm}', epoch {epoch}: expected one snapshot, found {epochs.count(epoch)}"
-        for epoch in sorted(set(epochs) - set(kept)):
-            yield f"{store.manifest}: arm '{arm}', epoch {epoch}: not among the epochs that the settings keep"
-    for arm in sorted(set(store.arms()) - set(settings.arms)):
-        yield f"{store.manifest}: arm '{arm}' is not in the settings"
-    yield from faults_of_snapshots(store, there, description, expected_shapes(settings))
+        lines = []
+    yield from faults_of_rows(run, settings, lines)
+    classes = len(description["image_set"].get("classes", ()))
+    done = lines[-1].epoch if lines else None
+    yield from faults_of_snapshots(open_store(run, description), settings, classes, done)
+    yield from faults_of_saves(run, description["settings_sha256"], lines)
+    yield from faults_of_images(settings, description["image_set"])
 
 
-def expected_shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that every arm's snapshot has."""
-    return shapes(shared_tensors(untrained_network(settings)))
+def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
+    """run.json as a whole, and the digest of its settings."""
+    path, content = run / "run.json", read_run_json(run)
+    if not is_as_written(content):
+        of, found = content.get("digest"), description_digest(content)
+        yield f"{path}: changed since it was written: expected digest {of}, found {found}"
+    if content["settings_sha256"] != settings.sha256():
+        of, found = settings.sha256(), content["settings_sha256"]
+        yield f"{path}: settings_sha256: expected that of its settings, {of}, found {found}"
 
 
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name -> shape."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def faults_of_snapshots(
-    store: SnapshotStore,
-    there: Mapping[str, Sequence[int]],
-    description: Mapping[str, Any],
-    shared: Mapping[str, tuple[int, ...]],
-) -> Iterator[str]:
-    """Files, digests, headers, names, shapes, finite numbers, and the equal start of the arms that share it."""
-    starts: dict[str, dict[str, Tensor]] = {}
-    for arm, epochs in there.items():
-        expected = dict(shared)
-        for epoch in dict.fromkeys(epochs):
-            try:
-                tensors = store.read(arm, epoch)
-                with store.open(arm, epoch) as handle:
-                    header = store.header(handle)
-            except BadSnapshotError as error:
-                yield str(error)
-                continue
-            path, found = store.path(arm, epoch), shapes(tensors)
-            for key, of_run in (("run", "name"), ("settings_sha256", "settings_sha256")):
-                if header.get(key) != description[of_run]:
-                    yield f"{path}: {key}: expected {description[of_run]}, found {header.get(key)}"
-            if epoch == 0:
-                starts[arm] = {name: tensors[name] for name in shared if name in tensors}
-                expected |= {name: shape for name, shape in found.items() if name not in shared}
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
-                    yield f"{path}: tensor '{name}': expected shape {expected.get(name)}, found {found.get(name)}"
-            for name in sorted(tensors):
-                if tensors[name].is_floating_point() and not tensors[name].isfinite().all():
-                    yield f"{path}: tensor '{name}': expected finite numbers, found nan or inf"
-    arms = description["settings"]["arms"]
-    used, moved = draws(arms), {arm: ulps_at_start(arms[arm]) for arm in starts}
-    for one, other in combinations(starts, 2):
-        if used[one].init != used[other].init:
-            continue
-        allowed, differing = int(moved[one] != moved[other]), elements_apart(starts[one], starts[other])
-        if differing != allowed:
-            text = f"{'but for one moved weight, ' if allowed else ''}found {differing} that differ"
-            yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0: {text}"
-
-
-def ulps_at_start(arm: Mapping[str, Any]) -> int:
-    """By how many units in the last place a weight of `arm` was moved before its first snapshot."""
-    perturbed = arm.get("perturb") or {"step": 0, "ulps": 0}
-    return int(perturbed["ulps"]) if perturbed["step"] == 0 else 0
-
-
-def elements_apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> int:
-    """The number of elements of the tensors of the same name and shape that differ."""
-    alike = [name for name in one if name in other and one[name].shape == other[name].shape]
-    return sum(int((one[name] != other[name]).sum()) for name in alike)
-
-
-def read_steps(path: Path) -> list[dict[str, str]]:
-    """The whole rows of steps.csv. Raises ValueError if there is no such table."""
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a table of steps, found no file")
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
-
-
-def inputs_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The columns of steps.csv that hold the digests of a stream's inputs."""
-    return [column for column in (rows[0] if rows else ()) if column and column.endswith("inputs_digest")]
-
-
-def faults_of_rows(path: Path, arms: Sequence[str]) -> Iterator[str]:
-    """Every step once, in order, with its digest and a finite loss of every arm."""
-    try:
-        rows = read_steps(path)
-    except ValueError as error:
-        yield str(error)
-        return
-    digests = inputs_of(rows) or ["inputs_digest"]
-    wanted = ("epoch", "step", *digests, "lr", *(f"{arm}_loss" for arm in arms))
-    for number, row in enumerate(rows, 1):
-        missing = [column for column in wanted if not row.get(column)]
-        if missing or None in row:
-            cells = ",".join(map(str, row.values()))
-            yield f"{path}: row {number}: expected the columns of the header, found '{cells}'"
-            return
-        if row["step"] != str(number):
-            yield f"{path}: row {number}: expected step {number}, found {row['step']}"
-            return
+def faults_of_images(settings: Settings, image_set: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the images of the run can still be read, as every further analysis must."""
+    for split in SPLITS:
+        try:
+            load_images(settings, split, image_set)
+        except (ValueError, OSError) as error:
+            yield f"the {split} images cannot be read: {error}"
 
 
 def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     """In what two runs differ, a line each."""
-    steps = [read_steps(folder / "steps.csv") for folder in (run, against)]
+    steps = [read_table(folder / "steps.csv") for folder in (run, against)]
     streams = [column for column in inputs_of(steps[0]) if column in inputs_of(steps[1])]
     digests = [[[row[column] for column in streams] for row in rows] for rows in steps]
     same = next((k for k, (a, b) in enumerate(zip(*digests, strict=False)) if a != b), min(map(len, digests)))
@@ -165,7 +86,7 @@ def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping
         yield text
     for key, was, now in tree_differences(one["settings"], other["settings"]):
         yield f"settings: {key}: {was} and {now}"
-    stores = SnapshotStore(run / "snapshots"), SnapshotStore(against / "snapshots")
+    stores = open_store(run, one), open_store(against, other)
     for arm in stores[0].arms():
         epochs = sorted(set(stores[0].epochs(arm)) & set(stores[1].epochs(arm)))
         apart = next((e for e in epochs if not equal(*(store.read(arm, e) for store in stores))), None)
@@ -191,7 +112,8 @@ def verify(options: Namespace) -> int:
         for text in differences(*folders, *about):
             print(text)
             findings.append(text)
-    print(f"{len(findings)} findings" if findings else f"{' and '.join(map(str, folders))}: nothing is wrong")
+    whole = f"{' and '.join(map(str, folders))}: nothing is wrong, and the images can be read"
+    print(f"{len(findings)} findings" if findings else whole)
     if options.output:
         write_findings(options.output / "verify.csv", last_epoch(folders[0]), findings)
     return int(bool(findings))

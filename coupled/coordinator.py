@@ -112,6 +112,7 @@ class Coordinator:
             self._announce(progress, step)
             progress.warn(*changed)
             self._open(saved, opened)
+            progress.warn(*(self.log.warnings if self.log else ()))
             self._keep(step)
             self.stopped, self.preempted = "", False
             while step < self.steps and not self.stopped:
@@ -141,14 +142,15 @@ class Coordinator:
         """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
         names = list(self.settings.arms)
         digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
-        self.log = open_log(self.run, digests, names, StepResult._fields, saved) if self.group.is_first else None
+        about = (digests, names, StepResult._fields, self.kept_epochs, saved)
+        self.log = open_log(self.run, *about) if self.group.is_first else None
         if self.log:
             opened.callback(self.log.close)
         barrier()
         self.keeper: Keeper | None = None
         if self.group.owns_arms:
-            about = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
-            self.keeper = Keeper(self.run, names, self.log, saved, self.kept_epochs, about)
+            header = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
+            self.keeper = Keeper(self.run, names, self.log, saved, self.kept_epochs, header)
             opened.callback(self.keeper.close)
 
     def _epoch(self, step: int, progress: Progress) -> int:

@@ -16,8 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from coupled import resume_state
+from coupled import log_digests, resume_state
 from coupled.durable import write_durably
+from coupled.log_digests import LogState
+from coupled.resume_head import read_head
 from coupled.resume_state import ResumeState
 from coupled.run_lock import NAME as LOCK
 from coupled.run_lock import check_in_place
@@ -40,10 +42,43 @@ class Saved(NamedTuple):
 NOTHING_SAVED = Saved(-1, -1)
 
 
-def open_log(run: Path, digests: Sequence[str], arms: Sequence[str], columns: Sequence[str], saved: Saved) -> RunLog:
-    """The rows of the run, to be continued after `saved`; what comes later or was half written is cleared away, here
-    and among snapshots and resume states. For rank 0, before any rank writes.
+def check_saved(run: Path, arms: Sequence[str], kept_epochs: Collection[int], saved: Saved) -> None:
+    """Raise ValueError if a snapshot is gone that the newest resume state counts as done, or that state itself.
+
+    The run would otherwise end complete with an epoch missing for good, or begin again without a word.
     """
+    try:
+        before = max((line.step for line in log_digests.read(run)), default=0)
+    except ValueError as error:
+        raise ValueError(f"{error}; restore it, or delete the file to go on without a check of the rows") from None
+    if before > 0 and saved == NOTHING_SAVED:
+        raise ValueError(
+            f"{run / 'resume'}: no resume state, but step {before} was saved; restore it, or pass --overwrite to begin"
+            " again"
+        )
+    epochs = [epoch for epoch in sorted(kept_epochs) if epoch <= saved.epoch]
+    for epoch, text in SnapshotStore(run / "snapshots").missing(arms, epochs):
+        states = resume_state.generations(run / "resume")
+        later = [state.name for state in states if read_head(state, None).epoch >= epoch]
+        again = f", or delete {' and '.join(later)} in {run / 'resume'} to train it again"
+        raise ValueError(
+            f"{text}, but the newest resume state counts epoch {saved.epoch} as done; restore it"
+            f"{again if len(later) < len(states) else ''}, or pass --overwrite to begin again"
+        )
+
+
+def open_log(
+    run: Path,
+    digests: Sequence[str],
+    arms: Sequence[str],
+    columns: Sequence[str],
+    kept_epochs: Collection[int],
+    saved: Saved,
+) -> RunLog:
+    """The rows of the run, to be continued after `saved`; what comes later or was half written is cleared away, here
+    and among snapshots and resume states. For rank 0, before any rank writes. Raises ValueError as `check_saved`.
+    """
+    check_saved(run, arms, kept_epochs, saved)
     log = RunLog(run, digests, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
     SnapshotStore(run / "snapshots").cut(saved.epoch)
     resume_state.begin(run / "resume")
@@ -53,7 +88,8 @@ def open_log(run: Path, digests: Sequence[str], arms: Sequence[str], columns: Se
 class Keeper:
     """Writes the files of this rank's arms in the folder `run`; the rank with the `log` makes them count.
 
-    A generation is written in one job: rows synced, snapshots, and last the resume state that counts them as done.
+    A generation is written in one job: rows synced, snapshots, the rows' digests, and last the resume state that counts
+    them as done.
     `arms` are those of all ranks.
     """
 
@@ -66,7 +102,7 @@ class Keeper:
         kept_epochs: Collection[int],
         about: Mapping[str, str],
     ) -> None:
-        self.folder, self.arms, self.log = run / "resume", tuple(arms), log
+        self.run, self.folder, self.arms, self.log = run, run / "resume", tuple(arms), log
         self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved.step
         self.snapshots = SnapshotStore(run / "snapshots")
         self.behind, self.closing = WriteBehind(WAITING), threading.Event()
@@ -86,19 +122,21 @@ class Keeper:
         self.saved_step = state.step
         arms = {arm: on_host(tensors) for arm, tensors in state.arms.items()}
         copied = ResumeState(state.step, state.epoch, arms, state.sums)
-        self.behind.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs))
+        rows = self.log.state(state.epoch, state.step) if self.log else None
+        self.behind.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs, rows))
 
-    def _write(self, state: ResumeState, snapshots: bool) -> None:
+    def _write(self, state: ResumeState, snapshots: bool, rows: LogState | None) -> None:
         check_in_place(self.handle, self.there)
         if self.log:
             self.log.sync()
         for arm, tensors in state.arms.items():
             entry = asdict(self._snapshot(arm, state, tensors)) if snapshots else None
             resume_state.write_part(self.folder, state.step, arm, tensors, entry)
-        if self.log:
+        if rows:
             for part in self._parts(state.step):
                 if part.entry:
                     self.snapshots.add(Entry(**part.entry))
+            log_digests.append(self.run, rows)
             sha256 = self.about["settings_sha256"]
             resume_state.commit(self.folder, state.step, state.epoch, state.sums, self.arms, sha256)
         check_in_place(self.handle, self.there)

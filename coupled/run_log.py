@@ -1,11 +1,10 @@
-"""What a run writes down of itself: run.json, steps.csv and epochs.csv. Only rank 0 writes.
+"""What a run writes down of itself: steps.csv and epochs.csv; which folder it may write. Only rank 0 writes.
 
 steps.csv holds no timings, so two equal runs give equal bytes.
 """
 
 import csv
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -15,8 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from coupled import log_digests
 from coupled.checked import differences
 from coupled.durable import append, open_itself, space_named, write_durably
+from coupled.log_digests import LogState
+from coupled.run_description import is_as_written, read_run_json, write_run_json
 from coupled.run_lock import NAME as LOCK
 from coupled.run_lock import check_in_place
 
@@ -43,32 +45,20 @@ def describe_code() -> dict[str, Any]:
     }
 
 
-def write_run_json(run: Path, content: Mapping[str, Any]) -> None:
-    """Write run/run.json durably."""
-    write_durably(run / "run.json", (json.dumps(content, indent=2) + "\n").encode())
-
-
-def read_run_json(run: Path) -> dict[str, Any]:
-    """The content of run/run.json. Raises ValueError naming the file if it is no JSON object."""
-    path = run / "run.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not readable as a run's description: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
 class CsvLog:
-    """A CSV that grows row by row; floats are written so that reading them back gives the same number."""
+    """A CSV that grows row by row; floats are written so that reading them back gives the same number.
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    Of its first `digested` bytes there is a digest already.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], digested: int = 0) -> None:
         self.path, self.columns = path, tuple(columns)
         if not path.exists():
             write_durably(path, self._line(self.columns).encode())
         with space_named(path):
+            data = path.read_bytes()
             self.file = open_itself(path, "ab")
+        self.size, self.new = len(data), log_digests.digest(data[digested:])
 
     def row(self, values: Sequence[Any]) -> None:
         """Append one row; whole when the call returns, durable after `sync`.
@@ -80,6 +70,13 @@ class CsvLog:
         data = self._line(values).encode()
         with space_named(self.path, len(data)):
             append(self.file, data)
+        self.size += len(data)
+        self.new.update(data)
+
+    def state(self) -> tuple[int, str]:
+        """Bytes of the file, and the digest of those that are new since the last call."""
+        found, self.new = (self.size, self.new.hexdigest()), log_digests.digest()
+        return found
 
     def sync(self) -> None:
         """Force the rows to the disk. Raises OSError with the path."""
@@ -121,17 +118,27 @@ def _place(lines: Sequence[bytes], column: str) -> int:
 
 
 class RunLog:
-    """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are cut."""
+    """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are cut.
+
+    `warnings` says which of the rows before are not those that were written.
+    """
 
     def __init__(
         self, run: Path, digests: Sequence[str], arms: Sequence[str], per_arm: Sequence[str], epoch: int, step: int
     ) -> None:
         cut_rows(run / "steps.csv", "step", step)
         cut_rows(run / "epochs.csv", "epoch", epoch)
+        last = log_digests.cut(run, step)
+        self.warnings = list(log_digests.changed(run, log_digests.read(run), len(arms)))
         each = [f"{arm}_{column}" for arm in arms for column in per_arm]
-        self.steps = CsvLog(run / "steps.csv", ["epoch", "step", *digests, "lr", *each])
+        columns = ["epoch", "step", *digests, "lr", *each]
+        self.steps = CsvLog(run / "steps.csv", columns, last.steps_bytes if last else 0)
         columns = ["epoch", "arm", "loss", "lr", "seconds", "images_per_second"]
-        self.epochs = CsvLog(run / "epochs.csv", columns)
+        self.epochs = CsvLog(run / "epochs.csv", columns, last.epochs_bytes if last else 0)
+
+    def state(self, epoch: int, step: int) -> LogState:
+        """The line of log_digests.jsonl for what has been written after so many epochs and steps."""
+        return LogState(epoch, step, *self.steps.state(), *self.epochs.state())
 
     def sync(self) -> None:
         """Force the rows to the disk."""
@@ -217,10 +224,13 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
         if there.get("image_set") != content.get("image_set"):
             found = f"was {there.get('image_set')}, is {content.get('image_set')}"
             raise ValueError(f"image_set: the images are not those that '{run}' was started with: {found}")
+        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
+        warnings = [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
+        if not is_as_written(there):  # a new digest would hide it
+            return [*warnings, f"{run / 'run.json'}: damaged: not as it was written; it is left as it is"]
         if there.get("settings") != content["settings"]:
             write_run_json(run, {**there, "settings": content["settings"]})
-        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
-        return [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
+        return warnings
     run.mkdir(parents=True, exist_ok=True)
     # run.json goes last: a folder that was half deleted by a killed process is still known as a run; the resume states
     # go first: none of them is left to be continued without its snapshots

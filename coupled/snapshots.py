@@ -7,9 +7,9 @@ folder is fsynced, and only then the manifest gains its line. Nothing is pickled
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 from coupled.durable import append_durably, write_durably
 
 FORMAT = "coupled.snapshot.1"
+KINDS = ("F32", "I64", "I32", "I16", "I8", "U8", "BOOL")  # types of stored tensors, as safetensors calls them
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class BadSnapshotError(ValueError):
 
 
 class SnapshotStore:
-    """The snapshots of a run, in `folder`: manifest.jsonl and <arm>/epoch_0000.safetensors."""
+    """The snapshots of a run, in `folder`: manifest.jsonl and <arm>/epoch_0000.safetensors.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Whoever reads them says in `about` whose they should be, as `run` and `settings_sha256`.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, str] | None = None) -> None:
+        self.folder, self.about = folder, dict(about or {})
         self.manifest = folder / "manifest.jsonl"
         self.checked: set[Path] = set()  # files whose digest was right when they were first opened
 
@@ -82,6 +86,18 @@ class SnapshotStore:
             raise BadSnapshotError(f"{path}: the manifest lists this snapshot, but the file is missing")
         return path
 
+    def missing(self, arms: Sequence[str], epochs: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """(epoch, what is wrong) of the snapshots that the manifest lacks, or whose file is gone or of another size."""
+        entries = {(entry.arm, entry.epoch): entry for entry in self.entries()}
+        for epoch in epochs:
+            for arm in arms:
+                entry = entries.get((arm, epoch))
+                path = self.folder / _file(arm, epoch)
+                if entry is None:
+                    yield epoch, f"{self.manifest}: arm '{arm}', epoch {epoch}: no snapshot"
+                elif not path.is_file() or path.stat().st_size != entry.bytes:
+                    yield epoch, f"{path}: not there with its {entry.bytes:,} bytes"
+
     def write(
         self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
     ) -> None:
@@ -95,7 +111,7 @@ class SnapshotStore:
 
         The header has one key with JSON, sorted: safetensors orders several at random, and equal runs give equal bytes.
         """
-        header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **metadata}
+        header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **self.about, **metadata}
         data = save(
             {name: _as_stored(tensor) for name, tensor in tensors.items()},
             metadata={"coupled": json.dumps(header, sort_keys=True)},
@@ -115,7 +131,8 @@ class SnapshotStore:
 
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
-        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()), its digest checked.
+        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()), its digest, what it says
+        of itself and the types of its tensors checked.
 
         Raises BadSnapshotError: path, expected, found.
         """
@@ -123,26 +140,37 @@ class SnapshotStore:
         if path not in self.checked:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-            if found != entry.digest:
+            if found != entry.digest or path.stat().st_size != entry.bytes:
                 sizes = f"{entry.bytes:,} bytes with digest {entry.digest}, found {path.stat().st_size:,} with {found}"
                 raise BadSnapshotError(f"{path}: damaged or foreign: expected {sizes}")
             self.checked.add(path)
         try:
             with safe_open(path, framework="pt") as handle:
-                header = self.header(handle)
-                if (header.get("format"), header.get("arm"), header.get("epoch")) != (FORMAT, arm, epoch):
-                    raise BadSnapshotError(
-                        f"{path}: not the expected snapshot: expected {FORMAT}, arm {arm}, epoch {epoch}, found"
-                        f" {header.get('format')}, arm {header.get('arm')}, epoch {header.get('epoch')}"
-                    )
+                self._check(path, handle, entry)
                 yield handle
         except SafetensorError as error:
             raise BadSnapshotError(f"{path}: not a readable safetensors file: {error}") from None
 
-    @staticmethod
-    def header(handle: Any) -> dict[str, Any]:
-        """What an opened snapshot says of itself: format, run, arm, epoch, step, settings_sha256."""
-        return dict(json.loads((handle.metadata() or {}).get("coupled", "{}")))
+    def _check(self, path: Path, handle: Any, entry: Entry) -> None:
+        """Raise BadSnapshotError unless an opened snapshot is that of its manifest line and of the run `about`."""
+        text = (handle.metadata() or {}).get("coupled", "null")
+        try:
+            header = json.loads(text)
+        except (ValueError, RecursionError):
+            header = None
+        if not isinstance(header, dict):
+            raise BadSnapshotError(f"{path}: no snapshot of a run: its metadata has no JSON object 'coupled'")
+        expected = {"format": FORMAT, "arm": entry.arm, "epoch": entry.epoch, "step": entry.step, **self.about}
+        wrong = [
+            key for key, value in expected.items() if (type(header.get(key)), header.get(key)) != (type(value), value)
+        ]
+        if wrong:
+            of, found = (", ".join(f"{key} {str(tree.get(key))[:80]}" for key in wrong) for tree in (expected, header))
+            raise BadSnapshotError(f"{path}: not the expected snapshot: expected {of}, found {found}")
+        for name in handle.keys():  # noqa: SIM118 - not a mapping
+            kind = handle.get_slice(name).get_dtype()
+            if kind not in KINDS:
+                raise BadSnapshotError(f"{path}: tensor '{name}': expected one of {', '.join(KINDS)}, found {kind}")
 
     def cut(self, epoch: int) -> None:
         """Forget manifest lines after `epoch`; their files are overwritten when training gets there again.
@@ -170,10 +198,14 @@ def _entries(manifest: Path, *_state: int) -> tuple[Entry, ...]:
     for number, line in enumerate(manifest.read_bytes().rpartition(b"\n")[0].splitlines(), 1):
         try:
             entry = Entry(**json.loads(line))
+            for each in fields(entry):
+                value = getattr(entry, each.name)
+                if type(value) is not each.type or (each.type is int and value < 0):
+                    raise ValueError(f"{each.name}: got {value!r}")
             if not re.fullmatch(r"[A-Za-z0-9_-]+", entry.arm) or entry.file != _file(entry.arm, entry.epoch):
                 raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
             entries.append(entry)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{manifest} line {number}: not a snapshot entry: {error}") from None
     return tuple(entries)
 

@@ -31,8 +31,10 @@ from analysis import weight_gap
 from analysis.embeddings import BATCH, Embedder
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
+from analysis.run_folder import open_store
 from coupled.choices import load_image_set
 from coupled.network import build_network, shared_tensors
+from coupled.run_description import write_run_json
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import SnapshotStore
 
@@ -146,9 +148,9 @@ def _run(encoder: str, width: float, epochs: tuple[int, ...]) -> Iterator[tuple[
     settings = from_resolved(content)
     tensors = shared_tensors(build_network(encoder=encoder, width=width, image_size=16))
     with tempfile.TemporaryDirectory() as folder:
-        described = {"name": "bench", "settings": settings.resolved(), "settings_sha256": "", "image_set": {}}
-        (Path(folder) / "run.json").write_text(json.dumps(described))
-        store = SnapshotStore(Path(folder) / "snapshots")
+        described = {"name": "bench", "settings": settings.resolved(), "settings_sha256": settings.sha256()}
+        write_run_json(Path(folder), {**described, "image_set": {}})
+        store = open_store(Path(folder), described)
         for epoch in epochs:
             for place, arm in enumerate(ARMS):
                 store.write(arm, epoch, _drifted(tensors, 1e-3 * epoch * place), step=epoch, metadata={})

@@ -40,6 +40,7 @@ ANALYSIS_USES = (  # rule 4
         "coupled.by_name",
     ),
     *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.stopping"),
+    *("coupled.run_description", "coupled.log_digests", "coupled.resume_state"),
 )
 WEIGHT_GAP_USES = (
     "coupled",
@@ -47,6 +48,12 @@ WEIGHT_GAP_USES = (
     "coupled.durable",
     "coupled.by_name",
     "coupled.checked",
+    "coupled.run_description",
+    "coupled.settings",
+    "coupled.sections",
+    "coupled.controls",
+    "coupled.stream",
+    "coupled.stream.seeds",
 )  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images

@@ -11,6 +11,7 @@ import tiny
 import torch
 
 from analysis import verify
+from analysis.verify_snapshots import faults_of_starts
 from coupled.image_sets.digits import load
 from coupled.opening import controls
 from coupled.snapshots import SnapshotStore
@@ -72,10 +73,12 @@ def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]
     """A weight that was moved before the first snapshot and an own initialisation are nothing wrong."""
     assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
     about = json.loads((run / "run.json").read_text())
-    about["settings"]["arms"]["later"]["perturb"]["step"] = 0
+    arms = about["settings"]["arms"]
+    arms["later"]["perturb"]["step"] = 0
     text = "arms 'cl' and 'later' do not start with equal weights at epoch 0: but for one moved weight, found 0"
-    store, there = SnapshotStore(run / "snapshots"), {arm: [0] for arm in about["settings"]["arms"]}
-    assert text in "".join(verify.faults_of_snapshots(store, there, about, {"encoder.conv1.weight": (1, 3, 3, 3)}))
+    store = SnapshotStore(run / "snapshots")
+    starts = {arm: {"encoder.conv1.weight": weights(run, arm, 0)["encoder.conv1.weight"]} for arm in arms}
+    assert text in "".join(faults_of_starts(store, arms, starts))
 
 
 def test_twins_stay_bit_identical_until_a_bit_is_moved(run: Path) -> None:

@@ -1,7 +1,6 @@
 """A synthetic run folder: random networks that drift apart arm by arm and epoch by epoch, no training."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from analysis.run_folder import open_store
 from coupled.by_name import find
 from coupled.network import build_network, shared_tensors
+from coupled.run_description import write_run_json
 from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
 
 DRIFT = {"cl": 0.0, "nscl": 0.01, "scl": 0.03, "ce": 0.05}
 SETTINGS: dict[str, Any] = {
@@ -59,11 +59,10 @@ def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str
         "name": settings.name,
         "settings": settings.resolved(),
         "settings_sha256": settings.sha256(),
-        "image_set": {"name": "digits", **digests},
+        "image_set": {"name": "digits", "classes": [str(digit) for digit in range(10)], **digests},
     }
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(content))
-    store = SnapshotStore(folder / "snapshots")
+    write_run_json(folder, content)
+    store = open_store(folder, content)
     for epoch in epochs:
         for arm in arms:
             store.write(arm, epoch, drifted(arm, epoch), step=epoch, metadata={})

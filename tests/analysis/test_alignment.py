@@ -12,8 +12,7 @@ from analysis import alignment
 from analysis.alignment import main
 from analysis.pair_metrics import find_metrics, metric_names
 from analysis.pair_scores import Pass, Score, one_pass, scores
-from analysis.run_folder import TidyCsv
-from coupled.snapshots import SnapshotStore
+from analysis.run_folder import TidyCsv, open_store, read_description
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
@@ -107,7 +106,7 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
     path = run / "analysis/test_alignment.csv"
     assert main(command) == 0
     first = table(path)
-    store = SnapshotStore(run / "snapshots")
+    store = open_store(run, read_description(run))
     tensors = {arm: store.read(arm, 1) for arm in store.arms()}
     store.cut(0)
     for arm, old in tensors.items():

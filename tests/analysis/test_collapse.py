@@ -12,7 +12,7 @@ from analysis.collapse import COLUMNS, main
 from analysis.collapse_measures import of_predictor, of_rows
 from analysis.embeddings import Embedder, load_images
 from analysis.features import clean_features, view_features
-from analysis.run_folder import read_description
+from analysis.run_folder import open_store, read_description
 from coupled.settings import from_resolved
 from coupled.snapshots import SnapshotStore
 
@@ -25,7 +25,7 @@ OPTIONS = ["--split", "test", "--samples", "100"]
 def run(new_run: NewRun) -> Path:
     """Epochs 0 and 1: `cl` as it is, `scl` whose projections have become one point, `ce` with a linear predictor."""
     folder = new_run(epochs=(0, 1), arms=("cl",))
-    store = SnapshotStore(folder / "snapshots")
+    store = open_store(folder, read_description(folder))
     for epoch in (0, 1):
         tensors = store.read("cl", epoch)
         far = {"projector.4.running_mean": tensors["projector.4.running_mean"] - 1e4 * torch.eye(8)[0]}

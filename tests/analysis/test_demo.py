@@ -1,11 +1,12 @@
 """The demo's summary: the numbers of the CSV files, and a figure."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from analysis.demo import curves, main
+from coupled.run_description import write_run_json
+from coupled.settings import from_resolved
 
 GAPS = """epoch,reference,arm,layer,kind,parameters,gap,distance,reference_norm,arm_norm,cosine
 0,cl,nscl,mean,aggregate,9,0.0,0.0,1.0,1.0,1.0
@@ -32,9 +33,9 @@ SCORES = """epoch,split,reference,arm,layer,metric,value,samples
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (tmp_path / "analysis").mkdir()
-    settings = {"arms": dict.fromkeys(("cl", "nscl", "scl", "ce"))}
-    content = {"name": "demo", "settings": settings, "settings_sha256": "0", "image_set": {}}
-    (tmp_path / "run.json").write_text(json.dumps(content))
+    arms = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
+    settings = from_resolved({"name": "demo", "image_set": {"name": "digits"}, "arms": arms}).resolved()
+    write_run_json(tmp_path, {"name": "demo", "settings": settings, "settings_sha256": 64 * "0", "image_set": {}})
     (tmp_path / "analysis/weight_gap.csv").write_text(GAPS)
     (tmp_path / "analysis/test_alignment.csv").write_text(SCORES)
     return tmp_path

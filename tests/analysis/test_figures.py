@@ -1,6 +1,5 @@
 """Figures: they show the rows they should, an arm has one colour everywhere, and what is missing is named."""
 
-import json
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +22,8 @@ from analysis.figures import (
     matrix,
     quality,
 )
+from coupled.run_description import write_run_json
+from coupled.settings import from_resolved
 
 ARMS = {"cl": {"objective": "dcl", "temperature": 0.5}, "mine": {"objective": "byol"}}
 ARMS |= {"nscl": {"objective": "nscl"}, "twin": dict(ARMS["cl"]), "ce": {"objective": "cross_entropy"}}
@@ -77,8 +78,8 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    content = {"name": "x", "settings": {"arms": ARMS}, "settings_sha256": "0", "image_set": {}}
-    (tmp_path / "run.json").write_text(json.dumps(content))
+    settings = from_resolved({"name": "x", "image_set": {"name": "digits"}, "arms": ARMS}).resolved()
+    write_run_json(tmp_path, {"name": "x", "settings": settings, "settings_sha256": 64 * "0", "image_set": {}})
     write_tables(tmp_path / "analysis")
     return tmp_path
 

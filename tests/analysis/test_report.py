@@ -388,7 +388,7 @@ def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_
     """No tag of ours fetches anything, the policy forbids it, and text of a run cannot become a tag."""
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
-    about["name"] = "</script><b>x"
+    about["device"] = "</script><b>x"  # not the name: it has letters, digits, - and _ only
     (run / "run.json").write_text(json.dumps(about))
     assert main(["--run", str(run), "--output", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()

@@ -48,7 +48,10 @@ def change(run: Path, harm: Callable[[dict[str, torch.Tensor]], None], epoch: in
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     for line in lines:
         if line["file"] == f"nscl/epoch_{epoch:04d}.safetensors":
-            line["digest"] = hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest()
+            line |= {
+                "digest": hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest(),
+                "bytes": path.stat().st_size,
+            }
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -80,7 +83,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing line": (lambda run: drop_line(run / "snapshots/manifest.jsonl", 4), "arm 'nscl', epoch 1: expected one"),
     "lost tail": (lambda run: drop_line(run / "snapshots/manifest.jsonl", 8), "arm 'ce', epoch 2: expected one"),
     "not finite": (lambda run: change(run, set_nan), "conv1.weight': expected finite numbers"),
-    "another name": (lambda run: change(run, rename), "tensor 'encoder.other': expected shape None, found"),
+    "another name": (lambda run: change(run, rename), "tensor 'encoder.other': expected None, found"),
     "another shape": (lambda run: change(run, reshape), "found (1, 3, 3, 3)"),
     "another start": (lambda run: change(run, shift, epoch=0), "do not start with equal weights"),
     "a gap of rows": (lambda run: drop_line(run / "steps.csv", 3), "row 3: expected step 3, found 4"),

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from analysis.channel_matching import channel_axes, permuted
+from analysis.run_folder import open_store, read_description
 from analysis.weight_gap import COLUMNS, SOURCES, comparable_layers, main
 from analysis.weight_sums import squares, stage, state
 from coupled.snapshots import SnapshotStore
@@ -128,7 +129,7 @@ def test_aligned_channels_stay_where_they_are_after_a_shared_start(
 def test_an_arm_whose_channels_were_shuffled_has_a_gap_that_alignment_takes_away(new_run: NewRun, table: Read) -> None:
     """Divergence by symmetry alone; drift and update are those of the arm, whatever the order of its channels."""
     run = new_run(epochs=(0, 1), arms=("cl",))
-    store = SnapshotStore(run / "snapshots")
+    store = open_store(run, read_description(run))
     for epoch in (0, 1):
         tensors = store.read("cl", epoch)
         axes = channel_axes({n: tuple(t.shape) for n, t in tensors.items() if t.is_floating_point()})
@@ -236,7 +237,7 @@ def test_rows_of_other_snapshots_are_not_taken_as_done(new_run: NewRun, table: R
     assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
     path = run / "analysis/weight_gap.csv"
     before = table(path)
-    store = SnapshotStore(run / "snapshots")
+    store = open_store(run, read_description(run))
     last = {arm: store.read(arm, 4) for arm in store.arms()}
     store.cut(3)
     for arm, tensors in last.items():

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coupled.run_log import CsvLog, check_folder, cut_rows, prepare_folder, read_run_json
+from coupled.run_description import description_digest, read_run_json
+from coupled.run_log import CsvLog, check_folder, cut_rows, prepare_folder
 
 
 def test_numbers_in_a_row_read_back_to_the_same_bits(tmp_path: Path) -> None:
@@ -54,7 +55,8 @@ def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
     assert prepare_folder(run, changed, resume=True) == [
         "world_size was None, is 2: the last bits may differ from here on"
     ]
-    assert read_run_json(run) == {"settings": changed["settings"], "mark": "third"}
+    now = {"settings": changed["settings"], "mark": "third"}
+    assert read_run_json(run) == {**now, "digest": description_digest(now)}
     with pytest.raises(ValueError, match="image_set: the images are not those"):
         prepare_folder(run, {**changed, "image_set": {"train_digest": "0"}}, resume=True)
 
