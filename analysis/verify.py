@@ -28,6 +28,7 @@ from coupled.checked import differences as tree_differences
 from coupled.controls import draws
 from coupled.durable import write_durably
 from coupled.network import shared_tensors
+from coupled.run_images import check_listing
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs
 
@@ -36,6 +37,7 @@ def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
     """Everything that is wrong with the run, a line each."""
     settings = from_resolved(description["settings"], f"{run / 'run.json'}")
     yield from faults_of_rows(run / "steps.csv", list(settings.arms))
+    yield from check_listing(run, description["image_set"])
     store = SnapshotStore(run / "snapshots")
     try:
         there = {arm: store.epochs(arm) for arm in settings.arms}

@@ -39,7 +39,7 @@ ANALYSIS_USES = (  # rule 4
         "coupled.objectives",
         "coupled.by_name",
     ),
-    *("coupled.checked", "coupled.choices", "coupled.controls"),
+    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.run_images"),
 )
 WEIGHT_GAP_USES = (
     "coupled",
