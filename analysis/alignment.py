@@ -32,7 +32,7 @@ from torch import Tensor
 
 from analysis.command_line import add_cache, add_images, parser, positive, run_program, tracked
 from analysis.embedding_cache import EmbeddingCache
-from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.intervals import block_count, blocks, interval, left_out
 from analysis.layers import OUTPUTS
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
@@ -127,7 +127,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
     layers = embedder.layers(options.layer)
     splits = []
     for name in dict.fromkeys(options.split):
-        images = load_images(settings, name, chosen.description["image_set"])
+        images = load_selected(settings, name, chosen, options)
         splits.append(open_split(options, group, name, images, settings.seed, chosen.output))
     if group.is_first:
         barrier()

@@ -32,7 +32,7 @@ from analysis.bound_formulas import (
 )
 from analysis.bounds_of_tables import SCATTER, TASKS, few_shot_rows, weight_rows
 from analysis.command_line import add_images, parser, run_program, tracked
-from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
+from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_selected
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
 from analysis.run_folder import DIGITS, Selection, TidyCsv, read_newest, select
@@ -118,7 +118,7 @@ def alignment_rows(
     """
     rates = rates_by_epoch(read_table(chosen.store.folder.parent / "steps.csv"))
     embedder = Embedder(settings, chosen.store, choose_device(options.device))
-    splits = {s: load_images(settings, s, chosen.description["image_set"]) for s in dict.fromkeys(options.split)}
+    splits = {s: load_selected(settings, s, chosen, options) for s in dict.fromkeys(options.split)}
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
     for epoch in tracked(chosen.epochs, "epochs"):
         for split, images in splits.items():
@@ -166,7 +166,7 @@ def bounds(options: Namespace) -> int:
     settings = from_resolved(chosen.description["settings"], "run.json")
     table = TidyCsv(chosen.output / "bounds.csv", COLUMNS, KEY)
     set_determinism(True, None)
-    counts_C = load_images(settings, "train", chosen.description["image_set"]).labels_N.unique(return_counts=True)[1]
+    counts_C = load_selected(settings, "train", chosen, options).labels_N.unique(return_counts=True)[1]
     share = float(counts_C.max() / counts_C.sum())
     for rows in alignment_rows(chosen, options, settings, table, share):
         table.append(rows)

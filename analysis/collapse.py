@@ -23,7 +23,7 @@ from torch import Tensor
 from analysis.alignment import choose_device
 from analysis.collapse_measures import Values, alignment, of_predictor, of_rows, verdict, with_reasons
 from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program, tracked
-from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
 from analysis.run_folder import DIGITS, TidyCsv, select
@@ -41,10 +41,10 @@ def collapse(options: Namespace) -> None:
     """Write the rows that collapse.csv does not have yet, arm by arm and epoch by epoch."""
     device = choose_device(options.device)
     selected = select(options)
-    description, store, arms, epochs = selected.description, selected.store, selected.arms, selected.epochs
-    settings, output = from_resolved(description["settings"], "run.json"), selected.output
+    store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
+    settings = from_resolved(selected.description["settings"], "run.json")
     splits = dict.fromkeys(options.split)
-    images = {split: load_images(settings, split, description["image_set"]) for split in splits}
+    images = {split: load_selected(settings, split, selected, options) for split in splits}
     chosen = {split: choose_images(len(images[split]), options.samples, settings.seed, split) for split in splits}
     table = TidyCsv(output / "collapse.csv", COLUMNS, KEY)
     set_determinism(True, None)

@@ -48,7 +48,9 @@ def add_epochs(options: Parser) -> None:
 
 
 def add_images(options: Parser) -> None:
-    """Let `options` take how many images are looked at, and on which device."""
+    """Let `options` take which images are looked at, and on which device."""
+    accept = "measure the images as they are, though they are not those of the run; their digest stands in every row"
+    options.add_argument("--accept-changed-images", action="store_true", help=accept)
     options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
     options.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"

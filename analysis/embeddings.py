@@ -6,7 +6,11 @@ Shape letters: N images of the split, B images of a batch, D width of an output.
 """
 
 import hashlib
+import os
+import sys
+from argparse import Namespace
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +19,11 @@ from torch import Tensor
 from analysis.command_line import skipping
 from analysis.embedding_cache import EmbeddingCache
 from analysis.layers import OUTPUTS, find_layers, layer_outputs
+from analysis.run_folder import Selection
 from coupled.choices import load_image_set
 from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.network import Network, build_network, shared_tensors
+from coupled.run_images import ACCEPT, changed_files
 from coupled.settings import Settings
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 from coupled.stream.augment import clean_views
@@ -27,19 +33,35 @@ from coupled.stream.seeds import permutation, philox
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
-def load_images(settings: Settings, split: str, digests: Mapping[str, Any]) -> AnyImageSet:
-    """The split of the run's image set; `digests` is `image_set` of run.json.
+def load_images(
+    settings: Settings, split: str, digests: Mapping[str, Any], run: Path | None = None, accept: bool = False
+) -> AnyImageSet:
+    """The split of the run's image set; `digests` is `image_set` of run.json, and `run` the folder it lies in.
 
-    Raises ValueError if the images are not those that the run was made with.
+    Raises ValueError, which names the files, if the images are not those that the run was made with. Those of the same
+    classes may be accepted as they are, which is said; every table has the digest of the images its rows come from.
     """
     images = load_image_set(settings.image_set.name, settings.image_set.options, split, settings.seed)
-    expected, found = digests.get(f"{split}_digest"), images.digest()
-    if found != expected:
-        raise ValueError(
-            f"image_set: the {split} split of '{images.name}' is not the one of the run:"
-            f" its digest should be {expected}, found {found}"
-        )
+    expected, found, names = digests.get(f"{split}_digest"), images.digest(), list(images.class_names)
+    if found == expected:
+        return images
+    what = (
+        f"image_set: the {split} split of '{images.name}' is not the one of the run: its digest should be {expected},"
+        f" found {found}" + (f"; {changed_files(run, digests, {split: images})}" if run else "")
+    )
+    if names != digests.get("classes", names):
+        raise ValueError(f"{what}; its classes are others, too: put the images back")
+    if not accept:
+        raise ValueError(f"{what}; put the images back, or measure those that are there: {ACCEPT}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"warning: {what}; the images are measured as they are", file=sys.stderr)
     return images
+
+
+def load_selected(settings: Settings, split: str, selected: Selection, options: Namespace) -> AnyImageSet:
+    """`load_images` of the run that a program is asked to look at."""
+    run, digests = selected.store.folder.parent, selected.description["image_set"]
+    return load_images(settings, split, digests, run, options.accept_changed_images)
 
 
 def choose_images(images: int, samples: int | None, seed: int, split: str) -> Tensor:

@@ -29,7 +29,7 @@ from torch.nn.functional import normalize
 
 from analysis.alignment import choose_device
 from analysis.command_line import Parser, add_epochs, add_images, add_run, run_program, tracked
-from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.features import UNTRAINED_EPOCH, plan_of
 from analysis.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
 from analysis.loss_tables import write_correlation, write_reached
@@ -129,12 +129,12 @@ def losses(options: Namespace) -> None:
     """Write the rows that the tables do not have yet, epoch by epoch, and the tables that follow from them."""
     device = choose_device(options.device)
     selected = select(options)
-    description, store, arms, epochs = selected.description, selected.store, selected.arms, selected.epochs
-    settings, output = from_resolved(description["settings"], "run.json"), selected.output
+    store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
+    settings = from_resolved(selected.description["settings"], "run.json")
     temperatures = list(dict.fromkeys(options.temperatures or (settings.temperature, 1.0)))
     streams = {}
     for split in dict.fromkeys(options.split):
-        images = load_images(settings, split, description["image_set"])
+        images = load_selected(settings, split, selected, options)
         streams[split] = stream(settings, images, split, options.samples)
     table = TidyCsv(output / "losses.csv", COLUMNS, KEY)
     gaps = TidyCsv(output / "loss_gap.csv", GAP_COLUMNS, GAP_KEY)

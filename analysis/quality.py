@@ -23,10 +23,10 @@ from analysis.alignment import choose_device
 from analysis.arm_metrics import ArmMetric, Measured, find_metrics, metric_names
 from analysis.command_line import Parser, add_cache, add_epochs, add_images, add_run, run_program, tracked
 from analysis.embedding_cache import EmbeddingCache
-from analysis.embeddings import Embedder, choose_images, load_images
+from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
-from analysis.run_folder import DIGITS, TidyCsv, select
+from analysis.run_folder import DIGITS, Selection, TidyCsv, select
 from analysis.undefined import Undefined
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.settings import Settings, from_resolved
@@ -63,9 +63,9 @@ def quality(options: Namespace) -> None:
         raise ValueError(f"--metrics: {error}") from None
     device = choose_device(options.device)
     selected = select(options)
-    description, store, arms, epochs = selected.description, selected.store, selected.arms, selected.epochs
-    settings, output = from_resolved(description["settings"], "run.json"), selected.output
-    images = choose_both(settings, description["image_set"], options.samples)
+    store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
+    settings = from_resolved(selected.description["settings"], "run.json")
+    images = choose_both(settings, selected, options)
     table = TidyCsv(output / "quality.csv", COLUMNS, KEY)
     set_determinism(True, None)
     cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
@@ -92,12 +92,12 @@ def quality(options: Namespace) -> None:
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 
-def choose_both(settings: Settings, digests: dict[str, str], samples: int | None) -> Chosen:
-    """The images of both splits, at most `samples` of each."""
+def choose_both(settings: Settings, selected: Selection, options: Namespace) -> Chosen:
+    """The images of both splits, at most `options.samples` of each."""
     chosen = {}
     for split in SPLITS:
-        images = load_images(settings, split, digests)
-        chosen[split] = images, choose_images(len(images), samples, settings.seed, split)
+        images = load_selected(settings, split, selected, options)
+        chosen[split] = images, choose_images(len(images), options.samples, settings.seed, split)
     return chosen
 
 

@@ -31,6 +31,7 @@ from coupled.checked import differences as tree_differences
 from coupled.durable import write_durably
 from coupled.image_sets import SPLITS
 from coupled.run_description import description_digest, is_as_written, read_run_json
+from coupled.run_images import check_listing
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import SnapshotStore
 
@@ -39,6 +40,7 @@ def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
     """Everything that is wrong with the run, a line each."""
     settings = from_resolved(description["settings"], f"{run / 'run.json'}")
     yield from faults_of_description(run, settings)
+    yield from check_listing(run, description["image_set"])
     try:
         lines = log_digests.read(run)
     except ValueError as error:
@@ -49,7 +51,7 @@ def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
     done = lines[-1].epoch if lines else None
     yield from faults_of_snapshots(open_store(run, description), settings, classes, done)
     yield from faults_of_saves(run, description["settings_sha256"], lines)
-    yield from faults_of_images(settings, description["image_set"])
+    yield from faults_of_images(run, settings, description["image_set"])
 
 
 def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
@@ -63,11 +65,11 @@ def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
         yield f"{path}: settings_sha256: expected that of its settings, {of}, found {found}"
 
 
-def faults_of_images(settings: Settings, image_set: Mapping[str, Any]) -> Iterator[str]:
+def faults_of_images(run: Path, settings: Settings, image_set: Mapping[str, Any]) -> Iterator[str]:
     """Whether the images of the run can still be read, as every further analysis must."""
     for split in SPLITS:
         try:
-            load_images(settings, split, image_set)
+            load_images(settings, split, image_set, run)
         except (ValueError, OSError) as error:
             yield f"the {split} images cannot be read: {error}"
 

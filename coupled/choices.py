@@ -7,6 +7,7 @@ name. Whatever trains or measures loads its images here, so that all see the sam
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -82,10 +83,17 @@ def suited(settings: dict[str, Any]) -> dict[str, Any]:
     image_set = settings.get("image_set")
     if not isinstance(image_set, dict) or not isinstance(image_set.get("name"), str):
         return settings
+    module, root = _find_image_set(image_set["name"]), image_set.get("root")
+    if image_set.get("size") is None and hasattr(module, "own_size") and isinstance(root, str):
+        image_set = {**image_set, "size": module.own_size(Path(root))}
     size = image_set.get("size")
-    suits = suiting(size if isinstance(size, int) else _find_image_set(image_set["name"]).SIZE)
+    suits = suiting(size if isinstance(size, int) else module.SIZE)
     given = {section: settings.get(section, {}) for section in suits}
-    return {**settings, **{key: {**suits[key], **each} for key, each in given.items() if isinstance(each, dict)}}
+    return {
+        **settings,
+        "image_set": image_set,
+        **{key: {**suits[key], **each} for key, each in given.items() if isinstance(each, dict)},
+    }
 
 
 def filled_in(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +104,8 @@ def filled_in(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     name, options = _name_and_options(settings["image_set"], "name")
     _, checked, classes = _image_set(name, options)
+    if "size" in checked and checked["size"] is None:
+        checked["size"] = _find_image_set(name).own_size(checked["root"])
     chosen = {} if classes is None else {"classes": classes}
     tree = {**settings, "arms": {}, "image_set": {"name": name, **checked, **chosen}}
     for arm, given in with_siblings(settings["arms"]).items():
@@ -156,14 +166,31 @@ def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
         if classes > len(names):
             raise ValueError(f"image_set.classes: got {classes}; '{images.name}' has {len(names)} classes")
         return sorted(permutation(len(names), philox(seed, "classes"))[:classes].tolist())
-    unknown = [each for each in classes if each not in (names if isinstance(each, str) else range(len(names)))]
-    if unknown:
-        raise ValueError(
-            f"image_set.classes: '{images.name}' has no class {unknown[0]!r}; it has 0 to {len(names) - 1}, named"
-            f" {', '.join(names[:3])}, ..."
-        )
-    numbers = [names.index(each) if isinstance(each, str) else each for each in classes]
+    numbers = [_number(images, each) for each in classes]
     twice = [number for number in numbers if numbers.count(number) > 1]
     if twice:
         raise ValueError(f"image_set.classes: class {twice[0]} ('{names[twice[0]]}') stands twice")
     return numbers
+
+
+def _number(images: AnyImageSet, chosen: int | str) -> int:
+    """The class that an entry of a list means. A number that may also be a name must mean the same class."""
+    names = images.class_names
+    if isinstance(chosen, str):
+        numbers = [names.index(chosen)] if chosen in names else []
+    else:
+        by_number = [chosen] if 0 <= chosen < len(names) else []
+        by_name = [k for k, name in enumerate(names) if name.isdecimal() and int(name) == chosen]
+        numbers = sorted({*by_number, *by_name})
+        if len(numbers) > 1:
+            readings = " or ".join(f'class number {k}, named "{names[k]}"' for k in numbers)
+            raise ValueError(
+                f"image_set.classes: got {chosen}, which may mean {readings} of '{images.name}'; write the name of the one"
+                " you mean, in quotes"
+            )
+    if not numbers:
+        raise ValueError(
+            f"image_set.classes: '{images.name}' has no class {chosen!r}; it has 0 to {len(names) - 1}, named"
+            f" {', '.join(names[:3])}, ..."
+        )
+    return numbers[0]

@@ -6,7 +6,7 @@ A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks tog
 import contextlib
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from coupled import resume_state, watch
 from coupled.agreement import check_no_drift, check_same_folder
@@ -18,11 +18,13 @@ from coupled.failures import RunError
 from coupled.feeds import digest_column, feeds
 from coupled.keeping import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
 from coupled.lockstep import Attempt, Lockstep, Sums
-from coupled.opening import announcement, bytes_needed, description
+from coupled.opening import announce, bytes_needed, description
 from coupled.optimizer import learning_rate, peak_learning_rate
+from coupled.picture_check import both_splits
 from coupled.process_group import ProcessGroup, barrier, gather_json
 from coupled.progress import Progress
 from coupled.resume_state import ResumeState
+from coupled.run_images import check_same_images, record_images
 from coupled.run_lock import run_lock
 from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
@@ -79,7 +81,9 @@ class Coordinator:
         self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, settings.read_every, names, group)
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
-    def train(self, resume: bool = False, overwrite: bool = False, until_step: int | None = None) -> tuple[str, bool]:
+    def train(
+        self, resume: bool = False, overwrite: bool = False, until_step: int | None = None, accept_images: bool = False
+    ) -> tuple[str, bool]:
         """Train to the last epoch; "" if it was reached, otherwise what stopped the run before it, its state saved; and
         whether that was the signal of a scheduler, SIGTERM or SIGUSR1.
 
@@ -96,21 +100,29 @@ class Coordinator:
         check_until_step(until_step, 0, self.steps)
         if not resume:
             self._space(0, overwrite)
+        both = both_splits(self.images, self._load, self.group, settings.batch.workers)
         barrier()  # before rank 0 writes into it
         with contextlib.ExitStack() as opened:
-            changed: list[str] = []
+            changed, accepted = list[str](), list[str]()
             if first:
                 opened.enter_context(run_lock(self.run))
                 check_folder(*folder)  # again: another process may have begun before this one held the lock
-                changed = prepare_folder(self.run, self._description(), resume)
+                about = description(folder[1], settings.sha256(), both, self.group, self.all_arms.placed)
+                accepted = check_same_images(self.run, about, both, accept_images) if resume else []
+                changed = prepare_folder(self.run, about, resume)
             barrier()
             saved = self._continue(until_step)
             step = max(saved.step, 0)
+            if first:
+                record_images(self.run, about, both, step if accepted else None)
             clock = Every(settings.resume.every_minutes if first else None)
             self.wishes = Wishes(opened.enter_context(StopSignals()), clock, until_step)
             progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
-            self._announce(progress, step)
-            progress.warn(*changed)
+            left = self._space(step // self.steps_per_epoch, overwrite=False)
+            if first:
+                announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
+            progress.warn(*accepted, *changed)
+            both.clear()  # nothing needs the test images any more
             self._open(saved, opened)
             progress.warn(*(self.log.warnings if self.log else ()))
             self._keep(step)
@@ -229,19 +241,6 @@ class Coordinator:
             state = ResumeState(step, step // self.steps_per_epoch, arms, self.sums)
             self.keeper.keep(state, ends_epoch=step % self.steps_per_epoch == 0)
         self.wishes.clock.restart()
-
-    def _description(self) -> dict[str, Any]:
-        images = {"train": self.images, "test": self._load("test")}
-        resolved, sha256 = self.settings.resolved(), self.settings.sha256()
-        return description(resolved, sha256, images, self.group, self.all_arms.placed)
-
-    def _announce(self, progress: Progress, step: int) -> None:
-        """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
-        batch, images = self.settings.batch, self.images
-        about = (self.run, images, self.settings.resolved(), step, self.peak_lr, self.group, self.all_arms)
-        for line in (*announcement(*about), self._space(step // self.steps_per_epoch, overwrite=False)):
-            progress.say(line)
-        progress.warn(*watch.unbalanced_classes(images.labels_N, images.class_names, batch.size, batch.order))
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""

@@ -1,16 +1,21 @@
 """What is written and said of a run before it starts: run.json, and a few lines on the screen."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from coupled import watch
 from coupled.arms import Arms
-from coupled.image_sets import AnyImageSet
+from coupled.image_sets import AnyImageSet, ImageSet
 from coupled.process_group import ProcessGroup
+from coupled.progress import Progress
 from coupled.resume_state import KEPT
+from coupled.run_images import describe_images
 from coupled.run_log import describe_code
+
+NAMED = 20  # classes that are named on the screen; run.json has all
 
 
 def description(
@@ -21,15 +26,13 @@ def description(
     placed: list[list[str]],
 ) -> dict[str, Any]:
     """The content of run.json; `images` by split."""
-    digests = {f"{split}_digest": each.digest() for split, each in images.items()}
-    classes = list(images["train"].class_names)
     return {
         "format": "coupled.run.1",
         "name": settings["name"],
         "seed": settings["seed"],
         "settings": settings,
         "settings_sha256": settings_sha256,
-        "image_set": {"name": settings["image_set"]["name"], "classes": classes, **digests},
+        "image_set": describe_images(settings["image_set"]["name"], images),
         "world_size": group.world_size,
         "placement": placed,
         "threads": torch.get_num_threads(),
@@ -40,21 +43,45 @@ def description(
     }
 
 
+def announce(
+    progress: Progress,
+    run: Path,
+    images: Mapping[str, AnyImageSet],
+    settings: Mapping[str, Any],
+    step: int,
+    peak_lr: float,
+    group: ProcessGroup,
+    arms: Arms,
+    space_left: str,
+) -> None:
+    """Say what is about to run, see `announcement`, and warn of what will be seen only later."""
+    for line in (*announcement(run, images, settings, step, peak_lr, group, arms), space_left):
+        progress.say(line)
+    train, batch = images["train"], settings["batch"]
+    progress.warn(*watch.unbalanced_classes(train.labels_N, train.class_names, batch["size"], batch["order"]))
+    progress.warn(*watch.same_splits(train, images["test"]))
+
+
 def announcement(
     run: Path,
-    images: AnyImageSet,
+    images: Mapping[str, AnyImageSet],
     settings: Mapping[str, Any],
     step: int,
     peak_lr: float,
     group: ProcessGroup,
     arms: Arms,
 ) -> Iterator[str]:
-    """What is about to run with the resolved `settings`, a line each, after `step` steps done."""
+    """What is about to run with the resolved `settings`, a line each, after `step` steps done; `images` by split."""
     epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
+    train, test = images["train"], images["test"]
+    shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageSet) else ""
     yield (
-        f"run {run}: {images.name}, {len(images)} images, {epochs} epochs of {len(images) // size} steps"
-        + (f", continuing after step {step}" if step else "")
+        f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown}, {len(train.class_names)}"
+        f" classes; {epochs} epochs of {len(train) // size} steps" + (f", continuing after step {step}" if step else "")
     )
+    if settings["image_set"].get("classes") is not None:
+        yield f"classes: {listed(train.class_names)}"
+    yield from (*train.notes, *test.notes)
     yield (
         f"global batch {size} = {group.data_size} x {size // group.data_size} images, {2 * size - 2} other images'"
         f" views as negatives of an anchor without labels; peak learning rate {peak_lr:.6g}"
@@ -64,6 +91,12 @@ def announcement(
         for name in names:
             more = controls(given[name])
             yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with a comma between; of many the first ones."""
+    more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def controls(arm: Mapping[str, Any]) -> str:

@@ -217,13 +217,10 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
     """Make ready the folder that `check_folder` allowed, with `content` as run.json.
 
     A resumed run keeps its own, with the settings that were changed; what else has changed so that the last bits may
-    differ from here on is returned, a line each. Raises ValueError if the run saw other images.
+    differ from here on is returned, a line each.
     """
     if resume and (run / "run.json").is_file():
         there = read_run_json(run)
-        if there.get("image_set") != content.get("image_set"):
-            found = f"was {there.get('image_set')}, is {content.get('image_set')}"
-            raise ValueError(f"image_set: the images are not those that '{run}' was started with: {found}")
         changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
         warnings = [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
         if not is_as_written(there):  # a new digest would hide it

@@ -1,7 +1,7 @@
 """Train all arms of a run in lockstep.
 
 torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml
-         [--run-dir runs/demo] [--resume | --overwrite] [--until-step K] [key=value ...]
+         [--run-dir runs/demo] [--resume [--accept-changed-images] | --overwrite] [--until-step K] [key=value ...]
 """
 
 import argparse
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # not kept: what refers to the process group should be gone before the group is
         train = Coordinator(settings, group, run).train
         try:
-            stopped, preempted = train(options.resume, options.overwrite, options.until_step)
+            stopped, preempted = train(
+                options.resume, options.overwrite, options.until_step, options.accept_changed_images
+            )
         except MovedError as error:
             raise RunError(f"{error}; continue it with: {command_again(arguments, error.now)}") from None
         if stopped and group.is_first:
@@ -61,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command_again(arguments: Sequence[str] | None, moved_to: Path | None = None) -> str:
     """The command line that continues the run, in the folder `moved_to` if it was moved."""
+    once = ("--resume", "--overwrite", "--accept-changed-images")
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    again = ["--resume", *(word for word in given if word not in ("--resume", "--overwrite"))]
+    again = ["--resume", *(word for word in given if word not in once)]
     return "train.py " + shlex.join([*again, *(["--run-dir", str(moved_to)] if moved_to else [])])
 
 
@@ -78,11 +81,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--resume", action="store_true", help="continue the run in the folder, or start it if none is there"
     )
     existing.add_argument("--overwrite", action="store_true", help="delete the run in the folder and start afresh")
+    accept = "with --resume: go on although images have changed since the run began; run.json says from which step"
+    parser.add_argument("--accept-changed-images", action="store_true", help=accept)
     parser.add_argument("--until-step", type=int, metavar="K", help="stop after step K of the run, to be continued")
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="changed settings, such as optimizer.base_lr=0.2"
     )
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if options.accept_changed_images and not options.resume:
+        raise ValueError("--accept-changed-images: only with --resume; a new run takes the images as they are")
+    return options
 
 
 if __name__ == "__main__":

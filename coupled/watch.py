@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coupled.image_sets import AnyImageSet, ImageSet
+
 LEFT_OUT_SHARE = 0.01
 COLLAPSED_SPREAD = 0.05
 
@@ -47,6 +49,22 @@ def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size:
             f"batch.order: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches an"
             " epoch; use a larger batch.size"
         )
+
+
+def same_splits(train: AnyImageSet, test: AnyImageSet) -> Iterator[str]:
+    """Train and test are the same images; of images on the disk, files of the same names below the split's folder."""
+    if _content(train) == _content(test):
+        yield (
+            f"image_set: the test images of '{test.name}' are the train images, so scores on test say nothing of new"
+            " images"
+        )
+
+
+def _content(images: AnyImageSet) -> object:
+    if isinstance(images, ImageSet):
+        return images.digest()
+    names = [name.partition("/")[2] for name in images.files_N]
+    return names, [size for size, _ in images.file_status], images.labels_N.tolist()
 
 
 def left_out_anchors(arm: str, left_out: int, anchors: int) -> Iterator[str]:

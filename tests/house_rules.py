@@ -40,7 +40,7 @@ ANALYSIS_USES = (  # rule 4
         "coupled.by_name",
     ),
     *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.stopping"),
-    *("coupled.run_description", "coupled.log_digests", "coupled.resume_state"),
+    *("coupled.run_description", "coupled.log_digests", "coupled.resume_state", "coupled.run_images"),
 )
 WEIGHT_GAP_USES = (
     "coupled",

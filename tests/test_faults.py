@@ -94,6 +94,7 @@ def test_without_locks_in_the_file_system_the_process_is_looked_up(
 
 
 lock = run_lock.run_lock
+WRITTEN = {"run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots", "resume"}
 
 
 def test_a_run_killed_while_its_first_file_is_written_may_be_started_again(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_run_killed_while_its_first_file_is_written_may_be_started_again(tmp_p
         (run / "lock").write_text("")
         (run / "run.json.tmp").write_text('{"format": "cou')
         tiny.train(run, epochs=0, **options, **ONE)
-        assert {path.name for path in run.iterdir()} == {"run.json", "steps.csv", "epochs.csv", "snapshots", "resume"}
+        assert {path.name for path in run.iterdir()} == WRITTEN
     (tmp_path / "3").mkdir()
     (tmp_path / "3/thesis.tex").touch()
     with pytest.raises(ValueError, match="exists and is no run folder"):

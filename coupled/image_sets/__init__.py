@@ -25,7 +25,7 @@ class ImageSet:
     """One split of an image set.
 
     `mean` and `std` are per channel, of pixel values in [0, 1], measured on the train split whatever `split` is,
-    so that both splits are normalised alike.
+    so that both splits are normalised alike. A set that is read from picture files names them.
     """
 
     name: str
@@ -35,6 +35,8 @@ class ImageSet:
     class_names: tuple[str, ...]
     mean: Colour
     std: Colour
+    files_N: tuple[str, ...] = ()  # below the root of the set; empty if an image is not a file
+    notes: tuple[str, ...] = ()  # what a user should know of how the set was read, a line each
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -53,7 +55,9 @@ class ImageSet:
         Mean and std stay those of the whole set.
         """
         kept, labels_N, names = _relabelled(self, classes)
-        return replace(self, images_N3HW=self.images_N3HW[kept], labels_N=labels_N, class_names=names)
+        files_N = tuple(self.files_N[number] for number in kept.tolist()) if self.files_N else ()
+        images_N3HW = self.images_N3HW[kept]
+        return replace(self, images_N3HW=images_N3HW, labels_N=labels_N, class_names=names, files_N=files_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +75,16 @@ class ImageFiles:
     class_names: tuple[str, ...]
     mean: Colour
     std: Colour
+    notes: tuple[str, ...] = ()  # as in `ImageSet`
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    @cached_property
+    def file_status(self) -> list[tuple[int, int]]:
+        """Size in bytes and time of the last change in nanoseconds of every file."""
+        found = ((self.root / name).stat() for name in self.files_N)
+        return [(each.st_size, each.st_mtime_ns) for each in found]
 
     def digest(self) -> str:
         """32 hexadecimal digits (blake2b) over names and sizes of the files and labels; computed once.
@@ -85,8 +96,8 @@ class ImageFiles:
     @cached_property
     def _digest(self) -> str:
         digest = hashlib.blake2b(digest_size=16)
-        for name, label in zip(self.files_N, self.labels_N.tolist(), strict=True):
-            digest.update(repr((name, (self.root / name).stat().st_size, label)).encode())
+        for name, (size, _), label in zip(self.files_N, self.file_status, self.labels_N.tolist(), strict=True):
+            digest.update(repr((name, size, label)).encode())
         return digest.hexdigest()
 
     def only(self, classes: Sequence[int]) -> "ImageFiles":

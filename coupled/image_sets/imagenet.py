@@ -7,12 +7,14 @@ Read from train/<class>/*.JPEG and val/<class>/*.JPEG; the images stay on the di
 `batch.workers` processes. Any other set of pictures in such folders, too large for the memory, can be read so too.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 
 from coupled.image_sets import ImageFiles, check_split
-from coupled.image_sets._files import class_files, folders
+from coupled.image_sets._files import check_same_classes, class_files, folders, passed_over
+from coupled.image_sets._layouts import check_layout
 
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the usual ones, of the training images
@@ -26,6 +28,7 @@ def load(split: str, *, root: Path | None = None) -> ImageFiles:
     """
     check_split(split)
     root = root or Path("data/imagenet")
+    check_layout(root, "imagenet")
     for folder in FOLDERS.values():
         if not (root / folder).is_dir():
             raise ValueError(
@@ -33,10 +36,10 @@ def load(split: str, *, root: Path | None = None) -> ImageFiles:
                 " (img_train.tar, img_val.tar, devkit_t12.tar.gz) from https://www.image-net.org/download and run"
                 f" 'python scripts/prepare_images.py imagenet ILSVRC2012_* --to {root}'"
             )
-    files = class_files(root / FOLDERS[split])
-    odd = sorted(files.keys() ^ set(folders(root / FOLDERS["test" if split == "train" else "train"])))
-    if odd:
-        raise ValueError(f"image_set.root: {root}: train and val must have the same classes; only one has {odd[0]}")
+    passed: Counter[str] = Counter()
+    files = class_files(root / FOLDERS[split], passed)
+    others = dict.fromkeys(folders(root / FOLDERS["test" if split == "train" else "train"]))
+    check_same_classes(root, files, others, ("train", "val"))
     return ImageFiles(
         name="imagenet",
         split=split,
@@ -46,4 +49,5 @@ def load(split: str, *, root: Path | None = None) -> ImageFiles:
         class_names=tuple(files),
         mean=MEAN,
         std=STD,
+        notes=tuple(passed_over(split, passed)),
     )

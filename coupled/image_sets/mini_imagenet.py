@@ -13,6 +13,7 @@ chosen by a digest of their names and so for ever the same. Read from one of the
     train/<class>/*.jpg, test/<class>/*.jpg or val/<class>/*.jpg with the same classes: a split of images already, kept
 """
 
+from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 
@@ -38,16 +39,17 @@ def load(split: str, *, root: Path | None = None, size: int = SIZE) -> ImageSet:
             " (https://huggingface.co/datasets/timm/mini-imagenet) and run"
             f" 'python scripts/prepare_images.py mini_imagenet ARCHIVE --to {root}'"
         )
-    return load_files("mini_imagenet", split, _files(root), root, size)
+    passed: Counter[str] = Counter()
+    return load_files("mini_imagenet", split, _files(root, passed), root, size, passed if split == "train" else None)
 
 
-def _files(root: Path) -> dict[str, Files]:
+def _files(root: Path, passed: Counter[str] | None = None) -> dict[str, Files]:
     lists = [root / f"{part}.csv" for part in PARTS]
     if any(path.is_file() for path in lists):
         return _split(_listed(root, lists))
-    parts = {part: class_files(root / part) for part in PARTS if (root / part).is_dir()}
+    parts = {part: class_files(root / part, passed) for part in PARTS if (root / part).is_dir()}
     if not parts:
-        return _split(class_files(root))
+        return _split(class_files(root, passed))
     classes = [name for files in parts.values() for name in files]
     if len(set(classes)) == len(classes):
         for part in PARTS:

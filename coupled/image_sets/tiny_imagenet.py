@@ -9,6 +9,7 @@ The validation images may also lie in val/<class>/ or val/<class>/images/, as sc
 parquet copy. The archive's test images have no labels and are not used.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from coupled.image_sets import ImageSet, check_split
@@ -30,25 +31,27 @@ def load(split: str, *, root: Path | None = None) -> ImageSet:
             f"image_set.root: no Tiny ImageNet in {root.resolve()}; fetch {SOURCE} and run"
             f" 'python scripts/prepare_images.py tiny_imagenet tiny-imagenet-200.zip --to {root}'"
         )
-    train = class_files(root / "train")
+    passed = {"train": Counter[str](), "test": Counter[str]()}
+    train = class_files(root / "train", passed["train"])
     if (root / "wnids.txt").is_file():
         expected = {name for (name,) in read_lines(root / "wnids.txt", "\n")}
         if expected != set(train):
             odd = min(expected ^ set(train))
             raise ValueError(f"image_set.root: {root}: wnids.txt and train/ differ in class {odd}; unpack it again")
     annotations = root / "val" / "val_annotations.txt"
-    test = _annotated(annotations) if (root / "val" / "images").is_dir() else class_files(root / "val")
-    return load_files("tiny_imagenet", split, {"train": train, "test": test}, root, SIZE)
+    in_one = (root / "val" / "images").is_dir()
+    test = _annotated(annotations, passed["test"]) if in_one else class_files(root / "val", passed["test"])
+    return load_files("tiny_imagenet", split, {"train": train, "test": test}, root, SIZE, passed[split])
 
 
-def _annotated(path: Path) -> dict[str, list[Path]]:
+def _annotated(path: Path, passed: Counter[str]) -> dict[str, list[Path]]:
     """Class -> its images beside the file `path`, whose lines are: image, class, and a box that is not needed."""
     class_of = {}
     for cells in read_lines(path, "\t"):
         if len(cells) < 2:
             raise ValueError(f"{path}: expected lines of image, class and box, found '{cells[0]}'; unpack it again")
         class_of[cells[0]] = cells[1]
-    there = {image.name: image for image in images(path.parent / "images")}
+    there = {image.name: image for image in images(path.parent / "images", passed)}
     odd = sorted(there.keys() ^ class_of.keys())
     if odd:
         place = path.parent / "images" / odd[0]

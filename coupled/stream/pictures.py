@@ -12,6 +12,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -28,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from coupled.image_sets import ImageFiles
-from coupled.image_sets._pillow import read_picture
+from coupled.image_sets._pillow import read_picture, undecodable
 from coupled.stream.augment import augment
 from coupled.stream.view_plan import EpochPlan, ViewPlan, crop_box
 
@@ -70,6 +71,19 @@ def crops(
                 if isinstance(part, str):
                     raise ValueError(part)
             yield torch.cat(parts, dim=1)
+
+
+def faults(paths_K: Sequence[list[Path]], workers: int) -> Iterator[list[str]]:
+    """For each list of pictures, what is wrong with each of them: nothing, "", if it decodes.
+
+    With `workers` = 0 threads decode them here; otherwise as for `crops`, whose workers are the same.
+    """
+    if workers == 0:
+        with ThreadPoolExecutor() as threads:
+            yield from threads.map(undecodable, paths_K)
+        return
+    with closing(_pool(workers, 0).run(paths for paths in paths_K)) as results:
+        yield from results
 
 
 def workers_for(given: int | None, device: torch.device | str, streams: int = 1) -> int:
@@ -156,17 +170,17 @@ def _crop(picture_3HW: Tensor, box_4: Tensor, flip: Tensor, size: int) -> Tensor
     return crop_3SS.flip(-1) if flip else crop_3SS
 
 
-class _Reading(Dataset[Tensor | str]):
-    def __getitem__(self, request: Request) -> Tensor | str:
-        return read(request)
+class _Reading(Dataset[Any]):
+    def __getitem__(self, request: Request | list[Path]) -> Tensor | str | list[str]:
+        return read(request) if isinstance(request, Request) else undecodable(request)
 
 
 class _Requests:
     """What the loader asks its workers for; it is told anew for every epoch, and the workers stay."""
 
-    wanted: Iterable[Request] = ()
+    wanted: Iterable[Any] = ()
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.wanted)
 
 
@@ -209,7 +223,7 @@ class _Pool:
             generator=torch.Generator(),  # it draws a seed for the workers, which draw nothing
         )
 
-    def run(self, requests: Generator[Request]) -> Generator[Any]:
+    def run(self, requests: Generator[Any]) -> Generator[Any]:
         self.uses += 1
         use = self.uses
         self.requests.wanted = requests

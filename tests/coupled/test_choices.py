@@ -1,13 +1,14 @@
 """What the settings choose by name, with the options that apply."""
 
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 from coupled import by_name
 from coupled.choices import filled_in, find_objective, load_image_set, suited
+from coupled.image_sets import ImageSet
 from coupled.settings import from_resolved
 
 TREE = {
@@ -82,6 +83,32 @@ def test_classes_are_listed_by_number_or_name_in_their_order() -> None:
     assert listed.class_names == ("7", "3")
     whole = load_image_set("digits", {}, "test", 0)
     assert listed.labels_N.bincount().tolist() == [int((whole.labels_N == digit).sum()) for digit in (7, 3)]
+
+
+def test_a_number_that_is_also_the_name_of_another_class_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders 0 to 11 sort as text: number 2 is the class "10", and who writes 2 means the class "2"."""
+    images_N3HW, labels_N = torch.zeros(12, 3, 4, 4, dtype=torch.uint8), torch.arange(12)
+
+    def load(names: list[str], classes: list[int | str]) -> tuple[str, ...]:
+        whole = ImageSet("mine", "train", images_N3HW, labels_N, tuple(names), (0.5,) * 3, (0.5,) * 3)
+        monkeypatch.setattr(by_name, "find", lambda *_: SimpleNamespace(load=lambda split: whole))
+        return load_image_set("mine", {"classes": classes}, "train", 0).class_names
+
+    plain = sorted(map(str, range(12)))
+    message = (
+        r'image_set.classes: got 2, which may mean class number 2, named "10" or class number 4, named "2" of \'mine\';'
+        " write the name of the one you mean, in quotes"
+    )
+    with pytest.raises(ValueError, match=message):
+        load(plain, [2, 3])
+    assert load(plain, ["2", "10"]) == ("2", "10")
+    assert load(plain, [0, 1]) == ("0", "1")  # number and name agree
+    assert load([f"{k:02d}" for k in range(12)], [2, 3]) == ("02", "03")
+    with pytest.raises(ValueError, match=r'number 1, named "02" or class number 2, named "03"'):
+        load([f"{k:02d}" for k in range(1, 13)], [2, 3])
+    assert load([f"{k}" for k in range(100, 112)], [105, 3]) == ("105", "103")  # no class has the number 105
 
 
 def test_a_set_that_is_made_makes_as_many_classes_as_asked_for(tmp_path: Path) -> None:

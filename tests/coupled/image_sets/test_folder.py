@@ -1,20 +1,23 @@
 """Pictures from folders, one a class."""
 
+import os
 import shutil
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import image_formats as formats
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from coupled.image_sets import _files as module
-from coupled.image_sets import channel_statistics
+from coupled.image_sets import channel_statistics, imagenet
 from coupled.image_sets._pillow import read_picture
-from coupled.image_sets.folder import load
+from coupled.image_sets.folder import load, own_size
 
 
 def test_classes_and_images_come_in_the_order_of_their_names(pictures: Path) -> None:
@@ -85,6 +88,80 @@ def test_hidden_and_other_files_are_passed_over(pictures: Path) -> None:
     assert load("train", root=pictures, size=20).digest() == before
 
 
+def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> None:
+    """A class of which only some images are read is another set; what is passed over is named and counted."""
+    cat = pictures / "train" / "cat"
+    for name in ("a/x.png", "a/b/y.jpg", "images/z.png", "u.BMP", "v.tif", "w.tiff", "x.ppm", "y.pgm", "z.JPG"):
+        path = cat / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (30, 24), len(name)).save(path)
+    for name in ("moving.gif", "images/notes.txt", "images/more.txt", ".hidden.png"):
+        (cat / name).write_bytes(b"")
+    (pictures / "train" / "readme.txt").write_text("pictures of animals")
+    (pictures / "linked").mkdir()
+    Image.new("RGB", (30, 24)).save(pictures / "linked" / "far.png")
+    (cat / "link").symlink_to(pictures / "linked")
+    found = load("train", root=pictures, size=20)
+    expected = [path for path, _ in ImageFolder(str(pictures / "train")).samples if "/." not in path]
+    assert sorted(str(pictures / file) for file in found.files_N) == sorted(expected)
+    assert found.labels_N.bincount().tolist() == [2, 13]
+    assert [Path(file) for file in found.files_N] == sorted(Path(file) for file in found.files_N)
+    assert found.notes == (
+        "image_set: train: passed over 2 .txt, 1 .gif, 1 .txt beside the classes, 1 hidden; images are files that end"
+        " in .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp",
+    )
+
+
+def test_without_a_size_the_pictures_have_their_own_if_they_share_it(tmp_path: Path) -> None:
+    """Pictures of 32 px shown at 64 cost four times the memory and show nothing more."""
+    for place in ("train/a/1", "train/b/2", "test/a/3", "test/b/4"):
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 40)).save(path)
+    assert own_size(tmp_path) == 32
+    found = load("train", root=tmp_path)
+    assert found.images_N3HW.shape[2:] == (32, 32)
+    assert found.notes == ()
+    Image.new("RGB", (200, 90)).save(tmp_path / "test/b/4.png")
+    assert own_size(tmp_path) == 64
+    assert load("train", root=tmp_path).notes == (
+        "image_set.size: 2 of 2 train images are enlarged to 64 px; their shorter side is 32 px or more",
+    )
+
+
+def test_all_bad_pictures_are_told_at_once(pictures: Path) -> None:
+    """To mend one, start again and find the next takes a day."""
+    for number in range(5):
+        (pictures / "train" / "cat" / f"bad{number}.png").write_text("a text")
+    with pytest.raises(ValueError, match=r"^5 pictures cannot be used: .*bad0.*bad1.*bad2.png: .*; and 2 more$"):
+        load("train", root=pictures, size=20)
+
+
+def test_a_known_layout_that_is_not_one_folder_a_class_is_named(tmp_path: Path) -> None:
+    """Its own cause is no class that only one split has."""
+    formats.write_files(tmp_path / "tiny", formats.tiny_imagenet_files())
+    with pytest.raises(ValueError, match=r"is Tiny ImageNet, whose .*; use image_set.name=tiny_imagenet"):
+        load("train", root=tmp_path / "tiny")
+    kaggle = tmp_path / "kaggle/ILSVRC/Data/CLS-LOC"
+    formats.write(tmp_path / "kaggle/LOC_val_solution.csv", "ImageId,PredictionString")
+    for name, count in (("train/n01440764/a", 2), ("val/ILSVRC2012_val_", 3), ("test/ILSVRC2012_test_", 4)):
+        for number in range(count):
+            formats.write(kaggle / f"{name}{number}.JPEG", formats.jpeg(number))
+    listed = r"val holds 3 images that are in no class, as Kaggle's .*/kaggle/LOC_val_solution.csv lists their classes"
+    for read in (load, imagenet.load):
+        with pytest.raises(
+            ValueError, match=r"image_set.root: got .*; the folders of images are in it: use .*/CLS-LOC"
+        ):
+            read("train", root=tmp_path / "kaggle")
+        with pytest.raises(ValueError, match=listed):
+            read("train", root=kaggle)
+    shutil.rmtree(kaggle / "val")
+    formats.write(kaggle / "val/n01440764/b.JPEG", formats.jpeg(9))
+    with pytest.raises(ValueError, match=r"test holds 4 images that are in no class, .*; rename it and put"):
+        load("train", root=kaggle)
+    assert len(imagenet.load("test", root=kaggle)) == 1
+
+
 def _no_root(root: Path) -> None:
     shutil.rmtree(root)
 
@@ -99,7 +176,31 @@ def _no_class(root: Path) -> None:
 
 
 def _empty_class(root: Path) -> None:
-    (root / "train" / "dog").mkdir()
+    (root / "train" / "dog" / "inner").mkdir(parents=True)
+    for name in ("1.gif", "inner/2.GIF"):
+        (root / "train" / "dog" / name).write_bytes(b"GIF89a")
+
+
+def _loose_images(root: Path) -> None:
+    _no_class(root)
+    Image.new("RGB", (9, 9)).save(root / "train" / "a.png")
+
+
+def _not_utf8(root: Path) -> None:
+    Path(os.fsdecode(os.fsencode(root / "train") + b"/caf\xe9")).mkdir()
+
+
+def _fifo(root: Path) -> None:
+    os.mkfifo(root / "train" / "cat" / "pipe.png")
+
+
+def _broken_link(root: Path) -> None:
+    (root / "train" / "cat" / "link.png").symlink_to("nowhere.png")
+
+
+def _ring(root: Path) -> None:
+    (root / "train" / "cat" / "inner").mkdir()
+    (root / "train" / "cat" / "inner" / "again").symlink_to(root / "train" / "cat")
 
 
 def _other_classes(root: Path) -> None:
@@ -145,7 +246,12 @@ def _sixteen_bits(root: Path) -> None:
         (_no_root, "train", "there is no folder .*; put <class>/<image> files in it"),
         (_no_test, "test", "there is no folder"),
         (_no_class, "train", "holds no class; make one folder of images a class"),
-        (_empty_class, "train/dog", r"holds no image; put .png, .jpg, .jpeg, .webp files in it"),
+        (_loose_images, "train", "holds 1 images that are in no class; make one folder of images a class"),
+        (_not_utf8, "train", r"class folder b'.*/caf\\xe9' has a name that is not UTF-8; rename it"),
+        (_fifo, "train/cat/pipe.png", "not a regular file; remove it"),
+        (_broken_link, "train/cat/link.png", "not a regular file; remove it"),
+        (_ring, "train/cat/inner/again", "a link to a folder that holds it; remove it"),
+        (_empty_class, "train/dog", r"holds no image, but 2 .gif; put .jpg, .jpeg, .png, .* files in it"),
         (_other_classes, "", "train and test must have the same classes; only one has cat, cow"),
         (_cut_file, "train/cat/a.jpg", "not a readable image .*; mend or remove it"),
         (_cut_png, "train/cat/b.png", "not a readable image .*; mend or remove it"),
@@ -172,13 +278,61 @@ def test_the_folder_must_be_given() -> None:
         load("train")
 
 
-def test_what_pillow_lets_through_is_one_line_too(tmp_path: Path) -> None:
-    """A header that claims 30 000 x 30 000 pixels, and a broken EXIF, raise errors that are no OSError."""
-    path = tmp_path / "large.png"
+@pytest.mark.parametrize(("wide", "high"), [(1, 100_000_000), (65_536, 1), (20_000, 20_000)])
+def test_a_picture_that_claims_too_many_pixels_is_not_decoded(wide: int, high: int, tmp_path: Path) -> None:
+    """1 x 100 000 000 pixels are 400 MB, and 77 GB once they are 8 px wide."""
+    path = claiming(tmp_path / "long.png", wide, high)
+    with pytest.raises(
+        ValueError, match=f"long.png: {wide} x {high} pixels; allowed are 89,478,485, and 65,535 a side"
+    ):
+        read_picture(path)
+
+
+def test_a_long_picture_is_cut_before_it_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1 x 65 535 pixels only the middle is shown; at 64 px all of it would be 800 MB."""
+    path = tmp_path / "long.png"
+    Image.new("RGB", (1, 65_535), (10, 200, 90)).save(path)
+    seen: list[tuple[int, ...]] = []
+    resize = module.resize
+    monkeypatch.setattr(module, "resize", lambda image, *a, **k: (seen.append(image.shape), resize(image, *a, **k))[1])
+    assert module.read_square(path, 64).unique().tolist() == [10, 90, 200]
+    assert seen == [(3, 16, 1)]
+
+
+def claiming(path: Path, wide: int, high: int) -> Path:
+    """A PNG of 4 x 4 pixels whose header says other numbers."""
     Image.new("RGB", (4, 4)).save(path)
     data = bytearray(path.read_bytes())
-    data[16:24] = struct.pack(">II", 30000, 30000)
+    data[16:24] = struct.pack(">II", wide, high)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"large.png: not a readable image \(Image size"):
-        read_picture(path)
+    return path
+
+
+def test_only_formats_of_images_are_read(tmp_path: Path) -> None:
+    """Pillow has some forty decoders; what calls itself .png may be for any of them."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", "PCX")
+    with pytest.raises(ValueError, match=r"a.png: not a readable image \(none of BMP, JPEG, PNG, PPM, TIFF, WEBP\)"):
+        read_picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(ValueError, match="b.png: not a regular file; remove it"):
+        read_picture(tmp_path / "b.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", [".bmp", ".jpg", ".png", ".ppm", ".tif", ".webp"])
+def test_a_damaged_picture_is_pixels_or_one_line(suffix: str, tmp_path: Path) -> None:
+    """Whatever byte is wrong, in the header or behind it, no traceback."""
+    path, rng = tmp_path / f"a{suffix}", np.random.default_rng(3)
+    Image.fromarray(formats.noise(1, 12, 15, 3)).save(path)
+    whole = path.read_bytes()
+    for number in range(150):
+        data = bytearray(whole[: rng.integers(1, len(whole))] if number % 5 == 0 else whole)
+        for place in rng.integers(0, min(len(data), 300 if number % 2 else len(data)), 1 + number % 4):
+            data[place] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            assert read_picture(path).shape[0] == 3
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+            assert "\n" not in str(error)
