@@ -39,7 +39,7 @@ ANALYSIS_USES = (  # rule 4
         "coupled.objectives",
         "coupled.by_name",
     ),
-    *("coupled.checked", "coupled.choices", "coupled.controls"),
+    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.run_lock"),
 )
 WEIGHT_GAP_USES = (
     "coupled",
@@ -47,6 +47,7 @@ WEIGHT_GAP_USES = (
     "coupled.durable",
     "coupled.by_name",
     "coupled.checked",
+    "coupled.run_lock",
 )  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images

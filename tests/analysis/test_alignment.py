@@ -12,7 +12,7 @@ from analysis import alignment
 from analysis.alignment import main
 from analysis.pair_metrics import find_metrics, metric_names
 from analysis.pair_scores import Pass, Score, one_pass, scores
-from analysis.run_folder import TidyCsv
+from analysis.tidy_csv import TidyCsv
 from coupled.snapshots import SnapshotStore
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
