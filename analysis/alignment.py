@@ -22,7 +22,7 @@ import contextlib
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +37,8 @@ from analysis.intervals import block_count, blocks, interval, left_out
 from analysis.layers import OUTPUTS
 from analysis.pair_metrics import PairMetric, find_metrics, metric_names
 from analysis.pair_scores import Score, one_pass, values
-from analysis.run_folder import DIGITS, TidyCsv, select_pairs
+from analysis.run_folder import DIGITS, select_pairs
+from analysis.tidy_csv import TidyCsv
 from analysis.undefined import Undefined
 from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, AnyImageSet
@@ -120,7 +121,8 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         raise ValueError(f"--metrics: {error}") from None
     if not group.is_first:
         barrier()
-    chosen, pairs = select_pairs(options)  # rank 0 first: it makes the output folder, and image sets may fill a cache
+    # rank 0 first: it makes the output folder and holds it, and image sets may fill a cache
+    chosen, pairs = select_pairs(options, group.is_first)
     settings = from_resolved(chosen.description["settings"], "run.json")
     cache = EmbeddingCache(chosen.output / "cache", int(options.cache * 2**30)) if options.cache else None
     embedder = Embedder(settings, chosen.store, group.device, cache)
@@ -130,6 +132,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
         images = load_selected(settings, name, chosen, options)
         splits.append(open_split(options, group, name, images, settings.seed, chosen.output))
     if group.is_first:
+        warn_of_bias(metrics, layers, {split.name: len(split.chosen_N) for split in splits})
         barrier()
     wanted = [Score(*pair, layer, name) for pair in pairs for layer in layers for name in options.metrics]
     wanted += [Score(*pair, own, name, other) for pair in pairs for other in layers for own in layers for name in cross]
@@ -147,6 +150,18 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
                 add_rows(epoch, missing, good, embedder, group)
     for table in (table for split in splits for table in split.tables.values()):
         print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+
+
+def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Mapping[str, int]) -> None:
+    """Say of which layers there are fewer images of a split than features: biased CKA is not to be read there."""
+    for split, n in images.items() if CROSS_METRIC in metrics else ():
+        if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < width]:
+            print(
+                f"alignment.py: warning: {split}: n = {n} images are fewer than the D features of {', '.join(wide)};"
+                " cka, the biased estimate, is then high even for representations that have nothing in common: read"
+                " cka_debiased (--metrics), or take more images",
+                file=sys.stderr,
+            )
 
 
 def open_split(

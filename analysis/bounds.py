@@ -21,7 +21,8 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan, log
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from analysis.alignment import choose_device
 from analysis.bound_formulas import (
@@ -31,13 +32,14 @@ from analysis.bound_formulas import (
     sharp_alignment_floor,
 )
 from analysis.bounds_of_tables import SCATTER, TASKS, few_shot_rows, weight_rows
-from analysis.command_line import add_images, parser, run_program, tracked
+from analysis.command_line import add_images, parser, run_program, tracked, typed_command
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_selected
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
-from analysis.run_folder import DIGITS, Selection, TidyCsv, read_newest, select
+from analysis.run_folder import DIGITS, Selection, select
 from analysis.similarity_distance import DISTANCES
-from analysis.verify_rows import read_table
+from analysis.tables import read_newest, read_table
+from analysis.tidy_csv import TidyCsv
 from coupled.controls import draws
 from coupled.image_sets import SPLITS
 from coupled.settings import Settings, from_resolved
@@ -59,7 +61,7 @@ class Rates(NamedTuple):
     total: float
 
 
-def rates_by_epoch(rows: Sequence[Mapping[str, str]]) -> dict[int, Rates]:
+def rates_by_epoch(rows: Sequence[Mapping[str, Any]]) -> dict[int, Rates]:
     """`Rates` after each epoch of steps.csv, epoch 0 included."""
     found = {0: Rates(0, 0.0)}
     now = found[0]
@@ -67,6 +69,15 @@ def rates_by_epoch(rows: Sequence[Mapping[str, str]]) -> dict[int, Rates]:
         now = Rates(now.steps + 1, now.total + float(row["lr"]))
         found[int(row["epoch"])] = now
     return found
+
+
+def read_rates(run: Path) -> dict[int, Rates]:
+    """`Rates` after each epoch of the run. Raises ValueError without a steps.csv, and if a cell of it is wrong."""
+    path = run / "steps.csv"
+    if not path.exists():
+        raise ValueError(f"{path}: expected a table of steps, found no file")
+    rows = read_table(path, ("epoch", "lr")).reindex(columns=["epoch", "lr"]).to_dict("records")
+    return rates_by_epoch([{str(name): cell for name, cell in row.items()} for row in rows])
 
 
 def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: float) -> float:
@@ -116,7 +127,7 @@ def alignment_rows(
 
     Raises ValueError where a score lies below an a-posteriori floor, or steps.csv lacks an epoch.
     """
-    rates = rates_by_epoch(read_table(chosen.store.folder.parent / "steps.csv"))
+    rates = read_rates(chosen.store.folder.parent)
     embedder = Embedder(settings, chosen.store, choose_device(options.device))
     splits = {s: load_selected(settings, s, chosen, options) for s in dict.fromkeys(options.split)}
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
@@ -173,18 +184,25 @@ def bounds(options: Namespace) -> int:
         for row in rows:
             if row[COLUMNS.index("bound")] == "a_priori":
                 print(in_words(dict(zip(COLUMNS, row, strict=True))))
-    steps = read_table(chosen.store.folder.parent / "steps.csv")
-    rates = {epoch: each.total for epoch, each in rates_by_epoch(steps).items()}
+    run = chosen.store.folder.parent
+    rates = {epoch: each.total for epoch, each in read_rates(run).items()}
     quality, gaps = chosen.output / "quality.csv", chosen.output / "weight_gap.csv"
-    for path, rows, needed in (
-        (quality, few_shot_rows(quality, len(counts_C)), f"--metrics {' '.join((*SCATTER, *TASKS))}"),
-        (gaps, weight_rows(gaps, rates), "four epochs or more"),
+    elsewhere = ["--output", str(options.output)] if options.output else []
+    for path, rows, needed, more in (
+        (
+            quality,
+            few_shot_rows(quality, len(counts_C)),
+            "few-shot errors and scatter",
+            ["--metrics", *SCATTER, *TASKS],
+        ),
+        (gaps, weight_rows(gaps, rates), "four epochs or more", ["--reference", chosen.reference]),
     ):
         if not rows:
-            print(f"{path}: nothing in it for a bound; analysis/{path.stem}.py writes what is needed ({needed})")
-        table.append(rows)
+            command = typed_command(path.stem, run, *elsewhere, *more)
+            print(f"{path}: nothing in it for a bound; what is needed ({needed}) is written by: {command}")
+        table.renew(rows)
     print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
-    found = read_newest(table.path, KEY[: -len(SOURCES)])
+    found = read_newest(table.path, KEY[: -len(SOURCES)], "value", "measured", "log10_rho", "vacuous", "holds")
     priori = found[found["bound"] == "a_priori"]
     below = priori[priori["holds"] == "no"]
     if len(below):

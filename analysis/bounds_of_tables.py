@@ -8,10 +8,11 @@ import numpy as np
 
 from analysis.bound_formulas import Scatter, documented_form, proposition_1, vacuous_error, weight_distance
 from analysis.growth import fits
-from analysis.run_folder import read_newest
+from analysis.tables import BadTableError, read_newest
 
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
+SCATTERS = (1e-100, 1e100)  # what a scatter that is not 0 may be: beyond, the formulas leave the range of floats
 # the last of the rows that agree in these counts
 QUALITY = (*("epoch", "split", "arm", "layer", "metric", "detail"), "samples", "train_samples")
 GAPS = ("epoch", "reference", "arm", "layer")
@@ -25,8 +26,11 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
     """
     if not quality.is_file():
         return []
-    table = read_newest(quality, QUALITY)
+    table = read_newest(quality, QUALITY, "value", "snapshot", "images")
     table = table[table["split"] == "test"]
+    scattered = table[table["metric"].isin(SCATTER)]["value"].dropna()
+    for row, value in scattered[(scattered != 0) & ~scattered.between(*SCATTERS)].items():
+        raise BadTableError(f"{quality}: row {int(str(row)) + 2}: value: got {value}, expected 0 or 1e-100 to 1e100")
     rows: list[Row] = []
     for place, part in table.groupby(["epoch", "arm", "layer", "samples"], sort=False):
         epoch, arm, layer, samples = place
@@ -57,8 +61,8 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
     """
     if not gaps.is_file():
         return []
-    table = read_newest(gaps, GAPS)
-    table = table[table["layer"] == "global"].sort_values("epoch")
+    table = read_newest(gaps, GAPS, "distance", "reference_snapshot", "arm_snapshot")
+    table = table[(table["layer"] == "global") & table["distance"].notna()].sort_values("epoch")
     rows: list[Row] = []
     for (reference, arm), part in table.groupby(["reference", "arm"], sort=False):
         part = part[part["epoch"].isin(list(rates))]

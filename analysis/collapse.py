@@ -26,7 +26,8 @@ from analysis.command_line import Parser, add_epochs, add_images, add_run, run_p
 from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
-from analysis.run_folder import DIGITS, TidyCsv, select
+from analysis.run_folder import DIGITS, select
+from analysis.tidy_csv import TidyCsv
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.network import Network
 from coupled.settings import from_resolved

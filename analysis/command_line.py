@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from math import inf
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from coupled.checked import Parser, complain
+from coupled.checked import Parser, complain, printable, typed
 from coupled.snapshots import BadSnapshotError
 
 CACHE_GIB = 10.0
@@ -30,9 +31,15 @@ def parser(program: str, description: str) -> Parser:
     result = Parser(prog=program, description=description, allow_abbrev=False)
     add_run(result)
     result.add_argument("--compare", nargs="+", metavar="ARM", help="arms to compare (default: every other arm)")
-    result.add_argument("--reference", default="cl", metavar="ARM", help="arm they are compared with (default: cl)")
+    add_reference(result)
     add_epochs(result)
     return result
+
+
+def add_reference(options: Parser) -> None:
+    """Let `options` take the reference; None is the usual one of the run."""
+    which = "arm they are compared with (default: cl, or the run's first arm if there is no cl)"
+    options.add_argument("--reference", metavar="ARM", help=which)
 
 
 def add_epochs(options: Parser) -> None:
@@ -72,17 +79,46 @@ def add_cache(options: Parser) -> None:
 def run_program(
     program: Callable[[argparse.Namespace], int | None], options: Parser, arguments: Sequence[str] | None
 ) -> int:
-    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2.
-    Ctrl-C is a line, too.
+    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2. An
+    OSError is a fault of the machine: one line, status 1. Ctrl-C is a line, too.
+
+    What the program enters into `until_it_ends` of its options is left at its end.
     """
     try:
-        return program(options.parse_args(arguments)) or 0
+        with ExitStack() as until_it_ends:
+            given = options.parse_args(arguments)
+            given.until_it_ends = until_it_ends
+            return program(given) or 0
     except ValueError as error:
         return complain(options.prog, error)
+    except OSError as error:
+        return say_fault(options.prog, error)
     except KeyboardInterrupt:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr)
         return INTERRUPTED
+
+
+def say_fault(program: str, error: OSError) -> int:
+    """Say in one line on stderr what the machine could not do, and with which file; the exit status, 1."""
+    complain(program, ValueError(fault(error)))
+    return 1
+
+
+def fault(error: OSError) -> str:
+    """The files of an OSError, if it names any, and the reason."""
+    where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return printable(ValueError(f"{where}: {error.strerror}" if where else error.strerror or str(error)))
+
+
+def command(program: str, run: Path, *options: str) -> list[str]:
+    """The words of a command line that runs an analysis program on `run`, as they can be typed in this directory."""
+    return ["python", typed(Path(__file__).with_name(f"{program}.py")), "--run", str(run), *options]
+
+
+def typed_command(program: str, run: Path, *options: str) -> str:
+    """The same as one line."""
+    return shlex.join(command(program, run, *options))
 
 
 def tracked(items: Iterable[T], name: str) -> Iterator[T]:

@@ -1,10 +1,11 @@
 """The demo's last step: one summary table, the paths of what was written, and demo.png.
 
-python analysis/demo.py [--run DIR] [--reference cl]
+python analysis/demo.py [--run DIR] [--reference ARM]
 
 Reads run.json, weight_gap.csv and test_alignment.csv of the run, nothing else.
 """
 
+import io
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -16,16 +17,18 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from analysis.command_line import add_run, run_program
+from analysis.command_line import add_reference, add_run, run_program
 from analysis.drawing import Style, arm_styles, line, over_epochs
-from analysis.figures import GAPS, SCORES
-from analysis.run_folder import newest_run, read_description, read_newest
+from analysis.figure_rows import GAPS, SCORES
+from analysis.run_folder import newest_run, read_description, usual_reference
+from analysis.tables import read_newest
 from coupled.checked import Parser
+from coupled.durable import write_durably
 
 
-def read(path: Path, key: Sequence[str], reference: str) -> pd.DataFrame:
+def read(path: Path, key: Sequence[str], value: str, reference: str) -> pd.DataFrame:
     """The rows of a CSV about `reference`. Raises ValueError if there are none."""
-    rows = read_newest(path, key)
+    rows = read_newest(path, key, value)
     rows = rows[rows["reference"] == reference]
     if rows.empty:
         raise ValueError(f"{path}: no rows with the reference '{reference}'")
@@ -34,8 +37,8 @@ def read(path: Path, key: Sequence[str], reference: str) -> pd.DataFrame:
 
 def curves(folder: Path, reference: str) -> dict[str, pd.DataFrame]:
     """Against epochs (rows), for each arm (columns): the weight gap `mean`, and CKA and RSA of h on the test images."""
-    gaps = read(folder / "weight_gap.csv", GAPS, reference)
-    scores = read(folder / "test_alignment.csv", SCORES, reference)
+    gaps = read(folder / "weight_gap.csv", GAPS, "gap", reference)
+    scores = read(folder / "test_alignment.csv", SCORES, "value", reference)
     scores = scores[(scores["layer"] == "h") & (scores["samples"] == scores["samples"].max())]
     arms = list(dict.fromkeys([*gaps["arm"], *scores["arm"]]))  # one order, so that an arm keeps its colour
     return {
@@ -84,10 +87,13 @@ def demo(options: Namespace) -> None:
     """Print the table and the paths, write the figure."""
     run = options.run or newest_run(Path("runs"))
     folder = run / "analysis"
-    measured = curves(folder, options.reference)
-    styles = arm_styles(list(read_description(run)["settings"]["arms"]))
-    draw(measured, options.reference, styles).savefig(folder / "demo.png", dpi=200)
-    Console().print(summary(measured, options.reference))
+    arms = list(read_description(run)["settings"]["arms"])
+    reference = options.reference or usual_reference(arms)
+    measured = curves(folder, reference)
+    picture = io.BytesIO()
+    draw(measured, reference, arm_styles(arms)).savefig(picture, dpi=200)
+    write_durably(folder / "demo.png", picture.getvalue())
+    Console().print(summary(measured, reference))
     for name in ("weight_gap.csv", "train_alignment.csv", "test_alignment.csv", "demo.png"):
         if (folder / name).is_file():
             print(folder / name)
@@ -97,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     options = Parser(prog="demo.py", description="Summary and figure of the demo.", allow_abbrev=False)
     add_run(options)
-    options.add_argument("--reference", default="cl", metavar="ARM", help="arm of the comparison (default: cl)")
+    add_reference(options)
     return run_program(demo, options, arguments)
 
 

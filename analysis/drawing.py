@@ -1,5 +1,6 @@
 """How every figure looks: one colour, dash and marker an arm, plain axes, PNG and PDF."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from coupled.durable import write_durably
 
 # after Okabe and Ito, whose colours colour-blind readers can tell apart, of a lightness that shows on white and black;
 # dashes and markers do the same in grey print
@@ -77,11 +80,14 @@ def over_epochs(axes: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path`.png and `path`.pdf; equal figures give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-    figure.savefig(written[0], dpi=200)
-    figure.savefig(written[1], metadata={"CreationDate": None})
+    """Write `path`.png and `path`.pdf, each whole or not at all; equal figures give equal bytes."""
+    kinds: dict[str, dict[str, Any]] = {".png": {"dpi": 200}, ".pdf": {"metadata": {"CreationDate": None}}}
+    written = []
+    for kind, options in kinds.items():
+        data = io.BytesIO()  # a file that matplotlib cannot write to its end is named by write_durably
+        figure.savefig(data, format=kind[1:], **options)
+        written.append(path.with_name(path.name + kind))
+        write_durably(written[-1], data.getvalue())
     return written
 
 

@@ -92,8 +92,8 @@ class Embedder:
             self.epochs[arm] = epoch
         return self.networks[arm]
 
-    def layers(self, names: Iterable[str]) -> list[str]:
-        """The layers that `names` mean. Raises ValueError, which lists those there are, for a name that is none."""
+    def layers(self, names: Iterable[str]) -> dict[str, int]:
+        """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
         return find_layers(self._build(), names, self.settings.encoder.image_size)
 
     def _build(self) -> Network:

@@ -1,6 +1,6 @@
 """The figures of a run, from the tables of the other analysis programs, as PNG and PDF.
 
-python analysis/figures.py [--run DIR] [--reference cl]
+python analysis/figures.py [--run DIR] [--reference ARM]
 
 Writes into analysis/figures of the run what its tables allow, and says which program makes a table that is not there:
 * drift: weight gap and alignment (CKA and RSA of h on test) against epochs. Where the run has twins of the reference,
@@ -12,14 +12,15 @@ Writes into analysis/figures of the run what its tables allow, and says which pr
 * collapse: what collapse.csv says of z on test against epochs, and how symmetric and aligned predictors are.
 * matrix: CKA of h on test of every pair of arms at the last epoch, after `alignment.py --compare all`.
 * gap_alignment: alignment against weight gap, a path an arm.
-An arm has the same colour in all of them, whichever arms are drawn (see drawing.py).
+The reference is `cl`, or in a run without it the one of the tables. An arm has the same colour in all of them,
+whichever arms are drawn (see drawing.py). A table that is damaged is said, and the status is 2.
 """
 
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,16 +29,14 @@ from matplotlib.figure import Figure
 
 from analysis.alignment_matrix import alignment_matrix
 from analysis.collapse_panels import collapse_panels
-from analysis.command_line import add_run, run_program
-from analysis.drawing import Style, arm_styles, grid, line, natural, over_epochs, plain, save
-from analysis.run_folder import newest_run, read_description, read_newest
-from coupled.checked import Parser
+from analysis.command_line import add_reference, add_run, run_program
+from analysis.drawing import arm_styles, grid, line, natural, over_epochs, plain, save
+from analysis.figure_rows import COLLAPSE, QUALITY, SCORES, Run, reference_of
+from analysis.run_folder import newest_run, read_description
+from analysis.tables import BadTableError
+from coupled.checked import Parser, printable
 from coupled.controls import twins
 
-GAPS = ("epoch", "reference", "arm", "layer")
-SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")
-COLLAPSE = ("epoch", "split", "arm", "layer", "metric", "detail", "samples")
-QUALITY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
 PANELS = {  # of quality: metric and detail -> label
     ("nccc", "euclidean"): "accuracy, nearest class centre",
@@ -49,36 +48,6 @@ PANELS = {  # of quality: metric and detail -> label
     ("effective_rank", "centred"): "effective rank",
     ("augmentation_spread", "relative"): "augmentation spread",
 }
-
-
-class Run(NamedTuple):
-    """What the figures of a run share."""
-
-    folder: Path  # the tables
-    reference: str
-    styles: dict[str, Style]
-    twins: list[str]
-
-    def gaps(self) -> pd.DataFrame:
-        """Rows of weight_gap.csv about the reference."""
-        return self._about_reference("weight_gap.csv", GAPS)
-
-    def scores(self) -> pd.DataFrame:
-        """Rows of test_alignment.csv about the reference, of the largest sample for each metric."""
-        rows = self._about_reference("test_alignment.csv", SCORES)
-        return rows[rows["samples"] == rows.groupby("metric")["samples"].transform("max")]
-
-    def _about_reference(self, name: str, key: Sequence[str]) -> pd.DataFrame:
-        rows = read_newest(self.folder / name, key)
-        rows = rows[rows["reference"] == self.reference]
-        if rows.empty:
-            raise ValueError(f"{self.folder / name}: no rows with the reference '{self.reference}'")
-        return rows
-
-    def arms(self, rows: pd.DataFrame) -> list[str]:
-        """The arms in `rows`, in the order of the run, without twins."""
-        there = set(rows["arm"])
-        return [arm for arm in self.styles if arm in there and arm not in self.twins]
 
 
 def drift(run: Run) -> Figure:
@@ -151,7 +120,7 @@ def _maps(run: Run, rows: pd.DataFrame, label: str, lowest: float | None) -> Fig
 
 def quality(run: Run) -> Figure:
     """Each arm by itself against epochs."""
-    rows = read_newest(run.folder / "quality.csv", QUALITY)
+    rows = run.read("quality.csv", QUALITY, "value")
     rows = rows[(rows["split"] == "test") & (rows["layer"] == "h")]
     rows = rows[rows["samples"] == rows["samples"].max()]
     there = {key: part for key, part in rows.groupby(["metric", "detail"]) if key in PANELS}
@@ -171,7 +140,7 @@ def quality(run: Run) -> Figure:
 
 def collapse(run: Run) -> Figure:
     """Spread and its like against epochs."""
-    rows = read_newest(run.folder / "collapse.csv", COLLAPSE)
+    rows = run.read("collapse.csv", COLLAPSE, "value")
     figure = collapse_panels(rows, run.arms(rows), run.styles)
     _legend(run, figure)
     return figure
@@ -200,7 +169,7 @@ def gap_alignment(run: Run) -> Figure:
 
 def matrix(run: Run) -> Figure:
     """CKA of every pair at the last epoch."""
-    return alignment_matrix(read_newest(run.folder / "test_alignment.csv", SCORES), list(run.styles))
+    return alignment_matrix(run.read("test_alignment.csv", SCORES, "value"), list(run.styles))
 
 
 FIGURES: dict[str, Callable[[Run], Figure]] = {
@@ -222,27 +191,29 @@ def figures(options: Namespace) -> int:
     """Write every figure whose tables are there; the status is 2 if there is none."""
     folder = options.run or newest_run(Path("runs"))
     arms = read_description(folder)["settings"]["arms"]
-    if options.reference not in arms:
-        raise ValueError(f"--reference: the run has no arm '{options.reference}' (arms: {', '.join(arms)})")
-    run = Run(folder / "analysis", options.reference, arm_styles(list(arms)), twins(arms, options.reference))
-    written = []
+    reference = options.reference or reference_of(folder / "analysis", list(arms))
+    if reference not in arms:
+        raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
+    run = Run(folder / "analysis", reference, arm_styles(list(arms)), twins(arms, reference))
+    written, damaged = [], False
     for name, draw in FIGURES.items():
         try:
             figure = draw(run)
         except ValueError as error:
-            print(f"{name}: not drawn: {error}", file=sys.stderr)
+            print(f"{name}: not drawn: {printable(error)}", file=sys.stderr)
+            damaged |= isinstance(error, BadTableError)
             continue
         written += save(figure, run.folder / "figures" / name)
     for path in written:
         print(path)
-    return 0 if written else 2
+    return 0 if written and not damaged else 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
     options = Parser(prog="figures.py", description="Figures of a run.", allow_abbrev=False)
     add_run(options)
-    options.add_argument("--reference", default="cl", metavar="ARM", help="arm of the comparison (default: cl)")
+    add_reference(options)
     return run_program(figures, options, arguments)
 
 

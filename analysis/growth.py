@@ -21,7 +21,7 @@ from scipy.optimize import curve_fit
 from scipy.special import exprel
 from scipy.stats import linregress
 
-from analysis.run_folder import read_newest
+from analysis.tables import read_newest
 from coupled.durable import write_durably
 
 LEAST = 4  # points that two parameters and an error need
@@ -54,8 +54,8 @@ COLUMNS = ("reference", "arm", *(field.name for field in fields(Fit)))
 
 def write_growth(gaps: Path, path: Path) -> None:
     """Write the fits to the `global` rows of weight_gap.csv, all pairs; a pair with fewer than 4 epochs has none."""
-    table = read_newest(gaps, ("epoch", "reference", "arm", "layer"))
-    table = table[table["layer"] == "global"]
+    table = read_newest(gaps, ("epoch", "reference", "arm", "layer"), "gap")
+    table = table[(table["layer"] == "global") & table["gap"].notna()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

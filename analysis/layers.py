@@ -29,16 +29,16 @@ STAGES = "stages"
 PROBE = 2  # images of the trial that shows what a layer gives
 
 
-def find_layers(network: "Network", names: Iterable[str], image_size: int) -> list[str]:
-    """The layers that `names` mean, each once, tried with a forward of zeros.
+def find_layers(network: "Network", names: Iterable[str], image_size: int) -> dict[str, int]:
+    """The layers that `names` mean, each once, and their widths, from a forward of zeros.
 
     Raises ValueError, which lists the layers there are, for a name that is none.
     """
     layers = list(dict.fromkeys(layer for name in names for layer in _meant(network.encoder, name)))
     device = next(network.parameters()).device
     with torch.no_grad():
-        layer_outputs(network, torch.zeros(1, PROBE, 3, image_size, image_size, device=device), layers)
-    return layers
+        rows = layer_outputs(network, torch.zeros(1, PROBE, 3, image_size, image_size, device=device), layers)
+    return {layer: rows[layer].shape[1] for layer in layers}
 
 
 def _meant(encoder: nn.Module, name: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.run_folder import read_newest
+from analysis.tables import read_newest
 from coupled.durable import write_durably
 
 WHERE = ["split", "temperature", "samples", "batch"]
@@ -16,9 +16,9 @@ LEAST = 3  # epochs below which a correlation says nothing
 
 def write_correlation(losses: Path, path: Path) -> None:
     """Pearson correlation over the epochs of an arm's DCL and NSCL losses; NaN for a constant loss or few epochs."""
-    table = read_newest(losses, KEY).pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
+    table = read_newest(losses, KEY, "value").pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
     rows = []
-    for place, both in table[["dcl", "nscl"]].dropna().groupby(level=["arm", *WHERE], sort=False):
+    for place, both in table.reindex(columns=["dcl", "nscl"]).dropna().groupby(level=["arm", *WHERE], sort=False):
         varies = len(both) >= LEAST and bool((both.nunique() > 1).all())
         rows.append((*place, len(both), both["dcl"].corr(both["nscl"]) if varies else nan))
     _write(pd.DataFrame(rows, columns=["arm", *WHERE, "epochs", "correlation"]), path)
@@ -30,7 +30,7 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
     excess = nscl - nscl_direct; `share` = the part of the direct arm's descent since the first epoch in the table that
     the arm has made, too: 1 where it reaches the same loss; NaN where the direct arm has not come down.
     """
-    table = read_newest(losses, KEY)
+    table = read_newest(losses, KEY, "value")
     table = table[table["loss"] == "nscl"].pivot(index=[*WHERE, "epoch"], columns="arm", values="value")
     parts = []
     for other in (arm for arm in direct if arm in table):

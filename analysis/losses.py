@@ -33,7 +33,8 @@ from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.features import UNTRAINED_EPOCH, plan_of
 from analysis.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
 from analysis.loss_tables import write_correlation, write_reached
-from analysis.run_folder import DIGITS, TidyCsv, select
+from analysis.run_folder import DIGITS, select
+from analysis.tidy_csv import TidyCsv
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.network import Network
 from coupled.objectives import Inputs

@@ -26,7 +26,8 @@ from analysis.embedding_cache import EmbeddingCache
 from analysis.embeddings import Embedder, choose_images, load_selected
 from analysis.features import clean_features, view_features
 from analysis.layers import OUTPUTS
-from analysis.run_folder import DIGITS, Selection, TidyCsv, select
+from analysis.run_folder import DIGITS, Selection, select
+from analysis.tidy_csv import TidyCsv
 from analysis.undefined import Undefined
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.settings import Settings, from_resolved

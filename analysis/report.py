@@ -74,8 +74,13 @@ def page(runs: Sequence[Run]) -> str:
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=(PAGE / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
-        data=json.dumps(data, allow_nan=False).replace("</", "<\\/"),
+        data=embedded(data),
     )
+
+
+def embedded(data: Any) -> str:
+    """JSON that ends no script and begins no comment, whatever names and cells are in it: `<` is an escape."""
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def compute(run: Run) -> list[str]:
@@ -101,7 +106,7 @@ def report(options: Namespace) -> None:
     path = options.output or folders[0] / "analysis" / "report.html"
     try:
         write_durably(path, page(runs).encode())
-    except OSError as error:
+    except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"--output: cannot write to '{path}': {error.strerror}") from None
     for run in runs:
         for each in (*missing(run), *thinned(run)):

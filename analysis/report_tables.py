@@ -3,14 +3,15 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.command_line import command
 from analysis.layers import OUTPUTS
-from analysis.run_folder import read_description
+from analysis.run_folder import USUAL_REFERENCE, read_description
+from analysis.tables import read_table
 from coupled.snapshots import snapshot_epochs
 
 PROGRAMS = {  # program -> the tables it writes; in the order in which they must run
@@ -21,6 +22,23 @@ PROGRAMS = {  # program -> the tables it writes; in the order in which they must
     "collapse": ("collapse.csv",),
     "losses": ("losses.csv", "loss_gap.csv", "loss_correlation.csv", "nscl_reached.csv"),
     "bounds": ("bounds.csv",),
+}
+_OF_ARM = ("epoch", "split", "arm", "layer", "metric", "detail", "value", "samples")
+_OF_PAIR = ("epoch", "split", "reference", "arm", "layer", "metric", "value", "samples")
+NEEDED = {  # table -> the columns that the page is made of
+    "epochs.csv": ("epoch", "arm", "loss", "images_per_second"),
+    "verify.csv": ("last_epoch", "finding"),
+    "weight_gap.csv": ("epoch", "reference", "arm", "layer", "kind", "gap", "angle", "update_cosine"),
+    "weight_gap_growth.csv": ("reference", "arm", "model", "last_epoch", "slope", "rate"),
+    **{f"{split}_alignment.csv": _OF_PAIR for split in ("train", "test")},
+    **{f"{split}_cross_layer.csv": (*_OF_PAIR, "reference_layer") for split in ("train", "test")},
+    "quality.csv": (*_OF_ARM, "spread"),
+    "collapse.csv": _OF_ARM,
+    "losses.csv": ("epoch", "split", "arm", "loss", "temperature", "value", "samples"),
+    "loss_gap.csv": ("epoch", "split", "arm", "temperature", "gap", "bound", "set_bound", "samples"),
+    "loss_correlation.csv": ("arm",),
+    "nscl_reached.csv": ("epoch", "split", "arm", "direct_arm", "temperature", "excess", "share", "samples"),
+    "bounds.csv": (*_OF_PAIR[:5], "bound", "of", "detail", "value", "measured", "vacuous", "samples"),
 }
 MORE = {  # options besides --run
     "verify": ("--output", "{run}/analysis"),
@@ -36,7 +54,6 @@ SOURCES = ("reference_snapshot", "arm_snapshot", "images")
 DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
 COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
-USUAL_REFERENCE = "cl"  # of these programs, unless they are told another
 BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # what they hold gets its bounds in bounds.csv
 
 
@@ -92,30 +109,25 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         names = [folder.name for folder in paths]
     if len({*names}) < len(names):
         names = [str(folder) for folder in folders]
-    return [Run(*each, read_tables(each[1])) for each in zip(names, folders, about, strict=True)]
+    tables = [read_tables(folder, list(each["settings"]["arms"])) for folder, each in zip(folders, about, strict=True)]
+    return [Run(*each) for each in zip(names, folders, about, tables, strict=True)]
 
 
-def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """All tables of a run that have rows, by file name; a last row that is being written is left out."""
+def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """All tables of a run with these arms that have rows, by file name. Raises BadTableError."""
     wanted = [name for names in PROGRAMS.values() for name in names]
     paths = [folder / "epochs.csv", *(folder / "analysis" / name for name in wanted)]
     found = {}
     for path in paths:
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            table = _parsed(path, text[: text.rfind("\n") + 1])
+        if path.exists():
+            table = read_table(path, NEEDED[path.name], arms)
             if len(table):
-                found[path.name] = table
+                found[path.name] = _newest(table)
     return found
 
 
-def _parsed(path: Path, text: str) -> pd.DataFrame:
-    if not text:
-        return pd.DataFrame()
-    try:
-        table = pd.read_csv(StringIO(text), low_memory=False)
-    except ValueError as error:  # of which the parser's errors are
-        raise ValueError(f"{path}: not readable as a table ({' '.join(str(error).split())}); move it away") from None
+def _newest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of rows that differ in their sources alone the last, by epoch."""
     replaced = any(column in table for column in DIGESTS)
     if "low" in table:  # an interval stays when the score is written again without one
         same = [column for column in (*KEY, *SOURCES) if column in table]
@@ -177,7 +189,7 @@ def _command(run: Run, program: str) -> tuple[str, ...]:
     more = [each.format(run=run.folder) for each in MORE.get(program, ())]
     if program in COMPARING and USUAL_REFERENCE not in run.arms:
         more += ["--reference", run.arms[0]]
-    return ("python", f"analysis/{program}.py", "--run", str(run.folder), *more)
+    return tuple(command(program, run.folder, *more))
 
 
 def _state(run: Run, name: str) -> str:

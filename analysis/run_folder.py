@@ -1,26 +1,24 @@
-"""Run folders: which run, arms and epochs a program is about, and CSV files that grow by whole rows."""
+"""Run folders: which run, arms and epochs a program is about, and the folder of tables, which one program holds."""
 
-import csv
-import io
 import json
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import combinations
-from math import isnan
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from analysis.command_line import skipping
 from coupled.controls import draws
-from coupled.durable import append_durably, write_durably
+from coupled.durable import write_durably
 from coupled.run_description import read_run_json
+from coupled.run_lock import run_lock
 from coupled.settings import from_resolved
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 
 DIGITS = 16  # of a digest, as tables hold it
+USUAL_REFERENCE = "cl"
 
 
 @dataclass(frozen=True)
@@ -37,23 +35,27 @@ class Selection:
     output: Path
 
 
-def select(options: Namespace) -> Selection:
-    """The choices of the command line, checked against the run; says which run it is.
+def select(options: Namespace, writes: bool = True) -> Selection:
+    """The choices of the command line, checked against the run; says which run it is. The program that `writes` holds
+    the output folder until it ends.
 
     Raises ValueError that names the option and lists what exists: no run, unknown arm, missing epoch, and an output
-    folder that belongs to another run.
+    folder that belongs to another run or that another program holds.
     """
     run = options.run or newest_run(Path("runs"))
     description = read_description(run)
     store = open_store(run, description)
-    reference = getattr(options, "reference", "")
-    arms = choose_arms(store, reference, options.compare, options.skip_bad) if reference else named(store, options.arms)
+    compares = hasattr(options, "reference")
+    reference = (options.reference or usual_reference(store.arms())) if compares else ""
+    arms = choose_arms(store, reference, options.compare, options.skip_bad) if compares else named(store, options.arms)
     epochs = choose_epochs(store, [*filter(None, [reference]), *arms], options.epochs, options.skip_bad)
     pairs = getattr(options, "every_pair", False)
     against = "every pair of " if pairs else f"{reference} against " if reference else ""
     shown = ", ".join([reference, *arms] if pairs else arms)
     print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
     output = options.output or run / "analysis"
+    if writes:
+        options.until_it_ends.enter_context(held(output, "--output"))
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     return Selection(description, store, reference, arms, epochs, output)
 
@@ -69,10 +71,16 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(arms or there))
 
 
-def select_pairs(options: Namespace) -> tuple[Selection, list[tuple[str, str]]]:
+def usual_reference(arms: Sequence[str]) -> str:
+    """The reference of a run where none is asked for: `cl`, or the first arm if there is none."""
+    return USUAL_REFERENCE if USUAL_REFERENCE in arms else next(iter(arms), USUAL_REFERENCE)
+
+
+def select_pairs(options: Namespace, writes: bool = True) -> tuple[Selection, list[tuple[str, str]]]:
     """The choices, and the pairs to compare: each arm with the reference, or of `--compare all` every pair."""
     every = options.compare == ["all"]  # settings.py lets no arm have this name
-    chosen = select(Namespace(**{**vars(options), "compare": None if every else options.compare, "every_pair": every}))
+    changed = {"compare": None if every else options.compare, "every_pair": every}
+    chosen = select(Namespace(**{**vars(options), **changed}), writes)
     if every:
         return chosen, list(combinations([chosen.reference, *chosen.arms], 2))
     return chosen, [(chosen.reference, arm) for arm in chosen.arms]
@@ -188,66 +196,35 @@ def _spans(numbers: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
 
 
+@contextmanager
+def held(folder: Path, option: str) -> Iterator[None]:
+    """Be the one program that writes to `folder`, which `option` names; a reader needs no such hold.
+
+    Raises ValueError that names the process that holds it, and OSError if nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{option}: cannot write to '{folder}': {error.strerror}") from None
+    with ExitStack() as opened:
+        try:
+            opened.enter_context(run_lock(folder))
+        except ValueError as error:
+            cause = error.__context__
+            if isinstance(cause, OSError):  # a fault of the machine is no bad input
+                raise OSError(cause.errno, cause.strerror, str(folder)) from None
+            raise ValueError(str(error).replace("--run:", f"{option}:", 1)) from None
+        yield
+
+
 def claim(output: Path, owner: dict[str, Any]) -> None:
     """Note in output/source.json whose rows the folder holds. Raises ValueError if they are another run's."""
     path = output / "source.json"
-    try:
-        if not path.is_file():
-            write_durably(path, (json.dumps(owner) + "\n").encode())
-    except OSError as error:
-        raise ValueError(f"--output: cannot write to '{output}': {error.strerror}") from None
-    if json.loads(path.read_text(encoding="utf-8")) != owner:
-        raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")
-
-
-def read_newest(path: Path, key: Sequence[str]) -> pd.DataFrame:
-    """The rows of a table; of those that agree in the columns `key` the last, which is of the newest snapshots.
-
-    Raises ValueError if there is no such file.
-    """
     if not path.is_file():
-        raise ValueError(
-            f"{path}: no such file; weight_gap.py, alignment.py, quality.py, collapse.py in analysis/ write the tables"
-        )
-    return pd.read_csv(path).drop_duplicates(list(key), keep="last")
-
-
-class TidyCsv:
-    """A CSV file of long rows that gains them block by block; a row it has already is never written again.
-
-    Two rows are the same if they agree in the columns `key`. Floats are written in full, NaN as an empty cell. A last
-    row that was not written to its end is cut off. Raises ValueError if the file has other columns.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], key: Sequence[str]) -> None:
-        self.path, self.columns = path, list(columns)
-        self.places = [self.columns.index(name) for name in key]
-        self.written = 0
-        data = path.read_bytes() if path.is_file() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        header = (",".join(self.columns) + "\n").encode()
-        rows = list(csv.reader(io.StringIO(whole.decode(errors="replace"))))[1:]
-        ours = data.startswith(header) or header.startswith(data)
-        if not ours or any(len(row) != len(self.columns) for row in rows):
-            raise ValueError(
-                f"{path}: its rows should be {','.join(self.columns)}; move the file away to start a new one"
-            )
-        if not whole or whole != data:
-            write_durably(path, whole or header)
-        self.held = {tuple(row[place] for place in self.places) for row in rows}
-
-    def has(self, *key: object) -> bool:
-        """Whether a row with these key cells is in the file."""
-        return tuple(map(str, key)) in self.held
-
-    def append(self, rows: Iterable[Sequence[object]]) -> None:
-        """Write the rows that are not in the file yet, in one write, and sync them to the disk."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for row in rows:
-            key = tuple(str(row[place]) for place in self.places)
-            if key not in self.held:
-                writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in row)
-                self.held.add(key)
-                self.written += 1
-        append_durably(self.path, text.getvalue())
+        write_durably(path, (json.dumps(owner) + "\n").encode())
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of which those of JSON and of UTF-8 are
+        raise ValueError(f"{path}: not readable as JSON ({error}); choose another --output") from None
+    if known != owner:
+        raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")

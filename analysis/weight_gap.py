@@ -30,7 +30,8 @@ from analysis.channel_matching import channel_axes, match_channels, permuted
 from analysis.command_line import parser, run_program, skipping, tracked
 from analysis.growth import write_growth
 from analysis.open_snapshots import OpenSnapshots
-from analysis.run_folder import DIGITS, TidyCsv, select_pairs
+from analysis.run_folder import DIGITS, select_pairs
+from analysis.tidy_csv import TidyCsv
 from analysis.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, stage
 from coupled.snapshots import BadSnapshotError, SnapshotStore
 

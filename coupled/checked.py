@@ -40,6 +40,12 @@ def printable(error: Exception) -> str:
     return text.encode(errors="backslashreplace").decode()  # half of a character, from a byte that is no UTF-8
 
 
+def typed(path: Path) -> str:
+    """A file as it can be typed in a command line in this directory: relative to it if it lies below, else in full."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
 LONGEST = 2**16  # characters of YAML: a hundred arms and more
 DEEPEST = 20
 

@@ -7,13 +7,14 @@ value and what is allowed. What an objective or an image set takes is checked ag
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from coupled.checked import one_line, parse_yaml, read_yaml
+from coupled.checked import one_line, parse_yaml, read_yaml, typed
 from coupled.sections import (
     Above0,
     ArmSettings,
@@ -129,6 +130,10 @@ def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], T
     given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
+    if "base" in given:  # no key of the settings
+        program = typed(Path(__file__).parents[1] / "scripts/sweep.py")
+        command = shlex.join(["python", program, str(path)])
+        raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
     for override in overrides:
         _override(tree, override)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from coupled.checked import Parser, complain
+from coupled.checked import Parser, complain, typed
 from coupled.stopping import end_with_agent, exit_status
 
 
@@ -57,8 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             again = command_again(arguments)
             print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
         elif group.is_first:
-            print(f"{run}: complete; next: python analysis/weight_gap.py --run {run}", flush=True)
+            print(f"{run}: complete; next: {next_command(list(settings.arms), run)}", flush=True)
     return alarm.status or exit_status(preempted)
+
+
+def next_command(arms: Sequence[str], run: Path) -> str:
+    """The command line that looks at the run next: weight gaps, or of a single arm, which has none, its quality."""
+    program = "weight_gap.py" if len(arms) > 1 else "quality.py"
+    return shlex.join(["python", typed(Path(__file__).parents[1] / "analysis" / program), "--run", str(run)])
 
 
 def command_again(arguments: Sequence[str] | None, moved_to: Path | None = None) -> str:

@@ -8,7 +8,6 @@ docs/reproduction/claim_<n>.csv with verdicts.csv, costs.csv and the figures. Th
 from those CSV files; `--page-only` does only that.
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -22,8 +21,10 @@ import reproduction_objectives
 import sweep
 from sweep_tables import collect
 
-from analysis.command_line import positive
+from analysis.command_line import positive, say_fault
+from analysis.tables import read_table
 from coupled.checked import Parser, complain
+from coupled.durable import write_durably
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs/reproduction"
@@ -43,22 +44,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
     except ValueError as error:
         return complain("reproduce.py", error)
-    status = 0
-    if not options.page_only:
-        for name in options.only:
+    failed = []
+    try:
+        for name in () if options.page_only else options.only:
             print(f"== {name}", flush=True)
             given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs", str(options.runs)]
-            status = max(status, sweep.main(given))
-        write_results(options)
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+            failed += [name] if sweep.main(given) else []
+        if not options.page_only:
+            write_results(options.runs, [name for name in options.only if name not in failed])
+        write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
+    except ValueError as error:
+        return complain("reproduce.py", error)
+    except OSError as error:
+        return say_fault("reproduce.py", error)
     print(PAGE)
-    return min(status, 1)
+    if failed:
+        print(f"reproduce.py: {', '.join(failed)} failed; the page has what was there of it before", file=sys.stderr)
+    return min(len(failed), 1)
 
 
-def write_results(options: argparse.Namespace) -> None:
-    """The CSV files and figures of the claims whose sweeps were run; what others left stays."""
+def write_results(runs: Path, sweeps: Sequence[str]) -> None:
+    """The CSV files and figures of the claims of these sweeps; what others left stays."""
     RESULTS.mkdir(exist_ok=True)
-    rows = {name: collect(options.runs / name) for name in options.only}
+    rows = {name: collect(runs / name) for name in sweeps}
     verdicts = _known(RESULTS / "verdicts.csv", "claim")
     for number, claim in CLAIMS.items():
         if claim.sweep in rows:
@@ -68,17 +76,17 @@ def write_results(options: argparse.Namespace) -> None:
             if claim.draw:
                 claim.draw(rows[claim.sweep]).savefig(RESULTS / f"{claim.sweep}_{claim.figure}.png", dpi=120)
             elif claim.figure:
-                drawn = options.runs / claim.sweep / "figures" / f"{claim.figure}.png"
+                drawn = runs / claim.sweep / "figures" / f"{claim.figure}.png"
                 shutil.copy(drawn, RESULTS / f"{claim.sweep}_{claim.figure}.png")
     _write(verdicts, RESULTS / "verdicts.csv", "claim")
     costs = _known(RESULTS / "costs.csv", "sweep")
     for name in rows:
-        runs = [path.parent for path in sorted((options.runs / name).glob("*/epochs.csv"))]
-        seconds = sum(pd.read_csv(run / "epochs.csv")["seconds"].sum() for run in runs)
-        bytes_ = sum(path.stat().st_size for run in runs for path in run.rglob("*") if path.is_file())
-        commits = {str(json.loads((run / "run.json").read_text())["git_commit"])[:10] for run in runs}
+        there = [path.parent for path in sorted((runs / name).glob("*/epochs.csv"))]
+        seconds = sum(read_table(run / "epochs.csv", ["seconds"])["seconds"].sum() for run in there)
+        bytes_ = sum(path.stat().st_size for run in there for path in run.rglob("*") if path.is_file())
+        commits = {str(json.loads((run / "run.json").read_text())["git_commit"])[:10] for run in there}
         costs[name] = {
-            "runs": len(runs),
+            "runs": len(there),
             "training_minutes": round(seconds / 60, 1),
             "mib": round(bytes_ / 2**20),
             "commit": " ".join(sorted(commits)),

@@ -4,14 +4,16 @@ python scripts/sweep.py CONFIG.yaml [key=v1,v2,... | seed=0:5 ...] [--zip KEY=..
        [--name NAME] [--analyses "alignment.py --layer h" ...] [--list | --index I]
 
 CONFIG is a settings file, or a sweep file, which has the key `base` (see sweep_points.py for the others); what stands
-on the command line replaces the lists of the file. A point is a run folder such as runs/<name>/temperature=0.1,seed=3,
-with the output of its programs beside it in <point>.log. Finished points are skipped, broken ones resumed; a point that
-fails does not stop the others. At the end sweep.csv holds every value of all points, and figures/ shows mean and
-standard deviation over seeds. In a SLURM array each task calls with `--index "$SLURM_ARRAY_TASK_ID"`, which does one of
-the points that `--list` numbers; a later call without it finds all finished, and collects.
+on the command line replaces the lists of the file. A point is a run folder such as temperature=0.1,seed=3 in the folder
+of the sweep, runs/<file>_sweep/temperature, with the output of its programs beside it in <point>.log. Finished points
+are skipped, broken ones resumed; a point that fails does not stop the others. At the end sweep.csv holds every value of
+all points, and figures/ shows mean and standard deviation over seeds. In a SLURM array each task calls with
+`--index "$SLURM_ARRAY_TASK_ID"`, which does one of the points that `--list` numbers; a later call without it finds all
+finished, and collects. One sweep at a time works in a folder, and one program on a point.
 """
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,8 +24,10 @@ from sweep_jobs import run_points
 from sweep_points import Point, Sweep, points, read_sweep
 from sweep_tables import collect, write_definition
 
-from analysis.command_line import positive
+from analysis.command_line import positive, say_fault
+from analysis.run_folder import held
 from coupled.checked import Parser, complain
+from coupled.durable import write_durably
 
 INTERRUPTED = 130  # as a shell says it
 
@@ -39,19 +43,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.list:
             print("\n".join(f"{index} {point.name}" for index, point in enumerate(every)))
             return 0
-        if options.index is None:
-            write_definition(sweep, every)
+        # the tasks of an array share the folder: each holds its point alone
+        whole = options.index is None
+        with held(sweep.folder, "--name") if whole else contextlib.nullcontext():
+            return run(sweep, every, chosen, options.jobs, whole)
     except ValueError as error:
         return complain("sweep.py", error)
-    try:
-        failed = run_points(sweep, chosen, options.jobs, say)
+    except OSError as error:
+        return say_fault("sweep.py", error)
     except KeyboardInterrupt:
         words = shlex.join(sys.argv[1:] if arguments is None else arguments)
         print(f"stopped; the same command goes on where it was: python scripts/sweep.py {words}", file=sys.stderr)
         return INTERRUPTED
-    shown = show(sweep) if options.index is None else True
-    for name, wrong in failed.items():
-        print(f"sweep.py: {name} failed: {wrong}", file=sys.stderr)
+
+
+def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int, whole: bool) -> int:
+    """Train and measure the `chosen` points, and of a `whole` sweep write the tables; the exit status."""
+    if whole:
+        write_definition(sweep, every)
+    failed = run_points(sweep, chosen, jobs, say)
+    try:
+        shown = show(sweep) if whole else True
+    finally:
+        for name, wrong in failed.items():
+            print(f"sweep.py: {name} failed: {wrong}", file=sys.stderr)
     return 0 if shown and not failed else 1
 
 
@@ -69,7 +84,7 @@ def _at(every: Sequence[Point], index: int) -> Point:
 def show(sweep: Sweep) -> bool:
     """Write sweep.csv and the figures of what is there, and say where; whether there was anything to draw."""
     rows = collect(sweep.folder)
-    rows.to_csv(sweep.folder / "sweep.csv", index=False)
+    write_durably(sweep.folder / "sweep.csv", rows.to_csv(index=False).encode())
     print(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
     try:
         for path in draw(sweep.folder, rows) if sweep.analyses else []:
@@ -91,7 +106,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--zip", nargs="+", action="append", default=[], metavar="key=v1,v2", help=together)
     parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="points side by side (default: 1)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    parser.add_argument("--name", help="folder of the sweep in --runs (default: the file's name)")
+    parser.add_argument("--name", help="folder of the sweep in --runs (default: the file's name, and the keys)")
     what = "programs in analysis/ with their options, each in quotes; none at all is allowed"
     parser.add_argument("--analyses", nargs="*", metavar="PROGRAM", help=what)
     one = parser.add_mutually_exclusive_group()

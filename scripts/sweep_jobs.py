@@ -14,7 +14,9 @@ from types import FrameType
 
 from sweep_points import ROOT, Point, Sweep
 
-from coupled.checked import differences
+from analysis.command_line import fault
+from analysis.run_folder import held
+from coupled.checked import differences, printable
 from coupled.settings import MAY_CHANGE
 from coupled.snapshots import SnapshotStore
 
@@ -67,10 +69,20 @@ def is_finished(point: Point) -> bool:
         return False  # not a whole run: train.py says what is wrong with it
 
 
+def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
+    """`train_and_analyse` for the one process that holds the point: another's output would mix with it in its log."""
+    try:
+        with held(point.folder.with_name(f"{point.name}.running"), "--index"):
+            return train_and_analyse(sweep, point, children, say)
+    except ValueError as error:
+        return printable(error)
+    except OSError as error:
+        return fault(error)
+
+
 def train_and_analyse(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
     """Bring one point to its end: "", or what went wrong in one line."""
     log = point.log()
-    log.parent.mkdir(parents=True, exist_ok=True)
     if is_finished(point):
         say(f"{point.name}: finished before")
     else:
@@ -103,7 +115,7 @@ def run_points(sweep: Sweep, chosen: Sequence[Point], jobs: int, say: Say) -> di
     failed: dict[str, str] = {}
     with ThreadPoolExecutor(jobs) as pool, _sigterm_as_ctrl_c():
         try:
-            waiting = {pool.submit(train_and_analyse, sweep, point, children, say): point for point in chosen}
+            waiting = {pool.submit(work_alone, sweep, point, children, say): point for point in chosen}
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     point, wrong = waiting.pop(future), future.result()

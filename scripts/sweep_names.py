@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST_NAME = 180  # a file system takes 255 bytes
@@ -17,6 +17,12 @@ def order(key: str) -> tuple[bool, str]:
 def point_name(values: Mapping[str, Any]) -> str:
     """The folder of a point, such as "temperature=0.1,seed=3": keys in order, no character that a shell minds."""
     name = ",".join(f"{key}={spelled(values[key])}" for key in sorted(values, key=order))
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{_digest(name)}"
+
+
+def keys_name(keys: Iterable[str]) -> str:
+    """The folder of a sweep over these keys and seeds, such as "batch.size,temperature"; "" for seeds alone."""
+    name = ",".join(sorted(set(keys) - {"seed"}))
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{_digest(name)}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator
-from sweep_names import order, point_name, run_name
+from sweep_names import keys_name, order, point_name, run_name
 
 from coupled.checked import one_line, parse_yaml, read_yaml
 from coupled.choices import filled_in, suited
@@ -93,7 +93,8 @@ def read_sweep(
 
     `given` are "temperature=0.1,0.5" or "seed=0:5", the product of which is swept; the lists of each of `zips` go
     together. They replace what the file says of their keys. The folder is runs/<name>; the name is that of the file,
-    with "_sweep" behind the name of a settings file. Raises ValueError.
+    with "_sweep" behind the name of a settings file, and where other keys are swept than the file's, a folder of that
+    name for them: sweeps over different keys share no table and no log. Raises ValueError.
     """
     if not config.is_file():
         raise ValueError(f"sweep.py: no file '{config}'")
@@ -113,11 +114,14 @@ def read_sweep(
     groups = sorted([group for group in kept if group] + lists, key=lambda group: order(min(group, key=order)))
     fixed = {key: value for key, value in file.overrides.items() if key not in replaced}
     _check_keys(config, fixed, groups)
-    stem = name or file.name or config.stem + ("" if is_sweep else "_sweep")
+    folder = runs / (name or file.name or config.stem + ("" if is_sweep else "_sweep"))
+    keys = keys_name(key for group in groups for key in group)
+    if name is None and keys != keys_name(key for group in swept for key in group):
+        folder /= keys
     factor = _factor(file.factor, groups)
     commands = [_command(text) for text in (file.analyses if analyses is None else analyses)]
     base = config.parent / file.base
-    return Sweep(runs / stem, base, fixed, groups, commands, factor, file.figure)
+    return Sweep(folder, base, fixed, groups, commands, factor, file.figure)
 
 
 def parse_list(text: str) -> tuple[str, list[Any]]:

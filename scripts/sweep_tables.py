@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-from sweep_names import order, spelled
+from sweep_names import keys_name, order, spelled
 from sweep_points import Point, Sweep
 
+from analysis.tables import read_table
 from coupled.durable import write_durably
 
 FORMAT = "coupled.sweep.1"
@@ -42,9 +43,17 @@ COLUMNS = ("run", "table", *PLACES, "metric", "detail", "value", "samples")  # b
 
 
 def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
-    """Write sweep.json: what `collect` and the figures need to know. Raises ValueError if the folder is a run's."""
+    """Write sweep.json: what `collect` and the figures need to know. Raises ValueError if the folder is a run's, or
+    holds the tables of a sweep over other keys.
+    """
     if (sweep.folder / "run.json").is_file():
         raise ValueError(f"--name: '{sweep.folder}' is the folder of a run; choose another name")
+    keys = keys_name(key for group in sweep.groups for key in group)
+    if (sweep.folder / "sweep.json").exists():
+        there = keys_name(key for group in read_definition(sweep.folder)["groups"] for key in group)
+        if there != keys:
+            over = f"is over {there or 'seeds alone'}, and this one over {keys or 'seeds alone'}"
+            raise ValueError(f"--name: the sweep in '{sweep.folder}' {over}; choose another name")
     content = {
         "format": FORMAT,
         "base": str(sweep.base),
@@ -64,7 +73,10 @@ def read_definition(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}, expected {FORMAT}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        [*content["groups"], content["factor"], content["figure"], content["arms"], *content["points"].values()]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file, so '{folder}' is no sweep") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not the description of a sweep: {error}") from None
     return dict(content)
 
@@ -72,25 +84,22 @@ def read_definition(folder: Path) -> dict[str, Any]:
 def collect(folder: Path) -> pd.DataFrame:
     """All values of the sweep in `folder`, one a row: the swept keys, `seed`, and COLUMNS as far as they apply.
 
-    Of the weight gaps the aggregates; of rows of the same place the newest. Raises ValueError if it is no sweep.
+    Of the weight gaps the aggregates; of rows of the same place the newest. Raises ValueError if it is no sweep, or a
+    table of a point is damaged.
     """
-    found = [pd.DataFrame(columns=list(COLUMNS))]
     points = read_definition(folder)["points"]
+    keys = sorted({key for values in points.values() for key in values}, key=order)
+    found = [pd.DataFrame(columns=[*keys, *COLUMNS])]  # all there is where no point has a table
     for name, values in points.items():
         cells = {key: value if type(value) in (int, float) else spelled(value) for key, value in values.items()}
         for table, layout in TABLES.items():
             path = folder / name / "analysis" / f"{table}.csv"
-            if path.is_file():
-                rows = tidy(pd.read_csv(path, converters=dict.fromkeys(layout.values, _number)), layout)
-                found.append(rows.assign(**cells, run=str(folder / name), table=table))
-    keys = sorted({key for values in points.values() for key in values}, key=order)
+            if path.exists():
+                rows = read_table(path, (*layout.names, *layout.details, *layout.values))
+                if len(rows):
+                    found.append(tidy(rows, layout).assign(**cells, run=str(folder / name), table=table))
     rows = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
     return rows[[*keys, *COLUMNS]].astype({"epoch": "Int64", "samples": "Int64"})
-
-
-def _number(cell: str) -> float:
-    """Read as Python does it, to the last bit: pandas below version 4 does not."""
-    return float(cell or "nan")
 
 
 def tidy(rows: pd.DataFrame, layout: Table) -> pd.DataFrame:

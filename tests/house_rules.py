@@ -39,7 +39,7 @@ ANALYSIS_USES = (  # rule 4
         "coupled.objectives",
         "coupled.by_name",
     ),
-    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.stopping"),
+    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.stopping", "coupled.run_lock"),
     *("coupled.run_description", "coupled.log_digests", "coupled.resume_state", "coupled.run_images"),
 )
 WEIGHT_GAP_USES = (
@@ -54,6 +54,7 @@ WEIGHT_GAP_USES = (
     "coupled.controls",
     "coupled.stream",
     "coupled.stream.seeds",
+    "coupled.run_lock",
 )  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images

@@ -12,7 +12,8 @@ from analysis import alignment
 from analysis.alignment import main
 from analysis.pair_metrics import find_metrics, metric_names
 from analysis.pair_scores import Pass, Score, one_pass, scores
-from analysis.run_folder import TidyCsv, open_store, read_description
+from analysis.run_folder import open_store, read_description
+from analysis.tidy_csv import TidyCsv
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}

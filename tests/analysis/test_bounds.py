@@ -156,8 +156,8 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     accuracy = rows[(rows["metric"] == "few_shot") & (rows["detail"] == "probe m=1")]["value"].item()
     assert few.loc[("probe_error", "all m=1", "h"), "measured"] == pytest.approx(1 - accuracy)
     assert (
-        "weight_gap.csv: nothing in it for a bound; analysis/weight_gap.py writes what is needed (four epochs or more)"
-        in said
+        "weight_gap.csv: nothing in it for a bound; what is needed (four epochs or more) is written by:"
+        f" python analysis/weight_gap.py --run {run} --reference cl" in said
     )
 
 

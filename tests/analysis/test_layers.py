@@ -59,9 +59,9 @@ def test_layers_of_a_vit_are_averaged_over_all_tokens() -> None:
 
 def test_stages_are_those_that_timm_names() -> None:
     """Between the stem and h; a named layer that is among them is there once."""
-    assert find_layers(resnet(), ["stages", "layer2"], 16) == LAYERS
+    assert list(find_layers(resnet(), ["stages", "layer2"], 16)) == LAYERS
     vit = build_network(encoder="vit_tiny_patch16_224", stem="standard", image_size=32, projector_out=4).eval()
-    assert find_layers(vit, ["h", "stages"], 32) == ["h", "stem", *(f"blocks.{i}" for i in range(12)), "z"]
+    assert list(find_layers(vit, ["h", "stages"], 32)) == ["h", "stem", *(f"blocks.{i}" for i in range(12)), "z"]
     with pytest.raises(ValueError, match="timm names no stages of this encoder; allowed are"):
         find_layers(odd(), ["stages"], 5)
 

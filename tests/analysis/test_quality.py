@@ -12,7 +12,8 @@ from analysis.arm_metrics import find_metrics, metric_names
 from analysis.embeddings import Embedder, choose_images, load_images
 from analysis.features import clean_features, view_features
 from analysis.quality import COLUMNS, main
-from analysis.run_folder import TidyCsv, read_description
+from analysis.run_folder import read_description
+from analysis.tidy_csv import TidyCsv
 from coupled.settings import from_resolved
 from coupled.snapshots import SnapshotStore
 from coupled.stream.augment import augment, normalise

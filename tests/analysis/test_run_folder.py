@@ -1,18 +1,17 @@
-"""Run folders: the newest run, epochs on the command line, and CSV files that survive being cut short."""
+"""Run folders: the newest run, epochs on the command line, and the folder of tables, which one program holds."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from analysis.run_folder import (
-    TidyCsv,
     choose_arms,
     choose_epochs,
     claim,
+    held,
     newest_run,
     parse_epochs,
     read_description,
@@ -95,37 +94,32 @@ def test_rows_of_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "out").write_text("")
-    with pytest.raises(ValueError, match=r"--output: cannot write to '.*out'"):
+    for folder in (tmp_path / "out", tmp_path / "out/below"):
+        with pytest.raises(ValueError, match=r"--output: cannot write to '.*out.*'"), held(folder, "--output"):
+            pass
+
+
+def test_a_folder_of_tables_is_held_by_one_program(tmp_path: Path) -> None:
+    """Two at once would write every row twice. The second is told who holds it, and the next finds it free."""
+    with held(tmp_path / "out", "--output"):
+        said = rf"--output: '.*out' is being written by process {os.getpid()} on .*; wait for it, or stop it"
+        with pytest.raises(ValueError, match=said), held(tmp_path / "out", "--output"):
+            pass
+    with held(tmp_path / "out", "--output"):
         claim(tmp_path / "out", {"name": "a"})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["source.json"]
 
 
-@given(cut=st.integers(0, 60))
-def test_a_file_cut_anywhere_is_completed_to_the_same_rows(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    """Whatever byte the power cut came at, every row stands there once and whole."""
-    path = tmp_path_factory.mktemp("csv") / "t.csv"
-    rows = [(0, "nscl", 0.1), (0, "scl", float("nan")), (1, "nscl", 1e-17), (1, "scl", 2.0)]
-    TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm")).append(rows)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:cut])
-    again = TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm"))
-    again.append(rows)
-    assert path.read_bytes() == whole
-    assert again.written == max(0, 5 - max(1, whole[:cut].count(b"\n")))
-    assert all(again.has(*row[:2]) for row in rows)
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
+def test_a_folder_that_the_machine_cannot_write_is_no_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """An OSError with the folder and the true reason, of which the programs make one line and status 1."""
 
+    def fails(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
 
-def test_cells_read_back_as_the_same_numbers(tmp_path: Path) -> None:
-    """Floats in full; NaN as an empty cell, which pandas and R read as missing."""
-    path = tmp_path / "t.csv"
-    TidyCsv(path, ("k", "v"), ("k",)).append([(0, 0.1 + 0.2), (1, float("nan"))])
-    assert path.read_text() == f"k,v\n0,{0.1 + 0.2!r}\n1,\n"
-
-
-@pytest.mark.parametrize("text", ["other,columns\n1,2\n", "k,v\n1,2,3\n", "k,v\n1,2\n3\n4,5", "notes"])
-def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
-    """Rows appended to another table would ruin both."""
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"t\.csv: its rows should be k,v"):
-        TidyCsv(path, ("k", "v"), ("k",))
-    assert path.read_text() == text
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, held(tmp_path / "out", "--output"):
+        pass
+    assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "out"))

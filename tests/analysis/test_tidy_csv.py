@@ -1,0 +1,68 @@
+"""Tables that grow: every row once and whole, whatever happened to the file."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis.tables import BadTableError
+from analysis.tidy_csv import TidyCsv
+
+
+@given(cut=st.integers(0, 60))
+def test_a_file_cut_anywhere_is_completed_to_the_same_rows(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """Whatever byte the power cut came at, every row stands there once and whole."""
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    rows = [(0, "nscl", 0.1), (0, "scl", float("nan")), (1, "nscl", 1e-17), (1, "scl", 2.0)]
+    TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm")).append(rows)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut])
+    again = TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm"))
+    again.append(rows)
+    assert path.read_bytes() == whole
+    assert again.written == max(0, 5 - max(1, whole[:cut].count(b"\n")))
+    assert all(again.has(*row[:2]) for row in rows)
+
+
+def test_cells_read_back_as_the_same_numbers(tmp_path: Path) -> None:
+    """Floats in full; NaN as an empty cell, which pandas and R read as missing."""
+    path = tmp_path / "t.csv"
+    TidyCsv(path, ("k", "v"), ("k",)).append([(0, 0.1 + 0.2), (1, float("nan"))])
+    assert path.read_text() == f"k,v\n0,{0.1 + 0.2!r}\n1,\n"
+
+
+@pytest.mark.parametrize("text", ["other,columns\n1,2\n", "k,v\n1,2,3\n", "k,v\n1,2\n3\n4,5", "notes"])
+def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
+    """Rows appended to another table would ruin both."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"t\.csv: (its columns should be k,v|row [23]: . cells, the header has 2)"):
+        TidyCsv(path, ("k", "v"), ("k",))
+    assert path.read_text() == text
+
+
+def test_a_row_that_stands_there_twice_is_dropped_and_two_that_differ_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two programs wrote at once, before one held the folder: a mean over such rows counts some twice."""
+    path = tmp_path / "t.csv"
+    path.write_text("k,v\n1,2\n3,4\n1,2\n")
+    assert TidyCsv(path, ("k", "v"), ("k",)).has(3)
+    assert path.read_text() == "k,v\n1,2\n3,4\n"
+    assert "t.csv: 1 rows stood there twice; each is kept once" in capsys.readouterr().err
+    path.write_text("k,v\n1,2\n3,4\n1,5\n")
+    with pytest.raises(BadTableError, match=r"t\.csv: two rows that are about the same, and differ: 1; delete the one"):
+        TidyCsv(path, ("k", "v"), ("k",))
+    assert path.read_text() == "k,v\n1,2\n3,4\n1,5\n"
+
+
+def test_values_that_cost_nothing_are_replaced_where_they_differ(tmp_path: Path) -> None:
+    """A bound whose formula was mended must not keep its old value, nor stand there twice."""
+    path = tmp_path / "t.csv"
+    table = TidyCsv(path, ("k", "v"), ("k",))
+    table.append([(1, 0.5), (2, 0.25)])
+    table.renew([(2, 0.75), (3, 1.0)])
+    assert path.read_text() == "k,v\n1,0.5\n2,0.75\n3,1.0\n"
+    TidyCsv(path, ("k", "v"), ("k",)).renew([(2, 0.75), (3, 1.0)])
+    assert path.read_text() == "k,v\n1,0.5\n2,0.75\n3,1.0\n"
