@@ -127,9 +127,10 @@ def read_newest(
     Raises ValueError that names the damaged or foreign file and what to delete, also where `settings_sha256` is given
     and the generation has another one.
     """
-    *older, newest = generations(folder) or [None]
-    if newest is None:
+    there = generations(folder)
+    if not there:
         return None
+    *older, newest = there
     try:
         head = read_head(newest, settings_sha256)
         missing = sorted(set(own or ()) - head.digests.keys())
