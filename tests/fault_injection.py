@@ -1,6 +1,6 @@
 """A fault at every file call of a whole tiny run, one at a time: the process is killed, or the disk is full.
 
-python tests/fault_injection.py [--only REGEX] [--every N]
+PYTHONPATH=. python tests/fault_injection.py [--only REGEX] [--every N]
 
 The run is made by three commands: one that begins a run and stops, one that replaces it and stops, one that goes on to
 the end. Every open for writing, write, fsync, rename, mkdir, unlink, rmdir and truncation inside the run folder is a
