@@ -58,7 +58,8 @@ def begin(folder: Path) -> None:
     """Clear away what a crash left, before any rank writes. What is not of a resume state stays."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name):
-            _delete(path)
+            with space_named(path):
+                _delete(path)
 
 
 def write_part(

@@ -56,9 +56,11 @@ class Point(NamedTuple):
 
 
 class Shim:
-    """Stands before the calls of `os` and before writes; `told` is asked of each call within the run folder."""
+    """Stands before the calls of `os` and before writes. `told` hears of each call within the run folder: its name, the
+    path, what does half of it, and what the call was given, which an error of the system names if it is a path.
+    """
 
-    def __init__(self, told: Callable[[str, str, Callable[[], Any]], None]) -> None:
+    def __init__(self, told: Callable[[str, str, Callable[[], Any], object], None]) -> None:
         self.told, self.run = told, RUN.absolute()
 
     def install(self) -> None:
@@ -74,7 +76,7 @@ class Shim:
             path = self.inside(first, more.get("dir_fd"))
             half = (lambda: usual(first, rest[0][: len(rest[0]) // 2], *rest[1:])) if call == "pwrite" else None
             if path is not None and not reads:
-                self.told(call, path, half or (lambda: None))
+                self.told(call, path, half or (lambda: None), first)
             return usual(first, *rest, **more)
 
         return patched
@@ -113,7 +115,7 @@ class File:
 
     def write(self, data: bytes) -> int:
         if self.path is not None:
-            self.shim.told("write", self.path, lambda: self.file.write(data[: len(data) // 2]))
+            self.shim.told("write", self.path, lambda: self.file.write(data[: len(data) // 2]), None)
         return int(self.file.write(data))
 
 
@@ -154,7 +156,7 @@ def points_of(number: int) -> list[Point]:
 
     def do() -> int:
         found: list[tuple[str, str]] = []
-        shim = Shim(lambda call, path, half: found.append((call, path)))
+        shim = Shim(lambda call, path, half, name: found.append((call, path)))
         shim.install()
         opened: list[str] = []
 
@@ -183,13 +185,13 @@ def harmed(point: Point, how: str) -> Callable[[], int]:
     """The command of `point`, with the fault."""
     seen: Counter[tuple[str, str]] = Counter()
 
-    def told(call: str, path: str, half: Callable[[], Any]) -> None:
+    def told(call: str, path: str, half: Callable[[], Any], name: object) -> None:
         seen[call, path] += 1
         if (call, path, seen[call, path]) == (point.call, point.path, point.number):
             half()
             if how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([name] if isinstance(name, str | Path) else []))
 
     def do() -> int:
         Shim(told).install()
