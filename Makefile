@@ -31,6 +31,7 @@ test: check
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection.py
 
 reproduce: .venv/installed
 	$(BIN)/python scripts/reproduce.py

@@ -58,7 +58,8 @@ def begin(folder: Path) -> None:
     """Clear away what a crash left, before any rank writes. What is not of a resume state stays."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name):
-            _delete(path)
+            with space_named(path):
+                _delete(path)
 
 
 def write_part(
@@ -127,9 +128,10 @@ def read_newest(
     Raises ValueError that names the damaged or foreign file and what to delete, also where `settings_sha256` is given
     and the generation has another one.
     """
-    *older, newest = generations(folder) or [None]
-    if newest is None:
+    there = generations(folder)
+    if not there:
         return None
+    *older, newest = there
     try:
         head = read_head(newest, settings_sha256)
         missing = sorted(set(own or ()) - head.digests.keys())

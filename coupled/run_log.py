@@ -232,9 +232,10 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
     # run.json goes last: a folder that was half deleted by a killed process is still known as a run; the resume states
     # go first: none of them is left to be continued without its snapshots
     for path in sorted(run.iterdir(), key=lambda path: (path.name == "run.json", path.name != "resume")):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+        with space_named(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
     write_run_json(run, content)
     return []

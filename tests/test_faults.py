@@ -212,6 +212,38 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
 
 
+def test_a_harmed_or_foreign_resume_state_is_refused_and_what_is_said_to_do_works(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bit trained a step twice, a digit gave a wrong loss, a bit in a key a traceback, and the state of another run
+    was continued without a word.
+    """
+    monkeypatch.chdir(undisturbed)
+    for name, *more in (("stopped",), ("other", "seed=9")):
+        assert train.main([*COMMAND, name, "--until-step", "3", *more]) == 0
+    generation, text = Path("resume/step_00000003"), Path("stopped/resume/step_00000003/state.json").read_text()
+    loss = re.search(r'"cl": \[\s+(\d\.\d+)', text)
+    assert loss
+    harms: dict[str, Callable[[Path], Any]] = {
+        "step": lambda head: head.write_text(text.replace('"step": 3', '"step": 2')),
+        "sum": lambda head: head.write_text(text.replace(loss[1], str(9 - int(loss[1][0])) + loss[1][1:])),
+        "key": lambda head: head.write_text(text.replace('"epoch"', '"epoci"')),
+        "run": lambda head: (shutil.rmtree(head.parent), shutil.copytree("other" / generation, head.parent)),
+    }
+    for harm, do in harms.items():
+        shutil.copytree("stopped", harm)
+        do(harm / generation / "state.json")
+        capsys.readouterr()
+        assert train.main([*COMMAND, harm, "--resume"]) == 2
+        remedy = f"; delete {harm / generation} to continue from step_00000000"
+        assert re.fullmatch(rf"train\.py: {harm / generation}/state\.json: .*{remedy}\n", capsys.readouterr().err)
+    shutil.rmtree("run" / generation)
+    shutil.copytree("whole/resume", "run/resume/a copy")
+    assert train.main([*COMMAND, "run", "--resume"]) == 0
+    assert tiny.snapshot_bytes(Path("run")) == tiny.snapshot_bytes(Path("whole"))
+    assert Path("run/steps.csv").read_bytes() == Path("whole/steps.csv").read_bytes()
+
+
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes needed and free are said; what was written stays whole; with space again the run ends with equal bytes."""
     tiny.train(tmp_path / "whole", **ONE)

@@ -1,11 +1,12 @@
 """A training process that is killed again and again, and one that is told to stop, end with the bytes of one that runs
 through.
 
-`make soak` kills it twenty times.
+`make soak` kills it twenty times, and puts a fault at every file call (`fault_injection.py`).
 """
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,27 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert_equal_runs(run, place / "runs/whole")
+
+
+SAMPLE = (
+    "kill 0 write run.json.tmp 1",  # half of a run's first file
+    "kill 1 rename resume/step_00000000 1",  # before an old resume state goes
+    "kill 1 unlink resume/.step_00000000.removed.tmp/cl.safetensors 1",  # amid it
+    "full 1 mkdir resume/.step_00000002.tmp 1",
+    "full 1 fsync steps.csv 1",
+    "full 2 write steps.csv 1",  # half a row
+)
+
+
+def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
+    """A sample of what `make soak` does at every file call of a run; the program compares the bytes."""
+    paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, str(tiny.REPOSITORY / "tests/fault_injection.py")]
+    only = ["--only", f"^({'|'.join(map(re.escape, SAMPLE))})$"]
+    done = subprocess.run([*program, *only], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
 
 
 def worker(launcher: int, rank: int) -> int | None:
