@@ -87,10 +87,7 @@ def newest_run(folder: Path) -> Path:
 
 
 def read_description(run: Path) -> dict[str, Any]:
-    """The content of run.json, checked, its settings with their defaults written out.
-
-    Raises ValueError of one line if `run` is no run folder or a key is not what it should be.
-    """
+    """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
     path = run / "run.json"
     if not path.is_file():
         raise ValueError(f"--run: '{run}' is no run folder: it has no run.json")
