@@ -214,6 +214,7 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
             write_run_json(run, {**there, "settings": content["settings"]})
         return warnings
     run.mkdir(parents=True, exist_ok=True)
+    (run / log_digests.FILE).unlink(missing_ok=True)  # before the resume states, without which it refuses a `--resume`
     # run.json goes last: a folder that was half deleted by a killed process is still known as a run
     for path in sorted(run.iterdir(), key=lambda path: path.name == "run.json"):
         if path.is_dir() and not path.is_symlink():
