@@ -23,9 +23,7 @@ USUAL_REFERENCE = "cl"
 
 @dataclass(frozen=True)
 class Selection:
-    """What a program is asked to look at: `arms`, compared with `reference` if there is one, at `epochs`; CSVs go to
-    `output`.
-    """
+    """What to look at: `arms`, compared with `reference` if there is one, at `epochs`; CSVs go to `output`."""
 
     description: dict[str, Any]  # run.json
     store: SnapshotStore
@@ -95,26 +93,24 @@ def newest_run(folder: Path) -> Path:
 
 
 def read_description(run: Path) -> dict[str, Any]:
-    """The content of run.json, checked, its settings with their defaults written out.
-
-    Raises ValueError of one line if `run` is no run folder or a key is not what it should be.
-    """
+    """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
     path = run / "run.json"
     if not path.is_file():
         raise ValueError(f"--run: '{run}' is no run folder: it has no run.json")
     description = read_run_json(run)
-    missing = {"name", "settings", "settings_sha256", "image_set"} - set(description)
-    if missing:
-        raise ValueError(f"{path}: not the description of a run: it has no key '{min(missing)}'")
-    settings = from_resolved(description["settings"], f"{path}: settings")
-    draws(settings.resolved()["arms"])  # whose twin is no arm is refused here, for every program
-    return {**description, "settings": settings.resolved()}
+    for key in sorted({"name", "settings", "settings_sha256", "image_set"} - set(description)):
+        raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
+    try:
+        settings = from_resolved(description["settings"], "settings").resolved()
+        draws(settings["arms"])  # refuses the twin of no arm
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return {**description, "settings": settings}
 
 
-def open_store(run: Path, description: Mapping[str, Any]) -> SnapshotStore:
-    """The snapshots of the run, each held against the description when it is opened."""
-    about = {"run": description["name"], "settings_sha256": description["settings_sha256"]}
-    return SnapshotStore(run / "snapshots", about)
+def open_store(run: Path, about: Mapping[str, Any]) -> SnapshotStore:
+    """The snapshots of the run, each held against its description when it is opened."""
+    return SnapshotStore(run / "snapshots", {"run": about["name"], "settings_sha256": about["settings_sha256"]})
 
 
 def choose_arms(

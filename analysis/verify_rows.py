@@ -49,9 +49,11 @@ def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
     except (ValueError, csv.Error) as error:
         yield str(error)
         return
-    digests, numbers = inputs_of(rows) or ["inputs_digest"], ("lr", *(f"{arm}_loss" for arm in arms))
+    first = ["epoch", "step", *(inputs_of(rows) or ["inputs_digest"])]
+    others = [column for column in (rows[0] if rows else ()) if column and column not in first]
+    numbers = list(dict.fromkeys(["lr", *(f"{arm}_loss" for arm in arms), *others]))
     for number, row in enumerate(rows, 1):
-        text = wrong_cells(row, ("epoch", "step", *digests), numbers)
+        text = wrong_cells(row, first, numbers)
         if not text and row["step"] != str(number):
             text = f"expected step {number}, found {row['step']}"
         if text:

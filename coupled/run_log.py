@@ -229,9 +229,11 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
             write_run_json(run, {**there, "settings": content["settings"]})
         return warnings
     run.mkdir(parents=True, exist_ok=True)
-    # run.json goes last: a folder that was half deleted by a killed process is still known as a run; the resume states
-    # go first: none of them is left to be continued without its snapshots
-    for path in sorted(run.iterdir(), key=lambda path: (path.name == "run.json", path.name != "resume")):
+    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. The digests of the
+    # rows go first, for without resume states they refuse a `--resume`; then those, lest one is continued without
+    # its snapshots.
+    order = {log_digests.FILE: 0, "resume": 1, "run.json": 3}
+    for path in sorted(run.iterdir(), key=lambda path: order.get(path.name, 2)):
         with space_named(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

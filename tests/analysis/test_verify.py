@@ -12,7 +12,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save
 
-from analysis import alignment, verify, weight_gap
+from analysis import alignment, collapse, losses, quality, verify, weight_gap
 
 ARMS = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
 SNAPSHOT = "snapshots/nscl/epoch_0001.safetensors"
@@ -25,8 +25,16 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "other"
+    tiny.train(run, arms=ARMS, seed=9)
+    return run
+
+
 @pytest.fixture
-def run(good: Path, tmp_path: Path) -> Path:
+def run(good: Path, other: Path, tmp_path: Path) -> Path:
+    shutil.copy(other / "steps.csv", tmp_path / "other.csv")
     return Path(shutil.copytree(good, tmp_path / "run"))
 
 
@@ -36,14 +44,32 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def header_of(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file."""
+    data = path.read_bytes()
+    header: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    return header
+
+
 def change(run: Path, harm: Callable[[dict[str, torch.Tensor]], None], epoch: int = 1) -> None:
     """Rewrite a snapshot of `nscl` with a manifest that agrees."""
     path = run / f"snapshots/nscl/epoch_{epoch:04d}.safetensors"
-    data = path.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     tensors = load_file(path)
     harm(tensors)
-    path.write_bytes(save(tensors, metadata=header))
+    replace(run, epoch, save(tensors, metadata=header_of(path)))
+
+
+def forge(folder: Path, about: str | None, **changed: object) -> None:
+    """Give a snapshot of `nscl` other metadata, as text or with changed keys, with a manifest that agrees."""
+    path = folder / SNAPSHOT
+    text = about if about is not None else json.dumps(json.loads(header_of(path)["coupled"]) | changed)
+    replace(folder, 1, save(load_file(path), metadata={"coupled": text}))
+
+
+def replace(run: Path, epoch: int, data: bytes) -> None:
+    """Put `data` in the place of a snapshot of `nscl`, with a manifest that agrees."""
+    path = run / f"snapshots/nscl/epoch_{epoch:04d}.safetensors"
+    path.write_bytes(data)
     manifest = run / "snapshots/manifest.jsonl"
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     for line in lines:
@@ -76,6 +102,43 @@ def shift(tensors: dict[str, torch.Tensor]) -> None:
     tensors["encoder.conv1.weight"] += 1e-6
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace the last `old` in a text file."""
+    before, found, after = path.read_text().rpartition(old)
+    assert found
+    path.write_text(before + new + after)
+
+
+def swap(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["encoder.conv1.weight"] = tensors["encoder.conv1.weight"].permute(1, 0, 2, 3).contiguous()
+
+
+def cast(dtype: torch.dtype) -> Callable[[dict[str, torch.Tensor]], None]:
+    def harm(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["encoder.conv1.weight"] = tensors["encoder.conv1.weight"].to(dtype)
+
+    return harm
+
+
+def change_setting(run: Path) -> None:
+    """As an editor would: the digest of the file is none of its business."""
+    about = json.loads((run / "run.json").read_text())
+    about["settings"]["temperature"] = 0.25
+    (run / "run.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def older_manifest(run: Path) -> None:
+    lines = (run / "snapshots/manifest.jsonl").read_text().splitlines(keepends=True)
+    (run / "snapshots/manifest.jsonl").write_text("".join(lines[: 2 * len(ARMS)]))
+
+
+def flip_state(run: Path) -> None:
+    flip(run / "resume/step_00000010/nscl.safetensors")
+
+
+MANIFEST, NO_EPOCH = "snapshots/manifest.jsonl", "arm 'cl', epoch 2: expected one snapshot, found 0"
+FOREIGN, NOT_OURS = "steps.csv: the rows of steps 1 to 5: not as written", "not the expected snapshot: expected "
+WEIGHT = "tensor 'encoder.conv1.weight': expected (4, 3, 3, 3) float32, found "
 HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped bit": (lambda run: flip(run / SNAPSHOT), "damaged or foreign: expected"),
     "truncated": (lambda run: (run / SNAPSHOT).write_bytes(b"x"), "found 1 with"),
@@ -88,6 +151,40 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "another start": (lambda run: change(run, shift, epoch=0), "do not start with equal weights"),
     "a gap of rows": (lambda run: drop_line(run / "steps.csv", 3), "row 3: expected step 3, found 4"),
     "no rows": (lambda run: (run / "steps.csv").unlink(), "steps.csv: expected a table of steps, found no file"),
+    "a digit of a loss": (lambda run: edit(run / "steps.csv", ".", ".1"), "the rows of steps 6 to 10: not as written"),
+    "a digest": (lambda run: edit(run / "steps.csv", "\n2,9,", "\n2,9,f"), "the rows of steps 6 to 10: not as written"),
+    "no number": (lambda run: edit(run / "steps.csv", ".", "x"), "expected a finite number, found"),
+    "a cut last row": (lambda run: drop_line(run / "steps.csv", 10), "the rows of steps 6 to 10: not as written"),
+    "a row more": (lambda run: edit(run / "steps.csv", "\n", "\n3,11,\n"), "steps.csv: the run ended with"),
+    "rows of another run": (lambda run: shutil.copy(run.parent / "other.csv", run / "steps.csv"), FOREIGN),
+    "epochs.csv": (lambda run: edit(run / "epochs.csv", ",", ",1"), "epochs.csv: the rows of steps 6 to 10: not as"),
+    "no epochs": (lambda run: (run / "epochs.csv").unlink(), "epochs.csv: expected a table of epochs, found no file"),
+    "no digests of rows": (
+        lambda run: (run / "log_digests.jsonl").unlink(),
+        "expected a line of every save, found none",
+    ),
+    "a setting": (change_setting, "run.json: settings_sha256: expected that of its settings, "),
+    "a version": (lambda run: edit(run / "run.json", '"torch": "', '"torch": "1'), "run.json: changed since it was"),
+    "an older manifest": (older_manifest, NO_EPOCH),
+    "no manifest": (lambda run: (run / MANIFEST).unlink(), NO_EPOCH),
+    "a step in the manifest": (lambda run: edit(run / MANIFEST, '"step": 10', '"step": 11'), "expected step 11, found"),
+    "a resume state": (flip_state, "resume/step_00000010/nscl.safetensors: damaged"),
+    "its head": (lambda run: edit(run / "resume/step_00000010/state.json", "10", "11"), "state.json: damaged"),
+    "no newest state": (lambda run: shutil.rmtree(run / "resume/step_00000010"), "expected 'step_00000010' as the"),
+    "no state": (lambda run: shutil.rmtree(run / "resume"), "as the newest resume state, found ''"),
+    "swapped axes": (lambda run: change(run, swap), WEIGHT + "(3, 4, 3, 3) float32"),
+    "integers": (lambda run: change(run, cast(torch.int64)), WEIGHT + "(4, 3, 3, 3) int64"),
+    "truth values": (lambda run: change(run, cast(torch.bool)), WEIGHT + "(4, 3, 3, 3) bool"),
+    "float64": (lambda run: change(run, cast(torch.float64)), "'encoder.conv1.weight': expected one of F32, "),
+    "complex": (lambda run: change(run, cast(torch.complex64)), "I8, U8, BOOL, found C64"),
+    "float8": (lambda run: change(run, cast(torch.float8_e4m3fn)), "I8, U8, BOOL, found F8_E4M3"),
+    "of another run": (lambda run: forge(run, None, run="b"), NOT_OURS + "run tiny, found run b"),
+    "of other settings": (lambda run: forge(run, None, settings_sha256="0"), NOT_OURS + "settings_sha256 "),
+    "of another step": (lambda run: forge(run, None, step=7), NOT_OURS + "step 5, found step 7"),
+    "metadata: no JSON": (lambda run: forge(run, "{"), "its metadata has no JSON object 'coupled'"),
+    "metadata: a number": (lambda run: forge(run, "3"), "its metadata has no JSON object 'coupled'"),
+    "metadata: deep": (lambda run: forge(run, "[" * 10**5), "its metadata has no JSON object 'coupled'"),
+    "metadata: none": (lambda run: replace(run, 1, save(load_file(run / SNAPSHOT))), "no JSON object 'coupled'"),
     "half a manifest": (lambda run: (run / "snapshots/manifest.jsonl").write_text("{\n"), "manifest.jsonl line 1"),
 }
 
@@ -95,12 +192,71 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("harm", HARM)
 def test_every_harm_is_found_and_named(run: Path, capsys: pytest.CaptureFixture[str], harm: str) -> None:
     """One that verify lets pass is found by nobody."""
-    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
     do, message = HARM[harm]
     do(run)
-    capsys.readouterr()
     assert verify.main(["--run", str(run)]) == 1
     assert message in capsys.readouterr().out
+
+
+def test_nothing_is_said_of_a_good_run_but_that_its_images_can_be_read(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them nothing further can be measured."""
+    assert verify.main(["--run", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{run}: nothing is wrong, and the images can be read"]
+
+    def gone(*_: object) -> None:
+        raise ValueError("image_set: no folder 'there'")
+
+    monkeypatch.setattr("analysis.embeddings.load_image_set", gone)
+    assert verify.main(["--run", str(run)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "the train images cannot be read: image_set: no folder 'there'"
+    assert said[-1] == "2 findings"
+
+
+def test_another_runs_snapshots_are_not_measured_under_this_ones_name(
+    run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their manifest agrees with them."""
+    shutil.rmtree(run / "snapshots")
+    shutil.copytree(other / "snapshots", run / "snapshots")
+    for program, options in ((weight_gap, []), (alignment, ["--samples", "64"])):
+        assert program.main(["--run", str(run), *options]) == 2
+        assert "not the expected snapshot: expected settings_sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("harm", ["float8", "metadata: deep", "metadata: none"])
+def test_a_forged_snapshot_is_one_line_of_every_program(
+    run: Path, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    """From someone else's folder; a traceback does not say which file it is."""
+    HARM[harm][0](run)
+    few = ["--run", str(run), "--epochs", "1"]
+    for program in (alignment, collapse, losses, quality, weight_gap):
+        arm = ["--arms", "nscl"] if program in (collapse, losses, quality) else ["--compare", "nscl"]
+        assert program.main([*few, *arm]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert SNAPSHOT in line
+
+
+def test_a_tensor_of_another_type_is_no_weight_of_the_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch would turn integers into floats without a word."""
+    change(run, cast(torch.int64))
+    assert collapse.main(["--run", str(run), "--epochs", "1", "--arms", "nscl"]) == 2
+    assert "should be (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
+
+
+def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A save writes rows' digests and manifest lines before the state that counts them; later rows are not counted."""
+    (run / "resume/step_00000010").rename(run / "resume/.step_00000010.tmp")
+    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
+    for name, lines in (("log_digests.jsonl", 2), (MANIFEST, 2 * len(ARMS) + 1)):
+        whole = (run / name).read_text().splitlines(keepends=True)
+        (run / name).write_text("".join(whole[:lines]) + whole[lines][:20])
+    rows = (run / "steps.csv").read_text().splitlines(keepends=True)
+    (run / "steps.csv").write_text("".join(rows[:9]) + rows[9][:20])
+    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
 
 
 def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,82 @@
+"""verify.py against 300 damaged runs: each damage is noticed, or the file still says the same."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from damaged_runs import FILES, KINDS, applied, damages, is_harmless
+
+from analysis import verify, verify_snapshots
+from analysis.run_folder import read_description
+
+ARMS = {"cl": "dcl", "ce": "cross_entropy"}
+COUNT = 300
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One that ended, one stopped within an epoch, and one of other settings."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny.train(folder / "ended", arms=ARMS)
+    tiny.train(folder / "stopped", arms=ARMS, until_step=7)
+    tiny.train(folder / "other", arms=ARMS, seed=9)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[..., Any]:
+    """The function, called once for arguments of the same key; a ValueError is raised again."""
+    found: dict[str, Any] = {}
+
+    def known(*arguments: Any) -> Any:
+        name = repr(key(*arguments))
+        if name not in found:
+            try:
+                found[name] = function(*arguments)
+            except ValueError as error:
+                found[name] = error
+        if isinstance(found[name], ValueError):
+            raise ValueError(str(found[name]))
+        return found[name]
+
+    return known
+
+
+@pytest.fixture
+def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks and images, which no damage changes, are made once for equal settings."""
+    build, load = verify_snapshots.expected_tensors, verify.load_images
+    monkeypatch.setattr(verify_snapshots, "expected_tensors", once(build, lambda *both: both))
+    monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.image_set, more)))
+
+
+def findings(run: Path) -> list[str]:
+    """What verify.py says of a run, bad input included."""
+    try:
+        return list(verify.faults(run, read_description(run)))
+    except ValueError as error:
+        return [str(error)]
+
+
+@pytest.mark.usefixtures("_read_once")
+def test_every_damage_is_noticed_or_harmless(runs: dict[str, Path]) -> None:
+    """What verify lets pass is found by nobody. Every kind of damage and every kind of file is among them."""
+    unnoticed, harmless, kinds = [], [], Counter[str]()
+    for number, name in enumerate(("ended", "stopped")):
+        run = runs[name]
+        assert findings(run) == []
+        for damage in damages(run, runs["other"], COUNT // 2, seed=number):
+            kinds[damage.kind] += 1
+            kinds[Path(damage.path).name] += 1
+            same = is_harmless(run, damage)
+            with applied(run, damage):
+                noticed = findings(run)
+            if not noticed:
+                (harmless if same else unnoticed).append((name, damage.kind, damage.path))
+        assert findings(run) == []
+    assert not unnoticed
+    assert len(harmless) < COUNT // 10, harmless
+    assert {*KINDS, "state.json", *(Path(each).name for each in FILES if "*" not in each)} <= set(kinds)
+    print(f"{COUNT} damages, {len(harmless)} harmless: {harmless}")

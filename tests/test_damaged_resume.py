@@ -1,0 +1,96 @@
+"""`--resume` of a run that has lost something: refused where an epoch would be missing for good, with a way on."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from analysis import verify
+
+TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}, "snapshots": {"every": 1}}
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "ended"
+    tiny.train(run, **TWO)
+    return run
+
+
+@pytest.fixture
+def run(ended: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ended, tmp_path / "run"))
+
+
+def older_manifest(run: Path) -> None:
+    path = run / "snapshots/manifest.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
+
+
+LOST: dict[str, tuple[Callable[[Path], object], str]] = {
+    "an older manifest": (
+        older_manifest,
+        "manifest.jsonl: arm 'cl', epoch 2: no snapshot, but the newest resume state",
+    ),
+    "no manifest": (lambda run: (run / "snapshots/manifest.jsonl").unlink(), "arm 'cl', epoch 0: no snapshot, but"),
+    "a file": (
+        lambda run: (run / "snapshots/ce/epoch_0001.safetensors").unlink(),
+        "ce/epoch_0001.safetensors: not there",
+    ),
+    "part of a file": (
+        lambda run: (run / "snapshots/ce/epoch_0002.safetensors").write_bytes(b"x"),
+        "not there with its",
+    ),
+    "all resume states": (lambda run: shutil.rmtree(run / "resume"), "resume: no resume state, but step 10 was saved"),
+    "the digests of rows": (lambda run: (run / "log_digests.jsonl").write_text("{\n"), "log_digests.jsonl line 1: not"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_run_that_lost_what_it_counts_as_done_is_not_continued(run: Path, lost: str) -> None:
+    """It would end complete, with an epoch missing for good, or begin again without a word."""
+    lose, message = LOST[lost]
+    lose(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny.train(run, resume=True, **TWO)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path) -> None:
+    """The epoch is trained again from the resume state before it, to the same bytes."""
+    (run / "snapshots/cl/epoch_0002.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"restore it, or delete step_00000010 in \S+/resume to train it again, or"):
+        tiny.train(run, resume=True, **TWO)
+    shutil.rmtree(run / "resume/step_00000010")
+    tiny.train(run, resume=True, **TWO)
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
+    assert verify.main(["--run", str(run)]) == 0
+    (run / "snapshots/cl/epoch_0000.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"counts epoch 2 as done; restore it, or pass --overwrite to begin again"):
+        tiny.train(run, resume=True, **TWO)
+
+
+def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visible(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training does not depend on them; new digests over them would hide that they were changed."""
+    run = tmp_path / "run"
+    tiny.train(run, until_step=7, **TWO)
+    for name, old, new in (("steps.csv", "\n1,3,", "\n1,3,f"), ("run.json", '"world_size": 1', '"world_size": 2')):
+        text = (run / name).read_text()
+        assert old in text
+        (run / name).write_text(text.replace(old, new))
+    capsys.readouterr()
+    tiny.train(run, resume=True, **TWO, read_every=2)
+    said = capsys.readouterr().out
+    assert "steps.csv: the rows of steps 1 to 5: not as written" in said
+    assert "run.json: damaged: not as it was written; it is left as it is" in said
+    assert verify.main(["--run", str(run)]) == 1
+    found = capsys.readouterr().out
+    assert "run.json: changed since it was written" in found
+    assert "steps.csv: the rows of steps 1 to 5: not as written" in found
