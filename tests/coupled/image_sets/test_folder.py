@@ -313,7 +313,7 @@ def test_only_formats_of_images_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.png: not a readable image \(none of BMP, JPEG, PNG, PPM, TIFF, WEBP\)"):
         read_picture(tmp_path / "a.png")
     os.mkfifo(tmp_path / "b.png")
-    with pytest.raises(ValueError, match="b.png: not a regular file; remove it"):
+    with pytest.raises(ValueError, match=r"b.png: not a regular file; remove it"):
         read_picture(tmp_path / "b.png")
 
 
