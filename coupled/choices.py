@@ -185,8 +185,8 @@ def _number(images: AnyImageSet, chosen: int | str) -> int:
         if len(numbers) > 1:
             readings = " or ".join(f'class number {k}, named "{names[k]}"' for k in numbers)
             raise ValueError(
-                f"image_set.classes: got {chosen}, which may mean {readings} of '{images.name}'; write the name of the one"
-                " you mean, in quotes"
+                f"image_set.classes: got {chosen}, which may mean {readings} of '{images.name}'; write the name of the"
+                " one you mean, in quotes"
             )
     if not numbers:
         raise ValueError(

@@ -10,12 +10,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unpack_archives import Member
+from unpack_archives import Member, RefusedError, shown
 
 SPLITS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 SHARD = re.compile(r"-(\d+)-of-(\d+)")
 WORDNET_ID = re.compile(r"n\d{8}")
+PICTURE = re.compile(r"struct<.*\bbytes: (large_)?binary\b.*>")  # as pyarrow spells types
+WHOLE = re.compile(r"u?int\d+")
+ROWS = 16  # read at a time
+LONGEST_NAME = 200  # characters of a class folder
 
 
 def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
@@ -55,33 +59,50 @@ def parquet_members(paths: Sequence[Path]) -> Iterator[Member]:
     row = 0
     for path in paths:
         try:
-            file = parquet.ParquetFile(path)
-        except (arrow.ArrowException, OSError) as error:
-            raise ValueError(f"{path}: not readable as parquet ({error}); fetch it again") from None
-        image, label, names = _columns(path, file.schema_arrow.metadata or {})
-        with file:
-            for batch in file.iter_batches(batch_size=64, columns=[image, label]):
-                for cells in batch.to_pylist():
-                    yield _member(path, row, cells[image]["bytes"], cells[label], names)
-                    row += 1
+            with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+                image, label, names = _columns(path, file.schema_arrow)
+                for batch in file.iter_batches(batch_size=ROWS, columns=[image, label]):
+                    for picture, klass in zip(batch.column(image), batch.column(label), strict=True):
+                        yield _member(path, row, (picture.as_py() or {}).get("bytes"), klass.as_py(), names)
+                        row += 1
+        except RefusedError:
+            raise
+        except (arrow.ArrowException, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+            raise RefusedError(f"{path}: not readable as parquet ({error}); fetch it again") from None
 
 
-def _columns(path: Path, metadata: dict[bytes, bytes]) -> tuple[str, str, list[str]]:
+def _columns(path: Path, schema: Any) -> tuple[str, str, list[str]]:
     """The column of images, that of labels, and the names of the classes, as Hugging Face notes them in a file."""
-    features: dict[str, Any] = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    kinds = {feature.get("_type"): key for key, feature in features.items() if isinstance(feature, dict)}
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features: dict[str, Any] = noted.get("info", {}).get("features", {})
+        kinds = {str(of["_type"]): key for key, of in features.items() if isinstance(of, dict) and "_type" in of}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise RefusedError(f"{path}: no image set: its features cannot be read ({error})") from None
     if not {"Image", "ClassLabel"} <= kinds.keys():
-        raise ValueError(f"{path}: no image set: its features have no Image and ClassLabel, but {list(features)}")
-    return kinds["Image"], kinds["ClassLabel"], features[kinds["ClassLabel"]]["names"]
+        raise RefusedError(
+            f"{path}: no image set: its features have no Image and ClassLabel, but {shown(str([*features]))}"
+        )
+    image, label = kinds["Image"], kinds["ClassLabel"]
+    names = features[label].get("names")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
+        raise RefusedError(
+            f"{path}: no image set: '{shown(label)}' has no list of different names, but {shown(str(names))}"
+        )
+    for column, kind in ((image, "struct<bytes: binary, path: string>"), (label, "int64")):
+        found = str(schema.field(column).type) if column in schema.names else "no such column"
+        if not (PICTURE if column == image else WHOLE).fullmatch(found):
+            raise RefusedError(f"{path}: no image set: column '{shown(column)}' should be {kind}, found {shown(found)}")
+    return image, label, names
 
 
 def _member(path: Path, row: int, content: bytes | None, label: int | None, names: Sequence[str]) -> Member:
     ending = ENDINGS.get((content or b"")[:2])
     if content is None or ending is None:
-        raise ValueError(f"{path}: image {row} of the split is no JPEG, PNG or WebP; use another copy")
+        raise RefusedError(f"{path}: image {row} of the split is no JPEG, PNG or WebP; use another copy")
     if label is None or not 0 <= label < len(names):
-        raise ValueError(f"{path}: image {row} of the split has no label ({label}); leave this split out")
+        raise RefusedError(f"{path}: image {row} of the split has no label ({label}); leave this split out")
     name = names[label]
     if not WORDNET_ID.fullmatch(name):
-        name = f"{label:04d}_{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}"
+        name = f"{label:04d}_{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}"[:LONGEST_NAME]
     return Member(f"{name}/{row:07d}.{ending}", len(content), lambda: io.BytesIO(content))

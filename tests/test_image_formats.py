@@ -1,6 +1,7 @@
 """Every image set, in each format in which it is published, trains through the program."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from analysis import alignment
+from analysis import alignment, verify
 from coupled import train
+from coupled.run_images import ACCEPT
 
 CONFIG = """
 epochs: 1
@@ -146,9 +148,99 @@ def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> Non
     assert Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes() == weights
     assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
     assert set(pandas.read_csv("runs/try/analysis/test_alignment.csv")["samples"]) == {4}
-    picture = next((tmp_path / "data/imagenet/val" / formats.WORDNET_IDS[0]).iterdir())
-    picture.write_bytes(formats.jpeg(5, 20, 20))
-    assert alignment.main(["--run", "runs/try", "--output", "other"]) == 2
+
+
+def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found after a week, or in the analysis, it costs the run; what decoded once is not decoded again."""
+    formats.write_files(tmp_path / "data" / "imagenet", formats.imagenet_files())
+    folders = [tmp_path / "data/imagenet" / part / formats.WORDNET_IDS[1] for part in ("train", "val")]
+    bad = [next(folder.iterdir()) for folder in folders]
+    whole = [path.read_bytes() for path in bad]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:-200])
+    Path("try.yaml").write_text(CONFIG)
+    start = ["--config", "try.yaml", "image_set.name=imagenet", "batch.size=4", "encoder.image_size=32"]
+    assert train.main(start) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    for text in ("2 pictures cannot be used: ", *(f"{path}: not a readable image" for path in bad)):
+        assert text in told.err
+    assert "checking that 32 of 32 pictures decode" in told.out
+    assert not Path("runs/try").exists()
+    for path, data in zip(bad, whole, strict=True):
+        path.write_bytes(data)
+    assert train.main([*start, "--until-step", "1", "batch.workers=1"]) == 0
+    assert "checking that 2 of 32 pictures decode" in capsys.readouterr().out
+    monkeypatch.setattr("coupled.picture_check.faults", lambda *_: pytest.fail("decoded again"))
+    assert train.main([*start, "--resume", "--until-step", "2"]) == 0
+    assert "24 train, 8 test images, 4 classes; 1 epochs of 6 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+def test_changed_images_are_named_and_accepted_only_on_purpose(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A picture that was mended must not end the run or its analysis, nor go unnoticed."""
+    formats.write_files(tmp_path / "data", formats.imagenet_files())
+    Path("try.yaml").write_text(CONFIG)
+    start = ["--config", "try.yaml", f"image_set.name={name}", "image_set.root=data", "batch.size=4"]
+    start += ["encoder.image_size=32", *(["image_set.size=32"] if name == "folder" else [])]
+    assert train.main([*start, "--until-step", "3"]) == 0
+    before = json.loads(Path("runs/try/run.json").read_text())["image_set"]
+    assert verify.main(["--run", "runs/try"]) == 0
+    changed = "train/n01629819/n01629819_train_2.JPEG"
+    (tmp_path / "data" / changed).write_bytes(formats.jpeg(77, 20, 20))
+    (tmp_path / "data/val/n01629819/n01629819_val_1.JPEG").rename(tmp_path / "data/val/n01629819/other.JPEG")
+    capsys.readouterr()
+    assert train.main([*start, "--resume"]) == 2
+    told = capsys.readouterr().err
+    renamed = "test new: val/n01629819/other.JPEG; gone: val/n01629819/n01629819_val_1.JPEG"
+    for text in ("image_set: the images are not those", f"train changed: {changed}", "go on", ACCEPT):
+        assert text in told
+    assert (renamed in told) == (name == "imagenet")  # pixels in memory have no names
+    assert told.count("\n") == 1
+    measure = ["--run", "runs/try", "--layer", "h", "--metrics", "cka", "--split", "train", "--epochs", "0"]
+    assert alignment.main(measure) == 2
+    assert f"train changed: {changed}; put the images back, or measure" in capsys.readouterr().err
+    assert alignment.main([*measure, ACCEPT]) == 0
+    assert f"train changed: {changed}; the images are measured as they are" in capsys.readouterr().err
+    assert train.main([*start, ACCEPT]) == 2
+    assert train.main([*start, "--resume", ACCEPT]) == 0
+    after = json.loads(Path("runs/try/run.json").read_text())
+    assert after["image_set"]["train_digest"] != before["train_digest"]
+    assert after["earlier_images"] == [{"until_step": 3, "image_set": before}]
+    capsys.readouterr()
+    assert alignment.main(measure) == 0
+    assert capsys.readouterr().err == ""
+    rows = pandas.read_csv("runs/try/analysis/train_alignment.csv")
+    assert set(rows["images"]) == {after["image_set"]["train_digest"][:16]}
+    Path("runs/try/images.jsonl").write_text("[]\n")
+    assert verify.main(["--run", "runs/try"]) == 1
+    assert "images.jsonl: its digest should be" in capsys.readouterr().out
+
+
+def test_equal_splits_and_what_was_passed_over_are_said_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A test split that is the train split makes every score look good."""
+    formats.write_files(tmp_path / "data", formats.imagenet_files())
+    shutil.rmtree(tmp_path / "data/val")
+    shutil.copytree(tmp_path / "data/train", tmp_path / "data/val")
+    (tmp_path / "data/val" / formats.WORDNET_IDS[0] / "a.gif").write_bytes(b"")
+    Path("try.yaml").write_text(CONFIG)
+    for name, shown in (("folder", " of 64 px"), ("imagenet", "")):
+        options = [f"image_set.name={name}", "image_set.root=data", "batch.size=4", "encoder.image_size=32"]
+        assert (
+            train.main(["--config", "try.yaml", "--overwrite", "image_set.classes=[3, 0]", "epochs=0", *options]) == 0
+        )
+        told = capsys.readouterr().out
+        assert f"{name}, 12 train, 12 test images{shown}, 2 classes; 0 epochs of 3 steps\n" in told
+        assert "classes: n01644900, n01443537\n" in told
+        assert "warning: image_set: the test images of " in told
+        assert "image_set: test: passed over 1 .gif; images are files that end in .jpg," in told
+        assert ("image_set.size: 24 of 24 train images are enlarged to 64 px" in told) == (name == "folder")
 
 
 def run_steps(name: str, *overrides: str) -> dict:

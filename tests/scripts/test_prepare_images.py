@@ -1,10 +1,15 @@
 """Archives become the folders that the image sets read: whole, once, and nowhere else."""
 
+import gzip
+import io
+import json
+import os
 import shutil
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import image_formats as formats
 import prepare_images
@@ -252,6 +257,196 @@ def test_a_source_that_cannot_be_it_is_one_line(
     assert message in said
     assert said.count("\n") == 1
     assert all(path.startswith("train.partial/") for path in tree(tmp_path / "out"))
+
+
+def _changed_size(place: Path, content: bytes, **changed: int) -> Path:
+    """A tar archive whose last header is changed."""
+    info = tarfile.TarInfo("a.jpg")
+    info.size = changed.get("size", 1)
+    info.type = bytes([changed.get("kind", tarfile.REGTYPE[0])])
+    (place / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + content + bytes(2 * 512 - len(content)))
+    return place / "a.tar"
+
+
+def _below_zero(place: Path) -> Path:
+    """tarfile goes back to the header, again and again."""
+    return _changed_size(place, b"", size=-512)
+
+
+def _long_name(place: Path) -> Path:
+    """tarfile reads a name of any length into memory; zeros compress to nothing."""
+    path = _changed_size(place, b"", size=2**33, kind=tarfile.GNUTYPE_LONGNAME[0])
+    zipped = path.with_name("a.tar.gz")
+    zipped.write_bytes(gzip.compress(path.read_bytes()))
+    return zipped
+
+
+def _pax(place: Path, **headers: str) -> Path:
+    with tarfile.open(place / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.jpg")
+        info.pax_headers = {key.replace("_", "."): value for key, value in headers.items()}
+        archive.addfile(info, io.BytesIO())
+    return place / "a.tar"
+
+
+def _sparse(place: Path) -> Path:
+    """A map of holes: a petabyte of zeros from a few bytes."""
+    return _pax(place, GNU_sparse_map="0,1", GNU_sparse_size=str(2**50))
+
+
+def _no_name(place: Path) -> Path:
+    return _pax(place, path="")
+
+
+def _nul_name(place: Path) -> Path:
+    return _pax(place, path="a\0b")
+
+
+def _long_file_name(place: Path) -> Path:
+    return formats.write_tar(place / "a.tar", {"x" * 5000: b""})
+
+
+def _file_and_folder(place: Path) -> Path:
+    return formats.write_zip(place / "a.zip", {"a": b"1", "a/b": b"2"})
+
+
+def _bent_sum_of_gz(place: Path) -> Path:
+    """The sum is at the end of the file, behind the end of the tar archive in it."""
+    path = formats.write_tar(place / "a.tar.gz", formats.tiny_imagenet_files())
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def _zip_with(place: Path, places: dict[bytes, int], value: bytes) -> Path:
+    """A zip archive with other bytes at these places of its local and of its central headers."""
+    path = formats.write_zip(place / "a.zip", {"a.jpg": b"1"})
+    content = bytearray(path.read_bytes())
+    for mark, place_in in places.items():
+        start = content.index(mark) + place_in
+        content[start : start + len(value)] = value
+    path.write_bytes(content)
+    return path
+
+
+def _encrypted(place: Path) -> Path:
+    return _zip_with(place, {b"PK\3\4": 6, b"PK\1\2": 8}, b"\1")
+
+
+def _other_method(place: Path) -> Path:
+    return _zip_with(place, {b"PK\3\4": 8, b"PK\1\2": 10}, b"\x63\0")
+
+
+def _other_version(place: Path) -> Path:
+    return _zip_with(place, {b"PK\1\2": 6}, b"\x63")
+
+
+def _empty_zip_name(place: Path) -> Path:
+    return _zip_with(place, {b"PK\3\4": 30, b"PK\1\2": 46}, b"\0")
+
+
+def _zip_bomb(place: Path) -> Path:
+    return _zip_with(place, {b"PK\1\2": 24}, b"\xfe\xff\xff\xff")
+
+
+def _tar_bomb(place: Path) -> Path:
+    return _changed_size(place, b"1", size=2**40)
+
+
+def _pipe(place: Path) -> Path:
+    os.mkfifo(place / "a.zip")
+    return place / "a.zip"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_below_zero, "neither a zip nor a tar archive"),
+        (_long_name, "neither a zip nor a tar archive"),
+        (_sparse, "'a.jpg' is sparse; only files are unpacked"),
+        (_no_name, "'' is no name of a file; this is not the original file"),
+        (_nul_name, r"'a\x00b' is no name of a file"),
+        (_long_file_name, "xxx...' is no name of a file"),
+        (_file_and_folder, "'a/b' is both a file and a folder; delete "),
+        (_bent_sum_of_gz, "damaged or cut off (CRC check failed"),
+        (_encrypted, "'a.jpg' is encrypted; only plain and deflated files are unpacked"),
+        (_other_method, "'a.jpg' is compressed by method 99; only plain"),
+        (_other_version, "damaged or cut off (zip file version 9.9)"),
+        (_empty_zip_name, "damaged or cut off (string index out of range)"),
+        (_zip_bomb, "unpacks to more than 2 GiB; if it is what you want, set --most-gib"),
+        (_tar_bomb, "unpacks to more than 2 GiB; if it is what you want, set --most-gib"),
+        (_pipe, "a.zip: not a regular file; leave it out"),
+    ],
+)
+def test_an_archive_that_is_made_to_harm_is_one_line(
+    make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """No traceback, no endless loop, no more memory or disk than the set itself takes."""
+    assert run("tiny_imagenet", make(tmp_path), "--to", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("features", [b"{", b"[]", b'{"info": 3}', b"[" * 100_000, "names", "words", "twice", "column"])
+def test_parquet_files_that_are_no_image_set_are_one_line(
+    features: bytes | str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """What stands in their metadata may be anything."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = formats.write_parquet(tmp_path / "hub") / "validation-00000-of-00001.parquet"
+    table = parquet.read_table(path)
+    noted = json.loads(table.schema.metadata[b"huggingface"])
+    label = noted["info"]["features"]["label"]
+    if isinstance(features, str):
+        names = {"names": None, "words": "abcd", "twice": [IDS[0]] * 4, "column": list(IDS)}[features]
+        label["names"] = names
+        features, known = json.dumps(noted).encode(), features
+        table = table.drop_columns("image") if known == "column" else table
+    parquet.write_table(table.replace_schema_metadata({"huggingface": features}), path)
+    assert run("tiny_imagenet", path, "--to", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "validation-00000-of-00001.parquet: no image set: " in said
+    assert said.count("\n") == 1
+
+
+def test_pictures_of_a_damaged_archive_are_not_kept(tmp_path: Path) -> None:
+    """They have the size of the good ones, and a wrong pixel trains without a word; a wrong name adds a class."""
+    files = formats.tiny_imagenet_files()
+    good = formats.write_tar(tmp_path / "good.tar", files)
+    content = bytearray(good.read_bytes())
+    with tarfile.open(good) as archive:
+        members = archive.getmembers()
+    first = members[2].offset_data
+    content[first + 50] ^= 1  # a picture
+    content[members[12].offset + 3] ^= 1  # the header at which the archive is found to be damaged
+    (tmp_path / "bad.tar").write_bytes(content)
+    out = tmp_path / "out"
+    assert run("tiny_imagenet", tmp_path / "bad.tar", "--to", out) == 2
+    assert (tmp_path / "out.partial" / members[2].name).stat().st_size == members[2].size
+    formats.write(tmp_path / "out.partial/train/n09999999/images/stray.JPEG", b"of a bent name")
+    assert run("tiny_imagenet", good, "--to", out) == 0
+    assert tree(out) == files
+    assert not (out / "train/n09999999").exists()
+
+
+def test_the_limit_may_be_raised_and_the_disk_is_not_filled(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk costs every program on the machine its data."""
+    archive = formats.write_tar(tmp_path / "a.tar", {"a.jpg": bytes(3000)})
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "1e-6") == 2
+    assert "a.tar: unpacks to more than 9.99309e-07 GiB" in capsys.readouterr().err
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "0") == 2
+    assert "--most-gib: got 0.0; allowed is a number above 0" in capsys.readouterr().err
+    usage = SimpleNamespace(free=unpack_archives.LEFT_FREE + 2999)
+    monkeypatch.setattr(unpack_archives.shutil, "disk_usage", lambda _: usage)
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 1
+    assert "3,000 bytes needed, 268,438,455 bytes free, of which 268,435,456 are left free" in capsys.readouterr().err
+    usage.free += 1
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0
 
 
 def test_without_pyarrow_the_error_says_how_to_get_it(

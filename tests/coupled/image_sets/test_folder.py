@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from coupled.image_sets import _files as module
 from coupled.image_sets import channel_statistics, imagenet
-from coupled.image_sets._pillow import read_picture
+from coupled.image_sets._pillow import read_picture, undecodable
 from coupled.image_sets.folder import load, own_size
 
 
@@ -282,9 +282,7 @@ def test_the_folder_must_be_given() -> None:
 def test_a_picture_that_claims_too_many_pixels_is_not_decoded(wide: int, high: int, tmp_path: Path) -> None:
     """1 x 100 000 000 pixels are 400 MB, and 77 GB once they are 8 px wide."""
     path = claiming(tmp_path / "long.png", wide, high)
-    with pytest.raises(
-        ValueError, match=f"long.png: {wide} x {high} pixels; allowed are 89,478,485, and 65,535 a side"
-    ):
+    with pytest.raises(ValueError, match=rf"{wide} x {high} pixels; allowed are 89,478,485, and 65,535 a side"):
         read_picture(path)
 
 
@@ -315,7 +313,7 @@ def test_only_formats_of_images_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.png: not a readable image \(none of BMP, JPEG, PNG, PPM, TIFF, WEBP\)"):
         read_picture(tmp_path / "a.png")
     os.mkfifo(tmp_path / "b.png")
-    with pytest.raises(ValueError, match="b.png: not a regular file; remove it"):
+    with pytest.raises(ValueError, match=r"b.png: not a regular file; remove it"):
         read_picture(tmp_path / "b.png")
 
 
@@ -331,8 +329,5 @@ def test_a_damaged_picture_is_pixels_or_one_line(suffix: str, tmp_path: Path) ->
         for place in rng.integers(0, min(len(data), 300 if number % 2 else len(data)), 1 + number % 4):
             data[place] = rng.integers(0, 256)
         path.write_bytes(data)
-        try:
-            assert read_picture(path).shape[0] == 3
-        except ValueError as error:
-            assert str(error).startswith(f"{path}: ")
-            assert "\n" not in str(error)
+        (fault,) = undecodable([path])
+        assert not fault or (fault.startswith(f"{path}: ") and "\n" not in fault)
