@@ -154,7 +154,11 @@ def test_other_samples_splits_and_calls_hide_nothing(
         "losses": {"samples": 10, "value": 9.0},
         "loss_gap": {"samples": 10, "gap": 9.0},
         "nscl_reached": {"samples": 10, "excess": 9.0},
-        "bounds": {"samples": 2, "value": 9.0, "detail": lambda table: table["detail"].str.replace("fitted", "fitted again")},
+        "bounds": {
+            "samples": 2,
+            "value": 9.0,
+            "detail": lambda table: table["detail"].str.replace("fitted", "fitted again"),
+        },
         "test_alignment": {"bootstrap": "", "low": "", "high": ""},
     }
     for name, changed in changes.items():
