@@ -15,7 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from coupled.checked import Parser, complain, printable, typed
+from coupled.checked import Parser, complain, typed
 from coupled.snapshots import BadSnapshotError
 
 CACHE_GIB = 10.0
@@ -108,7 +108,7 @@ def say_fault(program: str, error: OSError) -> int:
 def fault(error: OSError) -> str:
     """The files of an OSError, if it names any, and the reason."""
     where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-    return printable(ValueError(f"{where}: {error.strerror}" if where else error.strerror or str(error)))
+    return f"{where}: {error.strerror}" if where else error.strerror or str(error)
 
 
 def command(program: str, run: Path, *options: str) -> list[str]:

@@ -34,7 +34,7 @@ from analysis.drawing import arm_styles, grid, line, natural, over_epochs, plain
 from analysis.figure_rows import COLLAPSE, QUALITY, SCORES, Run, reference_of
 from analysis.run_folder import newest_run, read_description
 from analysis.tables import BadTableError
-from coupled.checked import Parser, printable
+from coupled.checked import Parser
 from coupled.controls import twins
 
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
@@ -200,7 +200,7 @@ def figures(options: Namespace) -> int:
         try:
             figure = draw(run)
         except ValueError as error:
-            print(f"{name}: not drawn: {printable(error)}", file=sys.stderr)
+            print(f"{name}: not drawn: {error}", file=sys.stderr)
             damaged |= isinstance(error, BadTableError)
             continue
         written += save(figure, run.folder / "figures" / name)

@@ -1,6 +1,7 @@
 """Run folders: which run, arms and epochs a program is about, and the folder of tables, which one program holds."""
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -208,7 +209,7 @@ def held(folder: Path, option: str) -> Iterator[None]:
         except ValueError as error:
             cause = error.__context__
             if isinstance(cause, OSError):  # a fault of the machine is no bad input
-                raise OSError(cause.errno, cause.strerror, str(folder)) from None
+                raise OSError(cause.errno, os.strerror(cause.errno or 0), str(folder)) from None
             raise ValueError(str(error).replace("--run:", f"{option}:", 1)) from None
         yield
 

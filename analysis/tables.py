@@ -143,7 +143,7 @@ def read_text(path: Path) -> str:
 
 def checked_rows(path: Path, text: str) -> Any:
     """The rows of a CSV one by one, the header first. Raises BadTableError for one of another length."""
-    rows = csv.reader(io.StringIO(text, newline=""))
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)  # a quote that is not closed
     length = None
     number = 0
     try:
@@ -160,7 +160,7 @@ def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Kind, needed: boo
     """The cells, as numbers unless the kind is text. Raises BadTableError that names the first of another kind."""
     empty = cells.isna()
     if needed and not kind.empty:
-        _refuse(path, cells.where(~empty, ""), empty, kind.words)
+        _refuse(path, cells, empty, kind.words)
     if kind.least is None:
         return cells
     numbers = pd.to_numeric(cells.where(cells != "nan"), errors="coerce")
@@ -178,7 +178,8 @@ def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Kind, needed: boo
 def _refuse(path: Path, column: "pd.Series[Any]", wrong: "pd.Series[bool]", allowed: str) -> None:
     if wrong.any():
         place = int(wrong.to_numpy().argmax())
-        cell = re.sub(r"(.{60}).+", r"\1...", str(column.iloc[place]))
+        found = column.iloc[place]
+        cell = "" if pd.isna(found) else re.sub(r"(.{60}).+", r"\1...", str(found))
         raise BadTableError(f"{path}: row {place + 2}: {column.name}: got '{cell}', expected {allowed}; {RESTORE}")
 
 

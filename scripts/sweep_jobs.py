@@ -16,7 +16,7 @@ from sweep_points import ROOT, Point, Sweep
 
 from analysis.command_line import fault
 from analysis.run_folder import held
-from coupled.checked import differences, printable
+from coupled.checked import differences
 from coupled.settings import MAY_CHANGE
 from coupled.snapshots import SnapshotStore
 
@@ -75,7 +75,7 @@ def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
         with held(point.folder.with_name(f"{point.name}.running"), "--index"):
             return train_and_analyse(sweep, point, children, say)
     except ValueError as error:
-        return printable(error)
+        return " ".join(str(error).split())
     except OSError as error:
         return fault(error)
 

@@ -54,7 +54,7 @@ WEIGHT_GAP_USES = (
     "coupled.controls",
     "coupled.stream",
     "coupled.stream.seeds",
-    "coupled.run_lock",
+    *("coupled.run_lock", "coupled.failures", "coupled.process_group", "coupled.meeting"),  # who holds the tables
 )  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images

@@ -1,8 +1,10 @@
 """Sweeps: what is skipped and what goes on, failures, the collected table, its spread and its figures."""
 
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -25,6 +27,7 @@ from sweep_tables import TABLES, collect, spread, tidy, write_definition
 
 from analysis import alignment, weight_gap
 from analysis.drawing import arm_styles
+from analysis.run_folder import held
 from coupled.coordinator import Coordinator
 from coupled.process_group import process_group
 from coupled.settings import from_resolved
@@ -78,7 +81,7 @@ def test_the_list_numbers_the_points_of_an_array(
     for number, _ in listed:
         assert sweep.main([*command, "--index", number]) == 0
     assert done == [name for _, name in listed]
-    assert not (place / "array").exists()
+    assert not [path for path in (place / "array").rglob("*") if path.is_file()]
 
 
 def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
@@ -115,7 +118,7 @@ def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch
 def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second call trains nothing, and only collects and draws."""
     before = {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")}
-    command = [str(measured.parents[1] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", measured.name]
+    command = [str(measured.parents[2] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", measured.name]
     assert sweep.main([*command, "--runs", str(measured.parent), "--analyses"]) == 0
     assert capsys.readouterr().out.count("finished before") == 4
     assert {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")} == before
@@ -218,6 +221,7 @@ def test_further_keys_make_rows_of_panels(place: Path) -> None:
 
 def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child gets SIGTERM, on which train.py saves its state; the points behind it never start."""
+    monkeypatch.chdir(place)
     begun: list[str] = []
     ended: list[int] = []
 
@@ -235,6 +239,103 @@ def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monke
         run_points(definition, points(definition), 1, lambda _: None)
     assert time.monotonic() - started < 30
     assert (begun, ended) == (["seed=0"], [-signal.SIGTERM])
+
+
+def outcome(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    """Let every point end with this and without a table, as if its programs had."""
+    monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda *_: wrong)
+
+
+def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has a folder of its keys; by hand, with --name, the second is refused before it replaces anything."""
+    outcome(monkeypatch, "")
+    base = [str(place / "small.yaml"), "--runs", str(tmp_path), "--analyses"]
+    for key in ("temperature=0.1,1", "batch.size=64,128", "seed=0:2"):
+        assert sweep.main([base[0], key, *base[1:]]) == 0
+    folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("sweep.json")}
+    assert folders == {"small_sweep", "small_sweep/temperature", "small_sweep/batch.size"}
+    assert sweep.main([base[0], "temperature=0.1,1", "batch.size=64", *base[1:]]) == 0
+    assert (tmp_path / "small_sweep/batch.size,temperature/sweep.csv").is_file()
+    before = (tmp_path / "small_sweep/temperature/sweep.json").read_bytes()
+    capsys.readouterr()
+    assert sweep.main([base[0], "batch.size=64,128", "--name", "small_sweep/temperature", *base[1:]]) == 2
+    assert (
+        "temperature' is over temperature, and this one over batch.size; choose another name" in capsys.readouterr().err
+    )
+    assert (tmp_path / "small_sweep/temperature/sweep.json").read_bytes() == before
+
+
+def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second is told who holds it; tasks of an array share the folder, and hold a point each."""
+    outcome(monkeypatch, "")
+    command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path), "--analyses"]
+    folder = tmp_path / "small_sweep/temperature"
+    with held(folder, "--name"):
+        assert sweep.main(command) == 2
+        held_by = f"is being written by process {os.getpid()} on "
+        assert f"sweep.py: --name: '{folder}' {held_by}" in capsys.readouterr().err
+        assert not (folder / "sweep.json").exists()
+        assert sweep.main([*command, "--index", "0"]) == 0
+    capsys.readouterr()
+    with held(folder / "temperature=0.1,seed=0.running", "--index"):
+        assert sweep.main([*command, "--index", "0"]) == 1
+        assert held_by in capsys.readouterr().err
+        assert sweep.main([*command, "--index", "1"]) == 0
+    assert sweep.main(command) == 0
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "sweep.csv"}
+
+
+def test_a_sweep_whose_points_all_failed_ends_with_their_list(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no row with the factor then, and nothing to draw."""
+    outcome(monkeypatch, "out of memory (a.log)")
+    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    failed = [f"sweep.py: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
+    assert said.err.splitlines() == [
+        "sweep.py: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
+        *failed,
+    ]
+    assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
+
+
+def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With file and row; the points that failed are said all the same."""
+    outcome(monkeypatch, "no luck")
+    shutil.copytree(measured, tmp_path / "copy")
+    path = tmp_path / "copy/temperature=1,seed=0/analysis/test_alignment.csv"
+    path.write_text(path.read_text().replace("1,test", "1e18,test", 1))
+    command = [str(measured.parents[2] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", "copy"]
+    assert sweep.main([*command, "--runs", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 5
+    assert error[-1].startswith(f"sweep.py: {path}: row ")
+    assert "epoch: got '1e18', expected a whole number from 0 to 1,000,000" in error[-1]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "fsync"])
+def test_a_full_disk_is_one_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    """Where a folder cannot be made, and where a table cannot be written to its end; status 1."""
+    outcome(monkeypatch, "")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([str(tmp_path)] if call == "mkdir" else []))
+
+    monkeypatch.setattr(os, call, full)
+    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"sweep.py: {tmp_path}")
+    assert "No space left on device" in error
 
 
 def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:

@@ -1,0 +1,184 @@
+"""Tables as they are read: a cell, a row or a file that is wrong is one line with file, row and column."""
+
+import csv
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis import bounds, tables
+from analysis.bounds_of_tables import few_shot_rows
+from analysis.report_tables import NEEDED, read_tables
+from analysis.tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
+
+ARMS = ["cl", "nscl"]
+GOOD = {"arm": "nscl", "reference": "cl", "direct_arm": "cl", "split": "test", "epoch": "1", "last_epoch": "1"}
+HARMFUL = {  # what a cell may hold -> what it may not
+    "a name": ["", "nan arm"],
+    "a whole number": ["1e18", "", "text", "nan", "inf", "-1", "1.5", "9" * 400, "True"],
+    "a finite number": ["text", "inf", "-1", "True", "1e999", "1,5"],
+    "a number": ["text", "True", "<!--<script>", "0x10"],
+}
+STEPS = {"steps.csv": ("epoch", "lr")}
+
+
+def kind_of(name: str, column: str) -> Kind:
+    return OTHER_KINDS.get(name, {}).get(column, KINDS.get(column, NUMBER))
+
+
+def good(name: str, column: str) -> str:
+    if column == "split":
+        return "train" if name.startswith("train") else "test"
+    return GOOD.get(column, "name" if kind_of(name, column).is_text else "1")
+
+
+def harmful(name: str, column: str) -> list[str]:
+    """Cells that this column cannot have."""
+    kind = kind_of(name, column)
+    found = next((cells for words, cells in HARMFUL.items() if kind.words.startswith(words)), [])
+    if column in ("arm", "reference", "direct_arm"):
+        return [*(found[:1] if not kind.empty else []), "zzz", "<!--<script>"]
+    if kind == tables.NAME:
+        return ["", *(["elsewhere"] if column == "split" and name.startswith(("train", "test")) else [])]
+    allowed = {"" if kind.empty else None, str(kind.least)}  # verify.csv has -1 for a run without snapshots
+    return [each for each in found if each not in allowed]
+
+
+def write(path: Path, columns: tuple[str, ...], *rows: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+    return path
+
+
+def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Path) -> None:
+    """Every table that is read, column by column, the wrong cell between good rows."""
+    checked = 0
+    for name, columns in (NEEDED | STEPS).items():
+        path, row = tmp_path / name, [good(name, column) for column in columns]
+        write(path, columns, row, row)
+        assert len(read_table(path, columns, ARMS)) == 2
+        for place, column in enumerate(columns):
+            for cell in harmful(name, column):
+                write(path, columns, row, [*row[:place], cell, *row[place + 1 :]], row)
+                with pytest.raises(BadTableError) as caught:
+                    read_table(path, columns, ARMS)
+                assert str(caught.value).startswith(f"{path}: row 3: {column}: got '{cell[:60]}"), (name, column, cell)
+                checked += 1
+    assert checked > 250
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"epoch,lr\n1,2\n1,\0\n", "row 3: a NUL byte"),
+        (b"epoch,lr\n1,2\n1,\xff\n", "row 3: not UTF-8 text"),
+        ("epoch,lr\n1,2\n".encode("utf-16"), "row 1: not UTF-8 text"),
+        (b"epoch,loss\n1,2\n", r"row 1: no column 'lr' \(columns: epoch, loss\)"),
+        (b"epoch,lr,lr\n1,2,3\n", "row 1: the column 'lr' stands twice"),
+        (b"epoch,lr\n1,2\n1\n1,2\n", "row 3: 1 cells, the header has 2"),
+        (b"epoch,lr\n1,2,3\n", "row 2: 3 cells, the header has 2"),
+        (b"epoch,lr\n1,2\n\n1,2\n", "row 3: 0 cells"),
+        (b'epoch,lr\n1,"2\n1,2\n1,2\n', "row 2: "),
+        (b"epoch,lr\n1," + b"2" * 200_000 + b"\n", r"row 2: not readable as CSV \(field larger than field limit"),
+        (b"\n" * 9, "row 1: no column 'epoch'"),
+    ],
+)
+def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "steps.csv"
+    path.write_bytes(content)
+    with pytest.raises(BadTableError, match=rf"steps\.csv: {said}") as caught:
+        read_table(path, ("epoch", "lr"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four GiB without a block on the disk; and a table of one row less than its end."""
+    path = tmp_path / "steps.csv"
+    with path.open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(BadTableError, match=r"4,294,967,296 bytes long; a table has at most 2,147,483,648"):
+        read_table(path)
+    path.write_text("epoch,lr\n1,0.5\n1,0.")
+    assert read_table(path, ("epoch", "lr")).to_dict("list") == {"epoch": [1], "lr": [0.5]}
+    path.write_text("")
+    assert read_table(path, ("epoch", "lr")).empty
+
+
+def test_numbers_are_read_to_the_last_bit_and_names_as_they_stand(tmp_path: Path) -> None:
+    """An arm called NA or 007 is no missing arm and no number; an empty cell is missing."""
+    numbers = ["0.1234567890123456789", "5e-324", "1.7976931348623157e308", "-0.3", "", "nan", "inf"]
+    path = tmp_path / "quality.csv"
+    write(path, ("arm", "value"), *[[arm, cell] for arm, cell in zip(["NA", "007", *"abcde"], numbers, strict=True)])
+    table = read_table(path, ("arm", "value"))
+    assert list(table["arm"][:2]) == ["NA", "007"]
+    assert [repr(cell) for cell in table["value"]] == [repr(float(cell or "nan")) for cell in numbers]
+    assert read_newest(path, ["arm"], "value").equals(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "ok"),
+    [
+        ("quality.csv", {"metric": "few_shot", "detail": "nccc m=5"}, True),
+        ("quality.csv", {"metric": "few_shot", "detail": "nccc m=x"}, False),
+        ("quality.csv", {"metric": "few_shot_two_way", "detail": "nccc m=0"}, False),
+        ("collapse.csv", {"metric": "eigenvalue_share", "detail": "12"}, True),
+        ("collapse.csv", {"metric": "eigenvalue_share", "detail": ""}, False),
+        ("bounds.csv", {"bound": "proposition_1", "detail": "all m=1e9"}, False),
+        ("bounds.csv", {"bound": "a_priori", "detail": "", "reference": "cl"}, True),
+    ],
+)
+def test_details_that_are_numbers_are_checked(tmp_path: Path, name: str, cells: dict[str, str], ok: bool) -> None:
+    """The number of shots and the place of an eigenvalue are read from them."""
+    row = [cells.get(column, good(name, column)) for column in NEEDED[name]]
+    write(tmp_path / "analysis" / name, NEEDED[name], row)
+    if ok:
+        assert list(read_tables(tmp_path, ARMS)) == [name]
+    else:
+        with pytest.raises(BadTableError, match=rf"{name}: row 2: detail: got '{cells['detail']}'"):
+            read_tables(tmp_path, ARMS)
+
+
+@pytest.mark.parametrize("cell", ["-1", "inf", "1e308", "5e-324"])
+def test_a_scatter_that_no_formula_takes_is_named(tmp_path: Path, cell: str) -> None:
+    """It would end in a division by 0, or in a bound of nothing."""
+    columns = ("epoch", "split", "arm", "layer", "metric", "detail", "value", "samples", "train_samples")
+    about = ["1", "test", "cl", "h"]
+    scatter = [[*about, metric, "one_class", "0.5", "9", "", "s", "i"] for metric in ("cdnv", "root_cdnv")]
+    rows = [*scatter, [*about, "directional_cdnv", "one_class", cell, "9", "", "s", "i"]]
+    path = write(tmp_path / "quality.csv", (*columns, "snapshot", "images"), *rows)
+    with pytest.raises(BadTableError, match=r"quality\.csv: row 4: value: got .*, expected 0 or 1e-100 to 1e100"):
+        few_shot_rows(path, 10)
+
+
+def test_the_rates_of_a_damaged_steps_csv_are_refused(tmp_path: Path) -> None:
+    """Their sum is what the a-priori bound grows with: an empty cell would make it nan, and say "vacuous"."""
+    write(tmp_path / "steps.csv", ("epoch", "step", "lr"), ["1", "1", "0.5"], ["1", "2", ""])
+    with pytest.raises(BadTableError, match=r"steps\.csv: row 3: lr: got '', expected a finite number of 0 or more"):
+        bounds.read_rates(tmp_path)
+
+
+def test_a_table_that_is_not_there_is_written_by_a_command_that_exists(tmp_path: Path) -> None:
+    """As it can be typed here."""
+    path = tmp_path / "a run/analysis/quality.csv"
+    said = rf"quality\.csv: no such file; write it with: python analysis/quality\.py --run '{tmp_path}/a run'"
+    with pytest.raises(ValueError, match=said):
+        read_newest(path, ["epoch"])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A read, unlike an open, does not say of which file."""
+
+    def fails(self: Path) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "steps.csv"
+    pd.DataFrame({"epoch": [1]}).to_csv(path, index=False)
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        read_table(path)
+    assert caught.value.filename == str(path)
