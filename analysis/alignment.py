@@ -18,6 +18,11 @@ A row that is there is not computed again if it comes from the same snapshots an
 digits, stand in its last columns. Of rows that differ in those alone, the last one counts.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import contextlib
 import io
 import sys
@@ -144,7 +149,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
             if missing:
                 add_rows(epoch, missing, good, embedder, group)
     for table in (table for split in splits for table in split.tables.values()):
-        print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+        say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 
 def open_split(
@@ -155,7 +160,7 @@ def open_split(
     if len(chosen_N) < group.world_size:
         raise ValueError(f"--samples: {len(chosen_N)} images of '{name}' for {group.world_size} processes; too few")
     ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
-    print(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
+    say(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
     wanted = list(KEYS if options.cross_layer else ["alignment"]) if group.is_first else []
     tables = {kind: TidyCsv(output / f"{name}_{kind}.csv", columns(kind), KEYS[kind]) for kind in wanted}
     return Split(name, images, chosen_N, tables)
@@ -190,7 +195,7 @@ def add_rows(
     for score, value in found.items():
         if isinstance(value, Undefined):
             place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric)
-            print(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
+            say(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
     for kind, table in epoch.split.tables.items():
         split_at = KEYS[kind].index("samples")
         keys = {score: epoch.key(score) for score in found if epoch.table(score) is table}

@@ -16,10 +16,10 @@ from rich.progress import track
 
 from coupled.checked import Parser, complain
 from coupled.snapshots import BadSnapshotError
+from coupled.terminal import imports_done, interrupted, say
 
 CACHE_GIB = 10.0
 SILENCE = 10.0  # seconds without a word, where no bar is
-INTERRUPTED = 130  # as shells count a program that SIGINT ended
 
 
 T = TypeVar("T")
@@ -73,14 +73,13 @@ def run_program(
     """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2.
     Ctrl-C is a line, too.
     """
+    imports_done()
     try:
         return program(options.parse_args(arguments)) or 0
     except ValueError as error:
         return complain(options.prog, error)
     except KeyboardInterrupt:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted(options.prog, "; rows that are written stay, and are not made again")
 
 
 def tracked(items: Iterable[T], name: str) -> Iterator[T]:
@@ -90,7 +89,7 @@ def tracked(items: Iterable[T], name: str) -> Iterator[T]:
         yield from every
         return
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and not console.options.ascii_only:  # a bar that does not fit is cut with one "\u2026"
         yield from track(every, name, console=console)
         return
     began = said = time.monotonic()
@@ -111,7 +110,7 @@ def skipping(skip: bool) -> Iterator[None]:
         if not skip:
             raise
         if os.environ.get("RANK", "0") == "0":  # every rank skips it
-            print(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
+            say(f"skipped: {error}", sys.stderr)
 
 
 def positive(text: str) -> int:

@@ -9,6 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+PANELS = {  # of quality: metric and detail -> label
+    ("nccc", "euclidean"): "accuracy, nearest class centre",
+    ("linear_probe", "regularised"): "accuracy, linear probe",
+    ("knn", "cosine k=20"): "accuracy, 20 neighbours",
+    ("few_shot", "nccc m=5"): "accuracy, 5 images a class",
+    ("cdnv", "one_class"): "CDNV",
+    ("directional_cdnv", "one_class"): "directional CDNV",
+    ("effective_rank", "centred"): "effective rank",
+    ("augmentation_spread", "relative"): "augmentation spread",
+}
+
 # after Okabe and Ito, whose colours colour-blind readers can tell apart, of a lightness that shows on white and black;
 # dashes and markers do the same in grey print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")

@@ -15,6 +15,11 @@ Writes into analysis/figures of the run what its tables allow, and says which pr
 An arm has the same colour in all of them, whichever arms are drawn (see drawing.py).
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -29,7 +34,7 @@ from matplotlib.figure import Figure
 from analysis.alignment_matrix import alignment_matrix
 from analysis.collapse_panels import collapse_panels
 from analysis.command_line import add_run, run_program
-from analysis.drawing import Style, arm_styles, grid, line, natural, over_epochs, plain, save
+from analysis.drawing import PANELS, Style, arm_styles, grid, line, natural, over_epochs, plain, save
 from analysis.run_folder import newest_run, read_description, read_newest
 from coupled.checked import Parser
 from coupled.controls import twins
@@ -39,16 +44,6 @@ SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")
 COLLAPSE = ("epoch", "split", "arm", "layer", "metric", "detail", "samples")
 QUALITY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
-PANELS = {  # of quality: metric and detail -> label
-    ("nccc", "euclidean"): "accuracy, nearest class centre",
-    ("linear_probe", "regularised"): "accuracy, linear probe",
-    ("knn", "cosine k=20"): "accuracy, 20 neighbours",
-    ("few_shot", "nccc m=5"): "accuracy, 5 images a class",
-    ("cdnv", "one_class"): "CDNV",
-    ("directional_cdnv", "one_class"): "directional CDNV",
-    ("effective_rank", "centred"): "effective rank",
-    ("augmentation_spread", "relative"): "augmentation spread",
-}
 
 
 class Run(NamedTuple):
@@ -230,11 +225,11 @@ def figures(options: Namespace) -> int:
         try:
             figure = draw(run)
         except ValueError as error:
-            print(f"{name}: not drawn: {error}", file=sys.stderr)
+            say(f"{name}: not drawn: {error}", file=sys.stderr)
             continue
         written += save(figure, run.folder / "figures" / name)
     for path in written:
-        print(path)
+        say(path)
     return 0 if written else 2
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.command_line import skipping
 from coupled.durable import append_durably, write_durably
 from coupled.snapshots import BadSnapshotError, SnapshotStore
+from coupled.terminal import say
 
 DIGITS = 16  # of a digest, as tables hold it
 
@@ -49,7 +50,7 @@ def select(options: Namespace) -> Selection:
     pairs = getattr(options, "every_pair", False)
     against = "every pair of " if pairs else f"{reference} against " if reference else ""
     shown = ", ".join([reference, *arms] if pairs else arms)
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
+    say(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
     output = options.output or run / "analysis"
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     return Selection(description, store, reference, arms, epochs, output)

@@ -27,7 +27,7 @@ from coupled.run_lock import run_lock
 from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import snapshot_epochs
-from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
+from coupled.stopping import BROKEN, SAVE, STOP, Every, StopSignals, Wishes, check_until_step, stop_now
 from coupled.stream.batches import on_device
 from coupled.stream.view_plan import ViewRecipe
 
@@ -106,13 +106,15 @@ class Coordinator:
             saved = self._continue(until_step)
             step = max(saved.step, 0)
             clock = Every(settings.resume.every_minutes if first else None)
-            self.wishes = Wishes(opened.enter_context(StopSignals()), clock, until_step)
             progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
+            signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, self.run, progress)))
+            self.wishes = Wishes(signals, clock, until_step)
             self._announce(progress, step)
             progress.warn(*changed)
             self._open(saved, opened)
             self._keep(step)
             self.stopped = ""
+            progress.begin()
             while step < self.steps and not self.stopped:
                 step = self._epoch(step, progress)
             if self.keeper:

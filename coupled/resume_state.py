@@ -109,6 +109,12 @@ def _temporary(folder: Path, step: int) -> Path:
     return folder / f".step_{step:08d}.tmp"
 
 
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest generation; None if there is none."""
+    generations = _generations(folder)
+    return int(generations[-1].name.removeprefix("step_")) if generations else None
+
+
 def read_newest(folder: Path, own: Collection[str] | None = None) -> ResumeState | None:
     """The newest generation, digests checked, of all arms or of the `own`; None if there is none. A temporary folder is
     never one.

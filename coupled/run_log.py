@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,26 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
 
 def describe_code() -> dict[str, Any]:
     """Git commit of this code ("+changes" when the tree differs from it; null outside git) and versions of the
-    libraries.
+    libraries (null where none is installed under that name, as of this code in a checkout on PYTHONPATH).
     """
     here = Path(__file__).parent
     commit = None
-    if (here.parent / ".git").exists():
+    if (here.parent / ".git").exists() and shutil.which("git"):
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
         changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
         if head.returncode == 0:
             commit = head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
     return {
         "git_commit": commit,
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in LIBRARIES}},
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def write_run_json(run: Path, content: Mapping[str, Any]) -> None:
@@ -56,6 +63,14 @@ def read_run_json(run: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def name_of(run: Path) -> str | None:
+    """The name of the run in the folder `run`, if one is there."""
+    if not (run / "run.json").is_file():
+        return None
+    settings = read_run_json(run).get("settings")
+    return settings.get("name") if isinstance(settings, dict) else None
 
 
 class CsvLog:

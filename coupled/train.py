@@ -4,6 +4,11 @@ torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.
          [--run-dir runs/demo] [--resume | --overwrite] [--until-step K] [key=value ...]
 """
 
+from coupled.terminal import imports_done, interrupted, prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import contextlib
 import shlex
@@ -15,11 +20,19 @@ from coupled.checked import Parser, complain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Settings -> process group -> coordinator -> run. Returns the exit status: 2 for bad input, 1 for a failed run."""
+    """The program; its exit status: 2 for bad input, 1 for a failed run, 130 for Ctrl-C before or within a step."""
     try:
         options = parse(arguments)
     except ValueError as error:
         return complain("train.py", error)
+    try:
+        return train(options)
+    except KeyboardInterrupt:
+        return interrupted("train.py")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Settings -> process group -> coordinator -> run. Returns the exit status."""
     # torch is imported after the arguments are read, so that --help answers at once
     from coupled.agreement import check_same_settings
     from coupled.choices import suited
@@ -27,33 +40,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from coupled.failures import Alarm
     from coupled.host_memory import keep_freed_memory
     from coupled.process_group import meet, process_group
+    from coupled.run_log import name_of
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
 
+    imports_done()
     meeting = meet()
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
-        settings = load(options.config, options.overrides, suited)
+        # a run keeps its name when its settings file is renamed, or given by another path
+        known_as = name_of(options.run) if options.resume and options.run else None
+        settings = load(options.config, options.overrides, suited, known_as)
         check_same_settings(meeting, settings.resolved())
         set_determinism(settings.deterministic, settings.threads, settings.tf32)
         keep_freed_memory()
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
+        if group.is_first:
+            say(f"reading image set '{settings.image_set.name}'")
         # not kept: what refers to the process group should be gone before the group is
         stopped = Coordinator(settings, group, run).train(options.resume, options.overwrite, options.until_step)
         if stopped and group.is_first:
-            again = command_again(arguments)
-            print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
+            again = command_again(options)
+            say(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}")
         elif group.is_first:
-            print(f"{run}: complete; next: python analysis/weight_gap.py --run {run}", flush=True)
-    return alarm.status
+            say(f"{run}: complete; next: python analysis/weight_gap.py --run {run}")
+    return alarm.status  # 0, too, if the run stopped to be continued: this is the place to tell the two apart
 
 
-def command_again(arguments: Sequence[str] | None) -> str:
-    """The command line that continues the run."""
-    given = [*(sys.argv[1:] if arguments is None else arguments)]
-    return "train.py " + shlex.join(["--resume", *(word for word in given if word not in ("--resume", "--overwrite"))])
+def command_again(options: argparse.Namespace) -> str:
+    """The command line that continues the run to its end."""
+    where = ["--run-dir", str(options.run)] if options.run else []
+    return "train.py " + shlex.join(["--resume", "--config", str(options.config), *where, *options.overrides])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

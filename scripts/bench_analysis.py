@@ -35,6 +35,7 @@ from coupled.choices import load_image_set
 from coupled.network import build_network, shared_tensors
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import SnapshotStore
+from coupled.terminal import safe_streams
 
 METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
 ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -176,6 +177,7 @@ def analysis_rows() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if len(sys.argv) == 2:  # started by analysis_rows
         torch.set_num_threads(1)
         print(json.dumps(ROWS[sys.argv[1]]()))

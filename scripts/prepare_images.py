@@ -13,6 +13,11 @@ A folder gets its name when it is complete (of ImageNet and parquet files each s
 called <name>.partial. Called again after an interruption, the program continues with the files that are missing.
 """
 
+from coupled.terminal import imports_done, interrupted, prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import io
 import sys
@@ -117,12 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=FOLDERS, help="image set")
     parser.add_argument("sources", nargs="+", type=Path, metavar="FILE", help="archives, lists or parquet files")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to make (default: data/<usual name>)")
+    imports_done()
     options = parser.parse_args(arguments)
     try:
         prepare(options.name, options.sources, options.to or Path("data") / FOLDERS[options.name])
     except (ValueError, OSError, tarfile.TarError) as error:
-        print(f"prepare_images.py: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"prepare_images.py: {error}", sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return interrupted("prepare_images.py", "; the same command goes on with what is unpacked")
     return 0
 
 

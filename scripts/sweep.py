@@ -11,6 +11,11 @@ standard deviation over seeds. In a SLURM array each task calls with `--index "$
 the points that `--list` numbers; a later call without it finds all finished, and collects.
 """
 
+from coupled.terminal import INTERRUPTED, imports_done, prepare_terminal, printable
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import shlex
 import sys
@@ -25,11 +30,10 @@ from sweep_tables import collect, write_definition
 from analysis.command_line import positive
 from coupled.checked import Parser, complain
 
-INTERRUPTED = 130  # as a shell says it
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; its exit status: 2 for bad input, 1 if a point failed, 130 if it was stopped."""
+    imports_done()
     try:
         options = parse(arguments)
         given, analyses = options.lists, options.analyses
@@ -37,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every = points(sweep)
         chosen = every if options.index is None else [_at(every, options.index)]
         if options.list:
-            print("\n".join(f"{index} {point.name}" for index, point in enumerate(every)))
+            print("\n".join(f"{index} {printable(point.name)}" for index, point in enumerate(every)))
             return 0
         if options.index is None:
             write_definition(sweep, every)
@@ -47,17 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = run_points(sweep, chosen, options.jobs, say)
     except KeyboardInterrupt:
         words = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        print(f"stopped; the same command goes on where it was: python scripts/sweep.py {words}", file=sys.stderr)
+        again = f"python scripts/sweep.py {words}"
+        print(f"stopped; the same command goes on where it was: {printable(again)}", file=sys.stderr)
         return INTERRUPTED
     shown = show(sweep) if options.index is None else True
     for name, wrong in failed.items():
-        print(f"sweep.py: {name} failed: {wrong}", file=sys.stderr)
+        print(f"sweep.py: {name} failed: {printable(wrong)}", file=sys.stderr)
     return 0 if shown and not failed else 1
 
 
 def say(text: str) -> None:
     """Print a line in one write, because several threads do."""
-    print(text + "\n", end="", flush=True)
+    print(printable(text) + "\n", end="", flush=True)
 
 
 def _at(every: Sequence[Point], index: int) -> Point:

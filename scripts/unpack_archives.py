@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from coupled.terminal import say
+
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -71,11 +73,11 @@ def unpack(members: Iterable[Member], target: Path, source: str) -> None:
     Raises ValueError for a file that would lie outside, or an archive that ends early.
     """
     if target.exists():
-        print(f"{target}: there already; delete it to unpack {source} again")
+        say(f"{target}: there already; delete it to unpack {source} again")
         return
     partial = target.with_name(f"{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    print(f"{target}: unpacking {source}", flush=True)
+    say(f"{target}: unpacking {source}")
     count = 0
     try:
         for member in members:
@@ -92,7 +94,7 @@ def unpack(members: Iterable[Member], target: Path, source: str) -> None:
     (inner[0] if around else partial).rename(target)
     if around:
         partial.rmdir()
-    print(f"{target}: {count} files")
+    say(f"{target}: {count} files")
 
 
 def _write(member: Member, folder: Path, source: str) -> None:

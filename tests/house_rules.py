@@ -18,7 +18,8 @@ NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of 
     "coupled": (),
     "coupled.settings": ("coupled.checked", "coupled.sections"),
     "coupled.sections": (),
-    "coupled.checked": (),
+    "coupled.checked": ("coupled.terminal",),
+    "coupled.terminal": (),
     "coupled.by_name": (),
     "coupled.process_group": ("coupled.meeting",),
     "coupled.meeting": (),
@@ -39,7 +40,7 @@ ANALYSIS_USES = (  # rule 4
         "coupled.objectives",
         "coupled.by_name",
     ),
-    *("coupled.checked", "coupled.choices", "coupled.controls"),
+    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.terminal"),
 )
 WEIGHT_GAP_USES = (
     "coupled",
@@ -47,6 +48,7 @@ WEIGHT_GAP_USES = (
     "coupled.durable",
     "coupled.by_name",
     "coupled.checked",
+    "coupled.terminal",
 )  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images
