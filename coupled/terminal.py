@@ -85,7 +85,7 @@ def _safe(number: int, stream: Any) -> Any:
     raw = _Output(number, "w", closefd=False)
     raw.name = stream.name
     return io.TextIOWrapper(
-        raw if stream.write_through else io.BufferedWriter(raw),  # type: ignore[type-var]
+        raw if stream.write_through else io.BufferedWriter(raw),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,
