@@ -18,6 +18,11 @@ A row that is there is not computed again if it comes from the same snapshots an
 digits, stand in its last columns. Of rows that differ in those alone, the last one counts.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import contextlib
 import io
 import sys
@@ -40,11 +45,11 @@ from analysis.pair_scores import Score, one_pass, values
 from analysis.run_folder import DIGITS, select_pairs
 from analysis.tidy_csv import TidyCsv
 from analysis.undefined import Undefined
+from coupled.agent import end_with_agent
 from coupled.failures import Alarm
 from coupled.image_sets import SPLITS, AnyImageSet
 from coupled.process_group import ProcessGroup, barrier, gather_json, meet, process_group
 from coupled.settings import from_resolved
-from coupled.stopping import end_with_agent
 from coupled.stream.seeds import set_determinism
 
 SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
@@ -149,7 +154,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
             if missing:
                 add_rows(epoch, missing, good, embedder, group)
     for table in (table for split in splits for table in split.tables.values()):
-        print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+        say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 
 def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Mapping[str, int]) -> None:
@@ -172,7 +177,7 @@ def open_split(
     if len(chosen_N) < group.world_size:
         raise ValueError(f"--samples: {len(chosen_N)} images of '{name}' for {group.world_size} processes; too few")
     ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
-    print(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
+    say(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
     wanted = list(KEYS if options.cross_layer else ["alignment"]) if group.is_first else []
     tables = {kind: TidyCsv(output / f"{name}_{kind}.csv", columns(kind), KEYS[kind]) for kind in wanted}
     return Split(name, images, chosen_N, tables)
@@ -207,7 +212,7 @@ def add_rows(
     for score, value in found.items():
         if isinstance(value, Undefined):
             place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric)
-            print(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
+            say(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
     for kind, table in epoch.split.tables.items():
         split_at = KEYS[kind].index("samples")
         keys = {score: epoch.key(score) for score in found if epoch.table(score) is table}

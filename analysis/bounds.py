@@ -17,6 +17,11 @@ bound says nothing, `holds` "no" where the measured value is beyond it:
   the measured global distance, so no bound any more; `detail` says the fit. It says how far the shape fits.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,7 +188,7 @@ def bounds(options: Namespace) -> int:
         table.append(rows)
         for row in rows:
             if row[COLUMNS.index("bound")] == "a_priori":
-                print(in_words(dict(zip(COLUMNS, row, strict=True))))
+                say(in_words(dict(zip(COLUMNS, row, strict=True))))
     run = chosen.store.folder.parent
     rates = {epoch: each.total for epoch, each in read_rates(run).items()}
     quality, gaps = chosen.output / "quality.csv", chosen.output / "weight_gap.csv"
@@ -199,16 +204,16 @@ def bounds(options: Namespace) -> int:
     ):
         if not rows:
             command = typed_command(path.stem, run, *elsewhere, *more)
-            print(f"{path}: nothing in it for a bound; what is needed ({needed}) is written by: {command}")
+            say(f"{path}: nothing in it for a bound; what is needed ({needed}) is written by: {command}")
         table.renew(rows)
-    print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
     found = read_newest(table.path, KEY[: -len(SOURCES)], "value", "measured", "log10_rho", "vacuous", "holds")
     priori = found[found["bound"] == "a_priori"]
     below = priori[priori["holds"] == "no"]
     if len(below):
         records = ({str(column): value for column, value in row.items()} for row in below.to_dict("records"))
         farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
-        print(
+        say(
             f"bounds.py: {table.path}: {len(below)} of {len(priori)} scores lie below their a-priori bound, which the"
             f" theorem rules out for descent on the similarities themselves; farthest: {in_words(farthest)}",
             file=sys.stderr,

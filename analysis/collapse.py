@@ -12,6 +12,11 @@ printed where it is one; epoch 0, an untrained network, is not printed. The dige
 its last columns, and of rows that differ in those alone the last one counts.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +64,7 @@ def collapse(options: Namespace) -> None:
                 continue
             measured = measure(embedder, images[split], chosen[split], arm, epoch)
             table.append(rows(measured, where, source))
-    print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 
 def rows(
@@ -71,9 +76,9 @@ def rows(
     for layer, values in measured.items():
         collapsed, shown = verdict(values) if layer in OUTPUTS else ("", "")
         if shown and epoch > 0:
-            print(f"arm {arm} is collapsed at epoch {epoch}: {layer} of {split} is a {collapsed} ({shown})")
+            say(f"arm {arm} is collapsed at epoch {epoch}: {layer} of {split} is a {collapsed} ({shown})")
         for metric, detail, reason in with_reasons(values):
-            print(f"{epoch} {split} {arm} {layer} {metric} {detail}: no value: {reason}")
+            say(f"{epoch} {split} {arm} {layer} {metric} {detail}: no value: {reason}")
         for (metric, detail), value in values.items():
             row = (*where, layer, metric, detail, value, collapsed, *source)
             if (layer, metric, detail) == LAST:

@@ -17,10 +17,10 @@ from rich.progress import track
 
 from coupled.checked import Parser, complain, typed
 from coupled.snapshots import BadSnapshotError
+from coupled.terminal import imports_done, interrupted, say
 
 CACHE_GIB = 10.0
 SILENCE = 10.0  # seconds without a word, where no bar is
-INTERRUPTED = 130  # as shells count a program that SIGINT ended
 
 
 T = TypeVar("T")
@@ -84,6 +84,7 @@ def run_program(
 
     What the program enters into `until_it_ends` of its options is left at its end.
     """
+    imports_done()
     try:
         with ExitStack() as until_it_ends:
             given = options.parse_args(arguments)
@@ -94,9 +95,7 @@ def run_program(
     except OSError as error:
         return say_fault(options.prog, error)
     except KeyboardInterrupt:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"{options.prog}: interrupted; rows that are written stay, and are not made again", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted(options.prog, "; rows that are written stay, and are not made again")
 
 
 def say_fault(program: str, error: OSError) -> int:
@@ -128,7 +127,7 @@ def tracked(items: Iterable[T], name: str) -> Iterator[T]:
         yield from every
         return
     console = Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and not console.options.ascii_only:  # a bar that does not fit is cut with one "\u2026"
         yield from track(every, name, console=console)
         return
     began = said = time.monotonic()
@@ -149,7 +148,7 @@ def skipping(skip: bool) -> Iterator[None]:
         if not skip:
             raise
         if os.environ.get("RANK", "0") == "0":  # every rank skips it
-            print(f"skipped: {' '.join(str(error).split())}", file=sys.stderr)
+            say(f"skipped: {error}", sys.stderr)
 
 
 def positive(text: str) -> int:

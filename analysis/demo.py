@@ -5,6 +5,11 @@ python analysis/demo.py [--run DIR] [--reference ARM]
 Reads run.json, weight_gap.csv and test_alignment.csv of the run, nothing else.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import io
 import sys
 from argparse import Namespace
@@ -96,7 +101,7 @@ def demo(options: Namespace) -> None:
     Console().print(summary(measured, reference))
     for name in ("weight_gap.csv", "train_alignment.csv", "test_alignment.csv", "demo.png"):
         if (folder / name).is_file():
-            print(folder / name)
+            say(folder / name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coupled.durable import write_durably
 from coupled.snapshots import tensors_digest
+from coupled.terminal import say
 
 
 class EmbeddingCache:
@@ -39,7 +40,7 @@ class EmbeddingCache:
         except SafetensorError:
             digest = None
         if digest is None or digest != tensors_digest({"rows": rows_ND}):
-            print(f"{path}: damaged; its embeddings are computed again", file=sys.stderr)
+            say(f"{path}: damaged; its embeddings are computed again", file=sys.stderr)
             return None
         with suppress(FileNotFoundError):
             os.utime(path)

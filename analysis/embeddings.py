@@ -29,6 +29,7 @@ from coupled.snapshots import BadSnapshotError, SnapshotStore
 from coupled.stream.augment import clean_views
 from coupled.stream.pictures import crops, workers_for
 from coupled.stream.seeds import permutation, philox
+from coupled.terminal import say
 
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
@@ -54,7 +55,7 @@ def load_images(
     if not accept:
         raise ValueError(f"{what}; put the images back, or measure those that are there: {ACCEPT}")
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {what}; the images are measured as they are", file=sys.stderr)
+        say(f"warning: {what}; the images are measured as they are", sys.stderr)
     return images
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.drawing import Style
 from analysis.run_folder import USUAL_REFERENCE, usual_reference
 from analysis.tables import read_newest
+from coupled.terminal import say
 
 GAPS = ("epoch", "reference", "arm", "layer")
 SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")
@@ -68,5 +69,5 @@ def reference_of(folder: Path, arms: Sequence[str]) -> str:
         with contextlib.suppress(ValueError):  # said of the figure that needs it
             usual = str(next(iter(read_newest(path, ["reference"], arms=arms)["reference"]), usual))
             break
-    print(f"reference: {usual} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
+    say(f"reference: {usual} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
     return usual

@@ -16,6 +16,11 @@ The reference is `cl`, or in a run without it the one of the tables. An arm has 
 whichever arms are drawn (see drawing.py). A table that is damaged is said, and the status is 2.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -200,12 +205,12 @@ def figures(options: Namespace) -> int:
         try:
             figure = draw(run)
         except ValueError as error:
-            print(f"{name}: not drawn: {error}", file=sys.stderr)
+            say(f"{name}: not drawn: {error}", file=sys.stderr)
             damaged |= isinstance(error, BadTableError)
             continue
         written += save(figure, run.folder / "figures" / name)
     for path in written:
-        print(path)
+        say(path)
     return 0 if written and not damaged else 2
 
 

@@ -23,6 +23,7 @@ from scipy.stats import linregress
 
 from analysis.tables import read_newest
 from coupled.durable import write_durably
+from coupled.terminal import say
 
 LEAST = 4  # points that two parameters and an error need
 STEEPEST = 50.0  # exponents of the fits stay within this over the whole run
@@ -65,7 +66,7 @@ def write_growth(gaps: Path, path: Path) -> None:
             cells = (*pair, *astuple(fit))
             writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in cells)
     write_durably(path, text.getvalue().encode())
-    print(f"{path}: growth of {table.groupby(['reference', 'arm']).ngroups} pairs")
+    say(f"{path}: growth of {table.groupby(['reference', 'arm']).ngroups} pairs")
 
 
 def fits(epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> list[Fit]:

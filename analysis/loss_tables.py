@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.tables import read_newest
 from coupled.durable import write_durably
+from coupled.terminal import say
 
 WHERE = ["split", "temperature", "samples", "batch"]
 KEY = ("arm", "epoch", "loss", *WHERE)  # of these rows the last one counts
@@ -48,4 +49,4 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     write_durably(path, table.to_csv(index=False, lineterminator="\n").encode())
-    print(f"{path}: {len(table)} rows")
+    say(f"{path}: {len(table)} rows")

@@ -16,6 +16,11 @@ Written anew from losses.csv at the end: loss_correlation.csv, the correlation o
 nscl_reached.csv, each arm's NSCL loss beside that of the arms that minimise it (arXiv 2506.04411: CL comes near).
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -159,12 +164,12 @@ def losses(options: Namespace) -> None:
                 row for arm, sums in found.items() for row in gap_rows(epoch, split, arm, seen, source[arm], sums)
             )
     for each in (table, gaps):
-        print(f"{each.path}: {each.written} new rows, {len(each.held)} in all")
+        say(f"{each.path}: {each.written} new rows, {len(each.held)} in all")
     write_correlation(table.path, output / "loss_correlation.csv")
     direct = [arm for arm in settings.arms if settings.arms[arm].objective == "nscl"]
     write_reached(table.path, output / "nscl_reached.csv", direct)
     if not direct:
-        print("nscl_reached.csv is empty: no arm of the run minimises nscl")
+        say("nscl_reached.csv is empty: no arm of the run minimises nscl")
 
 
 def temperature(text: str) -> float:

@@ -11,6 +11,11 @@ value is an empty cell, and the program says why. As in the tables of alignment.
 stand in its last columns, and of rows that differ in those alone the last one counts.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -87,10 +92,10 @@ def quality(options: Namespace) -> None:
             for detail, measured in values.items():
                 key = task.key(epoch, arm, detail, images, digests[arm, epoch])
                 if isinstance(measured.value, Undefined):
-                    print(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
+                    say(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
                 rows.append((*key[:6], *measured, *key[6:]))
             table.append(rows)
-    print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
 
 def choose_both(settings: Settings, selected: Selection, options: Namespace) -> Chosen:

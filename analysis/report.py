@@ -8,6 +8,11 @@ listed, too, and left as they are. Without --output the page goes to
 DIR/analysis/report.html of the first run. Needs plotly and jinja2: pip install 'coupled[report]'.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import json
 import shlex
 import subprocess
@@ -87,7 +92,7 @@ def compute(run: Run) -> list[str]:
     """Run the programs whose tables are missing; what failed, a line each."""
     failed = []
     for command in dict.fromkeys(each.command for each in missing(run)):
-        print(f"$ {shlex.join(command)}", flush=True)
+        say(f"$ {shlex.join(command)}")
         status = subprocess.run(executable(command), check=False).returncode
         if status and not (status == 1 and Path(command[1]).stem in FINDING):
             failed.append(f"'{shlex.join(command)}' ended with status {status}")
@@ -110,8 +115,8 @@ def report(options: Namespace) -> None:
         raise ValueError(f"--output: cannot write to '{path}': {error.strerror}") from None
     for run in runs:
         for each in (*missing(run), *thinned(run)):
-            print(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")
-    print(path)
+            say(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")
+    say(path)
     if failed:
         raise ValueError(f"--compute: {'; '.join(failed)}; the page has the rest")
 

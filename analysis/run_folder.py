@@ -17,6 +17,7 @@ from coupled.run_description import read_run_json
 from coupled.run_lock import run_lock
 from coupled.settings import from_resolved
 from coupled.snapshots import BadSnapshotError, SnapshotStore
+from coupled.terminal import say
 
 DIGITS = 16  # of a digest, as tables hold it
 USUAL_REFERENCE = "cl"
@@ -51,7 +52,7 @@ def select(options: Namespace, writes: bool = True) -> Selection:
     pairs = getattr(options, "every_pair", False)
     against = "every pair of " if pairs else f"{reference} against " if reference else ""
     shown = ", ".join([reference, *arms] if pairs else arms)
-    print(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
+    say(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
     output = options.output or run / "analysis"
     if writes:
         options.until_it_ends.enter_context(held(output, "--output"))

@@ -6,7 +6,7 @@ The first row is the header, as a spreadsheet counts. A last row without its end
 import csv
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,9 +97,10 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     known = KINDS | dict.fromkeys((name for name in needed if name not in KINDS), NUMBER)
     known |= OTHER_KINDS.get(path.name, {})
     kinds = {name: known[name] for name in header if name in known}
-    cells = {"dtype": dict.fromkeys(kinds, str), "na_values": {name: [""] for name in header}}
+    empty: dict[Hashable, list[str]] = {name: [""] for name in header}
+    types: dict[Hashable, type] = dict.fromkeys(kinds, str)
     try:
-        table = pd.read_csv(io.StringIO(text), keep_default_na=False, low_memory=False, **cells)
+        table = pd.read_csv(io.StringIO(text), keep_default_na=False, low_memory=False, dtype=types, na_values=empty)
     except (ValueError, OverflowError) as error:  # of the former the parser's errors are
         raise BadTableError(f"{path}: not readable as a table ({' '.join(str(error).split())}); {RESTORE}") from None
     for name, kind in kinds.items():

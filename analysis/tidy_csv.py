@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis.tables import BadTableError, checked_rows, read_text
 from coupled.durable import append_durably, write_durably
+from coupled.terminal import say
 
 
 class TidyCsv:
@@ -32,7 +33,7 @@ class TidyCsv:
         rows = self._rows(whole) if whole else []
         once = [row for row in rows if self._is_new(row)]
         if len(once) < len(rows):
-            print(f"{path}: {len(rows) - len(once)} rows stood there twice; each is kept once", file=sys.stderr)
+            say(f"{path}: {len(rows) - len(once)} rows stood there twice; each is kept once", sys.stderr)
             whole = self._text([self.columns, *once])
         if not whole or len(whole.encode()) != size:
             write_durably(path, (whole or header).encode())

@@ -10,6 +10,11 @@ inputs_digest), which settings differ, and for arms of the same name the first e
 with an empty finding if nothing is wrong.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import csv
 import io
 import sys
@@ -83,7 +88,7 @@ def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping
     lengths = " and ".join(str(len(each)) for each in digests)
     text = f"inputs: identical up to step {same} of {lengths}"
     if same == len(digests[0]) == len(digests[1]):
-        print(text)
+        say(text)
     else:
         yield text
     for key, was, now in tree_differences(one["settings"], other["settings"]):
@@ -108,14 +113,14 @@ def verify(options: Namespace) -> int:
     findings = []
     for folder, description in zip(folders, about, strict=True):
         for text in faults(folder, description):
-            print(text)
+            say(text)
             findings.append(text)
     if options.against and not findings:
         for text in differences(*folders, *about):
-            print(text)
+            say(text)
             findings.append(text)
     whole = f"{' and '.join(map(str, folders))}: nothing is wrong, and the images can be read"
-    print(f"{len(findings)} findings" if findings else whole)
+    say(f"{len(findings)} findings" if findings else whole)
     if options.output:
         write_findings(options.output / "verify.csv", last_epoch(folders[0]), findings)
     return int(bool(findings))
@@ -136,7 +141,7 @@ def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
         [("last_epoch", "finding"), *((epoch, each) for each in findings or [""])]
     )
     write_durably(path, text.getvalue().encode())
-    print(path)
+    say(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,6 +18,11 @@ written anew (see growth.py).
 ResNet, are put into the order that fits the reference best (see channel_matching.py); `moved` counts the channels.
 """
 
+from coupled.terminal import prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import contextlib
 import sys
 from argparse import Namespace
@@ -153,7 +158,7 @@ def weight_gap(options: Namespace) -> None:
                     seen = readable(opened, together[0], moment) if options.skip_bad else moment
                     found = rows(opened, seen, together, align)
                     table.append((*row, *sources[str(row[1]), str(row[2])]) for row in found)
-    print(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
     if not align:
         write_growth(table.path, chosen.output / "weight_gap_growth.csv")
 

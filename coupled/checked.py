@@ -16,6 +16,8 @@ from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from coupled.terminal import say
+
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose complaint about bad input is a ValueError."""
@@ -26,18 +28,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def complain(program: str, error: ValueError) -> int:
-    """Say in one line on stderr what is wrong with the input, once a machine however many ranks see it; the exit
-    status, 2.
-    """
+    """Say in one line on stderr what is wrong, once a machine however many ranks see it; the exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"{program}: {printable(error)}", file=sys.stderr)
-    return 2
+        say(f"{program}: {in_words(error)}", sys.stderr)
+    return status_of(error)
 
 
-def printable(error: Exception) -> str:
-    """The message of `error` as one line that any terminal takes."""
-    text = " ".join(str(error).split())
-    return text.encode(errors="backslashreplace").decode()  # half of a character, from a byte that is no UTF-8
+def status_of(error: Exception) -> int:
+    """2 if `error` is bad input, else 1. A character that this locale cannot encode is not the input's fault."""
+    return 2 if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError) else 1
 
 
 def typed(path: Path) -> str:
@@ -46,20 +45,37 @@ def typed(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-LONGEST = 2**16  # characters of YAML: a hundred arms and more
+def in_words(error: Exception) -> str:
+    """The message of `error`; of text that cannot be encoded, which text and what to do."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
+    remedy = "" if error.encoding.startswith("utf") else ": set PYTHONUTF8=1, so that files have names in UTF-8"
+    return f"'{error.object}' cannot be written in {error.encoding}{remedy}"
+
+
+LONGEST = 2**16  # characters of YAML, aliases written out: a hundred arms and more
 DEEPEST = 20
+CLOSE = 0.7  # of difflib: a typo; "count" and "contrast" are .62
+TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e-4 as a number and refuses a key written twice, deep nesting, and aliases, with which a
-    few lines can stand for billions.
+    """Safe YAML that reads 3e-4 as a number and refuses tags, a key written twice, and what is deep or long once its
+    aliases are written out: a few lines can stand for billions.
     """
 
     depth = 0
 
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
+        return node
+
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases are not read: write out what *{self.peek_event().anchor} stands for")
+        tag = getattr(self.peek_event(), "tag", None)
+        if tag is not None:
+            raise yaml.YAMLError(f"tags are not read: leave {tag.replace('tag:yaml.org,2002:', '!!')} out")
         self.depth += 1
         if self.depth > DEEPEST:
             raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
@@ -67,16 +83,53 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key in keys:
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"the key {key!r} is not text; put it in quotes")
-            if key in seen:
-                raise yaml.YAMLError(f"the key '{key}' stands twice in one mapping")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if key.tag not in (TEXT, MERGE):
+                shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
+                raise yaml.YAMLError(f"the key {shown} is not text; put it in quotes")
+            if key.value in seen:
+                raise yaml.YAMLError(f"the key '{key.value}' stands twice in one mapping")
+            seen.add(key.value)
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Write merged keys out: the mapping's own win, then those of the first mapping that has them. PyYAML 6.0.4
+        takes the wrong one where a merged mapping has itself replaced a merged key.
+        """
+        pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for _, merged in (each for each in node.value if each[0].tag == MERGE):
+            for source in merged.value if isinstance(merged, yaml.SequenceNode) else [merged]:
+                if not isinstance(source, yaml.MappingNode):
+                    raise yaml.YAMLError("'<<' merges a mapping or a list of mappings, nothing else")
+                self.flatten_mapping(source)
+                for pair in source.value:
+                    pairs.setdefault(pair[0].value, pair)
+        pairs |= {pair[0].value: pair for pair in node.value if pair[0].tag != MERGE}
+        node.value = list(pairs.values())
+
+
+def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
+    """Levels and characters of `node` with its aliases written out. Raises YAMLError if they are too many."""
+    if node in known:
+        found = known[node]
+        if found is None:
+            raise yaml.YAMLError("an alias stands inside what it stands for")
+        return found
+    known[node] = None  # not yet whole
+    levels, length = 0, len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+    inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+    for child in (each for part in inner for each in (part if isinstance(part, tuple) else (part,))):
+        below, more = _measure(child, known)
+        levels, length = max(levels, below), length + more
+    known[node] = levels + 1, length + 1
+    if levels + 1 > DEEPEST:
+        raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
+    if length >= LONGEST:
+        raise yaml.YAMLError(f"longer than {LONGEST:,} characters with aliases written out")
+    return levels + 1, length + 1
 
 
 _Loader.add_implicit_resolver(
@@ -104,7 +157,8 @@ def parse_yaml(text: str, source: str) -> Any:
         raise ValueError(f"{source}: {len(text):,} characters long; settings are at most {LONGEST:,}")
     try:
         return yaml.load(text, _Loader)  # _Loader is a SafeLoader
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # PyYAML lets a date that is none through as ValueError
+    # PyYAML lets through a date that is none as ValueError, and a number of many parts, 1:59:...:59.5, as OverflowError
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
 
 
@@ -146,7 +200,7 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_beside(model, first["loc"])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=CLOSE)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         text = f"{key}: unknown key{hint} (known: {', '.join(known) or 'none'})"
     elif first["type"] == "missing":

@@ -29,7 +29,7 @@ from coupled.run_lock import run_lock
 from coupled.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import snapshot_epochs
-from coupled.stopping import BROKEN, PREEMPTED, SAVE, STOP, Every, StopSignals, Wishes, check_until_step
+from coupled.stopping import BROKEN, PREEMPTED, SAVE, STOP, Every, StopSignals, Wishes, check_until_step, stop_now
 from coupled.stream.batches import on_device
 from coupled.stream.view_plan import ViewRecipe
 
@@ -116,8 +116,9 @@ class Coordinator:
             if first:
                 record_images(self.run, about, both, step if accepted else None)
             clock = Every(settings.resume.every_minutes if first else None)
-            self.wishes = Wishes(opened.enter_context(StopSignals()), clock, until_step)
             progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
+            signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, self.run, progress)))
+            self.wishes = Wishes(signals, clock, until_step)
             left = self._space(step // self.steps_per_epoch, overwrite=False)
             if first:
                 announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
@@ -127,6 +128,7 @@ class Coordinator:
             progress.warn(*(self.log.warnings if self.log else ()))
             self._keep(step)
             self.stopped, self.preempted = "", False
+            progress.begin()
             while step < self.steps and not self.stopped:
                 step = self._epoch(step, progress)
             if self.keeper:

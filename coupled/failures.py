@@ -13,8 +13,9 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from coupled.checked import printable
+from coupled.checked import in_words, status_of
 from coupled.process_group import Meeting
+from coupled.terminal import printable
 
 FAILURE, TOLD, HEARD = "coupled/failure", "coupled/told", "coupled/heard"
 WATCH_SECONDS, GRACE_SECONDS = 0.2, 4.0
@@ -49,8 +50,8 @@ class Alarm:
         known = isinstance(error, ValueError | FloatingPointError | OSError | RunError)
         if self.meeting.world_size == 1 and not known:
             return False  # Python shows the traceback
-        text = printable(error) if known else "".join(traceback.format_exception(error)).rstrip()
-        own = {"rank": self.meeting.rank, "text": text, "status": 2 if isinstance(error, ValueError) else 1}
+        text = printable(in_words(error)) if known else "".join(traceback.format_exception(error)).rstrip()
+        own = {"rank": self.meeting.rank, "text": text, "status": status_of(error)}
         try:
             first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
         except RuntimeError:  # the store is gone with its keeper: nobody else can tell

@@ -12,8 +12,8 @@ from coupled.image_sets import AnyImageSet, ImageSet
 from coupled.process_group import ProcessGroup
 from coupled.progress import Progress
 from coupled.resume_state import KEPT
+from coupled.run_description import describe_code
 from coupled.run_images import describe_images
-from coupled.run_log import describe_code
 
 NAMED = 20  # classes that are named on the screen; run.json has all
 

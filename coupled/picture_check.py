@@ -22,6 +22,7 @@ from coupled.image_sets import AnyImageSet, ImageFiles
 from coupled.image_sets._pillow import refuse
 from coupled.process_group import ProcessGroup, gather_json
 from coupled.stream.pictures import CHUNK, faults, workers_for
+from coupled.terminal import say
 
 CACHE = Path(".cache/coupled")
 ROUND = 4096  # pictures between two exchanges
@@ -54,7 +55,7 @@ def check_pictures(splits: Sequence[ImageFiles], group: ProcessGroup, workers: i
     bad: list[str] = []
     began = said = time.monotonic()
     if cache and unknown_M:
-        print(f"checking that {len(unknown_M):,} of {len(paths_N):,} pictures decode", flush=True)
+        say(f"checking that {len(unknown_M):,} of {len(paths_N):,} pictures decode")
     try:
         for start in range(0, len(unknown_M), ROUND):
             numbers = unknown_M[start : start + ROUND]
@@ -70,7 +71,7 @@ def check_pictures(splits: Sequence[ImageFiles], group: ProcessGroup, workers: i
                 if time.monotonic() - said >= SILENCE and done < len(unknown_M):
                     said = time.monotonic()
                     left = timedelta(seconds=round((said - began) / done * (len(unknown_M) - done)))
-                    print(f"{done:,} of {len(unknown_M):,} pictures decoded, {left} left", flush=True)
+                    say(f"{done:,} of {len(unknown_M):,} pictures decoded, {left} left")
     finally:
         if cache:
             cache.save()
@@ -108,4 +109,4 @@ class _Cache:
         try:
             write_durably(self.path, every.tobytes())
         except OSError as error:
-            print(f"{error}: the next start will decode the pictures again", flush=True)
+            say(f"{error}: the next start will decode the pictures again")

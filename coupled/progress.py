@@ -2,20 +2,25 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from coupled.terminal import printable
+
 
 class Progress:
-    """Live table on a terminal, a plain line after each epoch elsewhere; silent where `shown` is false."""
+    """Live table on a terminal, plain lines after the first step and each epoch elsewhere; silent where `shown` is
+    false.
+    """
 
     def __init__(self, arms: Sequence[str], first_step: int, steps: int, shown: bool) -> None:
         self.arms, self.first_step, self.steps, self.shown = tuple(arms), first_step, steps, shown
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
-        self.started = time.monotonic()
+        self.begin()
         self.warned: set[str] = set()
 
     def __enter__(self) -> "Progress":
@@ -27,10 +32,14 @@ class Progress:
         if self.live:
             self.live.stop()
 
+    def begin(self) -> None:
+        """The first step begins."""
+        self.started, self.forecast = time.monotonic(), False
+
     def say(self, text: str) -> None:
         """A line that stays."""
         if self.shown:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, *texts: str) -> None:
         """Warnings that stay; the same, up to its numbers, is given once."""
@@ -41,9 +50,16 @@ class Progress:
                 self.say(f"warning: {text}")
 
     def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
-        """Show loss, gradient norm and images/s of every arm."""
+        """Show loss, gradient norm and images/s of every arm; without a terminal, once, how long the run will take."""
         if self.live:
             self.live.update(self._table(epoch, step, results))
+        elif self.shown and not self.forecast:
+            self.forecast = True
+            a_step, left = self._rate(step)
+            ends = datetime.now() + timedelta(seconds=left)
+            self.say(
+                f"step {step}/{self.steps}: {a_step:.3g} s a step; at this rate the run ends on {ends:%d %b, %H:%M}"
+            )
 
     def epoch(self, epoch: int, epochs: int, step: int, losses: Mapping[str, float]) -> None:
         """After an epoch: one plain line with the mean losses."""
@@ -54,13 +70,17 @@ class Progress:
     def _table(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> Table:
         table = Table(title=f"epoch {epoch}, step {step}/{self.steps}, {self._left(step)} left")
         for column in ("arm", "loss", "grad norm", "images/s"):
-            table.add_column(column, justify="left" if column == "arm" else "right")
+            table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
         for arm in self.arms:
             loss, norm, rate = results[arm]
             table.add_row(arm, f"{loss:.4f}", f"{norm:.3f}", f"{rate:,.0f}")
         return table
 
+    def _rate(self, step: int) -> tuple[float, float]:
+        """Seconds a step so far, and to the end of the run."""
+        a_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
+        return a_step, a_step * (self.steps - step)
+
     def _left(self, step: int) -> str:
-        done = max(1, step - self.first_step)
-        seconds = round((time.monotonic() - self.started) / done * (self.steps - step))
+        seconds = round(self._rate(step)[1])
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

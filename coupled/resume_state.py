@@ -186,6 +186,12 @@ def _temporary(folder: Path, step: int) -> Path:
     return folder / f".step_{step:08d}.tmp"
 
 
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest generation; None if there is none."""
+    there = generations(folder)
+    return step_of(there[-1]) if there else None
+
+
 def _remove(generation: Path) -> None:
     """Delete a generation; a process killed meanwhile leaves none that is half there."""
     removed = generation.with_name(f".{generation.name}.removed.tmp")

@@ -5,7 +5,11 @@ Its `digest` is over all the rest, so that every change of a finished run's desc
 
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +19,7 @@ from coupled.checked import DEEPEST, one_line
 from coupled.durable import write_durably
 from coupled.sections import Name
 
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
 LARGEST = 2**26  # bytes: the names of a million classes
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, Field(strict=True)]
@@ -50,7 +55,7 @@ KINDS: dict[str, Any] = {
     "device": Text,
     "precision": Text,
     "git_commit": Text | None,
-    "versions": dict[Text, Text],
+    "versions": dict[Text, Text | None],
 }
 _fields: dict[str, Any] = {key: (kind, None) for key, kind in KINDS.items()}  # a key that is there has its type
 _Description = create_model("_Description", __config__=ConfigDict(extra="allow"), **_fields)
@@ -105,3 +110,35 @@ def _deeper_than(tree: Any, levels: int) -> bool:
         inner: list[Iterable[Any]] = [each.values() if isinstance(each, dict) else each for each in level]
         level = [value for each in inner for value in each if isinstance(value, dict | list)]
     return bool(level)
+
+
+def describe_code() -> dict[str, Any]:
+    """Git commit of this code ("+changes" when the tree differs from it; null outside git) and versions of the
+    libraries (null where none is installed under that name, as of this code in a checkout on PYTHONPATH).
+    """
+    here = Path(__file__).parent
+    commit = None
+    if (here.parent / ".git").exists() and shutil.which("git"):
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+        if head.returncode == 0:
+            commit = head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+    return {
+        "git_commit": commit,
+        "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in LIBRARIES}},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def name_of(run: Path) -> str | None:
+    """The name of the run in the folder `run`, if one is there."""
+    if not (run / "run.json").is_file():
+        return None
+    settings = read_run_json(run).get("settings")
+    return settings.get("name") if isinstance(settings, dict) else None

@@ -7,10 +7,7 @@ import csv
 import io
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +22,6 @@ from coupled.run_lock import check_in_place
 MIB = 2**20
 BEFORE_A_RUN = (LOCK, "run.json.tmp")  # what a process leaves that is killed before there is a run.json
 CHANGES_BITS = ("versions", "world_size", "device", "threads")
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
-
-
-def describe_code() -> dict[str, Any]:
-    """Git commit of this code ("+changes" when the tree differs from it; null outside git) and versions of the
-    libraries.
-    """
-    here = Path(__file__).parent
-    commit = None
-    if (here.parent / ".git").exists():
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
-        if head.returncode == 0:
-            commit = head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
-    return {
-        "git_commit": commit,
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
-    }
 
 
 class CsvLog:

@@ -156,7 +156,7 @@ class OptimizerSettings(Section):
     lr_scaling: Literal["linear", "sqrt", "fourth_root", "none"] = "linear"
     momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 1e-6
-    warmup_epochs: NonNegative = 10.0
+    warmup_epochs: NonNegative  # min(10, epochs / 10) if not given: see settings.py
     schedule: Literal["cosine", "constant"] = "cosine"
     clip_norm: Above0 | None = 1.0
 

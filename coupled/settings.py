@@ -34,6 +34,7 @@ from coupled.sections import (
 Tree = dict[str, Any]
 
 DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
+LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
 # With `epochs` under a constant learning rate, which does not depend on it
 MAY_CHANGE = (
@@ -69,7 +70,7 @@ class Settings(Section):
     views: ViewSettings = Field(default_factory=lambda: ViewSettings.model_validate({}))
     encoder: EncoderSettings = EncoderSettings()
     projector: ProjectorSettings = ProjectorSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: OptimizerSettings
     temperature: Above0 = 0.5
     snapshots: SnapshotSettings = SnapshotSettings()
     resume: ResumeSettings = ResumeSettings()
@@ -85,6 +86,16 @@ class Settings(Section):
         return {
             name: {"objective": arm} if isinstance(arm, str) else arm for name, arm in arms.items() if arm is not None
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_warmup(cls, given: Any) -> Any:
+        """Short runs warm up for a tenth of their epochs."""
+        if not isinstance(given, dict) or not isinstance(given.get("optimizer", {}), dict):
+            return given  # refused later
+        epochs = given.get("epochs", cls.model_fields["epochs"].default)
+        warmup = min(LONGEST_WARMUP, epochs / 10) if isinstance(epochs, int) else LONGEST_WARMUP
+        return {**given, "optimizer": {"warmup_epochs": warmup, **given.get("optimizer", {})}}
 
     @model_validator(mode="after")
     def _across(self) -> "Settings":
@@ -120,10 +131,16 @@ class Settings(Section):
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], Tree] = dict) -> Settings:
+def load(
+    path: Path,
+    overrides: Sequence[str] = (),
+    complete: Callable[[Tree], Tree] = dict,
+    name: str | None = None,
+) -> Settings:
     """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2", completed by `complete`.
 
-    Without `name` the run is named after the file. An override `arms.X=null` leaves that arm out. Raises ValueError.
+    A run whose name is not given there is called `name`, or after the file. An override `arms.X=null` leaves that arm
+    out. Raises ValueError.
     """
     if not path.is_file():
         raise ValueError(f"--config: no file '{path}'")
@@ -134,7 +151,7 @@ def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], T
         program = typed(Path(__file__).parents[1] / "scripts/sweep.py")
         command = shlex.join(["python", program, str(path)])
         raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
-    tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
+    tree = {"name": path.stem if name is None else name, "arms": dict(DEFAULT_ARMS), **given}
     for override in overrides:
         _override(tree, override)
     return from_resolved(complete(tree), " with ".join(filter(None, [str(path), " ".join(overrides)])))

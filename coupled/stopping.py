@@ -1,31 +1,44 @@
-"""When to save and when to stop: signals that ask for a clean end, the clock, the end of torchrun's agent."""
+"""When to save and when to stop: signals that ask for a clean end, and the clock."""
 
-import contextlib
 import os
 import signal
-import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
+from typing import NoReturn
 
+from coupled.progress import Progress
+from coupled.resume_state import newest_step
+from coupled.terminal import INTERRUPTED
+
+AGAIN_SECONDS = 0.5  # a launcher may pass on the Ctrl-C that its ranks have received already
+NO_MORE = b"\0"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SCHEDULERS = ("SIGTERM", "SIGUSR1")  # what a scheduler sends before it takes the machine away
 GO_ON, SAVE, STOP, PREEMPTED, BROKEN = range(5)  # what a rank wishes after a step; the highest of all ranks is done
-WATCH_SECONDS, ORPHAN_SECONDS = 0.5, 30.0
 
 
 class StopSignals:
     """While entered, SIGTERM, SIGINT and SIGUSR1 do not end the process but are noted in `received`.
 
+    A thread `say`s so at once, even while the main thread is deep in a step, and at a second SIGINT calls `stop_now`.
     Outside the main thread nothing is installed: Python delivers signals to the main thread only.
     """
 
-    def __init__(self) -> None:
-        self.received = ""
+    def __init__(self, say: Callable[[str], None], stop_now: Callable[[], None]) -> None:
+        self.received, self.say, self.stop_now = "", say, stop_now
         self.before: dict[signal.Signals, object] = {}
+        self.first: dict[int, float] = {}  # when each came first
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
+            self.reader, self.writer = os.pipe()
+            os.set_blocking(self.writer, False)
+            self.listener = threading.Thread(target=self._listen, name="signals", daemon=True)
+            self.listener.start()
+            self.wakeup_before = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
@@ -34,9 +47,37 @@ class StopSignals:
     ) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self.before:
+            signal.set_wakeup_fd(self.wakeup_before)
+            os.write(self.writer, NO_MORE)
+            self.listener.join()
+            os.close(self.reader)
+            os.close(self.writer)
+
+    def _listen(self) -> None:
+        """Signals come through the pipe as bytes, their numbers, the moment they arrive; `_note` runs when the main
+        thread is next in Python code.
+        """
+        while (received := os.read(self.reader, 1)) != NO_MORE:
+            number, now = received[0], time.monotonic()
+            if number not in self.first and number in SIGNALS:
+                self.first[number] = now
+                again = "; a second Ctrl-C stops now" if number == signal.SIGINT else ""
+                self.say(f"{signal.Signals(number).name}: stops after the running step and saves its state{again}")
+            elif number == signal.SIGINT and now - self.first[number] > AGAIN_SECONDS:
+                self.stop_now()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
+
+
+def stop_now(run: Path, progress: Progress) -> NoReturn:
+    """End the process within the step, from whichever thread: as if it were killed, but saying what is kept."""
+    progress.__exit__()
+    kept = newest_step(run / "resume")
+    then = "no state is saved yet" if kept is None else f"--resume continues after step {kept}"
+    progress.say(f"stopped now by a second Ctrl-C; {then}")
+    os._exit(INTERRUPTED)
 
 
 class Every:
@@ -78,39 +119,3 @@ def check_until_step(until_step: int | None, done: int, steps: int) -> None:
     """Raise ValueError unless a run of `steps` steps, `done` of them behind it, comes to the end of `until_step`."""
     if until_step is not None and not done < until_step <= steps:
         raise ValueError(f"--until-step: got {until_step}; allowed is {done + 1} to {steps}")
-
-
-def under_torchrun() -> bool:
-    """Whether an agent of torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def exit_status(preempted: bool) -> int:
-    """Of a run that was not told of a failure: EX_TEMPFAIL (75) if a scheduler stopped it, so that a job knows that it
-    is to be continued; otherwise 0. Under torchrun always 0: its agent takes any other status of a rank for a failure,
-    ends the other ranks and starts all of them again.
-    """
-    return os.EX_TEMPFAIL if preempted and not under_torchrun() else 0
-
-
-def end_with_agent(program: str) -> None:
-    """Under torchrun, do what SIGTERM asks for as soon as the agent that started this rank has ended without ending it.
-
-    Otherwise the ranks of a killed agent would train on with the folder locked. A rank that cannot stop, because it
-    waits for another one that is gone, ends after `ORPHAN_SECONDS` without saving.
-    """
-    if under_torchrun():
-        threading.Thread(target=_watch_agent, args=(program, os.getppid()), name="agent", daemon=True).start()
-
-
-def _watch_agent(program: str, agent: int) -> None:
-    while os.getppid() == agent:
-        time.sleep(WATCH_SECONDS)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        with contextlib.suppress(OSError):  # who read the output may be gone too
-            print(f"{program}: torchrun's agent (process {agent}) has ended; stopping", file=sys.stderr, flush=True)
-    else:
-        time.sleep(2 * WATCH_SECONDS)  # or a rank that says nothing could stop all before the first has seen it
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(ORPHAN_SECONDS)
-    os._exit(1)

@@ -4,6 +4,11 @@ torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.
          [--run-dir runs/demo] [--resume [--accept-changed-images] | --overwrite] [--until-step K] [key=value ...]
 """
 
+from coupled.terminal import imports_done, interrupted, prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import contextlib
 import shlex
@@ -11,19 +16,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from coupled.agent import end_with_agent, exit_status
 from coupled.checked import Parser, complain, typed
-from coupled.stopping import end_with_agent, exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Settings -> process group -> coordinator -> run. Returns the exit status: 2 for bad input, 1 for a failed run,
-    75 for one that a scheduler stopped, to be continued (0 under torchrun).
+    """The program; its exit status: 2 for bad input, 1 for a failed run, 75 for one that a scheduler stopped, to be
+    continued (0 under torchrun), 130 for Ctrl-C before or within a step.
     """
     try:
         options = parse(arguments)
     except ValueError as error:
         return complain("train.py", error)
     end_with_agent("train.py")
+    try:
+        return train(options)
+    except KeyboardInterrupt:
+        return interrupted("train.py")
+
+
+def train(options: argparse.Namespace) -> int:
+    """Settings -> process group -> coordinator -> run. Returns the exit status."""
     # torch is imported after the arguments are read, so that --help answers at once
     from coupled.agreement import check_same_settings
     from coupled.choices import suited
@@ -31,33 +44,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from coupled.failures import Alarm, RunError
     from coupled.host_memory import keep_freed_memory
     from coupled.process_group import meet, process_group
+    from coupled.run_description import name_of
     from coupled.run_lock import MovedError
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
 
+    imports_done()
     meeting, preempted = meet(), False
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
-        settings = load(options.config, options.overrides, suited)
+        # a run keeps its name when its settings file is renamed, or given by another path
+        known_as = name_of(options.run) if options.resume and options.run else None
+        settings = load(options.config, options.overrides, suited, known_as)
         check_same_settings(meeting, settings.resolved())
         set_determinism(settings.deterministic, settings.threads, settings.tf32)
         keep_freed_memory()
         joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
+        if group.is_first:
+            say(f"reading image set '{settings.image_set.name}'")
         # not kept: what refers to the process group should be gone before the group is
-        train = Coordinator(settings, group, run).train
+        coordinator = Coordinator(settings, group, run)
         try:
-            stopped, preempted = train(
+            stopped, preempted = coordinator.train(
                 options.resume, options.overwrite, options.until_step, options.accept_changed_images
             )
         except MovedError as error:
-            raise RunError(f"{error}; continue it with: {command_again(arguments, error.now)}") from None
+            raise RunError(f"{error}; continue it with: {command_again(options, error.now)}") from None
         if stopped and group.is_first:
-            again = command_again(arguments)
-            print(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}", flush=True)
+            again = command_again(options)
+            say(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}")
         elif group.is_first:
-            print(f"{run}: complete; next: {next_command(list(settings.arms), run)}", flush=True)
+            say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
     return alarm.status or exit_status(preempted)
 
 
@@ -67,12 +86,11 @@ def next_command(arms: Sequence[str], run: Path) -> str:
     return shlex.join(["python", typed(Path(__file__).parents[1] / "analysis" / program), "--run", str(run)])
 
 
-def command_again(arguments: Sequence[str] | None, moved_to: Path | None = None) -> str:
-    """The command line that continues the run, in the folder `moved_to` if it was moved."""
-    once = ("--resume", "--overwrite", "--accept-changed-images")
-    given = [*(sys.argv[1:] if arguments is None else arguments)]
-    again = ["--resume", *(word for word in given if word not in once)]
-    return "train.py " + shlex.join([*again, *(["--run-dir", str(moved_to)] if moved_to else [])])
+def command_again(options: argparse.Namespace, moved_to: Path | None = None) -> str:
+    """The command line that continues the run to its end, in the folder `moved_to` if it was moved."""
+    run = moved_to or options.run
+    where = ["--run-dir", str(run)] if run else []
+    return "train.py " + shlex.join(["--resume", "--config", str(options.config), *where, *options.overrides])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -37,6 +37,7 @@ from coupled.network import build_network, shared_tensors
 from coupled.run_description import write_run_json
 from coupled.settings import Settings, from_resolved
 from coupled.snapshots import SnapshotStore
+from coupled.terminal import safe_streams
 
 METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
 ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -178,6 +179,7 @@ def analysis_rows() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if len(sys.argv) == 2:  # started by analysis_rows
         torch.set_num_threads(1)
         print(json.dumps(ROWS[sys.argv[1]]()))

@@ -21,6 +21,7 @@ from torchvision.transforms.functional import to_pil_image
 from coupled.stream.augment import augment
 from coupled.stream.seeds import random_uint32
 from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.terminal import safe_streams
 
 Row = dict[str, Any]  # name, ours, baseline, ratio, goal, unit, ours_peak_mib, baseline_peak_mib
 
@@ -113,6 +114,7 @@ def _peak_mib(way: str, images: int) -> float:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if len(sys.argv) == 3:  # started by _peak_mib
         torch.set_num_threads(1)
         WAYS[sys.argv[1]](int(sys.argv[2]))()

@@ -30,6 +30,7 @@ from coupled.host_memory import keep_freed_memory
 from coupled.process_group import process_group
 from coupled.settings import from_resolved
 from coupled.stream.batches import Batch
+from coupled.terminal import safe_streams
 
 Row = dict[str, Any]
 ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -214,6 +215,7 @@ def coupling_rows() -> list[Row]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--run", nargs="+", choices=list(ARMS), help=argparse.SUPPRESS)

@@ -23,6 +23,7 @@ from bench_coupling import program_steps
 from coupled import process_group as ranks
 from coupled.coordinator import Coordinator
 from coupled.settings import from_resolved
+from coupled.terminal import safe_streams
 
 STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
 WARM_UP = 2
@@ -125,6 +126,7 @@ def row(name: str, ours: float, baseline: float, goal: float) -> dict:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if "RANK" in os.environ:
         measure(*map(int, sys.argv[1:]))
     else:

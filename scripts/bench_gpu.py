@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coupled.stream.augment import augment
 from coupled.stream.view_plan import view_plan
+from coupled.terminal import safe_streams
 
 Row = dict[str, Any]
 IMAGES, REPEATS = 4096, 5
@@ -77,6 +78,7 @@ def gpu_rows(device: str = "cuda", images: int = IMAGES) -> list[Row]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--images", type=int, default=IMAGES)

@@ -22,6 +22,7 @@ from analysis.embeddings import BATCH
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
 from coupled.stream.seeds import torch_rng
+from coupled.terminal import safe_streams
 
 IMAGES, FEATURES = 10_000, 512
 REPEATS = {"ours": 7, "definition": 2, "libraries": 1}
@@ -124,6 +125,7 @@ def metric_rows() -> list[dict]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if len(sys.argv) == 2:  # started by metric_rows
         print(json.dumps(measure(sys.argv[1])))
     else:

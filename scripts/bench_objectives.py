@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, dcl, nscl, nt_xent, supcon
 from coupled.stream.seeds import torch_rng
+from coupled.terminal import safe_streams
 
 OURS: dict[str, Callable[..., Loss]] = {
     "nt_xent": nt_xent.nt_xent,
@@ -129,6 +130,7 @@ def objective_rows() -> list[dict]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if len(sys.argv) == 4:  # started by process_peak_mib
         FORMS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

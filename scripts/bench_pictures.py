@@ -19,6 +19,8 @@ import numpy as np
 from bench_coupling import ARMS, Row, coordinator, row
 from PIL import Image
 
+from coupled.terminal import safe_streams
+
 CLASSES, OF_A_CLASS, SIZE = 4, {"train": 32, "val": 1}, (480, 360)
 EPOCHS = 3
 SETTINGS: dict[str, Any] = {
@@ -67,6 +69,7 @@ def picture_rows() -> list[Row]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     if len(sys.argv) > 1:
         train(Path(sys.argv[1]), sys.argv[2:])
     else:

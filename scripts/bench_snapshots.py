@@ -18,6 +18,7 @@ from coupled.coordinator import Coordinator
 from coupled.keeping import Keeper
 from coupled.process_group import process_group
 from coupled.settings import from_resolved
+from coupled.terminal import safe_streams
 
 SETTINGS: dict[str, Any] = {
     "name": "bench",
@@ -84,5 +85,6 @@ def snapshot_rows() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     for row in snapshot_rows():
         print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()))

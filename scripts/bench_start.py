@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from coupled.terminal import safe_streams
+
 REPEATS = 3
 TRAIN = Path(__file__).parents[1] / "coupled/train.py"
 CONFIG = Path(__file__).parents[1] / "configs/demo.yaml"
@@ -44,5 +46,6 @@ def start_rows() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    safe_streams()
     for each in start_rows():
         print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))

@@ -5,6 +5,11 @@
 Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
 """
 
+from coupled.terminal import imports_done, prepare_terminal
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import json
 import os
@@ -49,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--output", type=Path, help="write the rows and the machine as JSON")
     parser.add_argument("--markdown", type=Path, help="write the table as Markdown")
+    imports_done()
     options = parser.parse_args(arguments)
     rows = []
     for name in options.only:

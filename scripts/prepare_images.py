@@ -14,6 +14,11 @@ called <name>.partial. Called again after an interruption, the program continues
 differ. It stops before it has unpacked more than --most-gib, and before the disk is full.
 """
 
+from coupled.terminal import imports_done, interrupted, prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import io
 import struct
@@ -147,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     usual = ", ".join(f"{gib:g} for {name}" for name, gib in MOST_GIB.items())
     most = f"refuse to unpack more than so many GiB into a folder (default: {usual})"
     parser.add_argument("--most-gib", type=float, metavar="GIB", help=most)
+    imports_done()
     options = parser.parse_args(arguments)
     gib = MOST_GIB[options.name] if options.most_gib is None else options.most_gib
     try:
@@ -154,9 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--most-gib: got {gib}; allowed is a number above 0")
         prepare(options.name, options.sources, options.to or Path("data") / FOLDERS[options.name], int(gib * GIB))
     except (ValueError, OSError) as error:
-        text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
-        print(f"prepare_images.py: {text}", file=sys.stderr)
+        say(f"prepare_images.py: {error}", sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        return interrupted("prepare_images.py", "; the same command goes on with what is unpacked")
     return 0
 
 

@@ -8,6 +8,11 @@ docs/reproduction/claim_<n>.csv with verdicts.csv, costs.csv and the figures. Th
 from those CSV files; `--page-only` does only that.
 """
 
+from coupled.terminal import imports_done, prepare_terminal
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import json
 import re
 import shutil
@@ -40,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduction"), metavar="DIR")
     parser.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
     parser.add_argument("--page-only", action="store_true", help="only write the page from the CSV files in docs")
+    imports_done()
     try:
         options = parser.parse_args(arguments)
     except ValueError as error:

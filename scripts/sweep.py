@@ -12,6 +12,11 @@ all points, and figures/ shows mean and standard deviation over seeds. In a SLUR
 finished, and collects. One sweep at a time works in a folder, and one program on a point.
 """
 
+from coupled.terminal import INTERRUPTED, imports_done, prepare_terminal, printable
+
+if __name__ == "__main__":
+    prepare_terminal()
+
 import argparse
 import contextlib
 import shlex
@@ -29,11 +34,10 @@ from analysis.run_folder import held
 from coupled.checked import Parser, complain
 from coupled.durable import write_durably
 
-INTERRUPTED = 130  # as a shell says it
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; its exit status: 2 for bad input, 1 if a point failed, 130 if it was stopped."""
+    imports_done()
     try:
         options = parse(arguments)
         given, analyses = options.lists, options.analyses
@@ -41,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every = points(sweep)
         chosen = every if options.index is None else [_at(every, options.index)]
         if options.list:
-            print("\n".join(f"{index} {point.name}" for index, point in enumerate(every)))
+            print("\n".join(f"{index} {printable(point.name)}" for index, point in enumerate(every)))
             return 0
         # the tasks of an array share the folder: each holds its point alone
         whole = options.index is None
@@ -53,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return say_fault("sweep.py", error)
     except KeyboardInterrupt:
         words = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        print(f"stopped; the same command goes on where it was: python scripts/sweep.py {words}", file=sys.stderr)
+        again = f"python scripts/sweep.py {words}"
+        print(f"stopped; the same command goes on where it was: {printable(again)}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -66,13 +71,13 @@ def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int
         shown = show(sweep) if whole else True
     finally:
         for name, wrong in failed.items():
-            print(f"sweep.py: {name} failed: {wrong}", file=sys.stderr)
+            print(f"sweep.py: {name} failed: {printable(wrong)}", file=sys.stderr)
     return 0 if shown and not failed else 1
 
 
 def say(text: str) -> None:
     """Print a line in one write, because several threads do."""
-    print(text + "\n", end="", flush=True)
+    print(printable(text) + "\n", end="", flush=True)
 
 
 def _at(every: Sequence[Point], index: int) -> Point:

@@ -19,6 +19,8 @@ from typing import IO, NamedTuple
 
 from strict_tar import open_tar
 
+from coupled.terminal import say
+
 PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 GIB = 2**30
 MOST_FILES = 2_000_000  # ImageNet has 1.3 million
@@ -98,11 +100,11 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
     OSError before the disk is full.
     """
     if target.exists():
-        print(f"{target}: there already; delete it to unpack {source} again")
+        say(f"{target}: there already; delete it to unpack {source} again")
         return
     partial = target.with_name(f"{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
-    print(f"{target}: unpacking {source}", flush=True)
+    say(f"{target}: unpacking {source}")
     written: set[Path] = set()
     total = 0
     for count, member in enumerate(members, 1):
@@ -119,7 +121,7 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
     (inner[0] if around else partial).rename(target)
     if around:
         partial.rmdir()
-    print(f"{target}: {len(written)} files")
+    say(f"{target}: {len(written)} files")
 
 
 def check_amount(files: int, size: int, most: int, source: str) -> None:

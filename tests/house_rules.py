@@ -18,7 +18,8 @@ NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of 
     "coupled": (),
     "coupled.settings": ("coupled.checked", "coupled.sections"),
     "coupled.sections": (),
-    "coupled.checked": (),
+    "coupled.checked": ("coupled.terminal",),
+    "coupled.terminal": (),
     "coupled.by_name": (),
     "coupled.process_group": ("coupled.meeting",),
     "coupled.meeting": (),
@@ -39,8 +40,9 @@ ANALYSIS_USES = (  # rule 4
         "coupled.objectives",
         "coupled.by_name",
     ),
-    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.stopping", "coupled.run_lock"),
+    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.agent", "coupled.run_lock"),
     *("coupled.run_description", "coupled.log_digests", "coupled.resume_state", "coupled.run_images"),
+    "coupled.terminal",
 )
 WEIGHT_GAP_USES = (
     "coupled",
@@ -55,6 +57,7 @@ WEIGHT_GAP_USES = (
     "coupled.stream",
     "coupled.stream.seeds",
     *("coupled.run_lock", "coupled.failures", "coupled.process_group", "coupled.meeting"),  # who holds the tables
+    "coupled.terminal",
 )  # rule 5, all it leads to
 MODELS_AND_IMAGES = ("timm", "torchvision", "PIL", "sklearn")
 ARM_METRICS_IMPORT = ("sklearn", "coupled.stream.seeds")  # classifiers, and seeded draws of images

@@ -24,12 +24,13 @@ MANY = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 WRONG: dict[str, tuple[str, ...]] = {
-    "seed": ("-1", "1.5", "true", "[1]", "null", "x", "1e400", "9" * 5000, "2001-99-99", "0x_"),
+    "seed": ("-1", "1.5", "true", "[1]", "null", "x", "1e400", "9" * 5000, "2001-99-99", "0x_", '!!int ""'),
     "epochs": ("-1", "1.5", "true", "{a: 1}", "null", "100000000000"),
-    "name": ("../up", "a/b", "''", "3", "null", "[a]", "a b", ".hidden", "-x", "x" * 65, "2020-01-01"),
+    "name": ("../up", "a/b", "''", "3", "null", "[a]", "a b", ".hidden", "-x", "x" * 65, "2020-01-01", "!!timestamp x"),
     "device": ("gpu", "1", "null", "cuda:0"),
     "precision": ("float16", "32", "null"),
     "deterministic": ("7", "null", "[true]"),
+    "tf32": ("!!bool maybe",),
     "threads": ("0", "-1", "1.0", "many", "1000000"),
     "temperature": ("0", "-1", ".nan", ".inf", "cold", "[0.5]", "null", "1" + "0" * 400),
     "image_set": ("null", "digits", "[digits]", "{}", "3"),
@@ -164,18 +165,40 @@ def test_any_tree_in_a_settings_file_is_taken_or_refused_in_one_line(
     assert key in refused(place, capsys, "--config", "tree.yaml")
 
 
+def bomb(first: str, before: str, after: str) -> bytes:
+    """Sixteen lines, each of which stands for the one before, four times."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{n}: &a{n} {before}{', '.join([f'*a{n - 1}'] * 4)}{after}" for n in range(1, 16)]
+    return "\n".join(lines).encode()
+
+
+CHAIN = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 25))]).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", r"aliases are not read: write out what \*a stands for"),
-        (b"a: &a [*a]\n", "aliases are not read"),
+        (bomb("[x, x]", "[", "]"), "longer than 65,536 characters with aliases written out"),
+        (bomb("{x: 1}", "{<<: [", "]}"), "longer than 65,536 characters with aliases written out"),
+        (b"a: &a " + b"x" * 20000 + b"\nb: [*a, *a, *a]\n", "longer than 65,536 characters with aliases written out"),
+        (CHAIN, "nested deeper than 20 levels"),
+        (b"a: &a [*a]\n", "an alias stands inside what it stands for"),
+        (b"a: *a\n", "found undefined alias 'a'"),
+        (b"{<<: {a: 1}, <<: {b: 1}}\n", "the key '<<' stands twice"),
+        (b"<<: 3\n", "'<<' merges a mapping or a list of mappings"),
         (b"[" * 50000, "nested deeper than 20 levels"),
         (b"{a: " * 10000, "nested deeper than 20 levels"),
         (b"seed: 1\nseed: 2\n", "the key 'seed' stands twice"),
-        (b"? [a, b]\n: 1\n", r"the key \['a', 'b'\] is not text"),
+        (b"? [a, b]\n: 1\n", "the key of several values is not text"),
+        (b"yes: 1\n", "the key yes is not text"),
         (b"seed: \xff\xfe\n", "not UTF-8 text"),
         (b"seed: \x00\n", "not readable as YAML"),
-        (b"!!python/object/apply:os.system [echo]\n", "not readable as YAML"),
+        (b"!!python/object/apply:os.system [echo]\n", "tags are not read: leave !!python/object/apply:os.system out"),
+        (b"seed: !!int ''\n", "tags are not read: leave !!int out"),
+        (b"tf32: !!bool maybe\n", "tags are not read: leave !!bool out"),
+        (b"name: !!timestamp x\n", "tags are not read: leave !!timestamp out"),
+        (b"name: ! x\n", "tags are not read: leave ! out"),
+        (b"seed: 1" + b":59" * 300 + b".5\n", "not readable as YAML"),
         (b"- a\n- b\n", "a settings file is a mapping of keys, got list"),
         (b"", "a settings file is a mapping of keys, got NoneType"),
     ],

@@ -1,6 +1,8 @@
 """The programs as users run them: in a subprocess, from another working directory, on one process and on two."""
 
 import contextlib
+import importlib.metadata
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +56,72 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(place)
     yield place
     torch.use_deterministic_algorithms(deterministic)
+
+
+def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --until-step in it, it would stop at once again. A renamed settings file is the same run, unless a name is
+    given: it would enter every snapshot.
+    """
+    assert train.main(["--config", "tiny.yaml", "--run", "runs/again", "--overwrite", "--until-step=2"]) == 0
+    command = capsys.readouterr().out.rpartition(": train.py ")[2].split()
+    assert command == ["--resume", "--config", "tiny.yaml", "--run-dir", "runs/again"]
+    (here / "renamed.yaml").write_text(tiny.TINY_YAML)
+    renamed = [word.replace("tiny.yaml", "renamed.yaml") for word in command]
+    assert train.main([*renamed, "name=other"]) == 2
+    assert "name was tiny, is other" in capsys.readouterr().err
+    assert train.main(renamed) == 0
+    assert tiny.snapshot_bytes(here / "runs/again") == tiny.snapshot_bytes(here / "runs/tiny")
+    assert json.loads((here / "runs/again/run.json").read_text())["settings"]["name"] == "tiny"
+
+
+def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PYTHONPATH alone there is no metadata, in a container perhaps no git: the version and the commit are null."""
+
+    def installed(name: str) -> str:
+        if name == "coupled":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return importlib.metadata.version(name)
+
+    monkeypatch.setattr("coupled.run_log.version", installed)
+    monkeypatch.setenv("PATH", "")
+    assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
+    about = json.loads((here / "runs/bare/run.json").read_text())
+    assert about["versions"]["coupled"] is None
+    assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert about["git_commit"] is None
+
+
+def test_ctrl_c_before_the_first_step_is_one_line(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While pictures are read or networks are built there is nothing to save."""
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("coupled.coordinator.load_image_set", interrupted)
+    assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 130
+    said = capsys.readouterr()
+    assert said.err == "train.py: interrupted\n"
+    assert said.out == "reading image set 'digits'\n"
+    assert not (here / "runs/never").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """UnicodeEncodeError is a ValueError, but the settings are right: the locale is too small. Status 1, and why."""
+
+    def in_ascii(*arguments: object, **options: object) -> None:
+        "data/\u732b".encode("ascii")
+
+    monkeypatch.setattr("coupled.coordinator.load_image_set", in_ascii)
+    assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 1
+    reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
+    assert capsys.readouterr().err == f"train.py: {reason}\n"
 
 
 @pytest.mark.usefixtures("here")

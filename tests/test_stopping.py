@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from coupled import network, train
+from coupled.agent import exit_status
 from coupled.arm import Arm
 from coupled.resume_state import read_newest
-from coupled.stopping import exit_status
+from coupled.stopping import StopSignals
 from coupled.stream.batches import Batch
 
 TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}}
@@ -92,6 +95,45 @@ def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
         assert f"stopped by {number.name} after step 1 of 10; nothing is lost" in capsys.readouterr().out
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
     assert exit_status(preempted=True) == 0
+
+
+def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None:
+    """In a step of minutes nothing else shows that the first one was noticed. What a launcher sends twice counts once,
+    and it is answered by a thread: the main one may be in the middle of a long computation.
+    """
+    said: list[str] = []
+    stopped = threading.Event()
+
+    def wait_for(number: int) -> None:
+        for _ in range(1000):
+            if len(said) == number:
+                return
+            time.sleep(0.01)
+        raise AssertionError(said)
+
+    with StopSignals(said.append, stopped.set) as signals:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # here; the thread that listens takes it
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            wait_for(1)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(2)
+        assert said == [
+            "SIGINT: stops after the running step and saves its state; a second Ctrl-C stops now",
+            "SIGTERM: stops after the running step and saves its state",
+        ]
+        assert signals.received == "SIGINT"
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not stopped.wait(0.1)
+        signals.first[signal.SIGINT] = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stopped.wait(0.1)
+        signals.first[signal.SIGINT] -= 10
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.wait(10)
+    assert len(said) == 2
 
 
 def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:

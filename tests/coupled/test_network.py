@@ -2,6 +2,8 @@
 seed.
 """
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -185,6 +187,9 @@ def test_a_vision_transformer_takes_the_image_size() -> None:
 
 def test_a_small_vit_loads_into_timms() -> None:
     """The README says how a snapshot is used elsewhere; timm's own arguments must be enough."""
-    network = build_network(encoder="vit_tiny_patch16_224", image_size=32)
-    plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, patch_size=4)
-    plain.load_state_dict(network.encoder.state_dict())
+    said = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert "load into timm's model with `patch_size=4` and `img_size=` the run's `encoder.image_size`" in said
+    for stem, given in (("small", {"patch_size": 4}), ("standard", {})):
+        network = build_network(encoder="vit_tiny_patch16_224", stem=stem, image_size=32)
+        plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **given)
+        plain.load_state_dict(network.encoder.state_dict())

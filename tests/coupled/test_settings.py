@@ -49,6 +49,38 @@ def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
     assert settings.batch.size == 64
 
 
+def test_short_runs_warm_up_for_a_tenth_of_their_epochs(config: Path) -> None:
+    """Ten epochs of warm-up would be most of a short run, or more than it has; the resolved settings say the number."""
+    for epochs, warmup in ((1000, 10.0), (100, 10.0), (30, 3.0), (5, 0.5), (1, 0.1), (0, 0.0)):
+        settings = load(config, [f"epochs={epochs}"])
+        assert settings.optimizer.warmup_epochs == warmup
+        assert settings.resolved()["optimizer"]["warmup_epochs"] == warmup
+        assert settings.optimizer.base_lr == 0.03
+    assert load(config, ["epochs=5", "optimizer.warmup_epochs=2"]).optimizer.warmup_epochs == 2
+    config.write_text("image_set: {name: digits}\n")
+    assert load(config).optimizer.warmup_epochs == 10
+    with pytest.raises(ValueError, match=r"epochs: got 'many'"):
+        load(config, ["epochs=many"])
+
+
+def test_anchors_and_merge_keys_are_written_out(tmp_path: Path) -> None:
+    """A mapping's own keys win, then those of the first mapping merged, also where that one has merged others."""
+    text = (
+        "p: {q: {a: &a {<<: &b {x: 1, y: 1}, x: 2}}}\nc: {<<: *a, z: 3}\nd: {z: 4, <<: [*b, {y: 5, w: 6}]}\n"
+        "e: [*a, &n 3e-2, *n]\n"
+    )
+    assert parse_yaml(text, "x") == {
+        "p": {"q": {"a": {"x": 2, "y": 1}}},
+        "c": {"x": 2, "y": 1, "z": 3},
+        "d": {"x": 1, "y": 1, "w": 6, "z": 4},
+        "e": [{"x": 2, "y": 1}, 0.03, 0.03],
+    }
+    path = tmp_path / "merged.yaml"
+    path.write_text(YAML + "arms: {cl: &cl {objective: dcl, temperature: 0.1}, warm: {<<: *cl, temperature: 0.9}}\n")
+    settings = load(path, ["arms.cl.temperature=0.2"])
+    assert {name: arm.options["temperature"] for name, arm in settings.arms.items()} == {"cl": 0.2, "warm": 0.9}
+
+
 def test_recipe_fills_only_what_is_not_given(config: Path) -> None:
     """A strength that the user writes wins over the recipe's."""
     views = load(config, ["views.recipe=large", "views.hue=0.05"]).views
@@ -77,7 +109,8 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
         ("precision=float16", ["precision", "'float16'", "'float32'", "'bfloat16'"]),
         ("views.crop_scale=[0.9, 0.2]", ["views.crop_scale", "[0.9, 0.2]", "must not exceed"]),
         ("views.recipe=huge", ["views.recipe", "'huge'", "'small' or 'large'"]),
-        ("epochs=5", ["optimizer.warmup_epochs", "10", "epochs: 5", "below 5"]),
+        ("optimizer.warmup_epochs=30", ["optimizer.warmup_epochs", "30", "epochs: 30", "below 30"]),
+        ("views.count=4", ["views.count: unknown key (known: "]),
         ("name=../away", ["name", "'../away'", "pattern"]),
         ("arms.a/b=dcl", ["arms", "'a/b'", "pattern"]),
         ("arms={}", ["arms", "{}", "at least 1"]),

@@ -116,8 +116,7 @@ def test_an_interrupted_run_continues_and_the_name_appears_at_the_end(
         copy(content, file)
 
     monkeypatch.setattr(unpack_archives.shutil, "copyfileobj", stops_in_a_file)
-    with pytest.raises(KeyboardInterrupt):
-        run("tiny_imagenet", archive, "--to", tmp_path / "out")
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 130
     assert not (tmp_path / "out").exists()
     (tmp_path / "out.partial" / "words.txt").write_bytes(b"")  # as a power cut may leave it
     assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0

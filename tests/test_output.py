@@ -1,0 +1,193 @@
+"""Pipes whose reader ends, closed terminals, Ctrl-C before and within a step: in processes, as users see it."""
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from coupled.resume_state import newest_step
+
+PROGRAMS = sorted(
+    str(path.relative_to(tiny.REPOSITORY))
+    for folder in ("coupled", "analysis", "scripts")
+    for path in (tiny.REPOSITORY / folder).glob("*.py")
+    if "sys.exit(main())" in path.read_text(encoding="utf-8")
+)
+HEAVY = ("pydantic", "yaml", "numpy", "pandas", "scipy", "matplotlib", "torch", "rich")
+PATIENCE_SECONDS = 120
+
+
+def start(*command: str | Path, first: Path | None = None, **changed: object) -> subprocess.Popen[bytes]:
+    """A program of the repository in a process; modules in `first` are found before all others."""
+    paths = [*([str(first)] if first else []), str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    environment |= changed.pop("environment", {})  # type: ignore[arg-type]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **changed}
+    return subprocess.Popen([sys.executable, *map(str, command)], env=environment, **pipes)  # type: ignore[call-overload]
+
+
+def read_until(read: Callable[[], bytes], sign: bytes) -> bytes:
+    seen = b""
+    while sign not in seen:
+        more = read()
+        assert more, seen
+        seen += more
+    return seen
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("output") / "tiny.yaml"
+    path.write_text(tiny.TINY_YAML + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n")
+    return path
+
+
+def test_training_outlives_its_reader_and_its_terminal(config: Path, tmp_path: Path) -> None:
+    """`train.py | tee log` and Ctrl-C ends tee, too: the state is saved, the status 0. A terminal that is closed, was
+    narrow, and could not show the name of the run folder is no reason to stop, either.
+    """
+    train = (tiny.REPOSITORY / "coupled/train.py", "--config", config, "--run")
+    piped = start(*train, tmp_path / "piped", "epochs=400", stderr=subprocess.STDOUT)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+    small = {"PYTHONIOENCODING": "latin-1", "TERM": "xterm", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    small |= {"PYTHONCOERCECLOCALE": "0"}
+    strange = tmp_path / "\u00fcn\u00ef \u732b\x1b[31m"
+    shown = start(*train, strange, "epochs=4", stdout=theirs, stderr=theirs, environment=small)
+    os.close(theirs)
+    try:
+        read_until(lambda: os.read(ours, 1000), b"epoch 1")
+        os.close(ours)
+        assert piped.stdout
+        read_until(piped.stdout.readline, b"epoch 1/400")
+        piped.stdout.close()
+        piped.send_signal(signal.SIGINT)
+        assert piped.wait(PATIENCE_SECONDS) == 0
+        assert 5 <= (newest_step(tmp_path / "piped/resume") or 0) < 2000
+        assert shown.wait(PATIENCE_SECONDS) == 0
+        assert newest_step(strange / "resume") == 20
+    finally:
+        piped.kill()
+        shown.kill()
+
+
+SLEEPER = """
+import sys, time
+from coupled.arm import Arm
+from coupled.train import main
+usual = Arm.gradients
+
+def gradients(arm, batch):
+    if (batch.epoch, batch.number) == (2, 1):
+        print("sleeping", flush=True)
+        time.sleep(1000)
+    return usual(arm, batch)
+
+Arm.gradients = gradients
+sys.exit(main())
+"""
+
+
+def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tmp_path: Path) -> None:
+    """The answer to the first comes while the step is still running; the second does not wait for it."""
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    process = start(tmp_path / "sleeper.py", "--config", config, "--run", tmp_path / "run", "epochs=3")
+    try:
+        assert process.stdout
+        read_until(process.stdout.readline, b"sleeping")
+        while newest_step(tmp_path / "run/resume") != 5:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        answer = process.stdout.readline()
+        assert answer == b"SIGINT: stops after the running step and saves its state; a second Ctrl-C stops now\n"
+        for _ in range(20):  # until it is later than what a launcher would pass on
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        output, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, errors) == (130, b"")
+        assert output == b"stopped now by a second Ctrl-C; --resume continues after step 5\n"
+    finally:
+        process.kill()
+
+
+def test_verify_without_a_reader_has_its_status_and_no_traceback(tmp_path: Path) -> None:
+    """`verify.py | head -n 0`; stdout closed from the start; a finding is told by the status alone."""
+    tiny.train(tmp_path / "run", epochs=0, arms={"cl": "dcl"})
+    verify = (tiny.REPOSITORY / "analysis/verify.py", "--run", tmp_path / "run")
+    reader, writer = os.pipe()
+    os.close(reader)
+    (tmp_path / "run/snapshots/cl/epoch_0000.safetensors").write_bytes(b"")
+    without = start(*verify, stdout=writer)
+    os.close(writer)
+    _, errors = without.communicate(timeout=PATIENCE_SECONDS)
+    assert (without.returncode, errors) == (1, b"")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path: Path, program: str) -> None:
+    """They take seconds, and what they raise when they are interrupted is many lines, and another exception."""
+    for name in HEAVY:
+        (tmp_path / f"{name}.py").write_text("import os, time\nos.write(1, b'importing')\ntime.sleep(1000)\n")
+    process = start(tiny.REPOSITORY / program, "--config", "none.yaml", first=tmp_path)
+    try:
+        assert process.stdout
+        read_until(lambda: os.read(process.stdout.fileno(), 1000), b"importing")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, errors) == (130, f"{Path(program).name}: interrupted\n".encode())
+    finally:
+        process.kill()
+
+
+def test_ctrl_c_while_training_imports_torch_is_one_line(config: Path, tmp_path: Path) -> None:
+    """train.py imports it after it has read its arguments."""
+    (tmp_path / "torch.py").write_text("import os, time\nos.write(1, b'importing')\ntime.sleep(1000)\n")
+    process = start(tiny.REPOSITORY / "coupled/train.py", "--config", config, first=tmp_path)
+    try:
+        assert process.stdout
+        read_until(lambda: os.read(process.stdout.fileno(), 1000), b"importing")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, errors) == (130, b"train.py: interrupted\n")
+    finally:
+        process.kill()
+
+
+STREAMS = r"""
+import os, sys
+from coupled.terminal import prepare_terminal, say
+prepare_terminal()
+print("\u732b \udcff")
+say("a\x1b[31m\nb \u732b\u202e\t\r")
+sys.stdout.flush()
+print("to stderr \u732b", file=sys.stderr)
+for _ in range(3):
+    print("x" * 100_000, flush=True)
+os.write(1, b"a library that writes without Python, or a child")
+print("not flushed when the program ends", end="")
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_streams_take_any_text_and_keep_the_status_when_the_reader_ends(unbuffered: str) -> None:
+    """A run folder may have any name, and nobody has to read on. Control characters do not reach a terminal."""
+    reader, writer = os.pipe()
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": unbuffered}
+    process = start("-c", STREAMS, stdout=writer, environment=environment)
+    os.close(writer)
+    text = read_until(lambda: os.read(reader, 1000), b"xxx")
+    os.close(reader)
+    _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, errors) == (3, b"to stderr \\u732b\n")
+    assert text.splitlines()[:2] == [b"\\u732b \\udcff", b"a\\x1b[31m\\nb \\u732b\\u202e"]
