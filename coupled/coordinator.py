@@ -60,7 +60,8 @@ class Coordinator:
         self.all_arms = build_arms(settings, group, len(self.images.class_names))
         self.arms = self.all_arms.own
         self.stream_of = streams(self.all_arms.draws)
-        watch.check_perturbations(settings.resolved()["arms"], self.steps)
+        about = (settings.resolved(), self.all_arms.objectives, self.all_arms.draws, self.images, group.device.type)
+        self.warnings = watch.before_start(*about)
         self.feeds = partial(
             feeds,
             images=on_device(self.images, group.device),  # once for all epochs and streams
@@ -232,11 +233,10 @@ class Coordinator:
 
     def _announce(self, progress: Progress, step: int) -> None:
         """Say once what is about to run. Raises ValueError if its snapshots do not fit on the disk."""
-        batch, images = self.settings.batch, self.images
-        about = (self.run, images, self.settings.resolved(), step, self.peak_lr, self.group, self.all_arms)
+        about = (self.run, self.images, self.settings.resolved(), step, self.peak_lr, self.group, self.all_arms)
         for line in (*announcement(*about), self._space(step // self.steps_per_epoch, overwrite=False)):
             progress.say(line)
-        progress.warn(*watch.unbalanced_classes(images.labels_N, images.class_names, batch.size, batch.order))
+        progress.warn(*self.warnings)
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""

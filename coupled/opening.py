@@ -64,6 +64,7 @@ def announcement(
         for name in names:
             more = controls(given[name])
             yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}"
+    yield arms.memory
 
 
 def controls(arm: Mapping[str, Any]) -> str:

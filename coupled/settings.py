@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.checked import one_line, parse_yaml, read_yaml
 from coupled.sections import (
+    TEMPERATURE,
     Above0,
     ArmSettings,
     BatchSettings,
@@ -69,7 +70,7 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     projector: ProjectorSettings = ProjectorSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
-    temperature: Above0 = 0.5
+    temperature: Above0 = TEMPERATURE
     snapshots: SnapshotSettings = SnapshotSettings()
     resume: ResumeSettings = ResumeSettings()
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
@@ -130,7 +131,13 @@ def load(path: Path, overrides: Sequence[str] = (), complete: Callable[[Tree], T
     if not isinstance(given, dict):
         raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
     tree = {"name": path.stem, "arms": dict(DEFAULT_ARMS), **given}
-    for override in overrides:
+    for place, override in enumerate(overrides):
+        key = override.partition("=")[0].strip()
+        for before in overrides[:place]:
+            if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
+                raise ValueError(
+                    f"override '{override}': it would undo '{before}', which stands before it; leave one out"
+                )
         _override(tree, override)
     return from_resolved(complete(tree), " with ".join(filter(None, [str(path), " ".join(overrides)])))
 

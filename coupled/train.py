@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
 
-    meeting = meet()
+    try:
+        meeting = meet()
+    except ValueError as error:
+        return complain("train.py", error)
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
         settings = load(options.config, options.overrides, suited)
