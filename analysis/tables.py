@@ -97,7 +97,7 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     known = KINDS | dict.fromkeys((name for name in needed if name not in KINDS), NUMBER)
     known |= OTHER_KINDS.get(path.name, {})
     kinds = {name: known[name] for name in header if name in known}
-    empty: dict[Hashable, list[str]] = {name: [""] for name in header}
+    empty: dict[str, list[str]] = {name: [""] for name in header}
     types: dict[Hashable, type] = dict.fromkeys(kinds, str)
     try:
         table = pd.read_csv(io.StringIO(text), keep_default_na=False, low_memory=False, dtype=types, na_values=empty)

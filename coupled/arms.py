@@ -1,21 +1,22 @@
 """All arms of a run: copies of one network, placed on the ranks, and proven equal before they start."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from coupled.agreement import check_equal_start
 from coupled.arm import Arm
 from coupled.choices import Objective, find_objective
 from coupled.controls import Draws, draws
-from coupled.encoders import check_bfloat16_on_cpu
+from coupled.forecast import forecast, free_memory, memory_line
 from coupled.network import Network, build_network, copy_with_heads, network_size, shared_tensors
 from coupled.placement import place_arms
+from coupled.probe import Probe, outline, probe
 from coupled.process_group import ProcessGroup
 from coupled.settings import Settings
 
 
 class Arms(NamedTuple):
-    """`own` are the arms of this rank; the rest is about all of them: objective, parameters and bytes of a snapshot,
-    and the draws used, by name, and the names at each place.
+    """`own` are the arms of this rank, `memory` is a line on what they need; the rest is about all of them: objective,
+    parameters and bytes of a snapshot, and the draws used, by name, and the names at each place.
     """
 
     own: list[Arm]
@@ -23,6 +24,7 @@ class Arms(NamedTuple):
     sizes: dict[str, tuple[int, int]]
     draws: dict[str, Draws]
     placed: list[list[str]]
+    memory: str
 
 
 def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
@@ -35,35 +37,54 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         for name, arm in settings.arms.items()
     }
     used = draws(settings.resolved()["arms"])
-    shared = _network(settings, settings.seed)
-    if settings.precision == "bfloat16" and group.device.type == "cpu":
-        check_bfloat16_on_cpu(shared.encoder, settings.encoder.image_size)
+    free, device = free_memory(group.device), group.device
+    network = _network_options(settings)
+    if sketch := outline(settings.precision, **network):  # before there are weights, which alone may be too large
+        _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
+    probed = probe(device, settings.precision, **network)
+    shared = _network(network, settings.seed, probed)
     sizes = {
         name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
         for name, objective in objectives.items()
     }
     placed = place_arms({name: parameters for name, (parameters, _) in sizes.items()}, group.arms_size)
-    own = []
-    for name in placed[group.arms_rank]:
+    own, names = [], placed[group.arms_rank]
+    memory = _memory(settings, group, probed, [sizes[name][1] for name in names], free)
+    for name in names:
         seed = used[name].seed("init", settings.seed)
-        start = shared if seed == settings.seed else _network(settings, seed)
-        own.append(Arm(name, settings, objectives[name], start, classes, seed, group.device))
+        start = shared if seed == settings.seed else _network(network, seed, probed)
+        own.append(Arm(name, settings, objectives[name], start, classes, seed, device))
     starts = {arm.name: shared_tensors(arm.network) for arm in own}
     for init in sorted({each.init for each in used.values()}):
         check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
     for arm in own:
         arm.perturb_after(0)
-    return Arms(own, objectives, sizes, used, placed)
+    return Arms(own, objectives, sizes, used, placed, memory)
 
 
-def _network(settings: Settings, seed: int) -> Network:
-    return build_network(
-        encoder=settings.encoder.name,
-        width=settings.encoder.width,
-        stem=settings.encoder.stem,
-        image_size=settings.encoder.image_size,
-        zero_init_last=settings.encoder.zero_init_last,
-        projector_hidden=settings.projector.hidden,
-        projector_out=settings.projector.out,
-        seed=seed,
+def _network_options(settings: Settings) -> dict[str, Any]:
+    encoder, projector = settings.encoder.model_dump(), settings.projector.model_dump()
+    return {"encoder": encoder.pop("name"), **encoder, **{f"projector_{key}": each for key, each in projector.items()}}
+
+
+def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
+    """The network from its seed; what no output depends on asks for no gradient, which DDP would wait for."""
+    network = build_network(**options, seed=seed)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in probed.unused)
+    return network
+
+
+def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:
+    batch, size = settings.batch.size, settings.encoder.image_size
+    images = batch // group.data_size
+    need = forecast(
+        probed,
+        [bytes_ * (2 if settings.precision == "float64" else 1) for bytes_ in weights],
+        settings.optimizer.name,
+        images=images,
+        batch=batch,
+        image_size=size,
+        device=group.device,
     )
+    return memory_line(need, free, images, len(weights), group.device)

@@ -19,8 +19,31 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from coupled.terminal import say
 
 
+class _Once(argparse.Action):
+    """Store the values of an argument; of an option given twice argparse would ignore the first without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        assert isinstance(parser, Parser)
+        if option and self.dest in parser.given:
+            parser.error(f"{option}: given twice; give it once, with all its values")
+        parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaint about bad input is a ValueError."""
+    """An argparse parser whose complaint about bad input is a ValueError, and that takes an option once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("action", None, _Once)
+        self.given: set[str] = set()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which is asked for every command line."""
+        self.given.clear()
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message, which names option, value and what is allowed."""

@@ -62,7 +62,8 @@ class Coordinator:
         self.all_arms = build_arms(settings, group, len(self.images.class_names))
         self.arms = self.all_arms.own
         self.stream_of = streams(self.all_arms.draws)
-        watch.check_perturbations(settings.resolved()["arms"], self.steps)
+        about = (settings.resolved(), self.all_arms.objectives, self.all_arms.draws, self.images, group.device.type)
+        self.warnings = watch.before_start(*about)
         self.feeds = partial(
             feeds,
             images=on_device(self.images, group.device),  # once for all epochs and streams
@@ -122,7 +123,7 @@ class Coordinator:
             left = self._space(step // self.steps_per_epoch, overwrite=False)
             if first:
                 announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
-            progress.warn(*accepted, *changed)
+            progress.warn(*self.warnings, *accepted, *changed)
             both.clear()  # nothing needs the test images any more
             self._open(saved, opened)
             progress.warn(*(self.log.warnings if self.log else ()))

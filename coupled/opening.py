@@ -57,9 +57,7 @@ def announce(
     """Say what is about to run, see `announcement`, and warn of what will be seen only later."""
     for line in (*announcement(run, images, settings, step, peak_lr, group, arms), space_left):
         progress.say(line)
-    train, batch = images["train"], settings["batch"]
-    progress.warn(*watch.unbalanced_classes(train.labels_N, train.class_names, batch["size"], batch["order"]))
-    progress.warn(*watch.same_splits(train, images["test"]))
+    progress.warn(*watch.same_splits(images["train"], images["test"]))
 
 
 def announcement(
@@ -91,6 +89,7 @@ def announcement(
         for name in names:
             more = controls(given[name])
             yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}"
+    yield arms.memory
 
 
 def listed(names: Sequence[str]) -> str:

@@ -69,13 +69,19 @@ class ProcessGroup:
 def meet(timeout_seconds: float = 600) -> Meeting:
     """Meet the ranks that torchrun (or whoever set RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started, or nobody.
 
-    Raises TimeoutError naming the ranks that did not come.
+    Raises TimeoutError naming the ranks that did not come, ValueError if only a part of these variables is set.
     """
     launcher = "TORCHELASTIC_RUN_ID" in os.environ
     agent = f"{socket.gethostname()}:{os.getppid() if launcher else os.getpid()}"
     name = os.environ.get("TORCHELASTIC_RUN_ID", "no launcher")
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
-    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+    absent = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if absent:
+        if os.environ.get("RANK", "0") != "0" or os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ValueError(
+                f"{', '.join(absent)}: not set, but RANK or WORLD_SIZE says that there are several processes; start"
+                " them with torchrun, or set all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+            )
         return Meeting(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
     own = [uuid.uuid4().hex, agent, restarts]

@@ -14,12 +14,14 @@ from pydantic import (
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
-NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Above0 = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Range = tuple[Above0, Above0]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
+TEMPERATURE = 0.5
 RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
     "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
     "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.checked import one_line, parse_yaml, read_yaml, typed
 from coupled.sections import (
+    TEMPERATURE,
     Above0,
     ArmSettings,
     BatchSettings,
@@ -71,7 +72,7 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     projector: ProjectorSettings = ProjectorSettings()
     optimizer: OptimizerSettings
-    temperature: Above0 = 0.5
+    temperature: Above0 = TEMPERATURE
     snapshots: SnapshotSettings = SnapshotSettings()
     resume: ResumeSettings = ResumeSettings()
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
@@ -152,7 +153,13 @@ def load(
         command = shlex.join(["python", program, str(path)])
         raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
     tree = {"name": path.stem if name is None else name, "arms": dict(DEFAULT_ARMS), **given}
-    for override in overrides:
+    for place, override in enumerate(overrides):
+        key = override.partition("=")[0].strip()
+        for before in overrides[:place]:
+            if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
+                raise ValueError(
+                    f"override '{override}': it would undo '{before}', which stands before it; leave one out"
+                )
         _override(tree, override)
     return from_resolved(complete(tree), " with ".join(filter(None, [str(path), " ".join(overrides)])))
 

@@ -50,7 +50,10 @@ def train(options: argparse.Namespace) -> int:
     from coupled.stream.seeds import set_determinism
 
     imports_done()
-    meeting, preempted = meet(), False
+    try:
+        meeting, preempted = meet(), False
+    except ValueError as error:
+        return complain("train.py", error)
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
         # a run keeps its name when its settings file is renamed, or given by another path

@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="reproduce.py", description="Run the experiments of docs/reproduction.md.", allow_abbrev=False)
     parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="points side by side (default: 2)")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduction"), metavar="DIR")
-    parser.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
-    parser.add_argument("--page-only", action="store_true", help="only write the page from the CSV files in docs")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
+    which.add_argument("--page-only", action="store_true", help="only write the page from the CSV files in docs")
     imports_done()
     try:
         options = parser.parse_args(arguments)

@@ -31,8 +31,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "precision": ("float16", "32", "null"),
     "deterministic": ("7", "null", "[true]"),
     "tf32": ("!!bool maybe",),
-    "threads": ("0", "-1", "1.0", "many", "1000000"),
-    "temperature": ("0", "-1", ".nan", ".inf", "cold", "[0.5]", "null", "1" + "0" * 400),
+    "threads": ("0", "-1", "1.0", "many", "1000000", "4096"),
+    "temperature": ("0", "-1", ".nan", ".inf", "cold", "[0.5]", "null", "1" + "0" * 400, "1e-300"),
     "image_set": ("null", "digits", "[digits]", "{}", "3"),
     "image_set.name": ("null", "nowhere", "../digits", "_cifar", "__init__", "3", "''"),
     "image_set.size": ("0", "-3", "x", "1.5", "null", "100000000", "[8]"),
@@ -43,17 +43,19 @@ WRONG: dict[str, tuple[str, ...]] = {
     "read_every": ("0", "-1", "2.5", "often", "10000000"),
     "views.crop_scale": ("[0, 1]", "[0.5]", "[1, 0.5]", "[0.1, 2]", "x", "[.nan, 1]", "null", "[1, 2, 3]"),
     "views.flip": ("-0.1", "1.1", ".nan", "often", "null"),
+    "views.brightness": ("-1", "1e300"),
     "views.hue": ("0.6", "-1", ".inf", "x"),
     "views.recipe": ("medium", "null", "3", "[small]"),
-    "encoder.name": ("resnet5000", "null", "3", "''", "../resnet18"),
+    "encoder.name": ("resnet5000", "null", "3", "''", "../resnet18", "resnet18.a1_in1k", "convnext_tiny_in22ft1k"),
     "encoder.width": ("0", "-1", ".nan", "x", "null", "1e9"),
     "encoder.stem": ("tiny", "null"),
-    "encoder.image_size": ("0", "3", "5000", "8.5", "null"),
+    "encoder.image_size": ("0", "3", "5000", "8.5", "null", "4096"),  # 4096 takes 4 000 GB
     "projector.hidden": ("0", "-1", "x", "1e3", "1000000000000"),
     "projector.out": ("0", "null", "x", "1000000000000"),
     "optimizer.name": ("adam", "null", "3"),
-    "optimizer.base_lr": ("0", "-1", ".nan", ".inf", "fast", "null"),
+    "optimizer.base_lr": ("0", "-1", ".nan", ".inf", "fast", "null", "1e300"),
     "optimizer.momentum": ("1", "-0.1", "x", ".nan", "null"),
+    "optimizer.weight_decay": ("-1", ".nan", "null", "1e300"),
     "optimizer.warmup_epochs": ("-1", "1", "100", "x", "null", ".inf"),
     "optimizer.clip_norm": ("0", "-1", ".nan", "x"),
     "snapshots.every": ("0", "-1", "1.5", "null"),
@@ -82,7 +84,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line on stderr, after all that must hold has been checked."""
     before = sorted(place.rglob("*"))
-    status = train.main(["--config", "tiny.yaml", *arguments])
+    config = [] if "--config" in arguments else ["--config", "tiny.yaml"]
+    status = train.main([*config, *arguments])
     errors = capsys.readouterr().err
     assert status == 2, (arguments, errors)
     assert errors.count("\n") == 1, (arguments, errors)
@@ -221,3 +224,49 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 2**10
     with pytest.raises(ValueError, match=r"70,000 characters long"):
         checked.parse_yaml("x" * 70000, "override")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["epochs=1", "epochs=2"], "override 'epochs=2': it would undo 'epochs=1'"),
+        (["batch.size=64", "batch={order: balanced}"], "it would undo 'batch.size=64'"),
+        (["--config", "a.yaml", "--config", "b.yaml"], "--config: given twice"),
+        (["--run", "a", "--run-dir=b"], "--run-dir: given twice"),
+        (["--until-step", "1", "--until-step", "2"], "--until-step: given twice"),
+        (
+            ["arms={b: {objective: byol, predictor: linear, hidden: 8}}"],
+            "arms.b.hidden: 8 is not allowed; predictor linear",
+        ),
+        (["arms={b: {objective: simsiam, predictor: linear, hidden: 8}}"], "arms.b.hidden: 8 is not allowed"),
+        (["encoder.name=hrnet_w18", "encoder.width=1"], "encoder.stem: got 'small' for 'hrnet_w18'"),
+        (
+            ["encoder.name=skresnet18", "encoder.width=0.05"],
+            "encoder.name: 'skresnet18' does not work with encoder.width 0.05",
+        ),
+        (
+            ["encoder={name: crossvit_9_240, stem: standard, image_size: 32}"],
+            "'crossvit_9_240' does not work with encoder.image_size 32: ",
+        ),
+        (
+            ["encoder={name: inception_v3, stem: standard, image_size: 32}"],
+            "'inception_v3' does not work with encoder.image_size 32: ",
+        ),
+        (["encoder.name=legacy_xception", "encoder.stem=standard"], "encoder.width: got 0.0625; 'legacy_xception'"),
+        (["batch.size=2"], "batch.size: got 2; the images of step 9 are all of one class, so no anchor of arm nscl"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_later_is_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """The first of two values, an option that nothing reads, a model that fails at the first step."""
+    assert message in refused(place, capsys, *arguments)
+
+
+def test_several_processes_without_a_meeting_place_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would train alone, as if it were the only one."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "MASTER_ADDR, MASTER_PORT: not set, but RANK" in refused(place, capsys)

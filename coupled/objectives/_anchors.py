@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coupled.objectives import Inputs, Loss
+from coupled.objectives._ranges import above_zero
 
 
 class AnchorLosses(NamedTuple):
@@ -21,9 +22,8 @@ class AnchorLosses(NamedTuple):
 
 
 def check_temperature(*, temperature: float, **_others: object) -> None:
-    """Raise ValueError unless the temperature is a positive finite number."""
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature: {temperature} is not allowed; give a finite number above 0")
+    """Raise ValueError unless the temperature is a number above 0, neither tiny nor huge."""
+    above_zero(temperature=temperature)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -39,12 +39,21 @@ def prediction_losses(inputs: Inputs, decay: float | None) -> AnchorLosses:
     return AnchorLosses(losses_A, torch.full_like(losses_A, views > 1, dtype=torch.bool))
 
 
-def check_predictor(*, ema: float | None = None, hidden: int = 1, **_others: object) -> None:
-    """Raise ValueError for a decay that is none, or a hidden layer that cannot be."""
-    if ema is not None and not 0 <= ema <= 1:
-        raise ValueError(f"ema: {ema} is not allowed; give a decay from 0 to 1, or null for no target network")
+def check_predictor(
+    default_hidden: int, *, ema: float | None = None, hidden: int, predictor: Predictor, **_others: object
+) -> None:
+    """Raise ValueError for a decay that is none, or a hidden layer that cannot be or that a predictor does not have."""
+    check_decay(ema=ema)
     if not 1 <= hidden <= 2**16:
         raise ValueError(f"hidden: {hidden} is not allowed; give a width from 1 to {2**16}")
+    if predictor == "linear" and hidden != default_hidden:
+        raise ValueError(f"hidden: {hidden} is not allowed; predictor linear has no hidden layer, so leave it out")
+
+
+def check_decay(*, ema: float | None) -> None:
+    """Raise ValueError for a decay that is none."""
+    if ema is not None and not 0 <= ema <= 1:
+        raise ValueError(f"ema: {ema} is not allowed; give a decay from 0 to 1, or null for no target network")
 
 
 def second_moment(rows_MP: Tensor) -> dict[str, Tensor]:

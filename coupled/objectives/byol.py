@@ -1,25 +1,32 @@
 """BYOL: one view predicts what a slowly following target network makes of the other; no negatives."""
 
+from typing import Any
+
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
 from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
 
-check = check_predictor
+HIDDEN = 4096  # width of the predictor's hidden layer, if nothing is said
 
 
-def needs(*, predictor: Predictor = "mlp", hidden: int = 4096, ema: float | None = 0.996) -> Needs:
+def check(**options: Any) -> None:
+    """Raise ValueError for an option out of its range, or that the predictor does not have."""
+    check_predictor(HIDDEN, **options)
+
+
+def needs(*, predictor: Predictor = "mlp", hidden: int = HIDDEN, ema: float | None = 0.996) -> Needs:
     """Predictor and target network; nothing of the global batch."""
     return predicting(predictor, hidden, ema)
 
 
 def per_anchor(
-    inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 4096, ema: float | None = 0.996
+    inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN, ema: float | None = 0.996
 ) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
     return prediction_losses(inputs, ema)
 
 
-def byol(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 4096, ema: float | None = 0.996) -> Loss:
+def byol(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN, ema: float | None = 0.996) -> Loss:
     """-cos(q(f_v), t_w), mean over all views v and over the other views w of the same image; -1 at best.
 
     f is the projection, q the predictor as in `simsiam`, t the projection by the target network, a copy of encoder and

@@ -3,7 +3,6 @@
 M rows of the global batch, P projection width.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -13,20 +12,20 @@ from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
-from coupled.objectives._prediction import check_predictor, predicting, prediction_losses, second_moment
+from coupled.objectives._prediction import check_decay, predicting, prediction_losses, second_moment
+from coupled.objectives._ranges import not_negative
 
 Rule = Literal["paper", "code"]
 
 
 def check(*, freq: int, rho: float, eps: float, ema: float | None, **_others: object) -> None:
     """Raise ValueError for an option out of its range."""
-    check_predictor(ema=ema)
+    check_decay(ema=ema)
     if freq < 1:
         raise ValueError(f"freq: {freq} is not allowed; give a number of steps from 1")
     if not 0 <= rho < 1:
         raise ValueError(f"rho: {rho} is not allowed; give a decay from 0 to below 1")
-    if not 0 <= eps < math.inf:
-        raise ValueError(f"eps: {eps} is not allowed; give a finite number from 0")
+    not_negative(eps=eps)
 
 
 def needs(

@@ -1,23 +1,30 @@
 """SimSiam: one view predicts the other, whose branch gets no gradient; no negatives, no target network."""
 
+from typing import Any
+
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
 from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
 
-check = check_predictor
+HIDDEN = 512  # width of the predictor's hidden layer, if nothing is said
 
 
-def needs(*, predictor: Predictor = "mlp", hidden: int = 512) -> Needs:
+def check(**options: Any) -> None:
+    """Raise ValueError for an option out of its range, or that the predictor does not have."""
+    check_predictor(HIDDEN, **options)
+
+
+def needs(*, predictor: Predictor = "mlp", hidden: int = HIDDEN) -> Needs:
     """Predictor and own projection; nothing of the global batch."""
     return predicting(predictor, hidden, None)
 
 
-def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 512) -> AnchorLosses:
+def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
     return prediction_losses(inputs, None)
 
 
-def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = 512) -> Loss:
+def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN) -> Loss:
     """-cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image; -1 at best.
 
     f is the projection and q the predictor: linear, batch norm, ReLU of width `hidden`, linear; or one matrix

@@ -68,13 +68,20 @@ ENVIRONMENT = {
 }
 
 
+THREADS_A_CORE = 8  # with more a step that takes a second can take minutes
+
+
 def set_determinism(deterministic: bool, threads: int | None, tf32: bool = False) -> None:
     """Make torch repeat itself bit for bit on the same machine (`deterministic`), on `threads` CPU threads if given.
 
     Every switch that bears on this is here; docs/guarantees.md lists them with their costs. TensorFloat-32 is on only
     if `tf32` asks for that precision; cuDNN's timing of algorithms is always off, because it chooses by the clock. Call
-    it before the first CUDA operation and before the process group starts: the variables are read once.
+    it before the first CUDA operation and before the process group starts: the variables are read once. Raises
+    ValueError for so many threads that they would wait for each other.
     """
+    most = THREADS_A_CORE * (os.cpu_count() or 1)
+    if threads is not None and threads > most:
+        raise ValueError(f"threads: got {threads}; this machine has {os.cpu_count()} cores, allowed is 1 to {most}")
     if deterministic:
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
