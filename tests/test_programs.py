@@ -56,6 +56,28 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.mark.parametrize(
+    ("arms", "program"), [(["cl", "nscl"], "weight_gap"), (["byol", "ce"], "weight_gap"), (["ce"], "quality")]
+)
+def test_what_is_named_next_fits_the_arms_of_the_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arms: list[str], program: str
+) -> None:
+    """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
+    monkeypatch.chdir(tiny.REPOSITORY)
+    assert train.next_command(arms, Path("runs/a b")) == f"python analysis/{program}.py --run 'runs/a b'"
+    monkeypatch.chdir(place)
+    assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / f"analysis/{program}.py"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no image set of its own, and "image_set: missing" would be mended in the wrong file."""
+    Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
+    assert train.main(["--config", "sweep.yaml"]) == 2
+    command = f"python {tiny.REPOSITORY}/scripts/sweep.py sweep.yaml"
+    assert f"sweep.yaml: a sweep file, for it has the key 'base'; run it with: {command}" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("here")
 def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
