@@ -62,6 +62,7 @@ KINDS = {  # of the columns of all tables; another column is a number where a re
     **dict.fromkeys(("reference_snapshot", "arm_snapshot", "snapshot", "images", "train_images"), TEXT),
     **dict.fromkeys(("gap", "distance", "seconds", "images_per_second", "spread"), SIZE),
     "lr": SIZE._replace(empty=False),
+    **dict.fromkeys(("low", "high", "value", "measured"), NUMBER),
     "temperature": POSITIVE,
 }
 OTHER_KINDS = {  # where a table has another kind of cells under the name

@@ -62,8 +62,8 @@ class Coordinator:
         self.all_arms = build_arms(settings, group, len(self.images.class_names))
         self.arms = self.all_arms.own
         self.stream_of = streams(self.all_arms.draws)
-        about = (settings.resolved(), self.all_arms.objectives, self.all_arms.draws, self.images, group.device.type)
-        self.warnings = watch.before_start(*about)
+        arms, device = self.all_arms, group.device.type
+        self.warnings = watch.before_start(settings.resolved(), arms.objectives, arms.draws, self.images, device)
         self.feeds = partial(
             feeds,
             images=on_device(self.images, group.device),  # once for all epochs and streams
@@ -157,9 +157,9 @@ class Coordinator:
         """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
         names = list(self.settings.arms)
         digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
-        about = (digests, names, StepResult._fields, self.kept_epochs, saved)
-        self.log = open_log(self.run, *about) if self.group.is_first else None
-        if self.log:
+        self.log = None
+        if self.group.is_first:
+            self.log = open_log(self.run, digests, names, StepResult._fields, self.kept_epochs, saved)
             opened.callback(self.log.close)
         barrier()
         self.keeper: Keeper | None = None

@@ -15,8 +15,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from coupled.checked import DEEPEST, one_line
+from coupled.checked import one_line
 from coupled.durable import write_durably
+from coupled.safe_yaml import DEEPEST
 from coupled.sections import Name
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from coupled.checked import one_line, parse_yaml, read_yaml, typed
+from coupled.checked import one_line, typed
+from coupled.safe_yaml import parse_yaml, read_yaml
 from coupled.sections import (
     TEMPERATURE,
     Above0,

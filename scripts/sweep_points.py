@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator
 from sweep_names import keys_name, order, point_name, run_name
 
-from coupled.checked import one_line, parse_yaml, read_yaml
+from coupled.checked import one_line
 from coupled.choices import filled_in, suited
+from coupled.safe_yaml import parse_yaml, read_yaml
 from coupled.sections import Count, Name, Positive, Section
 from coupled.settings import from_resolved, load
 

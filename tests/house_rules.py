@@ -16,7 +16,8 @@ FOUND_BY_NAME = ("coupled.objectives", "coupled.image_sets")
 PURE = ("coupled.objectives", "analysis.pair_metrics", "analysis.arm_metrics", "analysis.undefined")
 NEEDS_NOTHING_ELSE: dict[str, tuple[str, ...]] = {  # rule 1: module -> what of `coupled` it may import
     "coupled": (),
-    "coupled.settings": ("coupled.checked", "coupled.sections"),
+    "coupled.settings": ("coupled.checked", "coupled.safe_yaml", "coupled.sections"),
+    "coupled.safe_yaml": (),
     "coupled.sections": (),
     "coupled.checked": ("coupled.terminal",),
     "coupled.terminal": (),
@@ -40,7 +41,8 @@ ANALYSIS_USES = (  # rule 4
         "coupled.objectives",
         "coupled.by_name",
     ),
-    *("coupled.checked", "coupled.choices", "coupled.controls", "coupled.agent", "coupled.run_lock"),
+    *("coupled.checked", "coupled.safe_yaml", "coupled.choices", "coupled.controls", "coupled.agent"),
+    "coupled.run_lock",
     *("coupled.run_description", "coupled.log_digests", "coupled.resume_state", "coupled.run_images"),
     "coupled.terminal",
 )
@@ -50,6 +52,7 @@ WEIGHT_GAP_USES = (
     "coupled.durable",
     "coupled.by_name",
     "coupled.checked",
+    "coupled.safe_yaml",
     "coupled.run_description",
     "coupled.settings",
     "coupled.sections",

@@ -14,10 +14,10 @@ import torch
 from sweep_points import points, read_sweep
 from torch import Tensor, nn
 
-from coupled.checked import read_yaml
 from coupled.choices import filled_in, find_objective, suited
 from coupled.network import Network, build_network, copy_with_heads, network_size
 from coupled.resume_state import KEPT
+from coupled.safe_yaml import read_yaml
 from coupled.settings import load
 from coupled.snapshots import snapshot_epochs
 

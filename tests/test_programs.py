@@ -84,7 +84,7 @@ def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest
             raise importlib.metadata.PackageNotFoundError(name)
         return importlib.metadata.version(name)
 
-    monkeypatch.setattr("coupled.run_log.version", installed)
+    monkeypatch.setattr("coupled.run_description.version", installed)
     monkeypatch.setenv("PATH", "")
     assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
     about = json.loads((here / "runs/bare/run.json").read_text())
@@ -122,6 +122,28 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
     assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 1
     reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
     assert capsys.readouterr().err == f"train.py: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("arms", "program"), [(["cl", "nscl"], "weight_gap"), (["byol", "ce"], "weight_gap"), (["ce"], "quality")]
+)
+def test_what_is_named_next_fits_the_arms_of_the_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arms: list[str], program: str
+) -> None:
+    """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
+    monkeypatch.chdir(tiny.REPOSITORY)
+    assert train.next_command(arms, Path("runs/a b")) == f"python analysis/{program}.py --run 'runs/a b'"
+    monkeypatch.chdir(place)
+    assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / f"analysis/{program}.py"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no image set of its own, and "image_set: missing" would be mended in the wrong file."""
+    Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
+    assert train.main(["--config", "sweep.yaml"]) == 2
+    command = f"python {tiny.REPOSITORY}/scripts/sweep.py sweep.yaml"
+    assert f"sweep.yaml: a sweep file, for it has the key 'base'; run it with: {command}" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("here")

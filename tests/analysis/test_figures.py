@@ -1,5 +1,8 @@
 """Figures: they show the rows they should, an arm has one colour everywhere, and what is missing is named."""
 
+import errno
+import json
+import os
 from itertools import combinations
 from pathlib import Path
 
@@ -215,6 +218,79 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)
     assert main(["--run", str(folder), "--reference", "byol"]) == 2
     assert "--reference: the run has no arm 'byol' (arms: cl, mine, nscl, twin, ce)" in capsys.readouterr().err
+
+
+def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said in a line; without tables the first arm is meant, and --reference chooses."""
+    arms = {"other": {"objective": "simsiam"}, **{arm: about for arm, about in ARMS.items() if arm != "cl"}}
+    arms["base"] = arms.pop("mine")
+    (folder / "run.json").write_text(
+        json.dumps({"name": "x", "settings": {"arms": arms}, "settings_sha256": "0", "image_set": {}})
+    )
+    for path in (folder / "analysis").glob("*.csv"):
+        rows = [line for line in path.read_text().splitlines() if ",mine," not in line]
+        path.write_text("\n".join(rows).replace(",cl,", ",base,") + "\n")
+    monkeypatch.setattr("analysis.figures.FIGURES", {"drift": drift})
+    assert main(["--run", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "reference: base (the run has no arm 'cl'; --reference ARM chooses another)"
+    )
+    assert main(["--run", str(folder), "--reference", "other"]) == 2
+    assert "no rows with the reference 'other'" in capsys.readouterr().err
+
+
+def test_a_run_of_one_arm_has_the_figures_of_one_arm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What compares arms says why it is not there, and names no program that would refuse the run."""
+    content = {"name": "x", "settings": {"arms": {"cl": ARMS["cl"]}}, "settings_sha256": "0", "image_set": {}}
+    (folder / "run.json").write_text(json.dumps(content))
+    rows = (folder / "analysis/quality.csv").read_text().splitlines()
+    (folder / "analysis/quality.csv").write_text("\n".join(row for row in rows if ",cl," in row or "arm" in row) + "\n")
+    monkeypatch.setattr("analysis.figures.FIGURES", {"drift": drift, "matrix": matrix, "quality": quality})
+    assert main(["--run", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        f"{name}: not drawn: the run has one arm, and nothing to compare it with" for name in ("drift", "matrix")
+    ]
+    assert "quality.png" in said.out
+
+
+def test_a_damaged_table_is_said_and_the_others_are_drawn(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With file and row, and status 2, unlike a table that is not there; a value that no axis has is left out."""
+    monkeypatch.setattr("analysis.figures.FIGURES", {"quality": quality, "collapse": collapse})
+    path = folder / "analysis/quality.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1].replace("0,test", "1e18,test", 1), *lines[2:]]) + "\n")
+    assert main(["--run", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert f"quality: not drawn: {path}: row 2: epoch: got '1e18'" in said.err
+    assert "collapse.png" in said.out
+    path.write_text("\n".join([lines[0], lines[1].replace(",0.5,", ",inf,"), *lines[2:]]) + "\n")
+    assert main(["--run", str(folder)]) == 0
+
+
+@pytest.mark.parametrize("call", ["mkdir", "fsync"])
+def test_a_full_disk_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    """Status 1, the figure's path and the reason."""
+
+    def full(*_: object, **__: object) -> None:
+        more = [str(folder / "analysis/figures")] if call == "mkdir" else []
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *more)
+
+    monkeypatch.setattr("analysis.figures.FIGURES", {"quality": quality})
+    monkeypatch.setattr(os, call, full)
+    assert main(["--run", str(folder)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"figures.py: {folder / 'analysis/figures'}")
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
 
 
 def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> None:

@@ -393,13 +393,19 @@ def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_
     about = json.loads((run / "run.json").read_text())
     about["device"] = "</script><b>x"  # not the name: it has letters, digits, - and _ only
     (run / "run.json").write_text(json.dumps(about))
+    path = run / "analysis/quality.csv"
+    path.write_text(path.read_text().replace(",z,cdnv,", ",z,<!--<script>,"))
     assert main(["--run", str(run), "--output", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
     ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"\b(src|href)=|@import|url\(", ours)
     assert "default-src 'none'" in text
     assert "</script><b>" not in text
+    data = re.search(r"const REPORT = (.*?);</script>", text)
+    assert data
+    assert "<" not in data[1]
     assert "&lt;/script&gt;&lt;b&gt;x" in text
+    assert "<!--<script> (one_class), z, test" in json.loads(data[1])["charts"]["quality"]
 
 
 def test_compute_runs_what_is_missing_in_order(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from coupled.checked import check_options, parse_yaml
+from coupled.checked import check_options
+from coupled.safe_yaml import parse_yaml
 from coupled.settings import DEFAULT_ARMS, from_resolved, load
 
 YAML = "image_set: {name: digits}\nepochs: 30\noptimizer: {base_lr: 3e-2}\n"
