@@ -59,15 +59,14 @@ class Coordinator:
             warmup_epochs=settings.optimizer.warmup_epochs,
             schedule=settings.optimizer.schedule,
         )
-        self.all_arms = build_arms(settings, group, len(self.images.class_names))
-        self.arms = self.all_arms.own
-        self.stream_of = streams(self.all_arms.draws)
-        arms, device = self.all_arms, group.device.type
-        self.warnings = watch.before_start(settings.resolved(), arms.objectives, arms.draws, self.images, device)
+        self.all_arms = arms = build_arms(settings, group, len(self.images.class_names))
+        self.arms, self.stream_of = arms.own, streams(arms.draws)
+        kind = group.device.type
+        self.warnings = watch.before_start(settings.resolved(), arms.objectives, arms.draws, self.images, kind)
         self.feeds = partial(
             feeds,
             images=on_device(self.images, group.device),  # once for all epochs and streams
-            streams={self.stream_of[arm.name]: self.all_arms.draws[arm.name] for arm in self.arms},
+            streams={self.stream_of[arm.name]: arms.draws[arm.name] for arm in self.arms},
             seed=settings.seed,
             batch_size=size,
             kind=settings.batch.order,
@@ -78,8 +77,8 @@ class Coordinator:
             device=group.device,
             workers=settings.batch.workers,
         )
-        names = list(settings.arms)
-        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, settings.read_every, names, group)
+        about = (settings.read_every, list(settings.arms), group)
+        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, *about)
         self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
 
     def train(
@@ -216,8 +215,8 @@ class Coordinator:
         if self.keeper:
             self.keeper.behind.finish()
         kind, text = made.error
+        results = {name: result._asdict() for name, result in made.results.items()}
         if self.group.is_first:
-            results = {name: result._asdict() for name, result in made.results.items()}
             seen = {digest_column(name): batch for name, batch in made.inputs.items()}
             write_replay(self.run, epoch, step, seen, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
@@ -229,8 +228,8 @@ class Coordinator:
         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
         sums = {name: Sums(*values) for name, values in self.sums.items()}
         images = self.steps_per_epoch * self.settings.batch.size
-        spreads = {arm.name: arm.projection_spread() for arm in self.arms} if self.group.owns_arms else {}
-        spread_of = {name: spread for of_rank in gather_json(spreads) for name, spread in of_rank.items()}
+        own = {arm.name: arm.projection_spread() for arm in self.arms if self.group.owns_arms}
+        spread_of = {name: spread for of_rank in gather_json(own) for name, spread in of_rank.items()}
         for name, (loss, seconds, left_out) in sums.items():
             if self.log:
                 self.log.epochs.row([epoch, name, loss, self.learning_rate(step), seconds, images / seconds])
@@ -240,8 +239,8 @@ class Coordinator:
 
     def _keep(self, step: int) -> None:
         if self.keeper:
-            arms = {arm.name: arm.state() for arm in self.arms}
-            state = ResumeState(step, step // self.steps_per_epoch, arms, self.sums)
+            states = {arm.name: arm.state() for arm in self.arms}
+            state = ResumeState(step, step // self.steps_per_epoch, states, self.sums)
             self.keeper.keep(state, ends_epoch=step % self.steps_per_epoch == 0)
         self.wishes.clock.restart()
 

@@ -31,7 +31,7 @@ class LogState:
         return (self.steps_bytes, self.steps_digest) if of_steps else (self.epochs_bytes, self.epochs_digest)
 
 
-def digest(data: bytes = b"") -> "hashlib.blake2b":
+def digest(data: bytes = b"") -> hashlib.blake2b:
     """The hash of the lines, begun with `data`."""
     return hashlib.blake2b(data, digest_size=32)
 
