@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import forked
+
 MOST = 4
 PATIENCE_SECONDS = 300
 _pool: list[tuple[Any, Connection]] = []
@@ -64,11 +66,8 @@ def free_port() -> int:
 
 
 def _start() -> tuple[Any, Connection]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
-    process.start()
-    return process, ours
+    ours, theirs = multiprocessing.Pipe()
+    return forked.process(_serve, theirs, daemon=True), ours
 
 
 def _serve(pipe: Connection) -> None:

@@ -1,4 +1,4 @@
-"""coupled/train.py with a fault at the second step of epoch 2, for the tests: saboteur.py FAULT [train.py's arguments].
+"""coupled/train.py with a fault at the second step of epoch 2, for the tests: FAULT=... saboteur.py --config ...
 
 raise: rank 1 raises while rank 0 sleeps. sleep: rank 1 sleeps while rank 0 waits for it. kill, kill first: rank 1, or
 rank 0, is killed, once in all lives of the run. orphan: rank 0 kills the agent of torchrun that started it.
@@ -16,7 +16,7 @@ from coupled.arm import Arm
 from coupled.stream.batches import Batch
 from coupled.train import main
 
-FAULT, RANK = sys.argv[1], os.environ["RANK"]
+FAULT, RANK = os.environ["FAULT"], os.environ["RANK"]
 RUN = Path(sys.argv[sys.argv.index("--run-dir") + 1])
 usual = Arm.gradients
 
@@ -38,4 +38,4 @@ def gradients(arm: Arm, batch: Batch) -> Tensor:
 
 
 Arm.gradients = gradients
-sys.exit(main(sys.argv[2:]))
+sys.exit(main())

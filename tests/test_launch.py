@@ -7,19 +7,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import ranks
 import tiny
 from test_ranks import FEW, assert_same_run, train
 
+from coupled import train as train_program
+from coupled.process_group import meet
 from coupled.resume_state import read_newest
 
 SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
 CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
 PATIENCE_SECONDS = 120  # a rank that hangs would wait for its time-out of 600 s
+PATHS = os.pathsep.join([str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")])
 AGENT = ("-m", "torch.distributed.run", "--max-restarts=1")
 
 
@@ -38,17 +43,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(*command: str | Path, program: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
-    paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [program, *map(str, command)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+def ends(processes: Sequence[subprocess.Popen[str] | forked.Program]) -> list[tuple[int | None, str, str]]:
     """Status, output and errors of each; none may be left."""
     found = []
     try:
@@ -67,13 +71,14 @@ def rendezvous(name: str) -> tuple[str, ...]:
     return "--nproc_per_node=1", "--rdzv-backend=c10d", endpoint, f"--rdzv-id={name}", "--local-addr=127.0.0.1"
 
 
-def two_ranks(fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()) -> list[tuple[int, str, str]]:
+def two_ranks(
+    fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()
+) -> list[tuple[int | None, str, str]]:
     """Two ranks without torchrun, which would end the others itself."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port())}
-    arguments = (SABOTEUR, fault, "--config", config, "--run-dir", run)
-    started = [start(*arguments, RANK="0", LOCAL_RANK="0", **place)]
-    started.append(start(*arguments, *of_rank_1, RANK="1", LOCAL_RANK="1", **place))
-    return ends(started)
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port()), "FAULT": fault}
+    arguments = (SABOTEUR, "--config", config, "--run-dir", run)
+    first = forked.Program(*arguments, RANK="0", LOCAL_RANK="0", **place)
+    return ends([first, forked.Program(*arguments, *of_rank_1, RANK="1", LOCAL_RANK="1", **place)])
 
 
 def test_a_rank_that_fails_says_why_on_rank_0_and_the_other_stops(config: Path, tmp_path: Path) -> None:
@@ -115,15 +120,21 @@ def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path
 def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_exactly(
     config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """Each agent counts its own restarts; the ranks must not miss each other for that, nor tell the failure twice."""
-    place = (
-        "--nnodes=2",
-        "--nproc_per_node=1",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}",
-    )
-    command = (*AGENT, *place, "--rdzv-id=kill", "--local-addr=127.0.0.1", SABOTEUR, "kill", "--config", config)
-    ended = ends([start(*command, "--run-dir", tmp_path / "run") for _ in range(2)])
+    """By scripts/two_nodes.sh. Each agent counts its own restarts; the ranks must not miss each other for that, nor
+    tell the failure twice. Nor may the number of machines be visible.
+    """
+    torchrun = tmp_path / "bin/torchrun"  # of another program than the script's
+    torchrun.parent.mkdir()
+    torchrun.write_text(f'#!/bin/bash\nexec {sys.executable} -m torch.distributed.run "${{@/%*train.py/{SABOTEUR}}}"\n')
+    torchrun.chmod(0o755)
+    environment = {
+        "PATH": os.pathsep.join([str(torchrun.parent), os.environ["PATH"]]),
+        "HEAD": f"127.0.0.1:{ranks.free_port()}",
+        "LOCAL_ADDR": "127.0.0.1",
+        "FAULT": "kill",
+    }
+    command = (tiny.REPOSITORY / "scripts/two_nodes.sh", "--config", config, "--run-dir", tmp_path / "run")
+    ended = ends([start(*command, program="bash", **environment) for _ in range(2)])
     errors = "\n".join(errors for _, _, errors in ended)
     assert [status for status, _, _ in ended] == [0, 0], errors
     assert errors.count("train.py: rank") <= 1, errors
@@ -131,24 +142,27 @@ def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_e
     assert_same_run(undisturbed, tmp_path / "run")
 
 
-def test_a_restart_does_not_continue_the_run_of_another_launch(config: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_restart_does_not_continue_the_run_of_another_launch(
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    config: Path,
+) -> None:
     """Without --resume a run in the way is refused, also when torchrun starts the refused ranks once more."""
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/resume/step_00000008")
+    monkeypatch.setattr(train_program, "end_with_agent", lambda program: None)  # nothing here is an agent
+    for name, value in {"RUN_ID": "none", "RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
     about = json.loads((tmp_path / "run/run.json").read_text())
-    about["launch"] = {"name": "none", "agents": ["elsewhere:1"]}  # what torchrun calls it
-    (tmp_path / "run/run.json").write_text(json.dumps(about))
-    place = (
-        "--nnodes=1",
-        "--nproc_per_node=1",
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}",
-    )
-    command = (*AGENT, *place, "--rdzv-id=none", "--local-addr=127.0.0.1", TRAIN, "--config", config)
-    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run")])
-    assert status != 0
-    assert errors.count("train.py: --run: a run is already in") == 2
-    assert "continuing" not in output
+    for launch in (
+        {"name": "none", "agents": ["elsewhere:1"]},
+        {"name": "other", "agents": list(meet().launch.agents)},
+    ):
+        (tmp_path / "run/run.json").write_text(json.dumps({**about, "launch": launch}))
+        assert train_program.main(["--config", str(config), "--run-dir", str(tmp_path / "run")]) == 2
+        assert capsys.readouterr().err.startswith("train.py: --run: a run is already in")
 
 
 def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Path) -> None:
@@ -160,10 +174,11 @@ def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Pa
 
 def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config: Path, tmp_path: Path) -> None:
     """Nobody would end them: they would train on, and no other could continue the run."""
-    command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "orphan", "--config", config, "epochs=200")
+    command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "--config", config, "epochs=200")
     # the pipes end with the ranks
-    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run")])
+    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run", FAULT="orphan")])
     assert status == -signal.SIGKILL
+    assert output.count("global batch 360 = 2 x 180") == 1  # the other rank says nothing
     (said,) = (line for line in errors.splitlines() if "train.py" in line)  # torch warns too, of the agent's store
     assert re.fullmatch(r"train\.py: torchrun's agent \(process \d+\) has ended; stopping", said)
     stopped = re.search(r"stopped by .+ after step (\d+) of 800; nothing is lost", output)
@@ -171,14 +186,3 @@ def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config
     state = read_newest(tmp_path / "run/resume")
     assert state is not None
     assert (state.step, (tmp_path / "run/lock").exists()) == (int(stopped[1]), False)
-
-
-def test_two_agents_give_the_run_of_one(config: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """The number of machines must not be visible either."""
-    script, port = tiny.REPOSITORY / "scripts/two_nodes.sh", ranks.free_port()
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {"HEAD": f"127.0.0.1:{port}", "LOCAL_ADDR": "127.0.0.1", "PATH": path}
-    command = (script, "--config", config, "--run-dir", tmp_path / "run")
-    for status, _, errors in ends([start(*command, program="bash", **environment) for _ in range(2)]):
-        assert status == 0, errors
-    assert_same_run(undisturbed, tmp_path / "run")

@@ -81,21 +81,18 @@ def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
         Arm.gradients = usual  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("read_every", [3, 100])
-def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(
-    one_by_one: Path, tmp_path: Path, read_every: int
-) -> None:
+def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one: Path, tmp_path: Path) -> None:
     """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
-    tiny.train(tmp_path / "run", read_every=read_every, **RUN)
+    tiny.train(tmp_path / "run", read_every=3, **RUN)
     assert_equal_runs(tmp_path / "run", one_by_one)
-    stopped = tiny.train(tmp_path / "parts", read_every=read_every, until_step=6, **RUN).stopped
+    stopped = tiny.train(tmp_path / "parts", read_every=100, until_step=6, **RUN).stopped
     assert stopped == "stopped by --until-step after step 6 of 8"
     assert len(pandas.read_csv(tmp_path / "parts/steps.csv")) == 6
     tiny.train(tmp_path / "parts", resume=True, read_every=2, **RUN)
     assert_equal_runs(tmp_path / "parts", one_by_one)
 
 
-@pytest.mark.parametrize("arm", list(ARMS))
+@pytest.mark.parametrize("arm", ["byol", "direct"])
 def test_all_arms_go_back_and_take_the_steps_one_by_one(
     one_by_one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arm: str
 ) -> None:

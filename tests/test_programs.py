@@ -1,9 +1,8 @@
-"""The programs as users run them: in a subprocess, from another working directory, on one process and on two."""
+"""The programs from another working directory than the repository's: what they write, say and refuse."""
 
 import contextlib
 import importlib.metadata
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +10,9 @@ import pandas
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
 
+from analysis import alignment, weight_gap
 from coupled import train
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +28,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_the_three_programs_work_from_another_directory(place: Path) -> None:
+@pytest.fixture
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, entered, for programs called without a subprocess; torch's switch is put back."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    monkeypatch.chdir(place)
+    yield place
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_three_programs_work_from_another_directory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Paths are the user's, not the repository's; without --run the newest run is taken and named."""
-    gap = tiny.program(tiny.REPOSITORY / "analysis/weight_gap.py", "--compare", "nscl", cwd=place)
-    assert gap.returncode == 0, gap.stderr
-    assert "runs/tiny" in gap.stdout
-    alignment = tiny.program(tiny.REPOSITORY / "analysis/alignment.py", cwd=place)
-    assert alignment.returncode == 0, alignment.stderr
+    assert weight_gap.main(["--compare", "nscl"]) == 0
+    assert "runs/tiny" in capsys.readouterr().out
+    assert alignment.main([]) == 0
     folder = place / "runs/tiny/analysis"
     gaps = pandas.read_csv(folder / "weight_gap.csv")
     assert set(gaps["arm"]) == {"nscl"}
@@ -47,15 +52,6 @@ def test_the_three_programs_work_from_another_directory(place: Path) -> None:
         assert set(rows["arm"]) == {"nscl", "scl", "ce"}
         assert (rows[rows["epoch"] == 0]["value"] == 1).all()
         assert (rows[rows["epoch"] == 1]["value"] < 1).all()
-
-
-@pytest.fixture
-def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory, entered, for programs called without a subprocess; torch's switch is put back."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    monkeypatch.chdir(place)
-    yield place
-    torch.use_deterministic_algorithms(deterministic)
 
 
 def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
@@ -155,25 +151,6 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
         assert part in said
 
 
-def test_two_processes_run_the_same_experiment(place: Path) -> None:
-    """Gradients averaged over ranks, batch norm over the global batch: the same weights to float tolerance."""
-    done = tiny.program(
-        tiny.REPOSITORY / "coupled/train.py",
-        *("--config", "tiny.yaml", "--run-dir", "runs/two", "arms.scl=null", "arms.nscl=null"),
-        cwd=place,
-        launcher=[*TORCHRUN, "--nproc_per_node=2"],
-    )
-    assert done.returncode == 0, done.stderr
-    assert "global batch 256 = 2 x 128" in done.stdout
-    assert done.stdout.count("epoch 1/1") == 1
-    steps = [pandas.read_csv(place / "runs" / run / "steps.csv") for run in ("tiny", "two")]
-    assert steps[0]["inputs_digest"].tolist() == steps[1]["inputs_digest"].tolist()
-    for arm in ("cl", "ce"):
-        one, two = (load_file(place / f"runs/{run}/snapshots/{arm}/epoch_0001.safetensors") for run in ("tiny", "two"))
-        apart = sum((two[name].double() - tensor.double()).square().sum().item() for name, tensor in one.items()) ** 0.5
-        assert apart < 1e-4 * sum(tensor.double().square().sum().item() for tensor in one.values()) ** 0.5, arm
-
-
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -199,9 +176,3 @@ def test_bad_input_is_one_line_and_status_2(
     assert part in errors
     assert errors.count("\n") == 1, errors
     assert not (here / "runs/x").exists()
-
-
-def test_bad_input_gives_the_process_status_2(place: Path) -> None:
-    """What a script that starts the program sees."""
-    done = tiny.program(tiny.REPOSITORY / "coupled/train.py", "--config", "nowhere.yaml", cwd=place)
-    assert (done.returncode, done.stderr) == (2, "train.py: --config: no file 'nowhere.yaml'\n")

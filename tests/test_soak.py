@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pandas
 import pytest
 import tiny
@@ -24,16 +25,11 @@ KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen[str]:
-    program = [sys.executable, str(Path(__file__).with_name("slow_disk.py")), "--config", "tiny.yaml", *arguments]
-    paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]  # or tests/coupled would pass for the package
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        program, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def start(place: Path, *arguments: str) -> forked.Program:
+    return forked.Program(Path(__file__).with_name("slow_disk.py"), "--config", "tiny.yaml", *arguments, cwd=place)
 
 
-def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(seen: Callable[[], bool], process: forked.Program | subprocess.Popen[str]) -> None:
     """Look every millisecond, until `seen` or the end of the process."""
     while process.poll() is None and not seen():
         time.sleep(0.001)

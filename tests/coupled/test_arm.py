@@ -54,7 +54,8 @@ def gradients_on_a_rank(folder: Path) -> dict[str, dict[str, np.ndarray]]:
         return found
 
 
-def gradients_of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
+@pytest.fixture(scope="module")
+def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
     """Written out for one process: no arm, no DDP, no group."""
     settings = tiny.tiny_settings(**CHANGED)
     with process_group("cpu") as group:
@@ -80,14 +81,15 @@ def gradients_of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_gradient_is_that_of_the_global_loss(world_size: int, tmp_path: Path) -> None:
+def test_the_gradient_is_that_of_the_global_loss(
+    world_size: int, tmp_path: Path, of_the_global_loss: dict[str, dict[str, torch.Tensor | None]]
+) -> None:
     """A gather whose backward keeps the own slice gives 1/W of it; a mean of means gives another one."""
-    expected = gradients_of_the_global_loss()
     for of_rank in ranks.run(world_size, gradients_on_a_rank, tmp_path):
         for name in ARMS:
             found, wanted = (
                 torch.cat([torch.as_tensor(g).flatten() for g in each[name].values() if g is not None])
-                for each in (of_rank, expected)
+                for each in (of_rank, of_the_global_loss)
             )
             ratio = (found.norm() / wanted.norm()).item()
             print(f"W={world_size} {name}: norm ratio {ratio:.4f}")

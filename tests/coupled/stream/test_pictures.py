@@ -113,12 +113,12 @@ def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, re
 def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(epoch: Callable) -> None:
     """A run must not depend on the machine's cores, nor on where it was interrupted."""
     expected = list(epoch())
-    for workers in (1, 2, 4):
+    for workers in (1, 2):
         for found, each in zip(epoch(workers=workers), expected, strict=True):
             assert_same(found, each)
-    abandoned = epoch(workers=4)
+    abandoned = epoch(workers=2)
     next(abandoned)
-    for found, each in zip(epoch(workers=4, start=1), expected[1:], strict=True):
+    for found, each in zip(epoch(workers=2, start=1), expected[1:], strict=True):
         assert_same(found, each)
 
 
