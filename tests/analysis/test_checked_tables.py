@@ -11,8 +11,8 @@ import pytest
 
 from analysis import bounds, tables
 from analysis.bounds_of_tables import few_shot_rows
+from analysis.checked_tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
 from analysis.report_tables import NEEDED, read_tables
-from analysis.tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
 
 ARMS = ["cl", "nscl"]
 GOOD = {"arm": "nscl", "reference": "cl", "direct_arm": "cl", "split": "test", "epoch": "1", "last_epoch": "1"}
