@@ -64,7 +64,8 @@ def read_head(generation: Path, settings_sha256: str | None) -> Head:
         raise ValueError(f"{path}: damaged: not readable as JSON: {error}") from None
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, found {found}")
+        older = " (of another version of coupled, which can continue it)" if str(found).startswith("coupled.") else ""
+        raise ValueError(f"{path}: expected format {FORMAT}, found {found}{older}")
     seal = content.pop("digest", None)
     if content.keys() != set(Head._fields):
         raise ValueError(f"{path}: damaged: expected the keys {', '.join(Head._fields)}, found {', '.join(content)}")

@@ -169,7 +169,11 @@ def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path) -> None:
         "not a file of this resume state",
     ]
     for text, found in (
-        ("{}", "expected format coupled.resume.2, found None"),
+        ("{}", "expected format coupled.resume.2, found None;"),
+        (
+            '{"format": "coupled.resume.1"}',
+            r"expected .*, found coupled.resume.1 \(of another version .*can continue it\)",
+        ),
         ("[[", "damaged: not readable as JSON"),
     ):
         (generation / "state.json").write_text(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coupled.run_description import description_digest, read_run_json
+from coupled.run_lock import MovedError
 from coupled.run_log import CsvLog, check_folder, cut_rows, prepare_folder
 
 
@@ -24,6 +25,19 @@ def test_a_row_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
     log.row([1])
     assert (tmp_path / "a.csv").read_text() == "step\n1\n"
     log.close()
+
+
+def test_a_table_that_was_replaced_gets_no_rows(tmp_path: Path) -> None:
+    """They would go into a file that nobody sees, such as the one that an editor has put aside or deleted."""
+    path = tmp_path / "a.csv"
+    log = CsvLog(path, ["step"])
+    log.row([1])
+    path.rename(tmp_path / "b.csv")
+    path.write_text("step\n1\n")
+    with pytest.raises(MovedError, match=rf"'{path}' was deleted or replaced while the run was being written"):
+        log.row([2])
+    log.close()
+    assert path.read_text() == (tmp_path / "b.csv").read_text() == "step\n1\n"
 
 
 def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> None:
