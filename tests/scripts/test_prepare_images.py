@@ -1,6 +1,5 @@
 """Archives become the folders that the image sets read: whole, once, and nowhere else."""
 
-import gzip
 import io
 import json
 import os
@@ -273,11 +272,8 @@ def _below_zero(place: Path) -> Path:
 
 
 def _long_name(place: Path) -> Path:
-    """tarfile reads a name of any length into memory; zeros compress to nothing."""
-    path = _changed_size(place, b"", size=2**33, kind=tarfile.GNUTYPE_LONGNAME[0])
-    zipped = path.with_name("a.tar.gz")
-    zipped.write_bytes(gzip.compress(path.read_bytes()))
-    return zipped
+    """tarfile reads a name of any length into memory; gigabytes of it compress to nothing."""
+    return formats.write_tar(place / "a.tar.gz", {"x" * 2**21: b"1"})
 
 
 def _pax(place: Path, **headers: str) -> Path:
