@@ -33,12 +33,12 @@ from analysis.bound_formulas import (
 )
 from analysis.bounds_of_tables import SCATTER, TASKS, few_shot_rows, weight_rows
 from analysis.command_line import add_images, parser, run_program, tracked, typed_command
+from analysis.csv_tables import read_newest, read_table
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_images
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores
 from analysis.run_folder import DIGITS, Selection, select
 from analysis.similarity_distance import DISTANCES
-from analysis.tables import read_newest, read_table
 from analysis.tidy_csv import TidyCsv
 from coupled.controls import draws
 from coupled.image_sets import SPLITS

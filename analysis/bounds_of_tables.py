@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.bound_formulas import Scatter, documented_form, proposition_1, vacuous_error, weight_distance
+from analysis.csv_tables import BadTableError, read_newest
 from analysis.growth import fits
-from analysis.tables import BadTableError, read_newest
 
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.command_line import add_reference, add_run, run_program
+from analysis.csv_tables import read_newest
 from analysis.drawing import Style, arm_styles, line, over_epochs
 from analysis.figure_rows import GAPS, SCORES
 from analysis.run_folder import newest_run, read_description, usual_reference
-from analysis.tables import read_newest
 from coupled.checked import Parser
 from coupled.durable import write_durably
 

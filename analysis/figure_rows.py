@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from analysis.csv_tables import read_newest
 from analysis.drawing import Style
 from analysis.run_folder import USUAL_REFERENCE, usual_reference
-from analysis.tables import read_newest
 
 GAPS = ("epoch", "reference", "arm", "layer")
 SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")

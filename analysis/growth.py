@@ -21,7 +21,7 @@ from scipy.optimize import curve_fit
 from scipy.special import exprel
 from scipy.stats import linregress
 
-from analysis.tables import read_newest
+from analysis.csv_tables import read_newest
 from coupled.durable import write_durably
 
 LEAST = 4  # points that two parameters and an error need

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.command_line import command
+from analysis.csv_tables import read_table
 from analysis.layers import OUTPUTS
 from analysis.run_folder import USUAL_REFERENCE, read_description
-from analysis.tables import read_table
 from coupled.snapshots import snapshot_epochs
 
 PROGRAMS = {  # program -> the tables it writes; in the order in which they must run

@@ -22,7 +22,7 @@ import sweep
 from sweep_tables import collect
 
 from analysis.command_line import positive, say_fault
-from analysis.tables import read_table
+from analysis.csv_tables import read_table
 from coupled.checked import Parser, complain
 from coupled.durable import write_durably
 

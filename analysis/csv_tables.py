@@ -98,7 +98,7 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     known = KINDS | dict.fromkeys((name for name in needed if name not in KINDS), NUMBER)
     known |= OTHER_KINDS.get(path.name, {})
     kinds = {name: known[name] for name in header if name in known}
-    cells = {"dtype": dict.fromkeys(kinds, str), "na_values": {name: [""] for name in header}}
+    cells: dict[str, Any] = {"dtype": dict.fromkeys(kinds, str), "na_values": {name: [""] for name in header}}
     try:
         table = pd.read_csv(io.StringIO(text), keep_default_na=False, low_memory=False, **cells)
     except (ValueError, OverflowError) as error:  # of the former the parser's errors are
