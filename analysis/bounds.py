@@ -37,8 +37,8 @@ from analysis.bound_formulas import (
     sharp_alignment_floor,
 )
 from analysis.bounds_of_tables import SCATTER, TASKS, few_shot_rows, weight_rows
-from analysis.checked_tables import read_newest, read_table
 from analysis.command_line import add_images, parser, run_program, tracked, typed_command
+from analysis.csv_tables import read_newest, read_table
 from analysis.embeddings import OUTPUTS, Embedder, choose_images, load_selected
 from analysis.pair_metrics import find_metrics
 from analysis.pair_scores import Score, scores

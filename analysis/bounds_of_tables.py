@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.bound_formulas import Scatter, documented_form, proposition_1, vacuous_error, weight_distance
-from analysis.checked_tables import BadTableError, read_newest
+from analysis.csv_tables import BadTableError, read_newest
 from analysis.growth import fits
 
 Row = tuple[object, ...]

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from analysis.checked_tables import read_newest
 from analysis.command_line import add_reference, add_run, run_program
+from analysis.csv_tables import read_newest
 from analysis.drawing import Style, arm_styles, line, over_epochs
 from analysis.figure_rows import GAPS, SCORES
 from analysis.run_folder import newest_run, read_description, usual_reference

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.checked_tables import read_newest
+from analysis.csv_tables import read_newest
 from analysis.drawing import Style
 from analysis.run_folder import USUAL_REFERENCE, usual_reference
 from coupled.terminal import say

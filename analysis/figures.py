@@ -33,9 +33,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.alignment_matrix import alignment_matrix
-from analysis.checked_tables import BadTableError
 from analysis.collapse_panels import collapse_panels
 from analysis.command_line import add_reference, add_run, run_program
+from analysis.csv_tables import BadTableError
 from analysis.drawing import arm_styles, grid, line, natural, over_epochs, plain, save
 from analysis.figure_rows import COLLAPSE, QUALITY, SCORES, Run, reference_of
 from analysis.run_folder import newest_run, read_description

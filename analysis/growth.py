@@ -21,7 +21,7 @@ from scipy.optimize import curve_fit
 from scipy.special import exprel
 from scipy.stats import linregress
 
-from analysis.checked_tables import read_newest
+from analysis.csv_tables import read_newest
 from coupled.durable import write_durably
 from coupled.terminal import say
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.checked_tables import read_newest
+from analysis.csv_tables import read_newest
 from coupled.durable import write_durably
 from coupled.terminal import say
 

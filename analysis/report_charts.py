@@ -188,7 +188,8 @@ def growth(runs: Sequence[Run], look: Look) -> Chart:
                 t = np.linspace(0, float(rows["epoch"].max()), 80)
                 for model, sign, dash in (("saturation", -1, "dash"), ("exponential", 1, "dot")):
                     for fit in of_pair[of_pair["model"] == model].to_dict("records"):
-                        curve = fit["slope"] * t * exprel(sign * fit["rate"] * t)
+                        with np.errstate(over="ignore", invalid="ignore"):  # a gap in the line
+                            curve = fit["slope"] * t * exprel(sign * fit["rate"] * t)
                         figure["data"].append(look.line(run, arm, t, curve, model, dash, **to))
     words = "Points are measured; both curves start at 0 and have two parameters. The table says which is nearer."
     return Chart("growth", "Does the gap grow or saturate?", words, variants)

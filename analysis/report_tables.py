@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.checked_tables import read_table
 from analysis.command_line import command
+from analysis.csv_tables import read_table
 from analysis.layers import OUTPUTS
 from analysis.run_folder import USUAL_REFERENCE, read_description
 from coupled.snapshots import snapshot_epochs

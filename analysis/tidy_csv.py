@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
 
-from analysis.checked_tables import BadTableError, checked_rows, read_text
+from analysis.csv_tables import BadTableError, checked_rows, read_text
 from coupled.durable import append_durably, write_durably
 from coupled.terminal import say
 

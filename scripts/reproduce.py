@@ -26,8 +26,8 @@ import reproduction_objectives
 import sweep
 from sweep_tables import collect
 
-from analysis.checked_tables import read_table
 from analysis.command_line import positive, say_fault
+from analysis.csv_tables import read_table
 from coupled.checked import Parser, complain
 from coupled.durable import write_durably
 

@@ -9,7 +9,7 @@ import pandas as pd
 from sweep_names import keys_name, order, spelled
 from sweep_points import Point, Sweep
 
-from analysis.checked_tables import read_table
+from analysis.csv_tables import read_table
 from coupled.durable import write_durably
 
 FORMAT = "coupled.sweep.1"

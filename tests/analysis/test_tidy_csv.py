@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.checked_tables import BadTableError
+from analysis.csv_tables import BadTableError
 from analysis.tidy_csv import TidyCsv
 
 

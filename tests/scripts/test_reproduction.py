@@ -215,3 +215,19 @@ def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
     assert verdicts["7"] == verdict
     assert verdict.endswith("documented_form holds in 16 of 16 cases and says something in 2")
     assert verdict.startswith("proposition_1 holds in 16 of 16 cases and says something in 0;")
+
+
+def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Claims computed from half of the points, or from none, would be wrong or a KeyError."""
+    page = tmp_path / "page.md"
+    page.write_bytes(reproduce.PAGE.read_bytes())
+    monkeypatch.setattr(reproduce, "PAGE", page)
+    written: list[str] = []
+    monkeypatch.setattr(reproduce, "write_results", lambda runs, sweeps: written.extend(sweeps))
+    monkeypatch.setattr(reproduce.sweep, "main", lambda given: int("classes" in given[0]))
+    assert reproduce.main(["--only", "classes", "epochs", "--runs", str(tmp_path)]) == 1
+    assert written == ["epochs"]
+    assert "reproduce.py: classes failed; the page has what was there of it before" in capsys.readouterr().err
+    assert page.read_bytes() == reproduce.ROOT.joinpath("docs/reproduction.md").read_bytes()

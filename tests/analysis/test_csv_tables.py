@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import bounds, tables
+from analysis import bounds, csv_tables
 from analysis.bounds_of_tables import few_shot_rows
-from analysis.checked_tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
+from analysis.csv_tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
 from analysis.report_tables import NEEDED, read_tables
 
 ARMS = ["cl", "nscl"]
@@ -41,7 +41,7 @@ def harmful(name: str, column: str) -> list[str]:
     found = next((cells for words, cells in HARMFUL.items() if kind.words.startswith(words)), [])
     if column in ("arm", "reference", "direct_arm"):
         return [*(found[:1] if not kind.empty else []), "zzz", "<!--<script>"]
-    if kind == tables.NAME:
+    if kind == csv_tables.NAME:
         return ["", *(["elsewhere"] if column == "split" and name.startswith(("train", "test")) else [])]
     allowed = {"" if kind.empty else None, str(kind.least)}  # verify.csv has -1 for a run without snapshots
     return [each for each in found if each not in allowed]
