@@ -69,7 +69,9 @@ def quality(options: Namespace) -> None:
         raise ValueError(f"--metrics: {error}") from None
     of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
     if of_test and "test" not in options.split and options.metrics != metric_names():
-        raise ValueError(f"--split: got {' '.join(options.split)}; {', '.join(of_test)} are measured on test only")
+        raise ValueError(
+            f"--split: got {' '.join(options.split)}; {' and '.join(of_test)} can only be measured on test"
+        )
     device = choose_device(options.device)
     selected = select(options)
     store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output

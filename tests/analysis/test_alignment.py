@@ -216,7 +216,7 @@ def test_the_program_runs_from_another_directory_and_equals_the_function(
         (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
         (["--compare", "byol"], "--compare: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+        (["--run", "nowhere"], "--run: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

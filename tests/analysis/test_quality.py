@@ -214,7 +214,7 @@ def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
         (["--layer", "y"], "argument --layer: invalid choice: 'y' (choose from "),
         (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+        (["--run", "nowhere"], "--run: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -242,3 +242,11 @@ def test_training_with_and_without_analysis_gives_identical_weights(tmp_path: Pa
     tiny.train(tmp_path / "other", arms=arms)
     assert tiny.snapshot_bytes(tmp_path / "one") == weights
     assert tiny.snapshot_bytes(tmp_path / "other") == weights
+
+
+def test_a_split_on_which_nothing_is_measured_is_refused(
+    drifting_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A classifier is scored on test only; a table without it would look as if it had been left out by mistake."""
+    assert main(["--run", str(drifting_run), "--metrics", "cdnv", "knn", "--split", "train"]) == 2
+    assert capsys.readouterr().err == "quality.py: --split: got train; knn can only be measured on test\n"
