@@ -1,13 +1,14 @@
 """Processes that begin with everything imported: forked from one server, where a new interpreter imports for 5 s.
 
-`start` runs a program in one, with an environment, a folder, streams and signals of its own, as if it had been started
-anew; what begins with the interpreter (options, Ctrl-C while it imports) needs a real one.
+`Program` runs a program in one, with an environment, a folder, streams and signals of its own, as if it had been
+started anew; what begins with the interpreter (options, Ctrl-C while it imports) needs a real one.
 """
 
 import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -32,11 +33,19 @@ def process(function: Callable[..., Any], *arguments: Any, daemon: bool = False)
     return started
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Program:
     """A program of the repository in a process, as much like `subprocess.Popen` as the tests need."""
 
     def __init__(self, program: Path, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> None:
-        self.files = [Path(tempfile.mkstemp()[1]) for _ in range(2)]
+        self.folder = tempfile.TemporaryDirectory()
+        self.files = [Path(self.folder.name, name) for name in ("output", "errors")]
         everything = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
         words = [str(program), *map(str, arguments)]
         self.process = process(_run, words, everything, str(cwd or Path.cwd()), list(map(str, self.files)))
@@ -61,12 +70,13 @@ class Program:
         if self.process.exitcode is None:
             raise TimeoutError(f"{self.pid} has not ended after {timeout} s")
         output, errors = (path.read_text() for path in self.files)
+        self.folder.cleanup()
         return output, errors
 
 
 def _run(words: list[str], environment: dict[str, str], folder: str, files: list[str]) -> None:
     for number, path in enumerate(files, 1):
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.dup2(handle, number)
         os.close(handle)
     os.chdir(folder)

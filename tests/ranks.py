@@ -8,7 +8,6 @@ file; inside it `process_group("cpu")` joins the ranks, as a program under torch
 import importlib.util
 import multiprocessing
 import os
-import socket
 import sys
 import traceback
 import warnings
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+from forked import free_port
 
 MOST = 4
 PATIENCE_SECONDS = 300
@@ -56,13 +56,6 @@ def stop() -> None:
         process.terminate()
         process.join()
     _pool.clear()
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _start() -> tuple[Any, Connection]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import forked
 import pytest
-import ranks
 import tiny
 from test_ranks import FEW, assert_same_run, train
 
@@ -67,7 +66,7 @@ def ends(processes: Sequence[subprocess.Popen[str] | forked.Program]) -> list[tu
 
 def rendezvous(name: str) -> tuple[str, ...]:
     """Options of torchrun for one process an agent, the agents meeting at a free port of this machine."""
-    endpoint = f"--rdzv-endpoint=127.0.0.1:{ranks.free_port()}"
+    endpoint = f"--rdzv-endpoint=127.0.0.1:{forked.free_port()}"
     return "--nproc_per_node=1", "--rdzv-backend=c10d", endpoint, f"--rdzv-id={name}", "--local-addr=127.0.0.1"
 
 
@@ -75,7 +74,7 @@ def two_ranks(
     fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()
 ) -> list[tuple[int | None, str, str]]:
     """Two ranks without torchrun, which would end the others itself."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port()), "FAULT": fault}
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forked.free_port()), "FAULT": fault}
     arguments = (SABOTEUR, "--config", config, "--run-dir", run)
     first = forked.Program(*arguments, RANK="0", LOCAL_RANK="0", **place)
     return ends([first, forked.Program(*arguments, *of_rank_1, RANK="1", LOCAL_RANK="1", **place)])
@@ -129,7 +128,7 @@ def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_e
     torchrun.chmod(0o755)
     environment = {
         "PATH": os.pathsep.join([str(torchrun.parent), os.environ["PATH"]]),
-        "HEAD": f"127.0.0.1:{ranks.free_port()}",
+        "HEAD": f"127.0.0.1:{forked.free_port()}",
         "LOCAL_ADDR": "127.0.0.1",
         "FAULT": "kill",
     }

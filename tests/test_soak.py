@@ -25,11 +25,12 @@ KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
 
 
-def start(place: Path, *arguments: str) -> forked.Program:
-    return forked.Program(Path(__file__).with_name("slow_disk.py"), "--config", "tiny.yaml", *arguments, cwd=place)
+def start(place: Path, *arguments: str, **environment: str) -> forked.Program:
+    program = Path(__file__).with_name("slow_disk.py")
+    return forked.Program(program, "--config", "tiny.yaml", *arguments, cwd=place, **environment)
 
 
-def wait_until(seen: Callable[[], bool], process: forked.Program | subprocess.Popen[str]) -> None:
+def wait_until(seen: Callable[[], bool], process: forked.Program) -> None:
     """Look every millisecond, until `seen` or the end of the process."""
     while process.poll() is None and not seen():
         time.sleep(0.001)
@@ -106,32 +107,20 @@ def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
     assert done.stdout.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
 
 
-def worker(launcher: int, rank: int) -> int | None:
-    """The process of a rank that the torchrun process `launcher` has started."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == launcher and f"RANK={rank}".encode() in (path / "environ").read_bytes().split(b"\0"):
-                return int(path.name)
-        except (OSError, ProcessLookupError):
-            continue
-    return None
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the worker in /proc")
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
-    """If one rank stopped alone the others would wait for it until they are killed."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    program = [*launcher, str(tiny.REPOSITORY / "coupled/train.py"), "--config", "tiny.yaml", "--run-dir", "runs/two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*program, "epochs=200"], cwd=place, env=environment, text=True, **pipes)
-    wait_until(lambda: rows(place / "runs/two") > 2, process)
-    second = worker(process.pid, 1)
-    assert second is not None, process.communicate()[1]
-    os.kill(second, signal.SIGUSR1)
-    out, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    """If one rank stopped alone the others would wait for it until they are killed. The status is that of ranks which
+    torchrun started: any other than 0 would start them again.
+    """
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forked.free_port())}
+    environment |= {"TORCHELASTIC_RUN_ID": "soak"}
+    first, second = (
+        start(place, "--run-dir", "runs/two", "epochs=200", RANK=rank, LOCAL_RANK=rank, **environment) for rank in "01"
+    )
+    wait_until(lambda: rows(place / "runs/two") > 2, first)
+    second.send_signal(signal.SIGUSR1)
+    out, errors = first.communicate(timeout=300)
+    second.communicate(timeout=300)
+    assert (first.returncode, second.returncode) == (0, 0), errors
     step = rows(place / "runs/two") - 1
     assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
     assert "train.py --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
