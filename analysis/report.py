@@ -112,7 +112,7 @@ def report(options: Namespace) -> None:
     try:
         write_durably(path, page(runs).encode())
     except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"--output: cannot write to '{path}': {error.strerror}") from None
+        raise ValueError(f"--output: {error.strerror}") from None
     for run in runs:
         for each in (*missing(run), *thinned(run)):
             say(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")

@@ -64,10 +64,16 @@ OPTIMIZER = {
 
 
 @cache
-def shared(name: str, width: float, stem: str, image_size: int, hidden: int, out: int) -> Network:
+def shared(name: str, width: float, stem: str, image_size: int, zero_init_last: bool, hidden: int, out: int) -> Network:
     with torch.device("meta"):
         return build_network(
-            encoder=name, width=width, stem=stem, image_size=image_size, projector_hidden=hidden, projector_out=out
+            encoder=name,
+            width=width,
+            stem=stem,
+            image_size=image_size,
+            zero_init_last=zero_init_last,
+            projector_hidden=hidden,
+            projector_out=out,
         )
 
 
@@ -137,7 +143,7 @@ def test_a_config_follows_the_protocol(path: Path) -> None:
     assert settings["projector"] == {"hidden": 2048, "out": out}
     vit = path.stem == "cifar10_vit"
     encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width": 1.0, "stem": stem, "image_size": pixels}
-    assert settings["encoder"] == encoder
+    assert settings["encoder"] == {**encoder, "zero_init_last": False}
     assert settings["views"]["recipe"] == recipe
     assert (settings["views"]["crop_scale"], settings["views"]["flip"]) == ([0.08, 1.0], 0.5)
     assert settings["optimizer"] == OPTIMIZER

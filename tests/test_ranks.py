@@ -250,7 +250,11 @@ def test_layouts_that_cannot_be_are_refused(changed: dict[str, Any], message: st
     assert not (tmp_path / "run").exists()
 
 
-ONE_EPOCH: dict[str, Any] = {"epochs": 1, "arms": {"cl": "dcl", "ce": "cross_entropy"}}
+ONE_EPOCH: dict[str, Any] = {
+    "epochs": 1,
+    "arms": {"cl": "dcl", "ce": "cross_entropy"},
+    "optimizer": {**tiny.TINY["optimizer"], "base_lr": 0.01},  # at higher rates rounding alone moves the loss by 2 %
+}
 
 
 def in_bfloat16(run: Path) -> list[float]:

@@ -227,7 +227,7 @@ def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
     arms = {"other": {"objective": "simsiam"}, **{arm: about for arm, about in ARMS.items() if arm != "cl"}}
     arms["base"] = arms.pop("mine")
     (folder / "run.json").write_text(
-        json.dumps({"name": "x", "settings": {"arms": arms}, "settings_sha256": "0", "image_set": {}})
+        json.dumps({"name": "x", "settings": {"arms": arms}, "settings_sha256": "0" * 64, "image_set": {}})
     )
     for path in (folder / "analysis").glob("*.csv"):
         rows = [line for line in path.read_text().splitlines() if ",mine," not in line]
@@ -245,7 +245,7 @@ def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What compares arms says why it is not there, and names no program that would refuse the run."""
-    content = {"name": "x", "settings": {"arms": {"cl": ARMS["cl"]}}, "settings_sha256": "0", "image_set": {}}
+    content = {"name": "x", "settings": {"arms": {"cl": ARMS["cl"]}}, "settings_sha256": "0" * 64, "image_set": {}}
     (folder / "run.json").write_text(json.dumps(content))
     rows = (folder / "analysis/quality.csv").read_text().splitlines()
     (folder / "analysis/quality.csv").write_text("\n".join(row for row in rows if ",cl," in row or "arm" in row) + "\n")

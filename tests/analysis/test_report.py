@@ -452,7 +452,7 @@ def test_compute_makes_the_tables(
         (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
         (
             ["--run", "{run}", "--output", "{run}/snapshots"],
-            "--output: cannot write to '{run}/snapshots': Is a directory",
+            "--output: {run}/snapshots: Is a directory",
         ),
         (["--run", "{run}", "{run}/analysis/.."], "--run: a folder is given twice; name each run once"),
     ],

@@ -181,7 +181,7 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
 )
 def test_options_out_of_range_are_refused_in_one_line(module, options, message):
     """A decay above 1 makes weights explode some steps later, without a word why."""
-    good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema": None}
+    good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema": None, "hidden": 64, "predictor": "mlp"}
     module.check(**good)
     with pytest.raises(ValueError, match=message):
         module.check(**{**good, **options})
