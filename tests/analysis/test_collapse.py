@@ -23,17 +23,13 @@ OPTIONS = ["--split", "test", "--samples", "100"]
 
 @pytest.fixture
 def run(new_run: NewRun) -> Path:
-    """Epochs 0 and 1: `cl` as it is, `scl` whose projections have become one point, `nscl` a line, `ce` with a linear
-    predictor.
-    """
+    """Epochs 0 and 1: `cl` as it is, `scl` whose projections have become one point, `ce` with a linear predictor."""
     folder = new_run(epochs=(0, 1), arms=("cl",))
     store = open_store(folder, read_description(folder))
     for epoch in (0, 1):
         tensors = store.read("cl", epoch)
         far = {"projector.4.running_mean": tensors["projector.4.running_mean"] - 1e4 * torch.eye(8)[0]}
         store.write("scl", epoch, tensors | far, step=epoch, metadata={})
-        flat = {"projector.4.weight": tensors["projector.4.weight"] * torch.eye(8)[0]}
-        store.write("nscl", epoch, tensors | flat, step=epoch, metadata={})
         store.write("ce", epoch, tensors | predictor(epoch), step=epoch, metadata={})
     return folder
 
@@ -53,7 +49,6 @@ def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pyte
     assert tuple(rows[0]) == COLUMNS
     marks = {(r["arm"], r["layer"], r["epoch"]): r["collapsed"] for r in rows}
     assert marks["scl", "z", "1"] == marks["scl", "z", "0"] == "point"
-    assert marks["nscl", "z", "1"] == "line"
     assert marks["cl", "h", "1"] == "no"
     assert marks["ce", "predictor", "1"] == ""
     assert len(said) == sum(mark in ("point", "line") and key[2] == "1" for key, mark in marks.items())

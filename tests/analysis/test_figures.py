@@ -1,10 +1,11 @@
 """Figures: they show the rows they should, an arm has one colour everywhere, and what is missing is named."""
 
 import errno
-import json
 import os
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,10 +80,14 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
 
 
+def describe(folder: Path, arms: Mapping[str, Any]) -> None:
+    settings = from_resolved({"name": "x", "image_set": {"name": "digits"}, "arms": arms}).resolved()
+    write_run_json(folder, {"name": "x", "settings": settings, "settings_sha256": 64 * "0", "image_set": {}})
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    settings = from_resolved({"name": "x", "image_set": {"name": "digits"}, "arms": ARMS}).resolved()
-    write_run_json(tmp_path, {"name": "x", "settings": settings, "settings_sha256": 64 * "0", "image_set": {}})
+    describe(tmp_path, ARMS)
     write_tables(tmp_path / "analysis")
     return tmp_path
 
@@ -226,9 +231,7 @@ def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
     """Said in a line; without tables the first arm is meant, and --reference chooses."""
     arms = {"other": {"objective": "simsiam"}, **{arm: about for arm, about in ARMS.items() if arm != "cl"}}
     arms["base"] = arms.pop("mine")
-    (folder / "run.json").write_text(
-        json.dumps({"name": "x", "settings": {"arms": arms}, "settings_sha256": "0" * 64, "image_set": {}})
-    )
+    describe(folder, arms)
     for path in (folder / "analysis").glob("*.csv"):
         rows = [line for line in path.read_text().splitlines() if ",mine," not in line]
         path.write_text("\n".join(rows).replace(",cl,", ",base,") + "\n")
@@ -245,8 +248,7 @@ def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What compares arms says why it is not there, and names no program that would refuse the run."""
-    content = {"name": "x", "settings": {"arms": {"cl": ARMS["cl"]}}, "settings_sha256": "0" * 64, "image_set": {}}
-    (folder / "run.json").write_text(json.dumps(content))
+    describe(folder, {"cl": ARMS["cl"]})
     rows = (folder / "analysis/quality.csv").read_text().splitlines()
     (folder / "analysis/quality.csv").write_text("\n".join(row for row in rows if ",cl," in row or "arm" in row) + "\n")
     monkeypatch.setattr("analysis.figures.FIGURES", {"drift": drift, "matrix": matrix, "quality": quality})
