@@ -74,7 +74,7 @@ def space_named(path: Path, size: int = 0) -> Iterator[None]:
             text = f"{path}: a symbolic link where the run writes a file of its own; delete the link"
         if error.errno in FULL and size:
             text += f": {size:,} bytes needed"
-        if error.errno in FULL and error.errno != errno.EDQUOT:  # how much of a quota is left the disk does not tell
+        if error.errno == errno.ENOSPC:  # how much of a quota or of a file's limit is left the disk does not tell
             there = next(each for each in path.absolute().parents if each.exists())
             text += f"{',' if size else ':'} {shutil.disk_usage(there).free:,} bytes free on the disk"
         raise OSError(error.errno, text) from None

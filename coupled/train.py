@@ -11,12 +11,13 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from coupled.agent import end_with_agent, exit_status
+from coupled.agent import end_with_agent, exit_status, under_torchrun
 from coupled.checked import Parser, complain, typed
 
 
@@ -74,9 +75,9 @@ def train(options: argparse.Namespace) -> int:
                 options.resume, options.overwrite, options.until_step, options.accept_changed_images
             )
         except MovedError as error:
-            raise RunError(f"{error}; continue it with: {command_again(options, error.now)}") from None
+            raise RunError(f"{error}; continue it with: {next_time(options, group.world_size, error.now)}") from None
         if stopped and group.is_first:
-            again = command_again(options)
+            again = next_time(options, group.world_size)
             say(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}")
         elif group.is_first:
             say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
@@ -89,11 +90,16 @@ def next_command(arms: Sequence[str], run: Path) -> str:
     return shlex.join(["python", typed(Path(__file__).parents[1] / "analysis" / program), "--run", str(run)])
 
 
-def command_again(options: argparse.Namespace, moved_to: Path | None = None) -> str:
-    """The command line that continues the run to its end, in the folder `moved_to` if it was moved."""
+def next_time(options: argparse.Namespace, processes: int, moved_to: Path | None = None) -> str:
+    """The command line that continues the run to its end on as many processes, in the folder `moved_to` if it was
+    moved; for ranks that one command cannot start, that of each rank.
+    """
     run = moved_to or options.run
     where = ["--run-dir", str(run)] if run else []
-    return "train.py " + shlex.join(["--resume", "--config", str(options.config), *where, *options.overrides])
+    program = [typed(Path(__file__)), "--resume", "--config", str(options.config), *where, *options.overrides]
+    if under_torchrun() and os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
+        return shlex.join(["torchrun", "--standalone", f"--nproc_per_node={processes}", *program])
+    return ("of every rank, started as before: " if processes > 1 else "") + shlex.join(["python", *program])
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

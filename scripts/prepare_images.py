@@ -19,7 +19,6 @@ from coupled.terminal import imports_done, interrupted, prepare_terminal, say
 if __name__ == "__main__":
     prepare_terminal()
 
-import argparse
 import io
 import struct
 import sys
@@ -32,6 +31,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from unpack_archives import GIB, Member, RefusedError, archive_members, readable, shown, tar_members, unpack
 from unpack_parquet import WORDNET_ID, by_split, parquet_members
+
+from coupled.checked import Parser
 
 FOLDERS = {"tiny_imagenet": "tiny-imagenet-200", "mini_imagenet": "mini-imagenet", "imagenet": "imagenet"}
 MOST_GIB = {"tiny_imagenet": 2.0, "mini_imagenet": 20.0, "imagenet": 200.0}  # ImageNet has 147 GB
@@ -145,7 +146,7 @@ def _val_labels(path: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status: 2 for bad input, 1 where the disk or a file does not do."""
-    parser = argparse.ArgumentParser(prog="prepare_images.py", description="Unpack an image set.", allow_abbrev=False)
+    parser = Parser(prog="prepare_images.py", description="Unpack an image set.", allow_abbrev=False)
     parser.add_argument("name", choices=FOLDERS, help="image set")
     parser.add_argument("sources", nargs="+", type=Path, metavar="FILE", help="archives, lists or parquet files")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to make (default: data/<usual name>)")
@@ -153,9 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     most = f"refuse to unpack more than so many GiB into a folder (default: {usual})"
     parser.add_argument("--most-gib", type=float, metavar="GIB", help=most)
     imports_done()
-    options = parser.parse_args(arguments)
-    gib = MOST_GIB[options.name] if options.most_gib is None else options.most_gib
     try:
+        options = parser.parse_args(arguments)
+        gib = MOST_GIB[options.name] if options.most_gib is None else options.most_gib
         if not 0 < gib < 2**20:
             raise ValueError(f"--most-gib: got {gib}; allowed is a number above 0")
         prepare(options.name, options.sources, options.to or Path("data") / FOLDERS[options.name], int(gib * GIB))

@@ -206,7 +206,7 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
         told,
     )
     assert run.exists() == (harm in ("lock", "replaced")), "nothing may be made anew under the old name"
-    assert train.main(shlex.split(told.partition("continue it with: train.py ")[2])) == 0
+    assert train.main(shlex.split(told.partition("continue it with: python ")[2])[1:]) == 0
     run = elsewhere if harm in ("moved", "replaced") else run
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(undisturbed / "whole")
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
@@ -262,7 +262,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Arm, "gradients", limited)
     with (
         largest_file(2**40),
-        pytest.raises(OSError, match=r"epoch_0002\S+: File too large: [\d,]+ bytes needed, [\d,]+"),
+        pytest.raises(OSError, match=r"epoch_0002\S+: File too large: [\d,]+ bytes needed"),
     ):
         tiny.train(run, **ONE)
     assert at_start
@@ -280,7 +280,7 @@ def test_what_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> None:
     write_durably(tmp_path / "file", b"old")
     append_durably(tmp_path / "rows", "one\n")
     with largest_file(100):
-        with pytest.raises(OSError, match=r"file: File too large: 200 bytes needed, [\d,]+ bytes free"):
+        with pytest.raises(OSError, match=r"file: File too large: 200 bytes needed$"):
             write_durably(tmp_path / "file", b"x" * 200)
         with pytest.raises(OSError, match=r"rows: File too large: 200 bytes needed"):
             append_durably(tmp_path / "rows", "y" * 200)

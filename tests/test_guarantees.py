@@ -26,3 +26,12 @@ def test_every_line_of_the_tables_of_equality_and_failure_names_a_test() -> None
     ]
     assert rows
     assert all("::test_" in row for row in rows)
+
+
+def test_nothing_is_guaranteed_twice() -> None:
+    """Two rows about one fault say two things, of which one is not so."""
+    text = (tiny.REPOSITORY / "docs/guarantees.md").read_text()
+    first = [row.split(" | ")[0] for row in text.splitlines() if row.startswith("| ") and "::test_" in row]
+    assert sorted({*first}) == sorted(first)
+    paragraphs = [each for each in text.split("\n\n") if not each.startswith("|")]
+    assert not [each for each in paragraphs if each.count("Exit status") > 1]

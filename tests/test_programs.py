@@ -61,7 +61,8 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     given: it would enter every snapshot.
     """
     assert train.main(["--config", "tiny.yaml", "--run", "runs/again", "--overwrite", "--until-step=2"]) == 0
-    command = capsys.readouterr().out.rpartition(": train.py ")[2].split()
+    program, *command = capsys.readouterr().out.rpartition(": python ")[2].split()
+    assert Path(program) == tiny.REPOSITORY / "coupled/train.py"
     assert command == ["--resume", "--config", "tiny.yaml", "--run-dir", "runs/again"]
     (here / "renamed.yaml").write_text(tiny.TINY_YAML)
     renamed = [word.replace("tiny.yaml", "renamed.yaml") for word in command]
@@ -70,6 +71,19 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     assert train.main(renamed) == 0
     assert tiny.snapshot_bytes(here / "runs/again") == tiny.snapshot_bytes(here / "runs/tiny")
     assert json.loads((here / "runs/again/run.json").read_text())["settings"]["name"] == "tiny"
+
+
+def test_ranks_are_continued_by_what_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process on the state of two would round differently; what several machines start has no single command."""
+    monkeypatch.chdir(tiny.REPOSITORY)
+    options = train.parse(["--config", "a.yaml", "seed=1"])
+    assert train.next_time(options, 1) == "python coupled/train.py --resume --config a.yaml seed=1"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    launcher = "torchrun --standalone --nproc_per_node=2"
+    assert train.next_time(options, 2) == f"{launcher} coupled/train.py --resume --config a.yaml seed=1"
+    of_four = "of every rank, started as before: python coupled/train.py --resume --config a.yaml seed=1"
+    assert train.next_time(options, 4) == of_four
 
 
 def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
