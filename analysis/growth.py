@@ -22,7 +22,7 @@ from scipy.special import exprel
 from scipy.stats import linregress
 
 from analysis.csv_tables import read_newest
-from coupled.durable import write_durably
+from coupled.durable import encoded, write_durably
 from coupled.terminal import say
 
 LEAST = 4  # points that two parameters and an error need
@@ -65,7 +65,7 @@ def write_growth(gaps: Path, path: Path) -> None:
         for fit in fits(rows["epoch"].to_numpy(float), rows["gap"].to_numpy(float)):
             cells = (*pair, *astuple(fit))
             writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in cells)
-    write_durably(path, text.getvalue().encode())
+    write_durably(path, encoded(text.getvalue()))
     say(f"{path}: growth of {table.groupby(['reference', 'arm']).ngroups} pairs")
 
 

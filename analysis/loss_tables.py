@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.csv_tables import read_newest
-from coupled.durable import write_durably
+from coupled.durable import encoded, write_durably
 from coupled.terminal import say
 
 WHERE = ["split", "temperature", "samples", "batch"]
@@ -48,5 +48,5 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    write_durably(path, table.to_csv(index=False, lineterminator="\n").encode())
+    write_durably(path, encoded(table.to_csv(index=False, lineterminator="\n")))
     say(f"{path}: {len(table)} rows")

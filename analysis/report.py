@@ -29,7 +29,7 @@ from analysis.report_charts import Chart, Look
 from analysis.report_rows import Table, about, correlations, fits, last_values, settings, to_complete, to_compute
 from analysis.report_tables import Run, executable, missing, read_runs, thinned
 from analysis.run_folder import newest_run
-from coupled.durable import write_durably
+from coupled.durable import encoded, write_durably
 
 PAGE = Path(__file__).parent / "report_page"
 LIBRARIES = ("jinja2", "plotly")
@@ -110,7 +110,7 @@ def report(options: Namespace) -> None:
     runs = read_runs(folders) if options.compute else runs
     path = options.output or folders[0] / "analysis" / "report.html"
     try:
-        write_durably(path, page(runs).encode())
+        write_durably(path, encoded(page(runs)))
     except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"--output: {error.strerror}") from None
     for run in runs:

@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 
 from analysis.csv_tables import BadTableError, checked_rows, read_text
-from coupled.durable import append_durably, write_durably
+from coupled.durable import append_durably, encoded, write_durably
 from coupled.terminal import say
 
 
@@ -36,7 +36,7 @@ class TidyCsv:
             say(f"{path}: {len(rows) - len(once)} rows stood there twice; each is kept once", sys.stderr)
             whole = self._text([self.columns, *once])
         if not whole or len(whole.encode()) != size:
-            write_durably(path, (whole or header).encode())
+            write_durably(path, encoded(whole or header))
 
     def _rows(self, text: str) -> list[list[str]]:
         """The rows below the header. Raises BadTableError for a file that is not this table."""
@@ -77,7 +77,7 @@ class TidyCsv:
         if stale:
             kept = self._rows(read_text(self.path))
             kept = [row for row in kept if tuple(row[place] for place in self.places) not in stale]
-            write_durably(self.path, self._text([self.columns, *kept]).encode())
+            write_durably(self.path, encoded(self._text([self.columns, *kept])))
             self.held = {key: row for key, row in self.held.items() if key not in stale}
         self.append(cells.values())
 

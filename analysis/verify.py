@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 import csv
 import io
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from analysis.verify_rows import faults_of_rows, faults_of_saves, inputs_of, rea
 from analysis.verify_snapshots import faults_of_snapshots
 from coupled import log_digests
 from coupled.checked import differences as tree_differences
-from coupled.durable import write_durably
+from coupled.durable import encoded, write_durably
 from coupled.image_sets import SPLITS
 from coupled.run_description import description_digest, is_as_written, read_run_json
 from coupled.run_images import check_listing
@@ -140,7 +141,10 @@ def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
     csv.writer(text, lineterminator="\n").writerows(
         [("last_epoch", "finding"), *((epoch, each) for each in findings or [""])]
     )
-    write_durably(path, text.getvalue().encode())
+    try:
+        write_durably(path, encoded(text.getvalue()))
+    except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"--output: cannot write to '{path.parent}': {os.strerror(error.errno or 0)}") from None
     say(path)
 
 

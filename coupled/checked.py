@@ -66,12 +66,18 @@ def typed(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
+SHOWN = 80  # characters of a text that cannot be encoded
+
+
 def in_words(error: Exception) -> str:
-    """The message of `error`; of text that cannot be encoded, which text and what to do."""
+    """The message of `error`; of text that cannot be encoded, what stands there and what to do."""
     if not isinstance(error, UnicodeEncodeError):
         return str(error)
     remedy = "" if error.encoding.startswith("utf") else ": set PYTHONUTF8=1, so that files have names in UTF-8"
-    return f"'{error.object}' cannot be written in {error.encoding}{remedy}"
+    start = max(0, error.start - SHOWN // 2)  # the text may be a whole page
+    shown = error.object[start : start + SHOWN]
+    before, after = "..." if start else "", "..." if start + SHOWN < len(error.object) else ""
+    return f"'{before}{shown}{after}' cannot be written in {error.encoding}{remedy}"
 
 
 CLOSE = 0.7  # of difflib: a typo; "count" and "contrast" are .62

@@ -28,10 +28,15 @@ def write_durably(path: Path, data: bytes) -> None:
         fsync_folder(path.parent)
 
 
+def encoded(text: str) -> bytes:
+    """The text of a file in UTF-8; a path in it whose bytes are no text has escapes for them."""
+    return text.encode(errors="backslashreplace")
+
+
 def append_durably(path: Path, text: str) -> None:
     """Append `text` in one write and fsync it; if that fails, none of it stays."""
     make_folder(path.parent)
-    data = text.encode()
+    data = encoded(text)
     with space_named(path, len(data)), open_itself(path, "ab") as file:
         append(file, data, sync=True)
 

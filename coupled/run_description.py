@@ -137,9 +137,6 @@ def _version(name: str) -> str | None:
         return None
 
 
-def name_of(run: Path) -> str | None:
-    """The name of the run in the folder `run`, if one is there."""
-    if not (run / "run.json").is_file():
-        return None
-    settings = read_run_json(run).get("settings")
-    return settings.get("name") if isinstance(settings, dict) else None
+def settings_of(run: Path) -> dict[str, Any]:
+    """The settings of the run in the folder `run`, not checked; none if no run is there. Raises ValueError."""
+    return (read_run_json(run).get("settings") or {}) if (run / "run.json").is_file() else {}

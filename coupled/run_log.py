@@ -13,7 +13,7 @@ from typing import Any
 
 from coupled import log_digests
 from coupled.checked import differences
-from coupled.durable import append, open_itself, space_named, write_durably
+from coupled.durable import append, encoded, open_itself, space_named, write_durably
 from coupled.log_digests import LogState
 from coupled.run_description import is_as_written, read_run_json, write_run_json
 from coupled.run_lock import NAME as LOCK
@@ -33,7 +33,7 @@ class CsvLog:
     def __init__(self, path: Path, columns: Sequence[str], digested: int = 0) -> None:
         self.path, self.columns = path, tuple(columns)
         if not path.exists():
-            write_durably(path, self._line(self.columns).encode())
+            write_durably(path, encoded(self._line(self.columns)))
         with space_named(path):
             data = path.read_bytes()
             self.file = open_itself(path, "ab")
@@ -46,7 +46,7 @@ class CsvLog:
         """
         check_in_place(self.file.fileno(), self.path)
         assert len(values) == len(self.columns), (values, self.columns)
-        data = self._line(values).encode()
+        data = encoded(self._line(values))
         with space_named(self.path, len(data)):
             append(self.file, data)
         self.size += len(data)

@@ -137,12 +137,13 @@ def load(
     path: Path,
     overrides: Sequence[str] = (),
     complete: Callable[[Tree], Tree] = dict,
-    name: str | None = None,
+    earlier: Callable[[str], Mapping[str, Any]] = lambda name: {},
 ) -> Settings:
     """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2", completed by `complete`.
 
-    A run whose name is not given there is called `name`, or after the file. An override `arms.X=null` leaves that arm
-    out. Raises ValueError.
+    `earlier` gives the resolved settings of the run that is to be continued, by the name that the run has here, or
+    none; what is left open here is taken from there. A run without a name is called after the file. An override
+    `arms.X=null` leaves that arm out. Raises ValueError.
     """
     if not path.is_file():
         raise ValueError(f"--config: no file '{path}'")
@@ -153,7 +154,7 @@ def load(
         program = typed(Path(__file__).parents[1] / "scripts/sweep.py")
         command = shlex.join(["python", program, str(path)])
         raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
-    tree = {"name": path.stem if name is None else name, "arms": dict(DEFAULT_ARMS), **given}
+    tree = {"arms": dict(DEFAULT_ARMS), **given}
     for place, override in enumerate(overrides):
         key = override.partition("=")[0].strip()
         for before in overrides[:place]:
@@ -162,6 +163,8 @@ def load(
                     f"override '{override}': it would undo '{before}', which stands before it; leave one out"
                 )
         _override(tree, override)
+    tree = _as_before(tree, earlier(str(tree.get("name", path.stem))))
+    tree.setdefault("name", path.stem)
     return from_resolved(complete(tree), " with ".join(filter(None, [str(path), " ".join(overrides)])))
 
 
@@ -171,6 +174,23 @@ def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings
         return Settings.model_validate(dict(tree))
     except ValidationError as error:
         raise ValueError(f"{source}: {one_line(error, Settings)}") from None
+
+
+def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
+    """`tree` with the values of `earlier` for what it leaves open and would get from elsewhere: the name from the
+    settings file, the warm-up from the epochs, the size of the images from the pictures, any of which may have changed.
+    """
+    tree = dict(tree)
+    if "name" in earlier:
+        tree.setdefault("name", earlier["name"])
+    for section, key in (("optimizer", "warmup_epochs"), ("image_set", "size")):
+        here, there = tree.get(section, {}), earlier.get(section)
+        if not isinstance(here, dict) or not isinstance(there, dict):
+            continue  # refused later
+        other_set = section == "image_set" and here.get("name") != there.get("name")
+        if here.get(key) is None and there.get(key) is not None and not other_set:
+            tree[section] = {**here, key: there[key]}
+    return tree
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

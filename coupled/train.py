@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from coupled.agent import end_with_agent, exit_status, under_torchrun
 from coupled.checked import Parser, complain, typed
@@ -45,7 +46,7 @@ def train(options: argparse.Namespace) -> int:
     from coupled.failures import Alarm, RunError
     from coupled.host_memory import keep_freed_memory
     from coupled.process_group import meet, process_group
-    from coupled.run_description import name_of
+    from coupled.run_description import settings_of
     from coupled.run_lock import MovedError
     from coupled.settings import load
     from coupled.stream.seeds import set_determinism
@@ -57,9 +58,11 @@ def train(options: argparse.Namespace) -> int:
         return complain("train.py", error)
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
     with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
-        # a run keeps its name when its settings file is renamed, or given by another path
-        known_as = name_of(options.run) if options.resume and options.run else None
-        settings = load(options.config, options.overrides, suited, known_as)
+
+        def earlier(name: str) -> dict[str, Any]:
+            return settings_of(options.run or Path("runs") / name) if options.resume else {}
+
+        settings = load(options.config, options.overrides, suited, earlier)
         check_same_settings(meeting, settings.resolved())
         set_determinism(settings.deterministic, settings.threads, settings.tf32)
         keep_freed_memory()

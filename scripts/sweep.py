@@ -32,7 +32,7 @@ from sweep_tables import collect, write_definition
 from analysis.command_line import positive, say_fault
 from analysis.run_folder import held
 from coupled.checked import Parser, complain
-from coupled.durable import write_durably
+from coupled.durable import encoded, write_durably
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +89,7 @@ def _at(every: Sequence[Point], index: int) -> Point:
 def show(sweep: Sweep) -> bool:
     """Write sweep.csv and the figures of what is there, and say where; whether there was anything to draw."""
     rows = collect(sweep.folder)
-    write_durably(sweep.folder / "sweep.csv", rows.to_csv(index=False).encode())
+    write_durably(sweep.folder / "sweep.csv", encoded(rows.to_csv(index=False)))
     print(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
     try:
         for path in draw(sweep.folder, rows) if sweep.analyses else []:

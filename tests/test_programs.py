@@ -10,9 +10,11 @@ import pandas
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from analysis import alignment, weight_gap
 from coupled import train
+from coupled.checked import in_words
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,39 @@ def test_ranks_are_continued_by_what_started_them(monkeypatch: pytest.MonkeyPatc
     assert train.next_time(options, 4) == of_four
 
 
+def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The warm-up follows from the epochs and the size from the pictures; neither changes the run when those do. A
+    picture that became unreadable is named: another size would only be what follows from it.
+    """
+    for place in ("train/a/1", "train/b/2", "test/a/3", "test/b/4"):
+        path = here / f"own/{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 20), (len(place), 9, int(place[-1]))).save(path)
+    (here / "own.yaml").write_text(
+        tiny.TINY_YAML.replace("{name: digits, size: 8}", "{name: folder, root: own}")
+        .replace(", image_size: 8", "")
+        .replace("warmup_epochs: 0", "schedule: constant")
+        + "batch: {size: 2}\narms: {cl: dcl, nscl: null, scl: null, ce: null}\n"
+    )
+    words = ["--config", "own.yaml", "epochs=2"]
+    assert train.main([*words, "--until-step", "1"]) == 0
+    words = [*words[:2], "epochs=3", "--resume"]
+    assert train.main([*words, "--until-step", "2"]) == 0
+    Image.new("RGB", (40, 60), (1, 2, 3)).save(path)
+    words[2] = "epochs=4"
+    assert train.main([*words, "--until-step", "3", "--accept-changed-images"]) == 0
+    settings = json.loads((here / "runs/own/run.json").read_text())["settings"]
+    assert (settings["epochs"], settings["image_set"]["size"]) == (4, 16)
+    assert (settings["optimizer"]["warmup_epochs"], settings["encoder"]["image_size"]) == (0.2, 16)
+    path.write_text("no picture")
+    capsys.readouterr()
+    for given in ([*words, "--accept-changed-images"], ["--config", "own.yaml", "name=new"]):
+        assert train.main(given) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("train.py: own/test/b/4.png: not a readable image (")
+        assert error.count("\n") == 1
+
+
 def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PYTHONPATH alone there is no metadata, in a container perhaps no git: the version and the commit are null."""
 
@@ -132,6 +167,10 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
     assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 1
     reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
     assert capsys.readouterr().err == f"train.py: {reason}\n"
+    for text in ("<p>" * 1000 + "\udcfc" + "</p>" * 1000, "\udcfc" * 1000):  # a page
+        error = UnicodeEncodeError("utf-8", text, text.index("\udcfc"), text.index("\udcfc") + 1, "surrogates")
+        assert "\udcfc" in in_words(error)
+        assert len(in_words(error)) < 130
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, l
 def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
     """The names of the folders in `folder`, sorted; other files are counted in `passed`.
 
-    Raises ValueError for a name that is not UTF-8: no table or page of the run could hold it.
+    Raises ValueError for a name that is no text in this locale: no table or page of the run could hold it.
     """
     names = []
     with os.scandir(folder) as opened:
@@ -114,10 +114,17 @@ def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
             passed[_kind(entry.name)] += 1
     for name in names:
         if any("\ud800" <= character <= "\udfff" for character in name):  # what bytes become that are no UTF-8
-            raise ValueError(
-                f"image_set.root: class folder {os.fsencode(folder / name)!r} has a name that is not UTF-8; rename it"
-            )
+            raise ValueError(f"image_set.root: class folder {os.fsencode(folder / name)!r} has {_no_text(name)}")
     return sorted(names)
+
+
+def _no_text(name: str) -> str:
+    """What is wrong with the name of a file whose bytes are no text here, and what to do."""
+    try:
+        os.fsencode(name).decode("utf-8")
+    except UnicodeDecodeError:
+        return "a name that is not UTF-8; rename it"
+    return "a name in UTF-8, which this locale does not read; set PYTHONUTF8=1"
 
 
 def loose_images(passed: Mapping[str, int]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from coupled.image_sets import ImageSet, check_range, check_split
 from coupled.image_sets._files import Files, check_same_classes, class_files, load_files
 from coupled.image_sets._layouts import check_layout
-from coupled.image_sets._pillow import shorter_side
+from coupled.image_sets._pillow import refuse, shorter_side
 
 SIZE = 64
 SMALLEST, LARGEST = 8, 4096
@@ -34,7 +34,7 @@ def load(split: str, *, root: Path | None = None, size: int | None = None) -> Im
 def own_size(root: Path | None) -> int:
     """The shorter side of the pictures if they all share it and it is allowed, otherwise 64 pixels.
 
-    Raises ValueError for folders that cannot be the set.
+    Raises ValueError for folders that cannot be the set, and for pictures whose header cannot be read.
     """
     return _shared_side(_files(root, {"train": Counter(), "test": Counter()})[1])
 
@@ -52,13 +52,21 @@ def _files(root: Path | None, passed: dict[str, Counter[str]]) -> tuple[Path, di
 def _shared_side(files: dict[str, Files]) -> int:
     paths = [path for classes in files.values() for of_class in classes.values() for path in of_class]
     sides: set[int] = set()
+    faults: list[str] = []
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), 1024):
-            try:
-                sides.update(pool.map(shorter_side, paths[start : start + 1024]))
-            except ValueError:  # a bad picture; to load them tells of all
-                return SIZE
-            if len(sides) > 1:
-                return SIZE
+            found = list(pool.map(_side_or_fault, paths[start : start + 1024]))
+            sides |= {each for each in found if isinstance(each, int)}
+            faults += [each for each in found if isinstance(each, str)]
+            if len(sides) > 1 and not faults:
+                return SIZE  # to load the pictures tells of all that are bad
+    refuse(faults)
     side = sides.pop()
     return side if SMALLEST <= side <= LARGEST else SIZE
+
+
+def _side_or_fault(path: Path) -> int | str:
+    try:
+        return shorter_side(path)
+    except ValueError as error:
+        return str(error)

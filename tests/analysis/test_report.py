@@ -293,6 +293,13 @@ def test_empty_and_single_epoch_runs_have_a_page(new_run: NewRun, epochs: tuple[
     assert "not run yet" in text
 
 
+def test_a_folder_whose_name_is_no_text_has_a_page(new_run: NewRun, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, or any but ASCII in the locale C; on the page they are escapes."""
+    folder = new_run(epochs=(0,)).rename(tmp_path / "r\udcfc")
+    assert main(["--run", str(folder)]) == 0
+    assert "r\\udcfc" in (folder / "analysis" / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_single_measured_epoch_has_charts(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     for path in (run / "analysis").glob("*.csv"):

@@ -310,3 +310,18 @@ def test_a_bad_snapshot_stops_the_analysis_unless_it_may_be_skipped(
     rows = pandas.read_csv(run / "analysis" / name)
     found = {(arm, epoch) for arm, epoch in zip(rows["arm"], rows["epoch"], strict=True)}
     assert found == {("nscl", 0), ("ce", 0), ("ce", 1), ("nscl", 2)}
+
+
+def test_a_path_that_is_no_text_stands_in_the_table_with_escapes(tmp_path: Path) -> None:
+    """A folder of Latin-1 bytes, or of any but ASCII in the locale C."""
+    verify.write_findings(tmp_path / "verify.csv", 3, ["r\udcfc/run.json: damaged"])
+    assert (tmp_path / "verify.csv").read_text() == "last_epoch,finding\n3,r\\udcfc/run.json: damaged\n"
+
+
+def test_a_file_in_the_place_of_the_folder_is_bad_input(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As every other program says it."""
+    (tmp_path / "fil").write_text("")
+    assert verify.main(["--run", str(good), "--output", str(tmp_path / "fil")]) == 2
+    assert capsys.readouterr().err == f"verify.py: --output: cannot write to '{tmp_path / 'fil'}': File exists\n"

@@ -1,11 +1,13 @@
 """Pictures from folders, one a class."""
 
+import contextlib
 import os
 import shutil
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import image_formats as formats
 import numpy as np
@@ -270,6 +272,16 @@ def test_a_fault_in_the_folder_is_one_line_that_names_the_place(
         load("train", root=pictures, size=20)
     assert str(pictures / place) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_class_in_utf8_is_not_called_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a locale that is ASCII its name is no text, either; to rename it would be the wrong advice."""
+    name = "\u00e4".encode().decode("ascii", errors="surrogateescape")
+    entry = SimpleNamespace(name=name, is_dir=lambda: True)
+    monkeypatch.setattr(os, "scandir", lambda folder: contextlib.nullcontext([entry]))
+    monkeypatch.setattr(os, "fsencode", lambda path: os.fspath(path).encode("ascii", errors="surrogateescape"))
+    with pytest.raises(ValueError, match="has a name in UTF-8, which this locale does not read; set PYTHONUTF8=1"):
+        module.folders(Path("train"))
 
 
 def test_the_folder_must_be_given() -> None:
