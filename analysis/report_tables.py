@@ -93,9 +93,11 @@ class Run:
     @property
     def snapshots(self) -> list[int]:
         """The trained epochs of which the settings keep a snapshot."""
-        settings = self.about["settings"]
+        settings, last = self.about["settings"], self.last_epoch
         thinned = settings["snapshots"]["every"], settings["snapshots"]["dense_until"]
-        return [epoch for epoch in snapshot_epochs(settings["epochs"], *thinned) if epoch <= self.last_epoch]
+        # the settings may name a million epochs: no more are looked at than decide which of the trained ones are kept
+        near = min(settings["epochs"], last + 1)
+        return [epoch for epoch in snapshot_epochs(near, *thinned) if epoch <= last]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

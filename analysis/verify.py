@@ -48,7 +48,7 @@ def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
     yield from faults_of_description(run, settings)
     yield from check_listing(run, description["image_set"])
     try:
-        lines = log_digests.read(run)
+        lines = log_digests.read(run, description["settings_sha256"])
     except ValueError as error:
         yield str(error)
         lines = []

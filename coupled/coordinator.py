@@ -154,16 +154,16 @@ class Coordinator:
 
     def _open(self, saved: Saved, opened: contextlib.ExitStack) -> None:
         """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
-        names = list(self.settings.arms)
+        names, sha256 = list(self.settings.arms), self.settings.sha256()
         digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
         self.log = None
         if self.group.is_first:
-            self.log = open_log(self.run, digests, names, StepResult._fields, self.kept_epochs, saved)
+            self.log = open_log(self.run, sha256, digests, names, StepResult._fields, self.kept_epochs, saved)
             opened.callback(self.log.close)
         barrier()
         self.keeper: Keeper | None = None
         if self.group.owns_arms:
-            header = {"run": self.settings.name, "settings_sha256": self.settings.sha256()}
+            header = {"run": self.settings.name, "settings_sha256": sha256}
             self.keeper = Keeper(self.run, names, self.log, saved, self.kept_epochs, header)
             opened.callback(self.keeper.close)
 

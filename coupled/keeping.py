@@ -42,22 +42,27 @@ class Saved(NamedTuple):
 NOTHING_SAVED = Saved(-1, -1)
 
 
-def check_saved(run: Path, arms: Sequence[str], kept_epochs: Collection[int], saved: Saved) -> None:
+def check_saved(
+    run: Path, settings_sha256: str, arms: Sequence[str], kept_epochs: Collection[int], saved: Saved
+) -> None:
     """Raise ValueError if a snapshot is gone that the newest resume state counts as done, or that state itself.
 
     The run would otherwise end complete with an epoch missing for good, or begin again without a word.
     """
     try:
-        before = max((line.step for line in log_digests.read(run)), default=0)
+        before = max((line.step for line in log_digests.read(run, settings_sha256)), default=0)
     except ValueError as error:
         raise ValueError(f"{error}; restore it, or delete the file to go on without a check of the rows") from None
+    store = SnapshotStore(run / "snapshots")
+    if saved == NOTHING_SAVED:  # a snapshot of a trained epoch, too, says that there were resume states
+        before = max([before, *(entry.step for entry in store.entries())])
     if before > 0 and saved == NOTHING_SAVED:
         raise ValueError(
             f"{run / 'resume'}: no resume state, but step {before} was saved; restore it, or pass --overwrite to begin"
             " again"
         )
     epochs = [epoch for epoch in sorted(kept_epochs) if epoch <= saved.epoch]
-    for epoch, text in SnapshotStore(run / "snapshots").missing(arms, epochs):
+    for epoch, text in store.missing(arms, epochs):
         states = resume_state.generations(run / "resume")
         later = [state.name for state in states if read_head(state, None).epoch >= epoch]
         again = f", or delete {' and '.join(later)} in {run / 'resume'} to train it again"
@@ -69,6 +74,7 @@ def check_saved(run: Path, arms: Sequence[str], kept_epochs: Collection[int], sa
 
 def open_log(
     run: Path,
+    settings_sha256: str,
     digests: Sequence[str],
     arms: Sequence[str],
     columns: Sequence[str],
@@ -78,8 +84,8 @@ def open_log(
     """The rows of the run, to be continued after `saved`; what comes later or was half written is cleared away, here
     and among snapshots and resume states. For rank 0, before any rank writes. Raises ValueError as `check_saved`.
     """
-    check_saved(run, arms, kept_epochs, saved)
-    log = RunLog(run, digests, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
+    check_saved(run, settings_sha256, arms, kept_epochs, saved)
+    log = RunLog(run, settings_sha256, digests, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
     SnapshotStore(run / "snapshots").cut(saved.epoch)
     resume_state.begin(run / "resume")
     return log

@@ -1,5 +1,6 @@
 """log_digests.jsonl: for every save of a resume state how long steps.csv and epochs.csv were, and a digest of what each
-had gained since the line before. So a changed digit, a cut row or another run's table is noticed.
+had gained since the line before. So a changed digit, a cut row or another run's table is noticed. Each line says of
+which settings it is, so that another run's tables are noticed, too, when this file came with them.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ TABLES = ("steps.csv", "epochs.csv")
 class LogState:
     """One line: whole epochs and steps done, and of each table its bytes and the blake2b of those that are new."""
 
+    settings_sha256: str
     epoch: int
     step: int
     steps_bytes: int
@@ -41,8 +43,11 @@ def append(run: Path, state: LogState) -> None:
     append_durably(run / FILE, json.dumps(asdict(state)) + "\n")
 
 
-def read(run: Path) -> list[LogState]:
-    """The whole lines; none without the file. Raises ValueError naming file and line if one is not what is written."""
+def read(run: Path, settings_sha256: str) -> list[LogState]:
+    """The whole lines; none without the file.
+
+    Raises ValueError naming file and line if one is not what a run of these settings writes.
+    """
     path, found = run / FILE, []
     lines = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
@@ -53,13 +58,16 @@ def read(run: Path) -> list[LogState]:
                 raise ValueError(f"{wrong[0]}: got {getattr(state, wrong[0])!r}")
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} line {number}: not what a save of the run writes: {error}") from None
+        if state.settings_sha256 != settings_sha256:
+            was = f"expected settings_sha256 {settings_sha256}, found {state.settings_sha256[:64]}"
+            raise ValueError(f"{path} line {number}: of a run with other settings: {was}")
         found.append(state)
     return found
 
 
-def cut(run: Path, step: int) -> LogState | None:
+def cut(run: Path, settings_sha256: str, step: int) -> LogState | None:
     """Forget the lines after `step`, and one that is half written; the last of the others, if there is one."""
-    kept = [state for state in read(run) if state.step <= step]
+    kept = [state for state in read(run, settings_sha256) if state.step <= step]
     if (run / FILE).is_file():
         write_durably(run / FILE, "".join(json.dumps(asdict(state)) + "\n" for state in kept).encode())
     return kept[-1] if kept else None

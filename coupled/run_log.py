@@ -103,12 +103,20 @@ class RunLog:
     """
 
     def __init__(
-        self, run: Path, digests: Sequence[str], arms: Sequence[str], per_arm: Sequence[str], epoch: int, step: int
+        self,
+        run: Path,
+        settings_sha256: str,
+        digests: Sequence[str],
+        arms: Sequence[str],
+        per_arm: Sequence[str],
+        epoch: int,
+        step: int,
     ) -> None:
+        self.settings_sha256 = settings_sha256
         cut_rows(run / "steps.csv", "step", step)
         cut_rows(run / "epochs.csv", "epoch", epoch)
-        last = log_digests.cut(run, step)
-        self.warnings = list(log_digests.changed(run, log_digests.read(run), len(arms)))
+        last = log_digests.cut(run, settings_sha256, step)
+        self.warnings = list(log_digests.changed(run, log_digests.read(run, settings_sha256), len(arms)))
         each = [f"{arm}_{column}" for arm in arms for column in per_arm]
         columns = ["epoch", "step", *digests, "lr", *each]
         self.steps = CsvLog(run / "steps.csv", columns, last.steps_bytes if last else 0)
@@ -117,7 +125,7 @@ class RunLog:
 
     def state(self, epoch: int, step: int) -> LogState:
         """The line of log_digests.jsonl for what has been written after so many epochs and steps."""
-        return LogState(epoch, step, *self.steps.state(), *self.epochs.state())
+        return LogState(self.settings_sha256, epoch, step, *self.steps.state(), *self.epochs.state())
 
     def sync(self) -> None:
         """Force the rows to the disk."""
@@ -208,11 +216,11 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
             write_run_json(run, {**there, "settings": content["settings"]})
         return warnings
     run.mkdir(parents=True, exist_ok=True)
-    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. The digests of the
-    # rows go first, for without resume states they refuse a `--resume`; then those, lest one is continued without
-    # its snapshots.
-    order = {log_digests.FILE: 0, "resume": 1, "run.json": 3}
-    for path in sorted(run.iterdir(), key=lambda path: order.get(path.name, 2)):
+    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. Resume states go
+    # before the snapshots, lest a run is continued without them. What is left may refuse a `--resume`, as for any run
+    # that lost something; `--overwrite` is never refused for it.
+    order = {"resume": 0, "run.json": 2}
+    for path in sorted(run.iterdir(), key=lambda path: order.get(path.name, 1)):
         with space_named(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -31,6 +31,10 @@ def older_manifest(run: Path) -> None:
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
 LOST: dict[str, tuple[Callable[[Path], object], str]] = {
     "an older manifest": (
         older_manifest,
@@ -46,6 +50,14 @@ LOST: dict[str, tuple[Callable[[Path], object], str]] = {
         "not there with its",
     ),
     "all resume states": (lambda run: shutil.rmtree(run / "resume"), "resume: no resume state, but step 10 was saved"),
+    "all resume states and the digests of rows": (
+        lambda run: (shutil.rmtree(run / "resume"), (run / "log_digests.jsonl").unlink()),
+        "resume: no resume state, but step 10 was saved",
+    ),
+    "the rows to another run": (
+        lambda run: edit(run / "log_digests.jsonl", '"settings_sha256": "', '"settings_sha256": "0'),
+        "log_digests.jsonl line 1: of a run with other settings",
+    ),
     "the digests of rows": (lambda run: (run / "log_digests.jsonl").write_text("{\n"), "log_digests.jsonl line 1: not"),
 }
 
@@ -73,6 +85,17 @@ def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path)
     (run / "snapshots/cl/epoch_0000.safetensors").unlink()
     with pytest.raises(ValueError, match=r"counts epoch 2 as done; restore it, or pass --overwrite to begin again"):
         tiny.train(run, resume=True, **TWO)
+
+
+def test_a_killed_overwrite_may_be_started_again_but_not_resumed(run: Path, ended: Path) -> None:
+    """Resume states are deleted first; the snapshots that are left do not refuse another `--overwrite`."""
+    shutil.rmtree(run / "resume")
+    (run / "log_digests.jsonl").unlink()
+    (run / "snapshots/cl/epoch_0001.safetensors").unlink()
+    with pytest.raises(ValueError, match="or pass --overwrite to begin again"):
+        tiny.train(run, resume=True, **TWO)
+    tiny.train(run, overwrite=True, **TWO)
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
 
 
 def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visible(

@@ -13,7 +13,7 @@ import plotly.graph_objects
 import pytest
 from report_parts import charts_of, copied
 
-from analysis import report
+from analysis import report, report_tables
 from analysis.drawing import natural
 from analysis.report import main, page
 from analysis.report_charts import Chart, numbers
@@ -31,7 +31,7 @@ from analysis.report_rows import (
     verified,
 )
 from analysis.report_rows import about as about_table
-from analysis.report_tables import COMPARING, MORE, PROGRAMS, missing, read_runs, thinned
+from analysis.report_tables import COMPARING, MORE, PROGRAMS, Run, missing, read_runs, thinned
 
 NewRun = Callable[..., Path]
 CHARTS = {
@@ -200,6 +200,24 @@ def test_a_run_between_two_snapshots_is_not_behind(measured_run: Path, tmp_path:
     with (run / "epochs.csv").open("a") as file:
         file.write("10,cl,1.0,0.1,1.5,900\n")
     assert {each.state for each in missing(read_runs([run])[0])} == {"up to epoch 3 of 10"}
+
+
+@pytest.mark.parametrize(("every", "epochs", "kept"), [(1, 10**6, [0, 1, 2]), (2, 10**6, [0, 2]), (3, 2, [0, 2])])
+def test_the_settings_epochs_cost_a_report_nothing(
+    monkeypatch: pytest.MonkeyPatch, every: int, epochs: int, kept: list[int]
+) -> None:
+    """A run of two epochs may have a million before it; each was looked up in the table, for every table."""
+    looked: list[str] = []
+    settings = {"epochs": epochs, "snapshots": {"every": every, "dense_until": 0}}
+    run = Run("run", Path("run"), {"settings": settings}, {"epochs.csv": pd.DataFrame({"epoch": [1, 2]})})
+    table = Run.table
+    monkeypatch.setattr(Run, "table", lambda run, name: (looked.append(name), table(run, name))[1])
+    asked: list[int] = []
+    choose = report_tables.snapshot_epochs
+    monkeypatch.setattr(report_tables, "snapshot_epochs", lambda n, *more: (asked.append(n), choose(n, *more))[1])
+    assert run.snapshots == kept
+    assert looked == ["epochs.csv"]
+    assert asked[0] <= 3
 
 
 def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_path: Path) -> None:

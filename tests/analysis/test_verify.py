@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from analysis import alignment, collapse, losses, quality, verify, weight_gap
 
 ARMS = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
+ROWS = ("steps.csv", "epochs.csv", "log_digests.jsonl")
 SNAPSHOT = "snapshots/nscl/epoch_0001.safetensors"
 
 
@@ -34,7 +35,9 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(good: Path, other: Path, tmp_path: Path) -> Path:
-    shutil.copy(other / "steps.csv", tmp_path / "other.csv")
+    (tmp_path / "rows").mkdir()
+    for name in ROWS:
+        shutil.copy(other / name, tmp_path / "rows" / name)
     return Path(shutil.copytree(good, tmp_path / "run"))
 
 
@@ -156,7 +159,11 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "no number": (lambda run: edit(run / "steps.csv", ".", "x"), "expected a finite number, found"),
     "a cut last row": (lambda run: drop_line(run / "steps.csv", 10), "the rows of steps 6 to 10: not as written"),
     "a row more": (lambda run: edit(run / "steps.csv", "\n", "\n3,11,\n"), "steps.csv: the run ended with"),
-    "rows of another run": (lambda run: shutil.copy(run.parent / "other.csv", run / "steps.csv"), FOREIGN),
+    "rows of another run": (lambda run: shutil.copy(run.parent / "rows/steps.csv", run), FOREIGN),
+    "rows and digests of another run": (
+        lambda run: [shutil.copy(run.parent / "rows" / name, run) for name in ROWS],
+        "log_digests.jsonl line 1: of a run with other settings: expected settings_sha256 ",
+    ),
     "epochs.csv": (lambda run: edit(run / "epochs.csv", ",", ",1"), "epochs.csv: the rows of steps 6 to 10: not as"),
     "no epochs": (lambda run: (run / "epochs.csv").unlink(), "epochs.csv: expected a table of epochs, found no file"),
     "no digests of rows": (
