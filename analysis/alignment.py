@@ -161,11 +161,11 @@ def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Map
     """Say of which layers there are fewer images of a split than features: biased CKA is not to be read there."""
     for split, n in images.items() if CROSS_METRIC in metrics else ():
         if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < width]:
-            print(
+            say(
                 f"alignment.py: warning: {split}: n = {n} images are fewer than the D features of {', '.join(wide)};"
                 " cka, the biased estimate, is then high even for representations that have nothing in common: read"
                 " cka_debiased (--metrics), or take more images",
-                file=sys.stderr,
+                sys.stderr,
             )
 
 

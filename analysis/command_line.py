@@ -136,7 +136,7 @@ def tracked(items: Iterable[T], name: str) -> Iterator[T]:
         if time.monotonic() - said >= SILENCE and done < len(every):
             said = time.monotonic()
             left = timedelta(seconds=round((said - began) / done * (len(every) - done)))
-            print(f"{name}: {done} of {len(every)}, {left} left", file=sys.stderr, flush=True)
+            say(f"{name}: {done} of {len(every)}, {left} left", sys.stderr)
 
 
 @contextmanager

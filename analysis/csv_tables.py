@@ -40,11 +40,6 @@ class Kind(NamedTuple):
     whole: bool = False
     empty: bool = True
 
-    @property
-    def is_text(self) -> bool:
-        """Whether cells are kept as they stand."""
-        return self.least is None
-
 
 TEXT, NAME = Kind("text"), Kind("a name", empty=False)
 NUMBER = Kind("a number", -inf)

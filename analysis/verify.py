@@ -30,7 +30,7 @@ from torch import Tensor
 from analysis.command_line import Parser, add_run, run_program
 from analysis.embeddings import load_images
 from analysis.run_folder import newest_run, open_store, read_description
-from analysis.verify_rows import faults_of_rows, faults_of_saves, inputs_of, read_table
+from analysis.verify_rows import faults_of_rows, faults_of_saves, inputs_of, rows_to_check
 from analysis.verify_snapshots import faults_of_snapshots
 from coupled import log_digests
 from coupled.checked import differences as tree_differences
@@ -65,7 +65,8 @@ def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
     path, content = run / "run.json", read_run_json(run)
     if not is_as_written(content):
         of, found = content.get("digest"), description_digest(content)
-        yield f"{path}: changed since it was written: expected digest {of}, found {found}"
+        changed = f"changed since it was written: expected digest {of}, found {found}"
+        yield f"{path}: {changed if 'digest' in content else 'no digest: nothing tells whether it was changed'}"
     if content["settings_sha256"] != settings.sha256():
         of, found = settings.sha256(), content["settings_sha256"]
         yield f"{path}: settings_sha256: expected that of its settings, {of}, found {found}"
@@ -82,7 +83,7 @@ def faults_of_images(run: Path, settings: Settings, image_set: Mapping[str, Any]
 
 def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     """In what two runs differ, a line each."""
-    steps = [read_table(folder / "steps.csv") for folder in (run, against)]
+    steps = [rows_to_check(folder / "steps.csv") for folder in (run, against)]
     streams = [column for column in inputs_of(steps[0]) if column in inputs_of(steps[1])]
     digests = [[[row[column] for column in streams] for row in rows] for rows in steps]
     same = next((k for k, (a, b) in enumerate(zip(*digests, strict=False)) if a != b), min(map(len, digests)))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from analysis.csv_tables import LARGEST
 from coupled import log_digests, resume_state
 from coupled.log_digests import TABLES, LogState
 from coupled.settings import Settings
@@ -12,10 +13,15 @@ from coupled.settings import Settings
 NUMBERS = ("loss", "lr", "seconds", "images_per_second")  # of epochs.csv
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a table. Raises ValueError if there is none."""
+def rows_to_check(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a table as they stand, wrong ones too: what is wrong with them is for verify to say.
+
+    Raises ValueError if there is no table, or it is too large.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: expected a table of {path.stem}, found no file")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path}: {size:,} bytes long; a table has at most {LARGEST:,}")
     text = path.read_text(encoding="utf-8", errors="replace")
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
@@ -45,7 +51,7 @@ def faults_of_rows(run: Path, settings: Settings, lines: Sequence[LogState]) -> 
 def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
     """The first row that is not the next step with its digests and a finite loss of every arm."""
     try:
-        rows = read_table(path)
+        rows = rows_to_check(path)
     except (ValueError, csv.Error) as error:
         yield str(error)
         return
@@ -64,7 +70,7 @@ def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
 def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
     """The first row that is not the next arm of the next epoch with finite numbers."""
     try:
-        rows = read_table(path)
+        rows = rows_to_check(path)
     except (ValueError, csv.Error) as error:
         yield str(error)
         return

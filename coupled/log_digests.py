@@ -79,7 +79,10 @@ def changed(run: Path, lines: Sequence[LogState], arms: int) -> Iterator[str]:
     """
     for name in TABLES:
         path = run / name
-        data, start, after = path.read_bytes() if path.is_file() else b"", 0, 0
+        data, start, after = b"", 0, 0
+        if lines and path.is_file():
+            with path.open("rb") as file:  # rows after the last save are not looked at, however many
+                data = file.read(min(max([0, *(line.table(name)[0] for line in lines)]), path.stat().st_size))
         for line in lines:
             end, expected = line.table(name)
             rows = line.step if name == TABLES[0] else line.epoch * arms

@@ -60,8 +60,10 @@ def interrupted(program: str, more: str = "") -> int:
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print one line at once; names in it cannot move the cursor or begin another line."""
-    print(printable(text), file=file, flush=True)
+    """Print one line at once, in one write because several threads may; names in it cannot move the cursor or begin
+    another line.
+    """
+    print(printable(text) + "\n", end="", file=file, flush=True)
 
 
 def printable(text: object) -> str:

@@ -8,7 +8,7 @@ docs/reproduction/claim_<n>.csv with verdicts.csv, costs.csv and the figures. Th
 from those CSV files; `--page-only` does only that.
 """
 
-from coupled.terminal import imports_done, prepare_terminal
+from coupled.terminal import INTERRUPTED, imports_done, prepare_terminal, say
 
 if __name__ == "__main__":
     prepare_terminal()
@@ -39,7 +39,7 @@ SWEEPS = tuple(dict.fromkeys(claim.sweep for claim in CLAIMS.values()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; its exit status: 2 for bad input, 1 if a sweep failed."""
+    """The program; its exit status: 2 for bad input, 1 if a sweep failed, 130 if one was stopped."""
     parser = Parser(prog="reproduce.py", description="Run the experiments of docs/reproduction.md.", allow_abbrev=False)
     parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="points side by side (default: 2)")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduction"), metavar="DIR")
@@ -54,9 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = []
     try:
         for name in () if options.page_only else options.only:
-            print(f"== {name}", flush=True)
+            say(f"== {name}")
             given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs", str(options.runs)]
-            failed += [name] if sweep.main(given) else []
+            status = sweep.main(given)
+            if status == INTERRUPTED:
+                return INTERRUPTED  # who stops one sweep does not ask for the next
+            failed += [name] if status else []
         if not options.page_only:
             write_results(options.runs, [name for name in options.only if name not in failed])
         write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
@@ -64,9 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain("reproduce.py", error)
     except OSError as error:
         return say_fault("reproduce.py", error)
-    print(PAGE)
+    say(PAGE)
     if failed:
-        print(f"reproduce.py: {', '.join(failed)} failed; the page has what was there of it before", file=sys.stderr)
+        say(f"reproduce.py: {', '.join(failed)} failed; the page has what was there of it before", sys.stderr)
     return min(len(failed), 1)
 
 

@@ -12,7 +12,7 @@ all points, and figures/ shows mean and standard deviation over seeds. In a SLUR
 finished, and collects. One sweep at a time works in a folder, and one program on a point.
 """
 
-from coupled.terminal import INTERRUPTED, imports_done, prepare_terminal, printable
+from coupled.terminal import INTERRUPTED, imports_done, prepare_terminal, printable, say
 
 if __name__ == "__main__":
     prepare_terminal()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         words = shlex.join(sys.argv[1:] if arguments is None else arguments)
         again = f"python scripts/sweep.py {words}"
-        print(f"stopped; the same command goes on where it was: {printable(again)}", file=sys.stderr)
+        say(f"stopped; the same command goes on where it was: {again}", sys.stderr)
         return INTERRUPTED
 
 
@@ -71,13 +71,8 @@ def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int
         shown = show(sweep) if whole else True
     finally:
         for name, wrong in failed.items():
-            print(f"sweep.py: {name} failed: {printable(wrong)}", file=sys.stderr)
+            say(f"sweep.py: {name} failed: {wrong}", sys.stderr)
     return 0 if shown and not failed else 1
-
-
-def say(text: str) -> None:
-    """Print a line in one write, because several threads do."""
-    print(printable(text) + "\n", end="", flush=True)
 
 
 def _at(every: Sequence[Point], index: int) -> Point:
@@ -90,12 +85,12 @@ def show(sweep: Sweep) -> bool:
     """Write sweep.csv and the figures of what is there, and say where; whether there was anything to draw."""
     rows = collect(sweep.folder)
     write_durably(sweep.folder / "sweep.csv", encoded(rows.to_csv(index=False)))
-    print(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
+    say(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
     try:
         for path in draw(sweep.folder, rows) if sweep.analyses else []:
-            print(path)
+            say(path)
     except ValueError as error:
-        print(f"sweep.py: no figure: {error}", file=sys.stderr)
+        say(f"sweep.py: no figure: {error}", sys.stderr)
         return False
     return True
 

@@ -202,12 +202,8 @@ def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
     return images_N3SS, sides_N
 
 
-def read_square(path: Path, size: int) -> Tensor:
-    """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]. Raises ValueError."""
-    return _square(read_picture(path), size)
-
-
 def _square(picture_3HW: Tensor, size: int) -> Tensor:
+    """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]."""
     high, wide = picture_3HW.shape[1:]
     longest = LONGEST * min(high, wide)
     cut_3HW = center_crop(picture_3HW, [min(high, longest), min(wide, longest)])

@@ -32,7 +32,7 @@ def kind_of(name: str, column: str) -> Kind:
 def good(name: str, column: str) -> str:
     if column == "split":
         return "train" if name.startswith("train") else "test"
-    return GOOD.get(column, "name" if kind_of(name, column).is_text else "1")
+    return GOOD.get(column, "name" if kind_of(name, column).least is None else "1")
 
 
 def harmful(name: str, column: str) -> list[str]:

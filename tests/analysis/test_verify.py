@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,17 @@ def change_setting(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
+def drop_digest(run: Path) -> None:
+    about = json.loads((run / "run.json").read_text())
+    del about["digest"]
+    (run / "run.json").write_text(json.dumps(about))
+
+
+def enlarge(run: Path) -> None:
+    """A sparse file: it takes no room on the disk."""
+    os.truncate(run / "epochs.csv", 2**31 + 1)
+
+
 def older_manifest(run: Path) -> None:
     lines = (run / "snapshots/manifest.jsonl").read_text().splitlines(keepends=True)
     (run / "snapshots/manifest.jsonl").write_text("".join(lines[: 2 * len(ARMS)]))
@@ -172,6 +184,8 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a setting": (change_setting, "run.json: settings_sha256: expected that of its settings, "),
     "a version": (lambda run: edit(run / "run.json", '"torch": "', '"torch": "1'), "run.json: changed since it was"),
+    "no digest of the description": (drop_digest, "run.json: no digest: nothing tells whether it was changed"),
+    "a table that is too large": (enlarge, "epochs.csv: 2,147,483,649 bytes long; a table has at most"),
     "an older manifest": (older_manifest, NO_EPOCH),
     "no manifest": (lambda run: (run / MANIFEST).unlink(), NO_EPOCH),
     "a step in the manifest": (lambda run: edit(run / MANIFEST, '"step": 10', '"step": 11'), "expected step 11, found"),

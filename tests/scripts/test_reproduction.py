@@ -231,3 +231,15 @@ def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
     assert written == ["epochs"]
     assert "reproduce.py: classes failed; the page has what was there of it before" in capsys.readouterr().err
     assert page.read_bytes() == reproduce.ROOT.joinpath("docs/reproduction.md").read_bytes()
+
+
+def test_a_stopped_sweep_ends_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ended one sweep and began the next, and then the page was written."""
+    begun: list[str] = []
+    monkeypatch.setattr(reproduce.sweep, "main", lambda given: (begun.append(Path(given[0]).stem), 130)[1])
+    monkeypatch.setattr(reproduce, "PAGE", tmp_path / "there is none")
+    assert reproduce.main(["--runs", str(tmp_path), "--only", *reproduce.SWEEPS[:2]]) == 130
+    assert begun == [reproduce.SWEEPS[0]]
+    assert capsys.readouterr().err == ""

@@ -3,8 +3,10 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import sweep
 import tiny
@@ -146,3 +148,17 @@ def test_bad_input_is_one_line_and_status_2(
     assert part in said
     assert said.count("\n") == 1, said
     assert not (place / "runs/small_sweep").exists()
+
+
+def test_a_path_with_a_line_end_is_said_as_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name could write lines of its own, or move the cursor."""
+    folder = tmp_path / "a\nb"
+    folder.mkdir()
+    monkeypatch.setattr(sweep, "collect", lambda _: pd.DataFrame({"run": ["r"]}))
+    monkeypatch.setattr(sweep, "draw", lambda *_: [folder / "x\x1b.png"])
+    assert sweep.show(SimpleNamespace(folder=folder, analyses=["alignment.py"]))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("a\\nb/sweep.csv: 1 rows of 1 runs")
+    assert second.endswith("a\\nb/x\\x1b.png")

@@ -22,6 +22,12 @@ from coupled.image_sets._pillow import read_picture, undecodable
 from coupled.image_sets.folder import load, own_size
 
 
+def read_alone(path: Path, size: int) -> torch.Tensor:
+    """One picture, read by itself."""
+    (image_3SS,), _ = module.read([path], size)
+    return image_3SS
+
+
 def test_classes_and_images_come_in_the_order_of_their_names(pictures: Path) -> None:
     """The order of a folder's files differs between disks; a label or an index must not."""
     found = load("train", root=pictures, size=20)
@@ -29,7 +35,7 @@ def test_classes_and_images_come_in_the_order_of_their_names(pictures: Path) -> 
     assert found.labels_N.tolist() == [0, 0, 1, 1, 1]
     expected = ["ant/y.png", "ant/z.webp", "cat/a.jpg", "cat/b.png", "cat/c.JPEG"]
     for image, name in zip(found.images_N3HW, expected, strict=True):
-        alone = module.read_square(pictures / "train" / name, 20)
+        alone = read_alone(pictures / "train" / name, 20)
         assert torch.equal(image, alone)
 
 
@@ -39,8 +45,8 @@ def test_the_centre_square_is_kept_and_the_proportions_are(tmp_path: Path) -> No
     wide_HW3[:, 16:32] = (10, 200, 90)
     path = tmp_path / "wide.png"
     Image.fromarray(wide_HW3).save(path)
-    assert torch.equal(module.read_square(path, 16), torch.from_numpy(wide_HW3[:, 16:32]).permute(2, 0, 1))
-    shrunk_388 = module.read_square(path, 8)
+    assert torch.equal(read_alone(path, 16), torch.from_numpy(wide_HW3[:, 16:32]).permute(2, 0, 1))
+    shrunk_388 = read_alone(path, 8)
     assert torch.equal(
         shrunk_388[:, :, 2:6], torch.tensor([10, 200, 90], dtype=torch.uint8)[:, None, None].expand(3, 8, 4)
     )
@@ -50,17 +56,17 @@ def test_grey_palette_and_turned_pictures_become_upright_rgb(tmp_path: Path) -> 
     """Cameras store a turned picture with a note; scanners store one channel."""
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    image_388 = module.read_square(tmp_path / "grey.png", 8)
+    image_388 = read_alone(tmp_path / "grey.png", 8)
     assert np.array_equal(image_388.numpy(), np.stack([grey] * 3))
 
     turned = Image.fromarray(grey)
     exif = turned.getexif()
     exif[0x0112] = 3  # upside down
     turned.save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(module.read_square(tmp_path / "turned.png", 8)[0].numpy(), grey[::-1, ::-1])
+    assert np.array_equal(read_alone(tmp_path / "turned.png", 8)[0].numpy(), grey[::-1, ::-1])
 
     Image.fromarray(np.stack([grey] * 3, axis=2)).quantize(64).save(tmp_path / "palette.png")
-    assert np.array_equal(module.read_square(tmp_path / "palette.png", 8)[0].numpy(), grey)
+    assert np.array_equal(read_alone(tmp_path / "palette.png", 8)[0].numpy(), grey)
 
 
 def test_val_stands_in_for_a_missing_test_folder(pictures: Path) -> None:
@@ -305,7 +311,7 @@ def test_a_long_picture_is_cut_before_it_is_resized(tmp_path: Path, monkeypatch:
     seen: list[tuple[int, ...]] = []
     resize = module.resize
     monkeypatch.setattr(module, "resize", lambda image, *a, **k: (seen.append(image.shape), resize(image, *a, **k))[1])
-    assert module.read_square(path, 64).unique().tolist() == [10, 90, 200]
+    assert read_alone(path, 64).unique().tolist() == [10, 90, 200]
     assert seen == [(3, 16, 1)]
 
 

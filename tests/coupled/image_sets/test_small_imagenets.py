@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coupled.image_sets import mini_imagenet, tiny_imagenet
-from coupled.image_sets._files import read_square
+from coupled.image_sets._files import read
 
 IDS = formats.WORDNET_IDS
 HELD_OUT = ["007", "010", "011"]  # of 18 images 000 .. 017 of class n01
@@ -33,7 +33,8 @@ def test_the_validation_images_have_the_labels_of_their_list(tiny: Path) -> None
     assert found.class_names == IDS
     assert found.labels_N.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     for row, name in ((0, "val_0"), (1, "val_10"), (6, "val_13"), (7, "val_3")):
-        assert torch.equal(found.images_N3HW[row], read_square(tiny / "val" / "images" / f"{name}.JPEG", 64))
+        (alone_3HW,), _ = read([tiny / "val" / "images" / f"{name}.JPEG"], 64)
+        assert torch.equal(found.images_N3HW[row], alone_3HW)
 
 
 def test_sorted_validation_images_are_the_same_set(tiny: Path) -> None:
