@@ -1,5 +1,6 @@
 """The pool of ranks lives as long as the test run; which tests stay in one process when pytest-xdist has several."""
 
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -10,6 +11,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 SHARED = {"ranks": "import ranks\n", "measured run": "measured_run"}  # group -> what its files name
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts with `&`; programs inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # no test is about time, and machines are loaded
 hypothesis.settings.load_profile("no deadline")
