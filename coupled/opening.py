@@ -1,6 +1,6 @@
 """What is written and said of a run before it starts: run.json, and a few lines on the screen."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,33 +54,22 @@ def announce(
     arms: Arms,
     space_left: str,
 ) -> None:
-    """Say what is about to run, see `announcement`, and warn of what will be seen only later."""
-    for line in (*announcement(run, images, settings, step, peak_lr, group, arms), space_left):
-        progress.say(line)
-    progress.warn(*watch.same_splits(images["train"], images["test"]))
+    """Print what is about to run with the resolved `settings`, after `step` finished steps; warn of equal splits.
 
-
-def announcement(
-    run: Path,
-    images: Mapping[str, AnyImageSet],
-    settings: Mapping[str, Any],
-    step: int,
-    peak_lr: float,
-    group: ProcessGroup,
-    arms: Arms,
-) -> Iterator[str]:
-    """What is about to run with the resolved `settings`, a line each, after `step` steps done; `images` by split."""
+    `images` are by split, `space_left` is the line on the disk.
+    """
     epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
     train, test = images["train"], images["test"]
     shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageSet) else ""
-    yield (
+    progress.say(
         f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown}, {len(train.class_names)}"
         f" classes; {epochs} epochs of {len(train) // size} steps" + (f", continuing after step {step}" if step else "")
     )
     if settings["image_set"].get("classes") is not None:
-        yield f"classes: {listed(train.class_names)}"
-    yield from (*train.notes, *test.notes)
-    yield (
+        progress.say(f"classes: {listed(train.class_names)}")
+    for note in (*train.notes, *test.notes):
+        progress.say(note)
+    progress.say(
         f"global batch {size} = {group.data_size} x {size // group.data_size} images, {2 * size - 2} other images'"
         f" views as negatives of an anchor without labels; peak learning rate {peak_lr:.6g}"
     )
@@ -88,8 +77,10 @@ def announcement(
         where = f" (place {place} of {group.arms_size})" if group.arms_size > 1 else ""
         for name in names:
             more = controls(given[name])
-            yield f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}"
-    yield arms.memory
+            progress.say(f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}")
+    progress.say(arms.memory)
+    progress.say(space_left)
+    progress.warn(*watch.same_splits(train, test))
 
 
 def listed(names: Sequence[str]) -> str:
