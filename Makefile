@@ -18,7 +18,7 @@ demo: .venv/installed
 	$(BIN)/python analysis/losses.py --run runs/demo --epochs 0:20:5
 	$(BIN)/python analysis/bounds.py --run runs/demo --epochs 0:20:5 || test $$? -eq 1  # 1: a finding, which is said
 	$(BIN)/python analysis/verify.py --run runs/demo --output runs/demo/analysis
-	$(BIN)/python analysis/demo.py --run runs/demo
+	$(BIN)/python coupled/analysis/demo.py --run runs/demo
 	$(BIN)/python analysis/report.py --run runs/demo
 
 check: .venv/installed
@@ -31,13 +31,13 @@ test: check
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/fault_injection.py
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/support/fault_injection.py
 
 reproduce: .venv/installed
-	$(BIN)/python scripts/reproduce.py
+	$(BIN)/python scripts/reproduction/reproduce.py
 
 benchmark: .venv/installed
-	$(BIN)/python scripts/benchmark.py --output benchmark.json --markdown benchmark.md
+	$(BIN)/python scripts/benchmarks/benchmark.py --output benchmark.json --markdown benchmark.md
 
 clean:
 	rm -rf .venv

@@ -8,29 +8,40 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from coupled import resume_state, watch
-from coupled.agreement import check_no_drift, check_same_folder
-from coupled.arm import StepResult
-from coupled.arms import build_arms
-from coupled.choices import filled_in, load_image_set
-from coupled.controls import streams
-from coupled.failures import RunError
-from coupled.feeds import digest_column, feeds
-from coupled.keeping import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
-from coupled.lockstep import Attempt, Lockstep, Sums
+from coupled.arms.arm import StepResult
+from coupled.arms.build import build_arms
+from coupled.arms.consistency import check_no_drift, check_same_folder
+from coupled.arms.lockstep import Attempt, Lockstep, Sums
+from coupled.config.controls import streams
+from coupled.config.registry import filled_in, load_image_set
+from coupled.config.schema import Settings, from_resolved
+from coupled.models.optimizer import learning_rate, peak_learning_rate
+from coupled.monitoring import sanity_checks
+from coupled.monitoring.progress import Progress
+from coupled.monitoring.signals import (
+    BROKEN,
+    PREEMPTED,
+    SAVE,
+    STOP,
+    Every,
+    StopSignals,
+    Wishes,
+    check_until_step,
+    stop_now,
+)
 from coupled.opening import announce, bytes_needed, description
-from coupled.optimizer import learning_rate, peak_learning_rate
-from coupled.picture_check import both_splits
-from coupled.process_group import ProcessGroup, barrier, gather_json
-from coupled.progress import Progress
-from coupled.resume_state import ResumeState
-from coupled.run_images import check_same_images, record_images
-from coupled.run_lock import run_lock
-from coupled.run_log import check_folder, is_run_of, prepare_folder, space
-from coupled.settings import Settings, from_resolved
-from coupled.snapshots import snapshot_epochs
-from coupled.stopping import BROKEN, PREEMPTED, SAVE, STOP, Every, StopSignals, Wishes, check_until_step, stop_now
+from coupled.parallel.failure_broadcast import RunError
+from coupled.parallel.process_group import ProcessGroup, barrier, gather_json
+from coupled.storage import checkpoints
+from coupled.storage.checkpoint_writer import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
+from coupled.storage.checkpoints import ResumeState
+from coupled.storage.dataset_record import check_same_images, record_images
+from coupled.storage.image_check import both_splits
+from coupled.storage.run_lock import run_lock
+from coupled.storage.run_log import check_folder, is_run_of, prepare_folder, space
+from coupled.storage.snapshots import snapshot_epochs
 from coupled.stream.batches import on_device
+from coupled.stream.feeds import digest_column, feeds
 from coupled.stream.view_plan import ViewRecipe
 
 
@@ -47,7 +58,7 @@ class Coordinator:
         if group.is_first:
             barrier()
         size = settings.batch.size
-        watch.check_batch_size(size, group.data_size, self.images.name, len(self.images))
+        sanity_checks.check_batch_size(size, group.data_size, self.images.name, len(self.images))
         self.steps_per_epoch = len(self.images) // size
         self.steps = settings.epochs * self.steps_per_epoch
         self.peak_lr = peak_learning_rate(settings.optimizer.base_lr, settings.optimizer.lr_scaling, size)
@@ -62,7 +73,7 @@ class Coordinator:
         self.all_arms = arms = build_arms(settings, group, len(self.images.class_names))
         self.arms, self.stream_of = arms.own, streams(arms.draws)
         kind = group.device.type
-        self.warnings = watch.before_start(settings.resolved(), arms.objectives, arms.draws, self.images, kind)
+        self.warnings = sanity_checks.before_start(settings.resolved(), arms.objectives, arms.draws, self.images, kind)
         self.feeds = partial(
             feeds,
             images=on_device(self.images, group.device),  # once for all epochs and streams
@@ -139,7 +150,7 @@ class Coordinator:
     def _continue(self, until_step: int | None) -> Saved:
         """Give the arms the newest resume state, if any; where it was saved. Raises ValueError if it cannot go on."""
         own = [arm.name for arm in self.arms]
-        done = resume_state.read_newest(self.run / "resume", self.settings.sha256(), own)
+        done = checkpoints.read_newest(self.run / "resume", self.settings.sha256(), own)
         saved = Saved(done.epoch, done.step) if done else NOTHING_SAVED
         check_same_folder(self.run, saved.step)
         if saved.step > self.steps:
@@ -233,8 +244,8 @@ class Coordinator:
         for name, (loss, seconds, left_out) in sums.items():
             if self.log:
                 self.log.epochs.row([epoch, name, loss, self.learning_rate(step), seconds, images / seconds])
-            progress.warn(*watch.left_out_anchors(name, int(left_out), 2 * images))
-            progress.warn(*watch.collapse(name, spread_of[name]))
+            progress.warn(*sanity_checks.left_out_anchors(name, int(left_out), 2 * images))
+            progress.warn(*sanity_checks.collapse(name, spread_of[name]))
         progress.epoch(epoch, self.settings.epochs, step, {name: loss for name, (loss, _, _) in sums.items()})
 
     def _keep(self, step: int) -> None:

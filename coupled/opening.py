@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from coupled import watch
-from coupled.arms import Arms
-from coupled.image_sets import AnyImageSet, ImageSet
-from coupled.process_group import ProcessGroup
-from coupled.progress import Progress
-from coupled.resume_state import KEPT
-from coupled.run_description import describe_code
-from coupled.run_images import describe_images
+from coupled.arms.build import Arms
+from coupled.datasets import AnyImageSet, ImageSet
+from coupled.monitoring import sanity_checks
+from coupled.monitoring.progress import Progress
+from coupled.parallel.process_group import ProcessGroup
+from coupled.storage.checkpoints import KEPT
+from coupled.storage.dataset_record import describe_images
+from coupled.storage.run_description import describe_code
 
 NAMED = 20  # classes that are named on the screen; run.json has all
 
@@ -80,7 +80,7 @@ def announce(
             progress.say(f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}")
     progress.say(arms.memory)
     progress.say(space_left)
-    progress.warn(*watch.same_splits(train, test))
+    progress.warn(*sanity_checks.same_splits(train, test))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -4,22 +4,26 @@ torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.
          [--run-dir runs/demo] [--resume [--accept-changed-images] | --overwrite] [--until-step K] [key=value ...]
 """
 
-from coupled.terminal import imports_done, interrupted, prepare_terminal, say
+import sys
 
-if __name__ == "__main__":
-    prepare_terminal()
+if __name__ == "__main__":  # this folder leaves sys.path, so that no file in it hides a module
+    here = __file__.rpartition("/")[0]
+    sys.path[:] = [here.rpartition("/")[0], *(place for place in sys.path if place != here)]
+    from coupled.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))
 
 import argparse
 import contextlib
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coupled.agent import end_with_agent, exit_status, under_torchrun
-from coupled.checked import Parser, complain, typed
+from coupled.config.errors import Parser, complain, typed
+from coupled.monitoring.terminal import imports_done, interrupted, say
+from coupled.parallel.launcher import end_with_agent, exit_status, under_torchrun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,15 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> int:
     """Settings -> process group -> coordinator -> run. Returns the exit status."""
     # torch is imported after the arguments are read, so that --help answers at once
-    from coupled.agreement import check_same_settings
-    from coupled.choices import suited
+    from coupled.arms.consistency import check_same_settings
+    from coupled.config.registry import suited
+    from coupled.config.schema import load
     from coupled.coordinator import Coordinator
-    from coupled.failures import Alarm, RunError
-    from coupled.host_memory import keep_freed_memory
-    from coupled.process_group import meet, process_group
-    from coupled.run_description import settings_of
-    from coupled.run_lock import MovedError
-    from coupled.settings import load
+    from coupled.parallel.failure_broadcast import Alarm, RunError
+    from coupled.parallel.host_memory import keep_freed_memory
+    from coupled.parallel.process_group import meet, process_group
+    from coupled.storage.run_description import settings_of
+    from coupled.storage.run_lock import MovedError
     from coupled.stream.seeds import set_determinism
 
     imports_done()
@@ -127,7 +131,3 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.accept_changed_images and not options.resume:
         raise ValueError("--accept-changed-images: only with --resume; a new run takes the images as they are")
     return options
-
-
-if __name__ == "__main__":
-    sys.exit(main())

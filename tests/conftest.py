@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
-import ranks
-from tiny import REPOSITORY
+from support import ranks
+from support.tiny import REPOSITORY
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from support import tiny
 
 from coupled import train
-from coupled.safe_yaml import parse_yaml
-from coupled.settings import load
+from coupled.config.safe_yaml import parse_yaml
+from coupled.config.schema import load
 
 MANY = settings(
     max_examples=120,

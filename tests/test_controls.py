@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas
 import pytest
-import tiny
 import torch
+from support import tiny
 
-from analysis import verify
-from analysis.verify_snapshots import faults_of_starts
-from coupled.image_sets.digits import load
+from coupled.analysis import verify
+from coupled.analysis.verification.snapshots import faults_of_starts
+from coupled.datasets.digits import load
 from coupled.opening import controls
-from coupled.snapshots import SnapshotStore
+from coupled.storage.snapshots import SnapshotStore
 
 CL = {"objective": "dcl"}
 

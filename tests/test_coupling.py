@@ -9,17 +9,17 @@ from typing import Any
 
 import pandas
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file
+from support import tiny
 from torch import Tensor
 
-from coupled.agreement import check_equal_start
-from coupled.arm import Arm
+from coupled.arms.arm import Arm
+from coupled.arms.consistency import check_equal_start
+from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
-from coupled.network import shared_tensors
-from coupled.process_group import process_group
-from coupled.settings import from_resolved
+from coupled.models.network import shared_tensors
+from coupled.parallel.process_group import process_group
 from coupled.stream.batches import Batch
 
 

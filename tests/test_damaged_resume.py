@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny
 
-from analysis import verify
+from coupled.analysis import verify
 
 TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}, "snapshots": {"every": 1}}
 

@@ -2,7 +2,7 @@
 
 import re
 
-import tiny
+from support import tiny
 
 HEADER = (tiny.REPOSITORY / "configs/demo.yaml").read_text(encoding="utf-8")
 README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -5,14 +5,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import yaml
+from support import tiny
 
-from coupled import by_name
-from coupled.choices import find_objective
+from coupled.config import by_name
+from coupled.config.registry import find_objective
+from coupled.config.schema import DEFAULT_ARMS, from_resolved
 from coupled.objectives import Inputs
-from coupled.settings import DEFAULT_ARMS, from_resolved
 
 DOCS = tiny.REPOSITORY / "docs"
 

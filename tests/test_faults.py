@@ -20,21 +20,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from support import tiny
 from torch import Tensor
 
-from coupled import keeping, run_lock, train
-from coupled.arm import Arm
+from coupled import train
+from coupled.arms.arm import Arm
 from coupled.coordinator import Coordinator
-from coupled.durable import append_durably, write_durably
-from coupled.image_sets import ImageSet, check_labels
-from coupled.process_group import process_group
-from coupled.resume_state import read_newest
-from coupled.run_log import CsvLog
-from coupled.snapshots import Entry, SnapshotStore
+from coupled.datasets import ImageSet, check_labels
+from coupled.parallel.process_group import process_group
+from coupled.storage import checkpoint_writer, run_lock
+from coupled.storage.atomic_files import append_durably, write_durably
+from coupled.storage.checkpoints import read_newest
+from coupled.storage.run_log import CsvLog
+from coupled.storage.snapshots import Entry, SnapshotStore
+from coupled.storage.write_behind import WriteBehind
 from coupled.stream.batches import Batch
-from coupled.write_behind import WriteBehind
 
 ONE: dict[str, Any] = {"arms": {"cl": "dcl"}}
 
@@ -62,7 +63,7 @@ def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     """After SIGKILL the file stays; nobody should have to delete it by hand."""
     code = (
-        "import os, signal, sys; from pathlib import Path; from coupled.run_lock import run_lock\n"
+        "import os, signal, sys; from pathlib import Path; from coupled.storage.run_lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
@@ -414,7 +415,7 @@ def give(behind: WriteBehind, jobs: list[Callable[[], None]]) -> None:
 def test_the_tensors_of_a_state_are_copied_before_training_goes_on() -> None:
     """The writer would otherwise write weights that are being changed."""
     weight = torch.ones(3)
-    copied = keeping.on_host({"w": weight})
+    copied = checkpoint_writer.on_host({"w": weight})
     weight.zero_()
     assert torch.equal(copied["w"], torch.ones(3))
 

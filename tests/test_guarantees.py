@@ -3,7 +3,7 @@
 import ast
 import re
 
-import tiny
+from support import tiny
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

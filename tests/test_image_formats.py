@@ -5,16 +5,16 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import image_formats as formats
 import pandas
 import prepare_images
 import pytest
 import torch
+from support import image_formats as formats
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from analysis import alignment, verify
 from coupled import train
-from coupled.run_images import ACCEPT
+from coupled.analysis import alignment, verify
+from coupled.storage.dataset_record import ACCEPT
 
 CONFIG = """
 epochs: 1
@@ -173,7 +173,7 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
         path.write_bytes(data)
     assert train.main([*start, "--until-step", "1", "batch.workers=1"]) == 0
     assert "checking that 2 of 32 pictures decode" in capsys.readouterr().out
-    monkeypatch.setattr("coupled.picture_check.faults", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("coupled.storage.image_check.faults", lambda *_: pytest.fail("decoded again"))
     assert train.main([*start, "--resume", "--until-step", "2"]) == 0
     assert "24 train, 8 test images, 4 classes; 1 epochs of 6 steps" in capsys.readouterr().out
 

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
-import tiny
+from support import forked, tiny
 from test_ranks import FEW, assert_same_run, train
 
 from coupled import train as train_program
-from coupled.process_group import meet
-from coupled.resume_state import read_newest
+from coupled.parallel.process_group import meet
+from coupled.storage.checkpoints import read_newest
 
-SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
+SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/support/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
 CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
 PATIENCE_SECONDS = 120  # a rank that hangs would wait for its time-out of 600 s
 PATHS = os.pathsep.join([str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")])

@@ -9,16 +9,15 @@ from typing import Any
 
 import pandas
 import pytest
-import ranks
-import tiny
+from support import ranks, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coupled.arm import Arm, StepResult
-from coupled.by_name import known
+from coupled.arms.arm import Arm, StepResult
+from coupled.arms.lockstep import read_every_of
+from coupled.config.by_name import known
 from coupled.coordinator import Coordinator
-from coupled.lockstep import read_every_of
-from coupled.process_group import process_group
+from coupled.parallel.process_group import process_group
 from coupled.stream.batches import Batch
 
 WAITS = (  # need a value to go on, or a decomposition's success

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny
 
-from coupled.resume_state import newest_step
+from coupled.storage.checkpoints import newest_step
 
 PROGRAMS = sorted(
     str(path.relative_to(tiny.REPOSITORY))
@@ -83,7 +83,7 @@ def test_training_outlives_its_reader_and_its_terminal(config: Path, tmp_path: P
 
 SLEEPER = """
 import sys, time
-from coupled.arm import Arm
+from coupled.arms.arm import Arm
 from coupled.train import main
 usual = Arm.gradients
 
@@ -165,7 +165,7 @@ def test_ctrl_c_while_training_imports_torch_is_one_line(config: Path, tmp_path:
 
 STREAMS = r"""
 import os, sys
-from coupled.terminal import prepare_terminal, say
+from coupled.monitoring.terminal import prepare_terminal, say
 prepare_terminal()
 print("\u732b \udcff")
 say("a\x1b[31m\nb \u732b\u202e\t\r")

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import tiny
 import torch
-from sweep_points import points, read_sweep
+from support import tiny
 from torch import Tensor, nn
 
-from coupled.choices import filled_in, find_objective, suited
-from coupled.network import Network, build_network, copy_with_heads, network_size
-from coupled.resume_state import KEPT
-from coupled.safe_yaml import read_yaml
-from coupled.settings import load
-from coupled.snapshots import snapshot_epochs
+from coupled.config.registry import filled_in, find_objective, suited
+from coupled.config.safe_yaml import read_yaml
+from coupled.config.schema import load
+from coupled.models.network import Network, build_network, copy_with_heads, network_size
+from coupled.storage.checkpoints import KEPT
+from coupled.storage.snapshots import snapshot_epochs
+from coupled.sweep.points import points, read_sweep
 
 FOLDER = tiny.REPOSITORY / "configs/paper"
 FILES = sorted(FOLDER.glob("*.yaml"))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas
 import pytest
-import tiny
 import torch
 from PIL import Image
+from support import tiny
 
-from analysis import alignment, weight_gap
 from coupled import train
-from coupled.checked import in_words
+from coupled.analysis import alignment, weight_gap
+from coupled.config.errors import in_words
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest
             raise importlib.metadata.PackageNotFoundError(name)
         return importlib.metadata.version(name)
 
-    monkeypatch.setattr("coupled.run_description.version", installed)
+    monkeypatch.setattr("coupled.storage.run_description.version", installed)
     monkeypatch.setenv("PATH", "")
     assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
     about = json.loads((here / "runs/bare/run.json").read_text())

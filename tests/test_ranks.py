@@ -7,14 +7,13 @@ from typing import Any
 
 import pandas
 import pytest
-import ranks
-import tiny
 import torch
 from safetensors.torch import load_file
+from support import ranks, tiny
 from torch import Tensor
 
-from coupled.arm import Arm
-from coupled.failures import RunError
+from coupled.arms.arm import Arm
+from coupled.parallel.failure_broadcast import RunError
 from coupled.stream.batches import Batch
 
 SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms waits for all ranks

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from support import tiny
 
 README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
 SHORT = ["epochs=1", "encoder.width=0.0625", "encoder.image_size=8"]
@@ -78,7 +78,13 @@ def test_make_demo_runs_the_programs_of_the_readme() -> None:
         ["make", "--no-print-directory", "-n", "demo"], cwd=tiny.REPOSITORY, capture_output=True, text=True
     )
     train = next(c for c in commands() if "train.py" in c)
-    for part in (train, "analysis/weight_gap.py", "--compare nscl scl ce", "analysis/alignment.py", "analysis/demo.py"):
+    for part in (
+        train,
+        "analysis/weight_gap.py",
+        "--compare nscl scl ce",
+        "analysis/alignment.py",
+        "coupled/analysis/demo.py",
+    ):
         assert part in done.stdout, part
     assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run runs/demo")  # which prints its path last
 

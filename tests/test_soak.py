@@ -14,19 +14,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import forked
 import pandas
 import pytest
-import tiny
+from support import forked, tiny
 
-from coupled.resume_state import read_newest
+from coupled.storage.checkpoints import read_newest
 
 KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
 
 
 def start(place: Path, *arguments: str, **environment: str) -> forked.Program:
-    program = Path(__file__).with_name("slow_disk.py")
+    program = tiny.REPOSITORY / "tests/support/slow_disk.py"
     return forked.Program(program, "--config", "tiny.yaml", *arguments, cwd=place, **environment)
 
 
@@ -100,7 +99,7 @@ def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
     """A sample of what `make soak` does at every file call of a run; the program compares the bytes."""
     paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(tiny.REPOSITORY / "tests/fault_injection.py")]
+    program = [sys.executable, str(tiny.REPOSITORY / "tests/support/fault_injection.py")]
     only = ["--only", f"^({'|'.join(map(re.escape, SAMPLE))})$"]
     done = subprocess.run([*program, *only], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,15 +12,16 @@ from typing import Any
 
 import pandas
 import pytest
-import tiny
 import torch
+from support import tiny
 from torch import Tensor, nn
 
-from coupled import network, train
-from coupled.agent import exit_status
-from coupled.arm import Arm
-from coupled.resume_state import read_newest
-from coupled.stopping import StopSignals
+from coupled import train
+from coupled.arms.arm import Arm
+from coupled.models import network
+from coupled.monitoring.signals import StopSignals
+from coupled.parallel.launcher import exit_status
+from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch
 
 TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}}

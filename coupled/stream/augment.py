@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.stream import kernels
+from coupled.stream import functional
 from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box, portable_exp
 
-_ADJUST = [getattr(kernels, f"adjust_{name}_") for name in JITTERS]
+_ADJUST = [getattr(functional, f"adjust_{name}_") for name in JITTERS]
 _CPU_CHUNK = 3 * 2**16  # float32 values: 0.75 MiB, so that a chunk stays in a usual second-level cache
 _GPU_CHUNK = 2**28
 
@@ -47,15 +47,15 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     views_N3SS = torch.empty(len(number_N), 3, size, size, device=device)
     step = max(1, (_CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK) // (3 * size * size))
     with torch.inference_mode():  # each of the many small operations costs a little less; `views` is from outside
-        rows = kernels.row_taps(top_N, high_N, size, int(box_N4[:, 2].max()))
-        columns = kernels.column_taps(left_N, wide_N, flip_N, size, int(box_N4[:, 3].max()))
+        rows = functional.row_taps(top_N, high_N, size, int(box_N4[:, 2].max()))
+        columns = functional.column_taps(left_N, wide_N, flip_N, size, int(box_N4[:, 3].max()))
         for start in range(0, len(number_N), step):
             chunk = slice(start, start + step)
-            pixels_3nSS = kernels.resample(images_B3HW, image_N[chunk], rows.of(chunk), columns.of(chunk))
+            pixels_3nSS = functional.resample(images_B3HW, image_N[chunk], rows.of(chunk), columns.of(chunk))
             _colour_(pixels_3nSS.flatten(2), work_N6[chunk], factors_4N1[:, chunk])
             for blurred, run in _runs(work_N6[chunk, 5]):
                 if blurred:
-                    pixels_3nSS[:, run] = kernels.blur(pixels_3nSS[:, run], blur_NK[chunk][run])
+                    pixels_3nSS[:, run] = functional.blur(pixels_3nSS[:, run], blur_NK[chunk][run])
             views_N3SS.index_copy_(0, number_N[chunk], pixels_3nSS.transpose(0, 1))
     return views_N3SS.unflatten(0, (-1, batch))
 
@@ -72,9 +72,9 @@ def clean_views(images_B3HW: Tensor, size: int, mean: Sequence[float], std: Sequ
     side = min(height, width)
     image_B = torch.arange(batch, device=images_B3HW.device)
     side_B, upright_B = torch.full_like(image_B, side), torch.zeros_like(image_B)
-    rows = kernels.row_taps(torch.full_like(image_B, (height - side) // 2), side_B, size, side)
-    columns = kernels.column_taps(torch.full_like(image_B, (width - side) // 2), side_B, upright_B, size, side)
-    views_3BSS = kernels.resample(images_B3HW, image_B, rows, columns)
+    rows = functional.row_taps(torch.full_like(image_B, (height - side) // 2), side_B, size, side)
+    columns = functional.column_taps(torch.full_like(image_B, (width - side) // 2), side_B, upright_B, size, side)
+    views_3BSS = functional.resample(images_B3HW, image_B, rows, columns)
     return normalise(views_3BSS.transpose(0, 1).contiguous(), mean, std)
 
 
@@ -101,7 +101,7 @@ def _colour_(pixels_3nP: Tensor, work_n6: NDArray[np.int64], factors_4n1: Tensor
                 _ADJUST[jitter](pixels_3nP[:, run], factors_n1[run])
     for grey, run in _runs(work_n6[:, 4]):
         if grey:
-            pixels_3nP[:, run] = kernels.luma(pixels_3nP[:, run])
+            pixels_3nP[:, run] = functional.luma(pixels_3nP[:, run])
 
 
 def _runs(work_n: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.image_sets import AnyImageSet, ImageFiles
+from coupled.datasets import AnyImageSet, ImageFiles
 from coupled.stream.augment import augment, normalise, send
-from coupled.stream.pictures import augment_crops, crops, workers_for
+from coupled.stream.decoding import augment_crops, crops, workers_for
 from coupled.stream.view_plan import EpochPlan, inputs_digest
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.run_folder import open_store
-from coupled.by_name import find
-from coupled.network import build_network, shared_tensors
-from coupled.run_description import write_run_json
-from coupled.settings import from_resolved
+from coupled.analysis.run import open_store
+from coupled.config.by_name import find
+from coupled.config.schema import from_resolved
+from coupled.models.network import build_network, shared_tensors
+from coupled.storage.run_description import write_run_json
 
 DRIFT = {"cl": 0.0, "nscl": 0.01, "scl": 0.03, "ce": 0.05}
 SETTINGS: dict[str, Any] = {
@@ -53,7 +53,7 @@ def drifted(arm: str, epoch: int) -> dict[str, Tensor]:
 def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str] = tuple(DRIFT)) -> Path:
     """Write a run folder with snapshots of `arms` at `epochs`."""
     settings = from_resolved(SETTINGS)
-    load = find("coupled.image_sets", "digits").load
+    load = find("coupled.datasets", "digits").load
     digests = {f"{split}_digest": load(split, size=8).digest() for split in ("train", "test")}
     content = {
         "name": settings.name,
@@ -103,7 +103,8 @@ def table() -> Callable[[Path], list[dict[str, str]]]:
 @pytest.fixture(scope="session")
 def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4 epochs about which every program has said something of few images; tests only read it."""
-    from analysis import alignment, bounds, collapse, intervals, losses, quality, verify, weight_gap
+    from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
+    from coupled.analysis.representations import intervals
 
     run = make_run(tmp_path_factory.mktemp("runs") / "measured", epochs=(0, 1, 2, 3))
     steps = ["epoch,step,inputs_digest,lr", *(f"{epoch},{epoch},d,0.{epoch}" for epoch in (1, 2, 3))]

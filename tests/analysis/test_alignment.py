@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis import alignment
-from analysis.alignment import main
-from analysis.pair_metrics import find_metrics, metric_names
-from analysis.pair_scores import Pass, Score, one_pass, scores
-from analysis.run_folder import open_store, read_description
-from analysis.tidy_csv import TidyCsv
+from coupled.analysis import alignment
+from coupled.analysis.alignment import main
+from coupled.analysis.representations.pair_scores import Pass, Score, one_pass, scores
+from coupled.analysis.run import open_store, read_description
+from coupled.analysis.tidy_csv import TidyCsv
+from coupled.metrics.pair import find_metrics, metric_names
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}

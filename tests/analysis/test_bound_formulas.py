@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.bound_formulas import (
+from coupled.analysis.theory.bound_formulas import (
     Scatter,
     alignment_floor,
     anchor_gap,

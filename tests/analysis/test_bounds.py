@@ -9,20 +9,20 @@ from unittest.mock import ANY
 
 import pandas as pd
 import pytest
-import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from torch import Tensor
 
-from analysis import alignment, bounds, quality, weight_gap
-from analysis.bound_formulas import Scatter, proposition_1, weight_distance
-from analysis.bounds import COLUMNS, METRICS, Rates, floors, foretold, log_distances, main, rates_by_epoch
-from analysis.bounds_of_tables import few_shot_rows, weight_rows
-from analysis.pair_scores import Score, scores
-from coupled.by_name import find
-from coupled.choices import filled_in
-from coupled.settings import from_resolved
+from coupled.analysis import alignment, bounds, quality, weight_gap
+from coupled.analysis.bounds import COLUMNS, METRICS, Rates, floors, foretold, log_distances, main, rates_by_epoch
+from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.analysis.theory.bound_formulas import Scatter, proposition_1, weight_distance
+from coupled.analysis.theory.bounds_of_tables import few_shot_rows, weight_rows
+from coupled.config.by_name import find
+from coupled.config.registry import filled_in
+from coupled.config.schema import from_resolved
 
 NewRun = Callable[..., Path]
 
@@ -145,7 +145,7 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     priori = floor[floor["bound"] == "a_priori"]
     assert set(zip(priori["arm"], priori["layer"], priori["split"], strict=True)) == {("nscl", "z", "train")}
     assert said.count("a priori rho <= 10^") == 6
-    largest = find("coupled.image_sets", "digits").load("train", size=8).labels_N.bincount().max() / 1440
+    largest = find("coupled.datasets", "digits").load("train", size=8).labels_N.bincount().max() / 1440
     assert [call[1:3] for call in calls] == [("nscl", Rates(0, 0.0)), ("nscl", Rates(3, ANY)), ("nscl", Rates(6, ANY))]
     assert [call[3] for call in calls] == pytest.approx([float(largest)] * 3)
     few = table[table["bound"] == "proposition_1"].set_index(["of", "detail", "layer"])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.bound_formulas import Scatter, proposition_1
-from analysis.bounds import COLUMNS
-from analysis.bounds_of_tables import SCATTER, few_shot_rows
+from coupled.analysis.bounds import COLUMNS
+from coupled.analysis.theory.bound_formulas import Scatter, proposition_1
+from coupled.analysis.theory.bounds_of_tables import SCATTER, few_shot_rows
 
 
 def write_quality(path: Path, scatters: Mapping[str, Sequence[float]], metric: str, detail: str) -> None:

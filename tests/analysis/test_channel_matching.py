@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.channel_matching import FIXED, channel_axes, match_channels, permuted
-from coupled.network import Network, build_network, shared_tensors
+from coupled.analysis.weights.channel_matching import FIXED, channel_axes, match_channels, permuted
+from coupled.models.network import Network, build_network, shared_tensors
 
 Orders = dict[str, Tensor]
 

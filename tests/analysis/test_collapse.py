@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis import collapse
-from analysis.collapse import COLUMNS, main
-from analysis.collapse_measures import of_predictor, of_rows
-from analysis.embeddings import Embedder, load_images
-from analysis.features import clean_features, view_features
-from analysis.run_folder import open_store, read_description
-from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
+from coupled.analysis import collapse
+from coupled.analysis.collapse import COLUMNS, main
+from coupled.analysis.representations.collapse_measures import of_predictor, of_rows
+from coupled.analysis.representations.embeddings import Embedder, load_images
+from coupled.analysis.representations.features import clean_features, view_features
+from coupled.analysis.run import open_store, read_description
+from coupled.config.schema import from_resolved
+from coupled.storage.snapshots import SnapshotStore
 
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]

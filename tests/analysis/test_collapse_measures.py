@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.collapse_measures import TOP, alignment, of_predictor, of_rows, uniformity, verdict, with_reasons
+from coupled.analysis.representations.collapse_measures import (
+    TOP,
+    alignment,
+    of_predictor,
+    of_rows,
+    uniformity,
+    verdict,
+    with_reasons,
+)
 
 AXES = torch.cat([torch.eye(6), -torch.eye(6)])  # 12 points that lie evenly
 
@@ -63,7 +71,7 @@ def test_alignment_uniformity_and_spectrum_equal_slow_definitions(monkeypatch: p
     assert alignment(views)["alignment", "alpha=2"] == pytest.approx(expected, abs=1e-12)
     assert alignment(torch.stack([views[0], 5 * views[0]]))["alignment", "alpha=2"] == pytest.approx(0, abs=1e-12)
     pairs = [math.exp(-2 * sum((a - b) ** 2)) for i, a in enumerate(unit[0]) for b in unit[0][:i]]
-    monkeypatch.setattr("analysis.collapse_measures.BLOCK", 30)
+    monkeypatch.setattr("coupled.analysis.representations.collapse_measures.BLOCK", 30)
     assert uniformity(torch.from_numpy(unit[0])) == pytest.approx(math.log(np.mean(pairs)), abs=1e-12)
     wide = random(40, TOP + 4)
     eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(wide.numpy().T)))[::-1]

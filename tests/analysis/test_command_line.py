@@ -4,16 +4,16 @@ import argparse
 
 import pytest
 
-from analysis import command_line
-from analysis.command_line import run_program, tracked
-from coupled.checked import Parser
+from coupled.analysis import driver
+from coupled.analysis.driver import run_program, tracked
+from coupled.config.errors import Parser
 
 
 def test_progress_is_lines_where_no_terminal_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On rank 0 alone, on stderr, none after the last; short work says nothing."""
-    monkeypatch.setattr(command_line, "SILENCE", 0.0)
+    monkeypatch.setattr(driver, "SILENCE", 0.0)
     assert list(tracked(iter("abc"), "epochs")) == ["a", "b", "c"]
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -21,7 +21,7 @@ def test_progress_is_lines_where_no_terminal_is(
     monkeypatch.setenv("RANK", "1")
     assert list(tracked("ab", "epochs")) == ["a", "b"]
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(command_line, "SILENCE", 3600.0)
+    monkeypatch.setattr(driver, "SILENCE", 3600.0)
     assert list(tracked("ab", "epochs")) == ["a", "b"]
     assert capsys.readouterr().err == ""
 

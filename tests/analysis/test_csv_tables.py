@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import bounds, csv_tables
-from analysis.bounds_of_tables import few_shot_rows
-from analysis.csv_tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
-from analysis.report_tables import NEEDED, read_tables
+from coupled.analysis import bounds, tables
+from coupled.analysis.report.tables import NEEDED, read_tables
+from coupled.analysis.tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
+from coupled.analysis.theory.bounds_of_tables import few_shot_rows
 
 ARMS = ["cl", "nscl"]
 GOOD = {"arm": "nscl", "reference": "cl", "direct_arm": "cl", "split": "test", "epoch": "1", "last_epoch": "1"}
@@ -41,7 +41,7 @@ def harmful(name: str, column: str) -> list[str]:
     found = next((cells for words, cells in HARMFUL.items() if kind.words.startswith(words)), [])
     if column in ("arm", "reference", "direct_arm"):
         return [*(found[:1] if not kind.empty else []), "zzz", "<!--<script>"]
-    if kind == csv_tables.NAME:
+    if kind == tables.NAME:
         return ["", *(["elsewhere"] if column == "split" and name.startswith(("train", "test")) else [])]
     allowed = {"" if kind.empty else None, str(kind.least)}  # verify.csv has -1 for a run without snapshots
     return [each for each in found if each not in allowed]

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from damaged_runs import FILES, KINDS, applied, damages, is_harmless
+from support import tiny
+from support.damaged_runs import FILES, KINDS, applied, damages, is_harmless
 
-from analysis import verify, verify_snapshots
-from analysis.run_folder import read_description
+from coupled.analysis import verify
+from coupled.analysis.run import read_description
+from coupled.analysis.verification import snapshots
 
 ARMS = {"cl": "dcl", "ce": "cross_entropy"}
 COUNT = 300
@@ -47,8 +48,8 @@ def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[.
 @pytest.fixture
 def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and images, which no damage changes, are made once for equal settings."""
-    build, load = verify_snapshots.expected_tensors, verify.load_images
-    monkeypatch.setattr(verify_snapshots, "expected_tensors", once(build, lambda *both: both))
+    build, load = snapshots.expected_tensors, verify.load_images
+    monkeypatch.setattr(snapshots, "expected_tensors", once(build, lambda *both: both))
     monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.image_set, more)))
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.demo import curves, main
-from coupled.run_description import write_run_json
-from coupled.settings import from_resolved
+from coupled.analysis.demo import curves, main
+from coupled.config.schema import from_resolved
+from coupled.storage.run_description import write_run_json
 
 GAPS = """epoch,reference,arm,layer,kind,parameters,gap,distance,reference_norm,arm_norm,cosine
 0,cl,nscl,mean,aggregate,9,0.0,0.0,1.0,1.0,1.0

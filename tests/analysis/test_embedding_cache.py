@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis import embeddings, quality
-from analysis.alignment import main
-from analysis.embedding_cache import EmbeddingCache
-from analysis.embeddings import Embedder, load_images
-from analysis.run_folder import read_description
-from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
+from coupled.analysis import quality
+from coupled.analysis.alignment import main
+from coupled.analysis.representations import embeddings
+from coupled.analysis.representations.cache import EmbeddingCache
+from coupled.analysis.representations.embeddings import Embedder, load_images
+from coupled.analysis.run import read_description
+from coupled.config.schema import from_resolved
+from coupled.storage.snapshots import SnapshotStore
 
 Read = Callable[[Path], list[dict[str, str]]]
 

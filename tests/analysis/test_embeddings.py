@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.embeddings import Embedder, choose_images, load_images, load_weights
-from analysis.run_folder import read_description
-from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
+from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images, load_weights
+from coupled.analysis.run import read_description
+from coupled.config.schema import from_resolved
+from coupled.storage.snapshots import SnapshotStore
 
 
 def embedder(run: Path) -> Embedder:

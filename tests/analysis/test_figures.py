@@ -12,9 +12,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from analysis import demo
-from analysis.drawing import arm_styles, grid
-from analysis.figures import (
+from coupled.analysis import demo
+from coupled.analysis.figures import (
     FIGURES,
     Run,
     collapse,
@@ -26,8 +25,9 @@ from analysis.figures import (
     matrix,
     quality,
 )
-from coupled.run_description import write_run_json
-from coupled.settings import from_resolved
+from coupled.analysis.plots.drawing import arm_styles, grid
+from coupled.config.schema import from_resolved
+from coupled.storage.run_description import write_run_json
 
 ARMS = {"cl": {"objective": "dcl", "temperature": 0.5}, "mine": {"objective": "byol"}}
 ARMS |= {"nscl": {"objective": "nscl"}, "twin": dict(ARMS["cl"]), "ce": {"objective": "cross_entropy"}}
@@ -235,7 +235,7 @@ def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
     for path in (folder / "analysis").glob("*.csv"):
         rows = [line for line in path.read_text().splitlines() if ",mine," not in line]
         path.write_text("\n".join(rows).replace(",cl,", ",base,") + "\n")
-    monkeypatch.setattr("analysis.figures.FIGURES", {"drift": drift})
+    monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"drift": drift})
     assert main(["--run", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
         "reference: base (the run has no arm 'cl'; --reference ARM chooses another)"
@@ -251,7 +251,7 @@ def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     describe(folder, {"cl": ARMS["cl"]})
     rows = (folder / "analysis/quality.csv").read_text().splitlines()
     (folder / "analysis/quality.csv").write_text("\n".join(row for row in rows if ",cl," in row or "arm" in row) + "\n")
-    monkeypatch.setattr("analysis.figures.FIGURES", {"drift": drift, "matrix": matrix, "quality": quality})
+    monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"drift": drift, "matrix": matrix, "quality": quality})
     assert main(["--run", str(folder)]) == 0
     said = capsys.readouterr()
     assert said.err.splitlines() == [
@@ -264,7 +264,7 @@ def test_a_damaged_table_is_said_and_the_others_are_drawn(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With file and row, and status 2, unlike a table that is not there; a value that no axis has is left out."""
-    monkeypatch.setattr("analysis.figures.FIGURES", {"quality": quality, "collapse": collapse})
+    monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"quality": quality, "collapse": collapse})
     path = folder / "analysis/quality.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1].replace("0,test", "1e18,test", 1), *lines[2:]]) + "\n")
@@ -286,7 +286,7 @@ def test_a_full_disk_is_one_line(
         more = [str(folder / "analysis/figures")] if call == "mkdir" else []
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *more)
 
-    monkeypatch.setattr("analysis.figures.FIGURES", {"quality": quality})
+    monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"quality": quality})
     monkeypatch.setattr(os, call, full)
     assert main(["--run", str(folder)]) == 1
     error = capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.growth import COLUMNS, Fit, fits, write_growth
+from coupled.analysis.weights.growth import COLUMNS, Fit, fits, write_growth
 
 EPOCHS = np.arange(0.0, 41.0)
 

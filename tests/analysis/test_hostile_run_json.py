@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from analysis import alignment, bounds, collapse, figures, losses, quality, report, verify, weight_gap
-from analysis.run_folder import read_description
-from coupled.run_description import LARGEST
+from coupled.analysis import alignment, bounds, collapse, figures, losses, quality, verify, weight_gap
+from coupled.analysis.report import program as report
+from coupled.analysis.run import read_description
+from coupled.storage.run_description import LARGEST
 
 PROGRAMS = (  # demo.py reads its tables first
     alignment,
@@ -109,7 +110,7 @@ def says(new_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> Ca
 
 
 def test_a_hostile_description_is_one_line_of_every_program(says: Any) -> None:
-    """A traceback tells nobody what to mend, and epochs without end kept report.py busy for minutes."""
+    """A traceback tells nobody what to mend, and epochs without end kept program.py busy for minutes."""
     hostile = TEXTS | {name: changed(says.run, *change) for name, change in CHANGES.items()}
     assert len(hostile) >= 36
     for name, data in hostile.items():

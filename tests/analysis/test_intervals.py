@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from analysis.alignment import main
-from analysis.intervals import BLOCKS, blocks, interval, left_out
-from analysis.pair_metrics import find_metrics, metric_names
-from analysis.pair_scores import Score, one_pass, scores, values
+from coupled.analysis.alignment import main
+from coupled.analysis.representations.intervals import BLOCKS, blocks, interval, left_out
+from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
+from coupled.metrics.pair import find_metrics, metric_names
 
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
 WANTED = [Score("x", "y", "h", name) for name in METRICS]

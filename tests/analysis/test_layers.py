@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from analysis.alignment import main
-from analysis.embeddings import Embedder, load_images
-from analysis.layers import find_layers, layer_outputs
-from analysis.pair_metrics import find_metrics
-from analysis.pair_scores import Score, scores
-from analysis.run_folder import read_description
-from coupled.network import Network, build_network
-from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
+from coupled.analysis.alignment import main
+from coupled.analysis.representations.embeddings import Embedder, load_images
+from coupled.analysis.representations.layers import find_layers, layer_outputs
+from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.analysis.run import read_description
+from coupled.config.schema import from_resolved
+from coupled.metrics.pair import find_metrics
+from coupled.models.network import Network, build_network
+from coupled.storage.snapshots import SnapshotStore
 
 Read = Callable[[Path], list[dict[str, str]]]
 LAYERS = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
@@ -138,7 +138,7 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
     images = load_images(settings, "test", description["image_set"])
-    from analysis.embeddings import choose_images
+    from coupled.analysis.representations.embeddings import choose_images
 
     chosen_N = choose_images(len(images), 80, settings.seed, "test")
     (batch,) = embedder.outputs(images, chosen_N, ["cl", "ce"], 2, LAYERS)

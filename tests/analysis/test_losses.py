@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from analysis import losses
-from analysis.embeddings import Embedder, choose_images, load_images
-from analysis.features import view_features
-from analysis.loss_sums import LOSSES, LossSums, ViolatedBoundError, gap_of_batch
-from analysis.loss_tables import write_correlation, write_reached
-from analysis.losses import main, stream
-from analysis.run_folder import read_description
+from coupled.analysis import losses
+from coupled.analysis.losses import main, stream
+from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
+from coupled.analysis.representations.features import view_features
+from coupled.analysis.run import read_description
+from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError, gap_of_batch
+from coupled.analysis.theory.loss_tables import write_correlation, write_reached
+from coupled.config.schema import from_resolved
 from coupled.objectives import Inputs
 from coupled.objectives._anchors import AnchorLosses
-from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
+from coupled.storage.snapshots import SnapshotStore
 
 NewRun = Callable[..., Path]
 

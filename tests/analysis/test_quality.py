@@ -4,18 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from support import tiny
 
-from analysis import alignment, features, quality, weight_gap
-from analysis.arm_metrics import find_metrics, metric_names
-from analysis.embeddings import Embedder, choose_images, load_images
-from analysis.features import clean_features, view_features
-from analysis.quality import COLUMNS, main
-from analysis.run_folder import read_description
-from analysis.tidy_csv import TidyCsv
-from coupled.settings import from_resolved
-from coupled.snapshots import SnapshotStore
+from coupled.analysis import alignment, quality, weight_gap
+from coupled.analysis.quality import COLUMNS, main
+from coupled.analysis.representations import features
+from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
+from coupled.analysis.representations.features import clean_features, view_features
+from coupled.analysis.run import read_description
+from coupled.analysis.tidy_csv import TidyCsv
+from coupled.config.schema import from_resolved
+from coupled.metrics.arm import find_metrics, metric_names
+from coupled.storage.snapshots import SnapshotStore
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import ViewRecipe, view_plan

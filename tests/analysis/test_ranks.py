@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ranks
 import torch
+from support import ranks
 
-from analysis.alignment import main
-from analysis.pair_metrics import find_metrics, metric_names
-from analysis.pair_scores import Score, scores
-from coupled.process_group import process_group
+from coupled.analysis.alignment import main
+from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.metrics.pair import find_metrics, metric_names
+from coupled.parallel.process_group import process_group
 
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
 WANTED = [Score("cl", arm, "h", name) for arm in ("nscl", "same") for name in METRICS]

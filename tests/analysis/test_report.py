@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects
 import pytest
-from report_parts import charts_of, copied
+from support.report_parts import charts_of, copied
 
-from analysis import report, report_tables
-from analysis.drawing import natural
-from analysis.report import main, page
-from analysis.report_charts import Chart, numbers
-from analysis.report_rows import (
+from coupled.analysis.plots.drawing import natural
+from coupled.analysis.report import program as report
+from coupled.analysis.report import tables
+from coupled.analysis.report.charts import Chart, numbers
+from coupled.analysis.report.program import main, page
+from coupled.analysis.report.rows import (
     Cell,
     cell,
     correlations,
@@ -30,8 +31,8 @@ from analysis.report_rows import (
     to_compute,
     verified,
 )
-from analysis.report_rows import about as about_table
-from analysis.report_tables import COMPARING, MORE, PROGRAMS, Run, missing, read_runs, thinned
+from coupled.analysis.report.rows import about as about_table
+from coupled.analysis.report.tables import COMPARING, MORE, PROGRAMS, Run, missing, read_runs, thinned
 
 NewRun = Callable[..., Path]
 CHARTS = {
@@ -213,8 +214,8 @@ def test_the_settings_epochs_cost_a_report_nothing(
     table = Run.table
     monkeypatch.setattr(Run, "table", lambda run, name: (looked.append(name), table(run, name))[1])
     asked: list[int] = []
-    choose = report_tables.snapshot_epochs
-    monkeypatch.setattr(report_tables, "snapshot_epochs", lambda n, *more: (asked.append(n), choose(n, *more))[1])
+    choose = tables.snapshot_epochs
+    monkeypatch.setattr(tables, "snapshot_epochs", lambda n, *more: (asked.append(n), choose(n, *more))[1])
     assert run.snapshots == kept
     assert looked == ["epochs.csv"]
     assert asked[0] <= 3
@@ -464,7 +465,7 @@ def test_compute_makes_the_tables(
 ) -> None:
     """For real, with the program that needs the weights alone."""
     names = {name: PROGRAMS[name] for name in ("weight_gap",)}
-    monkeypatch.setattr("analysis.report_tables.PROGRAMS", names)
+    monkeypatch.setattr("coupled.analysis.report.tables.PROGRAMS", names)
     run = new_run(epochs=(0, 1, 2, 3))
     assert main(["--run", str(run), "--compute"]) == 0
     assert {path.name for path in (run / "analysis").glob("*.csv")} == {each for n in names.values() for each in n}

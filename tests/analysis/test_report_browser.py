@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_parts import copied
+from support.report_parts import copied
 
-from analysis.report import main
-from analysis.report_rows import about, last_values
-from analysis.report_tables import read_runs
+from coupled.analysis.report.program import main
+from coupled.analysis.report.rows import about, last_values
+from coupled.analysis.report.tables import read_runs
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from report_parts import charts_of, copied
+from support.report_parts import charts_of, copied
 
-from analysis.report import sections
-from analysis.report_charts import Chart, Look, numbers
-from analysis.report_tables import read_runs
-from analysis.report_theory import few_shot
+from coupled.analysis.report.charts import Chart, Look, numbers
+from coupled.analysis.report.program import sections
+from coupled.analysis.report.tables import read_runs
+from coupled.analysis.report.theory import few_shot
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.command_line import fault
-from analysis.run_folder import (
+from coupled.analysis.driver import fault
+from coupled.analysis.run import (
     choose_arms,
     choose_epochs,
     claim,
@@ -17,7 +17,7 @@ from analysis.run_folder import (
     parse_epochs,
     read_description,
 )
-from coupled.snapshots import SnapshotStore
+from coupled.storage.snapshots import SnapshotStore
 
 NewRun = Callable[..., Path]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from analysis import alignment, bounds, collapse, losses, quality, report, verify, weight_gap
-from analysis.command_line import command
-from analysis.run_folder import held
+from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
+from coupled.analysis.driver import command
+from coupled.analysis.report import program as report
+from coupled.analysis.run import held
 
 NewRun = Callable[..., Path]
 WRITERS = (weight_gap, alignment, quality, collapse, losses, bounds)

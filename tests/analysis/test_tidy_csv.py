@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.csv_tables import BadTableError
-from analysis.tidy_csv import TidyCsv
+from coupled.analysis.tables import BadTableError
+from coupled.analysis.tidy_csv import TidyCsv
 
 
 @given(cut=st.integers(0, 60))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save
+from support import tiny
 
-from analysis import alignment, collapse, losses, quality, verify, weight_gap
+from coupled.analysis import alignment, collapse, losses, quality, verify, weight_gap
 
 ARMS = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
 ROWS = ("steps.csv", "epochs.csv", "log_digests.jsonl")
@@ -229,7 +229,7 @@ def test_nothing_is_said_of_a_good_run_but_that_its_images_can_be_read(
     def gone(*_: object) -> None:
         raise ValueError("image_set: no folder 'there'")
 
-    monkeypatch.setattr("analysis.embeddings.load_image_set", gone)
+    monkeypatch.setattr("coupled.analysis.representations.embeddings.load_image_set", gone)
     assert verify.main(["--run", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "the train images cannot be read: image_set: no folder 'there'"

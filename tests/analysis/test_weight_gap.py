@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from analysis.channel_matching import channel_axes, permuted
-from analysis.run_folder import open_store, read_description
-from analysis.weight_gap import COLUMNS, SOURCES, comparable_layers, main
-from analysis.weight_sums import squares, stage, state
-from coupled.snapshots import SnapshotStore
+from coupled.analysis.run import open_store, read_description
+from coupled.analysis.weight_gap import COLUMNS, SOURCES, comparable_layers, main
+from coupled.analysis.weights.channel_matching import channel_axes, permuted
+from coupled.analysis.weights.weight_sums import squares, stage, state
+from coupled.storage.snapshots import SnapshotStore
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "weight_gap.py"
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -183,8 +183,8 @@ def test_a_write_that_was_cut_short_is_completed(new_run: NewRun) -> None:
 def test_it_needs_no_model_and_no_image(new_run: NewRun) -> None:
     """On a machine with the snapshots alone: nothing that builds networks or reads images may be imported."""
     code = (
-        "import sys; from analysis.weight_gap import main; status = main(sys.argv[1:]);"
-        "sys.exit(status or [m for m in sys.modules if m in ('timm', 'torchvision', 'coupled.network')] or 0)"
+        "import sys; from coupled.analysis.weight_gap import main; status = main(sys.argv[1:]);"
+        "sys.exit(status or [m for m in sys.modules if m in ('timm', 'torchvision', 'coupled.models.network')] or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--run", new_run(epochs=(0,))], capture_output=True, text=True, timeout=100

@@ -7,8 +7,8 @@ from typing import Any
 import bench_coupling
 import bench_gpu
 import pytest
-import tiny
 import torch
+from support import tiny
 
 ARMS: dict[str, Any] = {"cl": "dcl", "ce": "cross_entropy"}
 

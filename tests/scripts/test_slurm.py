@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tiny
+from support import tiny
 
 SCRIPT = tiny.REPOSITORY / "scripts/slurm.sbatch"
 PROGRAMS = {

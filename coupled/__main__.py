@@ -1,0 +1,7 @@
+"""`python -m coupled COMMAND`."""
+
+import sys
+
+from coupled.cli import main
+
+sys.exit(main())

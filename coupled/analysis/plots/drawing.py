@@ -1,0 +1,101 @@
+"""How every figure looks: one colour, dash and marker an arm, plain axes, PNG and PDF."""
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from coupled.storage.atomic_files import write_durably
+
+# after Okabe and Ito, whose colours colour-blind readers can tell apart, of a lightness that shows on white and black;
+# dashes and markers do the same in grey print
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
+USUAL = ("nscl", "scl", "ce", "cl")  # these have the first places wherever they appear
+
+
+class Style(NamedTuple):
+    """Of one arm, in every figure; the fields are arguments of matplotlib's `plot`."""
+
+    color: str
+    linestyle: str
+    marker: str
+
+
+def arm_places(arms: Sequence[str]) -> dict[str, int]:
+    """The place of each arm among all styles, the arms of a run given in the order of run.json."""
+    order = [*USUAL, *(arm for arm in arms if arm not in USUAL)]
+    return {arm: order.index(arm) for arm in arms}
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """The colour of each arm of a run: the same in every figure and in the report."""
+    return {arm: COLOURS[place % len(COLOURS)] for arm, place in arm_places(arms).items()}
+
+
+def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
+    """The style of each arm of a run, given in the order of run.json: it does not depend on which arms are drawn."""
+    colours = arm_colours(arms)
+    return {
+        arm: Style(colours[arm], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        for arm, i in arm_places(arms).items()
+    }
+
+
+def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
+    """One arm's curve (numbers, arrays or columns of a table), about ten markers on it."""
+    axes.plot(x, y, label=arm, markersize=4, markevery=max(1, len(x) // 10), **style._asdict())
+
+
+def grid(panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many small panels, at most four in a row."""
+    columns = min(4, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * rows + 0.4), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in every[panels:]:
+        axes.set_visible(False)
+    return figure, every[:panels]
+
+
+def plain(axes: Axes) -> None:
+    """A light grid, no box, few ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", linewidth=0.4, alpha=0.5)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def over_epochs(axes: Axes) -> None:
+    """Plain axes with whole epochs below."""
+    plain(axes)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write `path`.png and `path`.pdf, each whole or not at all; equal figures give equal bytes."""
+    kinds: dict[str, dict[str, Any]] = {".png": {"dpi": 200}, ".pdf": {"metadata": {"CreationDate": None}}}
+    written = []
+    for kind, options in kinds.items():
+        data = io.BytesIO()  # a file that matplotlib cannot write to its end is named by write_durably
+        figure.savefig(data, format=kind[1:], **options)
+        written.append(path.with_name(path.name + kind))
+        write_durably(written[-1], data.getvalue())
+    return written
+
+
+def natural(name: str) -> tuple[Any, ...]:
+    """A key that sorts layers.2 before layers.10, the encoder's stem first, the projector's layers, h and z last, and a
+    ResNet's batch norms behind the convolutions of their number.
+    """
+    parts = re.split(r"(\d+)", name.replace(".bn", ".conv"))
+    first = name.removeprefix("encoder.").partition(".")[0]
+    place = STEM.index(first) if first in STEM else len(STEM), TOP.index(first) if first in TOP else -1
+    return *place, [part.rjust(8, "0") if part.isdigit() else part for part in parts], ".bn" in name

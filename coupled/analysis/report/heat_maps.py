@@ -1,0 +1,137 @@
+"""The report's heat maps: layers over epochs, and layers of one network against layers of another, with a slider.
+
+A figure with `slider`, the epochs, has traces whose `meta` says what the slider changes: `profile`, the x of a line at
+each epoch, or `frames`, the z of a heat map at each epoch. Heat maps over epochs get a line at the slider's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from coupled.analysis.plots.drawing import natural
+from coupled.analysis.report.charts import Chart, Figure, Look, Trace, numbers, reference_of, whole_split
+from coupled.analysis.report.tables import Run
+
+SPLITS = ("test", "train")
+SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
+ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
+GAP = 0.02  # between panels, as a share of the width
+
+
+def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
+    """Weight gap, angle and cosine of updates: layers over epochs, arms side by side."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        table = run.table("weight_gap.csv")
+        table = table[table["kind"].isin(["conv", "linear", "norm_scale"])] if len(table) else table
+        short = {name: str(name).removeprefix("encoder.").removesuffix(".weight") for name in table.get("layer", ())}
+        for reference, part in table.groupby("reference", sort=False) if len(table) else ():
+            for measure in ("gap", "angle", "update_cosine"):
+                rows = part.assign(layer=part["layer"].map(short))
+                words = measure.replace("_", " ")
+                variants[_named(look, run, words, f"to {reference}")] = over_epochs(run, look, rows, measure, words)
+    words = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
+    return Chart("layers", "Weight gap by layer", words, variants)
+
+
+def alignment_by_layer(runs: Sequence[Run], look: Look) -> Chart:
+    """Every pair metric: layers over epochs, arms side by side."""
+    variants: dict[str, Figure] = {}
+    for name, run, metric, _, part in _scores(runs, look, "alignment"):
+        rows = pd.concat([whole_split(each) for _, each in part.groupby("layer", sort=False)])
+        variants[name] = over_epochs(run, look, rows, "value", metric)
+    words = (
+        "A row a layer, from stem to projection; the slider's epoch is the vertical line, and the profile at the right."
+    )
+    return Chart("alignment_layers", "Alignment by layer", words, variants)
+
+
+def cross_layer(runs: Sequence[Run], look: Look) -> Chart:
+    """Every layer of the reference with every layer of an arm, at the slider's epoch."""
+    scores = _scores(runs, look, "cross_layer")
+    variants = {name: _against_layers(whole_split(part), metric, to) for name, _, metric, to, part in scores}
+    words = "Rows are the reference's layers, columns the arm's, at the slider's epoch; one scale of colours for all."
+    return Chart("cross_layer", "Every layer with every layer", words, variants)
+
+
+def _scores(runs: Sequence[Run], look: Look, table: str) -> Iterator[tuple[str, Run, str, str, pd.DataFrame]]:
+    """The variant's name, run, metric, reference and rows of each part of <split>_<table>.csv that is one figure."""
+    for run in runs:
+        for split in SPLITS:
+            rows = run.table(f"{split}_{table}.csv")
+            for (metric, reference), part in rows.groupby(["metric", "reference"], sort=False) if len(rows) else ():
+                name = _named(look, run, str(metric), f"to {reference}", f"{split} images")
+                yield name, run, str(metric), str(reference), part
+
+
+def _named(look: Look, run: Run, *words: str) -> str:
+    return ", ".join([*words, *([run.name] if len(look.runs) > 1 else [])])
+
+
+def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: str) -> Figure:
+    """A heat map an arm, layers over epochs, and at the right the profile over layers at the slider's epoch."""
+    layers = sorted(table["layer"].unique(), key=natural)
+    epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
+    arms = list(dict.fromkeys(table["arm"]))
+    traces, axes = _panels(arms, "epoch", width := 1 / (len(arms) + 1.6))
+    last = str(len(arms) + 1)
+    profiles: list[Trace] = []
+    for arm, heat in zip(arms, traces, strict=True):
+        cells = table[table["arm"] == arm].pivot(index="layer", columns="epoch", values=measure)
+        z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
+        heat.update({"x": epochs, "y": layers, "z": z})
+        to = {"reference": reference_of(table), "xaxis": f"x{last}", "mode": "lines+markers"}
+        line = look.line(run, arm, [row[-1] for row in z], [], **to)
+        by_epoch = [list(each) for each in zip(*z, strict=True)]
+        profiles.append({**line, "y": layers, "meta": {"arm": arm, "profile": by_epoch}})
+    for axis in axes.values():
+        axis["tickformat"] = "d"
+    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": title}}
+    return _figure([*traces, *profiles], axes, layers, epochs, SCALE)
+
+
+def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
+    rows, columns = (sorted(table[name].unique(), key=natural) for name in ("reference_layer", "layer"))
+    epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
+    arms = list(dict.fromkeys(table["arm"]))
+    traces, axes = _panels(arms, "layer", 1 / len(arms))
+    for arm, heat in zip(arms, traces, strict=True):
+        of_arm = table[table["arm"] == arm]
+        frames = []
+        for epoch in epochs:
+            cells = of_arm[of_arm["epoch"] == epoch].pivot(index="reference_layer", columns="layer", values="value")
+            frames.append([numbers(row) for row in cells.reindex(index=rows, columns=columns).to_numpy()])
+        heat.update({"x": columns, "y": rows, "z": frames[-1], "meta": {"arm": arm, "frames": frames}})
+    for axis in axes.values():
+        axis["type"] = "category"
+    low, high = numbers([table["value"].min(), table["value"].max()])
+    scale = {**SCALE, "cmin": low, "cmax": high, "colorbar": {**SCALE["colorbar"], "title": {"text": metric}}}
+    return _figure(traces, axes, rows, epochs, scale, reference)
+
+
+def _panels(arms: Sequence[str], x: str, width: float) -> tuple[list[Trace], dict[str, Any]]:
+    """Empty heat maps, one an arm, and their axes from left to right."""
+    traces, axes = [], {}
+    for place, arm in enumerate(arms):
+        axis = str(place + 1) if place else ""
+        traces.append(
+            {"type": "heatmap", "coloraxis": "coloraxis", "name": arm, "xaxis": f"x{axis}", "meta": {"arm": arm}}
+        )
+        axes[f"xaxis{axis}"] = {"domain": [place * width, (place + 1) * width - GAP], "title": {"text": f"{arm}, {x}"}}
+    return traces, axes
+
+
+def _figure(
+    traces: Sequence[Trace],
+    axes: Mapping[str, Any],
+    layers: Sequence[str],
+    epochs: Sequence[int],
+    scale: Mapping[str, Any],
+    y: str = "",
+) -> Figure:
+    """The layers on a shared axis, from the top; `y` is its title."""
+    down = {"autorange": "reversed", "type": "category", "automargin": True, "dtick": 1, "tickfont": {"size": 9}}
+    titled = {**down, "title": {"text": f"{y}, layer"}} if y else down
+    size = {"height": max(LEAST, ROW * len(layers) + FRAME), "coloraxis": dict(scale), "yaxis": titled}
+    return {"data": list(traces), "layout": {**axes, **size}, "slider": list(epochs)}

@@ -1,0 +1,1 @@
+"""Embeddings of a run's images and scores of them."""

@@ -1,0 +1,75 @@
+"""Embeddings kept on the disk between calls, up to a size; the files longest unused go first.
+
+A file holds the rows [N, D] of one layer. Its name is a digest of all they are computed from, so rows of another
+snapshot, image set or choice of images are never taken for them; a digest of the rows themselves stands in the file.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from coupled.monitoring.terminal import say
+from coupled.storage.atomic_files import write_durably
+from coupled.storage.snapshots import tensors_digest
+
+
+class EmbeddingCache:
+    """Rows by what they come from, in `folder`, never more than `limit` bytes."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+
+    def get(self, sources: Any) -> Tensor | None:
+        """The rows of `sources` (a JSON value), or None. A damaged file is said, and counts as none."""
+        path = self._path(sources)
+        try:
+            with safe_open(path, framework="pt") as handle:
+                rows_ND: Tensor = handle.get_tensor("rows")
+                digest = (handle.metadata() or {}).get("digest")
+        except FileNotFoundError:  # also where another process removed it just now
+            return None
+        except SafetensorError:
+            digest = None
+        if digest is None or digest != tensors_digest({"rows": rows_ND}):
+            say(f"{path}: damaged; its embeddings are computed again", file=sys.stderr)
+            return None
+        with suppress(FileNotFoundError):
+            os.utime(path)
+        return rows_ND
+
+    def put(self, sources: Any, rows_ND: Tensor) -> None:
+        """Keep the rows of `sources`; older files go until they fit. Rows larger than the limit are not kept."""
+        rows_ND = rows_ND.cpu().contiguous()
+        data = save({"rows": rows_ND}, metadata={"digest": tensors_digest({"rows": rows_ND})})
+        if len(data) > self.limit:
+            return
+        path = self._path(sources)
+        path.unlink(missing_ok=True)
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        for _, size, file in files:
+            if total + len(data) <= self.limit:
+                break
+            total -= size
+            file.unlink(missing_ok=True)
+        write_durably(path, data)
+
+    def _files(self) -> Iterator[tuple[int, int, Path]]:
+        """Time of last use, bytes and path; ranks share the folder, so a file may vanish while one looks."""
+        for file in self.folder.glob("*.safetensors"):
+            with suppress(FileNotFoundError):
+                about = file.stat()
+                yield about.st_mtime_ns, about.st_size, file
+
+    def _path(self, sources: Any) -> Path:
+        name = hashlib.blake2b(json.dumps(sources).encode(), digest_size=20).hexdigest()
+        return self.folder / f"{name}.safetensors"

@@ -1,0 +1,127 @@
+"""What collapse looks like: spread, alignment, uniformity, spectra, and how a predictor stands to its inputs.
+
+Each function returns values by (metric, detail). A value is `Undefined` where there is none.
+
+Shape letters: N images, V views, D width, P projection width, M rows. Computed in float64.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coupled.metrics.arm import Labelled, effective_rank
+from coupled.metrics.undefined import Undefined
+
+Values = dict[tuple[str, str], float]
+TOP = 16  # eigenvalues and directions that are written
+POINT_SPREAD, LINE_SHARE = 0.05, 0.95
+BLOCK = 2**22  # entries of a strip of the matrix of distances
+
+
+def of_rows(rows_ND: Tensor) -> Values:
+    """Spread, uniformity, effective rank, and the largest eigenvalues of the covariance with their shares of its trace.
+
+    `spread` is the root of the total variance of the rows at unit norm: the standard deviation of a coordinate, root
+    mean square, times sqrt(D); 1 if they point everywhere alike, 0 if all point the same way (Chen & He 2021,
+    arXiv 2011.10566, section 4.1). The spectrum is that of the rows as they are, about their mean.
+    """
+    rows_ND = rows_ND.double()
+    unit_ND = F.normalize(rows_ND, dim=1)
+    centred_ND = rows_ND - rows_ND[0]  # rows far from 0 lose no digits, and equal rows become exactly 0
+    centred_ND = centred_ND - centred_ND.mean(0)
+    around_ND = unit_ND - unit_ND[0]
+    (rank,) = effective_rank.values(Labelled(rows_ND, torch.empty(0))).values()
+    values: Values = {
+        ("spread", "unit_norm"): float(around_ND.var(0, correction=0).sum().sqrt()),
+        ("uniformity", "t=2"): uniformity(unit_ND),
+        ("effective_rank", "centred"): rank.value,
+    }
+    covariance_DD = centred_ND.T @ centred_ND / max(len(rows_ND) - 1, 1)
+    return values | spectrum("eigenvalue", covariance_DD, with_shares=True)
+
+
+def uniformity(unit_ND: Tensor) -> float:
+    """log of the mean of exp(-2 ||x - y||^2) over pairs of different rows of unit norm: 0 for a point, lower if even.
+
+    Source: Wang & Isola 2020, arXiv 2005.10242, section 4.1.2, t = 2. Strips of the matrix of pairs, never all of it.
+    """
+    count = len(unit_ND)
+    if count < 2:
+        return Undefined("one image")
+    total = unit_ND.new_zeros(())
+    for strip_MD in unit_ND.split(max(1, BLOCK // count)):
+        total += (-2 * torch.cdist(strip_MD, unit_ND, compute_mode="donot_use_mm_for_euclid_dist").square()).exp().sum()
+    return float(((total - count) / (count * (count - 1))).log())
+
+
+def alignment(views_VND: Tensor) -> Values:
+    """The mean squared distance of two views of an image, of unit norm: 0 if augmentation does not matter, about 2 if
+    views have nothing in common.
+
+    Source: Wang & Isola 2020, arXiv 2005.10242, section 4.1.1, alpha = 2; over pairs of different views.
+    """
+    unit_VND = F.normalize(views_VND.double(), dim=2)
+    views = len(unit_VND)
+    pairs = [(unit_VND[v] - unit_VND[w]).square().sum(1).mean() for v in range(views) for w in range(v)]
+    return {("alignment", "alpha=2"): float(torch.stack(pairs).mean())}
+
+
+def of_predictor(inputs_MP: Tensor, weight_PP: Tensor | None) -> Values:
+    """The spectrum of F = E[f f^T] of the predictor's inputs f, and for a predictor of one matrix W how it stands to F.
+
+    `asymmetry` is ||W - W^T|| / ||W||, 0 if symmetric, 2 at most; `predictor_singular_value` is the spectrum of W.
+    Along the eigenvectors u_j of F, largest first: `eigenspace_alignment`, the cosine of u_j and W u_j, 1 if u_j is an
+    eigenvector of W too; `predictor_along`, p_j = u_j^T W u_j, which DirectPred's theory ties to the eigenvalue s_j of
+    F by s_j = p_j^2 / alpha + a term that dies out. Source: arXiv 2102.06810, sections 3 and 5.
+    """
+    inputs_MP = inputs_MP.double()
+    correlation_PP = inputs_MP.T @ inputs_MP / len(inputs_MP)
+    values = spectrum("correlation_eigenvalue", correlation_PP, with_shares=False)
+    if weight_PP is None:
+        return values
+    weight_PP = weight_PP.double()
+    norm = weight_PP.norm()
+    values["asymmetry", "frobenius"] = float((weight_PP - weight_PP.T).norm() / norm) if norm else Undefined("W is 0")
+    for j, value in enumerate(torch.linalg.svdvals(weight_PP)[:TOP].tolist(), 1):
+        values["predictor_singular_value", str(j)] = value
+    directions_PJ = torch.linalg.eigh(correlation_PP).eigenvectors.flip(1)[:, :TOP]
+    images_PJ = weight_PP @ directions_PJ
+    along_J, lengths_J = (directions_PJ * images_PJ).sum(0), images_PJ.norm(dim=0)
+    for j, (along, length) in enumerate(zip(along_J.tolist(), lengths_J.tolist(), strict=True), 1):
+        values["eigenspace_alignment", str(j)] = along / length if length else Undefined("W u_j is 0")
+        values["predictor_along", str(j)] = along
+    return values
+
+
+def spectrum(metric: str, symmetric_DD: Tensor, *, with_shares: bool) -> Values:
+    """The largest eigenvalues under the details 1, 2, ..., and with them as `<metric>_share` of the trace."""
+    largest = torch.linalg.eigvalsh(symmetric_DD).flip(0).clamp(min=0)
+    values: Values = {(metric, str(j)): value for j, value in enumerate(largest[:TOP].tolist(), 1)}
+    if with_shares:
+        total = float(largest.sum())
+        for j, value in enumerate(largest[:TOP].tolist(), 1):
+            values[f"{metric}_share", str(j)] = value / total if total else Undefined("constant features")
+    return values
+
+
+def verdict(values: Values) -> tuple[str, str]:
+    """What the rows of `of_rows` have collapsed to, "point", "line" or "no", and the number that shows it.
+
+    A point: the spread is below 0.05. A line: one direction has 95 % of the variance, as that of two classes that a
+    supervised objective has pulled together has too.
+    """
+    spread, share = values["spread", "unit_norm"], values["eigenvalue_share", "1"]
+    if spread < POINT_SPREAD:
+        return "point", f"std {spread:.2g}, where 1 is even and 0 is one point"
+    if share >= LINE_SHARE:
+        return "line", f"std {spread:.2g}, {share:.1%} of the variance in one direction"
+    return "no", ""
+
+
+def with_reasons(values: Values) -> Iterator[tuple[str, str, str]]:
+    """Metric, detail and reason of the values that there are not."""
+    for (metric, detail), value in values.items():
+        if isinstance(value, Undefined):
+            yield metric, detail, value.reason

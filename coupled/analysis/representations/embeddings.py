@@ -1,0 +1,212 @@
+"""Snapshots of several arms -> their embeddings and projections of the same images, in one pass over the images.
+
+Clean views (no augmentation), networks in evaluation mode, no gradients.
+
+Shape letters: N images of the split, B images of a batch, D width of an output.
+"""
+
+import hashlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coupled.analysis.driver import skipping
+from coupled.analysis.representations.cache import EmbeddingCache
+from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_outputs
+from coupled.analysis.run import Selection
+from coupled.config.registry import load_image_set
+from coupled.config.schema import Settings
+from coupled.datasets import AnyImageSet, ImageFiles
+from coupled.models.network import Network, build_network, shared_tensors
+from coupled.monitoring.terminal import say
+from coupled.storage.dataset_record import ACCEPT, changed_files
+from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+from coupled.stream.augment import clean_views
+from coupled.stream.decoding import crops, workers_for
+from coupled.stream.seeds import permutation, philox
+
+BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
+
+
+def load_images(
+    settings: Settings, split: str, digests: Mapping[str, Any], run: Path | None = None, accept: bool = False
+) -> AnyImageSet:
+    """The split of the run's image set; `digests` is `image_set` of run.json, and `run` the folder it lies in.
+
+    Raises ValueError, which names the files, if the images are not those that the run was made with. Those of the same
+    classes may be accepted as they are, which is said; every table has the digest of the images its rows come from.
+    """
+    images = load_image_set(settings.image_set.name, settings.image_set.options, split, settings.seed)
+    expected, found, names = digests.get(f"{split}_digest"), images.digest(), list(images.class_names)
+    if found == expected:
+        return images
+    what = (
+        f"image_set: the {split} split of '{images.name}' is not the one of the run: its digest should be {expected},"
+        f" found {found}" + (f"; {changed_files(run, digests, {split: images})}" if run else "")
+    )
+    if names != digests.get("classes", names):
+        raise ValueError(f"{what}; its classes are others, too: put the images back")
+    if not accept:
+        raise ValueError(f"{what}; put the images back, or measure those that are there: {ACCEPT}")
+    if os.environ.get("RANK", "0") == "0":
+        say(f"warning: {what}; the images are measured as they are", sys.stderr)
+    return images
+
+
+def load_selected(settings: Settings, split: str, selected: Selection, options: Namespace) -> AnyImageSet:
+    """`load_images` of the run that a program is asked to look at."""
+    run, digests = selected.store.folder.parent, selected.description["image_set"]
+    return load_images(settings, split, digests, run, options.accept_changed_images)
+
+
+def choose_images(images: int, samples: int | None, seed: int, split: str) -> Tensor:
+    """Numbers of the images to use, ascending [min(samples, images)]; all of them if `samples` is None.
+
+    A subset depends on nothing but its arguments, and a smaller one lies within a larger one.
+    """
+    order_N = permutation(images, philox(seed, f"analysis/{split}"))
+    return torch.from_numpy(order_N[:samples]).sort().values
+
+
+class Embedder:
+    """The networks of the arms of a run, each built once; weights are read when an epoch is asked for."""
+
+    def __init__(
+        self, settings: Settings, store: SnapshotStore, device: torch.device, cache: EmbeddingCache | None = None
+    ) -> None:
+        self.settings, self.store, self.device, self.cache = settings, store, device, cache
+        self.networks: dict[str, Network] = {}
+        self.epochs: dict[str, int] = {}
+
+    def network(self, arm: str, epoch: int) -> Network:
+        """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
+        if arm not in self.networks:
+            self.networks[arm] = self._build()
+        if self.epochs.get(arm) != epoch:
+            load_weights(self.networks[arm], self.store.read(arm, epoch), str(self.store.path(arm, epoch)))
+            self.epochs[arm] = epoch
+        return self.networks[arm]
+
+    def layers(self, names: Iterable[str]) -> dict[str, int]:
+        """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
+        return find_layers(self._build(), names, self.settings.encoder.image_size)
+
+    def _build(self) -> Network:
+        return untrained_network(self.settings).to(self.device).eval()
+
+    def readable(self, arms: Iterable[str], epoch: int, skip_bad: bool) -> list[str]:
+        """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_bad` the others are said."""
+        good = []
+        for arm in arms:
+            with skipping(skip_bad):
+                self.network(arm, epoch)
+                good.append(arm)
+        return good
+
+    def outputs(
+        self,
+        images: AnyImageSet,
+        chosen_N: Tensor,
+        arms: Sequence[str],
+        epoch: int,
+        layers: Collection[str] = tuple(OUTPUTS),
+    ) -> Iterator[dict[tuple[str, str], Tensor]]:
+        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer); see `layers.py` for their names.
+
+        An arm of which the cache has all `layers` is not computed; what is computed is cached after the last batch.
+        Raises ValueError if a snapshot is damaged or does not fit the network.
+        """
+        ends = [(arm, layer) for arm in arms for layer in layers]
+        held: dict[tuple[str, str], Tensor] = {}
+        if self.cache:
+            sources = {end: self._sources(images, chosen_N, epoch, *end) for end in ends}
+            found = {end: self.cache.get(sources[end]) for end in ends}
+            held = {end: rows_ND.to(self.device) for end, rows_ND in found.items() if rows_ND is not None}
+        missing = [arm for arm in arms if any((arm, layer) not in held for layer in layers)]
+        computed: dict[tuple[str, str], list[Tensor]] = {(arm, layer): [] for arm in missing for layer in layers}
+        first = 0
+        for batch in self._computed(images, chosen_N, missing, epoch, layers):
+            size = min(BATCH, len(chosen_N) - first)
+            for end, parts in computed.items():
+                if self.cache:
+                    parts.append(batch[end].cpu())
+            yield {end: batch[end] if end in batch else held[end][first : first + size] for end in ends}
+            first += size
+        for end, parts in computed.items():
+            if self.cache:
+                self.cache.put(sources[end], torch.cat(parts))
+
+    def _sources(self, images: AnyImageSet, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
+        """All that the rows of a layer depend on."""
+        settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
+        chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
+        how = [self.device.type, torch.__version__, BATCH]
+        return [self.store.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
+
+    @torch.no_grad()
+    def _computed(
+        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int, layers: Collection[str]
+    ) -> Iterator[dict[tuple[str, str], Tensor]]:
+        """The outputs of `arms` batch by batch; without arms nothing is read, and the batches are empty."""
+        if not arms:
+            yield from ({} for _ in chosen_N.split(BATCH))
+            return
+        networks = {arm: self.network(arm, epoch) for arm in arms}
+        size = self.settings.encoder.image_size
+        workers = workers_for(self.settings.batch.workers, self.device)
+        for pixels_B3HW in _pixels(images, chosen_N, size, workers):
+            views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
+            batch = {}
+            for arm, network in networks.items():
+                found = layer_outputs(network, views_1B3SS, layers)
+                batch.update({(arm, layer): rows_BD for layer, rows_BD in found.items()})
+            yield batch
+
+
+def _pixels(images: AnyImageSet, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
+    """The chosen images batch by batch, uint8 [B, 3, H, W]; those on the disk as squares of `size`."""
+    if isinstance(images, ImageFiles):
+        batches = [chosen_B.numpy() for chosen_B in chosen_N.split(BATCH)]
+        yield from (crops_1B3SS[0] for crops_1B3SS in crops(images, batches, None, size, workers))
+    else:
+        yield from (images.images_N3HW[chosen_B] for chosen_B in chosen_N.split(BATCH))
+
+
+def untrained_network(settings: Settings) -> Network:
+    """The encoder and projector that the settings of a run describe, as they were before training."""
+    encoder, projector = settings.encoder, settings.projector
+    return build_network(
+        encoder=encoder.name,
+        width=encoder.width,
+        stem=encoder.stem,
+        image_size=encoder.image_size,
+        zero_init_last=encoder.zero_init_last,
+        projector_hidden=projector.hidden,
+        projector_out=projector.out,
+        seed=settings.seed,
+    )
+
+
+def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:
+    """Give `network` the encoder and projector of a snapshot. Raises BadSnapshotError if one does not fit."""
+    expected = shared_tensors(network)
+    found = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] in ("encoder", "projector")}
+    for name in sorted(expected.keys() ^ found.keys()):
+        where = "is missing" if name in expected else "is not in the network that run.json describes"
+        raise BadSnapshotError(f"{path}: tensor '{name}' {where}")
+    for name, tensor in found.items():
+        if kind(expected[name]) != kind(tensor):
+            raise BadSnapshotError(f"{path}: tensor '{name}' should be {kind(expected[name])}, found {kind(tensor)}")
+    network.load_state_dict(found)
+
+
+def kind(tensor: Tensor) -> str:
+    """Shape and type of a tensor as a snapshot keeps it: every float is a float32."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return f"{tuple(tensor.shape)} {str(dtype).removeprefix('torch.')}"

@@ -1,0 +1,68 @@
+"""The representations of one arm for metrics that need them all at once, on the CPU.
+
+Shape letters: N images of the split, n chosen images, B images of a batch, V views, D width.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from coupled.analysis.representations.embeddings import BATCH, Embedder
+from coupled.analysis.representations.layers import OUTPUTS
+from coupled.config.schema import Settings
+from coupled.datasets import AnyImageSet
+from coupled.metrics.arm import Labelled
+from coupled.stream.batches import batches
+from coupled.stream.view_plan import EpochPlan, ViewRecipe, view_plan
+
+UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like the trained ones, and none of them
+
+
+def clean_features(
+    embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
+) -> dict[str, Labelled]:
+    """The chosen images' representations [n, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
+    batches = list(embedder.outputs(images, chosen_n, [arm], epoch))
+    return {
+        layer: Labelled(torch.cat([batch[arm, layer].cpu() for batch in batches]), images.labels_N[chosen_n])
+        for layer in OUTPUTS
+    }
+
+
+def view_features(embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
+    """Representations of two augmented views of each chosen image [V, n, D] by layer, in evaluation mode.
+
+    The views are drawn with the run's recipe and seed, of an epoch that is never trained on: the same for every arm and
+    epoch. Raises ValueError if the snapshot does not fit the network.
+    """
+    parts = list(_outputs(embedder, images, chosen_n, arm, epoch))
+    return {layer: torch.cat([part[name].cpu() for part in parts], dim=1) for layer, name in OUTPUTS.items()}
+
+
+def plan_of(settings: Settings, images: AnyImageSet) -> EpochPlan:
+    """The plan of views that no arm is trained on, with the run's recipe and seed."""
+    recipe = ViewRecipe(**settings.views.model_dump(exclude={"recipe"}))
+    return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), recipe)
+
+
+@torch.no_grad()
+def _outputs(
+    embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
+) -> Iterator[dict[str, Tensor]]:
+    settings = embedder.settings
+    plan = plan_of(settings, images)
+    network = embedder.network(arm, epoch)
+    whole_n, rest_n = chosen_n.tensor_split([len(chosen_n) // BATCH * BATCH])
+    # two calls, not one a batch: each sends a set in memory to the device, or fills the pipeline of workers anew
+    for order_KB in (whole_n.view(-1, BATCH), rest_n.view(-1, max(1, len(rest_n)))):
+        for batch in batches(
+            images,
+            order_KB.numpy(),
+            plan,
+            epoch=UNTRAINED_EPOCH,
+            size=settings.encoder.image_size,
+            device=embedder.device,
+            workers=settings.batch.workers,
+        ):
+            yield network(batch.views_VB3SS)

@@ -1,0 +1,103 @@
+"""Layers of a network by name: what `--layer` may say, and their outputs as one row an image.
+
+`h` is the embedding and `z` the projection. Any other name is a module of the encoder as `named_modules` spells it:
+layer1, layer4.1.conv2, blocks.3. `stem` is what enters the first stage: the encoder's own module `stem` if it has one,
+else a ResNet's `maxpool` (which for small images changes nothing), else a ViT's `patch_embed`. `stages` stands for the
+stem, the stages that timm names in the encoder's `feature_info`, and `h` and `z`.
+
+A module's output is taken by a forward hook, before anything changes it in place, and its mean is taken over space
+([B, C, H, W], or [B, H, W, C] of an encoder that declares this format, such as timm's Swin), or over the tokens, class
+token included ([B, T, C]).
+
+Shape letters: B images of a batch, C channels, T tokens.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:  # timm takes seconds to import, and the report needs the names of layers alone
+    from coupled.models.network import Network
+
+OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
+STEMS = ("stem", "maxpool", "patch_embed")
+STAGES = "stages"
+PROBE = 2  # images of the trial that shows what a layer gives
+
+
+def find_layers(network: "Network", names: Iterable[str], image_size: int) -> dict[str, int]:
+    """The layers that `names` mean, each once, and their widths, from a forward of zeros.
+
+    Raises ValueError, which lists the layers there are, for a name that is none.
+    """
+    layers = list(dict.fromkeys(layer for name in names for layer in _meant(network.encoder, name)))
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        rows = layer_outputs(network, torch.zeros(1, PROBE, 3, image_size, image_size, device=device), layers)
+    return {layer: rows[layer].shape[1] for layer in layers}
+
+
+def _meant(encoder: nn.Module, name: str) -> list[str]:
+    if name != STAGES:
+        return [name]
+    modules = dict(encoder.named_modules())
+    stages = [each["module"] for each in getattr(encoder, "feature_info", ())]
+    if not stages:
+        raise ValueError(f"--layer: timm names no {STAGES} of this encoder; {_known(encoder)}")
+    stem = ["stem"] if any(each in modules for each in STEMS) else []
+    return [*stem, *(stage for stage in stages if next(modules[stage].parameters(), None) is not None), *OUTPUTS]
+
+
+def layer_outputs(network: "Network", views_1B3SS: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Rows [B, C] by layer of one forward. Raises ValueError for a layer without one row an image."""
+    inner = {layer: _module(network.encoder, layer) for layer in layers if layer not in OUTPUTS}
+    with _captured(network.encoder, inner) as rows:
+        outputs = network(views_1B3SS)
+    for layer in inner:
+        if layer not in rows or len(rows[layer]) != views_1B3SS.shape[1]:
+            raise ValueError(f"--layer: '{layer}' has no output with one row an image; {_known(network.encoder)}")
+    return {layer: rows[layer] if layer in inner else outputs[OUTPUTS[layer]][0] for layer in layers}
+
+
+@contextmanager
+def _captured(encoder: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Within, a forward of the encoder fills the dictionary with the modules' rows."""
+    rows: dict[str, Tensor] = {}
+    channels_last = getattr(encoder, "output_fmt", "") == "NHWC"
+    hooks = [m.register_forward_hook(partial(_keep, rows, layer, channels_last)) for layer, m in modules.items()]
+    try:
+        yield rows
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _keep(
+    rows: dict[str, Tensor], layer: str, channels_last: bool, module: nn.Module, inputs: object, output: Any
+) -> None:
+    if layer in rows:
+        raise ValueError(f"--layer: '{layer}' is used several times in one forward; name a module that is used once")
+    if not isinstance(output, Tensor) or output.dim() not in (2, 3, 4):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"--layer: the output of '{layer}' is {shape}; allowed are [B, C], [B, T, C] and [B, C, H, W]")
+    space = {2: (), 3: (1,), 4: (1, 2) if channels_last else (2, 3)}[output.dim()]
+    rows[layer] = output.mean(dim=space) if space else output.clone()
+
+
+def _module(encoder: nn.Module, layer: str) -> nn.Module:
+    modules = dict(encoder.named_modules())
+    name = next((each for each in STEMS if each in modules), layer) if layer == "stem" else layer
+    if not name or name not in modules:
+        raise ValueError(f"--layer: the encoder has no module '{layer}'; {_known(encoder)}")
+    return modules[name]
+
+
+def _known(encoder: nn.Module) -> str:
+    children = {name: child for name, child in encoder.named_children() if next(child.parameters(), None) is not None}
+    names = list(dict.fromkeys([STAGES, "h", "z", "stem", *children]))
+    within = next((f"{name}.0" for name, child in children.items() if isinstance(child, nn.Sequential)), "")
+    return f"allowed are {', '.join(names)}" + (f" and modules within, such as {within}" if within else "")

@@ -1,0 +1,133 @@
+"""Scores of pairs of arms from one pass over the images.
+
+All scores of an epoch come from one pass: sums that are shared between arms, layers and metrics, and the rows of the
+subsets for metrics that look at a subset. The images may be shared out over ranks; every rank gets the same values.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coupled.metrics.pair import PairMetric
+from coupled.metrics.pair._sums import CrossSums, RowStream
+from coupled.parallel.process_group import data_size, gather_images, gather_json
+
+End = tuple[str, str]  # arm, layer
+
+
+class Score(NamedTuple):
+    """One number to compute: `metric` between `reference` at `reference_layer` and `arm` at `layer`.
+
+    `reference_layer` is "" where it is the same layer.
+    """
+
+    reference: str
+    arm: str
+    layer: str
+    metric: str
+    reference_layer: str = ""
+
+
+class Pass(NamedTuple):
+    """What a pass over the images leaves behind."""
+
+    streams: dict[tuple[str, End], RowStream]  # by transform
+    sums: dict[tuple[str, End, End], CrossSums]  # by transform, this rank's
+    subset_rows: dict[tuple[int, End], Tensor]  # of all ranks
+    rows: dict[End, Tensor]  # all of this rank's, if asked for
+
+
+def scores(
+    batches: Iterable[Mapping[End, Tensor]],
+    wanted: Sequence[Score],
+    metrics: Mapping[str, PairMetric],
+    subsets: Mapping[int, Tensor] | None = None,
+) -> dict[Score, float]:
+    """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer).
+
+    `subsets` says by size which of this rank's images are in the subset of metrics that look at so many (bool [N], N
+    images of all batches); without it, all are.
+    """
+    return values(one_pass(batches, wanted, metrics, subsets), wanted, metrics)
+
+
+def one_pass(
+    batches: Iterable[Mapping[End, Tensor]],
+    wanted: Sequence[Score],
+    metrics: Mapping[str, PairMetric],
+    subsets: Mapping[int, Tensor] | None = None,
+    keep_rows: bool = False,
+) -> Pass:
+    """Sums and rows that `values` needs, and with `keep_rows` all rows, which intervals need; see `scores`."""
+    streams: dict[tuple[str, End], RowStream] = {}
+    sums: dict[tuple[str, End, End], CrossSums] = {}  # an arm's sums with itself serve every pair
+    kept: dict[tuple[int, End], list[Tensor]] = {}
+    rows: dict[End, list[Tensor]] = {}
+    for score in wanted:
+        transform, subset = metrics[score.metric].transform, metrics[score.metric].subset
+        for a, b in ends(score):
+            if subset:
+                kept.setdefault((subset, b), [])
+            else:
+                sums.setdefault((transform, a, b), CrossSums())
+                streams.setdefault((transform, b), RowStream(transform))
+                if keep_rows:
+                    rows.setdefault(b, [])
+    first = 0
+    for outputs in batches:
+        for (subset, end), parts in kept.items():
+            inside_B = subsets[subset][first : first + len(outputs[end])] if subsets else slice(None)
+            parts.append(outputs[end][inside_B])
+        for end, parts in rows.items():
+            parts.append(outputs[end])
+        first += len(next(iter(outputs.values())))
+        seen = {(transform, end): stream.rows(outputs[end]) for (transform, end), stream in streams.items()}
+        for (transform, a, b), total in sums.items():
+            total.update(seen[transform, a], seen[transform, b])
+    return Pass(
+        streams,
+        sums,
+        {key: rows_over_ranks(torch.cat(parts)) for key, parts in kept.items()},
+        {end: torch.cat(parts) for end, parts in rows.items()},
+    )
+
+
+def values(seen: Pass, wanted: Sequence[Score], metrics: Mapping[str, PairMetric]) -> dict[Score, float]:
+    """The wanted scores of all images of a pass."""
+    moments = {key: over_ranks(sums).moments() for key, sums in seen.sums.items()}
+    found = {}
+    for score in wanted:
+        metric, pairs = metrics[score.metric], ends(score)
+        if metric.subset:
+            found[score] = metric.value(*(seen.subset_rows[metric.subset, end] for end in pairs[2]))
+        else:
+            found[score] = metric.value(*(moments[metric.transform, *pair] for pair in pairs))
+    return found
+
+
+def over_ranks(sums: CrossSums) -> CrossSums:
+    """The sums over the images of all ranks, added in the order of ranks: every rank gets the same bits."""
+    if data_size() == 1:
+        return sums
+    assert sums.pilots is not None
+    own = (*sums.pilots, sums.total())
+    whole = CrossSums()
+    for one, other, total_XY in zip(*(gather_images(part[None, None])[0] for part in own), strict=True):
+        whole.merge(CrossSums.of((one, other), total_XY))
+    return whole
+
+
+def rows_over_ranks(own_nD: Tensor) -> Tensor:
+    """The rows of all ranks in their order; a rank may have any number of them."""
+    counts = gather_json(len(own_nD))
+    padded_nD = torch.nn.functional.pad(own_nD, (0, 0, 0, max(counts) - len(own_nD)))
+    parts = gather_images(padded_nD[None])[0].split(max(counts))
+    return torch.cat([part_nD[:count] for part_nD, count in zip(parts, counts, strict=True)])
+
+
+def ends(score: Score) -> tuple[tuple[End, End], ...]:
+    """The three pairs whose sums a metric takes: xx, yy, xy."""
+    x, y = (score.reference, score.reference_layer or score.layer), (score.arm, score.layer)
+    return (x, x), (y, y), (x, y)

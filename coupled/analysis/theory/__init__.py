@@ -1,0 +1,1 @@
+"""Bounds and losses of the papers, computed on what was measured."""

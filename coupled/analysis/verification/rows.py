@@ -1,0 +1,121 @@
+"""Whether steps.csv and epochs.csv of a run are those that training wrote, and whether its resume states fit them."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+
+from coupled.analysis.tables import LARGEST
+from coupled.config.schema import Settings
+from coupled.storage import checkpoints, log_digests
+from coupled.storage.log_digests import TABLES, LogState
+
+NUMBERS = ("loss", "lr", "seconds", "images_per_second")  # of epochs.csv
+
+
+def rows_to_check(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a table as they stand, wrong ones too: what is wrong with them is for verify to say.
+
+    Raises ValueError if there is no table, or it is too large.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a table of {path.stem}, found no file")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path}: {size:,} bytes long; a table has at most {LARGEST:,}")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
+
+
+def inputs_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns of steps.csv that hold the digests of a stream's inputs."""
+    return [column for column in (rows[0] if rows else ()) if column and column.endswith("inputs_digest")]
+
+
+def faults_of_rows(run: Path, settings: Settings, lines: Sequence[LogState]) -> Iterator[str]:
+    """Both tables up to the last save against the digests that training wrote, and all whole rows by their form.
+
+    Rows after the last save, which a run under way or killed has, are not counted: `--resume` writes them again.
+    """
+    arms = list(settings.arms)
+    if not lines:
+        yield f"{run / log_digests.FILE}: expected a line of every save, found none: no row can be checked"
+    yield from log_digests.changed(run, lines, len(arms))
+    for name in TABLES if lines and lines[-1].epoch == settings.epochs else ():
+        path, whole = run / name, lines[-1].table(name)[0]
+        if path.is_file() and path.stat().st_size > whole:
+            yield f"{path}: the run ended with {whole:,} bytes, found {path.stat().st_size:,}"
+    yield from faults_of_steps(run / "steps.csv", arms)
+    yield from faults_of_epochs(run / "epochs.csv", arms)
+
+
+def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
+    """The first row that is not the next step with its digests and a finite loss of every arm."""
+    try:
+        rows = rows_to_check(path)
+    except (ValueError, csv.Error) as error:
+        yield str(error)
+        return
+    first = ["epoch", "step", *(inputs_of(rows) or ["inputs_digest"])]
+    others = [column for column in (rows[0] if rows else ()) if column and column not in first]
+    numbers = list(dict.fromkeys(["lr", *(f"{arm}_loss" for arm in arms), *others]))
+    for number, row in enumerate(rows, 1):
+        text = wrong_cells(row, first, numbers)
+        if not text and row["step"] != str(number):
+            text = f"expected step {number}, found {row['step']}"
+        if text:
+            yield f"{path}: row {number}: {text}"
+            return
+
+
+def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
+    """The first row that is not the next arm of the next epoch with finite numbers."""
+    try:
+        rows = rows_to_check(path)
+    except (ValueError, csv.Error) as error:
+        yield str(error)
+        return
+    for number, row in enumerate(rows):
+        epoch, arm = str(number // len(arms) + 1), arms[number % len(arms)]
+        text = wrong_cells(row, ("epoch", "arm"), NUMBERS)
+        if not text and (row["epoch"], row["arm"]) != (epoch, arm):
+            text = f"expected epoch {epoch} of '{arm}', found {row['epoch']} of '{row['arm']}'"
+        if text:
+            yield f"{path}: row {number + 1}: {text}"
+            return
+
+
+def wrong_cells(row: Mapping[str, str], columns: Sequence[str], numbers: Sequence[str]) -> str:
+    """What is wrong with the cells of a row; "" if it has all `columns` and finite `numbers`, and no more cells."""
+    if None in row or any(not row.get(column) for column in (*columns, *numbers)):
+        return f"expected the columns of the header, found '{','.join(map(str, row.values()))}'"
+    return next(
+        (
+            f"{column}: expected a finite number, found '{row[column]}'"
+            for column in numbers
+            if not _is_finite(row[column])
+        ),
+        "",
+    )
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def faults_of_saves(run: Path, settings_sha256: str, lines: Sequence[LogState]) -> Iterator[str]:
+    """What is wrong with the resume states, each by itself; and the newest is that of the last line of the rows.
+
+    A save that is under way, or was when the run was killed, has its lines before its state, which is then temporary.
+    """
+    folder = run / "resume"
+    states = checkpoints.generations(folder)
+    for state in states:
+        yield from checkpoints.check_generation(state, settings_sha256)
+    expected = f"step_{lines[-1].step:08d}" if lines else ""
+    newest = states[-1].name if states else ""
+    if newest != expected and not (folder / f".{expected}.tmp").is_dir():
+        text = f"expected '{expected}' as the newest resume state, found '{newest}'"
+        yield f"{folder}: {text} (see {log_digests.FILE})"

@@ -1,0 +1,117 @@
+"""Whether the manifest of a run has every snapshot that it should, and each holds the tensors that it should."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coupled.analysis.representations.embeddings import kind, untrained_network
+from coupled.config.controls import KEYS, draws, with_siblings
+from coupled.config.registry import find_objective
+from coupled.config.schema import Settings
+from coupled.models.network import copy_with_heads, shared_tensors
+from coupled.storage.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs
+
+Kinds = dict[str, str]  # tensor -> its shape and type
+
+
+def faults_of_snapshots(store: SnapshotStore, settings: Settings, classes: int, done: int | None) -> Iterator[str]:
+    """Everything that is wrong with the manifest and the snapshots of a run that has `done` so many epochs (None: as
+    many as the manifest says); `classes` is the number of them in its image set.
+    """
+    try:
+        there = {arm: store.epochs(arm) for arm in settings.arms}
+        expected, shared = expected_tensors(settings, classes)
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from faults_of_manifest(store, settings, there, done)
+    starts: dict[str, dict[str, Tensor]] = {}
+    for arm, epochs in there.items():
+        for epoch in dict.fromkeys(epochs):
+            try:
+                tensors = store.read(arm, epoch)
+            except BadSnapshotError as error:
+                yield str(error)
+                continue
+            yield from faults_of_tensors(str(store.path(arm, epoch)), tensors, expected[arm])
+            if epoch == 0:
+                starts[arm] = {name: tensors[name] for name in shared if name in tensors}
+    yield from faults_of_starts(store, settings.resolved()["arms"], starts)
+
+
+def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds], list[str]]:
+    """By arm the tensors of its snapshots, and the names of those that all arms share; nothing is computed for it.
+
+    Raises ValueError for an encoder or an objective that cannot be.
+    """
+    arms = {}
+    with torch.device("meta"):
+        network = untrained_network(settings)
+        for arm, given in with_siblings(settings.resolved()["arms"]).items():
+            options = {key: value for key, value in given.items() if key not in ("objective", *KEYS)}
+            needs = find_objective(arm, given["objective"], options, settings.temperature).needs
+            tensors = copy_with_heads(network, needs, classes, settings.seed).state_dict()
+            arms[arm] = {name: kind(tensor) for name, tensor in tensors.items()}
+    return arms, list(shared_tensors(network))
+
+
+def faults_of_manifest(
+    store: SnapshotStore, settings: Settings, there: Mapping[str, Sequence[int]], done: int | None
+) -> Iterator[str]:
+    """Every kept epoch of every arm once, in the order written.
+
+    An epoch that is being saved, or was when the run was killed, may be there in part.
+    """
+    last = max((epochs[-1] for epochs in there.values() if epochs), default=0) if done is None else done
+    kept = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
+    for arm, epochs in there.items():
+        counted = [epoch for epoch in kept if epoch <= last]
+        for epoch in (e for e in kept if epochs.count(e) > 1 or (e in counted and not epochs.count(e))):
+            yield f"{store.manifest}: arm '{arm}', epoch {epoch}: expected one snapshot, found {epochs.count(epoch)}"
+        # under a rate that does not depend on them the run may once have had fewer epochs, of which this was the last
+        for epoch in sorted(set(epochs) - set(kept)) if "epochs" not in settings.may_change() else ():
+            yield f"{store.manifest}: arm '{arm}', epoch {epoch}: not among the epochs that the settings keep"
+    for arm in sorted(set(store.arms()) - set(settings.arms)):
+        yield f"{store.manifest}: arm '{arm}' is not in the settings"
+    order = [(entry.epoch, [*settings.arms, entry.arm].index(entry.arm)) for entry in store.entries()]
+    if order != sorted(order):
+        yield f"{store.manifest}: its lines do not stand in the order of epochs and arms"
+
+
+def faults_of_tensors(path: str, tensors: Mapping[str, Tensor], expected: Kinds) -> Iterator[str]:
+    """Names, shapes, types, and finite numbers."""
+    found = {name: kind(tensor) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            yield f"{path}: tensor '{name}': expected {expected.get(name)}, found {found.get(name)}"
+        elif tensors[name].is_floating_point() and not tensors[name].isfinite().all():
+            yield f"{path}: tensor '{name}': expected finite numbers, found nan or inf"
+
+
+def faults_of_starts(
+    store: SnapshotStore, arms: Mapping[str, Mapping[str, Any]], starts: Mapping[str, Mapping[str, Tensor]]
+) -> Iterator[str]:
+    """Arms that share their initialisation start with equal weights, but for the weight that a control moves."""
+    used, moved = draws(arms), {arm: ulps_at_start(arms[arm]) for arm in starts}
+    for one, other in combinations(starts, 2):
+        if used[one].init != used[other].init:
+            continue
+        allowed, differing = int(moved[one] != moved[other]), elements_apart(starts[one], starts[other])
+        if differing != allowed:
+            text = f"{'but for one moved weight, ' if allowed else ''}found {differing} that differ"
+            yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0: {text}"
+
+
+def ulps_at_start(arm: Mapping[str, Any]) -> int:
+    """By how many units in the last place a weight of `arm` was moved before its first snapshot."""
+    perturbed = arm.get("perturb") or {"step": 0, "ulps": 0}
+    return int(perturbed["ulps"]) if perturbed["step"] == 0 else 0
+
+
+def elements_apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> int:
+    """The number of elements of the tensors of the same name and shape that differ."""
+    alike = [name for name in one if name in other and one[name].shape == other[name].shape]
+    return sum(int((one[name] != other[name]).sum()) for name in alike)

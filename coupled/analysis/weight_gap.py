@@ -1,0 +1,182 @@
+"""How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
+
+python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10]
+       [--align permutation] [--output DIR]
+
+Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
+pairs with `--compare all`) and epoch there is a row for every floating tensor of the encoder and the projector, and
+rows over the encoder's `.weight` tensors (batch norm's scales among them; biases, running statistics and the projector
+not), for each stage (layer1/mean ...) and for the whole encoder (mean ...):
+* `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
+* `global`: of those layers taken as one long vector.
+A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
+the last snapshot before. The digests of the two snapshots stand in the last columns; of rows that differ in those alone
+the last one counts. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
+written anew (see growth.py).
+
+`--align permutation` writes weight_gap_permutation.csv instead: the same after the channels of each compared arm, a
+ResNet, are put into the order that fits the reference best (see channel_matching.py); `moved` counts the channels.
+"""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from coupled.analysis.driver import parser, run_program, skipping, tracked
+from coupled.analysis.run import DIGITS, select_pairs
+from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
+from coupled.analysis.weights.growth import write_growth
+from coupled.analysis.weights.open_snapshots import OpenSnapshots
+from coupled.analysis.weights.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, stage
+from coupled.monitoring.terminal import say
+from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+
+SOURCES = ("reference_snapshot", "arm_snapshot")  # digests
+KEY = ("epoch", "reference", "arm", "layer", *SOURCES)
+COLUMNS = (*KEY[:4], "kind", *Gap._fields)  # and SOURCES at the end
+Pair = tuple[str, str]  # reference, arm
+Row = tuple[object, ...]
+
+
+class Moment(NamedTuple):
+    """An epoch and those it is compared with."""
+
+    epoch: int
+    start: int | None  # 0, if the run has that snapshot
+    before: int | None  # the last snapshot before, if there is one
+
+
+def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
+    """The layers both have. Raises ValueError naming a layer if the encoders or the shapes differ."""
+    for layer in sorted(reference.keys() ^ arm.keys()):
+        if layer.startswith("encoder."):
+            raise ValueError(f"layer '{layer}' is in one of the two snapshots only: the encoders differ")
+    shared = [layer for layer in reference if layer in arm]
+    for layer in shared:
+        if reference[layer] != arm[layer]:
+            raise ValueError(f"layer '{layer}' has shape {reference[layer]} in the one and {arm[layer]} in the other")
+    return shared
+
+
+def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
+    """The rows of these pairs at one epoch: layers sorted by name, then the aggregates. Raises ValueError.
+
+    Each tensor of each arm is read once. With `align` a row ends with the number of channels that were moved.
+    """
+    layers = {pair: _layers(opened, moment.epoch, *pair) for pair in pairs}
+    shapes = {arm: opened.shapes(arm, moment.epoch) for pair in pairs for arm in pair}
+    moves = {pair: _moves(opened, moment.epoch, pair, layers[pair]) if align else {} for pair in pairs}
+    axes = {pair: channel_axes({layer: shapes[pair[0]][layer] for layer in layers[pair]}) for pair in pairs if align}
+    sums: dict[Pair, dict[str, Squares]] = {pair: {} for pair in pairs}
+    for layer in sorted({layer for found in layers.values() for layer in found}):
+        tensors = {arm: _history(opened, arm, moment, layer) for arm, there in shapes.items() if layer in there}
+        concerned = [pair for pair in pairs if layer in layers[pair]]
+        if not align:
+            for pair, total in all_squares(tensors, concerned).items():
+                sums[pair][layer] = total
+            continue
+        for reference, arm in concerned:
+            order = axes[reference, arm].get(layer, ()), moves[reference, arm]
+            turned = tuple(None if each is None else permuted(each, *order) for each in tensors[arm])
+            pair = reference, arm
+            sums[pair][layer] = all_squares({reference: tensors[reference], arm: turned}, [pair])[pair]
+    found: list[Row] = []
+    for pair in pairs:
+        dimensions = {layer: len(shapes[pair[0]][layer]) for layer in layers[pair]}
+        moved = [sum(int((order != torch.arange(len(order))).sum()) for order in moves[pair].values())] if align else []
+        for layer, total in sums[pair].items():
+            found.append((moment.epoch, *pair, layer, layer_kind(layer, dimensions), *total.gap(), *moved))
+        for name, gap in _all_aggregates(sums[pair]).items():
+            found.append((moment.epoch, *pair, name, "aggregate", *gap, *moved))
+    return found
+
+
+def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list[str]:
+    try:
+        return comparable_layers(opened.shapes(reference, epoch), opened.shapes(arm, epoch))
+    except ValueError as error:
+        if isinstance(error, BadSnapshotError):
+            raise
+        place = f"{opened.store.path(reference, epoch)} and {opened.store.path(arm, epoch)}"
+        raise BadSnapshotError(
+            f"--compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})"
+        ) from None
+
+
+def _history(opened: OpenSnapshots, arm: str, moment: Moment, layer: str) -> tuple[torch.Tensor | None, ...]:
+    """The tensor at the epoch, at the start and before."""
+    there = {epoch: opened.tensor(arm, epoch, layer) for epoch in set(moment) if epoch is not None}
+    return tuple(None if epoch is None else there[epoch] for epoch in moment)
+
+
+def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+    reference, arm = ({layer: opened.tensor(name, epoch, layer) for layer in layers} for name in pair)
+    try:
+        return match_channels(reference, arm, channel_axes({layer: tuple(reference[layer].shape) for layer in layers}))
+    except ValueError as error:
+        raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
+
+
+def _all_aggregates(sums: Mapping[str, Squares]) -> dict[str, Gap]:
+    """Those of each stage, then of the encoder; `global` of the encoder is the last."""
+    stages: dict[str, list[Squares]] = {}
+    for layer, total in sums.items():
+        if layer.startswith("encoder.") and layer.endswith(".weight"):
+            stages.setdefault(stage(layer), []).append(total)
+    of_stages = {f"{name}/{kind}": gap for name, layers in stages.items() for kind, gap in aggregates(layers).items()}
+    return of_stages | aggregates([total for layers in stages.values() for total in layers])
+
+
+def weight_gap(options: Namespace) -> None:
+    """Write the rows that the table does not have yet, epoch by epoch."""
+    chosen, pairs = select_pairs(options)
+    align = options.align == "permutation"
+    name, columns = ("weight_gap_permutation.csv", (*COLUMNS, "moved")) if align else ("weight_gap.csv", COLUMNS)
+    table = TidyCsv(chosen.output / name, (*columns, *SOURCES), KEY)
+    digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
+    there = common_epochs(chosen.store, [chosen.reference, *chosen.arms])
+    with OpenSnapshots(chosen.store) as opened:
+        for epoch in tracked(chosen.epochs, "epochs"):
+            # `global` is the last of a pair's rows: a write that was cut short has not got there
+            sources = {pair: [digests[arm, epoch] for arm in pair] for pair in pairs}
+            missing = [pair for pair in pairs if not table.has(epoch, *pair, "global", *sources[pair])]
+            before = max((earlier for earlier in there if earlier < epoch), default=None)
+            moment = Moment(epoch, 0 if 0 in there else None, before)
+            arms = (chosen.reference, *chosen.arms)
+            opened.keep((arm, each) for arm in arms for each in moment if each is not None)
+            for together in [[pair] for pair in missing] if options.skip_bad else [missing] if missing else []:
+                with skipping(options.skip_bad):
+                    seen = readable(opened, together[0], moment) if options.skip_bad else moment
+                    found = rows(opened, seen, together, align)
+                    table.append((*row, *sources[str(row[1]), str(row[2])]) for row in found)
+    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+    if not align:
+        write_growth(table.path, chosen.output / "weight_gap_growth.csv")
+
+
+def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
+    """The moment without the earlier epochs of which a snapshot of the pair is bad; each is said at its own epoch."""
+
+    def good(epoch: int) -> bool:
+        with contextlib.suppress(BadSnapshotError):
+            return bool([opened.get(arm, epoch) for arm in pair])
+        return False
+
+    start, before = (None if epoch is None or not good(epoch) else epoch for epoch in (moment.start, moment.before))
+    return Moment(moment.epoch, start, before)
+
+
+def common_epochs(store: SnapshotStore, arms: Sequence[str]) -> set[int]:
+    """The epochs of which all arms have a snapshot."""
+    return set.intersection(*(set(store.epochs(arm)) for arm in arms))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    options = parser("weight_gap.py", "Distances between the arms' weights.")
+    options.add_argument("--align", choices=("none", "permutation"), default="none", help="default: none")
+    return run_program(weight_gap, options, arguments)

@@ -1,0 +1,1 @@
+"""Distances between the arms' weights, read tensor by tensor."""

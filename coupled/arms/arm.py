@@ -1,0 +1,185 @@
+"""One arm: a network behind DDP, an objective, an optimizer; a step is `gradients(batch)`, then `update(lr, step)`.
+
+V views, B images of this rank, N images of the global batch.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coupled.config.controls import perturb
+from coupled.config.registry import Objective
+from coupled.config.schema import Settings
+from coupled.models.batch_norm import use_global_batch
+from coupled.models.network import Network, copy_with_heads, move_target
+from coupled.models.optimizer import build_optimizer
+from coupled.objectives import Inputs, Loss
+from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
+from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
+from coupled.stream.batches import Batch
+from coupled.stream.seeds import torch_rng
+
+
+class StepResult(NamedTuple):
+    """Loss over the global batch, gradient norm before clipping, and anchors left out of the mean."""
+
+    loss: float
+    grad_norm: float
+    left_out: int
+
+    def complaint(self) -> str:
+        """What is not finite, or nothing."""
+        named = (("loss", self.loss), ("gradient norm", self.grad_norm))
+        return next((f"{what} is {value}" for what, value in named if not math.isfinite(value)), "")
+
+
+class Arm:
+    """One model trained on its stream, from the start that `shared` and, for its further heads, `init_seed` give."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        objective: Objective,
+        shared: Network,
+        classes: int,
+        init_seed: int,
+        device: torch.device,
+    ) -> None:
+        self.name = name
+        self.objective = objective
+        self.precision, self.seed = settings.precision, settings.seed
+        self.perturbed = settings.arms[name].perturb
+        self.clip_norm = settings.optimizer.clip_norm or float("inf")
+        self.dtype = torch.float64 if self.precision == "float64" else torch.float32
+        network = copy_with_heads(shared, objective.needs, classes, init_seed).to(device, self.dtype)
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.network = use_global_batch(network, device).train().to(memory_format=self.layout)
+        if settings.compile:
+            self.network.compile()  # in place: names and snapshots stay as they are
+        self.replica: nn.Module = distribute(self.network)
+        self.buffers = list(self.network.buffers())
+        self.buffers_before = [buffer.clone() for buffer in self.buffers]
+        self.projection_VBP: Tensor | None = None
+        self.sums: dict[str, Tensor] = {}  # over ranks, of the last batch, for the objective's own rule
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(
+            self.trained,
+            settings.optimizer.name,
+            momentum=settings.optimizer.momentum,
+            weight_decay=settings.optimizer.weight_decay,
+        )
+        if data_size() > 1:
+            self._settle(settings.encoder.image_size, device)
+
+    def _settle(self, size: int, device: torch.device) -> None:
+        """One backward pass that changes nothing, because DDP sorts its buckets anew after its first: with them the
+        order of its sums would differ between a run and the same run resumed.
+        """
+        before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        with torch_rng(self.seed, "settle", device=device):
+            outputs = self.replica(torch.zeros(2, 2, 3, size, size, device=device, dtype=self.dtype))
+        sum(output.sum() for output in outputs.values()).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.network.load_state_dict(before)
+
+    def gradients(self, batch: Batch) -> Tensor:
+        """The gradient of the loss on `batch`, clipped, for `update` to use; the weights stay as they are.
+
+        Returns four numbers for `read`, float64 on the device. Nothing here waits for a GPU, but torch's SyncBatchNorm
+        where several share a batch.
+        """
+        if self.buffers:
+            torch._foreach_copy_(self.buffers_before, self.buffers)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, counted, left_out = self._loss(batch)
+        counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, left_out]).double())
+        # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
+        (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
+        norm = nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
+        return torch.cat([counts, norm.double()[None]])
+
+    def read(self, numbers_4: Sequence[float]) -> StepResult:
+        """What the numbers of `gradients` say; loss and norm may be not finite (`StepResult.complaint`).
+
+        Raises ValueError if every anchor was left out.
+        """
+        total, all_counted, all_left_out, norm = numbers_4
+        if all_counted == 0:
+            raise ValueError(
+                f"arms.{self.name}: all {int(all_left_out)} anchors of the batch lack a positive or a negative for"
+                f" '{self.objective.name}'; use a larger batch.size or more classes"
+            )
+        return StepResult(total / all_counted, norm, int(all_left_out))
+
+    @torch.no_grad()
+    def update(self, lr: float, step: int) -> None:
+        """Take step `step`, which `gradients` prepared, with learning rate `lr`; then what the objective sets by a rule
+        of its own, and then the target network follows.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        if self.objective.after_step:
+            tensors = self.network.state_dict()
+            changed = self.objective.after_step(tensors, self.sums, step, **self.objective.options)
+            for name, tensor in changed.items():
+                tensors[name].copy_(tensor)
+        if self.objective.needs.target_decay is not None:
+            move_target(self.network, self.objective.needs.target_decay)
+
+    def perturb_after(self, step: int) -> None:
+        """Move one weight by a few units in the last place, if the settings want that after this step."""
+        if self.perturbed and self.perturbed.step == step:
+            perturb(self.network, self.perturbed.ulps)
+
+    def undo(self) -> None:
+        """Put back the running averages that the forward pass of `gradients` moved: the arm is as before the step."""
+        for buffer, before in zip(self.buffers, self.buffers_before, strict=True):
+            buffer.copy_(before)
+
+    def _loss(self, batch: Batch) -> Loss:
+        device = batch.views_VB3SS.device
+        # What a network draws (dropout, drop-path) is a function of the step and the images' place alone: an arm draws
+        # the same beside others, after a resume, and as its twin.
+        drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
+        with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
+            outputs = self.replica(batch.views_VB3SS.to(self.dtype))  # through DDP, never the module inside it
+        gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
+        inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_N, batch.first)
+        self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
+        if self.objective.batch_sums:
+            own_sums = self.objective.batch_sums(outputs, **self.objective.options)
+            self.sums = {name: sum_over_ranks(own) for name, own in own_sums.items()}
+        return self.objective.function(inputs, **self.objective.options)
+
+    def projection_spread(self) -> float | None:
+        """Spread of the last batch's projections: 1 if they point everywhere alike, 0 if all point the same way.
+
+        The standard deviation of a coordinate over this rank's views, root mean square over coordinates, times sqrt(P).
+        Source: Chen & He 2021, arXiv 2011.10566, section 4.1. None for an arm without projections.
+        """
+        if self.projection_VBP is None:
+            return None
+        return float(self.projection_VBP.float().flatten(0, 1).var(0, correction=0).sum().sqrt())
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that exact continuation needs."""
+        network = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return network | {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer).items()}
+
+    def kept_state(self) -> dict[str, Tensor]:
+        """`state`, copied where it is: later steps do not change it."""
+        return {name: tensor.clone() for name, tensor in self.state().items()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        self.network.load_state_dict(parts["network"])
+        load_optimizer_tensors(self.optimizer, parts["optimizer"])

@@ -1,0 +1,90 @@
+"""All arms of a run: copies of one network, placed on the ranks, and proven equal before they start."""
+
+from typing import Any, NamedTuple
+
+from coupled.arms.arm import Arm
+from coupled.arms.consistency import check_equal_start
+from coupled.arms.placement import place_arms
+from coupled.config.controls import Draws, draws
+from coupled.config.registry import Objective, find_objective
+from coupled.config.schema import Settings
+from coupled.models.memory import forecast, free_memory, memory_line
+from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
+from coupled.models.probe import Probe, outline, probe
+from coupled.parallel.process_group import ProcessGroup
+
+
+class Arms(NamedTuple):
+    """`own` are the arms of this rank, `memory` is a line on what they need; the rest is about all of them: objective,
+    parameters and bytes of a snapshot, and the draws used, by name, and the names at each place.
+    """
+
+    own: list[Arm]
+    objectives: dict[str, Objective]
+    sizes: dict[str, tuple[int, int]]
+    draws: dict[str, Draws]
+    placed: list[list[str]]
+    memory: str
+
+
+def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
+    """The arms of `settings` for an image set of so many classes; all ranks together.
+
+    Raises ValueError for a network that cannot be built or placed so, `RunError` if the arms do not start equal.
+    """
+    objectives = {
+        name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
+        for name, arm in settings.arms.items()
+    }
+    used = draws(settings.resolved()["arms"])
+    free, device = free_memory(group.device), group.device
+    network = _network_options(settings)
+    if sketch := outline(settings.precision, **network):  # before there are weights, which alone may be too large
+        _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
+    probed = probe(device, settings.precision, **network)
+    shared = _network(network, settings.seed, probed)
+    sizes = {
+        name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
+        for name, objective in objectives.items()
+    }
+    placed = place_arms({name: parameters for name, (parameters, _) in sizes.items()}, group.arms_size)
+    own, names = [], placed[group.arms_rank]
+    memory = _memory(settings, group, probed, [sizes[name][1] for name in names], free)
+    for name in names:
+        seed = used[name].seed("init", settings.seed)
+        start = shared if seed == settings.seed else _network(network, seed, probed)
+        own.append(Arm(name, settings, objectives[name], start, classes, seed, device))
+    starts = {arm.name: shared_tensors(arm.network) for arm in own}
+    for init in sorted({each.init for each in used.values()}):
+        check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
+    for arm in own:
+        arm.perturb_after(0)
+    return Arms(own, objectives, sizes, used, placed, memory)
+
+
+def _network_options(settings: Settings) -> dict[str, Any]:
+    encoder, projector = settings.encoder.model_dump(), settings.projector.model_dump()
+    return {"encoder": encoder.pop("name"), **encoder, **{f"projector_{key}": each for key, each in projector.items()}}
+
+
+def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
+    """The network from its seed; what no output depends on asks for no gradient, which DDP would wait for."""
+    network = build_network(**options, seed=seed)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in probed.unused)
+    return network
+
+
+def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:
+    batch, size = settings.batch.size, settings.encoder.image_size
+    images = batch // group.data_size
+    need = forecast(
+        probed,
+        [bytes_ * (2 if settings.precision == "float64" else 1) for bytes_ in weights],
+        settings.optimizer.name,
+        images=images,
+        batch=batch,
+        image_size=size,
+        device=group.device,
+    )
+    return memory_line(need, free, images, len(weights), group.device)

@@ -1,0 +1,1 @@
+"""Settings: the schema, how they are read and resolved, what they name, and errors of one line."""

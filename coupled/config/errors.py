@@ -1,0 +1,154 @@
+"""Checked input: command lines, options of a function; errors of one line (key, value, what is allowed)."""
+
+import argparse
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, NoReturn, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from coupled.monitoring.terminal import say
+
+
+class _Once(argparse.Action):
+    """Store the values of an argument; of an option given twice argparse would ignore the first without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        assert isinstance(parser, Parser)
+        if option and self.dest in parser.given:
+            parser.error(f"{option}: given twice; give it once, with all its values")
+        parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose complaint about bad input is a ValueError, and that takes an option once."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("action", None, _Once)
+        self.given: set[str] = set()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which is asked for every command line."""
+        self.given.clear()
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError with argparse's message, which names option, value and what is allowed."""
+        raise ValueError(message)
+
+
+def complain(program: str, error: ValueError) -> int:
+    """Say in one line on stderr what is wrong, once a machine however many ranks see it; the exit status."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        say(f"{program}: {in_words(error)}", sys.stderr)
+    return status_of(error)
+
+
+def status_of(error: Exception) -> int:
+    """2 if `error` is bad input, else 1. A character that this locale cannot encode is not the input's fault."""
+    return 2 if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError) else 1
+
+
+def typed(path: Path) -> str:
+    """A file as it can be typed in a command line in this directory: relative to it if it lies below, else in full."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+SHOWN = 80  # characters of a text that cannot be encoded
+
+
+def in_words(error: Exception) -> str:
+    """The message of `error`; of text that cannot be encoded, what stands there and what to do."""
+    if not isinstance(error, UnicodeEncodeError):
+        return str(error)
+    remedy = "" if error.encoding.startswith("utf") else ": set PYTHONUTF8=1, so that files have names in UTF-8"
+    start = max(0, error.start - SHOWN // 2)  # the text may be a whole page
+    shown = error.object[start : start + SHOWN]
+    before, after = "..." if start else "", "..." if start + SHOWN < len(error.object) else ""
+    return f"'{before}{shown}{after}' cannot be written in {error.encoding}{remedy}"
+
+
+CLOSE = 0.7  # of difflib: a typo; "count" and "contrast" are .62
+
+
+def check_options(
+    function: Callable[..., Any], options: Mapping[str, Any], where: str, also: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The keyword-only options of `function`, defaults filled in and types checked against its annotations.
+
+    `also` holds further options that are known, name -> type; they are None where they are not given.
+
+    Raises ValueError that begins with `where` (such as "arms.nscl") for an unknown, missing or ill-typed option.
+    """
+    hints = get_type_hints(function)
+    fields: dict[str, Any] = {
+        name: (_exact(hints[name]), ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    fields |= {name: (kind, None) for name, kind in (also or {}).items()}
+    model = create_model("Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise ValueError(f"{where}.{one_line(error, model)}") from None
+    return {name: getattr(checked, name) for name in fields}
+
+
+def _exact(kind: Any) -> Any:
+    """Numbers and truth values are not read from text or from each other; an integer is a float."""
+    if isinstance(kind, UnionType):
+        return reduce(or_, map(_exact, get_args(kind)))
+    return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
+
+
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first complaint of pydantic as one line: dotted key, value, what is allowed."""
+    complaints = error.errors()
+    first = complaints[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys_beside(model, first["loc"])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=CLOSE)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        text = f"{key}: unknown key{hint} (known: {', '.join(known) or 'none'})"
+    elif first["type"] == "missing":
+        text = f"{key}: missing; this key has no default"
+    elif first["type"] == "value_error":  # raised by our own checks, which name key, value and fix
+        text = f"{key}{'.' if key else ''}{first['ctx']['error']}"
+    else:
+        value = repr(first["input"])
+        text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {_lower(first['msg'])}"
+    more = len(complaints) - 1
+    return " ".join(text.split()) + (f" (and {more} more)" if more else "")
+
+
+def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys at which two trees of settings differ, with both values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in [*there, *(name for name in here if name not in there)]:
+            yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
+    elif there != here:
+        yield key, there, here
+
+
+def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location[:-1]:
+        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return sorted(model.model_fields)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

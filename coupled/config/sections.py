@@ -1,0 +1,183 @@
+"""The sections of the settings: each a checked, frozen group of keys."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
+NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
+Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
+Range = tuple[Above0, Above0]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+TEMPERATURE = 0.5
+RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
+    "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
+    "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
+}
+
+
+def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted(set(sources)))
+
+
+class Section(BaseModel):
+    """A group of keys, all known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OpenSection(BaseModel):
+    """A section whose further keys are the options of something found by name, checked by `checked.check_options`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys."""
+        return dict(self.model_extra or {})
+
+
+class ImageSetSettings(OpenSection):
+    """`name` is a file of coupled/datasets; the other keys are its options."""
+
+    name: str
+
+
+class PerturbSettings(Section):
+    """After step `step` one weight moves by `ulps` units in the last place; 0 is before the first step."""
+
+    ulps: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
+    step: Count = 0
+
+
+class ArmSettings(OpenSection):
+    """`objective` is a file of coupled/objectives, and keys not named here are its options.
+
+    A `twin` has the objective and the draws of another arm; `own` names the draws that the arm does not share.
+    """
+
+    objective: str | None = None
+    twin: Name | None = None
+    perturb: PerturbSettings | None = None
+    own: Annotated[tuple[Literal["init", "order", "views"], ...], AfterValidator(_sorted_once)] = ()
+
+    @model_validator(mode="after")
+    def _objective_or_twin(self) -> "ArmSettings":
+        if self.objective is None and self.twin is None:
+            raise ValueError("objective: missing; an arm has an objective, or is the twin of one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_said(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if key in self.options or value}
+
+
+class BatchSettings(Section):
+    """`size` counts the images of the global batch, over all processes."""
+
+    size: Annotated[int, Field(strict=True, ge=2)] = 256
+    order: Literal["uniform", "balanced"] = "uniform"
+    workers: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = None
+
+
+class ViewSettings(Section):
+    """Strengths of the augmentation; what is not given comes from the recipe."""
+
+    recipe: Literal["small", "large"] = "small"
+    crop_scale: Range = (0.08, 1.0)
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    flip: Probability = 0.5
+    jitter: Probability = 0.8
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Field(strict=True, ge=0, le=0.5)]
+    grayscale: Probability = 0.2
+    blur: Probability
+    blur_sigma: Range = (0.1, 2.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_recipe(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        recipe = given.get("recipe")
+        return {
+            **RECIPES[recipe if isinstance(recipe, str) and recipe in RECIPES else "small"],
+            **given,
+        }  # an unknown recipe is refused later
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "ViewSettings":
+        for key in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale: got {list(self.crop_scale)}; a crop covers at most 1 of the image")
+        return self
+
+
+class EncoderSettings(Section):
+    """A timm model without classifier; `width` scales the channels of a ResNet, `stem: small` suits images of 32 px.
+
+    `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default.
+    """
+
+    name: str = "resnet50"
+    width: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
+    stem: Literal["small", "standard"] = "small"
+    image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] = 32
+    zero_init_last: Annotated[bool, Field(strict=True)] = False
+
+
+class ProjectorSettings(Section):
+    """Two-layer projector; `hidden: null` is the width of the embedding."""
+
+    hidden: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = None
+    out: Annotated[int, Field(strict=True, ge=1, le=2**16)] = 128
+
+
+class OptimizerSettings(Section):
+    """The rate at 256 images is `base_lr` under every scaling rule; the world size never enters."""
+
+    name: Literal["lars", "sgd", "adamw"] = "lars"
+    base_lr: Above0 = 0.3
+    lr_scaling: Literal["linear", "sqrt", "fourth_root", "none"] = "linear"
+    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 1e-6
+    warmup_epochs: NonNegative  # min(10, epochs / 10) if not given: see settings.py
+    schedule: Literal["cosine", "constant"] = "cosine"
+    clip_norm: Above0 | None = 1.0
+
+
+class SnapshotSettings(Section):
+    """A snapshot after each of the first `dense_until` epochs, then after every `every`-th, and after the last."""
+
+    every: Positive = 1
+    dense_until: Count = 0
+    check_free_space: bool = True
+
+
+class ResumeSettings(Section):
+    """A resume state is saved after every epoch, when the run is told to stop, and every so many minutes if given."""
+
+    every_minutes: Above0 | None = 15.0
+
+
+class PlacementSettings(Section):
+    """The ranks form a mesh of `arms` x data: each group of ranks on the axis of arms trains only its arms."""
+
+    arms: Positive = 1

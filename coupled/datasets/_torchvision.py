@@ -1,0 +1,44 @@
+"""What the sets in torchvision's formats share: its classes read the files, whose md5 sums they check."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coupled.datasets import ImageSet, channel_statistics, check_split
+
+
+def read(split: str, make: Callable[[str], Any], root: Path, url: str, download: bool, missing: str) -> dict[str, Any]:
+    """`make` of the split and of "train", because mean and std come from it: torchvision's datasets by split.
+
+    Raises ValueError with `missing` and `url` if the files below `root` are missing or damaged, or if the download of
+    `url` failed.
+    """
+    check_split(split)
+    try:
+        return {part: make(part) for part in sorted({"train", split})}
+    except (RuntimeError, OSError) as error:
+        if download:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"image_set.download: fetching {url} to {root} failed ({reason})") from None
+        raise ValueError(f"image_set.root: {missing} ({url}) or pass image_set.download=true") from None
+
+
+def image_set(
+    name: str, split: str, pixels: Mapping[str, NDArray[np.uint8]], labels: Iterable[int], class_names: Iterable[str]
+) -> ImageSet:
+    """The image set of these `pixels` [N, 3, H, W] by split, with mean and std of the train images."""
+    images = {part: torch.from_numpy(np.ascontiguousarray(each_N3HW)) for part, each_N3HW in pixels.items()}
+    mean, std = channel_statistics(images["train"])
+    return ImageSet(
+        name=name,
+        split=split,
+        images_N3HW=images[split],
+        labels_N=torch.tensor(list(labels), dtype=torch.int64),
+        class_names=tuple(class_names),
+        mean=mean,
+        std=std,
+    )

@@ -1,0 +1,22 @@
+"""CIFAR-100: 50 000 train and 10 000 test images of 32 px, 100 (fine) classes.
+
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), https://www.cs.toronto.edu/~kriz/cifar.html;
+no licence is stated there. Read from torchvision's folder, as the archive for Python unpacks.
+"""
+
+from pathlib import Path
+
+from torchvision.datasets import CIFAR100
+
+from coupled.datasets import ImageSet
+from coupled.datasets._cifar import load_cifar
+
+SIZE = 32
+
+
+def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageSet:
+    """CIFAR-100 below `root` (default data); `download` fetches it if it is not there.
+
+    Raises ValueError if it is missing, damaged, or cannot be fetched.
+    """
+    return load_cifar("cifar100", CIFAR100, split, root, download)

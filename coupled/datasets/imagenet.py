@@ -1,0 +1,53 @@
+"""ImageNet-1k: 1 281 167 train images of 1 000 classes; its 50 000 validation images serve as test. Shown at 224 px.
+
+O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (2015), arXiv 1409.0575;
+https://www.image-net.org/download, whose terms allow non-commercial research and education.
+
+Read from train/<class>/*.JPEG and val/<class>/*.JPEG; the images stay on the disk and are decoded batch by batch in
+`batch.workers` processes. Any other set of pictures in such folders, too large for the memory, can be read so too.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from coupled.datasets import ImageFiles, check_split
+from coupled.datasets._files import check_same_classes, class_files, folders, passed_over
+from coupled.datasets._layouts import check_layout
+
+SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the usual ones, of the training images
+FOLDERS = {"train": "train", "test": "val"}
+
+
+def load(split: str, *, root: Path | None = None) -> ImageFiles:
+    """ImageNet in the folder `root` (default data/imagenet); a class is named by its folder, such as a WordNet id.
+
+    Raises ValueError if it is missing, a class is empty, or the splits differ in classes.
+    """
+    check_split(split)
+    root = root or Path("data/imagenet")
+    check_layout(root, "imagenet")
+    for folder in FOLDERS.values():
+        if not (root / folder).is_dir():
+            raise ValueError(
+                f"image_set.root: no ImageNet in {root.resolve()}: {folder}/ is missing; fetch ILSVRC2012's archives"
+                " (img_train.tar, img_val.tar, devkit_t12.tar.gz) from https://www.image-net.org/download and run"
+                f" 'python scripts/prepare_data.py imagenet ILSVRC2012_* --to {root}'"
+            )
+    passed: Counter[str] = Counter()
+    files = class_files(root / FOLDERS[split], passed)
+    others = dict.fromkeys(folders(root / FOLDERS["test" if split == "train" else "train"]))
+    check_same_classes(root, files, others, ("train", "val"))
+    return ImageFiles(
+        name="imagenet",
+        split=split,
+        root=root,
+        files_N=tuple(path.relative_to(root).as_posix() for paths in files.values() for path in paths),
+        labels_N=torch.tensor([label for label, paths in enumerate(files.values()) for _ in paths]),
+        class_names=tuple(files),
+        mean=MEAN,
+        std=STD,
+        notes=tuple(passed_over(split, passed)),
+    )

@@ -1,0 +1,1 @@
+"""Archives and parquet files made into image folders."""

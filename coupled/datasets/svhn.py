@@ -1,0 +1,34 @@
+"""SVHN, digits of house numbers: 73 257 train and 26 032 test images of 32 px, 10 classes ("extra" is left out).
+
+Y. Netzer et al., "Reading Digits in Natural Images with Unsupervised Feature Learning" (2011),
+http://ufldl.stanford.edu/housenumbers/, which allows non-commercial use only. Read from torchvision's format: the two
+files train_32x32.mat and test_32x32.mat of the source.
+"""
+
+from pathlib import Path
+
+from torchvision.datasets import SVHN
+
+from coupled.datasets import ImageSet
+from coupled.datasets._torchvision import image_set, read
+
+SIZE = 32
+
+
+def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageSet:
+    """SVHN in the folder `root` (default data/svhn); `download` fetches it if it is not there. Label k is the digit k.
+
+    Raises ValueError if it is missing, damaged, or cannot be fetched.
+    """
+    root = root or Path("data/svhn")
+    files = {part: name for part, (_, name, _) in SVHN.split_list.items()}
+    found = read(
+        split,
+        lambda part: SVHN(str(root), split=part, download=download),
+        root,
+        "http://ufldl.stanford.edu/housenumbers/",
+        download,
+        f"no complete, undamaged SVHN in {root.resolve()}; put {files['train']} and {files['test']} there",
+    )
+    pixels = {part: each.data for part, each in found.items()}
+    return image_set("svhn", split, pixels, found[split].labels.tolist(), map(str, range(10)))

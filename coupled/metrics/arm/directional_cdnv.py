@@ -1,0 +1,31 @@
+"""Directional CDNV: the scatter of a class along the line to another class only, against their distance.
+
+Source: arXiv 2506.04411, proposition 1.
+"""
+
+from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._classes import classes, squared_distances, why_no_variability
+from coupled.metrics.undefined import Undefined
+
+SEES = "split"
+DETAILS = ("one_class",)
+RANGE = (0.0, float("inf"))
+
+
+def values(images: Labelled) -> dict[str, Measured]:
+    """Mean over ordered pairs of classes i != j of the variance of u.x over class i, divided by |mu_i - mu_j|^2.
+
+    u is the unit vector from mu_j to mu_i. The convention is that of `cdnv`, of which this is at most the same.
+    Undefined for fewer than 2 classes, a class with fewer than 2 images, or two classes with the same mean.
+    """
+    found = classes(images)
+    why = why_no_variability(found)
+    if why:
+        return {"one_class": Measured(Undefined(why))}
+    inverse_CC = squared_distances(found.means_CD).reciprocal().fill_diagonal_(0)
+    total = 0.0
+    for place, inverse_C in enumerate(inverse_CC):
+        deviations_nD = found.deviations_ND[found.place_N == place]
+        along_nC = deviations_nD @ (found.means_CD[place] - found.means_CD).T
+        total += float(along_nC.square().mean(dim=0) @ inverse_C.square())
+    return {"one_class": Measured(total / (len(inverse_CC) * (len(inverse_CC) - 1)))}

@@ -1,0 +1,31 @@
+"""Deviation of the class means from a simplex equiangular tight frame, the second property of neural collapse.
+
+Source: Papyan, Han, Donoho 2020, arXiv 2008.08186; the number is NC2 of Zhu et al. 2021, arXiv 2105.02375.
+"""
+
+import torch
+
+from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._classes import classes
+from coupled.metrics.undefined import Undefined
+
+SEES = "split"
+DETAILS = ("frobenius",)
+RANGE = (0.0, 2**0.5)
+
+
+def values(images: Labelled) -> dict[str, Measured]:
+    """|| M M^T / ||M M^T||_F - (I - 1/C) / sqrt(C - 1) ||_F of class means M [C, D] less the mean of these.
+
+    0 if and only if all class means are equally long and at equal angles. Undefined for fewer than 2 classes, or if
+    all class means are the same.
+    """
+    means_CD = classes(images).means_CD
+    count = len(means_CD)
+    if count < 2:
+        return {"frobenius": Measured(Undefined("fewer than 2 classes"))}
+    gram_CC = means_CD @ means_CD.T
+    if not gram_CC.any():
+        return {"frobenius": Measured(Undefined("all classes have the same mean"))}
+    frame_CC = (torch.eye(count, dtype=torch.float64) - 1 / count) / (count - 1) ** 0.5
+    return {"frobenius": Measured(float((gram_CC / gram_CC.norm() - frame_CC).norm()))}

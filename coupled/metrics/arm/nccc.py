@@ -1,0 +1,34 @@
+"""Nearest class-centre classifier: centres from train, accuracy on test.
+
+Source: the evaluation of arXiv 2510.08852; scikit-learn's NearestCentroid is the same rule.
+"""
+
+from torch import Tensor
+
+from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._classes import Classes, classes
+
+SEES = "classifier"
+DETAILS = ("euclidean",)
+RANGE = (0.0, 1.0)
+
+
+def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
+    """The share of test images whose nearest class mean of train, by Euclidean distance, is that of their class.
+
+    Of equally near means that of the lower class wins. An image whose class train lacks counts as wrong.
+    """
+    hits_M = nearest_class(train, test.rows_ND) == test.labels_N
+    return {"euclidean": Measured(float(hits_M.double().mean()))}
+
+
+def nearest_class(train: Labelled, rows_MD: Tensor) -> Tensor:
+    """The class of `train` whose mean is nearest to each row, [M]."""
+    found = classes(train)
+    return found.labels_C[nearness(found, rows_MD).argmax(dim=1)]
+
+
+def nearness(found: Classes, rows_MD: Tensor) -> Tensor:
+    """A number for each row and class [M, C]: in a row it falls as the distance from the class mean grows."""
+    # |x - c|^2 is |x|^2 - 2 (x.c - |c|^2 / 2)
+    return (rows_MD.double() - found.centre_D) @ found.means_CD.T - found.means_CD.square().sum(1) / 2

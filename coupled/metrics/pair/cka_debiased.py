@@ -1,0 +1,39 @@
+"""Linear CKA from the unbiased HSIC.
+
+Source: Song et al. 2012, JMLR 13:1393, for HSIC_1; Nguyen et al. 2021, arXiv 2010.15327, for its use in CKA.
+"""
+
+from math import sqrt
+
+from coupled.metrics.pair._sums import Moments
+from coupled.metrics.undefined import Undefined
+
+TRANSFORM = "plain"
+RANGE = (-1.0, 1.0)
+DIRECTION = "higher"
+INVARIANCES = ("rotation", "permutation", "scale", "shift")
+
+
+def value(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X^T, L = Y Y^T.
+
+    0 in expectation of its numerator if the representations are independent, whatever n and D; slightly negative
+    values occur. Undefined if X or Y is constant over the images, or for fewer than 4 images.
+    """
+    if xy.n < 4:
+        return Undefined("fewer than 4 images")
+    scale = _hsic_1(xx) * _hsic_1(yy)
+    return _hsic_1(xy) / sqrt(scale) if scale > 0 else Undefined("constant features")
+
+
+def _hsic_1(sums: Moments) -> float:
+    """HSIC_1 of the Gram matrices, their diagonals zero.
+
+    It does not change when a constant is added to all rows. For centred rows, a_i = |x_i|^2 and b_i = |y_i|^2 the
+    three terms of the definition are  tr KL = ||X^T Y||_F^2 - sum a_i b_i,  1'K1 1'L1 = sum a_i sum b_i  and
+    1'KL1 = sum a_i b_i.
+    """
+    n = sums.n
+    trace = float(sums.products_DE.square().sum()) - sums.squares_product
+    total = sums.squares[0] * sums.squares[1] / ((n - 1) * (n - 2))
+    return (trace + total - 2 / (n - 2) * sums.squares_product) / (n * (n - 3))

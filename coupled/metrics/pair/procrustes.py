@@ -1,0 +1,30 @@
+"""Orthogonal Procrustes similarity: how well does a rotation turn one representation into the other?
+
+Source: Schoenemann 1966, Psychometrika 31:1; Ding et al. 2021, arXiv 2108.01661, for its use on representations.
+"""
+
+from math import sqrt
+
+import torch
+
+from coupled.metrics.pair._sums import Moments
+from coupled.metrics.undefined import Undefined
+
+TRANSFORM = "plain"
+RANGE = (0.0, 1.0)
+DIRECTION = "higher"
+INVARIANCES = ("rotation", "permutation", "scale", "shift")
+
+
+def value(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """||X^T Y||_* / (||X||_F ||Y||_F) of centred X [n, D], Y [n, E]; ||.||_* is the sum of the singular values.
+
+    With X and Y scaled to norm 1, the least ||X - Y Q||_F^2 over orthogonal Q is 2 - 2 value, and the least
+    ||X - s Y Q||_F^2 over s, too, is 1 - value^2. Undefined if X or Y is constant over the images.
+    """
+    scale = xx.squares[0] * yy.squares[0]
+    if scale == 0:
+        return Undefined("constant features")
+    if torch.equal(xy.products_DE, xx.products_DE) and torch.equal(xy.products_DE, yy.products_DE):
+        return 1.0  # ||X - Y||^2 is the trace of xx + yy - 2 xy, so X = Y; singular values would say so to rounding
+    return float(torch.linalg.svdvals(xy.products_DE).sum()) / sqrt(scale)

@@ -1,0 +1,42 @@
+"""RSA: do two representations find the same pairs of images alike?
+
+Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; here with cosine dissimilarity and Pearson
+correlation, as in arXiv 2510.08852.
+"""
+
+from math import sqrt
+
+from coupled.metrics.pair._sums import Moments
+from coupled.metrics.undefined import Undefined
+
+TRANSFORM = "unit"
+RANGE = (-1.0, 1.0)
+DIRECTION = "higher"
+INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
+
+
+def value(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """Pearson correlation, over all n (n-1) / 2 pairs, of the cosine dissimilarities of X [n, D] and Y [n, E].
+
+    A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. Undefined if all pairs of
+    X or all pairs of Y are equally similar: constant features, or fewer than 3 images.
+    """
+    if xy.n < 3:
+        return Undefined("fewer than 3 images")
+    scale = covariance(xx) * covariance(yy)
+    return covariance(xy) / sqrt(scale) if scale > 0 else Undefined("all pairs of images are equally similar")
+
+
+def covariance(sums: Moments) -> float:
+    """n (n-1) times the covariance over pairs i != j of s_ij = u_i.u_j and t_ij = v_i.v_j, for unit rows u, v.
+
+    With u_i = p + x_i, v_i = q + y_i and p, q the means, s_ij - |p|^2 = x_i.x_j + p.x_i + p.x_j. Over all i, j these
+    sum to 0; on the diagonal they are |x_i|^2 + 2 p.x_i. So where the rows have a large mean no large numbers are
+    subtracted from each other, as they would be in sum s_ij t_ij - sum s_ij sum t_ij / (n (n-1)).
+    """
+    n, (p_D, q_E) = sums.n, sums.means
+    mixed = p_D @ sums.products_DE @ q_E
+    everywhere = sums.products_DE.square().sum() + 2 * n * mixed
+    diagonal = sums.squares_product + 2 * (p_D @ sums.thirds[0] + sums.thirds[1] @ q_E) + 4 * mixed
+    means = sums.squares[0] * sums.squares[1] / (n * (n - 1))
+    return float(everywhere - diagonal) - means

@@ -1,0 +1,1 @@
+"""Networks, their parts, their optimizer and the memory they need."""

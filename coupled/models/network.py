@@ -1,0 +1,173 @@
+"""A network: encoder, projector, and the further heads and the target that an objective asks for; one forward over all
+views.
+
+V views, B images, D embedding width, P projection width, S image size.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from coupled.models.encoders import build_encoder, encoder_width
+from coupled.objectives import Head, Needs
+from coupled.stream.seeds import torch_rng
+
+
+class Network(nn.Module):
+    """Computes the outputs named in `needs`: "embedding" [V,B,D], "unnormalised" [V,B,P], which is what the projector
+    gives, "projection" [V,B,P], the same at unit norm, "target_projection" [V,B,P], that of the target, without
+    gradient, and those of `heads`. The projections are at least float32. "projection" is among the outputs wherever
+    there is one, because a run watches it.
+
+    The V*B images pass the encoder together, so batch norm sees all views of the batch; the target's does the same with
+    running averages of its own. Parameters that no needed output depends on do not ask for a gradient: DDP then has no
+    unused parameters, and they stay as initialised.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        projector: nn.Sequential,
+        heads: Mapping[str, nn.Module],
+        specs: Mapping[str, Head],
+        needs: Sequence[str],
+        target: nn.Module | None = None,
+        kept: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        for name, head in heads.items():
+            self.add_module(name, head.requires_grad_(specs[name].trained))
+        self.heads, self.needs = dict(specs), tuple(needs)
+        read = {*self.needs, *(head.input for head in specs.values())}
+        self.project = not read.isdisjoint(("unnormalised", "projection"))
+        projector.requires_grad_(self.project)
+        self.target = None if target is None else target.requires_grad_(False)
+        if kept:
+            self.kept = nn.Module()
+            for name, tensor in kept.items():
+                self.kept.register_buffer(name, tensor)
+
+    def forward(self, views_VBchw: Tensor) -> dict[str, Tensor]:
+        """Outputs by name for views [V, B, 3, S, S]."""
+        views, images = views_VBchw.shape[:2]
+        pixels = views_VBchw.flatten(0, 1)
+        computed = {"embedding": self.encoder(pixels)}
+        if self.project:
+            computed["unnormalised"] = _exact(self.projector(computed["embedding"]))
+            computed["projection"] = functional.normalize(computed["unnormalised"], dim=-1)
+        for name, head in self.heads.items():
+            computed[head.output] = self.get_submodule(name)(computed[head.input])
+        if self.target is not None:
+            with torch.no_grad():
+                projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(pixels))
+                computed["target_projection"] = functional.normalize(_exact(projection), dim=-1)
+        names = dict.fromkeys([*self.needs, "projection"] if self.project else self.needs)
+        return {name: computed[name].unflatten(0, (views, images)) for name in names}
+
+
+def _exact(projection: Tensor) -> Tensor:
+    """At least float32, under autocast too: a unit norm in bfloat16 is one to 0.4 %."""
+    return projection.to(torch.promote_types(projection.dtype, torch.float32))
+
+
+def build_projector(inputs: int, hidden: int, out: int) -> nn.Sequential:
+    """Linear-BN-ReLU-Linear-BN, [M, inputs] -> [M, out], no biases in the linear layers, scale only in the last batch
+    norm.
+
+    Source: the protocol of arXiv 2510.08852 and 2506.04411.
+    """
+    last = nn.BatchNorm1d(out)
+    last.register_parameter("bias", None)
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out, bias=False),
+        last,
+    )
+
+
+def build_network(
+    *,
+    encoder: str,
+    width: float = 1.0,
+    stem: str = "small",
+    image_size: int = 32,
+    zero_init_last: bool = False,
+    projector_hidden: int | None = None,
+    projector_out: int = 128,
+    seed: int = 0,
+) -> Network:
+    """The network that all arms share, on the CPU, initialised from the seed stream "init".
+
+    Its outputs are "embedding" and "projection"; `projector_hidden=None` is the width of the embedding. Equal arguments
+    give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
+    """
+    with torch_rng(seed, "init"):
+        trunk = build_encoder(encoder, width, stem, image_size, zero_init_last)
+        inputs = encoder_width(trunk)
+        projector = build_projector(inputs, projector_hidden or inputs, projector_out)
+    return Network(trunk, projector, {}, {}, needs=("embedding", "projection"))
+
+
+def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> Network:
+    """A copy of the `shared` network with the outputs, heads, target and kept tensors that an objective needs.
+
+    Each head is drawn from its own seed stream "init/<head>", so heads change neither each other nor what is shared. A
+    target starts as another copy of what is shared.
+    """
+    projection_width = shared.projector[-1].num_features
+    assert isinstance(projection_width, int)
+    widths = {
+        "embedding": encoder_width(shared.encoder),
+        "unnormalised": projection_width,
+        "projection": projection_width,
+    }
+    heads: dict[str, nn.Module] = {}
+    for name, head in needs.heads.items():
+        with torch_rng(seed, f"init/{name}"):
+            heads[name] = _build_head(head, widths[head.input], classes)
+    encoder, projector = copy.deepcopy(shared.encoder), copy.deepcopy(shared.projector)
+    target = None
+    if needs.target_decay is not None:
+        target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in shared.named_children()})
+    kept = {name: torch.zeros([widths[output] for output in shape]) for name, shape in needs.kept.items()}
+    return Network(encoder, projector, heads, needs.heads, needs.outputs, target, kept)
+
+
+def _build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+    if head.kind == "linear":
+        return nn.Linear(inputs, classes)
+    if head.kind == "linear_predictor":
+        return nn.Linear(inputs, inputs, bias=False)
+    if head.kind == "mlp_predictor":
+        hidden = nn.Linear(inputs, head.hidden, bias=False)  # batch norm has a bias
+        return nn.Sequential(hidden, nn.BatchNorm1d(head.hidden), nn.ReLU(inplace=True), nn.Linear(head.hidden, inputs))
+    raise ValueError(f"unknown kind of head '{head.kind}' (known: linear, linear_predictor, mlp_predictor)")
+
+
+def move_target(network: nn.Module, decay: float) -> None:
+    """target <- decay * target + (1 - decay) * encoder and projector, parameter by parameter.
+
+    The target's running averages are its own. Source: Grill et al. 2020, arXiv 2006.07733, eq. 1.
+    """
+    own = [p for part in ("encoder", "projector") for p in network.get_submodule(part).parameters()]
+    get_ema_multi_avg_fn(decay)([*network.get_submodule("target").parameters()], own, 0)
+
+
+def shared_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers that every arm has: those of the encoder and the projector."""
+    return {name: t for name, t in network.state_dict().items() if name.split(".")[0] in ("encoder", "projector")}
+
+
+def network_size(network: nn.Module) -> tuple[int, int]:
+    """Number of parameters, frozen ones included, and bytes of a snapshot, whose floats are float32."""
+    tensors = network.state_dict().values()
+    bytes_ = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in tensors)
+    return sum(parameter.numel() for parameter in network.parameters()), bytes_

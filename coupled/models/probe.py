@@ -1,0 +1,111 @@
+"""A probe: one forward and backward pass of zeros through the network of a run, before anything is written.
+
+It says whether a model of timm works at the size of the images, and what a step of it keeps in memory.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coupled.models.encoders import FAILURES, failures_named
+from coupled.models.network import Network, build_network
+from coupled.stream.seeds import torch_rng
+
+IMAGES = 2  # the fewest that batch norm takes
+
+
+class Probe(NamedTuple):
+    """Bytes that a forward pass keeps for the backward pass, `saved` once and `saved_an_image`; `weights`, the bytes of
+    all parameters and buffers; and the parameters that no output depends on.
+    """
+
+    saved: int
+    saved_an_image: int
+    weights: int
+    unused: frozenset[str]
+
+
+@functools.cache
+def outline(precision: str, **network: Any) -> Probe | None:
+    """The probe of the network of these arguments of `build_network`, without its memory: on torch's device "meta".
+
+    None for a model that needs values.
+    """
+    try:
+        with torch.device("meta"):
+            return _pass(build_network(**network), network["image_size"], precision, torch.device("meta"))
+    except FAILURES:
+        return None
+
+
+@functools.cache
+def probe(device: torch.device, precision: str, **network: Any) -> Probe:
+    """The probe of the network of these arguments of `build_network`, on the device; once, and no generator moves.
+
+    Raises ValueError for a model that does not work, and in bfloat16 on a CPU for one whose gradient is wrong there.
+    """
+    built = build_network(**network)
+    wrong = _wrong_in_bfloat16(built.encoder) if precision == "bfloat16" and device.type == "cpu" else []
+    with failures_named(network["encoder"], f"encoder.image_size {network['image_size']}"):
+        seen = _pass(built, network["image_size"], precision, device)
+    if wrong:
+        raise ValueError(
+            f"precision: got bfloat16; on a CPU '{wrong[0]}' strides over a map smaller than its stride, which oneDNN"
+            " computes wrongly in bfloat16: set precision=float32 or a larger encoder.image_size"
+        )
+    return seen
+
+
+def _pass(network: Network, size: int, precision: str, device: torch.device) -> Probe:
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    network = network.to(device, dtype).train()
+    kind = "cpu" if device.type == "meta" else device.type  # there is no autocast for "meta", and nothing to cast
+    saved = []
+    for images in (2 * IMAGES, IMAGES):
+        views = torch.zeros(1, images, 3, size, size, device=device, dtype=dtype)
+        drawn = torch_rng(0, "probe", device=device)
+        with drawn, torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs, bytes_ = _forward(network, views)
+        saved.append(bytes_)
+    if device.type != "meta":
+        torch.stack([output.sum() for output in outputs.values()]).sum().backward()
+    an_image = (saved[0] - saved[1]) // IMAGES
+    weights = sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])
+    unused = frozenset(name for name, parameter in network.named_parameters() if parameter.grad is None)
+    return Probe(max(0, saved[1] - IMAGES * an_image), an_image, weights, unused)
+
+
+def _forward(network: Network, views_VBchw: Tensor) -> tuple[dict[str, Tensor], int]:
+    """The outputs, and the bytes that autograd keeps for the backward pass beside the network's own."""
+    own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
+    saved: dict[int, Tensor] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        if (storage := tensor.untyped_storage()._cdata) not in own:
+            saved[storage] = tensor  # held, so that its storage is not that of another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        outputs = network(views_VBchw)
+    return outputs, sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+
+
+def _wrong_in_bfloat16(encoder: nn.Module) -> list[str]:
+    """The convolutions, of the passes to come, whose gradient oneDNN, on a CPU, gets wrong in bfloat16.
+
+    Seen with torch 2.15: with stride 2 over a map smaller than the stride, the taps that touch no pixel keep whatever
+    was in memory. torch's own convolution does not, but is a hundred times slower.
+    """
+    wrong: list[str] = []
+
+    def look(name: str, layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        sides = zip(inputs[0].shape[2:], layer.stride, layer.kernel_size, strict=True)
+        if any(side < step and kernel > 1 for side, step, kernel in sides):
+            wrong.append(name)
+
+    for name, layer in encoder.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(functools.partial(look, name))
+    return wrong

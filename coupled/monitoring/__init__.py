@@ -1,0 +1,1 @@
+"""What a person sees of a run, warnings about its data, and the signals that stop it."""

@@ -1,0 +1,86 @@
+"""What a person sees of a run: a live table on a terminal, plain lines elsewhere, nothing on ranks other than 0."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from coupled.monitoring.terminal import printable
+
+
+class Progress:
+    """Live table on a terminal, plain lines after the first step and each epoch elsewhere; silent where `shown` is
+    false.
+    """
+
+    def __init__(self, arms: Sequence[str], first_step: int, steps: int, shown: bool) -> None:
+        self.arms, self.first_step, self.steps, self.shown = tuple(arms), first_step, steps, shown
+        self.console = Console()
+        self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
+        self.begin()
+        self.warned: set[str] = set()
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def begin(self) -> None:
+        """The first step begins."""
+        self.started, self.forecast = time.monotonic(), False
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self.shown:
+            self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, *texts: str) -> None:
+        """Warnings that stay; the same, up to its numbers, is given once."""
+        for text in texts:
+            kind = "".join(character for character in text if not character.isdecimal())
+            if kind not in self.warned:
+                self.warned.add(kind)
+                self.say(f"warning: {text}")
+
+    def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
+        """Show loss, gradient norm and images/s of every arm; without a terminal, once, how long the run will take."""
+        if self.live:
+            self.live.update(self._table(epoch, step, results))
+        elif self.shown and not self.forecast:
+            self.forecast = True
+            a_step, left = self._rate(step)
+            ends = datetime.now() + timedelta(seconds=left)
+            self.say(
+                f"step {step}/{self.steps}: {a_step:.3g} s a step; at this rate the run ends on {ends:%d %b, %H:%M}"
+            )
+
+    def epoch(self, epoch: int, epochs: int, step: int, losses: Mapping[str, float]) -> None:
+        """After an epoch: one plain line with the mean losses."""
+        if self.shown and not self.live:
+            text = "  ".join(f"{arm} {loss:.4f}" for arm, loss in losses.items())
+            self.say(f"epoch {epoch}/{epochs}  step {step}/{self.steps}  loss: {text}  left {self._left(step)}")
+
+    def _table(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> Table:
+        table = Table(title=f"epoch {epoch}, step {step}/{self.steps}, {self._left(step)} left")
+        for column in ("arm", "loss", "grad norm", "images/s"):
+            table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
+        for arm in self.arms:
+            loss, norm, rate = results[arm]
+            table.add_row(arm, f"{loss:.4f}", f"{norm:.3f}", f"{rate:,.0f}")
+        return table
+
+    def _rate(self, step: int) -> tuple[float, float]:
+        """Seconds a step so far, and to the end of the run."""
+        a_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
+        return a_step, a_step * (self.steps - step)
+
+    def _left(self, step: int) -> str:
+        seconds = round(self._rate(step)[1])
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

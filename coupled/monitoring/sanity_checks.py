@@ -1,0 +1,176 @@
+"""What does not fit is refused, and what trains without complaint but gives a figure of something else is warned of.
+
+A warning is one line of text, or none. N images of the set, C classes.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coupled.config.controls import Draws
+from coupled.config.registry import Objective
+from coupled.config.sections import RECIPES, TEMPERATURE, ProjectorSettings, ViewSettings
+from coupled.datasets import AnyImageSet, ImageSet
+from coupled.objectives import Inputs
+from coupled.stream.sampler import order
+
+LEFT_OUT_SHARE = 0.01
+LOOKED_THROUGH = 20_000_000  # places of images in the orders of epochs, at most, to find a batch of one class
+UNLIKELY = 1e-3  # such batches in a whole run
+BLUR_SIGMA = list(ViewSettings.model_fields["blur_sigma"].default)
+PROJECTOR = ProjectorSettings().model_dump()
+COLLAPSED_SPREAD = 0.05
+
+
+def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
+    """Raise ValueError unless a global batch can be cut into equal parts for the ranks that share it, and the image set
+    fills one.
+    """
+    if size % sharing:
+        below = size - size % sharing
+        near = " or ".join(str(b) for b in (below, below + sharing) if b)
+        raise ValueError(
+            f"batch.size: got {size} for {sharing} processes that share it; it must be divisible by them: {near}"
+        )
+    if size > images:
+        raise ValueError(f"batch.size: got {size}; image set '{name}' has {images} images")
+
+
+def before_start(
+    settings: Mapping[str, Any],
+    objectives: Mapping[str, Objective],
+    used: Mapping[str, Draws],
+    images: AnyImageSet,
+    device: str,
+) -> list[str]:
+    """Warnings about a run with the resolved `settings` on the train `images`. Raises ValueError if it must fail."""
+    batch, epochs, labels_N = settings["batch"], settings["epochs"], images.labels_N
+    steps = epochs * (len(images) // batch["size"])
+    for arm, of in settings["arms"].items():
+        if (step := of.get("perturb", {}).get("step", 0)) > steps:
+            raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
+    seeds = {arm: draws.seed("order", settings["seed"]) for arm, draws in used.items()}
+    return [
+        *without_effect(settings, objectives, device),
+        *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["order"], epochs),
+        *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["order"]),
+    ]
+
+
+def one_class(
+    objectives: Mapping[str, Objective],
+    order_seeds: Mapping[str, int],
+    labels_N: NDArray[np.int64],
+    batch_size: int,
+    kind: str,
+    epochs: int,
+) -> Iterator[str]:
+    """A batch whose images have one class leaves no anchor to an objective that contrasts classes, which ends the run.
+
+    Raises ValueError if there is such a batch in the first epochs, for the order of images is known.
+    """
+    shares_C = np.bincount(labels_N) / len(labels_N)
+    expected = epochs * (len(labels_N) // batch_size) * float((shares_C**batch_size).sum())
+    if expected < UNLIKELY:
+        return
+    labels_B = torch.zeros(batch_size, dtype=torch.int64)
+    lost = {arm: order_seeds[arm] for arm, objective in objectives.items() if not counts(objective, labels_B)}
+    looked = min(epochs, max(1, LOOKED_THROUGH // len(labels_N)))
+    for epoch, seed in itertools.product(range(1, looked + 1), dict.fromkeys(lost.values())):
+        labels_KB = labels_N[order(seed, epoch, labels_N, batch_size, kind)]
+        alone_K = (labels_KB == labels_KB[:, :1]).all(1)
+        if alone_K.any():
+            arms = ", ".join(arm for arm in lost if lost[arm] == seed)
+            step = (epoch - 1) * len(alone_K) + int(alone_K.argmax()) + 1
+            raise ValueError(
+                f"batch.size: got {batch_size}; the images of step {step} are all of one class, so no anchor of arm"
+                f" {arms} has a negative and the run would end there; use a larger batch.size or batch.order=balanced"
+            )
+    if lost and looked < epochs and kind == "uniform":
+        yield (
+            f"batch.size: got {batch_size}; {expected * (1 - looked / epochs):.2g} batches of one class are expected"
+            f" after epoch {looked}, and the run ends at the first: no anchor of arm {', '.join(lost)} has a negative"
+        )
+
+
+def counts(objective: Objective, labels_B: Tensor) -> bool:
+    """Whether any anchor counts for the objective in a batch of these labels, of one process and two views."""
+    shape = (2, len(labels_B), int(labels_B.max()) + 2)
+    outputs = {name: torch.ones(shape) for name in (*objective.needs.outputs, *objective.needs.gathered)}
+    loss = objective.function(Inputs(outputs, outputs, labels_B, labels_B), **objective.options)
+    return int(loss.counted) > 0
+
+
+def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, kind: str) -> Iterator[str]:
+    """A balanced order cannot put a class into every batch that has fewer images than the epoch has batches."""
+    if kind != "balanced":
+        return
+    batches = len(labels_N) // batch_size
+    counts_C = torch.bincount(labels_N, minlength=len(class_names)).tolist()
+    short = [(name, count) for name, count in zip(class_names, counts_C, strict=True) if count < batches]
+    for name, count in short[:1]:
+        others = f" and {len(short) - 1} other classes" if len(short) > 1 else ""
+        yield (
+            f"batch.order: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches an"
+            " epoch; use a larger batch.size"
+        )
+
+
+def same_splits(train: AnyImageSet, test: AnyImageSet) -> Iterator[str]:
+    """Train and test are the same images; of images on the disk, files of the same names below the split's folder."""
+    if _content(train) == _content(test):
+        yield (
+            f"image_set: the test images of '{test.name}' are the train images, so scores on test say nothing of new"
+            " images"
+        )
+
+
+def _content(images: AnyImageSet) -> object:
+    if isinstance(images, ImageSet):
+        return images.digest()
+    names = [name.partition("/")[2] for name in images.files_N]
+    return names, [size for size, _ in images.file_status], images.labels_N.tolist()
+
+
+def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objective], device: str) -> Iterator[str]:
+    """Keys of the resolved `settings` that say something which nothing of this run depends on."""
+    views, snapshots, needs = settings["views"], settings["snapshots"], [each.needs for each in objectives.values()]
+    temperatures = [each.options.get("temperature") for each in objectives.values()]
+    read = {*(output for each in needs for output in each.outputs), *(h.input for n in needs for h in n.heads.values())}
+    jitters = [
+        key for key in ("brightness", "contrast", "saturation", "hue") if views[key] != RECIPES[views["recipe"]][key]
+    ]
+    projected = not read.isdisjoint(("unnormalised", "projection"))
+    for key, ignored, why in (
+        ("temperature", settings["temperature"] not in (TEMPERATURE, *temperatures), "no arm takes it"),
+        ("views.blur_sigma", views["blur"] == 0 and views["blur_sigma"] != BLUR_SIGMA, "views.blur is 0"),
+        *((f"views.{each}", views["jitter"] == 0, "views.jitter is 0") for each in jitters),
+        ("projector", not projected and settings["projector"] != PROJECTOR, "no arm looks at a projection"),
+        ("snapshots.dense_until", snapshots["dense_until"] and snapshots["every"] == 1, "snapshots.every is 1"),
+        ("tf32", settings["tf32"] and device != "cuda", f"the device is {device}"),
+    ):
+        if ignored:
+            yield f"{key}: has no effect, because {why}"
+
+
+def left_out_anchors(arm: str, left_out: int, anchors: int) -> Iterator[str]:
+    """More than 1 % of an epoch's anchors had no positive or no negative, and the loss is a mean over the others."""
+    if left_out > LEFT_OUT_SHARE * anchors:
+        yield (
+            f"arm {arm}: {left_out / anchors:.1%} of the epoch's anchors had no positive or no negative and were left"
+            " out; use a larger batch.size, more classes or batch.order=balanced"
+        )
+
+
+def collapse(arm: str, spread: float | None) -> Iterator[str]:
+    """The projections of different images have become the same."""
+    if spread is not None and spread < COLLAPSED_SPREAD:
+        yield (
+            f"arm {arm}: its projections collapse: their spread is {spread:.2g}, where 1 is even and 0 is one point;"
+            " a lower optimizer.base_lr or a higher temperature may help"
+        )

@@ -1,0 +1,130 @@
+"""A rank that fails says why once, on rank 0's output; the others stop within seconds.
+
+The first failing rank leaves its reason in the store where the ranks met. Every rank watches that key in a thread, so
+one that waits in a collective, or computes, learns of it too.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import Any
+
+from coupled.config.errors import in_words, status_of
+from coupled.monitoring.terminal import printable
+from coupled.parallel.process_group import Meeting
+
+FAILURE, TOLD, HEARD = "coupled/failure", "coupled/told", "coupled/heard"
+WATCH_SECONDS, GRACE_SECONDS = 0.2, 4.0
+
+
+class RunError(RuntimeError):
+    """A failure whose message says all: no traceback is shown. The exit status is 1."""
+
+
+class Alarm:
+    """Around the whole work of a rank. `status` is then the exit status: 0, 2 for bad input, 1 for a failed run."""
+
+    def __init__(self, program: str, meeting: Meeting) -> None:
+        self.program, self.meeting, self.status = program, meeting, 0
+        self.saying, self.said, self.over = threading.Lock(), False, threading.Event()
+
+    def __enter__(self) -> "Alarm":
+        self.store = self.meeting.store.clone()  # its own connection: the other one may be busy waiting
+        self.watch = threading.Thread(target=self._watch, name="alarm", daemon=True)
+        if self.meeting.world_size > 1:
+            self.watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):  # no error, Ctrl-C or sys.exit
+            self.over.set()
+            if self.watch.is_alive():
+                self.watch.join()
+            return False
+        known = isinstance(error, ValueError | FloatingPointError | OSError | RunError)
+        if self.meeting.world_size == 1 and not known:
+            return False  # Python shows the traceback
+        text = printable(in_words(error)) if known else "".join(traceback.format_exception(error)).rstrip()
+        own = {"rank": self.meeting.rank, "text": text, "status": status_of(error)}
+        try:
+            first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
+        except RuntimeError:  # the store is gone with its keeper: nobody else can tell
+            first = own
+            self._say(first)
+        self.status = first["status"]
+        self._end(first)
+        return True
+
+    def _end(self, failure: dict[str, Any]) -> None:
+        """Rank 0 says it and waits until the others have heard it; with several ranks the process ends here.
+
+        The group is broken then: to close it can abort the process (gloo) or wait for the others for ever (NCCL).
+        """
+        if self.meeting.rank == 0:
+            self._say(failure)
+            self._wait_for([f"{HEARD}/{rank}" for rank in range(1, self.meeting.world_size)])
+        else:
+            self._hear(failure)
+        if self.meeting.world_size > 1:
+            self._leave(failure)
+
+    def _hear(self, failure: dict[str, Any]) -> None:
+        """Let rank 0 tell it, for a launcher ends all ranks as soon as one has ended; if it does not, tell it here."""
+        with contextlib.suppress(RuntimeError):  # the store is gone with rank 0
+            self.store.set(f"{HEARD}/{self.meeting.rank}", "")
+        if not self._wait_for([TOLD]) and failure["rank"] == self.meeting.rank:
+            self._say(failure)
+
+    def _leave(self, failure: dict[str, Any]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(failure["status"])
+
+    def _say(self, failure: dict[str, Any]) -> None:
+        with self.saying:
+            if self.said:
+                return
+            self.said = True
+            where = f"rank {failure['rank']}: " if self.meeting.world_size > 1 else ""
+            print(f"{self.program}: {where}{failure['text']}", file=sys.stderr, flush=True)
+            with contextlib.suppress(RuntimeError):
+                self.store.set(TOLD, "")
+
+    def _watch(self) -> None:
+        try:
+            while not self.over.wait(WATCH_SECONDS):
+                if self.store.check([FAILURE]):
+                    failure = json.loads(self.store.get(FAILURE))
+                    break
+            else:
+                return
+            if self.meeting.rank == 0:
+                self._say(failure)
+            else:
+                self.store.set(f"{HEARD}/{self.meeting.rank}", "")
+        except RuntimeError:
+            return  # the store is gone: its keeper has ended, and the collectives will notice
+        if not self.over.wait(GRACE_SECONDS):
+            self._leave(failure)  # the main thread is stuck in a collective or in a computation
+
+    def _wait_for(self, keys: list[str]) -> bool:
+        """Until the store has all of `keys`, or a grace has passed; whether it has them.
+
+        A store that ends with its keeper, rank 0, counts as told: rank 0 ends only after it has said what it had to.
+        """
+        waiting = GRACE_SECONDS
+        try:
+            while keys and not self.store.check(keys):
+                if waiting <= 0:
+                    return False
+                threading.Event().wait(WATCH_SECONDS)
+                waiting -= WATCH_SECONDS
+        except RuntimeError:
+            return True
+        return True

@@ -1,0 +1,1 @@
+"""The run folder: snapshots, checkpoints, logs and the description of the run."""

@@ -1,0 +1,94 @@
+"""state.json of a resume state: its content, the digest over it, and what a sound one is like."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from math import isfinite
+from pathlib import Path
+from typing import NamedTuple
+
+from coupled.storage.atomic_files import space_named
+
+FORMAT = "coupled.resume.2"
+FILE = "state.json"
+ARM = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Head(NamedTuple):
+    """The content of state.json but for its format and its own digest; `digests` are those of the arms' files."""
+
+    settings_sha256: str
+    step: int
+    epoch: int
+    sums: dict[str, list[float]]
+    digests: dict[str, str]
+
+    def faults(self) -> Iterator[str]:
+        """What keeps this from being a head, a line each: key, what is allowed, what was found."""
+        for key, kind in {"settings_sha256": str, "step": int, "epoch": int, "sums": dict, "digests": dict}.items():
+            found = type(getattr(self, key))
+            if found is not kind:
+                yield f"{key}: expected {kind.__name__}, found {found.__name__}"
+                return
+        if not 0 <= self.epoch <= self.step:
+            yield f"epoch: expected 0 to {self.step}, the steps done, found {self.epoch}"
+        for arm, value in self.digests.items():
+            if not ARM.fullmatch(arm) or not isinstance(value, str):
+                yield f"digests: expected an arm and the digest of its file, found '{arm}' and {value}"
+        for arm, numbers in self.sums.items():
+            finite = isinstance(numbers, list) and all(isinstance(each, float) and isfinite(each) for each in numbers)
+            if arm not in self.digests or not finite:
+                yield f"sums: expected an arm and finite numbers, found '{arm}' and {numbers}"
+
+
+def sealed(head: Head) -> bytes:
+    """The bytes of state.json: format, `head` and, last, the digest of the canonical JSON of both."""
+    content = {"format": FORMAT, **head._asdict()}
+    seal = digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+    return json.dumps({**content, "digest": seal}, indent=1).encode()
+
+
+def read_head(generation: Path, settings_sha256: str | None) -> Head:
+    """The head of a generation. Raises ValueError that names the file and what is wrong, also where `settings_sha256`
+    is given and the head has another one.
+    """
+    path = generation / FILE
+    if not path.is_file():
+        raise ValueError(f"{path}: missing")
+    with space_named(path):
+        data = path.read_bytes()
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged: not readable as JSON: {error}") from None
+    found = content.pop("format", None) if isinstance(content, dict) else None
+    if found != FORMAT:
+        older = " (of another version of coupled, which can continue it)" if str(found).startswith("coupled.") else ""
+        raise ValueError(f"{path}: expected format {FORMAT}, found {found}{older}")
+    seal = content.pop("digest", None)
+    if content.keys() != set(Head._fields):
+        raise ValueError(f"{path}: damaged: expected the keys {', '.join(Head._fields)}, found {', '.join(content)}")
+    head = Head(**content)
+    if sealed(head) != data:  # every byte counts: a file that only means the same was not written by this program
+        raise ValueError(f"{path}: damaged: its content is not that of its digest, {seal}")
+    for fault in head.faults():
+        raise ValueError(f"{path}: {fault}")
+    if head.step != step_of(generation):
+        raise ValueError(f"{path}: step: expected that of its folder, {generation.name}, found {head.step}")
+    if settings_sha256 not in (None, head.settings_sha256):
+        both = f"expected settings_sha256 {settings_sha256}, found {head.settings_sha256}"
+        raise ValueError(f"{path}: of a run with other settings: {both}")
+    return head
+
+
+def step_of(path: Path) -> int:
+    """The step of a generation's folder; -1 if `path` is none."""
+    number = path.name.removeprefix("step_")
+    named = re.fullmatch("[0-9]{8,18}", number) is not None and path.name == f"step_{int(number):08d}"
+    return int(number) if named and path.is_dir() else -1
+
+
+def digest(data: bytes) -> str:
+    """blake2b, 64 hex digits."""
+    return hashlib.blake2b(data, digest_size=32).hexdigest()

@@ -1,0 +1,142 @@
+"""run.json: what a run is. It may be damaged or come from someone else, so whoever reads it gets checked types.
+
+Its `digest` is over all the rest, so that every change of a finished run's description is noticed (analysis/verify.py).
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from coupled.config.errors import one_line
+from coupled.config.safe_yaml import DEEPEST
+from coupled.config.sections import Name
+from coupled.storage.atomic_files import write_durably
+
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
+LARGEST = 2**26  # bytes: the names of a million classes
+Positive = Annotated[int, Field(strict=True, ge=1)]
+Text = Annotated[str, Field(strict=True)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _ImageSet(_Part):
+    name: Text = ""
+    classes: list[Text] = []
+    train_digest: Text = ""
+    test_digest: Text = ""
+
+
+class _Launch(_Part):
+    name: Text = ""
+    agents: list[Text] = []
+
+
+KINDS: dict[str, Any] = {
+    "format": Text,
+    "name": Name,
+    "seed": Annotated[int, Field(strict=True, ge=0)],
+    "settings": dict[Text, Any],
+    "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
+    "image_set": _ImageSet,
+    "world_size": Positive,
+    "placement": list[list[Text]],
+    "threads": Positive,
+    "launch": _Launch,
+    "device": Text,
+    "precision": Text,
+    "git_commit": Text | None,
+    "versions": dict[Text, Text | None],
+}
+_fields: dict[str, Any] = {key: (kind, None) for key, kind in KINDS.items()}  # a key that is there has its type
+_Description = create_model("_Description", __config__=ConfigDict(extra="allow"), **_fields)
+
+
+def read_run_json(run: Path) -> dict[str, Any]:
+    """The content of run/run.json. Raises ValueError of one line, with file and key, if it is not what it should be.
+
+    The settings are a mapping and no more: `settings.from_resolved` checks them.
+    """
+    path = run / "run.json"
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise ValueError(f"{size:,} bytes long; at most {LARGEST:,} are read")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair could be shown nowhere
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as a run's description: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    if _deeper_than(content, DEEPEST):
+        raise ValueError(f"{path}: nested deeper than {DEEPEST} levels")
+    try:
+        _Description.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {one_line(error, _Description)}") from None
+    return content
+
+
+def write_run_json(run: Path, content: Mapping[str, Any]) -> None:
+    """Write run/run.json durably, with a digest of what it says."""
+    whole = {**content, "digest": description_digest(content)}
+    write_durably(run / "run.json", (json.dumps(whole, indent=2) + "\n").encode())
+
+
+def description_digest(content: Mapping[str, Any]) -> str:
+    """blake2b (32 hex digits) of all keys and values but `digest`, in their order."""
+    text = json.dumps({key: value for key, value in content.items() if key != "digest"})
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def is_as_written(content: Mapping[str, Any]) -> bool:
+    """Whether the description still has the digest with which it was written."""
+    return bool(content.get("digest") == description_digest(content))
+
+
+def _deeper_than(tree: Any, levels: int) -> bool:
+    """Level by level, without recursion."""
+    level: list[Any] = [tree]
+    for _ in range(levels):
+        inner: list[Iterable[Any]] = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [value for each in inner for value in each if isinstance(value, dict | list)]
+    return bool(level)
+
+
+def describe_code() -> dict[str, Any]:
+    """Git commit of this code ("+changes" when the tree differs from it; null outside git) and versions of the
+    libraries (null where none is installed under that name, as of this code in a checkout on PYTHONPATH).
+    """
+    here = Path(__file__).parents[1]
+    commit = None
+    if (here.parent / ".git").exists() and shutil.which("git"):
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+        if head.returncode == 0:
+            commit = head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+    return {
+        "git_commit": commit,
+        "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in LIBRARIES}},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """The settings of the run in the folder `run`, not checked; none if no run is there. Raises ValueError."""
+    return (read_run_json(run).get("settings") or {}) if (run / "run.json").is_file() else {}

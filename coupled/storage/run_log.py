@@ -1,0 +1,230 @@
+"""What a run writes down of itself: steps.csv and epochs.csv; which folder it may write. Only rank 0 writes.
+
+steps.csv holds no timings, so two equal runs give equal bytes.
+"""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coupled.config.errors import differences
+from coupled.storage import log_digests
+from coupled.storage.atomic_files import append, encoded, open_itself, space_named, write_durably
+from coupled.storage.log_digests import LogState
+from coupled.storage.run_description import is_as_written, read_run_json, write_run_json
+from coupled.storage.run_lock import NAME as LOCK
+from coupled.storage.run_lock import check_in_place
+
+MIB = 2**20
+BEFORE_A_RUN = (LOCK, "run.json.tmp")  # what a process leaves that is killed before there is a run.json
+CHANGES_BITS = ("versions", "world_size", "device", "threads")
+
+
+class CsvLog:
+    """A CSV that grows row by row; floats are written so that reading them back gives the same number.
+
+    Of its first `digested` bytes there is a digest already.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], digested: int = 0) -> None:
+        self.path, self.columns = path, tuple(columns)
+        if not path.exists():
+            write_durably(path, encoded(self._line(self.columns)))
+        with space_named(path):
+            data = path.read_bytes()
+            self.file = open_itself(path, "ab")
+        self.size, self.new = len(data), log_digests.digest(data[digested:])
+
+    def row(self, values: Sequence[Any]) -> None:
+        """Append one row; whole when the call returns, durable after `sync`.
+
+        Raises OSError: bytes needed and free. Raises MovedError if the file is no longer at its path.
+        """
+        check_in_place(self.file.fileno(), self.path)
+        assert len(values) == len(self.columns), (values, self.columns)
+        data = encoded(self._line(values))
+        with space_named(self.path, len(data)):
+            append(self.file, data)
+        self.size += len(data)
+        self.new.update(data)
+
+    def state(self) -> tuple[int, str]:
+        """Bytes of the file, and the digest of those that are new since the last call."""
+        found, self.new = (self.size, self.new.hexdigest()), log_digests.digest()
+        return found
+
+    def sync(self) -> None:
+        """Force the rows to the disk. Raises OSError with the path."""
+        with space_named(self.path):
+            os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        """Sync and close."""
+        self.sync()
+        self.file.close()
+
+    @staticmethod
+    def _line(values: Sequence[Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow([repr(v) if isinstance(v, float) else v for v in values])
+        return text.getvalue()
+
+
+def cut_rows(path: Path, column: str, last: int) -> None:
+    """Drop the rows of a CSV whose `column` exceeds `last`, and a half-written last row.
+
+    Raises ValueError that names the file if it is not such a CSV, or if its rows do not lead up to `last`.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        rows = [(int(line.split(b",")[_place(whole, column)]), line) for line in whole[1:]]
+    except (ValueError, IndexError):
+        raise ValueError(f"{path}: not a table with whole numbers in a column '{column}'; restore it") from None
+    kept = [(number, line) for number, line in rows if number <= last]
+    if list(dict.fromkeys(number for number, _ in kept)) != list(range(1, last + 1)):
+        raise ValueError(f"{path}: its rows should lead up to {column} {last}, where the run continues; restore them")
+    if lines:
+        write_durably(path, b"".join([*whole[:1], *(line for _, line in kept)]))
+
+
+def _place(lines: Sequence[bytes], column: str) -> int:
+    return lines[0].decode().strip().split(",").index(column)
+
+
+class RunLog:
+    """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are cut.
+
+    `warnings` says which of the rows before are not those that were written.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        settings_sha256: str,
+        digests: Sequence[str],
+        arms: Sequence[str],
+        per_arm: Sequence[str],
+        epoch: int,
+        step: int,
+    ) -> None:
+        self.settings_sha256 = settings_sha256
+        cut_rows(run / "steps.csv", "step", step)
+        cut_rows(run / "epochs.csv", "epoch", epoch)
+        last = log_digests.cut(run, settings_sha256, step)
+        self.warnings = list(log_digests.changed(run, log_digests.read(run, settings_sha256), len(arms)))
+        each = [f"{arm}_{column}" for arm in arms for column in per_arm]
+        columns = ["epoch", "step", *digests, "lr", *each]
+        self.steps = CsvLog(run / "steps.csv", columns, last.steps_bytes if last else 0)
+        columns = ["epoch", "arm", "loss", "lr", "seconds", "images_per_second"]
+        self.epochs = CsvLog(run / "epochs.csv", columns, last.epochs_bytes if last else 0)
+
+    def state(self, epoch: int, step: int) -> LogState:
+        """The line of log_digests.jsonl for what has been written after so many epochs and steps."""
+        return LogState(self.settings_sha256, epoch, step, *self.steps.state(), *self.epochs.state())
+
+    def sync(self) -> None:
+        """Force the rows to the disk."""
+        self.steps.sync()
+        self.epochs.sync()
+
+    def close(self) -> None:
+        """Sync and close both files."""
+        self.steps.close()
+        self.epochs.close()
+
+
+def is_run_of(run: Path, name: str, agents: Collection[str]) -> bool:
+    """Whether the run in the folder `run`, if any, was started by one of the `agents` in the launch `name`."""
+    if not (run / "run.json").is_file():
+        return False
+    launch = read_run_json(run).get("launch", {})
+    return launch.get("name") == name and not set(agents).isdisjoint(launch.get("agents", ()))
+
+
+def check_folder(
+    run: Path, settings: Mapping[str, Any], resume: bool, overwrite: bool, may_change: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless a run with the resolved `settings` may start or continue in the folder `run`.
+
+    A run continues with its own settings, except for the keys `may_change`.
+    """
+    if not run.exists() or (run.is_dir() and all(path.name in BEFORE_A_RUN for path in run.iterdir())):
+        return
+    if not (run / "run.json").is_file():
+        raise ValueError(f"--run: '{run}' exists and is no run folder (it has no run.json); choose another --run")
+    if resume:
+        there = read_run_json(run).get("settings", {})
+        changes = [
+            f"{key} was {was}, is {now}" for key, was, now in differences(there, settings) if key not in may_change
+        ]
+        if changes:
+            raise ValueError(f"--resume: '{run}' was started with other settings: {'; '.join(changes)}")
+        _check_own_folders(run)
+    elif not overwrite:
+        raise ValueError(
+            f"--run: a run is already in '{run}'; pass --resume to continue it or --overwrite to replace it"
+        )
+
+
+def _check_own_folders(run: Path) -> None:
+    """Raise ValueError if what is written into the run would be written elsewhere, or what is there be deleted."""
+    folders = [run / name for name in ("snapshots", "resume", "replay")]
+    for path in (*folders, *(inner for folder in folders[:2] for inner in folder.glob("*"))):
+        if path.is_symlink() and path.is_dir():
+            raise ValueError(
+                f"--resume: '{path}' is a symbolic link to a folder; put the folder itself there: a run writes only"
+                f" inside its own folder. '{run}' as a whole may be a link"
+            )
+
+
+def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
+    """One line about the bytes `needed` and those free where the folder `run` is or will be.
+
+    Raises ValueError if they do not fit and `check` is set. Of a run to be overwritten the bytes count as free.
+    """
+    there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if overwrite and run.is_dir():
+        free += sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
+    text = f"snapshots and resume states need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
+    if check and needed > free:
+        raise ValueError(
+            f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; thin them with"
+            " snapshots.every and snapshots.dense_until, free space, or set snapshots.check_free_space=false"
+        )
+    return text
+
+
+def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[str]:
+    """Make ready the folder that `check_folder` allowed, with `content` as run.json.
+
+    A resumed run keeps its own, with the settings that were changed; what else has changed so that the last bits may
+    differ from here on is returned, a line each.
+    """
+    if resume and (run / "run.json").is_file():
+        there = read_run_json(run)
+        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
+        warnings = [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
+        if not is_as_written(there):  # a new digest would hide it
+            return [*warnings, f"{run / 'run.json'}: damaged: not as it was written; it is left as it is"]
+        if there.get("settings") != content["settings"]:
+            write_run_json(run, {**there, "settings": content["settings"]})
+        return warnings
+    run.mkdir(parents=True, exist_ok=True)
+    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. Resume states go
+    # before the snapshots, lest a run is continued without them. What is left may refuse a `--resume`, as for any run
+    # that lost something; `--overwrite` is never refused for it.
+    order = {"resume": 0, "run.json": 2}
+    for path in sorted(run.iterdir(), key=lambda path: order.get(path.name, 1)):
+        with space_named(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+    write_run_json(run, content)
+    return []

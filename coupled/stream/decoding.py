@@ -1,0 +1,244 @@
+"""Pictures on the disk -> crops of one size, decoded in worker processes that live as long as the program.
+
+A worker decodes a picture, cuts and resizes it by the plan; what the plan says of colours is done afterwards in batch,
+on the device (`augment_crops`). A crop depends on its picture and its plan alone, so the number of workers, and who
+does what, changes nothing but the time. Crops are rounded to grey levels, so that a view differs from that of the same
+image in memory by about one.
+
+Shape letters: B images, V views, S side of a view, H, W sides of a picture.
+"""
+
+import os
+import signal
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import fields, replace
+from functools import lru_cache
+from multiprocessing import resource_tracker
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from coupled.datasets import ImageFiles
+from coupled.datasets._pillow import read_picture, undecodable
+from coupled.stream.augment import augment
+from coupled.stream.view_plan import EpochPlan, ViewPlan, crop_box
+
+CHUNK = 32  # images that a worker does at a time: a global batch is the work of many
+STREAMS = 64  # whose workers live on; a run of more streams would start its workers anew for every epoch
+MOST_WORKERS = 16  # where nothing is said
+AHEAD = 4  # chunks a worker may be ahead: with 8 workers 1 024 images of 224 px, 300 MB
+# not for workers: Ctrl-C and schedulers send them to all processes of a run, which needs its workers for its last step.
+# Only Linux tells who sent one, so only there may a worker be deaf to SIGTERM, with which its program ends it.
+DEAF_TO = (signal.SIGINT, signal.SIGUSR1, *((signal.SIGTERM,) if hasattr(signal, "sigwaitinfo") else ()))
+
+
+class Request(NamedTuple):
+    """Pictures to be read, and the plan of their views; without a plan, the largest central square of each."""
+
+    paths: list[Path]
+    size: int
+    plan: EpochPlan | None
+
+
+def crops(
+    images: ImageFiles,
+    batches_KB: Sequence[NDArray[np.int64]],
+    plan: EpochPlan | None,
+    size: int,
+    workers: int,
+    stream: int = 0,
+) -> Iterator[Tensor]:
+    """For each batch of image numbers the crops of their views, uint8 [V, B, 3, S, S], on the CPU.
+
+    Without a plan V is 1, and the crop is the largest central square. With `workers` = 0 the pictures are decoded here.
+    Only one such iterator can be in use for each `stream` and number of workers. Raises ValueError for an undecodable
+    picture.
+    """
+    with closing(_pool(workers, stream).run(_requests(images, batches_KB, plan, size))) as results:
+        for batch_B in batches_KB:
+            parts = [next(results) for _ in range(0, len(batch_B), CHUNK)]
+            for part in parts:
+                if isinstance(part, str):
+                    raise ValueError(part)
+            yield torch.cat(parts, dim=1)
+
+
+def faults(paths_K: Sequence[list[Path]], workers: int) -> Iterator[list[str]]:
+    """For each list of pictures, what is wrong with each of them: nothing, "", if it decodes.
+
+    With `workers` = 0 threads decode them here; otherwise as for `crops`, whose workers are the same.
+    """
+    if workers == 0:
+        with ThreadPoolExecutor() as threads:
+            yield from threads.map(undecodable, paths_K)
+        return
+    with closing(_pool(workers, 0).run(paths for paths in paths_K)) as results:
+        yield from results
+
+
+def workers_for(given: int | None, device: torch.device | str, streams: int = 1) -> int:
+    """How many processes decode for a stream: as many as `given`, or else as this process may use cores, 16 at most.
+
+    The streams and the run's processes on this machine share its cores. Beside networks on the CPU there are none: they
+    need the cores themselves.
+    """
+    if given is not None:
+        return given
+    if torch.device(device).type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))) // streams)
+
+
+def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:
+    """What `augment` makes of the pictures themselves, up to the crops' rounding to grey levels: [V, B, 3, S, S]."""
+    views, batch = crops_VB3SS.shape[:2]
+    every = {field.name: getattr(plan, field.name) for field in fields(plan)}
+    own: dict[str, Any] = {
+        name: part_BV.transpose(0, 1).flatten(0, 1)[:, None]
+        for name, part_BV in every.items()
+        if isinstance(part_BV, Tensor)
+    }
+    for name, whole in {
+        "crop_area_BVT": 1,
+        "crop_aspect_BVT": 1,
+        "crop_top_BV": 0,
+        "crop_left_BV": 0,
+        "flip_BV": 0,
+    }.items():
+        own[name] = torch.full_like(own[name], whole)
+    size = crops_VB3SS.shape[-1]
+    return augment(crops_VB3SS.flatten(0, 1), replace(plan, **own), size)[0].unflatten(0, (views, batch))
+
+
+def read(request: Request) -> Tensor | str:
+    """The crops of a request, uint8 [V, B, 3, S, S]; an error as its text, which passes between processes as it is."""
+    try:
+        pictures = [read_picture(path) for path in request.paths]
+    except ValueError as error:
+        return str(error)
+    if request.plan is None:
+        boxes = [_central(picture_3HW) for picture_3HW in pictures]
+        flips_BV = torch.zeros(len(pictures), 1, dtype=torch.bool)
+    else:
+        plan = request.plan[np.arange(len(pictures))]
+        boxes = [crop_box(plan[b : b + 1], *picture.shape[1:])[0] for b, picture in enumerate(pictures)]
+        flips_BV = plan.flip_BV
+    return torch.stack(
+        [
+            torch.stack(
+                [_crop(picture, box_4, flip, request.size) for box_4, flip in zip(boxes_V4, flips_V, strict=True)]
+            )
+            for picture, boxes_V4, flips_V in zip(pictures, boxes, flips_BV, strict=True)
+        ],
+        dim=1,
+    )
+
+
+def _requests(
+    images: ImageFiles, batches_KB: Iterable[NDArray[np.int64]], plan: EpochPlan | None, size: int
+) -> Generator[Request]:
+    root = images.root.absolute()  # workers that live on may have begun in another directory
+    for batch_B in batches_KB:
+        for start in range(0, len(batch_B), CHUNK):
+            part = batch_B[start : start + CHUNK]
+            own = plan and EpochPlan(plan.table_VND[:, part], plan.recipe)
+            yield Request([root / images.files_N[number] for number in part.tolist()], size, own)
+
+
+def _central(picture_3HW: Tensor) -> Tensor:
+    height, width = picture_3HW.shape[1:]
+    side = min(height, width)
+    return torch.tensor([[(height - side) // 2, (width - side) // 2, side, side]])
+
+
+def _crop(picture_3HW: Tensor, box_4: Tensor, flip: Tensor, size: int) -> Tensor:
+    """The box (top, left, height, width) of a picture, resized and perhaps mirrored, uint8 [3, S, S]."""
+    top, left, high, wide = box_4.tolist()
+    cut_13HW = picture_3HW[None, :, top : top + high, left : left + wide]
+    crop_3SS = F.interpolate(cut_13HW, size=(size, size), mode="bilinear", antialias=True)[0]
+    return crop_3SS.flip(-1) if flip else crop_3SS
+
+
+class _Reading(Dataset[Any]):
+    def __getitem__(self, request: Request | list[Path]) -> Tensor | str | list[str]:
+        return read(request) if isinstance(request, Request) else undecodable(request)
+
+
+class _Requests:
+    """What the loader asks its workers for; it is told anew for every epoch, and the workers stay."""
+
+    wanted: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.wanted)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started inside never notices `DEAF_TO`; this one does, at the latest afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        resource_tracker.ensure_running()  # when it starts it lets some of them through again
+        signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _obey_the_program(worker: int) -> None:
+    """In a worker: end on SIGTERM from the program that started it, from no other."""
+
+    def wait() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    if signal.SIGTERM in DEAF_TO:
+        Thread(target=wait, daemon=True).start()
+
+
+class _Pool:
+    def __init__(self, workers: int) -> None:
+        self.requests, self.uses = _Requests(), 0
+        self.loader = DataLoader(
+            _Reading(),
+            batch_size=None,
+            sampler=self.requests,
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,  # a fork would copy the threads' locks
+            worker_init_fn=_obey_the_program if workers else None,
+            generator=torch.Generator(),  # it draws a seed for the workers, which draw nothing
+        )
+
+    def run(self, requests: Generator[Any]) -> Generator[Any]:
+        self.uses += 1
+        use = self.uses
+        self.requests.wanted = requests
+        with _deaf() if self.loader.num_workers else nullcontext():
+            results = iter(self.loader)  # the first call starts the workers
+        try:
+            for result in results:
+                yield result
+                assert use == self.uses, "two iterators share the workers; finish one before the next"
+        finally:
+            requests.close()
+            if use == self.uses:
+                deque(results, maxlen=0)  # when the caller stops early: workers end quietly only when idle
+
+
+@lru_cache(maxsize=STREAMS)
+def _pool(workers: int, stream: int) -> _Pool:
+    return _Pool(workers)

@@ -1,0 +1,1 @@
+"""Sweeps: train and measure a run for each point of a grid."""

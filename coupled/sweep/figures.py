@@ -1,0 +1,183 @@
+"""The figures of a sweep: mean over seeds, and a band of one standard deviation to both sides."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from coupled.analysis.plots.drawing import MARKERS, Style, arm_styles, line, over_epochs, plain, save
+from coupled.config.controls import twins
+from coupled.sweep.names import spelled
+from coupled.sweep.tables import read_definition, spread
+
+TITLES = {"cka": "CKA", "rsa": "RSA", "weight_gap": "weight gap, mean over layers"}
+WIDE = 5  # a factor whose largest value is so many times its smallest stands on a logarithmic axis
+GREY = Style("0.55", ":", "x")
+
+
+class Shown(NamedTuple):
+    """What the figures of a sweep share."""
+
+    factor: str | None
+    others: list[str]  # further keys with several values: a row of panels for each combination
+    values: list[Any]  # of the factor, in the order of the sweep
+    styles: dict[str, Style]
+    figure: Mapping[str, Any]  # the fields of FigureSettings
+
+
+def draw(folder: Path, rows: pd.DataFrame) -> list[Path]:
+    """Write the figures of the sweep in `folder` from what `collect` found; their paths.
+
+    Raises ValueError naming a metric that the rows do not have.
+    """
+    shown = _shown(read_definition(folder), rows)
+    panels = {metric: _panel(rows, metric, shown.figure) for metric in shown.figure["metrics"]}
+    written = []
+    if shown.factor:
+        name = shown.factor.replace(".", "_")
+        for epoch in shown.figure["epochs"]:
+            suffix = "" if epoch == "last" else f"_epoch{epoch}"
+            written += save(
+                _figure(shown, _at_epoch(panels, epoch), _against_factor), folder / "figures" / (name + suffix)
+            )
+    if any(part["epoch"].nunique() > 1 for part in panels.values()):
+        written += save(_figure(shown, panels, _against_epochs), folder / "figures" / "epochs")
+    return written
+
+
+def _shown(definition: Mapping[str, Any], rows: pd.DataFrame) -> Shown:
+    factor, arms, figure = definition["factor"], definition["arms"], definition["figure"]
+    others = []
+    for group in definition["groups"]:
+        several = [key for key, values in group.items() if len(values) > 1 and key != "seed"]
+        others += [] if factor in group else several
+    styles = {**arm_styles(list(arms)), **dict.fromkeys(twins(arms, figure["reference"]), GREY)}
+    return Shown(factor, others, list(dict.fromkeys(rows[factor])) if factor else [], styles, figure)
+
+
+def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows that a panel shows. Raises ValueError if there are none, or of several kinds."""
+    name, _, detail = metric.partition(":")
+    if metric == "weight_gap":
+        part = rows[(rows["table"] == "weight_gap") & (rows["metric"] == "gap") & (rows["layer"] == "mean")]
+    else:
+        part = rows[(rows["metric"] == name) & _is_or_has_none(rows["layer"], figure["layer"])]
+        part = part[part["split"] == figure["split"]]
+        part = part[part["detail"] == detail] if detail else part
+    part = part[_is_or_has_none(part["reference"], figure["reference"]) & part["epoch"].notna()]
+    counts = part["samples"].fillna(0)  # of each run the largest sample: another factor may mean another image set
+    part = part[counts == counts.groupby(part["run"]).transform("max")]
+    if part.empty:
+        raise ValueError(f"figure.metrics: no rows of '{metric}', layer {figure['layer']}, {figure['split']}, to draw")
+    for column in ("table", "detail"):
+        if part[column].nunique() > 1:
+            kinds = ", ".join(sorted(map(str, part[column].unique())))
+            raise ValueError(
+                f"figure.metrics: '{metric}' has several kinds: {kinds}; write it as {name}:{kinds.split(', ')[0]}"
+            )
+    return part
+
+
+def _is_or_has_none(column: "pd.Series[Any]", wanted: str) -> "pd.Series[bool]":
+    return (column == wanted) | column.isna()
+
+
+def _at_epoch(panels: Mapping[str, pd.DataFrame], epoch: int | str) -> dict[str, pd.DataFrame]:
+    """The rows of one epoch, or of the last of each run. Raises ValueError if there are none."""
+    found = {}
+    for metric, rows in panels.items():
+        wanted = rows.groupby("run")["epoch"].transform("max") if epoch == "last" else epoch
+        found[metric] = rows[rows["epoch"] == wanted]
+        if found[metric].empty:
+            raise ValueError(f"figure.epochs: got {epoch}; '{metric}' has {sorted(rows['epoch'].astype(int).unique())}")
+    return found
+
+
+def _figure(shown: Shown, panels: Mapping[str, pd.DataFrame], fill: Any) -> Figure:
+    """A column a metric, a row for each combination of the other keys."""
+    first = next(iter(panels.values()))
+    combinations = (
+        list(first[shown.others].drop_duplicates().itertuples(index=False, name=None)) if shown.others else [()]
+    )
+    figure = Figure(figsize=(3.3 * len(panels) + 0.2, 2.7 * len(combinations) + 0.5), layout="constrained")
+    grid = figure.subplots(len(combinations), len(panels), squeeze=False, sharey="col")
+    for axes_of_row, values in zip(grid, combinations, strict=True):
+        for axes, (metric, rows) in zip(axes_of_row, panels.items(), strict=True):
+            for key, value in zip(shown.others, values, strict=True):
+                rows = rows[rows[key] == value]
+            fill(shown, axes, rows)
+            title = TITLES.get(metric, metric)
+            axes.set_title(title if axes in grid[0] else "", fontsize="medium")
+        label = "\n".join(f"{key} = {spelled(value)}" for key, value in zip(shown.others, values, strict=True))
+        axes_of_row[0].set_ylabel(label)
+    for axes, metric in zip(grid[0], panels, strict=True):
+        if metric == "weight_gap":
+            axes.set_ylim(bottom=0)  # last: the column shares its axis, and the top would stay where it was
+    _legend(shown, figure)
+    return figure
+
+
+def _legend(shown: Shown, figure: Figure) -> None:
+    """One for all panels, above them; it says what is shown."""
+    found = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    reference, layer, split = (shown.figure[key] for key in ("reference", "layer", "split"))
+    about = f"against {reference}, layer {layer}, {split} images; mean, and one standard deviation over seeds"
+    look: dict[str, Any] = {"title": about, "ncols": 6, "frameon": False, "handlelength": 3.5}
+    figure.legend(found.values(), found.keys(), loc="outside upper center", **look)
+
+
+def _against_factor(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
+    """One line an arm."""
+    numbers = all(isinstance(value, int | float) for value in shown.values)
+    places = {value: value if numbers else place for place, value in enumerate(shown.values)}
+    for arm, own in _in_order(rows, "arm", shown.styles):
+        values = spread(own, [shown.factor or ""])
+        values = values.assign(x=values[shown.factor].map(places)).sort_values("x")
+        floor = f" (twin of {shown.figure['reference']}: the noise floor)" if shown.styles[arm] == GREY else ""
+        _curve(axes, values, arm + floor, shown.styles[arm])
+    plain(axes)
+    if numbers and min(places.values()) > 0 and max(places.values()) >= WIDE * min(places.values()):
+        axes.set_xscale("log")
+    axes.set_xticks(list(places.values()), [spelled(value) for value in places])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(str(shown.factor))
+
+
+def _against_epochs(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
+    """One line a value of the factor for the arm of the figure; without a factor one line an arm."""
+    styles = shown.styles
+    column = "arm"
+    if shown.factor:
+        column, arm = shown.factor, shown.figure["arm"]
+        rows = rows[rows["arm"] == arm]
+        colours = matplotlib.colormaps["viridis"]
+        last = max(1, len(shown.values) - 1)
+        styles = {
+            value: Style(matplotlib.colors.to_hex(colours(0.85 * i / last)), "-", MARKERS[i % len(MARKERS)])
+            for i, value in enumerate(shown.values)
+        }
+    for value, own in _in_order(rows, column, styles):
+        label = f"{shown.figure['arm']}, {column} = {spelled(value)}" if shown.factor else value
+        _curve(axes, spread(own, ["epoch"]).rename(columns={"epoch": "x"}).sort_values("x"), label, styles[value])
+    over_epochs(axes)
+
+
+def _in_order(rows: pd.DataFrame, column: str, order: Iterable[Any]) -> list[tuple[Any, pd.DataFrame]]:
+    there: Sequence[Any] = list(rows[column].unique())
+    return [(value, rows[rows[column] == value]) for value in order if value in there]
+
+
+def _curve(axes: Axes, values: pd.DataFrame, label: str, style: Style) -> None:
+    """The mean, and where there are several seeds a band around it."""
+    line(axes, values["x"], values["mean"], label, style)
+    if values["sd"].notna().any():
+        low, high = values["mean"] - values["sd"], values["mean"] + values["sd"]
+        axes.fill_between(values["x"], low, high, color=style.color, alpha=0.15, linewidth=0)

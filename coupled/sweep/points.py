@@ -1,0 +1,229 @@
+"""What a sweep is: a configuration, keys with lists of values, and from them the points, each with its run folder."""
+
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, ValidationError, field_validator
+
+from coupled.config.errors import one_line
+from coupled.config.registry import filled_in, suited
+from coupled.config.safe_yaml import parse_yaml, read_yaml
+from coupled.config.schema import from_resolved, load
+from coupled.config.sections import Count, Name, Positive, Section
+from coupled.sweep.names import keys_name, order, point_name, run_name
+
+ROOT = Path(__file__).parents[2]
+MOST_POINTS = 10_000
+DEFAULT_ANALYSES = ("weight_gap.py", "alignment.py --split test --layer h")
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class FigureSettings(Section):
+    """What the figures show. A metric is `weight_gap`, or one of the tables such as `cka` or `nccc:euclidean`."""
+
+    reference: str = "cl"
+    metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("cka", "rsa", "weight_gap")
+    layer: str = "h"
+    split: Literal["train", "test"] = "test"
+    arm: str = "nscl"  # of the figure against epochs
+    epochs: tuple[Literal["last"] | Count, ...] = ("last",)  # a figure against the factor for each
+
+
+class SweepFile(Section):
+    """A sweep file; `base` is a settings file, relative to this one, and the keys of the others are dotted."""
+
+    base: str
+    name: Name | None = None  # of the folder under runs/; that of the file if not given
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, Values] = Field(default_factory=dict)
+    zip: tuple[dict[str, Values], ...] = ()
+    seeds: Positive | Annotated[list[Count], Field(min_length=1)] | None = None
+    analyses: tuple[str, ...] = DEFAULT_ANALYSES
+    factor: str | None = None
+    figure: FigureSettings = FigureSettings()
+
+    @field_validator("zip", mode="before")
+    @classmethod
+    def _one_group(cls, given: Any) -> Any:
+        return [given] if isinstance(given, dict) else given
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep. Each of `groups` holds keys whose lists are as long as each other's and go together."""
+
+    folder: Path
+    base: Path
+    fixed: dict[str, Any]
+    groups: list[dict[str, list[Any]]]
+    analyses: list[list[str]]
+    factor: str | None
+    figure: FigureSettings
+
+
+class Point(NamedTuple):
+    """One run of a sweep. `overrides` are train.py's, `settings` what its run.json will hold."""
+
+    name: str
+    values: dict[str, Any]
+    folder: Path
+    overrides: list[str]
+    settings: dict[str, Any]
+
+    def log(self) -> Path:
+        """Where the output of its programs goes."""
+        return self.folder.with_name(self.name + ".log")
+
+
+def read_sweep(
+    config: Path,
+    given: Sequence[str] = (),
+    zips: Iterable[Sequence[str]] = (),
+    *,
+    runs: Path = Path("runs"),
+    name: str | None = None,
+    analyses: Sequence[str] | None = None,
+) -> Sweep:
+    """The sweep of a sweep file, or of a settings file, changed by the lists on the command line.
+
+    `given` are "temperature=0.1,0.5" or "seed=0:5", the product of which is swept; the lists of each of `zips` go
+    together. They replace what the file says of their keys. The folder is runs/<name>; the name is that of the file,
+    with "_sweep" behind the name of a settings file, and where other keys are swept than the file's, a folder of that
+    name for them: sweeps over different keys share no table and no log. Raises ValueError.
+    """
+    if not config.is_file():
+        raise ValueError(f"sweep.py: no file '{config}'")
+    tree = read_yaml(config)
+    is_sweep = isinstance(tree, dict) and "base" in tree
+    try:
+        file = SweepFile.model_validate(tree if is_sweep else {"base": config.name})
+    except ValidationError as error:
+        raise ValueError(f"{config}: {one_line(error, SweepFile)}") from None
+    swept = [{key: values} for key, values in file.grid.items()] + [dict(group) for group in file.zip]
+    if file.seeds is not None:
+        swept.append({"seed": [*range(file.seeds)] if isinstance(file.seeds, int) else file.seeds})
+    lists = [dict([parse_list(text)]) for text in given]
+    lists += [dict(map(parse_list, group)) for group in zips]
+    replaced = {key for group in lists for key in group}
+    kept = [{key: values for key, values in group.items() if key not in replaced} for group in swept]
+    groups = sorted([group for group in kept if group] + lists, key=lambda group: order(min(group, key=order)))
+    fixed = {key: value for key, value in file.overrides.items() if key not in replaced}
+    _check_keys(config, fixed, groups)
+    folder = runs / (name or file.name or config.stem + ("" if is_sweep else "_sweep"))
+    keys = keys_name(key for group in groups for key in group)
+    if name is None and keys != keys_name(key for group in swept for key in group):
+        folder /= keys
+    factor = _factor(file.factor, groups)
+    commands = [_command(text) for text in (file.analyses if analyses is None else analyses)]
+    base = config.parent / file.base
+    return Sweep(folder, base, fixed, groups, commands, factor, file.figure)
+
+
+def parse_list(text: str) -> tuple[str, list[Any]]:
+    """("temperature", [0.1, 0.5]) of "temperature=0.1,0.5"; a range first:end[:step] is as in Python, without its end.
+
+    Commas within brackets and braces belong to the value. Raises ValueError.
+    """
+    key, equals, rest = text.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"'{text}': write it as key=value,value,... or key=first:end")
+    values: list[Any] = []
+    for part in _parts(rest):
+        if not part.strip():
+            raise ValueError(f"'{text}': a value between commas is empty")
+        if re.fullmatch(r"-?\d{1,18}(:-?\d{1,18}){1,2}", part):
+            numbers = [int(number) for number in part.split(":")]
+            if numbers[2:] == [0] or not 0 < len(whole := range(*numbers)) <= MOST_POINTS:
+                raise ValueError(f"'{text}': the range {part} holds no numbers, or more than {MOST_POINTS:,}")
+            values += whole
+        elif re.fullmatch(r"[-+.\deE]*(:[-+.\deE]*)+", part):  # YAML 1.1 would read 1:30.5 as ninety and a half
+            raise ValueError(f"'{text}': the range {part} is not of whole numbers, first:end or first:end:step")
+        else:
+            values.append(parse_yaml(part, f"'{text}'"))
+    return key.strip(), values
+
+
+def _parts(text: str) -> list[str]:
+    """The text cut at the commas that are in no bracket or brace."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _check_keys(config: Path, fixed: Mapping[str, Any], groups: Sequence[Mapping[str, list[Any]]]) -> None:
+    keys = [*fixed, *(key for group in groups for key in group)]
+    for key in keys:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key):
+            raise ValueError(f"{config}: '{key}' is no key of the settings; write one such as optimizer.base_lr")
+        if key == "name":
+            raise ValueError(f"{config}: name: a point is named after its values; the sweep has the option --name")
+        if keys.count(key) > 1:
+            raise ValueError(f"{config}: {key}: given twice (overrides, grid, zip and seeds are one set of keys)")
+    for group in groups:
+        lengths = {key: len(values) for key, values in group.items()}
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+            raise ValueError(f"{config}: zip: lists that go together are equally long: {said}")
+    if (count := _count(groups)) > MOST_POINTS:
+        raise ValueError(f"{config}: {count:,} points; at most {MOST_POINTS:,} are allowed")
+
+
+def _count(groups: Sequence[Mapping[str, list[Any]]]) -> int:
+    count = 1
+    for group in groups:
+        count *= len(next(iter(group.values())))
+    return count
+
+
+def _factor(asked: str | None, groups: Sequence[Mapping[str, list[Any]]]) -> str | None:
+    """The key of the x-axis; of its own accord the first with several values that is not the seed, if any."""
+    several = [key for group in groups for key, values in group.items() if len(values) > 1 and key != "seed"]
+    if asked is not None and asked not in several:
+        raise ValueError(f"factor: got '{asked}'; keys with several values are {', '.join(several) or 'none'}")
+    return asked or next(iter(several), None)
+
+
+def _command(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"analyses: '{text}': {error}") from None
+    known = sorted(p.name for p in (ROOT / "analysis").glob("*.py") if "__main__" in p.read_text(encoding="utf-8"))
+    if not words or words[0] not in known:
+        raise ValueError(f"analyses: got '{text}'; it begins with one of {', '.join(known)}")
+    if any(word.split("=")[0] in ("--run", "--run-dir") for word in words):
+        raise ValueError(f"analyses: got '{text}'; leave --run to the sweep")
+    return words
+
+
+def points(sweep: Sweep) -> list[Point]:
+    """All points, checked; of equal values the last key, the seed, changes fastest. Raises ValueError."""
+    rows = [[dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)] for group in sweep.groups]
+    found: dict[str, Point] = {}
+    for combination in itertools.product(*rows):
+        point = _point(sweep, {key: value for each in combination for key, value in each.items()})
+        if point.name in found:
+            raise ValueError(f"the point {point.name} stands twice; leave the repeated value out")
+        found[point.name] = point
+    return list(found.values())
+
+
+def _point(sweep: Sweep, swept: Mapping[str, Any]) -> Point:
+    given = {**sweep.fixed, **swept}
+    overrides = [f"{key}={json.dumps(given[key], default=str)}" for key in sorted(given)]  # JSON is YAML
+    settings = load(sweep.base, overrides, suited).resolved()
+    values = {**{key: swept[key] for key in sorted(swept) if key != "seed"}, "seed": settings["seed"]}
+    name = point_name(values)
+    resolved = from_resolved(filled_in({**settings, "name": run_name(name)})).resolved()
+    return Point(name, values, sweep.folder / name, [*overrides, f"name={run_name(name)}"], resolved)

@@ -1,0 +1,133 @@
+"""The tables of a sweep's runs as one tidy table, and mean and spread over seeds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from coupled.analysis.tables import read_table
+from coupled.storage.atomic_files import write_durably
+from coupled.sweep.names import keys_name, order, spelled
+from coupled.sweep.points import Point, Sweep
+
+FORMAT = "coupled.sweep.1"
+PLACES = ("epoch", "split", "reference", "arm", "layer")
+
+
+class Table(NamedTuple):
+    """How a table of a run becomes rows of one value: where its names, details and values stand."""
+
+    names: tuple[str, ...]  # columns that name the metric; of several values the column's name is added
+    details: tuple[str, ...]
+    values: tuple[str, ...]
+
+
+GAPS = Table((), (), ("gap", "distance", "cosine", "angle", "reference_drift", "arm_drift", "update_cosine"))
+TABLES = {
+    "weight_gap": GAPS,  # the aggregates
+    "weight_gap_permutation": GAPS,
+    "weight_gap_growth": Table((), ("model",), ("slope", "rate", "level", "doubling_time", "rmse")),
+    "train_alignment": Table(("metric",), (), ("value",)),
+    "test_alignment": Table(("metric",), (), ("value",)),
+    "quality": Table(("metric",), ("detail",), ("value",)),
+    "collapse": Table(("metric",), ("detail",), ("value",)),
+    "losses": Table(("loss",), ("temperature",), ("value",)),
+    "loss_gap": Table((), ("temperature",), ("gap", "bound", "set_bound", "tightness", "set_tightness")),
+    "loss_correlation": Table((), ("temperature",), ("correlation",)),
+    "nscl_reached": Table((), ("direct_arm", "temperature"), ("nscl", "nscl_direct", "excess", "share")),
+    "bounds": Table(("bound", "of"), ("detail",), ("value", "measured")),
+}
+COLUMNS = ("run", "table", *PLACES, "metric", "detail", "value", "samples")  # behind the keys of the sweep
+
+
+def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
+    """Write sweep.json: what `collect` and the figures need to know. Raises ValueError if the folder is a run's, or
+    holds the tables of a sweep over other keys.
+    """
+    if (sweep.folder / "run.json").is_file():
+        raise ValueError(f"--name: '{sweep.folder}' is the folder of a run; choose another name")
+    keys = keys_name(key for group in sweep.groups for key in group)
+    if (sweep.folder / "sweep.json").exists():
+        there = keys_name(key for group in read_definition(sweep.folder)["groups"] for key in group)
+        if there != keys:
+            over = f"is over {there or 'seeds alone'}, and this one over {keys or 'seeds alone'}"
+            raise ValueError(f"--name: the sweep in '{sweep.folder}' {over}; choose another name")
+    content = {
+        "format": FORMAT,
+        "base": str(sweep.base),
+        "factor": sweep.factor,
+        "groups": [{key: [*map(spelled, values)] for key, values in group.items()} for group in sweep.groups],
+        "figure": sweep.figure.model_dump(mode="json"),
+        "arms": points[0].settings["arms"],
+        "points": {point.name: point.values for point in points},
+    }
+    write_durably(sweep.folder / "sweep.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_definition(folder: Path) -> dict[str, Any]:
+    """The content of sweep.json. Raises ValueError if `folder` is not a sweep's."""
+    path = folder / "sweep.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']}, expected {FORMAT}")
+        [*content["groups"], content["factor"], content["figure"], content["arms"], *content["points"].values()]
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file, so '{folder}' is no sweep") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not the description of a sweep: {error}") from None
+    return dict(content)
+
+
+def collect(folder: Path) -> pd.DataFrame:
+    """All values of the sweep in `folder`, one a row: the swept keys, `seed`, and COLUMNS as far as they apply.
+
+    Of the weight gaps the aggregates; of rows of the same place the newest. Raises ValueError if it is no sweep, or a
+    table of a point is damaged.
+    """
+    points = read_definition(folder)["points"]
+    keys = sorted({key for values in points.values() for key in values}, key=order)
+    found = [pd.DataFrame(columns=[*keys, *COLUMNS])]  # all there is where no point has a table
+    for name, values in points.items():
+        cells = {key: value if type(value) in (int, float) else spelled(value) for key, value in values.items()}
+        for table, layout in TABLES.items():
+            path = folder / name / "analysis" / f"{table}.csv"
+            if path.exists():
+                rows = read_table(path, (*layout.names, *layout.details, *layout.values))
+                if len(rows):
+                    found.append(tidy(rows, layout).assign(**cells, run=str(folder / name), table=table))
+    rows = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
+    return rows[[*keys, *COLUMNS]].astype({"epoch": "Int64", "samples": "Int64"})
+
+
+def tidy(rows: pd.DataFrame, layout: Table) -> pd.DataFrame:
+    """The rows of one table of a run with the columns metric, detail and value, and those of PLACES and samples."""
+    if "kind" in rows:
+        rows = rows[rows["kind"] == "aggregate"]
+    where = [name for name in (*PLACES, *layout.names, *layout.details, "samples") if name in rows]
+    rows = rows.drop_duplicates(where, keep="last")
+    parts = []
+    for column in layout.values:
+        last = [] if column == "value" else [column]
+        metric = ["/".join([*map(str, cells), *last]) for cells in rows[list(layout.names)].itertuples(index=False)]
+        part = rows.reindex(columns=[*PLACES, "samples"]).assign(value=rows[column])
+        parts.append(part.assign(metric=metric, detail=_details(rows, layout.details)))
+    return pd.concat(parts)
+
+
+def _details(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """One text a row: a detail as it stands, other columns with their name."""
+    texts = [""] * len(rows)
+    for column in columns:
+        cells = rows[column].fillna("").astype(str)
+        more = cells if column == "detail" else column + "=" + cells
+        texts = [f"{text} {each}".strip() for text, each in zip(texts, more, strict=True)]
+    return texts
+
+
+def spread(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """`mean`, `sd` (of a sample: n - 1; NaN for one seed) and `seeds` of the values that agree in the columns `by`."""
+    groups = rows.groupby(list(by), dropna=False, sort=False)["value"]
+    return groups.agg(mean="mean", sd="std", seeds="count").reset_index()

@@ -1,0 +1,134 @@
+"""Benchmark of the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one.
+
+    python scripts/benchmarks/bench_distributed.py      (about three minutes)
+
+Every process has one thread. The share of communication is what a step on two ranks spends inside collectives, waiting
+included. With fewer free cores than processes the rows say what sharing a core costs, not what a second one gives.
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_coupling import program_steps
+
+from coupled.config.schema import from_resolved
+from coupled.coordinator import Coordinator
+from coupled.monitoring.terminal import safe_streams
+from coupled.parallel import process_group as ranks
+
+STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
+WARM_UP = 2
+READ_EVERY = 6
+SETTINGS: dict[str, Any] = {
+    "name": "benchmark",
+    "device": "cpu",
+    "epochs": 1,
+    "image_set": {"name": "digits", "size": 16},
+    "encoder": {"name": "resnet18", "width": 0.25, "image_size": 16},
+    "projector": {"hidden": 64, "out": 32},
+    "optimizer": {"name": "sgd", "warmup_epochs": 0},
+    "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
+}
+LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, places of arms
+
+
+def measure(places: int, size: int, read_every: int) -> None:
+    """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives.
+
+    `places` are those of the arms, `size` is that of the global batch; losses are read every so many steps.
+    """
+    torch.set_num_threads(1)
+    waited = [0.0]
+    for name in ("all_reduce", "all_gather"):  # DDP's own all-reduce runs beside the backward and is not counted
+        setattr(ranks.dist, name, timed(getattr(ranks.dist, name), waited))
+    settings = from_resolved(
+        {**SETTINGS, "placement": {"arms": places}, "batch": {"size": size}, "read_every": read_every}
+    )
+    with ranks.process_group("cpu", arms=places) as group, tempfile.TemporaryDirectory() as folder:
+        coordinator = Coordinator(settings, group, Path(folder) / "run")
+        seconds, in_collectives = [], []
+        take = program_steps(coordinator)
+        for _ in range(max(2, STEPS_OF[size] // read_every) + WARM_UP):
+            ranks.barrier()
+            before, waited[0] = time.perf_counter(), 0.0
+            take()
+            in_collectives.append(waited[0] / read_every)
+            ranks.barrier()  # a step has ended when the slower rank has ended it
+            seconds.append((time.perf_counter() - before) / read_every)
+        if group.is_first:
+            medians = [statistics.median(values[WARM_UP:]) for values in (seconds, in_collectives)]
+            print(json.dumps(medians))
+
+
+def timed(function: Any, waited: list[float]) -> Any:
+    """`function`, its seconds added to `waited`."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        before = time.perf_counter()
+        result = function(*arguments, **options)
+        waited[0] += time.perf_counter() - before
+        return result
+
+    return call
+
+
+def run_layout(size: int, processes: int, places: int, read_every: int = 1) -> tuple[float, float]:
+    """Median seconds of a step, and of those in collectives, on rank 0 of fresh processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(places), str(size), str(read_every)],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+    outputs = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"a rank failed with {processes} processes and {places} places")
+    seconds, in_collectives = json.loads(outputs[0])
+    return seconds, in_collectives
+
+
+def distributed_rows() -> list[dict]:
+    """Step times of two processes against one, and the share of a data-parallel step spent in communication."""
+    rows = []
+    for size in STEPS_OF:
+        found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
+        one = found["one process"][0]
+        for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7)):
+            rows.append(row(f"step of 4 arms, B = {size}, on 2 processes, {name}", found[name][0], one, goal))
+        seconds, in_collectives = found["data-parallel"]
+        unread = run_layout(size, *LAYOUTS["data-parallel"], read_every=READ_EVERY)[0]
+        what = f"data-parallel step, B = {size}, losses read every {READ_EVERY} steps, against every step"
+        rows.append(row(what, unread, found["data-parallel"][0], 1.0))
+        rows.append(row(f"communication in a data-parallel step, B = {size}", in_collectives, seconds, 2))
+    return rows
+
+
+def row(name: str, ours: float, baseline: float, goal: float) -> dict:
+    """A row of the benchmark, in seconds; memory is not measured here."""
+    numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": "s"}
+    return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
+
+
+if __name__ == "__main__":
+    safe_streams()
+    if "RANK" in os.environ:
+        measure(*map(int, sys.argv[1:]))
+    else:
+        for each in distributed_rows():
+            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))

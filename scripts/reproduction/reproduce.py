@@ -1,0 +1,165 @@
+"""Run the experiments of docs/reproduction.md and write their results into it.
+
+    python scripts/reproduction/reproduce.py [--jobs 2] [--runs runs/reproduction] [--only classes ...] [--page-only]
+
+Trains and measures the sweeps of configs/reproduction/ (finished points are kept), computes the answer to every claim
+whose sweep is there (reproduction_claims.py, reproduction_objectives.py), and writes it as
+docs/reproduction/claim_<n>.csv with verdicts.csv, costs.csv and the figures. Then the tables of the page are made anew
+from those CSV files; `--page-only` does only that.
+"""
+
+from coupled.monitoring.terminal import INTERRUPTED, imports_done, prepare_terminal, say
+
+if __name__ == "__main__":
+    prepare_terminal()
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import reproduction_claims
+import reproduction_objectives
+
+from coupled.analysis.driver import positive, say_fault
+from coupled.analysis.tables import read_table
+from coupled.config.errors import Parser, complain
+from coupled.storage.atomic_files import write_durably
+from coupled.sweep import program as sweep
+from coupled.sweep.tables import collect
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs/reproduction"
+PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
+CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS}
+SWEEPS = tuple(dict.fromkeys(claim.sweep for claim in CLAIMS.values()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; its exit status: 2 for bad input, 1 if a sweep failed, 130 if one was stopped."""
+    parser = Parser(prog="reproduce.py", description="Run the experiments of docs/reproduction.md.", allow_abbrev=False)
+    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="points side by side (default: 2)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/reproduction"), metavar="DIR")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
+    which.add_argument("--page-only", action="store_true", help="only write the page from the CSV files in docs")
+    imports_done()
+    try:
+        options = parser.parse_args(arguments)
+    except ValueError as error:
+        return complain("reproduce.py", error)
+    failed = []
+    try:
+        for name in () if options.page_only else options.only:
+            say(f"== {name}")
+            given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs", str(options.runs)]
+            status = sweep.main(given)
+            if status == INTERRUPTED:
+                return INTERRUPTED  # who stops one sweep does not ask for the next
+            failed += [name] if status else []
+        if not options.page_only:
+            write_results(options.runs, [name for name in options.only if name not in failed])
+        write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
+    except ValueError as error:
+        return complain("reproduce.py", error)
+    except OSError as error:
+        return say_fault("reproduce.py", error)
+    say(PAGE)
+    if failed:
+        say(f"reproduce.py: {', '.join(failed)} failed; the page has what was there of it before", sys.stderr)
+    return min(len(failed), 1)
+
+
+def write_results(runs: Path, sweeps: Sequence[str]) -> None:
+    """The CSV files and figures of the claims of these sweeps; what others left stays."""
+    RESULTS.mkdir(exist_ok=True)
+    rows = {name: collect(runs / name) for name in sweeps}
+    verdicts = _known(RESULTS / "verdicts.csv", "claim")
+    for number, claim in CLAIMS.items():
+        if claim.sweep in rows:
+            answer = claim.answer(rows[claim.sweep])
+            answer.table.to_csv(RESULTS / f"claim_{number}.csv", index=False, float_format="%.6g")
+            verdicts[number] = {"verdict": answer.verdict}
+            if claim.draw:
+                claim.draw(rows[claim.sweep]).savefig(RESULTS / f"{claim.sweep}_{claim.figure}.png", dpi=120)
+            elif claim.figure:
+                drawn = runs / claim.sweep / "figures" / f"{claim.figure}.png"
+                shutil.copy(drawn, RESULTS / f"{claim.sweep}_{claim.figure}.png")
+    _write(verdicts, RESULTS / "verdicts.csv", "claim")
+    costs = _known(RESULTS / "costs.csv", "sweep")
+    for name in rows:
+        there = [path.parent for path in sorted((runs / name).glob("*/epochs.csv"))]
+        seconds = sum(read_table(run / "epochs.csv", ["seconds"])["seconds"].sum() for run in there)
+        bytes_ = sum(path.stat().st_size for run in there for path in run.rglob("*") if path.is_file())
+        commits = {str(json.loads((run / "run.json").read_text())["git_commit"])[:10] for run in there}
+        costs[name] = {
+            "runs": len(there),
+            "training_minutes": round(seconds / 60, 1),
+            "mib": round(bytes_ / 2**20),
+            "commit": " ".join(sorted(commits)),
+        }
+    _write(costs, RESULTS / "costs.csv", "sweep")
+
+
+def _known(path: Path, key: str) -> dict[str, dict[str, object]]:
+    table = pd.read_csv(path, dtype=str).set_index(key) if path.is_file() else pd.DataFrame()
+    return {str(name): dict(row) for name, row in table.iterrows()}
+
+
+def _write(rows: dict[str, dict[str, object]], path: Path, key: str) -> None:
+    pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis(key).reset_index().to_csv(path, index=False)
+
+
+def filled(page: str, results: Path) -> str:
+    """The page with every block between `<!-- claim N -->` and `<!-- end -->` made anew from the CSV files.
+
+    Raises ValueError for a block that no claim fills.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name == "costs":
+            body = _markdown(pd.read_csv(results / "costs.csv", dtype=str))
+        elif (number := name.removeprefix("claim ")) in CLAIMS:
+            body = _section(number, results)
+        else:
+            raise ValueError(f"{PAGE}: no claim fills the block '{name}'; known are 1 to {len(CLAIMS)}, and costs")
+        return f"<!-- {name} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- ([^\n]+?) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
+
+
+def _section(number: str, results: Path) -> str:
+    claim, path = CLAIMS[number], results / f"claim_{number}.csv"
+    if not path.is_file():
+        return "not measured"
+    verdict = _known(results / "verdicts.csv", "claim")[number]["verdict"]
+    image = results / f"{claim.sweep}_{claim.figure}.png"
+    shown = f"\n\n![{claim.title}]({results.name}/{image.name})" if claim.figure and image.is_file() else ""
+    return f"**Measured:** {verdict}.\n\n{_markdown(_wide(pd.read_csv(path)))}{shown}"
+
+
+def _wide(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a case, a column a score, "mean +- sd" in the cells, and the number of seeds."""
+    case = [column for column in table if column not in ("score", "mean", "sd", "seeds")]
+    cells = [
+        f"{mean:.3g}" + ("" if pd.isna(sd) else f" +- {sd:.2g}")
+        for mean, sd in zip(table["mean"], table["sd"], strict=True)
+    ]
+    table = table.assign(cell=cells)
+    scores = list(dict.fromkeys(table["score"]))
+    wide = table.pivot_table(index=case, columns="score", values="cell", aggfunc="first", sort=False, dropna=True)
+    wide = wide[scores].assign(seeds=table.groupby(case, sort=False)["seeds"].max().astype(str))
+    return wide.reset_index().fillna("").astype(str)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

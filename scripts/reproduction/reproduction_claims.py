@@ -1,0 +1,232 @@
+"""The claims of docs/reproduction.md: from the rows of a sweep to a table and a verdict. Nothing is read or run here.
+
+Rows are those of sweep.csv (sweep_tables.collect): the swept keys, seed, table, epoch, reference, arm, layer, metric,
+detail, value. A table has one row a case and, for each score, mean, standard deviation over seeds and their number.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from coupled.analysis.theory.bound_formulas import vacuous_error
+
+SCORES = {"CKA": ("test_alignment", "cka"), "RSA": ("test_alignment", "rsa"), "weight gap": ("weight_gap", "gap")}
+GLOBAL = "global weight gap"  # of all weights as one vector
+SHARED = "shared"
+
+
+class Answer(NamedTuple):
+    """A tidy table (case columns, score, mean, sd, seeds) and what it says in one sentence."""
+
+    table: pd.DataFrame
+    verdict: str
+
+
+class Claim(NamedTuple):
+    """A section of the page: its title, the sweep it comes from, the figure shown, which is one of the sweep unless
+    `draw` makes it, and how the answer is computed.
+    """
+
+    title: str
+    sweep: str
+    figure: str
+    answer: Callable[[pd.DataFrame], Answer]
+    draw: Callable[[pd.DataFrame], Figure] | None = None
+
+
+def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataFrame:
+    """The rows of these scores of layer h (weights: mean over layers) against `cl`, with a column `score`."""
+    parts = []
+    for name in names:
+        table, metric = SCORES["weight gap" if name == GLOBAL else name]
+        layer = "global" if name == GLOBAL else "mean" if table == "weight_gap" else "h"
+        chosen = (rows["table"] == table) & (rows["metric"] == metric) & (rows["layer"] == layer)
+        parts.append(rows[chosen & (rows["reference"] == "cl")].assign(score=name))
+    return pd.concat(parts, ignore_index=True)
+
+
+def last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the last epoch of each run."""
+    return rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
+
+
+def over_seeds(rows: pd.DataFrame, case: Sequence[str]) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1) and number of seeds of each case and score."""
+    groups = rows.groupby([*case, "score"], sort=False, dropna=False)["value"]
+    return groups.agg(mean="mean", sd="std", seeds="count").reset_index()
+
+
+def by_seed(rows: pd.DataFrame, score: str, column: str) -> pd.DataFrame:
+    """Values of a score, a row a seed and a column a case."""
+    return rows[rows["score"] == score].pivot_table(index="seed", columns=column, values="value")
+
+
+def _count(true: "pd.Series[bool]") -> str:
+    return f"{int(true.sum())} of {len(true)} seeds"
+
+
+def closest(rows: pd.DataFrame) -> Answer:
+    """NSCL is closest to CL; SCL and CE are farther."""
+    found = last(scores(rows[rows["arm"].isin(["nscl", "scl", "ce"])], (*SCORES, GLOBAL)))
+    words = []
+    for score in (*SCORES, GLOBAL):
+        sign, word = (-1, "below") if "gap" in score else (1, "above")
+        values = sign * by_seed(found, score, "arm")
+        ahead = values["nscl"] > values[["scl", "ce"]].max(axis=1)
+        next_best = values[["scl", "ce"]].mean().idxmax()
+        margin, noise = (values["nscl"] - values[next_best]).mean(), 2 * values[["nscl", next_best]].std().max()
+        words.append(
+            f"{score} of nscl {word} those of scl and ce in {_count(ahead)}, from the next in the mean by {margin:.3f}"
+            f" ({'within' if abs(margin) < noise else 'beyond'} the spread)"
+        )
+    return Answer(over_seeds(found, ["arm"]), "; ".join(words))
+
+
+def rises(rows: pd.DataFrame, factor: str, word: str) -> str:
+    """The means at the ends of the factor, and how many seeds rise or fall at every step; a difference below two
+    standard deviations of either end is none.
+    """
+    words = []
+    for score in ("CKA", "RSA"):
+        values = by_seed(rows, score, factor)
+        steps = np.diff(values.to_numpy(), axis=1)
+        mean = values.mean()
+        up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
+        change, noise = mean.iloc[-1] - mean.iloc[0], 2 * values.iloc[:, [0, -1]].std().max()
+        direction = "stays within the spread" if abs(change) < noise else "rises" if change > 0 else "falls"
+        words.append(
+            f"{score} {direction} from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} {word} (at every step up in {up}, down"
+            f" in {down} of {len(values)} seeds)"
+        )
+    return "; ".join(words)
+
+
+def temperature(rows: pd.DataFrame) -> Answer:
+    """Alignment rises with temperature, at equal epochs."""
+    found = last(scores(rows[rows["arm"] == "nscl"]))
+    return Answer(over_seeds(found, ["temperature"]), rises(found, "temperature", "as the temperature rises"))
+
+
+def classes(rows: pd.DataFrame) -> Answer:
+    """Alignment and number of classes, early and late."""
+    key = "image_set.classes"
+    found = scores(rows[rows["arm"].isin(["nscl", "scl"])])
+    found = found[found["epoch"].isin([2, found["epoch"].max()])]
+    words = [
+        f"epoch {epoch}: {rises(part, key, 'as the classes grow from 2 to 100')}"
+        for epoch, part in found[found["arm"] == "nscl"].groupby("epoch")
+    ]
+    return Answer(over_seeds(found, ["arm", "epoch", key]), ". ".join(words))
+
+
+def batch_size(rows: pd.DataFrame) -> Answer:
+    """The size of the batch under three rules for the learning rate."""
+    found = last(scores(rows[rows["arm"] == "nscl"]))
+    words = [
+        f"{rule}: {rises(part, 'batch.size', 'as the batch grows')}"
+        for rule, part in found.groupby("optimizer.lr_scaling", sort=False)
+    ]
+    return Answer(over_seeds(found, ["optimizer.lr_scaling", "batch.size"]), ". ".join(words))
+
+
+def growth(rows: pd.DataFrame) -> Answer:
+    """The gap grows early and then saturates, while representations stay; the noise floor."""
+    arms = ["nscl", "scl", "ce", "cl_moved"]
+    found = scores(rows[rows["arm"].isin(arms)], ("weight gap", "CKA"))
+    found = found[found["epoch"].isin([1, 2, 5, 10, 20, found["epoch"].max()])]
+    fits = rows[(rows["table"] == "weight_gap_growth") & (rows["metric"] == "rmse") & (rows["arm"] == "nscl")]
+    errors = fits.assign(model=fits["detail"].str.removeprefix("model=")).pivot_table(
+        index="seed", columns="model", values="value"
+    )
+    better = errors["saturation"] < errors["exponential"]
+    gaps = by_seed(last(found[found["arm"] == "nscl"]), "weight gap", "arm")["nscl"]
+    early = by_seed(found[(found["arm"] == "nscl") & (found["epoch"] == 5)], "weight gap", "arm")["nscl"]
+    floor = by_seed(last(found[found["arm"] == "cl_moved"]), "weight gap", "arm")["cl_moved"]
+    verdict = (
+        f"a curve that saturates fits nscl's global gap better than an exponential in {_count(better)}; the first"
+        f" eighth of the epochs makes {early.mean() / gaps.mean():.0%} of the last gap; one moved bit makes a gap of"
+        f" {floor.mean():.3f}, {floor.mean() / gaps.mean():.0%} of nscl's"
+    )
+    return Answer(over_seeds(found, ["arm", "epoch"]), verdict)
+
+
+def loss_gap(rows: pd.DataFrame) -> Answer:
+    """DCL - NSCL falls like 1/C, under its bound."""
+    key = "image_set.classes"
+    names = {"gap": "DCL - NSCL", "bound": "bound of the batches", "set_bound": "bound of the set"}
+    gaps = rows[(rows["table"] == "loss_gap") & (rows["arm"] == "cl") & rows["metric"].isin(names)]
+    gaps = last(gaps.assign(score=gaps["metric"].map(names)))
+    correlation = rows[(rows["table"] == "loss_correlation") & (rows["arm"] == "cl")]
+    correlation = correlation.assign(score="correlation of the losses")
+    table = over_seeds(pd.concat([gaps, correlation]), [key])
+    mean = table[table["score"] == names["gap"]].set_index(key)["mean"]
+    slope = np.polyfit(np.log(mean.index.to_numpy(float)), np.log(mean.to_numpy()), 1)[0]
+    wide = gaps.pivot_table(index=[key, "seed"], columns="score", values="value")
+    under = (wide[names["gap"]] <= wide[names["bound"]]).all()
+    verdict = (
+        f"the gap falls like C^{slope:.2f} from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.4f}; it is"
+        f" {'below' if under else 'NOT always below'} the bound of its batches in all {len(wide)} runs"
+    )
+    return Answer(table, verdict)
+
+
+def few_shot(rows: pd.DataFrame) -> Answer:
+    """Few-shot errors against their bounds."""
+    found = last(rows[(rows["table"] == "bounds") & rows["metric"].str.contains("proposition_1|documented_form")])
+    found = found.assign(bound=found["metric"].str.extract(r"(proposition_1|documented_form)")[0])
+    measured = found["metric"].str.endswith("measured")
+    found = found.assign(
+        score=np.where(measured, "measured error", found["bound"]), of=found["metric"].str.split("/").str[1]
+    )
+    found = found.drop_duplicates(["run", "arm", "of", "detail", "score"])
+    told = found["detail"].str.fullmatch(r".* m=(1|5|20|100)") & (found["of"] == "nccc_error")
+    table = over_seeds(found[told & found["arm"].isin(["cl", "nscl"])], ["arm", "detail"])
+    return Answer(table, few_shot_verdict(table))
+
+
+def few_shot_verdict(table: pd.DataFrame) -> str:
+    """How many of the table's cases a bound holds in, and in how many it says something; from claim_7.csv alone."""
+    wide = table.pivot_table(index=["arm", "detail"], columns="score", values="mean")
+    two_way = wide.index.get_level_values("detail").str.startswith("two_way")
+    vacuous = np.where(two_way, vacuous_error(2), vacuous_error(10))
+    words = []
+    for bound in ("proposition_1", "documented_form"):
+        holds, says = wide[bound] >= wide["measured error"], wide[bound] < vacuous
+        held = f"{int(holds.sum())} of {len(wide)} cases"
+        words.append(f"{bound} holds in {held} and says something in {int(says.sum())}")
+    return "; ".join(words)
+
+
+def shared_source(rows: pd.DataFrame) -> Answer:
+    """Which shared source of randomness matters."""
+    names = {"nscl": SHARED, "nscl_init": "own init", "nscl_order": "own order", "nscl_views": "own views"}
+    found = last(scores(rows[rows["arm"].isin(names)])).assign(shares=lambda each: each["arm"].map(names))
+    table = over_seeds(found, ["shares"])
+    words = []
+    for score in ("CKA", "weight gap"):
+        mean = table[table["score"] == score].set_index("shares")["mean"]
+        lost = (mean - mean[SHARED]).abs().drop(SHARED).sort_values(ascending=False)
+        words.append(f"{score} changes by " + ", ".join(f"{value:.3f} ({name})" for name, value in lost.items()))
+    return Answer(table, "; ".join(words))
+
+
+def longer(rows: pd.DataFrame) -> Answer:
+    """Longer training lowers alignment."""
+    found = last(scores(rows[rows["arm"] == "nscl"]))
+    return Answer(over_seeds(found, ["epochs"]), rises(found, "epochs", "from 10 to 160 epochs"))
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "1": Claim("NSCL is closest to CL; SCL and CE are farther", "controls", "epochs", closest),
+    "2": Claim("Alignment rises with temperature", "temperature", "temperature", temperature),
+    "3": Claim("Alignment and the number of classes", "classes", "image_set_classes", classes),
+    "4": Claim("Batch size under three learning-rate rules", "batch_size", "batch_size", batch_size),
+    "5": Claim("The weight gap grows, then saturates; representations stay", "controls", "epochs", growth),
+    "6": Claim("DCL - NSCL falls like 1/C", "classes", "", loss_gap),
+    "7": Claim("Few-shot error against its bounds", "controls", "", few_shot),
+    "8": Claim("Which shared source matters", "controls", "", shared_source),
+    "9": Claim("Longer training lowers alignment", "epochs", "epochs", longer),
+}

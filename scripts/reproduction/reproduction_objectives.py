@@ -1,0 +1,116 @@
+"""The claims of docs/reproduction.md about further objectives: their duality, what keeps prediction from collapse, and
+SupCon's variants. Rows and answers are as in reproduction_claims.py.
+"""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from reproduction_claims import Answer, Claim, by_seed, last, over_seeds
+
+from coupled.analysis.plots.alignment_matrix import alignment_matrix
+
+QUALITY = {
+    ("nccc", "euclidean"): "nearest centre",
+    ("linear_probe", "regularised"): "linear probe",
+    ("knn", "cosine k=20"): "20 neighbours",
+    ("effective_rank", "centred"): "effective rank",
+}
+DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # the same criterion of dimensions and of images
+WITHOUT_LABELS = ("simclr", "cl", "spectral", "vicreg", "vicreg_exp", "vicreg_ctr", "barlow", "tcr", "simsiam", "byol")
+COLLAPSED = 0.05  # spread of z, as in collapse.csv
+FIRST = 5  # directions of the largest eigenvalues
+
+
+def qualities(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of quality.csv that QUALITY names, of h, with a column `score`."""
+    rows = rows[(rows["table"] == "quality") & (rows["layer"] == "h")]
+    keys = list(zip(rows["metric"], rows["detail"].fillna(""), strict=True))
+    rows = rows.assign(score=[QUALITY.get(key, "") for key in keys])
+    return rows[rows["score"] != ""]
+
+
+def pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """CKA of h of every pair at the last epoch, with a column `pair`."""
+    found = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["layer"] == "h")])
+    return found.assign(score="CKA", pair=[" ".join(sorted(each)) for each in found[["reference", "arm"]].to_numpy()])
+
+
+def duality(rows: pd.DataFrame) -> Answer:
+    """Is the duality of dimensions and images visible as higher alignment?"""
+    every = pairs(rows)
+    inside = every[every["reference"].isin(WITHOUT_LABELS) & every["arm"].isin(WITHOUT_LABELS)]
+    mean = by_seed(inside, "CKA", "pair").mean().sort_values(ascending=False)
+    words = []
+    for pair in DUAL:
+        name = " ".join(sorted(pair))
+        place = list(mean.index).index(name) + 1
+        words.append(f"CKA of {pair[0]} and {pair[1]} is {mean[name]:.3f}, number {place} of the {len(mean)} pairs")
+    nearest = mean.index[0].replace(" ", " and ")
+    words.append(f"the most alike are {nearest} ({mean.iloc[0]:.3f}), the mean of all pairs is {mean.mean():.3f}")
+    return Answer(over_seeds(last(qualities(rows)), ["arm"]), "; ".join(words))
+
+
+def matrix(rows: pd.DataFrame) -> Figure:
+    """CKA of every pair, mean over seeds."""
+    every = pairs(rows)
+    where = ["epoch", "reference", "arm", "layer", "metric", "samples"]
+    mean = every.groupby(where, sort=False)["value"].mean().reset_index()
+    return alignment_matrix(mean, list(dict.fromkeys([*every["reference"], *every["arm"]])))
+
+
+def directpred(rows: pd.DataFrame) -> Answer:
+    """Eigenspace alignment over training; which collapse, with and without target network and weight decay."""
+    key = "optimizer.weight_decay"
+    collapse = rows[rows["table"] == "collapse"]
+    spread = collapse[(collapse["layer"] == "z") & (collapse["metric"] == "spread")].assign(score="spread of z")
+    rank = collapse[(collapse["layer"] == "z") & (collapse["metric"] == "effective_rank")]
+    rank = rank.assign(score="effective rank of z")
+    aligned = collapse[collapse["metric"] == "eigenspace_alignment"]
+    aligned = aligned[aligned["detail"].astype(str).str.extract(r"(\d+)")[0].astype(float) <= FIRST]
+    each = [key, "seed", "run", "arm", "epoch"]
+    aligned = aligned.groupby(each, sort=False)["value"].mean().reset_index()
+    early = aligned[aligned["epoch"] == 1].assign(score="W aligned with F, epoch 1")
+    late = last(aligned).assign(score="W aligned with F, last")
+    centres = qualities(rows)
+    centres = centres[centres["score"] == "nearest centre"]
+    found = pd.concat([last(spread), last(rank), last(centres), early, late])
+    end = last(spread)
+    gone = end[end["value"] < COLLAPSED].groupby([key, "arm"]).size().reset_index(name="count")
+    words = [
+        f"{each['arm']} with weight decay {each[key]:g} in {each['count']} of 3 seeds"
+        for each in gone.to_dict("records")
+    ]
+    said = "collapsed (spread below .05): " + (", ".join(words) or "none")
+    trained = [
+        found[(found["arm"] == "byol") & (found["score"] == part)]["value"].mean()
+        for part in ("W aligned with F, epoch 1", "W aligned with F, last")
+    ]
+    said += (
+        f"; the trained linear predictor of byol aligns with F's first {FIRST} directions from {trained[0]:.2f} after"
+        f" the first epoch to {trained[1]:.2f} after the last"
+    )
+    return Answer(over_seeds(found, [key, "arm"]), said)
+
+
+def supcon(rows: pd.DataFrame) -> Answer:
+    """In against out, and the number of positives."""
+    found = last(qualities(rows))
+    probe = by_seed(found, "linear probe", "arm")
+    out_wins = int((probe["out"] > probe["in"]).sum())
+    order = probe[["out_1", "out_3", "out_5", "out"]].mean()
+    counts = ", ".join(f"{name} {value:.3f}" for name, value in zip(("1", "3", "5", "all"), order, strict=True))
+    verdict = (
+        f"the probe is better after `out` than after `in` in {out_wins} of {len(probe)} seeds"
+        f" ({probe['out'].mean():.3f} against {probe['in'].mean():.3f}); by number of positives: {counts}"
+    )
+    likeness = pairs(rows)
+    likeness = likeness[likeness["reference"] == "out"].assign(score="CKA with out")
+    return Answer(over_seeds(pd.concat([found, likeness]), ["arm"]), verdict)
+
+
+CLAIMS: Mapping[str, Claim] = {
+    "10": Claim("Thirteen objectives: are duals alike?", "duality", "matrix", duality, matrix),
+    "11": Claim("What keeps prediction from collapse", "directpred", "", directpred),
+    "12": Claim("SupCon in and out, and its positives", "supcon", "", supcon),
+}

@@ -1,0 +1,151 @@
+"""An arm's gradient over several ranks is that of the global loss in one process, for every objective."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import ranks, tiny
+
+from coupled.arms.arm import Arm
+from coupled.config import by_name
+from coupled.config.registry import find_objective
+from coupled.coordinator import Coordinator
+from coupled.models.network import build_network, copy_with_heads
+from coupled.objectives import Inputs
+from coupled.parallel.process_group import process_group
+
+ARMS: dict[str, Any] = {name: name for name in by_name.known("coupled.objectives")} | {
+    "positive": {"objective": "nscl", "positive_in_denominator": True},
+    "inside": {"objective": "supcon", "variant": "in"},
+    "few": {"objective": "supcon", "positives": 3},
+    "on_embedding": {"objective": "cross_entropy", "input": "embedding"},
+    "byol": {"objective": "byol", "hidden": 32},  # a hundredth of its usual width is as good here
+}
+CHANGED: dict[str, Any] = {
+    "arms": ARMS,
+    "precision": "float64",
+    "batch": {"size": 24},
+    # the fastest over ranks: of all batch norms, each of which waits for all ranks, it leaves the projector's two
+    "encoder": {"name": "test_vit", "stem": "standard", "image_size": 16},
+    "image_set": {"name": "digits", "size": 16},
+    "optimizer": {**tiny.TINY["optimizer"], "clip_norm": None},
+}
+
+
+def gradients_on_a_rank(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The gradient of every arm after one step."""
+    with process_group("cpu") as group:
+        coordinator = Coordinator(tiny.tiny_settings(**CHANGED), group, folder / "run")
+        batch = next(coordinator.feeds(1))[""]
+        found = {}
+        for arm in coordinator.arms:
+            arm.gradients(batch)
+            if group.data_size > 1:
+                assert arm.replica.find_unused_parameters is False
+            found[arm.name] = {
+                name: None if parameter.grad is None else parameter.grad.numpy().copy()
+                for name, parameter in arm.network.named_parameters()
+            }
+            asked = {name for name, parameter in arm.network.named_parameters() if parameter.requires_grad}
+            assert asked == {name for name, gradient in found[arm.name].items() if gradient is not None}
+        return found
+
+
+@pytest.fixture(scope="module")
+def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
+    """Written out for one process: no arm, no DDP, no group."""
+    settings = tiny.tiny_settings(**CHANGED)
+    with process_group("cpu") as group:
+        coordinator = Coordinator(settings, group, Path("unused"))
+        batch = next(coordinator.feeds(1))[""]
+    shared = build_network(
+        encoder="test_vit",
+        stem="standard",
+        image_size=16,
+        projector_hidden=32,
+        projector_out=16,
+        seed=settings.seed,
+    )
+    found = {}
+    for name, arm in settings.arms.items():
+        objective = find_objective(name, arm.objective, arm.options, settings.temperature)
+        network = copy_with_heads(shared, objective.needs, 10, settings.seed).double().train()
+        outputs = network(batch.views_VB3SS.double())
+        inputs = Inputs(outputs, outputs, batch.labels_N, batch.labels_N)
+        objective.function(inputs, **objective.options).mean.backward()
+        found[name] = {key: parameter.grad for key, parameter in network.named_parameters()}
+    return found
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_gradient_is_that_of_the_global_loss(
+    world_size: int, tmp_path: Path, of_the_global_loss: dict[str, dict[str, torch.Tensor | None]]
+) -> None:
+    """A gather whose backward keeps the own slice gives 1/W of it; a mean of means gives another one."""
+    for of_rank in ranks.run(world_size, gradients_on_a_rank, tmp_path):
+        for name in ARMS:
+            found, wanted = (
+                torch.cat([torch.as_tensor(g).flatten() for g in each[name].values() if g is not None])
+                for each in (of_rank, of_the_global_loss)
+            )
+            ratio = (found.norm() / wanted.norm()).item()
+            print(f"W={world_size} {name}: norm ratio {ratio:.4f}")
+            assert ratio == pytest.approx(1, abs=1e-12)
+            # a sum over ranks is rounded at the size of its terms, so a long gradient has long errors
+            torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12 * max(1.0, wanted.norm().item()))
+
+
+def loss_peak(world_size: int) -> int:
+    """Numbers in the largest tensor that the objective of an arm makes on this rank."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            for each in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(each, torch.Tensor):
+                    self.numbers = max(self.numbers, each.numel())
+            return result
+
+    with process_group("cpu") as group:
+        settings = tiny.tiny_settings(arms={"cl": "dcl"}, batch={"size": 128})
+        arm: Arm = Coordinator(settings, group, Path("unused")).arms[0]
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            own_VBP = torch.randn(2, 128 // world_size, 16, generator=generator)
+            labels_N = torch.arange(128)
+            first = group.rank * 128 // world_size
+            own = slice(first, first + 128 // world_size)
+            from coupled.parallel.process_group import gather_images
+
+            gathered = {"projection": gather_images(own_VBP)}
+            with Largest() as largest:
+                inputs = Inputs({"projection": own_VBP}, gathered, labels_N[own], labels_N, first)
+                arm.objective.function(inputs, **arm.objective.options)
+        return largest.numbers
+
+
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_the_loss_of_a_rank_needs_anchors_times_rows(world_size: int) -> None:
+    """A similarity matrix of all rows with all rows on every rank would undo what more ranks are for."""
+    rows, anchors = 2 * 128, 2 * 128 // world_size
+    assert ranks.run(world_size, loss_peak, world_size) == [anchors * rows] * world_size
+
+
+def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> None:
+    """With plain SGD the update has the length lr * clip_norm; steps.csv keeps the norm that the loss had."""
+    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0, "clip_norm": 1e-3}
+    with process_group("cpu") as group:
+        settings = tiny.tiny_settings(optimizer=plain, arms={"cl": "dcl"}, precision="float64")
+        coordinator = Coordinator(settings, group, tmp_path / "run")
+        arm, batch = coordinator.arms[0], next(coordinator.feeds(1))[""]
+        before = [parameter.detach().clone() for parameter in arm.trained]
+        result = arm.read(arm.gradients(batch).tolist())
+        arm.update(lr=0.5, step=1)
+        moved = sum((p.detach() - b).square().sum().item() for p, b in zip(arm.trained, before, strict=True)) ** 0.5
+    assert moved == pytest.approx(0.5 * 1e-3, rel=1e-3)
+    assert result.grad_norm > 0.01

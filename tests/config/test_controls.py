@@ -1,0 +1,96 @@
+"""Whose draws an arm uses, what a twin takes from its sibling, and the moved bit."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from coupled.config.controls import Draws, draws, perturb, streams, twins, with_siblings
+
+
+def test_an_arm_uses_the_shared_draws_its_own_or_those_of_its_sibling() -> None:
+    arms: dict[str, dict[str, Any]] = {
+        "cl": {"objective": "dcl"},
+        "a": {"objective": "dcl", "own": ["views", "init"]},
+        "b": {"twin": "a", "own": ["order"]},
+        "c": {"twin": "b"},
+    }
+    found = draws(arms)
+    assert found["cl"] == Draws("", "", "")
+    assert found["a"] == Draws("a", "", "a")
+    assert found["b"] == Draws("a", "b", "a")
+    assert found["c"] == found["b"]
+    assert streams(found) == {"cl": "", "a": "a", "b": "b", "c": "b"}
+
+
+def test_arms_that_share_order_and_views_share_a_stream_whatever_their_start() -> None:
+    found = draws({"cl": {}, "a": {"own": ["init"]}, "b": {"own": ["order"]}, "c": {"own": ["order"]}})
+    assert streams(found) == {"cl": "", "a": "", "b": "b", "c": "c"}
+
+
+def test_seeds_are_the_runs_own_unless_an_arm_has_its_own_one_for_each_source() -> None:
+    """Different sources, arms and runs give different seeds, the same for ever."""
+    assert Draws().seed("views", 7) == 7
+    own = Draws("a", "a", "a")
+    seeds = {own.seed(source, seed) for source in Draws._fields for seed in (7, 8)} | {Draws("b").seed("init", 7)}
+    assert len(seeds) == 7
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert own.seed("init", 7) == Draws("a").seed("init", 7)
+
+
+def test_a_twin_is_filled_in_from_its_sibling() -> None:
+    arms = {"t": {"twin": "cl", "perturb": {"ulps": 1, "step": 0}}, "cl": {"objective": "dcl", "temperature": 0.2}}
+    filled = with_siblings(arms)
+    assert filled["t"] == {"objective": "dcl", "temperature": 0.2, "twin": "cl", "perturb": {"ulps": 1, "step": 0}}
+    assert with_siblings(filled) == filled
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"a": {"twin": "b"}}, r"arms\.a\.twin: no arm 'b' \(arms: a\)"),
+        ({"a": {"twin": "a"}}, r"arms\.a\.twin: got a, which makes an arm its own twin"),
+        ({"a": {"twin": "b"}, "b": {"twin": "a"}}, r"arms\.b\.twin: got a, which makes an arm its own twin"),
+        ({"cl": {"objective": "dcl"}, "a": {"twin": "cl", "objective": "nscl"}}, r"arms\.a\.objective: got nscl;"),
+        (
+            {"cl": {"objective": "dcl"}, "a": {"twin": "cl", "temperature": 0.1}},
+            r"arms\.a\.temperature: got 0\.1; a twin takes it from arm 'cl'",
+        ),
+    ],
+)
+def test_what_is_no_twin_is_refused(arms: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        with_siblings(arms)
+
+
+def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:
+    """An arm with its own views is a control of another kind: it is not in the noise floor."""
+    dcl = {"objective": "dcl", "temperature": 0.5}
+    arms = {
+        "cl": dcl,
+        "t": {**dcl, "twin": "cl", "perturb": {"ulps": 1, "step": 0}},
+        "same": dict(dcl),
+        "hot": {**dcl, "temperature": 1.0},
+        "views": {**dcl, "twin": "cl", "own": ["views"]},
+        "views2": {**dcl, "twin": "views"},
+    }
+    assert twins(arms, "cl") == ["t", "same"]
+    assert twins(arms, "views") == ["views2"]
+
+
+@pytest.mark.parametrize("ulps", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_perturbation_moves_one_weight_by_so_many_representable_numbers(ulps: int, dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).to(dtype)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    perturb(network, ulps)
+    after = network.state_dict()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed == ["1.weight"]
+    assert torch.equal(before["1.weight"].flatten()[1:], after["1.weight"].flatten()[1:])
+    integers = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+    pair = (before["1.weight"].flatten()[:1], after["1.weight"].flatten()[:1])
+    was, now = (int(each.view(integers)) for each in pair)  # neighbours of one sign are neighbours as integers
+    assert abs(now - was) == ulps
+    assert pair[1] > pair[0]

@@ -1,0 +1,74 @@
+"""What each pair metric declares of itself holds, and no more than it declares.
+
+Shape letters: n images, D, E widths.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.pair_definitions import related, streamed
+from torch import Tensor
+
+from coupled.metrics.pair import INVARIANCES, find_metrics, metric_names
+
+METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+CHANGES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "rotation": lambda x_nD, g: x_nD @ torch.linalg.qr(draw(x_nD.shape[1], x_nD.shape[1], g)).Q,
+    "permutation": lambda x_nD, g: x_nD[:, torch.randperm(x_nD.shape[1], generator=g)],
+    "scale": lambda x_nD, g: x_nD * draw(1, 1, g).exp(),
+    "row_scale": lambda x_nD, g: x_nD * draw(len(x_nD), 1, g).exp(),
+    "shift": lambda x_nD, g: x_nD + 3 * draw(1, x_nD.shape[1], g),
+    "row_shift": lambda x_nD, g: x_nD + 3 * draw(len(x_nD), 1, g),
+}
+
+
+def draw(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+
+
+def changed(name: str, change: str, seed: int, n: int, width: int) -> tuple[float, float]:
+    """The metric before and after one of the representations is changed."""
+    x_nD, y_nE = related(seed, n, width, 6, mean=0.5)
+    other_nD = CHANGES[change](x_nD, torch.Generator().manual_seed(seed + 1))
+    return streamed(name, x_nD, y_nE), streamed(name, other_nD, y_nE)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [(name, each) for name in METRICS for each in sorted(METRICS[name].invariances)]
+)
+@settings(deadline=None, max_examples=15, derandomize=True)
+@given(seed=st.integers(0, 2**31), n=st.integers(12, 40), width=st.integers(3, 12))
+def test_a_declared_invariance_holds(name: str, change: str, seed: int, n: int, width: int) -> None:
+    """A reader takes a drop of the value for a change of the geometry that the metric claims to see."""
+    before, after = changed(name, change, seed, n, width)
+    assert after == pytest.approx(before, abs=1e-11)
+
+
+@pytest.mark.parametrize(("name", "change"), [(n, each) for n in METRICS for each in sorted(INVARIANCES)])
+def test_what_is_not_declared_changes_the_value(name: str, change: str) -> None:
+    """A metric that is invariant to more than it says sees less than its reader thinks."""
+    if change not in METRICS[name].invariances:
+        before, after = changed(name, change, 3, 40, 9)
+        assert abs(after - before) > 1e-3
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_more_alike_scores_in_the_declared_direction(name: str) -> None:
+    """Less and less of the other representation is noise: the value must move one way."""
+    x_nD, noise_nD = (related(seed, 200, 12, 1)[0] for seed in (0, 1))
+    values = [streamed(name, x_nD, x_nD + share * noise_nD) for share in (4.0, 2.0, 1.0, 0.5, 0.0)]
+    assert METRICS[name].direction in ("higher", "lower")
+    assert values == sorted(values, reverse=METRICS[name].direction == "lower")
+    low, high = METRICS[name].range
+    assert values[-1] == (high if METRICS[name].direction == "higher" else low)
+
+
+def test_every_invariance_that_is_declared_is_one_of_the_list() -> None:
+    """A misspelt one would be tested by nobody."""
+    assert set(CHANGES) == set(INVARIANCES)
+    for metric in METRICS.values():
+        assert metric.invariances <= set(INVARIANCES)
+        assert (metric.subset is None) == bool(metric.transform)

@@ -1,0 +1,103 @@
+"""The learning rate as a function of the step, and the parameter groups."""
+
+import math
+
+import pytest
+import timm.optim
+import torch
+from torch import nn
+
+from coupled.models.optimizer import build_optimizer, learning_rate, peak_learning_rate
+
+COSINE = {"peak": 2.0, "steps_per_epoch": 10, "epochs": 20, "warmup_epochs": 5.0, "schedule": "cosine"}
+
+
+def test_scaling_rules_agree_at_256_images() -> None:
+    """The anchor: a comparison of rules starts from the same rate."""
+    assert {peak_learning_rate(0.3, rule, 256) for rule in ("linear", "sqrt", "fourth_root", "none")} == {0.3}
+    found = [peak_learning_rate(0.3, rule, 4096) for rule in ("linear", "sqrt", "fourth_root", "none")]
+    assert found == pytest.approx([4.8, 1.2, 0.6, 0.3])
+
+
+def test_the_rate_warms_up_linearly_and_falls_as_a_half_cosine() -> None:
+    """Hand-computed points of the papers' schedule."""
+    rates = [learning_rate(step, **COSINE) for step in range(1, 201)]
+    assert rates[0] == 2.0 / 50
+    assert rates[49] == rates[50] == 2.0
+    assert rates[51] == pytest.approx(1 + math.cos(math.pi / 150))
+    assert rates[125] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(1 + math.cos(math.pi * 149 / 150))
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+
+
+def test_without_warmup_the_first_step_has_the_peak_rate() -> None:
+    """No division by zero warm-up steps; `constant` stays at the peak."""
+    assert learning_rate(1, **{**COSINE, "warmup_epochs": 0}) == 2.0
+    assert learning_rate(200, **{**COSINE, "schedule": "constant"}) == 2.0
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_vectors_have_no_decay_and_zero_parameters_move(name: str) -> None:
+    """Batch-norm shifts start at zero; LARS with a `>= 0` guard never moves them."""
+    layer = nn.Linear(3, 2)
+    nn.init.zeros_(layer.bias)
+    optimizer = build_optimizer(layer.parameters(), name, momentum=0.9, weight_decay=0.1)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    layer.weight.grad, layer.bias.grad = torch.zeros(2, 3), torch.ones(2)
+    before = layer.weight.detach().clone()
+    optimizer.step()
+    assert bool((layer.bias < 0).all())
+    assert not torch.equal(layer.weight, before)  # decay alone moves the matrix
+
+
+def test_lars_equals_its_formula_over_a_ramp_and_a_cosine() -> None:
+    """An independent form, parameter by parameter, with the rate inside the buffer; a zero matrix
+    moves by plain momentum.
+    """
+    rates = [learning_rate(step, **{**COSINE, "warmup_epochs": 2.0, "epochs": 6}) for step in range(1, 61)]
+    moved, reference, _ = _trajectories(rates)
+    for name, weight in moved.items():
+        torch.testing.assert_close(weight, reference[name], rtol=1e-12, atol=1e-14, msg=name)
+
+
+def test_the_rate_of_lars_enters_the_momentum_buffer() -> None:
+    """Multiplying by the rate after the momentum, as timm's LARS does, ends elsewhere after a warm-up of 20 steps."""
+    ramp = [learning_rate(step, **{**COSINE, "warmup_epochs": 2.0}) for step in range(1, 21)]
+    moved, _, after = _trajectories(ramp)
+    path, other = (ends["weight"] - ends["start"] for ends in (moved, after))
+    assert float((path - other).norm() / path.norm()) > 0.1
+
+
+def _trajectories(rates: list[float]) -> tuple[dict[str, torch.Tensor], ...]:
+    """Parameters after steps with these rates by `build_optimizer`'s LARS, by its formula, and by timm's LARS."""
+    draw = torch.Generator().manual_seed(0)
+    start = {
+        "weight": torch.randn(4, 3, generator=draw, dtype=torch.float64),
+        "zero": torch.zeros(2, 2, dtype=torch.float64),
+        "scale": torch.ones(3, dtype=torch.float64),
+    }
+    ours, timms = ({name: nn.Parameter(each.clone()) for name, each in start.items()} for _ in range(2))
+    optimizer = build_optimizer(ours.values(), "lars", momentum=0.9, weight_decay=0.01)
+    matrices = {"params": [timms["weight"], timms["zero"]], "weight_decay": 0.01, "always_adapt": True}
+    after = timm.optim.Lars([matrices, {"params": [timms["scale"]]}], lr=0.0, momentum=0.9)
+    slow = {name: each.clone() for name, each in start.items()}
+    buffers = {name: torch.zeros_like(each) for name, each in start.items()}
+    for lr in rates:
+        for name, weight in slow.items():
+            gradient = torch.randn(weight.shape, generator=draw, dtype=torch.float64)
+            for each in (ours, timms):
+                each[name].grad = gradient.clone()
+            decay = 0.01 if weight.dim() > 1 else 0.0
+            sizes = weight.norm().item(), gradient.norm().item()
+            adapted = weight.dim() > 1 and min(sizes) > 0
+            trust = 0.001 * sizes[0] / (sizes[1] + decay * sizes[0]) if adapted else 1.0
+            buffers[name] = 0.9 * buffers[name] + lr * trust * (gradient + decay * weight)
+        slow = {name: weight - buffers[name] for name, weight in slow.items()}
+        for stepping in (optimizer, after):
+            for group in stepping.param_groups:
+                group["lr"] = lr
+            stepping.step()
+    ends = [{name: each.detach() for name, each in parameters.items()} for parameters in (ours, slow, timms)]
+    return tuple({**each, "start": start["weight"]} for each in ends)

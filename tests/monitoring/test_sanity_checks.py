@@ -1,0 +1,95 @@
+"""What is said or refused before a run starts."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import tiny
+
+from coupled.config.registry import filled_in, find_objective
+from coupled.monitoring.sanity_checks import counts, one_class, without_effect
+from coupled.stream.sampler import order
+
+LABELS_N = np.repeat([0, 1, 2], 40)
+
+
+def objectives(**names: str) -> dict[str, Any]:
+    return {arm: find_objective(arm, name, {}, 0.5) for arm, name in names.items()}
+
+
+def look(batch_size: int, epochs: int = 100, kind: str = "uniform", **names: str) -> list[str]:
+    return [*one_class(objectives(**names), dict.fromkeys(names, 7), LABELS_N, batch_size, kind, epochs)]
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_the_step_that_would_end_the_run_is_named(size: int) -> None:
+    """The order is known, so the first batch of one class is, too."""
+    steps = np.concatenate([LABELS_N[order(7, epoch, LABELS_N, size)] for epoch in range(1, 101)])
+    first = next(step for step, labels_B in enumerate(steps, 1) if len({*labels_B.tolist()}) == 1)
+    with pytest.raises(ValueError, match=rf"^batch\.size: got {size}; the images of step {first} are all .* arm b has"):
+        look(size, a="dcl", b="nscl")
+
+
+def test_what_has_negatives_in_any_batch_is_let_through() -> None:
+    """Other images are enough for CL; SCL has all other rows in its denominator; CE needs none."""
+    assert look(2, a="dcl", b="supcon", c="cross_entropy", d="vicreg", e="byol") == []
+    assert look(60, b="nscl") == []
+    assert look(6, b="nscl", kind="balanced") == []
+
+
+def test_a_batch_that_may_come_later_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look through all epochs of a large set would take minutes."""
+    monkeypatch.setattr("coupled.monitoring.sanity_checks.LOOKED_THROUGH", 1)
+    (line,) = look(7, b="nscl")
+    assert line.startswith("batch.size: got 7; 2.3 batches of one class are expected after epoch 1")
+
+
+def test_which_objectives_need_another_class_is_asked_of_them() -> None:
+    """Nothing here lists objectives: a new one is a new file."""
+    labels_B, names = (
+        torch.zeros(4, dtype=torch.int64),
+        ("dcl", "nscl", "n_pairs", "triplet", "supcon", "directpred", "spectral"),
+    )
+    assert [name for name, each in objectives(**{n: n for n in names}).items() if not counts(each, labels_B)] == [
+        "nscl",
+        "n_pairs",
+        "triplet",
+    ]
+
+
+def said(device: str = "cpu", **changed: Any) -> list[str]:
+    settings = filled_in(tiny.tiny_settings(**changed).resolved())
+    chosen = {
+        arm: find_objective(
+            arm, of["objective"], {k: v for k, v in of.items() if k != "objective"}, settings["temperature"]
+        )
+        for arm, of in settings["arms"].items()
+    }
+    return [line.split(":")[0] for line in without_effect(settings, chosen, device)]
+
+
+def test_a_key_that_nothing_depends_on_is_said() -> None:
+    """Whoever sets it believes that it does something."""
+    none: dict[str, Any] = {"arms": {"ce": {"objective": "cross_entropy", "input": "embedding"}}}
+    assert said() == []
+    assert said(temperature=0.3) == []
+    assert said(temperature=0.3, **none, projector={}) == ["temperature"]
+    assert said(temperature=0.3, arms={"cl": {"objective": "dcl", "temperature": 0.2}}) == ["temperature"]
+    assert said(**none, projector={}) == []
+    assert said(**none) == ["projector"]
+    assert said(views={"blur_sigma": [1, 2]}) == ["views.blur_sigma"]
+    assert said(views={"blur_sigma": [1, 2], "blur": 0.1}) == []
+    assert said(views={"jitter": 0, "hue": 0.2}) == ["views.hue"]
+    assert said(views={"jitter": 0, "recipe": "large"}) == []
+    assert said(snapshots={"dense_until": 3}) == ["snapshots.dense_until"]
+    assert said(snapshots={"dense_until": 3, "every": 2}) == []
+    assert said(tf32=True) == ["tf32"]
+    assert said("cuda", tf32=True) == []
+
+
+def test_a_run_says_it_at_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not only the function."""
+    tiny.train(tmp_path / "run", until_step=1, tf32=True, arms={"cl": "dcl"})
+    assert "warning: tf32: has no effect, because the device is cpu" in capsys.readouterr().out

@@ -1,0 +1,219 @@
+"""Resume states: whole or absent, two kept, damage named."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from coupled.models.optimizer import build_optimizer
+from coupled.storage import checkpoints
+from coupled.storage.checkpoint_head import Head, digest, sealed
+from coupled.storage.checkpoints import ResumeState, check_generation
+
+SHA = "5" * 64  # settings_sha256
+
+
+def state(step: int) -> ResumeState:
+    tensors = {"network/w": torch.full((3,), float(step)), "optimizer/0/n": torch.tensor(2)}
+    return ResumeState(step, step // 5, {"cl": tensors}, {"cl": [0.5, 1.25, 0.0]})
+
+
+def write(folder: Path, *steps: int, sha: str = SHA) -> Path:
+    """Generations as a run writes them; the last one."""
+    for step in steps:
+        checkpoints.write(folder, state(step), sha)
+    return folder / f"step_{steps[-1]:08d}"
+
+
+def test_the_newest_state_is_read_and_two_are_kept(tmp_path: Path) -> None:
+    """Sorted as numbers: step 100 is newer than step 95, and 5 is older than both."""
+    write(tmp_path, 5, 95, 100)
+    read = checkpoints.read_newest(tmp_path, SHA)
+    assert read is not None
+    assert (read.step, read.epoch, read.sums) == (100, 20, state(100).sums)
+    assert torch.equal(read.arms["cl"]["network/w"], torch.full((3,), 100.0))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000095", "step_00000100"]
+    assert not list(check_generation(tmp_path / "step_00000100", SHA))
+
+
+def test_without_a_state_there_is_none(tmp_path: Path) -> None:
+    """A run killed before its first state starts from the beginning."""
+    assert checkpoints.read_newest(tmp_path) is None
+    assert checkpoints.read_newest(tmp_path / "resume") is None
+
+
+def test_a_half_written_generation_is_never_read(tmp_path: Path) -> None:
+    """A process killed while writing leaves a temporary folder, which is not a state and is cleared by the next
+    write.
+    """
+    write(tmp_path, 5)
+    torn = tmp_path / ".step_00000010.tmp"
+    torn.mkdir()
+    (torn / "state.json").write_text("{")
+    read = checkpoints.read_newest(tmp_path)
+    assert read is not None
+    assert read.step == 5
+    write(tmp_path, 10)
+    assert not torn.exists()
+
+
+def test_what_is_no_generation_is_neither_read_nor_deleted(tmp_path: Path) -> None:
+    """Someone who copies a generation, or keeps notes beside it, must not lose the run or the copy."""
+    generation = write(tmp_path, 5)
+    names = ["step_00000009 (copy)", "step_9", "step_0000000٩", ".step_00000009"]
+    for name in names:
+        shutil.copytree(generation, tmp_path / name)
+    (tmp_path / "step_00000010").write_text("a file")
+    (tmp_path / "notes.tmp").mkdir()
+    read = checkpoints.read_newest(tmp_path, SHA)
+    assert read is not None
+    assert read.step == 5
+    assert checkpoints.generations(tmp_path) == [generation]
+    write(tmp_path, 10, 15)
+    assert {*names, "notes.tmp", "step_00000010", "step_00000015"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_generation_deleted_halfway_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process killed while it deletes the third must leave two whole ones, whatever file went first."""
+    write(tmp_path, 5, 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", lambda path, **_: (path / "state.json").unlink())
+        write(tmp_path, 15)
+    shutil.rmtree(tmp_path / "step_00000015")
+    shutil.rmtree(tmp_path / "step_00000010")
+    assert checkpoints.read_newest(tmp_path, SHA) is None
+    write(tmp_path, 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000020"]
+
+
+def changed(generation: Path, **keys: Any) -> None:
+    """Give the head other values under `keys` and the digest that fits them, as one who wants to deceive would."""
+    head = Head(**{k: v for k, v in json.loads((generation / "state.json").read_text()).items() if k in Head._fields})
+    (generation / "state.json").write_bytes(sealed(head._replace(**keys)))
+
+
+def test_every_bit_of_a_head_counts(tmp_path: Path) -> None:
+    """A step, a sum, a digest or a key that a disk has changed must neither be continued from nor end in a
+    traceback.
+    """
+    generation = write(tmp_path, 5, 10)
+    good = (generation / "state.json").read_bytes()
+    for place in range(len(good)):
+        for bit in (0, 1, 2, 5, 7):
+            bad = bytearray(good)
+            bad[place] ^= 1 << bit
+            (generation / "state.json").write_bytes(bad)
+            with pytest.raises(
+                ValueError, match=r"state\.json: .*; delete \S+10 to continue from step_00000005$"
+            ) as told:
+                checkpoints.read_newest(tmp_path, SHA)
+            assert "\n" not in str(told.value)
+    (generation / "state.json").write_bytes(good)
+    assert not list(check_generation(generation, SHA))
+
+
+def test_a_state_of_another_run_or_another_step_is_refused(tmp_path: Path) -> None:
+    """Another run's state has the same shapes: it would be trained on without a word."""
+    generation = write(tmp_path, 5, sha="6" * 64)
+    message = r"state\.json: of a run with other settings: expected settings_sha256 5+, found 6+; delete \S+05 to train"
+    with pytest.raises(ValueError, match=message):
+        checkpoints.read_newest(tmp_path, SHA)
+    generation = generation.rename(tmp_path / "step_00000006")
+    with pytest.raises(ValueError, match=r"state\.json: step: expected that of its folder, step_00000006, found 5"):
+        checkpoints.read_newest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"step": "5"}, "step: expected int, found str"),
+        ({"step": True}, "step: expected int, found bool"),
+        ({"epoch": 9}, "epoch: expected 0 to 5, the steps done, found 9"),
+        ({"epoch": -1}, "epoch: expected 0 to 5"),
+        ({"sums": []}, "sums: expected dict, found list"),
+        ({"sums": {"cl": 3.0}}, "sums: expected an arm and finite numbers, found 'cl' and 3.0"),
+        ({"sums": {"cl": [float("nan")]}}, "sums: expected an arm and finite numbers"),
+        ({"sums": {"ce": [1.0]}}, "sums: expected an arm and finite numbers, found 'ce'"),
+        ({"digests": {"../../cl": "0"}}, "digests: expected an arm and the digest of its file, found '../../cl'"),
+        ({"digests": {"cl": 3}}, "digests: expected an arm and the digest of its file, found 'cl' and 3"),
+        ({"digests": {"ce": "0"}, "sums": {}}, "digests: no arm 'cl'"),
+    ],
+)
+def test_a_head_with_a_right_digest_and_wrong_content_is_refused(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
+    """A run folder may come from someone else; no such line is a KeyError or a TypeError."""
+    changed(write(tmp_path, 5), **keys)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        checkpoints.read_newest(tmp_path, SHA, ["cl"])
+
+
+def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path) -> None:
+    """Falling back silently would hide a failing disk."""
+    generation = write(tmp_path, 5)
+    path = generation / "cl.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    message = r"cl\.safetensors: damaged: .*; delete .*step_00000005 to train from the beginning"
+    with pytest.raises(ValueError, match=message):
+        checkpoints.read_newest(tmp_path, SHA)
+    (generation / "cl.part").touch()
+    assert [line.split(": ")[1] for line in check_generation(generation, SHA)] == [
+        "damaged",
+        "not a file of this resume state",
+    ]
+    for text, found in (
+        ("{}", "expected format coupled.resume.2, found None;"),
+        (
+            '{"format": "coupled.resume.1"}',
+            r"expected .*, found coupled.resume.1 \(of another version .*can continue it\)",
+        ),
+        ("[[", "damaged: not readable as JSON"),
+    ):
+        (generation / "state.json").write_text(text)
+        with pytest.raises(ValueError, match=rf"state\.json: {found}"):
+            checkpoints.read_newest(tmp_path)
+    (generation / "state.json").unlink()
+    assert list(check_generation(generation, None)) == [f"{generation / 'state.json'}: missing"]
+
+
+def test_tensors_that_are_no_state_are_refused(tmp_path: Path) -> None:
+    """Also where their digest is right."""
+    generation = write(tmp_path, 5)
+    for data, message in (
+        (save({"elsewhere/w": torch.zeros(1)}), "expected tensors of a network and its optimizer, found 'elsewhere/w'"),
+        (b"no tensors", "not a readable safetensors file"),
+    ):
+        (generation / "cl.safetensors").write_bytes(data)
+        changed(generation, digests={"cl": digest(data)})
+        with pytest.raises(ValueError, match=message):
+            checkpoints.read_newest(tmp_path, SHA)
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_an_optimizer_continues_exactly_from_its_tensors(name: str) -> None:
+    """Momentum, second moments and AdamW's step count all matter to the next bit."""
+
+    def trained(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1
+            parameter.grad = torch.sin(torch.arange(6.0) + step).reshape(2, 3)
+            optimizer.step()
+
+    straight = torch.nn.Parameter(torch.ones(2, 3))
+    trained(straight, build_optimizer([straight], name, momentum=0.9, weight_decay=0.01), range(6))
+
+    stopped = torch.nn.Parameter(torch.ones(2, 3))
+    before = build_optimizer([stopped], name, momentum=0.9, weight_decay=0.01)
+    trained(stopped, before, range(3))
+    after = build_optimizer([stopped], name, momentum=0.9, weight_decay=0.01)
+    checkpoints.load_optimizer_tensors(after, checkpoints.optimizer_tensors(before))
+    trained(stopped, after, range(3, 6))
+    assert torch.equal(straight, stopped)

@@ -1,0 +1,93 @@
+"""The rows and the description of a run."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from coupled.storage.run_description import description_digest, read_run_json
+from coupled.storage.run_lock import MovedError
+from coupled.storage.run_log import CsvLog, check_folder, cut_rows, prepare_folder
+
+
+def test_numbers_in_a_row_read_back_to_the_same_bits(tmp_path: Path) -> None:
+    """A rounded loss cannot prove that two runs are equal."""
+    log = CsvLog(tmp_path / "a.csv", ["step", "loss"])
+    log.row([1, 0.1 + 0.2])
+    log.close()
+    with (tmp_path / "a.csv").open() as file:
+        assert list(csv.reader(file)) == [["step", "loss"], ["1", "0.30000000000000004"]]
+
+
+def test_a_row_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
+    """A crash must not lose the rows of hours."""
+    log = CsvLog(tmp_path / "a.csv", ["step"])
+    log.row([1])
+    assert (tmp_path / "a.csv").read_text() == "step\n1\n"
+    log.close()
+
+
+def test_a_table_that_was_replaced_gets_no_rows(tmp_path: Path) -> None:
+    """They would go into a file that nobody sees, such as the one that an editor has put aside or deleted."""
+    path = tmp_path / "a.csv"
+    log = CsvLog(path, ["step"])
+    log.row([1])
+    path.rename(tmp_path / "b.csv")
+    path.write_text("step\n1\n")
+    with pytest.raises(MovedError, match=rf"'{path}' was deleted or replaced while the run was being written"):
+        log.row([2])
+    log.close()
+    assert path.read_text() == (tmp_path / "b.csv").read_text() == "step\n1\n"
+
+
+def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> None:
+    """Doubled rows would count steps twice; a row without its end is no row."""
+    path = tmp_path / "a.csv"
+    path.write_text("epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n2,4,.")
+    cut_rows(path, "step", 3)
+    assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n"
+    cut_rows(path, "step", 2)
+    assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n"
+    cut_rows(tmp_path / "absent.csv", "step", 0)
+    for file, last in (("absent.csv", 2), ("a.csv", 3)):
+        with pytest.raises(ValueError, match=rf"{file}: its rows should lead up to step {last}"):
+            cut_rows(tmp_path / file, "step", last)
+    path.write_text("epoch,step,loss\nx,y,z\n")
+    with pytest.raises(ValueError, match=r"a\.csv: not a table with whole numbers in a column 'step'"):
+        cut_rows(path, "step", 2)
+
+
+def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
+    """run.json is of the run that began; --overwrite makes a new one."""
+    run = tmp_path / "run"
+    prepare_folder(run, {"settings": {"seed": 1}, "mark": "first"}, resume=False)
+    prepare_folder(run, {"settings": {"seed": 1}, "mark": "second"}, resume=True)
+    assert read_run_json(run)["mark"] == "first"
+    prepare_folder(run, {"settings": {"seed": 1}, "mark": "third"}, resume=False)
+    assert read_run_json(run)["mark"] == "third"
+    changed = {"settings": {"seed": 1, "device": "cuda"}, "world_size": 2}
+    assert prepare_folder(run, changed, resume=True) == [
+        "world_size was None, is 2: the last bits may differ from here on"
+    ]
+    now = {"settings": changed["settings"], "mark": "third"}
+    assert read_run_json(run) == {**now, "digest": description_digest(now)}
+
+
+def test_every_changed_setting_is_named_with_both_values(tmp_path: Path) -> None:
+    """The user must see what differs, also where a key is new or gone."""
+    run = tmp_path / "run"
+    prepare_folder(run, {"settings": {"seed": 1, "batch": {"size": 8}, "old": 1}}, resume=False)
+    with pytest.raises(
+        ValueError, match=r"seed was 1, is 2; batch\.size was 8, is 4; old was 1, is None; new was None, is 5"
+    ):
+        check_folder(run, {"seed": 2, "batch": {"size": 4}, "new": 5}, resume=True, overwrite=False)
+
+
+def test_an_unreadable_description_is_named(tmp_path: Path) -> None:
+    """Path and reason."""
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ValueError, match=r"run\.json: not readable as a run's description"):
+        read_run_json(tmp_path)
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run\.json: expected a JSON object, found list"):
+        read_run_json(tmp_path)

@@ -1,0 +1,172 @@
+import threading
+import time
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from coupled.datasets import ImageSet
+from coupled.stream import batches as batches_module
+from coupled.stream.augment import augment, normalise
+from coupled.stream.batches import Batch, batches, on_device
+from coupled.stream.sampler import order
+from coupled.stream.view_plan import inputs_digest, view_plan
+
+SEED, EPOCH = 3, 5
+
+
+@pytest.fixture
+def image_set(images) -> ImageSet:
+    """24 images of 3 classes."""
+    return ImageSet(
+        name="test",
+        split="train",
+        images_N3HW=images,
+        labels_N=torch.arange(24) % 3,
+        class_names=("a", "b", "c"),
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.3, 0.25),
+    )
+
+
+@pytest.fixture
+def epoch(image_set, recipe):
+    """A function of the options that makes the batches of one epoch: K = 4, N = 6."""
+    order_KN = order(SEED, EPOCH, image_set.labels_N.numpy(), 6)
+    plan = view_plan(SEED, EPOCH, len(image_set), recipe)
+    return lambda **options: batches(image_set, order_KN, plan, epoch=EPOCH, size=16, **options)
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    """Every field equal, bit for bit."""
+    for field in fields(Batch):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+
+
+def test_a_set_is_copied_to_the_device_once(image_set):
+    """A copy an epoch and stream would be gigabytes of a large set; where it lies already it is not touched."""
+    placed = on_device(image_set, "meta")
+    assert placed.images_N3HW.is_meta
+    assert placed.labels_N is image_set.labels_N
+    assert on_device(placed, "meta") is placed
+    assert on_device(image_set, "cpu") is image_set
+
+
+def test_a_batch_holds_what_order_and_plan_say(epoch, image_set, recipe):
+    """Otherwise labels, indices and views would belong to different images."""
+    order_KN = order(SEED, EPOCH, image_set.labels_N.numpy(), 6)
+    plan = view_plan(SEED, EPOCH, len(image_set), recipe)
+    found = list(epoch())
+    assert [batch.number for batch in found] == [0, 1, 2, 3]
+    for batch, indices_N in zip(found, order_KN, strict=True):
+        views = augment(image_set.images_N3HW[indices_N], plan[indices_N], 16)
+        assert torch.equal(batch.views_VB3SS, normalise(views, image_set.mean, image_set.std))
+        assert batch.indices_N.tolist() == batch.indices_B.tolist() == indices_N.tolist()
+        assert torch.equal(batch.labels_N, image_set.labels_N[indices_N])
+        assert torch.equal(batch.labels_B, batch.labels_N)
+        assert (batch.epoch, batch.first) == (EPOCH, 0)
+        assert batch.inputs_digest == inputs_digest(indices_N, plan[indices_N])
+    assert len({batch.inputs_digest for batch in found}) == 4
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_make_the_same_batches_in_the_same_order(epoch, workers):
+    """Otherwise a run would depend on the number of threads that prepare its batches."""
+    for made, expected in zip(epoch(workers=workers), epoch(), strict=True):
+        assert_same(made, expected)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_ranks_batches_side_by_side_are_the_batch_of_one_process(epoch, world_size, workers):
+    """Otherwise several processes would train on other views than one process does."""
+    ranks = [epoch(rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
+    for whole, *parts in zip(epoch(), *ranks, strict=True):
+        assert torch.equal(torch.cat([part.views_VB3SS for part in parts], dim=1), whole.views_VB3SS)
+        assert torch.equal(torch.cat([part.labels_B for part in parts]), whole.labels_N)
+        assert torch.equal(torch.cat([part.indices_B for part in parts]), whole.indices_N)
+        for rank, part in enumerate(parts):
+            assert part.first == rank * 6 // world_size
+            assert torch.equal(part.labels_N, whole.labels_N)
+            assert torch.equal(part.indices_N, whole.indices_N)
+            assert part.inputs_digest == whole.inputs_digest
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_starting_later_is_skipping_batches(epoch, start, workers):
+    """Otherwise a run resumed within an epoch would see other batches than one that never stopped."""
+    for made, expected in zip(epoch(start=start, workers=workers), list(epoch())[start:], strict=True):
+        assert_same(made, expected)
+
+
+def test_a_failure_in_a_worker_reaches_the_caller_after_the_batches_before_it(epoch, image_set, monkeypatch):
+    """Otherwise a run would hang, end early as if finished, or skip a batch."""
+    expected = list(epoch())
+    third = image_set.images_N3HW[expected[2].indices_N]
+
+    def fails_at_third(images: Tensor, *rest: Any) -> Tensor:
+        if torch.equal(images, third):
+            raise ArithmeticError("no third batch")
+        return augment(images, *rest)
+
+    monkeypatch.setattr(batches_module, "augment", fails_at_third)
+    made = epoch(workers=2)
+    assert_same(next(made), expected[0])
+    assert_same(next(made), expected[1])
+    with pytest.raises(ArithmeticError, match="no third batch"):
+        next(made)
+    assert_no_threads()
+
+
+def test_leaving_early_stops_the_workers(epoch):
+    """Otherwise an interrupted run would not end, or keep making batches that nobody wants."""
+    made = epoch(workers=2)
+    next(made)
+    made.close()
+    assert_no_threads()
+
+
+def assert_no_threads() -> None:
+    """No thread of the prefetching is alive."""
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_workers_stay_a_bounded_number_of_batches_ahead(image_set, recipe, monkeypatch):
+    """Otherwise a fast machine would fill its memory with a whole epoch of views."""
+    started = []
+    monkeypatch.setattr(batches_module, "augment", lambda images, *rest: started.append(1) or augment(images, *rest))
+    order_KN = order(SEED, EPOCH, image_set.labels_N.numpy(), 1)
+    made = batches(image_set, order_KN, view_plan(SEED, EPOCH, 24, recipe), epoch=EPOCH, size=4, workers=2)
+    next(made)
+    time.sleep(0.2)
+    assert len(started) <= 5
+    made.close()
+
+
+def test_a_batch_that_cannot_be_cut_evenly_is_an_error_of_one_line(epoch):
+    """Otherwise some ranks would hold fewer images, and gathering would hang or misplace them."""
+    with pytest.raises(ValueError, match=r"^batch.size: got 6 with 4 processes; allowed are multiples of 4"):
+        epoch(world_size=4)
+
+
+def test_the_batches_do_not_touch_the_global_generator(epoch):
+    """Otherwise prefetching would change what else a run draws."""
+    before = torch.get_rng_state()
+    list(epoch(workers=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_batches_of_the_demo_take_little_time(recipe):
+    """Otherwise the stream would hold up training: 256 images of 16 px take 7 to 10 ms of one core; allowed are 60."""
+    images = torch.zeros(512, 3, 16, 16, dtype=torch.uint8)
+    digits = ImageSet("d", "train", images, torch.zeros(512, dtype=torch.int64), ("a",), (0.5,) * 3, (0.2,) * 3)
+    order_KN, plan = np.arange(8 * 256).reshape(8, 256) % 512, view_plan(0, 0, 512, replace(recipe, blur=0.0))
+    start = time.process_time()
+    for _ in batches(digits, order_KN, plan, epoch=0, size=16):
+        pass
+    assert (time.process_time() - start) / 8 < 0.06

@@ -1,0 +1,219 @@
+"""Pictures from the disk: the views are those of the same images in memory, whoever decodes them."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from coupled.config.controls import Draws
+from coupled.datasets import ImageFiles, ImageSet
+from coupled.stream import decoding
+from coupled.stream.augment import augment, clean_views
+from coupled.stream.batches import Batch, batches
+from coupled.stream.decoding import augment_crops, crops
+from coupled.stream.feeds import feeds
+from coupled.stream.sampler import order
+from coupled.stream.view_plan import ViewRecipe, view_plan
+
+SEED, EPOCH, SIZE = 3, 5, 16
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on a smaller machine
+
+
+@pytest.fixture
+def files(images: Tensor, tmp_path: Path) -> ImageFiles:
+    """The 24 images of the memory as files of 3 classes."""
+    names = tuple(f"{number:02d}.png" for number in range(len(images)))
+    for name, image_3HW in zip(names, images, strict=True):
+        Image.fromarray(image_3HW.permute(1, 2, 0).numpy()).save(tmp_path / name)
+    labels_N = torch.arange(len(images)) % 3
+    return ImageFiles("test", "train", tmp_path, names, labels_N, ("a", "b", "c"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+
+
+@pytest.fixture
+def epoch(files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[Batch]]:
+    """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
+    monkeypatch.setattr(decoding, "CHUNK", 2)
+    order_KN = order(SEED, EPOCH, files.labels_N.numpy(), 6)
+    plan = view_plan(SEED, EPOCH, len(files), recipe)
+    return lambda **options: batches(files, order_KN, plan, epoch=EPOCH, size=SIZE, **options)
+
+
+def assert_same(found: Batch, expected: Batch) -> None:
+    """Every field equal, bit for bit."""
+    for field in fields(Batch):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "cores", "processes", "streams", "wanted"),
+    [
+        *((None, "cpu", 64, 1, 1, 0), (3, "cpu", 1, 1, 2, 3), (0, "cuda", 64, 1, 1, 0)),
+        *((None, "cuda", 64, 8, 1, 8), (None, "cuda", 64, 1, 2, 8), (None, "cuda", 2, 4, 1, 1)),
+    ],
+)
+def test_who_says_nothing_gets_the_cores_that_are_free(
+    monkeypatch: pytest.MonkeyPatch,
+    given: int | None,
+    device: str,
+    cores: int,
+    processes: int,
+    streams: int,
+    wanted: int,
+) -> None:
+    """None beside networks that need the cores themselves; at least one beside a GPU, and no more than help."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert decoding.workers_for(given, device, streams) == wanted
+
+
+def test_streams_share_the_cores(files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream has workers of its own."""
+    asked: list[tuple[int | None, int]] = []
+    monkeypatch.setattr(
+        "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
+    )
+    streams = {"": Draws(), "cl": Draws(views="cl")}
+    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "recipe": recipe}
+    made = next(feeds(1, images=files, streams=streams, seed=SEED, batch_size=6, kind="uniform", **place))
+    assert set(made) == {"", "cl"}
+    assert asked == [(None, 2), (None, 2)]
+
+
+def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: ViewRecipe) -> None:
+    """An image set must not change when it grows too large for the memory: one grey level, from rounding the crops."""
+    chosen_B = np.array([17, 3, 21, 8, 0])
+    plain = replace(recipe, jitter=0.0, grayscale=0.0, blur=0.0)
+    for colours in (plain, replace(plain, grayscale=0.5, blur=0.5)):
+        plan = view_plan(SEED, EPOCH, len(files), colours)
+        (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+        apart = augment_crops(crops_VB3SS, plan[chosen_B]) - augment(images[chosen_B], plan[chosen_B], SIZE)
+        assert apart.abs().max() <= 1.1 / 255  # half a level from the rows, half from the columns
+        assert apart.abs().mean() <= 0.35 / 255
+
+
+def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, recipe: ViewRecipe) -> None:
+    """Jitter, grayscale and blur must be each view's own, and the crop must not be cut, resized or turned again."""
+    plan = view_plan(SEED, EPOCH, len(files), recipe)
+    chosen_B = np.array([17, 3, 21, 8, 0])
+    (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+    views_VB3SS = augment_crops(crops_VB3SS, plan[chosen_B])
+    whole = replace(recipe, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
+    own = view_plan(SEED, EPOCH, len(files), whole)[chosen_B]
+    for v in range(2):
+        assert torch.equal(augment(crops_VB3SS[v], own, SIZE)[v], views_VB3SS[v])
+
+
+def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(epoch: Callable) -> None:
+    """A run must not depend on the machine's cores, nor on where it was interrupted."""
+    expected = list(epoch())
+    for workers in (1, 2):
+        for found, each in zip(epoch(workers=workers), expected, strict=True):
+            assert_same(found, each)
+    abandoned = epoch(workers=2)
+    next(abandoned)
+    for found, each in zip(epoch(workers=2, start=1), expected[1:], strict=True):
+        assert_same(found, each)
+
+
+def test_ranks_share_a_batch(epoch: Callable) -> None:
+    """Each rank decodes its own part of the same global batch."""
+    for whole, *parts in zip(epoch(), *([*epoch(rank=rank, world_size=3)] for rank in range(3)), strict=True):
+        assert torch.equal(torch.cat([part.views_VB3SS for part in parts], dim=1), whole.views_VB3SS)
+        assert {part.inputs_digest for part in parts} == {whole.inputs_digest}
+
+
+def test_inputs_digests_are_those_of_images_in_memory(
+    epoch: Callable, files: ImageFiles, images: Tensor, recipe: ViewRecipe
+) -> None:
+    """Equal digests prove equal inputs, wherever the images lie."""
+    memory = ImageSet("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
+    expected = batches(
+        memory,
+        order(SEED, EPOCH, files.labels_N.numpy(), 6),
+        view_plan(SEED, EPOCH, 24, recipe),
+        epoch=EPOCH,
+        size=SIZE,
+    )
+    assert [batch.inputs_digest for batch in epoch()] == [batch.inputs_digest for batch in expected]
+
+
+def test_without_a_plan_it_is_the_central_square(files: ImageFiles, images: Tensor) -> None:
+    """What analyses look at."""
+    chosen_B = np.array([23, 4, 5])
+    (crops_1B3SS,) = crops(files, [chosen_B], None, SIZE, workers=0)
+    black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    shown = clean_views(crops_1B3SS[0], SIZE, black, white)
+    assert torch.equal((shown * 255).round().to(torch.uint8), crops_1B3SS[0])
+    assert (shown - clean_views(images[chosen_B], SIZE, black, white)).abs().max() <= 1.1 / 255
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_undecodable_picture_is_one_line_that_names_it(workers: int, epoch: Callable, files: ImageFiles) -> None:
+    """Among a million files the user must learn which one to mend; a traceback of a worker hides it."""
+    path = files.root / "11.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"11.png: not a readable image .*; mend or remove it") as raised:
+        list(epoch(workers=workers))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
+    """A machine short of memory kills one; the others would wait for its images for ever."""
+    found = epoch(workers=2)
+    next(found)
+    decoding._pool(2, 0).loader._iterator._workers[0].kill()
+    decoding._pool(2, 0).loader._iterator._workers[0].join()
+    with pytest.raises(RuntimeError, match="worker"):
+        next(epoch(workers=2))
+    decoding._pool.cache_clear()
+
+
+def test_workers_outlive_a_signal_to_all_processes_and_end_with_their_program(epoch: Callable) -> None:
+    """Ctrl-C and schedulers tell every process: without its workers the run could not finish its step and save."""
+    expected, found = list(epoch()), epoch(workers=2)
+    assert_same(next(found), expected[0])
+    workers = decoding._pool(2, 0).loader._iterator._workers
+    for name in ("INT", "USR1", "TERM"):
+        subprocess.run(["kill", f"-{name}", *(str(worker.pid) for worker in workers)], check=True)
+    for batch, each in zip(found, expected[1:], strict=True):
+        assert_same(batch, each)
+    for worker in workers:
+        worker.terminate()  # SIGTERM too, but from here
+        worker.join()
+        assert worker.exitcode == 0
+    decoding._pool.cache_clear()
+
+
+def test_reading_leaves_the_global_generators_alone(epoch: Callable) -> None:
+    """The loader draws a seed for its workers, which must not be the networks'."""
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    list(epoch())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_equal(np.random.get_state(), numpy_state)
+
+
+def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> None:
+    """The second takes the workers from the first, which would go on with the second's images."""
+    first, second = epoch(), epoch()
+    next(first)
+    next(second)
+    with pytest.raises(AssertionError, match="share the workers"):
+        list(first)
+
+
+def test_workers_that_live_on_find_pictures_from_another_directory(
+    files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A second run in the same process may start elsewhere, with a root that is relative to there."""
+    plan, chosen_B = view_plan(SEED, EPOCH, len(files), recipe), np.array([3, 1])
+    (expected,) = crops(files, [chosen_B], plan, SIZE, workers=1)
+    monkeypatch.chdir(files.root)
+    (found,) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)
+    assert torch.equal(found, expected)

@@ -1,0 +1,83 @@
+"""Pair metrics by their definitions, from n x n matrices in numpy's long double, and pairs of representations.
+
+Shape letters: n images, D, E widths.
+"""
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.metrics.pair import find_metrics
+
+
+def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
+    """The metric as the program computes it, in batches; a subset is all images."""
+    metrics = {metric.name: metric for metric in find_metrics([name])}
+    score = Score("x", "y", "h", name)
+    parts = zip(x_nD.split(batch), y_nE.split(batch), strict=True)
+    return scores(({("x", "h"): x, ("y", "h"): y} for x, y in parts), [score], metrics)[score]
+
+
+def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
+    """The metric from n x n matrices."""
+    x, y = (np.asarray(a.numpy(), dtype=np.longdouble) for a in (x_nD, y_nE))
+    n = len(x)
+    centring = np.eye(n, dtype=np.longdouble) - np.longdouble(1) / n
+    upper = np.triu_indices(n, 1)
+    if name == "cka":
+        k, m = centring @ x @ x.T @ centring, centring @ y @ y.T @ centring
+        return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
+    if name == "cka_debiased":
+        k, m = (a @ a.T for a in (x - x.mean(0), y - y.mean(0)))  # HSIC_1 ignores a shift; the long double less so
+        return float(hsic_1(k, m) / np.sqrt(hsic_1(k, k) * hsic_1(m, m)))
+    if name == "rsa":
+        return correlation(*((1 - cosines(a))[upper] for a in (x, y)))
+    if name == "rsa_correlation":
+        return correlation(*((1 - cosines(a - a.mean(1, keepdims=True)))[upper] for a in (x, y)))
+    if name == "rsa_spearman":
+        return correlation(*(rankdata((1 - cosines(a))[upper]).astype(np.longdouble) for a in (x, y)))
+    if name == "procrustes":  # singular values of X^T Y are the roots of the eigenvalues of the Gram matrices' product
+        x, y = ((centring @ a).astype(np.float64) for a in (x, y))
+        eigenvalues = np.linalg.eigvals(x @ x.T @ y @ y.T)
+        largest = np.sort(eigenvalues.real)[::-1][: min(x.shape[1], y.shape[1], n - 1)]
+        return float(np.sqrt(largest).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))
+    assert name == "mutual_knn", f"no definition of {name} here: a new metric needs its own"
+    if n < 12:
+        return float("nan")
+    near = [
+        [set(sorted(set(range(n)) - {i}, key=lambda j, s=s: -s[j])[:10]) for i, s in enumerate(cosines(a))]
+        for a in (x, y)
+    ]
+    return sum(len(ours & theirs) for ours, theirs in zip(*near, strict=True)) / (10 * n)
+
+
+def cosines(a: np.ndarray) -> np.ndarray:
+    """Cosine of every two rows."""
+    u = a / np.sqrt((a * a).sum(axis=1, keepdims=True))
+    return u @ u.T
+
+
+def correlation(s: np.ndarray, t: np.ndarray) -> float:
+    """Pearson's."""
+    s, t = s - s.mean(), t - t.mean()
+    return float((s * t).sum() / np.sqrt((s * s).sum() * (t * t).sum()))
+
+
+def hsic_1(k: np.ndarray, m: np.ndarray) -> np.longdouble:
+    """Song et al. 2012, eq. 5, with its matrices written out."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    one = np.ones(n, dtype=np.longdouble)
+    terms = np.trace(k @ m), (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)), 2 / (n - 2) * (one @ k @ m @ one)
+    return (terms[0] + terms[1] - terms[2]) / (n * (n - 3))
+
+
+def related(seed: int, n: int, width: int, other_width: int, mean: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Two representations with something in common; their features have means of about `mean`."""
+    generator = torch.Generator().manual_seed(seed)
+    x_nD = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    mix_DE = torch.randn(width, other_width, generator=generator, dtype=torch.float64)
+    y_nE = x_nD @ mix_DE + torch.randn(n, other_width, generator=generator, dtype=torch.float64)
+    return x_nD + mean, y_nE + mean * torch.randn(other_width, generator=generator, dtype=torch.float64)

@@ -1,0 +1,82 @@
+"""A run small enough for tests: digits at 8 px, a ResNet-18 with a few channels, 5 steps an epoch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from coupled.config.schema import Settings, from_resolved
+from coupled.coordinator import Coordinator
+from coupled.parallel.process_group import process_group
+
+REPOSITORY = Path(__file__).parents[2]
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "epochs": 2,
+    "device": "cpu",
+    "threads": 1,
+    "image_set": {"name": "digits", "size": 8},
+    "batch": {"size": 256},
+    "views": {"crop_scale": [0.5, 1.0], "flip": 0.0},
+    "encoder": {"name": "resnet18", "width": 0.0625, "image_size": 8},
+    "projector": {"hidden": 32, "out": 16},
+    "optimizer": {"name": "sgd", "base_lr": 0.06, "warmup_epochs": 0},
+    "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
+}
+
+TINY_YAML = """
+epochs: 1
+device: cpu
+image_set: {name: digits, size: 8}
+views: {crop_scale: [0.5, 1.0], flip: 0.0}
+encoder: {name: resnet18, width: 0.0625, image_size: 8}
+projector: {hidden: 32, out: 16}
+optimizer: {name: sgd, base_lr: 6e-2, warmup_epochs: 0}
+"""
+
+
+def tiny_settings(**changed: Any) -> Settings:
+    """The tiny run's settings with some top-level keys replaced."""
+    return from_resolved({**TINY, **changed})
+
+
+def train(
+    run: Path, resume: bool = False, overwrite: bool = False, until_step: int | None = None, **changed: Any
+) -> Coordinator:
+    """Train the tiny run into `run` in this process; the coordinator as it is at the end.
+
+    A changed key may end with an underscore: `resume_` is the section `resume`.
+    """
+    settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
+    with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
+        coordinator = Coordinator(settings, group, run)
+        coordinator.train(resume, overwrite, until_step)
+        for arm in coordinator.arms:
+            arm.replica = arm.network  # with torch 2.11 a DDP that outlives its process group may hang when it goes
+    return coordinator
+
+
+def snapshot_bytes(run: Path) -> dict[str, bytes]:
+    """Every snapshot file of a run, by its path below the snapshot folder."""
+    folder = run / "snapshots"
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def program(*arguments: str | Path, cwd: Path, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program of the repository in a subprocess, the way a user does."""
+    launcher = launcher or [sys.executable]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launcher, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def tensors(run: Path, arm: str, epoch: int) -> dict[str, Tensor]:
+    """The tensors of a snapshot."""
+    return load_file(run / f"snapshots/{arm}/epoch_{epoch:04d}.safetensors")

@@ -1,0 +1,374 @@
+"""Sweeps: what is skipped and what goes on, failures, the collected table, its spread and its figures."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from support import tiny
+
+from coupled.analysis import alignment, weight_gap
+from coupled.analysis.plots.drawing import arm_styles
+from coupled.analysis.run import held
+from coupled.config.schema import from_resolved
+from coupled.coordinator import Coordinator
+from coupled.parallel.process_group import process_group
+from coupled.sweep import figures as sweep_figures
+from coupled.sweep import jobs as sweep_jobs
+from coupled.sweep import program as sweep
+from coupled.sweep.jobs import Children, is_finished, last_line, run_points
+from coupled.sweep.points import Point, points, read_sweep
+from coupled.sweep.tables import TABLES, collect, spread, tidy, write_definition
+
+SMALL = {key: value for key, value in tiny.TINY.items() if key not in ("name", "seed")} | {
+    "epochs": 1,
+    "arms": {"cl": "dcl", "nscl": "nscl"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the settings file of a small run."""
+    place = tmp_path_factory.mktemp("sweep")
+    (place / "small.yaml").write_text(yaml.safe_dump(SMALL))
+    return place
+
+
+def train(point: Point, until_step: int | None = None) -> None:
+    """Train a point in this process, as its subprocess would."""
+    settings = from_resolved(point.settings)
+    with process_group("cpu", settings.timeout_seconds, 1) as group:
+        Coordinator(settings, group, point.folder).train(until_step=until_step)
+
+
+@pytest.fixture(scope="module")
+def measured(place: Path) -> Path:
+    """The folder of a sweep over two temperatures and two seeds, trained and measured in this process."""
+    definition = read_sweep(place / "small.yaml", ["temperature=0.1,1", "seed=0:2"], runs=place / "measured")
+    every = points(definition)
+    write_definition(definition, every)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    for point in every:
+        train(point)
+        weight_gap.main(["--run", str(point.folder)])
+        alignment.main(["--run", str(point.folder), "--split", "test", "--layer", "h", "--metrics", "cka", "rsa"])
+    torch.use_deterministic_algorithms(deterministic)
+    return definition.folder
+
+
+def test_the_list_numbers_the_points_of_an_array(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each index does its point alone, and writes nothing that another index writes."""
+    done: list[str] = []
+    monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda _sweep, point, *_: done.append(point.name) or "")
+    command = [str(place / "small.yaml"), "temperature=0.1,1", "seed=0:2", "--runs", str(place / "array")]
+    assert sweep.main([*command, "--list"]) == 0
+    listed = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert [number for number, _ in listed] == ["0", "1", "2", "3"]
+    for number, _ in listed:
+        assert sweep.main([*command, "--index", number]) == 0
+    assert done == [name for _, name in listed]
+    assert not [path for path in (place / "array").rglob("*") if path.is_file()]
+
+
+def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In subprocesses, as a user runs it: one was broken off, one crashes as code in C does."""
+    monkeypatch.chdir(place)
+    hopeless, broken = points(read_sweep(Path("small.yaml"), ["seed=0:2"]))
+    train(broken, until_step=2)
+    real, crash = sweep_jobs._python, "import os; print('last words', flush=True); os.abort()"
+    crashing = [sys.executable, "-c", crash]
+    monkeypatch.setattr(sweep_jobs, "_python", lambda words: crashing if str(hopeless.folder) in words else real(words))
+    assert sweep.main(["small.yaml", "seed=0:2", "--jobs", "2", "--analyses", "weight_gap.py"]) == 1
+    said = capfd.readouterr()
+    assert "seed=1: continues" in said.out
+    assert "[2/2]" in said.out
+    assert re.search(r"seed=0 failed: last words \(.*seed=0\.log\)", said.err)
+    assert "continuing after step 2" in broken.log().read_text()
+    assert [is_finished(point) for point in (hopeless, broken)] == [False, True]
+    rows = pd.read_csv("runs/small_sweep/sweep.csv")
+    assert (set(rows["seed"]), set(rows["table"])) == ({1}, {"weight_gap"})
+
+
+def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """train.py that somebody stopped ends with status 0; its tables would be those of half a run."""
+    monkeypatch.setattr(sweep_jobs, "_python", lambda _: [sys.executable, "-c", "print('stopped after step 2')"])
+    definition = read_sweep(place / "small.yaml", runs=place / "early")
+    (point,) = points(definition)
+    failed = run_points(definition, [point], 1, lambda _: None)
+    assert failed == {"seed=0": f"stopped after step 2 ({point.log()})"}
+    assert point.log().read_text().count("stopped") == 1  # no analysis began
+
+
+def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second call trains nothing, and only collects and draws."""
+    before = {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")}
+    command = [str(measured.parents[2] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", measured.name]
+    assert sweep.main([*command, "--runs", str(measured.parent), "--analyses"]) == 0
+    assert capsys.readouterr().out.count("finished before") == 4
+    assert {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")} == before
+    assert len(pd.read_csv(measured / "sweep.csv")) == len(collect(measured))
+
+
+def test_other_settings_and_a_lost_last_snapshot_are_not_finished(place: Path) -> None:
+    """Otherwise a sweep would show runs that are not what its settings say."""
+    point = points(read_sweep(place / "small.yaml", ["temperature=0.3"], runs=place / "finished"))[0]
+    train(point)
+    assert is_finished(point)
+    for key, value in (("temperature", 0.4), ("epochs", 2)):
+        assert not is_finished(point._replace(settings={**point.settings, key: value}))
+    assert is_finished(point._replace(settings={**point.settings, "threads": 2}))  # not part of what is computed
+    manifest = point.folder / "snapshots/manifest.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
+    assert not is_finished(point)
+
+
+def read(path: Path, *exact: str) -> pd.DataFrame:
+    return pd.read_csv(path, converters=dict.fromkeys(exact, lambda cell: float(cell or "nan")))
+
+
+def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) -> None:
+    """Looked up in the runs' own tables one by one, from the file as a reader of sweep.csv has it."""
+    collect(measured).to_csv(measured / "sweep.csv", index=False)
+    rows = read(measured / "sweep.csv", "value")
+    assert set(zip(rows["temperature"], rows["seed"], strict=True)) == {(t, s) for t in (0.1, 1) for s in (0, 1)}
+    assert (rows.groupby("run")[["temperature", "seed"]].nunique() == 1).all(axis=None)
+    for run, part in rows.groupby("run"):
+        assert Path(run).name == f"temperature={part['temperature'].iloc[0]:g},seed={part['seed'].iloc[0]}"
+        scores = read(Path(run) / "analysis/test_alignment.csv", "value")
+        mine = part[part["table"] == "test_alignment"]
+        keys = ["epoch", "split", "reference", "arm", "layer", "metric", "value", "samples"]
+        assert mine[keys].to_numpy().tolist() == scores[keys].to_numpy().tolist()
+        gaps = read(Path(run) / "analysis/weight_gap.csv", "gap", "distance", "cosine", "arm_drift")
+        mine = part[(part["table"] == "weight_gap") & (part["layer"] == "global")].set_index(["metric", "epoch"])
+        for _, gap in gaps[gaps["layer"] == "global"].iterrows():
+            for column in ("gap", "distance", "cosine", "arm_drift"):
+                assert mine.loc[(column, gap["epoch"]), "value"] == gap[column]
+
+
+def test_of_rows_of_one_place_the_newest_counts() -> None:
+    """A table keeps what it had when snapshots are replaced: both rows would halve the spread."""
+    rows = pd.DataFrame(
+        {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "samples": 9, "images": ["a", "b"]}
+    )
+    assert tidy(rows, TABLES["test_alignment"])["value"].tolist() == [0.9]
+
+
+def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
+    """The standard deviation is that of a sample; one seed has none."""
+    rows = collect(measured)
+    cka = rows[(rows["metric"] == "cka") & (rows["epoch"] == 1)]
+    for row in spread(cka, ["temperature"]).itertuples():
+        values = cka[cka["temperature"] == row.temperature]["value"].to_numpy(dtype=float)
+        assert row.seeds == len(values) == 2
+        assert row.mean == pytest.approx(np.mean(values), rel=1e-14)
+        assert row.sd == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    assert spread(cka[cka["seed"] == 0], ["temperature"])["sd"].isna().all()
+
+
+def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> None:
+    """Read from the lines themselves; and the files lie in figures/ under the factor's name."""
+    rows = collect(measured)
+    shown = sweep_figures._shown(json.loads((measured / "sweep.json").read_text()), rows)
+    panels = {metric: sweep_figures._panel(rows, metric, shown.figure) for metric in ("cka", "weight_gap")}
+    figure = sweep_figures._figure(shown, sweep_figures._at_epoch(panels, "last"), sweep_figures._against_factor)
+    axes = figure.axes[0]
+    wanted = spread(rows[(rows["metric"] == "cka") & (rows["epoch"] == 1)], ["temperature"]).sort_values("temperature")
+    assert axes.lines[0].get_xydata().tolist() == wanted[["temperature", "mean"]].to_numpy().tolist()
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx((wanted["mean"] - wanted["sd"]).min())
+    assert heights.max() == pytest.approx((wanted["mean"] + wanted["sd"]).max())
+    written = sweep_figures.draw(measured, rows)
+    assert [path.name for path in written] == ["temperature.png", "temperature.pdf", "epochs.png", "epochs.pdf"]
+    assert all(path.stat().st_size > 5000 for path in written)
+    with pytest.raises(ValueError, match="no rows of 'nccc'"):
+        sweep_figures._panel(rows, "nccc", shown.figure)
+
+
+def test_further_keys_make_rows_of_panels(place: Path) -> None:
+    """Values of different rules under one mean would be a curve of nothing."""
+    both = ["batch.size=64,128", "optimizer.lr_scaling=linear,sqrt", "seed=0:2"]
+    definition = read_sweep(place / "small.yaml", both, runs=place / "rows")
+    every = points(definition)
+    write_definition(definition, every)
+    made = [
+        {**point.values, "run": point.name, "table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl"}
+        | {"arm": "nscl", "layer": "h", "metric": "cka", "samples": 9, "detail": "", "value": number / 10}
+        for number, point in enumerate(every)
+    ]
+    shown = sweep_figures._shown(json.loads((definition.folder / "sweep.json").read_text()), pd.DataFrame(made))
+    panels = {"cka": sweep_figures._panel(pd.DataFrame(made), "cka", shown.figure)}
+    figure = sweep_figures._figure(shown, panels, sweep_figures._against_factor)
+    assert [axes.get_ylabel() for axes in figure.axes] == [f"optimizer.lr_scaling = {r}" for r in ("linear", "sqrt")]
+    drawn = [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
+    assert np.allclose(drawn, [[0.05, 0.45], [0.25, 0.65]])
+
+
+def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child gets SIGTERM, on which train.py saves its state; the points behind it never start."""
+    monkeypatch.chdir(place)
+    begun: list[str] = []
+    ended: list[int] = []
+
+    def sleep(_sweep: Any, point: Point, children: Children, _say: Any) -> str:
+        begun.append(point.name)
+        ended.append(children.run([sys.executable, "-c", "import time; time.sleep(60)"], place / "sleep.log"))
+        return ""
+
+    monkeypatch.setattr(sweep_jobs, "train_and_analyse", sleep)
+    definition = read_sweep(place / "small.yaml", ["seed=0:3"])
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    started = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_points(definition, points(definition), 1, lambda _: None)
+    assert time.monotonic() - started < 30
+    assert (begun, ended) == (["seed=0"], [-signal.SIGTERM])
+
+
+def outcome(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    """Let every point end with this and without a table, as if its programs had."""
+    monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda *_: wrong)
+
+
+def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has a folder of its keys; by hand, with --name, the second is refused before it replaces anything."""
+    outcome(monkeypatch, "")
+    base = [str(place / "small.yaml"), "--runs", str(tmp_path), "--analyses"]
+    for key in ("temperature=0.1,1", "batch.size=64,128", "seed=0:2"):
+        assert sweep.main([base[0], key, *base[1:]]) == 0
+    folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("sweep.json")}
+    assert folders == {"small_sweep", "small_sweep/temperature", "small_sweep/batch.size"}
+    assert sweep.main([base[0], "temperature=0.1,1", "batch.size=64", *base[1:]]) == 0
+    assert (tmp_path / "small_sweep/batch.size,temperature/sweep.csv").is_file()
+    before = (tmp_path / "small_sweep/temperature/sweep.json").read_bytes()
+    capsys.readouterr()
+    assert sweep.main([base[0], "batch.size=64,128", "--name", "small_sweep/temperature", *base[1:]]) == 2
+    assert (
+        "temperature' is over temperature, and this one over batch.size; choose another name" in capsys.readouterr().err
+    )
+    assert (tmp_path / "small_sweep/temperature/sweep.json").read_bytes() == before
+
+
+def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second is told who holds it; tasks of an array share the folder, and hold a point each."""
+    outcome(monkeypatch, "")
+    command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path), "--analyses"]
+    folder = tmp_path / "small_sweep/temperature"
+    with held(folder, "--name"):
+        assert sweep.main(command) == 2
+        held_by = f"is being written by process {os.getpid()} on "
+        assert f"sweep.py: --name: '{folder}' {held_by}" in capsys.readouterr().err
+        assert not (folder / "sweep.json").exists()
+        assert sweep.main([*command, "--index", "0"]) == 0
+    capsys.readouterr()
+    with held(folder / "temperature=0.1,seed=0.running", "--index"):
+        assert sweep.main([*command, "--index", "0"]) == 1
+        assert held_by in capsys.readouterr().err
+        assert sweep.main([*command, "--index", "1"]) == 0
+    assert sweep.main(command) == 0
+    assert {path.name for path in folder.iterdir()} == {"sweep.json", "sweep.csv"}
+
+
+def test_a_sweep_whose_points_all_failed_ends_with_their_list(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no row with the factor then, and nothing to draw."""
+    outcome(monkeypatch, "out of memory (a.log)")
+    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    failed = [f"sweep.py: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
+    assert said.err.splitlines() == [
+        "sweep.py: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
+        *failed,
+    ]
+    assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
+
+
+def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With file and row; the points that failed are said all the same."""
+    outcome(monkeypatch, "no luck")
+    shutil.copytree(measured, tmp_path / "copy")
+    path = tmp_path / "copy/temperature=1,seed=0/analysis/test_alignment.csv"
+    path.write_text(path.read_text().replace("1,test", "1e18,test", 1))
+    command = [str(measured.parents[2] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", "copy"]
+    assert sweep.main([*command, "--runs", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 5
+    assert error[-1].startswith(f"sweep.py: {path}: row ")
+    assert "epoch: got '1e18', expected a whole number from 0 to 1,000,000" in error[-1]
+
+
+@pytest.mark.parametrize("call", ["mkdir", "fsync"])
+def test_a_full_disk_is_one_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    """Where a folder cannot be made, and where a table cannot be written to its end; status 1."""
+    outcome(monkeypatch, "")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([str(tmp_path)] if call == "mkdir" else []))
+
+    monkeypatch.setattr(os, call, full)
+    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"sweep.py: {tmp_path}")
+    assert "No space left on device" in error
+
+
+def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:
+    """Of a traceback it is the error."""
+    log = tmp_path / "log"
+    log.write_text("one\nValueError: two \n\n")
+    assert last_line(log) == "ValueError: two"
+    log.write_text("")
+    assert last_line(log) == "no output"
+
+
+def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
+    """Of each run the largest sample: the most images of all runs would leave the other points out."""
+    where = {"table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl", "arm": "nscl", "layer": "h"}
+    made = [
+        {**where, "metric": "cka", "detail": "", "run": run, "samples": samples, "value": value}
+        for run, samples, value in (("a", 360, 0.5), ("a", 50, 0.1), ("b", 400, 0.6), ("b", 50, 0.1))
+    ]
+    figure = {"layer": "h", "split": "test", "reference": "cl"}
+    assert list(sweep_figures._panel(pd.DataFrame(made), "cka", figure)["value"]) == [0.5, 0.6]
+
+
+def test_rows_of_panels_share_an_axis_that_shows_them_all() -> None:
+    """The weight gap begins at 0, and ends above the largest of all rows, not of the first."""
+    where = {"table": "weight_gap", "epoch": 1, "reference": "cl", "arm": "nscl", "layer": "mean", "metric": "gap"}
+    made = [
+        {**where, "run": f"{rule}{size}", "seed": 0, "samples": 0, "rule": rule, "size": size, "value": value}
+        for rule, values in (("low", (0.1, 0.2)), ("high", (0.8, 0.9)))
+        for size, value in zip((1, 2), values, strict=True)
+    ]
+    about = {"reference": "cl", "layer": "h", "split": "test", "arm": "nscl"}
+    shown = sweep_figures.Shown("size", ["rule"], [1, 2], arm_styles(["cl", "nscl"]), about)
+    figure = sweep_figures._figure(shown, {"weight_gap": pd.DataFrame(made)}, sweep_figures._against_factor)
+    for axes in figure.axes:
+        assert axes.get_ylim()[0] == 0
+        assert axes.get_ylim()[1] > 0.9
