@@ -8,15 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from coupled.arms import sanity_checks
 from coupled.arms.arm import StepResult
 from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
+from coupled.arms.feeds import digest_column, feeds
 from coupled.arms.lockstep import Attempt, Lockstep, Sums
 from coupled.config.controls import streams
 from coupled.config.registry import filled_in, load_image_set
 from coupled.config.schema import Settings, from_resolved
 from coupled.models.optimizer import learning_rate, peak_learning_rate
-from coupled.monitoring import sanity_checks
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import (
     BROKEN,
@@ -41,7 +42,6 @@ from coupled.storage.run_lock import run_lock
 from coupled.storage.run_log import check_folder, is_run_of, prepare_folder, space
 from coupled.storage.snapshots import snapshot_epochs
 from coupled.stream.batches import on_device
-from coupled.stream.feeds import digest_column, feeds
 from coupled.stream.view_plan import ViewRecipe
 
 
@@ -126,9 +126,10 @@ class Coordinator:
             step = max(saved.step, 0)
             if first:
                 record_images(self.run, about, both, step if accepted else None)
+            newest = partial(checkpoints.newest_step, self.run / "resume")
             clock = Every(settings.resume.every_minutes if first else None)
             progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
-            signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, self.run, progress)))
+            signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, progress, newest)))
             self.wishes = Wishes(signals, clock, until_step)
             left = self._space(step // self.steps_per_epoch, overwrite=False)
             if first:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
 from coupled.datasets import AnyImageSet, ImageSet
-from coupled.monitoring import sanity_checks
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
 from coupled.storage.checkpoints import KEPT

@@ -9,9 +9,9 @@ import sys
 if __name__ == "__main__":  # this folder leaves sys.path, so that no file in it hides a module
     here = __file__.rpartition("/")[0]
     sys.path[:] = [here.rpartition("/")[0], *(place for place in sys.path if place != here)]
-    from coupled.cli import main
+    from coupled import cli
 
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(cli.main(["train", *sys.argv[1:]]))
 
 import argparse
 import contextlib

@@ -200,7 +200,7 @@ def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
             "-B",
             "-c",
             STATE_BEFORE_AND_AFTER,
-            json.dumps([*(name for name in CODE if name != "coupled.__main__"), "noisy"]),
+            json.dumps([*ours, "noisy"]),
             json.dumps(libraries),
         ],
         cwd=tmp_path,

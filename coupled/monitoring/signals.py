@@ -5,13 +5,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.terminal import INTERRUPTED
-from coupled.storage.checkpoints import newest_step
 
 AGAIN_SECONDS = 0.5  # a launcher may pass on the Ctrl-C that its ranks have received already
 NO_MORE = b"\0"
@@ -71,10 +69,10 @@ class StopSignals:
         self.received = self.received or signal.Signals(number).name
 
 
-def stop_now(run: Path, progress: Progress) -> NoReturn:
+def stop_now(progress: Progress, newest_step: Callable[[], int | None]) -> NoReturn:
     """End the process within the step, from whichever thread: as if it were killed, but saying what is kept."""
     progress.__exit__()
-    kept = newest_step(run / "resume")
+    kept = newest_step()
     then = "no state is saved yet" if kept is None else f"--resume continues after step {kept}"
     progress.say(f"stopped now by a second Ctrl-C; {then}")
     os._exit(INTERRUPTED)

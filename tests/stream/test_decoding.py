@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from coupled.arms.feeds import feeds
 from coupled.config.controls import Draws
 from coupled.datasets import ImageFiles, ImageSet
 from coupled.stream import decoding
 from coupled.stream.augment import augment, clean_views
 from coupled.stream.batches import Batch, batches
 from coupled.stream.decoding import augment_crops, crops
-from coupled.stream.feeds import feeds
 from coupled.stream.sampler import order
 from coupled.stream.view_plan import ViewRecipe, view_plan
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from support import tiny
 
+from coupled.arms.sanity_checks import counts, one_class, without_effect
 from coupled.config.registry import filled_in, find_objective
-from coupled.monitoring.sanity_checks import counts, one_class, without_effect
 from coupled.stream.sampler import order
 
 LABELS_N = np.repeat([0, 1, 2], 40)
@@ -41,7 +41,7 @@ def test_what_has_negatives_in_any_batch_is_let_through() -> None:
 
 def test_a_batch_that_may_come_later_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """To look through all epochs of a large set would take minutes."""
-    monkeypatch.setattr("coupled.monitoring.sanity_checks.LOOKED_THROUGH", 1)
+    monkeypatch.setattr("coupled.arms.sanity_checks.LOOKED_THROUGH", 1)
     (line,) = look(7, b="nscl")
     assert line.startswith("batch.size: got 7; 2.3 batches of one class are expected after epoch 1")
 
