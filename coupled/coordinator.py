@@ -14,6 +14,7 @@ from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
 from coupled.arms.feeds import digest_column, feeds
 from coupled.arms.lockstep import Attempt, Lockstep, Sums
+from coupled.arms.summary import announce, bytes_needed, description
 from coupled.config.controls import streams
 from coupled.config.registry import filled_in, load_image_set
 from coupled.config.schema import Settings, from_resolved
@@ -30,7 +31,6 @@ from coupled.monitoring.signals import (
     check_until_step,
     stop_now,
 )
-from coupled.opening import announce, bytes_needed, description
 from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, barrier, gather_json
 from coupled.storage import checkpoints

@@ -12,8 +12,8 @@ from support import tiny
 
 from coupled.analysis import verify
 from coupled.analysis.verification.snapshots import faults_of_starts
+from coupled.arms.summary import controls
 from coupled.datasets.digits import load
-from coupled.opening import controls
 from coupled.storage.snapshots import SnapshotStore
 
 CL = {"objective": "dcl"}
