@@ -24,6 +24,7 @@ demo: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 test: check
@@ -31,7 +32,7 @@ test: check
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python tests/support/fault_injection.py
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python tests/support/fault_injection.py
 
 reproduce: .venv/installed
 	$(BIN)/python scripts/reproduction/reproduce.py

@@ -22,6 +22,8 @@ COMMANDS = {
     "prepare-data": "coupled.prepare_data",
 }
 
+ANALYSES = ("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "verify", "figures", "report")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas
-import prepare_images
 import pytest
 import torch
 from support import image_formats as formats
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from coupled import train
+from coupled import prepare_data, train
 from coupled.analysis import alignment, verify
 from coupled.storage.dataset_record import ACCEPT
 
@@ -54,11 +53,11 @@ def _tiny_imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 def _tiny_imagenet_archive(root: Path, patch: pytest.MonkeyPatch) -> None:
     archive = formats.write_zip(root / "tiny.zip", formats.tiny_imagenet_files(), "tiny-imagenet-200/")
-    assert prepare_images.main(["tiny_imagenet", str(archive)]) == 0
+    assert prepare_data.main(["tiny_imagenet", str(archive)]) == 0
 
 
 def _tiny_imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
-    assert prepare_images.main(["tiny_imagenet", str(formats.write_parquet(root / "hub"))]) == 0
+    assert prepare_data.main(["tiny_imagenet", str(formats.write_parquet(root / "hub"))]) == 0
 
 
 def _mini_imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
@@ -67,12 +66,12 @@ def _mini_imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 def _mini_imagenet_archive(root: Path, patch: pytest.MonkeyPatch) -> None:
     archive = formats.write_tar(root / "mini.tar.gz", formats.mini_imagenet_files(), "mini-imagenet/")
-    assert prepare_images.main(["mini_imagenet", str(archive)]) == 0
+    assert prepare_data.main(["mini_imagenet", str(archive)]) == 0
 
 
 def _mini_imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
     source = formats.write_parquet(root / "hub", size=(100, 90))
-    assert prepare_images.main(["mini_imagenet", str(source)]) == 0
+    assert prepare_data.main(["mini_imagenet", str(source)]) == 0
 
 
 def _imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
@@ -80,11 +79,11 @@ def _imagenet(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _imagenet_archives(root: Path, patch: pytest.MonkeyPatch) -> None:
-    assert prepare_images.main(["imagenet", *map(str, formats.imagenet_archives(root / "archives"))]) == 0
+    assert prepare_data.main(["imagenet", *map(str, formats.imagenet_archives(root / "archives"))]) == 0
 
 
 def _imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
-    assert prepare_images.main(["imagenet", str(formats.write_parquet(root / "hub", size=(100, 90)))]) == 0
+    assert prepare_data.main(["imagenet", str(formats.write_parquet(root / "hub", size=(100, 90)))]) == 0
 
 
 FORMATS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], int, str, str]] = {

@@ -17,12 +17,8 @@ from support import tiny
 
 from coupled.storage.checkpoints import newest_step
 
-PROGRAMS = sorted(
-    str(path.relative_to(tiny.REPOSITORY))
-    for folder in ("coupled", "analysis", "scripts")
-    for path in (tiny.REPOSITORY / folder).glob("*.py")
-    if "sys.exit(main())" in path.read_text(encoding="utf-8")
-)
+LAUNCHERS = [path for folder in ("analysis", "scripts") for path in (tiny.REPOSITORY / folder).glob("*.py")]
+PROGRAMS = ["coupled/train.py", *sorted(str(path.relative_to(tiny.REPOSITORY)) for path in LAUNCHERS)]
 HEAVY = ("pydantic", "yaml", "numpy", "pandas", "scipy", "matplotlib", "torch", "rich")
 PATIENCE_SECONDS = 120
 

@@ -212,7 +212,7 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (
             ["--config", "tiny.yaml", "--run", "runs/x", "image_set.name=digit"],
-            "unknown image set 'digit'; did you mean 'digits'",
+            "unknown dataset 'digit'; did you mean 'digits'",
         ),
         (["--config", "tiny.yaml", "--run", "runs/x", "image_set.colour=3"], "image_set.colour: unknown key"),
         (["--config", "tiny.yaml", "--run", "runs/x", "device=cuda"], "device: got 'cuda'"),

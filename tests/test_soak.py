@@ -97,7 +97,7 @@ SAMPLE = (
 
 def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
     """A sample of what `make soak` does at every file call of a run; the program compares the bytes."""
-    paths = [str(tiny.REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    paths = [str(tiny.REPOSITORY), str(tiny.REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     program = [sys.executable, str(tiny.REPOSITORY / "tests/support/fault_injection.py")]
     only = ["--only", f"^({'|'.join(map(re.escape, SAMPLE))})$"]

@@ -5,13 +5,20 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+KINDS = {
+    "coupled.objectives": "objective",
+    "coupled.datasets": "dataset",
+    "coupled.metrics.pair": "pair metric",
+    "coupled.metrics.arm": "arm metric",
+}
+
 
 def known(package: str) -> tuple[str, ...]:
     """Names of the public modules of `package` (such as "coupled.objectives"), sorted; a leading underscore hides
     one.
     """
     paths = importlib.import_module(package).__path__
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if not (m.ispkg or m.name.startswith("_"))))
 
 
 def find(package: str, name: str) -> ModuleType:
@@ -21,7 +28,7 @@ def find(package: str, name: str) -> ModuleType:
     """
     names = known(package)
     if name not in names:
-        kind = package.rpartition(".")[2].removesuffix("s").replace("_", " ")
+        kind = KINDS[package]
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")

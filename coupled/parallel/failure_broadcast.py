@@ -92,7 +92,7 @@ class Alarm:
                 return
             self.said = True
             where = f"rank {failure['rank']}: " if self.meeting.world_size > 1 else ""
-            print(f"{self.program}: {where}{failure['text']}", file=sys.stderr, flush=True)
+            print(f"{self.program}: {where}{failure['text']}", file=sys.stderr, flush=True)  # noqa: T201 - lines
             with contextlib.suppress(RuntimeError):
                 self.store.set(TOLD, "")
 

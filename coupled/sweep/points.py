@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator
 
+from coupled.cli import ANALYSES
 from coupled.config.errors import one_line
 from coupled.config.registry import filled_in, suited
 from coupled.config.safe_yaml import parse_yaml, read_yaml
@@ -199,7 +200,7 @@ def _command(text: str) -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise ValueError(f"analyses: '{text}': {error}") from None
-    known = sorted(p.name for p in (ROOT / "analysis").glob("*.py") if "__main__" in p.read_text(encoding="utf-8"))
+    known = sorted(f"{name.replace('-', '_')}.py" for name in ANALYSES)
     if not words or words[0] not in known:
         raise ValueError(f"analyses: got '{text}'; it begins with one of {', '.join(known)}")
     if any(word.split("=")[0] in ("--run", "--run-dir") for word in words):

@@ -22,7 +22,7 @@ from pathlib import Path
 from coupled.analysis.driver import positive, say_fault
 from coupled.analysis.run import held
 from coupled.config.errors import Parser, complain
-from coupled.monitoring.terminal import INTERRUPTED, imports_done, printable, say
+from coupled.monitoring.terminal import INTERRUPTED, imports_done, say
 from coupled.storage.atomic_files import encoded, write_durably
 from coupled.sweep.figures import draw
 from coupled.sweep.jobs import run_points
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every = points(sweep)
         chosen = every if options.index is None else [_at(every, options.index)]
         if options.list:
-            print("\n".join(f"{index} {printable(point.name)}" for index, point in enumerate(every)))
+            for index, point in enumerate(every):
+                say(f"{index} {point.name}")
             return 0
         # the tasks of an array share the folder: each holds its point alone
         whole = options.index is None

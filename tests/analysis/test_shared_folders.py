@@ -19,7 +19,7 @@ WRITERS = (weight_gap, alignment, quality, collapse, losses, bounds)
 
 
 def name_of(program: ModuleType) -> str:
-    return program.__name__.rpartition(".")[2]
+    return program.__name__.removesuffix(".program").rpartition(".")[2]
 
 
 def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(

@@ -15,7 +15,7 @@ def test_files_are_found_by_name_and_private_ones_are_not() -> None:
 
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest() -> None:
     """Also names that would leave the package are merely unknown."""
-    with pytest.raises(ValueError, match=r"unknown image set 'digit'; did you mean 'digits'\? \(known: .*folder"):
+    with pytest.raises(ValueError, match=r"unknown dataset 'digit'; did you mean 'digits'\? \(known: .*folder"):
         by_name.find("coupled.datasets", "digit")
     with pytest.raises(ValueError, match=r"unknown objective '\.\._anchors'"):
         by_name.find("coupled.objectives", ".._anchors")

@@ -170,5 +170,5 @@ def test_settings_that_are_wrong_are_left_for_their_check() -> None:
     for tree in ({}, {"image_set": None}, {"image_set": {}}, {"image_set": {"name": 3}}):
         assert suited(tree) == tree
     assert suited({"image_set": {"name": "stl10"}, "views": None, "encoder": 3})["encoder"] == 3
-    with pytest.raises(ValueError, match=r"image_set\.name: unknown image set 'stl'"):
+    with pytest.raises(ValueError, match=r"image_set\.name: unknown dataset 'stl'"):
         suited({"image_set": {"name": "stl"}})

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import prepare_images
 import pytest
-import unpack_archives
-import unpack_parquet
 from support import image_formats as formats
+
+from coupled import prepare_data
+from coupled.datasets.prepare import archives, parquet
 
 IDS = formats.WORDNET_IDS
 
@@ -25,7 +25,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def run(*arguments: str | Path) -> int:
-    return prepare_images.main([str(argument) for argument in arguments])
+    return prepare_data.main([str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize("top", ["", "tiny-imagenet-200/"])
@@ -87,7 +87,7 @@ def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> Non
 def test_an_image_without_a_label_is_refused(label: int | None) -> None:
     """Hugging Face marks those of ImageNet's test split with -1, which Python would take for the last class."""
     with pytest.raises(ValueError, match=r"test-0.parquet: image 7 of the split has no label .*; leave this split out"):
-        unpack_parquet._member(Path("test-0.parquet"), 7, formats.jpeg(0), label, IDS)
+        parquet._member(Path("test-0.parquet"), 7, formats.jpeg(0), label, IDS)
 
 
 def test_names_that_are_no_wordnet_ids_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_interrupted_run_continues_and_the_name_appears_at_the_end(
             raise KeyboardInterrupt
         copy(content, file)
 
-    monkeypatch.setattr(unpack_archives.shutil, "copyfileobj", stops_in_a_file)
+    monkeypatch.setattr(archives.shutil, "copyfileobj", stops_in_a_file)
     assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 130
     assert not (tmp_path / "out").exists()
     (tmp_path / "out.partial" / "words.txt").write_bytes(b"")  # as a power cut may leave it
@@ -436,8 +436,8 @@ def test_the_limit_may_be_raised_and_the_disk_is_not_filled(
     assert "a.tar: unpacks to more than 9.99309e-07 GiB" in capsys.readouterr().err
     assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "0") == 2
     assert "--most-gib: got 0.0; allowed is a number above 0" in capsys.readouterr().err
-    usage = SimpleNamespace(free=unpack_archives.LEFT_FREE + 2999)
-    monkeypatch.setattr(unpack_archives.shutil, "disk_usage", lambda _: usage)
+    usage = SimpleNamespace(free=archives.LEFT_FREE + 2999)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
     assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 1
     assert "3,000 bytes needed, 268,438,455 bytes free, of which 268,435,456 are left free" in capsys.readouterr().err
     usage.free += 1
