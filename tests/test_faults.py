@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import os
 import re
 import resource
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import SoftFileLock
 from support import tiny
 from torch import Tensor
 
@@ -82,16 +82,24 @@ def test_without_locks_in_the_file_system_the_process_is_looked_up(
         raise OSError(errno.ENOLCK, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    holder = {"process": os.getpid() if alive else ended.pid, "machine": socket.gethostname() if here else "elsewhere"}
-    (tmp_path / "lock").write_text(json.dumps(holder))
+    process, machine = os.getpid(), socket.gethostname()
+    if alive and here:
+        held = SoftFileLock(tmp_path / "lock")
+        held.acquire()
+    elif here:
+        code = "import os, sys, filelock; lock = filelock.SoftFileLock(sys.argv[1]); lock.acquire(); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=True)
+        assert (tmp_path / "lock").is_file()
+    else:
+        process, machine = 1, "elsewhere"
+        (tmp_path / "lock").write_text(f"{process}\n{machine}\n")
     if alive:
-        with pytest.raises(ValueError, match=f"process {holder['process']} on {holder['machine']}"), lock(tmp_path):
+        with pytest.raises(ValueError, match=f"process {process} on {machine}"), lock(tmp_path):
             pass
     else:
         with lock(tmp_path):
-            pass
+            assert (tmp_path / "lock").read_text().startswith(f"{process}\n{machine}")
+        assert not (tmp_path / "lock").exists()
 
 
 lock = run_lock.run_lock

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from support import tiny
 
-from coupled import train
+import coupled
+from coupled import _version, train
 from coupled.analysis import alignment, weight_gap
 from coupled.config.errors import in_words
 
@@ -122,20 +123,43 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
 
 
 def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On PYTHONPATH alone there is no metadata, in a container perhaps no git: the version and the commit are null."""
+    """On PYTHONPATH alone there is no metadata, in a container perhaps no git: the release is known, the commit not."""
 
-    def installed(name: str) -> str:
+    def installed(name: str) -> importlib.metadata.Distribution:
         if name == "coupled":
             raise importlib.metadata.PackageNotFoundError(name)
-        return importlib.metadata.version(name)
+        return importlib.metadata.Distribution.from_name(name)
 
-    monkeypatch.setattr("coupled.storage.run_description.version", installed)
+    monkeypatch.setattr(importlib.metadata, "distribution", installed)
+    monkeypatch.setattr("coupled._version.distribution", installed)
     monkeypatch.setenv("PATH", "")
     assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
     about = json.loads((here / "runs/bare/run.json").read_text())
-    assert about["versions"]["coupled"] is None
+    assert about["versions"]["coupled"] == coupled.__version__ == "0.1.0"
     assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert about["git_commit"] is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "commit", "whole"),
+    [
+        ("0.1.0+g1a2b3c4d5e6f", "1a2b3c4d5e6f", "0.1.0+g1a2b3c4d5e6f"),
+        ("0.1.0+g1a2b3c4d5e6f.dirty", "1a2b3c4d5e6f+changes", "0.1.0+g1a2b3c4d5e6f.dirty"),
+        ("0.1.0", None, "0.1.0"),
+    ],
+)
+def test_an_installed_wheel_names_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, commit: str | None, whole: str
+) -> None:
+    """There is no git beside it; and what is installed elsewhere says nothing of a copy on PYTHONPATH."""
+    (tmp_path / "coupled").mkdir()
+    (tmp_path / "coupled.dist-info").mkdir()
+    (tmp_path / "coupled.dist-info/METADATA").write_text(f"Name: coupled\nVersion: {installed}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_version, "HERE", tmp_path / "coupled")
+    assert (_version.git_commit(), coupled.__version__) == (commit, whole)
+    monkeypatch.setattr(_version, "HERE", tmp_path / "copy/coupled")
+    assert _version.git_commit() is None
 
 
 def test_ctrl_c_before_the_first_step_is_one_line(

@@ -1,10 +1,8 @@
 """Run folders: which run, arms and epochs a program is about, and the folder of tables, which one program holds."""
 
 import json
-import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -55,7 +53,7 @@ def select(options: Namespace, writes: bool = True) -> Selection:
     say(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
     output = options.output or run / "analysis"
     if writes:
-        options.until_it_ends.enter_context(held(output, "--output"))
+        options.until_it_ends.enter_context(run_lock(output, "--output"))
     claim(output, {key: description[key] for key in ("name", "settings_sha256")})
     return Selection(description, store, reference, arms, epochs, output)
 
@@ -192,27 +190,6 @@ def _spans(numbers: Sequence[int]) -> str:
         else:
             spans.append([number, number])
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
-
-
-@contextmanager
-def held(folder: Path, option: str) -> Iterator[None]:
-    """Be the one program that writes to `folder`, which `option` names; a reader needs no such hold.
-
-    Raises ValueError that names the process that holds it, and OSError if nothing can be written there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"{option}: cannot write to '{folder}': {error.strerror}") from None
-    with ExitStack() as opened:
-        try:
-            opened.enter_context(run_lock(folder))
-        except ValueError as error:
-            cause = error.__context__
-            if isinstance(cause, OSError):  # a fault of the machine is no bad input
-                raise OSError(cause.errno, os.strerror(cause.errno or 0), str(folder)) from None
-            raise ValueError(str(error).replace("--run:", f"{option}:", 1)) from None
-        yield
 
 
 def claim(output: Path, owner: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from types import ModuleType
 
 KINDS = {
@@ -11,6 +12,13 @@ KINDS = {
     "coupled.metrics.pair": "pair metric",
     "coupled.metrics.arm": "arm metric",
 }
+CUTOFF = 0.7  # similarity of a typo in difflib's measure; "count" and "contrast" have 0.62
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about the unknown `name`: "; did you mean 'nscl'?", or "" if no known name is close."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=CUTOFF)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def known(package: str) -> tuple[str, ...]:
@@ -29,7 +37,5 @@ def find(package: str, name: str) -> ModuleType:
     names = known(package)
     if name not in names:
         kind = KINDS[package]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"unknown {kind} '{name}'{hint} (known: {', '.join(names)})")
+        raise ValueError(f"unknown {kind} '{name}'{did_you_mean(name, names)} (known: {', '.join(names)})")
     return importlib.import_module(f"{package}.{name}")

@@ -1,7 +1,6 @@
 """Checked input: command lines, options of a function; errors of one line (key, value, what is allowed)."""
 
 import argparse
-import difflib
 import inspect
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from coupled.config.by_name import did_you_mean
 from coupled.monitoring.terminal import say
 
 
@@ -80,9 +80,6 @@ def in_words(error: Exception) -> str:
     return f"'{before}{shown}{after}' cannot be written in {error.encoding}{remedy}"
 
 
-CLOSE = 0.7  # of difflib: a typo; "count" and "contrast" are .62
-
-
 def check_options(
     function: Callable[..., Any], options: Mapping[str, Any], where: str, also: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -121,8 +118,7 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_beside(model, first["loc"])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=CLOSE)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
+        hint = did_you_mean(str(first["loc"][-1]), known)
         text = f"{key}: unknown key{hint} (known: {', '.join(known) or 'none'})"
     elif first["type"] == "missing":
         text = f"{key}: missing; this key has no default"

@@ -5,22 +5,21 @@ Its `digest` is over all the rest, so that every change of a finished run's desc
 
 import hashlib
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from coupled._version import RELEASE, git_commit
 from coupled.config.errors import one_line
 from coupled.config.safe_yaml import DEEPEST
 from coupled.config.sections import Name
 from coupled.storage.atomic_files import write_durably
 
-LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "coupled")
+LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors")
 LARGEST = 2**26  # bytes: the names of a million classes
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, Field(strict=True)]
@@ -114,27 +113,12 @@ def _deeper_than(tree: Any, levels: int) -> bool:
 
 
 def describe_code() -> dict[str, Any]:
-    """Git commit of this code ("+changes" when the tree differs from it; null outside git) and versions of the
-    libraries (null where none is installed under that name, as of this code in a checkout on PYTHONPATH).
-    """
-    here = Path(__file__).parents[1]
-    commit = None
-    if (here.parent / ".git").exists() and shutil.which("git"):
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
-        changed = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
-        if head.returncode == 0:
-            commit = head.stdout.strip() + ("+changes" if changed.stdout.strip() else "")
+    """Git commit of this code (null where nothing names it), its release, and versions of the libraries."""
+    versions = {name: version(name) for name in LIBRARIES}
     return {
-        "git_commit": commit,
-        "versions": {"python": sys.version.split()[0], **{name: _version(name) for name in LIBRARIES}},
+        "git_commit": git_commit(),
+        "versions": {"python": sys.version.split()[0], **versions, "coupled": RELEASE},
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def settings_of(run: Path) -> dict[str, Any]:

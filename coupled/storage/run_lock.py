@@ -1,24 +1,24 @@
-"""One writer a run folder: the file `lock` in it, locked by the kernel for as long as its process lives. And the folder
-stays where it is: files that are open are looked for under their names before more is written.
+"""One writer a run folder: the file `lock` in it, held with `filelock`. And the folder stays where it is: files that
+are open are looked for under their names before more is written.
 """
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from coupled.parallel.failure_broadcast import RunError
-from coupled.storage.atomic_files import FULL, space_named
+from coupled.storage.atomic_files import make_folder, space_named
 
 NAME = "lock"
-HELD = (errno.EAGAIN, errno.EACCES)
+NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_FOLDER, DENIED = (errno.EEXIST, errno.ENOTDIR), (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class MovedError(RunError):
@@ -32,37 +32,68 @@ class MovedError(RunError):
 
 
 @contextmanager
-def run_lock(run: Path) -> Iterator[None]:
-    """Hold the lock of the folder `run`, which is made if it does not exist.
+def run_lock(folder: Path, option: str = "--run") -> Iterator[None]:
+    """Hold the lock of `folder`, which is made if it does not exist and which `option` names in messages.
 
     The kernel frees the lock of a process however it dies, so the file that a killed process leaves is taken over.
     Where a file system knows no locks, a process of this machine is looked up by its number, and one of another machine
-    counts as alive. Raises ValueError that says who holds the lock, or why the folder cannot be written; OSError if the
-    disk is full.
+    counts as alive. Raises ValueError that says who holds the lock, or that `option` names no folder for a run; OSError
+    if the machine cannot write there.
     """
-    path = run / NAME
+    path = folder / NAME
     try:
+        make_folder(folder)
         with space_named(path):
-            run.mkdir(parents=True, exist_ok=True)
-            handle = _take(path)
+            lock = _acquire(path, option)
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
-        if error.errno in (*FULL, errno.EIO):
-            raise
         if error.errno == errno.ELOOP:
-            raise ValueError(f"--run: '{path}' is a symbolic link, not a file of the run; delete the link") from None
-        raise ValueError(f"--run: cannot write to '{run}': {os.strerror(error.errno or 0)}") from None
+            raise ValueError(f"{option}: '{path}' is a symbolic link, not a file of the run; delete the link") from None
+        if error.errno in NO_FOLDER or (option == "--run" and error.errno in DENIED):
+            raise ValueError(f"{option}: cannot write to '{folder}': {os.strerror(error.errno or 0)}") from None
+        raise
     try:
-        with space_named(path):
-            _write(handle)
         yield
     finally:
         own = _is_at(handle, path)
         if own:
             path.unlink()  # before it is freed: a process that opened this file meanwhile looks again
         os.close(handle)
+        lock.release()
         if own:
             with contextlib.suppress(OSError):
-                run.rmdir()  # nothing was begun in it
+                folder.rmdir()  # nothing was begun in it
+
+
+def _acquire(path: Path, option: str) -> BaseFileLock:
+    """The lock of the file `path`, held. Its content is that of filelock's soft locks: process and machine, a line
+    each.
+    """
+    lock: BaseFileLock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=_write_holder)
+    try:
+        try:
+            lock.acquire()
+        except OSError as error:
+            if error.errno not in NO_FLOCK:
+                raise
+            if not path.stat().st_size:
+                path.unlink()  # the attempt has just made it; a soft lock is its file
+            lock = SoftFileLock(path, timeout=0.5)
+            lock.acquire()
+    except Timeout:
+        try:
+            text, since = path.read_text(errors="replace"), time.localtime(path.stat().st_mtime)
+        except FileNotFoundError:  # its holder has just left
+            return _acquire(path, option)
+        process, machine = (*text.splitlines(), "?", "?")[:2]
+        who = f"process {process} on {machine} since {time.strftime('%F %T', since)}"
+        raise ValueError(f"{option}: '{path.parent}' is being written by {who}; wait for it, or stop it") from None
+    return lock
+
+
+def _write_holder(handle: int) -> None:
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n{socket.gethostname()}\n".encode(), 0)
 
 
 def check_in_place(handle: int, path: Path) -> None:
@@ -93,53 +124,3 @@ def _where(handle: int) -> Path | None:
     except OSError:
         return None
     return now if _is_at(handle, now) else None
-
-
-def _take(path: Path) -> int:
-    """Open and lock the file at `path`; its handle."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        holder = _read(handle)
-        if not _lock(handle, holder):
-            os.close(handle)
-            who = f"process {holder.get('process')} on {holder.get('machine')} since {holder.get('since')}"
-            raise ValueError(f"--run: '{path.parent}' is being written by {who}; wait for it, or stop it")
-        if _is_at(handle, path):
-            return handle
-        os.close(handle)  # its holder has just left and removed it
-
-
-def _write(handle: int) -> None:
-    about = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%F %T")}
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(about).encode(), 0)
-
-
-def _lock(handle: int, holder: dict[str, Any]) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in HELD:
-            return False
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        return not holder or (holder.get("machine") == socket.gethostname() and not _alive(holder.get("process")))
-    return True
-
-
-def _alive(process: Any) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, TypeError):  # gone, or the file says nothing
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return True
-
-
-def _read(handle: int) -> dict[str, Any]:
-    try:
-        content = json.loads(os.pread(handle, 4096, 0) or b"{}")
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}

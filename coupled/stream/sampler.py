@@ -3,8 +3,6 @@
 Shape letters: N images of the set, K batches of the epoch, B images of the global batch.
 """
 
-import difflib
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,9 +29,7 @@ def order(
         return shuffled_N[: batches * batch_size].reshape(batches, batch_size)
     if kind == "balanced":
         return _balanced(seed, epoch, shuffled_N, np.asarray(labels_N), batch_size)
-    near = difflib.get_close_matches(kind, KINDS, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f"batch.order: got '{kind}'; allowed are {', '.join(KINDS)}{hint}")
+    raise ValueError(f"batch.order: got '{kind}'; allowed are {', '.join(KINDS)}")
 
 
 def _balanced(

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from coupled.analysis.driver import fault
-from coupled.analysis.run import held
 from coupled.config.errors import differences
 from coupled.config.schema import MAY_CHANGE
+from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import SnapshotStore
 from coupled.sweep.points import ROOT, Point, Sweep
 
@@ -71,7 +71,7 @@ def is_finished(point: Point) -> bool:
 def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
     """`train_and_analyse` for the one process that holds the point: another's output would mix with it in its log."""
     try:
-        with held(point.folder.with_name(f"{point.name}.running"), "--index"):
+        with run_lock(point.folder.with_name(f"{point.name}.running"), "--index"):
             return train_and_analyse(sweep, point, children, say)
     except ValueError as error:
         return " ".join(str(error).split())

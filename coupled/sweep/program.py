@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coupled.analysis.driver import positive, say_fault
-from coupled.analysis.run import held
 from coupled.config.errors import Parser, complain
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, say
 from coupled.storage.atomic_files import encoded, write_durably
+from coupled.storage.run_lock import run_lock
 from coupled.sweep.figures import draw
 from coupled.sweep.jobs import run_points
 from coupled.sweep.points import Point, Sweep, points, read_sweep
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         # the tasks of an array share the folder: each holds its point alone
         whole = options.index is None
-        with held(sweep.folder, "--name") if whole else contextlib.nullcontext():
+        with run_lock(sweep.folder, "--name") if whole else contextlib.nullcontext():
             return run(sweep, every, chosen, options.jobs, whole)
     except ValueError as error:
         return complain("sweep.py", error)

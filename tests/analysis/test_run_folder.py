@@ -12,11 +12,11 @@ from coupled.analysis.run import (
     choose_arms,
     choose_epochs,
     claim,
-    held,
     newest_run,
     parse_epochs,
     read_description,
 )
+from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import SnapshotStore
 
 NewRun = Callable[..., Path]
@@ -96,17 +96,17 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A file stands where the folder should be."""
     (tmp_path / "out").write_text("")
     for folder in (tmp_path / "out", tmp_path / "out/below"):
-        with pytest.raises(ValueError, match=r"--output: cannot write to '.*out.*'"), held(folder, "--output"):
+        with pytest.raises(ValueError, match=r"--output: cannot write to '.*out.*'"), run_lock(folder, "--output"):
             pass
 
 
 def test_a_folder_of_tables_is_held_by_one_program(tmp_path: Path) -> None:
     """Two at once would write every row twice. The second is told who holds it, and the next finds it free."""
-    with held(tmp_path / "out", "--output"):
+    with run_lock(tmp_path / "out", "--output"):
         said = rf"--output: '.*out' is being written by process {os.getpid()} on .*; wait for it, or stop it"
-        with pytest.raises(ValueError, match=said), held(tmp_path / "out", "--output"):
+        with pytest.raises(ValueError, match=said), run_lock(tmp_path / "out", "--output"):
             pass
-    with held(tmp_path / "out", "--output"):
+    with run_lock(tmp_path / "out", "--output"):
         claim(tmp_path / "out", {"name": "a"})
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["source.json"]
 
@@ -121,7 +121,7 @@ def test_a_folder_that_the_machine_cannot_write_is_no_bad_input(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", fails)
-    with pytest.raises(OSError, match=os.strerror(number)) as caught, held(tmp_path / "out", "--output"):
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, run_lock(tmp_path / "out", "--output"):
         pass
     assert str(tmp_path / "out") in fault(caught.value)
     assert caught.value.errno == number

@@ -12,7 +12,7 @@ import pytest
 from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
 from coupled.analysis.driver import command
 from coupled.analysis.report import program as report
-from coupled.analysis.run import held
+from coupled.storage.run_lock import run_lock
 
 NewRun = Callable[..., Path]
 WRITERS = (weight_gap, alignment, quality, collapse, losses, bounds)
@@ -26,7 +26,7 @@ def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two analyses at once wrote every row twice in nine of ten tries."""
-    with held(tmp_path, "--output"):
+    with run_lock(tmp_path, "--output"):
         for program in WRITERS:
             assert program.main(["--run", str(drifting_run), "--output", str(tmp_path)]) == 2
             error = capsys.readouterr().err

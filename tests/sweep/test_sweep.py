@@ -21,10 +21,10 @@ from support import tiny
 
 from coupled.analysis import alignment, weight_gap
 from coupled.analysis.plots.drawing import arm_styles
-from coupled.analysis.run import held
 from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
+from coupled.storage.run_lock import run_lock
 from coupled.sweep import figures as sweep_figures
 from coupled.sweep import jobs as sweep_jobs
 from coupled.sweep import program as sweep
@@ -274,14 +274,14 @@ def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
     outcome(monkeypatch, "")
     command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path), "--analyses"]
     folder = tmp_path / "small_sweep/temperature"
-    with held(folder, "--name"):
+    with run_lock(folder, "--name"):
         assert sweep.main(command) == 2
         held_by = f"is being written by process {os.getpid()} on "
         assert f"sweep.py: --name: '{folder}' {held_by}" in capsys.readouterr().err
         assert not (folder / "sweep.json").exists()
         assert sweep.main([*command, "--index", "0"]) == 0
     capsys.readouterr()
-    with held(folder / "temperature=0.1,seed=0.running", "--index"):
+    with run_lock(folder / "temperature=0.1,seed=0.running", "--index"):
         assert sweep.main([*command, "--index", "0"]) == 1
         assert held_by in capsys.readouterr().err
         assert sweep.main([*command, "--index", "1"]) == 0

@@ -1,0 +1,44 @@
+"""Which code this is: git in a checkout says it, and the version of an installed wheel, which names its commit."""
+
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+RELEASE = "0.1.0"
+CHANGES, DIRTY, DIGITS = "+changes", ".dirty", 12
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    """The release and the commit: "0.1.0+g1a2b3c4d5e6f", with ".dirty" if the tree differs from the commit; the release
+    alone where nothing names a commit, as in an archive of the sources.
+    """
+    commit = git_commit()
+    if commit is None:
+        return RELEASE
+    return f"{RELEASE}+g{commit[:DIGITS]}{DIRTY if commit.endswith(CHANGES) else ''}"
+
+
+def git_commit() -> str | None:
+    """The git commit of this code, with "+changes" if the tree differs from it: all digits in a checkout, the first 12
+    in an installed wheel, None where nothing names it.
+    """
+    if (HERE.parent / ".git").exists():
+        return _of_checkout()
+    try:
+        installed = distribution("coupled")
+    except PackageNotFoundError:
+        return None
+    if Path(str(installed.locate_file("coupled"))).resolve() != HERE.resolve():
+        return None  # another copy of the package is installed than the one that runs
+    digits, _, rest = installed.version.partition("+g")[2].partition(".")
+    return digits + (CHANGES if rest else "") if digits else None
+
+
+def _of_checkout() -> str | None:
+    if not shutil.which("git"):
+        return None
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True)
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=HERE, capture_output=True, text=True)
+    return head.stdout.strip() + (CHANGES if changed.stdout.strip() else "") if head.returncode == 0 else None
