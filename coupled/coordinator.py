@@ -4,6 +4,7 @@ A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks tog
 """
 
 import contextlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -15,6 +16,7 @@ from coupled.arms.consistency import check_no_drift, check_same_folder
 from coupled.arms.feeds import digest_column, feeds
 from coupled.arms.lockstep import Attempt, Lockstep, Sums
 from coupled.arms.summary import announce, bytes_needed, description
+from coupled.arms.training_state import EpochSums, Outcome, TrainingState
 from coupled.config.controls import streams
 from coupled.config.registry import filled_in, load_image_set
 from coupled.config.schema import Settings, from_resolved
@@ -32,16 +34,16 @@ from coupled.monitoring.signals import (
     stop_now,
 )
 from coupled.parallel.failure_broadcast import RunError
-from coupled.parallel.process_group import ProcessGroup, barrier, gather_json
+from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints
 from coupled.storage.checkpoint_writer import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
 from coupled.storage.checkpoints import ResumeState
 from coupled.storage.dataset_record import check_same_images, record_images
 from coupled.storage.image_check import both_splits
 from coupled.storage.run_lock import run_lock
-from coupled.storage.run_log import check_folder, is_run_of, prepare_folder, space
+from coupled.storage.run_log import RunLog, check_folder, is_run_of, prepare_folder, space
 from coupled.storage.snapshots import snapshot_epochs
-from coupled.stream.batches import on_device
+from coupled.stream.batches import Batch, on_device
 from coupled.stream.view_plan import ViewRecipe
 
 
@@ -94,14 +96,58 @@ class Coordinator:
 
     def train(
         self, resume: bool = False, overwrite: bool = False, until_step: int | None = None, accept_images: bool = False
-    ) -> tuple[str, bool]:
-        """Train to the last epoch; "" if it was reached, otherwise what stopped the run before it, its state saved; and
-        whether that was the signal of a scheduler, SIGTERM or SIGUSR1.
+    ) -> Outcome:
+        """Train to the last epoch, or to where the run is stopped; its state is then saved.
 
         SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read, `until_step` after that step.
-        Raises ValueError if a run is in the way or cannot be resumed, FloatingPointError if an arm's loss or gradient
-        is not finite (it names arm, epoch and step), OSError if something cannot be written.
+
+        Args:
+            resume: continue the run in the folder, or start it if none is there.
+            overwrite: delete the run in the folder and start afresh.
+            until_step: stop after this step of the run, to be continued.
+            accept_images: continue although the images have changed since the run began.
+
+        Raises:
+            ValueError: if a run is in the way or cannot be resumed.
+            FloatingPointError: if an arm's loss or gradient is not finite; it names arm, epoch and step.
+            OSError: if something cannot be written.
         """
+        epochs, per_epoch = self.settings.epochs, self.steps_per_epoch
+        with contextlib.ExitStack() as opened:
+            state = self._start(opened, resume, overwrite, until_step, accept_images)
+            self._save(state)
+            state.progress.begin()
+            for epoch in range(state.epochs + 1, epochs + 1):
+                last = min(epoch * per_epoch, until_step or self.steps)
+                for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.wish):
+                    if record.error or record.wish == BROKEN:
+                        self._give_up(state, record, epoch)
+                    state.add(record)
+                    if state.ends_epoch:
+                        check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, epoch)
+                        state.end_epoch(epochs, self.arms, self.group.owns_arms)
+                    if state.ends_epoch or record.wish >= SAVE:
+                        self._save(state)
+                    if record.wish in (STOP, PREEMPTED) and state.step < self.steps:
+                        why = f"stopped by {state.wishes.why(state.step)} after step {state.step} of {self.steps}"
+                        state.outcome = Outcome(why, record.wish == PREEMPTED)
+                        break
+                if state.outcome.stopped:
+                    break
+            if state.keeper:
+                state.keeper.behind.finish()
+            barrier()
+        return state.outcome
+
+    def _start(
+        self,
+        opened: contextlib.ExitStack,
+        resume: bool,
+        overwrite: bool,
+        until_step: int | None,
+        accept_images: bool,
+    ) -> TrainingState:
+        """Prepare the run folder and continue what is in it; all that is to be closed again enters `opened`."""
         launch = self.group.launch
         if launch.restarts and is_run_of(self.run, launch.name, launch.agents):
             resume, overwrite = True, False  # the launcher started the ranks again after a failure
@@ -113,43 +159,46 @@ class Coordinator:
             self._space(0, overwrite)
         both = both_splits(self.images, self._load, self.group, settings.batch.workers)
         barrier()  # before rank 0 writes into it
-        with contextlib.ExitStack() as opened:
-            changed, accepted = list[str](), list[str]()
-            if first:
-                opened.enter_context(run_lock(self.run))
-                check_folder(*folder)  # again: another process may have begun before this one held the lock
-                about = description(folder[1], settings.sha256(), both, self.group, self.all_arms.placed)
-                accepted = check_same_images(self.run, about, both, accept_images) if resume else []
-                changed = prepare_folder(self.run, about, resume)
-            barrier()
-            saved = self._continue(until_step)
-            step = max(saved.step, 0)
-            if first:
-                record_images(self.run, about, both, step if accepted else None)
-            newest = partial(checkpoints.newest_step, self.run / "resume")
-            clock = Every(settings.resume.every_minutes if first else None)
-            progress = opened.enter_context(Progress(list(self.sums), step, self.steps, first))
-            signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, progress, newest)))
-            self.wishes = Wishes(signals, clock, until_step)
-            left = self._space(step // self.steps_per_epoch, overwrite=False)
-            if first:
-                announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
-            progress.warn(*self.warnings, *accepted, *changed)
-            both.clear()  # nothing needs the test images any more
-            self._open(saved, opened)
-            progress.warn(*(self.log.warnings if self.log else ()))
-            self._keep(step)
-            self.stopped, self.preempted = "", False
-            progress.begin()
-            while step < self.steps and not self.stopped:
-                step = self._epoch(step, progress)
-            if self.keeper:
-                self.keeper.behind.finish()
-            barrier()
-        return self.stopped, self.preempted
+        changed, accepted = list[str](), list[str]()
+        if first:
+            opened.enter_context(run_lock(self.run))
+            check_folder(*folder)  # again: another process may have begun before this one held the lock
+            about = description(folder[1], settings.sha256(), both, self.group, self.all_arms.placed)
+            accepted = check_same_images(self.run, about, both, accept_images) if resume else []
+            changed = prepare_folder(self.run, about, resume)
+        barrier()
+        saved, sums = self._continue(until_step)
+        step = max(saved.step, 0)
+        if first:
+            record_images(self.run, about, both, step if accepted else None)
+        clock = Every(settings.resume.every_minutes if first else None)
+        progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
+        newest = partial(checkpoints.newest_step, self.run / "resume")
+        signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, progress, newest)))
+        left = self._space(step // self.steps_per_epoch, overwrite=False)
+        if first:
+            announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
+        progress.warn(*self.warnings, *accepted, *changed)
+        log, keeper = self._open(saved, opened)
+        progress.warn(*(log.warnings if log else ()))
+        return TrainingState(
+            step=step,
+            sums=sums,
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=settings.batch.size,
+            streams=list(dict.fromkeys(self.stream_of.values())),
+            learning_rate=self.learning_rate,
+            progress=progress,
+            wishes=Wishes(signals, clock, until_step),
+            log=log,
+            keeper=keeper,
+        )
 
-    def _continue(self, until_step: int | None) -> Saved:
-        """Give the arms the newest resume state, if any; where it was saved. Raises ValueError if it cannot go on."""
+    def _continue(self, until_step: int | None) -> tuple[Saved, EpochSums]:
+        """Give the arms the newest resume state, if any; where it was saved, and the sums of its epoch.
+
+        Raises ValueError if it cannot go on.
+        """
         own = [arm.name for arm in self.arms]
         done = checkpoints.read_newest(self.run / "resume", self.settings.sha256(), own)
         saved = Saved(done.epoch, done.step) if done else NOTHING_SAVED
@@ -157,104 +206,61 @@ class Coordinator:
         if saved.step > self.steps:
             raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {saved.epoch} already")
         check_until_step(until_step, max(saved.step, 0), self.steps)
-        self.sums = {name: list(Sums()) for name in self.settings.arms}
+        sums = {name: list(Sums()) for name in self.settings.arms}
         if done:
             for arm in self.arms:
                 arm.load_state(done.arms[arm.name])
-            self.sums |= done.sums
-        return saved
+            sums |= done.sums
+        return saved, sums
 
-    def _open(self, saved: Saved, opened: contextlib.ExitStack) -> None:
+    def _open(self, saved: Saved, opened: contextlib.ExitStack) -> tuple[RunLog | None, Keeper | None]:
         """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
         names, sha256 = list(self.settings.arms), self.settings.sha256()
         digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
-        self.log = None
+        log, keeper = None, None
         if self.group.is_first:
-            self.log = open_log(self.run, sha256, digests, names, StepResult._fields, self.kept_epochs, saved)
-            opened.callback(self.log.close)
+            log = open_log(self.run, sha256, digests, names, StepResult._fields, self.kept_epochs, saved)
+            opened.callback(log.close)
         barrier()
-        self.keeper: Keeper | None = None
         if self.group.owns_arms:
             header = {"run": self.settings.name, "settings_sha256": sha256}
-            self.keeper = Keeper(self.run, names, self.log, saved, self.kept_epochs, header)
-            opened.callback(self.keeper.close)
+            keeper = Keeper(self.run, names, log, saved, self.kept_epochs, header)
+            opened.callback(keeper.close)
+        return log, keeper
 
-    def _epoch(self, step: int, progress: Progress) -> int:
-        """Train from `step` steps done to the end of the epoch or to where the run is stopped; the steps done."""
-        epoch, start = step // self.steps_per_epoch + 1, step % self.steps_per_epoch
-        if start == 0:
-            self.sums = {name: list(Sums()) for name in self.settings.arms}
-        before, last = step - start, min(epoch * self.steps_per_epoch, self.wishes.until_step or self.steps)
-        for made in self.lockstep.steps(step, last, lambda done: self.feeds(epoch, done - before), self._wish):
-            step = made.step
-            if made.error or made.wish == BROKEN:
-                self._give_up(made, epoch)
-            if made.doubt:
-                progress.warn(f"{made.doubt}; taken again, all was well: has the machine a fault?")
-            self.sums = made.added_to(self.sums, self.steps_per_epoch)
-            images = (step - before) * self.settings.batch.size
-            shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in made.results.items()}
-            progress.step(epoch, step, shown)
-            if self.log:
-                values = [value for result in made.results.values() for value in result]
-                digests = [made.digests[name] for name in dict.fromkeys(self.stream_of.values())]
-                self.log.steps.row([epoch, step, *digests, self.learning_rate(step), *values])
-            if step % self.steps_per_epoch == 0:
-                self._end_epoch(epoch, step, progress)
-            if made.wish >= SAVE or step % self.steps_per_epoch == 0:
-                self._keep(step)
-            if made.wish in (STOP, PREEMPTED) and step < self.steps:
-                self.preempted = made.wish == PREEMPTED
-                self.stopped = f"stopped by {self.wishes.why(step)} after step {step} of {self.steps}"
-                break
-        return step
+    def _batches_after(self, epoch: int, step: int) -> Iterator[dict[str, Batch]]:
+        return self.feeds(epoch, step - (epoch - 1) * self.steps_per_epoch)
 
-    def _wish(self, step: int) -> int:
-        return BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
-
-    def _give_up(self, made: Attempt, epoch: int) -> NoReturn:
+    def _give_up(self, state: TrainingState, record: Attempt, epoch: int) -> NoReturn:
         """Save the state before the step and what the step saw, and raise its error with where it happened."""
-        step = made.step
+        step = record.step
         for arm in self.arms:
             arm.undo()
-        if self.keeper:
-            self.keeper.behind.finish()  # if it was the writing that failed, this raises its reason
-        if made.wish == BROKEN:
+        if state.keeper:
+            state.keeper.behind.finish()  # if it was the writing that failed, this raises its reason
+        if record.wish == BROKEN:
             barrier()  # where the writing failed the reason is told meanwhile, and this rank is ended
-        if made.error is None:
+        if record.error is None:
             raise RunError(f"step {step}: stopped because another rank could not write")
-        self._keep(step - 1)
-        if self.keeper:
-            self.keeper.behind.finish()
-        kind, text = made.error
-        results = {name: result._asdict() for name, result in made.results.items()}
+        self._save(state)
+        if state.keeper:
+            state.keeper.behind.finish()
+        kind, text = record.error
+        results = {name: result._asdict() for name, result in record.results.items()}
         if self.group.is_first:
-            seen = {digest_column(name): batch for name, batch in made.inputs.items()}
+            seen = {digest_column(name): batch for name, batch in record.inputs.items()}
             write_replay(self.run, epoch, step, seen, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
         where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"
         then = f"{replay_path(self.run, step)} says what it saw; --resume --until-step {step} comes here again"
         raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {then}")
 
-    def _end_epoch(self, epoch: int, step: int, progress: Progress) -> None:
-        check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, f"after epoch {epoch}")
-        sums = {name: Sums(*values) for name, values in self.sums.items()}
-        images = self.steps_per_epoch * self.settings.batch.size
-        own = {arm.name: arm.projection_spread() for arm in self.arms if self.group.owns_arms}
-        spread_of = {name: spread for of_rank in gather_json(own) for name, spread in of_rank.items()}
-        for name, (loss, seconds, left_out) in sums.items():
-            if self.log:
-                self.log.epochs.row([epoch, name, loss, self.learning_rate(step), seconds, images / seconds])
-            progress.warn(*sanity_checks.left_out_anchors(name, int(left_out), 2 * images))
-            progress.warn(*sanity_checks.collapse(name, spread_of[name]))
-        progress.epoch(epoch, self.settings.epochs, step, {name: loss for name, (loss, _, _) in sums.items()})
-
-    def _keep(self, step: int) -> None:
-        if self.keeper:
+    def _save(self, state: TrainingState) -> None:
+        """Have the state after this step written, and the epoch's snapshots if it has just ended."""
+        if state.keeper:
             states = {arm.name: arm.state() for arm in self.arms}
-            state = ResumeState(step, step // self.steps_per_epoch, states, self.sums)
-            self.keeper.keep(state, ends_epoch=step % self.steps_per_epoch == 0)
-        self.wishes.clock.restart()
+            state.keeper.keep(ResumeState(state.step, state.epochs, states, state.sums), state.ends_epoch)
+        state.wishes.clock.restart()
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""

@@ -72,13 +72,13 @@ def test_a_signal_stops_the_run_after_the_running_step(
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     at_step(step, lambda: os.kill(os.getpid(), getattr(signal, name)))
     run = tmp_path / "run"
-    assert tiny.train(run, **TWO).stopped == f"stopped by {name} after step {step} of 10"
+    assert tiny.train(run, **TWO).outcome.stopped == f"stopped by {name} after step {step} of 10"
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
     state = read_newest(run / "resume")
     assert state is not None
     assert state.step == step
     assert len(pandas.read_csv(run / "steps.csv")) == step
-    assert tiny.train(run, resume=True, **TWO).stopped == ""
+    assert tiny.train(run, resume=True, **TWO).outcome.stopped == ""
     assert_equal_runs(run, whole)
 
 
@@ -145,7 +145,7 @@ def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:
             tiny.train(run, until_step=step, **TWO)
     assert not run.exists()
     for step in (3, 6, 9):
-        stopped = tiny.train(run, resume=True, until_step=step, **TWO).stopped
+        stopped = tiny.train(run, resume=True, until_step=step, **TWO).outcome.stopped
         assert stopped == f"stopped by --until-step after step {step} of 10"
     with pytest.raises(ValueError, match=r"--until-step: got 9; allowed is 10 to 10"):
         tiny.train(run, resume=True, until_step=9, **TWO)

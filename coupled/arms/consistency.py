@@ -44,10 +44,10 @@ def check_equal_start(shared: Mapping[str, Mapping[str, Tensor]]) -> None:
             )
 
 
-def check_no_drift(arms: Mapping[str, Mapping[str, Tensor]], when: str) -> None:
+def check_no_drift(arms: Mapping[str, Mapping[str, Tensor]], epoch: int) -> None:
     """Raise `RunError`, naming arm, tensor and rank, unless the ranks that share an arm have equal tensors.
 
-    `arms` are the parameters and buffers of this rank's arms. Called by all ranks of the world together.
+    `arms` are the parameters and buffers of this rank's arms after `epoch`. Called by all ranks of the world together.
     """
     of_ranks = gather_json({arm: tensors_digest(tensors) for arm, tensors in arms.items()})
     drifted = next(_differing(of_ranks), None)
@@ -57,8 +57,8 @@ def check_no_drift(arms: Mapping[str, Mapping[str, Tensor]], when: str) -> None:
     tensors = arms.get(arm, {})
     name, rank = next(_differing(gather_json({name: tensors_digest({name: tensors[name]}) for name in tensors})))
     raise RunError(
-        f"arm '{arm}': tensor '{name}' on rank {rank} differs from that on the other ranks {when}: the ranks no longer"
-        " train one network, so the run stops; no snapshot of this epoch is kept"
+        f"arm '{arm}': tensor '{name}' on rank {rank} differs from that on the other ranks after epoch {epoch}: the"
+        " ranks no longer train one network, so the run stops; no snapshot of this epoch is kept"
     )
 
 

@@ -56,7 +56,7 @@ def train(
     settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
     with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
         coordinator = Coordinator(settings, group, run)
-        coordinator.train(resume, overwrite, until_step)
+        coordinator.outcome = coordinator.train(resume, overwrite, until_step)  # for the test to look at
         for arm in coordinator.arms:
             arm.replica = arm.network  # with torch 2.11 a DDP that outlives its process group may hang when it goes
     return coordinator

@@ -1,0 +1,86 @@
+"""Where training is, and what it writes down of every step and epoch."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from coupled.arms import sanity_checks
+from coupled.arms.arm import Arm
+from coupled.arms.lockstep import Attempt, Sums
+from coupled.monitoring.progress import Progress
+from coupled.monitoring.signals import BROKEN, Wishes
+from coupled.parallel.process_group import gather_json
+from coupled.storage.checkpoint_writer import Keeper
+from coupled.storage.run_log import RunLog
+
+EpochSums = dict[str, list[float]]  # by arm, as `Sums`
+
+
+class Outcome(NamedTuple):
+    """What stopped a run before its end ("": nothing); whether that was a scheduler's signal, SIGTERM or SIGUSR1."""
+
+    stopped: str = ""
+    preempted: bool = False
+
+
+@dataclass
+class TrainingState:
+    """The steps done, and the sums over the epoch begun. Rank 0 has a log, the owners of arms have a keeper."""
+
+    step: int
+    sums: EpochSums
+    steps_per_epoch: int
+    batch_size: int
+    streams: Sequence[str]
+    learning_rate: Callable[[int], float]
+    progress: Progress
+    wishes: Wishes
+    log: RunLog | None
+    keeper: Keeper | None
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step was the last of an epoch."""
+        return self.step % self.steps_per_epoch == 0
+
+    def wish(self, step: int) -> int:
+        """What this rank wants to be done after a step."""
+        return BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
+
+    def add(self, record: Attempt) -> None:
+        """Count a step that was taken, show it and write its row; the first of an epoch begins its sums."""
+        if self.ends_epoch:
+            self.sums = {name: list(Sums()) for name in self.sums}
+        begun = self.epochs * self.steps_per_epoch
+        self.step, self.sums = record.step, record.added_to(self.sums, self.steps_per_epoch)
+        if record.doubt:
+            self.progress.warn(f"{record.doubt}; taken again, all was well: has the machine a fault?")
+        images, epoch = (self.step - begun) * self.batch_size, begun // self.steps_per_epoch + 1
+        shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in record.results.items()}
+        self.progress.step(epoch, self.step, shown)
+        if self.log:
+            values = [value for result in record.results.values() for value in result]
+            digests = [record.digests[name] for name in self.streams]
+            self.log.steps.row([epoch, self.step, *digests, self.learning_rate(self.step), *values])
+
+    def end_epoch(self, epochs: int, arms: Sequence[Arm], owner: bool) -> None:
+        """Write the rows of the epoch that has ended, of so many `epochs`, and warn of left-out anchors and collapse.
+
+        All ranks together; `arms` are those of this rank, and their `owner` speaks for them.
+        """
+        own = {arm.name: arm.projection_spread() for arm in arms if owner}
+        spreads = {name: spread for of_rank in gather_json(own) for name, spread in of_rank.items()}
+        images, lr = self.steps_per_epoch * self.batch_size, self.learning_rate(self.step)
+        for name, (loss, seconds, left_out) in self.sums.items():
+            if self.log:
+                self.log.epochs.row([self.epochs, name, loss, lr, seconds, images / seconds])
+            self.progress.warn(*sanity_checks.left_out_anchors(name, int(left_out), 2 * images))
+            self.progress.warn(*sanity_checks.collapse(name, spreads[name]))
+        losses = {name: loss for name, (loss, _, _) in self.sums.items()}
+        self.progress.epoch(self.epochs, epochs, self.step, losses)
