@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 
 RELEASE = "0.1.0"
@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 def version() -> str:
     """The release and the commit: "0.1.0+g1a2b3c4d5e6f", with ".dirty" if the tree differs from the commit; the release
-    alone where nothing names a commit, as in an archive of the sources.
+    alone where nothing names a commit, as in a copy of the sources without git.
     """
     commit = git_commit()
     if commit is None:
@@ -22,16 +22,13 @@ def version() -> str:
 
 def git_commit() -> str | None:
     """The git commit of this code, with "+changes" if the tree differs from it: all digits in a checkout, the first 12
-    in an installed wheel, None where nothing names it.
+    in an installed wheel or a source distribution, None where nothing names it.
     """
     if (HERE.parent / ".git").exists():
         return _of_checkout()
-    try:
-        installed = distribution("coupled")
-    except PackageNotFoundError:
+    installed = next(iter(distributions(name="coupled", path=[str(HERE.parent)])), None)  # beside this very package
+    if installed is None:
         return None
-    if Path(str(installed.locate_file("coupled"))).resolve() != HERE.resolve():
-        return None  # another copy of the package is installed than the one that runs
     digits, _, rest = installed.version.partition("+g")[2].partition(".")
     return digits + (CHANGES if rest else "") if digits else None
 

@@ -14,7 +14,7 @@ from coupled.arms.arm import StepResult
 from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
 from coupled.arms.feeds import digest_column, feeds
-from coupled.arms.lockstep import Attempt, Lockstep, Sums
+from coupled.arms.lockstep import Lockstep, StepRecord, Sums
 from coupled.arms.summary import announce, bytes_needed, description
 from coupled.arms.training_state import EpochSums, Outcome, TrainingState
 from coupled.config.controls import streams
@@ -22,26 +22,22 @@ from coupled.config.registry import filled_in, load_image_set
 from coupled.config.schema import Settings, from_resolved
 from coupled.models.optimizer import learning_rate, peak_learning_rate
 from coupled.monitoring.progress import Progress
-from coupled.monitoring.signals import (
-    BROKEN,
-    PREEMPTED,
-    SAVE,
-    STOP,
-    Every,
-    StopSignals,
-    Wishes,
-    check_until_step,
-    stop_now,
-)
+from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_until_step, stop_now
 from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints
-from coupled.storage.checkpoint_writer import NOTHING_SAVED, Keeper, Saved, open_log, replay_path, write_replay
-from coupled.storage.checkpoints import ResumeState
+from coupled.storage.checkpoint_writer import (
+    NO_CHECKPOINT,
+    Position,
+    open_files,
+    replay_path,
+    write_replay,
+)
+from coupled.storage.checkpoints import Checkpoint
 from coupled.storage.dataset_record import check_same_images, record_images
 from coupled.storage.image_check import both_splits
 from coupled.storage.run_lock import run_lock
-from coupled.storage.run_log import RunLog, check_folder, is_run_of, prepare_folder, space
+from coupled.storage.run_log import check_folder, prepare_folder, space, was_started_by
 from coupled.storage.snapshots import snapshot_epochs
 from coupled.stream.batches import Batch, on_device
 from coupled.stream.view_plan import ViewRecipe
@@ -119,23 +115,24 @@ class Coordinator:
             state.progress.begin()
             for epoch in range(state.epochs + 1, epochs + 1):
                 last = min(epoch * per_epoch, until_step or self.steps)
-                for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.wish):
-                    if record.error or record.wish == BROKEN:
+                for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.action):
+                    if record.error or record.action == Action.BROKEN:
                         self._give_up(state, record, epoch)
                     state.add(record)
                     if state.ends_epoch:
                         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, epoch)
                         state.end_epoch(epochs, self.arms, self.group.owns_arms)
-                    if state.ends_epoch or record.wish >= SAVE:
+                    if state.ends_epoch or record.action >= Action.SAVE:
                         self._save(state)
-                    if record.wish in (STOP, PREEMPTED) and state.step < self.steps:
-                        why = f"stopped by {state.wishes.why(state.step)} after step {state.step} of {self.steps}"
-                        state.outcome = Outcome(why, record.wish == PREEMPTED)
+                    if record.action in (Action.STOP, Action.PREEMPTED) and state.step < self.steps:
+                        why = state.stop_conditions.reason(state.step)
+                        stopped = f"stopped by {why} after step {state.step} of {self.steps}"
+                        state.outcome = Outcome(stopped, record.action == Action.PREEMPTED)
                         break
                 if state.outcome.stopped:
                     break
-            if state.keeper:
-                state.keeper.behind.finish()
+            if state.writer:
+                state.writer.background.finish()
             barrier()
         return state.outcome
 
@@ -149,7 +146,7 @@ class Coordinator:
     ) -> TrainingState:
         """Prepare the run folder and continue what is in it; all that is to be closed again enters `opened`."""
         launch = self.group.launch
-        if launch.restarts and is_run_of(self.run, launch.name, launch.agents):
+        if launch.restarts and was_started_by(self.run, launch.name, launch.agents):
             resume, overwrite = True, False  # the launcher started the ranks again after a failure
         settings, first = self.settings, self.group.is_first
         folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
@@ -171,15 +168,19 @@ class Coordinator:
         step = max(saved.step, 0)
         if first:
             record_images(self.run, about, both, step if accepted else None)
-        clock = Every(settings.resume.every_minutes if first else None)
+        timer = Timer(settings.resume.every_minutes if first else None)
         progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
-        newest = partial(checkpoints.newest_step, self.run / "resume")
+        newest = partial(checkpoints.newest_step, self.run / "checkpoints")
         signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, progress, newest)))
         left = self._space(step // self.steps_per_epoch, overwrite=False)
         if first:
             announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
         progress.warn(*self.warnings, *accepted, *changed)
-        log, keeper = self._open(saved, opened)
+        about_run = {"run": settings.name, "settings_sha256": settings.sha256()}
+        digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
+        log, writer = open_files(
+            opened, self.run, self.group, about_run, list(sums), digests, StepResult._fields, self.kept_epochs, saved
+        )
         progress.warn(*(log.warnings if log else ()))
         return TrainingState(
             step=step,
@@ -189,19 +190,19 @@ class Coordinator:
             streams=list(dict.fromkeys(self.stream_of.values())),
             learning_rate=self.learning_rate,
             progress=progress,
-            wishes=Wishes(signals, clock, until_step),
+            stop_conditions=StopConditions(signals, timer, until_step),
             log=log,
-            keeper=keeper,
+            writer=writer,
         )
 
-    def _continue(self, until_step: int | None) -> tuple[Saved, EpochSums]:
-        """Give the arms the newest resume state, if any; where it was saved, and the sums of its epoch.
+    def _continue(self, until_step: int | None) -> tuple[Position, EpochSums]:
+        """Give the arms the newest checkpoint, if any; where it was saved, and the sums of its epoch.
 
         Raises ValueError if it cannot go on.
         """
         own = [arm.name for arm in self.arms]
-        done = checkpoints.read_newest(self.run / "resume", self.settings.sha256(), own)
-        saved = Saved(done.epoch, done.step) if done else NOTHING_SAVED
+        done = checkpoints.read_newest(self.run / "checkpoints", self.settings.sha256(), own)
+        saved = Position(done.epoch, done.step) if done else NO_CHECKPOINT
         check_same_folder(self.run, saved.step)
         if saved.step > self.steps:
             raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {saved.epoch} already")
@@ -213,38 +214,23 @@ class Coordinator:
             sums |= done.sums
         return saved, sums
 
-    def _open(self, saved: Saved, opened: contextlib.ExitStack) -> tuple[RunLog | None, Keeper | None]:
-        """Open what is written: the log on rank 0, which clears away what a crash left, and a keeper on every owner."""
-        names, sha256 = list(self.settings.arms), self.settings.sha256()
-        digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
-        log, keeper = None, None
-        if self.group.is_first:
-            log = open_log(self.run, sha256, digests, names, StepResult._fields, self.kept_epochs, saved)
-            opened.callback(log.close)
-        barrier()
-        if self.group.owns_arms:
-            header = {"run": self.settings.name, "settings_sha256": sha256}
-            keeper = Keeper(self.run, names, log, saved, self.kept_epochs, header)
-            opened.callback(keeper.close)
-        return log, keeper
-
     def _batches_after(self, epoch: int, step: int) -> Iterator[dict[str, Batch]]:
         return self.feeds(epoch, step - (epoch - 1) * self.steps_per_epoch)
 
-    def _give_up(self, state: TrainingState, record: Attempt, epoch: int) -> NoReturn:
+    def _give_up(self, state: TrainingState, record: StepRecord, epoch: int) -> NoReturn:
         """Save the state before the step and what the step saw, and raise its error with where it happened."""
         step = record.step
         for arm in self.arms:
             arm.undo()
-        if state.keeper:
-            state.keeper.behind.finish()  # if it was the writing that failed, this raises its reason
-        if record.wish == BROKEN:
+        if state.writer:
+            state.writer.background.finish()  # if it was the writing that failed, this raises its reason
+        if record.action == Action.BROKEN:
             barrier()  # where the writing failed the reason is told meanwhile, and this rank is ended
         if record.error is None:
             raise RunError(f"step {step}: stopped because another rank could not write")
         self._save(state)
-        if state.keeper:
-            state.keeper.behind.finish()
+        if state.writer:
+            state.writer.background.finish()
         kind, text = record.error
         results = {name: result._asdict() for name, result in record.results.items()}
         if self.group.is_first:
@@ -257,10 +243,10 @@ class Coordinator:
 
     def _save(self, state: TrainingState) -> None:
         """Have the state after this step written, and the epoch's snapshots if it has just ended."""
-        if state.keeper:
+        if state.writer:
             states = {arm.name: arm.state() for arm in self.arms}
-            state.keeper.keep(ResumeState(state.step, state.epochs, states, state.sums), state.ends_epoch)
-        state.wishes.clock.restart()
+            state.writer.save(Checkpoint(state.step, state.epochs, states, state.sums), state.ends_epoch)
+        state.stop_conditions.timer.restart()
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""

@@ -48,7 +48,7 @@ def train(options: argparse.Namespace) -> int:
     from coupled.config.registry import suited
     from coupled.config.schema import load
     from coupled.coordinator import Coordinator
-    from coupled.parallel.failure_broadcast import Alarm, RunError
+    from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
     from coupled.parallel.host_memory import keep_freed_memory
     from coupled.parallel.process_group import meet, process_group
     from coupled.storage.run_description import settings_of
@@ -61,7 +61,7 @@ def train(options: argparse.Namespace) -> int:
     except ValueError as error:
         return complain("train.py", error)
     # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
-    with contextlib.ExitStack() as opened, Alarm("train.py", meeting) as alarm:
+    with contextlib.ExitStack() as opened, FailureBroadcast("train.py", meeting) as alarm:
 
         def earlier(name: str) -> dict[str, Any]:
             return settings_of(options.run or Path("runs") / name) if options.resume else {}

@@ -91,7 +91,7 @@ def test_the_settings_of_the_arms_do_not_change_the_inputs(four_arms: Path, tmp_
 def test_stopped_and_resumed_equals_never_stopped(
     four_arms: Path, tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Step 3 lies before the first resume state, step 7 inside the second epoch; rows after it are cut, not doubled."""
+    """Step 3 lies before the first checkpoint, step 7 inside the second epoch; rows after it are cut, not doubled."""
     gradients, seen = Arm.gradients, []
 
     def interrupted(arm: Arm, batch: Batch) -> Tensor:
@@ -245,7 +245,7 @@ def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -
 
 
 def test_thinned_snapshots_are_kept_and_resumed(four_arms: Path, tmp_path: Path) -> None:
-    """every: 2 keeps epochs 0 and 2; the epoch between has a resume state and no snapshot."""
+    """every: 2 keeps epochs 0 and 2; the epoch between has a checkpoint and no snapshot."""
     tiny.train(tmp_path / "run", snapshots={"every": 2})
     kept = tiny.snapshot_bytes(tmp_path / "run")
     assert sorted({name.split("_")[-1] for name in kept}) == ["0000.safetensors", "0002.safetensors"]

@@ -38,7 +38,7 @@ def edit(path: Path, old: str, new: str) -> None:
 LOST: dict[str, tuple[Callable[[Path], object], str]] = {
     "an older manifest": (
         older_manifest,
-        "manifest.jsonl: arm 'cl', epoch 2: no snapshot, but the newest resume state",
+        "manifest.jsonl: arm 'cl', epoch 2: no snapshot, but the newest checkpoint",
     ),
     "no manifest": (lambda run: (run / "snapshots/manifest.jsonl").unlink(), "arm 'cl', epoch 0: no snapshot, but"),
     "a file": (
@@ -49,10 +49,13 @@ LOST: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: (run / "snapshots/ce/epoch_0002.safetensors").write_bytes(b"x"),
         "not there with its",
     ),
-    "all resume states": (lambda run: shutil.rmtree(run / "resume"), "resume: no resume state, but step 10 was saved"),
-    "all resume states and the digests of rows": (
-        lambda run: (shutil.rmtree(run / "resume"), (run / "log_digests.jsonl").unlink()),
-        "resume: no resume state, but step 10 was saved",
+    "all checkpoints": (
+        lambda run: shutil.rmtree(run / "checkpoints"),
+        "checkpoints: no checkpoint, but step 10 was saved",
+    ),
+    "all checkpoints and the digests of rows": (
+        lambda run: (shutil.rmtree(run / "checkpoints"), (run / "log_digests.jsonl").unlink()),
+        "checkpoints: no checkpoint, but step 10 was saved",
     ),
     "the rows to another run": (
         lambda run: edit(run / "log_digests.jsonl", '"settings_sha256": "', '"settings_sha256": "0'),
@@ -74,11 +77,13 @@ def test_a_run_that_lost_what_it_counts_as_done_is_not_continued(run: Path, lost
 
 
 def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path) -> None:
-    """The epoch is trained again from the resume state before it, to the same bytes."""
+    """The epoch is trained again from the checkpoint before it, to the same bytes."""
     (run / "snapshots/cl/epoch_0002.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"restore it, or delete step_00000010 in \S+/resume to train it again, or"):
+    with pytest.raises(
+        ValueError, match=r"restore it, or delete step_00000010 in \S+/checkpoints to train it again, or"
+    ):
         tiny.train(run, resume=True, **TWO)
-    shutil.rmtree(run / "resume/step_00000010")
+    shutil.rmtree(run / "checkpoints/step_00000010")
     tiny.train(run, resume=True, **TWO)
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
     assert verify.main(["--run", str(run)]) == 0
@@ -88,8 +93,8 @@ def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path)
 
 
 def test_a_killed_overwrite_may_be_started_again_but_not_resumed(run: Path, ended: Path) -> None:
-    """Resume states are deleted first; the snapshots that are left do not refuse another `--overwrite`."""
-    shutil.rmtree(run / "resume")
+    """Checkpoints are deleted first; the snapshots that are left do not refuse another `--overwrite`."""
+    shutil.rmtree(run / "checkpoints")
     (run / "log_digests.jsonl").unlink()
     (run / "snapshots/cl/epoch_0001.safetensors").unlink()
     with pytest.raises(ValueError, match="or pass --overwrite to begin again"):

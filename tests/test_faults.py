@@ -34,7 +34,7 @@ from coupled.storage.atomic_files import append_durably, write_durably
 from coupled.storage.checkpoints import read_newest
 from coupled.storage.run_log import CsvLog
 from coupled.storage.snapshots import Entry, SnapshotStore
-from coupled.storage.write_behind import WriteBehind
+from coupled.storage.write_behind import BackgroundWriter
 from coupled.stream.batches import Batch
 
 ONE: dict[str, Any] = {"arms": {"cl": "dcl"}}
@@ -103,7 +103,7 @@ def test_without_locks_in_the_file_system_the_process_is_looked_up(
 
 
 lock = run_lock.run_lock
-WRITTEN = {"run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots", "resume"}
+WRITTEN = {"run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots", "checkpoints"}
 
 
 def test_a_run_killed_while_its_first_file_is_written_may_be_started_again(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
     (run / "epochs.csv.tmp").symlink_to(outside / "epochs.csv.tmp")
     with pytest.raises(OSError, match=r"epochs\.csv: a symbolic link where the run writes a file of its own; delete"):
         tiny.train(run, resume=True, **ONE)
-    for name in ("snapshots", "snapshots/cl", "resume", "replay"):
+    for name in ("snapshots", "snapshots/cl", "checkpoints", "replay"):
         there = run / name
         if there.exists():
             there.rename(tmp_path / "aside")
@@ -221,7 +221,7 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
 
 
-def test_a_harmed_or_foreign_resume_state_is_refused_and_what_is_said_to_do_works(
+def test_a_harmed_or_foreign_checkpoint_is_refused_and_what_is_said_to_do_works(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One bit trained a step twice, a digit gave a wrong loss, a bit in a key a traceback, and the state of another run
@@ -230,24 +230,27 @@ def test_a_harmed_or_foreign_resume_state_is_refused_and_what_is_said_to_do_work
     monkeypatch.chdir(undisturbed)
     for name, *more in (("stopped",), ("other", "seed=9")):
         assert train.main([*COMMAND, name, "--until-step", "3", *more]) == 0
-    generation, text = Path("resume/step_00000003"), Path("stopped/resume/step_00000003/state.json").read_text()
+    checkpoint, text = (
+        Path("checkpoints/step_00000003"),
+        Path("stopped/checkpoints/step_00000003/state.json").read_text(),
+    )
     loss = re.search(r'"cl": \[\s+(\d\.\d+)', text)
     assert loss
     harms: dict[str, Callable[[Path], Any]] = {
         "step": lambda head: head.write_text(text.replace('"step": 3', '"step": 2')),
         "sum": lambda head: head.write_text(text.replace(loss[1], str(9 - int(loss[1][0])) + loss[1][1:])),
         "key": lambda head: head.write_text(text.replace('"epoch"', '"epoci"')),
-        "run": lambda head: (shutil.rmtree(head.parent), shutil.copytree("other" / generation, head.parent)),
+        "run": lambda head: (shutil.rmtree(head.parent), shutil.copytree("other" / checkpoint, head.parent)),
     }
     for harm, do in harms.items():
         shutil.copytree("stopped", harm)
-        do(harm / generation / "state.json")
+        do(harm / checkpoint / "state.json")
         capsys.readouterr()
         assert train.main([*COMMAND, harm, "--resume"]) == 2
-        remedy = f"; delete {harm / generation} to continue from step_00000000"
-        assert re.fullmatch(rf"train\.py: {harm / generation}/state\.json: .*{remedy}\n", capsys.readouterr().err)
-    shutil.rmtree("run" / generation)
-    shutil.copytree("whole/resume", "run/resume/a copy")
+        remedy = f"; delete {harm / checkpoint} to continue from step_00000000"
+        assert re.fullmatch(rf"train\.py: {harm / checkpoint}/state\.json: .*{remedy}\n", capsys.readouterr().err)
+    shutil.rmtree("run" / checkpoint)
+    shutil.copytree("whole/checkpoints", "run/checkpoints/a copy")
     assert train.main([*COMMAND, "run", "--resume"]) == 0
     assert tiny.snapshot_bytes(Path("run")) == tiny.snapshot_bytes(Path("whole"))
     assert Path("run/steps.csv").read_bytes() == Path("whole/steps.csv").read_bytes()
@@ -261,7 +264,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch
 
     def limited(arm: Arm, batch: Batch) -> Tensor:
         if (batch.epoch, batch.number) == (2, 1) and not at_start:
-            while not (run / "resume/step_00000005").exists():
+            while not (run / "checkpoints/step_00000005").exists():
                 time.sleep(0.001)
             at_start.update({path: path.read_bytes() for path in run.glob("[rs][en]*/**/*") if path.is_file()})
             soft = max((run / "steps.csv").stat().st_size, (run / "epochs.csv").stat().st_size) + 4000
@@ -371,7 +374,7 @@ def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
 
 
 def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training on while nothing is kept would lose it all; the resume state does not claim the snapshot.
+    """Training on while nothing is kept would lose it all; the checkpoint does not claim the snapshot.
 
     The failure is noticed at the next step, not at the next snapshot.
     """
@@ -393,16 +396,16 @@ def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monke
     monkeypatch.setattr(Arm, "gradients", slow)
     with pytest.raises(OSError, match="the disk is on fire"):
         tiny.train(tmp_path / "run", **ONE)
-    state = read_newest(tmp_path / "run/resume")
+    state = read_newest(tmp_path / "run/checkpoints")
     assert state is not None
     assert state.step == 0
     assert len((tmp_path / "run/steps.csv").read_text().splitlines()) < 1 + 10
 
 
 def test_jobs_behind_a_failed_one_are_not_begun_and_the_queue_is_bounded() -> None:
-    """A resume state that counts a lost snapshot as done would lose it for good; copies must not fill the memory."""
+    """A checkpoint that counts a lost snapshot as done would lose it for good; copies must not fill the memory."""
     done: list[str] = []
-    behind = WriteBehind(2)
+    behind = BackgroundWriter(2)
 
     def fail() -> None:
         raise OSError("full")
@@ -415,7 +418,7 @@ def test_jobs_behind_a_failed_one_are_not_begun_and_the_queue_is_bounded() -> No
     assert done == ["first"]
 
 
-def give(behind: WriteBehind, jobs: list[Callable[[], None]]) -> None:
+def give(behind: BackgroundWriter, jobs: list[Callable[[], None]]) -> None:
     for job in jobs:
         behind.put(job)
 

@@ -149,7 +149,7 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(
 ) -> None:
     """Without --resume a run in the way is refused, also when torchrun starts the refused ranks once more."""
     shutil.copytree(undisturbed, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run/resume/step_00000008")
+    shutil.rmtree(tmp_path / "run/checkpoints/step_00000008")
     monkeypatch.setattr(train_program, "end_with_agent", lambda program: None)  # nothing here is an agent
     for name, value in {"RUN_ID": "none", "RESTART_COUNT": "1"}.items():
         monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
@@ -181,6 +181,6 @@ def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config
     assert re.fullmatch(r"train\.py: torchrun's agent \(process \d+\) has ended; stopping", said)
     stopped = re.search(r"stopped by .+ after step (\d+) of 800; nothing is lost", output)
     assert stopped, output + errors
-    state = read_newest(tmp_path / "run/resume")
+    state = read_newest(tmp_path / "run/checkpoints")
     assert state is not None
     assert (state.step, (tmp_path / "run/lock").exists()) == (int(stopped[1]), False)

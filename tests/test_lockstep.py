@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coupled.arms.arm import Arm, StepResult
-from coupled.arms.lockstep import read_every_of
+from coupled.arms.lockstep import log_every_of
 from coupled.config.by_name import known
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
@@ -150,7 +150,7 @@ def test_a_gpu_is_left_alone_for_two_seconds_at_most(
     given: int | None, on_gpu: bool, seconds: float, wanted: int
 ) -> None:
     """A scheduler that stops a run waits half a minute; nothing is known of the first step."""
-    assert read_every_of(given, on_gpu, seconds) == wanted
+    assert log_every_of(given, on_gpu, seconds) == wanted
 
 
 @pytest.mark.parametrize("read_every", [1, 3])

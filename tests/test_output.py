@@ -69,9 +69,9 @@ def test_training_outlives_its_reader_and_its_terminal(config: Path, tmp_path: P
         piped.stdout.close()
         piped.send_signal(signal.SIGINT)
         assert piped.wait(PATIENCE_SECONDS) == 0
-        assert 5 <= (newest_step(tmp_path / "piped/resume") or 0) < 2000
+        assert 5 <= (newest_step(tmp_path / "piped/checkpoints") or 0) < 2000
         assert shown.wait(PATIENCE_SECONDS) == 0
-        assert newest_step(strange / "resume") == 20
+        assert newest_step(strange / "checkpoints") == 20
     finally:
         piped.kill()
         shown.kill()
@@ -101,7 +101,7 @@ def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tm
     try:
         assert process.stdout
         read_until(process.stdout.readline, b"sleeping")
-        while newest_step(tmp_path / "run/resume") != 5:
+        while newest_step(tmp_path / "run/checkpoints") != 5:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         answer = process.stdout.readline()

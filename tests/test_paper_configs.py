@@ -17,7 +17,7 @@ from coupled.config.registry import filled_in, find_objective, suited
 from coupled.config.safe_yaml import read_yaml
 from coupled.config.schema import load
 from coupled.models.network import Network, build_network, copy_with_heads, network_size
-from coupled.storage.checkpoints import KEPT
+from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.snapshots import snapshot_epochs
 from coupled.sweep.points import points, read_sweep
 
@@ -26,7 +26,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 SWEEPS = [path for path in FILES if "base" in read_yaml(path)]
 RUNS = [path for path in FILES if path not in SWEEPS]
 RATE = 50e12  # floating-point operations a second that the headers assume
-STATES = 3 * (KEPT + 1)  # a resume state holds weights and up to two moments; one more is written before one is dropped
+STATES = 3 * (KEEP_NEWEST + 1)  # weights and up to two moments; one more is written before one is dropped
 
 
 class Images(NamedTuple):

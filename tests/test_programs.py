@@ -1,7 +1,6 @@
 """The programs from another working directory than the repository's: what they write, say and refuse."""
 
 import contextlib
-import importlib.metadata
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,13 +124,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
 def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PYTHONPATH alone there is no metadata, in a container perhaps no git: the release is known, the commit not."""
 
-    def installed(name: str) -> importlib.metadata.Distribution:
-        if name == "coupled":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return importlib.metadata.Distribution.from_name(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", installed)
-    monkeypatch.setattr("coupled._version.distribution", installed)
+    monkeypatch.setattr(_version, "distributions", lambda **_: iter(()))
     monkeypatch.setenv("PATH", "")
     assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
     about = json.loads((here / "runs/bare/run.json").read_text())
@@ -155,7 +148,6 @@ def test_an_installed_wheel_names_its_commit(
     (tmp_path / "coupled").mkdir()
     (tmp_path / "coupled.dist-info").mkdir()
     (tmp_path / "coupled.dist-info/METADATA").write_text(f"Name: coupled\nVersion: {installed}\n")
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(_version, "HERE", tmp_path / "coupled")
     assert (_version.git_commit(), coupled.__version__) == (commit, whole)
     monkeypatch.setattr(_version, "HERE", tmp_path / "copy/coupled")

@@ -36,7 +36,7 @@ def train(world_size: int, run: Path, **changed: Any) -> Path:
 def vectors(run: Path, step: int) -> dict[str, Tensor]:
     """Of every arm all parameters as one vector, and all running statistics as another, as precise as they were."""
     parts: dict[str, list[Tensor]] = {}
-    for path in sorted((run / f"resume/step_{step:08d}").glob("*.safetensors")):
+    for path in sorted((run / f"checkpoints/step_{step:08d}").glob("*.safetensors")):
         for name, tensor in load_file(path).items():
             if name.startswith("network/") and tensor.is_floating_point():
                 kind = "statistics" if ".running_" in name else "parameters"
@@ -114,7 +114,9 @@ def assert_same_run(one: Path, other: Path) -> None:
         pandas.read_csv(run / "epochs.csv").drop(columns=["seconds", "images_per_second"]) for run in (one, other)
     ]
     pandas.testing.assert_frame_equal(*timeless, check_exact=True)
-    assert [path.name for path in (one / "resume").iterdir()] == [path.name for path in (other / "resume").iterdir()]
+    assert [path.name for path in (one / "checkpoints").iterdir()] == [
+        path.name for path in (other / "checkpoints").iterdir()
+    ]
 
 
 def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
 
 
 def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> None:
-    """A resume state names arms, not ranks: stopped on one, on two, and ended on one again."""
+    """A checkpoint names arms, not ranks: stopped on one, on two, and ended on one again."""
     changed = {**FEW, "arms": {"cl": "dcl", "nscl": "nscl"}}
     whole = train(1, tmp_path / "whole", **changed)
     cut, apart = tmp_path / "cut", {**changed, "placement": {"arms": 2}}

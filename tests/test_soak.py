@@ -61,7 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) -> None:
-    """SIGKILL while training, while a snapshot or a resume state is written, after any row: nothing lost or doubled."""
+    """SIGKILL while training, while a snapshot or a checkpoint is written, after any row: nothing lost or doubled."""
     run, chance = place / "runs/killed", random.Random(5)
     while_writing = 0
     for kill in range(KILLS):
@@ -87,9 +87,9 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
 
 SAMPLE = (
     "kill 0 write run.json.tmp 1",  # half of a run's first file
-    "kill 1 rename resume/step_00000000 1",  # before an old resume state goes
-    "kill 1 unlink resume/.step_00000000.removed.tmp/cl.safetensors 1",  # amid it
-    "full 1 mkdir resume/.step_00000002.tmp 1",
+    "kill 1 rename checkpoints/step_00000000 1",  # before an old checkpoint goes
+    "kill 1 unlink checkpoints/.step_00000000.removed.tmp/cl.safetensors 1",  # amid it
+    "full 1 mkdir checkpoints/.step_00000002.tmp 1",
     "full 1 fsync steps.csv 1",
     "full 2 write steps.csv 1",  # half a row
 )
@@ -123,6 +123,6 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None
     step = rows(place / "runs/two") - 1
     assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
     assert "train.py --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
-    state = read_newest(place / "runs/two/resume")
+    state = read_newest(place / "runs/two/checkpoints")
     assert state is not None
     assert state.step == step

@@ -74,7 +74,7 @@ def test_a_signal_stops_the_run_after_the_running_step(
     run = tmp_path / "run"
     assert tiny.train(run, **TWO).outcome.stopped == f"stopped by {name} after step {step} of 10"
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
-    state = read_newest(run / "resume")
+    state = read_newest(run / "checkpoints")
     assert state is not None
     assert state.step == step
     assert len(pandas.read_csv(run / "steps.csv")) == step
@@ -163,7 +163,7 @@ def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path,
     run, often = tmp_path / "run", {"resume_": {"every_minutes": 1e-9}}
     with pytest.raises(KeyboardInterrupt):
         tiny.train(run, **TWO, **often)
-    assert sorted(path.name for path in (run / "resume").iterdir()) == ["step_00000006", "step_00000007"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000006", "step_00000007"]
     tiny.train(run, resume=True, **TWO)
     assert_equal_runs(run, whole)
 
@@ -221,7 +221,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
     for resume in (False, True):
         with pytest.raises(FloatingPointError, match=message):
             tiny.train(run, resume=resume, until_step=8 if resume else None, read_every=read_every, **TWO)
-        state = read_newest(run / "resume")
+        state = read_newest(run / "checkpoints")
         assert state is not None
         assert state.step == 7
         seen.append((run / "replay/step_00000008.json").read_bytes())

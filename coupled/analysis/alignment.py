@@ -43,7 +43,7 @@ from coupled.datasets import SPLITS, AnyImageSet
 from coupled.metrics.pair import PairMetric, find_metrics, metric_names
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
-from coupled.parallel.failure_broadcast import Alarm
+from coupled.parallel.failure_broadcast import FailureBroadcast
 from coupled.parallel.launcher import end_with_agent
 from coupled.parallel.process_group import ProcessGroup, barrier, gather_json, meet, process_group
 from coupled.stream.seeds import set_determinism
@@ -101,7 +101,7 @@ def on_all_ranks(options: Namespace) -> None:
     if meeting.world_size == 1:
         set_determinism(True, None)
         return alignment(options, ProcessGroup(0, 1, choose_device(options.device)))
-    with contextlib.ExitStack() as opened, Alarm("alignment.py", meeting) as alarm:
+    with contextlib.ExitStack() as opened, FailureBroadcast("alignment.py", meeting) as alarm:
         if meeting.rank:
             opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
         choose_device(options.device)

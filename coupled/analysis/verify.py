@@ -2,7 +2,7 @@
 
 python analysis/verify.py [--run DIR] [--against DIR2] [--output DIR3]
 
-Looks at run.json, both tables of rows, every snapshot, the resume states, and whether the images can still be read.
+Looks at run.json, both tables of rows, every snapshot, the checkpoints, and whether the images can still be read.
 Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
 the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by
 inputs_digest), which settings differ, and for arms of the same name the first epoch at which weights differ. With

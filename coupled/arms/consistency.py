@@ -73,11 +73,11 @@ def _differing(of_ranks: list[dict[str, str]]) -> Iterator[tuple[str, int]]:
 
 
 def check_same_folder(run: Path, step: int) -> None:
-    """Raise `RunError` unless all ranks find the folder `run`, with a resume state of the same `step` (-1: none)."""
+    """Raise `RunError` unless all ranks find the folder `run`, with a checkpoint of the same `step` (-1: none)."""
     found = gather_json([(run / "run.json").is_file(), step])
     for rank, (there, of_rank) in enumerate(found):
         if not there or of_rank != found[0][1]:
-            what = f"a resume state of step {of_rank}" if of_rank >= 0 else "no resume state"
+            what = f"a checkpoint of step {of_rank}" if of_rank >= 0 else "no checkpoint"
             raise RunError(
                 f"rank {rank} finds {what if there else 'no run.json'} in '{run}', rank 0 one of step {found[0][1]}:"
                 " all machines must see the same folder"

@@ -22,7 +22,7 @@ from coupled.stream.batches import Batch
 MOST_UNREAD, SECONDS_UNREAD = 10, 2.0  # steps on a GPU if nothing is said: so many, and of no more time together
 
 
-def read_every_of(given: int | None, on_gpu: bool, seconds: float) -> int:
+def log_every_of(given: int | None, on_gpu: bool, seconds: float) -> int:
     """Every how many steps to read: as `given`, else every step on a CPU, and on a GPU by the `seconds` of a step."""
     if given is not None or not on_gpu:
         return given or 1
@@ -72,12 +72,12 @@ class Stopwatch:
 
 
 @dataclass
-class Attempt:
+class StepRecord:
     """A step of all arms: what it saw and gave.
 
     `inputs` are this rank's batches without their views and `digests` those of the inputs, by stream; `error` is what
-    keeps the step from being taken, as the name of an exception and its text; `wish` is for what is to be done after
-    it; `doubt` is what was wrong when the step, or one beside it, was taken before.
+    keeps the step from being taken, as the name of an exception and its text; `action` is for what is to be done after
+    it; `retry_reason` is what was wrong when the step, or one beside it, was taken before.
     """
 
     step: int
@@ -86,8 +86,8 @@ class Attempt:
     results: dict[str, StepResult] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     error: tuple[str, str] | None = None
-    wish: int = 0
-    doubt: str = ""
+    action: int = 0
+    retry_reason: str = ""
 
     def added_to(self, sums: dict[str, list[float]], steps_per_epoch: int) -> dict[str, list[float]]:
         """The sums of the epoch with this step in them."""
@@ -106,26 +106,26 @@ class Lockstep:
         arms: Sequence[Arm],
         stream_of: Mapping[str, str],
         learning_rate: Callable[[int], float],
-        read_every: int | None,
+        log_every: int | None,
         names: Sequence[str],
         group: ProcessGroup,
     ) -> None:
         self.arms, self.stream_of, self.learning_rate = arms, stream_of, learning_rate
-        self.read_every, self.names, self.group = read_every, names, group
+        self.log_every, self.names, self.group = log_every, names, group
         self.stopwatch, self.step_seconds = Stopwatch(group.device), float("inf")
 
     def steps(
-        self, done: int, last: int, feed: Callable[[int], Iterator[Mapping[str, Batch]]], wish: Callable[[int], int]
-    ) -> Iterator[Attempt]:
+        self, done: int, last: int, feed: Callable[[int], Iterator[Mapping[str, Batch]]], action: Callable[[int], int]
+    ) -> Iterator[StepRecord]:
         """Take the steps after `done` up to `last`, of which `feed(n)` has the batches from step n + 1 on.
 
         Yields each, as all ranks know it, once it is taken and it is known that it could be. One that cannot be taken
-        is yielded as the last, with its `error` and the arms' gradients as they are. `wish(n)` is asked whenever losses
-        are read, after step n; the highest wish of all ranks comes with that step.
+        is yielded as the last, with its `error` and the arms' gradients as they are. `action(n)` is called whenever
+        losses are read, after step n; the highest action of all ranks comes with that step.
         """
-        careful_until, doubt, batches = done, "", feed(done)
+        careful_until, retry_reason, batches = done, "", feed(done)
         while done < last:
-            k = read_every_of(self.read_every, self.stopwatch.on_gpu, self.step_seconds) if done >= careful_until else 1
+            k = log_every_of(self.log_every, self.stopwatch.on_gpu, self.step_seconds) if done >= careful_until else 1
             window = range(done + 1, min(last, done + k) + 1)
             before = [(arm, arm.kept_state()) for arm in self.arms] if len(window) > 1 else []
             own = []
@@ -133,30 +133,30 @@ class Lockstep:
                 own.append(self._gradients(step, next(batches)))
                 if before:
                     self._update(step)
-            made = self._known(own, wish)
-            self.step_seconds = sum(made[0].seconds.values())  # the same on every rank
-            wrong = next((f"step {each.step}: {each.error[1]}" for each in made if each.error), "")
+            records = self._known(own, action)
+            self.step_seconds = sum(records[0].seconds.values())  # the same on every rank
+            wrong = next((f"step {each.step}: {each.error[1]}" for each in records if each.error), "")
             if not before and not wrong:
                 self._update(done + 1)
             elif before and wrong:
                 for arm, state in before:
                     arm.load_state(state)
-                careful_until, doubt, batches = window[-1], wrong, feed(done)
+                careful_until, retry_reason, batches = window[-1], wrong, feed(done)
                 continue
             done = window[-1]
-            if doubt and done == careful_until and not wrong:
-                made[-1].doubt, doubt = doubt, ""
+            if retry_reason and done == careful_until and not wrong:
+                records[-1].retry_reason, retry_reason = retry_reason, ""
             before = []  # not two copies at once
-            yield from made
+            yield from records
 
-    def _gradients(self, step: int, inputs: Mapping[str, Batch]) -> tuple[Attempt, list[torch.Tensor]]:
+    def _gradients(self, step: int, inputs: Mapping[str, Batch]) -> tuple[StepRecord, list[torch.Tensor]]:
         """Loss and gradient of every arm on the batch of its stream, under way."""
         numbers = []
         for arm in self.arms:
             with self.stopwatch.running(arm.name):
                 numbers.append(arm.gradients(inputs[self.stream_of[arm.name]]))
         seen = {name: replace(batch, views_VB3SS=batch.views_VB3SS.new_empty(0)) for name, batch in inputs.items()}
-        return Attempt(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()}), numbers
+        return StepRecord(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()}), numbers
 
     def _update(self, step: int) -> None:
         for arm in self.arms:
@@ -164,34 +164,36 @@ class Lockstep:
                 arm.update(self.learning_rate(step), step)
                 arm.perturb_after(step)
 
-    def _known(self, own: Sequence[tuple[Attempt, list[torch.Tensor]]], wish: Callable[[int], int]) -> list[Attempt]:
+    def _known(
+        self, own: Sequence[tuple[StepRecord, list[torch.Tensor]]], action: Callable[[int], int]
+    ) -> list[StepRecord]:
         """The steps with their results, which are waited for once, as all ranks know them."""
         rows = iter(torch.stack([numbers_4 for _, numbers in own for numbers_4 in numbers]).tolist())
         seconds = {name: value / len(own) for name, value in self.stopwatch.read().items()}
-        for made, _ in own:
-            made.seconds = seconds
+        for record, _ in own:
+            record.seconds = seconds
             for arm in self.arms:
                 try:
-                    made.results[arm.name] = arm.read(next(rows))
+                    record.results[arm.name] = arm.read(next(rows))
                 except ValueError as error:
-                    made.error = made.error or ("ValueError", str(error))
-            for name, result in made.results.items():
-                if result.complaint() and made.error is None:
-                    made.error = ("FloatingPointError", f"arm '{name}': {result.complaint()}")
-        made.wish = wish(made.step)  # now, when the last step has been waited for
-        return of_all_ranks([made for made, _ in own], self.group.owns_arms, self.names)
+                    record.error = record.error or ("ValueError", str(error))
+            for name, result in record.results.items():
+                if result.complaint() and record.error is None:
+                    record.error = ("FloatingPointError", f"arm '{name}': {result.complaint()}")
+        record.action = action(record.step)  # now, when the last step has been waited for
+        return of_all_ranks([record for record, _ in own], self.group.owns_arms, self.names)
 
 
-def of_all_ranks(own: Sequence[Attempt], owner: bool, names: Sequence[str]) -> list[Attempt]:
-    """The attempts of all ranks as attempts that every rank knows: the results that the owners of the arms `names`
-    have, the error of the first rank that has one, the highest wish. Raises `RunError` if a stream differs between
+def of_all_ranks(own: Sequence[StepRecord], owner: bool, names: Sequence[str]) -> list[StepRecord]:
+    """The records of all ranks as records that every rank knows: the results that the owners of the arms `names`
+    have, the error of the first rank that has one, the highest action. Raises `RunError` if a stream differs between
     ranks.
     """
-    told = gather_json(
-        [[a.results if owner else {}, a.seconds if owner else {}, a.error, a.wish, a.digests] for a in own]
+    gathered = gather_json(
+        [[a.results if owner else {}, a.seconds if owner else {}, a.error, a.action, a.digests] for a in own]
     )
     known = []
-    for made, *of_ranks in zip(own, *told, strict=True):
+    for record, *of_ranks in zip(own, *gathered, strict=True):
         digests: dict[str, str] = {}
         for rank, (*_, of_rank) in enumerate(of_ranks):
             for name, digest in of_rank.items():
@@ -203,6 +205,6 @@ def of_all_ranks(own: Sequence[Attempt], owner: bool, names: Sequence[str]) -> l
         seconds = {name: value for each in of_ranks for name, value in each[1].items()}
         errors = [tuple(each[2]) for each in of_ranks if each[2]]
         ordered = {name: results[name] for name in names if name in results}
-        error, wish = errors[0] if errors else None, max(each[3] for each in of_ranks)
-        known.append(Attempt(made.step, made.inputs, digests, ordered, seconds, error, wish))
+        error, action = errors[0] if errors else None, max(each[3] for each in of_ranks)
+        known.append(StepRecord(record.step, record.inputs, digests, ordered, seconds, error, action))
     return known

@@ -11,7 +11,7 @@ from coupled.arms.build import Arms
 from coupled.datasets import AnyImageSet, ImageSet
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
-from coupled.storage.checkpoints import KEPT
+from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.dataset_record import describe_images
 from coupled.storage.run_description import describe_code
 
@@ -102,5 +102,5 @@ def bytes_needed(arms: Arms, kept_epochs: Collection[int], epoch: int) -> int:
     """Bytes that a run writes after `epoch`, of which it keeps the snapshots of `kept_epochs`."""
     one = sum(bytes_ for _, bytes_ in arms.sizes.values())
     snapshots = sum(e > epoch or e == epoch == 0 for e in kept_epochs)
-    # a resume state holds weights and up to two moments; a third generation is written before the oldest is dropped
-    return one * (snapshots + 3 * (KEPT + 1))
+    # a checkpoint holds weights and up to two moments; a third one is written before the oldest is dropped
+    return one * (snapshots + 3 * (KEEP_NEWEST + 1))

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
-from coupled.arms.lockstep import Attempt, Sums
+from coupled.arms.lockstep import StepRecord, Sums
 from coupled.monitoring.progress import Progress
-from coupled.monitoring.signals import BROKEN, Wishes
+from coupled.monitoring.signals import Action, StopConditions
 from coupled.parallel.process_group import gather_json
-from coupled.storage.checkpoint_writer import Keeper
+from coupled.storage.checkpoint_writer import CheckpointWriter
 from coupled.storage.run_log import RunLog
 
 EpochSums = dict[str, list[float]]  # by arm, as `Sums`
@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
 @dataclass
 class TrainingState:
-    """The steps done, and the sums over the epoch begun. Rank 0 has a log, the owners of arms have a keeper."""
+    """The steps done, and the sums over the epoch begun. Rank 0 has a log, the owners of arms have a writer."""
 
     step: int
     sums: EpochSums
@@ -34,9 +34,9 @@ class TrainingState:
     streams: Sequence[str]
     learning_rate: Callable[[int], float]
     progress: Progress
-    wishes: Wishes
+    stop_conditions: StopConditions
     log: RunLog | None
-    keeper: Keeper | None
+    writer: CheckpointWriter | None
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -49,18 +49,18 @@ class TrainingState:
         """Whether the last step was the last of an epoch."""
         return self.step % self.steps_per_epoch == 0
 
-    def wish(self, step: int) -> int:
+    def action(self, step: int) -> int:
         """What this rank wants to be done after a step."""
-        return BROKEN if self.keeper and self.keeper.behind.failed() else self.wishes.after(step)
+        return Action.BROKEN if self.writer and self.writer.background.failed() else self.stop_conditions.action(step)
 
-    def add(self, record: Attempt) -> None:
+    def add(self, record: StepRecord) -> None:
         """Count a step that was taken, show it and write its row; the first of an epoch begins its sums."""
         if self.ends_epoch:
             self.sums = {name: list(Sums()) for name in self.sums}
         begun = self.epochs * self.steps_per_epoch
         self.step, self.sums = record.step, record.added_to(self.sums, self.steps_per_epoch)
-        if record.doubt:
-            self.progress.warn(f"{record.doubt}; taken again, all was well: has the machine a fault?")
+        if record.retry_reason:
+            self.progress.warn(f"{record.retry_reason}; taken again, all was well: has the machine a fault?")
         images, epoch = (self.step - begun) * self.batch_size, begun // self.steps_per_epoch + 1
         shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in record.results.items()}
         self.progress.step(epoch, self.step, shown)

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from enum import IntEnum
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -15,7 +16,16 @@ AGAIN_SECONDS = 0.5  # a launcher may pass on the Ctrl-C that its ranks have rec
 NO_MORE = b"\0"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SCHEDULERS = ("SIGTERM", "SIGUSR1")  # what a scheduler sends before it takes the machine away
-GO_ON, SAVE, STOP, PREEMPTED, BROKEN = range(5)  # what a rank wishes after a step; the highest of all ranks is done
+
+
+class Action(IntEnum):
+    """What a rank asks for after a step; the highest of all ranks is done."""
+
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2
+    PREEMPTED = 3  # stopped by a scheduler
+    BROKEN = 4  # a rank could not write
 
 
 class StopSignals:
@@ -78,8 +88,8 @@ def stop_now(progress: Progress, newest_step: Callable[[], int | None]) -> NoRet
     os._exit(INTERRUPTED)
 
 
-class Every:
-    """A clock that strikes every so many minutes; `None` never strikes."""
+class Timer:
+    """A timer that is due every so many minutes; `None` is never due."""
 
     def __init__(self, minutes: float | None) -> None:
         self.seconds = float("inf") if minutes is None else 60 * minutes
@@ -94,22 +104,22 @@ class Every:
         return time.monotonic() - self.since >= self.seconds
 
 
-class Wishes:
-    """What this rank wants to be done after a step. `until_step` stops there."""
+class StopConditions:
+    """What this rank asks for after a step: signals, the timer and `until_step`."""
 
-    def __init__(self, signals: StopSignals, clock: Every, until_step: int | None) -> None:
-        self.signals, self.clock, self.until_step = signals, clock, until_step
+    def __init__(self, signals: StopSignals, timer: Timer, until_step: int | None) -> None:
+        self.signals, self.timer, self.until_step = signals, timer, until_step
 
-    def after(self, step: int) -> int:
-        """GO_ON, SAVE, STOP, or PREEMPTED where a scheduler asks for it."""
+    def action(self, step: int) -> Action:
+        """What to do after `step`; PREEMPTED where a scheduler asks for it."""
         if self.signals.received in SCHEDULERS:
-            return PREEMPTED
+            return Action.PREEMPTED
         if self.signals.received or step == self.until_step:
-            return STOP
-        return SAVE if self.clock.due() else GO_ON
+            return Action.STOP
+        return Action.SAVE if self.timer.due() else Action.GO_ON
 
-    def why(self, step: int) -> str:
-        """Who wanted the run to stop after `step`."""
+    def reason(self, step: int) -> str:
+        """What stopped the run after `step`."""
         return self.signals.received or ("--until-step" if step == self.until_step else "a signal to another rank")
 
 

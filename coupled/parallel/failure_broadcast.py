@@ -17,7 +17,7 @@ from coupled.config.errors import in_words, status_of
 from coupled.monitoring.terminal import printable
 from coupled.parallel.process_group import Meeting
 
-FAILURE, TOLD, HEARD = "coupled/failure", "coupled/told", "coupled/heard"
+FAILURE, REPORTED, ACKNOWLEDGED = "coupled/failure", "coupled/reported", "coupled/acknowledged"
 WATCH_SECONDS, GRACE_SECONDS = 0.2, 4.0
 
 
@@ -25,14 +25,14 @@ class RunError(RuntimeError):
     """A failure whose message says all: no traceback is shown. The exit status is 1."""
 
 
-class Alarm:
+class FailureBroadcast:
     """Around the whole work of a rank. `status` is then the exit status: 0, 2 for bad input, 1 for a failed run."""
 
     def __init__(self, program: str, meeting: Meeting) -> None:
         self.program, self.meeting, self.status = program, meeting, 0
         self.saying, self.said, self.over = threading.Lock(), False, threading.Event()
 
-    def __enter__(self) -> "Alarm":
+    def __enter__(self) -> "FailureBroadcast":
         self.store = self.meeting.store.clone()  # its own connection: the other one may be busy waiting
         self.watch = threading.Thread(target=self._watch, name="alarm", daemon=True)
         if self.meeting.world_size > 1:
@@ -54,7 +54,7 @@ class Alarm:
         own = {"rank": self.meeting.rank, "text": text, "status": status_of(error)}
         try:
             first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
-        except RuntimeError:  # the store is gone with its keeper: nobody else can tell
+        except RuntimeError:  # the store is gone with its owner: nobody else can report
             first = own
             self._say(first)
         self.status = first["status"]
@@ -62,23 +62,23 @@ class Alarm:
         return True
 
     def _end(self, failure: dict[str, Any]) -> None:
-        """Rank 0 says it and waits until the others have heard it; with several ranks the process ends here.
+        """Rank 0 says it and waits until the others have acknowledged it; with several ranks the process ends here.
 
         The group is broken then: to close it can abort the process (gloo) or wait for the others for ever (NCCL).
         """
         if self.meeting.rank == 0:
             self._say(failure)
-            self._wait_for([f"{HEARD}/{rank}" for rank in range(1, self.meeting.world_size)])
+            self._wait_for([f"{ACKNOWLEDGED}/{rank}" for rank in range(1, self.meeting.world_size)])
         else:
-            self._hear(failure)
+            self._acknowledge(failure)
         if self.meeting.world_size > 1:
             self._leave(failure)
 
-    def _hear(self, failure: dict[str, Any]) -> None:
+    def _acknowledge(self, failure: dict[str, Any]) -> None:
         """Let rank 0 tell it, for a launcher ends all ranks as soon as one has ended; if it does not, tell it here."""
         with contextlib.suppress(RuntimeError):  # the store is gone with rank 0
-            self.store.set(f"{HEARD}/{self.meeting.rank}", "")
-        if not self._wait_for([TOLD]) and failure["rank"] == self.meeting.rank:
+            self.store.set(f"{ACKNOWLEDGED}/{self.meeting.rank}", "")
+        if not self._wait_for([REPORTED]) and failure["rank"] == self.meeting.rank:
             self._say(failure)
 
     def _leave(self, failure: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ class Alarm:
             where = f"rank {failure['rank']}: " if self.meeting.world_size > 1 else ""
             print(f"{self.program}: {where}{failure['text']}", file=sys.stderr, flush=True)  # noqa: T201 - lines
             with contextlib.suppress(RuntimeError):
-                self.store.set(TOLD, "")
+                self.store.set(REPORTED, "")
 
     def _watch(self) -> None:
         try:
@@ -107,16 +107,16 @@ class Alarm:
             if self.meeting.rank == 0:
                 self._say(failure)
             else:
-                self.store.set(f"{HEARD}/{self.meeting.rank}", "")
+                self.store.set(f"{ACKNOWLEDGED}/{self.meeting.rank}", "")
         except RuntimeError:
-            return  # the store is gone: its keeper has ended, and the collectives will notice
+            return  # the store is gone: its owner has ended, and the collectives will notice
         if not self.over.wait(GRACE_SECONDS):
             self._leave(failure)  # the main thread is stuck in a collective or in a computation
 
     def _wait_for(self, keys: list[str]) -> bool:
         """Until the store has all of `keys`, or a grace has passed; whether it has them.
 
-        A store that ends with its keeper, rank 0, counts as told: rank 0 ends only after it has said what it had to.
+        A store that ends with its owner, rank 0, counts as reported: rank 0 ends only after it has said what it had to.
         """
         waiting = GRACE_SECONDS
         try:

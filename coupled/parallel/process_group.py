@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from coupled.parallel.rendezvous import NOBODY, Launch, Meeting, gather_at_the_door
+from coupled.parallel.rendezvous import NOBODY, Launch, Meeting, gather_over_store
 
 _data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_group`, as torch keeps its own group
 
@@ -85,7 +85,7 @@ def meet(timeout_seconds: float = 600) -> Meeting:
         return Meeting(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
     own = [uuid.uuid4().hex, agent, restarts]
-    leader, of_ranks = gather_at_the_door(store, rank, world_size, own, time.monotonic() + timeout_seconds)
+    leader, of_ranks = gather_over_store(store, rank, world_size, own, time.monotonic() + timeout_seconds)
     agents = tuple(dict.fromkeys(each[1] for each in of_ranks))
     # what ranks said before a restart must not reach these, and a launcher may keep one store for both
     mine = dist.PrefixStore(leader, store)

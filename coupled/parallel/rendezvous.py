@@ -31,7 +31,7 @@ class Meeting:
     launch: Launch
 
 
-def gather_at_the_door(
+def gather_over_store(
     store: Any, rank: int, world_size: int, own: list[Any], until: float
 ) -> tuple[str, list[list[Any]]]:
     """The first rank's mark and what every rank has in `own`, whose first element marks this life of the rank.

@@ -16,9 +16,9 @@ def write_durably(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
-    with space_named(path, len(data)):
+    with errors_with_path(path, len(data)):
         try:
-            with open_itself(temporary, "wb") as file:
+            with open_no_follow(temporary, "wb") as file:
                 append(file, data, sync=True)
             temporary.replace(path)
         except OSError:
@@ -37,7 +37,7 @@ def append_durably(path: Path, text: str) -> None:
     """Append `text` in one write and fsync it; if that fails, none of it stays."""
     make_folder(path.parent)
     data = encoded(text)
-    with space_named(path, len(data)), open_itself(path, "ab") as file:
+    with errors_with_path(path, len(data)), open_no_follow(path, "ab") as file:
         append(file, data, sync=True)
 
 
@@ -55,7 +55,7 @@ def append(file: Any, data: bytes, sync: bool = False) -> None:
         raise
 
 
-def open_itself(path: Path, mode: str) -> IO[bytes]:
+def open_no_follow(path: Path, mode: str) -> IO[bytes]:
     """Open the file `path` for writing, unbuffered, but never through a symbolic link: whoever hands on a run folder
     would choose the file to be overwritten.
     """
@@ -64,12 +64,12 @@ def open_itself(path: Path, mode: str) -> IO[bytes]:
 
 def make_folder(folder: Path) -> None:
     """Make `folder` and those above it, where they do not exist. Raises OSError with the path."""
-    with space_named(folder):
+    with errors_with_path(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def space_named(path: Path, size: int = 0) -> Iterator[None]:
+def errors_with_path(path: Path, size: int = 0) -> Iterator[None]:
     """An OSError within gets the path and the reason, and where it is space that lacks, the bytes needed and free."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""state.json of a resume state: its content, the digest over it, and what a sound one is like."""
+"""state.json of a checkpoint: its content, the digest over it, and what a sound one is like."""
 
 import hashlib
 import json
@@ -8,14 +8,14 @@ from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
-from coupled.storage.atomic_files import space_named
+from coupled.storage.atomic_files import errors_with_path
 
-FORMAT = "coupled.resume.2"
+FORMAT = "coupled.checkpoint.1"
 FILE = "state.json"
 ARM = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class Head(NamedTuple):
+class CheckpointHeader(NamedTuple):
     """The content of state.json but for its format and its own digest; `digests` are those of the arms' files."""
 
     settings_sha256: str
@@ -25,7 +25,7 @@ class Head(NamedTuple):
     digests: dict[str, str]
 
     def faults(self) -> Iterator[str]:
-        """What keeps this from being a head, a line each: key, what is allowed, what was found."""
+        """What keeps this from being a header, a line each: key, what is allowed, what was found."""
         for key, kind in {"settings_sha256": str, "step": int, "epoch": int, "sums": dict, "digests": dict}.items():
             found = type(getattr(self, key))
             if found is not kind:
@@ -42,21 +42,21 @@ class Head(NamedTuple):
                 yield f"sums: expected an arm and finite numbers, found '{arm}' and {numbers}"
 
 
-def sealed(head: Head) -> bytes:
-    """The bytes of state.json: format, `head` and, last, the digest of the canonical JSON of both."""
-    content = {"format": FORMAT, **head._asdict()}
+def encode_header(header: CheckpointHeader) -> bytes:
+    """The bytes of state.json: format, `header` and, last, the digest of the canonical JSON of both."""
+    content = {"format": FORMAT, **header._asdict()}
     seal = digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
     return json.dumps({**content, "digest": seal}, indent=1).encode()
 
 
-def read_head(generation: Path, settings_sha256: str | None) -> Head:
-    """The head of a generation. Raises ValueError that names the file and what is wrong, also where `settings_sha256`
-    is given and the head has another one.
+def read_header(checkpoint: Path, settings_sha256: str | None) -> CheckpointHeader:
+    """The header of a checkpoint. Raises ValueError that names the file and what is wrong, also where `settings_sha256`
+    is given and the header has another one.
     """
-    path = generation / FILE
+    path = checkpoint / FILE
     if not path.is_file():
         raise ValueError(f"{path}: missing")
-    with space_named(path):
+    with errors_with_path(path):
         data = path.read_bytes()
     try:
         content = json.loads(data)
@@ -67,23 +67,25 @@ def read_head(generation: Path, settings_sha256: str | None) -> Head:
         older = " (of another version of coupled, which can continue it)" if str(found).startswith("coupled.") else ""
         raise ValueError(f"{path}: expected format {FORMAT}, found {found}{older}")
     seal = content.pop("digest", None)
-    if content.keys() != set(Head._fields):
-        raise ValueError(f"{path}: damaged: expected the keys {', '.join(Head._fields)}, found {', '.join(content)}")
-    head = Head(**content)
-    if sealed(head) != data:  # every byte counts: a file that only means the same was not written by this program
+    if content.keys() != set(CheckpointHeader._fields):
+        raise ValueError(
+            f"{path}: damaged: expected the keys {', '.join(CheckpointHeader._fields)}, found {', '.join(content)}"
+        )
+    header = CheckpointHeader(**content)
+    if encode_header(header) != data:  # every byte counts: the same meaning in other bytes was not written here
         raise ValueError(f"{path}: damaged: its content is not that of its digest, {seal}")
-    for fault in head.faults():
+    for fault in header.faults():
         raise ValueError(f"{path}: {fault}")
-    if head.step != step_of(generation):
-        raise ValueError(f"{path}: step: expected that of its folder, {generation.name}, found {head.step}")
-    if settings_sha256 not in (None, head.settings_sha256):
-        both = f"expected settings_sha256 {settings_sha256}, found {head.settings_sha256}"
+    if header.step != step_of(checkpoint):
+        raise ValueError(f"{path}: step: expected that of its folder, {checkpoint.name}, found {header.step}")
+    if settings_sha256 not in (None, header.settings_sha256):
+        both = f"expected settings_sha256 {settings_sha256}, found {header.settings_sha256}"
         raise ValueError(f"{path}: of a run with other settings: {both}")
-    return head
+    return header
 
 
 def step_of(path: Path) -> int:
-    """The step of a generation's folder; -1 if `path` is none."""
+    """The step of a checkpoint's folder; -1 if `path` is none."""
     number = path.name.removeprefix("step_")
     named = re.fullmatch("[0-9]{8,18}", number) is not None and path.name == f"step_{int(number):08d}"
     return int(number) if named and path.is_dir() else -1

@@ -1,7 +1,7 @@
-"""What is written of a run beside training: snapshots and resume states, in a thread of every rank that owns arms.
+"""What is written of a run beside training: snapshots and checkpoints, in a thread of every rank that owns arms.
 
 The owner of an arm writes its files; rank 0 waits for those of all arms before it counts them in the manifest and makes
-the resume state valid. Ranks tell each other through the files alone: training waits for nobody.
+the checkpoint valid. Ranks tell each other through the files alone: training waits for nobody.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -16,36 +17,37 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints, log_digests
 from coupled.storage.atomic_files import write_durably
-from coupled.storage.checkpoint_head import read_head
-from coupled.storage.checkpoints import ResumeState
+from coupled.storage.checkpoint_head import read_header
+from coupled.storage.checkpoints import Checkpoint
 from coupled.storage.log_digests import LogState
 from coupled.storage.run_lock import NAME as LOCK
 from coupled.storage.run_lock import check_in_place
 from coupled.storage.run_log import RunLog
 from coupled.storage.snapshots import Entry, SnapshotStore
-from coupled.storage.write_behind import WriteBehind
+from coupled.storage.write_behind import BackgroundWriter
 from coupled.stream.batches import Batch
 
-WAITING = 2  # generations copied and not yet written, each as large as the arms of the rank
-LOOK_SECONDS, GRACE_SECONDS = 0.01, 5.0
+MAX_PENDING = 2  # checkpoints copied and not yet written, each as large as the arms of the rank
+POLL_SECONDS, GRACE_SECONDS = 0.01, 5.0
 
 
-class Saved(NamedTuple):
-    """Whole epochs and steps that the newest resume state counts as done."""
+class Position(NamedTuple):
+    """Whole epochs and steps that the newest checkpoint counts as done."""
 
     epoch: int
     step: int
 
 
-NOTHING_SAVED = Saved(-1, -1)
+NO_CHECKPOINT = Position(-1, -1)
 
 
-def check_saved(
-    run: Path, settings_sha256: str, arms: Sequence[str], kept_epochs: Collection[int], saved: Saved
+def check_nothing_lost(
+    run: Path, settings_sha256: str, arms: Sequence[str], kept_epochs: Collection[int], saved: Position
 ) -> None:
-    """Raise ValueError if a snapshot is gone that the newest resume state counts as done, or that state itself.
+    """Raise ValueError if a snapshot is gone that the newest checkpoint counts as done, or that state itself.
 
     The run would otherwise end complete with an epoch missing for good, or begin again without a word.
     """
@@ -54,47 +56,59 @@ def check_saved(
     except ValueError as error:
         raise ValueError(f"{error}; restore it, or delete the file to go on without a check of the rows") from None
     store = SnapshotStore(run / "snapshots")
-    if saved == NOTHING_SAVED:  # a snapshot of a trained epoch, too, says that there were resume states
+    if saved == NO_CHECKPOINT:  # a snapshot of a trained epoch, too, says that there were checkpoints
         before = max([before, *(entry.step for entry in store.entries())])
-    if before > 0 and saved == NOTHING_SAVED:
+    if before > 0 and saved == NO_CHECKPOINT:
         raise ValueError(
-            f"{run / 'resume'}: no resume state, but step {before} was saved; restore it, or pass --overwrite to begin"
-            " again"
+            f"{run / 'checkpoints'}: no checkpoint, but step {before} was saved; restore it, or pass --overwrite to"
+            " begin again"
         )
     epochs = [epoch for epoch in sorted(kept_epochs) if epoch <= saved.epoch]
     for epoch, text in store.missing(arms, epochs):
-        states = checkpoints.generations(run / "resume")
-        later = [state.name for state in states if read_head(state, None).epoch >= epoch]
-        again = f", or delete {' and '.join(later)} in {run / 'resume'} to train it again"
+        states = checkpoints.list_checkpoints(run / "checkpoints")
+        later = [state.name for state in states if read_header(state, None).epoch >= epoch]
+        again = f", or delete {' and '.join(later)} in {run / 'checkpoints'} to train it again"
         raise ValueError(
-            f"{text}, but the newest resume state counts epoch {saved.epoch} as done; restore it"
+            f"{text}, but the newest checkpoint counts epoch {saved.epoch} as done; restore it"
             f"{again if len(later) < len(states) else ''}, or pass --overwrite to begin again"
         )
 
 
-def open_log(
+def open_files(
+    opened: ExitStack,
     run: Path,
-    settings_sha256: str,
-    digests: Sequence[str],
+    group: ProcessGroup,
+    about: Mapping[str, str],
     arms: Sequence[str],
+    digests: Sequence[str],
     columns: Sequence[str],
     kept_epochs: Collection[int],
-    saved: Saved,
-) -> RunLog:
-    """The rows of the run, to be continued after `saved`; what comes later or was half written is cleared away, here
-    and among snapshots and resume states. For rank 0, before any rank writes. Raises ValueError as `check_saved`.
+    saved: Position,
+) -> tuple[RunLog | None, "CheckpointWriter | None"]:
+    """Open what the run writes after `saved`, all ranks together: on rank 0 the log, on every owner of arms a writer.
+
+    What comes later or was half written is cleared away first, in the rows and among snapshots and checkpoints. Raises
+    ValueError as `check_nothing_lost`.
     """
-    check_saved(run, settings_sha256, arms, kept_epochs, saved)
-    log = RunLog(run, settings_sha256, digests, arms, columns, max(saved.epoch, 0), max(saved.step, 0))
-    SnapshotStore(run / "snapshots").cut(saved.epoch)
-    checkpoints.begin(run / "resume")
-    return log
+    log, writer = None, None
+    if group.is_first:
+        check_nothing_lost(run, about["settings_sha256"], arms, kept_epochs, saved)
+        done = max(saved.epoch, 0), max(saved.step, 0)
+        log = RunLog(run, about["settings_sha256"], digests, arms, columns, *done)
+        opened.callback(log.close)
+        SnapshotStore(run / "snapshots").cut(saved.epoch)
+        checkpoints.clear_temporary(run / "checkpoints")
+    barrier()
+    if group.owns_arms:
+        writer = CheckpointWriter(run, arms, log, saved, kept_epochs, about)
+        opened.callback(writer.close)
+    return log, writer
 
 
-class Keeper:
+class CheckpointWriter:
     """Writes the files of this rank's arms in the folder `run`; the rank with the `log` makes them count.
 
-    A generation is written in one job: rows synced, snapshots, the rows' digests, and last the resume state that counts
+    A checkpoint is written in one job: rows synced, snapshots, the rows' digests, and last the state.json that counts
     them as done.
     `arms` are those of all ranks.
     """
@@ -104,35 +118,35 @@ class Keeper:
         run: Path,
         arms: Sequence[str],
         log: RunLog | None,
-        saved: Saved,
+        saved: Position,
         kept_epochs: Collection[int],
         about: Mapping[str, str],
     ) -> None:
-        self.run, self.folder, self.arms, self.log = run, run / "resume", tuple(arms), log
+        self.run, self.folder, self.arms, self.log = run, run / "checkpoints", tuple(arms), log
         self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved.step
         self.snapshots = SnapshotStore(run / "snapshots")
-        self.behind, self.closing = WriteBehind(WAITING), threading.Event()
+        self.background, self.closing = BackgroundWriter(MAX_PENDING), threading.Event()
         # rank 0 deletes the lock when it fails, so the others look for a file that stays
-        self.there = run / (LOCK if log else "steps.csv")
-        self.handle = os.open(self.there, os.O_RDONLY)
+        self.watched = run / (LOCK if log else "steps.csv")
+        self.handle = os.open(self.watched, os.O_RDONLY)
 
-    def keep(self, state: ResumeState, ends_epoch: bool) -> None:
+    def save(self, state: Checkpoint, ends_epoch: bool) -> None:
         """Copy the tensors of `state` and have them written; the epoch's snapshots too if it has just ended.
 
-        Waits only for the copy, and for the disk if it is two generations behind. Raises OSError if an earlier one
+        Waits only for the copy, and for the disk if it is two checkpoints behind. Raises OSError if an earlier one
         failed, MovedError if the run folder is no longer at its path.
         """
-        check_in_place(self.handle, self.there)
+        check_in_place(self.handle, self.watched)
         if state.step == self.saved_step:
             return
         self.saved_step = state.step
         arms = {arm: on_host(tensors) for arm, tensors in state.arms.items()}
-        copied = ResumeState(state.step, state.epoch, arms, state.sums)
+        copied = Checkpoint(state.step, state.epoch, arms, state.sums)
         rows = self.log.state(state.epoch, state.step) if self.log else None
-        self.behind.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs, rows))
+        self.background.put(lambda: self._write(copied, ends_epoch and state.epoch in self.kept_epochs, rows))
 
-    def _write(self, state: ResumeState, snapshots: bool, rows: LogState | None) -> None:
-        check_in_place(self.handle, self.there)
+    def _write(self, state: Checkpoint, snapshots: bool, rows: LogState | None) -> None:
+        check_in_place(self.handle, self.watched)
         if self.log:
             self.log.sync()
         for arm, tensors in state.arms.items():
@@ -145,9 +159,9 @@ class Keeper:
             log_digests.append(self.run, rows)
             sha256 = self.about["settings_sha256"]
             checkpoints.commit(self.folder, state.step, state.epoch, state.sums, self.arms, sha256)
-        check_in_place(self.handle, self.there)
+        check_in_place(self.handle, self.watched)
 
-    def _snapshot(self, arm: str, state: ResumeState, tensors: Mapping[str, Tensor]) -> Entry:
+    def _snapshot(self, arm: str, state: Checkpoint, tensors: Mapping[str, Tensor]) -> Entry:
         network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}
         return self.snapshots.write_file(arm, state.epoch, network, step=state.step, metadata=self.about)
 
@@ -157,14 +171,14 @@ class Keeper:
         while (parts := checkpoints.read_parts(self.folder, step, self.arms)) is None:
             if left <= 0:
                 raise OSError(f"{self.folder}: another rank did not write its part of step {step}")
-            time.sleep(LOOK_SECONDS)
-            left -= LOOK_SECONDS * self.closing.is_set()
+            time.sleep(POLL_SECONDS)
+            left -= POLL_SECONDS * self.closing.is_set()
         return parts
 
     def close(self) -> None:
-        """Wait for the disk; does not say whether all was well: `behind.finish` does."""
+        """Wait for the disk; does not say whether all was well: `background.finish` does."""
         self.closing.set()
-        self.behind.close()
+        self.background.close()
         os.close(self.handle)
 
 

@@ -1,9 +1,9 @@
-"""Resume states: what exact continuation needs, one folder a generation, the two newest kept.
+"""Checkpoints: what exact continuation needs, a folder each, the two newest kept.
 
-resume/step_00000120/ holds state.json (format, settings_sha256, step, epoch, sums of the epoch begun, digests of the
-files beside it, and last a digest of all that) and one safetensors file an arm: the tensors of its network under
+checkpoints/step_00000120/ holds state.json (format, settings_sha256, step, epoch, sums of the epoch begun, digests of
+the files beside it, and last a digest of all that) and one safetensors file an arm: the tensors of its network under
 "network/" and of its optimizer under "optimizer/". Order, views and whatever a network draws itself are functions of
-seed and step and need no state. A generation is written in a temporary folder, fsynced and renamed, and renamed again
+seed and step and need no state. A checkpoint is written in a temporary folder, fsynced and renamed, and renamed again
 before it is deleted: it is whole or absent. Nothing is pickled.
 """
 
@@ -21,16 +21,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from coupled.storage.atomic_files import fsync_folder, space_named, write_durably
-from coupled.storage.checkpoint_head import FILE, Head, digest, read_head, sealed, step_of
+from coupled.storage.atomic_files import errors_with_path, fsync_folder, write_durably
+from coupled.storage.checkpoint_head import FILE, CheckpointHeader, digest, encode_header, read_header, step_of
 
-KEPT = 2
+KEEP_NEWEST = 2
 TENSOR = re.compile(r"network/.+|optimizer/[0-9]+/.+")
 TEMPORARY = re.compile(r"\.step_[0-9]{8,}\.(removed\.)?tmp")
 
 
 @dataclass(frozen=True)
-class ResumeState:
+class Checkpoint:
     """Steps and whole epochs done, every arm's tensors, and its sums over the epoch begun, whatever they count."""
 
     step: int
@@ -40,44 +40,44 @@ class ResumeState:
 
 
 class Part(NamedTuple):
-    """What an arm's owner says of its part of a generation: the digest of the file, the snapshot's entry if any."""
+    """What an arm's owner says of its part of a checkpoint: the digest of the file, the snapshot's entry if any."""
 
     digest: str
     entry: dict[str, Any] | None
 
 
-def write(folder: Path, state: ResumeState, settings_sha256: str) -> None:
-    """Write one generation into `folder` and drop all but the two newest. Raises OSError: bytes needed and free."""
-    begin(folder)
+def write(folder: Path, state: Checkpoint, settings_sha256: str) -> None:
+    """Write one checkpoint into `folder` and drop all but the two newest. Raises OSError: bytes needed and free."""
+    clear_temporary(folder)
     for arm, tensors in state.arms.items():
         write_part(folder, state.step, arm, tensors)
     commit(folder, state.step, state.epoch, state.sums, state.arms.keys(), settings_sha256)
 
 
-def begin(folder: Path) -> None:
-    """Clear away what a crash left, before any rank writes. What is not of a resume state stays."""
+def clear_temporary(folder: Path) -> None:
+    """Clear away what a crash left, before any rank writes. What is not of a checkpoint stays."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name):
-            with space_named(path):
+            with errors_with_path(path):
                 _delete(path)
 
 
 def write_part(
     folder: Path, step: int, arm: str, tensors: Mapping[str, Tensor], entry: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the tensors of one arm into the generation that is being made, and then that they are written.
+    """Write the tensors of one arm into the checkpoint that is being made, and then that they are written.
 
     Raises OSError: bytes needed and free.
     """
     temporary = _temporary(folder, step)
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    with _nothing_left(temporary):
+    with _deleted_on_error(temporary):
         write_durably(temporary / f"{arm}.safetensors", data)
         write_durably(temporary / f"{arm}.part", json.dumps({"digest": digest(data), "entry": entry}).encode())
 
 
 def read_parts(folder: Path, step: int, arms: Collection[str]) -> list[Part] | None:
-    """What the owners of `arms` say of the generation that is being made; None until all have written theirs."""
+    """What the owners of `arms` say of the checkpoint that is being made; None until all have written theirs."""
     files = [_temporary(folder, step) / f"{arm}.part" for arm in arms]
     if not all(file.exists() for file in files):
         return None
@@ -92,7 +92,7 @@ def commit(
     arms: Collection[str],
     settings_sha256: str,
 ) -> None:
-    """Make the generation of `step` the newest, once the parts of all `arms` are written; drop all but two.
+    """Make the checkpoint of `step` the newest, once the parts of all `arms` are written; drop all but two.
 
     Raises OSError: bytes needed and free.
     """
@@ -100,75 +100,77 @@ def commit(
     parts = read_parts(folder, step, arms)
     assert parts is not None
     digests = {arm: part.digest for arm, part in zip(arms, parts, strict=True)}
-    head = Head(settings_sha256, step, epoch, {arm: list(numbers) for arm, numbers in sums.items()}, digests)
-    with _nothing_left(temporary):
-        write_durably(temporary / FILE, sealed(head))
-    with space_named(final):
+    header = CheckpointHeader(
+        settings_sha256, step, epoch, {arm: list(numbers) for arm, numbers in sums.items()}, digests
+    )
+    with _deleted_on_error(temporary):
+        write_durably(temporary / FILE, encode_header(header))
+    with errors_with_path(final):
         for arm in digests:
             (temporary / f"{arm}.part").unlink()
         if final.exists():
             _remove(final)
         temporary.rename(final)
         fsync_folder(folder)
-        for old in generations(folder)[:-KEPT]:
+        for old in list_checkpoints(folder)[:-KEEP_NEWEST]:
             _remove(old)
 
 
-def generations(folder: Path) -> list[Path]:
-    """The generations in `folder`, oldest first. Whatever bears another name, such as a copy, is none."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first. Whatever bears another name, such as a copy, is none."""
     steps = {path: step_of(path) for path in folder.iterdir()} if folder.is_dir() else {}
     return sorted((path for path, step in steps.items() if step >= 0), key=lambda path: steps[path])
 
 
 def read_newest(
     folder: Path, settings_sha256: str | None = None, own: Collection[str] | None = None
-) -> ResumeState | None:
-    """The newest generation, digests checked, of all arms or of the `own`; None if there is none.
+) -> Checkpoint | None:
+    """The newest checkpoint, digests checked, of all arms or of the `own`; None if there is none.
 
     Raises ValueError that names the damaged or foreign file and what to delete, also where `settings_sha256` is given
-    and the generation has another one.
+    and the checkpoint has another one.
     """
-    there = generations(folder)
+    there = list_checkpoints(folder)
     if not there:
         return None
     *older, newest = there
     try:
-        head = read_head(newest, settings_sha256)
-        missing = sorted(set(own or ()) - head.digests.keys())
+        header = read_header(newest, settings_sha256)
+        missing = sorted(set(own or ()) - header.digests.keys())
         if missing:
-            raise ValueError(f"{newest / FILE}: digests: no arm '{missing[0]}' (arms: {', '.join(head.digests)})")
-        arms = {arm: _read_arm(newest, head, arm) for arm in (head.digests if own is None else own)}
+            raise ValueError(f"{newest / FILE}: digests: no arm '{missing[0]}' (arms: {', '.join(header.digests)})")
+        arms = {arm: _read_arm(newest, header, arm) for arm in (header.digests if own is None else own)}
     except ValueError as error:
         then = f"continue from {older[-1].name}" if older else "train from the beginning"
         raise ValueError(f"{error}; delete {newest} to {then}") from None
-    return ResumeState(head.step, head.epoch, arms, head.sums)
+    return Checkpoint(header.step, header.epoch, arms, header.sums)
 
 
-def check_generation(folder: Path, settings_sha256: str | None) -> Iterator[str]:
-    """Everything that is wrong with the generation in `folder`, a line each; reads only.
+def check_checkpoint(folder: Path, settings_sha256: str | None) -> Iterator[str]:
+    """Everything that is wrong with the checkpoint in `folder`, a line each; reads only.
 
-    With `settings_sha256` it must be a generation of a run with these settings.
+    With `settings_sha256` it must be a checkpoint of a run with these settings.
     """
     try:
-        head = read_head(folder, settings_sha256)
+        header = read_header(folder, settings_sha256)
     except (OSError, ValueError) as error:
         yield str(error)
         return
-    for arm in head.digests:
+    for arm in header.digests:
         try:
-            _read_arm(folder, head, arm)
+            _read_arm(folder, header, arm)
         except (OSError, ValueError) as error:
             yield str(error)
-    expected = {FILE, *(f"{arm}.safetensors" for arm in head.digests)}
+    expected = {FILE, *(f"{arm}.safetensors" for arm in header.digests)}
     for path in sorted(folder.iterdir()):
         if path.name not in expected:
-            yield f"{path}: not a file of this resume state"
+            yield f"{path}: not a file of this checkpoint"
 
 
-def _read_arm(generation: Path, head: Head, arm: str) -> dict[str, Tensor]:
+def _read_arm(checkpoint: Path, header: CheckpointHeader, arm: str) -> dict[str, Tensor]:
     """The tensors of an arm, their digest checked. Raises ValueError that names the file and what is wrong."""
-    path, expected = generation / f"{arm}.safetensors", head.digests[arm]
-    with space_named(path):
+    path, expected = checkpoint / f"{arm}.safetensors", header.digests[arm]
+    with errors_with_path(path):
         data = path.read_bytes() if path.is_file() else b""
     if digest(data) != expected:
         raise ValueError(f"{path}: damaged: its digest should be {expected}, found {digest(data)}")
@@ -187,17 +189,17 @@ def _temporary(folder: Path, step: int) -> Path:
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest generation; None if there is none."""
-    there = generations(folder)
+    """The step of the newest checkpoint; None if there is none."""
+    there = list_checkpoints(folder)
     return step_of(there[-1]) if there else None
 
 
-def _remove(generation: Path) -> None:
-    """Delete a generation; a process killed meanwhile leaves none that is half there."""
-    removed = generation.with_name(f".{generation.name}.removed.tmp")
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; a process killed meanwhile leaves none that is half there."""
+    removed = checkpoint.with_name(f".{checkpoint.name}.removed.tmp")
     if removed.exists():
         _delete(removed)
-    generation.rename(removed)
+    checkpoint.rename(removed)
     _delete(removed)
 
 
@@ -209,8 +211,8 @@ def _delete(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_left(temporary: Path) -> Iterator[None]:
-    """A generation that cannot be written is deleted: on a full disk it would be in the way."""
+def _deleted_on_error(temporary: Path) -> Iterator[None]:
+    """A checkpoint that cannot be written is deleted: on a full disk it would be in the way."""
     try:
         yield
     except OSError:

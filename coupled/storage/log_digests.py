@@ -1,4 +1,4 @@
-"""log_digests.jsonl: for every save of a resume state how long steps.csv and epochs.csv were, and a digest of what each
+"""log_digests.jsonl: for every save of a checkpoint how long steps.csv and epochs.csv were, and a digest of what each
 had gained since the line before. So a changed digit, a cut row or another run's table is noticed. Each line says of
 which settings it is, so that another run's tables are noticed, too, when this file came with them.
 """

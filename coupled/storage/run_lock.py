@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from coupled.parallel.failure_broadcast import RunError
-from coupled.storage.atomic_files import make_folder, space_named
+from coupled.storage.atomic_files import errors_with_path, make_folder
 
 NAME = "lock"
 NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -43,7 +43,7 @@ def run_lock(folder: Path, option: str = "--run") -> Iterator[None]:
     path = folder / NAME
     try:
         make_folder(folder)
-        with space_named(path):
+        with errors_with_path(path):
             lock = _acquire(path, option)
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:

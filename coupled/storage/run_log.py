@@ -13,15 +13,15 @@ from typing import Any
 
 from coupled.config.errors import differences
 from coupled.storage import log_digests
-from coupled.storage.atomic_files import append, encoded, open_itself, space_named, write_durably
+from coupled.storage.atomic_files import append, encoded, errors_with_path, open_no_follow, write_durably
 from coupled.storage.log_digests import LogState
 from coupled.storage.run_description import is_as_written, read_run_json, write_run_json
 from coupled.storage.run_lock import NAME as LOCK
 from coupled.storage.run_lock import check_in_place
 
 MIB = 2**20
-BEFORE_A_RUN = (LOCK, "run.json.tmp")  # what a process leaves that is killed before there is a run.json
-CHANGES_BITS = ("versions", "world_size", "device", "threads")
+LEFTOVERS = (LOCK, "run.json.tmp")  # what a process leaves that is killed before there is a run.json
+MAY_CHANGE_BITS = ("versions", "world_size", "device", "threads")
 
 
 class CsvLog:
@@ -34,9 +34,9 @@ class CsvLog:
         self.path, self.columns = path, tuple(columns)
         if not path.exists():
             write_durably(path, encoded(self._line(self.columns)))
-        with space_named(path):
+        with errors_with_path(path):
             data = path.read_bytes()
-            self.file = open_itself(path, "ab")
+            self.file = open_no_follow(path, "ab")
         self.size, self.new = len(data), log_digests.digest(data[digested:])
 
     def row(self, values: Sequence[Any]) -> None:
@@ -47,7 +47,7 @@ class CsvLog:
         check_in_place(self.file.fileno(), self.path)
         assert len(values) == len(self.columns), (values, self.columns)
         data = encoded(self._line(values))
-        with space_named(self.path, len(data)):
+        with errors_with_path(self.path, len(data)):
             append(self.file, data)
         self.size += len(data)
         self.new.update(data)
@@ -59,7 +59,7 @@ class CsvLog:
 
     def sync(self) -> None:
         """Force the rows to the disk. Raises OSError with the path."""
-        with space_named(self.path):
+        with errors_with_path(self.path):
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class CsvLog:
         return text.getvalue()
 
 
-def cut_rows(path: Path, column: str, last: int) -> None:
+def drop_rows_after(path: Path, column: str, last: int) -> None:
     """Drop the rows of a CSV whose `column` exceeds `last`, and a half-written last row.
 
     Raises ValueError that names the file if it is not such a CSV, or if its rows do not lead up to `last`.
@@ -113,8 +113,8 @@ class RunLog:
         step: int,
     ) -> None:
         self.settings_sha256 = settings_sha256
-        cut_rows(run / "steps.csv", "step", step)
-        cut_rows(run / "epochs.csv", "epoch", epoch)
+        drop_rows_after(run / "steps.csv", "step", step)
+        drop_rows_after(run / "epochs.csv", "epoch", epoch)
         last = log_digests.cut(run, settings_sha256, step)
         self.warnings = list(log_digests.changed(run, log_digests.read(run, settings_sha256), len(arms)))
         each = [f"{arm}_{column}" for arm in arms for column in per_arm]
@@ -138,7 +138,7 @@ class RunLog:
         self.epochs.close()
 
 
-def is_run_of(run: Path, name: str, agents: Collection[str]) -> bool:
+def was_started_by(run: Path, name: str, agents: Collection[str]) -> bool:
     """Whether the run in the folder `run`, if any, was started by one of the `agents` in the launch `name`."""
     if not (run / "run.json").is_file():
         return False
@@ -153,7 +153,7 @@ def check_folder(
 
     A run continues with its own settings, except for the keys `may_change`.
     """
-    if not run.exists() or (run.is_dir() and all(path.name in BEFORE_A_RUN for path in run.iterdir())):
+    if not run.exists() or (run.is_dir() and all(path.name in LEFTOVERS for path in run.iterdir())):
         return
     if not (run / "run.json").is_file():
         raise ValueError(f"--run: '{run}' exists and is no run folder (it has no run.json); choose another --run")
@@ -173,7 +173,7 @@ def check_folder(
 
 def _check_own_folders(run: Path) -> None:
     """Raise ValueError if what is written into the run would be written elsewhere, or what is there be deleted."""
-    folders = [run / name for name in ("snapshots", "resume", "replay")]
+    folders = [run / name for name in ("snapshots", "checkpoints", "replay")]
     for path in (*folders, *(inner for folder in folders[:2] for inner in folder.glob("*"))):
         if path.is_symlink() and path.is_dir():
             raise ValueError(
@@ -191,7 +191,7 @@ def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
     free = shutil.disk_usage(there).free
     if overwrite and run.is_dir():
         free += sum(path.lstat().st_size for path in run.rglob("*") if path.is_file())
-    text = f"snapshots and resume states need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
+    text = f"snapshots and checkpoints need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
     if check and needed > free:
         raise ValueError(
             f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; thin them with"
@@ -208,7 +208,7 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
     """
     if resume and (run / "run.json").is_file():
         there = read_run_json(run)
-        changed = (each for key in CHANGES_BITS for each in differences(there.get(key), content.get(key), key))
+        changed = (each for key in MAY_CHANGE_BITS for each in differences(there.get(key), content.get(key), key))
         warnings = [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
         if not is_as_written(there):  # a new digest would hide it
             return [*warnings, f"{run / 'run.json'}: damaged: not as it was written; it is left as it is"]
@@ -216,12 +216,12 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
             write_run_json(run, {**there, "settings": content["settings"]})
         return warnings
     run.mkdir(parents=True, exist_ok=True)
-    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. Resume states go
+    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. Checkpoints go
     # before the snapshots, lest a run is continued without them. What is left may refuse a `--resume`, as for any run
     # that lost something; `--overwrite` is never refused for it.
-    order = {"resume": 0, "run.json": 2}
+    order = {"checkpoints": 0, "run.json": 2}
     for path in sorted(run.iterdir(), key=lambda path: order.get(path.name, 1)):
-        with space_named(path):
+        with errors_with_path(path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != LOCK:

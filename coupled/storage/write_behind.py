@@ -5,18 +5,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class WriteBehind:
+class BackgroundWriter:
     """Runs jobs one after the other in one thread. After a job has failed none of those behind it is begun."""
 
-    def __init__(self, waiting: int) -> None:
-        self.waiting = waiting  # jobs given and not done before `put` waits: each holds a copy of the weights
+    def __init__(self, max_pending: int) -> None:
+        self.max_pending = max_pending  # jobs given and not done before `put` waits: each holds a copy of the weights
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="write behind")
         self.jobs: deque[Future[None]] = deque()
         self.broken = False
 
     def put(self, job: Callable[[], None]) -> None:
         """Queue a job; waits while the queue is full. Raises what an earlier job raised."""
-        while len(self.jobs) >= self.waiting:
+        while len(self.jobs) >= self.max_pending:
             self.jobs.popleft().result()
         self.jobs.append(self.pool.submit(self._run, job))
 
@@ -36,6 +36,6 @@ class WriteBehind:
     def _run(self, job: Callable[[], None]) -> None:
         if self.broken:
             return
-        self.broken = True  # a resume state behind a snapshot that failed must not claim it
+        self.broken = True  # a checkpoint behind a snapshot that failed must not claim it
         job()
         self.broken = False

@@ -1,10 +1,10 @@
-"""Benchmark of snapshots: how long training waits for an epoch's snapshots and resume state, written beside it or not.
+"""Benchmark of snapshots: how long training waits for an epoch's snapshots and checkpoint, written beside it or not.
 
     python scripts/benchmarks/bench_snapshots.py      (about a minute)
 
 Four ResNet-18 arms of width 1/4 train three epochs on the digits on one thread, once with the writer thread and once
-waiting for every write. The stall of an epoch is the time spent in `Keeper.keep`; the row gives it as a share of the
-epoch, in percent.
+waiting for every write. The stall of an epoch is the time spent in `CheckpointWriter.save`; the row gives it as a
+share of the epoch, in percent.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
 from coupled.monitoring.terminal import safe_streams
 from coupled.parallel.process_group import process_group
-from coupled.storage.checkpoint_writer import Keeper
+from coupled.storage.checkpoint_writer import CheckpointWriter
 
 SETTINGS: dict[str, Any] = {
     "name": "bench",
@@ -35,30 +35,30 @@ SETTINGS: dict[str, Any] = {
 
 
 class _Timed(contextlib.AbstractContextManager["_Timed"]):
-    """Times every call of `Keeper.keep` while entered; `synchronous` waits in it until all is written."""
+    """Times every call of `CheckpointWriter.save` while entered; `synchronous` waits in it until all is written."""
 
     def __init__(self, synchronous: bool) -> None:
         self.synchronous, self.calls = synchronous, list[tuple[float, float]]()
 
     def __enter__(self) -> "_Timed":
-        self.keep = keep = Keeper.keep
+        self.save = save = CheckpointWriter.save
 
-        def timed(keeper: Keeper, *arguments: Any, **named: Any) -> None:
+        def timed(writer: CheckpointWriter, *arguments: Any, **named: Any) -> None:
             began = time.monotonic()
-            keep(keeper, *arguments, **named)
+            save(writer, *arguments, **named)
             if self.synchronous:
-                keeper.behind.finish()
+                writer.background.finish()
             self.calls.append((began, time.monotonic()))
 
-        setattr(Keeper, "keep", timed)  # noqa: B010 - mypy refuses the plain assignment
+        setattr(CheckpointWriter, "save", timed)  # noqa: B010 - mypy refuses the plain assignment
         return self
 
     def __exit__(self, *_: object) -> None:
-        setattr(Keeper, "keep", self.keep)  # noqa: B010
+        setattr(CheckpointWriter, "save", self.save)  # noqa: B010
 
 
 def stall(synchronous: bool) -> float:
-    """Percent of an epoch, from the end of one `keep` to the end of the next, that training waits; the median epoch."""
+    """Percent of an epoch, from the end of one `save` to the end of the next, that training waits; the median epoch."""
     quiet = contextlib.redirect_stdout(io.StringIO())
     with tempfile.TemporaryDirectory() as folder, _Timed(synchronous) as timed, process_group("cpu") as group, quiet:
         Coordinator(from_resolved(SETTINGS), group, Path(folder) / "run").train()

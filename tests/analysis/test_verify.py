@@ -148,7 +148,7 @@ def older_manifest(run: Path) -> None:
 
 
 def flip_state(run: Path) -> None:
-    flip(run / "resume/step_00000010/nscl.safetensors")
+    flip(run / "checkpoints/step_00000010/nscl.safetensors")
 
 
 MANIFEST, NO_EPOCH = "snapshots/manifest.jsonl", "arm 'cl', epoch 2: expected one snapshot, found 0"
@@ -189,10 +189,13 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "an older manifest": (older_manifest, NO_EPOCH),
     "no manifest": (lambda run: (run / MANIFEST).unlink(), NO_EPOCH),
     "a step in the manifest": (lambda run: edit(run / MANIFEST, '"step": 10', '"step": 11'), "expected step 11, found"),
-    "a resume state": (flip_state, "resume/step_00000010/nscl.safetensors: damaged"),
-    "its head": (lambda run: edit(run / "resume/step_00000010/state.json", "10", "11"), "state.json: damaged"),
-    "no newest state": (lambda run: shutil.rmtree(run / "resume/step_00000010"), "expected 'step_00000010' as the"),
-    "no state": (lambda run: shutil.rmtree(run / "resume"), "as the newest resume state, found ''"),
+    "a checkpoint": (flip_state, "checkpoints/step_00000010/nscl.safetensors: damaged"),
+    "its head": (lambda run: edit(run / "checkpoints/step_00000010/state.json", "10", "11"), "state.json: damaged"),
+    "no newest state": (
+        lambda run: shutil.rmtree(run / "checkpoints/step_00000010"),
+        "expected 'step_00000010' as the",
+    ),
+    "no state": (lambda run: shutil.rmtree(run / "checkpoints"), "as the newest checkpoint, found ''"),
     "swapped axes": (lambda run: change(run, swap), WEIGHT + "(3, 4, 3, 3) float32"),
     "integers": (lambda run: change(run, cast(torch.int64)), WEIGHT + "(4, 3, 3, 3) int64"),
     "truth values": (lambda run: change(run, cast(torch.bool)), WEIGHT + "(4, 3, 3, 3) bool"),
@@ -270,7 +273,7 @@ def test_a_tensor_of_another_type_is_no_weight_of_the_network(run: Path, capsys:
 
 def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A save writes rows' digests and manifest lines before the state that counts them; later rows are not counted."""
-    (run / "resume/step_00000010").rename(run / "resume/.step_00000010.tmp")
+    (run / "checkpoints/step_00000010").rename(run / "checkpoints/.step_00000010.tmp")
     assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
     for name, lines in (("log_digests.jsonl", 2), (MANIFEST, 2 * len(ARMS) + 1)):
         whole = (run / name).read_text().splitlines(keepends=True)

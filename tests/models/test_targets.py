@@ -124,7 +124,7 @@ def test_stopped_and_resumed_is_never_stopped_and_twins_stay_equal(tmp_path: Pat
     tiny.train(tmp_path / "cut", until_step=3, **settings)
     tiny.train(tmp_path / "cut", resume=True, **settings)
     tiny.train(tmp_path / "alone", **{**settings, "arms": {"byol": BYOL}})
-    states = [read_newest(tmp_path / run / "resume") for run in ("whole", "cut")]
+    states = [read_newest(tmp_path / run / "checkpoints") for run in ("whole", "cut")]
     for name, tensors in states[0].arms.items():
         assert [key for key, t in tensors.items() if not torch.equal(t, states[1].arms[name][key])] == []
     whole = {arm: tiny.tensors(tmp_path / "whole", arm, 1) for arm in ("byol", "twin", "direct")}
@@ -144,7 +144,7 @@ def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     changed = {**SMALL, "arms": BOTH, "batch": {"size": 144}}  # 2 steps
     ranks.run(1, train_on_a_rank, tmp_path / "one", changed)
     ranks.run(2, train_on_a_rank, tmp_path / "two", {**changed, "placement": {"arms": arms}})
-    one, two = (read_newest(tmp_path / run / "resume") for run in ("one", "two"))
+    one, two = (read_newest(tmp_path / run / "checkpoints") for run in ("one", "two"))
     start = tiny.tensors(tmp_path / "one", "byol", 0)["target.encoder.conv1.0.weight"]
     moved = (one.arms["byol"]["network/target.encoder.conv1.0.weight"] - start).abs().max()
     assert moved > 1e-4

@@ -1,4 +1,4 @@
-"""Resume states: whole or absent, two kept, damage named."""
+"""Checkpoints: whole or absent, two kept, damage named."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from safetensors.torch import save
 
 from coupled.models.optimizer import build_optimizer
 from coupled.storage import checkpoints
-from coupled.storage.checkpoint_head import Head, digest, sealed
-from coupled.storage.checkpoints import ResumeState, check_generation
+from coupled.storage.checkpoint_head import CheckpointHeader, digest, encode_header
+from coupled.storage.checkpoints import Checkpoint, check_checkpoint
 
 SHA = "5" * 64  # settings_sha256
 
 
-def state(step: int) -> ResumeState:
+def state(step: int) -> Checkpoint:
     tensors = {"network/w": torch.full((3,), float(step)), "optimizer/0/n": torch.tensor(2)}
-    return ResumeState(step, step // 5, {"cl": tensors}, {"cl": [0.5, 1.25, 0.0]})
+    return Checkpoint(step, step // 5, {"cl": tensors}, {"cl": [0.5, 1.25, 0.0]})
 
 
 def write(folder: Path, *steps: int, sha: str = SHA) -> Path:
@@ -38,16 +38,16 @@ def test_the_newest_state_is_read_and_two_are_kept(tmp_path: Path) -> None:
     assert (read.step, read.epoch, read.sums) == (100, 20, state(100).sums)
     assert torch.equal(read.arms["cl"]["network/w"], torch.full((3,), 100.0))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000095", "step_00000100"]
-    assert not list(check_generation(tmp_path / "step_00000100", SHA))
+    assert not list(check_checkpoint(tmp_path / "step_00000100", SHA))
 
 
 def test_without_a_state_there_is_none(tmp_path: Path) -> None:
     """A run killed before its first state starts from the beginning."""
     assert checkpoints.read_newest(tmp_path) is None
-    assert checkpoints.read_newest(tmp_path / "resume") is None
+    assert checkpoints.read_newest(tmp_path / "checkpoints") is None
 
 
-def test_a_half_written_generation_is_never_read(tmp_path: Path) -> None:
+def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     """A process killed while writing leaves a temporary folder, which is not a state and is cleared by the next
     write.
     """
@@ -62,23 +62,23 @@ def test_a_half_written_generation_is_never_read(tmp_path: Path) -> None:
     assert not torn.exists()
 
 
-def test_what_is_no_generation_is_neither_read_nor_deleted(tmp_path: Path) -> None:
-    """Someone who copies a generation, or keeps notes beside it, must not lose the run or the copy."""
-    generation = write(tmp_path, 5)
+def test_what_is_no_checkpoint_is_neither_read_nor_deleted(tmp_path: Path) -> None:
+    """Someone who copies a checkpoint, or keeps notes beside it, must not lose the run or the copy."""
+    checkpoint = write(tmp_path, 5)
     names = ["step_00000009 (copy)", "step_9", "step_0000000٩", ".step_00000009"]
     for name in names:
-        shutil.copytree(generation, tmp_path / name)
+        shutil.copytree(checkpoint, tmp_path / name)
     (tmp_path / "step_00000010").write_text("a file")
     (tmp_path / "notes.tmp").mkdir()
     read = checkpoints.read_newest(tmp_path, SHA)
     assert read is not None
     assert read.step == 5
-    assert checkpoints.generations(tmp_path) == [generation]
+    assert checkpoints.list_checkpoints(tmp_path) == [checkpoint]
     write(tmp_path, 10, 15)
     assert {*names, "notes.tmp", "step_00000010", "step_00000015"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_generation_deleted_halfway_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_deleted_halfway_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process killed while it deletes the third must leave two whole ones, whatever file went first."""
     write(tmp_path, 5, 10)
     with monkeypatch.context() as patched:
@@ -91,39 +91,45 @@ def test_a_generation_deleted_halfway_is_none(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000020"]
 
 
-def changed(generation: Path, **keys: Any) -> None:
-    """Give the head other values under `keys` and the digest that fits them, as one who wants to deceive would."""
-    head = Head(**{k: v for k, v in json.loads((generation / "state.json").read_text()).items() if k in Head._fields})
-    (generation / "state.json").write_bytes(sealed(head._replace(**keys)))
+def changed(checkpoint: Path, **keys: Any) -> None:
+    """Give the header other values under `keys` and the digest that fits them, as one who wants to deceive would."""
+    header = CheckpointHeader(
+        **{
+            k: v
+            for k, v in json.loads((checkpoint / "state.json").read_text()).items()
+            if k in CheckpointHeader._fields
+        }
+    )
+    (checkpoint / "state.json").write_bytes(encode_header(header._replace(**keys)))
 
 
 def test_every_bit_of_a_head_counts(tmp_path: Path) -> None:
     """A step, a sum, a digest or a key that a disk has changed must neither be continued from nor end in a
     traceback.
     """
-    generation = write(tmp_path, 5, 10)
-    good = (generation / "state.json").read_bytes()
+    checkpoint = write(tmp_path, 5, 10)
+    good = (checkpoint / "state.json").read_bytes()
     for place in range(len(good)):
         for bit in (0, 1, 2, 5, 7):
             bad = bytearray(good)
             bad[place] ^= 1 << bit
-            (generation / "state.json").write_bytes(bad)
+            (checkpoint / "state.json").write_bytes(bad)
             with pytest.raises(
                 ValueError, match=r"state\.json: .*; delete \S+10 to continue from step_00000005$"
             ) as told:
                 checkpoints.read_newest(tmp_path, SHA)
             assert "\n" not in str(told.value)
-    (generation / "state.json").write_bytes(good)
-    assert not list(check_generation(generation, SHA))
+    (checkpoint / "state.json").write_bytes(good)
+    assert not list(check_checkpoint(checkpoint, SHA))
 
 
 def test_a_state_of_another_run_or_another_step_is_refused(tmp_path: Path) -> None:
     """Another run's state has the same shapes: it would be trained on without a word."""
-    generation = write(tmp_path, 5, sha="6" * 64)
+    checkpoint = write(tmp_path, 5, sha="6" * 64)
     message = r"state\.json: of a run with other settings: expected settings_sha256 5+, found 6+; delete \S+05 to train"
     with pytest.raises(ValueError, match=message):
         checkpoints.read_newest(tmp_path, SHA)
-    generation = generation.rename(tmp_path / "step_00000006")
+    checkpoint = checkpoint.rename(tmp_path / "step_00000006")
     with pytest.raises(ValueError, match=r"state\.json: step: expected that of its folder, step_00000006, found 5"):
         checkpoints.read_newest(tmp_path)
 
@@ -155,43 +161,43 @@ def test_a_head_with_a_right_digest_and_wrong_content_is_refused(
 
 def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path) -> None:
     """Falling back silently would hide a failing disk."""
-    generation = write(tmp_path, 5)
-    path = generation / "cl.safetensors"
+    checkpoint = write(tmp_path, 5)
+    path = checkpoint / "cl.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     message = r"cl\.safetensors: damaged: .*; delete .*step_00000005 to train from the beginning"
     with pytest.raises(ValueError, match=message):
         checkpoints.read_newest(tmp_path, SHA)
-    (generation / "cl.part").touch()
-    assert [line.split(": ")[1] for line in check_generation(generation, SHA)] == [
+    (checkpoint / "cl.part").touch()
+    assert [line.split(": ")[1] for line in check_checkpoint(checkpoint, SHA)] == [
         "damaged",
-        "not a file of this resume state",
+        "not a file of this checkpoint",
     ]
     for text, found in (
-        ("{}", "expected format coupled.resume.2, found None;"),
+        ("{}", "expected format coupled.checkpoint.1, found None;"),
         (
             '{"format": "coupled.resume.1"}',
             r"expected .*, found coupled.resume.1 \(of another version .*can continue it\)",
         ),
         ("[[", "damaged: not readable as JSON"),
     ):
-        (generation / "state.json").write_text(text)
+        (checkpoint / "state.json").write_text(text)
         with pytest.raises(ValueError, match=rf"state\.json: {found}"):
             checkpoints.read_newest(tmp_path)
-    (generation / "state.json").unlink()
-    assert list(check_generation(generation, None)) == [f"{generation / 'state.json'}: missing"]
+    (checkpoint / "state.json").unlink()
+    assert list(check_checkpoint(checkpoint, None)) == [f"{checkpoint / 'state.json'}: missing"]
 
 
 def test_tensors_that_are_no_state_are_refused(tmp_path: Path) -> None:
     """Also where their digest is right."""
-    generation = write(tmp_path, 5)
+    checkpoint = write(tmp_path, 5)
     for data, message in (
         (save({"elsewhere/w": torch.zeros(1)}), "expected tensors of a network and its optimizer, found 'elsewhere/w'"),
         (b"no tensors", "not a readable safetensors file"),
     ):
-        (generation / "cl.safetensors").write_bytes(data)
-        changed(generation, digests={"cl": digest(data)})
+        (checkpoint / "cl.safetensors").write_bytes(data)
+        changed(checkpoint, digests={"cl": digest(data)})
         with pytest.raises(ValueError, match=message):
             checkpoints.read_newest(tmp_path, SHA)
 

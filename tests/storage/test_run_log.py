@@ -7,7 +7,7 @@ import pytest
 
 from coupled.storage.run_description import description_digest, read_run_json
 from coupled.storage.run_lock import MovedError
-from coupled.storage.run_log import CsvLog, check_folder, cut_rows, prepare_folder
+from coupled.storage.run_log import CsvLog, check_folder, drop_rows_after, prepare_folder
 
 
 def test_numbers_in_a_row_read_back_to_the_same_bits(tmp_path: Path) -> None:
@@ -44,17 +44,17 @@ def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> No
     """Doubled rows would count steps twice; a row without its end is no row."""
     path = tmp_path / "a.csv"
     path.write_text("epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n2,4,.")
-    cut_rows(path, "step", 3)
+    drop_rows_after(path, "step", 3)
     assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n"
-    cut_rows(path, "step", 2)
+    drop_rows_after(path, "step", 2)
     assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n"
-    cut_rows(tmp_path / "absent.csv", "step", 0)
+    drop_rows_after(tmp_path / "absent.csv", "step", 0)
     for file, last in (("absent.csv", 2), ("a.csv", 3)):
         with pytest.raises(ValueError, match=rf"{file}: its rows should lead up to step {last}"):
-            cut_rows(tmp_path / file, "step", last)
+            drop_rows_after(tmp_path / file, "step", last)
     path.write_text("epoch,step,loss\nx,y,z\n")
     with pytest.raises(ValueError, match=r"a\.csv: not a table with whole numbers in a column 'step'"):
-        cut_rows(path, "step", 2)
+        drop_rows_after(path, "step", 2)
 
 
 def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 FILES = (  # of each in turn: text that programs read first, for it has the most ways to be wrong
     *("run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots/manifest.jsonl"),
-    *("snapshots/*/*.safetensors", "resume/*/state.json", "resume/*/*.safetensors"),
+    *("snapshots/*/*.safetensors", "checkpoints/*/state.json", "checkpoints/*/*.safetensors"),
 )
 KINDS = ("bit", "digit", "row dropped", "row twice", "rows swapped", "cut", "emptied", "deleted", "of another run")
 BYTES = ("bit", "cut", "emptied", "deleted", "of another run")  # of files that have neither digits nor rows

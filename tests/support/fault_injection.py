@@ -235,7 +235,11 @@ def differences(run: Path, whole: Path) -> str:
     if not pandas.read_csv(run / "epochs.csv")[columns].equals(pandas.read_csv(whole / "epochs.csv")[columns]):
         return "another epochs.csv"
     here, there = (
-        {str(path.relative_to(each)) for path in each.rglob("*") if not re.search(r"resume/step_[0-9]{8}\b", str(path))}
+        {
+            str(path.relative_to(each))
+            for path in each.rglob("*")
+            if not re.search(r"checkpoints/step_[0-9]{8}\b", str(path))
+        }
         for each in (run, whole)
     )
     return f"other files: {sorted(here ^ there)}" if here != there else ""

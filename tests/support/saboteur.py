@@ -30,7 +30,7 @@ def gradients(arm: Arm, batch: Batch) -> Tensor:
         if (FAULT, RANK) == ("orphan", "0"):
             os.kill(os.getppid(), signal.SIGKILL)
         if (FAULT, RANK) in (("kill", "1"), ("kill first", "0")) and not RUN.with_name("killed").exists():
-            while not (RUN / "resume/step_00000004").exists():
+            while not (RUN / "checkpoints/step_00000004").exists():
                 time.sleep(0.01)  # the state of epoch 1 is written beside training
             RUN.with_name("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Whether steps.csv and epochs.csv of a run are those that training wrote, and whether its resume states fit them."""
+"""Whether steps.csv and epochs.csv of a run are those that training wrote, and whether its checkpoints fit them."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,16 +106,16 @@ def _is_finite(text: str) -> bool:
 
 
 def faults_of_saves(run: Path, settings_sha256: str, lines: Sequence[LogState]) -> Iterator[str]:
-    """What is wrong with the resume states, each by itself; and the newest is that of the last line of the rows.
+    """What is wrong with the checkpoints, each by itself; and the newest is that of the last line of the rows.
 
     A save that is under way, or was when the run was killed, has its lines before its state, which is then temporary.
     """
-    folder = run / "resume"
-    states = checkpoints.generations(folder)
+    folder = run / "checkpoints"
+    states = checkpoints.list_checkpoints(folder)
     for state in states:
-        yield from checkpoints.check_generation(state, settings_sha256)
+        yield from checkpoints.check_checkpoint(state, settings_sha256)
     expected = f"step_{lines[-1].step:08d}" if lines else ""
     newest = states[-1].name if states else ""
     if newest != expected and not (folder / f".{expected}.tmp").is_dir():
-        text = f"expected '{expected}' as the newest resume state, found '{newest}'"
+        text = f"expected '{expected}' as the newest checkpoint, found '{newest}'"
         yield f"{folder}: {text} (see {log_digests.FILE})"
