@@ -128,12 +128,16 @@ class Lockstep:
             k = log_every_of(self.log_every, self.stopwatch.on_gpu, self.step_seconds) if done >= careful_until else 1
             window = range(done + 1, min(last, done + k) + 1)
             before = [(arm, arm.kept_state()) for arm in self.arms] if len(window) > 1 else []
-            own = []
+            own, numbers = [], []
             for step in window:
-                own.append(self._gradients(step, next(batches)))
+                inputs = next(batches)
+                own.append(_record(step, inputs))
+                for arm in self.arms:
+                    with self.stopwatch.running(arm.name):
+                        numbers.append(arm.gradients(inputs[self.stream_of[arm.name]]))
                 if before:
                     self._update(step)
-            records = self._known(own, action)
+            records = self._known(own, numbers, action)
             self.step_seconds = sum(records[0].seconds.values())  # the same on every rank
             wrong = next((f"step {each.step}: {each.error[1]}" for each in records if each.error), "")
             if not before and not wrong:
@@ -149,15 +153,6 @@ class Lockstep:
             before = []  # not two copies at once
             yield from records
 
-    def _gradients(self, step: int, inputs: Mapping[str, Batch]) -> tuple[StepRecord, list[torch.Tensor]]:
-        """Loss and gradient of every arm on the batch of its stream, under way."""
-        numbers = []
-        for arm in self.arms:
-            with self.stopwatch.running(arm.name):
-                numbers.append(arm.gradients(inputs[self.stream_of[arm.name]]))
-        seen = {name: replace(batch, views_VB3SS=batch.views_VB3SS.new_empty(0)) for name, batch in inputs.items()}
-        return StepRecord(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()}), numbers
-
     def _update(self, step: int) -> None:
         for arm in self.arms:
             with self.stopwatch.running(arm.name):
@@ -165,12 +160,14 @@ class Lockstep:
                 arm.perturb_after(step)
 
     def _known(
-        self, own: Sequence[tuple[StepRecord, list[torch.Tensor]]], action: Callable[[int], int]
+        self, own: Sequence[StepRecord], numbers: Sequence[torch.Tensor], action: Callable[[int], int]
     ) -> list[StepRecord]:
-        """The steps with their results, which are waited for once, as all ranks know them."""
-        rows = iter(torch.stack([numbers_4 for _, numbers in own for numbers_4 in numbers]).tolist())
+        """The steps with their results, which are waited for once, as all ranks know them; `numbers` are those of every
+        arm of the first step, then of the next.
+        """
+        rows = iter(torch.stack(list(numbers)).tolist())
         seconds = {name: value / len(own) for name, value in self.stopwatch.read().items()}
-        for record, _ in own:
+        for record in own:
             record.seconds = seconds
             for arm in self.arms:
                 try:
@@ -181,7 +178,13 @@ class Lockstep:
                 if result.complaint() and record.error is None:
                     record.error = ("FloatingPointError", f"arm '{name}': {result.complaint()}")
         record.action = action(record.step)  # now, when the last step has been waited for
-        return of_all_ranks([record for record, _ in own], self.group.owns_arms, self.names)
+        return of_all_ranks(own, self.group.owns_arms, self.names)
+
+
+def _record(step: int, inputs: Mapping[str, Batch]) -> StepRecord:
+    """A step that is under way: what it sees, without the views."""
+    seen = {name: replace(batch, views_VB3SS=batch.views_VB3SS.new_empty(0)) for name, batch in inputs.items()}
+    return StepRecord(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()})
 
 
 def of_all_ranks(own: Sequence[StepRecord], owner: bool, names: Sequence[str]) -> list[StepRecord]:
