@@ -197,8 +197,8 @@ def drifting(run: Path, how: str) -> str:
                 arm.network.state_dict()[NUDGED[how]][3] += 1e-6
         return result
 
-    def bypassed(arm: Arm, *arguments: Any) -> None:
-        made(arm, *arguments)
+    def bypassed(arm: Arm, *arguments: Any, **options: Any) -> None:
+        made(arm, *arguments, **options)
         if how == "bypassed" and arm.name == "ce":
             arm.replica = arm.network
 

@@ -4,7 +4,7 @@ V views, B images of this rank, N images of the global batch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,10 +12,7 @@ from torch import Tensor, nn
 
 from coupled.config.controls import perturb
 from coupled.config.registry import Objective
-from coupled.config.schema import Settings
-from coupled.models.batch_norm import use_global_batch
-from coupled.models.network import Network, copy_with_heads, move_target
-from coupled.models.optimizer import build_optimizer
+from coupled.models.network import move_target
 from coupled.objectives import Inputs, Loss
 from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
@@ -37,51 +34,53 @@ class StepResult(NamedTuple):
 
 
 class Arm:
-    """One model trained on its stream, from the start that `shared` and, for its further heads, `init_seed` give."""
+    """One model trained on its stream.
+
+    Args:
+        name: of the arm.
+        objective: what it is trained with.
+        network: its own network, on the device and in the layout in which it is trained.
+        build_optimizer: makes the optimizer of the parameters that are trained.
+        precision: "float32", "bfloat16" (autocast) or "float64".
+        clip_grad_norm: the largest norm of a gradient; None does not clip.
+        seed: of the run, for what the network draws itself, such as dropout.
+        perturb: move one weight by so many units in the last place after this step; None never does.
+    """
 
     def __init__(
         self,
         name: str,
-        settings: Settings,
         objective: Objective,
-        shared: Network,
-        classes: int,
-        init_seed: int,
-        device: torch.device,
+        network: nn.Module,
+        build_optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        *,
+        precision: str,
+        clip_grad_norm: float | None,
+        seed: int,
+        perturb: tuple[int, int] | None,
     ) -> None:
-        self.name = name
-        self.objective = objective
-        self.precision, self.seed = settings.precision, settings.seed
-        self.perturbed = settings.arms[name].perturb
-        self.clip_norm = settings.optimizer.clip_norm or float("inf")
-        self.dtype = torch.float64 if self.precision == "float64" else torch.float32
-        network = copy_with_heads(shared, objective.needs, classes, init_seed).to(device, self.dtype)
-        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.network = use_global_batch(network, device).train().to(memory_format=self.layout)
-        if settings.compile:
-            self.network.compile()  # in place: names and snapshots stay as they are
-        self.replica: nn.Module = distribute(self.network)
-        self.buffers = list(self.network.buffers())
+        self.name, self.objective, self.network = name, objective, network
+        self.precision, self.seed, self.perturb = precision, seed, perturb
+        self.clip_grad_norm = clip_grad_norm or float("inf")
+        self.dtype = next(network.parameters()).dtype
+        self.replica: nn.Module = distribute(network)
+        self.buffers = list(network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.projection_VBP: Tensor | None = None
         self.sums: dict[str, Tensor] = {}  # over ranks, of the last batch, for the objective's own rule
-        self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(
-            self.trained,
-            settings.optimizer.name,
-            momentum=settings.optimizer.momentum,
-            weight_decay=settings.optimizer.weight_decay,
-        )
-        if data_size() > 1:
-            self._settle(settings.encoder.image_size, device)
+        self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.trained)
 
-    def _settle(self, size: int, device: torch.device) -> None:
+    def settle_buckets(self, image_size: int) -> None:
         """One backward pass that changes nothing, because DDP sorts its buckets anew after its first: with them the
         order of its sums would differ between a run and the same run resumed.
         """
+        if data_size() == 1:
+            return
+        device = next(self.network.parameters()).device
         before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         with torch_rng(self.seed, "settle", device=device):
-            outputs = self.replica(torch.zeros(2, 2, 3, size, size, device=device, dtype=self.dtype))
+            outputs = self.replica(torch.zeros(2, 2, 3, image_size, image_size, device=device, dtype=self.dtype))
         sum(output.sum() for output in outputs.values()).backward()
         self.optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(before)
@@ -99,7 +98,7 @@ class Arm:
         counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, left_out]).double())
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
-        norm = nn.utils.clip_grad_norm_(self.trained, self.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.clip_grad_norm)
         return torch.cat([counts, norm.double()[None]])
 
     def read(self, numbers_4: Sequence[float]) -> StepResult:
@@ -133,8 +132,8 @@ class Arm:
 
     def perturb_after(self, step: int) -> None:
         """Move one weight by a few units in the last place, if the settings want that after this step."""
-        if self.perturbed and self.perturbed.step == step:
-            perturb(self.network, self.perturbed.ulps)
+        if self.perturb and self.perturb[1] == step:
+            perturb(self.network, self.perturb[0])
 
     def undo(self) -> None:
         """Put back the running averages that the forward pass of `gradients` moved: the arm is as before the step."""

@@ -1,6 +1,9 @@
 """All arms of a run: copies of one network, placed on the ranks, and proven equal before they start."""
 
+from functools import partial
 from typing import Any, NamedTuple
+
+import torch
 
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
@@ -8,8 +11,10 @@ from coupled.arms.placement import place_arms
 from coupled.config.controls import Draws, draws
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
+from coupled.models.batch_norm import use_global_batch
 from coupled.models.memory import forecast, free_memory, memory_line
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
+from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, outline, probe
 from coupled.parallel.process_group import ProcessGroup
 
@@ -38,11 +43,11 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     }
     used = draws(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
-    network = _network_options(settings)
-    if sketch := outline(settings.precision, **network):  # before there are weights, which alone may be too large
+    options = _network_options(settings)
+    if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
-    probed = probe(device, settings.precision, **network)
-    shared = _network(network, settings.seed, probed)
+    probed = probe(device, settings.precision, **options)
+    shared = _network(options, settings.seed, probed)
     sizes = {
         name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
         for name, objective in objectives.items()
@@ -52,14 +57,42 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     memory = _memory(settings, group, probed, [sizes[name][1] for name in names], free)
     for name in names:
         seed = used[name].seed("init", settings.seed)
-        start = shared if seed == settings.seed else _network(network, seed, probed)
-        own.append(Arm(name, settings, objectives[name], start, classes, seed, device))
+        start = shared if seed == settings.seed else _network(options, seed, probed)
+        network = copy_with_heads(start, objectives[name].needs, classes, seed)
+        own.append(_arm(name, settings, objectives[name], network, device))
     starts = {arm.name: shared_tensors(arm.network) for arm in own}
     for init in sorted({each.init for each in used.values()}):
         check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
     for arm in own:
         arm.perturb_after(0)
     return Arms(own, objectives, sizes, used, placed, memory)
+
+
+def _arm(name: str, settings: Settings, objective: Objective, network: Network, device: torch.device) -> Arm:
+    """An arm whose `network`, still on the CPU, is put where and how it is trained."""
+    dtype = torch.float64 if settings.precision == "float64" else torch.float32
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    placed = use_global_batch(network.to(device, dtype), device).train().to(memory_format=layout)
+    if settings.compile:
+        placed.compile()  # in place: names and snapshots stay as they are
+    optimizer, perturb = settings.optimizer, settings.arms[name].perturb
+    arm = Arm(
+        name,
+        objective,
+        placed,
+        partial(
+            build_optimizer,
+            name=optimizer.name,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+        ),
+        precision=settings.precision,
+        clip_grad_norm=optimizer.clip_norm,
+        seed=settings.seed,
+        perturb=(perturb.ulps, perturb.step) if perturb else None,
+    )
+    arm.settle_buckets(settings.encoder.image_size)
+    return arm
 
 
 def _network_options(settings: Settings) -> dict[str, Any]:
