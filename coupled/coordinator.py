@@ -18,8 +18,8 @@ from coupled.arms.lockstep import Lockstep, StepRecord, Sums
 from coupled.arms.summary import announce, bytes_needed, description
 from coupled.arms.training_state import EpochSums, Outcome, TrainingState
 from coupled.config.controls import streams
-from coupled.config.registry import filled_in, load_image_set
-from coupled.config.schema import Settings, from_resolved
+from coupled.config.registry import load_dataset
+from coupled.config.schema import Settings
 from coupled.models.optimizer import learning_rate, peak_learning_rate
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_until_step, stop_now
@@ -40,18 +40,16 @@ from coupled.storage.run_lock import run_lock
 from coupled.storage.run_log import check_folder, prepare_folder, space, was_started_by
 from coupled.storage.snapshots import snapshot_epochs
 from coupled.stream.batches import Batch, on_device
-from coupled.stream.view_plan import ViewRecipe
 
 
 class Coordinator:
     """Trains the arms of `settings` in lockstep, in the process group `group`, into the folder `run`."""
 
     def __init__(self, settings: Settings, group: ProcessGroup, run: Path) -> None:
-        self.settings = settings = from_resolved(filled_in(settings.resolved()))
-        self.group, self.run = group, run
+        self.settings, self.group, self.run = settings, group, run
         if not group.is_first:
             barrier()  # rank 0 loads first: it may have to download or to fill a cache
-        self._load = partial(load_image_set, settings.image_set.name, settings.image_set.options, seed=settings.seed)
+        self._load = partial(load_dataset, settings.dataset.model_dump(), seed=settings.seed)
         self.images = self._load("train")
         if group.is_first:
             barrier()
@@ -78,17 +76,19 @@ class Coordinator:
             streams={self.stream_of[arm.name]: arms.draws[arm.name] for arm in self.arms},
             seed=settings.seed,
             batch_size=size,
-            kind=settings.batch.order,
-            recipe=ViewRecipe(**settings.views.model_dump(exclude={"recipe"})),
-            size=settings.encoder.image_size,
+            kind=settings.batch.sampler,
+            augmentation=settings.augmentation.plain(),
+            size=settings.image_size,
             rank=group.data_rank,
             world_size=group.data_size,
             device=group.device,
-            workers=settings.batch.workers,
+            workers=settings.dataset.num_workers,
         )
-        about = (settings.read_every, list(settings.arms), group)
+        about = (settings.log_every, list(settings.arms), group)
         self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, *about)
-        self.kept_epochs = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
+        self.kept_epochs = snapshot_epochs(
+            settings.epochs, settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch
+        )
 
     def train(
         self, resume: bool = False, overwrite: bool = False, until_step: int | None = None, accept_images: bool = False
@@ -154,7 +154,7 @@ class Coordinator:
         check_until_step(until_step, 0, self.steps)
         if not resume:
             self._space(0, overwrite)
-        both = both_splits(self.images, self._load, self.group, settings.batch.workers)
+        both = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
         barrier()  # before rank 0 writes into it
         changed, accepted = list[str](), list[str]()
         if first:
@@ -168,7 +168,7 @@ class Coordinator:
         step = max(saved.step, 0)
         if first:
             record_images(self.run, about, both, step if accepted else None)
-        timer = Timer(settings.resume.every_minutes if first else None)
+        timer = Timer(settings.checkpoint.every_minutes if first else None)
         progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
         newest = partial(checkpoints.newest_step, self.run / "checkpoints")
         signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, progress, newest)))

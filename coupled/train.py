@@ -45,8 +45,7 @@ def train(options: argparse.Namespace) -> int:
     """Settings -> process group -> coordinator -> run. Returns the exit status."""
     # torch is imported after the arguments are read, so that --help answers at once
     from coupled.arms.consistency import check_same_settings
-    from coupled.config.registry import suited
-    from coupled.config.schema import load
+    from coupled.config.load import load_settings
     from coupled.coordinator import Coordinator
     from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
     from coupled.parallel.host_memory import keep_freed_memory
@@ -66,15 +65,15 @@ def train(options: argparse.Namespace) -> int:
         def earlier(name: str) -> dict[str, Any]:
             return settings_of(options.run or Path("runs") / name) if options.resume else {}
 
-        settings = load(options.config, options.overrides, suited, earlier)
+        settings = load_settings(options.config, options.overrides, earlier)
         check_same_settings(meeting, settings.resolved())
-        set_determinism(settings.deterministic, settings.threads, settings.tf32)
+        set_determinism(settings.deterministic, settings.num_threads, settings.tf32)
         keep_freed_memory()
-        joined = process_group(settings.device, settings.timeout_seconds, settings.placement.arms, meeting)
+        joined = process_group(settings.device, settings.timeout_seconds, settings.parallel.arm_groups, meeting)
         group = opened.enter_context(joined)
         run = options.run or Path("runs") / settings.name
         if group.is_first:
-            say(f"reading image set '{settings.image_set.name}'")
+            say(f"reading image set '{settings.dataset.name}'")
         # not kept: what refers to the process group should be gone before the group is
         coordinator = Coordinator(settings, group, run)
         try:

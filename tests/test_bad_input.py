@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from support import tiny
 
 from coupled import train
+from coupled.config.load import load_settings
 from coupled.config.safe_yaml import parse_yaml
-from coupled.config.schema import load
 
 MANY = settings(
     max_examples=120,
@@ -34,33 +34,32 @@ WRONG: dict[str, tuple[str, ...]] = {
     "tf32": ("!!bool maybe",),
     "threads": ("0", "-1", "1.0", "many", "1000000", "4096"),
     "temperature": ("0", "-1", ".nan", ".inf", "cold", "[0.5]", "null", "1" + "0" * 400, "1e-300"),
-    "image_set": ("null", "digits", "[digits]", "{}", "3"),
-    "image_set.name": ("null", "nowhere", "../digits", "_cifar", "__init__", "3", "''"),
-    "image_set.size": ("0", "-3", "x", "1.5", "null", "100000000", "[8]"),
+    "dataset": ("null", "digits", "[digits]", "{}", "3"),
+    "dataset.name": ("null", "nowhere", "../digits", "_cifar", "__init__", "3", "''"),
+    "dataset.image_size": ("0", "-3", "x", "1.5", "null", "100000000", "[8]"),
     "batch": ("null", "3", "x", "[]"),
     "batch.size": ("0", "1", "-4", "1.5", "null", "x", "100000000000", "true"),
-    "batch.order": ("sorted", "null", "1"),
-    "batch.workers": ("-1", "1.5", "many", "1000000"),
-    "read_every": ("0", "-1", "2.5", "often", "10000000"),
-    "views.crop_scale": ("[0, 1]", "[0.5]", "[1, 0.5]", "[0.1, 2]", "x", "[.nan, 1]", "null", "[1, 2, 3]"),
-    "views.flip": ("-0.1", "1.1", ".nan", "often", "null"),
-    "views.brightness": ("-1", "1e300"),
-    "views.hue": ("0.6", "-1", ".inf", "x"),
-    "views.recipe": ("medium", "null", "3", "[small]"),
+    "batch.sampler": ("sorted", "null", "1"),
+    "dataset.num_workers": ("-1", "1.5", "many", "1000000"),
+    "log_every": ("0", "-1", "2.5", "often", "10000000"),
+    "augmentation.crop_scale": ("[0, 1]", "[0.5]", "[1, 0.5]", "[0.1, 2]", "x", "[.nan, 1]", "null", "[1, 2, 3]"),
+    "augmentation.hflip_prob": ("-0.1", "1.1", ".nan", "often", "null"),
+    "augmentation.brightness": ("-1", "1e300"),
+    "augmentation.hue": ("0.6", "-1", ".inf", "x"),
+    "augmentation.preset": ("medium", "null", "3", "[small]"),
     "encoder.name": ("resnet5000", "null", "3", "''", "../resnet18", "resnet18.a1_in1k", "convnext_tiny_in22ft1k"),
-    "encoder.width": ("0", "-1", ".nan", "x", "null", "1e9"),
+    "encoder.width_multiplier": ("0", "-1", ".nan", "x", "null", "1e9"),
     "encoder.stem": ("tiny", "null"),
-    "encoder.image_size": ("0", "3", "5000", "8.5", "null", "4096"),  # 4096 takes 4 000 GB
-    "projector.hidden": ("0", "-1", "x", "1e3", "1000000000000"),
-    "projector.out": ("0", "null", "x", "1000000000000"),
+    "projector.hidden_dim": ("0", "-1", "x", "1e3", "1000000000000"),
+    "projector.output_dim": ("0", "null", "x", "1000000000000"),
     "optimizer.name": ("adam", "null", "3"),
     "optimizer.base_lr": ("0", "-1", ".nan", ".inf", "fast", "null", "1e300"),
     "optimizer.momentum": ("1", "-0.1", "x", ".nan", "null"),
     "optimizer.weight_decay": ("-1", ".nan", "null", "1e300"),
     "optimizer.warmup_epochs": ("-1", "1", "100", "x", "null", ".inf"),
-    "optimizer.clip_norm": ("0", "-1", ".nan", "x"),
-    "snapshots.every": ("0", "-1", "1.5", "null"),
-    "resume.every_minutes": ("0", "-1", ".nan", "soon"),
+    "optimizer.clip_grad_norm": ("0", "-1", ".nan", "x"),
+    "snapshots.every_epochs": ("0", "-1", "1.5", "null"),
+    "checkpoint.every_minutes": ("0", "-1", ".nan", "soon"),
     "arms": ("null", "{}", "[cl]", "3", "dcl", "{cl: null}", "{../x: dcl}", "{a b: dcl}", "{'': dcl}", "{1: dcl}"),
     "arms.cl": ("[dcl]", "3", "{}", "{objective: null}", "nowhere", "_anchors", "../dcl", "{dcl: 1}"),
     "arms.cl.temperature": ("0", "-1", ".nan", "x", "null", "[1]"),
@@ -114,7 +113,7 @@ def test_a_misspelt_key_is_refused_by_name(
     cut = place_in_key % len(last)
     typo = last[:cut] + ("" if drop else letter) + last[cut + drop :]
     misspelt = f"{section}.{typo}" if section else typo
-    assume(typo and misspelt not in WRONG and section not in ("arms", "image_set", "arms.cl"))
+    assume(typo and misspelt not in WRONG and section not in ("arms", "dataset", "arms.cl"))
     assume(typo not in ("workers", "order", "name", "out", "stem", "every"))
     assert typo in refused(place, capsys, f"{misspelt}=1")
 
@@ -145,7 +144,7 @@ def test_any_text_as_an_override_is_taken_or_refused_in_one_line(
 
 def accepted(config: Path, *overrides: str) -> bool:
     try:
-        load(config, overrides)
+        load_settings(config, overrides)
     except ValueError:
         return False
     return True
@@ -211,7 +210,7 @@ def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -
     """A YAML bomb stands for gigabytes, deep nesting ends the stack, a tag could run a program."""
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        load(tmp_path / "bad.yaml")
+        load_settings(tmp_path / "bad.yaml")
 
 
 def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
@@ -221,7 +220,7 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
         file.truncate(100 * 2**20)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match=r"huge\.yaml: 104,857,600 bytes long; settings are at most 65,536"):
-        load(tmp_path / "huge.yaml")
+        load_settings(tmp_path / "huge.yaml")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 2**10
     with pytest.raises(ValueError, match=r"70,000 characters long"):
         parse_yaml("x" * 70000, "override")
@@ -231,7 +230,7 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["epochs=1", "epochs=2"], "override 'epochs=2': it would undo 'epochs=1'"),
-        (["batch.size=64", "batch={order: balanced}"], "it would undo 'batch.size=64'"),
+        (["batch.size=64", "batch={sampler: balanced}"], "it would undo 'batch.size=64'"),
         (["--config", "a.yaml", "--config", "b.yaml"], "--config: given twice"),
         (["--run", "a", "--run-dir=b"], "--run-dir: given twice"),
         (["--until-step", "1", "--until-step", "2"], "--until-step: given twice"),
@@ -240,20 +239,23 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
             "arms.b.hidden: 8 is not allowed; predictor linear",
         ),
         (["arms={b: {objective: simsiam, predictor: linear, hidden: 8}}"], "arms.b.hidden: 8 is not allowed"),
-        (["encoder.name=hrnet_w18", "encoder.width=1"], "encoder.stem: got 'small' for 'hrnet_w18'"),
+        (["encoder.name=hrnet_w18", "encoder.width_multiplier=1"], "encoder.stem: got 'small' for 'hrnet_w18'"),
         (
-            ["encoder.name=skresnet18", "encoder.width=0.05"],
-            "encoder.name: 'skresnet18' does not work with encoder.width 0.05",
+            ["encoder.name=skresnet18", "encoder.width_multiplier=0.05"],
+            "encoder.name: 'skresnet18' does not work with encoder.width_multiplier 0.05",
         ),
         (
-            ["encoder={name: crossvit_9_240, stem: standard, image_size: 32}"],
-            "'crossvit_9_240' does not work with encoder.image_size 32: ",
+            ["encoder={name: crossvit_9_240, stem: imagenet}"],
+            "'crossvit_9_240' does not work with dataset.image_size 32: ",
         ),
         (
-            ["encoder={name: inception_v3, stem: standard, image_size: 32}"],
-            "'inception_v3' does not work with encoder.image_size 32: ",
+            ["encoder={name: inception_v3, stem: imagenet}"],
+            "'inception_v3' does not work with dataset.image_size 32: ",
         ),
-        (["encoder.name=legacy_xception", "encoder.stem=standard"], "encoder.width: got 0.0625; 'legacy_xception'"),
+        (
+            ["encoder.name=legacy_xception", "encoder.stem=imagenet"],
+            "encoder.width_multiplier: got 0.0625; 'legacy_xception'",
+        ),
         (["batch.size=2"], "batch.size: got 2; the images of step 9 are all of one class, so no anchor of arm nscl"),
     ],
 )

@@ -37,9 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "twin": {"twin": "cl"},
         "moved": {"twin": "cl", "perturb": {"ulps": 1}},
         "later": {"twin": "cl", "perturb": {"step": 6}},
-        "init": {"twin": "cl", "own": ["init"]},
-        "order": {"twin": "cl", "own": ["order"]},
-        "views": {"twin": "cl", "own": ["views"]},
+        "init": {"twin": "cl", "unshared": ["init"]},
+        "order": {"twin": "cl", "unshared": ["order"]},
+        "augmentation": {"twin": "cl", "unshared": ["augmentation"]},
         "views_twin": {"twin": "views"},
     }
     tiny.train(folder, arms=arms)
@@ -63,7 +63,7 @@ def test_only_an_arm_with_its_own_initialisation_starts_elsewhere(run: Path) -> 
 def test_the_lines_before_a_run_name_the_controls() -> None:
     """What departs from the shared randomness on purpose must be seen."""
     assert controls({"objective": "dcl"}) == ""
-    assert controls({"twin": "cl", "own": ["init", "views"]}) == "; twin of cl; its own init, views"
+    assert controls({"twin": "cl", "unshared": ["init", "augmentation"]}) == "; twin of cl; its own init, views"
     assert controls({"twin": "cl", "perturb": {"ulps": 2, "step": 0}}) == (
         "; twin of cl; a weight moved by 2 ulp at step 0"
     )
@@ -156,7 +156,7 @@ def test_run_json_says_what_is_controlled(run: Path) -> None:
     arms = tiny_arms(run)
     assert arms["cl"].keys() == arms["twin"].keys() - {"twin"}
     assert arms["later"]["perturb"] == {"ulps": 1, "step": 6}
-    assert arms["views"]["own"] == ["views"]
+    assert arms["augmentation"]["own"] == ["views"]
 
 
 def test_a_perturbation_after_the_last_step_is_refused(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     """Training on after a NaN gives a figure of noise; the message names arm, epoch and step."""
     huge = {"base_lr": 1e6, "weight_decay": 1e6}  # a step makes each weight 1e12 times as large
     with pytest.raises(FloatingPointError, match=r"arm '\w+': (loss|gradient norm) is (nan|inf) in epoch 1, step \d+"):
-        tiny.train(tmp_path / "run", optimizer={"name": "sgd", **huge, "warmup_epochs": 0, "clip_norm": None})
+        tiny.train(tmp_path / "run", optimizer={"name": "sgd", **huge, "warmup_epochs": 0, "clip_grad_norm": None})
 
 
 def test_a_run_in_the_way_is_not_touched(four_arms: Path, tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_run_json_says_what_was_run(four_arms: Path) -> None:
     assert about["settings_sha256"] == settings.sha256()
     assert settings.arms["cl"].options == {"temperature": 0.5, "positive_in_denominator": False, "similarity": "cosine"}
     assert settings.arms["scl"].options["variant"] == "out"
-    assert settings.image_set.options == {"size": 8}
+    assert settings.dataset.options == {"size": 8}
     assert {"torch", "timm", "python"} <= about["versions"].keys()
-    assert len(about["image_set"]["train_digest"]) == len(about["image_set"]["test_digest"]) == 32
+    assert len(about["dataset"]["train_digest"]) == len(about["dataset"]["test_digest"]) == 32
     assert (about["seed"], about["world_size"], about["precision"]) == (3, 1, "float32")
 
 
@@ -187,7 +187,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
     tiny.train(run, arms={"old": "dcl"}, epochs=1)
     before = tiny.snapshot_bytes(run)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=0, free=10))
-    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .* snapshots\.every"):
+    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .* snapshots\.every_epochs"):
         tiny.train(run, overwrite=True)
     assert tiny.snapshot_bytes(run) == before
     with pytest.raises(ValueError, match="MiB needed"):
@@ -216,17 +216,17 @@ def weights_after_one_epoch() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"batch": {"size": 256, "order": "balanced"}, "arms": {"in": {"objective": "supcon", "variant": "in"}}},
+        {"batch": {"size": 256, "sampler": "balanced"}, "arms": {"in": {"objective": "supcon", "variant": "in"}}},
         {"arms": {"ce": {"objective": "cross_entropy", "input": "embedding"}, "keep": {"objective": "nt_xent"}}},
         {"optimizer": {"name": "lars", "warmup_epochs": 0.5}, "arms": {"cl": "dcl"}},
-        {"encoder": {**tiny.TINY["encoder"], "image_size": 16}, "arms": {"cl": "dcl"}, "precision": "bfloat16"},
+        {"encoder": {**tiny.TINY["encoder"]}, "arms": {"cl": "dcl"}, "precision": "bfloat16"},
         {
             "optimizer": {"name": "adamw", "base_lr": 1e-3, "warmup_epochs": 0},
             "arms": {"n": "nscl"},
-            "views": {"recipe": "large"},
+            "augmentation": {"preset": "imagenet"},
         },
-        {"encoder": {"name": "vit_tiny_patch16_224", "stem": "standard", "image_size": 16}, "arms": {"cl": "dcl"}},
-        {"encoder": {"name": "mobilenetv3_small_050", "stem": "standard", "image_size": 32}, "arms": {"cl": "dcl"}},
+        {"encoder": {"name": "vit_tiny_patch16_224", "stem": "imagenet"}, "arms": {"cl": "dcl"}},
+        {"encoder": {"name": "mobilenetv3_small_050", "stem": "imagenet"}, "arms": {"cl": "dcl"}},
     ],
 )
 def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -> None:
@@ -246,7 +246,7 @@ def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -
 
 def test_thinned_snapshots_are_kept_and_resumed(four_arms: Path, tmp_path: Path) -> None:
     """every: 2 keeps epochs 0 and 2; the epoch between has a checkpoint and no snapshot."""
-    tiny.train(tmp_path / "run", snapshots={"every": 2})
+    tiny.train(tmp_path / "run", snapshots={"every_epochs": 2})
     kept = tiny.snapshot_bytes(tmp_path / "run")
     assert sorted({name.split("_")[-1] for name in kept}) == ["0000.safetensors", "0002.safetensors"]
     assert_equal_bits(weights(tmp_path / "run", "nscl", 2), weights(four_arms, "nscl", 2))

@@ -11,7 +11,7 @@ from support import tiny
 
 from coupled.analysis import verify
 
-TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}, "snapshots": {"every": 1}}
+TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}, "snapshots": {"every_epochs": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visib
         assert old in text
         (run / name).write_text(text.replace(old, new))
     capsys.readouterr()
-    tiny.train(run, resume=True, **TWO, read_every=2)
+    tiny.train(run, resume=True, **TWO, log_every=2)
     said = capsys.readouterr().out
     assert "steps.csv: the rows of steps 1 to 5: not as written" in said
     assert "run.json: damaged: not as it was written; it is left as it is" in said

@@ -439,11 +439,11 @@ def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> No
         return ImageSet("mine", "train", pixels, torch.tensor(labels), ("cat", "dog"), (0, 0, 0), (1, 1, 1))
 
     check_labels(images(0, 1, 1))
-    with pytest.raises(ValueError, match=r"image_set: 'mine', train image 1 has label 2; allowed are 0 to 1"):
+    with pytest.raises(ValueError, match=r"dataset: 'mine', train image 1 has label 2; allowed are 0 to 1"):
         check_labels(images(0, 2))
     with pytest.raises(ValueError, match=r"train image 0 has label -1"):
         check_labels(images(-1, 1))
-    with pytest.raises(ValueError, match=r"image_set: 'mine' has no train image of class 'dog'"):
+    with pytest.raises(ValueError, match=r"dataset: 'mine' has no train image of class 'dog'"):
         check_labels(images(0, 0))
 
 
@@ -456,10 +456,10 @@ def test_warnings_that_matter_are_said_once(
     read = Arm.read
     monkeypatch.setattr(Arm, "read", lambda arm, numbers_4: read(arm, numbers_4)._replace(left_out=10))
     monkeypatch.setattr(Arm, "projection_spread", lambda arm: 0.01)
-    tiny.train(tmp_path / "bad", batch={"size": 8, "order": "balanced"}, **ONE, until_step=181)
+    tiny.train(tmp_path / "bad", batch={"size": 8, "sampler": "balanced"}, **ONE, until_step=181)
     out = capsys.readouterr().out
     assert out.count("warning:") == 3
-    assert "warning: batch.order: class '0' and 9 other classes cannot be in every batch: 14" in out
+    assert "warning: batch.sampler: class '0' and 9 other classes cannot be in every batch: 14" in out
     assert out.count("warning: arm cl: 62.5% of the epoch's anchors had no positive or no negative") == 1
     assert out.count("warning: arm cl: its projections collapse: their spread is 0.01") == 1
 

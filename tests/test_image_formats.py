@@ -19,8 +19,8 @@ CONFIG = """
 epochs: 1
 device: cpu
 batch: {size: 20}
-encoder: {name: resnet18, width: 0.0625}
-projector: {hidden: 16, out: 8}
+encoder: {name: resnet18, width_multiplier: 0.0625}
+projector: {hidden_dim: 16, output_dim: 8}
 optimizer: {name: sgd, warmup_epochs: 0}
 arms: {cl: dcl, nscl: nscl}
 """
@@ -112,34 +112,34 @@ def test_a_set_in_its_own_format_trains_one_step(name: str, tmp_path: Path, monk
     description = run_steps(name.split(",")[0])
     assert description["settings"]["encoder"]["image_size"] == size
     assert description["settings"]["encoder"]["stem"] == stem
-    assert description["settings"]["views"]["recipe"] == recipe
+    assert description["settings"]["augmentation"]["preset"] == recipe
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An analysis of all classes, of a run with three, would measure something else and say nothing."""
     formats.cifar(CIFAR10, tmp_path / "data", monkeypatch)
-    named = run_steps("cifar10", "image_set.classes=[3, 5, 7]")
-    assert named["image_set"]["classes"] == ["thing 3", "thing 5", "thing 7"]
+    named = run_steps("cifar10", "dataset.classes=[3, 5, 7]")
+    assert named["dataset"]["classes"] == ["thing 3", "thing 5", "thing 7"]
     assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
     rows = pandas.read_csv("runs/try/analysis/test_alignment.csv")
     assert set(rows["samples"]) == {6}
-    drawn = run_steps("cifar10", "image_set.classes=3", "seed=1")["image_set"]
+    drawn = run_steps("cifar10", "dataset.classes=3", "seed=1")["dataset"]
     assert drawn["classes"] == sorted(set(drawn["classes"]))
     assert len(drawn["classes"]) == 3
-    assert drawn["train_digest"] != named["image_set"]["train_digest"]
-    assert run_steps("cifar10", "image_set.classes=3", "seed=1")["image_set"] == drawn
+    assert drawn["train_digest"] != named["dataset"]["train_digest"]
+    assert run_steps("cifar10", "dataset.classes=3", "seed=1")["dataset"] == drawn
 
 
 def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> None:
     """Worker processes, a stop in mid-epoch, a choice of classes; the analysis sees the run's pictures or refuses."""
     formats.write_files(tmp_path / "data" / "imagenet", formats.imagenet_files())
-    options = ["batch.size=4", "encoder.image_size=32", f"image_set.classes=[2, {formats.WORDNET_IDS[0]}]"]
+    options = ["batch.size=4", "dataset.image_size=32", f"dataset.classes=[2, {formats.WORDNET_IDS[0]}]"]
     alone = run_steps("imagenet", *options)
     steps = Path("runs/try/steps.csv").read_text()
-    assert alone["image_set"]["classes"] == [formats.WORDNET_IDS[2], formats.WORDNET_IDS[0]]
+    assert alone["dataset"]["classes"] == [formats.WORDNET_IDS[2], formats.WORDNET_IDS[0]]
     weights = Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes()
-    again = ["--config", "try.yaml", "image_set.name=imagenet", *options, "batch.workers=1"]
+    again = ["--config", "try.yaml", "dataset.name=imagenet", *options, "dataset.num_workers=1"]
     assert train.main([*again, "--overwrite", "--until-step", "2"]) == 0
     assert len(pandas.read_csv("runs/try/steps.csv")) == 2 < len(steps.splitlines()) - 1
     assert train.main([*again, "--resume"]) == 0
@@ -160,7 +160,7 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     for path in bad:
         path.write_bytes(path.read_bytes()[:-200])
     Path("try.yaml").write_text(CONFIG)
-    start = ["--config", "try.yaml", "image_set.name=imagenet", "batch.size=4", "encoder.image_size=32"]
+    start = ["--config", "try.yaml", "dataset.name=imagenet", "batch.size=4", "dataset.image_size=32"]
     assert train.main(start) == 2
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
@@ -170,7 +170,7 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     assert not Path("runs/try").exists()
     for path, data in zip(bad, whole, strict=True):
         path.write_bytes(data)
-    assert train.main([*start, "--until-step", "1", "batch.workers=1"]) == 0
+    assert train.main([*start, "--until-step", "1", "dataset.num_workers=1"]) == 0
     assert "checking that 2 of 32 pictures decode" in capsys.readouterr().out
     monkeypatch.setattr("coupled.storage.image_check.faults", lambda *_: pytest.fail("decoded again"))
     assert train.main([*start, "--resume", "--until-step", "2"]) == 0
@@ -184,10 +184,10 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     """A picture that was mended must not end the run or its analysis, nor go unnoticed."""
     formats.write_files(tmp_path / "data", formats.imagenet_files())
     Path("try.yaml").write_text(CONFIG)
-    start = ["--config", "try.yaml", f"image_set.name={name}", "image_set.root=data", "batch.size=4"]
-    start += ["encoder.image_size=32", *(["image_set.size=32"] if name == "folder" else [])]
+    start = ["--config", "try.yaml", f"dataset.name={name}", "dataset.root=data", "batch.size=4"]
+    start += ["dataset.image_size=32", *(["dataset.image_size=32"] if name == "folder" else [])]
     assert train.main([*start, "--until-step", "3"]) == 0
-    before = json.loads(Path("runs/try/run.json").read_text())["image_set"]
+    before = json.loads(Path("runs/try/run.json").read_text())["dataset"]
     assert verify.main(["--run", "runs/try"]) == 0
     changed = "train/n01629819/n01629819_train_2.JPEG"
     (tmp_path / "data" / changed).write_bytes(formats.jpeg(77, 20, 20))
@@ -196,7 +196,7 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert train.main([*start, "--resume"]) == 2
     told = capsys.readouterr().err
     renamed = "test new: val/n01629819/other.JPEG; gone: val/n01629819/n01629819_val_1.JPEG"
-    for text in ("image_set: the images are not those", f"train changed: {changed}", "go on", ACCEPT):
+    for text in ("dataset: the images are not those", f"train changed: {changed}", "go on", ACCEPT):
         assert text in told
     assert (renamed in told) == (name == "imagenet")  # pixels in memory have no names
     assert told.count("\n") == 1
@@ -208,13 +208,13 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert train.main([*start, ACCEPT]) == 2
     assert train.main([*start, "--resume", ACCEPT]) == 0
     after = json.loads(Path("runs/try/run.json").read_text())
-    assert after["image_set"]["train_digest"] != before["train_digest"]
-    assert after["earlier_images"] == [{"until_step": 3, "image_set": before}]
+    assert after["dataset"]["train_digest"] != before["train_digest"]
+    assert after["earlier_images"] == [{"until_step": 3, "dataset": before}]
     capsys.readouterr()
     assert alignment.main(measure) == 0
     assert "changed" not in capsys.readouterr().err
     rows = pandas.read_csv("runs/try/analysis/train_alignment.csv")
-    assert set(rows["images"]) == {after["image_set"]["train_digest"][:16]}
+    assert set(rows["images"]) == {after["dataset"]["train_digest"][:16]}
     Path("runs/try/images.jsonl").write_text("[]\n")
     assert verify.main(["--run", "runs/try"]) == 1
     assert "images.jsonl: its digest should be" in capsys.readouterr().out
@@ -230,22 +230,20 @@ def test_equal_splits_and_what_was_passed_over_are_said_at_the_start(
     (tmp_path / "data/val" / formats.WORDNET_IDS[0] / "a.gif").write_bytes(b"")
     Path("try.yaml").write_text(CONFIG)
     for name, shown in (("folder", " of 64 px"), ("imagenet", "")):
-        options = [f"image_set.name={name}", "image_set.root=data", "batch.size=4", "encoder.image_size=32"]
-        assert (
-            train.main(["--config", "try.yaml", "--overwrite", "image_set.classes=[3, 0]", "epochs=0", *options]) == 0
-        )
+        options = [f"dataset.name={name}", "dataset.root=data", "batch.size=4", "dataset.image_size=32"]
+        assert train.main(["--config", "try.yaml", "--overwrite", "dataset.classes=[3, 0]", "epochs=0", *options]) == 0
         told = capsys.readouterr().out
         assert f"{name}, 12 train, 12 test images{shown}, 2 classes; 0 epochs of 3 steps\n" in told
         assert "classes: n01644900, n01443537\n" in told
-        assert "warning: image_set: the test images of " in told
-        assert "image_set: test: passed over 1 .gif; images are files that end in .jpg," in told
-        assert ("image_set.size: 24 of 24 train images are enlarged to 64 px" in told) == (name == "folder")
+        assert "warning: dataset: the test images of " in told
+        assert "dataset: test: passed over 1 .gif; images are files that end in .jpg," in told
+        assert ("dataset.image_size: 24 of 24 train images are enlarged to 64 px" in told) == (name == "folder")
 
 
 def run_steps(name: str, *overrides: str) -> dict:
     """Train the image set `name` for an epoch of one step or a few; run.json."""
     Path("try.yaml").write_text(CONFIG)
-    arguments = ["--config", "try.yaml", "--overwrite", f"image_set.name={name}", *overrides]
+    arguments = ["--config", "try.yaml", "--overwrite", f"dataset.name={name}", *overrides]
     assert train.main(arguments) == 0
     assert len(pandas.read_csv("runs/try/steps.csv")) >= 1
     return json.loads(Path("runs/try/run.json").read_text())

@@ -31,7 +31,7 @@ ARMS: dict[str, Any] = {
 }
 RUN: dict[str, Any] = {
     "batch": {"size": 360},  # 4 steps an epoch, 8 in all
-    "encoder": {"name": "test_resnet", "stem": "standard", "image_size": 8},
+    "encoder": {"name": "test_resnet", "stem": "imagenet"},
     "arms": ARMS,
 }
 
@@ -82,12 +82,12 @@ def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
 
 def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one: Path, tmp_path: Path) -> None:
     """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
-    tiny.train(tmp_path / "run", read_every=3, **RUN)
+    tiny.train(tmp_path / "run", log_every=3, **RUN)
     assert_equal_runs(tmp_path / "run", one_by_one)
-    stopped = tiny.train(tmp_path / "parts", read_every=100, until_step=6, **RUN).outcome.stopped
+    stopped = tiny.train(tmp_path / "parts", log_every=100, until_step=6, **RUN).outcome.stopped
     assert stopped == "stopped by --until-step after step 6 of 8"
     assert len(pandas.read_csv(tmp_path / "parts/steps.csv")) == 6
-    tiny.train(tmp_path / "parts", resume=True, read_every=2, **RUN)
+    tiny.train(tmp_path / "parts", resume=True, log_every=2, **RUN)
     assert_equal_runs(tmp_path / "parts", one_by_one)
 
 
@@ -99,7 +99,7 @@ def test_all_arms_go_back_and_take_the_steps_one_by_one(
     the fault does not come again, so the run says so and goes on as one that never had it.
     """
     with not_finite_once(arm, step=6) as tried:
-        tiny.train(tmp_path / "run", read_every=3, **RUN)
+        tiny.train(tmp_path / "run", log_every=3, **RUN)
     warning = f"warning: step 6: arm '{arm}': loss is nan; taken again, all was well: has the machine a fault?"
     assert capsys.readouterr().out.count(warning) == 1
     assert tried == [0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]
@@ -113,7 +113,7 @@ def test_k_steps_are_read_once_and_those_in_doubt_one_by_one(tmp_path: Path, mon
     def noted(name: str, usual: Callable[..., Any]) -> Callable[..., Any]:
         return lambda arm, *rest: (order.append(name), usual(arm, *rest))[1]
 
-    changed = {**RUN, "arms": {"cl": "dcl"}, "read_every": 3}
+    changed = {**RUN, "arms": {"cl": "dcl"}, "log_every": 3}
     with not_finite_once("cl", step=2), process_group("cpu") as group:
         for name in ("gradients", "update", "read"):
             monkeypatch.setattr(Arm, name, noted(name[0], getattr(Arm, name)))
@@ -133,9 +133,9 @@ def test_a_signal_that_comes_while_losses_are_waited_for_stops_the_run_there(
         return read(arm, numbers_4)
 
     monkeypatch.setattr(Arm, "read", signalled)
-    assert tiny.train(run, read_every=3, **RUN).outcome.stopped == "stopped by SIGTERM after step 3 of 8"
+    assert tiny.train(run, log_every=3, **RUN).outcome.stopped == "stopped by SIGTERM after step 3 of 8"
     monkeypatch.setattr(Arm, "read", read)
-    tiny.train(run, resume=True, read_every=3, **RUN)
+    tiny.train(run, resume=True, log_every=3, **RUN)
     assert_equal_runs(run, one_by_one)
 
 
@@ -153,11 +153,11 @@ def test_a_gpu_is_left_alone_for_two_seconds_at_most(
     assert log_every_of(given, on_gpu, seconds) == wanted
 
 
-@pytest.mark.parametrize("read_every", [1, 3])
-def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, read_every: int) -> None:
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, log_every: int) -> None:
     """Ten batches of 1 024 views would fill a GPU; a replay needs the numbers of the images alone."""
     with process_group("cpu") as group:
-        coordinator = Coordinator(tiny.tiny_settings(**RUN, read_every=read_every), group, tmp_path / "run")
+        coordinator = Coordinator(tiny.tiny_settings(**RUN, log_every=log_every), group, tmp_path / "run")
         made = list(coordinator.lockstep.steps(0, 4, lambda done: coordinator.feeds(1, done), lambda step: 0))
     assert [each.step for each in made] == [1, 2, 3, 4]
     for each in made:
@@ -193,10 +193,10 @@ def test_a_step_waits_for_nothing(tmp_path: Path, optimizer: str) -> None:
             assert all("eigh" in name for name in waiting.noted) if arm.name == "directpred" else not waiting.noted
 
 
-def train_on_a_rank(run: Path, read_every: int, step: int, places: int) -> list[int]:
+def train_on_a_rank(run: Path, log_every: int, step: int, places: int) -> list[int]:
     with not_finite_once("ce", step) as tried:
         arms = {"cl": "dcl", "ce": "cross_entropy"}
-        tiny.train(run, **{**RUN, "arms": arms, "read_every": read_every, "placement": {"arms": places}})
+        tiny.train(run, **{**RUN, "arms": arms, "log_every": log_every, "parallel": {"arm_groups": places}})
     return tried
 
 

@@ -13,9 +13,8 @@ import torch
 from support import tiny
 from torch import Tensor, nn
 
-from coupled.config.registry import filled_in, find_objective, suited
+from coupled.config.registry import find_objective
 from coupled.config.safe_yaml import read_yaml
-from coupled.config.schema import load
 from coupled.models.network import Network, build_network, copy_with_heads, network_size
 from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.snapshots import snapshot_epochs
@@ -59,7 +58,7 @@ OPTIMIZER = {
     "weight_decay": 1e-6,
     "warmup_epochs": 10.0,
     "schedule": "cosine",
-    "clip_norm": 1.0,
+    "clip_grad_norm": 1.0,
 }
 
 
@@ -72,8 +71,8 @@ def shared(name: str, width: float, stem: str, image_size: int, zero_init_last: 
             stem=stem,
             image_size=image_size,
             zero_init_last=zero_init_last,
-            projector_hidden=hidden,
-            projector_out=out,
+            projector_hidden_dim=hidden,
+            projector_output_dim=out,
         )
 
 
@@ -108,14 +107,14 @@ def cost(settings: dict[str, Any]) -> tuple[float, float]:
 
     The head of CE is left out: less than a hundredth of a percent of the one, half a percent of the other.
     """
-    whole = IMAGES[settings["image_set"]["name"]]
-    classes = settings["image_set"].get("classes") or whole.classes
+    whole = IMAGES[settings["dataset"]["name"]]
+    classes = settings["dataset"].get("classes") or whole.classes
     batch, epochs = settings["batch"]["size"], settings["epochs"]
     steps = whole.train * classes // whole.classes // batch
     assert steps >= 1, f"{classes} classes hold no batch of {batch}"
     network, arms = shared_by(settings), len(settings["arms"])
     views = 2 * batch * steps * epochs
-    kept = snapshot_epochs(epochs, settings["snapshots"]["every"], settings["snapshots"]["dense_until"])
+    kept = snapshot_epochs(epochs, settings["snapshots"]["every"], settings["snapshots"]["dense_until_epoch"])
     operations = forward_operations(network, settings["encoder"]["image_size"])
     return 3 * views * arms * operations, arms * network_size(network)[1] * (len(kept) + STATES)
 
@@ -124,7 +123,7 @@ def settings_of(path: Path) -> list[dict[str, Any]]:
     """The settings of a file's run, or of each point of a sweep."""
     if path in SWEEPS:
         return [point.settings for point in points(read_sweep(path))]
-    return [filled_in(load(path, (), suited).resolved())]
+    return [load_settings(path).resolved()]
 
 
 def header(path: Path) -> str:
@@ -144,8 +143,8 @@ def test_a_config_follows_the_protocol(path: Path) -> None:
     vit = path.stem == "cifar10_vit"
     encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width": 1.0, "stem": stem, "image_size": pixels}
     assert settings["encoder"] == {**encoder, "zero_init_last": False}
-    assert settings["views"]["recipe"] == recipe
-    assert (settings["views"]["crop_scale"], settings["views"]["flip"]) == ([0.08, 1.0], 0.5)
+    assert settings["augmentation"]["preset"] == recipe
+    assert (settings["augmentation"]["crop_scale"], settings["augmentation"]["flip"]) == ([0.08, 1.0], 0.5)
     assert settings["optimizer"] == OPTIMIZER
     objectives = {arm: options["objective"] for arm, options in settings["arms"].items()}
     assert objectives == {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -175,10 +174,10 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
         given = {key: value for key, value in options.items() if key != "objective"}
         needs = find_objective(arm, options["objective"], given, settings["temperature"]).needs
         with torch.device("meta"):
-            network = copy_with_heads(first, needs, IMAGES[settings["image_set"]["name"]].classes, seed=0)
+            network = copy_with_heads(first, needs, IMAGES[settings["dataset"]["name"]].classes, seed=0)
         outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
         assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # which a run watches
-        widths = {"projection": settings["projector"]["out"], "logits": IMAGES[settings["image_set"]["name"]].classes}
+        widths = {"projection": settings["projector"]["out"], "logits": IMAGES[settings["dataset"]["name"]].classes}
         assert {name: output.shape[-1] for name, output in outputs.items()} == {name: widths[name] for name in outputs}
 
 
@@ -187,7 +186,7 @@ def test_the_line_for_the_authors_denominator_works(path: Path) -> None:
     """The header gives it for who wants the published numbers; it must change these two arms and nothing else."""
     overrides = re.findall(r"arms\.\w+\.positive_in_denominator=true", header(path))
     assert sorted(overrides) == [f"arms.{arm}.positive_in_denominator=true" for arm in ("cl", "nscl")]
-    (plain,), changed = settings_of(path), filled_in(load(path, overrides, suited).resolved())
+    (plain,), changed = settings_of(path), load_settings(path, overrides).resolved()
     for arm in ("cl", "nscl"):
         assert changed["arms"][arm].pop("positive_in_denominator") is True
         del plain["arms"][arm]["positive_in_denominator"]
@@ -205,7 +204,7 @@ def test_the_sweeps_sweep_what_the_papers_swept() -> None:
     assert swept["temperature"] == {"temperature": [0.1, 0.5, 1.0]}
     rules = ["linear", "sqrt", "fourth_root"]
     assert swept["batch_size"] == {"batch.size": [256, 512, 1024], "optimizer.lr_scaling": rules}
-    counts = {name: swept[f"classes_{name}"]["image_set.classes"] for name in IMAGES}
+    counts = {name: swept[f"classes_{name}"]["dataset.classes"] for name in IMAGES}
     assert {2, 4, 6, 8} <= {*counts["cifar10"]}
     for name in ("cifar100", "mini_imagenet", "tiny_imagenet"):
         assert {2, 4, 6, 8, 10, 50} <= {*counts[name]}

@@ -110,7 +110,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
     words[2] = "epochs=4"
     assert train.main([*words, "--until-step", "3", "--accept-changed-images"]) == 0
     settings = json.loads((here / "runs/own/run.json").read_text())["settings"]
-    assert (settings["epochs"], settings["image_set"]["size"]) == (4, 16)
+    assert (settings["epochs"], settings["dataset"]["size"]) == (4, 16)
     assert (settings["optimizer"]["warmup_epochs"], settings["encoder"]["image_size"]) == (0.2, 16)
     path.write_text("no picture")
     capsys.readouterr()
@@ -162,7 +162,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("coupled.coordinator.load_image_set", interrupted)
+    monkeypatch.setattr("coupled.coordinator.load_dataset", interrupted)
     assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 130
     said = capsys.readouterr()
     assert said.err == "train.py: interrupted\n"
@@ -179,7 +179,7 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
     def in_ascii(*arguments: object, **options: object) -> None:
         "data/\u732b".encode("ascii")
 
-    monkeypatch.setattr("coupled.coordinator.load_image_set", in_ascii)
+    monkeypatch.setattr("coupled.coordinator.load_dataset", in_ascii)
     assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 1
     reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
     assert capsys.readouterr().err == f"train.py: {reason}\n"
@@ -204,7 +204,7 @@ def test_what_is_named_next_fits_the_arms_of_the_run(
 
 @pytest.mark.usefixtures("here")
 def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has no image set of its own, and "image_set: missing" would be mended in the wrong file."""
+    """It has no image set of its own, and "dataset: missing" would be mended in the wrong file."""
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
     command = f"python {tiny.REPOSITORY}/scripts/sweep.py sweep.yaml"
@@ -227,10 +227,10 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (
-            ["--config", "tiny.yaml", "--run", "runs/x", "image_set.name=digit"],
+            ["--config", "tiny.yaml", "--run", "runs/x", "dataset.name=digit"],
             "unknown dataset 'digit'; did you mean 'digits'",
         ),
-        (["--config", "tiny.yaml", "--run", "runs/x", "image_set.colour=3"], "image_set.colour: unknown key"),
+        (["--config", "tiny.yaml", "--run", "runs/x", "dataset.colour=3"], "dataset.colour: unknown key"),
         (["--config", "tiny.yaml", "--run", "runs/x", "device=cuda"], "device: got 'cuda'"),
     ],
 )

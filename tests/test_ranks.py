@@ -19,7 +19,7 @@ from coupled.stream.batches import Batch
 SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms waits for all ranks
     "batch": {"size": 72},  # 20 steps
     "epochs": 1,
-    "encoder": {"name": "test_resnet", "stem": "standard", "image_size": 8},
+    "encoder": {"name": "test_resnet", "stem": "imagenet"},
 }
 FEW: dict[str, Any] = {**SMALL, "batch": {"size": 360}, "epochs": 2}  # 4 steps an epoch
 
@@ -102,7 +102,7 @@ def test_arms_on_ranks_of_their_own_give_the_bytes_of_one_rank(
 ) -> None:
     """Where an arm is trained must not be visible in its weights, nor in the one manifest and the one log."""
     one = train(1, tmp_path / "one", **FEW, arms=arms)
-    several = train(world_size, tmp_path / "several", **FEW, arms=arms, placement={"arms": places})
+    several = train(world_size, tmp_path / "several", **FEW, arms=arms, parallel={"arm_groups": places})
     assert_same_run(one, several)
 
 
@@ -123,7 +123,7 @@ def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
     """A mesh of 2 x 2: each half trains its arms as two ranks do that train all of them, bit for bit."""
     arms = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
     two = train(2, tmp_path / "two", **FEW, arms=arms)
-    four = train(4, tmp_path / "four", **FEW, arms=arms, placement={"arms": 2})
+    four = train(4, tmp_path / "four", **FEW, arms=arms, parallel={"arm_groups": 2})
     assert_same_run(two, four)
     placed = json.loads((four / "run.json").read_text())["placement"]
     assert sorted(map(len, placed)) == [1, 2]
@@ -133,7 +133,7 @@ def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> 
     """A checkpoint names arms, not ranks: stopped on one, on two, and ended on one again."""
     changed = {**FEW, "arms": {"cl": "dcl", "nscl": "nscl"}}
     whole = train(1, tmp_path / "whole", **changed)
-    cut, apart = tmp_path / "cut", {**changed, "placement": {"arms": 2}}
+    cut, apart = tmp_path / "cut", {**changed, "parallel": {"arm_groups": 2}}
     ranks.run(1, until, cut, changed, 2)
     ranks.run(2, until, cut, apart, 3)
     ranks.run(2, stopped_after_an_epoch, cut, apart)
@@ -241,8 +241,11 @@ def refused(run: Path, changed: dict[str, Any]) -> str:
             {"batch": {"size": 71}},
             "batch.size: got 71 for 2 processes that share it; it must be divisible by them: 70 or 72",
         ),
-        ({"placement": {"arms": 3}}, "placement.arms: got 3 for 2 processes; it must divide them: 1, 2"),
-        ({"placement": {"arms": 5}}, "settings: placement.arms: got 5 with 4 arms; at most one place per arm"),
+        ({"parallel": {"arm_groups": 3}}, "parallel.arm_groups: got 3 for 2 processes; it must divide them: 1, 2"),
+        (
+            {"parallel": {"arm_groups": 5}},
+            "settings: parallel.arm_groups: got 5 with 4 arms; at most one place per arm",
+        ),
     ],
 )
 def test_layouts_that_cannot_be_are_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:

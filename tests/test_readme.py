@@ -13,7 +13,7 @@ import torch
 from support import tiny
 
 README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
-SHORT = ["epochs=1", "encoder.width=0.0625", "encoder.image_size=8"]
+SHORT = ["epochs=1", "encoder.width_multiplier=0.0625", "dataset.image_size=8"]
 
 
 def commands() -> list[str]:

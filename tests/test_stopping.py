@@ -160,7 +160,7 @@ def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path,
         raise KeyboardInterrupt
 
     at_step(8, killed)
-    run, often = tmp_path / "run", {"resume_": {"every_minutes": 1e-9}}
+    run, often = tmp_path / "run", {"checkpoint": {"every_minutes": 1e-9}}
     with pytest.raises(KeyboardInterrupt):
         tiny.train(run, **TWO, **often)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_00000006", "step_00000007"]
@@ -202,9 +202,9 @@ def network_masks() -> list[torch.Tensor]:
     return masks
 
 
-@pytest.mark.parametrize("read_every", [1, 4])
+@pytest.mark.parametrize("log_every", [1, 4])
 def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_every: int
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
 ) -> None:
     """The spot can be reached again, and once the cause is gone the run goes on as if nothing had been."""
     gradients, run = Arm.gradients, tmp_path / "run"
@@ -220,7 +220,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
     seen = []
     for resume in (False, True):
         with pytest.raises(FloatingPointError, match=message):
-            tiny.train(run, resume=resume, until_step=8 if resume else None, read_every=read_every, **TWO)
+            tiny.train(run, resume=resume, until_step=8 if resume else None, log_every=log_every, **TWO)
         state = read_newest(run / "checkpoints")
         assert state is not None
         assert state.step == 7
@@ -233,7 +233,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
     assert replay["arms"]["ce"]["grad_norm"] == "nan"
     assert float(replay["arms"]["cl"]["loss"]) == pandas.read_csv(whole / "steps.csv")["cl_loss"][7]
     monkeypatch.setattr(Arm, "gradients", gradients)
-    tiny.train(run, resume=True, read_every=read_every, **TWO)
+    tiny.train(run, resume=True, log_every=log_every, **TWO)
     assert_equal_runs(run, whole)
 
 
@@ -245,12 +245,12 @@ def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path)
         ({"temperature": 0.2}, "temperature was 0.5, is 0.2"),
         ({"batch": {"size": 128}}, "batch.size was 256, is 128"),
         ({"epochs": 3}, "epochs was 2, is 3"),
-        ({"snapshots": {"every": 2}}, "snapshots.every was 1, is 2"),
+        ({"snapshots": {"every_epochs": 2}}, "snapshots.every_epochs was 1, is 2"),
         ({"arms": {"cl": "dcl"}}, "arms.ce was {'objective': 'cross_entropy'"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             tiny.train(run, resume=True, **{**TWO, **changed})
-    free = {"batch": {"size": 256, "workers": 2}, "resume_": {"every_minutes": None}, "device": "auto"}
+    free = {"batch": {"size": 256, "workers": 2}, "checkpoint": {"every_minutes": None}, "device": "auto"}
     tiny.train(run, resume=True, **TWO, **free)
     assert_equal_runs(run, whole)
     assert json.loads((run / "run.json").read_text())["settings"]["batch"]["workers"] == 2
@@ -271,9 +271,9 @@ def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
     """A folder of images may change under the same name."""
     tiny.train(tmp_path / "run", until_step=1, **TWO)
     about = json.loads((tmp_path / "run/run.json").read_text())
-    about["image_set"]["train_digest"] = "0" * 32
+    about["dataset"]["train_digest"] = "0" * 32
     (tmp_path / "run/run.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"image_set: the images are not those .*00000000"):
+    with pytest.raises(ValueError, match=r"dataset: the images are not those .*00000000"):
         tiny.train(tmp_path / "run", resume=True, **TWO)
 
 

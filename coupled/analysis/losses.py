@@ -73,7 +73,7 @@ def stream(settings: Settings, images: AnyImageSet, split: str, samples: int | N
     chosen_N = choose_images(len(images), samples, settings.seed, split)
     labels_N = images.labels_N[chosen_N].numpy()
     size = min(settings.batch.size, len(chosen_N))
-    order_KB = order(settings.seed, UNTRAINED_EPOCH, labels_N, size, settings.batch.order)
+    order_KB = order(settings.seed, UNTRAINED_EPOCH, labels_N, size, settings.batch.sampler)
     largest = int(np.unique(labels_N, return_counts=True)[1].max())
     return Stream(images, chosen_N.numpy()[order_KB], plan_of(settings, images), largest, len(chosen_N))
 
@@ -90,9 +90,9 @@ def measure(
         seen.order_KB,
         seen.plan,
         epoch=UNTRAINED_EPOCH,
-        size=settings.encoder.image_size,
+        size=settings.image_size,
         device=embedder.device,
-        workers=settings.batch.workers,
+        workers=settings.dataset.num_workers,
     ):
         for arm, network in networks.items():
             projections = {"projection": projections_of(network, batch.views_VB3SS)}

@@ -98,7 +98,7 @@ def read_description(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"--run: '{run}' is no run folder: it has no run.json")
     description = read_run_json(run)
-    for key in sorted({"name", "settings", "settings_sha256", "image_set"} - set(description)):
+    for key in sorted({"name", "settings", "settings_sha256", "dataset"} - set(description)):
         raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
     try:
         settings = from_resolved(description["settings"], "settings").resolved()

@@ -41,18 +41,18 @@ def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
     """Everything that is wrong with the run, a line each."""
     settings = from_resolved(description["settings"], f"{run / 'run.json'}")
     yield from faults_of_description(run, settings)
-    yield from check_listing(run, description["image_set"])
+    yield from check_listing(run, description["dataset"])
     try:
         lines = log_digests.read(run, description["settings_sha256"])
     except ValueError as error:
         yield str(error)
         lines = []
     yield from faults_of_rows(run, settings, lines)
-    classes = len(description["image_set"].get("classes", ()))
+    classes = len(description["dataset"].get("classes", ()))
     done = lines[-1].epoch if lines else None
     yield from faults_of_snapshots(open_store(run, description), settings, classes, done)
     yield from faults_of_saves(run, description["settings_sha256"], lines)
-    yield from faults_of_images(run, settings, description["image_set"])
+    yield from faults_of_images(run, settings, description["dataset"])
 
 
 def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
@@ -67,11 +67,11 @@ def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
         yield f"{path}: settings_sha256: expected that of its settings, {of}, found {found}"
 
 
-def faults_of_images(run: Path, settings: Settings, image_set: Mapping[str, Any]) -> Iterator[str]:
+def faults_of_images(run: Path, settings: Settings, dataset: Mapping[str, Any]) -> Iterator[str]:
     """Whether the images of the run can still be read, as every further analysis must."""
     for split in SPLITS:
         try:
-            load_images(settings, split, image_set, run)
+            load_images(settings, split, dataset, run)
         except (ValueError, OSError) as error:
             yield f"the {split} images cannot be read: {error}"
 

@@ -43,7 +43,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     }
     used = draws(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
-    options = _network_options(settings)
+    options = settings.network_options()
     if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)
@@ -84,20 +84,16 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
             build_optimizer,
             name=optimizer.name,
             momentum=optimizer.momentum,
+            betas=optimizer.betas,
             weight_decay=optimizer.weight_decay,
         ),
         precision=settings.precision,
-        clip_grad_norm=optimizer.clip_norm,
+        clip_grad_norm=optimizer.clip_grad_norm,
         seed=settings.seed,
         perturb=(perturb.ulps, perturb.step) if perturb else None,
     )
-    arm.settle_buckets(settings.encoder.image_size)
+    arm.settle_buckets(settings.image_size)
     return arm
-
-
-def _network_options(settings: Settings) -> dict[str, Any]:
-    encoder, projector = settings.encoder.model_dump(), settings.projector.model_dump()
-    return {"encoder": encoder.pop("name"), **encoder, **{f"projector_{key}": each for key, each in projector.items()}}
 
 
 def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
@@ -109,7 +105,7 @@ def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
 
 
 def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:
-    batch, size = settings.batch.size, settings.encoder.image_size
+    batch, size = settings.batch.size, settings.image_size
     images = batch // group.data_size
     need = forecast(
         probed,

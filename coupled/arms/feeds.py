@@ -7,7 +7,7 @@ from coupled.config.controls import Draws
 from coupled.datasets import AnyImageSet
 from coupled.stream.batches import Batch, batches
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.stream.view_plan import Augmentation, view_plan
 
 
 def digest_column(stream: str) -> str:
@@ -24,7 +24,7 @@ def feeds(
     seed: int,
     batch_size: int,
     kind: str,
-    recipe: ViewRecipe,
+    augmentation: Augmentation,
     **place: Any,
 ) -> Iterator[dict[str, Batch]]:
     """The steps of an epoch from number `start` on: the batch of each of the `streams`, whose draws are given.
@@ -36,7 +36,7 @@ def feeds(
         batches(
             images,
             order(draws.seed("order", seed), epoch, labels_N, batch_size, kind),
-            view_plan(draws.seed("views", seed), epoch, len(images), recipe),
+            view_plan(draws.seed("views", seed), epoch, len(images), augmentation),
             epoch=epoch,
             start=start,
             stream=number,

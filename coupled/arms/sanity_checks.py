@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coupled.config.controls import Draws
 from coupled.config.registry import Objective
-from coupled.config.sections import RECIPES, TEMPERATURE, ProjectorSettings, ViewSettings
+from coupled.config.sections import PRESETS, TEMPERATURE, AugmentationSettings, ProjectorSettings
 from coupled.datasets import AnyImageSet, ImageSet
 from coupled.objectives import Inputs
 from coupled.stream.sampler import order
@@ -22,7 +22,7 @@ from coupled.stream.sampler import order
 LEFT_OUT_SHARE = 0.01
 LOOKED_THROUGH = 20_000_000  # places of images in the orders of epochs, at most, to find a batch of one class
 UNLIKELY = 1e-3  # such batches in a whole run
-BLUR_SIGMA = list(ViewSettings.model_fields["blur_sigma"].default)
+BLUR_SIGMA = list(AugmentationSettings.model_fields["blur_sigma"].default)
 PROJECTOR = ProjectorSettings().model_dump()
 COLLAPSED_SPREAD = 0.05
 
@@ -89,7 +89,7 @@ def one_class(
             step = (epoch - 1) * len(alone_K) + int(alone_K.argmax()) + 1
             raise ValueError(
                 f"batch.size: got {batch_size}; the images of step {step} are all of one class, so no anchor of arm"
-                f" {arms} has a negative and the run would end there; use a larger batch.size or batch.order=balanced"
+                f" {arms} has a negative and the run would end there; use a larger batch.size or batch.sampler=balanced"
             )
     if lost and looked < epochs and kind == "uniform":
         yield (
@@ -116,7 +116,7 @@ def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size:
     for name, count in short[:1]:
         others = f" and {len(short) - 1} other classes" if len(short) > 1 else ""
         yield (
-            f"batch.order: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches an"
+            f"batch.sampler: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches an"
             " epoch; use a larger batch.size"
         )
 
@@ -125,7 +125,7 @@ def same_splits(train: AnyImageSet, test: AnyImageSet) -> Iterator[str]:
     """Train and test are the same images; of images on the disk, files of the same names below the split's folder."""
     if _content(train) == _content(test):
         yield (
-            f"image_set: the test images of '{test.name}' are the train images, so scores on test say nothing of new"
+            f"dataset: the test images of '{test.name}' are the train images, so scores on test say nothing of new"
             " images"
         )
 
@@ -143,15 +143,23 @@ def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objecti
     temperatures = [each.options.get("temperature") for each in objectives.values()]
     read = {*(output for each in needs for output in each.outputs), *(h.input for n in needs for h in n.heads.values())}
     jitters = [
-        key for key in ("brightness", "contrast", "saturation", "hue") if views[key] != RECIPES[views["recipe"]][key]
+        key for key in ("brightness", "contrast", "saturation", "hue") if views[key] != PRESETS[views["recipe"]][key]
     ]
     projected = not read.isdisjoint(("unnormalised", "projection"))
     for key, ignored, why in (
         ("temperature", settings["temperature"] not in (TEMPERATURE, *temperatures), "no arm takes it"),
-        ("views.blur_sigma", views["blur"] == 0 and views["blur_sigma"] != BLUR_SIGMA, "views.blur is 0"),
-        *((f"views.{each}", views["jitter"] == 0, "views.jitter is 0") for each in jitters),
+        (
+            "augmentation.blur_sigma",
+            views["blur"] == 0 and views["blur_sigma"] != BLUR_SIGMA,
+            "augmentation.blur_prob is 0",
+        ),
+        *((f"views.{each}", views["jitter"] == 0, "augmentation.jitter_prob is 0") for each in jitters),
         ("projector", not projected and settings["projector"] != PROJECTOR, "no arm looks at a projection"),
-        ("snapshots.dense_until", snapshots["dense_until"] and snapshots["every"] == 1, "snapshots.every is 1"),
+        (
+            "snapshots.dense_until_epoch",
+            snapshots["dense_until_epoch"] and snapshots["every"] == 1,
+            "snapshots.every_epochs is 1",
+        ),
         ("tf32", settings["tf32"] and device != "cuda", f"the device is {device}"),
     ):
         if ignored:
@@ -163,7 +171,7 @@ def left_out_anchors(arm: str, left_out: int, anchors: int) -> Iterator[str]:
     if left_out > LEFT_OUT_SHARE * anchors:
         yield (
             f"arm {arm}: {left_out / anchors:.1%} of the epoch's anchors had no positive or no negative and were left"
-            " out; use a larger batch.size, more classes or batch.order=balanced"
+            " out; use a larger batch.size, more classes or batch.sampler=balanced"
         )
 
 

@@ -32,7 +32,7 @@ def description(
         "seed": settings["seed"],
         "settings": settings,
         "settings_sha256": settings_sha256,
-        "image_set": describe_images(settings["image_set"]["name"], images),
+        "dataset": describe_images(settings["dataset"]["name"], images),
         "world_size": group.world_size,
         "placement": placed,
         "threads": torch.get_num_threads(),
@@ -65,7 +65,7 @@ def announce(
         f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown}, {len(train.class_names)}"
         f" classes; {epochs} epochs of {len(train) // size} steps" + (f", continuing after step {step}" if step else "")
     )
-    if settings["image_set"].get("classes") is not None:
+    if settings["dataset"].get("classes") is not None:
         progress.say(f"classes: {listed(train.class_names)}")
     for note in (*train.notes, *test.notes):
         progress.say(note)
@@ -91,7 +91,7 @@ def listed(names: Sequence[str]) -> str:
 
 def controls(arm: Mapping[str, Any]) -> str:
     """In what an arm of the settings departs from the others on purpose, as the end of its line."""
-    moved, own = arm.get("perturb"), arm.get("own")
+    moved, own = arm.get("perturb"), arm.get("unshared")
     said = [f"twin of {arm['twin']}"] if arm.get("twin") else []
     said += [f"a weight moved by {moved['ulps']} ulp at step {moved['step']}"] if moved else []
     said += [f"its own {', '.join(own)}"] if own else []

@@ -1,7 +1,7 @@
 """Controls that say what is noise: twins, arms moved by the last bit of one weight, and arms with draws of their own.
 
 An arm's initialisation, the order of its images and the parameters of its views come from the draws that all arms
-share, unless it has its `own`; a twin uses what its sibling uses. Arms are plain mappings here, as in run.json.
+share, unless it has some `unshared`; a twin uses what its sibling uses. Arms are plain mappings here, as in run.json.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,8 @@ from torch import nn
 from coupled.stream.seeds import philox
 
 SHARED = ""  # in the place of an arm's name: what all arms share
-KEYS = ("twin", "perturb", "own")  # of an arm, beside objective and its options
+KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its options
+SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
 
 
 class Draws(NamedTuple):
@@ -37,7 +38,7 @@ def draws(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Draws]:
     for name in arms:
         used = dict.fromkeys(Draws._fields, SHARED)
         for each in reversed(list(_line(arms, name))):
-            used |= dict.fromkeys(arms[each].get("own") or (), each)
+            used |= dict.fromkeys((SOURCES[source] for source in arms[each].get("unshared") or ()), each)
         found[name] = Draws(**used)
     return found
 

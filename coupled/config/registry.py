@@ -1,6 +1,6 @@
-"""What the settings choose by name: objectives and image sets, their options checked and filled in.
+"""What the settings choose by name: objectives and datasets, their options checked and filled in.
 
-Every image set takes the option `classes`, the classes to use: a number to draw so many, or a list of them by number or
+Every dataset takes the option `classes`, the classes to use: a number to draw so many, or a list of them by number or
 name. Whatever trains or measures loads its images here, so that all see the same ones.
 """
 
@@ -16,11 +16,12 @@ from torch import Tensor
 from coupled.config import by_name
 from coupled.config.controls import KEYS, with_siblings
 from coupled.config.errors import check_options
-from coupled.datasets import AnyImageSet, check_labels, suiting
+from coupled.datasets import AnyImageSet, check_labels, defaults_for
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
 
 Classes = int | list[int | str]
+OWN_KEYS = ("name", "image_size", "num_workers")  # of the section `dataset`; the others are the dataset's options
 
 
 class Objective(NamedTuple):
@@ -64,88 +65,90 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
     return Objective(name, function, checked, module.needs(**checked), *rule)
 
 
-def load_image_set(name: str, options: Mapping[str, Any], split: str, seed: int) -> AnyImageSet:
-    """The split of the image set `name`, of the classes that the options choose, which may be drawn by `seed`.
+def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageSet:
+    """The split of the dataset of a resolved section `dataset`, of the chosen classes, which may be drawn by `seed`.
 
     Raises ValueError for an unknown name or option, or missing images.
     """
-    load, checked, classes = _image_set(name, options)
+    load, checked, classes = _dataset(section)
     images: AnyImageSet = load(split, **checked)
     check_labels(images)
     return images if classes is None else images.only(_chosen(images, classes, seed))
 
 
-def suited(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a user gives them, with what suits their image set added where they say nothing.
+def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a user gives them, with what suits their dataset added where they say nothing.
 
-    Raises ValueError for an unknown image set; whatever else is wrong stays for the check of the settings.
+    Raises ValueError for an unknown dataset; whatever else is wrong stays for the check of the settings.
     """
-    image_set = settings.get("image_set")
-    if not isinstance(image_set, dict) or not isinstance(image_set.get("name"), str):
+    dataset = settings.get("dataset")
+    if not isinstance(dataset, dict) or not isinstance(dataset.get("name"), str):
         return settings
-    module, root = _find_image_set(image_set["name"]), image_set.get("root")
-    if image_set.get("size") is None and hasattr(module, "own_size") and isinstance(root, str):
-        image_set = {**image_set, "size": module.own_size(Path(root))}
-    size = image_set.get("size")
-    suits = suiting(size if isinstance(size, int) else module.SIZE)
+    if dataset.get("image_size") is None:
+        dataset = {**dataset, "image_size": _own_size(dataset)}
+    size = dataset["image_size"]
+    suits = defaults_for(size) if isinstance(size, int) else {}
     given = {section: settings.get(section, {}) for section in suits}
     return {
         **settings,
-        "image_set": image_set,
+        "dataset": dataset,
         **{key: {**suits[key], **each} for key, each in given.items() if isinstance(each, dict)},
     }
 
 
-def filled_in(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Resolved settings with every option of the image set and of the arms' objectives written out, defaults included.
+def _own_size(dataset: Mapping[str, Any]) -> int:
+    """The size at which a dataset is usually shown; of a folder of images, that of its images."""
+    module, root = _find_dataset(dataset["name"]), dataset.get("root")
+    if hasattr(module, "own_size"):
+        own: int = module.own_size(Path(root) if isinstance(root, str) else root)
+        return own
+    size: int = module.SIZE
+    return size
+
+
+def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved settings with every option of the dataset and of the arms' objectives written out, defaults included.
 
     So run.json says what was trained, and two spellings of one experiment have one digest. Plain JSON values. Raises
     ValueError for an unknown name or option.
     """
-    name, options = _name_and_options(settings["image_set"], "name")
-    _, checked, classes = _image_set(name, options)
-    if "size" in checked and checked["size"] is None:
-        checked["size"] = _find_image_set(name).own_size(checked["root"])
+    section = settings["dataset"]
+    _, checked, classes = _dataset(section)
     chosen = {} if classes is None else {"classes": classes}
-    tree = {**settings, "arms": {}, "image_set": {"name": name, **checked, **chosen}}
+    tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
     for arm, given in with_siblings(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
-        name, options = _name_and_options(given, "objective")
-        checked = find_objective(arm, name, options, settings["temperature"]).options
-        tree["arms"][arm] = {"objective": name, **checked, **control}
+        options = {key: value for key, value in given.items() if key != "objective"}
+        checked = find_objective(arm, given["objective"], options, settings["temperature"]).options
+        tree["arms"][arm] = {"objective": given["objective"], **checked, **control}
     filled: dict[str, Any] = json.loads(json.dumps(tree, default=str))  # a path is text in the settings
     return filled
 
 
-def _name_and_options(section: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]]:
-    return section[key], {name: value for name, value in section.items() if name != key}
-
-
-def _find_image_set(name: str) -> ModuleType:
+def _find_dataset(name: str) -> ModuleType:
     try:
         return by_name.find("coupled.datasets", name)
     except ValueError as error:
-        raise ValueError(f"image_set.name: {error}") from None
+        raise ValueError(f"dataset.name: {error}") from None
 
 
-def _image_set(
-    name: str, options: Mapping[str, Any]
-) -> tuple[Callable[..., AnyImageSet], dict[str, Any], Classes | None]:
-    """The loader of the image set, its options filled in, and the classes to use (None: all).
+def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageSet], dict[str, Any], Classes | None]:
+    """The loader of the dataset, its options filled in, and the classes to use (None: all).
 
-    A set that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
+    A dataset that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
     """
-    load = _find_image_set(name).load
-    makes = "classes" in inspect.signature(load).parameters
-    classes = options.get("classes")
+    load = _find_dataset(section["name"]).load
+    takes = inspect.signature(load).parameters
+    options = {key: value for key, value in section.items() if key not in OWN_KEYS or key in takes}
+    makes, classes = "classes" in takes, options.get("classes")
     if makes and not isinstance(classes, list):
-        return load, check_options(load, options, "image_set"), None
+        return load, check_options(load, options, "dataset"), None
     others = {key: value for key, value in options.items() if key != "classes"}
     if classes is not None:
         _check_classes(classes)
     if makes:
         others["classes"] = 1 + max([1, *(each for each in options["classes"] if isinstance(each, int))])
-    checked = check_options(load, others, "image_set", {} if makes else {"classes": Any})
+    checked = check_options(load, others, "dataset", {} if makes else {"classes": Any})
     return load, {key: value for key, value in checked.items() if makes or key != "classes"}, classes
 
 
@@ -154,7 +157,7 @@ def _check_classes(classes: Any) -> None:
     listed = isinstance(classes, list) and len(classes) >= 2 and {*map(type, classes)} <= {int, str}
     if not (counted or listed):
         raise ValueError(
-            f"image_set.classes: got {classes}; allowed is a number of classes to draw, or a list of numbers or names;"
+            f"dataset.classes: got {classes}; allowed is a number of classes to draw, or a list of numbers or names;"
             " at least 2"
         )
 
@@ -164,12 +167,12 @@ def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
     names = images.class_names
     if isinstance(classes, int):
         if classes > len(names):
-            raise ValueError(f"image_set.classes: got {classes}; '{images.name}' has {len(names)} classes")
+            raise ValueError(f"dataset.classes: got {classes}; '{images.name}' has {len(names)} classes")
         return sorted(permutation(len(names), philox(seed, "classes"))[:classes].tolist())
     numbers = [_number(images, each) for each in classes]
     twice = [number for number in numbers if numbers.count(number) > 1]
     if twice:
-        raise ValueError(f"image_set.classes: class {twice[0]} ('{names[twice[0]]}') stands twice")
+        raise ValueError(f"dataset.classes: class {twice[0]} ('{names[twice[0]]}') stands twice")
     return numbers
 
 
@@ -185,12 +188,12 @@ def _number(images: AnyImageSet, chosen: int | str) -> int:
         if len(numbers) > 1:
             readings = " or ".join(f'class number {k}, named "{names[k]}"' for k in numbers)
             raise ValueError(
-                f"image_set.classes: got {chosen}, which may mean {readings} of '{images.name}'; write the name of the"
+                f"dataset.classes: got {chosen}, which may mean {readings} of '{images.name}'; write the name of the"
                 " one you mean, in quotes"
             )
     if not numbers:
         raise ValueError(
-            f"image_set.classes: '{images.name}' has no class {chosen!r}; it has 0 to {len(names) - 1}, named"
+            f"dataset.classes: '{images.name}' has no class {chosen!r}; it has 0 to {len(names) - 1}, named"
             f" {', '.join(names[:3])}, ..."
         )
     return numbers[0]

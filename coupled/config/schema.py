@@ -1,52 +1,49 @@
-"""One frozen tree of checked settings, from a YAML file and dotted `key=value` overrides.
+"""The settings of a run: one frozen tree of checked values.
 
 Unknown keys are refused with the nearest known one; every error is a `ValueError` of one line that names the key, the
-value and what is allowed. What an objective or an image set takes is checked against the signature of its function
-(`checked.check_options`), so that a new one needs no change here.
+value and what is allowed. What an objective or a dataset takes is checked against the signature of its function
+(`errors.check_options`), so that a new one needs no change here.
 """
 
 import hashlib
 import json
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from coupled.config.errors import one_line, typed
-from coupled.config.safe_yaml import parse_yaml, read_yaml
+from coupled.config.errors import one_line
 from coupled.config.sections import (
     TEMPERATURE,
     Above0,
     ArmSettings,
+    AugmentationSettings,
     BatchSettings,
+    CheckpointSettings,
+    DatasetSettings,
     EncoderSettings,
-    ImageSetSettings,
     Name,
     OptimizerSettings,
-    PlacementSettings,
+    ParallelSettings,
     ProjectorSettings,
-    ResumeSettings,
     Section,
     SnapshotSettings,
-    ViewSettings,
 )
 
-Tree = dict[str, Any]
-
-DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
 LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
-# With `epochs` under a constant learning rate, which does not depend on it
+# With `epochs` under a constant learning rate, which does not depend on it. `temperature` and the preset have been
+# consumed: the options of the arms and the strengths say what they give.
 MAY_CHANGE = (
+    "temperature",
+    "augmentation.preset",
     "device",
-    "threads",
-    "read_every",
-    "placement.arms",
+    "num_threads",
+    "log_every",
+    "parallel.arm_groups",
     "timeout_seconds",
-    "batch.workers",
-    "resume.every_minutes",
+    "dataset.num_workers",
+    "checkpoint.every_minutes",
     "snapshots.check_free_space",
 )
 
@@ -63,19 +60,19 @@ class Settings(Section):
     tf32: bool = False
     channels_last: bool = False
     compile: bool = False
-    threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
-    placement: PlacementSettings = PlacementSettings()
-    read_every: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
+    num_threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
+    parallel: ParallelSettings = ParallelSettings()
+    log_every: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=10**6)] = 600.0
-    image_set: ImageSetSettings
+    dataset: DatasetSettings
     batch: BatchSettings = BatchSettings()
-    views: ViewSettings = Field(default_factory=lambda: ViewSettings.model_validate({}))
+    augmentation: AugmentationSettings = Field(default_factory=lambda: AugmentationSettings.model_validate({}))
     encoder: EncoderSettings = EncoderSettings()
     projector: ProjectorSettings = ProjectorSettings()
     optimizer: OptimizerSettings
     temperature: Above0 = TEMPERATURE
     snapshots: SnapshotSettings = SnapshotSettings()
-    resume: ResumeSettings = ResumeSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
 
     @field_validator("arms", mode="before")
@@ -107,11 +104,25 @@ class Settings(Section):
                 f"optimizer.warmup_epochs: got {warmup:g} with epochs: {self.epochs}; warm-up must end before the run"
                 f" does: set optimizer.warmup_epochs below {self.epochs}"
             )
-        if self.placement.arms > len(self.arms):
+        if self.parallel.arm_groups > len(self.arms):
             raise ValueError(
-                f"placement.arms: got {self.placement.arms} with {len(self.arms)} arms; at most one place per arm"
+                f"parallel.arm_groups: got {self.parallel.arm_groups} with {len(self.arms)} arms; at most one group per"
+                " arm"
             )
         return self
+
+    @property
+    def image_size(self) -> int:
+        """The side of a view in pixels. Raises ValueError for settings that are not resolved."""
+        if self.dataset.image_size is None:
+            raise ValueError("dataset.image_size: missing; settings are resolved by load_settings or resolve")
+        return self.dataset.image_size
+
+    def network_options(self) -> dict[str, Any]:
+        """The arguments of `build_network`, but for the seed."""
+        encoder, projector = self.encoder.model_dump(), self.projector.model_dump()
+        of_projector = {f"projector_{key}": value for key, value in projector.items()}
+        return {"encoder": encoder.pop("name"), **encoder, "image_size": self.image_size, **of_projector}
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults included."""
@@ -133,78 +144,9 @@ class Settings(Section):
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def load(
-    path: Path,
-    overrides: Sequence[str] = (),
-    complete: Callable[[Tree], Tree] = dict,
-    earlier: Callable[[str], Mapping[str, Any]] = lambda name: {},
-) -> Settings:
-    """Settings of the YAML file `path`, changed by overrides such as "optimizer.base_lr=0.2", completed by `complete`.
-
-    `earlier` gives the resolved settings of the run that is to be continued, by the name that the run has here, or
-    none; what is left open here is taken from there. A run without a name is called after the file. An override
-    `arms.X=null` leaves that arm out. Raises ValueError.
-    """
-    if not path.is_file():
-        raise ValueError(f"--config: no file '{path}'")
-    given = read_yaml(path)
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
-    if "base" in given:  # no key of the settings
-        program = typed(Path(__file__).parents[2] / "scripts/sweep.py")
-        command = shlex.join(["python", program, str(path)])
-        raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
-    tree = {"arms": dict(DEFAULT_ARMS), **given}
-    for place, override in enumerate(overrides):
-        key = override.partition("=")[0].strip()
-        for before in overrides[:place]:
-            if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
-                raise ValueError(
-                    f"override '{override}': it would undo '{before}', which stands before it; leave one out"
-                )
-        _override(tree, override)
-    tree = _as_before(tree, earlier(str(tree.get("name", path.stem))))
-    tree.setdefault("name", path.stem)
-    return from_resolved(complete(tree), " with ".join(filter(None, [str(path), " ".join(overrides)])))
-
-
 def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings:
-    """Check a plain mapping, such as `settings` of run.json. Raises ValueError that begins with `source`."""
+    """Check a mapping of resolved settings, such as those of run.json. Raises ValueError that begins with `source`."""
     try:
         return Settings.model_validate(dict(tree))
     except ValidationError as error:
         raise ValueError(f"{source}: {one_line(error, Settings)}") from None
-
-
-def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
-    """`tree` with the values of `earlier` for what it leaves open and would get from elsewhere: the name from the
-    settings file, the warm-up from the epochs, the size of the images from the pictures, any of which may have changed.
-    """
-    tree = dict(tree)
-    if "name" in earlier:
-        tree.setdefault("name", earlier["name"])
-    for section, key in (("optimizer", "warmup_epochs"), ("image_set", "size")):
-        here, there = tree.get(section, {}), earlier.get(section)
-        if not isinstance(here, dict) or not isinstance(there, dict):
-            continue  # refused later
-        other_set = section == "image_set" and here.get("name") != there.get("name")
-        if here.get(key) is None and there.get(key) is not None and not other_set:
-            tree[section] = {**here, key: there[key]}
-    return tree
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ValueError(f"override '{override}': write it as key=value, such as optimizer.base_lr=0.2")
-    inner = tree
-    for depth, part in enumerate(parts[:-1]):
-        below = inner.get(part)
-        if isinstance(below, str) and parts[0] == "arms" and depth == 1:
-            below = {"objective": below}
-        if not isinstance(below, dict | None):
-            raise ValueError(f"override '{override}': '{'.'.join(parts[: depth + 1])}' is a value and has no keys")
-        inner[part] = dict(below or {})
-        inner = inner[part]
-    inner[parts[-1]] = parse_yaml(text, f"override '{override}'")

@@ -12,20 +12,25 @@ from pydantic import (
     model_validator,
 )
 
+from coupled.stream.view_plan import Augmentation
+
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
 NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Range = tuple[Above0, Above0]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 TEMPERATURE = 0.5
-RECIPES: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
-    "small": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur": 0.0},
-    "large": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
+PRESETS: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
+    "cifar": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur_prob": 0.0},
+    "imagenet": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_prob": 0.5},
 }
+BETAS = (0.9, 0.999)  # of AdamW, as in torch
+MOMENTUM = 0.9  # of LARS and SGD
 
 
 def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,10 +54,16 @@ class OpenSection(BaseModel):
         return dict(self.model_extra or {})
 
 
-class ImageSetSettings(OpenSection):
-    """`name` is a file of coupled/datasets; the other keys are its options."""
+class DatasetSettings(OpenSection):
+    """`name` is a file of coupled/datasets; keys not named here are its options, such as `root` and `classes`.
+
+    `image_size` is the side of a view, and of the images where the dataset can be read at any size; without it, that at
+    which the dataset is usually shown. `num_workers` threads or processes make batches ahead.
+    """
 
     name: str
+    image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] | None = None
+    num_workers: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = None
 
 
 class PerturbSettings(Section):
@@ -65,13 +76,13 @@ class PerturbSettings(Section):
 class ArmSettings(OpenSection):
     """`objective` is a file of coupled/objectives, and keys not named here are its options.
 
-    A `twin` has the objective and the draws of another arm; `own` names the draws that the arm does not share.
+    A `twin` has the objective and the draws of another arm; `unshared` names the draws that the arm does not share.
     """
 
     objective: str | None = None
     twin: Name | None = None
     perturb: PerturbSettings | None = None
-    own: Annotated[tuple[Literal["init", "order", "views"], ...], AfterValidator(_sorted_once)] = ()
+    unshared: Annotated[tuple[Literal["init", "order", "augmentation"], ...], AfterValidator(_sorted_once)] = ()
 
     @model_validator(mode="after")
     def _objective_or_twin(self) -> "ArmSettings":
@@ -88,39 +99,39 @@ class BatchSettings(Section):
     """`size` counts the images of the global batch, over all processes."""
 
     size: Annotated[int, Field(strict=True, ge=2)] = 256
-    order: Literal["uniform", "balanced"] = "uniform"
-    workers: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = None
+    sampler: Literal["uniform", "balanced"] = "uniform"
 
 
-class ViewSettings(Section):
-    """Strengths of the augmentation; what is not given comes from the recipe."""
+class AugmentationSettings(Section):
+    """Strengths and probabilities of the augmentation; what is not given comes from the preset."""
 
-    recipe: Literal["small", "large"] = "small"
+    preset: Literal["cifar", "imagenet"] = "cifar"
     crop_scale: Range = (0.08, 1.0)
     crop_ratio: Range = (3 / 4, 4 / 3)
-    flip: Probability = 0.5
-    jitter: Probability = 0.8
+    hflip_prob: Probability = 0.5
+    jitter_prob: Probability = 0.8
     brightness: NonNegative
     contrast: NonNegative
     saturation: NonNegative
     hue: Annotated[float, Field(strict=True, ge=0, le=0.5)]
-    grayscale: Probability = 0.2
-    blur: Probability
+    grayscale_prob: Probability = 0.2
+    blur_prob: Probability
     blur_sigma: Range = (0.1, 2.0)
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_from_recipe(cls, given: Any) -> Any:
+    def _fill_from_preset(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        recipe = given.get("recipe")
-        return {
-            **RECIPES[recipe if isinstance(recipe, str) and recipe in RECIPES else "small"],
-            **given,
-        }  # an unknown recipe is refused later
+        preset = given.get("preset")  # an unknown one is refused later
+        return {**PRESETS[preset if isinstance(preset, str) and preset in PRESETS else "cifar"], **given}
+
+    def plain(self) -> Augmentation:
+        """The strengths without the preset that they came from."""
+        return Augmentation(**self.model_dump(exclude={"preset"}))
 
     @model_validator(mode="after")
-    def _ranges(self) -> "ViewSettings":
+    def _ranges(self) -> "AugmentationSettings":
         for key in ("crop_scale", "crop_ratio", "blur_sigma"):
             low, high = getattr(self, key)
             if low > high:
@@ -131,53 +142,75 @@ class ViewSettings(Section):
 
 
 class EncoderSettings(Section):
-    """A timm model without classifier; `width` scales the channels of a ResNet, `stem: small` suits images of 32 px.
+    """A timm model without classifier; `width_multiplier` scales the channels of a ResNet, `stem: cifar` suits images
+    of 32 px.
 
     `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default.
     """
 
     name: str = "resnet50"
-    width: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
-    stem: Literal["small", "standard"] = "small"
-    image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] = 32
+    width_multiplier: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
+    stem: Literal["cifar", "imagenet"] = "cifar"
     zero_init_last: Annotated[bool, Field(strict=True)] = False
 
 
 class ProjectorSettings(Section):
-    """Two-layer projector; `hidden: null` is the width of the embedding."""
+    """Two-layer projector; `hidden_dim: null` is the width of the embedding."""
 
-    hidden: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = None
-    out: Annotated[int, Field(strict=True, ge=1, le=2**16)] = 128
+    hidden_dim: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = None
+    output_dim: Annotated[int, Field(strict=True, ge=1, le=2**16)] = 128
 
 
 class OptimizerSettings(Section):
-    """The rate at 256 images is `base_lr` under every scaling rule; the world size never enters."""
+    """The rate at 256 images is `base_lr` under every scaling rule; the world size never enters.
+
+    LARS and SGD have a `momentum`, AdamW has `betas`.
+    """
 
     name: Literal["lars", "sgd", "adamw"] = "lars"
     base_lr: Above0 = 0.3
     lr_scaling: Literal["linear", "sqrt", "fourth_root", "none"] = "linear"
-    momentum: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.9
+    momentum: Share | None = None
+    betas: tuple[Share, Share] | None = None
     weight_decay: NonNegative = 1e-6
-    warmup_epochs: NonNegative  # min(10, epochs / 10) if not given: see settings.py
+    warmup_epochs: NonNegative  # min(10, epochs / 10) if not given: see schema.py
     schedule: Literal["cosine", "constant"] = "cosine"
-    clip_norm: Above0 | None = 1.0
+    clip_grad_norm: Above0 | None = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_momentum(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        key, value = ("betas", BETAS) if given.get("name") == "adamw" else ("momentum", MOMENTUM)
+        return {**given, key: value} if given.get(key) is None else given
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> "OptimizerSettings":
+        if self.name == "adamw" and self.momentum is not None:
+            raise ValueError(f"momentum: got {self.momentum} with adamw, which has betas; allowed is betas=[a, b]")
+        if self.name != "adamw" and self.betas is not None:
+            raise ValueError(f"betas: got {list(self.betas)} with {self.name}, which has a momentum; set momentum")
+        return self
 
 
 class SnapshotSettings(Section):
-    """A snapshot after each of the first `dense_until` epochs, then after every `every`-th, and after the last."""
+    """A snapshot after each of the first `dense_until_epoch` epochs, then after every
+    `every_epochs`-th, and after the last.
+    """
 
-    every: Positive = 1
-    dense_until: Count = 0
+    every_epochs: Positive = 1
+    dense_until_epoch: Count = 0
     check_free_space: bool = True
 
 
-class ResumeSettings(Section):
-    """A resume state is saved after every epoch, when the run is told to stop, and every so many minutes if given."""
+class CheckpointSettings(Section):
+    """A checkpoint is saved after every epoch, when the run is told to stop, and every so many minutes if given."""
 
     every_minutes: Above0 | None = 15.0
 
 
-class PlacementSettings(Section):
-    """The ranks form a mesh of `arms` x data: each group of ranks on the axis of arms trains only its arms."""
+class ParallelSettings(Section):
+    """The ranks form a mesh of `arm_groups` x data: each group of ranks on the axis of arms trains only its arms."""
 
-    arms: Positive = 1
+    arm_groups: Positive = 1

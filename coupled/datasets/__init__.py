@@ -1,7 +1,7 @@
 """Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
 
 All images of a split are held as uint8, shown at one size, or stay on the disk (`ImageFiles`). `SIZE` is the side in
-pixels at which the set is usually shown; what else suits a set follows from it (`suiting`).
+pixels at which the set is usually shown; what else suits a set follows from it (`defaults_for`).
 Shape letters: N images, H height, W width, C classes.
 """
 
@@ -118,17 +118,14 @@ def _relabelled(images: AnyImageSet, classes: Sequence[int]) -> tuple[Tensor, Te
     return kept, new_C[images.labels_N[kept]], tuple(images.class_names[number] for number in classes)
 
 
-def suiting(size: int) -> dict[str, dict[str, str | int]]:
-    """Sections of the settings that suit images of `size` pixels a side, for what a user leaves open.
+def defaults_for(image_size: int) -> dict[str, dict[str, str]]:
+    """Keys of the settings, by section, that suit images of so many pixels a side, for what a user leaves open.
 
-    Up to 64 px the small stem and recipe of the papers' 32-pixel sets, above it those of their 224 px (Luthra et al.
-    2025, arXiv 2510.08852; for 84 and 96 px nothing is stated there).
+    Up to 64 px the stem and the augmentation of the papers' 32-pixel sets, above it those of their 224 px (Luthra et
+    al. 2025, arXiv 2510.08852; for 84 and 96 px nothing is stated there).
     """
-    small = size <= LARGEST_SMALL
-    return {
-        "encoder": {"image_size": size, "stem": "small" if small else "standard"},
-        "views": {"recipe": "small" if small else "large"},
-    }
+    name = "cifar" if image_size <= LARGEST_SMALL else "imagenet"
+    return {"encoder": {"stem": name}, "augmentation": {"preset": name}}
 
 
 def tensors_digest(images_N3HW: Tensor, labels_N: Tensor) -> str:
@@ -167,19 +164,19 @@ def check_labels(images: AnyImageSet) -> None:
     classes, labels_N = len(images.class_names), images.labels_N
     for number in ((labels_N < 0) | (labels_N >= classes)).nonzero().flatten().tolist()[:1]:
         raise ValueError(
-            f"image_set: '{images.name}', {images.split} image {number} has label {int(labels_N[number])};"
+            f"dataset: '{images.name}', {images.split} image {number} has label {int(labels_N[number])};"
             f" allowed are 0 to {classes - 1}"
         )
     for label, count in enumerate(torch.bincount(labels_N, minlength=classes).tolist()):
         if count == 0 and images.split == "train":
-            raise ValueError(f"image_set: '{images.name}' has no train image of class '{images.class_names[label]}'")
+            raise ValueError(f"dataset: '{images.name}' has no train image of class '{images.class_names[label]}'")
 
 
 def check_range(option: str, value: int, lowest: int, highest: int | None = None) -> None:
-    """Raise ValueError unless lowest <= value <= highest; `option` is the key below `image_set`."""
+    """Raise ValueError unless lowest <= value <= highest; `option` is the key below `dataset`."""
     if value < lowest or (highest is not None and value > highest):
         allowed = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
-        raise ValueError(f"image_set.{option}: got {value}; allowed is {allowed}")
+        raise ValueError(f"dataset.{option}: got {value}; allowed is {allowed}")
 
 
 def _colour(values: Tensor) -> Colour:

@@ -5,7 +5,7 @@ from pathlib import Path
 from torchvision.datasets import CIFAR10
 
 from coupled.datasets import ImageSet
-from coupled.datasets._torchvision import image_set, read
+from coupled.datasets._torchvision import dataset, read
 
 
 def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, download: bool) -> ImageSet:
@@ -24,4 +24,4 @@ def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, do
         f"{missing}unpack {kind.filename} in {root.resolve()}",
     )
     pixels = {part: each.data.transpose(0, 3, 1, 2) for part, each in found.items()}
-    return image_set(name, split, pixels, found[split].targets, found[split].classes)
+    return dataset(name, split, pixels, found[split].targets, found[split].classes)

@@ -66,7 +66,7 @@ def check_same_classes(
     if odd:
         more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
         raise ValueError(
-            f"image_set.root: {root}: {names[0]} and {names[1]} must have the same classes; only one has"
+            f"dataset.root: {root}: {names[0]} and {names[1]} must have the same classes; only one has"
             f" {', '.join(odd[:SHOWN])}{more}"
         )
 
@@ -77,13 +77,13 @@ def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, l
     What is passed over is counted in `passed`. Raises ValueError if the folder is missing or a class has no image.
     """
     if not folder.is_dir():
-        raise ValueError(f"image_set.root: there is no folder {folder.resolve()}; put <class>/<image> files in it")
+        raise ValueError(f"dataset.root: there is no folder {folder.resolve()}; put <class>/<image> files in it")
     passed = Counter() if passed is None else passed
     loose: Counter[str] = Counter()
     classes = folders(folder, loose)
     if not classes:
         there = f"{loose_images(loose)} images that are in no class" if loose_images(loose) else "no class"
-        raise ValueError(f"image_set.root: {folder.resolve()} holds {there}; make one folder of images a class")
+        raise ValueError(f"dataset.root: {folder.resolve()} holds {there}; make one folder of images a class")
     passed.update({f"{kind} beside the classes": count for kind, count in loose.items()})
     files = {}
     for name in classes:
@@ -92,7 +92,7 @@ def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, l
         if not files[name]:
             there = f", but {_counts(others)}" if others else ""
             raise ValueError(
-                f"image_set.root: {(folder / name).resolve()} holds no image{there}; put {', '.join(SUFFIXES)} files"
+                f"dataset.root: {(folder / name).resolve()} holds no image{there}; put {', '.join(SUFFIXES)} files"
                 " in it"
             )
         passed.update(others)
@@ -114,7 +114,7 @@ def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
             passed[_kind(entry.name)] += 1
     for name in names:
         if any("\ud800" <= character <= "\udfff" for character in name):  # what bytes become that are no UTF-8
-            raise ValueError(f"image_set.root: class folder {os.fsencode(folder / name)!r} has {_no_text(name)}")
+            raise ValueError(f"dataset.root: class folder {os.fsencode(folder / name)!r} has {_no_text(name)}")
     return sorted(names)
 
 
@@ -141,7 +141,7 @@ def _walk(folder: Path, passed: Counter[str], above: tuple[tuple[int, int], ...]
     status = folder.stat()
     here = status.st_dev, status.st_ino
     if here in above:
-        raise ValueError(f"image_set.root: {folder}: a link to a folder that holds it; remove it")
+        raise ValueError(f"dataset.root: {folder}: a link to a folder that holds it; remove it")
     with os.scandir(folder) as opened:
         entries = list(opened)
     for entry in entries:
@@ -155,13 +155,13 @@ def _walk(folder: Path, passed: Counter[str], above: tuple[tuple[int, int], ...]
         elif entry.is_file():
             yield path
         else:
-            raise ValueError(f"image_set.root: {path}: not a regular file; remove it")
+            raise ValueError(f"dataset.root: {path}: not a regular file; remove it")
 
 
 def passed_over(split: str, passed: Mapping[str, int]) -> Iterator[str]:
     """A line on what was passed over, if anything was."""
     if passed:
-        yield f"image_set: {split}: passed over {_counts(passed)}; images are files that end in {', '.join(SUFFIXES)}"
+        yield f"dataset: {split}: passed over {_counts(passed)}; images are files that end in {', '.join(SUFFIXES)}"
 
 
 def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
@@ -169,8 +169,8 @@ def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
     smaller = [side for side in sides_N if side < size]
     if smaller:
         yield (
-            f"image_set.size: {len(smaller)} of {len(sides_N)} {split} images are enlarged to {size} px; their shorter"
-            f" side is {min(smaller)} px or more"
+            f"dataset.image_size: {len(smaller)} of {len(sides_N)} {split} images are enlarged to {size} px; their"
+            f" shorter side is {min(smaller)} px or more"
         )
 
 

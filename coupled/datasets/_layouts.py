@@ -12,12 +12,12 @@ def check_layout(root: Path, name: str) -> None:
     """Raise ValueError if `root`, read as the image set `name`, is Kaggle's ILSVRC or Tiny ImageNet as published."""
     if (root / "val" / "images").is_dir() and (root / "val" / "val_annotations.txt").is_file():
         raise ValueError(
-            f"image_set.root: {root.resolve()} is Tiny ImageNet, whose validation images lie in one folder; use"
-            " image_set.name=tiny_imagenet"
+            f"dataset.root: {root.resolve()} is Tiny ImageNet, whose validation images lie in one folder; use"
+            " dataset.name=tiny_imagenet"
         )
     for inner in KAGGLE:
         if not (root / "train").is_dir() and (root / inner / "train").is_dir():
-            raise ValueError(f"image_set.root: got {root}; the folders of images are in it: use {root / inner}")
+            raise ValueError(f"dataset.root: got {root}; the folders of images are in it: use {root / inner}")
     for part in ("val", "test") if name == "folder" else ("val",):
         loose: Counter[str] = Counter()
         if (root / part).is_dir() and not folders(root / part, loose) and loose_images(loose):
@@ -25,6 +25,6 @@ def check_layout(root: Path, name: str) -> None:
             sort = f"{listed} lists their classes; " if listed.is_file() and part == "val" else ""
             rename = "rename it and put the validation images in val/<class>/" if part == "test" else ""
             raise ValueError(
-                f"image_set.root: {(root / part).resolve()} holds {loose_images(loose)} images that are in no class, as"
+                f"dataset.root: {(root / part).resolve()} holds {loose_images(loose)} images that are in no class, as"
                 f" Kaggle's copy of ILSVRC does; {sort}{rename or 'sort them into one folder a class'}"
             )

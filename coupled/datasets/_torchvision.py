@@ -23,11 +23,11 @@ def read(split: str, make: Callable[[str], Any], root: Path, url: str, download:
     except (RuntimeError, OSError) as error:
         if download:
             reason = " ".join(str(error).split())
-            raise ValueError(f"image_set.download: fetching {url} to {root} failed ({reason})") from None
-        raise ValueError(f"image_set.root: {missing} ({url}) or pass image_set.download=true") from None
+            raise ValueError(f"dataset.download: fetching {url} to {root} failed ({reason})") from None
+        raise ValueError(f"dataset.root: {missing} ({url}) or pass dataset.download=true") from None
 
 
-def image_set(
+def dataset(
     name: str, split: str, pixels: Mapping[str, NDArray[np.uint8]], labels: Iterable[int], class_names: Iterable[str]
 ) -> ImageSet:
     """The image set of these `pixels` [N, 3, H, W] by split, with mean and std of the train images."""

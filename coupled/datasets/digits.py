@@ -18,16 +18,16 @@ TEST_IMAGES = 357
 SPLIT_KEY = 0  # of the Philox generator that shuffles each class before the split; fixed for ever
 
 
-def load(split: str, *, size: int = SIZE) -> ImageSet:
-    """The digits at `size` x `size` pixels (8 to 256), grey as RGB, bilinear.
+def load(split: str, *, image_size: int = SIZE) -> ImageSet:
+    """The digits at `image_size` x `image_size` pixels (8 to 256), grey as RGB, bilinear.
 
     The split is fixed and class-stratified. Raises ValueError for an unknown split or another size.
     """
     check_split(split)
-    check_range("size", size, 8, 256)
+    check_range("image_size", image_size, 8, 256)
     bundled = load_digits()
     labels_N = torch.from_numpy(bundled.target.astype(np.int64))
-    images_N3HW = _shown_at(size, torch.from_numpy(bundled.images))
+    images_N3HW = _shown_at(image_size, torch.from_numpy(bundled.images))
     rows = dict(zip(("train", "test"), _split_rows(labels_N.numpy()), strict=True))
     mean, std = channel_statistics(images_N3HW[rows["train"]])
     return ImageSet(

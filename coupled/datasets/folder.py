@@ -16,19 +16,19 @@ SIZE = 64
 SMALLEST, LARGEST = 8, 4096
 
 
-def load(split: str, *, root: Path | None = None, size: int | None = None) -> ImageSet:
-    """The images of root/train or root/test (else root/val), as RGB, shorter side scaled to `size`, centre square.
+def load(split: str, *, root: Path | None = None, image_size: int | None = None) -> ImageSet:
+    """The images of root/train or root/test (else root/val), as RGB, the shorter side at `image_size`, centre square.
 
-    Without `size` it is `own_size`. Mean and std are those of the train images: of all up to 4096, of 4096 evenly
+    Without `image_size` it is `own_size`. Mean and std are those of the train images: of all up to 4096, of 4096 evenly
     spaced ones if there are more. Raises ValueError for a missing folder, an empty class, classes that differ between
     the splits, and images that cannot be decoded.
     """
     check_split(split)
-    if size is not None:
-        check_range("size", size, SMALLEST, LARGEST)
+    if image_size is not None:
+        check_range("image_size", image_size, SMALLEST, LARGEST)
     passed = {"train": Counter[str](), "test": Counter[str]()}
     root, files = _files(root, passed)
-    return load_files("folder", split, files, root, size or _shared_side(files), passed[split])
+    return load_files("folder", split, files, root, image_size or _shared_side(files), passed[split])
 
 
 def own_size(root: Path | None) -> int:
@@ -41,7 +41,7 @@ def own_size(root: Path | None) -> int:
 
 def _files(root: Path | None, passed: dict[str, Counter[str]]) -> tuple[Path, dict[str, Files]]:
     if root is None:
-        raise ValueError("image_set.root: missing; give the folder that holds train/<class>/ and test/<class>/")
+        raise ValueError("dataset.root: missing; give the folder that holds train/<class>/ and test/<class>/")
     check_layout(root, "folder")
     test = root / "val" if (root / "val").is_dir() and not (root / "test").is_dir() else root / "test"
     files = {"train": class_files(root / "train", passed["train"]), "test": class_files(test, passed["test"])}

@@ -30,26 +30,26 @@ def load(
     *,
     root: Path | None = None,
     classes: int = 10,
-    size: int = SIZE,
+    image_size: int = SIZE,
     train_per_class: int = 500,
     test_per_class: int = 100,
     seed: int = 0,
 ) -> ImageSet:
-    """`classes` fractals (2 to 1000) at `size` px (8 or more), read from `root` (default data/fractals) or made there.
+    """`classes` fractals (2 to 1000) at `image_size` px (8 or more), of `root` (default data/fractals), or made there.
 
     Raises ValueError for an option out of range, and for a file under `root` that is damaged or not its own.
     """
     check_split(split)
     check_range("classes", classes, 2, 1000)
-    check_range("size", size, 8, 1024)
+    check_range("image_size", image_size, 8, 1024)
     check_range("train_per_class", train_per_class, 1)
     check_range("test_per_class", test_per_class, 1)
     check_range("seed", seed, 0, 2**64 - 1)
-    options = f"{classes}_classes_{train_per_class}+{test_per_class}_images_{size}px_seed{seed}"
+    options = f"{classes}_classes_{train_per_class}+{test_per_class}_images_{image_size}px_seed{seed}"
     path = (root or Path("data/fractals")) / f"{options}.safetensors"
     per_class = {"train": train_per_class, "test": test_per_class}
     if not path.exists():
-        _write(path, options, {name: draw(name, classes, count, size, seed) for name, count in per_class.items()})
+        _write(path, options, {name: draw(name, classes, count, image_size, seed) for name, count in per_class.items()})
     images = _read(path, options)
     mean, std = channel_statistics(images["train"])
     return ImageSet(

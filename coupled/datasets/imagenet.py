@@ -4,7 +4,7 @@ O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (2015
 https://www.image-net.org/download, whose terms allow non-commercial research and education.
 
 Read from train/<class>/*.JPEG and val/<class>/*.JPEG; the images stay on the disk and are decoded batch by batch in
-`batch.workers` processes. Any other set of pictures in such folders, too large for the memory, can be read so too.
+`dataset.num_workers` processes. Any other set of pictures in such folders can be read so, too.
 """
 
 from collections import Counter
@@ -32,7 +32,7 @@ def load(split: str, *, root: Path | None = None) -> ImageFiles:
     for folder in FOLDERS.values():
         if not (root / folder).is_dir():
             raise ValueError(
-                f"image_set.root: no ImageNet in {root.resolve()}: {folder}/ is missing; fetch ILSVRC2012's archives"
+                f"dataset.root: no ImageNet in {root.resolve()}: {folder}/ is missing; fetch ILSVRC2012's archives"
                 " (img_train.tar, img_val.tar, devkit_t12.tar.gz) from https://www.image-net.org/download and run"
                 f" 'python scripts/prepare_data.py imagenet ILSVRC2012_* --to {root}'"
             )

@@ -25,22 +25,23 @@ PARTS = ("train", "val", "test")
 HELD_OUT = 6  # every sixth image is a test image
 
 
-def load(split: str, *, root: Path | None = None, size: int = SIZE) -> ImageSet:
-    """mini-ImageNet in the folder `root` (default data/mini-imagenet), shorter side at `size`, centre square.
+def load(split: str, *, root: Path | None = None, image_size: int = SIZE) -> ImageSet:
+    """mini-ImageNet in the folder `root` (default data/mini-imagenet), shorter side at `image_size`, centre square.
 
     Mean and std are those of 4096 evenly spaced train images. Raises ValueError if it is missing or incomplete.
     """
     check_split(split)
-    check_range("size", size, 8)
+    check_range("image_size", image_size, 8)
     root = root or Path("data/mini-imagenet")
     if not root.is_dir():
         raise ValueError(
-            f"image_set.root: no mini-ImageNet in {root.resolve()}; fetch an archive of it or its parquet files"
+            f"dataset.root: no mini-ImageNet in {root.resolve()}; fetch an archive of it or its parquet files"
             " (https://huggingface.co/datasets/timm/mini-imagenet) and run"
             f" 'python scripts/prepare_data.py mini_imagenet ARCHIVE --to {root}'"
         )
     passed: Counter[str] = Counter()
-    return load_files("mini_imagenet", split, _files(root, passed), root, size, passed if split == "train" else None)
+    said = passed if split == "train" else None
+    return load_files("mini_imagenet", split, _files(root, passed), root, image_size, said)
 
 
 def _files(root: Path, passed: Counter[str] | None = None) -> dict[str, Files]:
@@ -55,7 +56,7 @@ def _files(root: Path, passed: Counter[str] | None = None) -> dict[str, Files]:
         for part in PARTS:
             if part not in parts:
                 raise ValueError(
-                    f"image_set.root: {root / part}: missing; train, val and test have different classes, and all of"
+                    f"dataset.root: {root / part}: missing; train, val and test have different classes, and all of"
                     " them are the set; unpack it too"
                 )
         return _split({name: paths for files in parts.values() for name, paths in files.items()})
@@ -84,7 +85,7 @@ def _split(files: Files) -> dict[str, Files]:
     parts: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
     for name, paths in sorted(files.items()):
         if len(paths) < 2:
-            raise ValueError(f"image_set.root: class {name} has {len(paths)} image; two are needed for train and test")
+            raise ValueError(f"dataset.root: class {name} has {len(paths)} image; two are needed for train and test")
         drawn = sorted(paths, key=lambda path: blake2b(f"{name}/{path.name}".encode(), digest_size=16).digest())
         held_out = max(1, len(paths) // HELD_OUT)
         parts["test"][name], parts["train"][name] = sorted(drawn[:held_out]), sorted(drawn[held_out:])

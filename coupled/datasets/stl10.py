@@ -10,7 +10,7 @@ from pathlib import Path
 from torchvision.datasets import STL10
 
 from coupled.datasets import ImageSet
-from coupled.datasets._torchvision import image_set, read
+from coupled.datasets._torchvision import dataset, read
 
 SIZE = 96
 CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
@@ -37,4 +37,4 @@ def load(split: str, *, root: Path | None = None, download: bool = False) -> Ima
         download,
         f"{missing}unpack {STL10.filename} in {root.resolve()}",
     )
-    return image_set("stl10", split, {part: each.data for part, each in found.items()}, found[split].labels, CLASSES)
+    return dataset("stl10", split, {part: each.data for part, each in found.items()}, found[split].labels, CLASSES)

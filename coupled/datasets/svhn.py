@@ -10,7 +10,7 @@ from pathlib import Path
 from torchvision.datasets import SVHN
 
 from coupled.datasets import ImageSet
-from coupled.datasets._torchvision import image_set, read
+from coupled.datasets._torchvision import dataset, read
 
 SIZE = 32
 
@@ -31,4 +31,4 @@ def load(split: str, *, root: Path | None = None, download: bool = False) -> Ima
         f"no complete, undamaged SVHN in {root.resolve()}; put {files['train']} and {files['test']} there",
     )
     pixels = {part: each.data for part, each in found.items()}
-    return image_set("svhn", split, pixels, found[split].labels.tolist(), map(str, range(10)))
+    return dataset("svhn", split, pixels, found[split].labels.tolist(), map(str, range(10)))

@@ -28,7 +28,7 @@ def load(split: str, *, root: Path | None = None) -> ImageSet:
     root = root or Path("data/tiny-imagenet-200")
     if not (root / "train").is_dir():
         raise ValueError(
-            f"image_set.root: no Tiny ImageNet in {root.resolve()}; fetch {SOURCE} and run"
+            f"dataset.root: no Tiny ImageNet in {root.resolve()}; fetch {SOURCE} and run"
             f" 'python scripts/prepare_data.py tiny_imagenet tiny-imagenet-200.zip --to {root}'"
         )
     passed = {"train": Counter[str](), "test": Counter[str]()}
@@ -37,7 +37,7 @@ def load(split: str, *, root: Path | None = None) -> ImageSet:
         expected = {name for (name,) in read_lines(root / "wnids.txt", "\n")}
         if expected != set(train):
             odd = min(expected ^ set(train))
-            raise ValueError(f"image_set.root: {root}: wnids.txt and train/ differ in class {odd}; unpack it again")
+            raise ValueError(f"dataset.root: {root}: wnids.txt and train/ differ in class {odd}; unpack it again")
     annotations = root / "val" / "val_annotations.txt"
     in_one = (root / "val" / "images").is_dir()
     test = _annotated(annotations, passed["test"]) if in_one else class_files(root / "val", passed["test"])

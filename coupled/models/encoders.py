@@ -1,7 +1,7 @@
 """Encoders: timm models without classifier, with the stem and width the image size needs.
 
-A snapshot's `encoder.*` tensors load into the same timm model: a ResNet keeps timm's names at any width, and the small
-stem only replaces `conv1` and drops `maxpool`. A ViT with the small stem is timm's with `patch_size=4`.
+A snapshot's `encoder.*` tensors load into the same timm model: a ResNet keeps timm's names at any width, and the CIFAR
+stem only replaces `conv1` and drops `maxpool`. A ViT with the CIFAR stem is timm's with `patch_size=4`.
 """
 
 from collections.abc import Iterator
@@ -22,18 +22,18 @@ FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, Runtim
 
 
 def build_encoder(
-    name: str, width: float = 1.0, stem: str = "small", image_size: int = 32, zero_init_last: bool = False
+    name: str, width_multiplier: float = 1.0, stem: str = "cifar", image_size: int = 32, zero_init_last: bool = False
 ) -> nn.Module:
     """A timm model `name` that maps images [M, 3, S, S] to embeddings [M, D]; D is `encoder_width` of it.
 
-    `stem="small"` gives a ResNet a 3x3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images
-    (Chen et al. 2020, arXiv 2002.05709, appendix B.9), and a plain vision transformer patches of 4 x 4 pixels. `width`
-    multiplies a ResNet's channels. All norm scales start at 1, as in torchvision; with `zero_init_last` those that timm
-    starts at 0, the last of every residual block, do so here (Goyal et al. 2017, arXiv 1706.02677, section 5.1).
+    `stem="cifar"` gives a ResNet a 3x3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images
+    (Chen et al. 2020, arXiv 2002.05709, appendix B.9), and a plain vision transformer patches of 4 x 4 pixels.
+    `width_multiplier` multiplies a ResNet's channels. All norm scales start at 1, as in torchvision; with
+    `zero_init_last` those that timm starts at 0, the last of every residual block, do so here (Goyal et al. 2017, arXiv
+    1706.02677, section 5.1).
 
-    The parameters are drawn from torch's global generator: wrap the call in
-    `stream.seeds.torch_rng`. Raises ValueError for a name unknown to timm or one of weights, or a stem, width or image
-    size that the model cannot have.
+    The parameters are drawn from torch's global generator: wrap the call in `stream.seeds.torch_rng`. Raises ValueError
+    for a name unknown to timm or one of weights, or a stem, width or image size that the model cannot have.
     """
     _check_name(name)
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -41,26 +41,30 @@ def build_encoder(
     plain_resnet = module in RESNETS and config is not None and config.first_conv == "conv1"
     plain_vit = module in VITS
     options: dict[str, Any] = {}
-    if stem == "small" and plain_vit:
+    if stem == "cifar" and plain_vit:
         if image_size % SMALL_PATCH:
-            raise ValueError(f"encoder.image_size: got {image_size}; patches of {SMALL_PATCH} px need a multiple of it")
+            raise ValueError(f"dataset.image_size: got {image_size}; patches of {SMALL_PATCH} px need a multiple of it")
         options["patch_size"] = SMALL_PATCH
-    if stem == "small" and not (plain_vit or plain_resnet):
+    if stem == "cifar" and not (plain_vit or plain_resnet):
         raise ValueError(
-            f"encoder.stem: got 'small' for '{name}', which is no plain ResNet or ViT; set encoder.stem=standard"
+            f"encoder.stem: got 'cifar' for '{name}', which is no plain ResNet or ViT; set encoder.stem=imagenet"
         )
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
-    if width != 1:
+    if width_multiplier != 1:
         if not plain_resnet:
-            raise ValueError(f"encoder.width: got {width:g}; '{name}' is no plain ResNet, only width 1 is possible")
-        options["channels"] = tuple(max(1, round(width * channels)) for channels in STAGE_CHANNELS)
+            raise ValueError(
+                f"encoder.width_multiplier: got {width_multiplier:g}; '{name}' is no plain ResNet: it must be 1"
+            )
+        options["channels"] = tuple(max(1, round(width_multiplier * channels)) for channels in STAGE_CHANNELS)
         # timm scales the stem of its deep variant alone; `_replace_stem` then puts the single convolution back
-        options |= {"stem_type": "deep", "stem_width": max(1, round(width * STEM_CHANNELS / 2))}
-    with failures_named(name, f"encoder.width {width:g}, encoder.stem {stem}, encoder.image_size {image_size}"):
+        options |= {"stem_type": "deep", "stem_width": max(1, round(width_multiplier * STEM_CHANNELS / 2))}
+    with failures_named(
+        name, f"encoder.width_multiplier {width_multiplier:g}, encoder.stem {stem}, dataset.image_size {image_size}"
+    ):
         encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    if plain_resnet and (stem == "small" or width != 1):
-        _replace_stem(encoder, small=stem == "small")
+    if plain_resnet and (stem == "cifar" or width_multiplier != 1):
+        _replace_stem(encoder, small=stem == "cifar")
     _start_norm_scales(encoder, name, zero_init_last)
     return encoder
 
@@ -108,7 +112,7 @@ def _start_norm_scales(encoder: nn.Module, name: str, zero_init_last: bool) -> N
 
 
 def _replace_stem(encoder: nn.Module, small: bool) -> None:
-    stem = encoder.get_submodule("conv1").modules()  # a sequence where `width` is not 1
+    stem = encoder.get_submodule("conv1").modules()  # a sequence where `width_multiplier` is not 1
     channels = [layer.out_channels for layer in stem if isinstance(layer, nn.Conv2d)][-1]
     kernel, stride = (3, 1) if small else (7, 2)
     first = nn.Conv2d(3, channels, kernel, stride=stride, padding=kernel // 2, bias=False)

@@ -72,8 +72,8 @@ def memory_line(need: Forecast, free: int | None, images: int, arms: int, device
         return text
     text += (
         f": {need.activations / MIB:,.0f} MiB are activations of {VIEWS * images} views, {need.arms / MIB:,.0f} MiB"
-        f" weights, gradients and moments of {arms} arms; use a smaller batch.size, encoder.image_size, encoder.width"
-        " or encoder.name, or precision=bfloat16"
+        f" weights, gradients and moments of {arms} arms; use a smaller batch.size, dataset.image_size,"
+        " encoder.width_multiplier or encoder.name, or precision=bfloat16"
     )
     if need.certain > free:
         raise ValueError(f"{'batch.size' if need.activations > need.arms else 'encoder.name'}: {text}")

@@ -96,23 +96,23 @@ def build_projector(inputs: int, hidden: int, out: int) -> nn.Sequential:
 def build_network(
     *,
     encoder: str,
-    width: float = 1.0,
-    stem: str = "small",
+    width_multiplier: float = 1.0,
+    stem: str = "cifar",
     image_size: int = 32,
     zero_init_last: bool = False,
-    projector_hidden: int | None = None,
-    projector_out: int = 128,
+    projector_hidden_dim: int | None = None,
+    projector_output_dim: int = 128,
     seed: int = 0,
 ) -> Network:
     """The network that all arms share, on the CPU, initialised from the seed stream "init".
 
-    Its outputs are "embedding" and "projection"; `projector_hidden=None` is the width of the embedding. Equal arguments
-    give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
+    Its outputs are "embedding" and "projection"; `projector_hidden_dim=None` is the width of the embedding. Equal
+    arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
     """
     with torch_rng(seed, "init"):
-        trunk = build_encoder(encoder, width, stem, image_size, zero_init_last)
+        trunk = build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last)
         inputs = encoder_width(trunk)
-        projector = build_projector(inputs, projector_hidden or inputs, projector_out)
+        projector = build_projector(inputs, projector_hidden_dim or inputs, projector_output_dim)
     return Network(trunk, projector, {}, {}, needs=("embedding", "projection"))
 
 

@@ -84,9 +84,15 @@ def _trust_ratios(weights: list[Tensor], gradients: list[Tensor], group: dict[st
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], name: str, *, momentum: float, weight_decay: float
+    parameters: Iterable[nn.Parameter],
+    name: str,
+    *,
+    momentum: float | None = None,
+    betas: tuple[float, float] | None = None,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """LARS (trust coefficient 0.001), SGD or AdamW over the parameters that ask for a gradient.
+    """LARS (trust coefficient 0.001) or SGD with `momentum`, or AdamW with `betas`, over the parameters that ask for a
+    gradient.
 
     Parameters of one dimension or none (batch-norm scales and shifts, biases) get neither weight decay nor LARS
     adaptation, the rule of SimCLR (arXiv 2002.05709, appendix B.6). The rate is set before every step; it is 0 until
@@ -95,9 +101,10 @@ def build_optimizer(
     trained = [p for p in parameters if p.requires_grad]
     matrices = {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay}
     vectors = {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}
+    if name == "adamw":
+        assert betas is not None
+        return torch.optim.AdamW([matrices, vectors], lr=0.0, betas=betas)
+    assert momentum is not None
     if name == "lars":
         return Lars([{**matrices, "adapt": True}, {**vectors, "adapt": False}], momentum)
-    groups = [matrices, vectors]
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(momentum, 0.999))
+    return torch.optim.SGD([matrices, vectors], lr=0.0, momentum=momentum)

@@ -48,12 +48,12 @@ def probe(device: torch.device, precision: str, **network: Any) -> Probe:
     """
     built = build_network(**network)
     wrong = _wrong_in_bfloat16(built.encoder) if precision == "bfloat16" and device.type == "cpu" else []
-    with failures_named(network["encoder"], f"encoder.image_size {network['image_size']}"):
+    with failures_named(network["encoder"], f"dataset.image_size {network['image_size']}"):
         seen = _pass(built, network["image_size"], precision, device)
     if wrong:
         raise ValueError(
             f"precision: got bfloat16; on a CPU '{wrong[0]}' strides over a map smaller than its stride, which oneDNN"
-            " computes wrongly in bfloat16: set precision=float32 or a larger encoder.image_size"
+            " computes wrongly in bfloat16: set precision=float32 or a larger dataset.image_size"
         )
     return seen
 

@@ -15,9 +15,9 @@ from coupled.objectives._anchors import AnchorLosses, at_least_float32
 Predictor = Literal["mlp", "linear"]
 
 
-def predicting(predictor: Predictor, hidden: int, decay: float | None, *, trained: bool = True) -> Needs:
+def predicting(predictor: Predictor, hidden_dim: int, decay: float | None, *, trained: bool = True) -> Needs:
     """A predictor on the projection before it is normalised, and a target network unless `decay` is None."""
-    head = Head(f"{predictor}_predictor", "unnormalised", "prediction", hidden, trained)
+    head = Head(f"{predictor}_predictor", "unnormalised", "prediction", hidden_dim, trained)
     return Needs(("prediction", target_output(decay)), heads={"predictor": head}, target_decay=decay)
 
 
@@ -40,20 +40,24 @@ def prediction_losses(inputs: Inputs, decay: float | None) -> AnchorLosses:
 
 
 def check_predictor(
-    default_hidden: int, *, ema: float | None = None, hidden: int, predictor: Predictor, **_others: object
+    default_hidden: int, *, ema_decay: float | None = None, hidden_dim: int, predictor: Predictor, **_others: object
 ) -> None:
     """Raise ValueError for a decay that is none, or a hidden layer that cannot be or that a predictor does not have."""
-    check_decay(ema=ema)
-    if not 1 <= hidden <= 2**16:
-        raise ValueError(f"hidden: {hidden} is not allowed; give a width from 1 to {2**16}")
-    if predictor == "linear" and hidden != default_hidden:
-        raise ValueError(f"hidden: {hidden} is not allowed; predictor linear has no hidden layer, so leave it out")
+    check_decay(ema_decay=ema_decay)
+    if not 1 <= hidden_dim <= 2**16:
+        raise ValueError(f"hidden_dim: {hidden_dim} is not allowed; give a width from 1 to {2**16}")
+    if predictor == "linear" and hidden_dim != default_hidden:
+        raise ValueError(
+            f"hidden_dim: {hidden_dim} is not allowed; predictor linear has no hidden layer, so leave it out"
+        )
 
 
-def check_decay(*, ema: float | None) -> None:
+def check_decay(*, ema_decay: float | None) -> None:
     """Raise ValueError for a decay that is none."""
-    if ema is not None and not 0 <= ema <= 1:
-        raise ValueError(f"ema: {ema} is not allowed; give a decay from 0 to 1, or null for no target network")
+    if ema_decay is not None and not 0 <= ema_decay <= 1:
+        raise ValueError(
+            f"ema_decay: {ema_decay} is not allowed; give a decay from 0 to 1, or null for no target network"
+        )
 
 
 def second_moment(rows_MP: Tensor) -> dict[str, Tensor]:

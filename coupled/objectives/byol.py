@@ -14,26 +14,28 @@ def check(**options: Any) -> None:
     check_predictor(HIDDEN, **options)
 
 
-def needs(*, predictor: Predictor = "mlp", hidden: int = HIDDEN, ema: float | None = 0.996) -> Needs:
+def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996) -> Needs:
     """Predictor and target network; nothing of the global batch."""
-    return predicting(predictor, hidden, ema)
+    return predicting(predictor, hidden_dim, ema_decay)
 
 
 def per_anchor(
-    inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN, ema: float | None = 0.996
+    inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
 ) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
-    return prediction_losses(inputs, ema)
+    return prediction_losses(inputs, ema_decay)
 
 
-def byol(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN, ema: float | None = 0.996) -> Loss:
+def byol(
+    inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
+) -> Loss:
     """-cos(q(f_v), t_w), mean over all views v and over the other views w of the same image; -1 at best.
 
     f is the projection, q the predictor as in `simsiam`, t the projection by the target network, a copy of encoder and
     projector that follows them after every step, t <- ema t + (1 - ema) f in its weights; its batch norm uses the
-    statistics of the batch. `ema: null` is no target network: the own projection without gradient. The decay is
+    statistics of the batch. `ema_decay: null` is no target network: the own projection without gradient. The decay is
     constant; the paper lets it rise to 1.
 
     Source: Grill et al. 2020, arXiv 2006.07733, eq. 1 and 2. Their loss of two views is 4 + 4 times this one.
     """
-    return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden=hidden, ema=ema))
+    return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden_dim=hidden_dim, ema_decay=ema_decay))

@@ -18,9 +18,9 @@ from coupled.objectives._ranges import not_negative
 Rule = Literal["paper", "code"]
 
 
-def check(*, freq: int, rho: float, eps: float, ema: float | None, **_others: object) -> None:
+def check(*, freq: int, rho: float, eps: float, ema_decay: float | None, **_others: object) -> None:
     """Raise ValueError for an option out of its range."""
-    check_decay(ema=ema)
+    check_decay(ema_decay=ema_decay)
     if freq < 1:
         raise ValueError(f"freq: {freq} is not allowed; give a number of steps from 1")
     if not 0 <= rho < 1:
@@ -29,10 +29,10 @@ def check(*, freq: int, rho: float, eps: float, ema: float | None, **_others: ob
 
 
 def needs(
-    *, rule: Rule = "paper", freq: int = 1, rho: float = 0.3, eps: float = 0.1, ema: float | None = 0.996
+    *, rule: Rule = "paper", freq: int = 1, rho: float = 0.3, eps: float = 0.1, ema_decay: float | None = 0.996
 ) -> Needs:
     """A linear predictor, trained only between steps that set it, its inputs and their correlation, and a target."""
-    asked = predicting("linear", 0, ema, trained=freq > 1)
+    asked = predicting("linear", 0, ema_decay, trained=freq > 1)
     square = ("unnormalised", "unnormalised")
     return replace(asked, outputs=(*asked.outputs, "unnormalised"), kept={"correlation": square})
 
@@ -51,7 +51,7 @@ def after_step(
     freq: int,
     rho: float,
     eps: float,
-    ema: float | None,
+    ema_decay: float | None,
 ) -> dict[str, Tensor]:
     """F <- rho F + (1 - rho) E[f f^T], at the first step the latter alone; W_p after the steps 1, 1 + freq, ..."""
     moment_PP = sums["outer"] / sums["rows"]
@@ -80,9 +80,9 @@ def predictor_of(correlation_PP: Tensor, rule: Rule, eps: float) -> Tensor:
     return torch.where(finite, weight_PP, torch.nan)
 
 
-def per_anchor(inputs: Inputs, *, ema: float | None = 0.996, **_options: object) -> AnchorLosses:
+def per_anchor(inputs: Inputs, *, ema_decay: float | None = 0.996, **_options: object) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
-    return prediction_losses(inputs, ema)
+    return prediction_losses(inputs, ema_decay)
 
 
 def directpred(
@@ -92,14 +92,14 @@ def directpred(
     freq: int = 1,
     rho: float = 0.3,
     eps: float = 0.1,
-    ema: float | None = 0.996,
+    ema_decay: float | None = 0.996,
 ) -> Loss:
     """The loss of `byol` with a predictor W_p (no bias) that is set every `freq` steps from F (see `after_step`).
 
     F is the correlation of the predictor's inputs, not centred, a moving average over steps with decay `rho`; `rule`
     and `eps` make W_p of it (see `predictor_of`). With `freq` 1 the predictor gets no gradient and no weight decay;
-    otherwise it is trained between. `ema: null` is no target network. Before the first step W_p is drawn as in `byol`.
+    otherwise it is trained between. `ema_decay: null` is no target network. W_p starts as in `byol`.
 
     Source: Tian, Chen & Ganguli 2021, arXiv 2102.06810, section 5; the start of F is that of the authors' code.
     """
-    return mean_over_counted(per_anchor(inputs, ema=ema))
+    return mean_over_counted(per_anchor(inputs, ema_decay=ema_decay))

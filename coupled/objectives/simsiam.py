@@ -14,22 +14,22 @@ def check(**options: Any) -> None:
     check_predictor(HIDDEN, **options)
 
 
-def needs(*, predictor: Predictor = "mlp", hidden: int = HIDDEN) -> Needs:
+def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Needs:
     """Predictor and own projection; nothing of the global batch."""
-    return predicting(predictor, hidden, None)
+    return predicting(predictor, hidden_dim, None)
 
 
-def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN) -> AnchorLosses:
+def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
     return prediction_losses(inputs, None)
 
 
-def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden: int = HIDDEN) -> Loss:
+def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Loss:
     """-cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image; -1 at best.
 
-    f is the projection and q the predictor: linear, batch norm, ReLU of width `hidden`, linear; or one matrix
-    ("linear", without `hidden`). Projections that have collapsed to a point have the lowest loss.
+    f is the projection and q the predictor: linear, batch norm, ReLU of width `hidden_dim`, linear; or one matrix
+    ("linear", without `hidden_dim`). Projections that have collapsed to a point have the lowest loss.
 
     Source: Chen & He 2021, arXiv 2011.10566, eq. 1 to 4; with two views this is their symmetrised loss.
     """
-    return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden=hidden))
+    return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden_dim=hidden_dim))

@@ -18,11 +18,11 @@ from coupled.objectives._anchors import (
 )
 
 
-def check(*, temperature: float, positives: int | None = None, **_others: object) -> None:
+def check(*, temperature: float, num_positives: int | None = None, **_others: object) -> None:
     """Raise ValueError unless the temperature is above 0 and there is a positive."""
     check_temperature(temperature=temperature)
-    if positives is not None and positives < 1:
-        raise ValueError(f"positives: {positives} is not allowed; give a number from 1 on, or null for all")
+    if num_positives is not None and num_positives < 1:
+        raise ValueError(f"num_positives: {num_positives} is not allowed; give a number from 1 on, or null for all")
 
 
 def needs(**_options: object) -> Needs:
@@ -31,14 +31,14 @@ def needs(**_options: object) -> Needs:
 
 
 def per_anchor(
-    inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", positives: int | None = None
+    inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", num_positives: int | None = None
 ) -> AnchorLosses:
     """The losses of the own anchors, before the mean."""
     scores_AM = scores(inputs, temperature)
     others_AM = ~itself(inputs)
     positives_AM = same_class(inputs) & others_AM
-    if positives is not None:
-        positives_AM = nearest_places(inputs, positives_AM, positives, own_image="first")
+    if num_positives is not None:
+        positives_AM = nearest_places(inputs, positives_AM, num_positives, own_image="first")
     pull_A = mean_over(scores_AM, positives_AM) if variant == "out" else _log_mean_exp(scores_AM, positives_AM)
     # With one single other row the loss is 0 whatever the projections are.
     rows = scores_AM.shape[1]
@@ -47,7 +47,7 @@ def per_anchor(
 
 
 def supcon(
-    inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", positives: int | None = None
+    inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", num_positives: int | None = None
 ) -> Loss:
     """-mean_{p in P(i)} s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i (`variant` "out").
 
@@ -55,13 +55,13 @@ def supcon(
     never above "out". P(i) are all views of i's class but i, tau is the temperature, s_ia the cosine similarity. An
     anchor without positives is left out, and so are the two views of an image that is alone in the batch.
 
-    `positives` is the most that P(i) may hold: first the other views of i's image, then the views of the images of its
-    class that follow in the global batch (`nearest_places`). The choice depends on no process, only on the batch's
-    order, so it is another one every epoch. With two views and 1 it is NT-Xent. The denominator stays that of all.
+    `num_positives` is the most that P(i) may hold: first the other views of i's image, then the views of the images
+    of its class that follow in the global batch (`nearest_places`). The choice depends on no process, only on the
+    batch's order, so it is another one every epoch. With two views and 1 it is NT-Xent. The denominator stays that of all.
 
     Source: arXiv 2004.11362, eq. 2 (out) and 3 (in). "out" agrees with pytorch-metric-learning's `SupConLoss`.
     """
-    return mean_over_counted(per_anchor(inputs, temperature=temperature, variant=variant, positives=positives))
+    return mean_over_counted(per_anchor(inputs, temperature=temperature, variant=variant, num_positives=num_positives))
 
 
 def _log_mean_exp(scores_AM: Tensor, mask_AM: Tensor) -> Tensor:

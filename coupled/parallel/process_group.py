@@ -109,7 +109,7 @@ def process_group(
     if meeting.world_size % arms:
         fitting = ", ".join(str(k) for k in range(1, meeting.world_size + 1) if meeting.world_size % k == 0)
         raise ValueError(
-            f"placement.arms: got {arms} for {meeting.world_size} processes; it must divide them: {fitting}"
+            f"parallel.arm_groups: got {arms} for {meeting.world_size} processes; it must divide them: {fitting}"
         )
     place = torch.device("cpu")
     if device != "cpu" and torch.cuda.is_available():

@@ -39,13 +39,13 @@ def record_images(
         write_durably(run / NAME, listed)
     if accepted_after is not None:
         there = read_run_json(run)
-        before = {"until_step": accepted_after, "image_set": there["image_set"]}
+        before = {"until_step": accepted_after, "dataset": there["dataset"]}
         earlier = [*there.get("earlier_images", []), before]
-        write_run_json(run, {**there, "image_set": content["image_set"], "earlier_images": earlier})
+        write_run_json(run, {**there, "dataset": content["dataset"], "earlier_images": earlier})
 
 
 def check_listing(run: Path, about: Mapping[str, Any]) -> Iterator[str]:
-    """A line if the list is not the one that run.json tells of; `about` is its `image_set`."""
+    """A line if the list is not the one that run.json tells of; `about` is its `dataset`."""
     expected = about.get("listing_digest")
     found = _digest((run / NAME).read_bytes()) if (run / NAME).is_file() else "no file"
     if expected and found != expected:
@@ -73,11 +73,11 @@ def check_same_images(
     """
     if not (run / "run.json").is_file():
         return []
-    was, now = read_run_json(run).get("image_set", {}), content["image_set"]
+    was, now = read_run_json(run).get("dataset", {}), content["dataset"]
     if all(was.get(key) == now.get(key) for key in SAME):
         return []
     differing = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in SAME if was.get(key) != now[key])
-    what = f"image_set: the images are not those that '{run}' was started with: {differing}; "
+    what = f"dataset: the images are not those that '{run}' was started with: {differing}; "
     what += changed_files(run, was, images)
     if not accept:
         raise ValueError(f"{what}; put them back, or go on with the images as they are: --resume {ACCEPT}")

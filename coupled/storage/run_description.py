@@ -47,7 +47,7 @@ KINDS: dict[str, Any] = {
     "seed": Annotated[int, Field(strict=True, ge=0)],
     "settings": dict[Text, Any],
     "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
-    "image_set": _ImageSet,
+    "dataset": _ImageSet,
     "world_size": Positive,
     "placement": list[list[Text]],
     "threads": Positive,

@@ -195,7 +195,7 @@ def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
     if check and needed > free:
         raise ValueError(
             f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; thin them with"
-            " snapshots.every and snapshots.dense_until, free space, or set snapshots.check_free_space=false"
+            " snapshots.every_epochs and dense_until_epoch, free space, or set snapshots.check_free_space=false"
         )
     return text
 

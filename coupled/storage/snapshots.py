@@ -210,9 +210,9 @@ def _entries(manifest: Path, *_state: int) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def snapshot_epochs(epochs: int, every: int, dense_until: int) -> list[int]:
-    """Epochs after which a snapshot is kept: 0, each up to `dense_until`, every `every`-th, and the last."""
-    return [e for e in range(epochs + 1) if e <= dense_until or e % every == 0 or e == epochs]
+def snapshot_epochs(epochs: int, every: int, dense_until_epoch: int) -> list[int]:
+    """Epochs after which a snapshot is kept: 0, each up to `dense_until_epoch`, every `every`-th, and the last."""
+    return [e for e in range(epochs + 1) if e <= dense_until_epoch or e % every == 0 or e == epochs]
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -37,7 +37,7 @@ class Batch:
 
 
 def batches(
-    image_set: AnyImageSet,
+    dataset: AnyImageSet,
     order_KN: NDArray[np.int64],
     plan: EpochPlan,
     *,
@@ -64,24 +64,24 @@ def batches(
             f" allowed are multiples of {world_size}, so that every process has as many images"
         )
     make = partial(
-        _batch, on_device(image_set, device), order_KN, plan, epoch, size, rank, world_size, torch.device(device)
+        _batch, on_device(dataset, device), order_KN, plan, epoch, size, rank, world_size, torch.device(device)
     )
     numbers = range(start, len(order_KN))
-    if isinstance(image_set, ImageFiles):
+    if isinstance(dataset, ImageFiles):
         own_KB = list(order_KN[start:, _own(order_KN.shape[1], rank, world_size)])
-        return map(make, numbers, crops(image_set, own_KB, plan, size, workers_for(workers, device, streams), stream))
+        return map(make, numbers, crops(dataset, own_KB, plan, size, workers_for(workers, device, streams), stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
-def on_device(image_set: AnyImageSet, device: torch.device | str) -> AnyImageSet:
+def on_device(dataset: AnyImageSet, device: torch.device | str) -> AnyImageSet:
     """The set with its pixels, uint8, on the device if it is in memory; itself if they are there."""
-    if isinstance(image_set, ImageFiles) or image_set.images_N3HW.device == torch.device(device):
-        return image_set
-    return replace(image_set, images_N3HW=image_set.images_N3HW.to(device))
+    if isinstance(dataset, ImageFiles) or dataset.images_N3HW.device == torch.device(device):
+        return dataset
+    return replace(dataset, images_N3HW=dataset.images_N3HW.to(device))
 
 
 def _batch(
-    image_set: AnyImageSet,
+    dataset: AnyImageSet,
     order_KN: NDArray[np.int64],
     plan: EpochPlan,
     epoch: int,
@@ -96,16 +96,16 @@ def _batch(
     own = _own(len(places_N), rank, world_size)
     plan_N = plan[places_N]
     indices_N = torch.from_numpy(places_N)
-    labels_N, indices_N = send(image_set.labels_N[indices_N], device), send(indices_N, device)
-    if isinstance(image_set, ImageFiles):
+    labels_N, indices_N = send(dataset.labels_N[indices_N], device), send(indices_N, device)
+    if isinstance(dataset, ImageFiles):
         assert crops_VB3SS is not None
         views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_N[own])
     else:
-        views_VB3SS = augment(image_set.images_N3HW.index_select(0, indices_N[own]), plan_N[own], size)
+        views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_N[own]), plan_N[own], size)
     return Batch(
         epoch=epoch,
         number=number,
-        views_VB3SS=normalise(views_VB3SS, image_set.mean, image_set.std),
+        views_VB3SS=normalise(views_VB3SS, dataset.mean, dataset.std),
         labels_B=labels_N[own],
         indices_B=indices_N[own],
         labels_N=labels_N,

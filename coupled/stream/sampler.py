@@ -29,7 +29,7 @@ def order(
         return shuffled_N[: batches * batch_size].reshape(batches, batch_size)
     if kind == "balanced":
         return _balanced(seed, epoch, shuffled_N, np.asarray(labels_N), batch_size)
-    raise ValueError(f"batch.order: got '{kind}'; allowed are {', '.join(KINDS)}")
+    raise ValueError(f"batch.sampler: got '{kind}'; allowed are {', '.join(KINDS)}")
 
 
 def _balanced(

@@ -71,8 +71,8 @@ ENVIRONMENT = {
 THREADS_A_CORE = 8  # with more a step that takes a second can take minutes
 
 
-def set_determinism(deterministic: bool, threads: int | None, tf32: bool = False) -> None:
-    """Make torch repeat itself bit for bit on the same machine (`deterministic`), on `threads` CPU threads if given.
+def set_determinism(deterministic: bool, num_threads: int | None, tf32: bool = False) -> None:
+    """Make torch repeat itself bit for bit on the same machine (`deterministic`), on `num_threads` CPU threads.
 
     Every switch that bears on this is here; docs/guarantees.md lists them with their costs. TensorFloat-32 is on only
     if `tf32` asks for that precision; cuDNN's timing of algorithms is always off, because it chooses by the clock. Call
@@ -80,8 +80,10 @@ def set_determinism(deterministic: bool, threads: int | None, tf32: bool = False
     ValueError for so many threads that they would wait for each other.
     """
     most = THREADS_A_CORE * (os.cpu_count() or 1)
-    if threads is not None and threads > most:
-        raise ValueError(f"threads: got {threads}; this machine has {os.cpu_count()} cores, allowed is 1 to {most}")
+    if num_threads is not None and num_threads > most:
+        raise ValueError(
+            f"num_threads: got {num_threads}; this machine has {os.cpu_count()} cores, allowed is 1 to {most}"
+        )
     if deterministic:
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
@@ -89,5 +91,5 @@ def set_determinism(deterministic: bool, threads: int | None, tf32: bool = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)

@@ -31,19 +31,19 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class ViewRecipe:
+class Augmentation:
     """Strengths of the augmentation, with the meaning they have in torchvision and SimCLR (Chen et al. 2020)."""
 
     crop_scale: Range  # share of the image's area
     crop_ratio: Range  # width / height
-    flip: float  # probability
-    jitter: float  # probability that the colours are jittered
+    hflip_prob: float  # probability
+    jitter_prob: float  # probability that the colours are jittered
     brightness: float  # factor within 1 +- strength, not below 0
     contrast: float
     saturation: float
     hue: float  # shift within +- strength, in turns of the colour wheel
-    grayscale: float  # probability
-    blur: float  # probability
+    grayscale_prob: float  # probability
+    blur_prob: float  # probability
     blur_sigma: Range  # pixels of the view
 
 
@@ -77,45 +77,45 @@ class EpochPlan:
     """The random numbers of an epoch; `plan[indices_B]` is the plan of these images, in this order."""
 
     table_VND: NDArray[np.uint32]
-    recipe: ViewRecipe
+    augmentation: Augmentation
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         draws_DBV = self.table_VND[:, indices_B].transpose(2, 1, 0).astype(np.float64, order="C")
-        return _decode(draws_DBV * 2.0**-32, self.recipe)
+        return _decode(draws_DBV * 2.0**-32, self.augmentation)
 
 
-def view_plan(seed: int, epoch: int, images: int, recipe: ViewRecipe, views: int = 2) -> EpochPlan:
+def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, views: int = 2) -> EpochPlan:
     """The plan of an epoch over a set of so many images: 128 bytes a view are kept, decoded per batch."""
     streams = [random_uint32(seed, "views", epoch, view, shape=(images, _DRAWS)) for view in range(views)]
-    return EpochPlan(np.stack(streams), recipe)
+    return EpochPlan(np.stack(streams), augmentation)
 
 
-def _decode(draws_DBV: NDArray[np.float64], recipe: ViewRecipe) -> ViewPlan:
+def _decode(draws_DBV: NDArray[np.float64], augmentation: Augmentation) -> ViewPlan:
     area_TBV, ratio_TBV, rest = np.split(draws_DBV, [CANDIDATES, 2 * CANDIDATES])
     top, left, flip, jitter, brightness, contrast, saturation, hue, jitter_order, grayscale, blur, sigma = rest
-    jittered = jitter < recipe.jitter
+    jittered = jitter < augmentation.jitter_prob
 
     def factor(draw: NDArray[np.float64], strength: float) -> Tensor:
         factors = _between(draw, max(0.0, 1 - strength), 1 + strength)
         return torch.from_numpy(np.where(jittered, factors, 1.0).astype(np.float32))
 
-    low, high = (float(np.float32(math.log(aspect))) for aspect in recipe.crop_ratio)  # hides libm's last bit
-    hue = np.where(jittered, _between(hue, -recipe.hue, recipe.hue), 0.0)
-    sigma = np.where(blur < recipe.blur, _between(sigma, *recipe.blur_sigma), 0.0)
+    low, high = (float(np.float32(math.log(aspect))) for aspect in augmentation.crop_ratio)  # hides libm's last bit
+    hue = np.where(jittered, _between(hue, -augmentation.hue, augmentation.hue), 0.0)
+    sigma = np.where(blur < augmentation.blur_prob, _between(sigma, *augmentation.blur_sigma), 0.0)
     return ViewPlan(
-        crop_area_BVT=_images_first(_between(area_TBV, *recipe.crop_scale)),
+        crop_area_BVT=_images_first(_between(area_TBV, *augmentation.crop_scale)),
         crop_aspect_BVT=_images_first(portable_exp(_between(ratio_TBV, low, high))),
         crop_top_BV=torch.from_numpy(top.copy()),
         crop_left_BV=torch.from_numpy(left.copy()),
-        flip_BV=torch.from_numpy(flip < recipe.flip),
-        brightness_BV=factor(brightness, recipe.brightness),
-        contrast_BV=factor(contrast, recipe.contrast),
-        saturation_BV=factor(saturation, recipe.saturation),
+        flip_BV=torch.from_numpy(flip < augmentation.hflip_prob),
+        brightness_BV=factor(brightness, augmentation.brightness),
+        contrast_BV=factor(contrast, augmentation.contrast),
+        saturation_BV=factor(saturation, augmentation.saturation),
         hue_BV=torch.from_numpy(hue.astype(np.float32)),
         order_BV4=torch.from_numpy(_ORDERS[(jitter_order * len(_ORDERS)).astype(np.int64)]),
-        grayscale_BV=torch.from_numpy(grayscale < recipe.grayscale),
+        grayscale_BV=torch.from_numpy(grayscale < augmentation.grayscale_prob),
         blur_sigma_BV=torch.from_numpy(sigma.astype(np.float32)),
-        crop_ratio=recipe.crop_ratio,
+        crop_ratio=augmentation.crop_ratio,
     )
 
 

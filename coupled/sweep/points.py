@@ -13,9 +13,8 @@ from pydantic import Field, ValidationError, field_validator
 
 from coupled.cli import ANALYSES
 from coupled.config.errors import one_line
-from coupled.config.registry import filled_in, suited
+from coupled.config.load import load_settings
 from coupled.config.safe_yaml import parse_yaml, read_yaml
-from coupled.config.schema import from_resolved, load
 from coupled.config.sections import Count, Name, Positive, Section
 from coupled.sweep.names import keys_name, order, point_name, run_name
 
@@ -223,8 +222,8 @@ def points(sweep: Sweep) -> list[Point]:
 def _point(sweep: Sweep, swept: Mapping[str, Any]) -> Point:
     given = {**sweep.fixed, **swept}
     overrides = [f"{key}={json.dumps(given[key], default=str)}" for key in sorted(given)]  # JSON is YAML
-    settings = load(sweep.base, overrides, suited).resolved()
+    settings = load_settings(sweep.base, overrides).resolved()
     values = {**{key: swept[key] for key in sorted(swept) if key != "seed"}, "seed": settings["seed"]}
     name = point_name(values)
-    resolved = from_resolved(filled_in({**settings, "name": run_name(name)})).resolved()
+    resolved = {**settings, "name": run_name(name)}
     return Point(name, values, sweep.folder / name, [*overrides, f"name={run_name(name)}"], resolved)

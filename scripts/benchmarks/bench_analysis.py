@@ -31,8 +31,9 @@ from coupled.analysis import weight_gap
 from coupled.analysis.representations.embeddings import BATCH, Embedder
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import open_store
-from coupled.config.registry import load_image_set
-from coupled.config.schema import Settings, from_resolved
+from coupled.config.load import resolve
+from coupled.config.registry import load_dataset
+from coupled.config.schema import Settings
 from coupled.metrics.pair import find_metrics
 from coupled.models.network import build_network, shared_tensors
 from coupled.monitoring.terminal import safe_streams
@@ -74,7 +75,7 @@ def linear() -> dict[str, Any]:
 def four_arms() -> dict[str, Any]:
     """One pass for all arms against one for each pair."""
     with _run("resnet18", 0.25, (0,)) as (settings, store):
-        images = load_image_set("digits", {"size": 16}, "train", 0)
+        images = load_dataset({"name": "digits", "image_size": 16}, "train", 0)
         embedder = Embedder(settings, store, torch.device("cpu"))
         chosen_N = torch.arange(512)
 
@@ -142,15 +143,15 @@ def _run(encoder: str, width: float, epochs: tuple[int, ...]) -> Iterator[tuple[
     content: dict[str, Any] = {
         "name": "bench",
         "device": "cpu",
-        "image_set": {"name": "digits", "size": 16},
-        "encoder": {"name": encoder, "width": width, "image_size": 16},
+        "dataset": {"name": "digits", "image_size": 16},
+        "encoder": {"name": encoder, "width_multiplier": width},
         "arms": ARMS,
     }
-    settings = from_resolved(content)
-    tensors = shared_tensors(build_network(encoder=encoder, width=width, image_size=16))
+    settings = resolve(content)
+    tensors = shared_tensors(build_network(encoder=encoder, width_multiplier=width, image_size=16))
     with tempfile.TemporaryDirectory() as folder:
         described = {"name": "bench", "settings": settings.resolved(), "settings_sha256": settings.sha256()}
-        write_run_json(Path(folder), {**described, "image_set": {}})
+        write_run_json(Path(folder), {**described, "dataset": {}})
         store = open_store(Path(folder), described)
         for epoch in epochs:
             for place, arm in enumerate(ARMS):

@@ -21,22 +21,22 @@ from torchvision.transforms.functional import to_pil_image
 from coupled.monitoring.terminal import safe_streams
 from coupled.stream.augment import augment
 from coupled.stream.seeds import random_uint32
-from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.stream.view_plan import Augmentation, view_plan
 
 Row = dict[str, Any]  # name, ours, baseline, ratio, goal, unit, ours_peak_mib, baseline_peak_mib
 
 SIZE, IMAGES, VIEWS, REPEATS = 32, 512, 2, 7
-RECIPE = ViewRecipe(
+RECIPE = Augmentation(
     crop_scale=(0.08, 1.0),
     crop_ratio=(3 / 4, 4 / 3),
-    flip=0.5,
-    jitter=0.8,
+    hflip_prob=0.5,
+    jitter_prob=0.8,
     brightness=0.4,
     contrast=0.4,
     saturation=0.4,
     hue=0.1,
-    grayscale=0.2,
-    blur=0.0,
+    grayscale_prob=0.2,
+    blur_prob=0.0,
     blur_sigma=(0.1, 2.0),
 )
 
@@ -59,9 +59,9 @@ def _baseline(images: int) -> Callable[[], Tensor]:
     pipeline = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIZE, RECIPE.crop_scale, RECIPE.crop_ratio),
-            transforms.RandomHorizontalFlip(RECIPE.flip),
-            transforms.RandomApply([jitter], RECIPE.jitter),
-            transforms.RandomGrayscale(RECIPE.grayscale),
+            transforms.RandomHorizontalFlip(RECIPE.hflip_prob),
+            transforms.RandomApply([jitter], RECIPE.jitter_prob),
+            transforms.RandomGrayscale(RECIPE.grayscale_prob),
             transforms.ToTensor(),
         ]
     )

@@ -38,21 +38,21 @@ REPEATS = 5
 ON_CPU: dict[str, Any] = {
     "name": "benchmark",
     "epochs": 1,
-    "read_every": 1,
-    "image_set": {"name": "digits", "size": 16},
+    "log_every": 1,
+    "dataset": {"name": "digits", "image_size": 16},
     "batch": {"size": 256},
-    "encoder": {"name": "resnet18", "width": 0.25, "image_size": 16},
-    "projector": {"hidden": 64, "out": 32},
+    "encoder": {"name": "resnet18", "width_multiplier": 0.25},
+    "projector": {"hidden_dim": 64, "output_dim": 32},
     "optimizer": {"name": "lars", "warmup_epochs": 0},
     "arms": ARMS,
 }
 ON_GPU: dict[str, Any] = {
     **ON_CPU,
-    "read_every": 10,
-    "image_set": {"name": "fractals", "classes": 10, "train_per_class": 1000, "size": 32},
+    "log_every": 10,
+    "dataset": {"name": "fractals", "classes": 10, "train_per_class": 1000, "image_size": 32},
     "batch": {"size": 1024},
-    "encoder": {"name": "resnet50", "width": 1.0, "image_size": 32},
-    "projector": {"hidden": 2048, "out": 128},
+    "encoder": {"name": "resnet50", "width_multiplier": 1.0},
+    "projector": {"hidden_dim": 2048, "output_dim": 128},
     "precision": "bfloat16",
     "channels_last": True,
 }
@@ -82,7 +82,7 @@ def program_steps(coordinating: Coordinator) -> Callable[[], object]:
             yield from coordinating.feeds(epoch)
 
     taken = lockstep.steps(0, sys.maxsize, feed, lambda step: 0)
-    return lambda: deque(itertools.islice(taken, coordinating.settings.read_every), maxlen=0)
+    return lambda: deque(itertools.islice(taken, coordinating.settings.log_every), maxlen=0)
 
 
 def bare_step(arms: list[Arm], batch: Batch) -> None:
@@ -112,7 +112,7 @@ def in_turn(*sides: Callable[[], object], device: str = "cpu") -> list[float]:
 def coupled_row(device: str) -> Row:
     """The coupled step, batches included, against the bare work."""
     with coordinator(device) as coupled:
-        ready, at_once = next(passed(coupled)), coupled.settings.read_every or 1
+        ready, at_once = next(passed(coupled)), coupled.settings.log_every or 1
 
         def bare_steps() -> None:
             for _ in range(at_once):
@@ -125,8 +125,8 @@ def coupled_row(device: str) -> Row:
 
 def optimizer_row(device: str) -> Row:
     """The optimizer step of four ResNet-50 arms against a loop over the parameters."""
-    small: dict[str, Any] = {"image_set": {"name": "digits", "size": 8}, "batch": {"size": 16}}
-    small["encoder"] = {"name": "resnet50", "image_size": 8}  # the images do not matter here
+    small: dict[str, Any] = {"dataset": {"name": "digits", "image_size": 8}, "batch": {"size": 16}}
+    small["encoder"] = {"name": "resnet50"}  # the images do not matter here
     changed = {} if device == "cuda" else small
     with coordinator(device, optimizer={"name": "sgd", "warmup_epochs": 0}, **changed) as coupled:
         batch = next(passed(coupled))
@@ -145,14 +145,14 @@ def optimizer_row(device: str) -> Row:
 def growth_rows(device: str) -> list[Row]:
     """Cost per image and arm as the batch and the number of arms double, against the smallest of each."""
     sizes, numbers = (256, 512, 1024, 2048, 4096), (1, 2, 4, 8)
-    enough = {**ON_GPU["image_set"], "size": 32 if device == "cuda" else 16}
+    enough = {**ON_GPU["dataset"], "size": 32 if device == "cuda" else 16}
 
     def seconds(size: int, arms: int) -> float:
         names = {f"{name}{twin}": objective for twin in range(2) for name, objective in ARMS.items()}
         chosen = dict(itertools.islice(names.items(), arms))
-        with coordinator(device, image_set=enough, batch={"size": size}, arms=chosen) as coupled:
+        with coordinator(device, dataset=enough, batch={"size": size}, arms=chosen) as coupled:
             taken = in_turn(program_steps(coupled), device=device)[0]
-            return taken / (coupled.settings.read_every or 1) / size / arms
+            return taken / (coupled.settings.log_every or 1) / size / arms
 
     by_size = [seconds(size, 1) for size in sizes]
     by_arms = [by_size[0], *(seconds(sizes[0], number) for number in numbers[1:])]

@@ -32,16 +32,16 @@ SETTINGS: dict[str, Any] = {
     "name": "benchmark",
     "device": "cpu",
     "epochs": 1,
-    "image_set": {"name": "digits", "size": 16},
-    "encoder": {"name": "resnet18", "width": 0.25, "image_size": 16},
-    "projector": {"hidden": 64, "out": 32},
+    "dataset": {"name": "digits", "image_size": 16},
+    "encoder": {"name": "resnet18", "width_multiplier": 0.25},
+    "projector": {"hidden_dim": 64, "output_dim": 32},
     "optimizer": {"name": "sgd", "warmup_epochs": 0},
     "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
 }
 LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, places of arms
 
 
-def measure(places: int, size: int, read_every: int) -> None:
+def measure(places: int, size: int, log_every: int) -> None:
     """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives.
 
     `places` are those of the arms, `size` is that of the global batch; losses are read every so many steps.
@@ -51,19 +51,19 @@ def measure(places: int, size: int, read_every: int) -> None:
     for name in ("all_reduce", "all_gather"):  # DDP's own all-reduce runs beside the backward and is not counted
         setattr(ranks.dist, name, timed(getattr(ranks.dist, name), waited))
     settings = from_resolved(
-        {**SETTINGS, "placement": {"arms": places}, "batch": {"size": size}, "read_every": read_every}
+        {**SETTINGS, "parallel": {"arm_groups": places}, "batch": {"size": size}, "log_every": log_every}
     )
     with ranks.process_group("cpu", arms=places) as group, tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(settings, group, Path(folder) / "run")
         seconds, in_collectives = [], []
         take = program_steps(coordinator)
-        for _ in range(max(2, STEPS_OF[size] // read_every) + WARM_UP):
+        for _ in range(max(2, STEPS_OF[size] // log_every) + WARM_UP):
             ranks.barrier()
             before, waited[0] = time.perf_counter(), 0.0
             take()
-            in_collectives.append(waited[0] / read_every)
+            in_collectives.append(waited[0] / log_every)
             ranks.barrier()  # a step has ended when the slower rank has ended it
-            seconds.append((time.perf_counter() - before) / read_every)
+            seconds.append((time.perf_counter() - before) / log_every)
         if group.is_first:
             medians = [statistics.median(values[WARM_UP:]) for values in (seconds, in_collectives)]
             print(json.dumps(medians))
@@ -81,7 +81,7 @@ def timed(function: Any, waited: list[float]) -> Any:
     return call
 
 
-def run_layout(size: int, processes: int, places: int, read_every: int = 1) -> tuple[float, float]:
+def run_layout(size: int, processes: int, places: int, log_every: int = 1) -> tuple[float, float]:
     """Median seconds of a step, and of those in collectives, on rank 0 of fresh processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -89,7 +89,7 @@ def run_layout(size: int, processes: int, places: int, read_every: int = 1) -> t
     place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, str(places), str(size), str(read_every)],
+            [sys.executable, __file__, str(places), str(size), str(log_every)],
             env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
@@ -112,7 +112,7 @@ def distributed_rows() -> list[dict]:
         for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7)):
             rows.append(row(f"step of 4 arms, B = {size}, on 2 processes, {name}", found[name][0], one, goal))
         seconds, in_collectives = found["data-parallel"]
-        unread = run_layout(size, *LAYOUTS["data-parallel"], read_every=READ_EVERY)[0]
+        unread = run_layout(size, *LAYOUTS["data-parallel"], log_every=READ_EVERY)[0]
         what = f"data-parallel step, B = {size}, losses read every {READ_EVERY} steps, against every step"
         rows.append(row(what, unread, found["data-parallel"][0], 1.0))
         rows.append(row(f"communication in a data-parallel step, B = {size}", in_collectives, seconds, 2))

@@ -26,7 +26,7 @@ EPOCHS = 3
 SETTINGS: dict[str, Any] = {
     "epochs": EPOCHS,
     "batch": {"size": 64},
-    "encoder": {"name": "resnet18", "width": 0.0625, "image_size": 32},
+    "encoder": {"name": "resnet18", "width_multiplier": 0.0625},
 }
 
 
@@ -47,7 +47,7 @@ def train(root: Path, names: list[str]) -> None:
     images = {"name": "imagenet", "root": str(root)}
     chosen = {name: ARMS[name] for name in names}
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with coordinator("cpu", image_set=images, arms=chosen, **SETTINGS) as coupled, quiet:
+    with coordinator("cpu", dataset=images, arms=chosen, **SETTINGS) as coupled, quiet:
         coupled.train()
 
 

@@ -112,7 +112,7 @@ def temperature(rows: pd.DataFrame) -> Answer:
 
 def classes(rows: pd.DataFrame) -> Answer:
     """Alignment and number of classes, early and late."""
-    key = "image_set.classes"
+    key = "dataset.classes"
     found = scores(rows[rows["arm"].isin(["nscl", "scl"])])
     found = found[found["epoch"].isin([2, found["epoch"].max()])]
     words = [
@@ -155,7 +155,7 @@ def growth(rows: pd.DataFrame) -> Answer:
 
 def loss_gap(rows: pd.DataFrame) -> Answer:
     """DCL - NSCL falls like 1/C, under its bound."""
-    key = "image_set.classes"
+    key = "dataset.classes"
     names = {"gap": "DCL - NSCL", "bound": "bound of the batches", "set_bound": "bound of the set"}
     gaps = rows[(rows["table"] == "loss_gap") & (rows["arm"] == "cl") & rows["metric"].isin(names)]
     gaps = last(gaps.assign(score=gaps["metric"].map(names)))

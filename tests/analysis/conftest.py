@@ -20,10 +20,10 @@ SETTINGS: dict[str, Any] = {
     "name": "drift",
     "seed": 5,
     "epochs": 3,
-    "image_set": {"name": "digits", "size": 8},
+    "dataset": {"name": "digits", "image_size": 8},
     "batch": {"size": 64},
-    "encoder": {"name": "resnet18", "width": 0.0625, "image_size": 8},
-    "projector": {"hidden": 16, "out": 8},
+    "encoder": {"name": "resnet18", "width_multiplier": 0.0625},
+    "projector": {"hidden_dim": 16, "output_dim": 8},
     "optimizer": {"warmup_epochs": 0},
     "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
 }
@@ -34,10 +34,10 @@ def drifted(arm: str, epoch: int) -> dict[str, Tensor]:
     settings = from_resolved(SETTINGS)
     network = build_network(
         encoder=settings.encoder.name,
-        width=settings.encoder.width,
-        image_size=settings.encoder.image_size,
-        projector_hidden=settings.projector.hidden,
-        projector_out=settings.projector.out,
+        width=settings.encoder.width_multiplier,
+        image_size=settings.image_size,
+        projector_hidden_dim=settings.projector.hidden_dim,
+        projector_output_dim=settings.projector.output_dim,
         seed=settings.seed,
     )
     generator = torch.Generator().manual_seed(list(DRIFT).index(arm) + 1)
@@ -59,7 +59,7 @@ def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str
         "name": settings.name,
         "settings": settings.resolved(),
         "settings_sha256": settings.sha256(),
-        "image_set": {"name": "digits", "classes": [str(digit) for digit in range(10)], **digests},
+        "dataset": {"name": "digits", "classes": [str(digit) for digit in range(10)], **digests},
     }
     write_run_json(folder, content)
     store = open_store(folder, content)

@@ -21,8 +21,6 @@ from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.theory.bound_formulas import Scatter, proposition_1, weight_distance
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows, weight_rows
 from coupled.config.by_name import find
-from coupled.config.registry import filled_in
-from coupled.config.schema import from_resolved
 
 NewRun = Callable[..., Path]
 
@@ -90,14 +88,14 @@ def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
 
 def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> None:
     own = {
-        "init": {"objective": "nscl", "own": ["init"]},
-        "views": {"twin": "b", "own": ["views"]},
+        "init": {"objective": "nscl", "unshared": ["init"]},
+        "augmentation": {"twin": "b", "unshared": ["augmentation"]},
         "moved": {"twin": "b", "perturb": {"ulps": 1, "step": 0}},
     }
     warm, square = {"objective": "nscl", "temperature": 1.0}, {"objective": "dcl", "similarity": "square"}
     arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", "square": square, **own}
     written = tiny.tiny_settings(arms=arms)
-    for settings in (written, from_resolved(filled_in(written.resolved()))):  # the latter is what run.json holds
+    for settings in (written, resolve(written.resolved())):  # the latter is what run.json holds
         assert foretold(settings, "a", "b")
         assert foretold(settings, "b", "a")
         assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))

@@ -18,8 +18,8 @@ def network(name: str, seed: int = 0) -> Network:
         encoder=name,
         width=0.125,
         image_size=32,
-        projector_hidden=24,
-        projector_out=6,
+        projector_hidden_dim=24,
+        projector_output_dim=6,
         seed=seed,
     )
     generator = torch.Generator().manual_seed(seed)

@@ -64,7 +64,7 @@ def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
     description = read_description(run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["image_set"])
+    images = load_images(settings, "test", description["dataset"])
     every = torch.arange(len(images))
     clean = clean_features(embedder, images, every, "ce", 1)
     for layer in ("h", "z"):

@@ -50,7 +50,7 @@ def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks and images, which no damage changes, are made once for equal settings."""
     build, load = snapshots.expected_tensors, verify.load_images
     monkeypatch.setattr(snapshots, "expected_tensors", once(build, lambda *both: both))
-    monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.image_set, more)))
+    monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.dataset, more)))
 
 
 def findings(run: Path) -> list[str]:

@@ -34,8 +34,8 @@ SCORES = """epoch,split,reference,arm,layer,metric,value,samples
 def run(tmp_path: Path) -> Path:
     (tmp_path / "analysis").mkdir()
     arms = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
-    settings = from_resolved({"name": "demo", "image_set": {"name": "digits"}, "arms": arms}).resolved()
-    write_run_json(tmp_path, {"name": "demo", "settings": settings, "settings_sha256": 64 * "0", "image_set": {}})
+    settings = from_resolved({"name": "demo", "dataset": {"name": "digits"}, "arms": arms}).resolved()
+    write_run_json(tmp_path, {"name": "demo", "settings": settings, "settings_sha256": 64 * "0", "dataset": {}})
     (tmp_path / "analysis/weight_gap.csv").write_text(GAPS)
     (tmp_path / "analysis/test_alignment.csv").write_text(SCORES)
     return tmp_path

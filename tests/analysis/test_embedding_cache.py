@@ -63,7 +63,7 @@ def test_rows_are_those_of_the_same_arm_epoch_images_and_layer(drifting_run: Pat
     store, cpu = SnapshotStore(drifting_run / "snapshots"), torch.device("cpu")
     cache = EmbeddingCache(tmp_path, 2**30)
     for split in ("test", "train"):
-        images = load_images(settings, split, description["image_set"])
+        images = load_images(settings, split, description["dataset"])
         for chosen_N in (torch.arange(300), torch.arange(1, 301)):
             for arms, epoch, layers in ((["cl"], 1, ["h"]), (["cl", "ce"], 1, ["h"]), (["ce"], 2, ["h", "layer2"])):
                 for embedder in (Embedder(settings, store, cpu, cache), Embedder(settings, store, cpu, cache)):

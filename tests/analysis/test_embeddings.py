@@ -20,7 +20,7 @@ def all_outputs(
     run: Path, arms: list[str], chosen_N: torch.Tensor, epoch: int = 1
 ) -> dict[tuple[str, str], torch.Tensor]:
     """The outputs of the chosen test images by (arm, layer), batches put together."""
-    images = load_images(embedder(run).settings, "test", read_description(run)["image_set"])
+    images = load_images(embedder(run).settings, "test", read_description(run)["dataset"])
     batches = list(embedder(run).outputs(images, chosen_N, arms, epoch))
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
@@ -76,6 +76,6 @@ def test_weights_that_do_not_fit_are_named(drifting_run: Path) -> None:
 
 def test_other_images_than_those_of_the_run_are_refused(drifting_run: Path) -> None:
     """A folder of images that changed since would give numbers of another experiment."""
-    digests = {**read_description(drifting_run)["image_set"], "test_digest": "0"}
-    with pytest.raises(ValueError, match=r"image_set: the test split of 'digits' is not the one of the run"):
+    digests = {**read_description(drifting_run)["dataset"], "test_digest": "0"}
+    with pytest.raises(ValueError, match=r"dataset: the test split of 'digits' is not the one of the run"):
         load_images(embedder(drifting_run).settings, "test", digests)

@@ -81,8 +81,8 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
 
 
 def describe(folder: Path, arms: Mapping[str, Any]) -> None:
-    settings = from_resolved({"name": "x", "image_set": {"name": "digits"}, "arms": arms}).resolved()
-    write_run_json(folder, {"name": "x", "settings": settings, "settings_sha256": 64 * "0", "image_set": {}})
+    settings = from_resolved({"name": "x", "dataset": {"name": "digits"}, "arms": arms}).resolved()
+    write_run_json(folder, {"name": "x", "settings": settings, "settings_sha256": 64 * "0", "dataset": {}})
 
 
 @pytest.fixture

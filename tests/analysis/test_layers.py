@@ -22,7 +22,9 @@ LAYERS = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
 
 
 def resnet(stem: str = "small") -> Network:
-    return build_network(encoder="resnet18", width=0.0625, stem=stem, image_size=16, projector_out=4, seed=1).eval()
+    return build_network(
+        encoder="resnet18", width=0.0625, stem=stem, image_size=16, projector_output_dim=4, seed=1
+    ).eval()
 
 
 def views(size: int = 16, images: int = 3) -> Tensor:
@@ -49,7 +51,9 @@ def test_layers_of_a_resnet_are_its_outputs_averaged_over_space() -> None:
 @torch.no_grad()
 def test_layers_of_a_vit_are_averaged_over_all_tokens() -> None:
     """Class token included; `stem` is its patches."""
-    network = build_network(encoder="vit_tiny_patch16_224", stem="standard", image_size=32, projector_out=4).eval()
+    network = build_network(
+        encoder="vit_tiny_patch16_224", stem="imagenet", image_size=32, projector_output_dim=4
+    ).eval()
     encoder, views_1B3SS = network.encoder, views(32)
     found = layer_outputs(network, views_1B3SS, ["stem", "blocks.1", "norm"])
     torch.testing.assert_close(found["norm"], encoder.forward_features(views_1B3SS[0]).mean(dim=1))
@@ -60,7 +64,7 @@ def test_layers_of_a_vit_are_averaged_over_all_tokens() -> None:
 def test_stages_are_those_that_timm_names() -> None:
     """Between the stem and h; a named layer that is among them is there once."""
     assert list(find_layers(resnet(), ["stages", "layer2"], 16)) == LAYERS
-    vit = build_network(encoder="vit_tiny_patch16_224", stem="standard", image_size=32, projector_out=4).eval()
+    vit = build_network(encoder="vit_tiny_patch16_224", stem="imagenet", image_size=32, projector_output_dim=4).eval()
     assert list(find_layers(vit, ["h", "stages"], 32)) == ["h", "stem", *(f"blocks.{i}" for i in range(12)), "z"]
     with pytest.raises(ValueError, match="timm names no stages of this encoder; allowed are"):
         find_layers(odd(), ["stages"], 5)
@@ -137,7 +141,7 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["image_set"])
+    images = load_images(settings, "test", description["dataset"])
     from coupled.analysis.representations.embeddings import choose_images
 
     chosen_N = choose_images(len(images), 80, settings.seed, "test")

@@ -123,7 +123,7 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["image_set"])
+    images = load_images(settings, "test", description["dataset"])
     chosen_N = choose_images(len(images), 130, settings.seed, "test")
     seen = stream(settings, images, "test", 130)
     assert seen.source("0123456789abcdefgh")[:3] == (130, 64, "0123456789abcdef")

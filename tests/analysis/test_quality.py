@@ -19,7 +19,7 @@ from coupled.metrics.arm import find_metrics, metric_names
 from coupled.storage.snapshots import SnapshotStore
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
-from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.stream.view_plan import view_plan
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "quality.py"
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
@@ -57,7 +57,7 @@ def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path,
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = {split: load_images(settings, split, description["image_set"]) for split in ("train", "test")}
+    images = {split: load_images(settings, split, description["dataset"]) for split in ("train", "test")}
     chosen = {split: torch.arange(len(images[split])) for split in images}
     found = {split: clean_features(embedder, images[split], chosen[split], "scl", 2) for split in images}
     views = view_features(embedder, images["test"], chosen["test"], "scl", 2)
@@ -79,13 +79,13 @@ def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(d
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["image_set"])
+    images = load_images(settings, "test", description["dataset"])
     chosen_n = choose_images(len(images), 300, settings.seed, "test")
     one, other = (view_features(embedder, images, chosen_n, arm, 0)["h"] for arm in ("cl", "ce"))
     assert one.shape[:2] == (2, 300)
     assert torch.equal(one, other)
     assert not torch.equal(one[0], one[1])
-    plan = view_plan(settings.seed, 0, len(images), ViewRecipe(**settings.views.model_dump(exclude={"recipe"})))
+    plan = view_plan(settings.seed, 0, len(images), settings.augmentation.plain())
     views_VB3SS = augment(images.images_N3HW[chosen_n[:256]], plan[chosen_n[:256].numpy()], 8)
     with torch.no_grad():
         expected = embedder.network("ce", 2)(normalise(views_VB3SS, images.mean, images.std))["embedding"]
@@ -102,7 +102,7 @@ def test_the_images_are_sent_at_most_twice_and_in_order(
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["image_set"])
+    images = load_images(settings, "test", description["dataset"])
     chosen_n = choose_images(len(images), count, settings.seed, "test")
     whole = view_features(embedder, images, chosen_n, "cl", 0)["h"]
     calls: list[int] = []

@@ -193,7 +193,7 @@ def test_a_run_between_two_snapshots_is_not_behind(measured_run: Path, tmp_path:
     """No command could compute an epoch that has no snapshot."""
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
-    about["settings"] |= {"epochs": 30, "snapshots": {"every": 10, "dense_until": 3}}
+    about["settings"] |= {"epochs": 30, "snapshots": {"every_epochs": 10, "dense_until_epoch": 3}}
     (run / "run.json").write_text(json.dumps(about))
     with (run / "epochs.csv").open("a") as file:
         file.write("9,cl,1.0,0.1,1.5,900\n")
@@ -209,7 +209,7 @@ def test_the_settings_epochs_cost_a_report_nothing(
 ) -> None:
     """A run of two epochs may have a million before it; each was looked up in the table, for every table."""
     looked: list[str] = []
-    settings = {"epochs": epochs, "snapshots": {"every": every, "dense_until": 0}}
+    settings = {"epochs": epochs, "snapshots": {"every_epochs": every, "dense_until_epoch": 0}}
     run = Run("run", Path("run"), {"settings": settings}, {"epochs.csv": pd.DataFrame({"epoch": [1, 2]})})
     table = Run.table
     monkeypatch.setattr(Run, "table", lambda run, name: (looked.append(name), table(run, name))[1])

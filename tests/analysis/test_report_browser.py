@@ -40,7 +40,7 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = copied(measured_run, tmp_path_factory.mktemp("page") / "run")
     about = json.loads((run / "run.json").read_text())
     about |= {"note": "broken\nline", "motto": '"quoted" words', "list": 'one, "two"'}
-    about["settings"] |= {"epochs": 30, "snapshots": {"every": 10, "dense_until": 0}}
+    about["settings"] |= {"epochs": 30, "snapshots": {"every_epochs": 10, "dense_until_epoch": 0}}
     (run / "run.json").write_text(json.dumps(about))
     for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
         table = pd.read_csv(path)

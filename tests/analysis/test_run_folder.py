@@ -35,7 +35,7 @@ def test_the_newest_run_is_the_one_whose_description_was_written_last(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "part"), [(None, "has no run.json"), ("{", "not readable as a run's"), ("{}", "no key 'image_set'")]
+    ("text", "part"), [(None, "has no run.json"), ("{", "not readable as a run's"), ("{}", "no key 'dataset'")]
 )
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, text: str | None, part: str) -> None:
     """The error names the file, not a key that Python missed."""

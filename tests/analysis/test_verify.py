@@ -230,12 +230,12 @@ def test_nothing_is_said_of_a_good_run_but_that_its_images_can_be_read(
     assert capsys.readouterr().out.splitlines() == [f"{run}: nothing is wrong, and the images can be read"]
 
     def gone(*_: object) -> None:
-        raise ValueError("image_set: no folder 'there'")
+        raise ValueError("dataset: no folder 'there'")
 
-    monkeypatch.setattr("coupled.analysis.representations.embeddings.load_image_set", gone)
+    monkeypatch.setattr("coupled.analysis.representations.embeddings.load_dataset", gone)
     assert verify.main(["--run", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "the train images cannot be read: image_set: no folder 'there'"
+    assert said[0] == "the train images cannot be read: dataset: no folder 'there'"
     assert said[-1] == "2 findings"
 
 

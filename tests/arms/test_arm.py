@@ -28,9 +28,9 @@ CHANGED: dict[str, Any] = {
     "precision": "float64",
     "batch": {"size": 24},
     # the fastest over ranks: of all batch norms, each of which waits for all ranks, it leaves the projector's two
-    "encoder": {"name": "test_vit", "stem": "standard", "image_size": 16},
-    "image_set": {"name": "digits", "size": 16},
-    "optimizer": {**tiny.TINY["optimizer"], "clip_norm": None},
+    "encoder": {"name": "test_vit", "stem": "imagenet"},
+    "dataset": {"name": "digits", "image_size": 16},
+    "optimizer": {**tiny.TINY["optimizer"], "clip_grad_norm": None},
 }
 
 
@@ -62,10 +62,10 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
         batch = next(coordinator.feeds(1))[""]
     shared = build_network(
         encoder="test_vit",
-        stem="standard",
+        stem="imagenet",
         image_size=16,
-        projector_hidden=32,
-        projector_out=16,
+        projector_hidden_dim=32,
+        projector_output_dim=16,
         seed=settings.seed,
     )
     found = {}
@@ -137,8 +137,8 @@ def test_the_loss_of_a_rank_needs_anchors_times_rows(world_size: int) -> None:
 
 
 def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> None:
-    """With plain SGD the update has the length lr * clip_norm; steps.csv keeps the norm that the loss had."""
-    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0, "clip_norm": 1e-3}
+    """With plain SGD the update has the length lr * clip_grad_norm; steps.csv keeps the norm that the loss had."""
+    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0, "clip_grad_norm": 1e-3}
     with process_group("cpu") as group:
         settings = tiny.tiny_settings(optimizer=plain, arms={"cl": "dcl"}, precision="float64")
         coordinator = Coordinator(settings, group, tmp_path / "run")

@@ -9,7 +9,7 @@ import torch
 from support import tiny
 
 from coupled.arms.sanity_checks import counts, one_class, without_effect
-from coupled.config.registry import filled_in, find_objective
+from coupled.config.registry import find_objective
 from coupled.stream.sampler import order
 
 LABELS_N = np.repeat([0, 1, 2], 40)
@@ -60,7 +60,7 @@ def test_which_objectives_need_another_class_is_asked_of_them() -> None:
 
 
 def said(device: str = "cpu", **changed: Any) -> list[str]:
-    settings = filled_in(tiny.tiny_settings(**changed).resolved())
+    settings = tiny.tiny_settings(**changed).resolved()
     chosen = {
         arm: find_objective(
             arm, of["objective"], {k: v for k, v in of.items() if k != "objective"}, settings["temperature"]
@@ -79,12 +79,12 @@ def test_a_key_that_nothing_depends_on_is_said() -> None:
     assert said(temperature=0.3, arms={"cl": {"objective": "dcl", "temperature": 0.2}}) == ["temperature"]
     assert said(**none, projector={}) == []
     assert said(**none) == ["projector"]
-    assert said(views={"blur_sigma": [1, 2]}) == ["views.blur_sigma"]
-    assert said(views={"blur_sigma": [1, 2], "blur": 0.1}) == []
-    assert said(views={"jitter": 0, "hue": 0.2}) == ["views.hue"]
-    assert said(views={"jitter": 0, "recipe": "large"}) == []
-    assert said(snapshots={"dense_until": 3}) == ["snapshots.dense_until"]
-    assert said(snapshots={"dense_until": 3, "every": 2}) == []
+    assert said(augmentation={"blur_sigma": [1, 2]}) == ["augmentation.blur_sigma"]
+    assert said(augmentation={"blur_sigma": [1, 2], "blur_prob": 0.1}) == []
+    assert said(augmentation={"jitter_prob": 0, "hue": 0.2}) == ["augmentation.hue"]
+    assert said(augmentation={"jitter_prob": 0, "preset": "imagenet"}) == []
+    assert said(snapshots={"dense_until_epoch": 3}) == ["snapshots.dense_until_epoch"]
+    assert said(snapshots={"dense_until_epoch": 3, "every_epochs": 2}) == []
     assert said(tf32=True) == ["tf32"]
     assert said("cuda", tf32=True) == []
 

@@ -12,8 +12,8 @@ from coupled.config.controls import Draws, draws, perturb, streams, twins, with_
 def test_an_arm_uses_the_shared_draws_its_own_or_those_of_its_sibling() -> None:
     arms: dict[str, dict[str, Any]] = {
         "cl": {"objective": "dcl"},
-        "a": {"objective": "dcl", "own": ["views", "init"]},
-        "b": {"twin": "a", "own": ["order"]},
+        "a": {"objective": "dcl", "unshared": ["augmentation", "init"]},
+        "b": {"twin": "a", "unshared": ["order"]},
         "c": {"twin": "b"},
     }
     found = draws(arms)
@@ -25,7 +25,7 @@ def test_an_arm_uses_the_shared_draws_its_own_or_those_of_its_sibling() -> None:
 
 
 def test_arms_that_share_order_and_views_share_a_stream_whatever_their_start() -> None:
-    found = draws({"cl": {}, "a": {"own": ["init"]}, "b": {"own": ["order"]}, "c": {"own": ["order"]}})
+    found = draws({"cl": {}, "a": {"unshared": ["init"]}, "b": {"unshared": ["order"]}, "c": {"unshared": ["order"]}})
     assert streams(found) == {"cl": "", "a": "", "b": "b", "c": "c"}
 
 
@@ -72,7 +72,7 @@ def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:
         "t": {**dcl, "twin": "cl", "perturb": {"ulps": 1, "step": 0}},
         "same": dict(dcl),
         "hot": {**dcl, "temperature": 1.0},
-        "views": {**dcl, "twin": "cl", "own": ["views"]},
+        "augmentation": {**dcl, "twin": "cl", "unshared": ["augmentation"]},
         "views2": {**dcl, "twin": "views"},
     }
     assert twins(arms, "cl") == ["t", "same"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from coupled.config import by_name
-from coupled.config.registry import filled_in, find_objective, load_image_set, suited
+from coupled.config.registry import find_objective
 from coupled.config.schema import from_resolved
 from coupled.datasets import ImageSet
 
@@ -15,7 +15,7 @@ TREE = {
     "name": "r",
     "epochs": 20,
     "temperature": 0.3,
-    "image_set": {"name": "digits"},
+    "dataset": {"name": "digits"},
     "arms": {"cl": "dcl", "cold": {"objective": "nscl", "temperature": 0.1}, "ce": "cross_entropy"},
 }
 
@@ -29,13 +29,13 @@ def test_the_runs_temperature_reaches_the_arms_and_an_arms_own_wins() -> None:
 
 def test_settings_filled_in_say_everything_and_stay_the_same_when_filled_again() -> None:
     """run.json is read back by --resume and by the analysis: it must rebuild the very run, whatever defaults become."""
-    filled = filled_in(from_resolved(TREE).resolved())
+    filled = resolve(TREE).resolved()
     assert filled["arms"]["cold"] == {"objective": "nscl", "temperature": 0.1, "positive_in_denominator": False}
-    assert filled["image_set"] == {"name": "digits", "size": 16}
+    assert filled["dataset"] == {"name": "digits", "size": 16}
     again = from_resolved(filled)
-    assert filled_in(again.resolved()) == filled
-    assert from_resolved({**TREE, "image_set": {"name": "digits", "size": 16}}).sha256() != again.sha256()
-    assert filled_in(from_resolved({**TREE, "image_set": {"name": "digits", "size": 16}}).resolved()) == filled
+    assert resolve(again.resolved()).resolved() == filled
+    assert from_resolved({**TREE, "dataset": {"name": "digits", "image_size": 16}}).sha256() != again.sha256()
+    assert resolve({**TREE, "dataset": {"name": "digits", "image_size": 16}}).resolved() == filled
 
 
 def test_a_file_without_what_an_objective_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,15 +52,15 @@ def test_the_key_that_is_wrong_is_named() -> None:
     """arms.<name>.<key>, as the user wrote it."""
     with pytest.raises(ValueError, match=r"arms\.cl\.objective: unknown objective 'dlc'"):
         find_objective("cl", "dlc", {}, 0.3)
-    with pytest.raises(ValueError, match=r"image_set\.sise: unknown key; did you mean 'size'"):
-        filled_in(from_resolved({**TREE, "image_set": {"name": "digits", "sise": 8}}).resolved())
+    with pytest.raises(ValueError, match=r"dataset\.sise: unknown key; did you mean 'size'"):
+        resolve({**TREE, "dataset": {"name": "digits", "sise": 8}}).resolved()
 
 
-@pytest.mark.parametrize("options", [{"ema": "0.9"}, {"ema": True}, {"hidden": 8.5}, {"ema": 2.0}])
+@pytest.mark.parametrize("options", [{"ema_decay": "0.9"}, {"ema_decay": True}, {"hidden": 8.5}, {"ema_decay": 2.0}])
 def test_an_option_that_may_be_null_is_no_less_strict(options: dict[str, object]) -> None:
     """A number in quotes is text, in a union too."""
-    assert find_objective("b", "byol", {"ema": None}, 0.3).options["ema"] is None
-    assert find_objective("b", "byol", {"ema": 1}, 0.3).options["ema"] == 1.0
+    assert find_objective("b", "byol", {"ema_decay": None}, 0.3).options["ema"] is None
+    assert find_objective("b", "byol", {"ema_decay": 1}, 0.3).options["ema"] == 1.0
     with pytest.raises(ValueError, match=rf"^arms\.b\.{next(iter(options))}") as error:
         find_objective("b", "byol", options, 0.3)
     assert "\n" not in str(error.value)
@@ -68,20 +68,20 @@ def test_an_option_that_may_be_null_is_no_less_strict(options: dict[str, object]
 
 def test_drawn_classes_are_the_seeds_and_fewer_lie_among_more() -> None:
     """A sweep over numbers of classes should add classes, not exchange them; and a run must be repeatable."""
-    names = {n: load_image_set("digits", {"classes": n}, "test", 5).class_names for n in (2, 4, 8, 10)}
+    names = {n: load_dataset({"name": "digits", "classes": n}, "test", 5).class_names for n in (2, 4, 8, 10)}
     assert [len(each) for each in names.values()] == [2, 4, 8, 10]
     assert set(names[2]) < set(names[4]) < set(names[8]) < set(names[10])
     assert all(list(each) == sorted(each) for each in names.values())
-    assert load_image_set("digits", {"classes": 4}, "train", 5).class_names == names[4]
-    drawn = {load_image_set("digits", {"classes": 4}, "test", seed).class_names for seed in range(20)}
+    assert load_dataset({"name": "digits", "classes": 4}, "train", 5).class_names == names[4]
+    drawn = {load_dataset({"name": "digits", "classes": 4}, "test", seed).class_names for seed in range(20)}
     assert len(drawn) > 10
 
 
 def test_classes_are_listed_by_number_or_name_in_their_order() -> None:
     """Label k is the k-th of the list."""
-    listed = load_image_set("digits", {"classes": [7, "3"]}, "test", 0)
+    listed = load_dataset({"name": "digits", "classes": [7, "3"]}, "test", 0)
     assert listed.class_names == ("7", "3")
-    whole = load_image_set("digits", {}, "test", 0)
+    whole = load_dataset({"name": "digits"}, "test", 0)
     assert listed.labels_N.bincount().tolist() == [int((whole.labels_N == digit).sum()) for digit in (7, 3)]
 
 
@@ -94,11 +94,11 @@ def test_a_number_that_is_also_the_name_of_another_class_is_refused(
     def load(names: list[str], classes: list[int | str]) -> tuple[str, ...]:
         whole = ImageSet("mine", "train", images_N3HW, labels_N, tuple(names), (0.5,) * 3, (0.5,) * 3)
         monkeypatch.setattr(by_name, "find", lambda *_: SimpleNamespace(load=lambda split: whole))
-        return load_image_set("mine", {"classes": classes}, "train", 0).class_names
+        return load_dataset({"name": "mine", "classes": classes}, "train", 0).class_names
 
     plain = sorted(map(str, range(12)))
     message = (
-        r'image_set.classes: got 2, which may mean class number 2, named "10" or class number 4, named "2" of \'mine\';'
+        r'dataset.classes: got 2, which may mean class number 2, named "10" or class number 4, named "2" of \'mine\';'
         " write the name of the one you mean, in quotes"
     )
     with pytest.raises(ValueError, match=message):
@@ -114,61 +114,65 @@ def test_a_number_that_is_also_the_name_of_another_class_is_refused(
 def test_a_set_that_is_made_makes_as_many_classes_as_asked_for(tmp_path: Path) -> None:
     """Of fractals there are as many classes as one likes, and a class does not depend on their number."""
     options = {"root": tmp_path, "size": 8, "train_per_class": 3, "test_per_class": 1}
-    six = load_image_set("fractals", {**options, "classes": 6}, "train", 0)
-    some = load_image_set("fractals", {**options, "classes": [5, 2]}, "train", 0)
+    six = load_dataset({"name": "fractals", **options, "classes": 6}, "train", 0)
+    some = load_dataset({"name": "fractals", **options, "classes": [5, 2]}, "train", 0)
     assert len(six.class_names) == 6
     assert some.class_names == ("fractal_005", "fractal_002")
     assert torch.equal(some.images_N3HW[some.labels_N == 0], six.images_N3HW[six.labels_N == 5])
-    tree = from_resolved({**TREE, "image_set": {"name": "fractals", "classes": [5, 2]}})
-    filled = filled_in(tree.resolved())
-    assert filled["image_set"]["classes"] == [5, 2]
-    assert filled_in(from_resolved(filled).resolved()) == filled
+    tree = from_resolved({**TREE, "dataset": {"name": "fractals", "classes": [5, 2]}})
+    filled = resolve(tree.resolved()).resolved()
+    assert filled["dataset"]["classes"] == [5, 2]
+    assert resolve(filled).resolved() == filled
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (1, "image_set.classes: got 1; allowed is a number of classes to draw, or a list"),
-        (2.5, "image_set.classes: got 2.5; allowed"),
-        (True, "image_set.classes: got True; allowed"),
-        ("3", "image_set.classes: got 3; allowed"),
-        ([3], r"image_set.classes: got \[3\]; allowed"),
-        ([3, 2.0], r"image_set.classes: got \[3, 2.0\]; allowed"),
-        (11, "image_set.classes: got 11; 'digits' has 10 classes"),
-        ([3, 10], "image_set.classes: 'digits' has no class 10; it has 0 to 9, named 0, 1, 2, ..."),
-        ([3, -1], "image_set.classes: 'digits' has no class -1"),
-        ([3, "ten"], "image_set.classes: 'digits' has no class 'ten'"),
-        ([3, 4, "3"], r"image_set.classes: class 3 \('3'\) stands twice"),
+        (1, "dataset.classes: got 1; allowed is a number of classes to draw, or a list"),
+        (2.5, "dataset.classes: got 2.5; allowed"),
+        (True, "dataset.classes: got True; allowed"),
+        ("3", "dataset.classes: got 3; allowed"),
+        ([3], r"dataset.classes: got \[3\]; allowed"),
+        ([3, 2.0], r"dataset.classes: got \[3, 2.0\]; allowed"),
+        (11, "dataset.classes: got 11; 'digits' has 10 classes"),
+        ([3, 10], "dataset.classes: 'digits' has no class 10; it has 0 to 9, named 0, 1, 2, ..."),
+        ([3, -1], "dataset.classes: 'digits' has no class -1"),
+        ([3, "ten"], "dataset.classes: 'digits' has no class 'ten'"),
+        ([3, 4, "3"], r"dataset.classes: class 3 \('3'\) stands twice"),
     ],
 )
 def test_classes_that_cannot_be_are_refused_in_one_line(classes: object, message: str) -> None:
     """A class that is silently left out would be another experiment."""
     with pytest.raises(ValueError, match=message) as raised:
-        load_image_set("digits", {"classes": classes}, "test", 0)
+        load_dataset({"name": "digits", "classes": classes}, "test", 0)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("given", "encoder", "recipe"),
     [
-        ({}, {"image_size": 96, "stem": "standard"}, "large"),
-        ({"encoder": {"image_size": 48}}, {"image_size": 48, "stem": "standard"}, "large"),
-        ({"encoder": {"stem": "small"}, "views": {"recipe": "small"}}, {"image_size": 96, "stem": "small"}, "small"),
-        ({"image_set": {"name": "folder", "size": 32}}, {"image_size": 32, "stem": "small"}, "small"),
-        ({"image_set": {"name": "folder", "size": 224}}, {"image_size": 224, "stem": "standard"}, "large"),
+        ({}, {"image_size": 96, "stem": "imagenet"}, "large"),
+        ({"encoder": {}}, {"image_size": 48, "stem": "imagenet"}, "large"),
+        (
+            {"encoder": {"stem": "cifar"}, "augmentation": {"preset": "cifar"}},
+            {"image_size": 96, "stem": "cifar"},
+            "small",
+        ),
+        ({"dataset": {"name": "folder", "image_size": 32}}, {"image_size": 32, "stem": "cifar"}, "small"),
+        ({"dataset": {"name": "folder", "image_size": 224}}, {"image_size": 224, "stem": "imagenet"}, "large"),
     ],
 )
 def test_what_a_user_leaves_open_suits_the_image_set(given: dict, encoder: dict, recipe: str) -> None:
     """STL-10 at 32 pixels would be another, worse set; what a user writes is never touched."""
-    tree = suited({"image_set": {"name": "stl10"}, **given})
+    tree = with_dataset_defaults({"dataset": {"name": "stl10"}, **given})
     assert tree["encoder"] == encoder
     assert tree["views"] == {"recipe": recipe}
 
 
 def test_settings_that_are_wrong_are_left_for_their_check() -> None:
     """One place words the errors; only the unknown image set must be refused at once."""
-    for tree in ({}, {"image_set": None}, {"image_set": {}}, {"image_set": {"name": 3}}):
-        assert suited(tree) == tree
-    assert suited({"image_set": {"name": "stl10"}, "views": None, "encoder": 3})["encoder"] == 3
-    with pytest.raises(ValueError, match=r"image_set\.name: unknown dataset 'stl'"):
-        suited({"image_set": {"name": "stl"}})
+    for tree in ({}, {"dataset": None}, {"dataset": {}}, {"dataset": {"name": 3}}):
+        assert with_dataset_defaults(tree) == tree
+    assert with_dataset_defaults({"dataset": {"name": "stl10"}, "augmentation": None, "encoder": 3})["encoder"] == 3
+    with pytest.raises(ValueError, match=r"dataset\.name: unknown dataset 'stl'"):
+        with_dataset_defaults({"dataset": {"name": "stl"}})

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from coupled.config.errors import check_options
+from coupled.config.load import DEFAULT_ARMS, load_settings
 from coupled.config.safe_yaml import parse_yaml
-from coupled.config.schema import DEFAULT_ARMS, from_resolved, load
+from coupled.config.schema import from_resolved
 
-YAML = "image_set: {name: digits}\nepochs: 30\noptimizer: {base_lr: 3e-2}\n"
+YAML = "dataset: {name: digits}\nepochs: 30\noptimizer: {base_lr: 3e-2}\n"
 
 
 @pytest.fixture
@@ -21,15 +22,15 @@ def config(tmp_path: Path) -> Path:
 
 def test_numbers_with_an_exponent_are_numbers(config: Path) -> None:
     """YAML 1.1 reads 3e-2 as text; a learning rate that is text would be refused or, worse, compared as text."""
-    assert load(config).optimizer.base_lr == 0.03
-    assert load(config, ["temperature=1e-1"]).temperature == 0.1
+    assert load_settings(config).optimizer.base_lr == 0.03
+    assert load_settings(config, ["temperature=1e-1"]).temperature == 0.1
     assert parse_yaml("[3e-4, -1E5, .5e1, 1e+2]", "x") == [3e-4, -1e5, 5.0, 100.0]
     assert parse_yaml("[a3e4, 3e, '3e4']", "x") == ["a3e4", "3e", "3e4"]
 
 
 def test_a_run_is_named_after_its_file_and_has_the_four_arms(config: Path) -> None:
     """The defaults are the paper's comparison."""
-    settings = load(config)
+    settings = load_settings(config)
     assert settings.name == "try"
     assert {name: arm.objective for name, arm in settings.arms.items()} == DEFAULT_ARMS
 
@@ -37,13 +38,13 @@ def test_a_run_is_named_after_its_file_and_has_the_four_arms(config: Path) -> No
 def test_no_arm_is_called_as_all_of_them_are(config: Path) -> None:
     """`--compare all` means every arm."""
     with pytest.raises(ValueError, match=r"arms\.all: not an arm's name: `--compare all` means all arms"):
-        load(config, ["arms.all=dcl"])
-    assert "all" not in load(config, ["arms.all=null"]).arms
+        load_settings(config, ["arms.all=dcl"])
+    assert "all" not in load_settings(config, ["arms.all=null"]).arms
 
 
 def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
     """`arms.nscl.temperature=0.1` must keep the arm's objective, and null removes an arm."""
-    settings = load(config, ["arms.nscl.temperature=0.1", "arms.ce=null", "arms.twin=dcl", "batch.size=64"])
+    settings = load_settings(config, ["arms.nscl.temperature=0.1", "arms.ce=null", "arms.twin=dcl", "batch.size=64"])
     assert settings.arms["nscl"].objective == "nscl"
     assert settings.arms["nscl"].options == {"temperature": 0.1}
     assert list(settings.arms) == ["cl", "nscl", "scl", "twin"]
@@ -53,15 +54,15 @@ def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
 def test_short_runs_warm_up_for_a_tenth_of_their_epochs(config: Path) -> None:
     """Ten epochs of warm-up would be most of a short run, or more than it has; the resolved settings say the number."""
     for epochs, warmup in ((1000, 10.0), (100, 10.0), (30, 3.0), (5, 0.5), (1, 0.1), (0, 0.0)):
-        settings = load(config, [f"epochs={epochs}"])
+        settings = load_settings(config, [f"epochs={epochs}"])
         assert settings.optimizer.warmup_epochs == warmup
         assert settings.resolved()["optimizer"]["warmup_epochs"] == warmup
         assert settings.optimizer.base_lr == 0.03
-    assert load(config, ["epochs=5", "optimizer.warmup_epochs=2"]).optimizer.warmup_epochs == 2
-    config.write_text("image_set: {name: digits}\n")
-    assert load(config).optimizer.warmup_epochs == 10
+    assert load_settings(config, ["epochs=5", "optimizer.warmup_epochs=2"]).optimizer.warmup_epochs == 2
+    config.write_text("dataset: {name: digits}\n")
+    assert load_settings(config).optimizer.warmup_epochs == 10
     with pytest.raises(ValueError, match=r"epochs: got 'many'"):
-        load(config, ["epochs=many"])
+        load_settings(config, ["epochs=many"])
 
 
 def test_anchors_and_merge_keys_are_written_out(tmp_path: Path) -> None:
@@ -78,23 +79,23 @@ def test_anchors_and_merge_keys_are_written_out(tmp_path: Path) -> None:
     }
     path = tmp_path / "merged.yaml"
     path.write_text(YAML + "arms: {cl: &cl {objective: dcl, temperature: 0.1}, warm: {<<: *cl, temperature: 0.9}}\n")
-    settings = load(path, ["arms.cl.temperature=0.2"])
+    settings = load_settings(path, ["arms.cl.temperature=0.2"])
     assert {name: arm.options["temperature"] for name, arm in settings.arms.items()} == {"cl": 0.2, "warm": 0.9}
 
 
 def test_recipe_fills_only_what_is_not_given(config: Path) -> None:
     """A strength that the user writes wins over the recipe's."""
-    views = load(config, ["views.recipe=large", "views.hue=0.05"]).views
-    assert (views.brightness, views.hue, views.blur) == (0.8, 0.05, 0.5)
+    augmentation = load_settings(config, ["augmentation.preset=imagenet", "augmentation.hue=0.05"]).augmentation
+    assert (augmentation.brightness, augmentation.hue, augmentation.blur_prob) == (0.8, 0.05, 0.5)
 
 
 def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
     """run.json must rebuild the very settings, or an analysis would look at another experiment."""
-    settings = load(config, ["views.recipe=large", "arms.nscl.temperature=0.1"])
+    settings = load_settings(config, ["augmentation.preset=imagenet", "arms.nscl.temperature=0.1"])
     again = from_resolved(settings.resolved())
     assert again == settings
     assert again.sha256() == settings.sha256()
-    assert load(config, ["seed=1"]).sha256() != load(config).sha256()
+    assert load_settings(config, ["seed=1"]).sha256() != load_settings(config).sha256()
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,8 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
         ("optimizer.base_lr=.nan", ["optimizer.base_lr", "nan", "finite"]),
         ("optimizer.base_lr=-1", ["optimizer.base_lr", "-1", "greater than 0"]),
         ("precision=float16", ["precision", "'float16'", "'float32'", "'bfloat16'"]),
-        ("views.crop_scale=[0.9, 0.2]", ["views.crop_scale", "[0.9, 0.2]", "must not exceed"]),
-        ("views.recipe=huge", ["views.recipe", "'huge'", "'small' or 'large'"]),
+        ("augmentation.crop_scale=[0.9, 0.2]", ["augmentation.crop_scale", "[0.9, 0.2]", "must not exceed"]),
+        ("augmentation.preset=huge", ["augmentation.preset", "'huge'", "'small' or 'large'"]),
         ("optimizer.warmup_epochs=30", ["optimizer.warmup_epochs", "30", "epochs: 30", "below 30"]),
         ("views.count=4", ["views.count: unknown key (known: "]),
         ("name=../away", ["name", "'../away'", "pattern"]),
@@ -119,13 +120,13 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
         ("epochs.x=3", ["epochs.x=3", "'epochs' is a value"]),
         ("seed", ["'seed'", "key=value"]),
         ("seed=[", ["seed=[", "YAML"]),
-        ("image_set=null", ["image_set", "None"]),
+        ("dataset=null", ["dataset", "None"]),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(config: Path, override: str, parts: list[str]) -> None:
     """A user must see which key, which value, and what is allowed, without reading a traceback."""
     with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
-        load(config, [override])
+        load_settings(config, [override])
     text = str(caught.value)
     assert "\n" not in text
     for part in parts:
@@ -136,16 +137,16 @@ def test_a_key_written_twice_is_refused(config: Path) -> None:
     """YAML keeps the last of two equal keys silently; which of the two did the user mean?"""
     config.write_text(YAML + "epochs: 40\n")
     with pytest.raises(ValueError, match="'epochs' stands twice"):
-        load(config)
+        load_settings(config)
 
 
 def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     """The path is in the message."""
     with pytest.raises(ValueError, match=r"nowhere\.yaml"):
-        load(tmp_path / "nowhere.yaml")
+        load_settings(tmp_path / "nowhere.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"list\.yaml: a settings file is a mapping"):
-        load(tmp_path / "list.yaml")
+        load_settings(tmp_path / "list.yaml")
 
 
 def test_options_are_checked_against_the_signature_of_their_function() -> None:

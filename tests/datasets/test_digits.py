@@ -41,5 +41,5 @@ def test_pixels_are_interpolated_between_the_measured_ones() -> None:
 
 def test_a_size_below_the_measured_one_is_refused() -> None:
     """Shrinking without antialiasing would drop pixels in silence."""
-    with pytest.raises(ValueError, match=r"image_set.size: got 7; allowed is 8 to 256"):
+    with pytest.raises(ValueError, match=r"dataset.image_size: got 7; allowed is 8 to 256"):
         load("train", size=7)

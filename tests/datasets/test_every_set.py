@@ -113,7 +113,7 @@ FETCHED = ["cifar10", "cifar100", "imagenet", "mini_imagenet", "stl10", "svhn", 
 @pytest.mark.parametrize("name", FETCHED)
 def test_a_missing_set_is_one_line_that_says_where_to_get_and_to_put_it(name: str, tmp_path: Path) -> None:
     """The first thing that most users see."""
-    with pytest.raises(ValueError, match=r"image_set\.root: no .*https?://") as raised:
+    with pytest.raises(ValueError, match=r"dataset\.root: no .*https?://") as raised:
         by_name.find("coupled.datasets", name).load("train", root=tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(raised.value)
     assert "download=true" in str(raised.value) or "scripts/prepare_data.py" in str(raised.value)

@@ -115,7 +115,7 @@ def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> No
     assert found.labels_N.bincount().tolist() == [2, 13]
     assert [Path(file) for file in found.files_N] == sorted(Path(file) for file in found.files_N)
     assert found.notes == (
-        "image_set: train: passed over 2 .txt, 1 .gif, 1 .txt beside the classes, 1 hidden; images are files that end"
+        "dataset: train: passed over 2 .txt, 1 .gif, 1 .txt beside the classes, 1 hidden; images are files that end"
         " in .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp",
     )
 
@@ -133,7 +133,7 @@ def test_without_a_size_the_pictures_have_their_own_if_they_share_it(tmp_path: P
     Image.new("RGB", (200, 90)).save(tmp_path / "test/b/4.png")
     assert own_size(tmp_path) == 64
     assert load("train", root=tmp_path).notes == (
-        "image_set.size: 2 of 2 train images are enlarged to 64 px; their shorter side is 32 px or more",
+        "dataset.image_size: 2 of 2 train images are enlarged to 64 px; their shorter side is 32 px or more",
     )
 
 
@@ -148,7 +148,7 @@ def test_all_bad_pictures_are_told_at_once(pictures: Path) -> None:
 def test_a_known_layout_that_is_not_one_folder_a_class_is_named(tmp_path: Path) -> None:
     """Its own cause is no class that only one split has."""
     formats.write_files(tmp_path / "tiny", formats.tiny_imagenet_files())
-    with pytest.raises(ValueError, match=r"is Tiny ImageNet, whose .*; use image_set.name=tiny_imagenet"):
+    with pytest.raises(ValueError, match=r"is Tiny ImageNet, whose .*; use dataset.name=tiny_imagenet"):
         load("train", root=tmp_path / "tiny")
     kaggle = tmp_path / "kaggle/ILSVRC/Data/CLS-LOC"
     formats.write(tmp_path / "kaggle/LOC_val_solution.csv", "ImageId,PredictionString")
@@ -157,9 +157,7 @@ def test_a_known_layout_that_is_not_one_folder_a_class_is_named(tmp_path: Path) 
             formats.write(kaggle / f"{name}{number}.JPEG", formats.jpeg(number))
     listed = r"val holds 3 images that are in no class, as Kaggle's .*/kaggle/LOC_val_solution.csv lists their classes"
     for read in (load, imagenet.load):
-        with pytest.raises(
-            ValueError, match=r"image_set.root: got .*; the folders of images are in it: use .*/CLS-LOC"
-        ):
+        with pytest.raises(ValueError, match=r"dataset.root: got .*; the folders of images are in it: use .*/CLS-LOC"):
             read("train", root=tmp_path / "kaggle")
         with pytest.raises(ValueError, match=listed):
             read("train", root=kaggle)
@@ -292,7 +290,7 @@ def test_a_class_in_utf8_is_not_called_anything_else(monkeypatch: pytest.MonkeyP
 
 def test_the_folder_must_be_given() -> None:
     """There is no place where a user's own pictures lie by default."""
-    with pytest.raises(ValueError, match=r"image_set.root: missing"):
+    with pytest.raises(ValueError, match=r"dataset.root: missing"):
         load("train")
 
 

@@ -133,7 +133,7 @@ def test_a_damaged_file_is_an_error_that_names_it(harm: str, tmp_path: Path) -> 
 )
 def test_an_option_out_of_range_is_refused(option: str, value: int, allowed: str, tmp_path: Path) -> None:
     """The user must learn which option, and what is allowed, before anything is written."""
-    with pytest.raises(ValueError, match=rf"image_set.{option}: got {value}; allowed is {allowed}"):
+    with pytest.raises(ValueError, match=rf"dataset.{option}: got {value}; allowed is {allowed}"):
         load("train", root=tmp_path, **{**SMALL, option: value})
     assert not list(tmp_path.iterdir())
 

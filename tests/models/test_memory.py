@@ -79,12 +79,12 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
     ("overrides", "status", "said"),
     [
         (
-            ["encoder.width=16"],
+            ["encoder.width_multiplier=16"],
             2,
-            r"train.py: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.width",
+            r"train.py: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.width_mult",
         ),
         (
-            ["encoder.image_size=1024"],
+            ["dataset.image_size=1024"],
             2,
             r"train.py: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
         ),

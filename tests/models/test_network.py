@@ -13,7 +13,7 @@ from coupled.models.network import build_network, copy_with_heads, shared_tensor
 from coupled.objectives import Head, Needs
 from coupled.storage.snapshots import tensors_digest
 
-SMALL = {"encoder": "resnet18", "width": 0.0625, "image_size": 8, "projector_out": 16}
+SMALL = {"encoder": "resnet18", "width": 0.0625, "image_size": 8, "projector_output_dim": 16}
 CLASSIFIER = Needs(("logits",), heads={"classifier": Head("linear", "projection", "logits")})
 
 
@@ -111,7 +111,7 @@ def test_the_projector_is_the_protocols() -> None:
 
 def test_an_encoder_loads_into_the_plain_timm_model() -> None:
     """A snapshot is of use outside this project: with the standard stem the keys and shapes are timm's own."""
-    network = build_network(encoder="resnet18", stem="standard")
+    network = build_network(encoder="resnet18", stem="imagenet")
     plain = timm.create_model("resnet18", num_classes=0)
     plain.load_state_dict(
         {name.removeprefix("encoder."): t for name, t in network.state_dict().items() if name.startswith("encoder.")}
@@ -126,7 +126,7 @@ def test_an_encoder_loads_into_the_plain_timm_model() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_a_narrow_resnet_has_timms_tensors_with_fewer_channels(name: str, stem: str) -> None:
     """`width` scales every channel, the stem's too, and neither adds nor drops a layer."""
-    narrow = build_network(encoder=name, width=0.25, stem=stem).encoder.state_dict()
+    narrow = build_network(encoder=name, width_multiplier=0.25, stem=stem).encoder.state_dict()
     plain = timm.create_model(name, num_classes=0).state_dict()
     assert narrow.keys() == plain.keys()
     for key, tensor in plain.items():
@@ -136,7 +136,7 @@ def test_a_narrow_resnet_has_timms_tensors_with_fewer_channels(name: str, stem: 
 
 def test_the_small_stem_keeps_the_resolution() -> None:
     """At 32 px the standard stem would leave a single pixel at the last stage."""
-    encoder = build_network(encoder="resnet18", width=0.25).encoder
+    encoder = build_network(encoder="resnet18", width_multiplier=0.25).encoder
     assert tuple(encoder.conv1(torch.zeros(1, 3, 32, 32)).shape[2:]) == (32, 32)
     assert encoder.conv1.kernel_size == (3, 3)
     assert isinstance(encoder.maxpool, nn.Identity)
@@ -146,7 +146,7 @@ def test_all_norm_scales_start_at_one_unless_the_last_of_each_block_should_start
     """A scale of 0 has a weight gap near 1 after one step, whatever the objective; it changes the order of the arms."""
 
     def scales(zero_init_last: bool) -> dict[str, set[float]]:
-        encoder = build_network(encoder="resnet18", width=0.25, zero_init_last=zero_init_last).encoder
+        encoder = build_network(encoder="resnet18", width_multiplier=0.25, zero_init_last=zero_init_last).encoder
         norms = {name: each for name, each in encoder.named_modules() if isinstance(each, nn.BatchNorm2d)}
         return {name: {*each.weight.tolist()} for name, each in norms.items()}
 
@@ -157,7 +157,9 @@ def test_all_norm_scales_start_at_one_unless_the_last_of_each_block_should_start
 
 def test_the_start_of_the_scales_changes_nothing_else() -> None:
     """Weights drawn with either start are equal, so that two runs differ in the scales alone."""
-    one, zero = (build_network(encoder="resnet18", width=0.25, zero_init_last=each).state_dict() for each in (0, 1))
+    one, zero = (
+        build_network(encoder="resnet18", width_multiplier=0.25, zero_init_last=each).state_dict() for each in (0, 1)
+    )
     assert {name.rpartition(".")[0][-3:] for name, each in one.items() if not torch.equal(each, zero[name])} == {"bn2"}
 
 
@@ -166,9 +168,9 @@ def test_the_start_of_the_scales_changes_nothing_else() -> None:
     [
         ({"encoder": "vit_tiny_patch16_224", "zero_init_last": True}, r"encoder\.zero_init_last: got true; 'vit_tiny"),
         ({"encoder": "resnet19"}, r"encoder\.name: timm has no model 'resnet19'"),
-        ({"encoder": "regnety_002"}, r"encoder\.stem: got 'small' .* set encoder\.stem=standard"),
-        ({"encoder": "vit_tiny_patch16_224", "image_size": 30}, r"encoder\.image_size: got 30"),
-        ({"encoder": "vit_tiny_patch16_224", "stem": "standard", "width": 0.5}, r"encoder\.width: got 0\.5"),
+        ({"encoder": "regnety_002"}, r"encoder\.stem: got 'small' .* set encoder\.stem=imagenet"),
+        ({"encoder": "vit_tiny_patch16_224", "image_size": 30}, r"dataset\.image_size: got 30"),
+        ({"encoder": "vit_tiny_patch16_224", "stem": "imagenet", "width": 0.5}, r"encoder\.width_multiplier: got 0\.5"),
     ],
 )
 def test_impossible_encoders_are_refused(options: dict[str, object], message: str) -> None:
@@ -188,7 +190,7 @@ def test_a_vision_transformer_takes_the_image_size() -> None:
 def test_a_small_vit_loads_into_timms() -> None:
     """The README says how a snapshot is used elsewhere; timm's own arguments must be enough."""
     said = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert "load into timm's model with `patch_size=4` and `img_size=` the run's `encoder.image_size`" in said
+    assert "load into timm's model with `patch_size=4` and `img_size=` the run's `dataset.image_size`" in said
     for stem, given in (("small", {"patch_size": 4}), ("standard", {})):
         network = build_network(encoder="vit_tiny_patch16_224", stem=stem, image_size=32)
         plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **given)

@@ -14,8 +14,8 @@ CPU = torch.device("cpu")
 
 def network(**changed: Any) -> dict[str, Any]:
     """Arguments of `build_network`."""
-    small = {"encoder": "resnet18", "width": 0.0625, "stem": "small", "image_size": 8}
-    return {**small, "projector_hidden": None, "projector_out": 16, **changed}
+    small = {"encoder": "resnet18", "width": 0.0625, "stem": "cifar", "image_size": 8}
+    return {**small, "projector_hidden_dim": None, "projector_output_dim": 16, **changed}
 
 
 def test_a_probe_moves_no_generator_and_its_network_is_no_arms() -> None:
@@ -28,7 +28,7 @@ def test_a_probe_moves_no_generator_and_its_network_is_no_arms() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"encoder": "convnext_atto", "stem": "standard", "width": 1.0, "image_size": 32}]
+    "changed", [{}, {"encoder": "convnext_atto", "stem": "imagenet", "width": 1.0, "image_size": 32}]
 )
 def test_what_is_kept_of_an_image_is_the_same_with_and_without_memory(changed: dict[str, Any]) -> None:
     """A forecast that counted weights, or a tensor twice, would refuse runs that fit."""
@@ -64,6 +64,6 @@ def test_a_resnet_with_group_norm_has_the_small_stem() -> None:
 
 def test_what_no_output_depends_on_asks_for_no_gradient() -> None:
     """DDP would wait for its gradient for ever."""
-    options = network(encoder="efficientvim_m1", stem="standard", width=1.0, image_size=32)
+    options = network(encoder="efficientvim_m1", stem="imagenet", width=1.0, image_size=32)
     assert probe(CPU, "float32", **options).unused == {"encoder.weights"}
     assert probe(CPU, "float32", **network()).unused == frozenset()

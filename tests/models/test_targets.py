@@ -17,15 +17,15 @@ from coupled.parallel.process_group import process_group
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch
 
-BYOL: dict[str, Any] = {"objective": "byol", "hidden": 32, "ema": 0.9}
-DIRECT: dict[str, Any] = {"objective": "directpred", "freq": 2, "ema": 0.5}
+BYOL: dict[str, Any] = {"objective": "byol", "hidden": 32, "ema_decay": 0.9}
+DIRECT: dict[str, Any] = {"objective": "directpred", "freq": 2, "ema_decay": 0.5}
 BOTH: dict[str, Any] = {"byol": BYOL, "direct": DIRECT}
 SMALL: dict[str, Any] = {
-    "image_set": {"name": "digits", "size": 8, "classes": [0, 1]},  # 289 images
+    "dataset": {"name": "digits", "image_size": 8, "classes": [0, 1]},  # 289 images
     "batch": {"size": 72},  # 4 steps
     "epochs": 1,
     "precision": "float64",
-    "encoder": {"name": "test_resnet", "stem": "standard", "image_size": 8},
+    "encoder": {"name": "test_resnet", "stem": "imagenet"},
 }
 
 
@@ -74,7 +74,7 @@ def test_the_target_starts_as_the_network_and_follows_it_with_statistics_of_its_
 
 def test_the_target_output_is_that_of_its_weights_on_the_statistics_of_the_batch() -> None:
     """A plain network with the target's weights, in training mode, must see the same; and it must not be the own."""
-    with arms_and_batches(cl="dcl", byol={**BYOL, "ema": 1.0}) as ((cl, byol), batches):
+    with arms_and_batches(cl="dcl", byol={**BYOL, "ema_decay": 1.0}) as ((cl, byol), batches):
         first, second = next(batches), next(batches)
         byol.gradients(first)
         byol.update(0.5, 1)
@@ -143,7 +143,7 @@ def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     """The target's batch norm and F are of the global batch: with each rank's own the networks would part."""
     changed = {**SMALL, "arms": BOTH, "batch": {"size": 144}}  # 2 steps
     ranks.run(1, train_on_a_rank, tmp_path / "one", changed)
-    ranks.run(2, train_on_a_rank, tmp_path / "two", {**changed, "placement": {"arms": arms}})
+    ranks.run(2, train_on_a_rank, tmp_path / "two", {**changed, "parallel": {"arm_groups": arms}})
     one, two = (read_newest(tmp_path / run / "checkpoints") for run in ("one", "two"))
     start = tiny.tensors(tmp_path / "one", "byol", 0)["target.encoder.conv1.0.weight"]
     moved = (one.arms["byol"]["network/target.encoder.conv1.0.weight"] - start).abs().max()

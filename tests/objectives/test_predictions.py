@@ -13,9 +13,9 @@ from coupled.objectives import Inputs, byol, directpred, simsiam
 
 FUNCTIONS = [  # each with what it predicts
     (simsiam.simsiam, "projection"),
-    (partial(byol.byol, ema=None), "projection"),
+    (partial(byol.byol, ema_decay=None), "projection"),
     (byol.byol, "target_projection"),
-    (partial(directpred.directpred, ema=None), "projection"),
+    (partial(directpred.directpred, ema_decay=None), "projection"),
     (directpred.directpred, "target_projection"),
 ]
 RULES = ["paper", "code"]
@@ -147,7 +147,7 @@ def test_a_predictor_of_nothing_is_finite(rule):
 def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq_steps(freq):
     """Known data: step k sees f f^T = k^2 times one matrix, from two processes."""
     row = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
-    options = {"rule": "paper", "freq": freq, "rho": 0.3, "eps": 0.1, "ema": None}
+    options = {"rule": "paper", "freq": freq, "rho": 0.3, "eps": 0.1, "ema_decay": None}
     directpred.check(**options)
     tensors = {"kept.correlation": torch.zeros(2, 2, dtype=torch.float64), "predictor.weight": torch.eye(2)}
     average, set_at = 0.0, []
@@ -171,8 +171,8 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
-        (byol, {"ema": 1.5}, "ema: 1.5 is not allowed"),
-        (byol, {"ema": float("nan")}, "ema: nan is not allowed"),
+        (byol, {"ema_decay": 1.5}, "ema_decay: 1.5 is not allowed"),
+        (byol, {"ema_decay": float("nan")}, "ema_decay: nan is not allowed"),
         (simsiam, {"hidden": 0}, "hidden: 0 is not allowed"),
         (directpred, {"freq": 0}, "freq: 0 is not allowed"),
         (directpred, {"rho": 1.0}, "rho: 1.0 is not allowed"),
@@ -181,19 +181,19 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
 )
 def test_options_out_of_range_are_refused_in_one_line(module, options, message):
     """A decay above 1 makes weights explode some steps later, without a word why."""
-    good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema": None, "hidden": 64, "predictor": "mlp"}
+    good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema_decay": None, "hidden": 64, "predictor": "mlp"}
     module.check(**good)
     with pytest.raises(ValueError, match=message):
         module.check(**{**good, **options})
 
 
 def test_needs_ask_for_the_predictor_and_the_target():
-    """The network is built from these; with `ema: null` there is no second network to pay for."""
+    """The network is built from these; with `ema_decay: null` there is no second network to pay for."""
     assert simsiam.needs().target_decay is None
     assert byol.needs().target_decay == 0.996
     assert byol.needs().outputs == ("prediction", "target_projection")
-    assert byol.needs(ema=None).outputs == simsiam.needs().outputs == ("prediction", "projection")
-    assert byol.needs(ema=None).target_decay is None
+    assert byol.needs(ema_decay=None).outputs == simsiam.needs().outputs == ("prediction", "projection")
+    assert byol.needs(ema_decay=None).target_decay is None
     assert byol.needs(predictor="linear").heads["predictor"].kind == "linear_predictor"
     assert directpred.needs(freq=2).heads["predictor"].trained
     assert not directpred.needs().heads["predictor"].trained

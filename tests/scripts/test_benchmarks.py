@@ -13,15 +13,15 @@ from support import tiny
 ARMS: dict[str, Any] = {"cl": "dcl", "ce": "cross_entropy"}
 
 
-@pytest.mark.parametrize("read_every", [1, 5])
-def test_the_step_that_is_timed_is_the_programs(tmp_path: Path, read_every: int) -> None:
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_the_step_that_is_timed_is_the_programs(tmp_path: Path, log_every: int) -> None:
     """After all of an epoch's steps the weights are those that a run saves, and the batches go on behind the epoch."""
     constant = {**tiny.TINY["optimizer"], "schedule": "constant"}
-    changed = {**tiny.TINY, "arms": ARMS, "epochs": 1, "read_every": read_every, "optimizer": constant}
+    changed = {**tiny.TINY, "arms": ARMS, "epochs": 1, "log_every": log_every, "optimizer": constant}
     tiny.train(tmp_path / "run", **changed)
     with bench_coupling.coordinator(**changed) as coupled:
         take = bench_coupling.program_steps(coupled)
-        for _ in range(5 // read_every):
+        for _ in range(5 // log_every):
             take()
         for arm in coupled.arms:
             saved, found = tiny.tensors(tmp_path / "run", arm.name, 1), arm.network.state_dict()

@@ -74,7 +74,7 @@ def test_the_exponent_of_the_loss_gap_is_found_and_a_broken_bound_is_told(
 ) -> None:
     given = []
     for classes in (2, 10, 100):
-        common = {"table": "loss_gap", "arm": "cl", "image_set.classes": classes, "run": f"c{classes}-"}
+        common = {"table": "loss_gap", "arm": "cl", "dataset.classes": classes, "run": f"c{classes}-"}
         given.append({**common, "metric": "gap", "value": 0.8 * classes**power})
         given.append({**common, "metric": "bound", "value": bound})
         given.append({**common, "metric": "set_bound", "value": 2.0})
@@ -164,7 +164,7 @@ def test_classes_are_told_early_and_late() -> None:
     """After two epochs alignment falls with the number of classes, after the last it rises; others do not count."""
     given = []
     for classes in (2, 10, 100):
-        common = {"image_set.classes": classes, "run": f"c{classes}-"}
+        common = {"dataset.classes": classes, "run": f"c{classes}-"}
         for metric in ("cka", "rsa"):
             late = classes / 200
             given += [pair(metric, v, epoch=e, **common) for e, v in ((2, 1 - late), (3, 0.0), (20, late))]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from coupled.stream.seeds import random_uint32
-from coupled.stream.view_plan import ViewRecipe
+from coupled.stream.view_plan import Augmentation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,9 +20,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> ViewRecipe:
+def recipe() -> Augmentation:
     """Strong colours; every operation happens to some views and not to others."""
-    return ViewRecipe(
+    return Augmentation(
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),
         flip=0.5,

@@ -19,7 +19,7 @@ SEED, EPOCH = 3, 5
 
 
 @pytest.fixture
-def image_set(images) -> ImageSet:
+def dataset(images) -> ImageSet:
     """24 images of 3 classes."""
     return ImageSet(
         name="test",
@@ -33,11 +33,11 @@ def image_set(images) -> ImageSet:
 
 
 @pytest.fixture
-def epoch(image_set, recipe):
+def epoch(dataset, recipe):
     """A function of the options that makes the batches of one epoch: K = 4, N = 6."""
-    order_KN = order(SEED, EPOCH, image_set.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(image_set), recipe)
-    return lambda **options: batches(image_set, order_KN, plan, epoch=EPOCH, size=16, **options)
+    order_KN = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
+    plan = view_plan(SEED, EPOCH, len(dataset), recipe)
+    return lambda **options: batches(dataset, order_KN, plan, epoch=EPOCH, size=16, **options)
 
 
 def assert_same(one: Batch, other: Batch) -> None:
@@ -47,26 +47,26 @@ def assert_same(one: Batch, other: Batch) -> None:
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
 
 
-def test_a_set_is_copied_to_the_device_once(image_set):
+def test_a_set_is_copied_to_the_device_once(dataset):
     """A copy an epoch and stream would be gigabytes of a large set; where it lies already it is not touched."""
-    placed = on_device(image_set, "meta")
+    placed = on_device(dataset, "meta")
     assert placed.images_N3HW.is_meta
-    assert placed.labels_N is image_set.labels_N
+    assert placed.labels_N is dataset.labels_N
     assert on_device(placed, "meta") is placed
-    assert on_device(image_set, "cpu") is image_set
+    assert on_device(dataset, "cpu") is dataset
 
 
-def test_a_batch_holds_what_order_and_plan_say(epoch, image_set, recipe):
+def test_a_batch_holds_what_order_and_plan_say(epoch, dataset, recipe):
     """Otherwise labels, indices and views would belong to different images."""
-    order_KN = order(SEED, EPOCH, image_set.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(image_set), recipe)
+    order_KN = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
+    plan = view_plan(SEED, EPOCH, len(dataset), recipe)
     found = list(epoch())
     assert [batch.number for batch in found] == [0, 1, 2, 3]
     for batch, indices_N in zip(found, order_KN, strict=True):
-        views = augment(image_set.images_N3HW[indices_N], plan[indices_N], 16)
-        assert torch.equal(batch.views_VB3SS, normalise(views, image_set.mean, image_set.std))
+        views = augment(dataset.images_N3HW[indices_N], plan[indices_N], 16)
+        assert torch.equal(batch.views_VB3SS, normalise(views, dataset.mean, dataset.std))
         assert batch.indices_N.tolist() == batch.indices_B.tolist() == indices_N.tolist()
-        assert torch.equal(batch.labels_N, image_set.labels_N[indices_N])
+        assert torch.equal(batch.labels_N, dataset.labels_N[indices_N])
         assert torch.equal(batch.labels_B, batch.labels_N)
         assert (batch.epoch, batch.first) == (EPOCH, 0)
         assert batch.inputs_digest == inputs_digest(indices_N, plan[indices_N])
@@ -104,10 +104,10 @@ def test_starting_later_is_skipping_batches(epoch, start, workers):
         assert_same(made, expected)
 
 
-def test_a_failure_in_a_worker_reaches_the_caller_after_the_batches_before_it(epoch, image_set, monkeypatch):
+def test_a_failure_in_a_worker_reaches_the_caller_after_the_batches_before_it(epoch, dataset, monkeypatch):
     """Otherwise a run would hang, end early as if finished, or skip a batch."""
     expected = list(epoch())
-    third = image_set.images_N3HW[expected[2].indices_N]
+    third = dataset.images_N3HW[expected[2].indices_N]
 
     def fails_at_third(images: Tensor, *rest: Any) -> Tensor:
         if torch.equal(images, third):
@@ -136,12 +136,12 @@ def assert_no_threads() -> None:
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
-def test_workers_stay_a_bounded_number_of_batches_ahead(image_set, recipe, monkeypatch):
+def test_workers_stay_a_bounded_number_of_batches_ahead(dataset, recipe, monkeypatch):
     """Otherwise a fast machine would fill its memory with a whole epoch of views."""
     started = []
     monkeypatch.setattr(batches_module, "augment", lambda images, *rest: started.append(1) or augment(images, *rest))
-    order_KN = order(SEED, EPOCH, image_set.labels_N.numpy(), 1)
-    made = batches(image_set, order_KN, view_plan(SEED, EPOCH, 24, recipe), epoch=EPOCH, size=4, workers=2)
+    order_KN = order(SEED, EPOCH, dataset.labels_N.numpy(), 1)
+    made = batches(dataset, order_KN, view_plan(SEED, EPOCH, 24, recipe), epoch=EPOCH, size=4, workers=2)
     next(made)
     time.sleep(0.2)
     assert len(started) <= 5

@@ -19,7 +19,7 @@ from coupled.stream.augment import augment, clean_views
 from coupled.stream.batches import Batch, batches
 from coupled.stream.decoding import augment_crops, crops
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import ViewRecipe, view_plan
+from coupled.stream.view_plan import Augmentation, view_plan
 
 SEED, EPOCH, SIZE = 3, 5, 16
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on a smaller machine
@@ -36,7 +36,7 @@ def files(images: Tensor, tmp_path: Path) -> ImageFiles:
 
 
 @pytest.fixture
-def epoch(files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[Batch]]:
+def epoch(files: ImageFiles, recipe: Augmentation, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[Batch]]:
     """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
     monkeypatch.setattr(decoding, "CHUNK", 2)
     order_KN = order(SEED, EPOCH, files.labels_N.numpy(), 6)
@@ -73,7 +73,7 @@ def test_who_says_nothing_gets_the_cores_that_are_free(
     assert decoding.workers_for(given, device, streams) == wanted
 
 
-def test_streams_share_the_cores(files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_share_the_cores(files: ImageFiles, recipe: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stream has workers of its own."""
     asked: list[tuple[int | None, int]] = []
     monkeypatch.setattr(
@@ -86,7 +86,7 @@ def test_streams_share_the_cores(files: ImageFiles, recipe: ViewRecipe, monkeypa
     assert asked == [(None, 2), (None, 2)]
 
 
-def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: ViewRecipe) -> None:
+def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: Augmentation) -> None:
     """An image set must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
     plain = replace(recipe, jitter=0.0, grayscale=0.0, blur=0.0)
@@ -98,7 +98,7 @@ def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, 
         assert apart.abs().mean() <= 0.35 / 255
 
 
-def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, recipe: ViewRecipe) -> None:
+def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, recipe: Augmentation) -> None:
     """Jitter, grayscale and blur must be each view's own, and the crop must not be cut, resized or turned again."""
     plan = view_plan(SEED, EPOCH, len(files), recipe)
     chosen_B = np.array([17, 3, 21, 8, 0])
@@ -130,7 +130,7 @@ def test_ranks_share_a_batch(epoch: Callable) -> None:
 
 
 def test_inputs_digests_are_those_of_images_in_memory(
-    epoch: Callable, files: ImageFiles, images: Tensor, recipe: ViewRecipe
+    epoch: Callable, files: ImageFiles, images: Tensor, recipe: Augmentation
 ) -> None:
     """Equal digests prove equal inputs, wherever the images lie."""
     memory = ImageSet("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
@@ -209,7 +209,7 @@ def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> Non
 
 
 def test_workers_that_live_on_find_pictures_from_another_directory(
-    files: ImageFiles, recipe: ViewRecipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    files: ImageFiles, recipe: Augmentation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A second run in the same process may start elsewhere, with a root that is relative to there."""
     plan, chosen_B = view_plan(SEED, EPOCH, len(files), recipe), np.array([3, 1])

@@ -81,5 +81,5 @@ def test_a_batch_that_cannot_be_filled_is_an_error_of_one_line(size):
 
 def test_an_unknown_kind_is_an_error_that_lists_the_known_ones():
     """Otherwise a typing error would silently train in another order."""
-    with pytest.raises(ValueError, match=r"^batch.order: got 'balance'; allowed are uniform, balanced$"):
+    with pytest.raises(ValueError, match=r"^batch.sampler: got 'balance'; allowed are uniform, balanced$"):
         order(0, 0, LABELS, 4, "balance")

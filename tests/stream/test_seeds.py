@@ -95,7 +95,7 @@ def test_set_determinism_switches_off_what_differs_between_runs(deterministic):
     """Otherwise two equal runs could differ, or be made in a precision nobody asked for."""
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("medium")
-    set_determinism(deterministic, threads=1)
+    set_determinism(deterministic, num_threads=1)
     assert torch.are_deterministic_algorithms_enabled() is deterministic
     assert not torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.allow_tf32
@@ -109,7 +109,7 @@ def test_set_determinism_switches_off_what_differs_between_runs(deterministic):
 @pytest.mark.usefixtures("torch_switches")
 def test_tensor_float_32_is_on_if_asked_for():
     """It is a choice of precision, made in the settings for all arms alike."""
-    set_determinism(True, threads=None, tf32=True)
+    set_determinism(True, num_threads=None, tf32=True)
     assert torch.backends.cudnn.allow_tf32
     assert torch.get_float32_matmul_precision() == "high"
 
@@ -118,5 +118,5 @@ def test_tensor_float_32_is_on_if_asked_for():
 def test_set_determinism_without_threads_leaves_their_number():
     """Otherwise a run that sets nothing would lose its cores."""
     threads = torch.get_num_threads()
-    set_determinism(True, threads=None)
+    set_determinism(True, num_threads=None)
     assert torch.get_num_threads() == threads

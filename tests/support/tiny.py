@@ -9,7 +9,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from coupled.config.schema import Settings, from_resolved
+from coupled.config.load import resolve
+from coupled.config.schema import Settings
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
 
@@ -20,12 +21,12 @@ TINY: dict[str, Any] = {
     "seed": 3,
     "epochs": 2,
     "device": "cpu",
-    "threads": 1,
-    "image_set": {"name": "digits", "size": 8},
+    "num_threads": 1,
+    "dataset": {"name": "digits", "image_size": 8},
     "batch": {"size": 256},
-    "views": {"crop_scale": [0.5, 1.0], "flip": 0.0},
-    "encoder": {"name": "resnet18", "width": 0.0625, "image_size": 8},
-    "projector": {"hidden": 32, "out": 16},
+    "augmentation": {"crop_scale": [0.5, 1.0], "hflip_prob": 0.0},
+    "encoder": {"name": "resnet18", "width_multiplier": 0.0625},
+    "projector": {"hidden_dim": 32, "output_dim": 16},
     "optimizer": {"name": "sgd", "base_lr": 0.06, "warmup_epochs": 0},
     "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
 }
@@ -33,17 +34,17 @@ TINY: dict[str, Any] = {
 TINY_YAML = """
 epochs: 1
 device: cpu
-image_set: {name: digits, size: 8}
-views: {crop_scale: [0.5, 1.0], flip: 0.0}
-encoder: {name: resnet18, width: 0.0625, image_size: 8}
-projector: {hidden: 32, out: 16}
+dataset: {name: digits, image_size: 8}
+augmentation: {crop_scale: [0.5, 1.0], hflip_prob: 0.0}
+encoder: {name: resnet18, width_multiplier: 0.0625}
+projector: {hidden_dim: 32, output_dim: 16}
 optimizer: {name: sgd, base_lr: 6e-2, warmup_epochs: 0}
 """
 
 
 def tiny_settings(**changed: Any) -> Settings:
     """The tiny run's settings with some top-level keys replaced."""
-    return from_resolved({**TINY, **changed})
+    return resolve({**TINY, **changed})
 
 
 def train(
@@ -54,7 +55,7 @@ def train(
     A changed key may end with an underscore: `resume_` is the section `resume`.
     """
     settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
-    with process_group("cpu", settings.timeout_seconds, settings.placement.arms) as group:
+    with process_group("cpu", settings.timeout_seconds, settings.parallel.arm_groups) as group:
         coordinator = Coordinator(settings, group, run)
         coordinator.outcome = coordinator.train(resume, overwrite, until_step)  # for the test to look at
         for arm in coordinator.arms:

@@ -40,7 +40,7 @@ def test_lists_and_ranges_are_read_as_they_are_written() -> None:
     assert parse_list("temperature=0.1,5e-1,1") == ("temperature", [0.1, 0.5, 1])
     assert parse_list("seed=0:3") == ("seed", [0, 1, 2])
     assert parse_list("seed=7,0:6:2") == ("seed", [7, 0, 2, 4])
-    assert parse_list("image_set.classes=[1,2],[3,4]") == ("image_set.classes", [[1, 2], [3, 4]])
+    assert parse_list("dataset.classes=[1,2],[3,4]") == ("dataset.classes", [[1, 2], [3, 4]])
     assert parse_list("arms.ce=null,{objective: dcl, temperature: 1}")[1] == [
         None,
         {"objective": "dcl", "temperature": 1},
@@ -64,7 +64,7 @@ def test_a_point_has_one_name_whatever_the_order_and_the_spelling(place: Path) -
 )
 def test_names_are_safe_for_a_shell_and_valid_for_a_run(value: Any) -> None:
     """A folder's name is pasted into shells; the run's own name is checked by the settings."""
-    name = point_name({"image_set.classes": value, "seed": 3})
+    name = point_name({"dataset.classes": value, "seed": 3})
     assert shlex.quote(name) == name or "," in name  # a comma outside braces means nothing to a shell
     assert re.fullmatch(r"[A-Za-z0-9._=,+-]{1,255}", name)
     assert from_resolved({**tiny.TINY, "name": run_name(name)}).name == run_name(name)
@@ -103,7 +103,7 @@ BAD = [
     (["nowhere.yaml"], "no file 'nowhere.yaml'"),
     (["small.yaml", "temperatur=1,2"], "temperatur: unknown key; did you mean 'temperature'"),
     (["small.yaml", "temperature=1,cold"], "temperature: got 'cold'"),
-    (["small.yaml", "image_set.colour=1,2"], "image_set.colour: unknown key"),
+    (["small.yaml", "dataset.colour=1,2"], "dataset.colour: unknown key"),
     (["small.yaml", "temperature=1,1.0"], "the point temperature=1,seed=0 stands twice"),
     (["small.yaml", "temperature=1", "temperature=2"], "temperature: given twice"),
     (["small.yaml", "name=a,b"], "name: a point is named after its values"),

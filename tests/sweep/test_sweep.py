@@ -132,7 +132,7 @@ def test_other_settings_and_a_lost_last_snapshot_are_not_finished(place: Path) -
     assert is_finished(point)
     for key, value in (("temperature", 0.4), ("epochs", 2)):
         assert not is_finished(point._replace(settings={**point.settings, key: value}))
-    assert is_finished(point._replace(settings={**point.settings, "threads": 2}))  # not part of what is computed
+    assert is_finished(point._replace(settings={**point.settings, "num_threads": 2}))  # not part of what is computed
     manifest = point.folder / "snapshots/manifest.jsonl"
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     assert not is_finished(point)

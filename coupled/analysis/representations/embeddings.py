@@ -20,7 +20,7 @@ from coupled.analysis.driver import skipping
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_outputs
 from coupled.analysis.run import Selection
-from coupled.config.registry import load_image_set
+from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
 from coupled.datasets import AnyImageSet, ImageFiles
 from coupled.models.network import Network, build_network, shared_tensors
@@ -37,17 +37,17 @@ BATCH = 256  # images a forward; changes speed and memory, not the results beyon
 def load_images(
     settings: Settings, split: str, digests: Mapping[str, Any], run: Path | None = None, accept: bool = False
 ) -> AnyImageSet:
-    """The split of the run's image set; `digests` is `image_set` of run.json, and `run` the folder it lies in.
+    """The split of the run's image set; `digests` is `dataset` of run.json, and `run` the folder it lies in.
 
     Raises ValueError, which names the files, if the images are not those that the run was made with. Those of the same
     classes may be accepted as they are, which is said; every table has the digest of the images its rows come from.
     """
-    images = load_image_set(settings.image_set.name, settings.image_set.options, split, settings.seed)
+    images = load_dataset(settings.dataset.model_dump(), split, settings.seed)
     expected, found, names = digests.get(f"{split}_digest"), images.digest(), list(images.class_names)
     if found == expected:
         return images
     what = (
-        f"image_set: the {split} split of '{images.name}' is not the one of the run: its digest should be {expected},"
+        f"dataset: the {split} split of '{images.name}' is not the one of the run: its digest should be {expected},"
         f" found {found}" + (f"; {changed_files(run, digests, {split: images})}" if run else "")
     )
     if names != digests.get("classes", names):
@@ -61,7 +61,7 @@ def load_images(
 
 def load_selected(settings: Settings, split: str, selected: Selection, options: Namespace) -> AnyImageSet:
     """`load_images` of the run that a program is asked to look at."""
-    run, digests = selected.store.folder.parent, selected.description["image_set"]
+    run, digests = selected.store.folder.parent, selected.description["dataset"]
     return load_images(settings, split, digests, run, options.accept_changed_images)
 
 
@@ -95,7 +95,7 @@ class Embedder:
 
     def layers(self, names: Iterable[str]) -> dict[str, int]:
         """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
-        return find_layers(self._build(), names, self.settings.encoder.image_size)
+        return find_layers(self._build(), names, self.settings.image_size)
 
     def _build(self) -> Network:
         return untrained_network(self.settings).to(self.device).eval()
@@ -158,8 +158,8 @@ class Embedder:
             yield from ({} for _ in chosen_N.split(BATCH))
             return
         networks = {arm: self.network(arm, epoch) for arm in arms}
-        size = self.settings.encoder.image_size
-        workers = workers_for(self.settings.batch.workers, self.device)
+        size = self.settings.image_size
+        workers = workers_for(self.settings.dataset.num_workers, self.device)
         for pixels_B3HW in _pixels(images, chosen_N, size, workers):
             views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
             batch = {}
@@ -180,17 +180,7 @@ def _pixels(images: AnyImageSet, chosen_N: Tensor, size: int, workers: int) -> I
 
 def untrained_network(settings: Settings) -> Network:
     """The encoder and projector that the settings of a run describe, as they were before training."""
-    encoder, projector = settings.encoder, settings.projector
-    return build_network(
-        encoder=encoder.name,
-        width=encoder.width,
-        stem=encoder.stem,
-        image_size=encoder.image_size,
-        zero_init_last=encoder.zero_init_last,
-        projector_hidden=projector.hidden,
-        projector_out=projector.out,
-        seed=settings.seed,
-    )
+    return build_network(**settings.network_options(), seed=settings.seed)
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:

@@ -14,7 +14,7 @@ from coupled.config.schema import Settings
 from coupled.datasets import AnyImageSet
 from coupled.metrics.arm import Labelled
 from coupled.stream.batches import batches
-from coupled.stream.view_plan import EpochPlan, ViewRecipe, view_plan
+from coupled.stream.view_plan import EpochPlan, view_plan
 
 UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like the trained ones, and none of them
 
@@ -33,17 +33,17 @@ def clean_features(
 def view_features(embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
     """Representations of two augmented views of each chosen image [V, n, D] by layer, in evaluation mode.
 
-    The views are drawn with the run's recipe and seed, of an epoch that is never trained on: the same for every arm and
-    epoch. Raises ValueError if the snapshot does not fit the network.
+    The views are drawn with the run's augmentation and seed, of an epoch that is never trained on: the same for every
+    arm and epoch. Raises ValueError if the snapshot does not fit the network.
     """
     parts = list(_outputs(embedder, images, chosen_n, arm, epoch))
     return {layer: torch.cat([part[name].cpu() for part in parts], dim=1) for layer, name in OUTPUTS.items()}
 
 
 def plan_of(settings: Settings, images: AnyImageSet) -> EpochPlan:
-    """The plan of views that no arm is trained on, with the run's recipe and seed."""
-    recipe = ViewRecipe(**settings.views.model_dump(exclude={"recipe"}))
-    return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), recipe)
+    """The plan of views that no arm is trained on, with the run's augmentation and seed."""
+    augmentation = settings.augmentation.plain()
+    return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), augmentation)
 
 
 @torch.no_grad()
@@ -61,8 +61,8 @@ def _outputs(
             order_KB.numpy(),
             plan,
             epoch=UNTRAINED_EPOCH,
-            size=settings.encoder.image_size,
+            size=settings.image_size,
             device=embedder.device,
-            workers=settings.batch.workers,
+            workers=settings.dataset.num_workers,
         ):
             yield network(batch.views_VB3SS)

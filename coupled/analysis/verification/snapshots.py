@@ -66,7 +66,7 @@ def faults_of_manifest(
     An epoch that is being saved, or was when the run was killed, may be there in part.
     """
     last = max((epochs[-1] for epochs in there.values() if epochs), default=0) if done is None else done
-    kept = snapshot_epochs(settings.epochs, settings.snapshots.every, settings.snapshots.dense_until)
+    kept = snapshot_epochs(settings.epochs, settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch)
     for arm, epochs in there.items():
         counted = [epoch for epoch in kept if epoch <= last]
         for epoch in (e for e in kept if epochs.count(e) > 1 or (e in counted and not epochs.count(e))):

@@ -1,0 +1,120 @@
+"""Settings from a YAML file and dotted `key=value` overrides, resolved once: what `load_settings` returns is final."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coupled.config.errors import typed
+from coupled.config.registry import with_dataset_defaults, with_options
+from coupled.config.safe_yaml import parse_yaml, read_yaml
+from coupled.config.schema import Settings, from_resolved
+
+Tree = dict[str, Any]
+
+DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
+PACKAGED = Path(__file__).parents[1] / "configs"
+
+
+def load_settings(
+    config: Path | str,
+    overrides: Sequence[str] = (),
+    earlier: Callable[[str], Mapping[str, Any]] = lambda name: {},
+    **changed: Any,
+) -> Settings:
+    """The final settings of a YAML file: defaults of the dataset and options of the objectives are filled in.
+
+    Args:
+        config: a YAML file, or the name of one that comes with the package, such as "demo".
+        overrides: changes such as "optimizer.base_lr=0.2"; "arms.X=null" leaves that arm out.
+        earlier: gives the resolved settings of the run that is to be continued, by the name that the run has here; what
+            is left open here is taken from there.
+        changed: top-level keys with their values, such as epochs=2 or optimizer={"base_lr": 0.2}; a mapping changes
+            only the keys that it has, `arms` is replaced.
+
+    Returns:
+        Frozen settings. Nothing completes them later, and two spellings of one experiment have one `sha256()`.
+
+    Raises:
+        ValueError: in one line, for a file, key or value that cannot be.
+
+    Example:
+        >>> load_settings("demo", ["seed=1"], epochs=2).epochs
+        2
+    """
+    path = config_file(config)
+    given = read_yaml(path)
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
+    if "base" in given:  # no key of the settings
+        program = typed(Path(__file__).parents[2] / "scripts/sweep.py")
+        command = shlex.join(["python", program, str(path)])
+        raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
+    tree = {"arms": dict(DEFAULT_ARMS), **given}
+    for place, override in enumerate(overrides):
+        key = override.partition("=")[0].strip()
+        for before in overrides[:place]:
+            if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
+                raise ValueError(
+                    f"override '{override}': it would undo '{before}', which stands before it; leave one out"
+                )
+        _override(tree, override)
+    for key, value in changed.items():
+        below = tree.get(key)
+        merges = isinstance(below, dict) and isinstance(value, Mapping) and key != "arms"
+        tree[key] = {**below, **value} if merges and below else value
+    tree = _as_before(tree, earlier(str(tree.get("name", path.stem))))
+    tree.setdefault("name", path.stem)
+    return resolve(tree, " with ".join(filter(None, [str(path), " ".join(overrides)])))
+
+
+def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
+    """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
+    checked = from_resolved(with_dataset_defaults(dict(tree)), source)
+    return from_resolved(with_options(checked.resolved()), source)
+
+
+def config_file(config: Path | str) -> Path:
+    """The file that `config` means: itself, or that of the package with this name. Raises ValueError."""
+    path = Path(config)
+    packaged = PACKAGED / f"{config}.yaml"
+    if path.is_file() or not packaged.is_file():
+        if not path.is_file():
+            known = ", ".join(sorted(each.stem for each in PACKAGED.glob("*.yaml")))
+            raise ValueError(f"--config: no file '{path}' (with the package come: {known})")
+        return path
+    return packaged
+
+
+def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
+    """`tree` with the values of `earlier` for what it leaves open and would get from elsewhere: the name from the
+    settings file, the warm-up from the epochs, the size of the images from the pictures, any of which may have changed.
+    """
+    tree = dict(tree)
+    if "name" in earlier:
+        tree.setdefault("name", earlier["name"])
+    for section, key in (("optimizer", "warmup_epochs"), ("dataset", "image_size")):
+        here, there = tree.get(section, {}), earlier.get(section)
+        if not isinstance(here, dict) or not isinstance(there, dict):
+            continue  # refused later
+        other_set = section == "dataset" and here.get("name") != there.get("name")
+        if here.get(key) is None and there.get(key) is not None and not other_set:
+            tree[section] = {**here, key: there[key]}
+    return tree
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"override '{override}': write it as key=value, such as optimizer.base_lr=0.2")
+    inner = tree
+    for depth, part in enumerate(parts[:-1]):
+        below = inner.get(part)
+        if isinstance(below, str) and parts[0] == "arms" and depth == 1:
+            below = {"objective": below}
+        if not isinstance(below, dict | None):
+            raise ValueError(f"override '{override}': '{'.'.join(parts[: depth + 1])}' is a value and has no keys")
+        inner[part] = dict(below or {})
+        inner = inner[part]
+    inner[parts[-1]] = parse_yaml(text, f"override '{override}'")
