@@ -454,7 +454,7 @@ def test_warnings_that_matter_are_said_once(
     tiny.train(tmp_path / "good", epochs=1, **ONE)
     assert "warning:" not in capsys.readouterr().out
     read = Arm.read
-    monkeypatch.setattr(Arm, "read", lambda arm, numbers_4: read(arm, numbers_4)._replace(left_out=10))
+    monkeypatch.setattr(Arm, "read", lambda arm, numbers_4: read(arm, numbers_4)._replace(skipped_anchors=10))
     monkeypatch.setattr(Arm, "projection_spread", lambda arm: 0.01)
     tiny.train(tmp_path / "bad", batch={"size": 8, "sampler": "balanced"}, **ONE, until_step=181)
     out = capsys.readouterr().out

@@ -123,7 +123,7 @@ def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pyte
     assert named["dataset"]["classes"] == ["thing 3", "thing 5", "thing 7"]
     assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
     rows = pandas.read_csv("runs/try/analysis/test_alignment.csv")
-    assert set(rows["samples"]) == {6}
+    assert set(rows["num_images"]) == {6}
     drawn = run_steps("cifar10", "dataset.classes=3", "seed=1")["dataset"]
     assert drawn["classes"] == sorted(set(drawn["classes"]))
     assert len(drawn["classes"]) == 3
@@ -146,7 +146,7 @@ def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> Non
     assert Path("runs/try/steps.csv").read_text() == steps
     assert Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes() == weights
     assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
-    assert set(pandas.read_csv("runs/try/analysis/test_alignment.csv")["samples"]) == {4}
+    assert set(pandas.read_csv("runs/try/analysis/test_alignment.csv")["num_images"]) == {4}
 
 
 def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
@@ -214,7 +214,7 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert alignment.main(measure) == 0
     assert "changed" not in capsys.readouterr().err
     rows = pandas.read_csv("runs/try/analysis/train_alignment.csv")
-    assert set(rows["images"]) == {after["dataset"]["train_digest"][:16]}
+    assert set(rows["images_digest"]) == {after["dataset"]["train_digest"][:16]}
     Path("runs/try/images.jsonl").write_text("[]\n")
     assert verify.main(["--run", "runs/try"]) == 1
     assert "images.jsonl: its digest should be" in capsys.readouterr().out

@@ -9,10 +9,10 @@ Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compar
 same images once an epoch, clean and in evaluation mode, however many pairs, layers and metrics; layer h is the
 embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
-(`reference_layer`) with every layer of the arm. The metrics are the files of pair_metrics; those that are not exact in
-one pass look at a seeded subset of the images, and `samples` is its size. `low` and `high` are a 95 % confidence
-interval over images from `bootstrap` resamples (see intervals.py), empty without `--bootstrap`. A score without a value
-is an empty cell, and the program says why.
+(`reference_module`) with every layer of the arm (`module`). The metrics are the files of pair_metrics; those that are
+not exact in one pass look at a seeded subset of the images, and `num_images` is its size. `ci_low` and `ci_high` are a
+95 % confidence interval over images from so many `resamples` (see intervals.py), empty without `--bootstrap`. A score
+without a value is an empty cell, and the program says why.
 
 A row that is there is not computed again if it comes from the same snapshots and images: their digests, cut to 16
 digits, stand in its last columns. Of rows that differ in those alone, the last one counts.
@@ -37,7 +37,7 @@ from coupled.analysis.representations.intervals import block_count, blocks, inte
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.representations.pair_scores import Score, one_pass, values
 from coupled.analysis.run import DIGITS, select_pairs
-from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.tidy_csv import TidyCsv, open_table
 from coupled.config.schema import from_resolved
 from coupled.datasets import SPLITS, AnyImageSet
 from coupled.metrics.pair import PairMetric, find_metrics, metric_names
@@ -48,19 +48,11 @@ from coupled.parallel.launcher import end_with_agent
 from coupled.parallel.process_group import ProcessGroup, barrier, gather_json, meet, process_group
 from coupled.stream.seeds import set_determinism
 
-SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
-KEYS = {
-    "alignment": ("epoch", "split", "reference", "arm", "layer", "metric", "samples", "bootstrap", *SOURCES),
-    "cross_layer": (
-        *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "samples", "bootstrap"),
-        *SOURCES,
-    ),
-}
 CROSS_METRIC = "cka"
 
 
 class Split(NamedTuple):
-    """A split's images, the chosen ones, and the tables by name of KEYS."""
+    """A split's images, the chosen ones, and the tables: "alignment" and "cross_layer"."""
 
     name: str
     images: AnyImageSet
@@ -77,16 +69,16 @@ class Epoch(NamedTuple):
     bootstrap: int | None
     snapshots: dict[str, str]  # digests by arm
 
-    def samples(self, metric: str) -> int:
+    def num_images(self, metric: str) -> int:
         """The number of images that a metric looks at."""
         return min(len(self.split.chosen_N), self.metrics[metric].subset or len(self.split.chosen_N))
 
     def key(self, score: Score) -> tuple[object, ...]:
-        """The cells of KEYS of a score."""
+        """The cells of the table's key of a score."""
         where = (self.epoch, self.split.name, score.reference, score.arm)
         layers = (score.reference_layer, score.layer) if score.reference_layer else (score.layer,)
         digests = (self.snapshots[score.reference], self.snapshots[score.arm], self.split.images.digest())
-        how = (self.samples(score.metric), self.bootstrap or "")
+        how = (self.num_images(score.metric), self.bootstrap or "")
         return (*where, *layers, score.metric, *how, *(digest[:DIGITS] for digest in digests))
 
     def table(self, score: Score) -> TidyCsv:
@@ -174,15 +166,9 @@ def open_split(
         raise ValueError(f"--samples: {len(chosen_N)} images of '{name}' for {group.world_size} processes; too few")
     ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
     say(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
-    wanted = list(KEYS if options.cross_layer else ["alignment"]) if group.is_first else []
-    tables = {kind: TidyCsv(output / f"{name}_{kind}.csv", columns(kind), KEYS[kind]) for kind in wanted}
+    wanted = ["alignment", *(["cross_layer"] if options.cross_layer else [])] if group.is_first else []
+    tables = {kind: open_table(output / f"{name}_{kind}.csv") for kind in wanted}
     return Split(name, images, chosen_N, tables)
-
-
-def columns(kind: str) -> tuple[str, ...]:
-    """The columns of a table: its key, and before `samples` what is measured."""
-    place = KEYS[kind].index("samples")
-    return (*KEYS[kind][:place], "value", "low", "high", *KEYS[kind][place:])
 
 
 def add_rows(
@@ -193,7 +179,7 @@ def add_rows(
     seed, metrics = embedder.settings.seed, epoch.metrics
     layers = dict.fromkeys(layer for score in missing for layer in (score.reference_layer, score.layer) if layer)
     own_N = chosen_N.tensor_split(group.world_size)[group.rank]
-    sizes = {metric.subset: epoch.samples(metric.name) for metric in metrics.values() if metric.subset}
+    sizes = {metric.subset: epoch.num_images(metric.name) for metric in metrics.values() if metric.subset}
     subsets = {size: torch.isin(own_N, choose_images(len(images), n, seed, name)) for size, n in sizes.items()}
     batches = embedder.outputs(images, own_N, arms, epoch.epoch, list(layers))
     seen = one_pass(batches, missing, metrics, subsets, keep_rows=bool(epoch.bootstrap))
@@ -209,8 +195,8 @@ def add_rows(
         if isinstance(value, Undefined):
             place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric)
             say(f"epoch {epoch.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
-    for kind, table in epoch.split.tables.items():
-        split_at = KEYS[kind].index("samples")
+    for table in epoch.split.tables.values():
+        split_at = table.columns.index("value")
         keys = {score: epoch.key(score) for score in found if epoch.table(score) is table}
         table.append((*key[:split_at], found[s], *bounds[s], *key[split_at:]) for s, key in keys.items())
 

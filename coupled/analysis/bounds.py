@@ -14,7 +14,8 @@ bound says nothing, `holds` "no" where the measured value is beyond it:
 * few-shot errors, from quality.csv: `proposition_1` and `documented_form` from the test images' CDNV, beside the errors
   of class centres and of the probe, among all classes and two-way (mean over pairs of classes).
 * weights, from weight_gap.csv: `exponential_shape`, the bound's shape with slope and beta fitted by least squares to
-  the measured global distance, so no bound any more; `detail` says the fit. It says how far the shape fits.
+  the measured global distance, so no bound any more; `fit_epochs` to `beta` say the fit.
+  It says how far the shape fits.
 """
 
 import sys
@@ -36,9 +37,18 @@ from coupled.analysis.theory.bound_formulas import (
     log_similarity_distance,
     sharp_alignment_floor,
 )
-from coupled.analysis.theory.bounds_of_tables import SCATTER, TASKS, few_shot_rows, weight_rows
+from coupled.analysis.theory.bounds_of_tables import (
+    COLUMNS,
+    KEY,
+    SCATTER,
+    TASKS,
+    Row,
+    cells,
+    few_shot_rows,
+    weight_rows,
+)
 from coupled.analysis.theory.similarity_distance import DISTANCES
-from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.tidy_csv import TidyCsv, open_table
 from coupled.config.controls import draws
 from coupled.config.schema import Settings, from_resolved
 from coupled.datasets import SPLITS
@@ -46,13 +56,9 @@ from coupled.metrics.pair import find_metrics
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
 
-SOURCES = ("reference_snapshot", "arm_snapshot", "images")  # digests
-KEY = ("epoch", "split", "reference", "arm", "layer", "bound", "of", "detail", "samples", "train_samples", *SOURCES)
-COLUMNS = (*KEY[:8], "value", "measured", "log10_rho", "vacuous", "holds", *KEY[8:])
 DELTA = 0.05  # the probability with which the a-priori bound may fail
 ROUNDING = 1e-9  # by which a score may lie below its floor
 METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])} | DISTANCES
-Row = tuple[object, ...]
 
 
 class Rates(NamedTuple):
@@ -134,16 +140,21 @@ def alignment_rows(
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
     for epoch in tracked(chosen.epochs, "epochs"):
         for split, images in splits.items():
+            chosen_N = choose_images(len(images), options.samples, settings.seed, split)
             source = {
-                arm: (digests[chosen.reference, epoch], digests[arm, epoch], images.digest()[:DIGITS])
+                arm: {
+                    "reference_digest": digests[chosen.reference, epoch],
+                    "arm_digest": digests[arm, epoch],
+                    "images_digest": images.digest()[:DIGITS],
+                    "num_images": len(chosen_N),
+                }
                 for arm in chosen.arms
             }
-            chosen_N = choose_images(len(images), options.samples, settings.seed, split)
             wanted = []
             for arm in chosen.arms:
                 for layer in dict.fromkeys(options.layer):
-                    place = epoch, split, chosen.reference, arm, layer
-                    if not table.has(*place, "a_posteriori", "rsa", "", len(chosen_N), "", *source[arm]):
+                    place = {"epoch": epoch, "split": split, "reference": chosen.reference, "arm": arm, "module": layer}
+                    if not table.has(*cells(KEY, **place, bound="a_posteriori", of="rsa", **source[arm])):
                         wanted += [Score(chosen.reference, arm, layer, metric) for metric in METRICS]
             arms = list(dict.fromkeys([chosen.reference, *(score.arm for score in wanted)])) if wanted else []
             good = embedder.readable(arms, epoch, options.skip_bad)
@@ -157,15 +168,20 @@ def alignment_rows(
             for arm, layer in dict.fromkeys((score.arm, score.layer) for score in wanted):
                 of_pair = {metric: values[Score(chosen.reference, arm, layer, metric)] for metric in METRICS}
                 told = (layer, split) == ("z", "train") and foretold(settings, chosen.reference, arm)
-                place = epoch, split, chosen.reference, arm, layer
+                place = {"epoch": epoch, "split": split, "reference": chosen.reference, "arm": arm, "module": layer}
                 try:
                     found = list(floors(of_pair, log_distances(settings, arm, rates[epoch], share) if told else None))
                 except ValueError as error:
                     raise ValueError(f"epoch {epoch}, {split}, '{arm}', layer {layer}: {error}") from None
                 for bound, of, floor, measured, log_rho in found:
-                    says = "yes" if log_rho >= 0 else "no", "yes" if measured >= floor - ROUNDING else "no"
-                    numbers = floor, measured, log_rho / log(10)
-                    rows.append((*place, bound, of, "", *numbers, *says, len(chosen_N), "", *source[arm]))
+                    what = {
+                        "value": floor,
+                        "measured": measured,
+                        "log10_rho": log_rho / log(10),
+                        "vacuous": "yes" if log_rho >= 0 else "no",
+                        "holds": "yes" if measured >= floor - ROUNDING else "no",
+                    }
+                    rows.append(cells(COLUMNS, **place, bound=bound, of=of, **what, **source[arm]))
             yield rows
 
 
@@ -176,7 +192,7 @@ def bounds(options: Namespace) -> int:
     """
     chosen = select(options)
     settings = from_resolved(chosen.description["settings"], "run.json")
-    table = TidyCsv(chosen.output / "bounds.csv", COLUMNS, KEY)
+    table = open_table(chosen.output / "bounds.csv")
     set_determinism(True, None)
     counts_C = load_selected(settings, "train", chosen, options).labels_N.unique(return_counts=True)[1]
     share = float(counts_C.max() / counts_C.sum())
@@ -203,7 +219,7 @@ def bounds(options: Namespace) -> int:
             say(f"{path}: nothing in it for a bound; what is needed ({needed}) is written by: {command}")
         table.renew(rows)
     say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
-    found = read_newest(table.path, KEY[: -len(SOURCES)], "value", "measured", "log10_rho", "vacuous", "holds")
+    found = read_newest(table.path, "value", "measured", "log10_rho", "vacuous", "holds")
     priori = found[found["bound"] == "a_priori"]
     below = priori[priori["holds"] == "no"]
     if len(below):

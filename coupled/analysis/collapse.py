@@ -6,10 +6,10 @@ python analysis/collapse.py [--run DIR] [--arms cl byol ...] [--split train test
 Writes collapse.csv, one value a row; what the metrics are stands in collapse_measures.py. Layer h is the embedding and
 z the projection, of clean images in evaluation mode; `alignment` is that of two augmented views, the same for every arm
 and epoch. Layer `predictor`, for arms that have one, is about its inputs (the projections of the views before they are
-normalised) and, if it is one matrix, about that. `detail` numbers eigenvalues and directions from the largest, or names
-the convention. `collapsed` says of a layer at an epoch whether it is a point, a line or neither ("no"), and a line is
-printed where it is one; epoch 0, an untrained network, is not printed. The digests of what a row comes from stand in
-its last columns, and of rows that differ in those alone the last one counts.
+normalised) and, if it is one matrix, about that. `component` numbers eigenvalues and directions from the largest, and
+`variant` names the convention of the others. `collapsed` says of a layer at an epoch whether it is a point, a line or
+neither ("no"), and a line is printed where it is one; epoch 0, an untrained network, is not printed. The digests of
+what a row comes from stand in its last columns, and of rows that differ in those alone the last one counts.
 """
 
 from argparse import Namespace
@@ -33,16 +33,19 @@ from coupled.analysis.representations.embeddings import Embedder, choose_images,
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import DIGITS, select
-from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.tidy_csv import open_table
 from coupled.config.schema import from_resolved
 from coupled.datasets import SPLITS, AnyImageSet
 from coupled.models.network import Network
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
 
-KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "snapshot", "images")
-COLUMNS = (*KEY[:6], "value", "collapsed", *KEY[6:])
-LAST = ("z", "spread", "unit_norm")  # the row of an arm, epoch and split that is written last: with it all are there
+LAST = (
+    "z",
+    "spread",
+    "unit_norm",
+    "",
+)  # the row of an arm, epoch and split that is written last: with it all are there
 
 
 def collapse(options: Namespace) -> None:
@@ -54,7 +57,7 @@ def collapse(options: Namespace) -> None:
     splits = dict.fromkeys(options.split)
     images = {split: load_selected(settings, split, selected, options) for split in splits}
     chosen = {split: choose_images(len(images[split]), options.samples, settings.seed, split) for split in splits}
-    table = TidyCsv(output / "collapse.csv", COLUMNS, KEY)
+    table = open_table(output / "collapse.csv")
     set_determinism(True, None)
     embedder = Embedder(settings, store, device)
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in store.entries()}
@@ -82,8 +85,9 @@ def rows(
         for metric, detail, reason in with_reasons(values):
             say(f"{epoch} {split} {arm} {layer} {metric} {detail}: no value: {reason}")
         for (metric, detail), value in values.items():
-            row = (*where, layer, metric, detail, value, collapsed, *source)
-            if (layer, metric, detail) == LAST:
+            variant, component = (detail, "") if isinstance(detail, str) else ("", detail)
+            row = (*where, layer, metric, variant, component, value, collapsed, *source)
+            if (layer, metric, variant, component) == LAST:
                 last = row
             else:
                 yield row

@@ -18,17 +18,16 @@ from rich.table import Table
 
 from coupled.analysis.driver import add_reference, add_run, run_program
 from coupled.analysis.plots.drawing import Style, arm_styles, line, over_epochs
-from coupled.analysis.plots.figure_rows import GAPS, SCORES
 from coupled.analysis.run import newest_run, read_description, usual_reference
-from coupled.analysis.tables import read_newest
+from coupled.analysis.tables import largest_sample, read_newest, whole_encoder
 from coupled.config.errors import Parser
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import write_durably
 
 
-def read(path: Path, key: Sequence[str], value: str, reference: str) -> pd.DataFrame:
+def read(path: Path, value: str, reference: str) -> pd.DataFrame:
     """The rows of a CSV about `reference`. Raises ValueError if there are none."""
-    rows = read_newest(path, key, value)
+    rows = read_newest(path, value)
     rows = rows[rows["reference"] == reference]
     if rows.empty:
         raise ValueError(f"{path}: no rows with the reference '{reference}'")
@@ -37,12 +36,12 @@ def read(path: Path, key: Sequence[str], value: str, reference: str) -> pd.DataF
 
 def curves(folder: Path, reference: str) -> dict[str, pd.DataFrame]:
     """Against epochs (rows), for each arm (columns): the weight gap `mean`, and CKA and RSA of h on the test images."""
-    gaps = read(folder / "weight_gap.csv", GAPS, "gap", reference)
-    scores = read(folder / "test_alignment.csv", SCORES, "value", reference)
-    scores = scores[(scores["layer"] == "h") & (scores["samples"] == scores["samples"].max())]
+    gaps = read(folder / "weight_gap.csv", "gap", reference)
+    scores = read(folder / "test_alignment.csv", "value", reference)
+    scores = largest_sample(scores[scores["module"] == "h"])
     arms = list(dict.fromkeys([*gaps["arm"], *scores["arm"]]))  # one order, so that an arm keeps its colour
     return {
-        "gap": gaps[gaps["layer"] == "mean"].pivot(index="epoch", columns="arm", values="gap").reindex(columns=arms),
+        "gap": whole_encoder(gaps, "mean").pivot(index="epoch", columns="arm", values="gap").reindex(columns=arms),
         **{
             name: scores[scores["metric"] == name]
             .pivot(index="epoch", columns="arm", values="value")

@@ -31,19 +31,20 @@ from coupled.analysis.driver import add_reference, add_run, run_program
 from coupled.analysis.plots.alignment_matrix import alignment_matrix
 from coupled.analysis.plots.collapse_panels import collapse_panels
 from coupled.analysis.plots.drawing import arm_styles, grid, line, natural, over_epochs, plain, save
-from coupled.analysis.plots.figure_rows import COLLAPSE, QUALITY, SCORES, Run, reference_of
+from coupled.analysis.plots.figure_rows import Run, reference_of
 from coupled.analysis.run import newest_run, read_description
-from coupled.analysis.tables import BadTableError
+from coupled.analysis.tables import BadTableError, largest_sample, whole_encoder
 from coupled.config.controls import twins
 from coupled.config.errors import Parser
 from coupled.monitoring.terminal import say
 
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
-PANELS = {  # of quality: metric and detail -> label
+SHOTS = 5  # labelled images a class, of the panel of few-shot accuracy
+PANELS = {  # of quality: metric and variant -> label
     ("nccc", "euclidean"): "accuracy, nearest class centre",
     ("linear_probe", "regularised"): "accuracy, linear probe",
-    ("knn", "cosine k=20"): "accuracy, 20 neighbours",
-    ("few_shot", "nccc m=5"): "accuracy, 5 images a class",
+    ("knn", "cosine"): "accuracy, 20 neighbours",
+    ("few_shot", "nccc"): "accuracy, 5 images a class",
     ("cdnv", "one_class"): "CDNV",
     ("directional_cdnv", "one_class"): "directional CDNV",
     ("effective_rank", "centred"): "effective rank",
@@ -54,19 +55,19 @@ PANELS = {  # of quality: metric and detail -> label
 def drift(run: Run) -> Figure:
     """Weight gap and alignment against epochs."""
     gaps, scores = run.gaps(), run.scores()
-    gaps = gaps[gaps["layer"] == "mean"].assign(value=lambda rows: rows["gap"])
+    gaps = whole_encoder(gaps, "mean").assign(value=lambda rows: rows["gap"])
     figure = Figure(figsize=(10.0, 3.2), layout="constrained")
     panels = [(gaps, f"weight gap to {run.reference}, mean over layers", 0.0)]
     for metric, name in ALIGNMENTS.items():
-        rows = scores[(scores["metric"] == metric) & (scores["layer"] == "h")]
+        rows = scores[(scores["metric"] == metric) & (scores["module"] == "h")]
         panels.append((rows, f"{name} with {run.reference}, test images, h", 1.0))
     for axes, (rows, label, same) in zip(figure.subplots(1, 3), panels, strict=True):
         _twin_band(run, axes, rows, same)
         for arm in run.arms(rows):
             own = rows[rows["arm"] == arm].sort_values("epoch")
-            if "low" in own and own["low"].notna().any():
+            if "ci_low" in own and own["ci_low"].notna().any():
                 shade = {"color": run.styles[arm].color, "alpha": 0.15, "linewidth": 0}
-                axes.fill_between(own["epoch"], own["low"], own["high"], **shade)
+                axes.fill_between(own["epoch"], own["ci_low"], own["ci_high"], **shade)
             line(axes, own["epoch"], own["value"], arm, run.styles[arm])
         over_epochs(axes)
         axes.set_title(label, fontsize="medium")
@@ -93,14 +94,13 @@ def layers_alignment(run: Run) -> Figure:
 def layers_gap(run: Run) -> Figure:
     """Weight gap by stage and epoch, a map an arm."""
     gaps = run.gaps()
-    gaps = gaps[gaps["layer"].str.endswith("/mean")]
-    gaps = gaps.assign(layer=gaps["layer"].str.removesuffix("/mean"), value=gaps["gap"])
-    return _maps(run, gaps, f"weight gap to {run.reference}", lowest=0.0)
+    gaps = gaps[(gaps["aggregate"] == "mean") & gaps["module"].notna()]
+    return _maps(run, gaps.assign(value=gaps["gap"]), f"weight gap to {run.reference}", lowest=0.0)
 
 
 def _maps(run: Run, rows: pd.DataFrame, label: str, lowest: float | None) -> Figure:
     """One map an arm on one scale of colours; the first layer lies at the bottom. Raises ValueError without rows."""
-    arms, layers = run.arms(rows), sorted(dict.fromkeys(rows["layer"]), key=natural)
+    arms, layers = run.arms(rows), sorted(dict.fromkeys(rows["module"]), key=natural)
     if not arms:
         raise ValueError(f"{run.folder}: no rows of '{label}'")
     values = rows[rows["arm"].isin(arms)]["value"]
@@ -108,7 +108,7 @@ def _maps(run: Run, rows: pd.DataFrame, label: str, lowest: float | None) -> Fig
     figure = Figure(figsize=(1.4 + 2.9 * len(arms), max(2.6, 1.2 + 0.3 * len(layers))), layout="constrained")
     panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     for axes, arm in zip(panels, arms, strict=True):
-        table = rows[rows["arm"] == arm].pivot(index="layer", columns="epoch", values="value").reindex(layers)
+        table = rows[rows["arm"] == arm].pivot(index="module", columns="epoch", values="value").reindex(layers)
         image = axes.imshow(table, aspect="auto", origin="lower", cmap="cividis", vmin=scale[0], vmax=scale[1])
         ticks = np.unique(np.linspace(0, table.shape[1] - 1, min(6, table.shape[1])).astype(int))
         axes.set_xticks(ticks, [str(table.columns[i]) for i in ticks])
@@ -121,10 +121,10 @@ def _maps(run: Run, rows: pd.DataFrame, label: str, lowest: float | None) -> Fig
 
 def quality(run: Run) -> Figure:
     """Each arm by itself against epochs."""
-    rows = run.read("quality.csv", QUALITY, "value")
-    rows = rows[(rows["split"] == "test") & (rows["layer"] == "h")]
-    rows = rows[rows["samples"] == rows["samples"].max()]
-    there = {key: part for key, part in rows.groupby(["metric", "detail"]) if key in PANELS}
+    rows = run.read("quality.csv", "value")
+    rows = rows[(rows["split"] == "test") & (rows["module"] == "h") & (rows["shots"].isna() | (rows["shots"] == SHOTS))]
+    rows = largest_sample(rows)
+    there = {key: part for key, part in rows.groupby(["metric", "variant"]) if key in PANELS}
     wanted = [key for key in PANELS if key in there]
     if not wanted:
         raise ValueError(f"{run.folder / 'quality.csv'}: no rows of h on test to draw")
@@ -141,7 +141,7 @@ def quality(run: Run) -> Figure:
 
 def collapse(run: Run) -> Figure:
     """Spread and its like against epochs."""
-    rows = run.read("collapse.csv", COLLAPSE, "value")
+    rows = run.read("collapse.csv", "value")
     figure = collapse_panels(rows, run.arms(rows), run.styles)
     _legend(run, figure)
     return figure
@@ -150,10 +150,10 @@ def collapse(run: Run) -> Figure:
 def gap_alignment(run: Run) -> Figure:
     """Alignment against weight gap."""
     gaps, scores = run.gaps(), run.scores()
-    gaps = gaps[gaps["layer"] == "mean"][["epoch", "arm", "gap"]]
+    gaps = whole_encoder(gaps, "mean")[["epoch", "arm", "gap"]]
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     for axes, (metric, name) in zip(figure.subplots(1, 2), ALIGNMENTS.items(), strict=True):
-        rows = scores[(scores["metric"] == metric) & (scores["layer"] == "h")].merge(gaps, on=["epoch", "arm"])
+        rows = scores[(scores["metric"] == metric) & (scores["module"] == "h")].merge(gaps, on=["epoch", "arm"])
         rows = rows[~rows["arm"].isin(run.twins)]
         for arm in run.arms(rows):
             own = rows[rows["arm"] == arm].sort_values("epoch")
@@ -170,7 +170,7 @@ def gap_alignment(run: Run) -> Figure:
 
 def matrix(run: Run) -> Figure:
     """CKA of every pair at the last epoch."""
-    return alignment_matrix(run.read("test_alignment.csv", SCORES, "value"), list(run.styles))
+    return alignment_matrix(run.read("test_alignment.csv", "value"), list(run.styles))
 
 
 FIGURES: dict[str, Callable[[Run], Figure]] = {

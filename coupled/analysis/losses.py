@@ -33,7 +33,7 @@ from coupled.analysis.representations.features import UNTRAINED_EPOCH, plan_of
 from coupled.analysis.run import DIGITS, select
 from coupled.analysis.theory.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
 from coupled.analysis.theory.loss_tables import write_correlation, write_reached
-from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.tidy_csv import open_table
 from coupled.config.schema import Settings, from_resolved
 from coupled.datasets import SPLITS, AnyImageSet
 from coupled.models.network import Network
@@ -43,13 +43,6 @@ from coupled.stream.batches import batches
 from coupled.stream.sampler import order
 from coupled.stream.seeds import set_determinism
 from coupled.stream.view_plan import EpochPlan
-
-SOURCES = ("snapshot", "images")  # digests
-KEY = ("epoch", "split", "arm", "loss", "temperature", "samples", "batch", *SOURCES)
-COLUMNS = (*KEY[:5], "value", "left_out", *KEY[5:])
-GAP_KEY = ("epoch", "split", "arm", "temperature", "samples", "batch", *SOURCES)
-GAP_COLUMNS = (*GAP_KEY[:4], "gap", "bound", "set_bound", "tightness", "set_tightness", "tightest", *GAP_KEY[4:])
-
 
 Row = tuple[object, ...]
 
@@ -61,11 +54,11 @@ class Stream(NamedTuple):
     order_KB: NDArray[np.int64]
     plan: EpochPlan
     largest_class: int
-    samples: int
+    num_images: int
 
     def source(self, snapshot: str) -> tuple[object, ...]:
-        """The last cells of KEY: images chosen, images of a batch, digests of the snapshot and of all images."""
-        return self.samples, self.order_KB.shape[1], snapshot[:DIGITS], self.images.digest()[:DIGITS]
+        """The last cells of both keys: images chosen, images of a batch, digests of the snapshot and of all images."""
+        return self.num_images, self.order_KB.shape[1], snapshot[:DIGITS], self.images.digest()[:DIGITS]
 
 
 def stream(settings: Settings, images: AnyImageSet, split: str, samples: int | None) -> Stream:
@@ -112,7 +105,7 @@ def projections_of(network: Network, views_VB3SS: Tensor) -> Tensor:
 def loss_rows(epoch: int, split: str, arm: str, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
     """The rows of losses.csv."""
     return [
-        (epoch, split, arm, loss, temperature, total.mean, total.left_out, *source)
+        (epoch, split, arm, loss, temperature, total.mean, total.skipped_anchors, *source)
         for (loss, temperature), total in sums.losses.items()
     ]
 
@@ -121,7 +114,7 @@ def gap_rows(epoch: int, split: str, arm: str, seen: Stream, source: Row, sums: 
     """The rows of loss_gap.csv."""
     found: list[tuple[object, ...]] = []
     for temperature in sums.temperatures:
-        gap = sums.gap(temperature, seen.largest_class, seen.samples)
+        gap = sums.gap(temperature, seen.largest_class, seen.num_images)
         found.append((epoch, split, arm, temperature, *gap, *source))
     return found
 
@@ -137,8 +130,8 @@ def losses(options: Namespace) -> None:
     for split in dict.fromkeys(options.split):
         images = load_selected(settings, split, selected, options)
         streams[split] = stream(settings, images, split, options.samples)
-    table = TidyCsv(output / "losses.csv", COLUMNS, KEY)
-    gaps = TidyCsv(output / "loss_gap.csv", GAP_COLUMNS, GAP_KEY)
+    table = open_table(output / "losses.csv")
+    gaps = open_table(output / "loss_gap.csv")
     set_determinism(True, None)
     embedder = Embedder(settings, store, device)
     digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}

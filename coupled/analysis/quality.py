@@ -5,10 +5,10 @@ python analysis/quality.py [--run DIR] [--arms cl nscl scl ce] [--split train te
 
 Writes quality.csv, one value a row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
 the files of arm_metrics. Classifiers learn from clean images of train and are scored on test (`split` test, with
-`train_samples`); the others look at the images of one split. `detail` tells the values of one metric apart and names
-their convention; `spread` is the standard deviation where a value is the mean of seeded repeats. A score without a
-value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what a row comes from
-stand in its last columns, and of rows that differ in those alone the last one counts.
+`num_train_images`); the others look at the images of one split. `variant`, `shots` and `k` tell the values of one
+metric apart and name their convention; `std` is the standard deviation where a value is the mean of seeded repeats. A
+score without a value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what
+a row comes from stand in its last columns, and of rows that differ in those alone the last one counts.
 """
 
 from argparse import Namespace
@@ -25,17 +25,14 @@ from coupled.analysis.representations.embeddings import Embedder, choose_images,
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import DIGITS, Selection, select
-from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.tidy_csv import open_table
 from coupled.config.schema import Settings, from_resolved
 from coupled.datasets import SPLITS, AnyImageSet
-from coupled.metrics.arm import ArmMetric, Measured, find_metrics, metric_names
+from coupled.metrics.arm import ArmMetric, Measured, Variant, find_metrics, metric_names
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
 
-SOURCES = ("snapshot", "images", "train_images")  # digests
-KEY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples", *SOURCES)
-COLUMNS = (*KEY[:6], "value", "spread", *KEY[6:])
 Chosen = dict[str, tuple[AnyImageSet, Tensor]]  # by split: its images, the numbers of those to use
 
 
@@ -46,13 +43,13 @@ class Task(NamedTuple):
     layer: str
     metric: ArmMetric
 
-    def key(self, epoch: int, arm: str, detail: str, images: "Chosen", snapshot: str) -> tuple[object, ...]:
-        """The cells of KEY of one of the values; `snapshot` is the digest of the arm's."""
+    def key(self, epoch: int, arm: str, variant: Variant, images: "Chosen", snapshot: str) -> tuple[object, ...]:
+        """The cells of the table's key of one of the values; `snapshot` is the digest of the arm's."""
         seen = [images[split] for split in (self.split, "train")]
         sizes, digests = zip(*((len(chosen_n), each.digest()[:DIGITS]) for each, chosen_n in seen), strict=True)
         if self.metric.sees != "classifier":
             sizes, digests = (sizes[0], ""), (digests[0], "")
-        where = (epoch, self.split, arm, self.layer, self.metric.name, detail)
+        where = (epoch, self.split, arm, self.layer, self.metric.name, *variant)
         return (*where, *sizes, snapshot[:DIGITS], *digests)
 
 
@@ -72,7 +69,8 @@ def quality(options: Namespace) -> None:
     store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
     settings = from_resolved(selected.description["settings"], "run.json")
     images = choose_both(settings, selected, options)
-    table = TidyCsv(output / "quality.csv", COLUMNS, KEY)
+    table = open_table(output / "quality.csv")
+    place = table.columns.index("value")
     set_determinism(True, None)
     cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
     embedder = Embedder(settings, store, device, cache)
@@ -82,18 +80,20 @@ def quality(options: Namespace) -> None:
             task
             for task in every_task(metrics, options.split, options.layer)
             if not all(
-                table.has(*task.key(epoch, arm, detail, images, digests[arm, epoch])) for detail in task.metric.details
+                table.has(*task.key(epoch, arm, variant, images, digests[arm, epoch]))
+                for variant in task.metric.variants
             )
         ]
         if tasks and not embedder.readable([arm], epoch, options.skip_bad):
             continue
         for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
             rows = []
-            for detail, measured in values.items():
-                key = task.key(epoch, arm, detail, images, digests[arm, epoch])
+            for variant, measured in values.items():
+                key = task.key(epoch, arm, variant, images, digests[arm, epoch])
                 if isinstance(measured.value, Undefined):
-                    say(f"{' '.join(map(str, key[:6]))}: no value: {measured.value.reason}")
-                rows.append((*key[:6], *measured, *key[6:]))
+                    where = f"{epoch} {task.split} {arm} {task.layer} {task.metric.name} {variant}"
+                    say(f"{where}: no value: {measured.value.reason}")
+                rows.append((*key[:place], *measured, *key[place:]))
             table.append(rows)
     say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
 
@@ -120,7 +120,7 @@ def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequ
 
 def measure(
     embedder: Embedder, images: Chosen, tasks: Sequence[Task], arm: str, epoch: int
-) -> Iterator[dict[str, Measured]]:
+) -> Iterator[dict[Variant, Measured]]:
     """The values of task after task; only the passes over the images that these tasks need."""
     seen = {(task.split, task.metric.sees) for task in tasks}
     clean = {split for split, sees in seen if sees != "views"} | (
@@ -130,11 +130,11 @@ def measure(
     of_views = {s: view_features(embedder, *images[s], arm, epoch) for s, sees in sorted(seen) if sees == "views"}
     for split, layer, metric in tasks:
         if metric.sees == "views":
-            yield metric.values(of_views[split][layer])
+            yield metric.measured(of_views[split][layer])
         elif metric.sees == "split":
-            yield metric.values(of_images[split][layer])
+            yield metric.measured(of_images[split][layer])
         else:
-            yield metric.values(of_images["train"][layer], of_images["test"][layer], embedder.settings.seed)
+            yield metric.measured(of_images["train"][layer], of_images["test"][layer], embedder.settings.seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,70 +7,27 @@ import csv
 import io
 import re
 from collections.abc import Collection, Hashable, Sequence
-from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_integer_dtype
 
 from coupled.analysis.driver import typed_command
+from coupled.analysis.schemas import COLUMNS, NUMBER, SCHEMAS, Cells, Column
 
 LARGEST = 2**31  # bytes of a table; beyond, reading it takes minutes and more memory than most machines have
-LAST_EPOCH = 10**6
-
-
-WRITERS = {  # table -> program
-    "weight_gap.csv": "weight_gap",
-    **dict.fromkeys(("train_alignment.csv", "test_alignment.csv"), "alignment"),
-    **{f"{name}.csv": name for name in ("quality", "collapse", "losses", "bounds")},
-}
 
 
 class BadTableError(ValueError):
     """A table that is there and cannot be read; the message says file, row and column."""
 
 
-class Kind(NamedTuple):
-    """What the cells of a column may hold; `words` say it. Text if there are no limits."""
-
-    words: str
-    least: float | None = None
-    most: float = inf
-    whole: bool = False
-    empty: bool = True
-
-
-TEXT, NAME = Kind("text"), Kind("a name", empty=False)
-NUMBER = Kind("a number", -inf)
-SIZE = Kind("a finite number of 0 or more", 0, 1.7e308)
-POSITIVE = Kind("a finite number above 0", 5e-324, 1.7e308, empty=False)
-COUNT = Kind("a whole number from 0 to 10^15", 0, 10**15, whole=True)
-EPOCH = Kind(f"a whole number from 0 to {LAST_EPOCH:,}", 0, LAST_EPOCH, whole=True, empty=False)
-KINDS = {  # of the columns of all tables; another column is a number where a reader needs it, else not looked at
-    **dict.fromkeys(("epoch", "last_epoch"), EPOCH),
-    **dict.fromkeys(("step", "train_samples", "batch", "bootstrap", "epochs", "points"), COUNT),
-    "samples": COUNT._replace(empty=False),
-    **dict.fromkeys(("arm", "reference", "direct_arm", "layer", "reference_layer", "split"), NAME),
-    **dict.fromkeys(("metric", "loss", "bound", "of", "model"), NAME),
-    **dict.fromkeys(("kind", "detail", "better", "vacuous", "holds", "collapsed", "finding"), TEXT),
-    **dict.fromkeys(("reference_snapshot", "arm_snapshot", "snapshot", "images", "train_images"), TEXT),
-    **dict.fromkeys(("gap", "distance", "seconds", "images_per_second", "spread"), SIZE),
-    "lr": SIZE._replace(empty=False),
-    **dict.fromkeys(("low", "high", "value", "measured"), NUMBER),
-    "temperature": POSITIVE,
-}
-OTHER_KINDS = {  # where a table has another kind of cells under the name
-    "bounds.csv": {"reference": TEXT, "split": TEXT},
-    "loss_gap.csv": {"gap": NUMBER, "bound": NUMBER},
-    "epochs.csv": {"loss": NUMBER},
-    "verify.csv": {"last_epoch": EPOCH._replace(words="a whole number of -1 or more", least=-1)},
-}
-SHOTS, PLACE = r".+ m=[1-9]\d{0,8}", r"\d{1,9}"
-DETAILS = {  # metric or bound -> how its `detail` is written
-    **dict.fromkeys(("few_shot", "few_shot_two_way", "proposition_1", "documented_form"), SHOTS),
-    **dict.fromkeys(("eigenvalue_share", "eigenvalue", "correlation_eigenvalue"), PLACE),
-    **dict.fromkeys(("predictor_singular_value", "eigenspace_alignment", "predictor_along"), PLACE),
+REQUIRED = {  # metric or bound -> the column without which its rows mean nothing
+    **dict.fromkeys(("few_shot", "few_shot_two_way", "proposition_1", "documented_form"), "shots"),
+    **dict.fromkeys(("eigenvalue_share", "eigenvalue", "correlation_eigenvalue"), "component"),
+    **dict.fromkeys(("predictor_singular_value", "eigenspace_alignment", "predictor_along"), "component"),
+    "exponential_shape": "fit_epochs",
 }
 
 
@@ -90,9 +47,9 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
         raise BadTableError(f"{path}: row 1: no column '{missing[0]}' (columns: {', '.join(header)}); {RESTORE}")
     for _ in checked_rows(path, text):
         pass
-    known = KINDS | dict.fromkeys((name for name in needed if name not in KINDS), NUMBER)
-    known |= OTHER_KINDS.get(path.name, {})
-    kinds = {name: known[name] for name in header if name in known}
+    known = {**COLUMNS, **(SCHEMAS[path.name].others if path.name in SCHEMAS else {})}
+    known = dict.fromkeys(needed, Column("", NUMBER)) | known
+    kinds = {name: known[name].cells for name in header if name in known}
     empty: dict[str, list[str]] = {name: [""] for name in header}
     types: dict[Hashable, type] = dict.fromkeys(kinds, str)
     try:
@@ -108,10 +65,11 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     split = path.name.partition("_")[0]
     if split in ("train", "test") and "split" in table:
         _refuse(path, table["split"], table["split"] != split, f"'{split}', the split of this table")
-    for name in ("metric", "bound"):
-        for each in set(table[name]) & DETAILS.keys() if name in table and "detail" in table else ():
-            wrong = (table[name] == each) & ~table["detail"].fillna("").astype(str).str.fullmatch(DETAILS[each])
-            _refuse(path, table["detail"], wrong, f"what '{each}' is called by, such as 'nccc m=5' or '1'")
+    for name in {"metric", "bound"} & {*table}:
+        for each in {*table[name]} & REQUIRED.keys():
+            if (column := REQUIRED[each]) in table:
+                wrong = (table[name] == each) & table[column].isna()
+                _refuse(path, table[column], wrong, f"{COLUMNS[column].cells.words}, which '{each}' needs")
     return table
 
 
@@ -153,7 +111,7 @@ def checked_rows(path: Path, text: str) -> Any:
         raise BadTableError(f"{path}: row {number + 1}: not readable as CSV ({error}); {RESTORE}") from None
 
 
-def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Kind, needed: bool) -> "pd.Series[Any]":
+def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Cells, needed: bool) -> "pd.Series[Any]":
     """The cells, as numbers unless the kind is text. Raises BadTableError that names the first of another kind."""
     empty = cells.isna()
     if needed and not kind.empty:
@@ -161,7 +119,7 @@ def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Kind, needed: boo
     if kind.least is None:
         return cells
     numbers = pd.to_numeric(cells.where(cells != "nan"), errors="coerce")
-    _refuse(path, cells, numbers.isna() & ~empty & (cells != "nan"), kind.words)
+    _refuse(path, cells, numbers.isna() & ~empty & ((cells != "nan") | kind.whole), kind.words)
     wrong = (numbers < kind.least) | (numbers > kind.most)
     wrong |= (numbers % 1 != 0) & numbers.notna() if kind.whole else False
     wrong |= numbers.isna() if needed and not kind.empty else False
@@ -180,16 +138,34 @@ def _refuse(path: Path, column: "pd.Series[Any]", wrong: "pd.Series[bool]", allo
         raise BadTableError(f"{path}: row {place + 2}: {column.name}: got '{cell}', expected {allowed}; {RESTORE}")
 
 
-def read_newest(path: Path, key: Sequence[str], *more: str, arms: Collection[str] = ()) -> pd.DataFrame:
-    """The rows of a table with the columns `key` and `more`; of those that agree in `key` the last, which is of the
-    newest snapshots.
+def read_newest(path: Path, *more: str, arms: Collection[str] = ()) -> pd.DataFrame:
+    """The rows of one of the SCHEMAS with the columns of its place and `more`; of those that agree in the place the
+    last, which is of the newest snapshots.
 
     Raises ValueError if there is no such file, BadTableError.
     """
+    schema = SCHEMAS[path.name]
     if not path.exists():
-        command = typed_command(WRITERS.get(path.name, "report"), path.parent.parent)
-        raise ValueError(f"{path}: no such file; write it with: {command}")
-    table = read_table(path, (*key, *more), arms)
-    if table.empty:
-        return pd.DataFrame(columns=[*key, *more])
-    return table.drop_duplicates(list(key), keep="last")
+        raise ValueError(f"{path}: no such file; write it with: {typed_command(schema.program, path.parent.parent)}")
+    table = read_table(path, (*schema.place, *more), arms)
+    return newest(table, path.name) if len(table) else pd.DataFrame(columns=list(schema.columns))
+
+
+def newest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Of the rows of table `name` that differ at most in what they come from, the last."""
+    return rows.drop_duplicates([column for column in SCHEMAS[name].place if column in rows], keep="last")
+
+
+def largest_sample(rows: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
+    """The rows of the largest sample, of train images too: others are estimates of these. Of each value of `by`."""
+    for column in ("num_images", "num_train_images"):
+        if column in rows:
+            counts = rows[column]
+            most = counts.groupby(rows[by]).transform("max") if by else counts.max()
+            rows = rows[counts.isna() | (counts == most)]
+    return rows
+
+
+def whole_encoder(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
+    """The rows of weight_gap.csv over the whole encoder: `mean`, `sum` or `global`."""
+    return rows[(rows["aggregate"] == aggregate) & rows["module"].isna()]

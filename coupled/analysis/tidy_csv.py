@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
 
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import BadTableError, checked_rows, read_text
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import append_durably, encoded, write_durably
@@ -91,3 +92,9 @@ class TidyCsv:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
+
+
+def open_table(path: Path) -> TidyCsv:
+    """The table at `path`, whose name is one of the SCHEMAS."""
+    schema = SCHEMAS[path.name]
+    return TidyCsv(path, schema.columns, schema.key)

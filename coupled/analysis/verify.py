@@ -24,6 +24,7 @@ from torch import Tensor
 from coupled.analysis.driver import Parser, add_run, run_program
 from coupled.analysis.representations.embeddings import load_images
 from coupled.analysis.run import newest_run, open_store, read_description
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.verification.rows import faults_of_rows, faults_of_saves, inputs_of, rows_to_check
 from coupled.analysis.verification.snapshots import faults_of_snapshots
 from coupled.config.errors import differences as tree_differences
@@ -135,7 +136,7 @@ def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
     """Write verify.csv anew."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
-        [("last_epoch", "finding"), *((epoch, each) for each in findings or [""])]
+        [SCHEMAS[path.name].columns, *((epoch, each) for each in findings or [""])]
     )
     try:
         write_durably(path, encoded(text.getvalue()))

@@ -6,7 +6,8 @@ python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run 
 Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
 pairs with `--compare all`) and epoch there is a row for every floating tensor of the encoder and the projector, and
 rows over the encoder's `.weight` tensors (batch norm's scales among them; biases, running statistics and the projector
-not), for each stage (layer1/mean ...) and for the whole encoder (mean ...):
+not), for each stage (`module` layer1 ...) and for the whole encoder (`module` empty). `tensor` is the full name, empty
+in rows over several; `module` that of alignment.py's tables; `aggregate` empty for one tensor:
 * `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
 * `global`: of those layers taken as one long vector.
 A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
@@ -27,17 +28,15 @@ import torch
 
 from coupled.analysis.driver import parser, run_program, skipping, tracked
 from coupled.analysis.run import DIGITS, select_pairs
-from coupled.analysis.tidy_csv import TidyCsv
+from coupled.analysis.tidy_csv import open_table
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
 from coupled.analysis.weights.open_snapshots import OpenSnapshots
-from coupled.analysis.weights.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, stage
+from coupled.analysis.weights.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, module_of, stage
 from coupled.monitoring.terminal import say
 from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
 
-SOURCES = ("reference_snapshot", "arm_snapshot")  # digests
-KEY = ("epoch", "reference", "arm", "layer", *SOURCES)
-COLUMNS = (*KEY[:4], "kind", *Gap._fields)  # and SOURCES at the end
+LAST = ("", "", "global")  # tensor, module and aggregate of the last of a pair's rows
 Pair = tuple[str, str]  # reference, arm
 Row = tuple[object, ...]
 
@@ -89,9 +88,10 @@ def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bo
         dimensions = {layer: len(shapes[pair[0]][layer]) for layer in layers[pair]}
         moved = [sum(int((order != torch.arange(len(order))).sum()) for order in moves[pair].values())] if align else []
         for layer, total in sums[pair].items():
-            found.append((moment.epoch, *pair, layer, layer_kind(layer, dimensions), *total.gap(), *moved))
-        for name, gap in _all_aggregates(sums[pair]).items():
-            found.append((moment.epoch, *pair, name, "aggregate", *gap, *moved))
+            place = layer, module_of(layer), ""
+            found.append((moment.epoch, *pair, *place, layer_kind(layer, dimensions), *total.gap(), *moved))
+        for (module, aggregate), gap in _all_aggregates(sums[pair]).items():
+            found.append((moment.epoch, *pair, "", module, aggregate, "", *gap, *moved))
     return found
 
 
@@ -121,29 +121,28 @@ def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str])
         raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
 
 
-def _all_aggregates(sums: Mapping[str, Squares]) -> dict[str, Gap]:
-    """Those of each stage, then of the encoder; `global` of the encoder is the last."""
+def _all_aggregates(sums: Mapping[str, Squares]) -> dict[tuple[str, str], Gap]:
+    """By module and aggregate: those of each stage, then of the encoder (""); `global` of the encoder is the last."""
     stages: dict[str, list[Squares]] = {}
     for layer, total in sums.items():
         if layer.startswith("encoder.") and layer.endswith(".weight"):
             stages.setdefault(stage(layer), []).append(total)
-    of_stages = {f"{name}/{kind}": gap for name, layers in stages.items() for kind, gap in aggregates(layers).items()}
-    return of_stages | aggregates([total for layers in stages.values() for total in layers])
+    stages[""] = [total for layers in stages.values() for total in layers]
+    return {(name, kind): gap for name, layers in stages.items() for kind, gap in aggregates(layers).items()}
 
 
 def weight_gap(options: Namespace) -> None:
     """Write the rows that the table does not have yet, epoch by epoch."""
     chosen, pairs = select_pairs(options)
     align = options.align == "permutation"
-    name, columns = ("weight_gap_permutation.csv", (*COLUMNS, "moved")) if align else ("weight_gap.csv", COLUMNS)
-    table = TidyCsv(chosen.output / name, (*columns, *SOURCES), KEY)
+    table = open_table(chosen.output / ("weight_gap_permutation.csv" if align else "weight_gap.csv"))
     digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
     there = common_epochs(chosen.store, [chosen.reference, *chosen.arms])
     with OpenSnapshots(chosen.store) as opened:
         for epoch in tracked(chosen.epochs, "epochs"):
             # `global` is the last of a pair's rows: a write that was cut short has not got there
             sources = {pair: [digests[arm, epoch] for arm in pair] for pair in pairs}
-            missing = [pair for pair in pairs if not table.has(epoch, *pair, "global", *sources[pair])]
+            missing = [pair for pair in pairs if not table.has(epoch, *pair, *LAST, *sources[pair])]
             before = max((earlier for earlier in there if earlier < epoch), default=None)
             moment = Moment(epoch, 0 if 0 in there else None, before)
             arms = (chosen.reference, *chosen.arms)

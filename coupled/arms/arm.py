@@ -25,7 +25,7 @@ class StepResult(NamedTuple):
 
     loss: float
     grad_norm: float
-    left_out: int
+    skipped_anchors: int
 
     def complaint(self) -> str:
         """What is not finite, or nothing."""

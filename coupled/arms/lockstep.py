@@ -92,7 +92,7 @@ class StepRecord:
     def added_to(self, sums: dict[str, list[float]], steps_per_epoch: int) -> dict[str, list[float]]:
         """The sums of the epoch with this step in them."""
         gained = {
-            name: Sums(result.loss / steps_per_epoch, self.seconds.get(name, 0.0), result.left_out)
+            name: Sums(result.loss / steps_per_epoch, self.seconds.get(name, 0.0), result.skipped_anchors)
             for name, result in self.results.items()
         }
         return {name: [a + b for a, b in zip(sums[name], more, strict=True)] for name, more in gained.items()}

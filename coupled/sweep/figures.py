@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from coupled.analysis.plots.drawing import MARKERS, Style, arm_styles, line, over_epochs, plain, save
+from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import twins
 from coupled.sweep.names import spelled
-from coupled.sweep.tables import read_definition, spread
+from coupled.sweep.tables import details, read_definition, spread
 
 TITLES = {"cka": "CKA", "rsa": "RSA", "weight_gap": "weight gap, mean over layers"}
 WIDE = 5  # a factor whose largest value is so many times its smallest stands on a logarithmic axis
@@ -64,19 +65,18 @@ def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.Dat
     """The rows that a panel shows. Raises ValueError if there are none, or of several kinds."""
     name, _, detail = metric.partition(":")
     if metric == "weight_gap":
-        part = rows[(rows["table"] == "weight_gap") & (rows["metric"] == "gap") & (rows["layer"] == "mean")]
+        part = whole_encoder(rows[(rows["table"] == "weight_gap") & (rows["metric"] == "gap")], "mean")
     else:
-        part = rows[(rows["metric"] == name) & _is_or_has_none(rows["layer"], figure["layer"])]
+        part = rows[(rows["metric"] == name) & _is_or_has_none(rows["module"], figure["layer"])]
         part = part[part["split"] == figure["split"]]
-        part = part[part["detail"] == detail] if detail else part
+        part = part[details(part) == detail] if detail else part
     part = part[_is_or_has_none(part["reference"], figure["reference"]) & part["epoch"].notna()]
-    counts = part["samples"].fillna(0)  # of each run the largest sample: another factor may mean another image set
-    part = part[counts == counts.groupby(part["run"]).transform("max")]
+    part = largest_sample(part, by="run")  # another factor may mean another image set
     if part.empty:
         raise ValueError(f"figure.metrics: no rows of '{metric}', layer {figure['layer']}, {figure['split']}, to draw")
-    for column in ("table", "detail"):
-        if part[column].nunique() > 1:
-            kinds = ", ".join(sorted(map(str, part[column].unique())))
+    for column in (part["table"], details(part)):
+        if column.nunique() > 1:
+            kinds = ", ".join(sorted(map(str, column.unique())))
             raise ValueError(
                 f"figure.metrics: '{metric}' has several kinds: {kinds}; write it as {name}:{kinds.split(', ')[0]}"
             )

@@ -7,39 +7,40 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from coupled.analysis.tables import read_table
+from coupled.analysis.tables import newest, read_table
 from coupled.storage.atomic_files import write_durably
 from coupled.sweep.names import keys_name, order, spelled
 from coupled.sweep.points import Point, Sweep
 
 FORMAT = "coupled.sweep.1"
-PLACES = ("epoch", "split", "reference", "arm", "layer")
 
 
 class Table(NamedTuple):
-    """How a table of a run becomes rows of one value: where its names, details and values stand."""
+    """How a table of a run becomes rows of one value: where its names and values stand."""
 
     names: tuple[str, ...]  # columns that name the metric; of several values the column's name is added
-    details: tuple[str, ...]
     values: tuple[str, ...]
 
 
-GAPS = Table((), (), ("gap", "distance", "cosine", "angle", "reference_drift", "arm_drift", "update_cosine"))
+GAPS = Table((), ("gap", "distance", "cosine", "angle", "reference_drift", "arm_drift", "update_cosine"))
 TABLES = {
     "weight_gap": GAPS,  # the aggregates
     "weight_gap_permutation": GAPS,
-    "weight_gap_growth": Table((), ("model",), ("slope", "rate", "level", "doubling_time", "rmse")),
-    "train_alignment": Table(("metric",), (), ("value",)),
-    "test_alignment": Table(("metric",), (), ("value",)),
-    "quality": Table(("metric",), ("detail",), ("value",)),
-    "collapse": Table(("metric",), ("detail",), ("value",)),
-    "losses": Table(("loss",), ("temperature",), ("value",)),
-    "loss_gap": Table((), ("temperature",), ("gap", "bound", "set_bound", "tightness", "set_tightness")),
-    "loss_correlation": Table((), ("temperature",), ("correlation",)),
-    "nscl_reached": Table((), ("direct_arm", "temperature"), ("nscl", "nscl_direct", "excess", "share")),
-    "bounds": Table(("bound", "of"), ("detail",), ("value", "measured")),
+    "weight_gap_growth": Table((), ("slope", "rate", "level", "doubling_time", "rmse")),
+    "train_alignment": Table(("metric",), ("value",)),
+    "test_alignment": Table(("metric",), ("value",)),
+    "quality": Table(("metric",), ("value",)),
+    "collapse": Table(("metric",), ("value",)),
+    "losses": Table(("loss",), ("value",)),
+    "loss_gap": Table((), ("gap", "bound", "set_bound", "tightness", "set_tightness")),
+    "loss_correlation": Table((), ("correlation",)),
+    "nscl_reached": Table((), ("nscl", "nscl_direct", "excess", "share")),
+    "bounds": Table(("bound", "of"), ("value", "measured")),
 }
-COLUMNS = ("run", "table", *PLACES, "metric", "detail", "value", "samples")  # behind the keys of the sweep
+DETAILS = ("variant", "task", "shots", "k", "component", "model", "direct_arm", "loss_temperature", "fit_epochs")
+PLACES = ("epoch", "split", "reference", "arm", "module", "aggregate", "bound", "of", *DETAILS, "num_images")
+COLUMNS = ("run", "table", *PLACES, "metric", "quantity", "value")  # behind the keys of the sweep
+COUNTS = ("epoch", "shots", "k", "component", "fit_epochs", "num_images")
 
 
 def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
@@ -95,36 +96,43 @@ def collect(folder: Path) -> pd.DataFrame:
         for table, layout in TABLES.items():
             path = folder / name / "analysis" / f"{table}.csv"
             if path.exists():
-                rows = read_table(path, (*layout.names, *layout.details, *layout.values))
+                rows = read_table(path, (*layout.names, *layout.values))
                 if len(rows):
-                    found.append(tidy(rows, layout).assign(**cells, run=str(folder / name), table=table))
+                    found.append(
+                        tidy(newest(rows, path.name), layout).assign(**cells, run=str(folder / name), table=table)
+                    )
     rows = pd.concat([part for part in found if len(part)] or found, ignore_index=True)
-    return rows[[*keys, *COLUMNS]].astype({"epoch": "Int64", "samples": "Int64"})
+    return rows[[*keys, *COLUMNS]].astype(dict.fromkeys(COUNTS, "Int64"))
 
 
 def tidy(rows: pd.DataFrame, layout: Table) -> pd.DataFrame:
-    """The rows of one table of a run with the columns metric, detail and value, and those of PLACES and samples."""
-    if "kind" in rows:
-        rows = rows[rows["kind"] == "aggregate"]
-    where = [name for name in (*PLACES, *layout.names, *layout.details, "samples") if name in rows]
-    rows = rows.drop_duplicates(where, keep="last")
+    """The rows of one table of a run with the columns PLACES, metric, quantity and value.
+
+    `quantity` is the column that the value stood in, `loss_temperature` the table's: the settings have one, too.
+    """
+    if "tensor" in rows:
+        rows = rows[rows["aggregate"].notna()]
     parts = []
     for column in layout.values:
         last = [] if column == "value" else [column]
         metric = ["/".join([*map(str, cells), *last]) for cells in rows[list(layout.names)].itertuples(index=False)]
-        part = rows.reindex(columns=[*PLACES, "samples"]).assign(value=rows[column])
-        parts.append(part.assign(metric=metric, detail=_details(rows, layout.details)))
+        there = rows.rename(columns={"temperature": "loss_temperature"})
+        if "bound" not in layout.names:
+            there = there.drop(columns=["bound"], errors="ignore")  # of loss_gap.csv a value
+        parts.append(there.reindex(columns=list(PLACES)).assign(value=rows[column], metric=metric, quantity=column))
     return pd.concat(parts)
 
 
-def _details(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """One text a row: a detail as it stands, other columns with their name."""
-    texts = [""] * len(rows)
-    for column in columns:
-        cells = rows[column].fillna("").astype(str)
-        more = cells if column == "detail" else column + "=" + cells
-        texts = [f"{text} {each}".strip() for text, each in zip(texts, more, strict=True)]
-    return texts
+def details(rows: pd.DataFrame) -> "pd.Series[str]":
+    """What tells values of one metric apart, a text a row as a figure's setting has it: "euclidean", "nccc shots=5"."""
+
+    def text(cells: Sequence[Any]) -> str:
+        known = [(name, cell) for name, cell in zip(DETAILS, cells, strict=True) if not pd.isna(cell)]
+        return " ".join(str(cell) if name in ("variant", "task") else f"{name}={spelled(cell)}" for name, cell in known)
+
+    return pd.Series(
+        [text(cells) for cells in rows.reindex(columns=list(DETAILS)).itertuples(index=False)], rows.index, dtype=object
+    )
 
 
 def spread(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

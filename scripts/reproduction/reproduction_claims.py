@@ -1,7 +1,7 @@
 """The claims of docs/reproduction.md: from the rows of a sweep to a table and a verdict. Nothing is read or run here.
 
-Rows are those of sweep.csv (sweep_tables.collect): the swept keys, seed, table, epoch, reference, arm, layer, metric,
-detail, value. A table has one row a case and, for each score, mean, standard deviation over seeds and their number.
+Rows are those of sweep.csv (sweep_tables.collect): the swept keys, seed, and its COLUMNS. A table has one row a case
+and, for each score, mean, standard deviation over seeds and their number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from coupled.analysis.tables import whole_encoder
 from coupled.analysis.theory.bound_formulas import vacuous_error
 
 SCORES = {"CKA": ("test_alignment", "cka"), "RSA": ("test_alignment", "rsa"), "weight gap": ("weight_gap", "gap")}
@@ -42,9 +43,12 @@ def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataF
     parts = []
     for name in names:
         table, metric = SCORES["weight gap" if name == GLOBAL else name]
-        layer = "global" if name == GLOBAL else "mean" if table == "weight_gap" else "h"
-        chosen = (rows["table"] == table) & (rows["metric"] == metric) & (rows["layer"] == layer)
-        parts.append(rows[chosen & (rows["reference"] == "cl")].assign(score=name))
+        chosen = rows[(rows["table"] == table) & (rows["metric"] == metric) & (rows["reference"] == "cl")]
+        if table == "weight_gap":
+            chosen = whole_encoder(chosen, "global" if name == GLOBAL else "mean")
+        else:
+            chosen = chosen[chosen["module"] == "h"]
+        parts.append(chosen.assign(score=name))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -138,9 +142,7 @@ def growth(rows: pd.DataFrame) -> Answer:
     found = scores(rows[rows["arm"].isin(arms)], ("weight gap", "CKA"))
     found = found[found["epoch"].isin([1, 2, 5, 10, 20, found["epoch"].max()])]
     fits = rows[(rows["table"] == "weight_gap_growth") & (rows["metric"] == "rmse") & (rows["arm"] == "nscl")]
-    errors = fits.assign(model=fits["detail"].str.removeprefix("model=")).pivot_table(
-        index="seed", columns="model", values="value"
-    )
+    errors = fits.pivot_table(index="seed", columns="model", values="value")
     better = errors["saturation"] < errors["exponential"]
     gaps = by_seed(last(found[found["arm"] == "nscl"]), "weight gap", "arm")["nscl"]
     early = by_seed(found[(found["arm"] == "nscl") & (found["epoch"] == 5)], "weight gap", "arm")["nscl"]
@@ -175,22 +177,18 @@ def loss_gap(rows: pd.DataFrame) -> Answer:
 
 def few_shot(rows: pd.DataFrame) -> Answer:
     """Few-shot errors against their bounds."""
-    found = last(rows[(rows["table"] == "bounds") & rows["metric"].str.contains("proposition_1|documented_form")])
-    found = found.assign(bound=found["metric"].str.extract(r"(proposition_1|documented_form)")[0])
-    measured = found["metric"].str.endswith("measured")
-    found = found.assign(
-        score=np.where(measured, "measured error", found["bound"]), of=found["metric"].str.split("/").str[1]
-    )
-    found = found.drop_duplicates(["run", "arm", "of", "detail", "score"])
-    told = found["detail"].str.fullmatch(r".* m=(1|5|20|100)") & (found["of"] == "nccc_error")
-    table = over_seeds(found[told & found["arm"].isin(["cl", "nscl"])], ["arm", "detail"])
+    found = last(rows[(rows["table"] == "bounds") & rows["bound"].isin(["proposition_1", "documented_form"])])
+    found = found.assign(score=np.where(found["quantity"] == "measured", "measured error", found["bound"]))
+    found = found.drop_duplicates(["run", "arm", "of", "task", "shots", "score"])
+    told = found["shots"].isin([1, 5, 20, 100]) & (found["of"] == "nccc_error")
+    table = over_seeds(found[told & found["arm"].isin(["cl", "nscl"])], ["arm", "task", "shots"])
     return Answer(table, few_shot_verdict(table))
 
 
 def few_shot_verdict(table: pd.DataFrame) -> str:
     """How many of the table's cases a bound holds in, and in how many it says something; from claim_7.csv alone."""
-    wide = table.pivot_table(index=["arm", "detail"], columns="score", values="mean")
-    two_way = wide.index.get_level_values("detail").str.startswith("two_way")
+    wide = table.pivot_table(index=["arm", "task", "shots"], columns="score", values="mean")
+    two_way = wide.index.get_level_values("task") == "two_way"
     vacuous = np.where(two_way, vacuous_error(2), vacuous_error(10))
     words = []
     for bound in ("proposition_1", "documented_form"):

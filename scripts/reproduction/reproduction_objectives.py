@@ -13,7 +13,7 @@ from coupled.analysis.plots.alignment_matrix import alignment_matrix
 QUALITY = {
     ("nccc", "euclidean"): "nearest centre",
     ("linear_probe", "regularised"): "linear probe",
-    ("knn", "cosine k=20"): "20 neighbours",
+    ("knn", "cosine"): "20 neighbours",
     ("effective_rank", "centred"): "effective rank",
 }
 DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # the same criterion of dimensions and of images
@@ -24,15 +24,15 @@ FIRST = 5  # directions of the largest eigenvalues
 
 def qualities(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of quality.csv that QUALITY names, of h, with a column `score`."""
-    rows = rows[(rows["table"] == "quality") & (rows["layer"] == "h")]
-    keys = list(zip(rows["metric"], rows["detail"].fillna(""), strict=True))
+    rows = rows[(rows["table"] == "quality") & (rows["module"] == "h")]
+    keys = list(zip(rows["metric"], rows["variant"], strict=True))
     rows = rows.assign(score=[QUALITY.get(key, "") for key in keys])
     return rows[rows["score"] != ""]
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """CKA of h of every pair at the last epoch, with a column `pair`."""
-    found = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["layer"] == "h")])
+    found = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["module"] == "h")])
     return found.assign(score="CKA", pair=[" ".join(sorted(each)) for each in found[["reference", "arm"]].to_numpy()])
 
 
@@ -54,7 +54,7 @@ def duality(rows: pd.DataFrame) -> Answer:
 def matrix(rows: pd.DataFrame) -> Figure:
     """CKA of every pair, mean over seeds."""
     every = pairs(rows)
-    where = ["epoch", "reference", "arm", "layer", "metric", "samples"]
+    where = ["epoch", "reference", "arm", "module", "metric", "num_images"]
     mean = every.groupby(where, sort=False)["value"].mean().reset_index()
     return alignment_matrix(mean, list(dict.fromkeys([*every["reference"], *every["arm"]])))
 
@@ -63,11 +63,11 @@ def directpred(rows: pd.DataFrame) -> Answer:
     """Eigenspace alignment over training; which collapse, with and without target network and weight decay."""
     key = "optimizer.weight_decay"
     collapse = rows[rows["table"] == "collapse"]
-    spread = collapse[(collapse["layer"] == "z") & (collapse["metric"] == "spread")].assign(score="spread of z")
-    rank = collapse[(collapse["layer"] == "z") & (collapse["metric"] == "effective_rank")]
+    spread = collapse[(collapse["module"] == "z") & (collapse["metric"] == "spread")].assign(score="spread of z")
+    rank = collapse[(collapse["module"] == "z") & (collapse["metric"] == "effective_rank")]
     rank = rank.assign(score="effective rank of z")
     aligned = collapse[collapse["metric"] == "eigenspace_alignment"]
-    aligned = aligned[aligned["detail"].astype(str).str.extract(r"(\d+)")[0].astype(float) <= FIRST]
+    aligned = aligned[aligned["component"] <= FIRST]
     each = [key, "seed", "run", "arm", "epoch"]
     aligned = aligned.groupby(each, sort=False)["value"].mean().reset_index()
     early = aligned[aligned["epoch"] == 1].assign(score="W aligned with F, epoch 1")

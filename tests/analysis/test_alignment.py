@@ -12,6 +12,7 @@ from coupled.analysis import alignment
 from coupled.analysis.alignment import main
 from coupled.analysis.representations.pair_scores import Pass, Score, one_pass, scores
 from coupled.analysis.run import open_store, read_description
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 from coupled.metrics.pair import find_metrics, metric_names
 
@@ -52,10 +53,10 @@ def test_every_split_epoch_arm_layer_and_metric_has_one_row(finished: Path, tabl
     """Long rows: one value each, the number of images beside it."""
     for split, images in (("train", "1440"), ("test", "357")):
         rows = table(finished / f"{split}_alignment.csv")
-        assert tuple(rows[0]) == alignment.columns("alignment")
-        assert {(r["split"], r["reference"], r["samples"]) for r in rows} == {(split, "cl", images)}
-        assert {(r["low"], r["high"], r["bootstrap"]) for r in rows} == {("", "", "")}  # none are invented
-        keys = [(r["epoch"], r["arm"], r["layer"], r["metric"]) for r in rows]
+        assert tuple(rows[0]) == SCHEMAS["test_alignment.csv"].columns
+        assert {(r["split"], r["reference"], r["num_images"]) for r in rows} == {(split, "cl", images)}
+        assert {(r["ci_low"], r["ci_high"], r["resamples"]) for r in rows} == {("", "", "")}  # none are invented
+        keys = [(r["epoch"], r["arm"], r["module"], r["metric"]) for r in rows]
         expected = {(e, a, x, m) for e in "012" for a in ("nscl", "scl", "ce") for x in "hz" for m in EXACT}
         assert len(keys) == len(set(keys))
         assert set(keys) == expected
@@ -66,7 +67,7 @@ def test_the_shared_start_scores_exactly_one_and_drift_lowers_it(finished: Path,
     """`ce` drifts more than `nscl` in this run; the numbers must say so."""
     rows = table(finished / "test_alignment.csv")
     assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
-    last = {(r["arm"], r["layer"], r["metric"]): float(r["value"]) for r in rows if r["epoch"] == "2"}
+    last = {(r["arm"], r["module"], r["metric"]): float(r["value"]) for r in rows if r["epoch"] == "2"}
     for layer in "hz":
         for metric in EXACT:
             assert last["ce", layer, metric] < last["nscl", layer, metric] < 1
@@ -95,7 +96,7 @@ def test_only_what_is_missing_is_computed(
     assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
     assert len(asked) == 10
     assert "0 new rows, 12 in all" in capsys.readouterr().out
-    assert {row["samples"] for row in table(path)} == {"50"}
+    assert {row["num_images"] for row in table(path)} == {"50"}
 
 
 def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
@@ -118,9 +119,9 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
     assert [(r["epoch"], r["arm"]) for r in added] == [("1", "scl")]
     (old,) = (r for r in first if (r["epoch"], r["arm"]) == ("1", "scl"))
     assert added[0]["value"] != old["value"]
-    assert {column for column in old if old[column] != added[0][column]} == {"value", "arm_snapshot"}
-    assert old["arm_snapshot"] != old["reference_snapshot"]
-    images = first[0]["images"]
+    assert {column for column in old if old[column] != added[0][column]} == {"value", "arm_digest"}
+    assert old["arm_digest"] != old["reference_digest"]
+    images = first[0]["images_digest"]
     path.write_text(path.read_text().replace(images, images[::-1], 1))
     assert main(command) == 0
     assert "1 new rows, 8 in all" in capsys.readouterr().out
@@ -148,8 +149,8 @@ def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Pa
     base = ["--run", str(drifting_run), "--output", str(tmp_path), "--epochs", "1", "--metrics", "rsa", "--layer", "h"]
     for samples in ("100", "400"):
         assert main([*base, "--compare", "nscl", "--samples", samples]) == 0
-    assert [r["samples"] for r in table(tmp_path / "test_alignment.csv")] == ["100", "357"]
-    assert [r["samples"] for r in table(tmp_path / "train_alignment.csv")] == ["100", "400"]
+    assert [r["num_images"] for r in table(tmp_path / "test_alignment.csv")] == ["100", "357"]
+    assert [r["num_images"] for r in table(tmp_path / "train_alignment.csv")] == ["100", "400"]
     assert len({r["value"] for r in table(tmp_path / "train_alignment.csv")}) == 2
 
 
@@ -161,7 +162,7 @@ def test_metrics_of_a_subset_see_the_same_images_in_every_epoch(
     assert main([*base, "--metrics", "rsa_spearman", "mutual_knn", "cka", "--output", str(tmp_path / "all")]) == 0
     rows = table(tmp_path / "all/train_alignment.csv")
     samples = {"rsa_spearman": "1000", "mutual_knn": "1000", "cka": "1440"}
-    assert {(r["metric"], r["samples"]) for r in rows} == set(samples.items())
+    assert {(r["metric"], r["num_images"]) for r in rows} == set(samples.items())
     assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
     alone = [*base, "--metrics", "rsa_spearman", "--samples", "1000", "--output", str(tmp_path / "alone")]
     assert main(alone) == 0

@@ -16,8 +16,9 @@ from support import tiny
 from torch import Tensor
 
 from coupled.analysis import alignment, bounds, quality, weight_gap
-from coupled.analysis.bounds import COLUMNS, METRICS, Rates, floors, foretold, log_distances, main, rates_by_epoch
+from coupled.analysis.bounds import METRICS, Rates, floors, foretold, log_distances, main, rates_by_epoch
 from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory.bound_formulas import Scatter, proposition_1, weight_distance
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows, weight_rows
 from coupled.config.by_name import find
@@ -128,9 +129,9 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     assert main(base) == 0
     said = capsys.readouterr().out
     table = pd.read_csv(run / "analysis/bounds.csv", keep_default_na=False)
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == SCHEMAS["bounds.csv"].columns
     measured = {
-        split: pd.read_csv(run / f"analysis/{split}_alignment.csv").set_index(["epoch", "arm", "layer", "metric"])[
+        split: pd.read_csv(run / f"analysis/{split}_alignment.csv").set_index(["epoch", "arm", "module", "metric"])[
             "value"
         ]
         for split in ("train", "test")
@@ -138,21 +139,23 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     floor = table[table["of"].isin(["cka", "rsa"])]
     assert len(floor) == 3 * 2 * 3 * 2 * 2 * 2 + 3 * 2
     for row in floor.itertuples():
-        assert row.measured == pytest.approx(measured[row.split][row.epoch, row.arm, row.layer, row.of], abs=1e-12)
+        assert row.measured == pytest.approx(measured[row.split][row.epoch, row.arm, row.module, row.of], abs=1e-12)
         assert row.vacuous == ("yes" if float(row.log10_rho) >= 0 else "no")
     priori = floor[floor["bound"] == "a_priori"]
-    assert set(zip(priori["arm"], priori["layer"], priori["split"], strict=True)) == {("nscl", "z", "train")}
+    assert set(zip(priori["arm"], priori["module"], priori["split"], strict=True)) == {("nscl", "z", "train")}
     assert said.count("a priori rho <= 10^") == 6
     largest = find("coupled.datasets", "digits").load("train", size=8).labels_N.bincount().max() / 1440
     assert [call[1:3] for call in calls] == [("nscl", Rates(0, 0.0)), ("nscl", Rates(3, ANY)), ("nscl", Rates(6, ANY))]
     assert [call[3] for call in calls] == pytest.approx([float(largest)] * 3)
-    few = table[table["bound"] == "proposition_1"].set_index(["of", "detail", "layer"])
-    rows = pd.read_csv(run / "analysis/quality.csv").query("split == 'test' and layer == 'h'")
+    few = table[table["bound"] == "proposition_1"].set_index(["of", "task", "shots", "module"])
+    rows = pd.read_csv(run / "analysis/quality.csv").query("split == 'test' and module == 'h'")
     scatter = Scatter(*(rows.set_index("metric").loc[m, "value"] for m in ("cdnv", "root_cdnv", "directional_cdnv")))
-    assert few.loc[("nccc_error", "all m=1", "h"), "value"] == pytest.approx(proposition_1(scatter, 10, 1).error)
-    assert few.loc[("nccc_error", "two_way m=1", "h"), "value"] == pytest.approx(proposition_1(scatter, 2, 1).error)
-    accuracy = rows[(rows["metric"] == "few_shot") & (rows["detail"] == "probe m=1")]["value"].item()
-    assert few.loc[("probe_error", "all m=1", "h"), "measured"] == pytest.approx(1 - accuracy)
+    assert few.loc[("nccc_error", "all", "1", "h"), "value"] == pytest.approx(proposition_1(scatter, 10, 1).error)
+    assert few.loc[("nccc_error", "two_way", "1", "h"), "value"] == pytest.approx(proposition_1(scatter, 2, 1).error)
+    accuracy = rows[(rows["metric"] == "few_shot") & (rows["variant"] == "probe") & (rows["shots"] == 1)][
+        "value"
+    ].item()
+    assert few.loc[("probe_error", "all", "1", "h"), "measured"] == pytest.approx(1 - accuracy)
     assert (
         "weight_gap.csv: nothing in it for a bound; what is needed (four epochs or more) is written by:"
         f" python analysis/weight_gap.py --run {run} --reference cl" in said
@@ -198,20 +201,29 @@ def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyP
 def test_the_weight_shape_finds_what_it_was_made_of(tmp_path: Path) -> None:
     """Distances of slope 2 and beta 0.5 over uneven rates; fewer than four epochs have no fit."""
     rates = {0: 0.0, 1: 0.5, 2: 1.5, 5: 4.0, 9: 5.0}
-    digests = ("reference_snapshot", "arm_snapshot")
+    digests = ("reference_digest", "arm_digest")
     rows = [
-        (epoch, "cl", "nscl", "global", weight_distance(total, 2.0, 0.5), *digests) for epoch, total in rates.items()
+        (epoch, "cl", "nscl", "", "", "global", weight_distance(total, 2.0, 0.5), *digests)
+        for epoch, total in rates.items()
     ]
-    table = pd.DataFrame(rows, columns=["epoch", "reference", "arm", "layer", "distance", *digests])
-    table.to_csv(tmp_path / "gaps.csv", index=False)
-    found = weight_rows(tmp_path / "gaps.csv", rates)
+    table = pd.DataFrame(
+        rows, columns=["epoch", "reference", "arm", "tensor", "module", "aggregate", "distance", *digests]
+    )
+    table.to_csv(tmp_path / "weight_gap.csv", index=False)
+    found = weight_rows(tmp_path / "weight_gap.csv", rates)
     assert [row[0] for row in found] == list(rates)
     for row in found:
-        assert row[8] == pytest.approx(row[9], abs=1e-4)
-        assert row[7] == "fitted to 5 epochs up to 9: slope=2 beta=0.5"
-    table.head(3).to_csv(tmp_path / "gaps.csv", index=False)
-    assert weight_rows(tmp_path / "gaps.csv", rates) == []
-    assert weight_rows(tmp_path / "none.csv", rates) == few_shot_rows(tmp_path / "none.csv", 10) == []
+        cells = dict(zip(SCHEMAS["bounds.csv"].columns, row, strict=True))
+        assert cells["value"] == pytest.approx(cells["measured"], abs=1e-4)
+        assert (cells["fit_epochs"], cells["fit_last_epoch"]) == (5, 9)
+        assert (cells["slope"], cells["beta"]) == (pytest.approx(2, rel=1e-5), pytest.approx(0.5, rel=1e-5))
+    table.head(3).to_csv(tmp_path / "weight_gap.csv", index=False)
+    assert weight_rows(tmp_path / "weight_gap.csv", rates) == []
+    assert (
+        weight_rows(tmp_path / "none/weight_gap.csv", rates)
+        == few_shot_rows(tmp_path / "none/weight_gap.csv", 10)
+        == []
+    )
 
 
 def test_words_of_an_a_priori_bound() -> None:

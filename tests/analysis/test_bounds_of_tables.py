@@ -6,24 +6,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from coupled.analysis.bounds import COLUMNS
 from coupled.analysis.theory.bound_formulas import Scatter, proposition_1
-from coupled.analysis.theory.bounds_of_tables import SCATTER, few_shot_rows
+from coupled.analysis.theory.bounds_of_tables import COLUMNS, SCATTER, few_shot_rows
 
 
-def write_quality(path: Path, scatters: Mapping[str, Sequence[float]], metric: str, detail: str) -> None:
+def write_quality(path: Path, scatters: Mapping[str, Sequence[float]], metric: str) -> None:
     """A quality.csv with an error of one half of each arm beside its scatter: V, Vs, Vdir."""
     rows = [
-        (0, split, arm, "h", name, how, value, 9, 90, "s", "i")
+        (0, split, arm, "h", name, how, shots, "", value, 9, 90, "s", "i")
         for arm, scatter in scatters.items()
-        for split, name, how, value in (
-            *(("test", name, "one_class", each) for name, each in zip(SCATTER, scatter, strict=True)),
-            *(("train", name, "one_class", 0.5) for name in SCATTER),
-            ("test", metric, detail, 0.5),
+        for split, name, how, shots, value in (
+            *(("test", name, "one_class", "", each) for name, each in zip(SCATTER, scatter, strict=True)),
+            *(("train", name, "one_class", "", 0.5) for name in SCATTER),
+            ("test", metric, "nccc", 5, 0.5),
         )
     ]
-    columns = ["epoch", "split", "arm", "layer", "metric", "detail", "value", "samples", "train_samples"]
-    pd.DataFrame(rows, columns=[*columns, "snapshot", "images"]).to_csv(path, index=False)
+    columns = ["epoch", "split", "arm", "module", "metric", "variant", "shots", "k", "value", "num_images"]
+    pd.DataFrame(rows, columns=[*columns, "num_train_images", "arm_digest", "images_digest"]).to_csv(path, index=False)
 
 
 def found_in(path: Path, classes: int) -> dict[tuple[str, str], dict[str, object]]:
@@ -34,7 +33,7 @@ def found_in(path: Path, classes: int) -> dict[tuple[str, str], dict[str, object
 def test_a_few_shot_bound_says_whether_it_says_anything_and_holds(tmp_path: Path) -> None:
     """An error of one half beside scatter so small that the bound is below it, and so large that it is above 1."""
     scatters = {"small": [1e-4] * 3, "large": [9.0] * 3}
-    write_quality(tmp_path / "quality.csv", scatters, "few_shot_two_way", "nccc m=5")
+    write_quality(tmp_path / "quality.csv", scatters, "few_shot_two_way")
     found = found_in(tmp_path / "quality.csv", 3)
     says = {key: (row["vacuous"], row["holds"]) for key, row in found.items()}
     for form in ("proposition_1", "documented_form"):
@@ -51,7 +50,7 @@ def test_between_two_classes_a_bound_from_one_half_on_is_vacuous(
 ) -> None:
     """A coin reaches 1/2: bounds of .63 to .96 were counted as saying something. Among ten classes 1 is the limit."""
     scale = 0.75 / proposition_1(Scatter(1.0, 1.0, 1.0), 2 if metric.endswith("two_way") else classes, 5).error
-    write_quality(tmp_path / "quality.csv", {"cl": [scale] * 3}, metric, "nccc m=5")
+    write_quality(tmp_path / "quality.csv", {"cl": [scale] * 3}, metric)
     row = found_in(tmp_path / "quality.csv", classes)["cl", "proposition_1"]
     assert row["value"] == pytest.approx(0.75)
     assert row["vacuous"] == vacuous

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from coupled.analysis import collapse
-from coupled.analysis.collapse import COLUMNS, main
+from coupled.analysis.collapse import main
 from coupled.analysis.representations.collapse_measures import of_predictor, of_rows
 from coupled.analysis.representations.embeddings import Embedder, load_images
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.run import open_store, read_description
+from coupled.analysis.schemas import SCHEMAS
 from coupled.config.schema import from_resolved
 from coupled.storage.snapshots import SnapshotStore
 
@@ -46,20 +47,22 @@ def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pyte
     assert any(line.startswith("arm scl is collapsed at epoch 1: z of test is a point (std ") for line in said)
     assert not any("epoch 0" in line for line in said)
     rows = table(run / "analysis/collapse.csv")
-    assert tuple(rows[0]) == COLUMNS
-    marks = {(r["arm"], r["layer"], r["epoch"]): r["collapsed"] for r in rows}
+    assert tuple(rows[0]) == SCHEMAS["collapse.csv"].columns
+    marks = {(r["arm"], r["module"], r["epoch"]): r["collapsed"] for r in rows}
     assert marks["scl", "z", "1"] == marks["scl", "z", "0"] == "point"
     assert marks["cl", "h", "1"] == "no"
     assert marks["ce", "predictor", "1"] == ""
     assert len(said) == sum(mark in ("point", "line") and key[2] == "1" for key, mark in marks.items())
-    assert {(r["samples"], r["split"]) for r in rows} == {("100", "test")}
+    assert {(r["num_images"], r["split"]) for r in rows} == {("100", "test")}
 
 
 def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
     """Layers, epochs, and clean images and views must not be mixed up."""
     assert main(["--run", str(run), "--split", "test"]) == 0
     rows = {
-        (r["epoch"], r["arm"], r["layer"], r["metric"], r["detail"]): r for r in table(run / "analysis/collapse.csv")
+        (r["epoch"], r["arm"], r["module"], r["metric"], r["variant"] or int(r["component"])): r
+        for r in table(run / "analysis/collapse.csv")
+        for r in table(run / "analysis/collapse.csv")
     }
     description = read_description(run)
     settings = from_resolved(description["settings"])

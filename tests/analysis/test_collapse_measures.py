@@ -33,8 +33,8 @@ def test_even_features_have_the_known_values() -> None:
     expected = math.log((opposite * math.exp(-8) + (pairs - opposite) * math.exp(-4)) / pairs)
     assert values["uniformity", "t=2"] == pytest.approx(expected, abs=1e-12)
     for j in range(1, 7):
-        assert values["eigenvalue", str(j)] == pytest.approx(9 * 2 / 11)
-        assert values["eigenvalue_share", str(j)] == pytest.approx(1 / 6)
+        assert values["eigenvalue", j] == pytest.approx(9 * 2 / 11)
+        assert values["eigenvalue_share", j] == pytest.approx(1 / 6)
     assert ("eigenvalue", "7") not in values
     assert verdict(values) == ("no", "")
 
@@ -76,9 +76,9 @@ def test_alignment_uniformity_and_spectrum_equal_slow_definitions(monkeypatch: p
     wide = random(40, TOP + 4)
     eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(wide.numpy().T)))[::-1]
     values = of_rows(wide)
-    assert [values["eigenvalue", str(j + 1)] for j in range(TOP)] == pytest.approx(eigenvalues[:TOP].tolist())
-    assert values["eigenvalue_share", "2"] == pytest.approx(eigenvalues[1] / eigenvalues.sum())
-    assert ("eigenvalue", str(TOP + 1)) not in values
+    assert [values["eigenvalue", j + 1] for j in range(TOP)] == pytest.approx(eigenvalues[:TOP].tolist())
+    assert values["eigenvalue_share", 2] == pytest.approx(eigenvalues[1] / eigenvalues.sum())
+    assert ("eigenvalue", TOP + 1) not in values
 
 
 def test_a_predictor_with_the_eigenvectors_of_its_inputs_is_aligned() -> None:
@@ -87,18 +87,18 @@ def test_a_predictor_with_the_eigenvectors_of_its_inputs_is_aligned() -> None:
     inputs = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)) @ turn.T
     weight = turn @ torch.diag(torch.tensor([0.5, -4.0, 0.0], dtype=torch.float64)) @ turn.T
     values = of_predictor(inputs, weight)
-    assert [values["correlation_eigenvalue", str(j)] for j in (1, 2, 3)] == pytest.approx([3, 4 / 3, 1 / 3])
-    assert [values["predictor_along", str(j)] for j in (1, 2, 3)] == pytest.approx([0.5, -4, 0], abs=1e-12)
-    assert [values["predictor_singular_value", str(j)] for j in (1, 2, 3)] == pytest.approx([4, 0.5, 0], abs=1e-12)
-    assert [values["eigenspace_alignment", str(j)] for j in (1, 2)] == pytest.approx([1, -1])
+    assert [values["correlation_eigenvalue", j] for j in (1, 2, 3)] == pytest.approx([3, 4 / 3, 1 / 3])
+    assert [values["predictor_along", j] for j in (1, 2, 3)] == pytest.approx([0.5, -4, 0], abs=1e-12)
+    assert [values["predictor_singular_value", j] for j in (1, 2, 3)] == pytest.approx([4, 0.5, 0], abs=1e-12)
+    assert [values["eigenspace_alignment", j] for j in (1, 2)] == pytest.approx([1, -1])
     assert values["asymmetry", "frobenius"] == pytest.approx(0, abs=1e-12)
     c, s = math.cos(0.3), math.sin(0.3)
     rotation = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
     turned = of_predictor(inputs, turn @ rotation @ turn.T)
-    assert [turned["eigenspace_alignment", str(j)] for j in (1, 2, 3)] == pytest.approx([c, c, 1])
+    assert [turned["eigenspace_alignment", j] for j in (1, 2, 3)] == pytest.approx([c, c, 1])
     shear = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     sheared = of_predictor(inputs, turn @ shear @ turn.T)
-    assert [sheared["eigenspace_alignment", str(j)] for j in (1, 2, 3)] == pytest.approx([1, 1 / math.sqrt(5), 1])
+    assert [sheared["eigenspace_alignment", j] for j in (1, 2, 3)] == pytest.approx([1, 1 / math.sqrt(5), 1])
 
 
 def test_the_symmetry_of_a_predictor_has_its_two_ends() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from coupled.analysis import bounds, tables
-from coupled.analysis.report.tables import NEEDED, read_tables
-from coupled.analysis.tables import KINDS, NUMBER, OTHER_KINDS, BadTableError, Kind, read_newest, read_table
+from coupled.analysis import bounds
+from coupled.analysis.report.tables import read_tables
+from coupled.analysis.schemas import COLUMNS, NAME, SCHEMAS, Cells
+from coupled.analysis.tables import BadTableError, newest, read_newest, read_table
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows
 
 ARMS = ["cl", "nscl"]
@@ -22,26 +23,25 @@ HARMFUL = {  # what a cell may hold -> what it may not
     "a finite number": ["text", "inf", "-1", "True", "1e999", "1,5"],
     "a number": ["text", "True", "<!--<script>", "0x10"],
 }
-STEPS = {"steps.csv": ("epoch", "lr")}
 
 
-def kind_of(name: str, column: str) -> Kind:
-    return OTHER_KINDS.get(name, {}).get(column, KINDS.get(column, NUMBER))
+def cells_of(name: str, column: str) -> Cells:
+    return {**COLUMNS, **SCHEMAS[name].others}[column].cells
 
 
 def good(name: str, column: str) -> str:
     if column == "split":
         return "train" if name.startswith("train") else "test"
-    return GOOD.get(column, "name" if kind_of(name, column).least is None else "1")
+    return GOOD.get(column, "name" if cells_of(name, column).least is None else "1")
 
 
 def harmful(name: str, column: str) -> list[str]:
     """Cells that this column cannot have."""
-    kind = kind_of(name, column)
+    kind = cells_of(name, column)
     found = next((cells for words, cells in HARMFUL.items() if kind.words.startswith(words)), [])
     if column in ("arm", "reference", "direct_arm"):
         return [*(found[:1] if not kind.empty else []), "zzz", "<!--<script>"]
-    if kind == tables.NAME:
+    if kind == NAME:
         return ["", *(["elsewhere"] if column == "split" and name.startswith(("train", "test")) else [])]
     allowed = {"" if kind.empty else None, str(kind.least)}  # verify.csv has -1 for a run without snapshots
     return [each for each in found if each not in allowed]
@@ -57,7 +57,8 @@ def write(path: Path, columns: tuple[str, ...], *rows: list[str]) -> Path:
 def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Path) -> None:
     """Every table that is read, column by column, the wrong cell between good rows."""
     checked = 0
-    for name, columns in (NEEDED | STEPS).items():
+    for name, schema in SCHEMAS.items():
+        columns = schema.columns
         path, row = tmp_path / name, [good(name, column) for column in columns]
         write(path, columns, row, row)
         assert len(read_table(path, columns, ARMS)) == 2
@@ -68,7 +69,7 @@ def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Pat
                     read_table(path, columns, ARMS)
                 assert str(caught.value).startswith(f"{path}: row 3: {column}: got '{cell[:60]}"), (name, column, cell)
                 checked += 1
-    assert checked > 250
+    assert checked > 500
 
 
 @pytest.mark.parametrize(
@@ -116,40 +117,55 @@ def test_numbers_are_read_to_the_last_bit_and_names_as_they_stand(tmp_path: Path
     table = read_table(path, ("arm", "value"))
     assert list(table["arm"][:2]) == ["NA", "007"]
     assert [repr(cell) for cell in table["value"]] == [repr(float(cell or "nan")) for cell in numbers]
-    assert read_newest(path, ["arm"], "value").equals(table)
+    assert newest(table, path.name).equals(table)
 
 
 @pytest.mark.parametrize(
     ("name", "cells", "ok"),
     [
-        ("quality.csv", {"metric": "few_shot", "detail": "nccc m=5"}, True),
-        ("quality.csv", {"metric": "few_shot", "detail": "nccc m=x"}, False),
-        ("quality.csv", {"metric": "few_shot_two_way", "detail": "nccc m=0"}, False),
-        ("collapse.csv", {"metric": "eigenvalue_share", "detail": "12"}, True),
-        ("collapse.csv", {"metric": "eigenvalue_share", "detail": ""}, False),
-        ("bounds.csv", {"bound": "proposition_1", "detail": "all m=1e9"}, False),
-        ("bounds.csv", {"bound": "a_priori", "detail": "", "reference": "cl"}, True),
+        ("quality.csv", {"metric": "few_shot", "shots": "5"}, True),
+        ("quality.csv", {"metric": "few_shot", "shots": ""}, False),
+        ("quality.csv", {"metric": "few_shot_two_way", "shots": "0"}, False),
+        ("collapse.csv", {"metric": "eigenvalue_share", "component": "12"}, True),
+        ("collapse.csv", {"metric": "eigenvalue_share", "component": ""}, False),
+        ("bounds.csv", {"bound": "proposition_1", "shots": "2e9"}, False),
+        ("bounds.csv", {"bound": "a_priori", "shots": "", "reference": "cl"}, True),
     ],
 )
-def test_details_that_are_numbers_are_checked(tmp_path: Path, name: str, cells: dict[str, str], ok: bool) -> None:
-    """The number of shots and the place of an eigenvalue are read from them."""
-    row = [cells.get(column, good(name, column)) for column in NEEDED[name]]
-    write(tmp_path / "analysis" / name, NEEDED[name], row)
+def test_numbers_without_which_a_row_means_nothing_are_checked(
+    tmp_path: Path, name: str, cells: dict[str, str], ok: bool
+) -> None:
+    """The number of shots, and which eigenvalue it is."""
+    column = "component" if "component" in cells else "shots"
+    row = [cells.get(each, good(name, each)) for each in SCHEMAS[name].columns]
+    write(tmp_path / "analysis" / name, SCHEMAS[name].columns, row)
     if ok:
         assert list(read_tables(tmp_path, ARMS)) == [name]
     else:
-        with pytest.raises(BadTableError, match=rf"{name}: row 2: detail: got '{cells['detail']}'"):
+        with pytest.raises(BadTableError, match=rf"{name}: row 2: {column}: got '{cells[column]}'"):
             read_tables(tmp_path, ARMS)
 
 
 @pytest.mark.parametrize("cell", ["-1", "inf", "1e308", "5e-324"])
 def test_a_scatter_that_no_formula_takes_is_named(tmp_path: Path, cell: str) -> None:
     """It would end in a division by 0, or in a bound of nothing."""
-    columns = ("epoch", "split", "arm", "layer", "metric", "detail", "value", "samples", "train_samples")
+    columns = (
+        "epoch",
+        "split",
+        "arm",
+        "module",
+        "metric",
+        "variant",
+        "shots",
+        "k",
+        "value",
+        "num_images",
+        "num_train_images",
+    )
     about = ["1", "test", "cl", "h"]
-    scatter = [[*about, metric, "one_class", "0.5", "9", "", "s", "i"] for metric in ("cdnv", "root_cdnv")]
-    rows = [*scatter, [*about, "directional_cdnv", "one_class", cell, "9", "", "s", "i"]]
-    path = write(tmp_path / "quality.csv", (*columns, "snapshot", "images"), *rows)
+    scatter = [[*about, metric, "one_class", "", "", "0.5", "9", "", "s", "i"] for metric in ("cdnv", "root_cdnv")]
+    rows = [*scatter, [*about, "directional_cdnv", "one_class", "", "", cell, "9", "", "s", "i"]]
+    path = write(tmp_path / "quality.csv", (*columns, "arm_digest", "images_digest"), *rows)
     with pytest.raises(BadTableError, match=r"quality\.csv: row 4: value: got .*, expected 0 or 1e-100 to 1e100"):
         few_shot_rows(path, 10)
 
@@ -166,7 +182,7 @@ def test_a_table_that_is_not_there_is_written_by_a_command_that_exists(tmp_path:
     path = tmp_path / "a run/analysis/quality.csv"
     said = rf"quality\.csv: no such file; write it with: python analysis/quality\.py --run '{tmp_path}/a run'"
     with pytest.raises(ValueError, match=said):
-        read_newest(path, ["epoch"])
+        read_newest(path)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])

@@ -8,14 +8,14 @@ from coupled.analysis.demo import curves, main
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
 
-GAPS = """epoch,reference,arm,layer,kind,parameters,gap,distance,reference_norm,arm_norm,cosine
-0,cl,nscl,mean,aggregate,9,0.0,0.0,1.0,1.0,1.0
-0,cl,ce,mean,aggregate,9,0.0,0.0,1.0,1.0,1.0
-2,cl,nscl,mean,aggregate,9,0.125,0.0,1.0,1.0,
-2,cl,ce,mean,aggregate,9,0.5,0.0,1.0,1.0,
-2,cl,ce,global,aggregate,9,0.75,0.0,1.0,1.0,
+GAPS = """epoch,reference,arm,tensor,module,aggregate,kind,parameters,gap,distance,reference_norm,arm_norm,cosine
+0,cl,nscl,,,mean,,9,0.0,0.0,1.0,1.0,1.0
+0,cl,ce,,,mean,,9,0.0,0.0,1.0,1.0,1.0
+2,cl,nscl,,,mean,,9,0.125,0.0,1.0,1.0,
+2,cl,ce,,,mean,,9,0.5,0.0,1.0,1.0,
+2,cl,ce,,,global,,9,0.75,0.0,1.0,1.0,
 """
-SCORES = """epoch,split,reference,arm,layer,metric,value,samples
+SCORES = """epoch,split,reference,arm,module,metric,value,num_images
 0,test,cl,ce,h,cka,1.0,357
 0,test,cl,nscl,h,cka,1.0,357
 0,test,cl,ce,h,rsa,1.0,357

@@ -42,15 +42,15 @@ def value(epoch: int, arm: str, shift: float = 0.0) -> float:
 def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
     """Gap g, CKA 1 - g, RSA 1 - g / 2 at h, less by layers below; a row of another snapshot and one of fewer images."""
     gaps, scores = (
-        ["epoch,reference,arm,layer,gap,arm_snapshot"],
-        ["epoch,split,reference,arm,layer,metric,value,low,high,samples"],
+        ["epoch,reference,arm,tensor,module,aggregate,gap,arm_digest"],
+        ["epoch,split,reference,arm,module,metric,value,ci_low,ci_high,num_images"],
     )
-    quality_rows = ["epoch,split,arm,layer,metric,detail,value,samples,train_samples"]
+    quality_rows = ["epoch,split,arm,module,metric,variant,shots,k,value,num_images,num_train_images"]
     for epoch in (0, 1, 3):
         for arm in arms:
             gap = value(epoch, arm)
-            gaps += [f"{epoch},cl,{arm},mean,9,old", f"{epoch},cl,{arm},mean,{gap},new"]
-            gaps += [f"{epoch},cl,{arm},{layer}/mean,{gap + place},new" for place, layer in enumerate(LAYERS[:2])]
+            gaps += [f"{epoch},cl,{arm},,,mean,9,old", f"{epoch},cl,{arm},,,mean,{gap},new"]
+            gaps += [f"{epoch},cl,{arm},,{layer},mean,{gap + place},new" for place, layer in enumerate(LAYERS[:2])]
             for metric, slope in (("cka", 1), ("rsa", 0.5)):
                 for place, layer in enumerate(reversed(LAYERS)):
                     there = 1 - slope * gap - 0.1 * place
@@ -61,15 +61,15 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         for arm in ("cl", *arms):
             for metric, detail in (("nccc", "euclidean"), ("cdnv", "one_class"), ("linear_probe", "paper")):
                 known = 0.5 if arm == "cl" else value(epoch, arm)
-                quality_rows += [f"{epoch},test,{arm},h,{metric},{detail},{known},357,1440"]
-    collapse_rows = ["epoch,split,arm,layer,metric,detail,value,collapsed,samples"]
+                quality_rows += [f"{epoch},test,{arm},h,{metric},{detail},,,{known},357,1440"]
+    collapse_rows = ["epoch,split,arm,module,metric,variant,component,value,collapsed,num_images"]
     for epoch in (0, 1, 3):
         for arm in ("cl", *arms):
             known = 0.5 if arm == "cl" else value(epoch, arm)
-            collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,{known},no,357"]
-            collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,9,no,20"]
+            collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,,{known},no,357"]
+            collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,,9,no,20"]
         for j in (1, 2):
-            collapse_rows += [f"{epoch},test,mine,predictor,eigenspace_alignment,{j},{0.1 * epoch + 0.2 * j},,357"]
+            collapse_rows += [f"{epoch},test,mine,predictor,eigenspace_alignment,,{j},{0.1 * epoch + 0.2 * j},,357"]
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {
         "weight_gap": gaps,
@@ -299,7 +299,7 @@ def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> No
     """CKA of the last epoch; an early epoch, a subset and other layers stay out."""
     arms = ["cl", "mine", "nscl", "ce"]
     known = {pair: 0.9 - 0.1 * place for place, pair in enumerate(combinations(arms, 2))}
-    rows = ["epoch,split,reference,arm,layer,metric,value,samples"]
+    rows = ["epoch,split,reference,arm,module,metric,value,num_images"]
     for (a, b), cka in known.items():
         rows += [f"1,test,{a},{b},h,cka,0.1,357", f"3,test,{b},{a},h,cka,{cka},357", f"3,test,{a},{b},h,cka,0.2,20"]
         rows += [f"3,test,{a},{b},z,cka,0.3,357", f"3,test,{a},{b},h,rsa,0.3,357"]

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coupled.analysis.weights.growth import COLUMNS, Fit, fits, write_growth
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.weights.growth import Fit, fits, write_growth
 
 EPOCHS = np.arange(0.0, 41.0)
 
@@ -100,17 +101,19 @@ def test_a_gap_that_no_curve_fits_is_a_row_without_numbers() -> None:
 
 def test_rows_are_those_of_the_global_gap_of_each_pair(tmp_path: Path) -> None:
     """In whatever order the epochs were measured; the layers of the same table do not count."""
-    lines = ["epoch,reference,arm,layer,gap"]
+    lines = ["epoch,reference,arm,tensor,module,aggregate,gap"]
     for epoch in (5, 0, 1, 4, 2, 3):
         lines += [
-            f"{epoch},cl,nscl,global,{0.1 * epoch}",
-            f"{epoch},cl,nscl,mean,{9 - epoch}",
-            f"{epoch},cl,twin,global,0",
+            f"{epoch},cl,nscl,,,global,{0.1 * epoch}",
+            f"{epoch},cl,nscl,,,mean,{9 - epoch}",
+            f"{epoch},cl,nscl,,layer1,global,{9 - epoch}",
+            f"{epoch},cl,twin,,,global,0",
         ]
-    (tmp_path / "gaps.csv").write_text("\n".join([*lines, ""]))
-    write_growth(tmp_path / "gaps.csv", tmp_path / "growth.csv")
-    header, *rows = (tmp_path / "growth.csv").read_text().splitlines()
-    assert tuple(header.split(",")) == COLUMNS
+    (tmp_path / "weight_gap.csv").write_text("\n".join([*lines, ""]))
+    write_growth(tmp_path / "weight_gap.csv", tmp_path / "weight_gap_growth.csv")
+    columns = SCHEMAS["weight_gap_growth.csv"].columns
+    header, *rows = (tmp_path / "weight_gap_growth.csv").read_text().splitlines()
+    assert tuple(header.split(",")) == columns
     assert [row.split(",")[:3] for row in rows] == [["cl", "nscl", m] for m in ("early", "exponential", "saturation")]
-    slope = float(rows[1].split(",")[COLUMNS.index("slope")])
+    slope = float(rows[1].split(",")[columns.index("slope")])
     assert slope == pytest.approx(0.1, rel=1e-3)

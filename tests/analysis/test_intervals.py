@@ -113,9 +113,9 @@ def test_the_program_states_the_intervals(drifting_run: Path, tmp_path: Path, ta
     assert main([*base, "--output", str(tmp_path / "two")]) == 0
     one, two = (table(tmp_path / folder / "test_alignment.csv") for folder in ("one", "two"))
     assert two[: len(one)] == one
-    assert [(r["low"], r["high"], r["bootstrap"]) for r in two[len(one) :]] == [("", "", "")] * len(one)
+    assert [(r["ci_low"], r["ci_high"], r["resamples"]) for r in two[len(one) :]] == [("", "", "")] * len(one)
     for row, plain in zip(one, two[len(one) :], strict=True):
         assert row["value"] == plain["value"]
-        assert row["bootstrap"] == "50"
-        low, value, high = (float(row[column]) for column in ("low", "value", "high"))
+        assert row["resamples"] == "50"
+        low, value, high = (float(row[column]) for column in ("ci_low", "value", "ci_high"))
         assert low == value == high == 1 if row["epoch"] == "0" else low < value < high

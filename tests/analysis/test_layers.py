@@ -130,10 +130,10 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     command = ["--run", str(drifting_run), "--output", str(tmp_path), *options, "--layer", *LAYERS, "--cross-layer"]
     assert main(command) == 0
     plain, cross = (table(tmp_path / f"test_{name}.csv") for name in ("alignment", "cross_layer"))
-    assert {(r["epoch"], r["arm"], r["layer"]) for r in plain} == {
+    assert {(r["epoch"], r["arm"], r["module"]) for r in plain} == {
         (e, a, x) for e in "02" for a in ("scl", "ce") for x in LAYERS
     }
-    keys = [(r["epoch"], r["arm"], r["reference_layer"], r["layer"]) for r in cross]
+    keys = [(r["epoch"], r["arm"], r["reference_module"], r["module"]) for r in cross]
     assert len(keys) == len(set(keys)) == 2 * 2 * len(LAYERS) ** 2
     assert {r["metric"] for r in plain} == {"rsa"}
     assert {r["metric"] for r in cross} == {"cka"}
@@ -149,11 +149,11 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     metrics = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
     for row in [*plain, *cross]:
         if (row["epoch"], row["arm"]) == ("2", "ce"):
-            score = Score("cl", "ce", row["layer"], row["metric"])
-            renamed = {("cl", score.layer): batch["cl", row.get("reference_layer", score.layer)]}
+            score = Score("cl", "ce", row["module"], row["metric"])
+            renamed = {("cl", score.layer): batch["cl", row.get("reference_module", score.layer)]}
             renamed["ce", score.layer] = batch["ce", score.layer]
             assert float(row["value"]) == pytest.approx(scores([renamed], [score], metrics)[score], abs=1e-9)
-    start = {(r["reference_layer"], r["layer"]): float(r["value"]) for r in cross if r["epoch"] == "0"}
+    start = {(r["reference_module"], r["module"]): float(r["value"]) for r in cross if r["epoch"] == "0"}
     for one in LAYERS:
         assert start[one, one] == 1
         assert all(start[one, other] == pytest.approx(start[other, one], abs=1e-12) for other in LAYERS)

@@ -18,6 +18,7 @@ from coupled.analysis.losses import main, stream
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
 from coupled.analysis.representations.features import view_features
 from coupled.analysis.run import read_description
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError, gap_of_batch
 from coupled.analysis.theory.loss_tables import write_correlation, write_reached
 from coupled.config.schema import from_resolved
@@ -91,13 +92,13 @@ def test_means_are_over_anchors_not_over_batches_and_left_out_ones_are_counted()
         whole.update(batch)
         part.update(batch)
     total = whole.losses["nscl", 1.0]
-    assert (total.counted, total.left_out) == (8, 8)
+    assert (total.counted, total.skipped_anchors) == (8, 8)
     assert total.mean == parts[0].losses["nscl", 1.0].mean
     assert whole.gap(1.0, 3, 8) == parts[0].gap(1.0, 3, 8)
     halves = [part.losses["dcl", 1.0].mean for part in parts]
     assert whole.losses["dcl", 1.0].mean == pytest.approx(sum(halves) / 2, rel=1e-12)
     whole.update(given_[1])
-    assert (total.counted, total.left_out) == (8, 16)
+    assert (total.counted, total.skipped_anchors) == (8, 16)
 
 
 def test_the_tightest_batch_is_that_with_the_highest_share() -> None:
@@ -115,8 +116,8 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     """Arms, epochs, splits and temperatures must not be mixed up; at equal weights all arms agree to the bit."""
     assert main(["--run", str(drifting_run), "--output", str(tmp_path), "--samples", "130", "--epochs", "0,2"]) == 0
     table, gaps = pd.read_csv(tmp_path / "losses.csv"), pd.read_csv(tmp_path / "loss_gap.csv")
-    assert tuple(table.columns) == losses.COLUMNS
-    assert tuple(gaps.columns) == losses.GAP_COLUMNS
+    assert tuple(table.columns) == SCHEMAS["losses.csv"].columns
+    assert tuple(gaps.columns) == SCHEMAS["loss_gap.csv"].columns
     assert len(table) == 2 * 2 * 4 * len(LOSSES) * 2
     assert set(table["temperature"]) == {0.5, 1.0}
     assert table[table["epoch"] == 0].groupby(["split", "loss", "temperature"])["value"].nunique().eq(1).all()
@@ -195,7 +196,7 @@ def losses_of(folder: Path, values: Mapping[str, tuple[Sequence[float], Sequence
         for loss, each in zip(("dcl", "nscl"), both, strict=True)
         for epoch, value in enumerate(each)
     ]
-    pd.DataFrame(rows, columns=list(losses.COLUMNS)).to_csv(folder / "losses.csv", index=False)
+    pd.DataFrame(rows, columns=list(SCHEMAS["losses.csv"].columns)).to_csv(folder / "losses.csv", index=False)
     return folder / "losses.csv"
 
 
@@ -203,15 +204,15 @@ def test_a_share_of_no_descent_and_a_correlation_of_too_little_are_empty(tmp_pat
     """A direct arm that went up or nowhere has no descent; two points, or a constant loss, lie on every line."""
     falls: Sequence[float] = [4, 3, 2, 1]
     path = losses_of(tmp_path, {"cl": (falls, falls), "direct": (falls, [4, 5, 4, 3])})
-    write_reached(path, tmp_path / "reached.csv", ["direct"])
-    reached = pd.read_csv(tmp_path / "reached.csv").query("arm == 'cl'")
+    write_reached(path, tmp_path / "nscl_reached.csv", ["direct"])
+    reached = pd.read_csv(tmp_path / "nscl_reached.csv").query("arm == 'cl'")
     assert reached["share"].isna().tolist() == [True, True, True, False]
     assert reached["share"].iloc[-1] == 3
     path = losses_of(
         tmp_path, {"two": (falls[:2], falls[:2]), "three": (falls[:3], falls[:3]), "still": ([0.1] * 3, falls[:3])}
     )
-    write_correlation(path, tmp_path / "correlation.csv")
-    found = pd.read_csv(tmp_path / "correlation.csv").set_index("arm")["correlation"]
+    write_correlation(path, tmp_path / "loss_correlation.csv")
+    found = pd.read_csv(tmp_path / "loss_correlation.csv").set_index("arm")["correlation"]
     assert found["three"] == pytest.approx(1)
     assert found[["two", "still"]].isna().all()
 
@@ -220,12 +221,12 @@ def test_the_tables_that_follow(tmp_path: Path) -> None:
     """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
     values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
     path = losses_of(tmp_path, values)
-    write_correlation(path, tmp_path / "correlation.csv")
-    write_reached(path, tmp_path / "reached.csv", ["nscl"])
-    found = pd.read_csv(tmp_path / "correlation.csv").set_index("arm")
+    write_correlation(path, tmp_path / "loss_correlation.csv")
+    write_reached(path, tmp_path / "nscl_reached.csv", ["nscl"])
+    found = pd.read_csv(tmp_path / "loss_correlation.csv").set_index("arm")
     assert found.loc["nscl", "correlation"] == pytest.approx(1)
     assert found.loc["cl", "correlation"] == pytest.approx(0.960769, abs=1e-6)
-    reached = pd.read_csv(tmp_path / "reached.csv")
+    reached = pd.read_csv(tmp_path / "nscl_reached.csv")
     assert set(reached["arm"]) == {"cl"}
     assert reached["epoch"].tolist() == [0, 1, 2]
     assert reached["excess"].tolist() == [0.5, 0, 0.5]
@@ -256,9 +257,9 @@ def test_rows_of_another_snapshot_do_not_count_as_there(new_run: NewRun) -> None
     assert main(base) == 0
     path = run / "analysis/losses.csv"
     rows = path.read_text().splitlines()
-    digest = rows[1].split(",")[losses.COLUMNS.index("snapshot")]
+    digest = rows[1].split(",")[SCHEMAS["losses.csv"].columns.index("arm_digest")]
     path.write_text("\n".join([rows[0], *(row.replace(digest, "0" * len(digest)) for row in rows[1:])]) + "\n")
     assert main(base) == 0
     table = pd.read_csv(path, dtype=str)
-    assert {"0" * len(digest), digest} <= set(table["snapshot"])
+    assert {"0" * len(digest), digest} <= set(table["arm_digest"])
     assert len(table) == len(rows) - 1 + sum(digest in row for row in rows[1:])

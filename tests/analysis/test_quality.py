@@ -8,11 +8,12 @@ import torch
 from support import tiny
 
 from coupled.analysis import alignment, quality, weight_gap
-from coupled.analysis.quality import COLUMNS, main
+from coupled.analysis.quality import main
 from coupled.analysis.representations import features
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.run import read_description
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 from coupled.config.schema import from_resolved
 from coupled.metrics.arm import find_metrics, metric_names
@@ -33,19 +34,19 @@ def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Re
     options = ["--arms", "nscl", "--epochs", "1", "--samples", "120", "--layer", "z"]
     assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     rows = table(tmp_path / "quality.csv")
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == SCHEMAS["quality.csv"].columns
     expected = {
-        (split, name, detail)
+        (split, name, *map(str, variant))
         for name, metric in METRICS.items()
-        for detail in metric.details
+        for variant in metric.variants
         for split in (("test",) if metric.sees == "classifier" else ("train", "test"))
     }
-    assert sorted((r["split"], r["metric"], r["detail"]) for r in rows) == sorted(expected)
-    assert {(r["epoch"], r["arm"], r["layer"], r["samples"]) for r in rows} == {("1", "nscl", "z", "120")}
+    assert sorted((r["split"], r["metric"], r["variant"], r["shots"], r["k"]) for r in rows) == sorted(expected)
+    assert {(r["epoch"], r["arm"], r["module"], r["num_images"]) for r in rows} == {("1", "nscl", "z", "120")}
     for row in rows:
         metric = METRICS[row["metric"]]
-        assert row["train_samples"] == ("120" if metric.sees == "classifier" else "")
-        assert bool(row["spread"]) == (row["metric"].startswith("few_shot") and bool(row["value"]))
+        assert row["num_train_images"] == ("120" if metric.sees == "classifier" else "")
+        assert bool(row["std"]) == (row["metric"].startswith("few_shot") and bool(row["value"]))
         if row["value"]:
             assert metric.range[0] <= float(row["value"]) <= metric.range[1]
 
@@ -53,7 +54,7 @@ def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Re
 def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Train and test, arms, epochs and layers must not be mixed up."""
     assert main(["--run", str(drifting_run), "--output", str(tmp_path), "--metrics", *FAST, "--epochs", "0,2"]) == 0
-    rows = {(r["epoch"], r["split"], r["arm"], r["layer"], r["metric"]): r for r in table(tmp_path / "quality.csv")}
+    rows = {(r["epoch"], r["split"], r["arm"], r["module"], r["metric"]): r for r in table(tmp_path / "quality.csv")}
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
@@ -148,13 +149,13 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
     path = run / "analysis/quality.csv"
     assert main([*command, "--arms", "cl", "ce"]) == 0
     rows = table(path)
-    assert {r["metric"]: (bool(r["images"]), bool(r["train_images"])) for r in rows} == {
+    assert {r["metric"]: (bool(r["images_digest"]), bool(r["train_images_digest"])) for r in rows} == {
         "nccc": (True, True),
         "cdnv": (True, False),
     }
-    assert len({r["snapshot"] for r in rows}) == 2
+    assert len({r["arm_digest"] for r in rows}) == 2
     text = path.read_text()
-    for digest in (rows[0]["snapshot"], rows[0]["images"], rows[0]["train_images"]):
+    for digest in (rows[0]["arm_digest"], rows[0]["images_digest"], rows[0]["train_images_digest"]):
         path.write_text(text.replace(digest, "0" * 16, 1))
         assert main([*command, "--arms", "cl", "ce"]) == 0
         assert "1 new rows, 5 in all" in capsys.readouterr().out
@@ -190,7 +191,7 @@ def test_a_score_without_a_value_says_why(
     assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     said = "1 test ce h knn cosine k=20: no value: fewer than 20 train images\n"
     assert said in capsys.readouterr().out
-    assert b"\n1,test,ce,h,knn,cosine k=20,,,5,5," in (tmp_path / "quality.csv").read_bytes()
+    assert b"\n1,test,ce,h,knn,cosine,,20,,,5,5," in (tmp_path / "quality.csv").read_bytes()
 
 
 def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(

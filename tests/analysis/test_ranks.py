@@ -67,8 +67,8 @@ def test_the_program_gives_one_table_on_two_ranks(
         assert len(one) == len(two)
         for expected, found in zip(one, two, strict=True):
             tolerance = 1e-5 if expected["metric"] == "rsa_spearman" else 1e-6  # ranks turn a rounding into a step
-            for column in ("value", "low", "high"):
+            for column in ("value", "ci_low", "ci_high"):
                 numbers = (float(row.pop(column) or "nan") for row in (found, expected))
                 assert next(numbers) == pytest.approx(next(numbers), abs=tolerance, nan_ok=True)
             assert found == expected
-    assert all(row["low"] for row in table(tmp_path / "two/train_alignment.csv"))
+    assert all(row["ci_low"] for row in table(tmp_path / "two/train_alignment.csv"))

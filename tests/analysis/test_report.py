@@ -33,6 +33,7 @@ from coupled.analysis.report.rows import (
 )
 from coupled.analysis.report.rows import about as about_table
 from coupled.analysis.report.tables import COMPARING, MORE, PROGRAMS, Run, missing, read_runs, thinned
+from coupled.analysis.tables import whole_encoder
 
 NewRun = Callable[..., Path]
 CHARTS = {
@@ -63,9 +64,9 @@ def test_the_charts_show_the_numbers_of_the_tables(charts: dict[str, Chart], mea
     found = charts
     gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv")
     left, right = ([t for t in found["headline"].variants[""]["data"] if ("xaxis" in t) == second] for second in (0, 1))
-    rows = gaps[(gaps["layer"] == "mean") & (gaps["arm"] == "scl")]
+    rows = whole_encoder(gaps, "mean").query("arm == 'scl'")
     assert left[1]["y"] == pytest.approx(rows["gap"].tolist(), rel=1e-6)
-    scores = pd.read_csv(measured_run / "analysis/test_alignment.csv").query("arm == 'scl' and layer == 'h'")
+    scores = pd.read_csv(measured_run / "analysis/test_alignment.csv").query("arm == 'scl' and module == 'h'")
     assert right[1]["y"] == pytest.approx(scores[scores["metric"] == "cka"]["value"].tolist(), rel=1e-6)
     colours = {(t["meta"]["arm"], t["line"]["color"]) for t in (*left, *right)}
     assert len(colours) == 3
@@ -73,15 +74,15 @@ def test_the_charts_show_the_numbers_of_the_tables(charts: dict[str, Chart], mea
     assert figure["slider"] == [0, 1, 2, 3]
     heat = figure["data"][1]
     row = heat["y"].index("layer2.0.conv1")
-    rows = gaps[(gaps["layer"] == "encoder.layer2.0.conv1.weight") & (gaps["arm"] == "scl")]
+    rows = gaps[(gaps["tensor"] == "encoder.layer2.0.conv1.weight") & (gaps["arm"] == "scl")]
     assert heat["z"][row] == pytest.approx(rows["gap"].tolist(), rel=1e-6)
     profile = figure["data"][4]
     assert profile["meta"]["arm"] == "scl"
     assert profile["meta"]["profile"][2] == [cells[2] for cells in heat["z"]]
     rows = scores[scores["metric"] == "cka"]
     bars = next(t for t in found["alignment"].variants["cka, h, test images"]["data"] if t["name"] == "scl")["error_y"]
-    assert bars["array"] == pytest.approx((rows["high"] - rows["value"]).tolist(), rel=1e-6)
-    assert bars["arrayminus"] == pytest.approx((rows["value"] - rows["low"]).tolist(), rel=1e-6)
+    assert bars["array"] == pytest.approx((rows["ci_high"] - rows["value"]).tolist(), rel=1e-6)
+    assert bars["arrayminus"] == pytest.approx((rows["value"] - rows["ci_low"]).tolist(), rel=1e-6)
     assert bars["array"][3] != pytest.approx(bars["arrayminus"][3])
 
 
@@ -94,7 +95,7 @@ def test_alignment_by_layer_is_in_the_order_of_the_network(charts: dict[str, Cha
     heat, profile = figure["data"][2], figure["data"][5]
     assert heat["meta"]["arm"] == profile["meta"]["arm"] == "ce"
     assert heat["y"] == profile["y"] == layers
-    of_layer3 = scores[scores["layer"] == "layer3"]["value"].tolist()
+    of_layer3 = scores[scores["module"] == "layer3"]["value"].tolist()
     assert heat["z"][3] == pytest.approx(of_layer3, rel=1e-6)
     assert [at_epoch[3] for at_epoch in profile["meta"]["profile"]] == heat["z"][3]
     figure = found["cross_layer"].variants["cka, to cl, train images"]
@@ -102,7 +103,7 @@ def test_alignment_by_layer_is_in_the_order_of_the_network(charts: dict[str, Cha
     cross = every.query("arm == 'scl'")
     heat = figure["data"][1]
     assert (heat["x"], heat["y"], figure["slider"]) == (layers, layers, [0, 1, 2, 3])
-    cell = cross.query("epoch == 2 and reference_layer == 'stem' and layer == 'h'")["value"].item()
+    cell = cross.query("epoch == 2 and reference_module == 'stem' and module == 'h'")["value"].item()
     assert heat["meta"]["frames"][2][0][5] == pytest.approx(cell, rel=1e-6)
     assert heat["z"] == heat["meta"]["frames"][3]
     scale = figure["layout"]["coloraxis"]
@@ -115,7 +116,7 @@ def test_of_rows_of_other_snapshots_the_last_counts(
     """A run that was trained again from an older state on another machine has both in its tables."""
     run = copied(measured_run, tmp_path / "run")
     expected = {key: chart.variants for key, chart in charts.items()}
-    for name, digest in (("weight_gap", "arm_snapshot"), ("test_alignment", "arm_snapshot"), ("quality", "snapshot")):
+    for name, digest in (("weight_gap", "arm_digest"), ("test_alignment", "arm_digest"), ("quality", "arm_digest")):
         path = run / f"analysis/{name}.csv"
         table = pd.read_csv(path)
         older = table.assign(**{digest: "0" * 16, "gap" if "gap" in table else "value": 0.5})
@@ -123,16 +124,16 @@ def test_of_rows_of_other_snapshots_the_last_counts(
     assert {key: chart.variants for key, chart in charts_of(run).items()} == expected
     path = run / "analysis/test_alignment.csv"
     table = pd.read_csv(path)
-    table.loc[table["arm_snapshot"] != "0" * 16, ["low", "high"]] = float("nan")
+    table.loc[table["arm_digest"] != "0" * 16, ["ci_low", "ci_high"]] = float("nan")
     table.to_csv(path, index=False)
     newest = read_runs([run])[0].table(path.name)
-    assert newest["low"].isna().all()  # the interval is of the other snapshot
+    assert newest["ci_low"].isna().all()  # the interval is of the other snapshot
 
 
 def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     table = pd.read_csv(run / "analysis/bounds.csv")
-    which = "arm == 'ce' and layer == 'h' and of == 'cka' and bound == 'a_posteriori' and split == 'test'"
+    which = "arm == 'ce' and module == 'h' and of == 'cka' and bound == 'a_posteriori' and split == 'test'"
     rows = table.query(which).index
     table.loc[rows, "vacuous"] = ["no", "no", "yes", "yes"]
     table.to_csv(run / "analysis/bounds.csv", index=False)
@@ -144,9 +145,9 @@ def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run:
     shots = found["few_shot"].variants["probe, two classes, z"]["data"]
     bound = next(t for t in shots if t["name"] == "nscl · proposition 1")
     rows = table.query(
-        "arm == 'nscl' and layer == 'z' and of == 'probe_error' and epoch == 3 and bound == 'proposition_1'"
+        "arm == 'nscl' and module == 'z' and of == 'probe_error' and epoch == 3 and bound == 'proposition_1'"
     )
-    rows = rows[rows["detail"].str.startswith("two_way")]
+    rows = rows[rows["task"] == "two_way"]
     assert bound["y"] == pytest.approx(rows["value"].tolist(), rel=1e-6)
 
 
@@ -255,9 +256,9 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
     ]
     tables = {**run.tables}
     scores = tables["test_alignment.csv"]
-    tables["test_alignment.csv"] = scores[scores["layer"].isin(["h", "z"])]
-    tables["train_alignment.csv"] = scores[(scores["layer"] == "h") | (scores["epoch"] == 3)]
-    tables["quality.csv"] = tables["quality.csv"].query("layer == 'h'")
+    tables["test_alignment.csv"] = scores[scores["module"].isin(["h", "z"])]
+    tables["train_alignment.csv"] = scores[(scores["module"] == "h") | (scores["epoch"] == 3)]
+    tables["quality.csv"] = tables["quality.csv"].query("module == 'h'")
     del tables["collapse.csv"]
     found = {each.table: each.state for each in thinned(replace(run, tables=tables))}
     assert found == {
@@ -392,10 +393,10 @@ def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None
     """Whatever the order of the rows, and where only one program has run."""
     (run,) = read_runs([measured_run])
     quality = run.table("quality.csv")
-    quality = quality.assign(value=quality["value"].where(quality["layer"] == "h", 0.3))
+    quality = quality.assign(value=quality["value"].where(quality["module"] == "h", 0.3))
     own = quality[quality["metric"] == "nccc"]
-    probes = [own.assign(metric="linear_probe", detail=d, value=v) for d, v in (("paper", 0.1), ("regularised", 0.7))]
-    few = own.assign(samples=8, value=0.9)
+    probes = [own.assign(metric="linear_probe", variant=d, value=v) for d, v in (("paper", 0.1), ("regularised", 0.7))]
+    few = own.assign(num_images=8, value=0.9)
     tables = {
         name: table[::-1] for name, table in {**run.tables, "quality.csv": pd.concat([few, quality, *probes])}.items()
     }
@@ -404,9 +405,9 @@ def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None
         table = last_values([replace(run, tables={f"{name}.csv": each for name, each in only.items()} or tables)])
         return next([each.value for each in row][2:] for row in table.rows if row[1].value == arm)
 
-    gap = run.table("weight_gap.csv").query("arm == 'scl' and layer == 'mean' and epoch == 3")["gap"].item()
-    scores = run.table("test_alignment.csv").query("arm == 'scl' and layer == 'h' and epoch == 3").set_index("metric")
-    nccc = own.query("arm == 'scl' and layer == 'h' and epoch == 3")["value"].item()
+    gap = whole_encoder(run.table("weight_gap.csv"), "mean").query("arm == 'scl' and epoch == 3")["gap"].item()
+    scores = run.table("test_alignment.csv").query("arm == 'scl' and module == 'h' and epoch == 3").set_index("metric")
+    nccc = own.query("arm == 'scl' and module == 'h' and epoch == 3")["value"].item()
     expected = ["cl", *map(repr, (gap, *scores.loc[["cka", "rsa"], "value"], nccc)), "0.7"]
     assert row() == expected
     assert row(weight_gap=run.table("weight_gap.csv")) == [*expected[:2], "", "", "", ""]

@@ -14,6 +14,7 @@ from coupled.analysis.report.charts import Chart, Look, numbers
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import read_runs
 from coupled.analysis.report.theory import few_shot
+from coupled.analysis.tables import whole_encoder
 
 
 @pytest.fixture(scope="module")
@@ -38,27 +39,25 @@ def test_every_line_is_a_column_of_its_table(charts: dict[str, Chart], measured_
         reached = table("analysis/nscl_reached", "split == 'train'")[column]
         assert line("reached", f"{column}, train, τ = 1")["y"] == numbers(reached)
     floors = table(
-        "analysis/bounds", "of == 'rsa' and layer == 'z' and split == 'test' and bound == 'a_posteriori_sharp'"
+        "analysis/bounds", "of == 'rsa' and module == 'z' and split == 'test' and bound == 'a_posteriori_sharp'"
     )
     assert line("alignment_bounds", "rsa, z, test images")["y"] == numbers(floors["measured"])
     sharp = floors["value"].where(floors["vacuous"] == "no")
     assert line("alignment_bounds", "rsa, z, test images", "scl · a posteriori sharp")["y"] == numbers(sharp)
-    quality = table("analysis/quality", "layer == 'h'")
+    quality = table("analysis/quality", "module == 'h'")
     nccc = quality[quality["metric"] == "nccc"]
     assert line("quality", "nccc (euclidean), h, test")["y"] == numbers(nccc["value"])
     assert next(iter(charts["quality"].variants)) == "nccc (euclidean), h, test"
     assert not any(name.startswith("few_shot") for name in charts["quality"].variants)
-    shots = quality[
-        (quality["metric"] == "few_shot") & quality["detail"].str.startswith("nccc") & (quality["epoch"] == 3)
-    ]
+    shots = quality[(quality["metric"] == "few_shot") & (quality["variant"] == "nccc") & (quality["epoch"] == 3)]
     shots = shots.dropna(subset=["value"])
     errors = line("few_shot", "nccc, all classes, h", "scl · epoch 3")
-    assert errors["x"] == shots["detail"].str.removeprefix("nccc m=").astype(int).tolist()
-    assert errors["error_y"]["array"] == numbers(shots["spread"])
+    assert errors["x"] == shots["shots"].tolist()
+    assert errors["error_y"]["array"] == numbers(shots["std"])
     bounds = table(
-        "analysis/bounds", "of == 'nccc_error' and layer == 'h' and bound == 'documented_form' and epoch == 3"
+        "analysis/bounds", "of == 'nccc_error' and module == 'h' and bound == 'documented_form' and epoch == 3"
     )
-    bounds = bounds[bounds["detail"].str.startswith("all m=")]
+    bounds = bounds[bounds["task"] == "all"]
     assert line("few_shot", "nccc, all classes, h", "scl · documented form")["y"] == numbers(bounds["value"])
     shape = table("analysis/bounds", "bound == 'exponential_shape'")
     points, curve = (each for each in charts["weight_shape"].variants[""]["data"] if each["meta"]["arm"] == "scl")
@@ -90,9 +89,9 @@ def test_the_order_of_rows_changes_no_figure(charts: dict[str, Chart], measured_
 def test_errors_curves_and_bounds_are_those_of_the_tables(charts: dict[str, Chart], measured_run: Path) -> None:
     """Few-shot errors, not accuracies; the fitted curves by their formulas; each bound in its own line."""
     found, tables = charts, measured_run / "analysis"
-    quality = pd.read_csv(tables / "quality.csv").query("metric == 'few_shot' and arm == 'scl' and layer == 'h'")
+    quality = pd.read_csv(tables / "quality.csv").query("metric == 'few_shot' and arm == 'scl' and module == 'h'")
     line = next(t for t in found["few_shot"].variants["nccc, all classes, h"]["data"] if t["name"] == "scl · epoch 3")
-    one = quality.query("epoch == 3 and detail == 'nccc m=1'")["value"].item()
+    one = quality.query("epoch == 3 and variant == 'nccc' and shots == 1")["value"].item()
     assert line["y"][0] == pytest.approx(1 - one, rel=1e-6)
     fits = pd.read_csv(tables / "weight_gap_growth.csv").query("arm == 'scl'").set_index("model")
     lines = {t["name"]: t for t in found["growth"].variants["to cl"]["data"]}
@@ -113,8 +112,8 @@ def test_errors_and_bounds_go_from_few_shots_to_many(measured_run: Path) -> None
     tables = {}
     for name in ("quality.csv", "bounds.csv"):
         table = run.table(name)
-        one = table[table["detail"].astype(str).str.endswith(" m=1")]
-        more = one.assign(detail=one["detail"].str.replace("m=1", "m=5"))
+        one = table[table["shots"] == 1]
+        more = one.assign(shots=5)
         tables[name] = pd.concat([one.query("epoch == 3").assign(epoch=0), more, one])
     found = few_shot([replace(run, tables=tables)], Look([run])).variants["nccc, all classes, h"]["data"]
     assert [line["x"] for line in found] == [[1, 5]] * 12  # an error and two bounds of each arm
@@ -137,7 +136,9 @@ def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) ->
     last = next(p for s in sections(runs, Look(runs)) for p in s["parts"] if p.key == "last")
     rows = {(row[1].value, row[2].value): [each.value for each in row[3:6]] for row in last.rows}
     assert rows["ce", "nscl"] == ["0.123"] * 3
-    gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv").query("arm == 'ce' and layer == 'mean' and epoch == 3")
+    gaps = whole_encoder(pd.read_csv(measured_run / "analysis/weight_gap.csv"), "mean").query(
+        "arm == 'ce' and epoch == 3"
+    )
     assert float(rows["ce", "cl"][0]) == pytest.approx(gaps["gap"].item(), rel=1e-12)
     assert "0.123" not in rows["ce", "cl"]
 
@@ -149,23 +150,23 @@ def test_other_samples_splits_and_calls_hide_nothing(
     run = copied(measured_run, tmp_path / "run")
     expected = {key: chart.variants for key, chart in charts.items()}
     changes: dict[str, dict[str, Any]] = {
-        "collapse": {"split": "train", "samples": 1440},
-        "quality": {"train_samples": 10, "value": 0.5},
-        "losses": {"samples": 10, "value": 9.0},
-        "loss_gap": {"samples": 10, "gap": 9.0},
-        "nscl_reached": {"samples": 10, "excess": 9.0},
+        "collapse": {"split": "train", "num_images": 1440},
+        "quality": {"num_train_images": 10, "value": 0.5},
+        "losses": {"num_images": 10, "value": 9.0},
+        "loss_gap": {"num_images": 10, "gap": 9.0},
+        "nscl_reached": {"num_images": 10, "excess": 9.0},
         "bounds": {
-            "samples": 2,
+            "num_images": 2,
             "value": 9.0,
-            "detail": lambda table: table["detail"].str.replace("fitted", "fitted again"),
+            "fit_epochs": lambda table: table["fit_epochs"].where(table["fit_epochs"].isna(), "3"),
         },
-        "test_alignment": {"bootstrap": "", "low": "", "high": ""},
+        "test_alignment": {"resamples": "", "ci_low": "", "ci_high": ""},
     }
     for name, changed in changes.items():
         path = run / f"analysis/{name}.csv"
         table = pd.read_csv(path, dtype=str)
-        more = table[table["train_samples"].notna()] if name == "quality" else table
-        older = table[: 0 if name != "test_alignment" else None].assign(bootstrap="7", low="0.1", high="0.2")
+        more = table[table["num_train_images"].notna()] if name == "quality" else table
+        older = table[: 0 if name != "test_alignment" else None].assign(resamples="7", ci_low="0.1", ci_high="0.2")
         pd.concat([older, table, more.assign(**changed)])[table.columns].to_csv(path, index=False)
     found = {key: chart.variants for key, chart in charts_of(run).items()}
     same = ("quality", "few_shot", "losses", "loss_gap", "reached", "alignment", "headline")

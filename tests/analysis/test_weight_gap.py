@@ -5,12 +5,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from coupled.analysis.run import open_store, read_description
-from coupled.analysis.weight_gap import COLUMNS, SOURCES, comparable_layers, main
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.weight_gap import comparable_layers, main
 from coupled.analysis.weights.channel_matching import channel_axes, permuted
 from coupled.analysis.weights.weight_sums import squares, stage, state
 from coupled.storage.snapshots import SnapshotStore
@@ -19,6 +21,11 @@ PROGRAM = Path(__file__).parents[2] / "analysis" / "weight_gap.py"
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
+
+
+def place(row: dict[str, str]) -> str:
+    """The tensor, or module and aggregate, of a row."""
+    return row["tensor"] or "/".join(filter(None, (row["module"], row["aggregate"])))
 
 
 def test_layers_that_cannot_be_compared_are_named() -> None:
@@ -36,7 +43,7 @@ def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
 ) -> None:
     """`ce` has a classifier that the others lack: it is not compared, and the rest of `ce` is."""
     assert main(["--run", str(drifting_run), "--compare", "ce", "--epochs", "2", "--output", str(tmp_path)]) == 0
-    rows = {row["layer"]: row for row in table(tmp_path / "weight_gap.csv")}
+    rows = {place(row): row for row in table(tmp_path / "weight_gap.csv")}
     tensors = SnapshotStore(drifting_run / "snapshots").read("ce", 2)
     floating = {n for n, t in tensors.items() if t.is_floating_point() and not n.startswith("classifier.")}
     stages = {f"{name}/{kind}" for name in ("stem", *STAGES) for kind in ("mean", "sum", "global")}
@@ -46,15 +53,24 @@ def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
     assert float(rows["sum"]["gap"]) == pytest.approx(sum(float(r["gap"]) for r in weights), rel=1e-12)
     assert int(rows["global"]["parameters"]) == sum(int(r["parameters"]) for r in weights)
     for name in ("stem", *STAGES):
-        of_stage = [float(row["gap"]) for row in weights if stage(row["layer"]) == name]
+        of_stage = [float(row["gap"]) for row in weights if stage(row["tensor"]) == name]
         assert float(rows[f"{name}/sum"]["gap"]) == pytest.approx(sum(of_stage), rel=1e-12)
     assert sum(float(rows[f"{name}/sum"]["gap"]) for name in ("stem", *STAGES)) == pytest.approx(
         float(rows["sum"]["gap"]), rel=1e-12
     )
-    assert tuple(rows["mean"]) == (*COLUMNS, *SOURCES)
-    assert {row["kind"] for row in rows.values()} == {
-        *("conv", "linear", "norm_scale", "norm_shift", "running", "aggregate")
-    }
+    assert tuple(rows["mean"]) == SCHEMAS["weight_gap.csv"].columns
+    assert {row["kind"] for row in rows.values()} == {*("conv", "linear", "norm_scale", "norm_shift", "running", "")}
+    assert {row["aggregate"] for row in rows.values() if not row["kind"]} == {"mean", "sum", "global"}
+    assert rows["encoder.layer2.0.bn1.bias"]["module"] == "layer2.0.bn1"
+    assert rows["layer2/mean"]["module"] == "layer2"
+
+
+def test_its_rows_join_with_those_of_alignment_on_the_module(measured_run: Path) -> None:
+    """As a reader joins them, by name alone: the stages, and of single tensors those of modules that were looked at."""
+    gaps, scores = (pd.read_csv(measured_run / f"analysis/{name}.csv") for name in ("weight_gap", "test_alignment"))
+    both = gaps.merge(scores[scores["metric"] == "cka"], on=["epoch", "reference", "arm", "module"])
+    assert set(both["module"]) == {"stem", *STAGES}
+    assert set(both["aggregate"]) == {"mean", "sum", "global"}
 
 
 def test_all_gaps_are_zero_at_the_shared_start_and_grow(drifting_run: Path, tmp_path: Path, table: Read) -> None:
@@ -64,7 +80,7 @@ def test_all_gaps_are_zero_at_the_shared_start_and_grow(drifting_run: Path, tmp_
     assert {(row["arm"], row["epoch"]) for row in rows} == {(a, e) for a in ("nscl", "scl", "ce") for e in "012"}
     assert {row["gap"] for row in rows if row["epoch"] == "0"} == {"0.0"}
     for name in ("mean", "sum", "global"):
-        gaps = {(r["arm"], r["epoch"]): float(r["gap"]) for r in rows if r["layer"] == name}
+        gaps = {(r["arm"], r["epoch"]): float(r["gap"]) for r in rows if place(r) == name}
         assert 0 < gaps["nscl", "1"] < gaps["nscl", "2"]
         assert gaps["nscl", "2"] < gaps["scl", "2"] < gaps["ce", "2"]
 
@@ -88,7 +104,7 @@ def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path
     run = new_run(epochs=(0, 1, 4))
     layer = "encoder.layer2.0.conv1.weight"
     assert main(["--run", str(run), "--compare", "ce", "--epochs", "4", "--output", str(tmp_path / "out")]) == 0
-    row = {r["layer"]: r for r in table(tmp_path / "out/weight_gap.csv")}[layer]
+    row = {r["tensor"]: r for r in table(tmp_path / "out/weight_gap.csv")}[layer]
     past = {
         arm: [load_file(run / f"snapshots/{arm}/epoch_000{epoch}.safetensors")[layer] for epoch in (4, 0, 1)]
         for arm in ("cl", "ce")
@@ -98,8 +114,8 @@ def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path
     assert -1 < float(row["update_cosine"]) < 1
     assert main(["--run", str(run), "--compare", "ce"]) == 0
     every = table(run / "analysis/weight_gap.csv")
-    assert next(r for r in every if (r["epoch"], r["layer"]) == ("4", layer)) == row
-    start = next(r for r in every if (r["epoch"], r["layer"]) == ("0", layer))
+    assert next(r for r in every if (r["epoch"], r["tensor"]) == ("4", layer)) == row
+    start = next(r for r in every if (r["epoch"], r["tensor"]) == ("0", layer))
     assert (start["reference_drift"], start["angle"], start["update_cosine"]) == ("0.0", "0.0", "")
 
 
@@ -140,7 +156,7 @@ def test_an_arm_whose_channels_were_shuffled_has_a_gap_that_alignment_takes_away
     assert main(["--run", str(run)]) == 0
     assert main(["--run", str(run), "--align", "permutation"]) == 0
     plain, aligned = (
-        {(r["epoch"], r["layer"]): r for r in table(run / "analysis" / name)}
+        {(r["epoch"], place(r)): r for r in table(run / "analysis" / name)}
         for name in ("weight_gap.csv", "weight_gap_permutation.csv")
     )
     assert {float(row["gap"]) for row in aligned.values()} == {0.0}
@@ -226,7 +242,7 @@ def test_a_damaged_or_missing_snapshot_is_named(new_run: NewRun, capsys: pytest.
     path.write_bytes(path.read_bytes()[:100])
     assert main(["--run", str(run)]) == 2
     assert str(path) in capsys.readouterr().err
-    assert b"\n0,cl,ce,global," in (run / "analysis/weight_gap.csv").read_bytes()
+    assert b"\n0,cl,ce,,,global," in (run / "analysis/weight_gap.csv").read_bytes()
     path.unlink()
     assert main(["--run", str(run)]) == 2
     assert f"{path}: the manifest lists this snapshot, but the file is missing" in capsys.readouterr().err
@@ -248,6 +264,6 @@ def test_rows_of_other_snapshots_are_not_taken_as_done(new_run: NewRun, table: R
     assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
     added = table(path)[len(before) :]
     assert {(r["epoch"], r["arm"]) for r in added} == {("4", "ce")}
-    assert {r["layer"] for r in added} == {r["layer"] for r in before if r["arm"] == "ce"}
+    assert {place(r) for r in added} == {place(r) for r in before if r["arm"] == "ce"}
     growth = {r["model"]: r["points"] for r in table(run / "analysis/weight_gap_growth.csv") if r["arm"] == "ce"}
     assert growth["saturation"] == "5"

@@ -14,7 +14,15 @@ SEEDS = (0, 1, 2)
 
 def rows_of(*given: dict) -> pd.DataFrame:
     """Rows as sweep.csv has them, for three seeds unless they say; a value may be a function of the seed."""
-    base = {"reference": "cl", "arm": "nscl", "layer": "h", "split": "test", "epoch": 20, "detail": "", "samples": 9}
+    base = {
+        "reference": "cl",
+        "arm": "nscl",
+        "module": "h",
+        "split": "test",
+        "epoch": 20,
+        "aggregate": None,
+        "num_images": 9,
+    }
     rows = []
     for row in given:
         for seed in SEEDS:
@@ -25,7 +33,9 @@ def rows_of(*given: dict) -> pd.DataFrame:
 
 def pair(metric: str, value: object, **more: object) -> dict:
     """A row about the alignment, or with the metric `gap` about the weights."""
-    place = {"table": "weight_gap", "layer": "mean"} if metric == "gap" else {"table": "test_alignment"}
+    place = (
+        {"table": "weight_gap", "module": None, "aggregate": "mean"} if metric == "gap" else {"table": "test_alignment"}
+    )
     return {**place, "metric": metric, "value": value, **more}
 
 
@@ -46,7 +56,9 @@ def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, c
     far = [pair(metric, scl, arm="scl") for metric in ("cka", "rsa")]
     far += [pair(metric, 0.4, arm="ce") for metric in ("cka", "rsa")]
     gaps = [pair("gap", value, arm=arm) for arm, value in (("nscl", 0.3), ("scl", 0.4), ("ce", 0.2))]
-    whole = [pair("gap", value, arm=arm, layer="global") for arm, value in (("nscl", 0.1), ("scl", 0.4), ("ce", 0.2))]
+    whole = [
+        pair("gap", value, arm=arm, aggregate="global") for arm, value in (("nscl", 0.1), ("scl", 0.4), ("ce", 0.2))
+    ]
     answer = claims.closest(rows_of(*near, *far, *gaps, *whole))
     margin, spread = 0.91 - scl, "within" if abs(0.91 - scl) < 0.02 else "beyond"
     said = f"in {count} of 3 seeds, from the next in the mean by {margin:.3f} ({spread} the spread)"
@@ -91,9 +103,9 @@ def test_a_change_of_sharing_is_a_distance_from_sharing_everything() -> None:
     assert "CKA changes by 0.500 (own init), 0.200 (own order), 0.050 (own views)" in verdict
 
 
-def quality(arm: str, metric: str, detail: str, value: object, **more: object) -> dict:
+def quality(arm: str, metric: str, variant: str, value: object, **more: object) -> dict:
     """A row of quality.csv."""
-    return {"table": "quality", "arm": arm, "metric": metric, "detail": detail, "value": value, **more}
+    return {"table": "quality", "arm": arm, "metric": metric, "variant": variant, "value": value, **more}
 
 
 def test_the_place_of_a_dual_pair_among_all_pairs_is_said() -> None:
@@ -108,15 +120,15 @@ def test_the_place_of_a_dual_pair_among_all_pairs_is_said() -> None:
 
 
 def test_collapsed_arms_are_counted_by_seed_and_weight_decay() -> None:
-    common = {"table": "collapse", "optimizer.weight_decay": 0.0, "detail": "unit_norm"}
+    common = {"table": "collapse", "optimizer.weight_decay": 0.0, "variant": "unit_norm"}
     given = [
-        {**common, "arm": "byol_own", "layer": "z", "metric": "spread", "value": lambda seed: 0.01 if seed else 0.9},
-        {**common, "arm": "byol_own", "layer": "z", "metric": "spread", "value": 0.001, "epoch": 1},
-        {**common, "arm": "byol", "layer": "z", "metric": "spread", "value": 0.9},
+        {**common, "arm": "byol_own", "module": "z", "metric": "spread", "value": lambda seed: 0.01 if seed else 0.9},
+        {**common, "arm": "byol_own", "module": "z", "metric": "spread", "value": 0.001, "epoch": 1},
+        {**common, "arm": "byol", "module": "z", "metric": "spread", "value": 0.9},
     ]
-    aligned = {**common, "arm": "byol", "layer": "predictor", "metric": "eigenspace_alignment"}
-    given += [{**aligned, "detail": str(j), "value": 0.2 * j, "epoch": 1} for j in (1, 2)]
-    given += [{**aligned, "detail": str(j), "value": 0.9 if j < 6 else 0.0} for j in range(1, 9)]
+    aligned = {**common, "arm": "byol", "module": "predictor", "metric": "eigenspace_alignment"}
+    given += [{**aligned, "component": j, "value": 0.2 * j, "epoch": 1} for j in (1, 2)]
+    given += [{**aligned, "component": j, "value": 0.9 if j < 6 else 0.0} for j in range(1, 9)]
     found = objectives.directpred(rows_of(*given))
     assert "collapsed (spread below .05): byol_own with weight decay 0 in 2 of 3 seeds;" in found.verdict
     assert "from 0.30 after the first epoch to 0.90 after the last" in found.verdict
@@ -174,10 +186,10 @@ def test_classes_are_told_early_and_late() -> None:
 
 
 def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
-    fits = {"table": "weight_gap_growth", "metric": "rmse", "layer": "global"}
+    fits = {"table": "weight_gap_growth", "metric": "rmse"}
     given = [
-        {**fits, "detail": "model=saturation", "value": lambda seed: 0.1 if seed else 0.3},
-        {**fits, "detail": "model=exponential", "value": 0.2},
+        {**fits, "model": "saturation", "value": lambda seed: 0.1 if seed else 0.3},
+        {**fits, "model": "exponential", "value": 0.2},
         *(pair("gap", value, epoch=epoch) for epoch, value in ((1, 0.1), (5, 0.2), (20, 0.8))),
         *(pair("gap", value, epoch=epoch, arm="cl_moved") for epoch, value in ((5, 0.7), (20, 0.4))),
         *(pair("cka", 0.9, epoch=epoch) for epoch in (1, 20)),
@@ -192,20 +204,21 @@ def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() ->
     """Between two classes a bound of 1/2 says no more than a coin does; among all it is one of 1 that says nothing."""
     place = {"table": "bounds", "arm": "cl"}
     given = []
-    for detail, measured, bounds in (
-        ("all m=1", 0.5, (2.0, 0.4)),
-        ("all m=5", 0.2, (0.9, 0.3)),
-        ("two_way m=1", 0.1, (0.5, 0.499)),
-        ("two_way m=5", 0.1, (0.79, 0.05)),
+    for task, shots, measured, bounds in (
+        ("all", 1, 0.5, (2.0, 0.4)),
+        ("all", 5, 0.2, (0.9, 0.3)),
+        ("two_way", 1, 0.1, (0.5, 0.499)),
+        ("two_way", 5, 0.1, (0.79, 0.05)),
     ):
         for form, bound in zip(("proposition_1", "documented_form"), bounds, strict=True):
-            common = {**place, "detail": detail}
-            given.append({**common, "metric": f"{form}/nccc_error/value", "value": bound})
-            given.append({**common, "metric": f"{form}/nccc_error/measured", "value": measured})
+            common = {**place, "task": task, "shots": shots, "bound": form, "of": "nccc_error"}
+            given.append({**common, "quantity": "value", "value": bound})
+            given.append({**common, "quantity": "measured", "value": measured})
     answer = claims.few_shot(rows_of(*given))
     assert "proposition_1 holds in 4 of 4 cases and says something in 1;" in answer.verdict
     assert "documented_form holds in 2 of 4 cases and says something in 4" in answer.verdict
-    assert set(answer.table["detail"]) == {"all m=1", "all m=5", "two_way m=1", "two_way m=5"}
+    cases = {("all", 1), ("all", 5), ("two_way", 1), ("two_way", 5)}
+    assert set(zip(answer.table["task"], answer.table["shots"], strict=True)) == cases
 
 
 def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:

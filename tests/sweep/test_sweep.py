@@ -21,6 +21,7 @@ from support import tiny
 
 from coupled.analysis import alignment, weight_gap
 from coupled.analysis.plots.drawing import arm_styles
+from coupled.analysis.tables import newest, whole_encoder
 from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
@@ -152,11 +153,11 @@ def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) 
         assert Path(run).name == f"temperature={part['temperature'].iloc[0]:g},seed={part['seed'].iloc[0]}"
         scores = read(Path(run) / "analysis/test_alignment.csv", "value")
         mine = part[part["table"] == "test_alignment"]
-        keys = ["epoch", "split", "reference", "arm", "layer", "metric", "value", "samples"]
+        keys = ["epoch", "split", "reference", "arm", "module", "metric", "value", "num_images"]
         assert mine[keys].to_numpy().tolist() == scores[keys].to_numpy().tolist()
         gaps = read(Path(run) / "analysis/weight_gap.csv", "gap", "distance", "cosine", "arm_drift")
-        mine = part[(part["table"] == "weight_gap") & (part["layer"] == "global")].set_index(["metric", "epoch"])
-        for _, gap in gaps[gaps["layer"] == "global"].iterrows():
+        mine = whole_encoder(part[part["table"] == "weight_gap"], "global").set_index(["metric", "epoch"])
+        for _, gap in whole_encoder(gaps, "global").iterrows():
             for column in ("gap", "distance", "cosine", "arm_drift"):
                 assert mine.loc[(column, gap["epoch"]), "value"] == gap[column]
 
@@ -164,9 +165,9 @@ def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) 
 def test_of_rows_of_one_place_the_newest_counts() -> None:
     """A table keeps what it had when snapshots are replaced: both rows would halve the spread."""
     rows = pd.DataFrame(
-        {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "samples": 9, "images": ["a", "b"]}
+        {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "num_images": 9, "images_digest": ["a", "b"]}
     )
-    assert tidy(rows, TABLES["test_alignment"])["value"].tolist() == [0.9]
+    assert tidy(newest(rows, "test_alignment.csv"), TABLES["test_alignment"])["value"].tolist() == [0.9]
 
 
 def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
@@ -208,7 +209,7 @@ def test_further_keys_make_rows_of_panels(place: Path) -> None:
     write_definition(definition, every)
     made = [
         {**point.values, "run": point.name, "table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl"}
-        | {"arm": "nscl", "layer": "h", "metric": "cka", "samples": 9, "detail": "", "value": number / 10}
+        | {"arm": "nscl", "module": "h", "metric": "cka", "num_images": 9, "value": number / 10}
         for number, point in enumerate(every)
     ]
     shown = sweep_figures._shown(json.loads((definition.folder / "sweep.json").read_text()), pd.DataFrame(made))
@@ -349,9 +350,9 @@ def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:
 
 def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
     """Of each run the largest sample: the most images of all runs would leave the other points out."""
-    where = {"table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl", "arm": "nscl", "layer": "h"}
+    where = {"table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl", "arm": "nscl", "module": "h"}
     made = [
-        {**where, "metric": "cka", "detail": "", "run": run, "samples": samples, "value": value}
+        {**where, "metric": "cka", "run": run, "num_images": samples, "value": value}
         for run, samples, value in (("a", 360, 0.5), ("a", 50, 0.1), ("b", 400, 0.6), ("b", 50, 0.1))
     ]
     figure = {"layer": "h", "split": "test", "reference": "cl"}
@@ -360,9 +361,9 @@ def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
 
 def test_rows_of_panels_share_an_axis_that_shows_them_all() -> None:
     """The weight gap begins at 0, and ends above the largest of all rows, not of the first."""
-    where = {"table": "weight_gap", "epoch": 1, "reference": "cl", "arm": "nscl", "layer": "mean", "metric": "gap"}
+    where = {"table": "weight_gap", "epoch": 1, "reference": "cl", "arm": "nscl", "aggregate": "mean", "metric": "gap"}
     made = [
-        {**where, "run": f"{rule}{size}", "seed": 0, "samples": 0, "rule": rule, "size": size, "value": value}
+        {**where, "run": f"{rule}{size}", "seed": 0, "num_images": 0, "rule": rule, "size": size, "value": value}
         for rule, values in (("low", (0.1, 0.2)), ("high", (0.8, 0.9)))
         for size, value in zip((1, 2), values, strict=True)
     ]

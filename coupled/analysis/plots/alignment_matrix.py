@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from coupled.analysis.tables import largest_sample
+
 
 def alignment_matrix(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """A symmetric map of the CKA of h in rows of test_alignment.csv, of the last epoch and the largest sample; the
     `arms` give the order. Raises ValueError for fewer than three arms, or a pair that is not there.
     """
-    rows = rows[(rows["metric"] == "cka") & (rows["layer"] == "h") & (rows["epoch"] == rows["epoch"].max())]
-    rows = rows[rows["samples"] == rows["samples"].max()]
+    rows = rows[(rows["metric"] == "cka") & (rows["module"] == "h") & (rows["epoch"] == rows["epoch"].max())]
+    rows = largest_sample(rows)
     arms = [arm for arm in arms if arm in {*rows["reference"], *rows["arm"]}]
     if len(arms) < 3:
         raise ValueError(f"{len(arms)} arms make no matrix; 3 or more do")

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import Style, grid, line, over_epochs
+from coupled.analysis.tables import largest_sample
 
-PANELS = {  # layer, metric -> label; directions and their like are averaged
+PANELS = {  # module, metric -> label; directions and their like are averaged
     ("z", "spread"): "spread of z",
     ("z", "effective_rank"): "effective rank of z",
     ("z", "alignment"): "distance of two views, z",
@@ -21,8 +22,8 @@ PANELS = {  # layer, metric -> label; directions and their like are averaged
 def collapse_panels(rows: pd.DataFrame, arms: Sequence[str], styles: Mapping[str, Style]) -> Figure:
     """The panels that `rows` of collapse.csv have, of test and the largest sample. Raises ValueError for none."""
     rows = rows[rows["split"] == "test"]
-    rows = rows[rows["samples"] == rows["samples"].max()]
-    there = {key: part for key, part in rows.groupby(["layer", "metric"]) if key in PANELS}
+    rows = largest_sample(rows)
+    there = {key: part for key, part in rows.groupby(["module", "metric"]) if key in PANELS}
     wanted = [key for key in PANELS if key in there]
     if not wanted:
         raise ValueError("collapse.csv: no rows of test to draw")

@@ -10,13 +10,9 @@ import pandas as pd
 
 from coupled.analysis.plots.drawing import Style
 from coupled.analysis.run import USUAL_REFERENCE, usual_reference
-from coupled.analysis.tables import read_newest
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.tables import largest_sample, read_newest
 from coupled.monitoring.terminal import say
-
-GAPS = ("epoch", "reference", "arm", "layer")
-SCORES = ("epoch", "split", "reference", "arm", "layer", "metric", "samples")
-COLLAPSE = ("epoch", "split", "arm", "layer", "metric", "detail", "samples")
-QUALITY = ("epoch", "split", "arm", "layer", "metric", "detail", "samples", "train_samples")
 
 
 class Run(NamedTuple):
@@ -29,21 +25,20 @@ class Run(NamedTuple):
 
     def gaps(self) -> pd.DataFrame:
         """Rows of weight_gap.csv about the reference."""
-        return self._about_reference("weight_gap.csv", GAPS, "gap")
+        return self._about_reference("weight_gap.csv", "gap")
 
     def scores(self) -> pd.DataFrame:
         """Rows of test_alignment.csv about the reference, of the largest sample for each metric."""
-        rows = self._about_reference("test_alignment.csv", SCORES, "value")
-        return rows[rows["samples"] == rows.groupby("metric")["samples"].transform("max")]
+        return largest_sample(self._about_reference("test_alignment.csv", "value"), by="metric")
 
-    def read(self, name: str, key: Sequence[str], value: str) -> pd.DataFrame:
+    def read(self, name: str, value: str) -> pd.DataFrame:
         """The newest rows of a table. Raises ValueError if it is not there, BadTableError."""
-        if "reference" in key and len(self.styles) < 2:
+        if "reference" in SCHEMAS[name].key and len(self.styles) < 2:
             raise ValueError("the run has one arm, and nothing to compare it with")
-        return finite(read_newest(self.folder / name, key, value, arms=list(self.styles)), value)
+        return finite(read_newest(self.folder / name, value, arms=list(self.styles)), value)
 
-    def _about_reference(self, name: str, key: Sequence[str], value: str) -> pd.DataFrame:
-        rows = self.read(name, key, value)
+    def _about_reference(self, name: str, value: str) -> pd.DataFrame:
+        rows = self.read(name, value)
         rows = rows[rows["reference"] == self.reference]
         if rows.empty:
             raise ValueError(f"{self.folder / name}: no rows with the reference '{self.reference}'")
@@ -67,7 +62,7 @@ def reference_of(folder: Path, arms: Sequence[str]) -> str:
         return usual
     for path in (folder / "weight_gap.csv", folder / "test_alignment.csv"):
         with contextlib.suppress(ValueError):  # said of the figure that needs it
-            usual = str(next(iter(read_newest(path, ["reference"], arms=arms)["reference"]), usual))
+            usual = str(next(iter(read_newest(path, arms=arms)["reference"].drop_duplicates(keep="last")), usual))
             break
     say(f"reference: {usual} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
     return usual

@@ -15,6 +15,7 @@ from scipy.special import exprel
 from coupled.analysis.plots.drawing import arm_colours
 from coupled.analysis.report.tables import Run
 from coupled.analysis.representations.layers import OUTPUTS
+from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import later_twins, twins
 
 Trace = dict[str, Any]
@@ -106,25 +107,18 @@ def reference_of(rows: pd.DataFrame) -> str:
     return str(rows["reference"].iloc[0])
 
 
-def whole_split(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the largest sample only, of train images too: others are estimates of these."""
-    rows = table[table["samples"] == table["samples"].max()]
-    learned = rows.get("train_samples")
-    return rows if learned is None else rows[learned.isna() | (learned == learned.max())]
-
-
 def headline(runs: Sequence[Run], look: Look) -> Chart:
     """Weights part, representations stay: the two panels that the project is about."""
     traces = []
     for run in runs:
         gaps, scores = run.table("weight_gap.csv"), run.table("test_alignment.csv")
         if len(gaps):
-            for arm, more, rows in pairs(gaps[gaps["layer"] == "mean"]):
+            for arm, more, rows in pairs(whole_encoder(gaps, "mean")):
                 to = {"reference": reference_of(rows), "legendgroup": f"{run.name}{arm}{more}"}
                 traces.append(look.line(run, arm, rows["epoch"], rows["gap"], more, **to))
         if len(scores):
-            scores = scores[(scores["layer"] == "h") & (scores["metric"] == "cka")]
-            for arm, more, rows in pairs(whole_split(scores)):
+            scores = scores[(scores["module"] == "h") & (scores["metric"] == "cka")]
+            for arm, more, rows in pairs(largest_sample(scores)):
                 group = f"{run.name}{arm}{more}"
                 to = {"reference": reference_of(rows), "legendgroup": group, "xaxis": "x2", "yaxis": "y2"}
                 line = look.line(run, arm, rows["epoch"], rows["value"], more, **to)
@@ -153,10 +147,10 @@ def alignment(runs: Sequence[Run], look: Look) -> Chart:
             table = run.table(f"{split}_alignment.csv")
             if table.empty:
                 continue
-            table = table.sort_values("layer", key=lambda layers: ~layers.isin(OUTPUTS), kind="stable")
-            for (metric, layer), part in table.groupby(["metric", "layer"], sort=False):
+            table = table.sort_values("module", key=lambda layers: ~layers.isin(OUTPUTS), kind="stable")
+            for (metric, layer), part in table.groupby(["metric", "module"], sort=False):
                 figure = variant(variants, f"{metric}, {layer}, {split} images", layout(str(metric)))
-                for arm, more, rows in pairs(whole_split(part)):
+                for arm, more, rows in pairs(largest_sample(part)):
                     line = look.line(run, arm, rows["epoch"], rows["value"], more, reference=reference_of(rows))
                     figure["data"].append(_with_interval(line, rows))
     words = "One pair a line; bars are 95 % intervals over images, where --bootstrap computed them."
@@ -164,9 +158,9 @@ def alignment(runs: Sequence[Run], look: Look) -> Chart:
 
 
 def _with_interval(line: Trace, rows: pd.DataFrame) -> Trace:
-    if "low" not in rows or not rows["low"].notna().any():
+    if "ci_low" not in rows or not rows["ci_low"].notna().any():
         return line
-    up, down = rows["high"] - rows["value"], rows["value"] - rows["low"]
+    up, down = rows["ci_high"] - rows["value"], rows["value"] - rows["ci_low"]
     bar = {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), "thickness": 1}
     return {**line, "error_y": {**bar, "width": 3}}
 
@@ -178,7 +172,7 @@ def growth(runs: Sequence[Run], look: Look) -> Chart:
         gaps, fits = run.table("weight_gap.csv"), run.table("weight_gap_growth.csv")
         if gaps.empty or fits.empty:
             continue
-        gaps = gaps[gaps["layer"] == "global"]
+        gaps = whole_encoder(gaps, "global")
         for reference, part in gaps.groupby("reference", sort=False):
             figure = variant(variants, f"to {reference}", layout("global weight gap"))
             for arm, _, rows in pairs(part):

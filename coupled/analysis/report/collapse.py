@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from coupled.analysis.report.charts import Chart, Figure, Look, layout, numbers, variant, whole_split
+from coupled.analysis.report.charts import Chart, Figure, Look, layout, numbers, variant
 from coupled.analysis.report.tables import Run
+from coupled.analysis.tables import largest_sample
 
 LINES = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # one value an epoch
 SPECTRA = ("eigenvalue_share", "eigenvalue", "correlation_eigenvalue", "predictor_singular_value")
@@ -39,9 +40,9 @@ def spectra(runs: Sequence[Run], look: Look) -> Chart:
             figure = variant(variants, f"{metric}, {layer}, {split}", axes)
             for arm, rows in part.groupby("arm", sort=False):
                 rows = rows[rows["epoch"] == rows["epoch"].max()]
-                rows = rows.assign(place=rows["detail"].astype(int)).sort_values("place")
+                rows = rows.sort_values("component")
                 heights = rows["value"].where(rows["value"] > 0) if metric in SPECTRA else rows["value"]
-                figure["data"].append(look.line(run, str(arm), rows["place"], numbers(heights)))
+                figure["data"].append(look.line(run, str(arm), rows["component"], numbers(heights)))
     words = (
         "Eigenvalues of the covariance (shares of its trace), of the correlation F of a predictor's inputs, and"
         " singular values of the predictor W; the cosine of each eigenvector u of F with W u, and u·W u."
@@ -55,6 +56,6 @@ def parts(run: Run, metrics: Sequence[str]) -> list[tuple[str, str, str, pd.Data
     found = []
     for metric in metrics if len(table) else ():
         of_metric = table[table["metric"] == metric]
-        for (layer, split), rows in of_metric.groupby(["layer", "split"], sort=False):
-            found.append((metric, str(layer), str(split), whole_split(rows)))
+        for (layer, split), rows in of_metric.groupby(["module", "split"], sort=False):
+            found.append((metric, str(layer), str(split), largest_sample(rows)))
     return found

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from coupled.analysis.plots.drawing import natural
-from coupled.analysis.report.charts import Chart, Figure, Look, Trace, numbers, reference_of, whole_split
+from coupled.analysis.report.charts import Chart, Figure, Look, Trace, numbers, reference_of
 from coupled.analysis.report.tables import Run
+from coupled.analysis.tables import largest_sample
 
 SPLITS = ("test", "train")
 SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
@@ -25,12 +26,10 @@ def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
     for run in runs:
         table = run.table("weight_gap.csv")
         table = table[table["kind"].isin(["conv", "linear", "norm_scale"])] if len(table) else table
-        short = {name: str(name).removeprefix("encoder.").removesuffix(".weight") for name in table.get("layer", ())}
         for reference, part in table.groupby("reference", sort=False) if len(table) else ():
             for measure in ("gap", "angle", "update_cosine"):
-                rows = part.assign(layer=part["layer"].map(short))
                 words = measure.replace("_", " ")
-                variants[_named(look, run, words, f"to {reference}")] = over_epochs(run, look, rows, measure, words)
+                variants[_named(look, run, words, f"to {reference}")] = over_epochs(run, look, part, measure, words)
     words = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
     return Chart("layers", "Weight gap by layer", words, variants)
 
@@ -39,7 +38,7 @@ def alignment_by_layer(runs: Sequence[Run], look: Look) -> Chart:
     """Every pair metric: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
     for name, run, metric, _, part in _scores(runs, look, "alignment"):
-        rows = pd.concat([whole_split(each) for _, each in part.groupby("layer", sort=False)])
+        rows = pd.concat([largest_sample(each) for _, each in part.groupby("module", sort=False)])
         variants[name] = over_epochs(run, look, rows, "value", metric)
     words = (
         "A row a layer, from stem to projection; the slider's epoch is the vertical line, and the profile at the right."
@@ -50,7 +49,7 @@ def alignment_by_layer(runs: Sequence[Run], look: Look) -> Chart:
 def cross_layer(runs: Sequence[Run], look: Look) -> Chart:
     """Every layer of the reference with every layer of an arm, at the slider's epoch."""
     scores = _scores(runs, look, "cross_layer")
-    variants = {name: _against_layers(whole_split(part), metric, to) for name, _, metric, to, part in scores}
+    variants = {name: _against_layers(largest_sample(part), metric, to) for name, _, metric, to, part in scores}
     words = "Rows are the reference's layers, columns the arm's, at the slider's epoch; one scale of colours for all."
     return Chart("cross_layer", "Every layer with every layer", words, variants)
 
@@ -71,14 +70,14 @@ def _named(look: Look, run: Run, *words: str) -> str:
 
 def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: str) -> Figure:
     """A heat map an arm, layers over epochs, and at the right the profile over layers at the slider's epoch."""
-    layers = sorted(table["layer"].unique(), key=natural)
+    layers = sorted(table["module"].unique(), key=natural)
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
     arms = list(dict.fromkeys(table["arm"]))
     traces, axes = _panels(arms, "epoch", width := 1 / (len(arms) + 1.6))
     last = str(len(arms) + 1)
     profiles: list[Trace] = []
     for arm, heat in zip(arms, traces, strict=True):
-        cells = table[table["arm"] == arm].pivot(index="layer", columns="epoch", values=measure)
+        cells = table[table["arm"] == arm].pivot(index="module", columns="epoch", values=measure)
         z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
         heat.update({"x": epochs, "y": layers, "z": z})
         to = {"reference": reference_of(table), "xaxis": f"x{last}", "mode": "lines+markers"}
@@ -92,7 +91,7 @@ def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: 
 
 
 def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
-    rows, columns = (sorted(table[name].unique(), key=natural) for name in ("reference_layer", "layer"))
+    rows, columns = (sorted(table[name].unique(), key=natural) for name in ("reference_module", "module"))
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
     arms = list(dict.fromkeys(table["arm"]))
     traces, axes = _panels(arms, "layer", 1 / len(arms))
@@ -100,7 +99,7 @@ def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
         of_arm = table[table["arm"] == arm]
         frames = []
         for epoch in epochs:
-            cells = of_arm[of_arm["epoch"] == epoch].pivot(index="reference_layer", columns="layer", values="value")
+            cells = of_arm[of_arm["epoch"] == epoch].pivot(index="reference_module", columns="module", values="value")
             frames.append([numbers(row) for row in cells.reindex(index=rows, columns=columns).to_numpy()])
         heat.update({"x": columns, "y": rows, "z": frames[-1], "meta": {"arm": arm, "frames": frames}})
     for axis in axes.values():

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from coupled.analysis.report.charts import whole_split
 from coupled.analysis.report.tables import Missing, Run, missing, thinned
+from coupled.analysis.tables import largest_sample, whole_encoder
 
 DIFFERS = "≠"
 
@@ -99,12 +99,13 @@ def last_values(runs: Sequence[Run]) -> Table:
     rows = []
     for run in runs:
         for arm in run.arms:
-            gaps = _where(run.table("weight_gap.csv"), layer="mean", arm=arm)
-            scores = _where(run.table("test_alignment.csv"), layer="h", arm=arm)
-            quality = _where(run.table("quality.csv"), layer="h", arm=arm)
+            gaps = run.table("weight_gap.csv")
+            gaps = _where(whole_encoder(gaps, "mean") if len(gaps) else gaps, arm=arm)
+            scores = _where(run.table("test_alignment.csv"), module="h", arm=arm)
+            quality = _where(run.table("quality.csv"), module="h", arm=arm)
             own = [
-                _last(_where(quality, metric=metric, detail=detail), "value")
-                for metric, detail in (("nccc", "euclidean"), ("linear_probe", "regularised"))
+                _last(_where(quality, metric=metric, variant=variant), "value")
+                for metric, variant in (("nccc", "euclidean"), ("linear_probe", "regularised"))
             ]
             for reference in dict.fromkeys([*gaps.get("reference", ()), *scores.get("reference", ())]) or [""]:
                 gap = _last(_where(gaps, reference=reference), "gap")
@@ -126,7 +127,7 @@ def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
 def _last(table: pd.DataFrame, column: str) -> float:
     if table.empty:
         return float("nan")
-    rows = whole_split(table) if "samples" in table else table
+    rows = largest_sample(table)
     return float(rows.sort_values("epoch")[column].iloc[-1])
 
 

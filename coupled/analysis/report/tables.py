@@ -11,47 +11,20 @@ import pandas as pd
 from coupled.analysis.driver import command
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import USUAL_REFERENCE, read_description
-from coupled.analysis.tables import read_table
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.tables import newest, read_table
 from coupled.storage.snapshots import snapshot_epochs
 
-PROGRAMS = {  # program -> the tables it writes; in the order in which they must run
-    "verify": ("verify.csv",),
-    "weight_gap": ("weight_gap.csv", "weight_gap_growth.csv"),
-    "alignment": ("train_alignment.csv", "test_alignment.csv", "train_cross_layer.csv", "test_cross_layer.csv"),
-    "quality": ("quality.csv",),
-    "collapse": ("collapse.csv",),
-    "losses": ("losses.csv", "loss_gap.csv", "loss_correlation.csv", "nscl_reached.csv"),
-    "bounds": ("bounds.csv",),
-}
-_OF_ARM = ("epoch", "split", "arm", "layer", "metric", "detail", "value", "samples")
-_OF_PAIR = ("epoch", "split", "reference", "arm", "layer", "metric", "value", "samples")
-NEEDED = {  # table -> the columns that the page is made of
-    "epochs.csv": ("epoch", "arm", "loss", "images_per_second"),
-    "verify.csv": ("last_epoch", "finding"),
-    "weight_gap.csv": ("epoch", "reference", "arm", "layer", "kind", "gap", "angle", "update_cosine"),
-    "weight_gap_growth.csv": ("reference", "arm", "model", "last_epoch", "slope", "rate"),
-    **{f"{split}_alignment.csv": _OF_PAIR for split in ("train", "test")},
-    **{f"{split}_cross_layer.csv": (*_OF_PAIR, "reference_layer") for split in ("train", "test")},
-    "quality.csv": (*_OF_ARM, "spread"),
-    "collapse.csv": _OF_ARM,
-    "losses.csv": ("epoch", "split", "arm", "loss", "temperature", "value", "samples"),
-    "loss_gap.csv": ("epoch", "split", "arm", "temperature", "gap", "bound", "set_bound", "samples"),
-    "loss_correlation.csv": ("arm",),
-    "nscl_reached.csv": ("epoch", "split", "arm", "direct_arm", "temperature", "excess", "share", "samples"),
-    "bounds.csv": (*_OF_PAIR[:5], "bound", "of", "detail", "value", "measured", "vacuous", "samples"),
+NOT_SHOWN = ("weight_gap_permutation.csv",)
+PROGRAMS = {  # program -> the tables it writes that the page shows; in the order in which they must run
+    program: tuple(name for name, schema in SCHEMAS.items() if schema.program == program and name not in NOT_SHOWN)
+    for program in ("verify", "weight_gap", "alignment", "quality", "collapse", "losses", "bounds")
 }
 MORE = {  # options besides --run
     "verify": ("--output", "{run}/analysis"),
     "alignment": ("--layer", "stages", "--cross-layer"),
 }
-# rows that agree in these differ in the snapshots or images they come from: the last one counts
-KEY = (
-    *("epoch", "split", "reference", "arm", "reference_layer", "layer", "metric", "detail", "samples", "train_samples"),
-    *("loss", "temperature", "batch", "bound", "of"),
-)
-PLACE = ("split", "reference", "arm", "layer", "metric", "temperature")  # whole tables have each at all epochs
-SOURCES = ("reference_snapshot", "arm_snapshot", "images")
-DIGESTS = ("arm_snapshot", "snapshot")  # a table with one of these columns may have such rows
+PLACE = ("split", "reference", "arm", "module", "metric", "temperature")  # whole tables have each at all epochs
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
 COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
 BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # what they hold gets its bounds in bounds.csv
@@ -122,20 +95,19 @@ def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
     found = {}
     for path in paths:
         if path.exists():
-            table = read_table(path, NEEDED[path.name], arms)
+            table = read_table(path, SCHEMAS[path.name].columns, arms)
             if len(table):
-                found[path.name] = _newest(table)
+                found[path.name] = _newest(table, path.name)
     return found
 
 
-def _newest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of rows that differ in their sources alone the last, by epoch."""
-    replaced = any(column in table for column in DIGESTS)
-    if "low" in table:  # an interval stays when the score is written again without one
-        same = [column for column in (*KEY, *SOURCES) if column in table]
-        table[["low", "high"]] = table.groupby(same, dropna=False)[["low", "high"]].transform("last")
-    if replaced:
-        table = table.drop_duplicates([column for column in KEY if column in table], keep="last")
+def _newest(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Of rows that differ in what they come from alone the last, by epoch."""
+    schema = SCHEMAS[name]
+    if "ci_low" in table:  # an interval stays when the score is written again without one
+        same, ends = [*schema.place, *schema.digests], ["ci_low", "ci_high"]
+        table[ends] = table.groupby(same, dropna=False)[ends].transform("last")
+    table = newest(table, name) if schema.digests else table
     return table.sort_values("epoch", kind="stable") if "epoch" in table else table  # calls come in any order
 
 
@@ -181,7 +153,7 @@ def _part(run: Run, name: str, of_stages: bool) -> str:
     places = table[["epoch", *(column for column in PLACE if column in table)]].drop_duplicates()
     every = len(places.drop(columns="epoch").drop_duplicates())
     whole = int((places.groupby("epoch").size().reindex(epochs) == every).sum())
-    layers = list(dict.fromkeys(table.get("layer", ())))
+    layers = list(dict.fromkeys(table.get("module", ())))
     few = bool(layers) and {*layers} <= {*OUTPUTS} and (of_stages or len(layers) < len(OUTPUTS))
     words = [f"whole at {whole} of {len(epochs)} epochs"] if whole < len(epochs) else []
     return "; ".join([*words, *([f"of layers {', '.join(layers)} only"] if few else [])])
@@ -215,8 +187,8 @@ def _state(run: Run, name: str) -> str:
 def _lacks_few_shot(run: Run) -> str:
     """As `_state`: whether bounds.py ran before quality.py had errors to bound."""
     quality, bounds = run.table("quality.csv"), run.table("bounds.csv")
-    measured = not quality.empty and quality["metric"].astype(str).str.startswith("few_shot").any()
-    bounded = bounds["of"].astype(str).str.endswith("_error").any()
+    measured = not quality.empty and quality["shots"].notna().any()
+    bounded = bounds["shots"].notna().any()
     return "without few-shot errors" if measured and not bounded else ""
 
 

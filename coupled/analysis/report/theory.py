@@ -14,9 +14,9 @@ from coupled.analysis.report.charts import (
     pairs,
     reference_of,
     variant,
-    whole_split,
 )
 from coupled.analysis.report.tables import Run
+from coupled.analysis.tables import largest_sample
 
 FLOORS = {"a_posteriori": "dash", "a_posteriori_sharp": "dot", "a_priori": "longdashdot"}
 
@@ -30,7 +30,7 @@ def losses(runs: Sequence[Run], look: Look) -> Chart:
             continue
         for (loss, split, tau), part in table.groupby(["loss", "split", "temperature"], sort=False):
             figure = variant(variants, f"{loss}, {split}, τ = {tau:g}", layout(f"{loss} (nats)"))
-            for arm, rows in whole_split(part).groupby("arm", sort=False):
+            for arm, rows in largest_sample(part).groupby("arm", sort=False):
                 figure["data"].append(look.line(run, str(arm), rows["epoch"], rows["value"]))
     for run in runs:
         table = run.table("epochs.csv")
@@ -51,7 +51,7 @@ def loss_gap(runs: Sequence[Run], look: Look) -> Chart:
         for (split, tau), part in table.groupby(["split", "temperature"], sort=False):
             figure = variant(variants, f"{split}, τ = {tau:g}", layout("DCL - NSCL (nats)"))
             figure["layout"]["yaxis"]["type"] = "log"
-            part = whole_split(part)
+            part = largest_sample(part)
             for arm, rows in part.groupby("arm", sort=False):
                 figure["data"].append(look.line(run, str(arm), rows["epoch"], rows["gap"]))
             first = part[part["arm"] == part["arm"].iloc[0]]
@@ -84,7 +84,7 @@ def nscl_reached(runs: Sequence[Run], look: Look) -> Chart:
                 ("share", "share of its descent"),
             ):
                 figure = variant(variants, f"{column}, {split}, τ = {tau:g}", layout(title))
-                for (arm, _), rows in whole_split(part).groupby(["arm", "direct_arm"], sort=False):
+                for (arm, _), rows in largest_sample(part).groupby(["arm", "direct_arm"], sort=False):
                     figure["data"].append(look.line(run, str(arm), rows["epoch"], rows[column]))
     words = "Minimising CL is said to bring the NSCL loss near what direct minimisation reaches: excess 0, share 1."
     return Chart("reached", "Does CL minimise NSCL?", words, variants)
@@ -98,9 +98,9 @@ def alignment_bounds(runs: Sequence[Run], look: Look) -> Chart:
         table = table[table["of"].isin(["cka", "rsa"])] if len(table) else table
         if table.empty:
             continue
-        for (of, layer, split), part in table.groupby(["of", "layer", "split"], sort=False):
+        for (of, layer, split), part in table.groupby(["of", "module", "split"], sort=False):
             figure = variant(variants, f"{of}, {layer}, {split} images", layout(str(of)))
-            for arm, more, rows in pairs(whole_split(part)):
+            for arm, more, rows in pairs(largest_sample(part)):
                 measured, to = rows[rows["bound"] == "a_posteriori"], {"reference": reference_of(rows)}
                 figure["data"].append(look.line(run, arm, measured["epoch"], measured["measured"], more, **to))
                 for bound, dash in FLOORS.items():
@@ -121,22 +121,21 @@ def few_shot(runs: Sequence[Run], look: Look) -> Chart:
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("quality.csv")
-        table = table[table["metric"].str.startswith("few_shot")] if len(table) else table
+        table = table[table["shots"].notna()] if len(table) else table
         if table.empty:
             continue
         epoch = table["epoch"].max()
         table = table[table["epoch"] == epoch].dropna(subset=["value"])
         if table.empty:
             continue
-        table = table.assign(classifier=table["detail"].str.partition(" m=")[0], shots=shots(table))
-        for (metric, classifier, layer), part in table.groupby(["metric", "classifier", "layer"], sort=False):
+        for (metric, classifier, layer), part in table.groupby(["metric", "variant", "module"], sort=False):
             task = "two classes" if metric == "few_shot_two_way" else "all classes"
             axes = layout(f"error of {classifier}", "labelled images a class")
             axes["xaxis"]["type"] = axes["yaxis"]["type"] = "log"
             figure = variant(variants, f"{classifier}, {task}, {layer}", axes)
-            for arm, rows in whole_split(part).groupby("arm", sort=False):
+            for arm, rows in largest_sample(part).groupby("arm", sort=False):
                 rows = rows.sort_values("shots")
-                bars = {"type": "data", "array": numbers(rows["spread"]), "thickness": 1}
+                bars = {"type": "data", "array": numbers(rows["std"]), "thickness": 1}
                 words = f"epoch {epoch}"
                 figure["data"].append(look.line(run, str(arm), rows["shots"], 1 - rows["value"], words, error_y=bars))
                 figure["data"] += _few_shot_bounds(
@@ -149,23 +148,18 @@ def few_shot(runs: Sequence[Run], look: Look) -> Chart:
     return Chart("few_shot", "Few-shot errors and their bounds", words, variants)
 
 
-def shots(table: pd.DataFrame) -> pd.Series:
-    """The m of "... m=5" in the column `detail`."""
-    return table["detail"].str.partition("m=")[2].astype(int)
-
-
 def _few_shot_bounds(run: Run, look: Look, arm: str, layer: str, of: str, metric: str, epoch: int) -> list[Trace]:
     table = run.table("bounds.csv")
     if table.empty:
         return []
     task = "two_way" if metric == "few_shot_two_way" else "all"
-    table = table[(table["arm"] == arm) & (table["layer"] == layer) & (table["of"] == of) & (table["epoch"] == epoch)]
-    table = table[table["detail"].astype(str).str.startswith(f"{task} m=")]
+    table = table[(table["arm"] == arm) & (table["module"] == layer) & (table["of"] == of) & (table["epoch"] == epoch)]
+    table = table[table["task"] == task]
     found = []
     for form, dash in (("proposition_1", "dash"), ("documented_form", "dot")):
-        rows = whole_split(table[table["bound"] == form])
+        rows = largest_sample(table[table["bound"] == form])
         if len(rows):
-            rows = rows.assign(shots=shots(rows)).sort_values("shots")
+            rows = rows.sort_values("shots")
             found.append(look.line(run, arm, rows["shots"], rows["value"], form.replace("_", " "), dash))
     return found
 
@@ -175,17 +169,18 @@ def quality(runs: Sequence[Run], look: Look) -> Chart:
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("quality.csv")
-        table = table[~table["metric"].str.startswith("few_shot")] if len(table) else table
+        table = table[table["shots"].isna()] if len(table) else table
         if table.empty:
             continue
         first = table["metric"].isin(["nccc", "linear_probe"])
         for part_of in (table[first], table[~first]):
-            for (metric, detail, layer, split), part in part_of.groupby(
-                ["metric", "detail", "layer", "split"], sort=False
+            for (metric, how, k, layer, split), part in part_of.groupby(
+                ["metric", "variant", "k", "module", "split"], sort=False, dropna=False
             ):
+                detail = str(how) if part["k"].isna().all() else f"{how} k={k:g}"
                 axes = layout(f"{metric}, {detail}")
                 figure = variant(variants, f"{metric} ({detail}), {layer}, {split}", axes)
-                for arm, rows in whole_split(part).groupby("arm", sort=False):
+                for arm, rows in largest_sample(part).groupby("arm", sort=False):
                     figure["data"].append(look.line(run, str(arm), rows["epoch"], rows["value"]))
     return Chart("quality", "Quality of each arm's representation", "Each arm by itself.", variants)
 
@@ -197,9 +192,9 @@ def weight_shape(runs: Sequence[Run], look: Look) -> Chart:
         table = run.table("bounds.csv")
         table = table[table["bound"] == "exponential_shape"] if len(table) else table
         for arm, more, rows in pairs(table) if len(table) else ():
-            rows, to = rows[rows["detail"] == latest(rows)], {"reference": reference_of(rows)}
+            rows, to = rows[rows["fit_epochs"] == rows["fit_epochs"].max()], {"reference": reference_of(rows)}
             figure["data"].append(look.line(run, arm, rows["epoch"], rows["measured"], more, mode="markers", **to))
-            words = " ".join(filter(None, (more, f"shape {rows['detail'].iloc[0]}")))
+            words = " ".join(filter(None, (more, f"shape {fit_of(rows)}")))
             figure["data"].append(look.line(run, arm, rows["epoch"], rows["value"], words, "dash", **to))
     words = (
         "slope (e^(β Σ lr) - 1)/β with slope and β fitted by least squares: how far the bound's shape fits, no bound."
@@ -207,6 +202,7 @@ def weight_shape(runs: Sequence[Run], look: Look) -> Chart:
     return Chart("weight_shape", "Weights and the shape of their bound", words, {"": figure} if figure["data"] else {})
 
 
-def latest(rows: pd.DataFrame) -> str:
-    """The fit to the most epochs."""
-    return str(rows.sort_values("samples")["detail"].iloc[-1])
+def fit_of(rows: pd.DataFrame) -> str:
+    """The fit of rows that have one, in words."""
+    epochs, last, slope, beta = rows[["fit_epochs", "fit_last_epoch", "slope", "beta"]].iloc[-1]
+    return f"fitted to {epochs:g} epochs up to {last:g}: slope={slope:.6g} beta={beta:.6g}"

@@ -1,6 +1,7 @@
 """What collapse looks like: spread, alignment, uniformity, spectra, and how a predictor stands to its inputs.
 
-Each function returns values by (metric, detail). A value is `Undefined` where there is none.
+Each function returns values by (metric, detail): the convention, or for one of several the number of its eigenvalue or
+direction, from 1 for the largest. A value is `Undefined` where there is none.
 
 Shape letters: N images, V views, D width, P projection width, M rows. Computed in float64.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 from coupled.metrics.arm import Labelled, effective_rank
 from coupled.metrics.undefined import Undefined
 
-Values = dict[tuple[str, str], float]
+Values = dict[tuple[str, str | int], float]
 TOP = 16  # eigenvalues and directions that are written
 POINT_SPREAD, LINE_SHARE = 0.05, 0.95
 BLOCK = 2**22  # entries of a strip of the matrix of distances
@@ -85,24 +86,24 @@ def of_predictor(inputs_MP: Tensor, weight_PP: Tensor | None) -> Values:
     norm = weight_PP.norm()
     values["asymmetry", "frobenius"] = float((weight_PP - weight_PP.T).norm() / norm) if norm else Undefined("W is 0")
     for j, value in enumerate(torch.linalg.svdvals(weight_PP)[:TOP].tolist(), 1):
-        values["predictor_singular_value", str(j)] = value
+        values["predictor_singular_value", j] = value
     directions_PJ = torch.linalg.eigh(correlation_PP).eigenvectors.flip(1)[:, :TOP]
     images_PJ = weight_PP @ directions_PJ
     along_J, lengths_J = (directions_PJ * images_PJ).sum(0), images_PJ.norm(dim=0)
     for j, (along, length) in enumerate(zip(along_J.tolist(), lengths_J.tolist(), strict=True), 1):
-        values["eigenspace_alignment", str(j)] = along / length if length else Undefined("W u_j is 0")
-        values["predictor_along", str(j)] = along
+        values["eigenspace_alignment", j] = along / length if length else Undefined("W u_j is 0")
+        values["predictor_along", j] = along
     return values
 
 
 def spectrum(metric: str, symmetric_DD: Tensor, *, with_shares: bool) -> Values:
     """The largest eigenvalues under the details 1, 2, ..., and with them as `<metric>_share` of the trace."""
     largest = torch.linalg.eigvalsh(symmetric_DD).flip(0).clamp(min=0)
-    values: Values = {(metric, str(j)): value for j, value in enumerate(largest[:TOP].tolist(), 1)}
+    values: Values = {(metric, j): value for j, value in enumerate(largest[:TOP].tolist(), 1)}
     if with_shares:
         total = float(largest.sum())
         for j, value in enumerate(largest[:TOP].tolist(), 1):
-            values[f"{metric}_share", str(j)] = value / total if total else Undefined("constant features")
+            values[f"{metric}_share", j] = value / total if total else Undefined("constant features")
     return values
 
 
@@ -112,7 +113,7 @@ def verdict(values: Values) -> tuple[str, str]:
     A point: the spread is below 0.05. A line: one direction has 95 % of the variance, as that of two classes that a
     supervised objective has pulled together has too.
     """
-    spread, share = values["spread", "unit_norm"], values["eigenvalue_share", "1"]
+    spread, share = values["spread", "unit_norm"], values["eigenvalue_share", 1]
     if spread < POINT_SPREAD:
         return "point", f"std {spread:.2g}, where 1 is even and 0 is one point"
     if share >= LINE_SHARE:
@@ -120,7 +121,7 @@ def verdict(values: Values) -> tuple[str, str]:
     return "no", ""
 
 
-def with_reasons(values: Values) -> Iterator[tuple[str, str, str]]:
+def with_reasons(values: Values) -> Iterator[tuple[str, str | int, str]]:
     """Metric, detail and reason of the values that there are not."""
     for (metric, detail), value in values.items():
         if isinstance(value, Undefined):

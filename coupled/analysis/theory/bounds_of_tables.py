@@ -1,12 +1,13 @@
 """Bounds that need no network: rows of bounds.csv made of quality.csv and weight_gap.csv."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 
 import numpy as np
 
-from coupled.analysis.tables import BadTableError, read_newest
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.tables import BadTableError, read_newest, whole_encoder
 from coupled.analysis.theory.bound_formulas import (
     Scatter,
     documented_form,
@@ -19,10 +20,13 @@ from coupled.analysis.weights.growth import fits
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
 SCATTERS = (1e-100, 1e100)  # what a scatter that is not 0 may be: beyond, the formulas leave the range of floats
-# the last of the rows that agree in these counts
-QUALITY = (*("epoch", "split", "arm", "layer", "metric", "detail"), "samples", "train_samples")
-GAPS = ("epoch", "reference", "arm", "layer")
 TASKS = {"few_shot": "all", "few_shot_two_way": "two_way"}
+COLUMNS, KEY = SCHEMAS["bounds.csv"].columns, SCHEMAS["bounds.csv"].key
+
+
+def cells(columns: Sequence[str], **known: object) -> Row:
+    """The cells of these columns of bounds.csv, empty where nothing is known."""
+    return tuple(known.get(column, "") for column in columns)
 
 
 def few_shot_rows(quality: Path, classes: int) -> list[Row]:
@@ -32,31 +36,41 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
     """
     if not quality.is_file():
         return []
-    table = read_newest(quality, QUALITY, "value", "snapshot", "images")
+    table = read_newest(quality, "value", "arm_digest", "images_digest")
     table = table[table["split"] == "test"]
     scattered = table[table["metric"].isin(SCATTER)]["value"].dropna()
     for row, value in scattered[(scattered != 0) & ~scattered.between(*SCATTERS)].items():
         raise BadTableError(f"{quality}: row {int(str(row)) + 2}: value: got {value}, expected 0 or 1e-100 to 1e100")
     rows: list[Row] = []
-    for place, part in table.groupby(["epoch", "arm", "layer", "samples"], sort=False):
-        epoch, arm, layer, samples = place
+    for place, part in table.groupby(["epoch", "arm", "module", "num_images"], sort=False):
         means = part[part["metric"].isin(SCATTER)].set_index("metric")["value"].dropna()
         if set(means.index) != set(SCATTER):
             continue
         scatter = Scatter(*(float(means[metric]) for metric in SCATTER))
         for row in part[part["metric"].isin(TASKS)].itertuples():
-            task, (classifier, _, shots) = TASKS[str(row.metric)], str(row.detail).partition(" m=")
+            task, shots = TASKS[str(row.metric)], int(row.shots)  # type: ignore[arg-type]
             if isnan(float(row.value)):  # type: ignore[arg-type]
                 continue
             for name, formula in (("proposition_1", proposition_1), ("documented_form", documented_form)):
                 among = classes if task == "all" else 2
-                bound = formula(scatter, among, int(shots)).error
-                vacuous = "yes" if bound >= vacuous_error(among) else "no"
+                bound = formula(scatter, among, shots).error
                 measured = 1 - float(row.value)  # type: ignore[arg-type]
-                where = epoch, "test", "", arm, layer, name, f"{classifier}_error", f"{task} m={shots}"
-                holds = "yes" if measured <= bound else "no"
-                sources = samples, row.train_samples, "", row.snapshot, row.images
-                rows.append((*where, bound, measured, "", vacuous, holds, *sources))
+                what = {
+                    **dict(zip(("epoch", "arm", "module", "num_images"), place, strict=True)),
+                    "split": "test",
+                    "bound": name,
+                    "of": f"{row.variant}_error",
+                    "task": task,
+                    "shots": shots,
+                    "value": bound,
+                    "measured": measured,
+                    "num_train_images": row.num_train_images,
+                    "vacuous": "yes" if bound >= vacuous_error(among) else "no",
+                    "holds": "yes" if measured <= bound else "no",
+                    "arm_digest": row.arm_digest,
+                    "images_digest": row.images_digest,
+                }
+                rows.append(cells(COLUMNS, **what))
     return rows
 
 
@@ -67,8 +81,8 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
     """
     if not gaps.is_file():
         return []
-    table = read_newest(gaps, GAPS, "distance", "reference_snapshot", "arm_snapshot")
-    table = table[(table["layer"] == "global") & table["distance"].notna()].sort_values("epoch")
+    table = whole_encoder(read_newest(gaps, "distance", "reference_digest", "arm_digest"), "global")
+    table = table[table["distance"].notna()].sort_values("epoch")
     rows: list[Row] = []
     for (reference, arm), part in table.groupby(["reference", "arm"], sort=False):
         part = part[part["epoch"].isin(list(rates))]
@@ -77,10 +91,11 @@ def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
         fit = {each.model: each for each in fits(totals, measured)}.get("exponential")
         if fit is None or isnan(fit.slope):
             continue
-        detail = f"fitted to {fit.points} epochs up to {epochs[-1]}: slope={fit.slope:.6g} beta={fit.rate:.6g}"
-        sources = part[["reference_snapshot", "arm_snapshot"]].itertuples(index=False, name=None)
+        fitted = {"fit_epochs": fit.points, "fit_last_epoch": epochs[-1], "slope": fit.slope, "beta": fit.rate}
+        about = {"reference": reference, "arm": arm, "aggregate": "global", "bound": "exponential_shape", **fitted}
+        sources = part[["reference_digest", "arm_digest"]].to_dict("records")
         for epoch, total, distance, source in zip(epochs, totals, measured, sources, strict=True):
             value = weight_distance(float(total), fit.slope, fit.rate)
-            place = epoch, "", reference, arm, "global", "exponential_shape", "weight_distance", detail
-            rows.append((*place, value, distance, "", "", "", fit.points, "", *source, ""))
+            what = {"epoch": epoch, "of": "weight_distance", "value": value, "measured": distance}
+            rows.append(cells(COLUMNS, **about, **what, **{str(key): digest for key, digest in source.items()}))
     return rows

@@ -30,7 +30,7 @@ class Total:
 
     sum: float = 0.0
     counted: int = 0
-    left_out: int = 0
+    skipped_anchors: int = 0
 
     @property
     def mean(self) -> float:
@@ -75,7 +75,7 @@ class LossSums:
                 total = self.losses[loss, tau]
                 total.sum += float(losses_A[counted_A].sum())
                 total.counted += int(counted_A.sum())
-                total.left_out += int((~counted_A).sum())
+                total.skipped_anchors += int((~counted_A).sum())
             self.batches[tau].append(gap_of_batch(inputs, found["dcl"], found["nscl"], tau))
 
     def gap(self, temperature: float, largest_class: int, images: int) -> Gap:

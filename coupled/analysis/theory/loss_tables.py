@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pandas as pd
 
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import read_newest
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
-WHERE = ["split", "temperature", "samples", "batch"]
-KEY = ("arm", "epoch", "loss", *WHERE)  # of these rows the last one counts
+WHERE = ["split", "temperature", "num_images", "batch_size"]
 LEAST = 3  # epochs below which a correlation says nothing
 
 
 def write_correlation(losses: Path, path: Path) -> None:
     """Pearson correlation over the epochs of an arm's DCL and NSCL losses; NaN for a constant loss or few epochs."""
-    table = read_newest(losses, KEY, "value").pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
+    table = read_newest(losses, "value").pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
     rows = []
     for place, both in table.reindex(columns=["dcl", "nscl"]).dropna().groupby(level=["arm", *WHERE], sort=False):
         varies = len(both) >= LEAST and bool((both.nunique() > 1).all())
         rows.append((*place, len(both), both["dcl"].corr(both["nscl"]) if varies else nan))
-    _write(pd.DataFrame(rows, columns=["arm", *WHERE, "epochs", "correlation"]), path)
+    _write(pd.DataFrame(rows, columns=list(SCHEMAS[path.name].columns)), path)
 
 
 def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
     excess = nscl - nscl_direct; `share` = the part of the direct arm's descent since the first epoch in the table that
     the arm has made, too: 1 where it reaches the same loss; NaN where the direct arm has not come down.
     """
-    table = read_newest(losses, KEY, "value")
+    table = read_newest(losses, "value")
     table = table[table["loss"] == "nscl"].pivot(index=[*WHERE, "epoch"], columns="arm", values="value")
     parts = []
     for other in (arm for arm in direct if arm in table):
@@ -43,7 +43,7 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
             part["share"] = ((start[arm] - table[arm]) / descent).where(descent > 0)
             named = part.assign(arm=str(arm), direct_arm=other)
             parts.append(named.dropna(subset=["nscl", "nscl_direct"]).reset_index())
-    columns = [*WHERE, "epoch", "arm", "direct_arm", "nscl", "nscl_direct", "excess", "share"]
+    columns = list(SCHEMAS[path.name].columns)
     _write(pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns), path)
 
 

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import LARGEST
 from coupled.config.schema import Settings
 from coupled.storage import checkpoints, log_digests
 from coupled.storage.log_digests import TABLES, LogState
-
-NUMBERS = ("loss", "lr", "seconds", "images_per_second")  # of epochs.csv
 
 
 def rows_to_check(path: Path) -> list[dict[str, str]]:
@@ -74,9 +73,10 @@ def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
     except (ValueError, csv.Error) as error:
         yield str(error)
         return
+    schema = SCHEMAS["epochs.csv"]
     for number, row in enumerate(rows):
         epoch, arm = str(number // len(arms) + 1), arms[number % len(arms)]
-        text = wrong_cells(row, ("epoch", "arm"), NUMBERS)
+        text = wrong_cells(row, schema.key, [column for column in schema.columns if column in schema.values])
         if not text and (row["epoch"], row["arm"]) != (epoch, arm):
             text = f"expected epoch {epoch} of '{arm}', found {row['epoch']} of '{row['arm']}'"
         if text:

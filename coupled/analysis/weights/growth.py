@@ -11,7 +11,7 @@ reaches half of its maximum: its doubling time is what the gap does at first, wh
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from math import inf, isnan, log, nan, sqrt
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from scipy.optimize import curve_fit
 from scipy.special import exprel
 from scipy.stats import linregress
 
-from coupled.analysis.tables import read_newest
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.tables import read_newest, whole_encoder
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
@@ -50,16 +51,13 @@ class Fit:
     better: str = ""  # "yes" for the model of the lower aic
 
 
-COLUMNS = ("reference", "arm", *(field.name for field in fields(Fit)))
-
-
 def write_growth(gaps: Path, path: Path) -> None:
     """Write the fits to the `global` rows of weight_gap.csv, all pairs; a pair with fewer than 4 epochs has none."""
-    table = read_newest(gaps, ("epoch", "reference", "arm", "layer"), "gap")
-    table = table[(table["layer"] == "global") & table["gap"].notna()]
+    table = whole_encoder(read_newest(gaps, "gap"), "global")
+    table = table[table["gap"].notna()]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(SCHEMAS[path.name].columns)
     for pair, rows in table.groupby(["reference", "arm"], sort=False):
         rows = rows.sort_values("epoch")
         for fit in fits(rows["epoch"].to_numpy(float), rows["gap"].to_numpy(float)):

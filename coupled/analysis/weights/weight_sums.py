@@ -145,6 +145,12 @@ def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
     return "norm_shift" if name == "bias" and of_weight == 1 else "other"
 
 
+def module_of(tensor: str) -> str:
+    """The module of a tensor, an encoder's as alignment.py calls it; "" for a tensor of the encoder itself."""
+    module = tensor.rpartition(".")[0]
+    return "" if module == "encoder" else module.removeprefix("encoder.")
+
+
 def stage(layer: str) -> str:
     """The stage of an encoder's tensor: layer1 to layer4 and stem of a ResNet, else the module below the encoder."""
     name = layer.split(".")[1]

@@ -2,7 +2,8 @@
 
 A file `<name>.py` holds
 * `RANGE`: the lowest and the highest value it can have;
-* `DETAILS`: its values by name, which says what differs between them, or the convention if there is but one;
+* `DETAILS`: its values by name, which says what differs between them, or the convention if there is but one; a
+  `Variant` where a number belongs to it;
 * `SEES`, and `values(...) -> {detail: Measured}`, a pure function of what it sees:
   - "classifier": values(train: Labelled, test: Labelled, seed: int), learns from train and is scored on test;
   - "split": values(images: Labelled), the images of one split;
@@ -33,7 +34,25 @@ class Measured(NamedTuple):
     """A value and, if it is the mean of seeded repeats, their standard deviation."""
 
     value: float
-    spread: float = nan
+    std: float = nan
+
+
+class Variant(NamedTuple):
+    """What tells the values of a metric apart: columns of quality.csv."""
+
+    name: str
+    shots: int | str = ""
+    k: int | str = ""
+
+    def __str__(self) -> str:
+        """As a message has it: `nccc shots=5`."""
+        more = (f"{name}={number}" for name, number in (("shots", self.shots), ("k", self.k)) if number)
+        return " ".join([self.name, *more])
+
+    @classmethod
+    def of(cls, detail: "Variant | str") -> "Variant":
+        """The variant that a metric calls so."""
+        return detail if isinstance(detail, Variant) else cls(detail)
 
 
 @dataclass(frozen=True)
@@ -42,9 +61,13 @@ class ArmMetric:
 
     name: str
     sees: str
-    details: tuple[str, ...]
+    variants: tuple[Variant, ...]
     range: tuple[float, float]
-    values: Callable[..., dict[str, Measured]]
+    values: Callable[..., dict[str | Variant, Measured]]
+
+    def measured(self, *seen: object) -> dict[Variant, Measured]:
+        """Its values of what it sees."""
+        return {Variant.of(detail): value for detail, value in self.values(*seen).items()}
 
 
 def metric_names() -> tuple[str, ...]:
@@ -55,4 +78,6 @@ def metric_names() -> tuple[str, ...]:
 def find_metrics(names: Iterable[str]) -> list[ArmMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
     modules = {name: find(__name__, name) for name in names}
-    return [ArmMetric(name, m.SEES, m.DETAILS, m.RANGE, m.values) for name, m in modules.items()]
+    return [
+        ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values) for name, m in modules.items()
+    ]

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm import Labelled, Measured, Variant
 from coupled.metrics.arm._classes import classes
 from coupled.metrics.arm._probes import accuracy, chosen, shuffled_by_class
 from coupled.metrics.arm.few_shot import DETAILS as DETAILS
@@ -22,7 +22,7 @@ PAIRS = 5  # on which a probe is fitted in each draw
 RANGE = (0.0, 1.0)
 
 
-def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
+def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
     """Mean accuracy, and its standard deviation (n - 1), over the 10 seeded draws of m images a class of `few_shot`.
 
     `nccc` is the mean over all ordered pairs of classes i != j of the share of i's test images nearer to the centre of
@@ -34,16 +34,16 @@ def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
     starts_C = counts_C.cumsum() - counts_C
     untested = np.setdiff1d(classes_C, test.labels_N.numpy())
     pairs = list(combinations(range(len(classes_C)), 2))
-    found: dict[str, list[float]] = {detail: [] for detail in DETAILS}
+    found: dict[Variant, list[float]] = {detail: [] for detail in DETAILS}
     for repeat in range(REPEATS if pairs and not len(untested) else 0):
         order_N = shuffled_by_class(labels_N, seed, "analysis/few_shot", repeat)
         draw = permutation(len(pairs), philox(seed, "analysis/few_shot_two_way", repeat))[:PAIRS]
         for m in SHOTS:
             if m <= counts_C.min():
                 places_Cm = order_N[starts_C[:, None] + np.arange(m)]
-                found[f"nccc m={m}"] += [two_way(chosen(train, places_Cm.ravel()), test)]
+                found[Variant("nccc", m)] += [two_way(chosen(train, places_Cm.ravel()), test)]
                 probes = [_probe(train, test, places_Cm[list(pairs[each])].ravel()) for each in draw]
-                found[f"probe m={m}"] += [float(np.mean(probes))]
+                found[Variant("probe", m)] += [float(np.mean(probes))]
     if not pairs:
         missing = Undefined("train has fewer than 2 classes")
     elif len(untested):

@@ -5,16 +5,16 @@ Source: Wu et al. 2018, arXiv 1805.01978, without weights; 20 neighbours as in C
 
 from sklearn.neighbors import KNeighborsClassifier
 
-from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm import Labelled, Measured, Variant
 from coupled.metrics.undefined import Undefined
 
 SEES = "classifier"
 NEIGHBOURS = 20
-DETAILS = (f"cosine k={NEIGHBOURS}",)
+DETAILS = (Variant("cosine", k=NEIGHBOURS),)
 RANGE = (0.0, 1.0)
 
 
-def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
+def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
     """The share of test images whose class is the commonest among the 20 train images of the highest cosine.
 
     Of equally common classes the lowest wins. Undefined for fewer than 20 train images.

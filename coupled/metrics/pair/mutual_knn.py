@@ -21,8 +21,8 @@ def value(x_nD: Tensor, y_nE: Tensor) -> float:
     """Mean over the images of the share of the 10 nearest images by cosine in X that are among those in Y.
 
     Of equally near images the earlier counts as nearer. By chance it is 10 / (n - 1), so compare values of the same
-    `samples` only. Undefined for fewer than 12 images, where all images are neighbours, and if all pairs of X or of Y
-    are equally similar.
+    `num_images` only. Undefined for fewer than 12 images, where all images are neighbours, and if all pairs of X or of
+    Y are equally similar.
     """
     if len(x_nD) < NEIGHBOURS + 2:
         return Undefined(f"fewer than {NEIGHBOURS + 2} images")

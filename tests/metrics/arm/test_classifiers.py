@@ -11,7 +11,7 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from coupled.metrics.arm import Labelled, find_metrics, metric_names
+from coupled.metrics.arm import Labelled, Variant, find_metrics, metric_names
 from coupled.metrics.arm._probes import accuracy, shuffled_by_class
 from coupled.metrics.arm.few_shot import DETAILS, SHOTS
 from coupled.metrics.arm.linear_probe import best_strength
@@ -30,7 +30,7 @@ def clusters(seed: int, per_class: int, apart: float, classes: int = 5, width: i
     return Labelled(apart * centres_CD[place_N] + noise_ND, 2 * place_N)
 
 
-def values(name: str, train: Labelled, test: Labelled, seed: int = 0) -> dict[str, float]:
+def values(name: str, train: Labelled, test: Labelled, seed: int = 0) -> dict[str | Variant, float]:
     return {detail: measured.value for detail, measured in METRICS[name].values(train, test, seed).items()}
 
 
@@ -39,11 +39,12 @@ def test_classes_far_apart_are_told_apart_and_mixed_ones_are_not(name: str) -> N
     """The two answers everybody knows: 1, and chance."""
     far = values(name, clusters(0, 30, 20.0), clusters(1, 40, 20.0))
     mixed = values(name, clusters(0, 30, 0.0), clusters(1, 400, 0.0))
-    for detail in METRICS[name].details:
-        if isinstance(far[detail], Undefined):
-            assert int(detail.partition("m=")[2]) > 30
+    assert [Variant.of(detail) for detail in far] == list(METRICS[name].variants)
+    for detail, value in far.items():
+        if isinstance(value, Undefined):
+            assert int(Variant.of(detail).shots) > 30
         else:
-            assert far[detail] == 1
+            assert value == 1
             assert mixed[detail] == pytest.approx(0.5 if "two_way" in name else 0.2, abs=0.05)
 
 
@@ -147,22 +148,22 @@ def test_knn_equals_the_slow_form() -> None:
         cosines_N = torch.nn.functional.cosine_similarity(row_D[None], train.rows_ND)
         votes = torch.bincount(train.labels_N[cosines_N.argsort(descending=True)[:20]])
         hits.append(int(votes.argmax()) == label)
-    assert values("knn", train, test) == {"cosine k=20": pytest.approx(float(np.mean(hits)), abs=1e-12)}
+    assert values("knn", train, test) == {Variant("cosine", k=20): pytest.approx(float(np.mean(hits)), abs=1e-12)}
     few = Labelled(train.rows_ND[:19], train.labels_N[:19])
-    assert values("knn", few, test)["cosine k=20"].reason == "fewer than 20 train images"
+    assert values("knn", few, test)[Variant("cosine", k=20)].reason == "fewer than 20 train images"
 
 
 def test_few_shot_draws_m_images_of_each_class_from_train() -> None:
     """With m = all images every draw is the same and equals the full classifiers."""
     train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
     found = METRICS["few_shot"].values(train, test, 0)
-    assert found["nccc m=20"].value == pytest.approx(values("nccc", train, test)["euclidean"], abs=1e-12)
-    assert found["probe m=20"].value == pytest.approx(accuracy(train, test, 1.0), abs=2e-3)
-    assert found["nccc m=20"].spread == pytest.approx(0, abs=1e-12)
-    assert found["nccc m=1"].spread > found["nccc m=10"].spread > 0
-    assert found["nccc m=1"].value < found["nccc m=5"].value < found["nccc m=20"].value
+    assert found[Variant("nccc", 20)].value == pytest.approx(values("nccc", train, test)["euclidean"], abs=1e-12)
+    assert found[Variant("probe", 20)].value == pytest.approx(accuracy(train, test, 1.0), abs=2e-3)
+    assert found[Variant("nccc", 20)].std == pytest.approx(0, abs=1e-12)
+    assert found[Variant("nccc", 1)].std > found[Variant("nccc", 10)].std > 0
+    assert found[Variant("nccc", 1)].value < found[Variant("nccc", 5)].value < found[Variant("nccc", 20)].value
     for m in SHOTS[4:]:
-        assert found[f"probe m={m}"].value.reason == "class 0 has 20 train images"
+        assert found[Variant("probe", m)].value.reason == "class 0 has 20 train images"
 
 
 def test_two_way_few_shot_is_that_of_every_pair_alone() -> None:
@@ -180,21 +181,21 @@ def test_two_way_few_shot_is_that_of_every_pair_alone() -> None:
             each.append(model.score(test.rows_ND[of_i], labels_M[of_i]))
         scores.append(np.mean(each))
     found = METRICS["few_shot_two_way"].values(train, test, 7)
-    assert found["nccc m=5"] == pytest.approx((np.mean(scores), np.std(scores, ddof=1)), abs=1e-12)
-    assert found["nccc m=5"].value > METRICS["few_shot"].values(train, test, 7)["nccc m=5"].value
-    assert found["probe m=20"].value == pytest.approx(found["nccc m=20"].value, abs=0.1)
+    assert found[Variant("nccc", 5)] == pytest.approx((np.mean(scores), np.std(scores, ddof=1)), abs=1e-12)
+    assert found[Variant("nccc", 5)].value > METRICS["few_shot"].values(train, test, 7)[Variant("nccc", 5)].value
+    assert found[Variant("probe", 20)].value == pytest.approx(found[Variant("nccc", 20)].value, abs=0.1)
 
 
 def test_of_two_classes_two_way_is_few_shot() -> None:
     """All images of a draw, balanced test classes: the same classifiers, nothing left to average over."""
     train, test = clusters(0, 20, 0.3, classes=2), clusters(1, 100, 0.3, classes=2)
     one, other = (values(name, train, test, 3) for name in ("few_shot", "few_shot_two_way"))
-    assert 0.5 < one["nccc m=5"] < 0.95
+    assert 0.5 < one[Variant("nccc", 5)] < 0.95
     for m in SHOTS[:4]:
         for classifier in ("nccc", "probe"):
-            assert other[f"{classifier} m={m}"] == pytest.approx(one[f"{classifier} m={m}"], abs=1e-12)
+            assert other[Variant(classifier, m)] == pytest.approx(one[Variant(classifier, m)], abs=1e-12)
     none = Labelled(test.rows_ND[test.labels_N == 0], test.labels_N[test.labels_N == 0])
-    assert values("few_shot_two_way", train, none)["nccc m=1"].reason == "class 2 has no test images"
+    assert values("few_shot_two_way", train, none)[Variant("nccc", 1)].reason == "class 2 has no test images"
 
 
 def test_few_shot_repeats_itself_and_depends_on_the_seed() -> None:
@@ -202,7 +203,7 @@ def test_few_shot_repeats_itself_and_depends_on_the_seed() -> None:
     train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
     first, again, other = (METRICS["few_shot"].values(train, test, seed) for seed in (0, 0, 1))
     assert str(first) == str(again)
-    assert first["nccc m=1"] != other["nccc m=1"]
+    assert first[Variant("nccc", 1)] != other[Variant("nccc", 1)]
 
 
 def test_mean_and_spread_of_few_shot_are_those_of_ten_draws() -> None:
@@ -217,7 +218,7 @@ def test_mean_and_spread_of_few_shot_are_those_of_ten_draws() -> None:
         assert sorted(labels_N[drawn]) == sorted([0, 2, 4, 6, 8] * 5)
         model = NearestCentroid().fit(train.rows_ND[drawn], labels_N[drawn])
         scores.append(model.score(test.rows_ND, test.labels_N))
-    found = METRICS["few_shot"].values(train, test, 7)["nccc m=5"]
+    found = METRICS["few_shot"].values(train, test, 7)[Variant("nccc", 5)]
     assert found == pytest.approx((np.mean(scores), np.std(scores, ddof=1)), abs=1e-12)
 
 

@@ -179,11 +179,12 @@ def test_augmentation_spread_equals_the_slow_definition(seed: int, views: int) -
 
 
 def test_every_metric_declares_what_it_gives() -> None:
-    """The program asks for the rows by their details before it computes anything."""
+    """The program asks for the rows by their variants before it computes anything."""
     assert {metric.sees for metric in METRICS.values()} == {"classifier", "split", "views"}
     for name in OF_A_SPLIT:
-        assert tuple(METRICS[name].values(some(0))) == METRICS[name].details
-    assert tuple(METRICS["augmentation_spread"].values(torch.ones(2, 3, 4))) == METRICS["augmentation_spread"].details
+        assert tuple(METRICS[name].measured(some(0))) == METRICS[name].variants
+    spread = METRICS["augmentation_spread"]
+    assert tuple(spread.measured(torch.ones(2, 3, 4))) == spread.variants
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:

@@ -1,0 +1,250 @@
+"""Every CSV file that the project writes: its columns in their order, what their cells are and in which unit, its key.
+
+A column means the same in all tables, unless a table says otherwise. Rows that agree in the key are the same row; of
+rows that differ in the digests of what they come from alone, the last one is the newest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple
+
+LAST_EPOCH = 10**6
+
+
+class Cells(NamedTuple):
+    """What the cells of a column may hold; `words` say it. Text if there are no limits."""
+
+    words: str
+    least: float | None = None
+    most: float = inf
+    whole: bool = False
+    empty: bool = True
+
+
+TEXT, NAME = Cells("text"), Cells("a name", empty=False)
+NUMBER = Cells("a number", -inf)
+SIZE = Cells("a finite number of 0 or more", 0, 1.7e308)
+POSITIVE = Cells("a finite number above 0", 5e-324, 1.7e308, empty=False)
+COUNT = Cells("a whole number from 0 to 10^15", 0, 10**15, whole=True)
+ORDINAL = Cells("a whole number from 1 to 10^9", 1, 10**9, whole=True)
+EPOCH = Cells(f"a whole number from 0 to {LAST_EPOCH:,}", 0, LAST_EPOCH, whole=True, empty=False)
+
+
+class Column(NamedTuple):
+    """One column: what it says, with the unit of a number, and what its cells may hold."""
+
+    text: str
+    cells: Cells = NUMBER
+
+
+COLUMNS = {
+    "epoch": Column("epochs trained; 0 is the start", EPOCH),
+    "last_epoch": Column("the last epoch that was looked at", EPOCH),
+    "step": Column("steps trained", COUNT),
+    "inputs_digest": Column("of the indices and the view plan of the step, hexadecimal", TEXT),
+    "split": Column("train or test", NAME),
+    "reference": Column("the arm that is compared with", NAME),
+    "arm": Column("the arm", NAME),
+    "direct_arm": Column("the arm that minimises NSCL itself", NAME),
+    "tensor": Column("full name of the tensor in the snapshot; empty in a row over several", TEXT),
+    "module": Column(
+        "module of the encoder as its named_modules spells it, stem, h (embedding) or z (projection)", NAME
+    ),
+    "reference_module": Column("the same, of the reference", NAME),
+    "aggregate": Column(
+        "over the tensors of a module: mean, sum, or global (one long vector); empty for one tensor", TEXT
+    ),
+    "kind": Column("of the tensor: conv, linear, norm_scale, norm_shift, running or other", TEXT),
+    "parameters": Column("entries of the tensors"),
+    "gap": Column("distance over the mean of both norms", SIZE),
+    "distance": Column("||reference - arm||, Frobenius", SIZE),
+    "reference_norm": Column("||reference||, Frobenius"),
+    "arm_norm": Column("||arm||, Frobenius"),
+    "cosine": Column("of the two tensors"),
+    "angle": Column("between the two tensors, degrees"),
+    "reference_drift": Column("the reference's distance from its epoch 0"),
+    "arm_drift": Column("the arm's distance from its epoch 0"),
+    "update_cosine": Column("of what the two arms have moved since the last snapshot before"),
+    "moved": Column("channels of the arm that were put elsewhere"),
+    "model": Column("early, exponential or saturation", NAME),
+    "points": Column("epochs that were fitted to", COUNT),
+    "slope": Column("fitted gap per epoch at the start"),
+    "slope_error": Column("standard error of slope"),
+    "rate": Column("fitted, per epoch"),
+    "rate_error": Column("standard error of rate"),
+    "level": Column("gap that the fit saturates at"),
+    "level_error": Column("standard error of level"),
+    "doubling_time": Column("of the fitted gap, epochs"),
+    "doubling_time_error": Column("standard error of doubling_time"),
+    "rmse": Column("root mean square of gap less fit"),
+    "aic": Column("Akaike's criterion; lower is better"),
+    "better": Column("yes for the curve of the lower aic", TEXT),
+    "metric": Column("what is measured", NAME),
+    "variant": Column("convention, protocol or classifier, where a metric has several values", TEXT),
+    "shots": Column("labelled train images a class", ORDINAL),
+    "k": Column("neighbours", ORDINAL),
+    "component": Column("number of the eigenvalue or direction, 1 for the largest", ORDINAL),
+    "value": Column("the metric's value, in its own unit; empty where there is none"),
+    "std": Column("standard deviation of the value over seeded repeats", SIZE),
+    "ci_low": Column("lower end of the 95 % interval over images"),
+    "ci_high": Column("upper end of the 95 % interval over images"),
+    "collapsed": Column("point, line or no, of the whole module", TEXT),
+    "num_images": Column("images that were looked at", COUNT._replace(empty=False)),
+    "num_train_images": Column("train images that were learned from", COUNT),
+    "resamples": Column("of the jackknife's blocks, for the interval", COUNT),
+    "batch_size": Column("images of a batch", COUNT),
+    "loss": Column("name of the objective", NAME),
+    "temperature": Column("of the loss", POSITIVE),
+    "skipped_anchors": Column("anchors that the mean leaves out: no positive or no negative"),
+    "bound": Column("which bound", NAME),
+    "set_bound": Column("bound for the whole set, nats"),
+    "tightness": Column("gap / bound"),
+    "set_tightness": Column("gap / set_bound"),
+    "tightest": Column("the highest gap / bound of a batch"),
+    "epochs": Column("epochs that were correlated", COUNT),
+    "correlation": Column("Pearson's, of the DCL and the NSCL loss"),
+    "nscl": Column("NSCL loss of the arm, nats"),
+    "nscl_direct": Column("NSCL loss of the direct arm, nats"),
+    "excess": Column("nscl - nscl_direct, nats"),
+    "share": Column("part of the direct arm's descent that the arm has made"),
+    "of": Column("what is bounded", NAME),
+    "task": Column("all (classes) or two_way (mean over pairs of classes)", TEXT),
+    "fit_epochs": Column("epochs that the shape was fitted to", COUNT),
+    "fit_last_epoch": Column("the last of these", COUNT),
+    "beta": Column("fitted, per unit of the sum of learning rates"),
+    "measured": Column("what the bound is about, in its unit"),
+    "log10_rho": Column("log10 of the relative distance of the similarity matrices"),
+    "vacuous": Column("yes where the bound says nothing", TEXT),
+    "holds": Column("no where the measured value is beyond the bound", TEXT),
+    "lr": Column("learning rate", SIZE._replace(empty=False)),
+    "seconds": Column("of the arm's own part of the epoch's steps", SIZE),
+    "images_per_second": Column("of the arm's own part of the step", SIZE),
+    "finding": Column("what is wrong with the run; empty if nothing is", TEXT),
+    "reference_digest": Column("of the reference's snapshot, 16 hexadecimal digits", TEXT),
+    "arm_digest": Column("of the arm's snapshot, 16 hexadecimal digits", TEXT),
+    "images_digest": Column("of the images of the split, 16 hexadecimal digits", TEXT),
+    "train_images_digest": Column("of the train images, 16 hexadecimal digits", TEXT),
+}
+OF_STEPS = {  # columns of steps.csv behind `lr`, each for every arm as <arm>_<name>
+    "loss": Column("of the global batch, nats"),
+    "grad_norm": Column("of all gradients, before they are clipped"),
+    "skipped_anchors": COLUMNS["skipped_anchors"],
+}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A table: who writes it, its columns in order, those that are no key, and those that mean something else."""
+
+    program: str
+    columns: tuple[str, ...]
+    values: frozenset[str]
+    others: Mapping[str, Column] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that say what a row is about, and what it comes from."""
+        return tuple(column for column in self.columns if column not in self.values)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The columns of the key that say what a row comes from."""
+        return tuple(column for column in self.key if column.endswith("_digest"))
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The columns that say what a row is about: of rows that agree in them the last one is the newest."""
+        return tuple(column for column in self.key if column not in (*self.digests, "resamples"))
+
+
+def _schema(program: str, columns: str, values: str = "", **others: Column) -> Schema:
+    return Schema(program, tuple(columns.split()), frozenset(values.split()), others)
+
+
+_GAPS = "parameters gap distance reference_norm arm_norm cosine angle reference_drift arm_drift update_cosine"
+_OF_GAP = {"module": Column("module of the encoder, or projector...; empty for the encoder itself", TEXT)}
+_FIT = "slope slope_error rate rate_error level level_error doubling_time doubling_time_error rmse aic better"
+_GAP_KEY, _PAIR = "epoch reference arm tensor module aggregate", "reference_digest arm_digest"
+_SCORE = "value ci_low ci_high num_images resamples reference_digest arm_digest images_digest"
+_ALIGNMENT, _CROSS = (
+    _schema("alignment", f"epoch split reference arm {modules} metric {_SCORE}", "value ci_low ci_high")
+    for modules in ("module", "reference_module module")
+)
+_LOSS_GAP = "gap bound set_bound tightness set_tightness tightest"
+_FLOOR = "slope beta value measured log10_rho vacuous holds"
+SCHEMAS = {
+    "steps.csv": _schema("train", "epoch step inputs_digest lr", "inputs_digest lr"),
+    "epochs.csv": _schema(
+        "train",
+        "epoch arm loss lr seconds images_per_second",
+        "loss lr seconds images_per_second",
+        loss=Column("mean over the steps, nats"),
+    ),
+    "weight_gap.csv": _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP),
+    "weight_gap_permutation.csv": _schema(
+        "weight_gap", f"{_GAP_KEY} kind {_GAPS} moved {_PAIR}", f"kind {_GAPS} moved", **_OF_GAP
+    ),
+    "weight_gap_growth.csv": _schema(
+        "weight_gap",
+        f"reference arm model points last_epoch {_FIT}",
+        f"points last_epoch {_FIT}",
+        last_epoch=Column("the last epoch that was fitted to", EPOCH),
+    ),
+    **dict.fromkeys(("train_alignment.csv", "test_alignment.csv"), _ALIGNMENT),
+    **dict.fromkeys(("train_cross_layer.csv", "test_cross_layer.csv"), _CROSS),
+    "quality.csv": _schema(
+        "quality",
+        "epoch split arm module metric variant shots k value std num_images num_train_images arm_digest images_digest"
+        " train_images_digest",
+        "value std",
+    ),
+    "collapse.csv": _schema(
+        "collapse",
+        "epoch split arm module metric variant component value collapsed num_images arm_digest images_digest",
+        "value collapsed",
+        module=Column("h (embedding), z (projection) or predictor", NAME),
+    ),
+    "losses.csv": _schema(
+        "losses",
+        "epoch split arm loss temperature value skipped_anchors num_images batch_size arm_digest images_digest",
+        "value skipped_anchors",
+        value=Column("mean over the anchors, nats"),
+    ),
+    "loss_gap.csv": _schema(
+        "losses",
+        f"epoch split arm temperature {_LOSS_GAP} num_images batch_size arm_digest images_digest",
+        _LOSS_GAP,
+        gap=Column("mean of DCL - NSCL, nats"),
+        bound=Column("of gap, for the classes of the batches, nats"),
+    ),
+    "loss_correlation.csv": _schema(
+        "losses", "arm split temperature num_images batch_size epochs correlation", "epochs correlation"
+    ),
+    "nscl_reached.csv": _schema(
+        "losses",
+        "split temperature num_images batch_size epoch arm direct_arm nscl nscl_direct excess share",
+        "nscl nscl_direct excess share",
+    ),
+    "bounds.csv": _schema(
+        "bounds",
+        f"epoch split reference arm module aggregate bound of task shots fit_epochs fit_last_epoch {_FLOOR} num_images"
+        " num_train_images reference_digest arm_digest images_digest",
+        _FLOOR,
+        reference=Column("the arm that is compared with; empty for an arm by itself", TEXT),
+        split=Column("train or test; empty for weights", TEXT),
+        module=Column("h (embedding) or z (projection); empty for the whole encoder", TEXT),
+        aggregate=Column("global: of the encoder's weights as one long vector; else empty", TEXT),
+        slope=Column("fitted distance per unit of the sum of learning rates at the start"),
+        value=Column("the bound, in the unit of what is bounded"),
+        num_images=Column("images that were looked at; empty for weights", COUNT),
+    ),
+    "verify.csv": _schema(
+        "verify",
+        "last_epoch finding",
+        last_epoch=Column(
+            "the last epoch that has a snapshot; -1 for none",
+            EPOCH._replace(words="a whole number of -1 or more", least=-1),
+        ),
+    ),
+}
