@@ -13,6 +13,7 @@ import torch
 from support import tiny
 from torch import Tensor, nn
 
+from coupled.config.load import load_settings
 from coupled.config.registry import find_objective
 from coupled.config.safe_yaml import read_yaml
 from coupled.models.network import Network, build_network, copy_with_heads, network_size

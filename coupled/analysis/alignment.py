@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.driver import add_cache, add_images, parser, positive, run_program, tracked
+from coupled.analysis.metric_registry import PairMetric, find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
 from coupled.analysis.representations.intervals import block_count, blocks, interval, left_out
@@ -40,7 +41,6 @@ from coupled.analysis.run import DIGITS, select_pairs
 from coupled.analysis.tidy_csv import TidyCsv, open_table
 from coupled.config.schema import from_resolved
 from coupled.datasets import SPLITS, AnyImageSet
-from coupled.metrics.pair import PairMetric, find_metrics, metric_names
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
 from coupled.parallel.failure_broadcast import FailureBroadcast
@@ -109,7 +109,7 @@ def alignment(options: Namespace, group: ProcessGroup) -> None:
     """
     cross = [CROSS_METRIC] if options.cross_layer else []
     try:
-        metrics = {metric.name: metric for metric in find_metrics([*options.metrics, *cross])}
+        metrics = {metric.name: metric for metric in find_pair_metrics([*options.metrics, *cross])}
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
     if not group.is_first:
@@ -215,12 +215,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
     options.add_argument("--layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
     options.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
-    exact = [metric.name for metric in find_metrics(metric_names()) if not metric.subset]
+    exact = [metric.name for metric in find_pair_metrics(pair_metric_names()) if not metric.subset]
     options.add_argument(
         "--metrics",
         nargs="+",
         default=exact,
-        help=f"of {', '.join(metric_names())}; default: those exact in one pass, {' '.join(exact)}",
+        help=f"of {', '.join(pair_metric_names())}; default: those exact in one pass, {' '.join(exact)}",
     )
     options.add_argument("--bootstrap", type=positive, metavar="R", help="confidence intervals from R resamples")
     add_cache(options)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from coupled.analysis.alignment import choose_device
 from coupled.analysis.driver import add_images, parser, run_program, tracked, typed_command
+from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import OUTPUTS, Embedder, choose_images, load_selected
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import DIGITS, Selection, select
@@ -52,13 +53,12 @@ from coupled.analysis.tidy_csv import TidyCsv, open_table
 from coupled.config.controls import draws
 from coupled.config.schema import Settings, from_resolved
 from coupled.datasets import SPLITS
-from coupled.metrics.pair import find_metrics
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
 
 DELTA = 0.05  # the probability with which the a-priori bound may fail
 ROUNDING = 1e-9  # by which a score may lie below its floor
-METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])} | DISTANCES
+METRICS = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])} | DISTANCES
 
 
 class Rates(NamedTuple):

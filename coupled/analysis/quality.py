@@ -20,6 +20,7 @@ from torch import Tensor
 
 from coupled.analysis.alignment import choose_device
 from coupled.analysis.driver import Parser, add_cache, add_epochs, add_images, add_run, run_program, tracked
+from coupled.analysis.metric_registry import ArmMetric, arm_metric_names, find_arm_metrics
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
 from coupled.analysis.representations.features import clean_features, view_features
@@ -28,7 +29,7 @@ from coupled.analysis.run import DIGITS, Selection, select
 from coupled.analysis.tidy_csv import open_table
 from coupled.config.schema import Settings, from_resolved
 from coupled.datasets import SPLITS, AnyImageSet
-from coupled.metrics.arm import ArmMetric, Measured, Variant, find_metrics, metric_names
+from coupled.metrics.arm import Measured, Variant
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
@@ -56,11 +57,11 @@ class Task(NamedTuple):
 def quality(options: Namespace) -> None:
     """Write the rows that quality.csv does not have yet, arm by arm and epoch by epoch."""
     try:
-        metrics = find_metrics(dict.fromkeys(options.metrics))
+        metrics = find_arm_metrics(dict.fromkeys(options.metrics))
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
     of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
-    if of_test and "test" not in options.split and options.metrics != metric_names():
+    if of_test and "test" not in options.split and options.metrics != arm_metric_names():
         raise ValueError(
             f"--split: got {' '.join(options.split)}; {' and '.join(of_test)} can only be measured on test"
         )
@@ -145,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_epochs(options)
     options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
     options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
-    options.add_argument("--metrics", nargs="+", default=metric_names(), help=f"default: {' '.join(metric_names())}")
+    options.add_argument(
+        "--metrics", nargs="+", default=arm_metric_names(), help=f"default: {' '.join(arm_metric_names())}"
+    )
     add_cache(options)
     add_images(options)
     return run_program(quality, options, arguments)

@@ -21,7 +21,7 @@ ResNet, are put into the order that fits the reference best (see channel_matchin
 
 import contextlib
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ from coupled.analysis.tidy_csv import open_table
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
 from coupled.analysis.weights.open_snapshots import OpenSnapshots
-from coupled.analysis.weights.weight_sums import Gap, Squares, aggregates, all_squares, layer_kind, module_of, stage
+from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows
 from coupled.monitoring.terminal import say
 from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
 
@@ -47,18 +47,6 @@ class Moment(NamedTuple):
     epoch: int
     start: int | None  # 0, if the run has that snapshot
     before: int | None  # the last snapshot before, if there is one
-
-
-def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
-    """The layers both have. Raises ValueError naming a layer if the encoders or the shapes differ."""
-    for layer in sorted(reference.keys() ^ arm.keys()):
-        if layer.startswith("encoder."):
-            raise ValueError(f"layer '{layer}' is in one of the two snapshots only: the encoders differ")
-    shared = [layer for layer in reference if layer in arm]
-    for layer in shared:
-        if reference[layer] != arm[layer]:
-            raise ValueError(f"layer '{layer}' has shape {reference[layer]} in the one and {arm[layer]} in the other")
-    return shared
 
 
 def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
@@ -87,11 +75,7 @@ def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bo
     for pair in pairs:
         dimensions = {layer: len(shapes[pair[0]][layer]) for layer in layers[pair]}
         moved = [sum(int((order != torch.arange(len(order))).sum()) for order in moves[pair].values())] if align else []
-        for layer, total in sums[pair].items():
-            place = layer, module_of(layer), ""
-            found.append((moment.epoch, *pair, *place, layer_kind(layer, dimensions), *total.gap(), *moved))
-        for (module, aggregate), gap in _all_aggregates(sums[pair]).items():
-            found.append((moment.epoch, *pair, "", module, aggregate, "", *gap, *moved))
+        found += [(moment.epoch, *pair, *place, *gap, *moved) for place, gap in gap_rows(sums[pair], dimensions)]
     return found
 
 
@@ -119,16 +103,6 @@ def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str])
         return match_channels(reference, arm, channel_axes({layer: tuple(reference[layer].shape) for layer in layers}))
     except ValueError as error:
         raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
-
-
-def _all_aggregates(sums: Mapping[str, Squares]) -> dict[tuple[str, str], Gap]:
-    """By module and aggregate: those of each stage, then of the encoder (""); `global` of the encoder is the last."""
-    stages: dict[str, list[Squares]] = {}
-    for layer, total in sums.items():
-        if layer.startswith("encoder.") and layer.endswith(".weight"):
-            stages.setdefault(stage(layer), []).append(total)
-    stages[""] = [total for layers in stages.values() for total in layers]
-    return {(name, kind): gap for name, layers in stages.items() for kind, gap in aggregates(layers).items()}
 
 
 def weight_gap(options: Namespace) -> None:

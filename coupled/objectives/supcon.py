@@ -57,7 +57,7 @@ def supcon(
 
     `num_positives` is the most that P(i) may hold: first the other views of i's image, then the views of the images
     of its class that follow in the global batch (`nearest_places`). The choice depends on no process, only on the
-    batch's order, so it is another one every epoch. With two views and 1 it is NT-Xent. The denominator stays that of all.
+    batch's order, so it is another one every epoch. With two views and 1 it is NT-Xent. The denominator is that of all.
 
     Source: arXiv 2004.11362, eq. 2 (out) and 3 (in). "out" agrees with pytorch-metric-learning's `SupConLoss`.
     """

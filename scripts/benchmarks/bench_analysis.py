@@ -28,19 +28,19 @@ from bench_metrics import peak_mib
 from torch import Tensor
 
 from coupled.analysis import weight_gap
+from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import BATCH, Embedder
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import open_store
 from coupled.config.load import resolve
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
-from coupled.metrics.pair import find_metrics
 from coupled.models.network import build_network, shared_tensors
 from coupled.monitoring.terminal import safe_streams
 from coupled.storage.run_description import write_run_json
 from coupled.storage.snapshots import SnapshotStore
 
-METRICS = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
+METRICS = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])}
 ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
 
 

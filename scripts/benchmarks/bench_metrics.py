@@ -18,9 +18,9 @@ import warnings
 import torch
 from torch import Tensor
 
+from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import BATCH
 from coupled.analysis.representations.pair_scores import Score, scores
-from coupled.metrics.pair import find_metrics
 from coupled.monitoring.terminal import safe_streams
 from coupled.stream.seeds import torch_rng
 
@@ -38,7 +38,7 @@ def features(images: int) -> tuple[Tensor, Tensor]:
 
 def ours(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
     """As analysis/alignment.py computes them, batch by batch."""
-    metrics = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
+    metrics = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])}
     batches = ({("x", "h"): x, ("y", "h"): y} for x, y in zip(x_nD.split(BATCH), y_nD.split(BATCH), strict=True))
     cka, rsa = scores(batches, [Score("x", "y", "h", name) for name in metrics], metrics).values()
     return cka, rsa

@@ -10,14 +10,14 @@ import torch
 
 from coupled.analysis import alignment
 from coupled.analysis.alignment import main
+from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.pair_scores import Pass, Score, one_pass, scores
 from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
-from coupled.metrics.pair import find_metrics, metric_names
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
 

@@ -22,6 +22,7 @@ from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory.bound_formulas import Scatter, proposition_1, weight_distance
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows, weight_rows
 from coupled.config.by_name import find
+from coupled.config.load import resolve
 
 NewRun = Callable[..., Path]
 

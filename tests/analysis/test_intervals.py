@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.alignment import main
+from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.intervals import BLOCKS, blocks, interval, left_out
 from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
-from coupled.metrics.pair import find_metrics, metric_names
 
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("x", "y", "h", name) for name in METRICS]
 EXACT = [score for score in WANTED if not METRICS[score.metric].subset]
 SUBSET = [score for score in WANTED if METRICS[score.metric].subset]

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from coupled.analysis.alignment import main
+from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import Embedder, load_images
 from coupled.analysis.representations.layers import find_layers, layer_outputs
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import read_description
 from coupled.config.schema import from_resolved
-from coupled.metrics.pair import find_metrics
 from coupled.models.network import Network, build_network
 from coupled.storage.snapshots import SnapshotStore
 
@@ -146,7 +146,7 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
 
     chosen_N = choose_images(len(images), 80, settings.seed, "test")
     (batch,) = embedder.outputs(images, chosen_N, ["cl", "ce"], 2, LAYERS)
-    metrics = {metric.name: metric for metric in find_metrics(["cka", "rsa"])}
+    metrics = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])}
     for row in [*plain, *cross]:
         if (row["epoch"], row["arm"]) == ("2", "ce"):
             score = Score("cl", "ce", row["module"], row["metric"])

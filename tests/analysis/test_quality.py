@@ -8,6 +8,7 @@ import torch
 from support import tiny
 
 from coupled.analysis import alignment, quality, weight_gap
+from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
 from coupled.analysis.quality import main
 from coupled.analysis.representations import features
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
@@ -16,14 +17,13 @@ from coupled.analysis.run import read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 from coupled.config.schema import from_resolved
-from coupled.metrics.arm import find_metrics, metric_names
 from coupled.storage.snapshots import SnapshotStore
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import view_plan
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "quality.py"
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_arm_metrics(arm_metric_names())}
 FAST = ["nccc", "knn", "cdnv", "effective_rank", "augmentation_spread"]
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]

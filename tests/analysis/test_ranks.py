@@ -8,11 +8,11 @@ import torch
 from support import ranks
 
 from coupled.analysis.alignment import main
+from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.pair_scores import Score, scores
-from coupled.metrics.pair import find_metrics, metric_names
 from coupled.parallel.process_group import process_group
 
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("cl", arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
 
 

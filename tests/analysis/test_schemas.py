@@ -5,8 +5,8 @@ from pathlib import Path
 
 from coupled.analysis.schemas import COLUMNS, OF_STEPS, SCHEMAS
 from coupled.analysis.weights.growth import Fit
-from coupled.analysis.weights.weight_sums import Gap
 from coupled.arms.arm import StepResult
+from coupled.metrics.weights import Gap
 from coupled.storage.run_log import RunLog
 
 

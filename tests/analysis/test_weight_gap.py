@@ -14,7 +14,7 @@ from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.weight_gap import comparable_layers, main
 from coupled.analysis.weights.channel_matching import channel_axes, permuted
-from coupled.analysis.weights.weight_sums import squares, stage, state
+from coupled.metrics.weights import squares, stage, state
 from coupled.storage.snapshots import SnapshotStore
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "weight_gap.py"

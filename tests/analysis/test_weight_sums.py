@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coupled.analysis.weights.weight_sums import PART, Gap, aggregates, all_squares, layer_kind, squares, stage, state
+from coupled.metrics.weights import PART, Gap, aggregates, all_squares, layer_kind, squares, stage, state
 
 
 def gap_of(reference: Tensor, arm: Tensor) -> Gap:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from coupled.config import by_name
-from coupled.config.registry import find_objective
+from coupled.config.load import resolve
+from coupled.config.registry import find_objective, load_dataset, with_dataset_defaults
 from coupled.config.schema import from_resolved
 from coupled.datasets import ImageSet
 

@@ -8,13 +8,13 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.pair_scores import Score, scores
-from coupled.metrics.pair import find_metrics
 
 
 def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
     """The metric as the program computes it, in batches; a subset is all images."""
-    metrics = {metric.name: metric for metric in find_metrics([name])}
+    metrics = {metric.name: metric for metric in find_pair_metrics([name])}
     score = Score("x", "y", "h", name)
     parts = zip(x_nD.split(batch), y_nE.split(batch), strict=True)
     return scores(({("x", "h"): x, ("y", "h"): y} for x, y in parts), [score], metrics)[score]

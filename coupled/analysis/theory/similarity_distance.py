@@ -6,7 +6,7 @@ vectors k, l, so what is needed is rho = ||k - l|| / ||k|| and ||k||. Source of 
 
 from math import log, sqrt
 
-from coupled.metrics.pair import PairMetric
+from coupled.analysis.metric_registry import PairMetric
 from coupled.metrics.pair._sums import Moments
 from coupled.metrics.pair.cka import squared_norm
 from coupled.metrics.pair.rsa import covariance

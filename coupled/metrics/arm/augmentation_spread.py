@@ -1,13 +1,51 @@
 """How far augmented views of one image lie apart, against how far all views do: 0 is full invariance."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.metrics.arm import Measured
+from coupled.metrics.arm._arrays import Matrix, rows_on_cpu
 from coupled.metrics.undefined import Undefined
 
 SEES = "views"
 DETAILS = ("relative",)
 RANGE = (0.0, 2.0)
+
+
+def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> float:
+    """How far views of one image lie apart, against how far all views do; `values` says the formula.
+
+    Args:
+        views: V augmented views of the same N images [V, N, D]: a numpy array, a tensor on the CPU, or an iterable of V
+            arrays [N, D].
+
+    Returns:
+        0 for full invariance, about 1 if views of an image are no more alike than those of different images.
+        NaN, whose attribute `reason` says why, if the features are constant.
+
+    Raises:
+        ValueError: for fewer than 2 views, views of different shapes, a view that is not 2-D, has fewer than 2 rows or
+            a value that is not finite.
+
+    Example:
+        >>> augmentation_spread([[[0.0], [2.0]], [[0.0], [2.0]]])
+        0.0
+    """
+    dimensions = getattr(views, "ndim", 3)
+    if dimensions != 3:
+        raise ValueError(f"views: expected [views, images, features], found {dimensions}-D")
+    rows = [rows_on_cpu(view, f"views[{v}]") for v, view in enumerate(views)]
+    if len(rows) < 2:
+        raise ValueError(f"views: {len(rows)} view; at least 2 are needed")
+    for v, view_ND in enumerate(rows):
+        if view_ND.shape != rows[0].shape:
+            raise ValueError(f"views[{v}]: shape {tuple(view_ND.shape)}, views[0] has {tuple(rows[0].shape)}")
+    (measured,) = values(torch.stack(rows)).values()
+    return measured.value
 
 
 def values(views_VND: Tensor) -> dict[str, Measured]:

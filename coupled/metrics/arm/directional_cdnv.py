@@ -4,12 +4,41 @@ Source: arXiv 2506.04411, proposition 1.
 """
 
 from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._arrays import Labels, Matrix, labelled
 from coupled.metrics.arm._classes import classes, squared_distances, why_no_variability
 from coupled.metrics.undefined import Undefined
 
 SEES = "split"
 DETAILS = ("one_class",)
 RANGE = (0.0, float("inf"))
+
+
+def directional_cdnv(x: Matrix, labels: Labels) -> float:
+    """Class-distance normalised variance along the lines between classes (arXiv 2506.04411, proposition 1).
+
+    `values` says the formula.
+
+    Args:
+        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+
+    Returns:
+        At least 0, at most `cdnv`.
+        NaN, whose attribute `reason` says why, for fewer than 2 classes, a class with fewer than 2 images, or two
+        classes with the same mean.
+
+    Raises:
+        ValueError: if x is not 2-D, has fewer than 2 rows or a value that is not finite, or if the labels are not
+            integers or their number is not N.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[0.0, 0], [2, 0], [1, 3], [1, 5]])
+        >>> directional_cdnv(x, [0, 0, 1, 1])
+        0.03125
+    """
+    (measured,) = values(labelled(x, labels)).values()
+    return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:

@@ -6,11 +6,35 @@ Source: Roy and Vetterli 2007, EUSIPCO; used on representations by Garrido et al
 import torch
 
 from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._arrays import Matrix, rows_on_cpu
 from coupled.metrics.undefined import Undefined
 
 SEES = "split"
 DETAILS = ("centred",)
 RANGE = (1.0, float("inf"))
+
+
+def effective_rank(x: Matrix) -> float:
+    """Effective rank of the centred rows (Roy and Vetterli 2007; Garrido et al. 2023, arXiv 2210.02885, uncentred).
+
+    `values` says the formula.
+
+    Args:
+        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+
+    Returns:
+        Between 1 and min(N - 1, D).
+        NaN, whose attribute `reason` says why, if the features are constant.
+
+    Raises:
+        ValueError: if x is not 2-D, has fewer than 2 rows or a value that is not finite.
+
+    Example:
+        >>> round(effective_rank([[1, 0], [-1, 0], [0, 1], [0, -1]]), 10)
+        2.0
+    """
+    (measured,) = values(Labelled(rows_on_cpu(x, "x"), torch.empty(0))).values()
+    return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:

@@ -6,12 +6,40 @@ Source: Papyan, Han, Donoho 2020, arXiv 2008.08186; the number is NC2 of Zhu et 
 import torch
 
 from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._arrays import Labels, Matrix, labelled
 from coupled.metrics.arm._classes import classes
 from coupled.metrics.undefined import Undefined
 
 SEES = "split"
 DETAILS = ("frobenius",)
 RANGE = (0.0, 2**0.5)
+
+
+def etf_deviation(x: Matrix, labels: Labels) -> float:
+    """Deviation of the class means from a simplex equiangular tight frame (NC2 of arXiv 2105.02375).
+
+    `values` says the formula.
+
+    Args:
+        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+
+    Returns:
+        0 if all class means are equally long and at equal angles, about their mean.
+        NaN, whose attribute `reason` says why, for fewer than 2 classes, or if all class means are the same.
+
+    Raises:
+        ValueError: if x is not 2-D, has fewer than 2 rows or a value that is not finite, or if the labels are not
+            integers or their number is not N.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[0.0, 0], [2, 0], [1, 3], [1, 5]])
+        >>> round(etf_deviation(x, [0, 0, 1, 1]), 10)
+        0.0
+    """
+    (measured,) = values(labelled(x, labels)).values()
+    return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:

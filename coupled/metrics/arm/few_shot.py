@@ -3,11 +3,15 @@
 Source: the few-shot evaluation of arXiv 2506.04411.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from coupled.metrics.arm import Labelled, Measured, Variant
+from coupled.metrics.arm._arrays import Labels, Matrix, train_and_test
 from coupled.metrics.arm._probes import accuracy, chosen, shuffled_by_class
 from coupled.metrics.arm.nccc import nearest_class
+from coupled.metrics.pair._arrays import check_at_least
 from coupled.metrics.undefined import Undefined
 
 SEES = "classifier"
@@ -18,7 +22,45 @@ DETAILS = tuple(Variant(classifier, shots=m) for m in SHOTS for classifier in ("
 RANGE = (0.0, 1.0)
 
 
-def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
+def few_shot(
+    train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, shots: int = 5, seed: int = 0
+) -> dict[str, float]:
+    """Accuracy of classifiers that learn from a few train images a class (arXiv 2506.04411).
+
+    `values` describes the classifiers and the draws.
+
+    Args:
+        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+        test: rows [M, D].
+        test_labels: their classes [M].
+        shots: train images a class.
+        seed: decides the draws; an integer of at least 0.
+
+    Returns:
+        `nccc` and `probe`, the mean accuracies over 10 draws, and `nccc_std` and `probe_std`, their standard deviations
+        (n - 1).
+        NaN, whose attribute `reason` says why, where a class has fewer train images, or train has one class only.
+
+    Raises:
+        ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
+            their widths differ, or the labels are not integers, one a row; if shots is less than 1 or seed less than 0.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(100) % 2
+        >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
+        >>> few_shot(x, labels, x, labels, shots=5)["nccc"]
+        1.0
+    """
+    check_at_least(shots, 1, "shots")
+    check_at_least(seed, 0, "seed")
+    learned, scored = train_and_test(train, train_labels, test, test_labels)
+    nccc, probe = values(learned, scored, seed, (int(shots),)).values()
+    return {"nccc": nccc.value, "nccc_std": nccc.std, "probe": probe.value, "probe_std": probe.std}
+
+
+def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SHOTS) -> dict[Variant, Measured]:
     """Mean accuracy, and its standard deviation (n - 1), over 10 seeded draws of m images a class.
 
     The images of a draw of m lie within those of the same draw of a larger m. `nccc` is the rule of `nccc`; `probe` is
@@ -28,10 +70,10 @@ def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured
     labels_N = train.labels_N.numpy()
     classes_C, counts_C = np.unique(labels_N, return_counts=True)
     starts_C = counts_C.cumsum() - counts_C
-    found: dict[Variant, list[float]] = {detail: [] for detail in DETAILS}
+    found: dict[Variant, list[float]] = {Variant(name, m): [] for m in shots for name in ("nccc", "probe")}
     for repeat in range(REPEATS):
         order_N = shuffled_by_class(labels_N, seed, "analysis/few_shot", repeat)
-        for m in SHOTS:
+        for m in shots:
             if len(classes_C) > 1 and m <= counts_C.min():
                 drawn = chosen(train, order_N[(starts_C[:, None] + np.arange(m)).ravel()])
                 hits_M = nearest_class(drawn, test.rows_ND) == test.labels_N

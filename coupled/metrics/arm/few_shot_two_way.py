@@ -3,17 +3,20 @@
 Source: the two-way evaluation of arXiv 2506.04411.
 """
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import torch
 
 from coupled.metrics.arm import Labelled, Measured, Variant
+from coupled.metrics.arm._arrays import Labels, Matrix, train_and_test
 from coupled.metrics.arm._classes import classes
 from coupled.metrics.arm._probes import accuracy, chosen, shuffled_by_class
 from coupled.metrics.arm.few_shot import DETAILS as DETAILS
 from coupled.metrics.arm.few_shot import REPEATS, SHOTS, STRENGTH
 from coupled.metrics.arm.nccc import nearness
+from coupled.metrics.pair._arrays import check_at_least
 from coupled.metrics.undefined import Undefined
 from coupled.stream.seeds import permutation, philox
 
@@ -22,7 +25,46 @@ PAIRS = 5  # on which a probe is fitted in each draw
 RANGE = (0.0, 1.0)
 
 
-def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
+def few_shot_two_way(
+    train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, shots: int = 5, seed: int = 0
+) -> dict[str, float]:
+    """Accuracy between two classes from a few train images of each, mean over pairs (arXiv 2506.04411).
+
+    `values` describes the classifiers, the draws and the pairs.
+
+    Args:
+        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+        test: rows [M, D].
+        test_labels: their classes [M].
+        shots: train images a class.
+        seed: decides the draws; an integer of at least 0.
+
+    Returns:
+        `nccc` and `probe`, the mean accuracies over 10 draws, and `nccc_std` and `probe_std`, their standard deviations
+        (n - 1).
+        NaN, whose attribute `reason` says why, where a class has fewer train images or no test image, or train has one
+        class only.
+
+    Raises:
+        ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
+            their widths differ, or the labels are not integers, one a row; if shots is less than 1 or seed less than 0.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(100) % 2
+        >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
+        >>> few_shot_two_way(x, labels, x, labels, shots=5)["nccc"]
+        1.0
+    """
+    check_at_least(shots, 1, "shots")
+    check_at_least(seed, 0, "seed")
+    learned, scored = train_and_test(train, train_labels, test, test_labels)
+    nccc, probe = values(learned, scored, seed, (int(shots),)).values()
+    return {"nccc": nccc.value, "nccc_std": nccc.std, "probe": probe.value, "probe_std": probe.std}
+
+
+def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SHOTS) -> dict[Variant, Measured]:
     """Mean accuracy, and its standard deviation (n - 1), over the 10 seeded draws of m images a class of `few_shot`.
 
     `nccc` is the mean over all ordered pairs of classes i != j of the share of i's test images nearer to the centre of
@@ -34,11 +76,11 @@ def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured
     starts_C = counts_C.cumsum() - counts_C
     untested = np.setdiff1d(classes_C, test.labels_N.numpy())
     pairs = list(combinations(range(len(classes_C)), 2))
-    found: dict[Variant, list[float]] = {detail: [] for detail in DETAILS}
+    found: dict[Variant, list[float]] = {Variant(name, m): [] for m in shots for name in ("nccc", "probe")}
     for repeat in range(REPEATS if pairs and not len(untested) else 0):
         order_N = shuffled_by_class(labels_N, seed, "analysis/few_shot", repeat)
         draw = permutation(len(pairs), philox(seed, "analysis/few_shot_two_way", repeat))[:PAIRS]
-        for m in SHOTS:
+        for m in shots:
             if m <= counts_C.min():
                 places_Cm = order_N[starts_C[:, None] + np.arange(m)]
                 found[Variant("nccc", m)] += [two_way(chosen(train, places_Cm.ravel()), test)]

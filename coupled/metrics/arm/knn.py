@@ -6,6 +6,8 @@ Source: Wu et al. 2018, arXiv 1805.01978, without weights; 20 neighbours as in C
 from sklearn.neighbors import KNeighborsClassifier
 
 from coupled.metrics.arm import Labelled, Measured, Variant
+from coupled.metrics.arm._arrays import Labels, Matrix, train_and_test
+from coupled.metrics.pair._arrays import check_at_least
 from coupled.metrics.undefined import Undefined
 
 SEES = "classifier"
@@ -14,13 +16,49 @@ DETAILS = (Variant("cosine", k=NEIGHBOURS),)
 RANGE = (0.0, 1.0)
 
 
+def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, k: int = NEIGHBOURS) -> float:
+    """Accuracy of nearest neighbours by cosine, without weights (Wu et al. 2018, arXiv 1805.01978).
+
+    `values` says the rule, ties included.
+
+    Args:
+        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+        test: rows [M, D].
+        test_labels: their classes [M].
+        k: how many neighbours vote; 20 in the program, as in Caron et al. 2021, arXiv 2104.14294.
+
+    Returns:
+        The share of test images that are classified correctly, between 0 and 1.
+        NaN, whose attribute `reason` says why, for fewer than k train images.
+
+    Raises:
+        ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
+            their widths differ, or the labels are not integers, one a row; if k is less than 1.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(100) % 2
+        >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
+        >>> knn(x, labels, x, labels, k=1)
+        1.0
+    """
+    check_at_least(k, 1, "k")
+    return accuracy(*train_and_test(train, train_labels, test, test_labels), k)
+
+
 def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
     """The share of test images whose class is the commonest among the 20 train images of the highest cosine.
 
     Of equally common classes the lowest wins. Undefined for fewer than 20 train images.
     """
-    if len(train.rows_ND) < NEIGHBOURS:
-        return {DETAILS[0]: Measured(Undefined(f"fewer than {NEIGHBOURS} train images"))}
-    model = KNeighborsClassifier(n_neighbors=NEIGHBOURS, metric="cosine", algorithm="brute")
+    return {DETAILS[0]: Measured(accuracy(train, test, NEIGHBOURS))}
+
+
+def accuracy(train: Labelled, test: Labelled, k: int) -> float:
+    """The share of right votes of k neighbours."""
+    if len(train.rows_ND) < k:
+        return Undefined(f"fewer than {k} train images")
+    model = KNeighborsClassifier(n_neighbors=k, metric="cosine", algorithm="brute")
     model.fit(train.rows_ND.double().numpy(), train.labels_N.numpy())
-    return {DETAILS[0]: Measured(float(model.score(test.rows_ND.double().numpy(), test.labels_N.numpy())))}
+    return float(model.score(test.rows_ND.double().numpy(), test.labels_N.numpy()))

@@ -4,12 +4,16 @@ Source: `regularised` is scikit-learn's logistic regression; `paper` is the prot
 of its authors' public code.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._arrays import Labels, Matrix, train_and_test
 from coupled.metrics.arm._probes import accuracy, chosen, shuffled_by_class
+from coupled.metrics.pair._arrays import check_at_least
 from coupled.metrics.undefined import Undefined
 
 SEES = "classifier"
@@ -20,7 +24,50 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)  # scikit-learn's C
 PAPER_STEPS, PAPER_RATE = 300, 3e-3
 
 
-def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
+def linear_probe(
+    train: Matrix,
+    train_labels: Labels,
+    test: Matrix,
+    test_labels: Labels,
+    *,
+    protocol: str = "regularised",
+    seed: int = 0,
+) -> float:
+    """Accuracy of a linear classifier on frozen features.
+
+    `values` describes the two protocols.
+
+    Args:
+        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+        test: rows [M, D].
+        test_labels: their classes [M].
+        protocol: "regularised", scikit-learn's logistic regression, or "paper", that of arXiv 2510.08852.
+        seed: decides which fifth of train chooses the strength of the regularisation; "paper" draws nothing.
+
+    Returns:
+        The share of test images that are classified correctly, between 0 and 1.
+        NaN, whose attribute `reason` says why, if train has one class only.
+
+    Raises:
+        ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
+            their widths differ, or the labels are not integers, one a row; for another protocol or a negative seed.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(100) % 2
+        >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
+        >>> linear_probe(x, labels, x, labels)
+        1.0
+    """
+    if protocol not in DETAILS:
+        raise ValueError(f"protocol: got {protocol!r}; expected one of {', '.join(DETAILS)}")
+    check_at_least(seed, 0, "seed")
+    learned, scored = train_and_test(train, train_labels, test, test_labels)
+    return values(learned, scored, seed, (protocol,))[protocol].value
+
+
+def values(train: Labelled, test: Labelled, seed: int, protocols: Sequence[str] = DETAILS) -> dict[str, Measured]:
     """Accuracy by two protocols. Undefined if train has one class only.
 
     * `regularised`: L2 logistic regression with bias; of `STRENGTHS` that which is best on a held-out fifth of train
@@ -29,9 +76,13 @@ def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
       zero (the authors start at random).
     """
     if len(torch.unique(train.labels_N)) < 2:
-        return dict.fromkeys(DETAILS, Measured(Undefined("train has fewer than 2 classes")))
-    strength = best_strength(train, seed)
-    return {"regularised": Measured(accuracy(train, test, strength)), "paper": Measured(paper_accuracy(train, test))}
+        return dict.fromkeys(protocols, Measured(Undefined("train has fewer than 2 classes")))
+    return {
+        protocol: Measured(
+            paper_accuracy(train, test) if protocol == "paper" else accuracy(train, test, best_strength(train, seed))
+        )
+        for protocol in protocols
+    }
 
 
 def best_strength(train: Labelled, seed: int) -> float:

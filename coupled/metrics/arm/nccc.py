@@ -6,11 +6,41 @@ Source: the evaluation of arXiv 2510.08852; scikit-learn's NearestCentroid is th
 from torch import Tensor
 
 from coupled.metrics.arm import Labelled, Measured
+from coupled.metrics.arm._arrays import Labels, Matrix, train_and_test
 from coupled.metrics.arm._classes import Classes, classes
 
 SEES = "classifier"
 DETAILS = ("euclidean",)
 RANGE = (0.0, 1.0)
+
+
+def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels) -> float:
+    """Accuracy of the nearest class-centre classifier (arXiv 2510.08852); scikit-learn's `NearestCentroid`.
+
+    `values` says the rule, ties included.
+
+    Args:
+        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
+        test: rows [M, D].
+        test_labels: their classes [M].
+
+    Returns:
+        The share of test images that are classified correctly, between 0 and 1.
+
+    Raises:
+        ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
+            their widths differ, or the labels are not integers, one a row.
+
+    Example:
+        >>> import numpy as np
+        >>> labels = np.arange(100) % 2
+        >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
+        >>> nccc(x, labels, x, labels)
+        1.0
+    """
+    (measured,) = values(*train_and_test(train, train_labels, test, test_labels), seed=0).values()
+    return measured.value
 
 
 def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:

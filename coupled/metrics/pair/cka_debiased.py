@@ -5,6 +5,7 @@ Source: Song et al. 2012, JMLR 13:1393, for HSIC_1; Nguyen et al. 2021, arXiv 20
 
 from math import sqrt
 
+from coupled.metrics.pair._arrays import Matrix, value_from_sums
 from coupled.metrics.pair._sums import Moments
 from coupled.metrics.undefined import Undefined
 
@@ -12,6 +13,32 @@ TRANSFORM = "plain"
 RANGE = (-1.0, 1.0)
 DIRECTION = "higher"
 INVARIANCES = ("rotation", "permutation", "scale", "shift")
+
+
+def cka_debiased(x: Matrix, y: Matrix) -> float:
+    """Linear CKA from the unbiased HSIC (Song et al. 2012, JMLR 13:1393, eq. 5; Nguyen et al. 2021, arXiv 2010.15327).
+
+    `value` says the formula. Use it instead of `cka` where n is not much larger than the widths.
+
+    Args:
+        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
+
+    Returns:
+        The similarity: about 0 for independent representations, 1 for equal ones.
+        NaN, whose attribute `reason` says why, if x or y is constant, or for fewer than 4 images.
+
+    Raises:
+        ValueError: if one is not 2-D, has fewer than 2 rows or a value that is not finite, or if the numbers of rows or
+            the devices differ.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(100, 8))
+        >>> round(cka_debiased(x, 3 * x[:, ::-1] + 1), 10)
+        1.0
+    """
+    return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:

@@ -7,6 +7,7 @@ figures.
 import torch
 from torch import Tensor
 
+from coupled.metrics.pair._arrays import Matrix, check_at_least, value_from_rows
 from coupled.metrics.pair._pairs import all_equal, cosine_dissimilarities, upper_triangle
 from coupled.metrics.undefined import Undefined
 
@@ -17,23 +18,53 @@ DIRECTION = "higher"
 INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 
 
-def value(x_nD: Tensor, y_nE: Tensor) -> float:
-    """Mean over the images of the share of the 10 nearest images by cosine in X that are among those in Y.
+def mutual_knn(x: Matrix, y: Matrix, *, k: int = NEIGHBOURS) -> float:
+    """Mutual nearest neighbours (Huh et al. 2024, arXiv 2405.07987, section 2 and appendix A).
 
-    Of equally near images the earlier counts as nearer. By chance it is 10 / (n - 1), so compare values of the same
-    `num_images` only. Undefined for fewer than 12 images, where all images are neighbours, and if all pairs of X or of
-    Y are equally similar.
+    `value` says the formula. By chance it is k / (n - 1): compare values of the same n only.
+
+    Args:
+        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
+            with memory for several n x n matrices; the program gives it a seeded subset of 1000 images.
+        y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
+        k: how many neighbours of an image are compared; 10 in the program.
+
+    Returns:
+        The share of the nearest neighbours in common, between 0 and 1.
+        NaN, whose attribute `reason` says why, for fewer than k + 2 images, or if all pairs of x or of y are equally
+        similar.
+
+    Raises:
+        ValueError: if one is not 2-D, has fewer than 2 rows or a value that is not finite, or if the numbers of rows or
+            the devices differ; if k is less than 1.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(100, 8))
+        >>> mutual_knn(x, 3 * x[:, ::-1], k=5)
+        1.0
     """
-    if len(x_nD) < NEIGHBOURS + 2:
-        return Undefined(f"fewer than {NEIGHBOURS + 2} images")
+    check_at_least(k, 1, "k")
+    return value_from_rows(lambda x_nD, y_nE: value(x_nD, y_nE, k), x, y)
+
+
+def value(x_nD: Tensor, y_nE: Tensor, k: int = NEIGHBOURS) -> float:
+    """Mean over the images of the share of the k nearest images by cosine in X that are among those in Y.
+
+    Of equally near images the earlier counts as nearer. By chance it is k / (n - 1), so compare values of the same
+    `num_images` only. Undefined for fewer than k + 2 images, where all images are neighbours, and if all pairs of X or
+    of Y are equally similar.
+    """
+    if len(x_nD) < k + 2:
+        return Undefined(f"fewer than {k + 2} images")
     x_nn, y_nn = (cosine_dissimilarities(rows) for rows in (x_nD, y_nE))
     if all_equal(upper_triangle(x_nn)) or all_equal(upper_triangle(y_nn)):
         return Undefined("all pairs of images are equally similar")
-    return float((neighbours(x_nn) & neighbours(y_nn)).sum()) / (len(x_nD) * NEIGHBOURS)
+    return float((neighbours(x_nn, k) & neighbours(y_nn, k)).sum()) / (len(x_nD) * k)
 
 
-def neighbours(pairs_nn: Tensor) -> Tensor:
-    """Whether image j is one of the nearest of image i, bool [n, n]."""
+def neighbours(pairs_nn: Tensor, k: int) -> Tensor:
+    """Whether image j is one of the k nearest of image i, bool [n, n]."""
     others_nn = pairs_nn.clone().fill_diagonal_(torch.inf)
-    nearest_nK = others_nn.argsort(dim=1, stable=True)[:, :NEIGHBOURS]
+    nearest_nK = others_nn.argsort(dim=1, stable=True)[:, :k]
     return torch.zeros_like(pairs_nn, dtype=torch.bool).scatter_(1, nearest_nK, True)

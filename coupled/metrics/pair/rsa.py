@@ -6,6 +6,7 @@ correlation, as in arXiv 2510.08852.
 
 from math import sqrt
 
+from coupled.metrics.pair._arrays import Matrix, value_from_sums
 from coupled.metrics.pair._sums import Moments
 from coupled.metrics.undefined import Undefined
 
@@ -13,6 +14,33 @@ TRANSFORM = "unit"
 RANGE = (-1.0, 1.0)
 DIRECTION = "higher"
 INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
+
+
+def rsa(x: Matrix, y: Matrix) -> float:
+    """Representational similarity (Kriegeskorte et al. 2008) as in arXiv 2510.08852, from cosine dissimilarities.
+
+    `value` says the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
+
+    Args:
+        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
+
+    Returns:
+        Pearson correlation of the dissimilarities of all pairs of images, between -1 and 1.
+        NaN, whose attribute `reason` says why, if all pairs of x or of y are equally similar, or for fewer than 3
+        images.
+
+    Raises:
+        ValueError: if one is not 2-D, has fewer than 2 rows or a value that is not finite, or if the numbers of rows or
+            the devices differ.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(100, 8))
+        >>> round(rsa(x, 3 * x[:, ::-1]), 10)
+        1.0
+    """
+    return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:

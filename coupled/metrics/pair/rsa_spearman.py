@@ -8,6 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from coupled.metrics.pair._arrays import Matrix, value_from_rows
 from coupled.metrics.pair._pairs import all_equal, cosine_dissimilarities, upper_triangle
 from coupled.metrics.undefined import Undefined
 
@@ -15,6 +16,34 @@ SUBSET = 1000
 RANGE = (-1.0, 1.0)
 DIRECTION = "higher"
 INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
+
+
+def rsa_spearman(x: Matrix, y: Matrix) -> float:
+    """Representational similarity (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4), rank correlation.
+
+    `value` says the formula.
+
+    Args:
+        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
+            with memory for several n x n matrices; the program gives it a seeded subset of 1000 images.
+        y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
+
+    Returns:
+        Spearman correlation of the cosine dissimilarities of all pairs of images, between -1 and 1.
+        NaN, whose attribute `reason` says why, if all pairs of x or of y are equally similar, or for fewer than 3
+        images.
+
+    Raises:
+        ValueError: if one is not 2-D, has fewer than 2 rows or a value that is not finite, or if the numbers of rows or
+            the devices differ.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(100, 8))
+        >>> round(rsa_spearman(x, 3 * x[:, ::-1]), 10)
+        1.0
+    """
+    return value_from_rows(value, x, y)
 
 
 def value(x_nD: Tensor, y_nE: Tensor) -> float:

@@ -11,13 +11,14 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from coupled.metrics.arm import Labelled, Variant, find_metrics, metric_names
+from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
+from coupled.metrics.arm import Labelled, Variant
 from coupled.metrics.arm._probes import accuracy, shuffled_by_class
 from coupled.metrics.arm.few_shot import DETAILS, SHOTS
 from coupled.metrics.arm.linear_probe import best_strength
 from coupled.metrics.undefined import Undefined
 
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_arm_metrics(arm_metric_names())}
 CLASSIFIERS = [name for name, metric in METRICS.items() if metric.sees == "classifier"]
 
 

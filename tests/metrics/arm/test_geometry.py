@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from coupled.metrics.arm import Labelled, find_metrics, metric_names
+from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
+from coupled.metrics.arm import Labelled
 from coupled.metrics.undefined import Undefined
 
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_arm_metrics(arm_metric_names())}
 OF_A_SPLIT = [name for name, metric in METRICS.items() if metric.sees == "split"]
 EVERY_SEED = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -190,4 +191,4 @@ def test_every_metric_declares_what_it_gives() -> None:
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
     """A misspelt metric must not be left out silently."""
     with pytest.raises(ValueError, match=r"unknown arm metric 'nccs'; did you mean 'nccc'"):
-        find_metrics(["nccs"])
+        find_arm_metrics(["nccs"])

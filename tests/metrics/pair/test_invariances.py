@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from support.pair_definitions import related, streamed
 from torch import Tensor
 
-from coupled.metrics.pair import INVARIANCES, find_metrics, metric_names
+from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.metrics.pair import INVARIANCES
 
-METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
+METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 CHANGES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "rotation": lambda x_nD, g: x_nD @ torch.linalg.qr(draw(x_nD.shape[1], x_nD.shape[1], g)).Q,
     "permutation": lambda x_nD, g: x_nD[:, torch.randperm(x_nD.shape[1], generator=g)],

@@ -21,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from support.pair_definitions import definition, related, streamed
 from torch import Tensor
 
-from coupled.metrics.pair import find_metrics, metric_names
+from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.metrics.pair._sums import CrossSums, RowStream
 from coupled.metrics.undefined import Undefined
 
@@ -38,7 +38,7 @@ def sums_of(x_nD: Tensor, y_nE: Tensor, transform: str, batch: int) -> list[Cros
     return sums
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     seed=st.integers(0, 2**31),
@@ -145,7 +145,7 @@ def test_debiased_cka_of_independent_data_is_near_zero_where_the_biased_is_not()
     assert abs(streamed("cka_debiased", x_nD, y_nD)) < 0.02
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 def test_equal_representations_score_exactly_one(name: str) -> None:
     """Epoch 0 of every run, and twins, must show 1 and not 0.9999999999999998."""
     for seed, width in itertools.product(range(3), (3, 32, 400)):
@@ -153,10 +153,10 @@ def test_equal_representations_score_exactly_one(name: str) -> None:
         assert streamed(name, x_nD, x_nD.clone()) == 1.0
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 def test_values_are_symmetric_and_within_the_declared_range(name: str) -> None:
     """A figure's axis relies on RANGE."""
-    (metric,) = find_metrics([name])
+    (metric,) = find_pair_metrics([name])
     for seed in range(10):
         x_nD, y_nE = related(seed, 14, 5, 4)
         value = streamed(name, x_nD, y_nE * (-1) ** seed)
@@ -176,7 +176,7 @@ def test_merged_parts_equal_one_pass_whatever_their_pilots(transform: str) -> No
     for total in merged:
         total.merge(CrossSums())
     ours, theirs = ([sums.moments() for sums in three] for three in (merged, whole))
-    for metric in find_metrics(metric_names()):
+    for metric in find_pair_metrics(pair_metric_names()):
         if metric.subset:
             continue
         assert metric.value(*ours) == pytest.approx(metric.value(*theirs), abs=1e-12)
@@ -198,7 +198,7 @@ def test_equal_rows_in_some_batches_only_give_the_same_sums() -> None:
         torch.testing.assert_close(moments.products_DE, expected, rtol=1e-12, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 def test_float32_features_are_summed_in_float64(name: str) -> None:
     """Networks give float32; sums in float32 would be off by 1e-3 for features with a large mean."""
     x_nD, y_nE = (features.float() for features in related(15, 60, 9, 6, mean=100.0))
@@ -206,7 +206,7 @@ def test_float32_features_are_summed_in_float64(name: str) -> None:
     assert streamed(name, x_nD, y_nE) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 def test_the_order_and_size_of_batches_do_not_matter(name: str) -> None:
     """A score is a property of the images, not of how they were handed in."""
     x_nD, y_nE = related(9, 80, 7, 4, mean=1.0)
@@ -216,7 +216,7 @@ def test_the_order_and_size_of_batches_do_not_matter(name: str) -> None:
         assert streamed(name, x_nD[order_n], y_nE[order_n], batch) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 def test_constant_features_have_no_score(name: str) -> None:
     """A collapsed arm must show a gap in the figure, not rounding noise that looks like a value."""
     x_nD, _ = related(10, 30, 5, 5)
@@ -234,7 +234,7 @@ def test_rows_of_one_direction_have_no_score(name: str) -> None:
     assert streamed(name, x_nD, scale_nD[:, :1].exp() * x_nD[0]).reason == "all pairs of images are equally similar"
 
 
-@pytest.mark.parametrize("name", metric_names())
+@pytest.mark.parametrize("name", pair_metric_names())
 def test_too_few_images_have_no_score(name: str) -> None:
     """One image has nothing to compare, and HSIC_1 divides by n - 3."""
     x_nD, y_nE = related(11, 3, 4, 4)
@@ -262,4 +262,4 @@ def test_rsa_counts_a_row_of_zeros_as_unlike_every_other(name: str, compare: Cal
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
     """A misspelt metric must not be left out silently."""
     with pytest.raises(ValueError, match=r"unknown pair metric 'ckaa'; did you mean 'cka'.*cka_debiased, mutual_knn"):
-        find_metrics(["ckaa"])
+        find_pair_metrics(["ckaa"])

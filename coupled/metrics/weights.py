@@ -94,6 +94,18 @@ def angle(distance: float, one: float, other: float) -> float:
     return degrees(2 * atan2(sqrt(max(0.0, opposite)), sqrt(max(0.0, adjacent))))
 
 
+def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
+    """The layers both have. Raises ValueError naming a layer if the encoders or the shapes differ."""
+    for layer in sorted(reference.keys() ^ arm.keys()):
+        if layer.startswith("encoder."):
+            raise ValueError(f"layer '{layer}' is in one of the two snapshots only: the encoders differ")
+    shared = [layer for layer in reference if layer in arm]
+    for layer in shared:
+        if reference[layer] != arm[layer]:
+            raise ValueError(f"layer '{layer}' has shape {reference[layer]} in the one and {arm[layer]} in the other")
+    return shared
+
+
 def squares(reference: State, arm: State) -> Squares:
     """The sums for two tensors of equal shape."""
     a, b = reference.now, arm.now
@@ -132,6 +144,31 @@ def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:
         "sum": total._replace(cosine=nan, angle=nan, update_cosine=nan),  # sums of these mean nothing
         "global": together.gap(),
     }
+
+
+class Place(NamedTuple):
+    """What a row of gaps is about: a tensor, or an aggregate over the `.weight` tensors of a module ("": all)."""
+
+    tensor: str
+    module: str
+    aggregate: str
+    kind: str
+
+
+def gap_rows(sums: Mapping[str, Squares], dimensions: Mapping[str, int]) -> list[tuple[Place, Gap]]:
+    """The gap of each tensor, then the aggregates of each stage and of the encoder, whose `global` is the last.
+
+    There are no aggregates without a `.weight`.
+    """
+    rows = [(Place(t, module_of(t), "", layer_kind(t, dimensions)), total.gap()) for t, total in sums.items()]
+    stages: dict[str, list[Squares]] = {}
+    for tensor, total in sums.items():
+        if tensor.startswith("encoder.") and tensor.endswith(".weight"):
+            stages.setdefault(stage(tensor), []).append(total)
+    whole = [total for of_stage in stages.values() for total in of_stage]
+    for module, of_module in [*stages.items(), *([("", whole)] if whole else [])]:
+        rows += [(Place("", module, name, ""), gap) for name, gap in aggregates(of_module).items()]
+    return rows
 
 
 def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
