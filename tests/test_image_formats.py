@@ -87,32 +87,32 @@ def _imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 FORMATS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], int, str, str]] = {
-    "cifar10": (_cifar10, 32, "small", "small"),
-    "cifar100": (_cifar100, 32, "small", "small"),
-    "svhn": (_svhn, 32, "small", "small"),
-    "stl10": (formats.stl10, 96, "standard", "large"),
-    "tiny_imagenet": (_tiny_imagenet, 64, "small", "small"),
-    "tiny_imagenet, archive": (_tiny_imagenet_archive, 64, "small", "small"),
-    "tiny_imagenet, parquet": (_tiny_imagenet_parquet, 64, "small", "small"),
-    "mini_imagenet": (_mini_imagenet, 84, "standard", "large"),
-    "mini_imagenet, archive": (_mini_imagenet_archive, 84, "standard", "large"),
-    "mini_imagenet, parquet": (_mini_imagenet_parquet, 84, "standard", "large"),
-    "imagenet": (_imagenet, 224, "standard", "large"),
-    "imagenet, archive": (_imagenet_archives, 224, "standard", "large"),
-    "imagenet, parquet": (_imagenet_parquet, 224, "standard", "large"),
+    "cifar10": (_cifar10, 32, "cifar", "cifar"),
+    "cifar100": (_cifar100, 32, "cifar", "cifar"),
+    "svhn": (_svhn, 32, "cifar", "cifar"),
+    "stl10": (formats.stl10, 96, "imagenet", "imagenet"),
+    "tiny_imagenet": (_tiny_imagenet, 64, "cifar", "cifar"),
+    "tiny_imagenet, archive": (_tiny_imagenet_archive, 64, "cifar", "cifar"),
+    "tiny_imagenet, parquet": (_tiny_imagenet_parquet, 64, "cifar", "cifar"),
+    "mini_imagenet": (_mini_imagenet, 84, "imagenet", "imagenet"),
+    "mini_imagenet, archive": (_mini_imagenet_archive, 84, "imagenet", "imagenet"),
+    "mini_imagenet, parquet": (_mini_imagenet_parquet, 84, "imagenet", "imagenet"),
+    "imagenet": (_imagenet, 224, "imagenet", "imagenet"),
+    "imagenet, archive": (_imagenet_archives, 224, "imagenet", "imagenet"),
+    "imagenet, parquet": (_imagenet_parquet, 224, "imagenet", "imagenet"),
 }
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_set_in_its_own_format_trains_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a user has on the disk is what the program reads, shown as suits the set."""
-    make, size, stem, recipe = FORMATS[name]
+    make, size, stem, preset = FORMATS[name]
     (tmp_path / "data").mkdir()
     make(tmp_path / "data", monkeypatch)
     description = run_steps(name.split(",")[0])
-    assert description["settings"]["encoder"]["image_size"] == size
+    assert description["settings"]["dataset"]["image_size"] == size
     assert description["settings"]["encoder"]["stem"] == stem
-    assert description["settings"]["augmentation"]["preset"] == recipe
+    assert description["settings"]["augmentation"]["preset"] == preset
     assert not list(tmp_path.rglob("*.partial"))
 
 

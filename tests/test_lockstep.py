@@ -26,7 +26,7 @@ WAITS = (  # need a value to go on, or a decomposition's success
 )
 ARMS: dict[str, Any] = {
     "cl": "dcl",
-    "byol": {"objective": "byol", "hidden": 16},  # with a target network
+    "byol": {"objective": "byol", "hidden_dim": 16},  # with a target network
     "direct": {"objective": "directpred", "freq": 2},  # with a rule of its own
 }
 RUN: dict[str, Any] = {

@@ -43,19 +43,20 @@ IMAGES = {
     "tiny_imagenet": Images(100_000, 200),
     "imagenet": Images(1_281_167, 1000),
 }
-PROTOCOL = {  # facts: section 4; batch, temperature, epochs, projection, pixels, stem, recipe
-    "cifar10": (1024, 0.5, 1200, 64, 32, "small", "small"),
-    "cifar10_vit": (1024, 0.5, 1200, 64, 32, "small", "small"),
-    "cifar100": (1024, 0.1, 1200, 128, 32, "small", "small"),
-    "mini_imagenet": (1024, 0.1, 1200, 128, 84, "standard", "large"),
-    "tiny_imagenet": (1024, 0.1, 1200, 128, 64, "small", "small"),
-    "imagenet": (1024, 0.1, 300, 128, 224, "standard", "large"),
+PROTOCOL = {  # facts: section 4; batch, temperature, epochs, projection, pixels, stem, preset
+    "cifar10": (1024, 0.5, 1200, 64, 32, "cifar", "cifar"),
+    "cifar10_vit": (1024, 0.5, 1200, 64, 32, "cifar", "cifar"),
+    "cifar100": (1024, 0.1, 1200, 128, 32, "cifar", "cifar"),
+    "mini_imagenet": (1024, 0.1, 1200, 128, 84, "imagenet", "imagenet"),
+    "tiny_imagenet": (1024, 0.1, 1200, 128, 64, "cifar", "cifar"),
+    "imagenet": (1024, 0.1, 300, 128, 224, "imagenet", "imagenet"),
 }
 OPTIMIZER = {
     "name": "lars",
     "base_lr": 0.3,
     "lr_scaling": "linear",
     "momentum": 0.9,
+    "betas": None,
     "weight_decay": 1e-6,
     "warmup_epochs": 10.0,
     "schedule": "cosine",
@@ -115,7 +116,7 @@ def cost(settings: dict[str, Any]) -> tuple[float, float]:
     assert steps >= 1, f"{classes} classes hold no batch of {batch}"
     network, arms = shared_by(settings), len(settings["arms"])
     views = 2 * batch * steps * epochs
-    kept = snapshot_epochs(epochs, settings["snapshots"]["every"], settings["snapshots"]["dense_until_epoch"])
+    kept = snapshot_epochs(epochs, settings["snapshots"]["every_epochs"], settings["snapshots"]["dense_until_epoch"])
     operations = forward_operations(network, settings["encoder"]["image_size"])
     return 3 * views * arms * operations, arms * network_size(network)[1] * (len(kept) + STATES)
 
@@ -136,16 +137,17 @@ def header(path: Path) -> str:
 def test_a_config_follows_the_protocol(path: Path) -> None:
     """Numbers that are to be laid beside published ones need the published settings."""
     (settings,) = settings_of(path)
-    batch, temperature, epochs, out, pixels, stem, recipe = PROTOCOL[path.stem]
+    batch, temperature, epochs, out, pixels, stem, preset = PROTOCOL[path.stem]
     assert settings["name"] == path.stem
     assert settings["batch"]["size"] == batch
     assert (settings["temperature"], settings["epochs"]) == (temperature, epochs)
-    assert settings["projector"] == {"hidden": 2048, "out": out}
+    assert settings["projector"] == {"hidden_dim": 2048, "output_dim": out}
     vit = path.stem == "cifar10_vit"
-    encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width": 1.0, "stem": stem, "image_size": pixels}
+    encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width_multiplier": 1.0, "stem": stem}
+    assert settings["dataset"]["image_size"] == pixels
     assert settings["encoder"] == {**encoder, "zero_init_last": False}
-    assert settings["augmentation"]["preset"] == recipe
-    assert (settings["augmentation"]["crop_scale"], settings["augmentation"]["flip"]) == ([0.08, 1.0], 0.5)
+    assert settings["augmentation"]["preset"] == preset
+    assert (settings["augmentation"]["crop_scale"], settings["augmentation"]["hflip_prob"]) == ([0.08, 1.0], 0.5)
     assert settings["optimizer"] == OPTIMIZER
     objectives = {arm: options["objective"] for arm, options in settings["arms"].items()}
     assert objectives == {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -178,7 +180,10 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
             network = copy_with_heads(first, needs, IMAGES[settings["dataset"]["name"]].classes, seed=0)
         outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
         assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # which a run watches
-        widths = {"projection": settings["projector"]["out"], "logits": IMAGES[settings["dataset"]["name"]].classes}
+        widths = {
+            "projection": settings["projector"]["output_dim"],
+            "logits": IMAGES[settings["dataset"]["name"]].classes,
+        }
         assert {name: output.shape[-1] for name, output in outputs.items()} == {name: widths[name] for name in outputs}
 
 

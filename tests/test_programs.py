@@ -110,7 +110,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
     words[2] = "epochs=4"
     assert train.main([*words, "--until-step", "3", "--accept-changed-images"]) == 0
     settings = json.loads((here / "runs/own/run.json").read_text())["settings"]
-    assert (settings["epochs"], settings["dataset"]["size"]) == (4, 16)
+    assert (settings["epochs"], settings["dataset"]["image_size"]) == (4, 16)
     assert (settings["optimizer"]["warmup_epochs"], settings["encoder"]["image_size"]) == (0.2, 16)
     path.write_text("no picture")
     capsys.readouterr()

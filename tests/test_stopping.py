@@ -253,7 +253,7 @@ def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path)
     free = {"batch": {"size": 256, "workers": 2}, "checkpoint": {"every_minutes": None}, "device": "auto"}
     tiny.train(run, resume=True, **TWO, **free)
     assert_equal_runs(run, whole)
-    assert json.loads((run / "run.json").read_text())["settings"]["batch"]["workers"] == 2
+    assert json.loads((run / "run.json").read_text())["settings"]["dataset"]["num_workers"] == 2
 
 
 def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ python analysis/losses.py [--run DIR] [--arms cl nscl scl ce] [--split train tes
        [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 All arms and epochs see the same views in the same batches of the run's size (of the whole split where it is smaller),
-drawn with the run's recipe and seed, of an epoch that is never trained on; networks in evaluation mode; the ragged last
-batch is dropped. One pass over the images an epoch serves all. Everything after the projections is float64.
+drawn with the run's augmentation and seed, of an epoch that is never trained on; networks in evaluation mode; the
+ragged last batch is dropped. One pass over the images an epoch serves all. Everything after the projections is float64.
 
 losses.csv: the mean over the anchors of nt_xent, dcl, nscl and supcon, and how many anchors a loss leaves out.
 loss_gap.csv: the mean of DCL - NSCL (`gap`, over the anchors that both count), of its bound for the classes of the

@@ -23,7 +23,7 @@ LAYERS = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
 
 def resnet(stem: str = "small") -> Network:
     return build_network(
-        encoder="resnet18", width=0.0625, stem=stem, image_size=16, projector_output_dim=4, seed=1
+        encoder="resnet18", width_multiplier=0.0625, stem=stem, image_size=16, projector_output_dim=4, seed=1
     ).eval()
 
 

@@ -76,7 +76,7 @@ def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path,
 
 
 def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(drifting_run: Path) -> None:
-    """Two augmentations of an image, of the run's recipe; arms with equal weights see equal bytes."""
+    """Two augmentations of an image, of the run's preset; arms with equal weights see equal bytes."""
     description = read_description(drifting_run)
     settings = from_resolved(description["settings"])
     embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))

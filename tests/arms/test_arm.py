@@ -19,9 +19,9 @@ from coupled.parallel.process_group import process_group
 ARMS: dict[str, Any] = {name: name for name in by_name.known("coupled.objectives")} | {
     "positive": {"objective": "nscl", "positive_in_denominator": True},
     "inside": {"objective": "supcon", "variant": "in"},
-    "few": {"objective": "supcon", "positives": 3},
+    "few": {"objective": "supcon", "num_positives": 3},
     "on_embedding": {"objective": "cross_entropy", "input": "embedding"},
-    "byol": {"objective": "byol", "hidden": 32},  # a hundredth of its usual width is as good here
+    "byol": {"objective": "byol", "hidden_dim": 32},  # a hundredth of its usual width is as good here
 }
 CHANGED: dict[str, Any] = {
     "arms": ARMS,

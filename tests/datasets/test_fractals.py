@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from coupled.datasets import _ifs
 from coupled.datasets.fractals import POINTS_AT_ONCE, draw, load
 
-SMALL = {"classes": 3, "size": 16, "train_per_class": 4, "test_per_class": 2}
+SMALL = {"classes": 3, "image_size": 16, "train_per_class": 4, "test_per_class": 2}
 
 
 def test_the_fractals_are_for_ever_the_same(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_class_folders_are_the_same_set_as_the_lists(mini: Path, tmp_path: Path)
             formats.write(by_class / name / path.name, path.read_bytes())
             formats.write(by_part / part / name / path.name, path.read_bytes())
     for split in ("train", "test"):
-        digests = {mini_imagenet.load(split, root=root, size=16).digest() for root in (mini, by_class, by_part)}
+        digests = {mini_imagenet.load(split, root=root, image_size=16).digest() for root in (mini, by_class, by_part)}
         assert len(digests) == 1
 
 

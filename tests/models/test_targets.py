@@ -17,7 +17,7 @@ from coupled.parallel.process_group import process_group
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch
 
-BYOL: dict[str, Any] = {"objective": "byol", "hidden": 32, "ema_decay": 0.9}
+BYOL: dict[str, Any] = {"objective": "byol", "hidden_dim": 32, "ema_decay": 0.9}
 DIRECT: dict[str, Any] = {"objective": "directpred", "freq": 2, "ema_decay": 0.5}
 BOTH: dict[str, Any] = {"byol": BYOL, "direct": DIRECT}
 SMALL: dict[str, Any] = {

@@ -67,7 +67,7 @@ class Run:
     def snapshots(self) -> list[int]:
         """The trained epochs of which the settings keep a snapshot."""
         settings, last = self.about["settings"], self.last_epoch
-        thinned = settings["snapshots"]["every"], settings["snapshots"]["dense_until_epoch"]
+        thinned = settings["snapshots"]["every_epochs"], settings["snapshots"]["dense_until_epoch"]
         # the settings may name a million epochs: no more are looked at than decide which of the trained ones are kept
         near = min(settings["epochs"], last + 1)
         return [epoch for epoch in snapshot_epochs(near, *thinned) if epoch <= last]
