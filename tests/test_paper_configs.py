@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from coupled.config.load import load_settings
 from coupled.config.registry import find_objective
 from coupled.config.safe_yaml import read_yaml
+from coupled.config.schema import from_resolved
 from coupled.models.network import Network, build_network, copy_with_heads, network_size
 from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.snapshots import snapshot_epochs
@@ -65,23 +66,14 @@ OPTIMIZER = {
 
 
 @cache
-def shared(name: str, width: float, stem: str, image_size: int, zero_init_last: bool, hidden: int, out: int) -> Network:
+def shared(options: tuple[tuple[str, Any], ...]) -> Network:
     with torch.device("meta"):
-        return build_network(
-            encoder=name,
-            width=width,
-            stem=stem,
-            image_size=image_size,
-            zero_init_last=zero_init_last,
-            projector_hidden_dim=hidden,
-            projector_output_dim=out,
-        )
+        return build_network(**dict(options))
 
 
 def shared_by(settings: dict[str, Any]) -> Network:
     """The network that the arms share."""
-    encoder, projector = settings["encoder"], settings["projector"]
-    return shared(**encoder, **projector)
+    return shared(tuple(from_resolved(settings).network_options().items()))
 
 
 @cache

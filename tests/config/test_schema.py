@@ -46,7 +46,7 @@ def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
     """`arms.nscl.temperature=0.1` must keep the arm's objective, and null removes an arm."""
     settings = load_settings(config, ["arms.nscl.temperature=0.1", "arms.ce=null", "arms.twin=dcl", "batch.size=64"])
     assert settings.arms["nscl"].objective == "nscl"
-    assert settings.arms["nscl"].options == {"temperature": 0.1}
+    assert settings.arms["nscl"].options["temperature"] == 0.1
     assert list(settings.arms) == ["cl", "nscl", "scl", "twin"]
     assert settings.batch.size == 64
 
