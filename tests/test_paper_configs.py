@@ -109,7 +109,7 @@ def cost(settings: dict[str, Any]) -> tuple[float, float]:
     network, arms = shared_by(settings), len(settings["arms"])
     views = 2 * batch * steps * epochs
     kept = snapshot_epochs(epochs, settings["snapshots"]["every_epochs"], settings["snapshots"]["dense_until_epoch"])
-    operations = forward_operations(network, settings["encoder"]["image_size"])
+    operations = forward_operations(network, settings["dataset"]["image_size"])
     return 3 * views * arms * operations, arms * network_size(network)[1] * (len(kept) + STATES)
 
 
@@ -164,7 +164,7 @@ def test_the_header_says_what_code_counts(path: Path) -> None:
 def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
     """Every arm's, with the heads of its objective, as the coordinator builds them; and they give what it needs."""
     (settings,) = settings_of(path)
-    first, size = shared_by(settings), settings["encoder"]["image_size"]
+    first, size = shared_by(settings), settings["dataset"]["image_size"]
     for arm, options in settings["arms"].items():
         given = {key: value for key, value in options.items() if key != "objective"}
         needs = find_objective(arm, options["objective"], given, settings["temperature"]).needs
