@@ -233,8 +233,8 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
         (["epochs=1", "epochs=2"], "override 'epochs=2': it would undo 'epochs=1'"),
         (["batch.size=64", "batch={order: balanced}"], "it would undo 'batch.size=64'"),
         (["--config", "a.yaml", "--config", "b.yaml"], "--config: given twice"),
-        (["--run", "a", "--run-dir=b"], "--run-dir: given twice"),
-        (["--until-step", "1", "--until-step", "2"], "--until-step: given twice"),
+        (["--run-dir", "a", "--run-dir=b"], "--run-dir: given twice"),
+        (["--max-steps", "1", "--max-steps", "2"], "--max-steps: given twice"),
         (
             ["arms={b: {objective: byol, predictor: linear, hidden: 8}}"],
             "arms.b.hidden: 8 is not allowed; predictor linear",

@@ -160,7 +160,7 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(
     ):
         (tmp_path / "run/run.json").write_text(json.dumps({**about, "launch": launch}))
         assert train_program.main(["--config", str(config), "--run-dir", str(tmp_path / "run")]) == 2
-        assert capsys.readouterr().err.startswith("train.py: --run: a run is already in")
+        assert capsys.readouterr().err.startswith("train.py: --run-dir: a run is already in")
 
 
 def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.usefixtures("here")
 def test_the_three_programs_work_from_another_directory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Paths are the user's, not the repository's; without --run the newest run is taken and named."""
+    """Paths are the user's, not the repository's; without --run-dir the newest run is taken and named."""
     assert weight_gap.main(["--compare", "nscl"]) == 0
     assert "runs/tiny" in capsys.readouterr().out
     assert alignment.main([]) == 0
@@ -59,10 +59,10 @@ def test_the_three_programs_work_from_another_directory(place: Path, capsys: pyt
 def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --until-step in it, it would stop at once again. A renamed settings file is the same run, unless a name is
+    """With --max-steps in it, it would stop at once again. A renamed settings file is the same run, unless a name is
     given: it would enter every snapshot.
     """
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/again", "--overwrite", "--until-step=2"]) == 0
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/again", "--overwrite", "--max-steps=2"]) == 0
     program, *command = capsys.readouterr().out.rpartition(": python ")[2].split()
     assert Path(program) == tiny.REPOSITORY / "coupled/train.py"
     assert command == ["--resume", "--config", "tiny.yaml", "--run-dir", "runs/again"]
@@ -103,12 +103,12 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
         + "batch: {size: 2}\narms: {cl: dcl, nscl: null, scl: null, ce: null}\n"
     )
     words = ["--config", "own.yaml", "epochs=2"]
-    assert train.main([*words, "--until-step", "1"]) == 0
+    assert train.main([*words, "--max-steps", "1"]) == 0
     words = [*words[:2], "epochs=3", "--resume"]
-    assert train.main([*words, "--until-step", "2"]) == 0
+    assert train.main([*words, "--max-steps", "2"]) == 0
     Image.new("RGB", (40, 60), (1, 2, 3)).save(path)
     words[2] = "epochs=4"
-    assert train.main([*words, "--until-step", "3", "--accept-changed-images"]) == 0
+    assert train.main([*words, "--max-steps", "3", "--accept-changed-images"]) == 0
     settings = json.loads((here / "runs/own/run.json").read_text())["settings"]
     assert (settings["epochs"], settings["image_set"]["size"]) == (4, 16)
     assert (settings["optimizer"]["warmup_epochs"], settings["encoder"]["image_size"]) == (0.2, 16)
@@ -126,7 +126,7 @@ def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest
 
     monkeypatch.setattr(_version, "distributions", lambda **_: iter(()))
     monkeypatch.setenv("PATH", "")
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/bare", "epochs=0"]) == 0
     about = json.loads((here / "runs/bare/run.json").read_text())
     assert about["versions"]["coupled"] == coupled.__version__ == "0.1.0"
     assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -163,7 +163,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("coupled.coordinator.load_image_set", interrupted)
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 130
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 130
     said = capsys.readouterr()
     assert said.err == "train.py: interrupted\n"
     assert said.out == "reading image set 'digits'\n"
@@ -180,7 +180,7 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
         "data/\u732b".encode("ascii")
 
     monkeypatch.setattr("coupled.coordinator.load_image_set", in_ascii)
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 1
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 1
     reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
     assert capsys.readouterr().err == f"train.py: {reason}\n"
     for text in ("<p>" * 1000 + "\udcfc" + "</p>" * 1000, "\udcfc" * 1000):  # a page
@@ -197,7 +197,7 @@ def test_what_is_named_next_fits_the_arms_of_the_run(
 ) -> None:
     """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
     monkeypatch.chdir(tiny.REPOSITORY)
-    assert train.next_command(arms, Path("runs/a b")) == f"python analysis/{program}.py --run 'runs/a b'"
+    assert train.next_command(arms, Path("runs/a b")) == f"python analysis/{program}.py --run-dir 'runs/a b'"
     monkeypatch.chdir(place)
     assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / f"analysis/{program}.py"
 
@@ -214,7 +214,7 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
 @pytest.mark.usefixtures("here")
 def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/other", "epochs=0"]) == 0
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/other", "epochs=0"]) == 0
     said = capsys.readouterr().out
     for part in ("global batch 256 = 1 x 256", "510", "5 steps", "learning rate 0.06", "parameters", "MiB free"):
         assert part in said
@@ -227,11 +227,11 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (
-            ["--config", "tiny.yaml", "--run", "runs/x", "image_set.name=digit"],
+            ["--config", "tiny.yaml", "--run-dir", "runs/x", "image_set.name=digit"],
             "unknown dataset 'digit'; did you mean 'digits'",
         ),
-        (["--config", "tiny.yaml", "--run", "runs/x", "image_set.colour=3"], "image_set.colour: unknown key"),
-        (["--config", "tiny.yaml", "--run", "runs/x", "device=cuda"], "device: got 'cuda'"),
+        (["--config", "tiny.yaml", "--run-dir", "runs/x", "image_set.colour=3"], "image_set.colour: unknown key"),
+        (["--config", "tiny.yaml", "--run-dir", "runs/x", "device=cuda"], "device: got 'cuda'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

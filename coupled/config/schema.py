@@ -7,14 +7,13 @@ value and what is allowed. What an objective or an image set takes is checked ag
 
 import hashlib
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from coupled.config.errors import one_line, typed
+from coupled.config.errors import one_line
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.config.sections import (
     TEMPERATURE,
@@ -32,6 +31,7 @@ from coupled.config.sections import (
     SnapshotSettings,
     ViewSettings,
 )
+from coupled.monitoring.commands import suggest
 
 Tree = dict[str, Any]
 
@@ -151,8 +151,7 @@ def load(
     if not isinstance(given, dict):
         raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
     if "base" in given:  # no key of the settings
-        program = typed(Path(__file__).parents[2] / "scripts/sweep.py")
-        command = shlex.join(["python", program, str(path)])
+        command = suggest("sweep", str(path))
         raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
     tree = {"arms": dict(DEFAULT_ARMS), **given}
     for place, override in enumerate(overrides):

@@ -6,7 +6,7 @@ import pytest
 
 from coupled.analysis import driver
 from coupled.analysis.driver import run_program, tracked
-from coupled.config.errors import Parser
+from coupled.config.command_line import Parser
 
 
 def test_progress_is_lines_where_no_terminal_is(

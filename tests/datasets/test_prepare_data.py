@@ -369,8 +369,8 @@ def _pipe(place: Path) -> Path:
         (_other_method, "'a.jpg' is compressed by method 99; only plain"),
         (_other_version, "damaged or cut off (zip file version 9.9)"),
         (_empty_zip_name, "damaged or cut off (string index out of range)"),
-        (_zip_bomb, "unpacks to more than 2 GiB; if it is what you want, set --most-gib"),
-        (_tar_bomb, "unpacks to more than 2 GiB; if it is what you want, set --most-gib"),
+        (_zip_bomb, "unpacks to more than 2 GiB; if it is what you want, set --max-gib"),
+        (_tar_bomb, "unpacks to more than 2 GiB; if it is what you want, set --max-gib"),
         (_pipe, "a.zip: not a regular file; leave it out"),
     ],
 )
@@ -432,10 +432,10 @@ def test_the_limit_may_be_raised_and_the_disk_is_not_filled(
 ) -> None:
     """A full disk costs every program on the machine its data."""
     archive = formats.write_tar(tmp_path / "a.tar", {"a.jpg": bytes(3000)})
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "1e-6") == 2
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--max-gib", "1e-6") == 2
     assert "a.tar: unpacks to more than 9.99309e-07 GiB" in capsys.readouterr().err
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "0") == 2
-    assert "--most-gib: got 0.0; allowed is a number above 0" in capsys.readouterr().err
+    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--max-gib", "0") == 2
+    assert "--max-gib: got 0.0; allowed is a number above 0" in capsys.readouterr().err
     usage = SimpleNamespace(free=archives.LEFT_FREE + 2999)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
     assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 1

@@ -107,7 +107,7 @@ def test_the_program_says_what_it_needs_and_is_refused_before_it_writes(
     monkeypatch.chdir(machine)
     Path("run.yaml").write_text(tiny.TINY_YAML)
     determinism = torch.are_deterministic_algorithms_enabled()
-    assert train.main(["--config", "run.yaml", "--until-step", "1", *overrides]) == status
+    assert train.main(["--config", "run.yaml", "--max-steps", "1", *overrides]) == status
     torch.use_deterministic_algorithms(determinism)
     captured = capsys.readouterr()
     assert re.search(said, captured.err if status else captured.out)

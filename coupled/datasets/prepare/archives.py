@@ -126,7 +126,7 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
 def check_amount(files: int, size: int, most: int, source: str) -> None:
     """Raise ValueError for more files or bytes than an archive may unpack to."""
     if size > most:
-        raise RefusedError(f"{source}: unpacks to more than {most / GIB:g} GiB; if it is what you want, set --most-gib")
+        raise RefusedError(f"{source}: unpacks to more than {most / GIB:g} GiB; if it is what you want, set --max-gib")
     if files > MOST_FILES:
         raise RefusedError(f"{source}: holds more than {MOST_FILES:,} files; this is not the original file")
 
