@@ -90,7 +90,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) ->
     errors = capsys.readouterr().err
     assert status == 2, (arguments, errors)
     assert errors.count("\n") == 1, (arguments, errors)
-    assert errors.startswith("train.py: "), errors
+    assert errors.startswith("coupled train: "), errors
     assert sorted(place.rglob("*")) == before, arguments
     return errors
 

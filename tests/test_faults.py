@@ -209,9 +209,9 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
     told = capsys.readouterr().err
     assert re.fullmatch(
         {
-            "deleted": r"train.py: the run folder 'deleted' was deleted or moved while .*\n",
-            "lock": r"train.py: 'lock/lock' was deleted or replaced while .*\n",
-        }.get(harm, rf"train.py: the run folder '{harm}' was moved to '{elsewhere}' while .*\n"),
+            "deleted": r"coupled train: the run folder 'deleted' was deleted or moved while .*\n",
+            "lock": r"coupled train: 'lock/lock' was deleted or replaced while .*\n",
+        }.get(harm, rf"coupled train: the run folder '{harm}' was moved to '{elsewhere}' while .*\n"),
         told,
     )
     assert run.exists() == (harm in ("lock", "replaced")), "nothing may be made anew under the old name"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import coupled
 from coupled import _version, train
 from coupled.analysis import alignment, weight_gap
 from coupled.config.errors import in_words
+from coupled.monitoring import commands
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +65,7 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     given: it would enter every snapshot.
     """
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/again", "--overwrite", "--max-steps=2"]) == 0
-    program, *command = capsys.readouterr().out.rpartition(": python ")[2].split()
-    assert Path(program) == tiny.REPOSITORY / "coupled/train.py"
+    command = capsys.readouterr().out.rpartition(": coupled train ")[2].split()
     assert command == ["--resume", "--config", "tiny.yaml", "--run-dir", "runs/again"]
     (here / "renamed.yaml").write_text(tiny.TINY_YAML)
     renamed = [word.replace("tiny.yaml", "renamed.yaml") for word in command]
@@ -75,16 +76,27 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     assert json.loads((here / "runs/again/run.json").read_text())["settings"]["name"] == "tiny"
 
 
-def test_ranks_are_continued_by_what_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("program", "single", "ranks"),
+    [
+        (tiny.REPOSITORY / "coupled/train.py", "python coupled/train.py", "coupled/train.py"),
+        (Path("bin/coupled"), "coupled train", "-m coupled train"),
+    ],
+)
+def test_ranks_are_continued_by_what_started_them(
+    monkeypatch: pytest.MonkeyPatch, program: Path, single: str, ranks: str
+) -> None:
     """One process on the state of two would round differently; what several machines start has no single command."""
     monkeypatch.chdir(tiny.REPOSITORY)
+    monkeypatch.setattr(commands, "started_by", lambda: program)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     options = train.parse(["--config", "a.yaml", "seed=1"])
-    assert train.next_time(options, 1) == "python coupled/train.py --resume --config a.yaml seed=1"
+    assert train.next_time(options, 1) == f"{single} --resume --config a.yaml seed=1"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     launcher = "torchrun --standalone --nproc_per_node=2"
-    assert train.next_time(options, 2) == f"{launcher} coupled/train.py --resume --config a.yaml seed=1"
-    of_four = "of every rank, started as before: python coupled/train.py --resume --config a.yaml seed=1"
+    assert train.next_time(options, 2) == f"{launcher} {ranks} --resume --config a.yaml seed=1"
+    of_four = f"of every rank, started as before: {single} --resume --config a.yaml seed=1"
     assert train.next_time(options, 4) == of_four
 
 
@@ -117,7 +129,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
     for given in ([*words, "--accept-changed-images"], ["--config", "own.yaml", "name=new"]):
         assert train.main(given) == 2
         error = capsys.readouterr().err
-        assert error.startswith("train.py: own/test/b/4.png: not a readable image (")
+        assert error.startswith("coupled train: own/test/b/4.png: not a readable image (")
         assert error.count("\n") == 1
 
 
@@ -165,7 +177,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(
     monkeypatch.setattr("coupled.coordinator.load_image_set", interrupted)
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 130
     said = capsys.readouterr()
-    assert said.err == "train.py: interrupted\n"
+    assert said.err == "coupled train: interrupted\n"
     assert said.out == "reading image set 'digits'\n"
     assert not (here / "runs/never").exists()
 
@@ -182,7 +194,7 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
     monkeypatch.setattr("coupled.coordinator.load_image_set", in_ascii)
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 1
     reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
-    assert capsys.readouterr().err == f"train.py: {reason}\n"
+    assert capsys.readouterr().err == f"coupled train: {reason}\n"
     for text in ("<p>" * 1000 + "\udcfc" + "</p>" * 1000, "\udcfc" * 1000):  # a page
         error = UnicodeEncodeError("utf-8", text, text.index("\udcfc"), text.index("\udcfc") + 1, "surrogates")
         assert "\udcfc" in in_words(error)
@@ -190,16 +202,19 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
 
 
 @pytest.mark.parametrize(
-    ("arms", "program"), [(["cl", "nscl"], "weight_gap"), (["byol", "ce"], "weight_gap"), (["ce"], "quality")]
+    ("arms", "program"), [(["cl", "nscl"], "weight-gap"), (["byol", "ce"], "weight-gap"), (["ce"], "quality")]
 )
 def test_what_is_named_next_fits_the_arms_of_the_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, arms: list[str], program: str
 ) -> None:
     """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
+    assert train.next_command(arms, Path("runs/a b")) == f"coupled {program} --run-dir 'runs/a b'"
+    monkeypatch.setattr(commands, "started_by", lambda: tiny.REPOSITORY / "coupled/train.py")
+    launcher = f"analysis/{program.replace('-', '_')}.py"
     monkeypatch.chdir(tiny.REPOSITORY)
-    assert train.next_command(arms, Path("runs/a b")) == f"python analysis/{program}.py --run-dir 'runs/a b'"
+    assert train.next_command(arms, Path("runs/a b")) == f"python {launcher} --run-dir 'runs/a b'"
     monkeypatch.chdir(place)
-    assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / f"analysis/{program}.py"
+    assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / launcher
 
 
 @pytest.mark.usefixtures("here")
@@ -207,7 +222,7 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
     """It has no image set of its own, and "image_set: missing" would be mended in the wrong file."""
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
-    command = f"python {tiny.REPOSITORY}/scripts/sweep.py sweep.yaml"
+    command = "coupled sweep sweep.yaml"
     assert f"sweep.yaml: a sweep file, for it has the key 'base'; run it with: {command}" in capsys.readouterr().err
 
 
@@ -223,7 +238,10 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--config", "nowhere.yaml"], "--config: no file 'nowhere.yaml'"),
+        (
+            ["--config", "nowhere.yaml"],
+            "config: no file 'nowhere.yaml'; give a path or the name of one in the package",
+        ),
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from coupled.config.command_line import Parser
 from coupled.config.errors import complain
-from coupled.monitoring.commands import command_words, suggest
+from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import imports_done, interrupted, say
 from coupled.storage.snapshots import BadSnapshotError
 
@@ -59,13 +59,8 @@ def fault(error: OSError) -> str:
     return f"{where}: {error.strerror}" if where else error.strerror or str(error)
 
 
-def command(program: str, run: Path, *options: str) -> list[str]:
-    """The words of a command line that runs an analysis program on `run` where the user stands."""
-    return command_words(program.replace("_", "-"), "--run-dir", str(run), *options)
-
-
 def typed_command(program: str, run: Path, *options: str) -> str:
-    """The same as one line."""
+    """A command line that runs an analysis program on `run` where the user stands."""
     return suggest(program.replace("_", "-"), "--run-dir", str(run), *options)
 
 

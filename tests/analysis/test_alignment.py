@@ -227,7 +227,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("alignment.py: ")
+    assert error.startswith("coupled alignment: ")
     assert error.count("\n") == 1
 
 

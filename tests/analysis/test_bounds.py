@@ -157,7 +157,7 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     assert few.loc[("probe_error", "all m=1", "h"), "measured"] == pytest.approx(1 - accuracy)
     assert (
         "weight_gap.csv: nothing in it for a bound; what is needed (four epochs or more) is written by:"
-        f" python analysis/weight_gap.py --run-dir {run} --reference cl" in said
+        f" coupled weight-gap --run-dir {run} --reference cl" in said
     )
 
 

@@ -290,7 +290,7 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(os, call, full)
     assert main(["--run-dir", str(folder)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"figures.py: {folder / 'analysis/figures'}")
+    assert error.startswith(f"coupled figures: {folder / 'analysis/figures'}")
     assert "No space left on device" in error
     assert error.count("\n") == 1
 

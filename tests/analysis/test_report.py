@@ -157,7 +157,7 @@ def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_ru
     assert {each.state for each in missing(empty)} == {"not computed"}
     assert missing(empty)[0].command[-2:] == ("--output", f"{empty.folder}/analysis")
     table = to_compute([replace(empty, folder=Path("my run"))])
-    assert table.rows[0][3].value == "python analysis/verify.py --run-dir 'my run' --output 'my run/analysis'"
+    assert table.rows[0][3].value == "coupled verify --run-dir 'my run' --output 'my run/analysis'"
     (whole,) = read_runs([measured_run])
     assert missing(whole) == []
 
@@ -266,7 +266,7 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
         "quality.csv": "whole at 2 of 4 epochs; of layers h only",
     }
     table = to_complete([replace(run, folder=Path("my run"))])
-    assert [each.value for each in table.rows[0]][::3] == ["drift", "python analysis/quality.py --run-dir 'my run'"]
+    assert [each.value for each in table.rows[0]][::3] == ["drift", "coupled quality --run-dir 'my run'"]
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,13 @@ def test_the_listed_commands_suit_the_arms_of_the_run(
     (run / "run.json").write_text(json.dumps(about))
     for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
         path.unlink()
-    commands = {Path(each.command[1]).stem: list(each.command) for each in missing(read_runs([run])[0])}
+    listed = [each.command for each in missing(read_runs([run])[0])]
+    commands = {name.replace("-", "_"): [name, *options] for name, *options in listed}
     assert set(commands) == set(PROGRAMS) - left_out
     for program, command in commands.items():
         more = MORE.get(program, ())
-        assert len(command[4:]) == len(more) + len(options if program in COMPARING else [])
-        assert command[4 + len(more) :] == (options if program in COMPARING else [])
+        assert len(command[3:]) == len(more) + len(options if program in COMPARING else [])
+        assert command[3 + len(more) :] == (options if program in COMPARING else [])
 
 
 def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Path, tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_empty_and_single_epoch_runs_have_a_page(new_run: NewRun, epochs: tuple[
     run = new_run(epochs=epochs)
     assert main(["--run-dir", str(run)]) == 0
     text = (run / "analysis/report.html").read_text()
-    assert "python analysis/weight_gap.py --run-dir" in text
+    assert "coupled weight-gap --run-dir" in text
     assert "not run yet" in text
 
 
@@ -441,8 +442,8 @@ def test_compute_runs_what_is_missing_in_order(
     run = new_run(epochs=(0,))
     ran: list[str] = []
 
-    def fake(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
-        ran.append(Path(command[1]).stem)
+    def fake(command: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        ran.append(command[4].replace("-", "_"))  # behind python -P -m coupled
         return subprocess.CompletedProcess(command, status.get(ran[-1], 0))
 
     monkeypatch.setattr(report.subprocess, "run", fake)
@@ -456,7 +457,7 @@ def test_compute_runs_what_is_missing_in_order(
         assert main(["--run-dir", str(run), "--compute"]) == 2
         assert ran == list(PROGRAMS)  # the others and the page are made all the same
         assert (run / "analysis/report.html").is_file()
-        error = f"--compute: 'python analysis/{program}.py --run-dir {run}' ended with status {failed}"
+        error = f"--compute: 'coupled {program} --run-dir {run}' ended with status {failed}"
         assert error in capsys.readouterr().err
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
-from coupled.analysis.driver import command
 from coupled.analysis.report import program as report
 from coupled.storage.run_lock import run_lock
 
@@ -80,7 +79,7 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
         assert weight_gap.main(arguments) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith(f"weight_gap.py: {tmp_path / 'weight_gap.csv'}: No space left on device")
+    assert error.startswith(f"coupled weight-gap: {tmp_path / 'weight_gap.csv'}: No space left on device")
     assert weight_gap.main(arguments) == 0
     rows = (tmp_path / "weight_gap.csv").read_text().splitlines()
     assert len(rows) == len({*rows})
@@ -93,13 +92,6 @@ def test_a_run_without_cl_is_compared_with_its_first_arm(new_run: NewRun, capsys
     assert "scl against ce" in capsys.readouterr().out
 
 
-def test_commands_are_those_that_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a checkout the short path, elsewhere the whole."""
-    assert command("quality", Path("runs/a"))[:2] == ["python", "analysis/quality.py"]
-    monkeypatch.chdir(tmp_path)
-    assert Path(command("quality", Path("runs/a"))[1]).is_file()
-
-
 def test_fewer_images_than_features_are_a_warning_where_cka_is_read(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,7 +101,7 @@ def test_fewer_images_than_features_are_a_warning_where_cka_is_read(
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "cka"]) == 0
     error = capsys.readouterr().err
     assert error.startswith(
-        "alignment.py: warning: test: n = 20 images are fewer than the D features of h (D = 32); cka, the biased"
+        "coupled alignment: warning: test: n = 20 images are fewer than the D features of h (D = 32); cka, the biased"
     )
     assert error.count("\n") == 1
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "rsa"]) == 0

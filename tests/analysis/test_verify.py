@@ -348,4 +348,4 @@ def test_a_file_in_the_place_of_the_folder_is_bad_input(
     """As every other program says it."""
     (tmp_path / "fil").write_text("")
     assert verify.main(["--run-dir", str(good), "--output", str(tmp_path / "fil")]) == 2
-    assert capsys.readouterr().err == f"verify.py: --output: cannot write to '{tmp_path / 'fil'}': File exists\n"
+    assert capsys.readouterr().err == f"coupled verify: --output: cannot write to '{tmp_path / 'fil'}': File exists\n"

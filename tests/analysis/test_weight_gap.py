@@ -214,7 +214,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("weight_gap.py: ")
+    assert error.startswith("coupled weight-gap: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

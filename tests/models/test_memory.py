@@ -81,12 +81,12 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
         (
             ["encoder.width=16"],
             2,
-            r"train.py: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.width",
+            r"coupled train: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.width",
         ),
         (
             ["encoder.image_size=1024"],
             2,
-            r"train.py: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
+            r"coupled train: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
         ),
         (
             ["batch.size=1440", "arms={cl: dcl}"],

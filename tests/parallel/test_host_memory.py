@@ -78,4 +78,4 @@ def test_the_program_asks_for_it_before_it_makes_networks(
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(tiny.TINY_YAML)
     assert train.main(["--config", "run.yaml", "--max-steps", "1"]) == 2
-    assert capsys.readouterr().err == "train.py: asked\n"
+    assert capsys.readouterr().err == "coupled train: asked\n"

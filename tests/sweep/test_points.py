@@ -36,10 +36,10 @@ def names(*arguments: Any, **options: Any) -> list[str]:
 
 
 def test_lists_and_ranges_are_read_as_they_are_written() -> None:
-    """A range without its end, a list as one value, and never YAML's sixties: 0:5 is not five, nor 1:30 ninety."""
+    """A range with its last, a list as one value, and never YAML's sixties: 0:5 is not five, nor 1:30 ninety."""
     assert parse_list("temperature=0.1,5e-1,1") == ("temperature", [0.1, 0.5, 1])
     assert parse_list("seed=0:2") == ("seed", [0, 1, 2])
-    assert parse_list("seed=7,0:6:2") == ("seed", [7, 0, 2, 4])
+    assert parse_list("seed=7,0:6:2") == ("seed", [7, 0, 2, 4, 6])
     assert parse_list("image_set.classes=[1,2],[3,4]") == ("image_set.classes", [[1, 2], [3, 4]])
     assert parse_list("arms.ce=null,{objective: dcl, temperature: 1}")[1] == [
         None,

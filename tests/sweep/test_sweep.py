@@ -91,9 +91,10 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     monkeypatch.chdir(place)
     hopeless, broken = points(read_sweep(Path("small.yaml"), ["seed=0:1"]))
     train(broken, max_steps=2)
-    real, crash = sweep_jobs._python, "import os; print('last words', flush=True); os.abort()"
+    real, crash = sweep_jobs.child_command, "import os; print('last words', flush=True); os.abort()"
     crashing = [sys.executable, "-c", crash]
-    monkeypatch.setattr(sweep_jobs, "_python", lambda words: crashing if str(hopeless.folder) in words else real(words))
+    aborts = str(hopeless.folder)
+    monkeypatch.setattr(sweep_jobs, "child_command", lambda *words: crashing if aborts in words else real(*words))
     assert sweep.main(["small.yaml", "seed=0:1", "--jobs", "2", "--analyses", "weight-gap"]) == 1
     said = capfd.readouterr()
     assert "seed=1: continues" in said.out
@@ -107,7 +108,8 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
 
 def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train.py that somebody stopped ends with status 0; its tables would be those of half a run."""
-    monkeypatch.setattr(sweep_jobs, "_python", lambda _: [sys.executable, "-c", "print('stopped after step 2')"])
+    stopped = [sys.executable, "-c", "print('stopped after step 2')"]
+    monkeypatch.setattr(sweep_jobs, "child_command", lambda *_: stopped)
     definition = read_sweep(place / "small.yaml", runs=place / "early")
     (point,) = points(definition)
     failed = run_points(definition, [point], 1, lambda _: None)
@@ -277,7 +279,7 @@ def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
     with run_lock(folder, "--name"):
         assert sweep.main(command) == 2
         held_by = f"is being written by process {os.getpid()} on "
-        assert f"sweep.py: --name: '{folder}' {held_by}" in capsys.readouterr().err
+        assert f"coupled sweep: --name: '{folder}' {held_by}" in capsys.readouterr().err
         assert not (folder / "sweep.json").exists()
         assert sweep.main([*command, "--index", "0"]) == 0
     capsys.readouterr()
@@ -296,9 +298,9 @@ def test_a_sweep_whose_points_all_failed_ends_with_their_list(
     outcome(monkeypatch, "out of memory (a.log)")
     assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    failed = [f"sweep.py: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
+    failed = [f"coupled sweep: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
     assert said.err.splitlines() == [
-        "sweep.py: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
+        "coupled sweep: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
         *failed,
     ]
     assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
@@ -316,7 +318,7 @@ def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
     assert sweep.main([*command, "--runs-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 5
-    assert error[-1].startswith(f"sweep.py: {path}: row ")
+    assert error[-1].startswith(f"coupled sweep: {path}: row ")
     assert "epoch: got '1e18', expected a whole number from 0 to 1,000,000" in error[-1]
 
 
@@ -334,7 +336,7 @@ def test_a_full_disk_is_one_line(
     assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith(f"sweep.py: {tmp_path}")
+    assert error.startswith(f"coupled sweep: {tmp_path}")
     assert "No space left on device" in error
 
 

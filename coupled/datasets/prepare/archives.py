@@ -1,4 +1,4 @@
-"""Archives -> the files in them, and files -> a folder that is complete or not there. Used by prepare_images.py.
+"""Archives -> the files in them, and files -> a folder that is complete or not there. Used by prepare-data.
 
 An archive is not trusted: what it says of itself may be wrong, and what it unpacks to may be without end.
 """
