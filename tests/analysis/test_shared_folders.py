@@ -18,7 +18,7 @@ WRITERS = (weight_gap, alignment, quality, collapse, losses, bounds)
 
 
 def name_of(program: ModuleType) -> str:
-    return program.__name__.removesuffix(".program").rpartition(".")[2]
+    return program.__name__.removesuffix(".program").rpartition(".")[2].replace("_", "-")
 
 
 def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
@@ -29,7 +29,7 @@ def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
         for program in WRITERS:
             assert program.main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 2
             error = capsys.readouterr().err
-            said = f"{name_of(program)}.py: --output: '{tmp_path}' is being written by process {os.getpid()} on "
+            said = f"coupled {name_of(program)}: --output: '{tmp_path}' is being written by process {os.getpid()} on "
             assert error.startswith(said)
             assert error.count("\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_with_the_true_reason(
     output = tmp_path / "out" / "page.html" if program is report else tmp_path / "out"
     assert program.main(["--run-dir", str(drifting_run), "--output", str(output)]) == 1
     error = capsys.readouterr().err.splitlines()
-    assert error == [f"{name_of(program)}.py: {tmp_path / 'out'}: {os.strerror(number)}"]
+    assert error == [f"coupled {name_of(program)}: {tmp_path / 'out'}: {os.strerror(number)}"]
 
 
 def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
