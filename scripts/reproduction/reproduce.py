@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in () if options.page_only else options.only:
             say(f"== {name}")
-            given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs-dir", str(options.runs)]
+            given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs-dir", str(options.runs_dir)]
             status = sweep.main(given)
             if status == INTERRUPTED:
                 return INTERRUPTED  # who stops one sweep does not ask for the next
             failed += [name] if status else []
         if not options.page_only:
-            write_results(options.runs, [name for name in options.only if name not in failed])
+            write_results(options.runs_dir, [name for name in options.only if name not in failed])
         write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
     except ValueError as error:
         return complain("reproduce.py", error)
