@@ -237,7 +237,7 @@ def test_the_tables_that_follow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--temperatures", "0"], "argument --temperatures: invalid temperature value: '0'"),
+        (["--temperatures", "0"], "argument --temperatures: got '0'; a number above 0 is allowed"),
         (["--arms", "byol"], "--arms: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
     ],
 )
