@@ -60,7 +60,7 @@ def is_finished(point: Point) -> bool:
         last = {(arm, point.settings["epochs"]) for arm in point.settings["arms"]}
         return last <= {(entry.arm, entry.epoch) for entry in SnapshotStore(point.folder / "snapshots").entries()}
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # not a whole run: train.py says what is wrong with it
+        return False  # not a whole run: `coupled train` says what is wrong with it
 
 
 def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:

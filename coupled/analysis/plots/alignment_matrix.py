@@ -21,7 +21,7 @@ def alignment_matrix(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
     missing = [pair for pair in combinations(arms, 2) if frozenset(pair) not in values]
     if missing:
         raise ValueError(
-            f"no score of {missing[0][0]} and {missing[0][1]}; alignment.py --compare all computes every pair"
+            f"no score of {missing[0][0]} and {missing[0][1]}; {suggest('alignment', '--compare', 'all')} computes every pair"
         )
     matrix = np.array([[1.0 if a == b else values[frozenset((a, b))] for b in arms] for a in arms])
     side = 1.6 + 0.5 * len(arms)
