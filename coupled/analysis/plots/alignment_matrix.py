@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from coupled.monitoring.commands import suggest
+
 
 def alignment_matrix(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
     """A symmetric map of the CKA of h in rows of test_alignment.csv, of the last epoch and the largest sample; the
@@ -20,9 +22,8 @@ def alignment_matrix(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
     values = {frozenset((a, b)): value for a, b, value in rows[["reference", "arm", "value"]].itertuples(index=False)}
     missing = [pair for pair in combinations(arms, 2) if frozenset(pair) not in values]
     if missing:
-        raise ValueError(
-            f"no score of {missing[0][0]} and {missing[0][1]}; {suggest('alignment', '--compare', 'all')} computes every pair"
-        )
+        command = suggest("alignment", "--compare", "all")
+        raise ValueError(f"no score of {missing[0][0]} and {missing[0][1]}; compute every pair with: {command}")
     matrix = np.array([[1.0 if a == b else values[frozenset((a, b))] for b in arms] for a in arms])
     side = 1.6 + 0.5 * len(arms)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
