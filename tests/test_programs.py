@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas
 import pytest
 import torch
+import yaml
 from PIL import Image
 from support import tiny
 
@@ -227,6 +228,20 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("here")
+def test_the_settings_can_be_printed_and_given_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every default is written out, nothing else is written, and the printed file is the same experiment."""
+    before = sorted(Path().rglob("*"))
+    assert train.main(["demo", "epochs=2", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(Path().rglob("*")) == before
+    Path("printed.yaml").write_text(printed)
+    assert train.main(["--config", "printed.yaml", "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert (yaml.safe_load(printed)["name"], yaml.safe_load(printed)["epochs"]) == ("demo", 2)
+    Path("printed.yaml").unlink()
+
+
+@pytest.mark.usefixtures("here")
 def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/other", "epochs=0"]) == 0
@@ -242,6 +257,7 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
             ["--config", "nowhere.yaml"],
             "config: no file 'nowhere.yaml'; give a path or the name of one in the package",
         ),
+        (["epochs=1"], "CONFIG: missing; give a settings file or the name of one in the package (demo)"),
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (
