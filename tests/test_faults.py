@@ -215,7 +215,7 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
         told,
     )
     assert run.exists() == (harm in ("lock", "replaced")), "nothing may be made anew under the old name"
-    assert train.main(shlex.split(told.partition("continue it with: python ")[2])[1:]) == 0
+    assert train.main(shlex.split(told.partition("continue it with: coupled train ")[2])) == 0
     run = elsewhere if harm in ("moved", "replaced") else run
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(undisturbed / "whole")
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
