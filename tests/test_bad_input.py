@@ -89,7 +89,7 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) ->
     errors = capsys.readouterr().err
     assert status == 2, (arguments, errors)
     assert errors.count("\n") == 1, (arguments, errors)
-    assert errors.startswith("train.py: "), errors
+    assert errors.startswith("coupled train: "), errors
     assert sorted(place.rglob("*")) == before, arguments
     return errors
 
@@ -232,8 +232,8 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
         (["epochs=1", "epochs=2"], "override 'epochs=2': it would undo 'epochs=1'"),
         (["batch.size=64", "batch={sampler: balanced}"], "it would undo 'batch.size=64'"),
         (["--config", "a.yaml", "--config", "b.yaml"], "--config: given twice"),
-        (["--run", "a", "--run-dir=b"], "--run-dir: given twice"),
-        (["--until-step", "1", "--until-step", "2"], "--until-step: given twice"),
+        (["--run-dir", "a", "--run-dir=b"], "--run-dir: given twice"),
+        (["--max-steps", "1", "--max-steps", "2"], "--max-steps: given twice"),
         (
             ["arms={b: {objective: byol, predictor: linear, hidden_dim: 8}}"],
             "arms.b.hidden_dim: 8 is not allowed; predictor linear",

@@ -71,7 +71,7 @@ def test_the_lines_before_a_run_name_the_controls() -> None:
 
 def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A weight that was moved before the first snapshot and an own initialisation are nothing wrong."""
-    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
+    assert verify.main(["--run-dir", str(run)]) == 0, capsys.readouterr().out
     about = json.loads((run / "run.json").read_text())
     arms = about["settings"]["arms"]
     arms["later"]["perturb"]["step"] = 0
@@ -142,7 +142,7 @@ def test_an_arm_is_the_same_whatever_the_others_own(run: Path, tmp_path: Path) -
 def test_a_run_with_controls_resumes_without_a_changed_bit(run: Path, tmp_path: Path) -> None:
     """Stopped just after a perturbation: it is neither lost nor done twice."""
     arms = tiny_arms(run)
-    tiny.train(tmp_path / "run", arms=arms, until_step=6)
+    tiny.train(tmp_path / "run", arms=arms, max_steps=6)
     tiny.train(tmp_path / "run", arms=arms, resume=True)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(run)
     assert (tmp_path / "run/steps.csv").read_bytes() == (run / "steps.csv").read_bytes()

@@ -84,8 +84,8 @@ def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one:
     """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
     tiny.train(tmp_path / "run", log_every=3, **RUN)
     assert_equal_runs(tmp_path / "run", one_by_one)
-    stopped = tiny.train(tmp_path / "parts", log_every=100, until_step=6, **RUN).outcome.stopped
-    assert stopped == "stopped by --until-step after step 6 of 8"
+    stopped = tiny.train(tmp_path / "parts", log_every=100, max_steps=6, **RUN).outcome.stopped
+    assert stopped == "stopped by --max-steps after step 6 of 8"
     assert len(pandas.read_csv(tmp_path / "parts/steps.csv")) == 6
     tiny.train(tmp_path / "parts", resume=True, log_every=2, **RUN)
     assert_equal_runs(tmp_path / "parts", one_by_one)

@@ -142,7 +142,7 @@ def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> 
 
 
 def until(run: Path, changed: dict[str, Any], step: int | None) -> None:
-    tiny.train(run, resume=True, until_step=step, **changed)
+    tiny.train(run, resume=True, max_steps=step, **changed)
 
 
 def test_a_run_resumed_on_four_ranks_gives_the_bytes_of_one_never_stopped(tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ def test_make_demo_runs_the_programs_of_the_readme() -> None:
         "analysis/weight_gap.py",
         "--compare nscl scl ce",
         "analysis/alignment.py",
-        "coupled/analysis/demo.py",
+        "analysis/demo.py",
     ):
         assert part in done.stdout, part
-    assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run runs/demo")  # which prints its path last
+    assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run-dir runs/demo")  # which prints its path last
 
 
 def test_the_tree_of_the_readme_is_the_tree() -> None:

@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with settings and `runs/whole`, an undisturbed run of 40 steps."""
     place = tmp_path_factory.mktemp("soak")
     (place / "tiny.yaml").write_text(YAML)
-    process = start(place, "--run", "runs/whole")
+    process = start(place, "--run-dir", "runs/whole")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return place
@@ -65,7 +65,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
     run, chance = place / "runs/killed", random.Random(5)
     while_writing = 0
     for kill in range(KILLS):
-        process = start(place, "--run", "runs/killed", "--resume")
+        process = start(place, "--run-dir", "runs/killed", "--resume")
         before = rows(run)
         wait_until(lambda before=before: rows(run) not in (0, before), process)  # the rows of the life before are cut
         if kill % 2:
@@ -79,7 +79,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
         assert process.returncode == -signal.SIGKILL, f"the run ended before kill {kill}: give it more epochs"
         while_writing += any(run.glob("**/*.tmp"))
     assert while_writing > 0, "no kill hit a write"
-    process = start(place, "--run", "runs/killed", "--resume")
+    process = start(place, "--run-dir", "runs/killed", "--resume")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert_equal_runs(run, place / "runs/whole")
@@ -122,7 +122,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None
     assert (first.returncode, second.returncode) == (0, 0), errors
     step = rows(place / "runs/two") - 1
     assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
-    assert "train.py --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
+    assert "coupled train --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
     state = read_newest(place / "runs/two/checkpoints")
     assert state is not None
     assert state.step == step

@@ -1,18 +1,18 @@
 """How alike the arms' representations are to the reference arm's, at every snapshot.
 
-python analysis/alignment.py [--run DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
-       [--layer stages | stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa]
-       [--bootstrap R] [--samples N] [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
+python analysis/alignment.py [--run-dir DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
+       [--layers stages | stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa]
+       [--confidence R] [--num-images N] [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compare all` for every pair. All arms see the
 same images once an epoch, clean and in evaluation mode, however many pairs, layers and metrics; layer h is the
 embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
-(`reference_module`) with every layer of the arm (`module`). The metrics are the files of pair_metrics; those that are
-not exact in one pass look at a seeded subset of the images, and `num_images` is its size. `ci_low` and `ci_high` are a
-95 % confidence interval over images from so many `resamples` (see intervals.py), empty without `--bootstrap`. A score
-without a value is an empty cell, and the program says why.
+(`reference_module`) with every layer of the arm (`module`). The metrics are the files of coupled/metrics/pair; those
+that are not exact in one pass look at a seeded subset of the images, and `num_images` is its size. `ci_low` and
+`ci_high` are a 95 % confidence interval over images from so many `resamples` (see intervals.py), empty without
+`--confidence`. A score without a value is an empty cell, and the program says why.
 
 A row that is there is not computed again if it comes from the same snapshots and images: their digests, cut to 16
 digits, stand in its last columns. Of rows that differ in those alone, the last one counts.
@@ -30,18 +30,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from coupled.analysis.driver import add_cache, add_images, parser, positive, run_program, tracked
+from coupled.analysis import parsers
+from coupled.analysis.driver import run_program, tracked
 from coupled.analysis.metric_registry import PairMetric, find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
 from coupled.analysis.representations.intervals import block_count, blocks, interval, left_out
-from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.representations.pair_scores import Score, one_pass, values
 from coupled.analysis.run import DIGITS, select_pairs
 from coupled.analysis.tidy_csv import TidyCsv, open_table
 from coupled.config.schema import from_resolved
-from coupled.datasets import SPLITS, AnyImageSet
+from coupled.datasets import AnyImageSet
 from coupled.metrics.undefined import Undefined
+from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
 from coupled.parallel.failure_broadcast import FailureBroadcast
 from coupled.parallel.launcher import end_with_agent
@@ -88,12 +89,12 @@ class Epoch(NamedTuple):
 
 def on_all_ranks(options: Namespace) -> None:
     """`alignment` in the processes that torchrun started, or in this one alone; one process says what went wrong."""
-    end_with_agent("alignment.py")
+    end_with_agent(program_name("alignment"))
     meeting = meet()
     if meeting.world_size == 1:
         set_determinism(True, None)
         return alignment(options, ProcessGroup(0, 1, choose_device(options.device)))
-    with contextlib.ExitStack() as opened, FailureBroadcast("alignment.py", meeting) as alarm:
+    with contextlib.ExitStack() as opened, FailureBroadcast(program_name("alignment"), meeting) as alarm:
         if meeting.rank:
             opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
         choose_device(options.device)
@@ -150,9 +151,9 @@ def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Map
     for split, n in images.items() if CROSS_METRIC in metrics else ():
         if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < width]:
             say(
-                f"alignment.py: warning: {split}: n = {n} images are fewer than the D features of {', '.join(wide)};"
-                " cka, the biased estimate, is then high even for representations that have nothing in common: read"
-                " cka_debiased (--metrics), or take more images",
+                f"{program_name('alignment')}: warning: {split}: n = {n} images are fewer than the D features of"
+                f" {', '.join(wide)}; cka, the biased estimate, is then high"
+                " even for representations that have nothing in common: read cka_debiased, or take more images",
                 sys.stderr,
             )
 
@@ -163,7 +164,7 @@ def open_split(
     """The images to look at and the tables to write. Raises ValueError if a process would have none."""
     chosen_N = choose_images(len(images), options.samples, seed, name)
     if len(chosen_N) < group.world_size:
-        raise ValueError(f"--samples: {len(chosen_N)} images of '{name}' for {group.world_size} processes; too few")
+        raise ValueError(f"--num-images: {len(chosen_N)} images of '{name}' for {group.world_size} processes; too few")
     ranks = f" of {group.world_size} processes" if group.world_size > 1 else ""
     say(f"{name}: {len(chosen_N)} of {len(images)} images, on {group.device}{ranks}")
     wanted = ["alignment", *(["cross_layer"] if options.cross_layer else [])] if group.is_first else []
@@ -210,19 +211,6 @@ def choose_device(name: str) -> torch.device:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = parser("alignment.py", "Alignment of the arms' representations.")
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
-    options.add_argument("--layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
-    options.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
-    exact = [metric.name for metric in find_pair_metrics(pair_metric_names()) if not metric.subset]
-    options.add_argument(
-        "--metrics",
-        nargs="+",
-        default=exact,
-        help=f"of {', '.join(pair_metric_names())}; default: those exact in one pass, {' '.join(exact)}",
-    )
-    options.add_argument("--bootstrap", type=positive, metavar="R", help="confidence intervals from R resamples")
-    add_cache(options)
-    add_images(options)
-    return run_program(on_all_ranks, options, arguments)
+    parser = parsers.alignment()
+    parser.set_defaults(metrics=[each.name for each in find_pair_metrics(pair_metric_names()) if not each.subset])
+    return run_program(on_all_ranks, parser, arguments)

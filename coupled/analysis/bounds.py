@@ -1,7 +1,7 @@
 """The papers' bounds, computed from a run, beside what was measured.
 
-python analysis/bounds.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
-       [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+python analysis/bounds.py [--run-dir DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layers h z]
+       [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 Writes bounds.csv, one bound a row (formulas: bound_formulas.py), beside the measured value; `vacuous` is "yes" where a
 bound says nothing, `holds` "no" where the measured value is beyond it:
@@ -25,10 +25,11 @@ from math import isnan, log
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coupled.analysis import parsers
 from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import add_images, parser, run_program, tracked, typed_command
+from coupled.analysis.driver import run_program, tracked, typed_command
 from coupled.analysis.metric_registry import find_pair_metrics
-from coupled.analysis.representations.embeddings import OUTPUTS, Embedder, choose_images, load_selected
+from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import DIGITS, Selection, select
 from coupled.analysis.tables import read_newest, read_table
@@ -52,7 +53,7 @@ from coupled.analysis.theory.similarity_distance import DISTANCES
 from coupled.analysis.tidy_csv import TidyCsv, open_table
 from coupled.config.controls import draws
 from coupled.config.schema import Settings, from_resolved
-from coupled.datasets import SPLITS
+from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
 
@@ -226,8 +227,9 @@ def bounds(options: Namespace) -> int:
         records = ({str(column): value for column, value in row.items()} for row in below.to_dict("records"))
         farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
         say(
-            f"bounds.py: {table.path}: {len(below)} of {len(priori)} scores lie below their a-priori bound, which the"
-            f" theorem rules out for descent on the similarities themselves; farthest: {in_words(farthest)}",
+            f"{program_name('bounds')}: {table.path}: {len(below)} of {len(priori)} scores lie below their"
+            f" a-priori bound, which the theorem rules out for descent on the similarities themselves;"
+            f" farthest: {in_words(farthest)}",
             file=sys.stderr,
         )
     return 1 if len(below) else 0
@@ -244,8 +246,4 @@ def in_words(row: Mapping[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = parser("bounds.py", "The papers' bounds beside what was measured.")
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
-    add_images(options)
-    return run_program(bounds, options, arguments)
+    return run_program(bounds, parsers.bounds(), arguments)

@@ -1,6 +1,6 @@
 """Has an arm's representation collapsed? At every snapshot: spread, effective rank, alignment, uniformity, spectra.
 
-python analysis/collapse.py [--run DIR] [--arms cl byol ...] [--split train test] [--samples N]
+python analysis/collapse.py [--run-dir DIR] [--arms cl byol ...] [--split train test] [--num-images N]
        [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 Writes collapse.csv, one value a row; what the metrics are stands in collapse_measures.py. Layer h is the embedding and
@@ -19,8 +19,9 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from coupled.analysis import parsers
 from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import Parser, add_epochs, add_images, add_run, run_program, tracked
+from coupled.analysis.driver import run_program, tracked
 from coupled.analysis.representations.collapse_measures import (
     Values,
     alignment,
@@ -35,7 +36,7 @@ from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import DIGITS, select
 from coupled.analysis.tidy_csv import open_table
 from coupled.config.schema import from_resolved
-from coupled.datasets import SPLITS, AnyImageSet
+from coupled.datasets import AnyImageSet
 from coupled.models.network import Network
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import set_determinism
@@ -117,10 +118,4 @@ def before_normalising(network: Network, embeddings_MD: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="collapse.py", description="Collapse of each arm's representation.", allow_abbrev=False)
-    add_run(options)
-    options.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
-    add_epochs(options)
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    add_images(options)
-    return run_program(collapse, options, arguments)
+    return run_program(collapse, parsers.collapse(), arguments)

@@ -1,7 +1,7 @@
 """What every arm's network makes of every contrastive loss, and DCL - NSCL beside its bounds.
 
-python analysis/losses.py [--run DIR] [--arms cl nscl scl ce] [--split train test] [--temperatures 0.5 1]
-       [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+python analysis/losses.py [--run-dir DIR] [--arms cl nscl scl ce] [--split train test] [--temperatures 0.5 1]
+       [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 All arms and epochs see the same views in the same batches of the run's size (of the whole split where it is smaller),
 drawn with the run's augmentation and seed, of an epoch that is never trained on; networks in evaluation mode; the
@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from coupled.analysis import parsers
 from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import Parser, add_epochs, add_images, add_run, run_program, tracked
+from coupled.analysis.driver import run_program, tracked
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
 from coupled.analysis.representations.features import UNTRAINED_EPOCH, plan_of
 from coupled.analysis.run import DIGITS, select
@@ -35,7 +36,7 @@ from coupled.analysis.theory.loss_sums import LOSSES, Key, LossSums, ViolatedBou
 from coupled.analysis.theory.loss_tables import write_correlation, write_reached
 from coupled.analysis.tidy_csv import open_table
 from coupled.config.schema import Settings, from_resolved
-from coupled.datasets import SPLITS, AnyImageSet
+from coupled.datasets import AnyImageSet
 from coupled.models.network import Network
 from coupled.monitoring.terminal import say
 from coupled.objectives import Inputs
@@ -160,22 +161,6 @@ def losses(options: Namespace) -> None:
         say("nscl_reached.csv is empty: no arm of the run minimises nscl")
 
 
-def temperature(text: str) -> float:
-    """A number above 0, for argparse's `type`."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="losses.py", description="Every arm under every contrastive loss.", allow_abbrev=False)
-    add_run(options)
-    options.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
-    add_epochs(options)
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    help_text = "numbers above 0 (default: the run's, and 1 as in the paper)"
-    options.add_argument("--temperatures", nargs="+", type=temperature, metavar="TAU", help=help_text)
-    add_images(options)
-    return run_program(losses, options, arguments)
+    return run_program(losses, parsers.losses(), arguments)

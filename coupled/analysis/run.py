@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coupled.analysis.driver import skipping
+from coupled.config.command_line import parse_epochs
 from coupled.config.controls import draws
 from coupled.config.schema import from_resolved
 from coupled.monitoring.terminal import say
@@ -62,7 +63,7 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
     """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
     there = store.arms()
     if not there:
-        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
+        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
     for arm in arms or ():
         if arm not in there:
             raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
@@ -88,7 +89,7 @@ def newest_run(folder: Path) -> Path:
     """The run in `folder` whose run.json was written last. Raises ValueError if there is none."""
     runs = sorted((path.stat().st_mtime_ns, path.parent) for path in folder.glob("*/run.json"))
     if not runs:
-        raise ValueError(f"--run: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
+        raise ValueError(f"--run-dir: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
     return runs[-1][1]
 
 
@@ -96,7 +97,7 @@ def read_description(run: Path) -> dict[str, Any]:
     """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
     path = run / "run.json"
     if not path.is_file():
-        raise ValueError(f"--run: '{run}' is no run folder: it has no run.json")
+        raise ValueError(f"--run-dir: '{run}' is no run folder: it has no run.json")
     description = read_run_json(run)
     for key in sorted({"name", "settings", "settings_sha256", "dataset"} - set(description)):
         raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
@@ -123,7 +124,7 @@ def choose_arms(
     there = store.arms()
     others = [arm for arm in there if arm != reference]
     if not there:
-        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
+        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
     if reference not in there:
         raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
     for arm in compare or ():
@@ -163,22 +164,6 @@ def choose_epochs(store: SnapshotStore, arms: Sequence[str], text: str | None, s
                     )
             good.append(epoch)
     return good
-
-
-def parse_epochs(text: str) -> set[int]:
-    """The numbers in a list such as "0,5,10:30:10": numbers, or first:last[:step] with the last included."""
-    epochs: set[int] = set()
-    for part in text.split(","):
-        numbers = part.split(":")
-        if len(numbers) > 3 or not all(n.strip().isdecimal() for n in numbers):
-            raise ValueError(f"--epochs: got '{text}'; allowed is a list of numbers and first:last[:step]")
-        first, last, step = [*map(int, numbers), *([int(numbers[0]), 1] if len(numbers) == 1 else [1])][:3]
-        if step == 0 or last < first:
-            raise ValueError(
-                f"--epochs: got '{part}'; in first:last[:step] the step is 1 or more, the last not below the first"
-            )
-        epochs.update(range(first, last + 1, step))
-    return epochs
 
 
 def _spans(numbers: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
 
-python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10]
+python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run-dir DIR] [--epochs 0,10,20|0:100:10]
        [--align permutation] [--output DIR]
 
 Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
@@ -26,7 +26,8 @@ from typing import NamedTuple
 
 import torch
 
-from coupled.analysis.driver import parser, run_program, skipping, tracked
+from coupled.analysis import parsers
+from coupled.analysis.driver import run_program, skipping, tracked
 from coupled.analysis.run import DIGITS, select_pairs
 from coupled.analysis.tidy_csv import open_table
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
@@ -150,6 +151,4 @@ def common_epochs(store: SnapshotStore, arms: Sequence[str]) -> set[int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = parser("weight_gap.py", "Distances between the arms' weights.")
-    options.add_argument("--align", choices=("none", "permutation"), default="none", help="default: none")
-    return run_program(weight_gap, options, arguments)
+    return run_program(weight_gap, parsers.weight_gap(), arguments)

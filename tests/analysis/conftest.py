@@ -111,13 +111,13 @@ def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "steps.csv").write_text("\n".join([*steps, ""]))
     epochs = [f"{epoch},{arm},{3 - epoch / 4},0.1,1.5,{900 + epoch}" for epoch in (1, 2, 3) for arm in DRIFT]
     (run / "epochs.csv").write_text("\n".join(["epoch,arm,loss,lr,seconds,images_per_second", *epochs, ""]))
-    base = ["--run", str(run)]
-    few = [*base, "--samples", "64"]
+    base = ["--run-dir", str(run)]
+    few = [*base, "--num-images", "64"]
     metrics = ["nccc", "cdnv", "root_cdnv", "directional_cdnv", "few_shot", "few_shot_two_way"]
     calls: list[tuple[Any, list[str]]] = [
         (verify, [*base, "--output", str(run / "analysis")]),
         (weight_gap, base),
-        (alignment, [*few, "--metrics", "cka", "rsa", "--bootstrap", "20", "--layer", "stages", "--cross-layer"]),
+        (alignment, [*few, "--metrics", "cka", "rsa", "--confidence", "20", "--layers", "stages", "--cross-layer"]),
         (quality, [*few, "--metrics", *metrics, "--epochs", "0,3", "--split", "test"]),
         (collapse, [*few, "--epochs", "0,3", "--split", "test"]),
         (losses, [*few, "--temperatures", "1"]),

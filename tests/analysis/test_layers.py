@@ -109,7 +109,7 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
 )
 def test_a_layer_that_is_none_is_an_error(layer: str, part: str) -> None:
     """Found out before any snapshot is read."""
-    with pytest.raises(ValueError, match=rf"^--layer: .*{part}"):
+    with pytest.raises(ValueError, match=rf"^--layers: .*{part}"):
         find_layers(odd(), ["h", layer], 5)
 
 
@@ -126,8 +126,9 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
     """Layer by epoch in one table, layer by layer in the other; values as from the rows themselves."""
-    options = ["--split", "test", "--samples", "80", "--epochs", "0,2", "--compare", "scl", "ce", "--metrics", "rsa"]
-    command = ["--run", str(drifting_run), "--output", str(tmp_path), *options, "--layer", *LAYERS, "--cross-layer"]
+    options = ["--split", "test", "--num-images", "80", "--epochs", "0,2", "--compare", "scl", "ce", "--metrics", "rsa"]
+    command = ["--run-dir", str(drifting_run), "--output", str(tmp_path), *options, "--layers", *LAYERS]
+    command += ["--cross-layer"]
     assert main(command) == 0
     plain, cross = (table(tmp_path / f"test_{name}.csv") for name in ("alignment", "cross_layer"))
     assert {(r["epoch"], r["arm"], r["module"]) for r in plain} == {

@@ -55,10 +55,10 @@ def test_the_program_gives_one_table_on_two_ranks(
     drifting_run: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
 ) -> None:
     """End to end: the rows of one process, each once, to what float32 networks in other batches allow."""
-    plain = ["--split", "test", "--epochs", "0,2", "--layer", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
-    bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layer", "h", "--bootstrap", "20"]
+    plain = ["--split", "test", "--epochs", "0,2", "--layers", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
+    bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layers", "h", "--confidence", "20"]
     for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka"]):
-        arguments = ["--run", str(drifting_run), *options, "--output"]
+        arguments = ["--run-dir", str(drifting_run), *options, "--output"]
         assert main([*arguments, str(tmp_path / "one")]) == 0
         for _ in range(2):  # the second call finds everything there
             assert ranks.run(2, program_on_a_rank, [*arguments, str(tmp_path / "two")]) == [0, 0]

@@ -49,7 +49,7 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             if path.stem == "quality":  # in a script, these begin what only --> or </script> twice would end
                 table.loc[(table["metric"] == "cdnv") & (table["module"] == "z"), "metric"] = HOSTILE
             table[table["epoch"] < (30 if path.stem == "train_alignment" else 40)].to_csv(path, index=False)
-    assert main(["--run", str(run), "--output", str(run / "report.html")]) == 0
+    assert main(["--run-dir", str(run), "--output", str(run / "report.html")]) == 0
     return run / "report.html"
 
 

@@ -116,7 +116,7 @@ def test_a_missing_set_is_one_line_that_says_where_to_get_and_to_put_it(name: st
     with pytest.raises(ValueError, match=r"dataset\.root: no .*https?://") as raised:
         by_name.find("coupled.datasets", name).load("train", root=tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(raised.value)
-    assert "download=true" in str(raised.value) or "scripts/prepare_data.py" in str(raised.value)
+    assert "download=true" in str(raised.value) or "coupled prepare-data" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

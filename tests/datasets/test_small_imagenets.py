@@ -133,7 +133,7 @@ def _two_lists(root: Path) -> None:
 
 
 def _two_parts(root: Path) -> None:
-    """As `prepare_images.py` leaves it when it is interrupted between two splits."""
+    """As `prepare-data` leaves it when it is interrupted between two splits."""
     for number, name in enumerate(IDS[:-1]):
         for path in (root / "images").glob(f"{name}*"):
             formats.write(root / ("train", "train", "val")[number] / name / path.name, path.read_bytes())

@@ -81,12 +81,12 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
         (
             ["encoder.width_multiplier=16"],
             2,
-            r"train.py: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.width_mult",
+            r"coupled train: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.wid",
         ),
         (
             ["dataset.image_size=256", "encoder.width_multiplier=1"],
             2,
-            r"train.py: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
+            r"coupled train: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
         ),
         (
             ["batch.size=1440", "arms={cl: dcl}"],
@@ -107,7 +107,7 @@ def test_the_program_says_what_it_needs_and_is_refused_before_it_writes(
     monkeypatch.chdir(machine)
     Path("run.yaml").write_text(tiny.TINY_YAML)
     determinism = torch.are_deterministic_algorithms_enabled()
-    assert train.main(["--config", "run.yaml", "--until-step", "1", *overrides]) == status
+    assert train.main(["--config", "run.yaml", "--max-steps", "1", *overrides]) == status
     torch.use_deterministic_algorithms(determinism)
     captured = capsys.readouterr()
     assert re.search(said, captured.err if status else captured.out)

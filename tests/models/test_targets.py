@@ -121,7 +121,7 @@ def test_stopped_and_resumed_is_never_stopped_and_twins_stay_equal(tmp_path: Pat
     """The target, its running averages and F are state: a target that starts anew follows another path."""
     settings = {**SMALL, "arms": {**BOTH, "twin": {"twin": "byol"}}}
     tiny.train(tmp_path / "whole", **settings)
-    tiny.train(tmp_path / "cut", until_step=3, **settings)
+    tiny.train(tmp_path / "cut", max_steps=3, **settings)
     tiny.train(tmp_path / "cut", resume=True, **settings)
     tiny.train(tmp_path / "alone", **{**settings, "arms": {"byol": BYOL}})
     states = [read_newest(tmp_path / run / "checkpoints") for run in ("whole", "cut")]

@@ -77,5 +77,5 @@ def test_the_program_asks_for_it_before_it_makes_networks(
     monkeypatch.setattr(host_memory, "keep_freed_memory", asked)
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(tiny.TINY_YAML)
-    assert train.main(["--config", "run.yaml", "--until-step", "1"]) == 2
-    assert capsys.readouterr().err == "train.py: asked\n"
+    assert train.main(["--config", "run.yaml", "--max-steps", "1"]) == 2
+    assert capsys.readouterr().err == "coupled train: asked\n"

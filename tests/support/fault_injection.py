@@ -38,8 +38,8 @@ from support import tiny
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 2") + "batch: {size: 512}\narms: {cl: dcl}\nthreads: 1\n"
 FIRST, OTHER = ["seed=5"], ["seed=3"]
 COMMANDS = (  # begin, replace, go on
-    [*FIRST, "--until-step", "1"],
-    [*OTHER, "--overwrite", "--until-step", "3"],
+    [*FIRST, "--max-steps", "1"],
+    [*OTHER, "--overwrite", "--max-steps", "3"],
     [*OTHER, "--resume"],
 )
 CALLS = ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "ftruncate", "pwrite")
