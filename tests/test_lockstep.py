@@ -200,6 +200,7 @@ def train_on_a_rank(run: Path, read_every: int, step: int, places: int) -> list[
     return tried
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("places", [2, 1], ids=["an arm each", "both arms on both"])
 def test_ranks_go_back_together(tmp_path: Path, places: int) -> None:
     """The rank whose arm is well must not stay where it is, nor go on."""

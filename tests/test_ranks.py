@@ -16,6 +16,8 @@ from coupled.arms.arm import Arm
 from coupled.parallel.failure_broadcast import RunError
 from coupled.stream.batches import Batch
 
+pytestmark = pytest.mark.distributed
+
 SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms waits for all ranks
     "batch": {"size": 72},  # 20 steps
     "epochs": 1,

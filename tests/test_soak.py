@@ -102,6 +102,7 @@ def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
     assert output.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
 
 
+@pytest.mark.distributed
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
     """If one rank stopped alone the others would wait for it until they are killed. The status is that of ranks which
     torchrun started: any other than 0 would start them again.

@@ -12,6 +12,8 @@ from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.metrics.pair import find_metrics, metric_names
 from coupled.parallel.process_group import process_group
 
+pytestmark = pytest.mark.distributed
+
 METRICS = {metric.name: metric for metric in find_metrics(metric_names())}
 WANTED = [Score("cl", arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
 

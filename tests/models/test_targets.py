@@ -138,6 +138,7 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
     tiny.train(run, **changed)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("arms", [1, 2], ids=["data-parallel", "arm-parallel"])
 def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     """The target's batch norm and F are of the global batch: with each rank's own the networks would part."""
