@@ -448,6 +448,7 @@ def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> No
         check_labels(images(0, 0))
 
 
+@pytest.mark.slow
 def test_warnings_that_matter_are_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

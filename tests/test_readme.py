@@ -23,6 +23,8 @@ def commands() -> list[str]:
     return [line for line in lines if line]
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_the_three_programs_run_as_the_readme_spells_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,8 @@ from support import forked, tiny
 
 from coupled.storage.checkpoints import read_newest
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
 
