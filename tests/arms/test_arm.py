@@ -79,6 +79,7 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_gradient_is_that_of_the_global_loss(

@@ -117,6 +117,7 @@ def test_directpred_sets_its_predictor_from_what_it_saw() -> None:
             assert not torch.equal(tensors["predictor.weight"], before)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_never_stopped_and_twins_stay_equal(tmp_path: Path) -> None:
     """The target, its running averages and F are state: a target that starts anew follows another path."""
     settings = {**SMALL, "arms": {**BOTH, "twin": {"twin": "byol"}}}
