@@ -28,7 +28,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import SoftFileLock
-from support import tiny
+from support import forked, tiny
 from torch import Tensor
 
 from coupled import train
@@ -66,7 +66,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
         "import os, signal, sys; from pathlib import Path; from coupled.storage.run_lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
+    (tmp_path / "holder.py").write_text(code)
+    forked.Program(tmp_path / "holder.py", tmp_path / "run").communicate()
     assert (tmp_path / "run/lock").is_file()
     tiny.train(tmp_path / "run", epochs=0, **ONE)
     assert not (tmp_path / "run/lock").exists()
@@ -447,6 +448,7 @@ def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> No
         check_labels(images(0, 0))
 
 
+@pytest.mark.slow
 def test_warnings_that_matter_are_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

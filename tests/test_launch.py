@@ -19,6 +19,8 @@ from coupled import train as train_program
 from coupled.parallel.process_group import meet
 from coupled.storage.checkpoints import read_newest
 
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
 SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/support/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
 CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
 PATIENCE_SECONDS = 120  # a rank that hangs would wait for its time-out of 600 s

@@ -48,6 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_training_outlives_its_reader_and_its_terminal(config: Path, tmp_path: Path) -> None:
     """`train.py | tee log` and Ctrl-C ends tee, too: the state is saved, the status 0. A terminal that is closed, was
     narrow, and could not show the name of the run folder is no reason to stop, either.
@@ -94,6 +95,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tmp_path: Path) -> None:
     """The answer to the first comes while the step is still running; the second does not wait for it."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
@@ -116,6 +118,7 @@ def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tm
         process.kill()
 
 
+@pytest.mark.slow
 def test_verify_without_a_reader_has_its_status_and_no_traceback(tmp_path: Path) -> None:
     """`verify.py | head -n 0`; stdout closed from the start; a finding is told by the status alone."""
     tiny.train(tmp_path / "run", epochs=0, arms={"cl": "dcl"})

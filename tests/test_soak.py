@@ -8,8 +8,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,8 @@ import pytest
 from support import forked, tiny
 
 from coupled.storage.checkpoints import read_newest
+
+pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
@@ -97,15 +97,14 @@ SAMPLE = (
 
 def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
     """A sample of what `make soak` does at every file call of a run; the program compares the bytes."""
-    paths = [str(tiny.REPOSITORY), str(tiny.REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(tiny.REPOSITORY / "tests/support/fault_injection.py")]
-    only = ["--only", f"^({'|'.join(map(re.escape, SAMPLE))})$"]
-    done = subprocess.run([*program, *only], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
+    only = f"^({'|'.join(map(re.escape, SAMPLE))})$"
+    program = forked.Program(tiny.REPOSITORY / "tests/support/fault_injection.py", "--only", only, cwd=tmp_path)
+    output, errors = program.communicate(timeout=300)
+    assert program.returncode == 0, output + errors
+    assert output.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
 
 
+@pytest.mark.distributed
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
     """If one rank stopped alone the others would wait for it until they are killed. The status is that of ranks which
     torchrun started: any other than 0 would start them again.

@@ -1,7 +1,5 @@
 """alignment: the rows it writes, when it writes them, and its errors."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 
-PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
@@ -186,15 +183,19 @@ def test_a_score_without_a_value_says_why(
     assert float(values["cka"]) > 0
 
 
-def test_the_program_runs_from_another_directory_and_equals_the_function(
-    new_run: NewRun, tmp_path: Path, finished: Path, table: Read
+def test_an_arm_alone_has_the_scores_it_has_beside_others(
+    new_run: NewRun,
+    tmp_path: Path,
+    finished: Path,
+    table: Read,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In its own process, on other threads, in batches of all arms: the same numbers."""
+    """In a pass over the images of its own, from another directory."""
     run = new_run("one", epochs=(0, 1))
-    command = [sys.executable, PROGRAM, "--split", "test", "--compare", "scl"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert "runs/one" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert main(["--split", "test", "--compare", "scl"]) == 0
+    assert "runs/one" in capsys.readouterr().out
     here = {tuple(r.values())[:6]: float(r["value"]) for r in table(finished / "test_alignment.csv")}
     for row in table(run / "analysis/test_alignment.csv"):
         assert float(row["value"]) == pytest.approx(here[tuple(row.values())[:6]], abs=1e-5)

@@ -12,6 +12,8 @@ from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_name
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.parallel.process_group import process_group
 
+pytestmark = pytest.mark.distributed
+
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("cl", arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
 

@@ -462,6 +462,7 @@ def test_compute_runs_what_is_missing_in_order(
         assert error in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_compute_makes_the_tables(
     new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

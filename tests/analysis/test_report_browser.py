@@ -17,6 +17,8 @@ from coupled.analysis.report.program import main
 from coupled.analysis.report.rows import about, last_values
 from coupled.analysis.report.tables import read_runs
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "<!--<script>"

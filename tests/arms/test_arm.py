@@ -79,6 +79,8 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_gradient_is_that_of_the_global_loss(
     world_size: int, tmp_path: Path, of_the_global_loss: dict[str, dict[str, torch.Tensor | None]]
@@ -129,6 +131,7 @@ def loss_peak(world_size: int) -> int:
         return largest.numbers
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_the_loss_of_a_rank_needs_anchors_times_rows(world_size: int) -> None:
     """A similarity matrix of all rows with all rows on every rank would undo what more ranks are for."""

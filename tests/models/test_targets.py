@@ -117,6 +117,7 @@ def test_directpred_sets_its_predictor_from_what_it_saw() -> None:
             assert not torch.equal(tensors["predictor.weight"], before)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_never_stopped_and_twins_stay_equal(tmp_path: Path) -> None:
     """The target, its running averages and F are state: a target that starts anew follows another path."""
     settings = {**SMALL, "arms": {**BOTH, "twin": {"twin": "byol"}}}
@@ -138,6 +139,7 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
     tiny.train(run, **changed)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("arms", [1, 2], ids=["data-parallel", "arm-parallel"])
 def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     """The target's batch norm and F are of the global batch: with each rank's own the networks would part."""

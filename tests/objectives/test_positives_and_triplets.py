@@ -108,7 +108,7 @@ def test_n_pairs_is_nt_xent_when_all_labels_differ(random_outputs, whole_batch):
     torch.testing.assert_close(*losses, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("positives", [1, 3])
 def test_every_number_of_processes_takes_the_same_positives(random_outputs, whole_batch, positives, world_size):
     """Bit for bit: the losses of the anchors do not move with the cut."""

@@ -85,6 +85,7 @@ def test_the_list_numbers_the_points_of_an_array(
     assert not [path for path in (place / "array").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

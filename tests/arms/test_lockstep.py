@@ -80,6 +80,7 @@ def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
         Arm.gradients = usual  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one: Path, tmp_path: Path) -> None:
     """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
     tiny.train(tmp_path / "run", log_every=3, **RUN)
@@ -200,6 +201,8 @@ def train_on_a_rank(run: Path, log_every: int, step: int, places: int) -> list[i
     return tried
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("places", [2, 1], ids=["an arm each", "both arms on both"])
 def test_ranks_go_back_together(tmp_path: Path, places: int) -> None:
     """The rank whose arm is well must not stay where it is, nor go on."""
