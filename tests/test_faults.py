@@ -249,7 +249,7 @@ def test_a_harmed_or_foreign_checkpoint_is_refused_and_what_is_said_to_do_works(
         capsys.readouterr()
         assert train.main([*COMMAND, harm, "--resume"]) == 2
         remedy = f"; delete {harm / checkpoint} to continue from step_00000000"
-        assert re.fullmatch(rf"train\.py: {harm / checkpoint}/state\.json: .*{remedy}\n", capsys.readouterr().err)
+        assert re.fullmatch(rf"coupled train: {harm / checkpoint}/state\.json: .*{remedy}\n", capsys.readouterr().err)
     shutil.rmtree("run" / checkpoint)
     shutil.copytree("whole/checkpoints", "run/checkpoints/a copy")
     assert train.main([*COMMAND, "run", "--resume"]) == 0

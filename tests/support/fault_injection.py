@@ -211,7 +211,7 @@ def outcome(point: Point, how: str) -> str:
         return f"was not killed: status {status}: {said}"
     if how == "full" and status not in (0, 1):
         return f"status {status}: {said}"
-    if how == "full" and status == 1 and not re.fullmatch(r"train\.py: .*\brun\b.*\n", said):
+    if how == "full" and status == 1 and not re.fullmatch(r"coupled train: .*\brun\b.*\n", said):
         return f"no one line with the path: {said}"
     if how == "full" and status == 1 and "No space left on device" not in said:
         return f"not the reason: {said}"
