@@ -16,7 +16,9 @@ if __name__ == "__main__":  # this folder leaves sys.path, so that no file in it
 import argparse
 import contextlib
 import os
+import types
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,78 +29,146 @@ from coupled.monitoring.terminal import imports_done, interrupted, say
 from coupled.parallel.launcher import end_with_agent, exit_status, under_torchrun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coupled.analysis.run import Run
     from coupled.config.schema import Settings
+    from coupled.parallel.process_group import Meeting, ProcessGroup
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; its exit status: 2 for bad input, 1 for a failed run, 75 for one that a scheduler stopped, to be
     continued (0 under torchrun), 130 for Ctrl-C before or within a step.
     """
+    program = program_name("train")
     try:
         options = parse(arguments)
     except ValueError as error:
-        return complain(program_name("train"), error)
-    end_with_agent(program_name("train"))
-    try:
-        return train(options)
-    except KeyboardInterrupt:
-        return interrupted(program_name("train"))
-
-
-def train(options: argparse.Namespace) -> int:
-    """Settings -> process group -> coordinator -> run. Returns the exit status."""
+        return complain(program, error)
+    end_with_agent(program)
     # torch is imported after the arguments are read, so that --help answers at once
-    from coupled.arms.consistency import check_same_settings
-    from coupled.coordinator import Coordinator
-    from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
-    from coupled.parallel.host_memory import keep_freed_memory
-    from coupled.parallel.process_group import meet, process_group
-    from coupled.storage.run_lock import MovedError
-    from coupled.stream.seeds import set_determinism
-
-    imports_done()
-    if options.print_config:
-        return print_config(options)
     try:
+        from coupled.coordinator import Coordinator
+        from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
+        from coupled.parallel.process_group import meet
+        from coupled.storage.run_lock import MovedError
+
+        imports_done()
+        if options.print_config:
+            return print_config(options)
         meeting, preempted = meet(), False
+        # the group is left after a failure was told: other ranks would take its closing for their own failure
+        with contextlib.ExitStack() as opened, FailureBroadcast(program, meeting) as failure:
+            settings = settings_for(options)
+            group = opened.enter_context(session(settings, meeting))
+            run = options.run_dir or Path("runs") / settings.name
+            try:
+                # not kept: what refers to the process group should be gone before the group is
+                outcome = Coordinator(settings, group, run).train(
+                    options.resume, options.overwrite, options.max_steps, options.accept_changed_images
+                )
+            except MovedError as error:
+                again = next_time(options, group.world_size, error.now)
+                raise RunError(f"{error}; continue it with: {again}") from None
+            preempted = outcome.preempted
+            if outcome.stopped and group.is_first:
+                again = next_time(options, group.world_size)
+                kept = "nothing is lost: the same command with --resume continues it"
+                say(f"{outcome.stopped}; {kept}: {again}")
+            elif group.is_first:
+                say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
+        return failure.status or exit_status(preempted)
     except ValueError as error:
-        return complain(program_name("train"), error)
-    # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
-    with contextlib.ExitStack() as opened, FailureBroadcast(program_name("train"), meeting) as alarm:
-        settings = settings_for(options)
-        check_same_settings(meeting, settings.resolved())
-        set_determinism(settings.deterministic, settings.num_threads, settings.tf32)
+        return complain(program, error)
+    except KeyboardInterrupt:
+        return interrupted(program)
+
+
+def train(
+    config: str | Path,
+    run_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    accept_changed_images: bool = False,
+    **settings: Any,
+) -> "Run":
+    """Train all arms of a run in lockstep, from Python; `coupled.train(...)` is this function.
+
+    Every process of a torchrun calls it. torch's global switches are as before when it returns or raises.
+
+    Args:
+        config: a settings file, or the name of one in the package, such as "demo".
+        run_dir: folder of the run; runs/<name of the run> if None.
+        resume: continue the run in the folder, or start it if none is there.
+        overwrite: delete the run in the folder and start afresh.
+        max_steps: stop after this step of the run, to be continued.
+        accept_changed_images: with `resume`: go on although images have changed since the run began.
+        settings: changed top-level settings, such as epochs=2 or optimizer={"base_lr": 0.1}; see `load_settings`.
+
+    Returns:
+        The run, with its DataFrames and encoders.
+
+    Raises:
+        ValueError: for a bad setting, or a run that is in the way or cannot be resumed.
+        FloatingPointError: if an arm's loss or gradient is not finite.
+        OSError: if something cannot be written.
+
+    Example:
+        >>> import coupled
+        >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})
+    """
+    from coupled.analysis.run import open_run
+    from coupled.config.load import load_settings
+    from coupled.coordinator import Coordinator
+    from coupled.parallel.failure_broadcast import FailureBroadcast
+    from coupled.parallel.process_group import meet
+
+    if accept_changed_images and not resume:
+        raise ValueError("accept_changed_images: only with resume=True; a new run takes the images as they are")
+    meeting = meet()
+    with contextlib.ExitStack() as opened:
+        if meeting.world_size > 1:
+            opened.enter_context(FailureBroadcast("coupled.train", meeting))
+        final = load_settings(config, (), partial(earlier, run_dir, resume), **settings)
+        folder = Path(run_dir) if run_dir else Path("runs") / final.name
+        group = opened.enter_context(session(final, meeting))
+        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images)
+    return open_run(folder)
+
+
+@contextlib.contextmanager
+def session(settings: "Settings", meeting: "Meeting") -> "Iterator[ProcessGroup]":
+    """The process group of a run with torch's switches as its settings want them; both are as before afterwards."""
+    from coupled.arms.consistency import check_same_settings
+    from coupled.parallel.host_memory import keep_freed_memory
+    from coupled.parallel.process_group import process_group
+    from coupled.stream.seeds import determinism
+
+    check_same_settings(meeting, settings.resolved())
+    groups, timeout = settings.parallel.arm_groups, settings.timeout_seconds
+    with determinism(settings.deterministic, settings.num_threads, settings.tf32):
         keep_freed_memory()
-        joined = process_group(settings.device, settings.timeout_seconds, settings.parallel.arm_groups, meeting)
-        group = opened.enter_context(joined)
-        run = options.run_dir or Path("runs") / settings.name
-        if group.is_first:
-            say(f"reading image set '{settings.dataset.name}'")
-        # not kept: what refers to the process group should be gone before the group is
-        coordinator = Coordinator(settings, group, run)
-        try:
-            stopped, preempted = coordinator.train(
-                options.resume, options.overwrite, options.max_steps, options.accept_changed_images
-            )
-        except MovedError as error:
-            raise RunError(f"{error}; continue it with: {next_time(options, group.world_size, error.now)}") from None
-        if stopped and group.is_first:
-            again = next_time(options, group.world_size)
-            say(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}")
-        elif group.is_first:
-            say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
-    return alarm.status or exit_status(preempted)
+        with process_group(settings.device, timeout, groups, meeting) as group:
+            if group.is_first:
+                say(f"reading dataset '{settings.dataset.name}'")
+            yield group
 
 
 def settings_for(options: argparse.Namespace) -> "Settings":
     """The settings of the command line; with --resume what they leave open is the run's. Raises ValueError."""
     from coupled.config.load import load_settings
+
+    before = partial(earlier, options.run_dir, options.resume)
+    return load_settings(options.config, options.overrides, before)
+
+
+def earlier(run_dir: str | Path | None, resume: bool, name: str) -> dict[str, Any]:
+    """The settings of the run that is to be continued, if there is one: `name` is the run's if no folder is given."""
     from coupled.storage.run_description import settings_of
 
-    def earlier(name: str) -> dict[str, Any]:
-        return settings_of(options.run_dir or Path("runs") / name) if options.resume else {}
-
-    return load_settings(options.config, options.overrides, earlier)
+    return settings_of(Path(run_dir or Path("runs") / name)) if resume else {}
 
 
 def print_config(options: argparse.Namespace) -> int:
@@ -173,3 +243,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.accept_changed_images and not options.resume:
         raise ValueError("--accept-changed-images: only with --resume; a new run takes the images as they are")
     return options
+
+
+class _Program(types.ModuleType):
+    """This module, which can be called: importing it sets the attribute `train` of the package."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> "Run":
+        return train(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Program
