@@ -1,0 +1,98 @@
+"""`coupled` from Python: the ten lines of the README, in a script, a notebook's kind of namespace and a thread."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from support import tiny
+
+import coupled
+
+SMALL: dict[str, Any] = {
+    "epochs": 2,
+    "num_threads": 1,
+    "dataset": {"image_size": 8},
+    "encoder": {"width_multiplier": 0.0625},
+    "projector": {"hidden_dim": 32, "output_dim": 16},
+    "arms": {"cl": "dcl", "nscl": "nscl"},
+}
+
+
+def switches() -> tuple[object, ...]:
+    """Torch's global state that a run sets."""
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+        torch.get_float32_matmul_precision(),
+        torch.get_num_threads(),
+        torch.get_rng_state().tolist(),
+        torch.distributed.is_initialized(),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that `coupled.train` has made, of the packaged settings."""
+    folder = tmp_path_factory.mktemp("api") / "x"
+    coupled.train("demo", run_dir=folder, **SMALL)
+    return folder
+
+
+def test_the_lines_of_the_readme_train_measure_and_give_the_encoder(folder: Path) -> None:
+    """What a researcher types first; the values are those of the CSV files."""
+    run = coupled.open_run(folder)
+    gaps = run.weight_gap(compare=["nscl"])
+    scores = run.alignment(split="test", layers=["h"])
+    assert isinstance(gaps, pd.DataFrame)
+    assert gaps.query("aggregate == 'global' and epoch == 2 and module == ''").gap.item() > 0
+    assert set(scores.module) == {"h"}
+    assert scores.query("epoch == 0 and metric == 'cka'").value.item() == 1
+    encoder = run.encoder("nscl", epoch=2)
+    assert encoder(torch.zeros(3, 3, 8, 8)).shape[0] == 3
+    assert not encoder.training
+    x, y = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), torch.eye(20)
+    assert 0 <= coupled.metrics.cka(x, y) <= 1
+
+
+def test_training_from_python_gives_the_bytes_of_the_program(folder: Path, tmp_path: Path) -> None:
+    """And torch is as it was before, although a run sets its switches."""
+    before = switches()
+    run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL)
+    assert switches() == before
+    assert tiny.snapshot_bytes(run.path) == tiny.snapshot_bytes(folder)
+
+
+def test_a_run_in_a_thread_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    """A notebook's background job; signals are then not the run's."""
+    thread = threading.Thread(target=coupled.train, args=("demo",), kwargs={"run_dir": tmp_path / "in", **SMALL})
+    thread.start()
+    thread.join()
+    assert tiny.snapshot_bytes(tmp_path / "in") == tiny.snapshot_bytes(folder)
+
+
+def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
+    """A bad setting, a run in the way, and a loss that is not finite are exceptions that leave nothing behind."""
+    before = switches()
+    with pytest.raises(ValueError, match="unknown objective 'nowhere'"):
+        coupled.train("demo", run_dir=tmp_path / "bad", **{**SMALL, "arms": {"cl": "nowhere"}})
+    assert not (tmp_path / "bad").exists()
+    wild = {"name": "sgd", "base_lr": 1e6, "clip_grad_norm": None}
+    with pytest.raises(FloatingPointError, match="arm 'cl'"):
+        coupled.train("demo", run_dir=tmp_path / "wild", **{**SMALL, "optimizer": wild})
+    run = coupled.train("demo", run_dir=tmp_path / "good", **{**SMALL, "epochs": 0})
+    with pytest.raises(ValueError, match="a run is already in"):
+        coupled.train("demo", run_dir=run.path, **{**SMALL, "epochs": 0})
+    assert switches() == before
+    assert coupled.train("demo", run_dir=run.path, resume=True, **{**SMALL, "epochs": 0}).arms == run.arms
+
+
+def test_the_package_names_what_it_has() -> None:
+    """`dir` and a typing error."""
+    assert {"train", "open_run", "load_settings", "Run", "Settings", "metrics"} <= set(dir(coupled))
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        _ = coupled.trian
+    assert coupled.load_settings("demo", ["seed=3"], epochs=1).seed == 3
