@@ -93,3 +93,21 @@ def set_determinism(deterministic: bool, num_threads: int | None, tf32: bool = F
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+
+
+@contextmanager
+def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False) -> Iterator[None]:
+    """Within, torch is as `set_determinism` makes it; afterwards its switches are as before."""
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    timing, of_cudnn, precision = cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    threads = torch.get_num_threads()
+    try:
+        set_determinism(deterministic, num_threads, tf32)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        cudnn.benchmark, cudnn.allow_tf32 = timing, of_cudnn
+        torch.set_float32_matmul_precision(precision)
+        if num_threads is not None:
+            torch.set_num_threads(threads)

@@ -34,7 +34,7 @@ def drifted(arm: str, epoch: int) -> dict[str, Tensor]:
     settings = from_resolved(SETTINGS)
     network = build_network(
         encoder=settings.encoder.name,
-        width=settings.encoder.width_multiplier,
+        width_multiplier=settings.encoder.width_multiplier,
         image_size=settings.image_size,
         projector_hidden_dim=settings.projector.hidden_dim,
         projector_output_dim=settings.projector.output_dim,
@@ -54,7 +54,7 @@ def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str
     """Write a run folder with snapshots of `arms` at `epochs`."""
     settings = from_resolved(SETTINGS)
     load = find("coupled.datasets", "digits").load
-    digests = {f"{split}_digest": load(split, size=8).digest() for split in ("train", "test")}
+    digests = {f"{split}_digest": load(split, image_size=8).digest() for split in ("train", "test")}
     content = {
         "name": settings.name,
         "settings": settings.resolved(),

@@ -145,7 +145,7 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     priori = floor[floor["bound"] == "a_priori"]
     assert set(zip(priori["arm"], priori["module"], priori["split"], strict=True)) == {("nscl", "z", "train")}
     assert said.count("a priori rho <= 10^") == 6
-    largest = find("coupled.datasets", "digits").load("train", size=8).labels_N.bincount().max() / 1440
+    largest = find("coupled.datasets", "digits").load("train", image_size=8).labels_N.bincount().max() / 1440
     assert [call[1:3] for call in calls] == [("nscl", Rates(0, 0.0)), ("nscl", Rates(3, ANY)), ("nscl", Rates(6, ANY))]
     assert [call[3] for call in calls] == pytest.approx([float(largest)] * 3)
     few = table[table["bound"] == "proposition_1"].set_index(["of", "task", "shots", "module"])

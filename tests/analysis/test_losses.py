@@ -14,17 +14,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from coupled.analysis import losses
-from coupled.analysis.losses import main, stream
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
+from coupled.analysis.losses import batches_of, main
+from coupled.analysis.representations.embeddings import Embedder, choose_images, load_sample
 from coupled.analysis.representations.features import view_features
-from coupled.analysis.run import read_description
+from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError, gap_of_batch
 from coupled.analysis.theory.loss_tables import write_correlation, write_reached
-from coupled.config.schema import from_resolved
 from coupled.objectives import Inputs
 from coupled.objectives._anchors import AnchorLosses
-from coupled.storage.snapshots import SnapshotStore
 
 NewRun = Callable[..., Path]
 
@@ -121,13 +119,11 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     assert len(table) == 2 * 2 * 4 * len(LOSSES) * 2
     assert set(table["temperature"]) == {0.5, 1.0}
     assert table[table["epoch"] == 0].groupby(["split", "loss", "temperature"])["value"].nunique().eq(1).all()
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["dataset"])
-    chosen_N = choose_images(len(images), 130, settings.seed, "test")
-    seen = stream(settings, images, "test", 130)
-    assert seen.source("0123456789abcdefgh")[:3] == (130, 64, "0123456789abcdef")
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = embedder.run.images("test")
+    chosen_N = choose_images(len(images), 130, embedder.settings.seed, "test")
+    seen = batches_of(embedder.settings, load_sample(embedder.run, "test", 130, False))
+    assert seen.source("0123456789abcdef")[:3] == (130, 64, "0123456789abcdef")
     assert set(seen.order_KB.flat) < set(chosen_N.tolist())
     views_VND = view_features(embedder, images, torch.from_numpy(seen.order_KB.ravel()), "scl", 2)["z"]
     sums = LossSums([1.0])

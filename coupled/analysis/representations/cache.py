@@ -73,3 +73,8 @@ class EmbeddingCache:
     def _path(self, sources: Any) -> Path:
         name = hashlib.blake2b(json.dumps(sources).encode(), digest_size=20).hexdigest()
         return self.folder / f"{name}.safetensors"
+
+
+def open_cache(folder: Path, gib: float | None) -> EmbeddingCache | None:
+    """The cache beside the tables in `folder`, of at most so many GiB; None without a limit."""
+    return EmbeddingCache(folder / "cache", int(gib * 2**30)) if gib else None
