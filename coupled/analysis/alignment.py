@@ -15,7 +15,7 @@ not exact in one pass look at a seeded subset of the images, and `num_images` is
 without a value is an empty cell, and the program says why.
 
 A row that is there is not computed again if it comes from the same snapshots and images: their digests, cut to 16
-digits, stand in its last columns. Of rows that differ in those alone, the last one counts.
+digits, are its last columns. Of rows that differ in those alone, the last one counts.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_name
 from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.layers import OUTPUTS
-from coupled.analysis.representations.pair_rows import ALIGNMENT, CROSS, Look, pair_rows
+from coupled.analysis.representations.pair_rows import ALIGNMENT, CROSS, Measurement, pair_rows
 from coupled.analysis.representations.pair_scores import Score
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, choices, listed, select_pairs
@@ -164,23 +164,28 @@ def plan(
         samples = load_samples(run, splits, num_images, accept_changed_images, group, found, widths)
         for epoch in tracked(chosen.epochs, "epochs"):
             for name, sample in samples.items():
-                look = Look(epoch, name, sample, found, confidence, run.snapshot_digests())
-                yield from missing_rows(look, wanted, embedder, group, skip_corrupt, has)
+                part = Measurement(epoch, name, sample, found, confidence, run.snapshot_digests())
+                yield from missing_rows(part, wanted, embedder, group, skip_corrupt, has)
 
     return Plan([f"{name}{kind}" for name in splits for kind in kinds], chunks)
 
 
 def missing_rows(
-    look: Look, wanted: Sequence[Score], embedder: Embedder, group: ProcessGroup, skip_corrupt: bool, has: Has
+    part: Measurement,
+    wanted: Sequence[Score],
+    embedder: Embedder,
+    group: ProcessGroup,
+    skip_corrupt: bool,
+    has: Has,
 ) -> Iterator[Chunk]:
     """The rows of one epoch and split that the tables do not have yet; rank 0 knows the tables, and what is missing."""
-    there = [has(look.table(score), *look.key(score)) for score in wanted] if group.is_first else None
+    there = [has(part.table(score), *part.key(score)) for score in wanted] if group.is_first else None
     missing = [score for score, done in zip(wanted, gather_json(there)[0], strict=True) if not done]
     arms = dict.fromkeys(arm for score in missing for arm in (score.reference, score.arm))
-    good = embedder.readable(arms, look.epoch, skip_corrupt)
+    good = embedder.readable(arms, part.epoch, skip_corrupt)
     missing = [score for score in missing if {score.arm, score.reference} <= {*good}]
     if missing:
-        for table, rows in pair_rows(look, missing, good, embedder, group).items():
+        for table, rows in pair_rows(part, missing, good, embedder, group).items():
             yield Chunk(table, rows)
 
 

@@ -3,13 +3,13 @@
 python analysis/collapse.py [--run DIR] [--arms cl byol ...] [--split train test] [--samples N]
        [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
-Writes collapse.csv, one value a row; what the metrics are stands in collapse_measures.py. Layer h is the embedding and
+Writes collapse.csv, one value a row; the metrics are explained in collapse_measures.py. Layer h is the embedding and
 z the projection, of clean images in evaluation mode; `alignment` is that of two augmented views, the same for every arm
 and epoch. Layer `predictor`, for arms that have one, is about its inputs (the projections of the views before they are
 normalised) and, if it is one matrix, about that. `component` numbers eigenvalues and directions from the largest, and
 `variant` names the convention of the others. `collapsed` says of a layer at an epoch whether it is a point, a line or
 neither ("no"), and a line is printed where it is one; epoch 0, an untrained network, is not printed. The digests of
-what a row comes from stand in its last columns, and of rows that differ in those alone the last one counts.
+what a row comes from are its last columns, and of rows that differ in those alone the last one counts.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -20,7 +20,6 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain, product
 from math import inf
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +47,10 @@ from coupled.analysis.representations.features import UNTRAINED_EPOCH, plan_of
 from coupled.analysis.run import DIGITS, Run
 from coupled.analysis.selection import Selection, choices, select_arms
 from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError
-from coupled.analysis.theory.loss_tables import write_correlation, write_reached
+from coupled.analysis.theory.loss_tables import write_what_follows
 from coupled.config.schema import Settings
 from coupled.datasets import SPLITS, AnyImageSet
 from coupled.models.network import Network
-from coupled.monitoring.terminal import say
 from coupled.objectives import Inputs
 from coupled.stream.batches import batches
 from coupled.stream.sampler import order
@@ -213,16 +211,8 @@ def plan(
                 gaps = (gap_rows(epoch, name, arm, part, source[arm], sums) for arm, sums in found.items())
                 yield Chunk(GAP, list(chain.from_iterable(gaps)))
 
-    return Plan([LOSS, GAP], chunks, partial(write_what_follows, run.settings))
-
-
-def write_what_follows(settings: Settings, output: Path) -> None:
-    """Write the tables that follow from losses.csv anew."""
-    write_correlation(output / LOSS, output / "loss_correlation.csv")
-    direct = [arm for arm in settings.arms if settings.arms[arm].objective == "nscl"]
-    write_reached(output / LOSS, output / "nscl_reached.csv", direct)
-    if not direct:
-        say("nscl_reached.csv is empty: no arm of the run minimises nscl")
+    direct = [arm for arm, of_arm in run.settings.arms.items() if of_arm.objective == "nscl"]
+    return Plan([LOSS, GAP], chunks, lambda output: write_what_follows(output / LOSS, direct))
 
 
 def temperature(text: str) -> float:

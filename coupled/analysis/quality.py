@@ -8,7 +8,7 @@ the files of arm_metrics. Classifiers learn from clean images of train and are s
 `num_train_images`); the others look at the images of one split. `variant`, `shots` and `k` tell the values of one
 metric apart and name their convention; `std` is the standard deviation where a value is the mean of seeded repeats. A
 score without a value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what
-a row comes from stand in its last columns, and of rows that differ in those alone the last one counts.
+a row comes from are its last columns, and of rows that differ in those alone the last one counts.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ in rows over several; `module` that of alignment.py's tables; `aggregate` empty 
 * `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
 * `global`: of those layers taken as one long vector.
 A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
-the last snapshot before. The digests of the two snapshots stand in the last columns; of rows that differ in those alone
+the last snapshot before. The last columns are the digests of the two snapshots; of rows that differ in those alone
 the last one counts. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
 written anew (see growth.py).
 

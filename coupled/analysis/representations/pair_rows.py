@@ -19,7 +19,7 @@ ALIGNMENT, CROSS = "_alignment.csv", "_cross_layer.csv"  # behind the name of th
 Row = tuple[object, ...]
 
 
-class Look(NamedTuple):
+class Measurement(NamedTuple):
     """What the scores of one epoch and split depend on, besides themselves."""
 
     epoch: int
@@ -46,34 +46,34 @@ class Look(NamedTuple):
 
 
 def pair_rows(
-    look: Look, missing: Sequence[Score], arms: Sequence[str], embedder: Embedder, group: ProcessGroup
+    measurement: Measurement, missing: Sequence[Score], arms: Sequence[str], embedder: Embedder, group: ProcessGroup
 ) -> dict[str, list[Row]]:
     """The rows of the missing scores by table, from one pass; says which have no value.
 
     Every rank takes a part of the images and has all rows.
     """
-    name, (images, chosen_N, _), metrics = look.split, look.sample, look.metrics
+    name, (images, chosen_N, _), metrics = measurement.split, measurement.sample, measurement.metrics
     seed = embedder.settings.seed
     layers = dict.fromkeys(layer for score in missing for layer in (score.reference_layer, score.layer) if layer)
     own_N = chosen_N.tensor_split(group.world_size)[group.rank]
-    sizes = {metric.subset: look.num_images(metric.name) for metric in metrics.values() if metric.subset}
+    sizes = {metric.subset: measurement.num_images(metric.name) for metric in metrics.values() if metric.subset}
     subsets = {size: torch.isin(own_N, choose_images(len(images), n, seed, name)) for size, n in sizes.items()}
-    batches = embedder.outputs(images, own_N, arms, look.epoch, list(layers))
-    seen = one_pass(batches, missing, metrics, subsets, keep_rows=bool(look.confidence))
+    batches = embedder.outputs(images, own_N, arms, measurement.epoch, list(layers))
+    seen = one_pass(batches, missing, metrics, subsets, keep_rows=bool(measurement.confidence))
     found = values(seen, missing, metrics)
     bounds = dict.fromkeys(missing, (nan, nan))
-    if look.confidence:
+    if measurement.confidence:
         own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
         parts = left_out(seen, missing, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
         for score, part_K in parts.items():
-            bounds[score] = interval(found[score], part_K, look.confidence, seed, metrics[score.metric].range)
+            bounds[score] = interval(found[score], part_K, measurement.confidence, seed, metrics[score.metric].range)
     rows: dict[str, list[Row]] = {}
     for score, value in found.items():
         if isinstance(value, Undefined):
             place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric)
-            say(f"epoch {look.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
-        key, table = look.key(score), look.table(score)
+            say(f"epoch {measurement.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
+        key, table = measurement.key(score), measurement.table(score)
         split_at = SCHEMAS[table].columns.index("value")
         rows.setdefault(table, []).append((*key[:split_at], value, *bounds[score], *key[split_at:]))
     return rows
