@@ -21,6 +21,7 @@ from coupled.analysis.run import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import read_table
 from coupled.config.errors import Parser
+from coupled.storage.run_description import read_run_json, write_run_json
 
 NewRun = Callable[..., Path]
 PROGRAMS = {"weight_gap": weight_gap, "alignment": alignment, "quality": quality}
@@ -84,6 +85,40 @@ def test_the_bounds_are_those_of_the_program(measured_run: Path, tmp_path: Path)
     pd.testing.assert_frame_equal(found, read_table(tmp_path / "bounds.csv"), check_exact=True)
     assert {"a_posteriori", "proposition_1", "exponential_shape"} <= set(found["bound"])
     assert {path: path.stat().st_mtime_ns for path in measured_run.rglob("*")} == before
+
+
+def test_a_bound_follows_its_table(measured_run: Path, tmp_path: Path) -> None:
+    """A measured value that is another one now replaces the old one; it costs nothing."""
+    quality = pd.read_csv(measured_run / "analysis/quality.csv", dtype=str)
+    given = [
+        "--run",
+        str(measured_run),
+        "--output",
+        str(tmp_path),
+        "--split",
+        "test",
+        "--samples",
+        "16",
+        "--epochs",
+        "0",
+    ]
+    for value in ("0.25", "0.5"):
+        quality.loc[quality["metric"] == "few_shot", "value"] = value
+        quality.to_csv(tmp_path / "quality.csv", index=False)
+        assert bounds.main(given) == 0
+        found = read_table(tmp_path / "bounds.csv").query("task == 'all'")
+        assert len(found)
+        assert set(found["measured"]) == {1 - float(value)}
+
+
+def test_a_refused_program_leaves_no_table(new_run: NewRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty table would look like one that is done."""
+    run = new_run(epochs=(0,), arms=("cl",))
+    content = read_run_json(run)
+    write_run_json(run, {**content, "dataset": {**content["dataset"], "test_digest": "0"}})
+    assert collapse.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 2
+    assert "the test split of 'digits' is not the one of the run" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["source.json"]
 
 
 @pytest.mark.parametrize("module", PROGRAMS.values(), ids=PROGRAMS)
