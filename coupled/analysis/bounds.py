@@ -21,7 +21,6 @@ bound says nothing, `holds` "no" where the measured value is beyond it:
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from math import log
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +43,7 @@ from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, choices, select_reference
 from coupled.analysis.tables import read_newest
-from coupled.analysis.theory.alignment_floors import ROUNDING, floors, foretold, log_distances, read_rates
+from coupled.analysis.theory.alignment_floors import floor_rows, foretold, log_distances, read_rates
 from coupled.analysis.theory.bounds_of_tables import (
     COLUMNS,
     KEY,
@@ -129,8 +128,8 @@ def plan(
     def chunks(has: Has) -> Iterator[Chunk]:
         counts_C = run.images("train", accept_changed_images).labels_N.unique(return_counts=True)[1]
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
-        floor_rows = partial(missing_floors, run, chosen, wanted, embedder, skip_corrupt, has)
-        for rows in floor_rows(samples, float(counts_C.max() / counts_C.sum())):
+        share = float(counts_C.max() / counts_C.sum())
+        for rows in missing_floors(run, chosen, wanted, embedder, skip_corrupt, has, samples, share):
             yield Chunk(TABLE, rows)
             for row in rows:
                 if row[COLUMNS.index("bound")] == "a_priori":
@@ -183,28 +182,8 @@ def missing_floors(
                 told = (layer, split) == ("z", "train") and foretold(run.settings, chosen.reference, arm)
                 log_rho = log_distances(run.settings, arm, rates[epoch], share) if told else None
                 of_pair = {metric: values[Score(chosen.reference, arm, layer, metric)] for metric in METRICS}
-                rows += rows_of_pair(of_pair, log_rho, place)
+                rows += floor_rows(of_pair, log_rho, place)
             yield rows
-
-
-def rows_of_pair(values: Mapping[str, float], log_rho: float | None, place: Mapping[str, object]) -> list[Row]:
-    """The rows of one pair of arms at one layer. Raises ValueError where a score lies below an a-posteriori floor."""
-    try:
-        found = list(floors(values, log_rho))
-    except ValueError as error:
-        where = f"epoch {place['epoch']}, {place['split']}, '{place['arm']}', layer {place['module']}"
-        raise ValueError(f"{where}: {error}") from None
-    rows = []
-    for bound, of, floor, measured, log_distance in found:
-        what = {
-            "value": floor,
-            "measured": measured,
-            "log10_rho": log_distance / log(10),
-            "vacuous": "yes" if log_distance >= 0 else "no",
-            "holds": "yes" if measured >= floor - ROUNDING else "no",
-        }
-        rows.append(cells(COLUMNS, **place, bound=bound, of=of, **what))
-    return rows
 
 
 def of_tables(run: Run, reference: str, output: Path, classes: int) -> Iterator[Chunk]:

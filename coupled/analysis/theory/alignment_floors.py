@@ -12,6 +12,7 @@ from coupled.analysis.theory.bound_formulas import (
     log_similarity_distance,
     sharp_alignment_floor,
 )
+from coupled.analysis.theory.bounds_of_tables import COLUMNS, Row, cells
 from coupled.config.controls import draws
 from coupled.config.schema import Settings
 
@@ -83,3 +84,23 @@ def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[t
             if bound != "a_priori" and not measured >= floor - ROUNDING:
                 raise ValueError(f"{of} is {measured:.12g}, below its {bound} bound {floor:.12g}, which cannot be")
             yield bound, of, floor, measured, log_rho
+
+
+def floor_rows(values: Mapping[str, float], log_rho: float | None, place: Mapping[str, object]) -> list[Row]:
+    """The rows of one pair of arms at one layer. Raises ValueError where a score lies below an a-posteriori floor."""
+    try:
+        found = list(floors(values, log_rho))
+    except ValueError as error:
+        where = f"epoch {place['epoch']}, {place['split']}, '{place['arm']}', layer {place['module']}"
+        raise ValueError(f"{where}: {error}") from None
+    rows = []
+    for bound, of, floor, measured, log_distance in found:
+        what = {
+            "value": floor,
+            "measured": measured,
+            "log10_rho": log_distance / log(10),
+            "vacuous": "yes" if log_distance >= 0 else "no",
+            "holds": "yes" if measured >= floor - ROUNDING else "no",
+        }
+        rows.append(cells(COLUMNS, **place, bound=bound, of=of, **what))
+    return rows
