@@ -13,13 +13,13 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml --overwrite
-	$(BIN)/python analysis/weight_gap.py --run runs/demo --compare nscl scl ce
-	$(BIN)/python analysis/alignment.py --run runs/demo --layer stages --cross-layer
-	$(BIN)/python analysis/losses.py --run runs/demo --epochs 0:20:5
-	$(BIN)/python analysis/bounds.py --run runs/demo --epochs 0:20:5 || test $$? -eq 1  # 1: a finding, which is said
-	$(BIN)/python analysis/verify.py --run runs/demo --output runs/demo/analysis
-	$(BIN)/python coupled/analysis/demo.py --run runs/demo
-	$(BIN)/python analysis/report.py --run runs/demo
+	$(BIN)/python analysis/weight_gap.py --run-dir runs/demo --compare nscl scl ce
+	$(BIN)/python analysis/alignment.py --run-dir runs/demo --layers stages --cross-layer
+	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:5
+	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # 1: a finding, which is said
+	$(BIN)/python analysis/verify.py --run-dir runs/demo --output runs/demo/analysis
+	$(BIN)/python analysis/demo.py --run-dir runs/demo
+	$(BIN)/python analysis/report.py --run-dir runs/demo
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ check: .venv/installed
 	$(BIN)/mypy
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py

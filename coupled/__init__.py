@@ -1,16 +1,41 @@
-"""`coupled`: train objectives in lockstep under shared randomness, and keep the weights of every epoch."""
+"""Train objectives in lockstep under shared randomness, and measure how far the models drift.
 
-from importlib import import_module
-from typing import Any
+Example:
+    >>> import coupled
+    >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})
+    >>> run.weight_gap(compare=["nscl"])  # a pandas DataFrame
 
-PUBLIC = {"Run": "coupled.analysis.run", "open_run": "coupled.analysis.run"}  # imported when they are asked for
+Names are imported when they are first used, so `import coupled` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coupled import metrics, train
+    from coupled.analysis.run import Run, open_run
+    from coupled.config.load import load_settings
+    from coupled.config.schema import Settings
+
+__all__ = ["Run", "Settings", "__version__", "load_settings", "metrics", "open_run", "train"]
+
+_HOMES = {
+    "Run": "coupled.analysis.run",
+    "open_run": "coupled.analysis.run",
+    "load_settings": "coupled.config.load",
+    "Settings": "coupled.config.schema",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)
+    if name in ("metrics", "train"):  # modules; `train` is one that can be called
+        return importlib.import_module(f"coupled.{name}")
     if name == "__version__":
-        from coupled._version import version
+        return importlib.import_module("coupled._version").version()
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'coupled' has no attribute {name!r}")
 
-        return version()
-    raise AttributeError(f"module 'coupled' has no attribute '{name}'")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,36 +1,149 @@
-"""`coupled COMMAND`: a command is the `main` of a module."""
+"""`coupled COMMAND`: what the commands are, and where their parsers and programs stand."""
 
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from coupled.config.by_name import did_you_mean
+from coupled.config.command_line import Parser, command_parser
+from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import prepare_terminal, say
 
+
+@dataclass(frozen=True)
+class Command:
+    """A command. `parser` and `program` are "module:function"; for a help the parser's module alone is imported."""
+
+    summary: str
+    parser: str
+    program: str
+
+
+def _analysis(summary: str, name: str, module: str = "") -> Command:
+    return Command(summary, f"coupled.analysis.parsers:{name}", f"coupled.analysis.{module or name}:main")
+
+
 COMMANDS = {
-    "train": "coupled.train",
-    "weight-gap": "coupled.analysis.weight_gap",
-    "alignment": "coupled.analysis.alignment",
-    "quality": "coupled.analysis.quality",
-    "collapse": "coupled.analysis.collapse",
-    "losses": "coupled.analysis.losses",
-    "bounds": "coupled.analysis.bounds",
-    "verify": "coupled.analysis.verify",
-    "figures": "coupled.analysis.figures",
-    "demo": "coupled.analysis.demo",
-    "report": "coupled.analysis.report.program",
-    "sweep": "coupled.sweep.program",
-    "prepare-data": "coupled.prepare_data",
+    "train": Command("train all arms of a run in lockstep", "coupled.train:parser", "coupled.train:main"),
+    "weight-gap": _analysis("distances between the arms' weights", "weight_gap"),
+    "alignment": _analysis("similarity of the arms' representations (CKA, RSA, ...)", "alignment"),
+    "quality": _analysis("quality of each arm's representation (probes, few-shot, ...)", "quality"),
+    "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
+    "losses": _analysis("every arm under every contrastive loss", "losses"),
+    "bounds": _analysis("the papers' bounds beside what was measured", "bounds"),
+    "verify": _analysis("check the files of a run, or compare two runs", "verify"),
+    "figures": _analysis("draw the figures of a run", "figures"),
+    "demo": _analysis("summary and figure of the demo", "demo"),
+    "report": _analysis("one page that shows a run, or several", "report", "report.program"),
+    "sweep": Command(
+        "train and measure a run for each point of a grid", "coupled.sweep.parser:parser", "coupled.sweep.program:main"
+    ),
+    "prepare-data": Command(
+        "unpack the archives of a dataset", "coupled.prepare_data:parser", "coupled.prepare_data:main"
+    ),
+    "list": Command(
+        "list what a setting or an option takes by name", "coupled.cli:list_parser", "coupled.cli:list_names"
+    ),
 }
 
 ANALYSES = ("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "verify", "figures", "report")
 
+LISTS = {
+    "objectives": ("coupled.objectives",),
+    "datasets": ("coupled.datasets",),
+    "metrics": ("coupled.metrics.pair", "coupled.metrics.arm"),
+    "encoders": (),
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("-h", "--help"):
+        say_lines(overview())
+        return 0
+    if name == "--version":
+        from coupled._version import version
+
+        say(f"coupled {version()}")
+        return 0
     if name not in COMMANDS:
-        say(f"coupled: unknown command '{name}' (known: {', '.join(COMMANDS)})", sys.stderr)
+        hint = did_you_mean(name, COMMANDS)
+        say(f"coupled: unknown command '{name}'{hint} (known: {', '.join(COMMANDS)})", sys.stderr)
         return 2
+    command = COMMANDS[name]
+    if not {"-h", "--help"}.isdisjoint(rest):
+        say_lines(imported(command.parser)().format_help())
+        return 0
     prepare_terminal()
-    status = importlib.import_module(COMMANDS[name]).main(rest[:-1])
-    return int(status)
+    return int(imported(command.program)(rest))
+
+
+def imported(place: str) -> Any:
+    """The function at "module:function"."""
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def overview() -> str:
+    """The help of `coupled`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: coupled COMMAND [options]    coupled COMMAND --help    coupled --version",
+            "",
+            "Train contrastive and supervised objectives in lockstep, and measure how far they drift.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "examples:",
+            f"  {suggest('train', 'demo')}",
+            f"  {suggest('weight-gap', '--compare', 'nscl')}",
+            "",
+            "files written:",
+            "  runs/<name>/            of train: settings, logs, snapshots of every epoch",
+            "  runs/<name>/analysis/   of the others: CSV files, figures, report.html",
+        ]
+    )
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines."""
+    for line in text.rstrip().split("\n"):
+        sys.stdout.write(f"{line}\n")
+
+
+def list_parser() -> Parser:
+    """`coupled list`."""
+    about = "The names that settings and options take, one a line."
+    result = command_parser("list", about, ["objectives", "encoders"], ["none"])
+    result.add_argument("kind", choices=tuple(LISTS), help="what to list")
+    return result
+
+
+def list_names(arguments: Sequence[str] | None = None) -> int:
+    """The program `coupled list`; its exit status."""
+    from coupled.config.by_name import known
+    from coupled.config.errors import complain
+    from coupled.monitoring.terminal import imports_done
+
+    parser = list_parser()
+    try:
+        kind = parser.parse_args(arguments).kind
+    except ValueError as error:
+        return complain(parser.prog, error)
+    imports_done()
+    if kind == "encoders":
+        import timm
+
+        names = timm.list_models()
+    else:
+        names = [name for package in LISTS[kind] for name in known(package)]
+    for name in names:
+        say(name)
+    return 0

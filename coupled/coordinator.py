@@ -22,7 +22,7 @@ from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
 from coupled.models.optimizer import learning_rate, peak_learning_rate
 from coupled.monitoring.progress import Progress
-from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_until_step, stop_now
+from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_max_steps, stop_now
 from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints
@@ -91,16 +91,16 @@ class Coordinator:
         )
 
     def train(
-        self, resume: bool = False, overwrite: bool = False, until_step: int | None = None, accept_images: bool = False
+        self, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, accept_images: bool = False
     ) -> Outcome:
         """Train to the last epoch, or to where the run is stopped; its state is then saved.
 
-        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read, `until_step` after that step.
+        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read, `max_steps` after that step.
 
         Args:
             resume: continue the run in the folder, or start it if none is there.
             overwrite: delete the run in the folder and start afresh.
-            until_step: stop after this step of the run, to be continued.
+            max_steps: stop after this step of the run, to be continued.
             accept_images: continue although the images have changed since the run began.
 
         Raises:
@@ -110,11 +110,11 @@ class Coordinator:
         """
         epochs, per_epoch = self.settings.epochs, self.steps_per_epoch
         with contextlib.ExitStack() as opened:
-            state = self._start(opened, resume, overwrite, until_step, accept_images)
+            state = self._start(opened, resume, overwrite, max_steps, accept_images)
             self._save(state)
             state.progress.begin()
             for epoch in range(state.epochs + 1, epochs + 1):
-                last = min(epoch * per_epoch, until_step or self.steps)
+                last = min(epoch * per_epoch, max_steps or self.steps)
                 for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.action):
                     if record.error or record.action == Action.BROKEN:
                         self._give_up(state, record, epoch)
@@ -141,7 +141,7 @@ class Coordinator:
         opened: contextlib.ExitStack,
         resume: bool,
         overwrite: bool,
-        until_step: int | None,
+        max_steps: int | None,
         accept_images: bool,
     ) -> TrainingState:
         """Prepare the run folder and continue what is in it; all that is to be closed again enters `opened`."""
@@ -151,7 +151,7 @@ class Coordinator:
         settings, first = self.settings, self.group.is_first
         folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
         check_folder(*folder)
-        check_until_step(until_step, 0, self.steps)
+        check_max_steps(max_steps, 0, self.steps)
         if not resume:
             self._space(0, overwrite)
         both = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
@@ -164,7 +164,7 @@ class Coordinator:
             accepted = check_same_images(self.run, about, both, accept_images) if resume else []
             changed = prepare_folder(self.run, about, resume)
         barrier()
-        saved, sums = self._continue(until_step)
+        saved, sums = self._continue(max_steps)
         step = max(saved.step, 0)
         if first:
             record_images(self.run, about, both, step if accepted else None)
@@ -190,12 +190,12 @@ class Coordinator:
             streams=list(dict.fromkeys(self.stream_of.values())),
             learning_rate=self.learning_rate,
             progress=progress,
-            stop_conditions=StopConditions(signals, timer, until_step),
+            stop_conditions=StopConditions(signals, timer, max_steps),
             log=log,
             writer=writer,
         )
 
-    def _continue(self, until_step: int | None) -> tuple[Position, EpochSums]:
+    def _continue(self, max_steps: int | None) -> tuple[Position, EpochSums]:
         """Give the arms the newest checkpoint, if any; where it was saved, and the sums of its epoch.
 
         Raises ValueError if it cannot go on.
@@ -206,7 +206,7 @@ class Coordinator:
         check_same_folder(self.run, saved.step)
         if saved.step > self.steps:
             raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {saved.epoch} already")
-        check_until_step(until_step, max(saved.step, 0), self.steps)
+        check_max_steps(max_steps, max(saved.step, 0), self.steps)
         sums = {name: list(Sums()) for name in self.settings.arms}
         if done:
             for arm in self.arms:
@@ -238,7 +238,7 @@ class Coordinator:
             write_replay(self.run, epoch, step, seen, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
         where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"
-        then = f"{replay_path(self.run, step)} says what it saw; --resume --until-step {step} comes here again"
+        then = f"{replay_path(self.run, step)} says what it saw; --resume --max-steps {step} comes here again"
         raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {then}")
 
     def _save(self, state: TrainingState) -> None:

@@ -1,9 +1,10 @@
-"""Unpack what an image set is published as into the folder that coupled/datasets reads.
+"""Unpack what an image set is published as into the folder that coupled/datasets reads: `coupled prepare-data`.
 
-python scripts/prepare_data.py tiny_imagenet tiny-imagenet-200.zip
-python scripts/prepare_data.py mini_imagenet ARCHIVE [train.csv val.csv test.csv]
-python scripts/prepare_data.py imagenet ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ILSVRC2012_devkit_t12.tar.gz
-python scripts/prepare_data.py NAME train-00000-of-00001.parquet validation-00000-of-00001.parquet ...
+The sources are
+* tiny_imagenet: tiny-imagenet-200.zip
+* mini_imagenet: ARCHIVE [train.csv val.csv test.csv]
+* imagenet: ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ILSVRC2012_devkit_t12.tar.gz
+* any of the three: train-00000-of-00001.parquet validation-00000-of-00001.parquet ...
 
 Archives may be .zip, .tar or .tar.gz. In place of ImageNet's devkit a text file will do that has one WordNet id a
 line, in the order of the validation images. A Hugging Face dataset is given as its parquet files, or a folder of them,
@@ -11,163 +12,50 @@ for any of the three sets; that needs `pip install 'coupled[hf]'`. Images are co
 
 A folder gets its name when it is complete (of ImageNet and parquet files each split has its own); until then it is
 called <name>.partial. Called again after an interruption, the program continues with the files that are missing or
-differ. It stops before it has unpacked more than --most-gib, and before the disk is full.
+differ. It stops before it has unpacked more than --max-gib, and before the disk is full.
 """
 
-import io
-import struct
 import sys
-import zlib
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-
-from coupled.config.errors import Parser
-from coupled.datasets.prepare.archives import (
-    GIB,
-    Member,
-    RefusedError,
-    archive_members,
-    readable,
-    shown,
-    tar_members,
-    unpack,
-)
-from coupled.datasets.prepare.parquet import WORDNET_ID, by_split, parquet_members
+from coupled.config.command_line import Parser, command_parser, positive_number
 from coupled.monitoring.terminal import imports_done, interrupted, say
 
 FOLDERS = {"tiny_imagenet": "tiny-imagenet-200", "mini_imagenet": "mini-imagenet", "imagenet": "imagenet"}
-MOST_GIB = {"tiny_imagenet": 2.0, "mini_imagenet": 20.0, "imagenet": 200.0}  # ImageNet has 147 GB
-LARGEST_CLASS = 4 * GIB
-LARGEST_LIST = 2**26  # bytes of a file of the devkit
+MAX_GIB = {"tiny_imagenet": 2.0, "mini_imagenet": 20.0, "imagenet": 200.0}  # ImageNet has 147 GB
+GIB = 2**30
 
 
-def prepare(name: str, sources: Sequence[Path], target: Path, most: int) -> None:
-    """Unpack the `sources` of the image set `name` into `target`, at most so many bytes a folder.
-
-    Raises ValueError for sources that cannot be it, OSError if the disk does not take them.
-    """
-    for path in sources:
-        if not path.exists():
-            raise ValueError(f"{path}: no such file")
-        if path.is_dir() and not any(path.rglob("*.parquet")):
-            raise ValueError(f"{path}: a folder without parquet files; give archives or parquet files")
-        for file in path.rglob("*.parquet") if path.is_dir() else [path]:
-            if not file.is_file():
-                raise ValueError(f"{file}: not a regular file; leave it out")
-    parquet = [file for path in sources for file in (path.rglob("*.parquet") if path.is_dir() else [path])]
-    if parquet and all(path.suffix == ".parquet" for path in parquet):
-        for split, paths in by_split(parquet).items():
-            unpack(parquet_members(paths), target / split, ", ".join(map(str, paths)), most)
-    elif name == "imagenet":
-        prepare_imagenet(sources, target, most)
-    else:
-        whole = chain.from_iterable(_plain_or_archive(path, most) for path in sources)
-        unpack(whole, target, ", ".join(map(str, sources)), most)
-
-
-def prepare_imagenet(sources: Sequence[Path], target: Path, most: int) -> None:
-    """The training images come in one archive a class, the validation images in one without classes: sort them."""
-    train, val, labels = (_named(sources, *words) for words in (["_train"], ["_val."], ["devkit", ".txt"]))
-    for path in sources:
-        if path not in (train, val, labels):
-            raise ValueError(f"{path}: not one of ILSVRC2012's archives by its name; leave it out or rename it")
-    if not train and not val:
-        raise ValueError(
-            "imagenet: give ILSVRC2012_img_train.tar, or ILSVRC2012_img_val.tar with the devkit or a list of labels"
-        )
-    if val and not labels:
-        raise ValueError(f"{val}: its labels are in ILSVRC2012_devkit_t12.tar.gz; give this file too")
-    if train:
-        unpack(_train_members(train, most), target / "train", str(train), most)
-    if val and labels:
-        unpack(_val_members(val, labels, most), target / "val", str(val), most)
-
-
-def _plain_or_archive(path: Path, most: int) -> Iterator[Member]:
-    if path.suffix == ".csv":
-        yield Member(path.name, path.stat().st_size, lambda: path.open("rb"))
-    else:
-        yield from archive_members(path, most)
-
-
-def _named(sources: Sequence[Path], *parts: str) -> Path | None:
-    return next((path for path in sources if any(part in path.name for part in parts)), None)
-
-
-def _train_members(path: Path, most: int) -> Iterator[Member]:
-    for of_class in archive_members(path, most):
-        if of_class.size > LARGEST_CLASS:
-            raise RefusedError(
-                f"{path}: {shown(of_class.name)} has {of_class.size:,} bytes; no class of ImageNet has 1 GiB"
-            )
-        with of_class.open() as content:
-            for member in tar_members(content, f"{path}: {shown(of_class.name)}", most):
-                yield member._replace(name=f"{PurePosixPath(of_class.name).stem}/{member.name}")
-
-
-def _val_members(path: Path, labels: Path, most: int) -> Iterator[Member]:
-    """ILSVRC2012_val_00000001.JPEG is the first of the labels."""
-    wordnet_ids = _val_labels(labels)
-    for member in archive_members(path, most):
-        file = PurePosixPath(member.name)
-        number = file.stem.rpartition("_")[2]
-        if not number.isdecimal() or len(number) > 8 or not 1 <= int(number) <= len(wordnet_ids):
-            raise RefusedError(
-                f"{path}: '{shown(member.name)}' is not one of the {len(wordnet_ids)} images of {labels}"
-            )
-        yield member._replace(name=f"{wordnet_ids[int(number) - 1]}/{file.name}")
-
-
-def _val_labels(path: Path) -> list[str]:
-    """The WordNet id of each validation image: a text file's, or those of the devkit, which numbers the classes."""
-    if path.suffix == ".txt":
-        listed = path.read_text(encoding="utf-8").split()
-        odd = next((each for each in listed if not WORDNET_ID.fullmatch(each)), None)
-        if odd is not None:
-            raise ValueError(f"{path}: '{odd}' is no WordNet id, such as n01440764; give the devkit instead")
-        return listed
-    content = {}
-    for member in archive_members(path, GIB):
-        if member.name.endswith(("data/meta.mat", "data/ILSVRC2012_validation_ground_truth.txt")):
-            with readable(str(path)), member.open() as file:
-                content[PurePosixPath(member.name).suffix] = file.read(LARGEST_LIST)
-    if content.keys() != {".mat", ".txt"}:
-        raise ValueError(f"{path}: no devkit of ILSVRC2012: meta.mat or the ground truth is missing")
-    try:
-        synsets = loadmat(io.BytesIO(content[".mat"]), squeeze_me=True)["synsets"]
-        named = dict(zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True))
-        found = [str(named[int(number)]) for number in content[".txt"].split()]
-    except (MatReadError, LookupError, ValueError, TypeError, NotImplementedError, zlib.error, struct.error) as error:
-        raise ValueError(f"{path}: meta.mat or the ground truth is damaged ({error}); fetch it again") from None
-    odd = next((each for each in found if not WORDNET_ID.fullmatch(each)), None)
-    if odd is not None:
-        raise ValueError(f"{path}: '{shown(odd)}' in meta.mat is no WordNet id; fetch it again")
-    return found
+def parser() -> Parser:
+    """The command line."""
+    examples = ["tiny_imagenet tiny-imagenet-200.zip", "mini_imagenet mini-imagenet.tar.gz --output data/mini-imagenet"]
+    files = ["data/<folder>/   the images byte for byte; <folder>.partial until it is complete"]
+    about = "Unpack a dataset as it is published. An interrupted call is continued by the same command."
+    result = command_parser("prepare-data", about, examples, files)
+    result.add_argument("name", choices=FOLDERS, help="dataset")
+    result.add_argument("sources", nargs="+", type=Path, metavar="FILE", help="archives, lists or parquet files")
+    usual = ", ".join(f"data/{folder}" for folder in FOLDERS.values())
+    result.add_argument("--output", type=Path, metavar="DIR", help=f"folder to make (default: {usual})")
+    usual = ", ".join(f"{gib:g} for {name}" for name, gib in MAX_GIB.items())
+    most = f"refuse to unpack more than so many GiB into a folder (default: {usual})"
+    result.add_argument("--max-gib", type=positive_number, metavar="GIB", help=most)
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status: 2 for bad input, 1 where the disk or a file does not do."""
-    parser = Parser(prog="prepare_images.py", description="Unpack an image set.", allow_abbrev=False)
-    parser.add_argument("name", choices=FOLDERS, help="image set")
-    parser.add_argument("sources", nargs="+", type=Path, metavar="FILE", help="archives, lists or parquet files")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="folder to make (default: data/<usual name>)")
-    usual = ", ".join(f"{gib:g} for {name}" for name, gib in MOST_GIB.items())
-    most = f"refuse to unpack more than so many GiB into a folder (default: {usual})"
-    parser.add_argument("--most-gib", type=float, metavar="GIB", help=most)
+    from coupled.datasets.prepare.sources import prepare
+
     imports_done()
+    command_line = parser()
     try:
-        options = parser.parse_args(arguments)
-        gib = MOST_GIB[options.name] if options.most_gib is None else options.most_gib
-        if not 0 < gib < 2**20:
-            raise ValueError(f"--most-gib: got {gib}; allowed is a number above 0")
-        prepare(options.name, options.sources, options.to or Path("data") / FOLDERS[options.name], int(gib * GIB))
+        options = command_line.parse_args(arguments)
+        most = int((options.max_gib or MAX_GIB[options.name]) * GIB)
+        prepare(options.name, options.sources, options.output or Path("data") / FOLDERS[options.name], most)
     except (ValueError, OSError) as error:
-        say(f"prepare_images.py: {error}", sys.stderr)
+        say(f"{command_line.prog}: {error}", sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        return interrupted("prepare_images.py", "; the same command goes on with what is unpacked")
+        return interrupted(command_line.prog, "; the same command goes on with what is unpacked")
     return 0

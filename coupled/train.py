@@ -1,7 +1,7 @@
 """Train all arms of a run in lockstep.
 
 torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml
-         [--run-dir runs/demo] [--resume [--accept-changed-images] | --overwrite] [--until-step K] [key=value ...]
+coupled train demo [--run-dir runs/demo] [--resume | --overwrite] [--max-steps K] [key=value ...]
 """
 
 import sys
@@ -16,117 +16,240 @@ if __name__ == "__main__":  # this folder leaves sys.path, so that no file in it
 import argparse
 import contextlib
 import os
-import shlex
+import types
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coupled.config.errors import Parser, complain, typed
+from coupled.config.command_line import Parser, command_parser, packaged_configs
+from coupled.config.errors import complain
+from coupled.monitoring.commands import program_name, suggest, suggest_torchrun
 from coupled.monitoring.terminal import imports_done, interrupted, say
 from coupled.parallel.launcher import end_with_agent, exit_status, under_torchrun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coupled.analysis.run import Run
+    from coupled.config.schema import Settings
+    from coupled.parallel.process_group import Meeting, ProcessGroup
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; its exit status: 2 for bad input, 1 for a failed run, 75 for one that a scheduler stopped, to be
     continued (0 under torchrun), 130 for Ctrl-C before or within a step.
     """
+    program = program_name("train")
     try:
         options = parse(arguments)
     except ValueError as error:
-        return complain("train.py", error)
-    end_with_agent("train.py")
-    try:
-        return train(options)
-    except KeyboardInterrupt:
-        return interrupted("train.py")
-
-
-def train(options: argparse.Namespace) -> int:
-    """Settings -> process group -> coordinator -> run. Returns the exit status."""
+        return complain(program, error)
+    end_with_agent(program)
     # torch is imported after the arguments are read, so that --help answers at once
-    from coupled.arms.consistency import check_same_settings
+    try:
+        from coupled.coordinator import Coordinator
+        from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
+        from coupled.parallel.process_group import meet
+        from coupled.storage.run_lock import MovedError
+
+        imports_done()
+        if options.print_config:
+            return print_config(options)
+        meeting, preempted = meet(), False
+        # the group is left after a failure was told: other ranks would take its closing for their own failure
+        with contextlib.ExitStack() as opened, FailureBroadcast(program, meeting) as failure:
+            settings = settings_for(options)
+            group = opened.enter_context(session(settings, meeting))
+            run = options.run_dir or Path("runs") / settings.name
+            try:
+                # not kept: what refers to the process group should be gone before the group is
+                outcome = Coordinator(settings, group, run).train(
+                    options.resume, options.overwrite, options.max_steps, options.accept_changed_images
+                )
+            except MovedError as error:
+                again = next_time(options, group.world_size, error.now)
+                raise RunError(f"{error}; continue it with: {again}") from None
+            preempted = outcome.preempted
+            if outcome.stopped and group.is_first:
+                again = next_time(options, group.world_size)
+                kept = "nothing is lost: the same command with --resume continues it"
+                say(f"{outcome.stopped}; {kept}: {again}")
+            elif group.is_first:
+                say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
+        return failure.status or exit_status(preempted)
+    except ValueError as error:
+        return complain(program, error)
+    except KeyboardInterrupt:
+        return interrupted(program)
+
+
+def train(
+    config: str | Path,
+    run_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    accept_changed_images: bool = False,
+    **settings: Any,
+) -> "Run":
+    """Train all arms of a run in lockstep, from Python; `coupled.train(...)` is this function.
+
+    Every process of a torchrun calls it. torch's global switches are as before when it returns or raises.
+
+    Args:
+        config: a settings file, or the name of one in the package, such as "demo".
+        run_dir: folder of the run; runs/<name of the run> if None.
+        resume: continue the run in the folder, or start it if none is there.
+        overwrite: delete the run in the folder and start afresh.
+        max_steps: stop after this step of the run, to be continued.
+        accept_changed_images: with `resume`: go on although images have changed since the run began.
+        settings: changed top-level settings, such as epochs=2 or optimizer={"base_lr": 0.1}; see `load_settings`.
+
+    Returns:
+        The run, with its DataFrames and encoders.
+
+    Raises:
+        ValueError: for a bad setting, or a run that is in the way or cannot be resumed.
+        FloatingPointError: if an arm's loss or gradient is not finite.
+        OSError: if something cannot be written.
+
+    Example:
+        >>> import coupled
+        >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})
+    """
+    from coupled.analysis.run import open_run
     from coupled.config.load import load_settings
     from coupled.coordinator import Coordinator
-    from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
+    from coupled.parallel.failure_broadcast import FailureBroadcast
+    from coupled.parallel.process_group import meet
+
+    if accept_changed_images and not resume:
+        raise ValueError("accept_changed_images: only with resume=True; a new run takes the images as they are")
+    meeting = meet()
+    with contextlib.ExitStack() as opened:
+        if meeting.world_size > 1:
+            opened.enter_context(FailureBroadcast("coupled.train", meeting))
+        final = load_settings(config, (), partial(earlier, run_dir, resume), **settings)
+        folder = Path(run_dir) if run_dir else Path("runs") / final.name
+        group = opened.enter_context(session(final, meeting))
+        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images)
+    return open_run(folder)
+
+
+@contextlib.contextmanager
+def session(settings: "Settings", meeting: "Meeting") -> "Iterator[ProcessGroup]":
+    """The process group of a run with torch's switches as its settings want them; both are as before afterwards."""
+    from coupled.arms.consistency import check_same_settings
     from coupled.parallel.host_memory import keep_freed_memory
-    from coupled.parallel.process_group import meet, process_group
-    from coupled.storage.run_description import settings_of
-    from coupled.storage.run_lock import MovedError
-    from coupled.stream.seeds import set_determinism
+    from coupled.parallel.process_group import process_group
+    from coupled.stream.seeds import determinism
 
-    imports_done()
-    try:
-        meeting, preempted = meet(), False
-    except ValueError as error:
-        return complain("train.py", error)
-    # the group is left after the alarm has told a failure: other ranks would take its closing for their own failure
-    with contextlib.ExitStack() as opened, FailureBroadcast("train.py", meeting) as alarm:
-
-        def earlier(name: str) -> dict[str, Any]:
-            return settings_of(options.run or Path("runs") / name) if options.resume else {}
-
-        settings = load_settings(options.config, options.overrides, earlier)
-        check_same_settings(meeting, settings.resolved())
-        set_determinism(settings.deterministic, settings.num_threads, settings.tf32)
+    check_same_settings(meeting, settings.resolved())
+    groups, timeout = settings.parallel.arm_groups, settings.timeout_seconds
+    with determinism(settings.deterministic, settings.num_threads, settings.tf32):
         keep_freed_memory()
-        joined = process_group(settings.device, settings.timeout_seconds, settings.parallel.arm_groups, meeting)
-        group = opened.enter_context(joined)
-        run = options.run or Path("runs") / settings.name
-        if group.is_first:
-            say(f"reading image set '{settings.dataset.name}'")
-        # not kept: what refers to the process group should be gone before the group is
-        coordinator = Coordinator(settings, group, run)
-        try:
-            stopped, preempted = coordinator.train(
-                options.resume, options.overwrite, options.until_step, options.accept_changed_images
-            )
-        except MovedError as error:
-            raise RunError(f"{error}; continue it with: {next_time(options, group.world_size, error.now)}") from None
-        if stopped and group.is_first:
-            again = next_time(options, group.world_size)
-            say(f"{stopped}; nothing is lost: the same command with --resume continues it: {again}")
-        elif group.is_first:
-            say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
-    return alarm.status or exit_status(preempted)
+        with process_group(settings.device, timeout, groups, meeting) as group:
+            if group.is_first:
+                say(f"reading dataset '{settings.dataset.name}'")
+            yield group
+
+
+def settings_for(options: argparse.Namespace) -> "Settings":
+    """The settings of the command line; with --resume what they leave open is the run's. Raises ValueError."""
+    from coupled.config.load import load_settings
+
+    before = partial(earlier, options.run_dir, options.resume)
+    return load_settings(options.config, options.overrides, before)
+
+
+def earlier(run_dir: str | Path | None, resume: bool, name: str) -> dict[str, Any]:
+    """The settings of the run that is to be continued, if there is one: `name` is the run's if no folder is given."""
+    from coupled.storage.run_description import settings_of
+
+    return settings_of(Path(run_dir or Path("runs") / name)) if resume else {}
+
+
+def print_config(options: argparse.Namespace) -> int:
+    """Print the resolved settings, once however many ranks there are; the exit status."""
+    import yaml
+
+    try:
+        text = yaml.safe_dump(settings_for(options).resolved(), sort_keys=False)
+    except ValueError as error:
+        return complain(program_name("train"), error)
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(text)
+    return 0
 
 
 def next_command(arms: Sequence[str], run: Path) -> str:
     """The command line that looks at the run next: weight gaps, or of a single arm, which has none, its quality."""
-    program = "weight_gap.py" if len(arms) > 1 else "quality.py"
-    return shlex.join(["python", typed(Path(__file__).parents[1] / "analysis" / program), "--run", str(run)])
+    return suggest("weight-gap" if len(arms) > 1 else "quality", "--run-dir", str(run))
 
 
 def next_time(options: argparse.Namespace, processes: int, moved_to: Path | None = None) -> str:
     """The command line that continues the run to its end on as many processes, in the folder `moved_to` if it was
     moved; for ranks that one command cannot start, that of each rank.
     """
-    run = moved_to or options.run
+    run = moved_to or options.run_dir
     where = ["--run-dir", str(run)] if run else []
-    program = [typed(Path(__file__)), "--resume", "--config", str(options.config), *where, *options.overrides]
+    words = ["--resume", "--config", options.config, *where, *options.overrides]
     if under_torchrun() and os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
-        return shlex.join(["torchrun", "--standalone", f"--nproc_per_node={processes}", *program])
-    return ("of every rank, started as before: " if processes > 1 else "") + shlex.join(["python", *program])
+        return suggest_torchrun("train", processes, *words)
+    return ("of every rank, started as before: " if processes > 1 else "") + suggest("train", *words)
+
+
+def parser() -> Parser:
+    """The command line; `words` are CONFIG, unless --config gives it, and overrides."""
+    examples = ["demo", "--config configs/demo.yaml --run-dir runs/long --resume epochs=200 optimizer.base_lr=0.2"]
+    files = [
+        "run.json                   resolved settings, versions, digests",
+        "steps.csv, epochs.csv      losses, rates, digests of the inputs",
+        "snapshots/<arm>/           the weights of every epoch",
+        "checkpoints/               to continue from",
+        "all in the run folder, runs/<name of the run> without --run-dir",
+    ]
+    about = "Train all arms of a run in lockstep. torchrun shares the batch out over several processes."
+    result = command_parser("train", about, examples, files)
+    settings = f"settings: a YAML file, or a name of one in the package ({', '.join(packaged_configs())})"
+    result.add_argument("--config", metavar="CONFIG", help=f"{settings}; may stand first instead, without --config")
+    where = "folder of the run (default: runs/<name of the run>)"
+    result.add_argument("--run-dir", type=Path, metavar="DIR", help=where)
+    existing = result.add_mutually_exclusive_group()
+    resume = "continue the run in the folder, or start it if none is there"
+    existing.add_argument("--resume", action="store_true", help=resume)
+    existing.add_argument("--overwrite", action="store_true", help="delete the run in the folder and start afresh")
+    accept = "with --resume: go on although images have changed since the run began; run.json says from which step"
+    result.add_argument("--accept-changed-images", action="store_true", help=accept)
+    most = "stop after step K of the run, to be continued"
+    result.add_argument("--max-steps", type=int, metavar="K", help=most)
+    shown = "print the resolved settings as YAML and end; nothing is written"
+    result.add_argument("--print-config", action="store_true", help=shown)
+    changed = "CONFIG, unless --config gives it, and changed settings, such as optimizer.base_lr=0.2"
+    result.add_argument("overrides", nargs="*", metavar="CONFIG|key=value", help=changed)
+    return result
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line: options and `key=value` overrides in any order. Raises ValueError."""
-    parser = Parser(prog="train.py", description="Train all arms of a run in lockstep.")
-    parser.add_argument("--config", type=Path, required=True, help="settings, a YAML file such as configs/demo.yaml")
-    # torchrun refuses `--run`, which could be its own --run-path abbreviated, even behind the name of the script
-    where = "folder of the run (default: runs/<name of the run>); under torchrun write --run-dir"
-    parser.add_argument("--run", "--run-dir", dest="run", type=Path, metavar="DIR", help=where)
-    existing = parser.add_mutually_exclusive_group()
-    existing.add_argument(
-        "--resume", action="store_true", help="continue the run in the folder, or start it if none is there"
-    )
-    existing.add_argument("--overwrite", action="store_true", help="delete the run in the folder and start afresh")
-    accept = "with --resume: go on although images have changed since the run began; run.json says from which step"
-    parser.add_argument("--accept-changed-images", action="store_true", help=accept)
-    parser.add_argument("--until-step", type=int, metavar="K", help="stop after step K of the run, to be continued")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changed settings, such as optimizer.base_lr=0.2"
-    )
-    options = parser.parse_intermixed_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
+    if options.config is None:
+        if not options.overrides or ("=" in options.overrides[0] and not Path(options.overrides[0]).is_file()):
+            known = ", ".join(packaged_configs())
+            raise ValueError(f"CONFIG: missing; give a settings file or the name of one in the package ({known})")
+        options.config, *options.overrides = options.overrides
     if options.accept_changed_images and not options.resume:
         raise ValueError("--accept-changed-images: only with --resume; a new run takes the images as they are")
     return options
+
+
+class _Program(types.ModuleType):
+    """This module, which can be called: importing it sets the attribute `train` of the package."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> "Run":
+        return train(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Program

@@ -1,4 +1,8 @@
-"""The pool of ranks lives as long as the test run; which tests stay in one process when pytest-xdist has several."""
+"""The pool of ranks lives as long as the test run.
+
+With pytest-xdist `--dist loadfile` keeps the tests of a file in one process, so that they share its runs. Each process
+has a pool of its own. Not `loadgroup`: it writes the group into `item._nodeid`, which pytest 9.2 no longer reads.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -6,11 +10,6 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 from support import ranks
-from support.tiny import REPOSITORY
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
-
-SHARED = {"ranks": "import ranks\n", "measured run": "measured_run"}  # group -> what its files name
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts with `&`; programs inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,21 +22,3 @@ hypothesis.settings.load_profile("no deadline")
 def _pool_ends_with_the_test_run() -> Iterator[None]:
     yield
     ranks.stop()
-
-
-class ByWhatTheyShare(LoadScopeScheduling):
-    """All that starts ranks stays in one process, with one pool and never twice at once; so do the files that look at
-    one measured run, and the tests of every other file, with the runs that they share.
-
-    Not pytest-xdist's own `loadgroup`: with pytest 9.2 its 3.8.0 does not see the groups, and says nothing.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::")[0]
-        source = (REPOSITORY / file).read_text(encoding="utf-8")
-        return next((name for name, sign in SHARED.items() if sign in source), file)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return ByWhatTheyShare(config, log)

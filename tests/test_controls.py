@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "later": {"twin": "cl", "perturb": {"step": 6}},
         "init": {"twin": "cl", "unshared": ["init"]},
         "order": {"twin": "cl", "unshared": ["order"]},
-        "augmentation": {"twin": "cl", "unshared": ["augmentation"]},
+        "views": {"twin": "cl", "unshared": ["augmentation"]},
         "views_twin": {"twin": "views"},
     }
     tiny.train(folder, arms=arms)
@@ -63,7 +63,7 @@ def test_only_an_arm_with_its_own_initialisation_starts_elsewhere(run: Path) -> 
 def test_the_lines_before_a_run_name_the_controls() -> None:
     """What departs from the shared randomness on purpose must be seen."""
     assert controls({"objective": "dcl"}) == ""
-    assert controls({"twin": "cl", "unshared": ["init", "augmentation"]}) == "; twin of cl; its own init, views"
+    assert controls({"twin": "cl", "unshared": ["init", "augmentation"]}) == "; twin of cl; its own init, augmentation"
     assert controls({"twin": "cl", "perturb": {"ulps": 2, "step": 0}}) == (
         "; twin of cl; a weight moved by 2 ulp at step 0"
     )
@@ -71,7 +71,7 @@ def test_the_lines_before_a_run_name_the_controls() -> None:
 
 def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A weight that was moved before the first snapshot and an own initialisation are nothing wrong."""
-    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
+    assert verify.main(["--run-dir", str(run)]) == 0, capsys.readouterr().out
     about = json.loads((run / "run.json").read_text())
     arms = about["settings"]["arms"]
     arms["later"]["perturb"]["step"] = 0
@@ -110,12 +110,14 @@ def test_arms_share_a_stream_unless_they_have_their_own(run: Path) -> None:
     assert not set(inputs(run, "")) & set(inputs(run, "views"))
 
 
-@pytest.mark.parametrize(("own", "same"), [(["order"], ["views"]), (["views"], ["order"]), (["order", "views"], [])])
+@pytest.mark.parametrize(
+    ("own", "same"), [(["order"], ["views"]), (["augmentation"], ["order"]), (["order", "augmentation"], [])]
+)
 def test_own_draws_change_what_they_name_and_nothing_else(
     tmp_path: Path, own: Sequence[str], same: Sequence[str]
 ) -> None:
     """The two streams of a run, step by step: the same images or not, each image's views the same or not."""
-    made = tiny.train(tmp_path / "run", arms={"cl": "dcl", "b": {"twin": "cl", "own": list(own)}}, epochs=0)
+    made = tiny.train(tmp_path / "run", arms={"cl": "dcl", "b": {"twin": "cl", "unshared": list(own)}}, epochs=0)
     steps = list(made.feeds(1))
     shared, other = ([step[name] for step in steps] for name in ("", "b"))
     orders = [torch.cat([batch.indices_N for batch in batches]) for batches in (shared, other)]
@@ -128,7 +130,7 @@ def test_own_draws_change_what_they_name_and_nothing_else(
     both = [torch.isin(seen[0], seen[1]), torch.isin(seen[1], seen[0])]
     alike = (images[0][:, both[0]] == images[1][:, both[1]]).flatten(2).all(2)
     assert alike.all() if "views" in same else alike.float().mean() < 0.05
-    assert len(orders[0].unique()) == len(orders[0]) <= len(load("train", size=8))
+    assert len(orders[0].unique()) == len(orders[0]) <= len(load("train", image_size=8))
     assert [batch.number for batch in shared] == [batch.number for batch in other]
 
 
@@ -140,7 +142,7 @@ def test_an_arm_is_the_same_whatever_the_others_own(run: Path, tmp_path: Path) -
 def test_a_run_with_controls_resumes_without_a_changed_bit(run: Path, tmp_path: Path) -> None:
     """Stopped just after a perturbation: it is neither lost nor done twice."""
     arms = tiny_arms(run)
-    tiny.train(tmp_path / "run", arms=arms, until_step=6)
+    tiny.train(tmp_path / "run", arms=arms, max_steps=6)
     tiny.train(tmp_path / "run", arms=arms, resume=True)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(run)
     assert (tmp_path / "run/steps.csv").read_bytes() == (run / "steps.csv").read_bytes()
@@ -156,7 +158,7 @@ def test_run_json_says_what_is_controlled(run: Path) -> None:
     arms = tiny_arms(run)
     assert arms["cl"].keys() == arms["twin"].keys() - {"twin"}
     assert arms["later"]["perturb"] == {"ulps": 1, "step": 6}
-    assert arms["augmentation"]["own"] == ["views"]
+    assert arms["views"]["unshared"] == ["augmentation"]
 
 
 def test_a_perturbation_after_the_last_step_is_refused(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_run_json_says_what_was_run(four_arms: Path) -> None:
     assert about["settings_sha256"] == settings.sha256()
     assert settings.arms["cl"].options == {"temperature": 0.5, "positive_in_denominator": False, "similarity": "cosine"}
     assert settings.arms["scl"].options["variant"] == "out"
-    assert settings.dataset.options == {"size": 8}
+    assert settings.dataset.image_size == 8
     assert {"torch", "timm", "python"} <= about["versions"].keys()
     assert len(about["dataset"]["train_digest"]) == len(about["dataset"]["test_digest"]) == 32
     assert (about["seed"], about["world_size"], about["precision"]) == (3, 1, "float32")
@@ -203,7 +203,7 @@ def test_resume_without_a_run_starts_it(four_arms: Path, tmp_path: Path) -> None
 
 def test_prefetching_changes_nothing(four_arms: Path, tmp_path: Path) -> None:
     """Worker threads prepare batches ahead; the bytes of every snapshot stay."""
-    tiny.train(tmp_path / "run", batch={"size": 256, "workers": 2}, arms={"cl": "dcl"}, epochs=1)
+    tiny.train(tmp_path / "run", dataset={**tiny.TINY["dataset"], "num_workers": 2}, arms={"cl": "dcl"}, epochs=1)
     assert_equal_bits(weights(tmp_path / "run", "cl", 1), weights_after_one_epoch())
 
 
@@ -211,6 +211,9 @@ def weights_after_one_epoch() -> dict[str, torch.Tensor]:
     with tempfile.TemporaryDirectory() as folder:
         tiny.train(Path(folder) / "run", arms={"cl": "dcl"}, epochs=1)
         return weights(Path(folder) / "run", "cl", 1)
+
+
+AT_32: dict[str, Any] = {"dataset": {"name": "digits", "image_size": 32}, "batch": {"size": 256}}
 
 
 @pytest.mark.parametrize(
@@ -225,8 +228,8 @@ def weights_after_one_epoch() -> dict[str, torch.Tensor]:
             "arms": {"n": "nscl"},
             "augmentation": {"preset": "imagenet"},
         },
-        {"encoder": {"name": "vit_tiny_patch16_224", "stem": "imagenet"}, "arms": {"cl": "dcl"}},
-        {"encoder": {"name": "mobilenetv3_small_050", "stem": "imagenet"}, "arms": {"cl": "dcl"}},
+        {**AT_32, "encoder": {"name": "vit_tiny_patch16_224", "stem": "imagenet"}, "arms": {"cl": "dcl"}},
+        {**AT_32, "encoder": {"name": "mobilenetv3_small_050", "stem": "imagenet"}, "arms": {"cl": "dcl"}},
     ],
 )
 def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path)
     shutil.rmtree(run / "checkpoints/step_00000010")
     tiny.train(run, resume=True, **TWO)
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
-    assert verify.main(["--run", str(run)]) == 0
+    assert verify.main(["--run-dir", str(run)]) == 0
     (run / "snapshots/cl/epoch_0000.safetensors").unlink()
     with pytest.raises(ValueError, match=r"counts epoch 2 as done; restore it, or pass --overwrite to begin again"):
         tiny.train(run, resume=True, **TWO)
@@ -106,7 +106,7 @@ def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visib
 ) -> None:
     """Training does not depend on them; new digests over them would hide that they were changed."""
     run = tmp_path / "run"
-    tiny.train(run, until_step=7, **TWO)
+    tiny.train(run, max_steps=7, **TWO)
     for name, old, new in (("steps.csv", "\n1,3,", "\n1,3,f"), ("run.json", '"world_size": 1', '"world_size": 2')):
         text = (run / name).read_text()
         assert old in text
@@ -116,7 +116,7 @@ def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visib
     said = capsys.readouterr().out
     assert "steps.csv: the rows of steps 1 to 5: not as written" in said
     assert "run.json: damaged: not as it was written; it is left as it is" in said
-    assert verify.main(["--run", str(run)]) == 1
+    assert verify.main(["--run-dir", str(run)]) == 1
     found = capsys.readouterr().out
     assert "run.json: changed since it was written" in found
     assert "steps.csv: the rows of steps 1 to 5: not as written" in found

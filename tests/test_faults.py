@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import SoftFileLock
-from support import tiny
+from support import forked, tiny
 from torch import Tensor
 
 from coupled import train
@@ -66,7 +66,8 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
         "import os, signal, sys; from pathlib import Path; from coupled.storage.run_lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
+    (tmp_path / "holder.py").write_text(code)
+    forked.Program(tmp_path / "holder.py", tmp_path / "run").communicate()
     assert (tmp_path / "run/lock").is_file()
     tiny.train(tmp_path / "run", epochs=0, **ONE)
     assert not (tmp_path / "run/lock").exists()
@@ -131,12 +132,12 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
     run.mkdir()
     (run / "lock").symlink_to(outside / "lock")
     with pytest.raises(
-        ValueError, match=r"--run: '\S+/lock' is a symbolic link, not a file of the run; delete the link"
+        ValueError, match=r"--run-dir: '\S+/lock' is a symbolic link, not a file of the run; delete the link"
     ):
         tiny.train(run, epochs=0, **ONE)
     (run / "lock").unlink()
     (run / "run.json.tmp").symlink_to(outside / "run.json.tmp")
-    tiny.train(run, until_step=1, **ONE)
+    tiny.train(run, max_steps=1, **ONE)
     rows = (run / "steps.csv").read_bytes()
     (run / "steps.csv").unlink()
     (run / "steps.csv").symlink_to(outside / "steps.csv")
@@ -209,13 +210,13 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
     told = capsys.readouterr().err
     assert re.fullmatch(
         {
-            "deleted": r"train.py: the run folder 'deleted' was deleted or moved while .*\n",
-            "lock": r"train.py: 'lock/lock' was deleted or replaced while .*\n",
-        }.get(harm, rf"train.py: the run folder '{harm}' was moved to '{elsewhere}' while .*\n"),
+            "deleted": r"coupled train: the run folder 'deleted' was deleted or moved while .*\n",
+            "lock": r"coupled train: 'lock/lock' was deleted or replaced while .*\n",
+        }.get(harm, rf"coupled train: the run folder '{harm}' was moved to '{elsewhere}' while .*\n"),
         told,
     )
     assert run.exists() == (harm in ("lock", "replaced")), "nothing may be made anew under the old name"
-    assert train.main(shlex.split(told.partition("continue it with: python ")[2])[1:]) == 0
+    assert train.main(shlex.split(told.partition("continue it with: coupled train ")[2])) == 0
     run = elsewhere if harm in ("moved", "replaced") else run
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(undisturbed / "whole")
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
@@ -229,7 +230,7 @@ def test_a_harmed_or_foreign_checkpoint_is_refused_and_what_is_said_to_do_works(
     """
     monkeypatch.chdir(undisturbed)
     for name, *more in (("stopped",), ("other", "seed=9")):
-        assert train.main([*COMMAND, name, "--until-step", "3", *more]) == 0
+        assert train.main([*COMMAND, name, "--max-steps", "3", *more]) == 0
     checkpoint, text = (
         Path("checkpoints/step_00000003"),
         Path("stopped/checkpoints/step_00000003/state.json").read_text(),
@@ -248,7 +249,7 @@ def test_a_harmed_or_foreign_checkpoint_is_refused_and_what_is_said_to_do_works(
         capsys.readouterr()
         assert train.main([*COMMAND, harm, "--resume"]) == 2
         remedy = f"; delete {harm / checkpoint} to continue from step_00000000"
-        assert re.fullmatch(rf"train\.py: {harm / checkpoint}/state\.json: .*{remedy}\n", capsys.readouterr().err)
+        assert re.fullmatch(rf"coupled train: {harm / checkpoint}/state\.json: .*{remedy}\n", capsys.readouterr().err)
     shutil.rmtree("run" / checkpoint)
     shutil.copytree("whole/checkpoints", "run/checkpoints/a copy")
     assert train.main([*COMMAND, "run", "--resume"]) == 0
@@ -339,11 +340,11 @@ def test_what_cannot_be_written_is_named_with_the_true_reason(
 
 
 def test_a_failed_disk_under_the_lock_is_no_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit status 1, with the path, where there is no space; a folder that may not be written is a wrong --run."""
+    """Exit status 1, with the path, where there is no space; a folder that may not be written is a wrong --run-dir."""
     for number, kind, message in (
         (errno.ENOSPC, OSError, r"run/lock: No space left on device: [\d,]+ bytes free"),
         (errno.EDQUOT, OSError, r"run/lock: Disk quota exceeded$"),
-        (errno.EACCES, ValueError, r"--run: cannot write to '\S+/run': Permission denied$"),
+        (errno.EACCES, ValueError, r"--run-dir: cannot write to '\S+/run': Permission denied$"),
     ):
 
         def fail(*_: Any, number: int = number) -> int:
@@ -447,6 +448,7 @@ def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> No
         check_labels(images(0, 0))
 
 
+@pytest.mark.slow
 def test_warnings_that_matter_are_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,7 +458,7 @@ def test_warnings_that_matter_are_said_once(
     read = Arm.read
     monkeypatch.setattr(Arm, "read", lambda arm, numbers_4: read(arm, numbers_4)._replace(skipped_anchors=10))
     monkeypatch.setattr(Arm, "projection_spread", lambda arm: 0.01)
-    tiny.train(tmp_path / "bad", batch={"size": 8, "sampler": "balanced"}, **ONE, until_step=181)
+    tiny.train(tmp_path / "bad", batch={"size": 8, "sampler": "balanced"}, **ONE, max_steps=181)
     out = capsys.readouterr().out
     assert out.count("warning:") == 3
     assert "warning: batch.sampler: class '0' and 9 other classes cannot be in every batch: 14" in out

@@ -160,6 +160,7 @@ torch.rand(1), torch.set_num_threads(torch.get_num_threads() + 1)
 """
 
 
+@pytest.mark.slow
 def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
     """a module that prints, seeds or sets a flag when imported changes programs that only mention it.
 

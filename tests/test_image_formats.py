@@ -87,32 +87,32 @@ def _imagenet_parquet(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 FORMATS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], int, str, str]] = {
-    "cifar10": (_cifar10, 32, "small", "small"),
-    "cifar100": (_cifar100, 32, "small", "small"),
-    "svhn": (_svhn, 32, "small", "small"),
-    "stl10": (formats.stl10, 96, "standard", "large"),
-    "tiny_imagenet": (_tiny_imagenet, 64, "small", "small"),
-    "tiny_imagenet, archive": (_tiny_imagenet_archive, 64, "small", "small"),
-    "tiny_imagenet, parquet": (_tiny_imagenet_parquet, 64, "small", "small"),
-    "mini_imagenet": (_mini_imagenet, 84, "standard", "large"),
-    "mini_imagenet, archive": (_mini_imagenet_archive, 84, "standard", "large"),
-    "mini_imagenet, parquet": (_mini_imagenet_parquet, 84, "standard", "large"),
-    "imagenet": (_imagenet, 224, "standard", "large"),
-    "imagenet, archive": (_imagenet_archives, 224, "standard", "large"),
-    "imagenet, parquet": (_imagenet_parquet, 224, "standard", "large"),
+    "cifar10": (_cifar10, 32, "cifar", "cifar"),
+    "cifar100": (_cifar100, 32, "cifar", "cifar"),
+    "svhn": (_svhn, 32, "cifar", "cifar"),
+    "stl10": (formats.stl10, 96, "imagenet", "imagenet"),
+    "tiny_imagenet": (_tiny_imagenet, 64, "cifar", "cifar"),
+    "tiny_imagenet, archive": (_tiny_imagenet_archive, 64, "cifar", "cifar"),
+    "tiny_imagenet, parquet": (_tiny_imagenet_parquet, 64, "cifar", "cifar"),
+    "mini_imagenet": (_mini_imagenet, 84, "imagenet", "imagenet"),
+    "mini_imagenet, archive": (_mini_imagenet_archive, 84, "imagenet", "imagenet"),
+    "mini_imagenet, parquet": (_mini_imagenet_parquet, 84, "imagenet", "imagenet"),
+    "imagenet": (_imagenet, 224, "imagenet", "imagenet"),
+    "imagenet, archive": (_imagenet_archives, 224, "imagenet", "imagenet"),
+    "imagenet, parquet": (_imagenet_parquet, 224, "imagenet", "imagenet"),
 }
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_set_in_its_own_format_trains_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a user has on the disk is what the program reads, shown as suits the set."""
-    make, size, stem, recipe = FORMATS[name]
+    make, size, stem, preset = FORMATS[name]
     (tmp_path / "data").mkdir()
     make(tmp_path / "data", monkeypatch)
     description = run_steps(name.split(",")[0])
-    assert description["settings"]["encoder"]["image_size"] == size
+    assert description["settings"]["dataset"]["image_size"] == size
     assert description["settings"]["encoder"]["stem"] == stem
-    assert description["settings"]["augmentation"]["preset"] == recipe
+    assert description["settings"]["augmentation"]["preset"] == preset
     assert not list(tmp_path.rglob("*.partial"))
 
 
@@ -121,7 +121,7 @@ def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pyte
     formats.cifar(CIFAR10, tmp_path / "data", monkeypatch)
     named = run_steps("cifar10", "dataset.classes=[3, 5, 7]")
     assert named["dataset"]["classes"] == ["thing 3", "thing 5", "thing 7"]
-    assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
+    assert alignment.main(["--run-dir", "runs/try", "--layers", "h", "--metrics", "cka"]) == 0
     rows = pandas.read_csv("runs/try/analysis/test_alignment.csv")
     assert set(rows["num_images"]) == {6}
     drawn = run_steps("cifar10", "dataset.classes=3", "seed=1")["dataset"]
@@ -140,12 +140,12 @@ def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> Non
     assert alone["dataset"]["classes"] == [formats.WORDNET_IDS[2], formats.WORDNET_IDS[0]]
     weights = Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes()
     again = ["--config", "try.yaml", "dataset.name=imagenet", *options, "dataset.num_workers=1"]
-    assert train.main([*again, "--overwrite", "--until-step", "2"]) == 0
+    assert train.main([*again, "--overwrite", "--max-steps", "2"]) == 0
     assert len(pandas.read_csv("runs/try/steps.csv")) == 2 < len(steps.splitlines()) - 1
     assert train.main([*again, "--resume"]) == 0
     assert Path("runs/try/steps.csv").read_text() == steps
     assert Path("runs/try/snapshots/cl/epoch_0001.safetensors").read_bytes() == weights
-    assert alignment.main(["--run", "runs/try", "--layer", "h", "--metrics", "cka"]) == 0
+    assert alignment.main(["--run-dir", "runs/try", "--layers", "h", "--metrics", "cka"]) == 0
     assert set(pandas.read_csv("runs/try/analysis/test_alignment.csv")["num_images"]) == {4}
 
 
@@ -170,10 +170,10 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     assert not Path("runs/try").exists()
     for path, data in zip(bad, whole, strict=True):
         path.write_bytes(data)
-    assert train.main([*start, "--until-step", "1", "dataset.num_workers=1"]) == 0
+    assert train.main([*start, "--max-steps", "1", "dataset.num_workers=1"]) == 0
     assert "checking that 2 of 32 pictures decode" in capsys.readouterr().out
     monkeypatch.setattr("coupled.storage.image_check.faults", lambda *_: pytest.fail("decoded again"))
-    assert train.main([*start, "--resume", "--until-step", "2"]) == 0
+    assert train.main([*start, "--resume", "--max-steps", "2"]) == 0
     assert "24 train, 8 test images, 4 classes; 1 epochs of 6 steps" in capsys.readouterr().out
 
 
@@ -186,9 +186,9 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     Path("try.yaml").write_text(CONFIG)
     start = ["--config", "try.yaml", f"dataset.name={name}", "dataset.root=data", "batch.size=4"]
     start += ["dataset.image_size=32", *(["dataset.image_size=32"] if name == "folder" else [])]
-    assert train.main([*start, "--until-step", "3"]) == 0
+    assert train.main([*start, "--max-steps", "3"]) == 0
     before = json.loads(Path("runs/try/run.json").read_text())["dataset"]
-    assert verify.main(["--run", "runs/try"]) == 0
+    assert verify.main(["--run-dir", "runs/try"]) == 0
     changed = "train/n01629819/n01629819_train_2.JPEG"
     (tmp_path / "data" / changed).write_bytes(formats.jpeg(77, 20, 20))
     (tmp_path / "data/val/n01629819/n01629819_val_1.JPEG").rename(tmp_path / "data/val/n01629819/other.JPEG")
@@ -200,7 +200,7 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
         assert text in told
     assert (renamed in told) == (name == "imagenet")  # pixels in memory have no names
     assert told.count("\n") == 1
-    measure = ["--run", "runs/try", "--layer", "h", "--metrics", "cka", "--split", "train", "--epochs", "0"]
+    measure = ["--run-dir", "runs/try", "--layers", "h", "--metrics", "cka", "--split", "train", "--epochs", "0"]
     assert alignment.main(measure) == 2
     assert f"train changed: {changed}; put the images back, or measure" in capsys.readouterr().err
     assert alignment.main([*measure, ACCEPT]) == 0
@@ -209,14 +209,14 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert train.main([*start, "--resume", ACCEPT]) == 0
     after = json.loads(Path("runs/try/run.json").read_text())
     assert after["dataset"]["train_digest"] != before["train_digest"]
-    assert after["earlier_images"] == [{"until_step": 3, "dataset": before}]
+    assert after["earlier_images"] == [{"max_steps": 3, "dataset": before}]
     capsys.readouterr()
     assert alignment.main(measure) == 0
     assert "changed" not in capsys.readouterr().err
     rows = pandas.read_csv("runs/try/analysis/train_alignment.csv")
     assert set(rows["images_digest"]) == {after["dataset"]["train_digest"][:16]}
     Path("runs/try/images.jsonl").write_text("[]\n")
-    assert verify.main(["--run", "runs/try"]) == 1
+    assert verify.main(["--run-dir", "runs/try"]) == 1
     assert "images.jsonl: its digest should be" in capsys.readouterr().out
 
 

@@ -19,6 +19,8 @@ from coupled import train as train_program
 from coupled.parallel.process_group import meet
 from coupled.storage.checkpoints import read_newest
 
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
 SABOTEUR, TRAIN = tiny.REPOSITORY / "tests/support/saboteur.py", tiny.REPOSITORY / "coupled/train.py"
 CHANGED: dict[str, Any] = {**FEW, "arms": {"cl": "dcl"}}
 PATIENCE_SECONDS = 120  # a rank that hangs would wait for its time-out of 600 s
@@ -84,7 +86,7 @@ def test_a_rank_that_fails_says_why_on_rank_0_and_the_other_stops(config: Path, 
     (status_0, _, errors_0), (status_1, output_1, errors_1) = two_ranks("raise", config, tmp_path / "run")
     assert (status_0, status_1) == (1, 1)
     assert errors_0.count("ArithmeticError: the saboteur was here") == 1
-    assert errors_0.startswith("train.py: rank 1: Traceback")
+    assert errors_0.startswith("coupled train: rank 1: Traceback")
     assert (output_1, errors_1) == ("", "")
 
 
@@ -92,7 +94,9 @@ def test_ranks_started_with_other_settings_are_refused(config: Path, tmp_path: P
     """Half a batch trained with another seed would look like a run."""
     (status_0, _, errors_0), (status_1, _, errors_1) = two_ranks("none", config, tmp_path / "run", ("seed=4",))
     assert (status_0, status_1) == (2, 2)
-    assert errors_0.startswith("train.py: rank 1: seed: rank 1 has 4, rank 0 has 3; start every rank with the same")
+    assert errors_0.startswith(
+        "coupled train: rank 1: seed: rank 1 has 4, rank 0 has 3; start every rank with the same"
+    )
     assert (errors_0.count("\n"), errors_1) == (1, "")
     assert not (tmp_path / "run").exists()
 
@@ -101,7 +105,7 @@ def test_a_wrong_command_line_is_told_once_in_one_line() -> None:
     """Every rank reads the command line; eight times the usage would hide what is wrong."""
     ranks_0_and_1 = [start(TRAIN, "--resum", RANK=rank, LOCAL_RANK=rank) for rank in "01"]
     (status_0, _, errors_0), (status_1, _, errors_1) = ends(ranks_0_and_1)
-    assert (status_0, errors_0) == (2, "train.py: the following arguments are required: --config\n")
+    assert (status_0, errors_0) == (2, "train.py: unrecognized arguments: --resum\n")
     assert (status_1, errors_1) == (2, "")
 
 
@@ -135,7 +139,7 @@ def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_e
     ended = ends([start(*command, program="bash", **environment) for _ in range(2)])
     errors = "\n".join(errors for _, _, errors in ended)
     assert [status for status, _, _ in ended] == [0, 0], errors
-    assert errors.count("train.py: rank") <= 1, errors
+    assert errors.count("coupled train: rank") <= 1, errors
     assert sum(output.count("continuing after step 4") for _, output, _ in ended) == 1
     assert_same_run(undisturbed, tmp_path / "run")
 
@@ -160,14 +164,14 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(
     ):
         (tmp_path / "run/run.json").write_text(json.dumps({**about, "launch": launch}))
         assert train_program.main(["--config", str(config), "--run-dir", str(tmp_path / "run")]) == 2
-        assert capsys.readouterr().err.startswith("train.py: --run: a run is already in")
+        assert capsys.readouterr().err.startswith("coupled train: --run-dir: a run is already in")
 
 
 def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Path) -> None:
     """The store dies with rank 0; whoever is left must not end without a word, nor wait for ever."""
     (status_0, _, _), (status_1, _, errors_1) = two_ranks("kill first", config, tmp_path / "run")
     assert (status_0, status_1) == (-9, 1)
-    assert errors_1.count("train.py: rank 1: Traceback") == 1
+    assert errors_1.count("coupled train: rank 1: Traceback") == 1
 
 
 def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config: Path, tmp_path: Path) -> None:
@@ -177,8 +181,8 @@ def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config
     ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run", FAULT="orphan")])
     assert status == -signal.SIGKILL
     assert output.count("global batch 360 = 2 x 180") == 1  # the other rank says nothing
-    (said,) = (line for line in errors.splitlines() if "train.py" in line)  # torch warns too, of the agent's store
-    assert re.fullmatch(r"train\.py: torchrun's agent \(process \d+\) has ended; stopping", said)
+    (said,) = (line for line in errors.splitlines() if "coupled train" in line)  # torch warns too, of the agent's store
+    assert re.fullmatch(r"coupled train: torchrun's agent \(process \d+\) has ended; stopping", said)
     stopped = re.search(r"stopped by .+ after step (\d+) of 800; nothing is lost", output)
     assert stopped, output + errors
     state = read_newest(tmp_path / "run/checkpoints")

@@ -48,11 +48,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_training_outlives_its_reader_and_its_terminal(config: Path, tmp_path: Path) -> None:
     """`train.py | tee log` and Ctrl-C ends tee, too: the state is saved, the status 0. A terminal that is closed, was
     narrow, and could not show the name of the run folder is no reason to stop, either.
     """
-    train = (tiny.REPOSITORY / "coupled/train.py", "--config", config, "--run")
+    train = (tiny.REPOSITORY / "coupled/train.py", "--config", config, "--run-dir")
     piped = start(*train, tmp_path / "piped", "epochs=400", stderr=subprocess.STDOUT)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
@@ -94,10 +95,11 @@ sys.exit(main())
 """
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tmp_path: Path) -> None:
     """The answer to the first comes while the step is still running; the second does not wait for it."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
-    process = start(tmp_path / "sleeper.py", "--config", config, "--run", tmp_path / "run", "epochs=3")
+    process = start(tmp_path / "sleeper.py", "--config", config, "--run-dir", tmp_path / "run", "epochs=3")
     try:
         assert process.stdout
         read_until(process.stdout.readline, b"sleeping")
@@ -116,10 +118,11 @@ def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tm
         process.kill()
 
 
+@pytest.mark.slow
 def test_verify_without_a_reader_has_its_status_and_no_traceback(tmp_path: Path) -> None:
     """`verify.py | head -n 0`; stdout closed from the start; a finding is told by the status alone."""
     tiny.train(tmp_path / "run", epochs=0, arms={"cl": "dcl"})
-    verify = (tiny.REPOSITORY / "analysis/verify.py", "--run", tmp_path / "run")
+    verify = (tiny.REPOSITORY / "analysis/verify.py", "--run-dir", tmp_path / "run")
     reader, writer = os.pipe()
     os.close(reader)
     (tmp_path / "run/snapshots/cl/epoch_0000.safetensors").write_bytes(b"")

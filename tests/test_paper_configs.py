@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from coupled.config.load import load_settings
 from coupled.config.registry import find_objective
 from coupled.config.safe_yaml import read_yaml
+from coupled.config.schema import from_resolved
 from coupled.models.network import Network, build_network, copy_with_heads, network_size
 from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.snapshots import snapshot_epochs
@@ -43,19 +44,20 @@ IMAGES = {
     "tiny_imagenet": Images(100_000, 200),
     "imagenet": Images(1_281_167, 1000),
 }
-PROTOCOL = {  # facts: section 4; batch, temperature, epochs, projection, pixels, stem, recipe
-    "cifar10": (1024, 0.5, 1200, 64, 32, "small", "small"),
-    "cifar10_vit": (1024, 0.5, 1200, 64, 32, "small", "small"),
-    "cifar100": (1024, 0.1, 1200, 128, 32, "small", "small"),
-    "mini_imagenet": (1024, 0.1, 1200, 128, 84, "standard", "large"),
-    "tiny_imagenet": (1024, 0.1, 1200, 128, 64, "small", "small"),
-    "imagenet": (1024, 0.1, 300, 128, 224, "standard", "large"),
+PROTOCOL = {  # facts: section 4; batch, temperature, epochs, projection, pixels, stem, preset
+    "cifar10": (1024, 0.5, 1200, 64, 32, "cifar", "cifar"),
+    "cifar10_vit": (1024, 0.5, 1200, 64, 32, "cifar", "cifar"),
+    "cifar100": (1024, 0.1, 1200, 128, 32, "cifar", "cifar"),
+    "mini_imagenet": (1024, 0.1, 1200, 128, 84, "imagenet", "imagenet"),
+    "tiny_imagenet": (1024, 0.1, 1200, 128, 64, "cifar", "cifar"),
+    "imagenet": (1024, 0.1, 300, 128, 224, "imagenet", "imagenet"),
 }
 OPTIMIZER = {
     "name": "lars",
     "base_lr": 0.3,
     "lr_scaling": "linear",
     "momentum": 0.9,
+    "betas": None,
     "weight_decay": 1e-6,
     "warmup_epochs": 10.0,
     "schedule": "cosine",
@@ -64,23 +66,14 @@ OPTIMIZER = {
 
 
 @cache
-def shared(name: str, width: float, stem: str, image_size: int, zero_init_last: bool, hidden: int, out: int) -> Network:
+def shared(options: tuple[tuple[str, Any], ...]) -> Network:
     with torch.device("meta"):
-        return build_network(
-            encoder=name,
-            width=width,
-            stem=stem,
-            image_size=image_size,
-            zero_init_last=zero_init_last,
-            projector_hidden_dim=hidden,
-            projector_output_dim=out,
-        )
+        return build_network(**dict(options))
 
 
 def shared_by(settings: dict[str, Any]) -> Network:
     """The network that the arms share."""
-    encoder, projector = settings["encoder"], settings["projector"]
-    return shared(**encoder, **projector)
+    return shared(tuple(from_resolved(settings).network_options().items()))
 
 
 @cache
@@ -115,8 +108,8 @@ def cost(settings: dict[str, Any]) -> tuple[float, float]:
     assert steps >= 1, f"{classes} classes hold no batch of {batch}"
     network, arms = shared_by(settings), len(settings["arms"])
     views = 2 * batch * steps * epochs
-    kept = snapshot_epochs(epochs, settings["snapshots"]["every"], settings["snapshots"]["dense_until_epoch"])
-    operations = forward_operations(network, settings["encoder"]["image_size"])
+    kept = snapshot_epochs(epochs, settings["snapshots"]["every_epochs"], settings["snapshots"]["dense_until_epoch"])
+    operations = forward_operations(network, settings["dataset"]["image_size"])
     return 3 * views * arms * operations, arms * network_size(network)[1] * (len(kept) + STATES)
 
 
@@ -136,16 +129,17 @@ def header(path: Path) -> str:
 def test_a_config_follows_the_protocol(path: Path) -> None:
     """Numbers that are to be laid beside published ones need the published settings."""
     (settings,) = settings_of(path)
-    batch, temperature, epochs, out, pixels, stem, recipe = PROTOCOL[path.stem]
+    batch, temperature, epochs, out, pixels, stem, preset = PROTOCOL[path.stem]
     assert settings["name"] == path.stem
     assert settings["batch"]["size"] == batch
     assert (settings["temperature"], settings["epochs"]) == (temperature, epochs)
-    assert settings["projector"] == {"hidden": 2048, "out": out}
+    assert settings["projector"] == {"hidden_dim": 2048, "output_dim": out}
     vit = path.stem == "cifar10_vit"
-    encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width": 1.0, "stem": stem, "image_size": pixels}
+    encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width_multiplier": 1.0, "stem": stem}
+    assert settings["dataset"]["image_size"] == pixels
     assert settings["encoder"] == {**encoder, "zero_init_last": False}
-    assert settings["augmentation"]["preset"] == recipe
-    assert (settings["augmentation"]["crop_scale"], settings["augmentation"]["flip"]) == ([0.08, 1.0], 0.5)
+    assert settings["augmentation"]["preset"] == preset
+    assert (settings["augmentation"]["crop_scale"], settings["augmentation"]["hflip_prob"]) == ([0.08, 1.0], 0.5)
     assert settings["optimizer"] == OPTIMIZER
     objectives = {arm: options["objective"] for arm, options in settings["arms"].items()}
     assert objectives == {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -170,7 +164,7 @@ def test_the_header_says_what_code_counts(path: Path) -> None:
 def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
     """Every arm's, with the heads of its objective, as the coordinator builds them; and they give what it needs."""
     (settings,) = settings_of(path)
-    first, size = shared_by(settings), settings["encoder"]["image_size"]
+    first, size = shared_by(settings), settings["dataset"]["image_size"]
     for arm, options in settings["arms"].items():
         given = {key: value for key, value in options.items() if key != "objective"}
         needs = find_objective(arm, options["objective"], given, settings["temperature"]).needs
@@ -178,7 +172,10 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
             network = copy_with_heads(first, needs, IMAGES[settings["dataset"]["name"]].classes, seed=0)
         outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
         assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # which a run watches
-        widths = {"projection": settings["projector"]["out"], "logits": IMAGES[settings["dataset"]["name"]].classes}
+        widths = {
+            "projection": settings["projector"]["output_dim"],
+            "logits": IMAGES[settings["dataset"]["name"]].classes,
+        }
         assert {name: output.shape[-1] for name, output in outputs.items()} == {name: widths[name] for name in outputs}
 
 

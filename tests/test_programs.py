@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
 import pytest
 import torch
+import yaml
 from PIL import Image
 from support import tiny
 
@@ -15,6 +17,7 @@ import coupled
 from coupled import _version, train
 from coupled.analysis import alignment, weight_gap
 from coupled.config.errors import in_words
+from coupled.monitoring import commands
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.usefixtures("here")
 def test_the_three_programs_work_from_another_directory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Paths are the user's, not the repository's; without --run the newest run is taken and named."""
+    """Paths are the user's, not the repository's; without --run-dir the newest run is taken and named."""
     assert weight_gap.main(["--compare", "nscl"]) == 0
     assert "runs/tiny" in capsys.readouterr().out
     assert alignment.main([]) == 0
@@ -59,12 +62,11 @@ def test_the_three_programs_work_from_another_directory(place: Path, capsys: pyt
 def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --until-step in it, it would stop at once again. A renamed settings file is the same run, unless a name is
+    """With --max-steps in it, it would stop at once again. A renamed settings file is the same run, unless a name is
     given: it would enter every snapshot.
     """
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/again", "--overwrite", "--until-step=2"]) == 0
-    program, *command = capsys.readouterr().out.rpartition(": python ")[2].split()
-    assert Path(program) == tiny.REPOSITORY / "coupled/train.py"
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/again", "--overwrite", "--max-steps=2"]) == 0
+    command = capsys.readouterr().out.rpartition(": coupled train ")[2].split()
     assert command == ["--resume", "--config", "tiny.yaml", "--run-dir", "runs/again"]
     (here / "renamed.yaml").write_text(tiny.TINY_YAML)
     renamed = [word.replace("tiny.yaml", "renamed.yaml") for word in command]
@@ -75,16 +77,27 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
     assert json.loads((here / "runs/again/run.json").read_text())["settings"]["name"] == "tiny"
 
 
-def test_ranks_are_continued_by_what_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("program", "single", "ranks"),
+    [
+        (tiny.REPOSITORY / "coupled/train.py", "python coupled/train.py", "coupled/train.py"),
+        (Path("bin/coupled"), "coupled train", "-m coupled train"),
+    ],
+)
+def test_ranks_are_continued_by_what_started_them(
+    monkeypatch: pytest.MonkeyPatch, program: Path, single: str, ranks: str
+) -> None:
     """One process on the state of two would round differently; what several machines start has no single command."""
     monkeypatch.chdir(tiny.REPOSITORY)
+    monkeypatch.setattr(commands, "started_by", lambda: program)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
     options = train.parse(["--config", "a.yaml", "seed=1"])
-    assert train.next_time(options, 1) == "python coupled/train.py --resume --config a.yaml seed=1"
+    assert train.next_time(options, 1) == f"{single} --resume --config a.yaml seed=1"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     launcher = "torchrun --standalone --nproc_per_node=2"
-    assert train.next_time(options, 2) == f"{launcher} coupled/train.py --resume --config a.yaml seed=1"
-    of_four = "of every rank, started as before: python coupled/train.py --resume --config a.yaml seed=1"
+    assert train.next_time(options, 2) == f"{launcher} {ranks} --resume --config a.yaml seed=1"
+    of_four = f"of every rank, started as before: {single} --resume --config a.yaml seed=1"
     assert train.next_time(options, 4) == of_four
 
 
@@ -103,21 +116,21 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
         + "batch: {size: 2}\narms: {cl: dcl, nscl: null, scl: null, ce: null}\n"
     )
     words = ["--config", "own.yaml", "epochs=2"]
-    assert train.main([*words, "--until-step", "1"]) == 0
+    assert train.main([*words, "--max-steps", "1"]) == 0
     words = [*words[:2], "epochs=3", "--resume"]
-    assert train.main([*words, "--until-step", "2"]) == 0
+    assert train.main([*words, "--max-steps", "2"]) == 0
     Image.new("RGB", (40, 60), (1, 2, 3)).save(path)
     words[2] = "epochs=4"
-    assert train.main([*words, "--until-step", "3", "--accept-changed-images"]) == 0
+    assert train.main([*words, "--max-steps", "3", "--accept-changed-images"]) == 0
     settings = json.loads((here / "runs/own/run.json").read_text())["settings"]
-    assert (settings["epochs"], settings["dataset"]["size"]) == (4, 16)
+    assert (settings["epochs"], settings["dataset"]["image_size"]) == (4, 16)
     assert (settings["optimizer"]["warmup_epochs"], settings["encoder"]["image_size"]) == (0.2, 16)
     path.write_text("no picture")
     capsys.readouterr()
     for given in ([*words, "--accept-changed-images"], ["--config", "own.yaml", "name=new"]):
         assert train.main(given) == 2
         error = capsys.readouterr().err
-        assert error.startswith("train.py: own/test/b/4.png: not a readable image (")
+        assert error.startswith("coupled train: own/test/b/4.png: not a readable image (")
         assert error.count("\n") == 1
 
 
@@ -126,7 +139,7 @@ def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest
 
     monkeypatch.setattr(_version, "distributions", lambda **_: iter(()))
     monkeypatch.setenv("PATH", "")
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/bare", "epochs=0"]) == 0
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/bare", "epochs=0"]) == 0
     about = json.loads((here / "runs/bare/run.json").read_text())
     assert about["versions"]["coupled"] == coupled.__version__ == "0.1.0"
     assert about["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -163,9 +176,9 @@ def test_ctrl_c_before_the_first_step_is_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("coupled.coordinator.load_dataset", interrupted)
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 130
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 130
     said = capsys.readouterr()
-    assert said.err == "train.py: interrupted\n"
+    assert said.err == "coupled train: interrupted\n"
     assert said.out == "reading image set 'digits'\n"
     assert not (here / "runs/never").exists()
 
@@ -180,9 +193,9 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
         "data/\u732b".encode("ascii")
 
     monkeypatch.setattr("coupled.coordinator.load_dataset", in_ascii)
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/never"]) == 1
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 1
     reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
-    assert capsys.readouterr().err == f"train.py: {reason}\n"
+    assert capsys.readouterr().err == f"coupled train: {reason}\n"
     for text in ("<p>" * 1000 + "\udcfc" + "</p>" * 1000, "\udcfc" * 1000):  # a page
         error = UnicodeEncodeError("utf-8", text, text.index("\udcfc"), text.index("\udcfc") + 1, "surrogates")
         assert "\udcfc" in in_words(error)
@@ -190,16 +203,19 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
 
 
 @pytest.mark.parametrize(
-    ("arms", "program"), [(["cl", "nscl"], "weight_gap"), (["byol", "ce"], "weight_gap"), (["ce"], "quality")]
+    ("arms", "program"), [(["cl", "nscl"], "weight-gap"), (["byol", "ce"], "weight-gap"), (["ce"], "quality")]
 )
 def test_what_is_named_next_fits_the_arms_of_the_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, arms: list[str], program: str
 ) -> None:
     """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
+    assert train.next_command(arms, Path("runs/a b")) == f"coupled {program} --run-dir 'runs/a b'"
+    monkeypatch.setattr(commands, "started_by", lambda: tiny.REPOSITORY / "coupled/train.py")
+    launcher = f"analysis/{program.replace('-', '_')}.py"
     monkeypatch.chdir(tiny.REPOSITORY)
-    assert train.next_command(arms, Path("runs/a b")) == f"python analysis/{program}.py --run 'runs/a b'"
+    assert train.next_command(arms, Path("runs/a b")) == f"python {launcher} --run-dir 'runs/a b'"
     monkeypatch.chdir(place)
-    assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / f"analysis/{program}.py"
+    assert Path(train.next_command(arms, Path("runs/a")).split()[1]) == tiny.REPOSITORY / launcher
 
 
 @pytest.mark.usefixtures("here")
@@ -207,14 +223,28 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
     """It has no image set of its own, and "dataset: missing" would be mended in the wrong file."""
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
-    command = f"python {tiny.REPOSITORY}/scripts/sweep.py sweep.yaml"
+    command = "coupled sweep sweep.yaml"
     assert f"sweep.yaml: a sweep file, for it has the key 'base'; run it with: {command}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_the_settings_can_be_printed_and_given_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every default is written out, nothing else is written, and the printed file is the same experiment."""
+    before = sorted(Path().rglob("*"))
+    assert train.main(["demo", "epochs=2", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(Path().rglob("*")) == before
+    Path("printed.yaml").write_text(printed)
+    assert train.main(["--config", "printed.yaml", "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert (yaml.safe_load(printed)["name"], yaml.safe_load(printed)["epochs"]) == ("demo", 2)
+    Path("printed.yaml").unlink()
 
 
 @pytest.mark.usefixtures("here")
 def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
-    assert train.main(["--config", "tiny.yaml", "--run", "runs/other", "epochs=0"]) == 0
+    assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/other", "epochs=0"]) == 0
     said = capsys.readouterr().out
     for part in ("global batch 256 = 1 x 256", "510", "5 steps", "learning rate 0.06", "parameters", "MiB free"):
         assert part in said
@@ -223,15 +253,19 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--config", "nowhere.yaml"], "--config: no file 'nowhere.yaml'"),
+        (
+            ["--config", "nowhere.yaml"],
+            "config: no file 'nowhere.yaml'; give a path or the name of one in the package",
+        ),
+        (["epochs=1"], "CONFIG: missing; give a settings file or the name of one in the package (demo)"),
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (
-            ["--config", "tiny.yaml", "--run", "runs/x", "dataset.name=digit"],
+            ["--config", "tiny.yaml", "--run-dir", "runs/x", "dataset.name=digit"],
             "unknown dataset 'digit'; did you mean 'digits'",
         ),
-        (["--config", "tiny.yaml", "--run", "runs/x", "dataset.colour=3"], "dataset.colour: unknown key"),
-        (["--config", "tiny.yaml", "--run", "runs/x", "device=cuda"], "device: got 'cuda'"),
+        (["--config", "tiny.yaml", "--run-dir", "runs/x", "dataset.colour=3"], "dataset.colour: unknown key"),
+        (["--config", "tiny.yaml", "--run-dir", "runs/x", "device=cuda"], "device: got 'cuda'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

@@ -16,6 +16,8 @@ from coupled.arms.arm import Arm
 from coupled.parallel.failure_broadcast import RunError
 from coupled.stream.batches import Batch
 
+pytestmark = pytest.mark.distributed
+
 SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms waits for all ranks
     "batch": {"size": 72},  # 20 steps
     "epochs": 1,
@@ -48,6 +50,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "encoder", "base_lr", "arms", "world_sizes", "tolerance"),
     [
@@ -90,6 +93,7 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
             assert moved > 50 * tolerance, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("world_size", "places", "arms"),
     [
@@ -119,6 +123,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
     """A mesh of 2 x 2: each half trains its arms as two ranks do that train all of them, bit for bit."""
     arms = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
@@ -129,6 +134,7 @@ def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
     assert sorted(map(len, placed)) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> None:
     """A checkpoint names arms, not ranks: stopped on one, on two, and ended on one again."""
     changed = {**FEW, "arms": {"cl": "dcl", "nscl": "nscl"}}
@@ -142,9 +148,10 @@ def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> 
 
 
 def until(run: Path, changed: dict[str, Any], step: int | None) -> None:
-    tiny.train(run, resume=True, until_step=step, **changed)
+    tiny.train(run, resume=True, max_steps=step, **changed)
 
 
+@pytest.mark.slow
 def test_a_run_resumed_on_four_ranks_gives_the_bytes_of_one_never_stopped(tmp_path: Path) -> None:
     """On three ranks or more the order of a sum over ranks could depend on when the ranks were started."""
     changed = {**FEW, "arms": {"cl": "dcl"}}

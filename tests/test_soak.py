@@ -8,8 +8,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,8 @@ import pytest
 from support import forked, tiny
 
 from coupled.storage.checkpoints import read_newest
+
+pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("SOAK_KILLS", "5"))
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with settings and `runs/whole`, an undisturbed run of 40 steps."""
     place = tmp_path_factory.mktemp("soak")
     (place / "tiny.yaml").write_text(YAML)
-    process = start(place, "--run", "runs/whole")
+    process = start(place, "--run-dir", "runs/whole")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return place
@@ -65,7 +65,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
     run, chance = place / "runs/killed", random.Random(5)
     while_writing = 0
     for kill in range(KILLS):
-        process = start(place, "--run", "runs/killed", "--resume")
+        process = start(place, "--run-dir", "runs/killed", "--resume")
         before = rows(run)
         wait_until(lambda before=before: rows(run) not in (0, before), process)  # the rows of the life before are cut
         if kill % 2:
@@ -79,7 +79,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
         assert process.returncode == -signal.SIGKILL, f"the run ended before kill {kill}: give it more epochs"
         while_writing += any(run.glob("**/*.tmp"))
     assert while_writing > 0, "no kill hit a write"
-    process = start(place, "--run", "runs/killed", "--resume")
+    process = start(place, "--run-dir", "runs/killed", "--resume")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert_equal_runs(run, place / "runs/whole")
@@ -97,15 +97,14 @@ SAMPLE = (
 
 def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
     """A sample of what `make soak` does at every file call of a run; the program compares the bytes."""
-    paths = [str(tiny.REPOSITORY), str(tiny.REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(tiny.REPOSITORY / "tests/support/fault_injection.py")]
-    only = ["--only", f"^({'|'.join(map(re.escape, SAMPLE))})$"]
-    done = subprocess.run([*program, *only], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
+    only = f"^({'|'.join(map(re.escape, SAMPLE))})$"
+    program = forked.Program(tiny.REPOSITORY / "tests/support/fault_injection.py", "--only", only, cwd=tmp_path)
+    output, errors = program.communicate(timeout=300)
+    assert program.returncode == 0, output + errors
+    assert output.endswith("6 faults: 6 stopped the run, 0 did not and were harmless; 0 ended badly\n")
 
 
+@pytest.mark.distributed
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
     """If one rank stopped alone the others would wait for it until they are killed. The status is that of ranks which
     torchrun started: any other than 0 would start them again.
@@ -122,7 +121,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None
     assert (first.returncode, second.returncode) == (0, 0), errors
     step = rows(place / "runs/two") - 1
     assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
-    assert "train.py --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
+    assert "coupled train --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
     state = read_newest(place / "runs/two/checkpoints")
     assert state is not None
     assert state.step == step

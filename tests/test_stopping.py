@@ -1,4 +1,4 @@
-"""Stopped at any step and continued is never stopped: signals, the clock, `--until-step`, what may change meanwhile."""
+"""Stopped at any step and continued is never stopped: signals, the clock, `--max-steps`, what may change meanwhile."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(json.dumps(tiny.tiny_settings(**TWO).resolved()))
     command = ["--config", "tiny.yaml", "--overwrite"]
-    assert train.main([*command, "--until-step", "1"]) == 0
+    assert train.main([*command, "--max-steps", "1"]) == 0
     for number, status in ((signal.SIGINT, 0), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
         at_step(1, lambda number=number: os.kill(os.getpid(), number))
         assert train.main(command) == status
@@ -141,14 +141,14 @@ def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:
     """In steps of three through two epochs of five; a step that is done already is refused."""
     run = tmp_path / "run"
     for step in (0, 11):
-        with pytest.raises(ValueError, match=rf"--until-step: got {step}; allowed is 1 to 10"):
-            tiny.train(run, until_step=step, **TWO)
+        with pytest.raises(ValueError, match=rf"--max-steps: got {step}; allowed is 1 to 10"):
+            tiny.train(run, max_steps=step, **TWO)
     assert not run.exists()
     for step in (3, 6, 9):
-        stopped = tiny.train(run, resume=True, until_step=step, **TWO).outcome.stopped
-        assert stopped == f"stopped by --until-step after step {step} of 10"
-    with pytest.raises(ValueError, match=r"--until-step: got 9; allowed is 10 to 10"):
-        tiny.train(run, resume=True, until_step=9, **TWO)
+        stopped = tiny.train(run, resume=True, max_steps=step, **TWO).outcome.stopped
+        assert stopped == f"stopped by --max-steps after step {step} of 10"
+    with pytest.raises(ValueError, match=r"--max-steps: got 9; allowed is 10 to 10"):
+        tiny.train(run, resume=True, max_steps=9, **TWO)
     tiny.train(run, resume=True, **TWO)
     assert_equal_runs(run, whole)
 
@@ -182,7 +182,7 @@ def test_dropout_is_the_same_alone_in_company_as_a_twin_and_after_a_resume(
     monkeypatch.setattr(network, "build_encoder", with_dropout)
     tiny.train(tmp_path / "company", arms={"ce": "cross_entropy", "cl": "dcl", "twin": "dcl"})
     torch.rand(7)  # as any other part of a program may
-    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, until_step=7)
+    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, max_steps=7)
     tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, resume=True)
     company, alone = (tiny.tensors(tmp_path / run, "cl", 2) for run in ("company", "alone"))
     twin = tiny.tensors(tmp_path / "company", "twin", 2)
@@ -216,11 +216,11 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
         return numbers_4
 
     monkeypatch.setattr(Arm, "gradients", broken)
-    message = r"arm 'ce': gradient norm is nan in epoch 2, step 8.*replay/step_00000008\.json.*--until-step 8"
+    message = r"arm 'ce': gradient norm is nan in epoch 2, step 8.*replay/step_00000008\.json.*--max-steps 8"
     seen = []
     for resume in (False, True):
         with pytest.raises(FloatingPointError, match=message):
-            tiny.train(run, resume=resume, until_step=8 if resume else None, log_every=log_every, **TWO)
+            tiny.train(run, resume=resume, max_steps=8 if resume else None, log_every=log_every, **TWO)
         state = read_newest(run / "checkpoints")
         assert state is not None
         assert state.step == 7
@@ -240,7 +240,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
 def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path) -> None:
     """A key that enters the result is refused, with both values; the others may change and leave the bytes alone."""
     run = tmp_path / "run"
-    tiny.train(run, until_step=6, **TWO)
+    tiny.train(run, max_steps=6, **TWO)
     for changed, message in (
         ({"temperature": 0.2}, "temperature was 0.5, is 0.2"),
         ({"batch": {"size": 128}}, "batch.size was 256, is 128"),
@@ -253,7 +253,7 @@ def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path)
     free = {"batch": {"size": 256, "workers": 2}, "checkpoint": {"every_minutes": None}, "device": "auto"}
     tiny.train(run, resume=True, **TWO, **free)
     assert_equal_runs(run, whole)
-    assert json.loads((run / "run.json").read_text())["settings"]["batch"]["workers"] == 2
+    assert json.loads((run / "run.json").read_text())["settings"]["dataset"]["num_workers"] == 2
 
 
 def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_p
 
 def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
     """A folder of images may change under the same name."""
-    tiny.train(tmp_path / "run", until_step=1, **TWO)
+    tiny.train(tmp_path / "run", max_steps=1, **TWO)
     about = json.loads((tmp_path / "run/run.json").read_text())
     about["dataset"]["train_digest"] = "0" * 32
     (tmp_path / "run/run.json").write_text(json.dumps(about))
@@ -280,12 +280,12 @@ def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
 def test_half_written_rows_are_cut_and_missing_rows_are_an_error(whole: Path, tmp_path: Path) -> None:
     """The row that a kill tore is written again; rows that are gone cannot be."""
     run = tmp_path / "run"
-    tiny.train(run, until_step=6, **TWO)
+    tiny.train(run, max_steps=6, **TWO)
     with (run / "steps.csv").open("a") as file:
         file.write("2,7,abc")
     with (run / "snapshots/manifest.jsonl").open("a") as file:
         file.write('{"arm": "cl", "ep')
-    tiny.train(run, resume=True, until_step=8, **TWO)
+    tiny.train(run, resume=True, max_steps=8, **TWO)
     lines = (run / "steps.csv").read_text().splitlines(keepends=True)
     (run / "steps.csv").write_text("".join(lines[:3] + lines[4:]))
     with pytest.raises(ValueError, match=r"steps\.csv: its rows should lead up to step 8"):

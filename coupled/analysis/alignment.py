@@ -1,8 +1,8 @@
 """How alike the arms' representations are to the reference arm's, at every snapshot.
 
-python analysis/alignment.py [--run DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
-       [--layer stages | stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa]
-       [--bootstrap R] [--samples N] [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
+python analysis/alignment.py [--run-dir DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
+       [--layers stages | stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa]
+       [--confidence R] [--num-images N] [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
 torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
 
 Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compare all` for every pair. All arms see the
@@ -11,7 +11,7 @@ embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
 (`reference_module`) with every layer of the arm (`module`). The metrics are the files of pair_metrics; those that are
 not exact in one pass look at a seeded subset of the images, and `num_images` is its size. `ci_low` and `ci_high` are a
-95 % confidence interval over images from so many `resamples` (see intervals.py), empty without `--bootstrap`. A score
+95 % confidence interval over images from so many `resamples` (see intervals.py), empty without `--confidence`. A score
 without a value is an empty cell, and the program says why.
 
 A row that is there is not computed again if it comes from the same snapshots and images: their digests, cut to 16
@@ -28,15 +28,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
     Has,
     Plan,
-    add_cache,
-    add_images,
     append_missing,
-    parser,
-    positive,
     run_program,
     to_frame,
     tracked,
@@ -50,6 +47,7 @@ from coupled.analysis.representations.pair_scores import Score
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, choices, listed, select_pairs
 from coupled.datasets import SPLITS
+from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
 from coupled.parallel.failure_broadcast import FailureBroadcast
 from coupled.parallel.launcher import end_with_agent
@@ -206,7 +204,7 @@ def load_samples(
         sample = samples[name] = load_sample(run, name, num_images, accept_changed_images)
         found, ranks = len(sample.chosen_N), group.world_size
         if found < ranks:
-            raise ValueError(f"--samples: {found} images of '{name}' for {ranks} processes; too few")
+            raise ValueError(f"--num-images: {found} images of '{name}' for {ranks} processes; too few")
         of_ranks = f" of {ranks} processes" if ranks > 1 else ""
         say(f"{name}: {found} of {len(sample.images)} images, on {group.device}{of_ranks}")
     if group.is_first:
@@ -220,8 +218,9 @@ def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Map
     for split, n in images.items() if CROSS_METRIC in metrics else ():
         if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < width]:
             say(
-                f"alignment.py: warning: {split}: n = {n} images are fewer than the D features of {', '.join(wide)};"
-                " cka, the biased estimate, is then high even for representations that have nothing in common: read"
+                f"{program_name('alignment')}: warning: {split}: n = {n} images are fewer than the D features of"
+                f" {', '.join(wide)}; cka, the biased estimate, is then high"
+                " even for representations that have nothing in common: read"
                 " cka_debiased (--metrics), or take more images",
                 sys.stderr,
             )
@@ -229,11 +228,11 @@ def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Map
 
 def on_all_ranks(options: Namespace) -> int:
     """The program in the processes that torchrun started, or in this one alone; one process says what went wrong."""
-    end_with_agent("alignment.py")
+    end_with_agent(program_name("alignment"))
     meeting = meet()
     if meeting.world_size == 1:
         return append_missing(select_pairs, plan, options)
-    with contextlib.ExitStack() as opened, FailureBroadcast("alignment.py", meeting) as alarm:
+    with contextlib.ExitStack() as opened, FailureBroadcast(program_name("alignment"), meeting) as alarm:
         if meeting.rank:
             opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
         choose_device(options.device)
@@ -250,19 +249,4 @@ def exact_metrics() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = parser("alignment.py", "Alignment of the arms' representations.")
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
-    options.add_argument("--layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
-    options.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
-    exact = exact_metrics()
-    options.add_argument(
-        "--metrics",
-        nargs="+",
-        default=exact,
-        help=f"of {', '.join(pair_metric_names())}; default: those exact in one pass, {' '.join(exact)}",
-    )
-    options.add_argument("--bootstrap", type=positive, metavar="R", help="confidence intervals from R resamples")
-    add_cache(options)
-    add_images(options)
-    return run_program(on_all_ranks, options, arguments)
+    return run_program(on_all_ranks, parsers.alignment(), arguments)

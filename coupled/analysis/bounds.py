@@ -1,7 +1,7 @@
 """The papers' bounds, computed from a run, beside what was measured.
 
-python analysis/bounds.py [--run DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layer h z]
-       [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+python analysis/bounds.py [--run-dir DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layers h z]
+       [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 Writes bounds.csv, one bound a row (formulas: bound_formulas.py), beside the measured value; `vacuous` is "yes" where a
 bound says nothing, `holds` "no" where the measured value is beyond it:
@@ -25,13 +25,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
     Has,
     Plan,
-    add_images,
     append_missing,
-    parser,
     run_program,
     to_frame,
     tracked,
@@ -56,6 +55,7 @@ from coupled.analysis.theory.bounds_of_tables import (
 )
 from coupled.analysis.theory.similarity_distance import DISTANCES
 from coupled.datasets import SPLITS
+from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
 
 TABLE = "bounds.csv"
@@ -212,8 +212,9 @@ def say_scores_below(output: Path) -> int:
     records = ({str(column): value for column, value in row.items()} for row in below.to_dict("records"))
     farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
     say(
-        f"bounds.py: {output / TABLE}: {len(below)} of {len(priori)} scores lie below their a-priori bound, which the"
-        f" theorem rules out for descent on the similarities themselves; farthest: {in_words(farthest)}",
+        f"{program_name('bounds')}: {output / TABLE}: {len(below)} of {len(priori)} scores lie below their"
+        f" a-priori bound, which the theorem rules out for descent on the similarities themselves;"
+        f" farthest: {in_words(farthest)}",
         file=sys.stderr,
     )
     return 1
@@ -230,8 +231,4 @@ def in_words(row: Mapping[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = parser("bounds.py", "The papers' bounds beside what was measured.")
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
-    add_images(options)
-    return run_program(partial(append_missing, select_reference, plan), options, arguments)
+    return run_program(partial(append_missing, select_reference, plan), parsers.bounds(), arguments)

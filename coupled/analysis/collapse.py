@@ -1,6 +1,6 @@
 """Has an arm's representation collapsed? At every snapshot: spread, effective rank, alignment, uniformity, spectra.
 
-python analysis/collapse.py [--run DIR] [--arms cl byol ...] [--split train test] [--samples N]
+python analysis/collapse.py [--run-dir DIR] [--arms cl byol ...] [--split train test] [--num-images N]
        [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 Writes collapse.csv, one value a row; the metrics are explained in collapse_measures.py. Layer h is the embedding and
@@ -20,14 +20,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
     Has,
-    Parser,
     Plan,
-    add_epochs,
-    add_images,
-    add_run,
     append_missing,
     run_program,
     to_frame,
@@ -161,10 +158,4 @@ def before_normalising(network: Network, embeddings_MD: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="collapse.py", description="Collapse of each arm's representation.", allow_abbrev=False)
-    add_run(options)
-    options.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
-    add_epochs(options)
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    add_images(options)
-    return run_program(partial(append_missing, select_arms, plan), options, arguments)
+    return run_program(partial(append_missing, select_arms, plan), parsers.collapse(), arguments)

@@ -1,6 +1,6 @@
 """The demo's last step: one summary table, the paths of what was written, and demo.png.
 
-python coupled/analysis/demo.py [--run DIR] [--reference ARM]
+python coupled/analysis/demo.py [--run-dir DIR] [--reference ARM]
 
 Reads run.json, weight_gap.csv and test_alignment.csv of the run, nothing else.
 """
@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from coupled.analysis.driver import add_reference, add_run, run_program
+from coupled.analysis import parsers
+from coupled.analysis.driver import run_program
 from coupled.analysis.plots.drawing import Style, arm_styles, line, over_epochs
 from coupled.analysis.run import newest_run, read_description, usual_reference
 from coupled.analysis.tables import largest_sample, read_newest, whole_encoder
-from coupled.config.errors import Parser
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import write_durably
 
@@ -100,7 +100,4 @@ def demo(options: Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="demo.py", description="Summary and figure of the demo.", allow_abbrev=False)
-    add_run(options)
-    add_reference(options)
-    return run_program(demo, options, arguments)
+    return run_program(demo, parsers.demo(), arguments)

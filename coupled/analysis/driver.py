@@ -1,10 +1,9 @@
-"""What the analysis programs' command lines share: options that choose run, arms and epochs, and errors of one line."""
+"""What the analysis programs share: errors of one line, progress, suggested command lines."""
 
 import argparse
 import inspect
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -22,7 +20,9 @@ from rich.progress import track
 from coupled.analysis.run import open_run
 from coupled.analysis.tables import as_frame
 from coupled.analysis.tidy_csv import open_table
-from coupled.config.errors import Parser, complain, typed
+from coupled.config.command_line import Parser
+from coupled.config.errors import complain
+from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import imports_done, interrupted, say
 from coupled.storage.atomic_files import write_durably
 from coupled.storage.run_lock import run_lock
@@ -32,67 +32,10 @@ from coupled.stream.seeds import determinism
 if TYPE_CHECKING:
     import pandas as pd
 
-CACHE_GIB = 10.0
 SILENCE = 10.0  # seconds without a word, where no bar is
-SPELLINGS = {  # of an option -> of the argument; goes when the options have their final names
-    "samples": "num_images",
-    "layer": "layers",
-    "bootstrap": "confidence",
-    "skip_bad": "skip_corrupt",
-}
 
 
 T = TypeVar("T")
-
-
-def parser(program: str, description: str) -> Parser:
-    """A parser with the options that every program about a run takes."""
-    result = Parser(prog=program, description=description, allow_abbrev=False)
-    add_run(result)
-    result.add_argument("--compare", nargs="+", metavar="ARM", help="arms to compare (default: every other arm)")
-    add_reference(result)
-    add_epochs(result)
-    return result
-
-
-def add_reference(options: Parser) -> None:
-    """Let `options` take the reference; None is the usual one of the run."""
-    which = "arm they are compared with (default: cl, or the run's first arm if there is no cl)"
-    options.add_argument("--reference", metavar="ARM", help=which)
-
-
-def add_epochs(options: Parser) -> None:
-    """Let `options` take the epochs and the folder of the tables."""
-    options.add_argument(
-        "--epochs",
-        metavar="LIST",
-        help="epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)",
-    )
-    skip = "pass over missing and damaged snapshots, saying which"
-    options.add_argument("--skip-bad", action="store_true", help=skip)
-    options.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
-
-
-def add_images(options: Parser) -> None:
-    """Let `options` take which images are looked at, and on which device."""
-    accept = "measure the images as they are, though they are not those of the run; their digest stands in every row"
-    options.add_argument("--accept-changed-images", action="store_true", help=accept)
-    options.add_argument("--samples", type=positive, metavar="N", help="at most N images a split, always the same ones")
-    options.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
-    )
-
-
-def add_run(options: Parser) -> None:
-    """Let `options` take the folder of a run; --run-dir is the spelling that torchrun does not take for its own."""
-    where = "run folder (default: the newest one under runs/)"
-    options.add_argument("--run", "--run-dir", dest="run", type=Path, metavar="DIR", help=where)
-
-
-def add_cache(options: Parser) -> None:
-    """Let `options` keep embeddings between calls: the limit in GiB, None without --cache."""
-    what = f"keep embeddings in cache/ beside the tables, at most GIB there (default: {CACHE_GIB:g})"
-    options.add_argument("--cache", nargs="?", const=CACHE_GIB, type=positive_number, metavar="GIB", help=what)
 
 
 def run_program(
@@ -158,7 +101,7 @@ def append_missing(
     """
     run = open_run(options.run)
     output = options.output or run.tables
-    given = {SPELLINGS.get(name, name): value for name, value in vars(options).items() if name != "run"}
+    given = {name: value for name, value in vars(options).items() if name != "run"}
     given["output"] = output
     chosen = select(run, **_named_by(select, given))
     planned = plan(run, chosen, **_named_by(plan, given))
@@ -204,14 +147,9 @@ def fault(error: OSError) -> str:
     return f"{where}: {error.strerror}" if where else error.strerror or str(error)
 
 
-def command(program: str, run: Path, *options: str) -> list[str]:
-    """The words of a command line that runs an analysis program on `run`, as they can be typed in this directory."""
-    return ["python", typed(Path(__file__).parents[2] / "analysis" / f"{program}.py"), "--run", str(run), *options]
-
-
 def typed_command(program: str, run: Path, *options: str) -> str:
-    """The same as one line."""
-    return shlex.join(command(program, run, *options))
+    """A command line that runs an analysis program on `run` where the user stands."""
+    return suggest(program.replace("_", "-"), "--run-dir", str(run), *options)
 
 
 def tracked(items: Iterable[T], name: str) -> Iterator[T]:
@@ -235,7 +173,7 @@ def tracked(items: Iterable[T], name: str) -> Iterator[T]:
 
 @contextmanager
 def skipping(skip: bool) -> Iterator[None]:
-    """Within, a bad snapshot ends the block but not the program, if the user asked for that with --skip-bad."""
+    """Within, a bad snapshot ends the block but not the program, if the user asked for that with --skip-corrupt."""
     try:
         yield
     except BadSnapshotError as error:
@@ -243,21 +181,3 @@ def skipping(skip: bool) -> Iterator[None]:
             raise
         if os.environ.get("RANK", "0") == "0":  # every rank skips it
             say(f"skipped: {error}", sys.stderr)
-
-
-def positive(text: str) -> int:
-    """An integer of 1 or more, for argparse's `type`."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; a whole number of 1 or more is allowed")
-    return int(text)
-
-
-def positive_number(text: str) -> float:
-    """A number above 0, for argparse's `type`."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < inf:
-        raise argparse.ArgumentTypeError(f"got {text!r}; a number above 0 is allowed")
-    return number

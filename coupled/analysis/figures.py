@@ -1,12 +1,12 @@
 """The figures of a run, from the tables of the other analysis programs, as PNG and PDF.
 
-python analysis/figures.py [--run DIR] [--reference ARM]
+python analysis/figures.py [--run-dir DIR] [--reference ARM]
 
 Writes into analysis/figures of the run what its tables allow, and says which program makes a table that is not there:
 * drift: weight gap and alignment (CKA and RSA of h on test) against epochs. Where the run has twins of the reference,
   arms with its objective, options and draws, a grey band shows how far such arms part: the noise floor, which has a
   height only if a bit of a twin was moved (`perturb`). Shades around a curve are confidence intervals, where
-  alignment.py was given `--bootstrap`.
+  alignment.py was given `--confidence`.
 * layers_alignment, layers_gap: heat maps layer by epoch of CKA on test, and of the weight gap by stage.
 * quality: what quality.csv says of h on test against epochs, the reference included.
 * collapse: what collapse.csv says of z on test against epochs, and how symmetric and aligned predictors are.
@@ -27,7 +27,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from coupled.analysis.driver import add_reference, add_run, run_program
+from coupled.analysis import parsers
+from coupled.analysis.driver import run_program
 from coupled.analysis.plots.alignment_matrix import alignment_matrix
 from coupled.analysis.plots.collapse_panels import collapse_panels
 from coupled.analysis.plots.drawing import arm_styles, grid, line, natural, over_epochs, plain, save
@@ -35,7 +36,6 @@ from coupled.analysis.plots.figure_rows import Run, reference_of
 from coupled.analysis.run import newest_run, read_description
 from coupled.analysis.tables import BadTableError, largest_sample, whole_encoder
 from coupled.config.controls import twins
-from coupled.config.errors import Parser
 from coupled.monitoring.terminal import say
 
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
@@ -212,7 +212,4 @@ def figures(options: Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="figures.py", description="Figures of a run.", allow_abbrev=False)
-    add_run(options)
-    add_reference(options)
-    return run_program(figures, options, arguments)
+    return run_program(figures, parsers.figures(), arguments)

@@ -1,7 +1,7 @@
 """What every arm's network makes of every contrastive loss, and DCL - NSCL beside its bounds.
 
-python analysis/losses.py [--run DIR] [--arms cl nscl scl ce] [--split train test] [--temperatures 0.5 1]
-       [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+python analysis/losses.py [--run-dir DIR] [--arms cl nscl scl ce] [--split train test] [--temperatures 0.5 1]
+       [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 All arms and epochs see the same views in the same batches of the run's size (of the whole split where it is smaller),
 drawn with the run's recipe and seed, of an epoch that is never trained on; networks in evaluation mode; the ragged last
@@ -29,14 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
     Has,
-    Parser,
     Plan,
-    add_epochs,
-    add_images,
-    add_run,
     append_missing,
     run_program,
     to_frame,
@@ -215,22 +212,6 @@ def plan(
     return Plan([LOSS, GAP], chunks, lambda output: write_what_follows(output / LOSS, direct))
 
 
-def temperature(text: str) -> float:
-    """A number above 0, for argparse's `type`."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="losses.py", description="Every arm under every contrastive loss.", allow_abbrev=False)
-    add_run(options)
-    options.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
-    add_epochs(options)
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    help_text = "numbers above 0 (default: the run's, and 1 as in the paper)"
-    options.add_argument("--temperatures", nargs="+", type=temperature, metavar="TAU", help=help_text)
-    add_images(options)
-    return run_program(partial(append_missing, select_arms, plan), options, arguments)
+    return run_program(partial(append_missing, select_arms, plan), parsers.losses(), arguments)

@@ -1,7 +1,7 @@
 """How good each arm's representation is by itself, at every snapshot.
 
-python analysis/quality.py [--run DIR] [--arms cl nscl scl ce] [--split train test] [--layer h z]
-       [--metrics nccc linear_probe] [--samples N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
+python analysis/quality.py [--run-dir DIR] [--arms cl nscl scl ce] [--split train test] [--layers h z]
+       [--metrics nccc linear_probe] [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 Writes quality.csv, one value a row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
 the files of arm_metrics. Classifiers learn from clean images of train and are scored on test (`split` test, with
@@ -19,15 +19,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
     Has,
-    Parser,
     Plan,
-    add_cache,
-    add_epochs,
-    add_images,
-    add_run,
     append_missing,
     run_program,
     to_frame,
@@ -207,15 +203,4 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="quality.py", description="Quality of each arm's representation.", allow_abbrev=False)
-    add_run(options)
-    options.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
-    add_epochs(options)
-    options.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
-    options.add_argument("--layer", nargs="+", choices=tuple(OUTPUTS), default=list(OUTPUTS), help="default: both")
-    options.add_argument(
-        "--metrics", nargs="+", default=arm_metric_names(), help=f"default: {' '.join(arm_metric_names())}"
-    )
-    add_cache(options)
-    add_images(options)
-    return run_program(partial(append_missing, select_arms, plan), options, arguments)
+    return run_program(partial(append_missing, select_arms, plan), parsers.quality(), arguments)

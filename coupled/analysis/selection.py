@@ -7,6 +7,7 @@ from operator import index
 
 from coupled.analysis.driver import skipping
 from coupled.analysis.run import Run
+from coupled.config.command_line import parse_epochs
 from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
 
 EVERY_PAIR = "all"  # of --compare; no arm has this name
@@ -97,7 +98,7 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
     """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
     there = store.arms()
     if not there:
-        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
+        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
     for arm in arms or ():
         if arm not in there:
             raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
@@ -114,7 +115,7 @@ def choose_arms(
     there = store.arms()
     others = [arm for arm in there if arm != reference]
     if not there:
-        raise ValueError(f"--run: '{store.folder.parent}' has no snapshots yet")
+        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
     if reference not in there:
         raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
     for arm in compare or ():
@@ -159,22 +160,6 @@ def choose_epochs(
                     )
             good.append(epoch)
     return good
-
-
-def parse_epochs(text: str) -> set[int]:
-    """The numbers in a list such as "0,5,10:30:10": numbers, or first:last[:step] with the last included."""
-    epochs: set[int] = set()
-    for part in text.split(","):
-        numbers = part.split(":")
-        if len(numbers) > 3 or not all(n.strip().isdecimal() for n in numbers):
-            raise ValueError(f"--epochs: got '{text}'; allowed is a list of numbers and first:last[:step]")
-        first, last, step = [*map(int, numbers), *([int(numbers[0]), 1] if len(numbers) == 1 else [1])][:3]
-        if step == 0 or last < first:
-            raise ValueError(
-                f"--epochs: got '{part}'; in first:last[:step] the step is 1 or more, the last not below the first"
-            )
-        epochs.update(range(first, last + 1, step))
-    return epochs
 
 
 def _spans(numbers: Sequence[int]) -> str:

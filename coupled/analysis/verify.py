@@ -1,6 +1,6 @@
 """Whether a run folder is whole, and how far two runs are the same.
 
-python analysis/verify.py [--run DIR] [--against DIR2] [--output DIR3]
+python analysis/verify.py [--run-dir DIR] [--against DIR2] [--output DIR3]
 
 Looks at run.json, both tables of rows, every snapshot, the checkpoints, and whether the images can still be read.
 Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coupled.analysis.driver import Parser, add_run, run_program
+from coupled.analysis import parsers
+from coupled.analysis.driver import run_program
 from coupled.analysis.representations.embeddings import load_images
 from coupled.analysis.run import newest_run, open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
@@ -147,8 +148,4 @@ def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    parser = Parser(prog="verify.py", description="Whether a run is whole.", allow_abbrev=False)
-    add_run(parser)
-    parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write verify.csv to (default: none)")
-    return run_program(verify, parser, arguments)
+    return run_program(verify, parsers.verify(), arguments)

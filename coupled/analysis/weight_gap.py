@@ -1,6 +1,6 @@
 """How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
 
-python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run DIR] [--epochs 0,10,20|0:100:10]
+python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run-dir DIR] [--epochs 0,10,20|0:100:10]
        [--align permutation] [--output DIR]
 
 Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
@@ -28,7 +28,8 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from coupled.analysis.driver import Chunk, Has, Plan, append_missing, parser, run_program, skipping, to_frame, tracked
+from coupled.analysis import parsers
+from coupled.analysis.driver import Chunk, Has, Plan, append_missing, run_program, skipping, to_frame, tracked
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Pair, Selection, choices, select_pairs
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
@@ -186,6 +187,4 @@ def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = parser("weight_gap.py", "Distances between the arms' weights.")
-    options.add_argument("--align", choices=("none", "permutation"), default="none", help="default: none")
-    return run_program(partial(append_missing, select_pairs, plan), options, arguments)
+    return run_program(partial(append_missing, select_pairs, plan), parsers.weight_gap(), arguments)

@@ -57,8 +57,8 @@ def before_start(
     seeds = {arm: draws.seed("order", settings["seed"]) for arm, draws in used.items()}
     return [
         *without_effect(settings, objectives, device),
-        *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["order"], epochs),
-        *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["order"]),
+        *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs),
+        *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["sampler"]),
     ]
 
 
@@ -139,27 +139,24 @@ def _content(images: AnyImageSet) -> object:
 
 def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objective], device: str) -> Iterator[str]:
     """Keys of the resolved `settings` that say something which nothing of this run depends on."""
-    views, snapshots, needs = settings["views"], settings["snapshots"], [each.needs for each in objectives.values()]
+    augmentation, snapshots = settings["augmentation"], settings["snapshots"]
+    preset, needs = PRESETS[augmentation["preset"]], [each.needs for each in objectives.values()]
     temperatures = [each.options.get("temperature") for each in objectives.values()]
     read = {*(output for each in needs for output in each.outputs), *(h.input for n in needs for h in n.heads.values())}
-    jitters = [
-        key for key in ("brightness", "contrast", "saturation", "hue") if views[key] != PRESETS[views["recipe"]][key]
-    ]
+    jitters = [key for key in ("brightness", "contrast", "saturation", "hue") if augmentation[key] != preset[key]]
+    no_jitter, no_blur = augmentation["jitter_prob"] == 0, augmentation["blur_prob"] == 0
     projected = not read.isdisjoint(("unnormalised", "projection"))
+    dense, every = snapshots["dense_until_epoch"], snapshots["every_epochs"]
     for key, ignored, why in (
         ("temperature", settings["temperature"] not in (TEMPERATURE, *temperatures), "no arm takes it"),
         (
             "augmentation.blur_sigma",
-            views["blur"] == 0 and views["blur_sigma"] != BLUR_SIGMA,
+            no_blur and augmentation["blur_sigma"] != BLUR_SIGMA,
             "augmentation.blur_prob is 0",
         ),
-        *((f"views.{each}", views["jitter"] == 0, "augmentation.jitter_prob is 0") for each in jitters),
+        *((f"augmentation.{each}", no_jitter, "augmentation.jitter_prob is 0") for each in jitters),
         ("projector", not projected and settings["projector"] != PROJECTOR, "no arm looks at a projection"),
-        (
-            "snapshots.dense_until_epoch",
-            snapshots["dense_until_epoch"] and snapshots["every"] == 1,
-            "snapshots.every_epochs is 1",
-        ),
+        ("snapshots.dense_until_epoch", dense and every == 1, "snapshots.every_epochs is 1"),
         ("tf32", settings["tf32"] and device != "cuda", f"the device is {device}"),
     ):
         if ignored:

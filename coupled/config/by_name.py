@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -25,7 +26,8 @@ def known(package: str) -> tuple[str, ...]:
     """Names of the public modules of `package` (such as "coupled.objectives"), sorted; a leading underscore hides
     one.
     """
-    paths = importlib.import_module(package).__path__
+    spec = importlib.util.find_spec(package)  # does not import it, so that a help needs no torch
+    paths = spec.submodule_search_locations if spec else None
     return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if not (m.ispkg or m.name.startswith("_"))))
 
 

@@ -1,51 +1,18 @@
-"""Checked input: command lines, options of a function; errors of one line (key, value, what is allowed)."""
+"""Checked input: options of a function; errors of one line (key, value, what is allowed)."""
 
-import argparse
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
 from operator import or_
-from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, NoReturn, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from coupled.config.by_name import did_you_mean
 from coupled.monitoring.terminal import say
-
-
-class _Once(argparse.Action):
-    """Store the values of an argument; of an option given twice argparse would ignore the first without a word."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        assert isinstance(parser, Parser)
-        if option and self.dest in parser.given:
-            parser.error(f"{option}: given twice; give it once, with all its values")
-        parser.given.add(self.dest)
-        setattr(namespace, self.dest, values)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaint about bad input is a ValueError, and that takes an option once."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.register("action", None, _Once)
-        self.given: set[str] = set()
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, which is asked for every command line."""
-        self.given.clear()
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise ValueError with argparse's message, which names option, value and what is allowed."""
-        raise ValueError(message)
 
 
 def complain(program: str, error: ValueError) -> int:
@@ -58,12 +25,6 @@ def complain(program: str, error: ValueError) -> int:
 def status_of(error: Exception) -> int:
     """2 if `error` is bad input, else 1. A character that this locale cannot encode is not the input's fault."""
     return 2 if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError) else 1
-
-
-def typed(path: Path) -> str:
-    """A file as it can be typed in a command line in this directory: relative to it if it lies below, else in full."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 SHOWN = 80  # characters of a text that cannot be encoded

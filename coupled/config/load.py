@@ -1,19 +1,18 @@
 """Settings from a YAML file and dotted `key=value` overrides, resolved once: what `load_settings` returns is final."""
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coupled.config.errors import typed
+from coupled.config.command_line import find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.config.schema import Settings, from_resolved
+from coupled.monitoring.commands import suggest
 
 Tree = dict[str, Any]
 
 DEFAULT_ARMS: dict[str, Any] = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
-PACKAGED = Path(__file__).parents[1] / "configs"
 
 
 def load_settings(
@@ -42,13 +41,12 @@ def load_settings(
         >>> load_settings("demo", ["seed=1"], epochs=2).epochs
         2
     """
-    path = config_file(config)
+    path = find_config(str(config))
     given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
     if "base" in given:  # no key of the settings
-        program = typed(Path(__file__).parents[2] / "scripts/sweep.py")
-        command = shlex.join(["python", program, str(path)])
+        command = suggest("sweep", str(path))
         raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
     tree = {"arms": dict(DEFAULT_ARMS), **given}
     for place, override in enumerate(overrides):
@@ -72,18 +70,6 @@ def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
     """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
     checked = from_resolved(with_dataset_defaults(dict(tree)), source)
     return from_resolved(with_options(checked.resolved()), source)
-
-
-def config_file(config: Path | str) -> Path:
-    """The file that `config` means: itself, or that of the package with this name. Raises ValueError."""
-    path = Path(config)
-    packaged = PACKAGED / f"{config}.yaml"
-    if path.is_file() or not packaged.is_file():
-        if not path.is_file():
-            known = ", ".join(sorted(each.stem for each in PACKAGED.glob("*.yaml")))
-            raise ValueError(f"--config: no file '{path}' (with the package come: {known})")
-        return path
-    return packaged
 
 
 def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:

@@ -6,6 +6,7 @@ Shape letters: N images, H height, W width, C classes.
 """
 
 import hashlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from coupled.monitoring.commands import suggest
 
 SPLITS = ("train", "test")
 LARGEST_SMALL = 64  # pixels; the papers' protocol for small images is stated for 32, and Tiny-ImageNet follows it
@@ -182,3 +185,8 @@ def check_range(option: str, value: int, lowest: int, highest: int | None = None
 def _colour(values: Tensor) -> Colour:
     red, green, blue = (values / 255).tolist()
     return red, green, blue
+
+
+def prepare_command(name: str, sources: str, root: Path) -> str:
+    """The command line that unpacks `sources` of the image set `name` into `root`."""
+    return f"{suggest('prepare-data', name)} {sources} {shlex.join(['--output', str(root)])}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from coupled.datasets import ImageFiles, check_split
+from coupled.datasets import ImageFiles, check_split, prepare_command
 from coupled.datasets._files import check_same_classes, class_files, folders, passed_over
 from coupled.datasets._layouts import check_layout
 
@@ -34,7 +34,7 @@ def load(split: str, *, root: Path | None = None) -> ImageFiles:
             raise ValueError(
                 f"dataset.root: no ImageNet in {root.resolve()}: {folder}/ is missing; fetch ILSVRC2012's archives"
                 " (img_train.tar, img_val.tar, devkit_t12.tar.gz) from https://www.image-net.org/download and run"
-                f" 'python scripts/prepare_data.py imagenet ILSVRC2012_* --to {root}'"
+                f" '{prepare_command('imagenet', 'ILSVRC2012_*', root)}'"
             )
     passed: Counter[str] = Counter()
     files = class_files(root / FOLDERS[split], passed)

@@ -17,7 +17,7 @@ from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 
-from coupled.datasets import ImageSet, check_range, check_split
+from coupled.datasets import ImageSet, check_range, check_split, prepare_command
 from coupled.datasets._files import Files, class_files, load_files, read_lines
 
 SIZE = 84
@@ -37,7 +37,7 @@ def load(split: str, *, root: Path | None = None, image_size: int = SIZE) -> Ima
         raise ValueError(
             f"dataset.root: no mini-ImageNet in {root.resolve()}; fetch an archive of it or its parquet files"
             " (https://huggingface.co/datasets/timm/mini-imagenet) and run"
-            f" 'python scripts/prepare_data.py mini_imagenet ARCHIVE --to {root}'"
+            f" '{prepare_command('mini_imagenet', 'ARCHIVE', root)}'"
         )
     passed: Counter[str] = Counter()
     said = passed if split == "train" else None

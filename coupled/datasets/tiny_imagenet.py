@@ -12,7 +12,7 @@ parquet copy. The archive's test images have no labels and are not used.
 from collections import Counter
 from pathlib import Path
 
-from coupled.datasets import ImageSet, check_split
+from coupled.datasets import ImageSet, check_split, prepare_command
 from coupled.datasets._files import class_files, images, load_files, read_lines
 
 SIZE = 64
@@ -29,7 +29,7 @@ def load(split: str, *, root: Path | None = None) -> ImageSet:
     if not (root / "train").is_dir():
         raise ValueError(
             f"dataset.root: no Tiny ImageNet in {root.resolve()}; fetch {SOURCE} and run"
-            f" 'python scripts/prepare_data.py tiny_imagenet tiny-imagenet-200.zip --to {root}'"
+            f" '{prepare_command('tiny_imagenet', 'tiny-imagenet-200.zip', root)}'"
         )
     passed = {"train": Counter[str](), "test": Counter[str]()}
     train = class_files(root / "train", passed["train"])

@@ -25,7 +25,8 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
     Returns:
         A row a tensor, sorted by name, then `mean`, `sum` and `global` over the encoder's `.weight` tensors, for each
         stage and for the encoder: tensor, module, aggregate, kind, parameters (entries), gap (0 to 2), distance,
-        reference_norm, arm_norm, cosine, angle (degrees). Cosine and angle are NaN where one tensor is zero, and in `sum`.
+        reference_norm, arm_norm, cosine, angle (degrees). Cosine and angle are NaN where one tensor is zero and in
+        `sum`.
 
     Raises:
         ValueError: if one is not a mapping, they have no floating tensor in common, a name is in one encoder only,

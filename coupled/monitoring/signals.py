@@ -105,25 +105,25 @@ class Timer:
 
 
 class StopConditions:
-    """What this rank asks for after a step: signals, the timer and `until_step`."""
+    """What this rank asks for after a step: signals, the timer and `max_steps`."""
 
-    def __init__(self, signals: StopSignals, timer: Timer, until_step: int | None) -> None:
-        self.signals, self.timer, self.until_step = signals, timer, until_step
+    def __init__(self, signals: StopSignals, timer: Timer, max_steps: int | None) -> None:
+        self.signals, self.timer, self.max_steps = signals, timer, max_steps
 
     def action(self, step: int) -> Action:
         """What to do after `step`; PREEMPTED where a scheduler asks for it."""
         if self.signals.received in SCHEDULERS:
             return Action.PREEMPTED
-        if self.signals.received or step == self.until_step:
+        if self.signals.received or step == self.max_steps:
             return Action.STOP
         return Action.SAVE if self.timer.due() else Action.GO_ON
 
     def reason(self, step: int) -> str:
         """What stopped the run after `step`."""
-        return self.signals.received or ("--until-step" if step == self.until_step else "a signal to another rank")
+        return self.signals.received or ("--max-steps" if step == self.max_steps else "a signal to another rank")
 
 
-def check_until_step(until_step: int | None, done: int, steps: int) -> None:
-    """Raise ValueError unless a run of `steps` steps, `done` of them behind it, comes to the end of `until_step`."""
-    if until_step is not None and not done < until_step <= steps:
-        raise ValueError(f"--until-step: got {until_step}; allowed is {done + 1} to {steps}")
+def check_max_steps(max_steps: int | None, done: int, steps: int) -> None:
+    """Raise ValueError unless a run of `steps` steps, `done` of them behind it, comes to the end of `max_steps`."""
+    if max_steps is not None and not done < max_steps <= steps:
+        raise ValueError(f"--max-steps: got {max_steps}; allowed is {done + 1} to {steps}")

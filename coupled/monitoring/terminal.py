@@ -114,5 +114,6 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
     """Without an exception, which an import would turn into another one, or into pages."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         with contextlib.suppress(OSError):
-            os.write(2, f"{Path(sys.argv[0]).name}: interrupted\n".encode(errors="backslashreplace"))
+            program = Path(sys.argv[0]).name.replace("__main__.py", "coupled")
+            os.write(2, f"{program}: interrupted\n".encode(errors="backslashreplace"))
     os._exit(INTERRUPTED)

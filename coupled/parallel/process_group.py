@@ -105,6 +105,11 @@ def process_group(
     global _data_axis
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: got 'cuda', but torch sees no CUDA device; set device=cpu")
+    if dist.is_initialized():
+        raise ValueError(
+            "torch.distributed: this process is in a process group already, and a run makes its own: call"
+            " torch.distributed.destroy_process_group() before"
+        )
     meeting = meeting or meet(timeout_seconds)
     if meeting.world_size % arms:
         fitting = ", ".join(str(k) for k in range(1, meeting.world_size + 1) if meeting.world_size % k == 0)

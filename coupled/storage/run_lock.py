@@ -32,7 +32,7 @@ class MovedError(RunError):
 
 
 @contextmanager
-def run_lock(folder: Path, option: str = "--run") -> Iterator[None]:
+def run_lock(folder: Path, option: str = "--run-dir") -> Iterator[None]:
     """Hold the lock of `folder`, which is made if it does not exist and which `option` names in messages.
 
     The kernel frees the lock of a process however it dies, so the file that a killed process leaves is taken over.
@@ -49,7 +49,7 @@ def run_lock(folder: Path, option: str = "--run") -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ValueError(f"{option}: '{path}' is a symbolic link, not a file of the run; delete the link") from None
-        if error.errno in NO_FOLDER or (option == "--run" and error.errno in DENIED):
+        if error.errno in NO_FOLDER or (option == "--run-dir" and error.errno in DENIED):
             raise ValueError(f"{option}: cannot write to '{folder}': {os.strerror(error.errno or 0)}") from None
         raise
     try:

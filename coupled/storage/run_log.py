@@ -156,7 +156,9 @@ def check_folder(
     if not run.exists() or (run.is_dir() and all(path.name in LEFTOVERS for path in run.iterdir())):
         return
     if not (run / "run.json").is_file():
-        raise ValueError(f"--run: '{run}' exists and is no run folder (it has no run.json); choose another --run")
+        raise ValueError(
+            f"--run-dir: '{run}' exists and is no run folder (it has no run.json); choose another --run-dir"
+        )
     if resume:
         there = read_run_json(run).get("settings", {})
         changes = [
@@ -167,7 +169,7 @@ def check_folder(
         _check_own_folders(run)
     elif not overwrite:
         raise ValueError(
-            f"--run: a run is already in '{run}'; pass --resume to continue it or --overwrite to replace it"
+            f"--run-dir: a run is already in '{run}'; pass --resume to continue it or --overwrite to replace it"
         )
 
 

@@ -97,17 +97,21 @@ def set_determinism(deterministic: bool, num_threads: int | None, tf32: bool = F
 
 @contextmanager
 def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False) -> Iterator[None]:
-    """Within, torch is as `set_determinism` makes it; afterwards its switches are as before."""
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    timing, of_cudnn, precision = cudnn.benchmark, cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    threads = torch.get_num_threads()
+    """`set_determinism` inside the block; afterwards torch's switches and the variables are as they were before."""
+    threads, environment = torch.get_num_threads(), {name: os.environ.get(name) for name in ENVIRONMENT}
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
+    precision = torch.get_float32_matmul_precision()
     try:
         set_determinism(deterministic, num_threads, tf32)
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        cudnn.benchmark, cudnn.allow_tf32 = timing, of_cudnn
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
         torch.set_float32_matmul_precision(precision)
-        if num_threads is not None:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
+        for name, value in environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,10 +1,8 @@
 """The programs of a sweep's points in processes of their own: a point that crashes does not take the others down."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -15,9 +13,10 @@ from types import FrameType
 from coupled.analysis.driver import fault
 from coupled.config.errors import differences
 from coupled.config.schema import MAY_CHANGE
+from coupled.monitoring.commands import child_command, child_environment
 from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import SnapshotStore
-from coupled.sweep.points import ROOT, Point, Sweep
+from coupled.sweep.points import Point, Sweep
 
 Say = Callable[[str], None]
 
@@ -32,15 +31,11 @@ class Children:
 
     def run(self, command: Sequence[str], log: Path) -> int:
         """The exit status of `command`, whose output is added to the file `log`; -1 if all was stopped before."""
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        }
         with log.open("ab") as file:
             with self.lock:
                 if self.stopped:
                     return -1
-                child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+                child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=child_environment())
                 self.running.add(child)
             status = child.wait()
         with self.lock:
@@ -65,7 +60,7 @@ def is_finished(point: Point) -> bool:
         last = {(arm, point.settings["epochs"]) for arm in point.settings["arms"]}
         return last <= {(entry.arm, entry.epoch) for entry in SnapshotStore(point.folder / "snapshots").entries()}
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # not a whole run: train.py says what is wrong with it
+        return False  # not a whole run: `coupled train` says what is wrong with it
 
 
 def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
@@ -86,17 +81,13 @@ def train_and_analyse(sweep: Sweep, point: Point, children: Children, say: Say) 
         say(f"{point.name}: finished before")
     else:
         say(f"{point.name}: {'continues' if (point.folder / 'run.json').is_file() else 'begins'}")
-        train = ["coupled/train.py", "--config", str(sweep.base), "--run", str(point.folder), "--resume"]
-        if children.run(_python([*train, *point.overrides]), log) or not is_finished(point):
+        train = ["train", "--config", str(sweep.base), "--run-dir", str(point.folder), "--resume"]
+        if children.run(child_command(*train, *point.overrides), log) or not is_finished(point):
             return f"{last_line(log)} ({log})"
-    for program, *options in sweep.analyses:
-        if children.run(_python([f"analysis/{program}", *options, "--run", str(point.folder)]), log):
+    for command, *options in sweep.analyses:
+        if children.run(child_command(command, *options, "--run-dir", str(point.folder)), log):
             return f"{last_line(log)} ({log})"
     return ""
-
-
-def _python(words: Sequence[str]) -> list[str]:
-    return [sys.executable, str(ROOT / words[0]), *words[1:]]
 
 
 def last_line(log: Path) -> str:

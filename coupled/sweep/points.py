@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator
 
 from coupled.cli import ANALYSES
+from coupled.config.command_line import find_config, parse_range
 from coupled.config.errors import one_line
 from coupled.config.load import load_settings
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.config.sections import Count, Name, Positive, Section
 from coupled.sweep.names import keys_name, order, point_name, run_name
 
-ROOT = Path(__file__).parents[2]
 MOST_POINTS = 10_000
-DEFAULT_ANALYSES = ("weight_gap.py", "alignment.py --split test --layer h")
+DEFAULT_ANALYSES = ("weight-gap", "alignment --split test --layers h")
 Values = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -92,13 +92,11 @@ def read_sweep(
 ) -> Sweep:
     """The sweep of a sweep file, or of a settings file, changed by the lists on the command line.
 
-    `given` are "temperature=0.1,0.5" or "seed=0:5", the product of which is swept; the lists of each of `zips` go
+    `given` are "temperature=0.1,0.5" or "seed=0:4", the product of which is swept; the lists of each of `zips` go
     together. They replace what the file says of their keys. The folder is runs/<name>; the name is that of the file,
     with "_sweep" behind the name of a settings file, and where other keys are swept than the file's, a folder of that
     name for them: sweeps over different keys share no table and no log. Raises ValueError.
     """
-    if not config.is_file():
-        raise ValueError(f"sweep.py: no file '{config}'")
     tree = read_yaml(config)
     is_sweep = isinstance(tree, dict) and "base" in tree
     try:
@@ -121,32 +119,40 @@ def read_sweep(
         folder /= keys
     factor = _factor(file.factor, groups)
     commands = [_command(text) for text in (file.analyses if analyses is None else analyses)]
-    base = config.parent / file.base
+    beside = config.parent / file.base
+    base = beside if beside.is_file() else find_config(file.base)
     return Sweep(folder, base, fixed, groups, commands, factor, file.figure)
 
 
 def parse_list(text: str) -> tuple[str, list[Any]]:
-    """("temperature", [0.1, 0.5]) of "temperature=0.1,0.5"; a range first:end[:step] is as in Python, without its end.
+    """("temperature", [0.1, 0.5]) of "temperature=0.1,0.5"; a range first:last[:step] includes its last.
 
     Commas within brackets and braces belong to the value. Raises ValueError.
     """
     key, equals, rest = text.partition("=")
     if not equals or not key.strip():
-        raise ValueError(f"'{text}': write it as key=value,value,... or key=first:end")
+        raise ValueError(f"'{text}': write it as key=value,value,... or key=first:last")
     values: list[Any] = []
     for part in _parts(rest):
         if not part.strip():
             raise ValueError(f"'{text}': a value between commas is empty")
-        if re.fullmatch(r"-?\d{1,18}(:-?\d{1,18}){1,2}", part):
-            numbers = [int(number) for number in part.split(":")]
-            if numbers[2:] == [0] or not 0 < len(whole := range(*numbers)) <= MOST_POINTS:
-                raise ValueError(f"'{text}': the range {part} holds no numbers, or more than {MOST_POINTS:,}")
-            values += whole
+        if numbers := _numbers(text, part):
+            values += numbers
         elif re.fullmatch(r"[-+.\deE]*(:[-+.\deE]*)+", part):  # YAML 1.1 would read 1:30.5 as ninety and a half
-            raise ValueError(f"'{text}': the range {part} is not of whole numbers, first:end or first:end:step")
+            raise ValueError(f"'{text}': the range {part} is not of whole numbers, first:last or first:last:step")
         else:
             values.append(parse_yaml(part, f"'{text}'"))
     return key.strip(), values
+
+
+def _numbers(text: str, part: str) -> range | None:
+    try:
+        numbers = parse_range(part)
+    except ValueError as error:
+        raise ValueError(f"'{text}': {error}") from None
+    if numbers and len(numbers) > MOST_POINTS:
+        raise ValueError(f"'{text}': the range {part} holds more than {MOST_POINTS:,} numbers")
+    return numbers
 
 
 def _parts(text: str) -> list[str]:
@@ -199,11 +205,10 @@ def _command(text: str) -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise ValueError(f"analyses: '{text}': {error}") from None
-    known = sorted(f"{name.replace('-', '_')}.py" for name in ANALYSES)
-    if not words or words[0] not in known:
-        raise ValueError(f"analyses: got '{text}'; it begins with one of {', '.join(known)}")
-    if any(word.split("=")[0] in ("--run", "--run-dir") for word in words):
-        raise ValueError(f"analyses: got '{text}'; leave --run to the sweep")
+    if not words or words[0] not in ANALYSES:
+        raise ValueError(f"analyses: got '{text}'; it begins with one of {', '.join(ANALYSES)}")
+    if any(word.split("=")[0] == "--run-dir" for word in words):
+        raise ValueError(f"analyses: got '{text}'; leave --run-dir to the sweep")
     return words
 
 

@@ -1,8 +1,5 @@
 """Train and measure a run for each point of a grid, and show what the factor does.
 
-python scripts/sweep.py CONFIG.yaml [key=v1,v2,... | seed=0:5 ...] [--zip KEY=.. KEY=..] [--jobs N] [--runs DIR]
-       [--name NAME] [--analyses "alignment.py --layer h" ...] [--list | --index I]
-
 CONFIG is a settings file, or a sweep file, which has the key `base` (see sweep_points.py for the others); what stands
 on the command line replaces the lists of the file. A point is a run folder such as temperature=0.1,seed=3 in the folder
 of the sweep, runs/<file>_sweep/temperature, with the output of its programs beside it in <point>.log. Finished points
@@ -12,20 +9,20 @@ all points, and figures/ shows mean and standard deviation over seeds. In a SLUR
 finished, and collects. One sweep at a time works in a folder, and one program on a point.
 """
 
-import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from coupled.analysis.driver import positive, say_fault
-from coupled.config.errors import Parser, complain
+from coupled.analysis.driver import say_fault
+from coupled.config.command_line import find_config
+from coupled.config.errors import complain
+from coupled.monitoring.commands import program_name, suggest
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, say
 from coupled.storage.atomic_files import encoded, write_durably
 from coupled.storage.run_lock import run_lock
 from coupled.sweep.figures import draw
 from coupled.sweep.jobs import run_points
+from coupled.sweep.parser import parser
 from coupled.sweep.points import Point, Sweep, points, read_sweep
 from coupled.sweep.tables import collect, write_definition
 
@@ -33,10 +30,12 @@ from coupled.sweep.tables import collect, write_definition
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; its exit status: 2 for bad input, 1 if a point failed, 130 if it was stopped."""
     imports_done()
+    program = program_name("sweep")
     try:
-        options = parse(arguments)
+        options = parser().parse_intermixed_args(arguments)
         given, analyses = options.lists, options.analyses
-        sweep = read_sweep(options.config, given, options.zip, runs=options.runs, name=options.name, analyses=analyses)
+        config, folder = find_config(options.config), options.runs_dir
+        sweep = read_sweep(config, given, options.zip, runs=folder, name=options.name, analyses=analyses)
         every = points(sweep)
         chosen = every if options.index is None else [_at(every, options.index)]
         if options.list:
@@ -48,12 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with run_lock(sweep.folder, "--name") if whole else contextlib.nullcontext():
             return run(sweep, every, chosen, options.jobs, whole)
     except ValueError as error:
-        return complain("sweep.py", error)
+        return complain(program, error)
     except OSError as error:
-        return say_fault("sweep.py", error)
+        return say_fault(program, error)
     except KeyboardInterrupt:
-        words = shlex.join(sys.argv[1:] if arguments is None else arguments)
-        again = f"python scripts/sweep.py {words}"
+        again = suggest("sweep", *(arguments or ()))
         say(f"stopped; the same command goes on where it was: {again}", sys.stderr)
         return INTERRUPTED
 
@@ -67,7 +65,7 @@ def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int
         shown = show(sweep) if whole else True
     finally:
         for name, wrong in failed.items():
-            say(f"sweep.py: {name} failed: {wrong}", sys.stderr)
+            say(f"{program_name('sweep')}: {name} failed: {wrong}", sys.stderr)
     return 0 if shown and not failed else 1
 
 
@@ -86,26 +84,6 @@ def show(sweep: Sweep) -> bool:
         for path in draw(sweep.folder, rows) if sweep.analyses else []:
             say(path)
     except ValueError as error:
-        say(f"sweep.py: no figure: {error}", sys.stderr)
+        say(f"{program_name('sweep')}: no figure: {error}", sys.stderr)
         return False
     return True
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line. Raises ValueError."""
-    parser = Parser(
-        prog="sweep.py", description="Train and measure a run for each point of a grid.", allow_abbrev=False
-    )
-    parser.add_argument("config", type=Path, help="a settings file, or a sweep file with the key `base`")
-    parser.add_argument("lists", nargs="*", metavar="key=v1,v2", help="values to sweep, or a range such as seed=0:5")
-    together = "keys whose lists go together, value by value; may be given several times"
-    parser.add_argument("--zip", nargs="+", action="append", default=[], metavar="key=v1,v2", help=together)
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="points side by side (default: 1)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    parser.add_argument("--name", help="folder of the sweep in --runs (default: the file's name, and the keys)")
-    what = "programs in analysis/ with their options, each in quotes; none at all is allowed"
-    parser.add_argument("--analyses", nargs="*", metavar="PROGRAM", help=what)
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument("--list", action="store_true", help="print number and name of every point")
-    one.add_argument("--index", type=int, metavar="I", help="only this point; nothing is collected")
-    return parser.parse_intermixed_args(arguments)

@@ -118,7 +118,7 @@ def _weights(where: str, prepare: Callable[[Path], None]) -> dict[str, Any]:
             prepare(path)
         start = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()):
-            weight_gap.main(["--run", str(run.path)])
+            weight_gap.main(["--run-dir", str(run.path)])
         ours = time.monotonic() - start
     return _row(
         f"weight gap, {len(files)} snapshots of a ResNet-50, {where}, against reading", ours, baseline, baseline / ours

@@ -33,7 +33,7 @@ def start_rows() -> list[dict[str, Any]]:
     bare = seconds("-c", "import torch, torchvision, timm")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        first = seconds(TRAIN, "--config", CONFIG, "--run", run, "--overwrite", "--until-step", "1")
+        first = seconds(TRAIN, "--config", CONFIG, "--run-dir", run, "--overwrite", "--max-steps", "1")
     found = (
         ("train.py --help, against importing torch, torchvision and timm", seconds(TRAIN, "--help"), "under 0.5 s"),
         ("train.py to the end of the first step of 4 arms, against the same imports", first, "-"),

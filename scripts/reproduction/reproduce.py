@@ -1,6 +1,7 @@
 """Run the experiments of docs/reproduction.md and write their results into it.
 
-    python scripts/reproduction/reproduce.py [--jobs 2] [--runs runs/reproduction] [--only classes ...] [--page-only]
+    python scripts/reproduction/reproduce.py [--jobs 2] [--runs-dir runs/reproduction] [--only classes ...]
+           [--page-only]
 
 Trains and measures the sweeps of configs/reproduction/ (finished points are kept), computes the answer to every claim
 whose sweep is there (reproduction_claims.py, reproduction_objectives.py), and writes it as
@@ -24,9 +25,10 @@ import pandas as pd
 import reproduction_claims
 import reproduction_objectives
 
-from coupled.analysis.driver import positive, say_fault
+from coupled.analysis.driver import say_fault
 from coupled.analysis.tables import read_table
-from coupled.config.errors import Parser, complain
+from coupled.config.command_line import Parser, positive
+from coupled.config.errors import complain
 from coupled.storage.atomic_files import write_durably
 from coupled.sweep import program as sweep
 from coupled.sweep.tables import collect
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The program; its exit status: 2 for bad input, 1 if a sweep failed, 130 if one was stopped."""
     parser = Parser(prog="reproduce.py", description="Run the experiments of docs/reproduction.md.", allow_abbrev=False)
     parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="points side by side (default: 2)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/reproduction"), metavar="DIR")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
     which.add_argument("--page-only", action="store_true", help="only write the page from the CSV files in docs")
@@ -55,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in () if options.page_only else options.only:
             say(f"== {name}")
-            given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs", str(options.runs)]
+            given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs-dir", str(options.runs_dir)]
             status = sweep.main(given)
             if status == INTERRUPTED:
                 return INTERRUPTED  # who stops one sweep does not ask for the next
             failed += [name] if status else []
         if not options.page_only:
-            write_results(options.runs, [name for name in options.only if name not in failed])
+            write_results(options.runs_dir, [name for name in options.only if name not in failed])
         write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
     except ValueError as error:
         return complain("reproduce.py", error)

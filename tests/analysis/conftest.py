@@ -1,12 +1,14 @@
 """A synthetic run folder: random networks that drift apart arm by arm and epoch by epoch, no training."""
 
 import csv
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from coupled.analysis.run import open_store
@@ -102,22 +104,35 @@ def table() -> Callable[[Path], list[dict[str, str]]]:
 
 @pytest.fixture(scope="session")
 def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 4 epochs about which every program has said something of few images; tests only read it."""
+    """The run that `measured` makes, once for all processes of pytest-xdist; tests only read it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    done = folder / "measured.done"
+    with FileLock(folder / "measured.lock"):
+        if not done.exists():
+            measured(folder / "measured")
+            done.touch()
+    return folder / "measured"
+
+
+def measured(folder: Path) -> Path:
+    """A run of 4 epochs about which every program has said something of few images."""
     from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
     from coupled.analysis.representations import intervals
 
-    run = make_run(tmp_path_factory.mktemp("runs") / "measured", epochs=(0, 1, 2, 3))
+    run = make_run(folder, epochs=(0, 1, 2, 3))
     steps = ["epoch,step,inputs_digest,lr", *(f"{epoch},{epoch},d,0.{epoch}" for epoch in (1, 2, 3))]
     (run / "steps.csv").write_text("\n".join([*steps, ""]))
     epochs = [f"{epoch},{arm},{3 - epoch / 4},0.1,1.5,{900 + epoch}" for epoch in (1, 2, 3) for arm in DRIFT]
     (run / "epochs.csv").write_text("\n".join(["epoch,arm,loss,lr,seconds,images_per_second", *epochs, ""]))
-    base = ["--run", str(run)]
-    few = [*base, "--samples", "64"]
+    base = ["--run-dir", str(run)]
+    few = [*base, "--num-images", "64"]
     metrics = ["nccc", "cdnv", "root_cdnv", "directional_cdnv", "few_shot", "few_shot_two_way"]
     calls: list[tuple[Any, list[str]]] = [
         (verify, [*base, "--output", str(run / "analysis")]),
         (weight_gap, base),
-        (alignment, [*few, "--metrics", "cka", "rsa", "--bootstrap", "20", "--layer", "stages", "--cross-layer"]),
+        (alignment, [*few, "--metrics", "cka", "rsa", "--confidence", "20", "--layers", "stages", "--cross-layer"]),
         (quality, [*few, "--metrics", *metrics, "--epochs", "0,3", "--split", "test"]),
         (collapse, [*few, "--epochs", "0,3", "--split", "test"]),
         (losses, [*few, "--temperatures", "1"]),

@@ -1,7 +1,5 @@
 """alignment: the rows it writes, when it writes them, and its errors."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 
-PROGRAM = Path(__file__).parents[2] / "analysis" / "alignment.py"
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
@@ -42,7 +39,7 @@ def test_one_pass_gives_what_each_pair_alone_gives() -> None:
 def finished(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of the program called with nothing but the run."""
     output = tmp_path_factory.mktemp("alignment")
-    assert main(["--run", str(drifting_run), "--output", str(output)]) == 0
+    assert main(["--run-dir", str(drifting_run), "--output", str(output)]) == 0
     return output
 
 
@@ -78,7 +75,7 @@ def test_only_what_is_missing_is_computed(
 ) -> None:
     """Asked again for more metrics, arms and epochs: the old rows stay as they are, no pass repeats them."""
     run = new_run()
-    base = ["--run", str(run), "--split", "test", "--layer", "z", "--samples", "50"]
+    base = ["--run-dir", str(run), "--split", "test", "--layers", "z", "--num-images", "50"]
     path = run / "analysis/test_alignment.csv"
     assert main([*base, "--epochs", "0:1", "--compare", "nscl", "--metrics", "cka"]) == 0
     first = path.read_bytes()
@@ -104,7 +101,7 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
 ) -> None:
     """A run trained anew into the same folder, or another set of images, gives other values."""
     run = new_run(epochs=(0, 1))
-    command = ["--run", str(run), "--split", "test", "--layer", "h", "--samples", "30", "--metrics", "cka"]
+    command = ["--run-dir", str(run), "--split", "test", "--layers", "h", "--num-images", "30", "--metrics", "cka"]
     path = run / "analysis/test_alignment.csv"
     assert main(command) == 0
     first = table(path)
@@ -139,16 +136,17 @@ def test_rows_appear_epoch_by_epoch(
         seen.append(len(table(self.path)))
 
     monkeypatch.setattr(TidyCsv, "append", watched)
-    options = ["--split", "test", "--samples", "20", "--metrics", "cka", "--layer", "h"]
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    options = ["--split", "test", "--num-images", "20", "--metrics", "cka", "--layers", "h"]
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     assert seen == [3, 6, 9]
 
 
 def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """A value of 100 images must not stand for one of all images; a split with fewer is used whole."""
-    base = ["--run", str(drifting_run), "--output", str(tmp_path), "--epochs", "1", "--metrics", "rsa", "--layer", "h"]
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "1", "--metrics", "rsa"]
+    base += ["--layers", "h"]
     for samples in ("100", "400"):
-        assert main([*base, "--compare", "nscl", "--samples", samples]) == 0
+        assert main([*base, "--compare", "nscl", "--num-images", samples]) == 0
     assert [r["num_images"] for r in table(tmp_path / "test_alignment.csv")] == ["100", "357"]
     assert [r["num_images"] for r in table(tmp_path / "train_alignment.csv")] == ["100", "400"]
     assert len({r["value"] for r in table(tmp_path / "train_alignment.csv")}) == 2
@@ -157,14 +155,14 @@ def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Pa
 def test_metrics_of_a_subset_see_the_same_images_in_every_epoch(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They say how many; the images are those that `--samples` of that number would choose; equal weights score 1."""
-    base = ["--run", str(drifting_run), "--compare", "nscl", "--layer", "h", "--split", "train"]
+    """They say how many; the images are those that `--num-images` of that number would choose; equal weights give 1."""
+    base = ["--run-dir", str(drifting_run), "--compare", "nscl", "--layers", "h", "--split", "train"]
     assert main([*base, "--metrics", "rsa_spearman", "mutual_knn", "cka", "--output", str(tmp_path / "all")]) == 0
     rows = table(tmp_path / "all/train_alignment.csv")
     samples = {"rsa_spearman": "1000", "mutual_knn": "1000", "cka": "1440"}
     assert {(r["metric"], r["num_images"]) for r in rows} == set(samples.items())
     assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
-    alone = [*base, "--metrics", "rsa_spearman", "--samples", "1000", "--output", str(tmp_path / "alone")]
+    alone = [*base, "--metrics", "rsa_spearman", "--num-images", "1000", "--output", str(tmp_path / "alone")]
     assert main(alone) == 0
     expected = {r["epoch"]: float(r["value"]) for r in table(tmp_path / "alone/train_alignment.csv")}
     for row in rows:
@@ -176,8 +174,8 @@ def test_a_score_without_a_value_says_why(
     drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An empty cell alone would look like a mistake of the program."""
-    options = ["--compare", "scl", "--layer", "h", "--split", "test", "--samples", "3", "--epochs", "1"]
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    options = ["--compare", "scl", "--layers", "h", "--split", "test", "--num-images", "3", "--epochs", "1"]
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     said = "epoch 1, test, cl scl h cka_debiased: no value: fewer than 4 images\n"
     assert said in capsys.readouterr().out
     values = {r["metric"]: r["value"] for r in table(tmp_path / "test_alignment.csv")}
@@ -185,15 +183,19 @@ def test_a_score_without_a_value_says_why(
     assert float(values["cka"]) > 0
 
 
-def test_the_program_runs_from_another_directory_and_equals_the_function(
-    new_run: NewRun, tmp_path: Path, finished: Path, table: Read
+def test_an_arm_alone_has_the_scores_it_has_beside_others(
+    new_run: NewRun,
+    tmp_path: Path,
+    finished: Path,
+    table: Read,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In its own process, on other threads, in batches of all arms: the same numbers."""
+    """In a pass over the images of its own, from another directory."""
     run = new_run("one", epochs=(0, 1))
-    command = [sys.executable, PROGRAM, "--split", "test", "--compare", "scl"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert "runs/one" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    assert main(["--split", "test", "--compare", "scl"]) == 0
+    assert "runs/one" in capsys.readouterr().out
     here = {tuple(r.values())[:6]: float(r["value"]) for r in table(finished / "test_alignment.csv")}
     for row in table(run / "analysis/test_alignment.csv"):
         assert float(row["value"]) == pytest.approx(here[tuple(row.values())[:6]], abs=1e-5)
@@ -207,27 +209,27 @@ def test_the_program_runs_from_another_directory_and_equals_the_function(
             "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: cka, cka_debiased, mutual_knn, ",
         ),
         (
-            ["--layer", "layer9"],
-            "--layer: the encoder has no module 'layer9'; allowed are stages, h, z, stem, conv1, bn1, layer1, layer2, "
+            ["--layers", "layer9"],
+            "--layers: the encoder has no module 'layer9'; allowed are stages, h, z, stem, conv1, bn1, layer1, layer2, "
             "layer3, layer4 and modules within, such as layer1.0",
         ),
-        (["--layer", ""], "--layer: the encoder has no module ''; allowed are"),
-        (["--bootstrap", "0"], "argument --bootstrap: got '0'; a whole number of 1 or more is allowed"),
+        (["--layers", ""], "--layers: the encoder has no module ''; allowed are"),
+        (["--confidence", "0"], "argument --confidence: got '0'; a whole number of 1 or more is allowed"),
         (["--split", "val"], "argument --split: invalid choice: 'val' (choose from "),
-        (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
+        (["--num-images", "0"], "argument --num-images: got '0'; a whole number of 1 or more is allowed"),
         (["--compare", "byol"], "--compare: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run", "nowhere"], "--run: given twice; give it once, with all its values"),
+        (["--run-dir", "nowhere"], "--run-dir: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     """The line names the option, the value and what is allowed."""
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("alignment.py: ")
+    assert error.startswith("coupled alignment: ")
     assert error.count("\n") == 1
 
 
@@ -238,7 +240,7 @@ def test_a_flipped_bit_in_a_snapshot_is_noticed(new_run: NewRun, capsys: pytest.
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert main(["--run", str(run), "--split", "test", "--samples", "5"]) == 2
+    assert main(["--run-dir", str(run), "--split", "test", "--num-images", "5"]) == 2
     assert f"{path}: damaged" in capsys.readouterr().err
 
 
@@ -246,7 +248,8 @@ def test_every_pair_comes_from_one_pass_with_the_values_of_each_alone(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A matrix of all arms must not need a pass for each of them."""
-    base = ["--run", str(drifting_run), "--split", "test", "--layer", "h", "--metrics", "cka", "rsa", "--epochs", "2"]
+    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--metrics", "cka", "rsa"]
+    base += ["--epochs", "2"]
     passes: list[int] = []
 
     def counted(batches: object, wanted: list[Score], *others: object, **more: object) -> Pass:

@@ -124,7 +124,7 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     """All tables there: alignment beside the values of alignment.py, few-shot errors beside quality.py."""
     calls: list[Any] = []
     monkeypatch.setattr(bounds, "log_distances", lambda *a: calls.append(a) or log_distances(*a))  # type: ignore[func-returns-value]
-    base = ["--run", str(run), "--samples", "90"]
+    base = ["--run-dir", str(run), "--num-images", "90"]
     assert alignment.main([*base, "--metrics", "cka", "rsa"]) == 0
     metrics = ["--metrics", "cdnv", "root_cdnv", "directional_cdnv", "few_shot", "few_shot_two_way"]
     assert quality.main([*base, *metrics, "--arms", "scl", "--epochs", "2"]) == 0
@@ -160,7 +160,7 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     assert few.loc[("probe_error", "all", "1", "h"), "measured"] == pytest.approx(1 - accuracy)
     assert (
         "weight_gap.csv: nothing in it for a bound; what is needed (four epochs or more) is written by:"
-        f" python analysis/weight_gap.py --run {run} --reference cl" in said
+        f" coupled weight-gap --run-dir {run} --reference cl" in said
     )
 
 
@@ -169,7 +169,7 @@ def test_scores_below_the_a_priori_bound_are_an_error_when_all_rows_are_there(
 ) -> None:
     """Status 1 and one line that names the farthest; a second call, which computes nothing, says the same."""
     monkeypatch.setattr(bounds, "log_distances", lambda *_: -50.0)
-    options = ["--run", str(run), "--samples", "40", "--split", "train"]
+    options = ["--run-dir", str(run), "--num-images", "40", "--split", "train"]
     for _ in range(2):
         assert main(options) == 1
         error = capsys.readouterr().err
@@ -188,14 +188,14 @@ def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyP
     passes: list[int] = []
     real = bounds.scores
     monkeypatch.setattr(bounds, "scores", lambda *a: passes.append(1) or real(*a))  # type: ignore[func-returns-value]
-    base = ["--run", str(run), "--samples", "40", "--split", "test", "--layer", "z"]
+    base = ["--run-dir", str(run), "--num-images", "40", "--split", "test", "--layers", "z"]
     assert main([*base, "--compare", "scl", "--epochs", "0"]) == 0
     assert main(base) == 0
     first = (run / "analysis/bounds.csv").read_bytes()
     assert len(passes) == 1 + 3
     assert main(base) == 0
     assert len(passes) == 1 + 3
-    assert weight_gap.main(["--run", str(run)]) == 0
+    assert weight_gap.main(["--run-dir", str(run)]) == 0
     assert main(base) == 0
     assert (run / "analysis/bounds.csv").read_bytes() == first
 
@@ -241,5 +241,5 @@ def test_words_of_an_a_priori_bound() -> None:
 def test_without_learning_rates_it_says_so(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path)]) == 2
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 2
     assert "steps.csv: expected a table of steps, found no file" in capsys.readouterr().err

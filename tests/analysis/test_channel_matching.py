@@ -16,7 +16,7 @@ def network(name: str, seed: int = 0) -> Network:
     """A small ResNet with a projector, evaluation mode, batch norm's numbers all different."""
     found = build_network(
         encoder=name,
-        width=0.125,
+        width_multiplier=0.125,
         image_size=32,
         projector_hidden_dim=24,
         projector_output_dim=6,

@@ -17,7 +17,7 @@ from coupled.analysis.schemas import SCHEMAS
 
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
-OPTIONS = ["--split", "test", "--samples", "100"]
+OPTIONS = ["--split", "test", "--num-images", "100"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def predictor(epoch: int) -> dict[str, Tensor]:
 
 def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pytest.CaptureFixture[str]) -> None:
     """Hidden collapse would pass for a bad seed; the untrained network is not complained of."""
-    assert main(["--run", str(run), *OPTIONS]) == 0
+    assert main(["--run-dir", str(run), *OPTIONS]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "is collapsed" in line]
     assert any(line.startswith("arm scl is collapsed at epoch 1: z of test is a point (std ") for line in said)
     assert not any("epoch 0" in line for line in said)
@@ -56,7 +56,7 @@ def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pyte
 
 def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
     """Layers, epochs, and clean images and views must not be mixed up."""
-    assert main(["--run", str(run), "--split", "test"]) == 0
+    assert main(["--run-dir", str(run), "--split", "test"]) == 0
     rows = {
         (r["epoch"], r["arm"], r["module"], r["metric"], r["variant"] or int(r["component"])): r
         for r in table(run / "analysis/collapse.csv")
@@ -83,7 +83,7 @@ def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
 def test_a_second_call_computes_what_is_missing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a call that was cut off within the rows of an arm."""
     path = run / "analysis/collapse.csv"
-    assert main(["--run", str(run), *OPTIONS, "--epochs", "1", "--arms", "cl", "ce"]) == 0
+    assert main(["--run-dir", str(run), *OPTIONS, "--epochs", "1", "--arms", "cl", "ce"]) == 0
     whole = path.read_text()
     path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
     calls: list[tuple[str, int]] = []
@@ -94,7 +94,7 @@ def test_a_second_call_computes_what_is_missing(run: Path, monkeypatch: pytest.M
         return usual(embedder, sample, arm, epoch)
 
     monkeypatch.setattr(collapse, "measure", counted)
-    assert main(["--run", str(run), *OPTIONS, "--epochs", "1", "--arms", "cl", "ce"]) == 0
+    assert main(["--run-dir", str(run), *OPTIONS, "--epochs", "1", "--arms", "cl", "ce"]) == 0
     assert path.read_text() == whole
     assert calls == [("ce", 1)]
 
@@ -107,7 +107,7 @@ def test_a_second_call_computes_what_is_missing(run: Path, monkeypatch: pytest.M
     ],
 )
 def test_bad_input_is_one_line(run: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--run", str(run), *options]) == 2
+    assert main(["--run-dir", str(run), *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

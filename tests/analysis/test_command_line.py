@@ -6,7 +6,7 @@ import pytest
 
 from coupled.analysis import driver
 from coupled.analysis.driver import run_program, tracked
-from coupled.config.errors import Parser
+from coupled.config.command_line import Parser
 
 
 def test_progress_is_lines_where_no_terminal_is(
@@ -32,6 +32,6 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(options: argparse.Namespace) -> None:
         raise KeyboardInterrupt
 
-    assert run_program(interrupted, Parser(prog="quality.py"), []) == 130
+    assert run_program(interrupted, Parser(prog="coupled quality"), []) == 130
     error = capsys.readouterr().err
-    assert error == "quality.py: interrupted; rows that are written stay, and are not made again\n"
+    assert error == "coupled quality: interrupted; rows that are written stay, and are not made again\n"

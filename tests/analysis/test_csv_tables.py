@@ -180,7 +180,7 @@ def test_the_rates_of_a_damaged_steps_csv_are_refused(tmp_path: Path) -> None:
 def test_a_table_that_is_not_there_is_written_by_a_command_that_exists(tmp_path: Path) -> None:
     """As it can be typed here."""
     path = tmp_path / "a run/analysis/quality.csv"
-    said = rf"quality\.csv: no such file; write it with: python analysis/quality\.py --run '{tmp_path}/a run'"
+    said = rf"quality\.csv: no such file; write it with: coupled quality --run-dir '{tmp_path}/a run'"
     with pytest.raises(ValueError, match=said):
         read_newest(path)
 

@@ -22,7 +22,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One that ended, one stopped within an epoch, and one of other settings."""
     folder = tmp_path_factory.mktemp("runs")
     tiny.train(folder / "ended", arms=ARMS)
-    tiny.train(folder / "stopped", arms=ARMS, until_step=7)
+    tiny.train(folder / "stopped", arms=ARMS, max_steps=7)
     tiny.train(folder / "other", arms=ARMS, seed=9)
     return {path.name: path for path in folder.iterdir()}
 

@@ -51,7 +51,7 @@ def test_the_curves_are_those_of_the_reference_the_whole_split_and_h(run: Path) 
 
 def test_it_prints_the_last_values_and_the_paths_and_draws(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a newcomer sees first."""
-    assert main(["--run", str(run)]) == 0
+    assert main(["--run-dir", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [part for line in lines if "nscl" in line for part in line.split() if part[0].isdigit()] == [
         *("0.875", "0.750", "0.125")
@@ -63,8 +63,8 @@ def test_it_prints_the_last_values_and_the_paths_and_draws(run: Path, capsys: py
 
 def test_what_is_missing_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, status 2, and which program writes the file."""
-    assert main(["--run", str(run), "--reference", "ce"]) == 2
+    assert main(["--run-dir", str(run), "--reference", "ce"]) == 2
     assert "no rows with the reference 'ce'" in capsys.readouterr().err
     (run / "analysis/test_alignment.csv").unlink()
-    assert main(["--run", str(run)]) == 2
+    assert main(["--run-dir", str(run)]) == 2
     assert "test_alignment.csv: no such file; " in capsys.readouterr().err

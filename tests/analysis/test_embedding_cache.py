@@ -35,7 +35,7 @@ def test_a_second_call_computes_no_embedding_and_gives_the_same_values(
     drifting_run: Path, tmp_path: Path, table: Read, forwards: list[int]
 ) -> None:
     """Other metrics of the same images: from the disk, bit for bit; quality.py reads the same files."""
-    base = ["--run", str(drifting_run), "--epochs", "1", "--split", "test", "--samples", "300"]
+    base = ["--run-dir", str(drifting_run), "--epochs", "1", "--split", "test", "--num-images", "300"]
     cached, plain = (
         [*base, "--output", str(tmp_path / "cached"), "--cache"],
         [*base, "--output", str(tmp_path / "plain")],
@@ -50,7 +50,7 @@ def test_a_second_call_computes_no_embedding_and_gives_the_same_values(
     assert one == two
     assert quality.main([*cached, "--metrics", "effective_rank"]) == 0
     assert len(forwards) == 4 * 4
-    assert main([*cached, "--metrics", "cka", "--layer", "layer1", "h"]) == 0  # an arm that lacks a layer is computed
+    assert main([*cached, "--metrics", "cka", "--layers", "layer1", "h"]) == 0  # an arm that lacks a layer is computed
     assert len(forwards) == 6 * 4
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, harm: str, capsy
 @pytest.mark.parametrize("text", ["0", "-1", "much", "inf", "nan"])
 def test_a_limit_that_is_none_is_refused(drifting_run: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     """One line, status 2."""
-    assert main(["--run", str(drifting_run), f"--cache={text}"]) == 2
+    assert main(["--run-dir", str(drifting_run), f"--cache={text}"]) == 2
     assert f"argument --cache: got '{text}'; a number above 0 is allowed" in capsys.readouterr().err
 
 

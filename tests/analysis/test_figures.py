@@ -110,7 +110,7 @@ def test_every_figure_is_written_as_png_and_pdf_and_equal_tables_give_equal_byte
     names = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
     contents = []
     for _ in range(2):
-        assert main(["--run", str(folder)]) == 0
+        assert main(["--run-dir", str(folder)]) == 0
         contents.append({path.name: path.read_bytes() for path in (folder / "analysis/figures").iterdir()})
     assert set(contents[0]) == names
     assert contents[0] == contents[1]
@@ -214,14 +214,14 @@ def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: 
 def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody should wait for quality.csv to see the drift; without any table the status says so."""
     (folder / "analysis/quality.csv").unlink()
-    assert main(["--run", str(folder)]) == 0
+    assert main(["--run-dir", str(folder)]) == 0
     assert "quality: not drawn: " in capsys.readouterr().err
     assert not (folder / "analysis/figures/quality.png").exists()
     for name in ("weight_gap", "test_alignment", "collapse"):
         (folder / f"analysis/{name}.csv").unlink()
-    assert main(["--run", str(folder)]) == 2
+    assert main(["--run-dir", str(folder)]) == 2
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)
-    assert main(["--run", str(folder), "--reference", "byol"]) == 2
+    assert main(["--run-dir", str(folder), "--reference", "byol"]) == 2
     assert "--reference: the run has no arm 'byol' (arms: cl, mine, nscl, twin, ce)" in capsys.readouterr().err
 
 
@@ -236,11 +236,11 @@ def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
         rows = [line for line in path.read_text().splitlines() if ",mine," not in line]
         path.write_text("\n".join(rows).replace(",cl,", ",base,") + "\n")
     monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"drift": drift})
-    assert main(["--run", str(folder)]) == 0
+    assert main(["--run-dir", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
         "reference: base (the run has no arm 'cl'; --reference ARM chooses another)"
     )
-    assert main(["--run", str(folder), "--reference", "other"]) == 2
+    assert main(["--run-dir", str(folder), "--reference", "other"]) == 2
     assert "no rows with the reference 'other'" in capsys.readouterr().err
 
 
@@ -252,7 +252,7 @@ def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     rows = (folder / "analysis/quality.csv").read_text().splitlines()
     (folder / "analysis/quality.csv").write_text("\n".join(row for row in rows if ",cl," in row or "arm" in row) + "\n")
     monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"drift": drift, "matrix": matrix, "quality": quality})
-    assert main(["--run", str(folder)]) == 0
+    assert main(["--run-dir", str(folder)]) == 0
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         f"{name}: not drawn: the run has one arm, and nothing to compare it with" for name in ("drift", "matrix")
@@ -268,12 +268,12 @@ def test_a_damaged_table_is_said_and_the_others_are_drawn(
     path = folder / "analysis/quality.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1].replace("0,test", "1e18,test", 1), *lines[2:]]) + "\n")
-    assert main(["--run", str(folder)]) == 2
+    assert main(["--run-dir", str(folder)]) == 2
     said = capsys.readouterr()
     assert f"quality: not drawn: {path}: row 2: epoch: got '1e18'" in said.err
     assert "collapse.png" in said.out
     path.write_text("\n".join([lines[0], lines[1].replace(",0.5,", ",inf,"), *lines[2:]]) + "\n")
-    assert main(["--run", str(folder)]) == 0
+    assert main(["--run-dir", str(folder)]) == 0
 
 
 @pytest.mark.parametrize("call", ["mkdir", "fsync"])
@@ -288,9 +288,9 @@ def test_a_full_disk_is_one_line(
 
     monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"quality": quality})
     monkeypatch.setattr(os, call, full)
-    assert main(["--run", str(folder)]) == 1
+    assert main(["--run-dir", str(folder)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"figures.py: {folder / 'analysis/figures'}")
+    assert error.startswith(f"coupled figures: {folder / 'analysis/figures'}")
     assert "No space left on device" in error
     assert error.count("\n") == 1
 
@@ -310,5 +310,5 @@ def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> No
         assert shown[arms.index(a), arms.index(b)] == shown[arms.index(b), arms.index(a)] == pytest.approx(cka)
     assert list(np.diag(shown)) == [1.0] * 4
     (tmp_path / "test_alignment.csv").write_text("\n".join(rows[:-5]) + "\n")
-    with pytest.raises(ValueError, match=r"no score of nscl and ce; alignment\.py --compare all"):
+    with pytest.raises(ValueError, match=r"no score of nscl and ce; .*: coupled alignment --compare all"):
         matrix(run)

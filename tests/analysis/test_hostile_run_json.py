@@ -102,7 +102,7 @@ def says(new_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> Ca
     def call(program: ModuleType, data: bytes) -> tuple[int, list[str]]:
         (run / "run.json").write_bytes(data)
         capsys.readouterr()
-        status = program.main(["--run", str(run)])
+        status = program.main(["--run-dir", str(run)])
         return status, capsys.readouterr().err.splitlines()
 
     call.run = run  # type: ignore[attr-defined]

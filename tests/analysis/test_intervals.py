@@ -106,10 +106,10 @@ def test_blocks_are_random_and_of_equal_size() -> None:
 
 def test_the_program_states_the_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Beside rows without; repeated in another folder they are the same; the value is the one without intervals."""
-    base = ["--run", str(drifting_run), "--split", "test", "--layer", "h", "--samples", "90", "--epochs", "0,2"]
+    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--num-images", "90", "--epochs", "0,2"]
     base += ["--compare", "ce", "--metrics", *METRICS]
     for folder in ("one", "two"):
-        assert main([*base, "--output", str(tmp_path / folder), "--bootstrap", "50"]) == 0
+        assert main([*base, "--output", str(tmp_path / folder), "--confidence", "50"]) == 0
     assert main([*base, "--output", str(tmp_path / "two")]) == 0
     one, two = (table(tmp_path / folder / "test_alignment.csv") for folder in ("one", "two"))
     assert two[: len(one)] == one

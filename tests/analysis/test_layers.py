@@ -21,7 +21,7 @@ LAYERS = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
 
 def resnet(stem: str = "small") -> Network:
     return build_network(
-        encoder="resnet18", width=0.0625, stem=stem, image_size=16, projector_output_dim=4, seed=1
+        encoder="resnet18", width_multiplier=0.0625, stem=stem, image_size=16, projector_output_dim=4, seed=1
     ).eval()
 
 
@@ -107,7 +107,7 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
 )
 def test_a_layer_that_is_none_is_an_error(layer: str, part: str) -> None:
     """Found out before any snapshot is read."""
-    with pytest.raises(ValueError, match=rf"^--layer: .*{part}"):
+    with pytest.raises(ValueError, match=rf"^--layers: .*{part}"):
         find_layers(odd(), ["h", layer], 5)
 
 
@@ -124,8 +124,9 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
     """Layer by epoch in one table, layer by layer in the other; values as from the rows themselves."""
-    options = ["--split", "test", "--samples", "80", "--epochs", "0,2", "--compare", "scl", "ce", "--metrics", "rsa"]
-    command = ["--run", str(drifting_run), "--output", str(tmp_path), *options, "--layer", *LAYERS, "--cross-layer"]
+    options = ["--split", "test", "--num-images", "80", "--epochs", "0,2", "--compare", "scl", "ce", "--metrics", "rsa"]
+    command = ["--run-dir", str(drifting_run), "--output", str(tmp_path), *options, "--layers", *LAYERS]
+    command += ["--cross-layer"]
     assert main(command) == 0
     plain, cross = (table(tmp_path / f"test_{name}.csv") for name in ("alignment", "cross_layer"))
     assert {(r["epoch"], r["arm"], r["module"]) for r in plain} == {

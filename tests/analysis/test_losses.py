@@ -113,7 +113,8 @@ def test_the_tightest_batch_is_that_with_the_highest_share() -> None:
 
 def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path: Path) -> None:
     """Arms, epochs, splits and temperatures must not be mixed up; at equal weights all arms agree to the bit."""
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path), "--samples", "130", "--epochs", "0,2"]) == 0
+    few = ["--num-images", "130", "--epochs", "0,2"]
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *few]) == 0
     table, gaps = pd.read_csv(tmp_path / "losses.csv"), pd.read_csv(tmp_path / "loss_gap.csv")
     assert tuple(table.columns) == SCHEMAS["losses.csv"].columns
     assert tuple(gaps.columns) == SCHEMAS["loss_gap.csv"].columns
@@ -148,7 +149,7 @@ def test_one_pass_serves_all_arms_and_only_what_is_missing_is_computed(
     passes: list[int] = []
     real = losses.batches
     monkeypatch.setattr(losses, "batches", lambda *a, **k: passes.append(1) or real(*a, **k))  # type: ignore[func-returns-value]
-    base = ["--run", str(run), "--samples", "64", "--split", "test", "--temperatures", "0.5"]
+    base = ["--run-dir", str(run), "--num-images", "64", "--split", "test", "--temperatures", "0.5"]
     assert main([*base, "--arms", "cl", "--epochs", "0"]) == 0
     before = (run / "analysis/losses.csv").read_bytes()
     assert main(base) == 0
@@ -162,7 +163,7 @@ def test_one_pass_serves_all_arms_and_only_what_is_missing_is_computed(
 
 def test_a_gap_that_was_not_written_is_made_up_for(drifting_run: Path, tmp_path: Path) -> None:
     """A call that was stopped between the two tables left the losses and no gap."""
-    base = ["--run", str(drifting_run), "--output", str(tmp_path), "--samples", "64", "--split", "test"]
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--num-images", "64", "--split", "test"]
     base += ["--arms", "cl", "ce", "--epochs", "1", "--temperatures", "1"]
     assert main(base) == 0
     gaps = tmp_path / "loss_gap.csv"
@@ -178,7 +179,7 @@ def test_the_direct_arm_is_the_one_whose_objective_is_nscl_whatever_its_name(new
     arms = about["settings"]["arms"]
     arms["ce"], arms["nscl"] = arms["nscl"], arms["cl"]
     (run / "run.json").write_text(json.dumps(about))
-    base = ["--run", str(run), "--samples", "64", "--split", "test", "--temperatures", "1"]
+    base = ["--run-dir", str(run), "--num-images", "64", "--split", "test", "--temperatures", "1"]
     assert main([*base, "--arms", "cl", "nscl", "ce"]) == 0
     reached = pd.read_csv(run / "analysis/nscl_reached.csv")
     assert set(reached["direct_arm"]) == {"ce"}
@@ -231,14 +232,14 @@ def test_the_tables_that_follow(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--temperatures", "0"], "argument --temperatures: invalid temperature value: '0'"),
+        (["--temperatures", "0"], "argument --temperatures: got '0'; a number above 0 is allowed"),
         (["--arms", "byol"], "--arms: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
     drifting_run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
-    assert main(["--run", str(drifting_run), *arguments]) == 2
+    assert main(["--run-dir", str(drifting_run), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
     assert error.count("\n") == 1
@@ -247,7 +248,8 @@ def test_bad_input_is_one_line_and_status_2(
 def test_rows_of_another_snapshot_do_not_count_as_there(new_run: NewRun) -> None:
     """A run that went on from an older state has other weights under the same name."""
     run = new_run(epochs=(0, 1))
-    base = ["--run", str(run), "--samples", "64", "--split", "test", "--temperatures", "1", "--arms", "cl", "nscl"]
+    base = ["--run-dir", str(run), "--num-images", "64", "--split", "test", "--temperatures", "1"]
+    base += ["--arms", "cl", "nscl"]
     assert main(base) == 0
     path = run / "analysis/losses.csv"
     rows = path.read_text().splitlines()

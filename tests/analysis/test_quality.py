@@ -29,8 +29,8 @@ NewRun = Callable[..., Path]
 
 def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """All there are: classifiers of test, with the size of train; the others of both splits."""
-    options = ["--arms", "nscl", "--epochs", "1", "--samples", "120", "--layer", "z"]
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    options = ["--arms", "nscl", "--epochs", "1", "--num-images", "120", "--layers", "z"]
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     rows = table(tmp_path / "quality.csv")
     assert tuple(rows[0]) == SCHEMAS["quality.csv"].columns
     expected = {
@@ -51,7 +51,7 @@ def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Re
 
 def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Train and test, arms, epochs and layers must not be mixed up."""
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path), "--metrics", *FAST, "--epochs", "0,2"]) == 0
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), "--metrics", *FAST, "--epochs", "0,2"]) == 0
     rows = {(r["epoch"], r["split"], r["arm"], r["module"], r["metric"]): r for r in table(tmp_path / "quality.csv")}
     embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
     images = {split: embedder.run.images(split) for split in ("train", "test")}
@@ -110,7 +110,7 @@ def test_only_what_is_missing_is_computed(
 ) -> None:
     """Asked again for more: the old rows stay, and no pass over the images repeats them."""
     run = new_run(epochs=(0, 1))
-    base = ["--run", str(run), "--samples", "50"]
+    base = ["--run-dir", str(run), "--num-images", "50"]
     path = run / "analysis/quality.csv"
     assert main([*base, "--epochs", "0", "--arms", "cl", "--metrics", "cdnv", "--split", "test"]) == 0
     first = path.read_bytes()
@@ -137,7 +137,19 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
 ) -> None:
     """A classifier's row depends on the train images too; the others' do not."""
     run = new_run(epochs=(0,))
-    command = ["--run", str(run), "--samples", "40", "--metrics", "nccc", "cdnv", "--layer", "h", "--split", "test"]
+    command = [
+        "--run-dir",
+        str(run),
+        "--num-images",
+        "40",
+        "--metrics",
+        "nccc",
+        "cdnv",
+        "--layers",
+        "h",
+        "--split",
+        "test",
+    ]
     path = run / "analysis/quality.csv"
     assert main([*command, "--arms", "cl", "ce"]) == 0
     rows = table(path)
@@ -165,7 +177,7 @@ def test_rows_appear_task_by_task_and_a_cut_file_is_completed(
         seen.append(len(table(self.path)))
 
     monkeypatch.setattr(TidyCsv, "append", watched)
-    options = ["--run", str(drifting_run), "--output", str(tmp_path), "--metrics", "nccc", "--samples", "40"]
+    options = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--metrics", "nccc", "--num-images", "40"]
     assert main([*options, "--epochs", "0:1"]) == 0
     assert seen == list(range(1, 17))
     path = tmp_path / "quality.csv"
@@ -179,8 +191,8 @@ def test_a_score_without_a_value_says_why(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An empty cell alone would look like a mistake of the program."""
-    options = ["--samples", "5", "--metrics", "knn", "--arms", "ce", "--epochs", "1", "--layer", "h"]
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path), *options]) == 0
+    options = ["--num-images", "5", "--metrics", "knn", "--arms", "ce", "--epochs", "1", "--layers", "h"]
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     said = "1 test ce h knn cosine k=20: no value: fewer than 20 train images\n"
     assert said in capsys.readouterr().out
     assert b"\n1,test,ce,h,knn,cosine,,20,,,5,5," in (tmp_path / "quality.csv").read_bytes()
@@ -192,7 +204,7 @@ def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
     """A user calls it from wherever the runs are."""
     new_run("one", epochs=(0,))
     monkeypatch.chdir(tmp_path)
-    assert main(["--metrics", "nccc", "--samples", "30"]) == 0
+    assert main(["--metrics", "nccc", "--num-images", "30"]) == 0
     assert "run runs/one (the newest under runs/): cl, nscl, scl, ce" in capsys.readouterr().out
     assert (tmp_path / "runs/one/analysis/quality.csv").is_file()
 
@@ -205,17 +217,17 @@ def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
             "--metrics: unknown arm metric 'nccs'; did you mean 'nccc'? (known: augmentation_spread, ",
         ),
         (["--arms", "byol"], "--arms: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
-        (["--layer", "y"], "argument --layer: invalid choice: 'y' (choose from "),
-        (["--samples", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
+        (["--layers", "y"], "argument --layer: invalid choice: 'y' (choose from "),
+        (["--num-images", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run", "nowhere"], "--run: given twice; give it once, with all its values"),
+        (["--run-dir", "nowhere"], "--run: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     """The line names the option, the value and what is allowed."""
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
     assert error.startswith("quality.py: ")
@@ -228,9 +240,9 @@ def test_training_with_and_without_analysis_gives_identical_weights(tmp_path: Pa
     arms = {"cl": "dcl", "nscl": "nscl"}
     tiny.train(tmp_path / "one", arms=arms)
     weights, state = tiny.snapshot_bytes(tmp_path / "one"), torch.get_rng_state()
-    run = ["--run", str(tmp_path / "one")]
-    assert alignment.main([*run, "--metrics", "cka", "rsa_spearman", "mutual_knn", "--samples", "60"]) == 0
-    assert main([*run, "--samples", "60", "--epochs", "2"]) == 0
+    run = ["--run-dir", str(tmp_path / "one")]
+    assert alignment.main([*run, "--metrics", "cka", "rsa_spearman", "mutual_knn", "--num-images", "60"]) == 0
+    assert main([*run, "--num-images", "60", "--epochs", "2"]) == 0
     assert weight_gap.main(run) == 0
     assert torch.equal(torch.get_rng_state(), state)
     tiny.train(tmp_path / "other", arms=arms)
@@ -242,5 +254,5 @@ def test_a_split_on_which_nothing_is_measured_is_refused(
     drifting_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A classifier is scored on test only; a table without it would look as if it had been left out by mistake."""
-    assert main(["--run", str(drifting_run), "--metrics", "cdnv", "knn", "--split", "train"]) == 2
+    assert main(["--run-dir", str(drifting_run), "--metrics", "cdnv", "knn", "--split", "train"]) == 2
     assert capsys.readouterr().err == "quality.py: --split: got train; knn can only be measured on test\n"

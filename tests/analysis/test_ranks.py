@@ -12,6 +12,8 @@ from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_name
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.parallel.process_group import process_group
 
+pytestmark = pytest.mark.distributed
+
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("cl", arm, "h", name) for arm in ("nscl", "same") for name in METRICS]
 
@@ -55,10 +57,10 @@ def test_the_program_gives_one_table_on_two_ranks(
     drifting_run: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
 ) -> None:
     """End to end: the rows of one process, each once, to what float32 networks in other batches allow."""
-    plain = ["--split", "test", "--epochs", "0,2", "--layer", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
-    bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layer", "h", "--bootstrap", "20"]
+    plain = ["--split", "test", "--epochs", "0,2", "--layers", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
+    bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layers", "h", "--confidence", "20"]
     for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka"]):
-        arguments = ["--run", str(drifting_run), *options, "--output"]
+        arguments = ["--run-dir", str(drifting_run), *options, "--output"]
         assert main([*arguments, str(tmp_path / "one")]) == 0
         for _ in range(2):  # the second call finds everything there
             assert ranks.run(2, program_on_a_rank, [*arguments, str(tmp_path / "two")]) == [0, 0]

@@ -158,7 +158,7 @@ def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_ru
     assert {each.state for each in missing(empty)} == {"not computed"}
     assert missing(empty)[0].command[-2:] == ("--output", f"{empty.folder}/analysis")
     table = to_compute([replace(empty, folder=Path("my run"))])
-    assert table.rows[0][3].value == "python analysis/verify.py --run 'my run' --output 'my run/analysis'"
+    assert table.rows[0][3].value == "coupled verify --run-dir 'my run' --output 'my run/analysis'"
     (whole,) = read_runs([measured_run])
     assert missing(whole) == []
 
@@ -247,7 +247,7 @@ def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_p
 
 
 def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: Path) -> None:
-    """`--epochs 0,3` and `--layer h` are no mistake: not missing, so --compute leaves them, but not whole either."""
+    """`--epochs 0,3` and `--layers h` are no mistake: not missing, so --compute leaves them, but not whole either."""
     (run,) = read_runs([measured_run])
     assert missing(run) == []
     assert [(each.table, each.state) for each in thinned(run)] == [
@@ -267,7 +267,7 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
         "quality.csv": "whole at 2 of 4 epochs; of layers h only",
     }
     table = to_complete([replace(run, folder=Path("my run"))])
-    assert [each.value for each in table.rows[0]][::3] == ["drift", "python analysis/quality.py --run 'my run'"]
+    assert [each.value for each in table.rows[0]][::3] == ["drift", "coupled quality --run-dir 'my run'"]
 
 
 @pytest.mark.parametrize(
@@ -287,12 +287,13 @@ def test_the_listed_commands_suit_the_arms_of_the_run(
     (run / "run.json").write_text(json.dumps(about))
     for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
         path.unlink()
-    commands = {Path(each.command[1]).stem: list(each.command) for each in missing(read_runs([run])[0])}
+    listed = [each.command for each in missing(read_runs([run])[0])]
+    commands = {name.replace("-", "_"): [name, *options] for name, *options in listed}
     assert set(commands) == set(PROGRAMS) - left_out
     for program, command in commands.items():
         more = MORE.get(program, ())
-        assert len(command[4:]) == len(more) + len(options if program in COMPARING else [])
-        assert command[4 + len(more) :] == (options if program in COMPARING else [])
+        assert len(command[3:]) == len(more) + len(options if program in COMPARING else [])
+        assert command[3 + len(more) :] == (options if program in COMPARING else [])
 
 
 def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Path, tmp_path: Path) -> None:
@@ -307,16 +308,16 @@ def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Pa
 def test_empty_and_single_epoch_runs_have_a_page(new_run: NewRun, epochs: tuple[int, ...]) -> None:
     """Nothing measured is no error: the page says what is missing."""
     run = new_run(epochs=epochs)
-    assert main(["--run", str(run)]) == 0
+    assert main(["--run-dir", str(run)]) == 0
     text = (run / "analysis/report.html").read_text()
-    assert "python analysis/weight_gap.py --run" in text
+    assert "coupled weight-gap --run-dir" in text
     assert "not run yet" in text
 
 
 def test_a_folder_whose_name_is_no_text_has_a_page(new_run: NewRun, tmp_path: Path) -> None:
     """Bytes that are not UTF-8, or any but ASCII in the locale C; on the page they are escapes."""
     folder = new_run(epochs=(0,)).rename(tmp_path / "r\udcfc")
-    assert main(["--run", str(folder)]) == 0
+    assert main(["--run-dir", str(folder)]) == 0
     assert "r\\udcfc" in (folder / "analysis" / "report.html").read_text(encoding="utf-8")
 
 
@@ -422,7 +423,7 @@ def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_
     (run / "run.json").write_text(json.dumps(about))
     path = run / "analysis/quality.csv"
     path.write_text(path.read_text().replace(",z,cdnv,", ",z,<!--<script>,"))
-    assert main(["--run", str(run), "--output", str(tmp_path / "page.html")]) == 0
+    assert main(["--run-dir", str(run), "--output", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
     ours = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"\b(src|href)=|@import|url\(", ours)
@@ -442,25 +443,26 @@ def test_compute_runs_what_is_missing_in_order(
     run = new_run(epochs=(0,))
     ran: list[str] = []
 
-    def fake(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
-        ran.append(Path(command[1]).stem)
+    def fake(command: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        ran.append(command[4].replace("-", "_"))  # behind python -P -m coupled
         return subprocess.CompletedProcess(command, status.get(ran[-1], 0))
 
     monkeypatch.setattr(report.subprocess, "run", fake)
     status = {"verify": 1, "bounds": 1}  # findings
-    assert main(["--run", str(run), "--compute"]) == 0
+    assert main(["--run-dir", str(run), "--compute"]) == 0
     assert ran == list(PROGRAMS)
     for program, failed in (("bounds", 2), ("losses", 1)):
         status = {program: failed}
         ran.clear()
         (run / "analysis/report.html").unlink()
-        assert main(["--run", str(run), "--compute"]) == 2
+        assert main(["--run-dir", str(run), "--compute"]) == 2
         assert ran == list(PROGRAMS)  # the others and the page are made all the same
         assert (run / "analysis/report.html").is_file()
-        error = f"--compute: 'python analysis/{program}.py --run {run}' ended with status {failed}"
+        error = f"--compute: 'coupled {program} --run-dir {run}' ended with status {failed}"
         assert error in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_compute_makes_the_tables(
     new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -468,7 +470,7 @@ def test_compute_makes_the_tables(
     names = {name: PROGRAMS[name] for name in ("weight_gap",)}
     monkeypatch.setattr("coupled.analysis.report.tables.PROGRAMS", names)
     run = new_run(epochs=(0, 1, 2, 3))
-    assert main(["--run", str(run), "--compute"]) == 0
+    assert main(["--run-dir", str(run), "--compute"]) == 0
     assert {path.name for path in (run / "analysis").glob("*.csv")} == {each for n in names.values() for each in n}
     assert capfd.readouterr().out.splitlines()[-1] == str(run / "analysis/report.html")
 
@@ -476,12 +478,12 @@ def test_compute_makes_the_tables(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--run", "nowhere"], "--run: 'nowhere' is no run folder"),
+        (["--run-dir", "nowhere"], "--run-dir: 'nowhere' is no run folder"),
         (
-            ["--run", "{run}", "--output", "{run}/snapshots"],
+            ["--run-dir", "{run}", "--output", "{run}/snapshots"],
             "--output: {run}/snapshots: Is a directory",
         ),
-        (["--run", "{run}", "{run}/analysis/.."], "--run: a folder is given twice; name each run once"),
+        (["--run-dir", "{run}", "{run}/analysis/.."], "--run-dir: a folder is given twice; name each run once"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -498,10 +500,10 @@ def test_an_unreadable_table_and_a_missing_library_are_named(
 ) -> None:
     run = copied(measured_run, tmp_path / "run")
     (run / "analysis/losses.csv").write_text("a,b\n1,2,3,4\n1\n1,2,3,4,5,6\n")
-    assert main(["--run", str(run)]) == 2
+    assert main(["--run-dir", str(run)]) == 2
     assert "losses.csv: row 1: no column 'epoch' (columns: a, b)" in capsys.readouterr().err
     monkeypatch.setattr(report, "find_spec", lambda name: None)
-    assert main(["--run", str(run)]) == 2
+    assert main(["--run-dir", str(run)]) == 2
     assert (
         "the report needs jinja2, which is not installed; run pip install 'coupled[report]'" in capsys.readouterr().err
     )

@@ -17,6 +17,8 @@ from coupled.analysis.report.program import main
 from coupled.analysis.report.rows import about, last_values
 from coupled.analysis.report.tables import read_runs
 
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "<!--<script>"
@@ -49,7 +51,7 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             if path.stem == "quality":  # in a script, these begin what only --> or </script> twice would end
                 table.loc[(table["metric"] == "cdnv") & (table["module"] == "z"), "metric"] = HOSTILE
             table[table["epoch"] < (30 if path.stem == "train_alignment" else 40)].to_csv(path, index=False)
-    assert main(["--run", str(run), "--output", str(run / "report.html")]) == 0
+    assert main(["--run-dir", str(run), "--output", str(run / "report.html")]) == 0
     return run / "report.html"
 
 

@@ -14,13 +14,12 @@ import torch
 
 import coupled
 from coupled.analysis import alignment, bounds, collapse, losses, quality, weight_gap
-from coupled.analysis.driver import SPELLINGS
 from coupled.analysis.representations import intervals
 from coupled.analysis.representations.embeddings import Embedder
 from coupled.analysis.run import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import read_table
-from coupled.config.errors import Parser
+from coupled.config.command_line import Parser
 from coupled.storage.run_description import read_run_json, write_run_json
 
 NewRun = Callable[..., Path]
@@ -48,11 +47,10 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def arguments(options: dict[str, Any]) -> list[str]:
     """The options of a method as a command line says them."""
     words: list[str] = []
-    spelled = {name: option for option, name in SPELLINGS.items()}
     for name, value in options.items():
         if name != "table":
             values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{spelled.get(name, name).replace('_', '-')}", *map(str, values)]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return words
 
 
@@ -61,7 +59,7 @@ def test_a_method_returns_the_rows_that_its_program_writes(
     drifting_run: Path, tmp_path: Path, name: str, options: dict[str, Any], tables: list[str]
 ) -> None:
     """Every value to the bit, numbers as numbers, NaN for an empty cell."""
-    assert PROGRAMS[name].main(["--run", str(drifting_run), "--output", str(tmp_path), *arguments(options)]) == 0
+    assert PROGRAMS[name].main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *arguments(options)]) == 0
     written = pd.concat([read_table(tmp_path / table) for table in tables], ignore_index=True)
     found = getattr(open_run(drifting_run), name)(**options)
     assert tuple(found.columns) == SCHEMAS[tables[0]].columns
@@ -78,7 +76,7 @@ def test_the_bounds_are_those_of_the_program(measured_run: Path, tmp_path: Path)
     """They need the tables of other programs, which lie in the run."""
     for table in ("quality.csv", "weight_gap.csv"):
         (tmp_path / table).write_bytes((measured_run / "analysis" / table).read_bytes())
-    given = ["--run", str(measured_run), "--output", str(tmp_path), "--split", "train", "--samples", "48"]
+    given = ["--run-dir", str(measured_run), "--output", str(tmp_path), "--split", "train", "--num-images", "48"]
     assert bounds.main(given) in (0, 1)
     before = {path: path.stat().st_mtime_ns for path in measured_run.rglob("*")}
     found = open_run(measured_run).bounds(split="train", num_images=48)
@@ -91,13 +89,13 @@ def test_a_bound_follows_its_table(measured_run: Path, tmp_path: Path) -> None:
     """A measured value that is another one now replaces the old one; it costs nothing."""
     quality = pd.read_csv(measured_run / "analysis/quality.csv", dtype=str)
     given = [
-        "--run",
+        "--run-dir",
         str(measured_run),
         "--output",
         str(tmp_path),
         "--split",
         "test",
-        "--samples",
+        "--num-images",
         "16",
         "--epochs",
         "0",
@@ -116,7 +114,7 @@ def test_a_refused_program_leaves_no_table(new_run: NewRun, tmp_path: Path, caps
     run = new_run(epochs=(0,), arms=("cl",))
     content = read_run_json(run)
     write_run_json(run, {**content, "dataset": {**content["dataset"], "test_digest": "0"}})
-    assert collapse.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 2
+    assert collapse.main(["--run-dir", str(run), "--output", str(tmp_path / "out")]) == 2
     assert "the test split of 'digits' is not the one of the run" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["source.json"]
 
@@ -128,7 +126,7 @@ def test_every_option_of_a_program_is_one_of_its_method(module: ModuleType, monk
     monkeypatch.setattr(module, "run_program", lambda program, options, arguments: seen.append(options) or 0)  # type: ignore[func-returns-value]
     module.main([])
     known = inspect.signature(module.compute).parameters
-    options = {SPELLINGS.get(action.dest, action.dest) for action in seen[0]._actions} - {"help", "run", "output"}
+    options = {action.dest for action in seen[0]._actions} - {"help", "run", "output"}
     assert options <= set(known)
     assert "Example:" in module.compute.__doc__
     assert all(f"        {name}: " in module.compute.__doc__ for name in known)

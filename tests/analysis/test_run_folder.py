@@ -24,7 +24,7 @@ def test_the_newest_run_is_the_one_whose_description_was_written_last(tmp_path: 
         os.utime(tmp_path / name / "run.json", (1000 - age, 1000 - age))
     (tmp_path / "d").mkdir()
     assert newest_run(tmp_path) == tmp_path / "b"
-    with pytest.raises(ValueError, match=r"--run: not given, and there is no run under '.*/d'"):
+    with pytest.raises(ValueError, match=r"--run-dir: not given, and there is no run under '.*/d'"):
         newest_run(tmp_path / "d")
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
-from coupled.analysis.driver import command
 from coupled.analysis.report import program as report
 from coupled.storage.run_lock import run_lock
 
@@ -19,7 +18,7 @@ WRITERS = (weight_gap, alignment, quality, collapse, losses, bounds)
 
 
 def name_of(program: ModuleType) -> str:
-    return program.__name__.removesuffix(".program").rpartition(".")[2]
+    return program.__name__.removesuffix(".program").rpartition(".")[2].replace("_", "-")
 
 
 def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
@@ -28,13 +27,13 @@ def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
     """Two analyses at once wrote every row twice in nine of ten tries."""
     with run_lock(tmp_path, "--output"):
         for program in WRITERS:
-            assert program.main(["--run", str(drifting_run), "--output", str(tmp_path)]) == 2
+            assert program.main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 2
             error = capsys.readouterr().err
-            said = f"{name_of(program)}.py: --output: '{tmp_path}' is being written by process {os.getpid()} on "
+            said = f"coupled {name_of(program)}: --output: '{tmp_path}' is being written by process {os.getpid()} on "
             assert error.startswith(said)
             assert error.count("\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
-    assert weight_gap.main(["--run", str(drifting_run), "--output", str(tmp_path), "--epochs", "0"]) == 0
+    assert weight_gap.main(["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "0"]) == 0
     assert not (tmp_path / "lock").exists()
 
 
@@ -57,9 +56,9 @@ def test_a_folder_that_cannot_be_made_is_one_line_with_the_true_reason(
         pytest.skip("the same path as above, after a second of looking at snapshots")
     monkeypatch.setattr(Path, "mkdir", fails)
     output = tmp_path / "out" / "page.html" if program is report else tmp_path / "out"
-    assert program.main(["--run", str(drifting_run), "--output", str(output)]) == 1
+    assert program.main(["--run-dir", str(drifting_run), "--output", str(output)]) == 1
     error = capsys.readouterr().err.splitlines()
-    assert error == [f"{name_of(program)}.py: {tmp_path / 'out'}: {os.strerror(number)}"]
+    assert error == [f"coupled {name_of(program)}: {tmp_path / 'out'}: {os.strerror(number)}"]
 
 
 def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
@@ -74,13 +73,13 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle)
 
-    arguments = ["--run", str(drifting_run), "--output", str(tmp_path)]
+    arguments = ["--run-dir", str(drifting_run), "--output", str(tmp_path)]
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         assert weight_gap.main(arguments) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith(f"weight_gap.py: {tmp_path / 'weight_gap.csv'}: No space left on device")
+    assert error.startswith(f"coupled weight-gap: {tmp_path / 'weight_gap.csv'}: No space left on device")
     assert weight_gap.main(arguments) == 0
     rows = (tmp_path / "weight_gap.csv").read_text().splitlines()
     assert len(rows) == len({*rows})
@@ -89,26 +88,20 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
 def test_a_run_without_cl_is_compared_with_its_first_arm(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
     """What train.py and the report name next works for every run."""
     run = new_run(arms=("scl", "ce"), epochs=(0,))
-    assert weight_gap.main(["--run", str(run)]) == 0
+    assert weight_gap.main(["--run-dir", str(run)]) == 0
     assert "scl against ce" in capsys.readouterr().out
-
-
-def test_commands_are_those_that_can_be_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a checkout the short path, elsewhere the whole."""
-    assert command("quality", Path("runs/a"))[:2] == ["python", "analysis/quality.py"]
-    monkeypatch.chdir(tmp_path)
-    assert Path(command("quality", Path("runs/a"))[1]).is_file()
 
 
 def test_fewer_images_than_features_are_a_warning_where_cka_is_read(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Biased CKA of 20 images and 32 features is high whatever the arms; of 8 features of z it is not said."""
-    few = ["--run", str(drifting_run), "--epochs", "0", "--compare", "nscl", "--split", "test", "--samples", "20"]
+    few = ["--run-dir", str(drifting_run), "--epochs", "0", "--compare", "nscl", "--split", "test"]
+    few += ["--num-images", "20"]
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "cka"]) == 0
     error = capsys.readouterr().err
     assert error.startswith(
-        "alignment.py: warning: test: n = 20 images are fewer than the D features of h (D = 32); cka, the biased"
+        "coupled alignment: warning: test: n = 20 images are fewer than the D features of h (D = 32); cka, the biased"
     )
     assert error.count("\n") == 1
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "rsa"]) == 0

@@ -1,4 +1,4 @@
-"""verify.py and --skip-bad: each harm done to a copy of a good run is one line, and nothing is said of a good one."""
+"""verify.py and --skip-corrupt: each harm done to a copy of a good run is one line; a good run has none."""
 
 import hashlib
 import json
@@ -218,7 +218,7 @@ def test_every_harm_is_found_and_named(run: Path, capsys: pytest.CaptureFixture[
     """One that verify lets pass is found by nobody."""
     do, message = HARM[harm]
     do(run)
-    assert verify.main(["--run", str(run)]) == 1
+    assert verify.main(["--run-dir", str(run)]) == 1
     assert message in capsys.readouterr().out
 
 
@@ -226,14 +226,14 @@ def test_nothing_is_said_of_a_good_run_but_that_its_images_can_be_read(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without them nothing further can be measured."""
-    assert verify.main(["--run", str(run)]) == 0
+    assert verify.main(["--run-dir", str(run)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{run}: nothing is wrong, and the images can be read"]
 
     def gone(*_: object) -> None:
         raise ValueError("dataset: no folder 'there'")
 
     monkeypatch.setattr("coupled.analysis.representations.embeddings.load_dataset", gone)
-    assert verify.main(["--run", str(run)]) == 1
+    assert verify.main(["--run-dir", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "the train images cannot be read: dataset: no folder 'there'"
     assert said[-1] == "2 findings"
@@ -245,8 +245,8 @@ def test_another_runs_snapshots_are_not_measured_under_this_ones_name(
     """Their manifest agrees with them."""
     shutil.rmtree(run / "snapshots")
     shutil.copytree(other / "snapshots", run / "snapshots")
-    for program, options in ((weight_gap, []), (alignment, ["--samples", "64"])):
-        assert program.main(["--run", str(run), *options]) == 2
+    for program, options in ((weight_gap, []), (alignment, ["--num-images", "64"])):
+        assert program.main(["--run-dir", str(run), *options]) == 2
         assert "not the expected snapshot: expected settings_sha256" in capsys.readouterr().err
 
 
@@ -256,7 +256,7 @@ def test_a_forged_snapshot_is_one_line_of_every_program(
 ) -> None:
     """From someone else's folder; a traceback does not say which file it is."""
     HARM[harm][0](run)
-    few = ["--run", str(run), "--epochs", "1"]
+    few = ["--run-dir", str(run), "--epochs", "1"]
     for program in (alignment, collapse, losses, quality, weight_gap):
         arm = ["--arms", "nscl"] if program in (collapse, losses, quality) else ["--compare", "nscl"]
         assert program.main([*few, *arm]) == 2
@@ -267,20 +267,20 @@ def test_a_forged_snapshot_is_one_line_of_every_program(
 def test_a_tensor_of_another_type_is_no_weight_of_the_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """torch would turn integers into floats without a word."""
     change(run, cast(torch.int64))
-    assert collapse.main(["--run", str(run), "--epochs", "1", "--arms", "nscl"]) == 2
+    assert collapse.main(["--run-dir", str(run), "--epochs", "1", "--arms", "nscl"]) == 2
     assert "should be (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
 
 
 def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A save writes rows' digests and manifest lines before the state that counts them; later rows are not counted."""
     (run / "checkpoints/step_00000010").rename(run / "checkpoints/.step_00000010.tmp")
-    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
+    assert verify.main(["--run-dir", str(run)]) == 0, capsys.readouterr().out
     for name, lines in (("log_digests.jsonl", 2), (MANIFEST, 2 * len(ARMS) + 1)):
         whole = (run / name).read_text().splitlines(keepends=True)
         (run / name).write_text("".join(whole[:lines]) + whole[lines][:20])
     rows = (run / "steps.csv").read_text().splitlines(keepends=True)
     (run / "steps.csv").write_text("".join(rows[:9]) + rows[9][:20])
-    assert verify.main(["--run", str(run)]) == 0, capsys.readouterr().out
+    assert verify.main(["--run-dir", str(run)]) == 0, capsys.readouterr().out
 
 
 def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,27 +289,27 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     tiny.train(tmp_path / "other", arms={**ARMS, "nscl": {"objective": "nscl", "temperature": 0.2}}, epochs=1)
     tiny.train(tmp_path / "seed", arms=ARMS, epochs=1, seed=9)
     capsys.readouterr()
-    assert verify.main(["--run", str(good), "--against", str(tmp_path / "same")]) == 0
+    assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "same")]) == 0
     assert "inputs: identical up to step 10 of 10 and 10" in capsys.readouterr().out
-    assert verify.main(["--run", str(good), "--against", str(tmp_path / "other")]) == 1
+    assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "other")]) == 1
     out = capsys.readouterr().out
     assert "inputs: identical up to step 5 of 10 and 5" in out
     assert "settings: arms.nscl.temperature: 0.5 and 0.2" in out
     assert "arm 'nscl': the weights differ from epoch 1 on" in out
     assert "arm 'cl': the weights" in out  # the schedule of one epoch is another
-    assert verify.main(["--run", str(good), "--against", str(tmp_path / "seed")]) == 1
+    assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "seed")]) == 1
     assert "inputs: identical up to step 0" in capsys.readouterr().out
 
 
 def test_the_findings_are_written_where_a_report_finds_them(run: Path, tmp_path: Path) -> None:
     """With --output only; nothing wrong is a row, too, so that "never verified" looks different."""
     before = sorted(run.rglob("*"))
-    assert verify.main(["--run", str(run)]) == 0
+    assert verify.main(["--run-dir", str(run)]) == 0
     assert sorted(run.rglob("*")) == before
-    assert verify.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 0
+    assert verify.main(["--run-dir", str(run), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/verify.csv").read_text() == "last_epoch,finding\n2,\n"
     flip(run / SNAPSHOT)
-    assert verify.main(["--run", str(run), "--output", str(tmp_path / "out")]) == 1
+    assert verify.main(["--run-dir", str(run), "--output", str(tmp_path / "out")]) == 1
     rows = pandas.read_csv(tmp_path / "out/verify.csv")
     assert rows["last_epoch"].tolist() == [2]
     assert SNAPSHOT in rows["finding"][0]
@@ -319,13 +319,13 @@ def test_the_findings_are_written_where_a_report_finds_them(run: Path, tmp_path:
 def test_a_bad_snapshot_stops_the_analysis_unless_it_may_be_skipped(
     run: Path, capsys: pytest.CaptureFixture[str], program: object
 ) -> None:
-    """A flipped bit must not become a point of a figure; with --skip-bad it is one line and the rest is computed."""
+    """A flipped bit must not become a point of a figure; with --skip-corrupt it is one line, the rest is computed."""
     flip(run / SNAPSHOT)
     (run / "snapshots/ce/epoch_0002.safetensors").unlink()
-    arguments = ["--run", str(run), *(["--samples", "64", "--split", "test"] if program is alignment else [])]
+    arguments = ["--run-dir", str(run), *(["--num-images", "64", "--split", "test"] if program is alignment else [])]
     assert program.main(arguments) == 2  # type: ignore[attr-defined]
     assert capsys.readouterr().err.count("\n") == 1
-    assert program.main([*arguments, "--skip-bad", "--compare", "nscl", "ce", "gone"]) == 0  # type: ignore[attr-defined]
+    assert program.main([*arguments, "--skip-corrupt", "--compare", "nscl", "ce", "gone"]) == 0  # type: ignore[attr-defined]
     errors = capsys.readouterr().err
     assert errors.count("skipped: ") == errors.count("\n") == 3
     assert "no arm 'gone'" in errors
@@ -347,5 +347,5 @@ def test_a_file_in_the_place_of_the_folder_is_bad_input(
 ) -> None:
     """As every other program says it."""
     (tmp_path / "fil").write_text("")
-    assert verify.main(["--run", str(good), "--output", str(tmp_path / "fil")]) == 2
-    assert capsys.readouterr().err == f"verify.py: --output: cannot write to '{tmp_path / 'fil'}': File exists\n"
+    assert verify.main(["--run-dir", str(good), "--output", str(tmp_path / "fil")]) == 2
+    assert capsys.readouterr().err == f"coupled verify: --output: cannot write to '{tmp_path / 'fil'}': File exists\n"

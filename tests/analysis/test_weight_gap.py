@@ -42,7 +42,7 @@ def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
     """`ce` has a classifier that the others lack: it is not compared, and the rest of `ce` is."""
-    assert main(["--run", str(drifting_run), "--compare", "ce", "--epochs", "2", "--output", str(tmp_path)]) == 0
+    assert main(["--run-dir", str(drifting_run), "--compare", "ce", "--epochs", "2", "--output", str(tmp_path)]) == 0
     rows = {place(row): row for row in table(tmp_path / "weight_gap.csv")}
     tensors = SnapshotStore(drifting_run / "snapshots").read("ce", 2)
     floating = {n for n, t in tensors.items() if t.is_floating_point() and not n.startswith("classifier.")}
@@ -75,7 +75,7 @@ def test_its_rows_join_with_those_of_alignment_on_the_module(measured_run: Path)
 
 def test_all_gaps_are_zero_at_the_shared_start_and_grow(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Epoch 0 is the shared initialisation; exactly 0 there, not nearly."""
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path)]) == 0
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 0
     rows = table(tmp_path / "weight_gap.csv")
     assert {(row["arm"], row["epoch"]) for row in rows} == {(a, e) for a in ("nscl", "scl", "ce") for e in "012"}
     assert {row["gap"] for row in rows if row["epoch"] == "0"} == {"0.0"}
@@ -89,13 +89,13 @@ def test_a_second_call_computes_only_what_is_missing(new_run: NewRun, table: Rea
     """Rows that exist are not computed again: a snapshot that is gone by now and no other needs does no harm."""
     run = new_run(epochs=(0, 1, 2, 3))
     path = run / "analysis" / "weight_gap.csv"
-    assert main(["--run", str(run), "--compare", "nscl", "--epochs", "0,1"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "--epochs", "0,1"]) == 0
     first = path.read_bytes()
     (run / "snapshots/nscl/epoch_0001.safetensors").write_bytes(b"gone")
-    assert main(["--run", str(run), "--compare", "nscl", "--epochs", "0,1,3"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "--epochs", "0,1,3"]) == 0
     assert path.read_bytes().startswith(first)
     assert {row["epoch"] for row in table(path)} == {"0", "1", "3"}
-    assert main(["--run", str(run), "--compare", "nscl", "--epochs", "0,1,3"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "--epochs", "0,1,3"]) == 0
     assert len(table(path)) == 3 * len(first.splitlines()[1:]) // 2
 
 
@@ -103,7 +103,7 @@ def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path
     """Drift from epoch 0, update since the last snapshot there is: 1 -> 4, also where only epoch 4 is asked for."""
     run = new_run(epochs=(0, 1, 4))
     layer = "encoder.layer2.0.conv1.weight"
-    assert main(["--run", str(run), "--compare", "ce", "--epochs", "4", "--output", str(tmp_path / "out")]) == 0
+    assert main(["--run-dir", str(run), "--compare", "ce", "--epochs", "4", "--output", str(tmp_path / "out")]) == 0
     row = {r["tensor"]: r for r in table(tmp_path / "out/weight_gap.csv")}[layer]
     past = {
         arm: [load_file(run / f"snapshots/{arm}/epoch_000{epoch}.safetensors")[layer] for epoch in (4, 0, 1)]
@@ -112,7 +112,7 @@ def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path
     expected = squares(state(*past["cl"]), state(*past["ce"])).gap()
     assert [float(row[name]) for name in expected._fields] == pytest.approx(list(expected), rel=1e-12)
     assert -1 < float(row["update_cosine"]) < 1
-    assert main(["--run", str(run), "--compare", "ce"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "ce"]) == 0
     every = table(run / "analysis/weight_gap.csv")
     assert next(r for r in every if (r["epoch"], r["tensor"]) == ("4", layer)) == row
     start = next(r for r in every if (r["epoch"], r["tensor"]) == ("0", layer))
@@ -121,7 +121,7 @@ def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path
 
 def test_all_compares_every_pair_and_each_pair_as_if_alone(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Six pairs of four arms; the sums that pairs share must not be mixed up."""
-    options = ["--run", str(drifting_run), "--epochs", "2", "--output"]
+    options = ["--run-dir", str(drifting_run), "--epochs", "2", "--output"]
     assert main([*options, str(tmp_path / "all"), "--compare", "all"]) == 0
     rows = table(tmp_path / "all/weight_gap.csv")
     pairs = list(dict.fromkeys((r["reference"], r["arm"]) for r in rows))
@@ -134,7 +134,7 @@ def test_aligned_channels_stay_where_they_are_after_a_shared_start(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
     """Early divergence is no permutation: the same numbers as without --align, and no channel moved."""
-    options = ["--run", str(drifting_run), "--output", str(tmp_path), "--epochs", "0,2", "--compare", "nscl", "ce"]
+    options = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "0,2", "--compare", "nscl", "ce"]
     assert main(options) == 0
     assert main([*options, "--align", "permutation"]) == 0
     plain, aligned = (table(tmp_path / name) for name in ("weight_gap.csv", "weight_gap_permutation.csv"))
@@ -153,8 +153,8 @@ def test_an_arm_whose_channels_were_shuffled_has_a_gap_that_alignment_takes_away
         orders = {group: torch.arange(size).roll(1) for group, size in sizes.items()}
         shuffled = {n: permuted(t, axes.get(n, ()), orders) for n, t in tensors.items()}
         store.write("shuffled", epoch, shuffled, step=epoch, metadata={})
-    assert main(["--run", str(run)]) == 0
-    assert main(["--run", str(run), "--align", "permutation"]) == 0
+    assert main(["--run-dir", str(run)]) == 0
+    assert main(["--run-dir", str(run), "--align", "permutation"]) == 0
     plain, aligned = (
         {(r["epoch"], place(r)): r for r in table(run / "analysis" / name)}
         for name in ("weight_gap.csv", "weight_gap_permutation.csv")
@@ -171,16 +171,16 @@ def test_the_growth_of_each_pair_is_written_anew(new_run: NewRun, table: Read) -
     """Four epochs are the least; a later call has more of them."""
     run = new_run(epochs=(0, 1, 2, 3, 4, 5))
     path = run / "analysis/weight_gap_growth.csv"
-    assert main(["--run", str(run), "--compare", "nscl", "ce", "--epochs", "0:2"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "ce", "--epochs", "0:2"]) == 0
     assert table(path) == []
-    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "ce"]) == 0
     rows = table(path)
     assert [(r["arm"], r["model"]) for r in rows] == [
         (arm, model) for arm in ("nscl", "ce") for model in ("early", "exponential", "saturation")
     ]
     assert {r["points"] for r in rows if r["model"] != "early"} == {"6"}
     before = path.read_bytes()
-    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "ce"]) == 0
     assert path.read_bytes() == before
 
 
@@ -188,11 +188,11 @@ def test_a_write_that_was_cut_short_is_completed(new_run: NewRun) -> None:
     """Killed in the middle of a row: the rest of that epoch is written, nothing twice."""
     run = new_run(epochs=(0, 1))
     path = run / "analysis" / "weight_gap.csv"
-    assert main(["--run", str(run)]) == 0
+    assert main(["--run-dir", str(run)]) == 0
     whole = path.read_bytes()
     for cut in (10, len(whole) // 3, len(whole) // 2, len(whole) - 3):
         path.write_bytes(whole[:cut])
-        assert main(["--run", str(run)]) == 0
+        assert main(["--run-dir", str(run)]) == 0
         assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
@@ -203,7 +203,7 @@ def test_it_needs_no_model_and_no_image(new_run: NewRun) -> None:
         "sys.exit(status or [m for m in sys.modules if m in ('timm', 'torchvision', 'coupled.models.network')] or 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "--run", new_run(epochs=(0,))], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code, "--run-dir", new_run(epochs=(0,))], capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
 
@@ -227,10 +227,10 @@ def test_bad_input_is_one_line_and_status_2(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     """The line names the option, the value and what exists."""
-    assert main(["--run", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("weight_gap.py: ")
+    assert error.startswith("coupled weight-gap: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -240,18 +240,18 @@ def test_a_damaged_or_missing_snapshot_is_named(new_run: NewRun, capsys: pytest.
     run = new_run()
     path = run / "snapshots/scl/epoch_0001.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    assert main(["--run", str(run)]) == 2
+    assert main(["--run-dir", str(run)]) == 2
     assert str(path) in capsys.readouterr().err
     assert b"\n0,cl,ce,,,global," in (run / "analysis/weight_gap.csv").read_bytes()
     path.unlink()
-    assert main(["--run", str(run)]) == 2
+    assert main(["--run-dir", str(run)]) == 2
     assert f"{path}: the manifest lists this snapshot, but the file is missing" in capsys.readouterr().err
 
 
 def test_rows_of_other_snapshots_are_not_taken_as_done(new_run: NewRun, table: Read) -> None:
     """A run trained anew into the same folder: what changed is computed again, and the fits are to the newest rows."""
     run = new_run(epochs=(0, 1, 2, 3, 4))
-    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "ce"]) == 0
     path = run / "analysis/weight_gap.csv"
     before = table(path)
     store = open_store(run, read_description(run))
@@ -261,7 +261,7 @@ def test_rows_of_other_snapshots_are_not_taken_as_done(new_run: NewRun, table: R
         if arm == "ce":
             tensors["encoder.conv1.weight"] += 1
         store.write(arm, 4, tensors, step=4, metadata={})
-    assert main(["--run", str(run), "--compare", "nscl", "ce"]) == 0
+    assert main(["--run-dir", str(run), "--compare", "nscl", "ce"]) == 0
     added = table(path)[len(before) :]
     assert {(r["epoch"], r["arm"]) for r in added} == {("4", "ce")}
     assert {place(r) for r in added} == {place(r) for r in before if r["arm"] == "ce"}

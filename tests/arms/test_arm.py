@@ -19,9 +19,9 @@ from coupled.parallel.process_group import process_group
 ARMS: dict[str, Any] = {name: name for name in by_name.known("coupled.objectives")} | {
     "positive": {"objective": "nscl", "positive_in_denominator": True},
     "inside": {"objective": "supcon", "variant": "in"},
-    "few": {"objective": "supcon", "positives": 3},
+    "few": {"objective": "supcon", "num_positives": 3},
     "on_embedding": {"objective": "cross_entropy", "input": "embedding"},
-    "byol": {"objective": "byol", "hidden": 32},  # a hundredth of its usual width is as good here
+    "byol": {"objective": "byol", "hidden_dim": 32},  # a hundredth of its usual width is as good here
 }
 CHANGED: dict[str, Any] = {
     "arms": ARMS,
@@ -79,6 +79,8 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_the_gradient_is_that_of_the_global_loss(
     world_size: int, tmp_path: Path, of_the_global_loss: dict[str, dict[str, torch.Tensor | None]]
@@ -129,6 +131,7 @@ def loss_peak(world_size: int) -> int:
         return largest.numbers
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_the_loss_of_a_rank_needs_anchors_times_rows(world_size: int) -> None:
     """A similarity matrix of all rows with all rows on every rank would undo what more ranks are for."""

@@ -91,5 +91,5 @@ def test_a_key_that_nothing_depends_on_is_said() -> None:
 
 def test_a_run_says_it_at_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not only the function."""
-    tiny.train(tmp_path / "run", until_step=1, tf32=True, arms={"cl": "dcl"})
+    tiny.train(tmp_path / "run", max_steps=1, tf32=True, arms={"cl": "dcl"})
     assert "warning: tf32: has no effect, because the device is cpu" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:
         "t": {**dcl, "twin": "cl", "perturb": {"ulps": 1, "step": 0}},
         "same": dict(dcl),
         "hot": {**dcl, "temperature": 1.0},
-        "augmentation": {**dcl, "twin": "cl", "unshared": ["augmentation"]},
+        "views": {**dcl, "twin": "cl", "unshared": ["augmentation"]},
         "views2": {**dcl, "twin": "views"},
     }
     assert twins(arms, "cl") == ["t", "same"]

@@ -16,7 +16,7 @@ def test_the_digits_are_for_ever_the_same() -> None:
 
 def test_train_and_test_share_no_image_and_leave_none_out() -> None:
     """An image in both splits would make every test figure a train figure."""
-    train, test = load("train", size=8), load("test", size=8)
+    train, test = load("train", image_size=8), load("test", image_size=8)
     assert (len(train), len(test)) == (1440, 357)
     joined = torch.cat([train.images_N3HW, test.images_N3HW])[:, 0].flatten(1)
     bundled = torch.from_numpy(np.rint(load_digits().data * 255 / 16).astype(np.uint8))
@@ -25,14 +25,14 @@ def test_train_and_test_share_no_image_and_leave_none_out() -> None:
 
 def test_every_class_gives_its_share_to_test() -> None:
     """A split that is not stratified would weigh the classes differently in train and test."""
-    train, test = (np.bincount(load(split, size=8).labels_N) for split in ("train", "test"))
+    train, test = (np.bincount(load(split, image_size=8).labels_N) for split in ("train", "test"))
     assert (np.abs(test - (train + test) * 357 / 1797) < 1).all()
 
 
 def test_pixels_are_interpolated_between_the_measured_ones() -> None:
     """At 16 px two pixels lie between the centres of two measured ones, at a quarter and three quarters of the way."""
-    measured_N88 = np.rint(load("train", size=8).images_N3HW[:, 0].double().numpy() * 16 / 255)  # 0..16 again
-    shown = load("train", size=16)
+    measured_N88 = np.rint(load("train", image_size=8).images_N3HW[:, 0].double().numpy() * 16 / 255)  # 0..16 again
+    shown = load("train", image_size=16)
     across_N8 = measured_N88[:, :, 3] * 0.75 + measured_N88[:, :, 4] * 0.25
     wanted_N = across_N8[:, 4] * 0.75 + across_N8[:, 5] * 0.25
     assert np.array_equal(shown.images_N3HW[:, 0, 9, 7].numpy(), np.rint(wanted_N * 255 / 16))
@@ -42,4 +42,4 @@ def test_pixels_are_interpolated_between_the_measured_ones() -> None:
 def test_a_size_below_the_measured_one_is_refused() -> None:
     """Shrinking without antialiasing would drop pixels in silence."""
     with pytest.raises(ValueError, match=r"dataset.image_size: got 7; allowed is 8 to 256"):
-        load("train", size=7)
+        load("train", image_size=7)

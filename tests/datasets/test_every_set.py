@@ -28,8 +28,8 @@ def options(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "cifar10": {"root": tmp_path},
         "cifar100": {"root": tmp_path},
         "digits": {},
-        "folder": {"root": pictures, "size": 24},
-        "fractals": {"root": tmp_path, "classes": 3, "train_per_class": 4, "test_per_class": 2, "size": 16},
+        "folder": {"root": pictures, "image_size": 24},
+        "fractals": {"root": tmp_path, "classes": 3, "train_per_class": 4, "test_per_class": 2, "image_size": 16},
         "mini_imagenet": {"root": tmp_path / "mini"},
         "stl10": {"root": tmp_path},
         "svhn": {"root": tmp_path / "svhn"},
@@ -103,7 +103,7 @@ def test_some_classes_of_a_set_are_those_images_and_no_others(name: str, options
 def test_a_set_says_at_which_size_it_is_shown(name: str, options: dict) -> None:
     """The network's input size follows from it; another one would blur or crop every image in silence."""
     module = by_name.find("coupled.datasets", name)
-    shown = {**options[name], "size": module.SIZE} if "size" in options[name] else options[name]
+    shown = {**options[name], "image_size": module.SIZE} if "image_size" in options[name] else options[name]
     assert module.load("train", **shown).images_N3HW.shape[2:] == (module.SIZE, module.SIZE)
 
 
@@ -116,7 +116,7 @@ def test_a_missing_set_is_one_line_that_says_where_to_get_and_to_put_it(name: st
     with pytest.raises(ValueError, match=r"dataset\.root: no .*https?://") as raised:
         by_name.find("coupled.datasets", name).load("train", root=tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(raised.value)
-    assert "download=true" in str(raised.value) or "scripts/prepare_data.py" in str(raised.value)
+    assert "download=true" in str(raised.value) or "coupled prepare-data" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

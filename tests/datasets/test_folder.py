@@ -30,7 +30,7 @@ def read_alone(path: Path, size: int) -> torch.Tensor:
 
 def test_classes_and_images_come_in_the_order_of_their_names(pictures: Path) -> None:
     """The order of a folder's files differs between disks; a label or an index must not."""
-    found = load("train", root=pictures, size=20)
+    found = load("train", root=pictures, image_size=20)
     assert found.class_names == ("ant", "cat")
     assert found.labels_N.tolist() == [0, 0, 1, 1, 1]
     expected = ["ant/y.png", "ant/z.webp", "cat/a.jpg", "cat/b.png", "cat/c.JPEG"]
@@ -71,9 +71,9 @@ def test_grey_palette_and_turned_pictures_become_upright_rgb(tmp_path: Path) -> 
 
 def test_val_stands_in_for_a_missing_test_folder(pictures: Path) -> None:
     """ImageNet's folders are called train and val."""
-    test = load("test", root=pictures, size=20)
+    test = load("test", root=pictures, image_size=20)
     (pictures / "test").rename(pictures / "val")
-    assert load("test", root=pictures, size=20).digest() == test.digest()
+    assert load("test", root=pictures, image_size=20).digest() == test.digest()
 
 
 def test_mean_and_std_of_many_images_come_from_evenly_spaced_ones(
@@ -81,19 +81,19 @@ def test_mean_and_std_of_many_images_come_from_evenly_spaced_ones(
 ) -> None:
     """Both splits must agree on which images are measured, and later classes must count as well as early ones."""
     monkeypatch.setattr(module, "STATISTICS_IMAGES", 2)
-    train, test = load("train", root=pictures, size=20), load("test", root=pictures, size=20)
+    train, test = load("train", root=pictures, image_size=20), load("test", root=pictures, image_size=20)
     assert (train.mean, train.std) == channel_statistics(train.images_N3HW[[0, 2]])
     assert (test.mean, test.std) == (train.mean, train.std)
 
 
 def test_hidden_and_other_files_are_passed_over(pictures: Path) -> None:
     """Desktops leave files of their own in every folder."""
-    before = load("train", root=pictures, size=20).digest()
+    before = load("train", root=pictures, image_size=20).digest()
     (pictures / "train" / ".cache").mkdir()
     (pictures / "train" / "readme.txt").write_text("pictures of animals")
     (pictures / "train" / "cat" / ".b.png").write_bytes(b"resource")
     (pictures / "train" / "cat" / "Thumbs.db").write_bytes(b"thumbs")
-    assert load("train", root=pictures, size=20).digest() == before
+    assert load("train", root=pictures, image_size=20).digest() == before
 
 
 def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> No
     (pictures / "linked").mkdir()
     Image.new("RGB", (30, 24)).save(pictures / "linked" / "far.png")
     (cat / "link").symlink_to(pictures / "linked")
-    found = load("train", root=pictures, size=20)
+    found = load("train", root=pictures, image_size=20)
     expected = [path for path, _ in ImageFolder(str(pictures / "train")).samples if "/." not in path]
     assert sorted(str(pictures / file) for file in found.files_N) == sorted(expected)
     assert found.labels_N.bincount().tolist() == [2, 13]
@@ -142,7 +142,7 @@ def test_all_bad_pictures_are_told_at_once(pictures: Path) -> None:
     for number in range(5):
         (pictures / "train" / "cat" / f"bad{number}.png").write_text("a text")
     with pytest.raises(ValueError, match=r"^5 pictures cannot be used: .*bad0.*bad1.*bad2.png: .*; and 2 more$"):
-        load("train", root=pictures, size=20)
+        load("train", root=pictures, image_size=20)
 
 
 def test_a_known_layout_that_is_not_one_folder_a_class_is_named(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_fault_in_the_folder_is_one_line_that_names_the_place(
     """Among a million files the user must learn which one to mend."""
     harm(pictures)
     with pytest.raises(ValueError, match=message) as raised:
-        load("train", root=pictures, size=20)
+        load("train", root=pictures, image_size=20)
     assert str(pictures / place) in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from coupled.datasets import _ifs
 from coupled.datasets.fractals import POINTS_AT_ONCE, draw, load
 
-SMALL = {"classes": 3, "size": 16, "train_per_class": 4, "test_per_class": 2}
+SMALL = {"classes": 3, "image_size": 16, "train_per_class": 4, "test_per_class": 2}
 
 
 def test_the_fractals_are_for_ever_the_same(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_damaged_file_is_an_error_that_names_it(harm: str, tmp_path: Path) -> 
     [
         ("classes", 1, "2 to 1000"),
         ("classes", 1001, "2 to 1000"),
-        ("size", 7, "8 to 1024"),
+        ("image_size", 7, "8 to 1024"),
         ("train_per_class", 0, "1 or more"),
         ("test_per_class", 0, "1 or more"),
         ("seed", -1, "0 to 18446744073709551615"),

@@ -70,7 +70,7 @@ def _empty_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (_no_val, r"no ImageNet in .*: val/ is missing; fetch .* run 'python scripts/prepare_data.py imagenet"),
+        (_no_val, r"no ImageNet in .*: val/ is missing; fetch .* run 'coupled prepare-data imagenet"),
         (_no_class, f"train and val must have the same classes; only one has {IDS[2]}"),
         (_empty_class, "n09999999 holds no image"),
     ],

@@ -35,7 +35,7 @@ def test_an_archive_becomes_its_files(kind: str, top: str, tmp_path: Path) -> No
     files = formats.tiny_imagenet_files()
     make = formats.write_zip if kind == "zip" else formats.write_tar
     archive = make(tmp_path / f"tiny.{kind}", {**files, "__MACOSX/x": b"fork", "val/.DS_Store": b"desktop"}, top)
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 0
     assert tree(tmp_path / "out") == files
 
 
@@ -43,7 +43,7 @@ def test_the_folder_of_a_single_class_stays(tmp_path: Path) -> None:
     """Left away as a folder around everything, the class would lose its name."""
     files = {"n01440764/a.JPEG": b"1", "n01440764/b.JPEG": b"2"}
     archive = formats.write_zip(tmp_path / "part.zip", files)
-    assert run("mini_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert run("mini_imagenet", archive, "--output", tmp_path / "out") == 0
     assert tree(tmp_path / "out") == files
 
 
@@ -54,7 +54,7 @@ def test_lists_may_lie_beside_the_archive(tmp_path: Path) -> None:
     formats.write_files(tmp_path, {name: files[name] for name in lists})
     images = {name: content for name, content in files.items() if name not in lists}
     archive = formats.write_zip(tmp_path / "images.zip", images)
-    assert run("mini_imagenet", archive, *(tmp_path / name for name in lists), "--to", tmp_path / "out") == 0
+    assert run("mini_imagenet", archive, *(tmp_path / name for name in lists), "--output", tmp_path / "out") == 0
     assert tree(tmp_path / "out") == files
 
 
@@ -66,7 +66,7 @@ def test_imagenets_archives_become_class_folders(labels: str, tmp_path: Path) ->
     if labels == "text":
         devkit = tmp_path / "labels.txt"
         devkit.write_text("\n".join(wordnet_ids))
-    assert run("imagenet", train, val, devkit, "--to", tmp_path / "out") == 0
+    assert run("imagenet", train, val, devkit, "--output", tmp_path / "out") == 0
     expected = {f"train/{IDS[c]}/{name}": data for c in range(4) for name, data in formats.of_class(c, formats.IMAGES)}
     for number, wordnet_id in enumerate(wordnet_ids, start=1):
         expected[f"val/{wordnet_id}/ILSVRC2012_val_{number:08d}.JPEG"] = formats.jpeg(9000 + number, 50, 80)
@@ -75,7 +75,7 @@ def test_imagenets_archives_become_class_folders(labels: str, tmp_path: Path) ->
 
 def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> None:
     """Rows are counted on from file to file, or the second would overwrite the first."""
-    assert run("tiny_imagenet", formats.write_parquet(tmp_path / "hub"), "--to", tmp_path / "out") == 0
+    assert run("tiny_imagenet", formats.write_parquet(tmp_path / "hub"), "--output", tmp_path / "out") == 0
     files = tree(tmp_path / "out")
     assert len(files) == (formats.IMAGES + 2) * len(IDS)
     assert files[f"train/{IDS[0]}/0000000.jpg"] == formats.jpeg(0)
@@ -93,7 +93,7 @@ def test_an_image_without_a_label_is_refused(label: int | None) -> None:
 def test_names_that_are_no_wordnet_ids_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
     """Hugging Face's ImageNet calls its classes "tench, Tinca tinca"; a slash in a name must not make a folder."""
     source = formats.write_parquet(tmp_path / "hub", names=("tench, Tinca tinca", "a/b", "../c", "crane"))
-    assert run("imagenet", source, "--to", tmp_path / "out") == 0
+    assert run("imagenet", source, "--output", tmp_path / "out") == 0
     folders = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
     assert folders == ["0000_tench_Tinca_tinca", "0001_a_b", "0002_c", "0003_crane"]
 
@@ -115,15 +115,15 @@ def test_an_interrupted_run_continues_and_the_name_appears_at_the_end(
         copy(content, file)
 
     monkeypatch.setattr(archives.shutil, "copyfileobj", stops_in_a_file)
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 130
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 130
     assert not (tmp_path / "out").exists()
     (tmp_path / "out.partial" / "words.txt").write_bytes(b"")  # as a power cut may leave it
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 0
     assert tree(tmp_path / "out") == files
     assert len(written) == len(files) + 2  # only the half file and the empty one twice
     assert not (tmp_path / "out.partial").exists()
     archive.unlink()
-    assert run("tiny_imagenet", formats.write_zip(archive, {"x": b"other"}), "--to", tmp_path / "out") == 0
+    assert run("tiny_imagenet", formats.write_zip(archive, {"x": b"other"}), "--output", tmp_path / "out") == 0
     assert tree(tmp_path / "out") == files
 
 
@@ -136,7 +136,7 @@ def test_no_file_leaves_the_folder(kind: str, name: str, tmp_path: Path, capsys:
     make = formats.write_zip if kind == "zip" else formats.write_tar
     place = tmp_path / "inner"
     place.mkdir()
-    assert run("tiny_imagenet", make(place / f"a.{kind}", {name: b"gotcha"}), "--to", place / "out") == 2
+    assert run("tiny_imagenet", make(place / f"a.{kind}", {name: b"gotcha"}), "--output", place / "out") == 2
     assert "would lie outside" in capsys.readouterr().err
     assert not Path("/tmp/coupled_out.txt").exists()
     assert not list(tmp_path.rglob("out.txt"))
@@ -250,7 +250,7 @@ def test_a_source_that_cannot_be_it_is_one_line(
 ) -> None:
     """Which file, and what to do; and no folder that looks like an image set."""
     name = "imagenet" if make is _cut_class else "tiny_imagenet"
-    assert run(name, make(tmp_path), "--to", tmp_path / "out") == 2
+    assert run(name, make(tmp_path), "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -369,8 +369,8 @@ def _pipe(place: Path) -> Path:
         (_other_method, "'a.jpg' is compressed by method 99; only plain"),
         (_other_version, "damaged or cut off (zip file version 9.9)"),
         (_empty_zip_name, "damaged or cut off (string index out of range)"),
-        (_zip_bomb, "unpacks to more than 2 GiB; if it is what you want, set --most-gib"),
-        (_tar_bomb, "unpacks to more than 2 GiB; if it is what you want, set --most-gib"),
+        (_zip_bomb, "unpacks to more than 2 GiB; if it is what you want, set --max-gib"),
+        (_tar_bomb, "unpacks to more than 2 GiB; if it is what you want, set --max-gib"),
         (_pipe, "a.zip: not a regular file; leave it out"),
     ],
 )
@@ -378,7 +378,7 @@ def test_an_archive_that_is_made_to_harm_is_one_line(
     make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """No traceback, no endless loop, no more memory or disk than the set itself takes."""
-    assert run("tiny_imagenet", make(tmp_path), "--to", tmp_path / "out") == 2
+    assert run("tiny_imagenet", make(tmp_path), "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -401,7 +401,7 @@ def test_parquet_files_that_are_no_image_set_are_one_line(
         features, known = json.dumps(noted).encode(), features
         table = table.drop_columns("image") if known == "column" else table
     parquet.write_table(table.replace_schema_metadata({"huggingface": features}), path)
-    assert run("tiny_imagenet", path, "--to", tmp_path / "out") == 2
+    assert run("tiny_imagenet", path, "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "validation-00000-of-00001.parquet: no image set: " in said
     assert said.count("\n") == 1
@@ -419,10 +419,10 @@ def test_pictures_of_a_damaged_archive_are_not_kept(tmp_path: Path) -> None:
     content[members[12].offset + 3] ^= 1  # the header at which the archive is found to be damaged
     (tmp_path / "bad.tar").write_bytes(content)
     out = tmp_path / "out"
-    assert run("tiny_imagenet", tmp_path / "bad.tar", "--to", out) == 2
+    assert run("tiny_imagenet", tmp_path / "bad.tar", "--output", out) == 2
     assert (tmp_path / "out.partial" / members[2].name).stat().st_size == members[2].size
     formats.write(tmp_path / "out.partial/train/n09999999/images/stray.JPEG", b"of a bent name")
-    assert run("tiny_imagenet", good, "--to", out) == 0
+    assert run("tiny_imagenet", good, "--output", out) == 0
     assert tree(out) == files
     assert not (out / "train/n09999999").exists()
 
@@ -432,16 +432,16 @@ def test_the_limit_may_be_raised_and_the_disk_is_not_filled(
 ) -> None:
     """A full disk costs every program on the machine its data."""
     archive = formats.write_tar(tmp_path / "a.tar", {"a.jpg": bytes(3000)})
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "1e-6") == 2
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out", "--max-gib", "1e-6") == 2
     assert "a.tar: unpacks to more than 9.99309e-07 GiB" in capsys.readouterr().err
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out", "--most-gib", "0") == 2
-    assert "--most-gib: got 0.0; allowed is a number above 0" in capsys.readouterr().err
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out", "--max-gib", "0") == 2
+    assert "--max-gib: got 0.0; allowed is a number above 0" in capsys.readouterr().err
     usage = SimpleNamespace(free=archives.LEFT_FREE + 2999)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 1
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 1
     assert "3,000 bytes needed, 268,438,455 bytes free, of which 268,435,456 are left free" in capsys.readouterr().err
     usage.free += 1
-    assert run("tiny_imagenet", archive, "--to", tmp_path / "out") == 0
+    assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 0
 
 
 def test_without_pyarrow_the_error_says_how_to_get_it(
@@ -450,7 +450,7 @@ def test_without_pyarrow_the_error_says_how_to_get_it(
     """The extra is not installed by default."""
     source = formats.write_parquet(tmp_path / "hub")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert run("tiny_imagenet", source, "--to", tmp_path / "out") == 2
+    assert run("tiny_imagenet", source, "--output", tmp_path / "out") == 2
     assert "pip install 'coupled[hf]'" in capsys.readouterr().err
 
 
@@ -461,11 +461,11 @@ def test_imagenet_takes_no_list_of_numbers_and_no_file_that_it_would_pass_over(
     train, val, _ = formats.imagenet_archives(tmp_path)
     labels = tmp_path / "truth.txt"
     labels.write_text("\n".join(["490"] * 8))
-    assert run("imagenet", val, labels, "--to", tmp_path / "out") == 2
+    assert run("imagenet", val, labels, "--output", tmp_path / "out") == 2
     assert "truth.txt: '490' is no WordNet id, such as n01440764" in capsys.readouterr().err
     other = train.with_name("bounding_boxes.tar")
     other.write_bytes(train.read_bytes())
-    assert run("imagenet", train, other, "--to", tmp_path / "out") == 2
+    assert run("imagenet", train, other, "--output", tmp_path / "out") == 2
     assert "bounding_boxes.tar: not one of ILSVRC2012's archives by its name" in capsys.readouterr().err
     assert not {"train", "val"} & {path.name for path in (tmp_path / "out").iterdir()}
 
@@ -473,10 +473,10 @@ def test_imagenet_takes_no_list_of_numbers_and_no_file_that_it_would_pass_over(
 def test_validation_images_need_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Alone they could only be sorted wrongly."""
     _, val, devkit = formats.imagenet_archives(tmp_path)
-    assert run("imagenet", val, "--to", tmp_path / "out") == 2
+    assert run("imagenet", val, "--output", tmp_path / "out") == 2
     assert "ILSVRC2012_devkit_t12.tar.gz; give this file too" in capsys.readouterr().err
     labels = tmp_path / "few.txt"
     labels.write_text(" ".join(IDS))
-    assert run("imagenet", val, labels, "--to", tmp_path / "out") == 2
+    assert run("imagenet", val, labels, "--output", tmp_path / "out") == 2
     assert "is not one of the 4 images" in capsys.readouterr().err
-    assert run("imagenet", devkit, "--to", tmp_path / "out") == 2
+    assert run("imagenet", devkit, "--output", tmp_path / "out") == 2

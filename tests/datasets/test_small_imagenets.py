@@ -109,7 +109,7 @@ def test_class_folders_are_the_same_set_as_the_lists(mini: Path, tmp_path: Path)
             formats.write(by_class / name / path.name, path.read_bytes())
             formats.write(by_part / part / name / path.name, path.read_bytes())
     for split in ("train", "test"):
-        digests = {mini_imagenet.load(split, root=root, size=16).digest() for root in (mini, by_class, by_part)}
+        digests = {mini_imagenet.load(split, root=root, image_size=16).digest() for root in (mini, by_class, by_part)}
         assert len(digests) == 1
 
 
@@ -133,7 +133,7 @@ def _two_lists(root: Path) -> None:
 
 
 def _two_parts(root: Path) -> None:
-    """As `prepare_images.py` leaves it when it is interrupted between two splits."""
+    """As `prepare-data` leaves it when it is interrupted between two splits."""
     for number, name in enumerate(IDS[:-1]):
         for path in (root / "images").glob(f"{name}*"):
             formats.write(root / ("train", "train", "val")[number] / name / path.name, path.read_bytes())

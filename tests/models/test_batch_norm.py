@@ -58,6 +58,7 @@ def on_a_rank(kind: str) -> dict[str, Any]:
         return {name: tensor.numpy() for name, tensor in two_steps(layer, x_2M, wanted_2M).items()}
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_ranks_together_normalise_like_one_process(world_size: int, kind: str) -> None:
@@ -86,6 +87,7 @@ def in_bfloat16() -> bool:
         return bool((variance > 1).all())  # 0.9 * 1 + 0.1 * about 9
 
 
+@pytest.mark.distributed
 def test_statistics_of_bfloat16_are_taken_in_float32() -> None:
     """A mean of 100 summed in bfloat16 has an error as large as the spread."""
     assert ranks.run(2, in_bfloat16) == [True, True]

@@ -69,7 +69,7 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
     assert memory_line(need, 600 * MIB, 8, 2, CPU).endswith("of 600 MiB free on the machine")
     assert memory_line(need, 599 * MIB, 8, 2, CPU).startswith("warning: a step needs about 600 MiB")
     parts = "300 MiB are activations of 16 views, 100 MiB weights, gradients and moments of 2 arms; use a smaller"
-    with pytest.raises(ValueError, match=rf"^batch\.size: .*{parts} batch\.size, encoder"):
+    with pytest.raises(ValueError, match=rf"^batch\.size: .*{parts} batch\.size, dataset"):
         memory_line(need, 399 * MIB, 8, 2, CPU)
     with pytest.raises(ValueError, match=r"^encoder\.name: "):
         memory_line(need._replace(arms=301 * MIB), 399 * MIB, 8, 2, CPU)
@@ -81,12 +81,12 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
         (
             ["encoder.width_multiplier=16"],
             2,
-            r"train.py: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.width_mult",
+            r"coupled train: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.wid",
         ),
         (
-            ["dataset.image_size=1024"],
+            ["dataset.image_size=256", "encoder.width_multiplier=1"],
             2,
-            r"train.py: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
+            r"coupled train: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
         ),
         (
             ["batch.size=1440", "arms={cl: dcl}"],
@@ -107,7 +107,7 @@ def test_the_program_says_what_it_needs_and_is_refused_before_it_writes(
     monkeypatch.chdir(machine)
     Path("run.yaml").write_text(tiny.TINY_YAML)
     determinism = torch.are_deterministic_algorithms_enabled()
-    assert train.main(["--config", "run.yaml", "--until-step", "1", *overrides]) == status
+    assert train.main(["--config", "run.yaml", "--max-steps", "1", *overrides]) == status
     torch.use_deterministic_algorithms(determinism)
     captured = capsys.readouterr()
     assert re.search(said, captured.err if status else captured.out)

@@ -13,7 +13,7 @@ from coupled.models.network import build_network, copy_with_heads, shared_tensor
 from coupled.objectives import Head, Needs
 from coupled.storage.snapshots import tensors_digest
 
-SMALL = {"encoder": "resnet18", "width": 0.0625, "image_size": 8, "projector_output_dim": 16}
+SMALL = {"encoder": "resnet18", "width_multiplier": 0.0625, "image_size": 8, "projector_output_dim": 16}
 CLASSIFIER = Needs(("logits",), heads={"classifier": Head("linear", "projection", "logits")})
 
 
@@ -122,7 +122,7 @@ def test_an_encoder_loads_into_the_plain_timm_model() -> None:
         assert torch.equal(network.eval()(images.unsqueeze(0))["embedding"][0], expected)
 
 
-@pytest.mark.parametrize("stem", ["small", "standard"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_a_narrow_resnet_has_timms_tensors_with_fewer_channels(name: str, stem: str) -> None:
     """`width` scales every channel, the stem's too, and neither adds nor drops a layer."""
@@ -134,7 +134,7 @@ def test_a_narrow_resnet_has_timms_tensors_with_fewer_channels(name: str, stem: 
             assert narrow[key].shape[0] * 4 == tensor.shape[0], key
 
 
-def test_the_small_stem_keeps_the_resolution() -> None:
+def test_the_cifar_stem_keeps_the_resolution() -> None:
     """At 32 px the standard stem would leave a single pixel at the last stage."""
     encoder = build_network(encoder="resnet18", width_multiplier=0.25).encoder
     assert tuple(encoder.conv1(torch.zeros(1, 3, 32, 32)).shape[2:]) == (32, 32)
@@ -168,9 +168,12 @@ def test_the_start_of_the_scales_changes_nothing_else() -> None:
     [
         ({"encoder": "vit_tiny_patch16_224", "zero_init_last": True}, r"encoder\.zero_init_last: got true; 'vit_tiny"),
         ({"encoder": "resnet19"}, r"encoder\.name: timm has no model 'resnet19'"),
-        ({"encoder": "regnety_002"}, r"encoder\.stem: got 'small' .* set encoder\.stem=imagenet"),
+        ({"encoder": "regnety_002"}, r"encoder\.stem: got 'cifar' .* set encoder\.stem=imagenet"),
         ({"encoder": "vit_tiny_patch16_224", "image_size": 30}, r"dataset\.image_size: got 30"),
-        ({"encoder": "vit_tiny_patch16_224", "stem": "imagenet", "width": 0.5}, r"encoder\.width_multiplier: got 0\.5"),
+        (
+            {"encoder": "vit_tiny_patch16_224", "stem": "imagenet", "width_multiplier": 0.5},
+            r"encoder\.width_multiplier: got 0\.5",
+        ),
     ],
 )
 def test_impossible_encoders_are_refused(options: dict[str, object], message: str) -> None:
@@ -181,7 +184,7 @@ def test_impossible_encoders_are_refused(options: dict[str, object], message: st
 
 def test_a_vision_transformer_takes_the_image_size() -> None:
     """timm's transformers are built for one size; the settings' image_size must reach them."""
-    for stem, patches in (("standard", 4), ("small", 64)):  # of 16 and of 4 pixels a side
+    for stem, patches in (("imagenet", 4), ("cifar", 64)):  # of 16 and of 4 pixels a side
         network = build_network(encoder="vit_tiny_patch16_224", stem=stem, image_size=32).eval()
         assert tuple(network(torch.rand(1, 2, 3, 32, 32))["embedding"].shape) == (1, 2, 192)
         assert network.encoder.patch_embed.num_patches == patches
@@ -191,7 +194,7 @@ def test_a_small_vit_loads_into_timms() -> None:
     """The README says how a snapshot is used elsewhere; timm's own arguments must be enough."""
     said = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert "load into timm's model with `patch_size=4` and `img_size=` the run's `dataset.image_size`" in said
-    for stem, given in (("small", {"patch_size": 4}), ("standard", {})):
+    for stem, given in (("cifar", {"patch_size": 4}), ("imagenet", {})):
         network = build_network(encoder="vit_tiny_patch16_224", stem=stem, image_size=32)
         plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **given)
         plain.load_state_dict(network.encoder.state_dict())

@@ -41,7 +41,8 @@ def test_vectors_have_no_decay_and_zero_parameters_move(name: str) -> None:
     """Batch-norm shifts start at zero; LARS with a `>= 0` guard never moves them."""
     layer = nn.Linear(3, 2)
     nn.init.zeros_(layer.bias)
-    optimizer = build_optimizer(layer.parameters(), name, momentum=0.9, weight_decay=0.1)
+    rule = {"betas": (0.9, 0.999)} if name == "adamw" else {"momentum": 0.9}
+    optimizer = build_optimizer(layer.parameters(), name, **rule, weight_decay=0.1)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     for group in optimizer.param_groups:
         group["lr"] = 0.1

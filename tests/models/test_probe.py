@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 def network(**changed: Any) -> dict[str, Any]:
     """Arguments of `build_network`."""
-    small = {"encoder": "resnet18", "width": 0.0625, "stem": "cifar", "image_size": 8}
+    small = {"encoder": "resnet18", "width_multiplier": 0.0625, "stem": "cifar", "image_size": 8}
     return {**small, "projector_hidden_dim": None, "projector_output_dim": 16, **changed}
 
 
@@ -28,7 +28,7 @@ def test_a_probe_moves_no_generator_and_its_network_is_no_arms() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"encoder": "convnext_atto", "stem": "imagenet", "width": 1.0, "image_size": 32}]
+    "changed", [{}, {"encoder": "convnext_atto", "stem": "imagenet", "width_multiplier": 1.0, "image_size": 32}]
 )
 def test_what_is_kept_of_an_image_is_the_same_with_and_without_memory(changed: dict[str, Any]) -> None:
     """A forecast that counted weights, or a tensor twice, would refuse runs that fit."""
@@ -48,15 +48,15 @@ def test_what_is_kept_grows_with_the_area_and_the_precision() -> None:
     assert 0.3 < half.saved_an_image / whole.saved_an_image < 0.8
 
 
-@pytest.mark.parametrize("stem", ["small", "standard"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_a_deit_is_a_vit(stem: str) -> None:
     """DeiT has its own file in timm, and is built by the same class."""
     encoder = build_encoder("deit_tiny_patch16_224", stem=stem, image_size=32)
-    assert encoder.patch_embed.num_patches == {"small": 64, "standard": 4}[stem]
-    probe(CPU, "float32", **network(encoder="deit_tiny_patch16_224", stem=stem, image_size=32, width=1.0))
+    assert encoder.patch_embed.num_patches == {"cifar": 64, "imagenet": 4}[stem]
+    probe(CPU, "float32", **network(encoder="deit_tiny_patch16_224", stem=stem, image_size=32, width_multiplier=1.0))
 
 
-def test_a_resnet_with_group_norm_has_the_small_stem() -> None:
+def test_a_resnet_with_group_norm_has_the_cifar_stem() -> None:
     """The channels are those of the convolution that is replaced, whatever norm comes after it."""
     encoder = build_encoder("resnet50_gn")
     assert encoder.conv1.weight.shape == (64, 3, 3, 3)
@@ -64,6 +64,6 @@ def test_a_resnet_with_group_norm_has_the_small_stem() -> None:
 
 def test_what_no_output_depends_on_asks_for_no_gradient() -> None:
     """DDP would wait for its gradient for ever."""
-    options = network(encoder="efficientvim_m1", stem="imagenet", width=1.0, image_size=32)
+    options = network(encoder="efficientvim_m1", stem="imagenet", width_multiplier=1.0, image_size=32)
     assert probe(CPU, "float32", **options).unused == {"encoder.weights"}
     assert probe(CPU, "float32", **network()).unused == frozenset()

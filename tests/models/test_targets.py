@@ -17,7 +17,7 @@ from coupled.parallel.process_group import process_group
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch
 
-BYOL: dict[str, Any] = {"objective": "byol", "hidden": 32, "ema_decay": 0.9}
+BYOL: dict[str, Any] = {"objective": "byol", "hidden_dim": 32, "ema_decay": 0.9}
 DIRECT: dict[str, Any] = {"objective": "directpred", "freq": 2, "ema_decay": 0.5}
 BOTH: dict[str, Any] = {"byol": BYOL, "direct": DIRECT}
 SMALL: dict[str, Any] = {
@@ -117,11 +117,12 @@ def test_directpred_sets_its_predictor_from_what_it_saw() -> None:
             assert not torch.equal(tensors["predictor.weight"], before)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_never_stopped_and_twins_stay_equal(tmp_path: Path) -> None:
     """The target, its running averages and F are state: a target that starts anew follows another path."""
     settings = {**SMALL, "arms": {**BOTH, "twin": {"twin": "byol"}}}
     tiny.train(tmp_path / "whole", **settings)
-    tiny.train(tmp_path / "cut", until_step=3, **settings)
+    tiny.train(tmp_path / "cut", max_steps=3, **settings)
     tiny.train(tmp_path / "cut", resume=True, **settings)
     tiny.train(tmp_path / "alone", **{**settings, "arms": {"byol": BYOL}})
     states = [read_newest(tmp_path / run / "checkpoints") for run in ("whole", "cut")]
@@ -138,6 +139,7 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
     tiny.train(run, **changed)
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize("arms", [1, 2], ids=["data-parallel", "arm-parallel"])
 def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     """The target's batch norm and F are of the global batch: with each rank's own the networks would part."""

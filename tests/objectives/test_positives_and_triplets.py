@@ -50,7 +50,7 @@ def test_supcon_takes_the_first_positives_of_the_walk(random_outputs, whole_batc
             terms = [math.exp(s[i][p] / TAU) for p in chosen]
             pull = fmean(map(math.log, terms)) if variant == "out" else math.log(fmean(terms))
             losses.append(math.log(sum(math.exp(s[i][a] / TAU) for a in order)) - pull)
-    loss = supcon.supcon(whole_batch(outputs, LABELS), temperature=TAU, variant=variant, positives=positives)
+    loss = supcon.supcon(whole_batch(outputs, LABELS), temperature=TAU, variant=variant, num_positives=positives)
     assert loss.mean.item() == pytest.approx(fmean(losses), abs=1e-12, rel=0)
     assert (loss.counted, loss.left_out) == (len(losses), 7 * views - len(losses))
 
@@ -60,7 +60,7 @@ def test_supcon_with_one_positive_is_nt_xent_and_with_many_is_supcon(random_outp
     batch = whole_batch(random_outputs(images=7), LABELS)
     ends = {1: nt_xent.nt_xent(batch, temperature=TAU), 7: supcon.supcon(batch, temperature=TAU)}
     for positives, end in ends.items():
-        found = supcon.supcon(batch, temperature=TAU, positives=positives).mean
+        found = supcon.supcon(batch, temperature=TAU, num_positives=positives).mean
         torch.testing.assert_close(found, end.mean, rtol=0, atol=1e-12)
 
 
@@ -108,17 +108,19 @@ def test_n_pairs_is_nt_xent_when_all_labels_differ(random_outputs, whole_batch):
     torch.testing.assert_close(*losses, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("positives", [1, 3])
 def test_every_number_of_processes_takes_the_same_positives(random_outputs, whole_batch, positives, world_size):
     """Bit for bit: the losses of the anchors do not move with the cut."""
     outputs, labels = random_outputs(images=8), torch.tensor([0, 0, 0, 1, 1, 0, 0, 1])
-    whole = supcon.per_anchor(whole_batch(outputs, labels), temperature=TAU, positives=positives).losses_A.view(2, 8)
+    whole = supcon.per_anchor(whole_batch(outputs, labels), temperature=TAU, num_positives=positives).losses_A.view(
+        2, 8
+    )
     size = 8 // world_size
     for first in range(0, 8, size):
         own = {"projection": outputs["projection"][:, first : first + size]}
         cut = Inputs(own, outputs, labels[first : first + size], labels, first)
-        found = supcon.per_anchor(cut, temperature=TAU, positives=positives).losses_A.view(2, size)
+        found = supcon.per_anchor(cut, temperature=TAU, num_positives=positives).losses_A.view(2, size)
         torch.testing.assert_close(found, whole[:, first : first + size], rtol=0, atol=1e-12)
 
 
@@ -201,16 +203,18 @@ def test_an_anchor_without_positive_or_negative_is_left_out(random_outputs, whol
 @pytest.mark.parametrize("positives", [0, -3])
 def test_a_number_of_positives_below_one_is_refused_in_one_line(positives):
     """No positive leaves no anchor."""
-    with pytest.raises(ValueError, match=rf"^positives: {positives} is not allowed; give a number from 1 on, or null"):
-        supcon.check(temperature=TAU, positives=positives)
+    with pytest.raises(
+        ValueError, match=rf"^num_positives: {positives} is not allowed; give a number from 1 on, or null"
+    ):
+        supcon.check(temperature=TAU, num_positives=positives)
 
 
 @pytest.mark.parametrize("positives", [True, "3", 2.5])
 def test_a_number_of_positives_that_is_no_integer_is_refused(positives):
     """`positives: true` would be read as 1."""
-    with pytest.raises(ValueError, match=r"^arms\.x\.positives: got .*; input should be a valid integer"):
-        find_objective("x", "supcon", {"positives": positives}, TAU)
-    assert find_objective("x", "supcon", {"positives": None}, TAU).options["positives"] is None
+    with pytest.raises(ValueError, match=r"^arms\.x\.num_positives: got .*; input should be a valid integer"):
+        find_objective("x", "supcon", {"num_positives": positives}, TAU)
+    assert find_objective("x", "supcon", {"num_positives": None}, TAU).options["num_positives"] is None
 
 
 def test_a_triplet_exactly_at_the_margin_costs_nothing(whole_batch):

@@ -173,7 +173,7 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
     [
         (byol, {"ema_decay": 1.5}, "ema_decay: 1.5 is not allowed"),
         (byol, {"ema_decay": float("nan")}, "ema_decay: nan is not allowed"),
-        (simsiam, {"hidden": 0}, "hidden: 0 is not allowed"),
+        (simsiam, {"hidden_dim": 0}, "hidden_dim: 0 is not allowed"),
         (directpred, {"freq": 0}, "freq: 0 is not allowed"),
         (directpred, {"rho": 1.0}, "rho: 1.0 is not allowed"),
         (directpred, {"eps": -0.1}, "eps: -0.1 is not allowed"),
@@ -181,7 +181,7 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
 )
 def test_options_out_of_range_are_refused_in_one_line(module, options, message):
     """A decay above 1 makes weights explode some steps later, without a word why."""
-    good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema_decay": None, "hidden": 64, "predictor": "mlp"}
+    good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema_decay": None, "hidden_dim": 64, "predictor": "mlp"}
     module.check(**good)
     with pytest.raises(ValueError, match=message):
         module.check(**{**good, **options})

@@ -2,15 +2,13 @@
 
 import ctypes
 import platform
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from support import tiny
+from support import forked, tiny
 
 from coupled import train
 from coupled.parallel import host_memory
@@ -34,11 +32,12 @@ print(usual, kept, faults(8))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
-def test_a_large_tensor_that_is_made_again_and_again_costs_no_page_faults() -> None:
+def test_a_large_tensor_that_is_made_again_and_again_costs_no_page_faults(tmp_path: Path) -> None:
     """At a batch of 1 024 the system's zeroing of pages took a third of a step."""
-    root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", COUNTED], cwd=root, capture_output=True, text=True, check=True)
-    usual, kept, faults = done.stdout.split()
+    (tmp_path / "counted.py").write_text(COUNTED)
+    output, errors = forked.Program(tmp_path / "counted.py").communicate()
+    assert output, errors
+    usual, kept, faults = output.split()
     assert kept == "True"
     assert int(faults) < 100 < int(usual)
 
@@ -77,5 +76,5 @@ def test_the_program_asks_for_it_before_it_makes_networks(
     monkeypatch.setattr(host_memory, "keep_freed_memory", asked)
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(tiny.TINY_YAML)
-    assert train.main(["--config", "run.yaml", "--until-step", "1"]) == 2
-    assert capsys.readouterr().err == "train.py: asked\n"
+    assert train.main(["--config", "run.yaml", "--max-steps", "1"]) == 2
+    assert capsys.readouterr().err == "coupled train: asked\n"

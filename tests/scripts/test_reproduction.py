@@ -240,7 +240,7 @@ def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
     written: list[str] = []
     monkeypatch.setattr(reproduce, "write_results", lambda runs, sweeps: written.extend(sweeps))
     monkeypatch.setattr(reproduce.sweep, "main", lambda given: int("classes" in given[0]))
-    assert reproduce.main(["--only", "classes", "epochs", "--runs", str(tmp_path)]) == 1
+    assert reproduce.main(["--only", "classes", "epochs", "--runs-dir", str(tmp_path)]) == 1
     assert written == ["epochs"]
     assert "reproduce.py: classes failed; the page has what was there of it before" in capsys.readouterr().err
     assert page.read_bytes() == reproduce.ROOT.joinpath("docs/reproduction.md").read_bytes()
@@ -253,6 +253,6 @@ def test_a_stopped_sweep_ends_the_program(
     begun: list[str] = []
     monkeypatch.setattr(reproduce.sweep, "main", lambda given: (begun.append(Path(given[0]).stem), 130)[1])
     monkeypatch.setattr(reproduce, "PAGE", tmp_path / "there is none")
-    assert reproduce.main(["--runs", str(tmp_path), "--only", *reproduce.SWEEPS[:2]]) == 130
+    assert reproduce.main(["--runs-dir", str(tmp_path), "--only", *reproduce.SWEEPS[:2]]) == 130
     assert begun == [reproduce.SWEEPS[0]]
     assert capsys.readouterr().err == ""

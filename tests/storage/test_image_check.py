@@ -46,6 +46,7 @@ def checked(root: Path) -> tuple[str, int]:
         image_check.ROUND, image_check.faults = 4096, faults
 
 
+@pytest.mark.distributed
 def test_ranks_share_the_work_and_all_know_what_is_bad(tmp_path: Path) -> None:
     """A rank that did not know would wait for the others for ever."""
     files(tmp_path)

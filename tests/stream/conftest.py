@@ -1,4 +1,4 @@
-"""What the tests of the stream share: one thread, a recipe that does everything, and images."""
+"""What the tests of the stream share: one thread, a augmentation that does everything, and images."""
 
 from collections.abc import Iterator
 
@@ -20,19 +20,19 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def recipe() -> Augmentation:
+def augmentation() -> Augmentation:
     """Strong colours; every operation happens to some views and not to others."""
     return Augmentation(
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),
-        flip=0.5,
-        jitter=0.8,
+        hflip_prob=0.5,
+        jitter_prob=0.8,
         brightness=0.8,
         contrast=0.8,
         saturation=0.8,
         hue=0.5,
-        grayscale=0.2,
-        blur=0.5,
+        grayscale_prob=0.2,
+        blur_prob=0.5,
         blur_sigma=(0.1, 2.0),
     )
 

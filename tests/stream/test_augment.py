@@ -15,9 +15,9 @@ GREY_LEVEL = 1 / 255
 
 
 @pytest.fixture
-def epoch_plan(recipe):
+def epoch_plan(augmentation):
     """The plan of an epoch of 24 images, with two views each."""
-    return view_plan(0, 0, 24, recipe)
+    return view_plan(0, 0, 24, augmentation)
 
 
 def by_torchvision(image: Tensor, plan: ViewPlan, view: int, size: int) -> Tensor:
@@ -79,20 +79,28 @@ def test_autocast_changes_no_bit(images, epoch_plan):
         assert torch.equal(augment(images, epoch_plan[EVERYONE], 16), expected)
 
 
-def test_views_stay_within_zero_and_one_and_black_and_white_stay_exact(images, epoch_plan, recipe):
+def test_views_stay_within_zero_and_one_and_black_and_white_stay_exact(images, epoch_plan, augmentation):
     """Otherwise pixels would leave the range that mean and std were measured on."""
     views = augment(images, epoch_plan[EVERYONE], 16)
     assert views.min() >= 0
     assert views.max() <= 1
-    plain = view_plan(0, 0, 24, replace(recipe, jitter=0.0))
+    plain = view_plan(0, 0, 24, replace(augmentation, jitter_prob=0.0))
     black, white = augment(images, plain[EVERYONE], 16)[:, :2].unbind(1)
     assert (black == 0).all()
     torch.testing.assert_close(white, torch.ones_like(white), rtol=0, atol=1.1e-4)  # torchvision's luma of white
 
 
-def test_a_recipe_without_strength_gives_the_image_back(images, recipe):
+def test_a_recipe_without_strength_gives_the_image_back(images, augmentation):
     """Otherwise augmentation that is switched off would still change the images."""
-    off = replace(recipe, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0)
+    off = replace(
+        augmentation,
+        crop_scale=(1.0, 1.0),
+        crop_ratio=(1.0, 1.0),
+        hflip_prob=0.0,
+        jitter_prob=0.0,
+        grayscale_prob=0.0,
+        blur_prob=0.0,
+    )
     square = images[:, :, :, :20]
     views = augment(square, view_plan(0, 0, 24, off)[EVERYONE], 20)
     torch.testing.assert_close(views, (square.float() / 255).expand(2, -1, -1, -1, -1), rtol=0, atol=1e-7)

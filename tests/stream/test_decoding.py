@@ -36,11 +36,13 @@ def files(images: Tensor, tmp_path: Path) -> ImageFiles:
 
 
 @pytest.fixture
-def epoch(files: ImageFiles, recipe: Augmentation, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[Batch]]:
+def epoch(
+    files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Iterator[Batch]]:
     """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
     monkeypatch.setattr(decoding, "CHUNK", 2)
     order_KN = order(SEED, EPOCH, files.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(files), recipe)
+    plan = view_plan(SEED, EPOCH, len(files), augmentation)
     return lambda **options: batches(files, order_KN, plan, epoch=EPOCH, size=SIZE, **options)
 
 
@@ -73,24 +75,26 @@ def test_who_says_nothing_gets_the_cores_that_are_free(
     assert decoding.workers_for(given, device, streams) == wanted
 
 
-def test_streams_share_the_cores(files: ImageFiles, recipe: Augmentation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_share_the_cores(
+    files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each stream has workers of its own."""
     asked: list[tuple[int | None, int]] = []
     monkeypatch.setattr(
         "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
     )
     streams = {"": Draws(), "cl": Draws(views="cl")}
-    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "recipe": recipe}
+    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "augmentation": augmentation}
     made = next(feeds(1, images=files, streams=streams, seed=SEED, batch_size=6, kind="uniform", **place))
     assert set(made) == {"", "cl"}
     assert asked == [(None, 2), (None, 2)]
 
 
-def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, recipe: Augmentation) -> None:
+def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, augmentation: Augmentation) -> None:
     """An image set must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
-    plain = replace(recipe, jitter=0.0, grayscale=0.0, blur=0.0)
-    for colours in (plain, replace(plain, grayscale=0.5, blur=0.5)):
+    plain = replace(augmentation, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0)
+    for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):
         plan = view_plan(SEED, EPOCH, len(files), colours)
         (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
         apart = augment_crops(crops_VB3SS, plan[chosen_B]) - augment(images[chosen_B], plan[chosen_B], SIZE)
@@ -98,13 +102,13 @@ def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, 
         assert apart.abs().mean() <= 0.35 / 255
 
 
-def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, recipe: Augmentation) -> None:
+def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, augmentation: Augmentation) -> None:
     """Jitter, grayscale and blur must be each view's own, and the crop must not be cut, resized or turned again."""
-    plan = view_plan(SEED, EPOCH, len(files), recipe)
+    plan = view_plan(SEED, EPOCH, len(files), augmentation)
     chosen_B = np.array([17, 3, 21, 8, 0])
     (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
     views_VB3SS = augment_crops(crops_VB3SS, plan[chosen_B])
-    whole = replace(recipe, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
+    whole = replace(augmentation, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hflip_prob=0.0)
     own = view_plan(SEED, EPOCH, len(files), whole)[chosen_B]
     for v in range(2):
         assert torch.equal(augment(crops_VB3SS[v], own, SIZE)[v], views_VB3SS[v])
@@ -130,14 +134,14 @@ def test_ranks_share_a_batch(epoch: Callable) -> None:
 
 
 def test_inputs_digests_are_those_of_images_in_memory(
-    epoch: Callable, files: ImageFiles, images: Tensor, recipe: Augmentation
+    epoch: Callable, files: ImageFiles, images: Tensor, augmentation: Augmentation
 ) -> None:
     """Equal digests prove equal inputs, wherever the images lie."""
     memory = ImageSet("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
     expected = batches(
         memory,
         order(SEED, EPOCH, files.labels_N.numpy(), 6),
-        view_plan(SEED, EPOCH, 24, recipe),
+        view_plan(SEED, EPOCH, 24, augmentation),
         epoch=EPOCH,
         size=SIZE,
     )
@@ -209,10 +213,10 @@ def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> Non
 
 
 def test_workers_that_live_on_find_pictures_from_another_directory(
-    files: ImageFiles, recipe: Augmentation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A second run in the same process may start elsewhere, with a root that is relative to there."""
-    plan, chosen_B = view_plan(SEED, EPOCH, len(files), recipe), np.array([3, 1])
+    plan, chosen_B = view_plan(SEED, EPOCH, len(files), augmentation), np.array([3, 1])
     (expected,) = crops(files, [chosen_B], plan, SIZE, workers=1)
     monkeypatch.chdir(files.root)
     (found,) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)

@@ -38,8 +38,8 @@ from support import tiny
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 2") + "batch: {size: 512}\narms: {cl: dcl}\nthreads: 1\n"
 FIRST, OTHER = ["seed=5"], ["seed=3"]
 COMMANDS = (  # begin, replace, go on
-    [*FIRST, "--until-step", "1"],
-    [*OTHER, "--overwrite", "--until-step", "3"],
+    [*FIRST, "--max-steps", "1"],
+    [*OTHER, "--overwrite", "--max-steps", "3"],
     [*OTHER, "--resume"],
 )
 CALLS = ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "ftruncate", "pwrite")
@@ -211,7 +211,7 @@ def outcome(point: Point, how: str) -> str:
         return f"was not killed: status {status}: {said}"
     if how == "full" and status not in (0, 1):
         return f"status {status}: {said}"
-    if how == "full" and status == 1 and not re.fullmatch(r"train\.py: .*\brun\b.*\n", said):
+    if how == "full" and status == 1 and not re.fullmatch(r"coupled train: .*\brun\b.*\n", said):
         return f"no one line with the path: {said}"
     if how == "full" and status == 1 and "No space left on device" not in said:
         return f"not the reason: {said}"

@@ -4,6 +4,8 @@
 started anew; what begins with the interpreter (options, Ctrl-C while it imports) needs a real one.
 """
 
+import contextlib
+import itertools
 import multiprocessing
 import os
 import runpy
@@ -18,6 +20,9 @@ from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "hypothesis", "pytest", "coupled.coordinator", "coupled.datasets.digits"])
+
+_first = os.getpid() * 97 % 12_000  # several processes test at the same time, each with a pool of ranks
+_ports = itertools.cycle([*range(20_000 + _first, 32_000), *range(20_000, 20_000 + _first)])
 
 
 def process(function: Callable[..., Any], *arguments: Any, daemon: bool = False) -> ForkServerProcess:
@@ -34,10 +39,12 @@ def process(function: Callable[..., Any], *arguments: Any, daemon: bool = False)
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that nobody listens on, and which the system gives nobody who asks for any port."""
+    while True:
+        port = next(_ports)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Program:

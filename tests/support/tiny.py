@@ -48,7 +48,7 @@ def tiny_settings(**changed: Any) -> Settings:
 
 
 def train(
-    run: Path, resume: bool = False, overwrite: bool = False, until_step: int | None = None, **changed: Any
+    run: Path, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, **changed: Any
 ) -> Coordinator:
     """Train the tiny run into `run` in this process; the coordinator as it is at the end.
 
@@ -57,7 +57,7 @@ def train(
     settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
     with process_group("cpu", settings.timeout_seconds, settings.parallel.arm_groups) as group:
         coordinator = Coordinator(settings, group, run)
-        coordinator.outcome = coordinator.train(resume, overwrite, until_step)  # for the test to look at
+        coordinator.outcome = coordinator.train(resume, overwrite, max_steps)  # for the test to look at
         for arm in coordinator.arms:
             arm.replica = arm.network  # with torch 2.11 a DDP that outlives its process group may hang when it goes
     return coordinator

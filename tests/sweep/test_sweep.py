@@ -47,24 +47,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def train(point: Point, until_step: int | None = None) -> None:
+def train(point: Point, max_steps: int | None = None) -> None:
     """Train a point in this process, as its subprocess would."""
     settings = from_resolved(point.settings)
     with process_group("cpu", settings.timeout_seconds, 1) as group:
-        Coordinator(settings, group, point.folder).train(until_step=until_step)
+        Coordinator(settings, group, point.folder).train(max_steps=max_steps)
 
 
 @pytest.fixture(scope="module")
 def measured(place: Path) -> Path:
     """The folder of a sweep over two temperatures and two seeds, trained and measured in this process."""
-    definition = read_sweep(place / "small.yaml", ["temperature=0.1,1", "seed=0:2"], runs=place / "measured")
+    definition = read_sweep(place / "small.yaml", ["temperature=0.1,1", "seed=0:1"], runs=place / "measured")
     every = points(definition)
     write_definition(definition, every)
     deterministic = torch.are_deterministic_algorithms_enabled()
     for point in every:
         train(point)
-        weight_gap.main(["--run", str(point.folder)])
-        alignment.main(["--run", str(point.folder), "--split", "test", "--layer", "h", "--metrics", "cka", "rsa"])
+        weight_gap.main(["--run-dir", str(point.folder)])
+        alignment.main(["--run-dir", str(point.folder), "--split", "test", "--layers", "h", "--metrics", "cka", "rsa"])
     torch.use_deterministic_algorithms(deterministic)
     return definition.folder
 
@@ -75,7 +75,7 @@ def test_the_list_numbers_the_points_of_an_array(
     """Each index does its point alone, and writes nothing that another index writes."""
     done: list[str] = []
     monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda _sweep, point, *_: done.append(point.name) or "")
-    command = [str(place / "small.yaml"), "temperature=0.1,1", "seed=0:2", "--runs", str(place / "array")]
+    command = [str(place / "small.yaml"), "temperature=0.1,1", "seed=0:1", "--runs-dir", str(place / "array")]
     assert sweep.main([*command, "--list"]) == 0
     listed = [line.split(" ", 1) for line in capsys.readouterr().out.splitlines()]
     assert [number for number, _ in listed] == ["0", "1", "2", "3"]
@@ -85,17 +85,19 @@ def test_the_list_numbers_the_points_of_an_array(
     assert not [path for path in (place / "array").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In subprocesses, as a user runs it: one was broken off, one crashes as code in C does."""
     monkeypatch.chdir(place)
-    hopeless, broken = points(read_sweep(Path("small.yaml"), ["seed=0:2"]))
-    train(broken, until_step=2)
-    real, crash = sweep_jobs._python, "import os; print('last words', flush=True); os.abort()"
+    hopeless, broken = points(read_sweep(Path("small.yaml"), ["seed=0:1"]))
+    train(broken, max_steps=2)
+    real, crash = sweep_jobs.child_command, "import os; print('last words', flush=True); os.abort()"
     crashing = [sys.executable, "-c", crash]
-    monkeypatch.setattr(sweep_jobs, "_python", lambda words: crashing if str(hopeless.folder) in words else real(words))
-    assert sweep.main(["small.yaml", "seed=0:2", "--jobs", "2", "--analyses", "weight_gap.py"]) == 1
+    aborts = str(hopeless.folder)
+    monkeypatch.setattr(sweep_jobs, "child_command", lambda *words: crashing if aborts in words else real(*words))
+    assert sweep.main(["small.yaml", "seed=0:1", "--jobs", "2", "--analyses", "weight-gap"]) == 1
     said = capfd.readouterr()
     assert "seed=1: continues" in said.out
     assert "[2/2]" in said.out
@@ -108,7 +110,8 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
 
 def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train.py that somebody stopped ends with status 0; its tables would be those of half a run."""
-    monkeypatch.setattr(sweep_jobs, "_python", lambda _: [sys.executable, "-c", "print('stopped after step 2')"])
+    stopped = [sys.executable, "-c", "print('stopped after step 2')"]
+    monkeypatch.setattr(sweep_jobs, "child_command", lambda *_: stopped)
     definition = read_sweep(place / "small.yaml", runs=place / "early")
     (point,) = points(definition)
     failed = run_points(definition, [point], 1, lambda _: None)
@@ -119,8 +122,8 @@ def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch
 def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second call trains nothing, and only collects and draws."""
     before = {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")}
-    command = [str(measured.parents[2] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", measured.name]
-    assert sweep.main([*command, "--runs", str(measured.parent), "--analyses"]) == 0
+    command = [str(measured.parents[2] / "small.yaml"), "seed=0:1", "temperature=1,0.1", "--name", measured.name]
+    assert sweep.main([*command, "--runs-dir", str(measured.parent), "--analyses"]) == 0
     assert capsys.readouterr().out.count("finished before") == 4
     assert {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")} == before
     assert len(pd.read_csv(measured / "sweep.csv")) == len(collect(measured))
@@ -203,7 +206,7 @@ def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> Non
 
 def test_further_keys_make_rows_of_panels(place: Path) -> None:
     """Values of different rules under one mean would be a curve of nothing."""
-    both = ["batch.size=64,128", "optimizer.lr_scaling=linear,sqrt", "seed=0:2"]
+    both = ["batch.size=64,128", "optimizer.lr_scaling=linear,sqrt", "seed=0:1"]
     definition = read_sweep(place / "small.yaml", both, runs=place / "rows")
     every = points(definition)
     write_definition(definition, every)
@@ -232,7 +235,7 @@ def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monke
         return ""
 
     monkeypatch.setattr(sweep_jobs, "train_and_analyse", sleep)
-    definition = read_sweep(place / "small.yaml", ["seed=0:3"])
+    definition = read_sweep(place / "small.yaml", ["seed=0:2"])
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGTERM))
     started = time.monotonic()
     timer.start()
@@ -252,8 +255,8 @@ def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
 ) -> None:
     """Each has a folder of its keys; by hand, with --name, the second is refused before it replaces anything."""
     outcome(monkeypatch, "")
-    base = [str(place / "small.yaml"), "--runs", str(tmp_path), "--analyses"]
-    for key in ("temperature=0.1,1", "batch.size=64,128", "seed=0:2"):
+    base = [str(place / "small.yaml"), "--runs-dir", str(tmp_path), "--analyses"]
+    for key in ("temperature=0.1,1", "batch.size=64,128", "seed=0:1"):
         assert sweep.main([base[0], key, *base[1:]]) == 0
     folders = {path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("sweep.json")}
     assert folders == {"small_sweep", "small_sweep/temperature", "small_sweep/batch.size"}
@@ -273,12 +276,12 @@ def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
 ) -> None:
     """The second is told who holds it; tasks of an array share the folder, and hold a point each."""
     outcome(monkeypatch, "")
-    command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path), "--analyses"]
+    command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path), "--analyses"]
     folder = tmp_path / "small_sweep/temperature"
     with run_lock(folder, "--name"):
         assert sweep.main(command) == 2
         held_by = f"is being written by process {os.getpid()} on "
-        assert f"sweep.py: --name: '{folder}' {held_by}" in capsys.readouterr().err
+        assert f"coupled sweep: --name: '{folder}' {held_by}" in capsys.readouterr().err
         assert not (folder / "sweep.json").exists()
         assert sweep.main([*command, "--index", "0"]) == 0
     capsys.readouterr()
@@ -295,11 +298,11 @@ def test_a_sweep_whose_points_all_failed_ends_with_their_list(
 ) -> None:
     """There is no row with the factor then, and nothing to draw."""
     outcome(monkeypatch, "out of memory (a.log)")
-    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path)]) == 1
+    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    failed = [f"sweep.py: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
+    failed = [f"coupled sweep: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
     assert said.err.splitlines() == [
-        "sweep.py: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
+        "coupled sweep: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
         *failed,
     ]
     assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
@@ -313,11 +316,11 @@ def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
     shutil.copytree(measured, tmp_path / "copy")
     path = tmp_path / "copy/temperature=1,seed=0/analysis/test_alignment.csv"
     path.write_text(path.read_text().replace("1,test", "1e18,test", 1))
-    command = [str(measured.parents[2] / "small.yaml"), "seed=0:2", "temperature=1,0.1", "--name", "copy"]
-    assert sweep.main([*command, "--runs", str(tmp_path)]) == 2
+    command = [str(measured.parents[2] / "small.yaml"), "seed=0:1", "temperature=1,0.1", "--name", "copy"]
+    assert sweep.main([*command, "--runs-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err.splitlines()
     assert len(error) == 5
-    assert error[-1].startswith(f"sweep.py: {path}: row ")
+    assert error[-1].startswith(f"coupled sweep: {path}: row ")
     assert "epoch: got '1e18', expected a whole number from 0 to 1,000,000" in error[-1]
 
 
@@ -332,10 +335,10 @@ def test_a_full_disk_is_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([str(tmp_path)] if call == "mkdir" else []))
 
     monkeypatch.setattr(os, call, full)
-    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs", str(tmp_path)]) == 1
+    assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert error.startswith(f"sweep.py: {tmp_path}")
+    assert error.startswith(f"coupled sweep: {tmp_path}")
     assert "No space left on device" in error
 
 

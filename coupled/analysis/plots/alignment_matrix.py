@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coupled.analysis.tables import largest_sample
+from coupled.monitoring.commands import suggest
 
 
 def alignment_matrix(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
@@ -22,9 +23,8 @@ def alignment_matrix(rows: pd.DataFrame, arms: Sequence[str]) -> Figure:
     values = {frozenset((a, b)): value for a, b, value in rows[["reference", "arm", "value"]].itertuples(index=False)}
     missing = [pair for pair in combinations(arms, 2) if frozenset(pair) not in values]
     if missing:
-        raise ValueError(
-            f"no score of {missing[0][0]} and {missing[0][1]}; alignment.py --compare all computes every pair"
-        )
+        command = suggest("alignment", "--compare", "all")
+        raise ValueError(f"no score of {missing[0][0]} and {missing[0][1]}; compute every pair with: {command}")
     matrix = np.array([[1.0 if a == b else values[frozenset((a, b))] for b in arms] for a in arms])
     side = 1.6 + 0.5 * len(arms)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")

@@ -153,7 +153,7 @@ def alignment(runs: Sequence[Run], look: Look) -> Chart:
                 for arm, more, rows in pairs(largest_sample(part)):
                     line = look.line(run, arm, rows["epoch"], rows["value"], more, reference=reference_of(rows))
                     figure["data"].append(_with_interval(line, rows))
-    words = "One pair a line; bars are 95 % intervals over images, where --bootstrap computed them."
+    words = "One pair a line; bars are 95 % intervals over images, where --confidence computed them."
     return Chart("alignment", "Alignment of every pair", words, variants)
 
 

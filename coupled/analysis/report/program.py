@@ -1,6 +1,6 @@
 """One page that shows a run, or several side by side: report.html, self-contained, readable without a network.
 
-python analysis/report.py [--run DIR [DIR2 ...]] [--compute] [--output FILE]
+python analysis/report.py [--run-dir DIR [DIR2 ...]] [--compute] [--output FILE]
 
 Reads the CSV files and run.json of each run, nothing else. What has not been computed yet is listed on the page with
 the command that computes it; --compute runs those commands first. Tables that were kept to a few epochs or layers are
@@ -9,7 +9,6 @@ DIR/analysis/report.html of the first run. Needs plotly and jinja2: pip install 
 """
 
 import json
-import shlex
 import subprocess
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -17,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from coupled.analysis.driver import Parser, run_program
+from coupled.analysis import parsers
+from coupled.analysis.driver import run_program
 from coupled.analysis.report import charts, collapse, heat_maps, theory
 from coupled.analysis.report.charts import Chart, Look
 from coupled.analysis.report.rows import (
@@ -30,8 +30,9 @@ from coupled.analysis.report.rows import (
     to_complete,
     to_compute,
 )
-from coupled.analysis.report.tables import Run, executable, missing, read_runs, thinned
+from coupled.analysis.report.tables import Run, missing, read_runs, thinned
 from coupled.analysis.run import newest_run
+from coupled.monitoring.commands import child_command, child_environment, suggest
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
@@ -96,10 +97,10 @@ def compute(run: Run) -> list[str]:
     """Run the programs whose tables are missing; what failed, a line each."""
     failed = []
     for command in dict.fromkeys(each.command for each in missing(run)):
-        say(f"$ {shlex.join(command)}")
-        status = subprocess.run(executable(command), check=False).returncode
-        if status and not (status == 1 and Path(command[1]).stem in FINDING):
-            failed.append(f"'{shlex.join(command)}' ended with status {status}")
+        say(f"$ {suggest(*command)}")
+        status = subprocess.run(child_command(*command), env=child_environment(), check=False).returncode
+        if status and not (status == 1 and command[0] in FINDING):
+            failed.append(f"'{suggest(*command)}' ended with status {status}")
     return failed
 
 
@@ -119,7 +120,7 @@ def report(options: Namespace) -> None:
         raise ValueError(f"--output: {error.strerror}") from None
     for run in runs:
         for each in (*missing(run), *thinned(run)):
-            say(f"{run.name}: {each.table}: {each.state}; {shlex.join(each.command)}")
+            say(f"{run.name}: {each.table}: {each.state}; {suggest(*each.command)}")
     say(path)
     if failed:
         raise ValueError(f"--compute: {'; '.join(failed)}; the page has the rest")
@@ -127,11 +128,4 @@ def report(options: Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    options = Parser(prog="report.py", description="One page that shows a run.", allow_abbrev=False)
-    where = "run folders (default: the newest one under runs/)"
-    options.add_argument("--run", "--run-dir", nargs="+", action="append", type=Path, metavar="DIR", help=where)
-    options.add_argument("--compute", action="store_true", help="first compute what is missing")
-    options.add_argument(
-        "--output", type=Path, metavar="FILE", help="page to write (default: DIR/analysis/report.html)"
-    )
-    return run_program(report, options, arguments)
+    return run_program(report, parsers.report(), arguments)

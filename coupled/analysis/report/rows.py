@@ -1,6 +1,5 @@
 """The tables of a report: what was run, the last values, the fits, and what is still to be computed."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import pandas as pd
 
 from coupled.analysis.report.tables import Missing, Run, missing, thinned
 from coupled.analysis.tables import largest_sample, whole_encoder
+from coupled.monitoring.commands import suggest
 
 DIFFERS = "≠"
 
@@ -167,5 +167,5 @@ def to_complete(runs: Sequence[Run]) -> Table:
 
 
 def _commands(key: str, title: str, words: str, found: Sequence[Missing]) -> Table:
-    rows = [[*map(cell, (each.run, each.table, each.state, shlex.join(each.command)))] for each in found]
+    rows = [[*map(cell, (each.run, each.table, each.state, suggest(*each.command)))] for each in found]
     return Table(key, title, words, ["run", "table", "state", "command"], rows)

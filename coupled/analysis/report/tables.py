@@ -1,6 +1,5 @@
 """What a report is made of: the CSV files and run.json of a run, and what of them is still to be computed."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from coupled.analysis.driver import command
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import USUAL_REFERENCE, read_description
 from coupled.analysis.schemas import SCHEMAS
@@ -20,9 +18,9 @@ PROGRAMS = {  # program -> the tables it writes that the page shows; in the orde
     program: tuple(name for name, schema in SCHEMAS.items() if schema.program == program and name not in NOT_SHOWN)
     for program in ("verify", "weight_gap", "alignment", "quality", "collapse", "losses", "bounds")
 }
-MORE = {  # options besides --run
+MORE = {  # options besides --run-dir
     "verify": ("--output", "{run}/analysis"),
-    "alignment": ("--layer", "stages", "--cross-layer"),
+    "alignment": ("--layers", "stages", "--cross-layer"),
 }
 PLACE = ("split", "reference", "arm", "module", "metric", "temperature")  # whole tables have each at all epochs
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
@@ -31,7 +29,7 @@ BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # what they hold gets its bou
 
 
 class Missing(NamedTuple):
-    """A table that is not there or stops before the run, and the command that computes the rest."""
+    """A table that is not there or stops before the run, and the command with its options that computes the rest."""
 
     run: str
     table: str
@@ -67,7 +65,7 @@ class Run:
     def snapshots(self) -> list[int]:
         """The trained epochs of which the settings keep a snapshot."""
         settings, last = self.about["settings"], self.last_epoch
-        thinned = settings["snapshots"]["every"], settings["snapshots"]["dense_until_epoch"]
+        thinned = settings["snapshots"]["every_epochs"], settings["snapshots"]["dense_until_epoch"]
         # the settings may name a million epochs: no more are looked at than decide which of the trained ones are kept
         near = min(settings["epochs"], last + 1)
         return [epoch for epoch in snapshot_epochs(near, *thinned) if epoch <= last]
@@ -77,7 +75,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs, under names that tell them apart. Raises ValueError for a folder that is no run, or is named twice."""
     paths = [folder.resolve() for folder in folders]
     if len({*paths}) < len(paths):
-        raise ValueError("--run: a folder is given twice; name each run once")
+        raise ValueError("--run-dir: a folder is given twice; name each run once")
     about = [read_description(folder) for folder in folders]
     names = [str(each["name"]) for each in about]
     if len({*names}) < len(names):
@@ -163,7 +161,7 @@ def _command(run: Run, program: str) -> tuple[str, ...]:
     more = [each.format(run=run.folder) for each in MORE.get(program, ())]
     if program in COMPARING and USUAL_REFERENCE not in run.arms:
         more += ["--reference", run.arms[0]]
-    return tuple(command(program, run.folder, *more))
+    return (program.replace("_", "-"), "--run-dir", str(run.folder), *more)
 
 
 def _state(run: Run, name: str) -> str:
@@ -190,8 +188,3 @@ def _lacks_few_shot(run: Run) -> str:
     measured = not quality.empty and quality["shots"].notna().any()
     bounded = bounds["shots"].notna().any()
     return "without few-shot errors" if measured and not bounded else ""
-
-
-def executable(command: Sequence[str]) -> list[str]:
-    """The command as this Python runs it, from any directory."""
-    return [sys.executable, str(Path(__file__).parents[3] / "analysis" / Path(command[1]).name), *command[2:]]

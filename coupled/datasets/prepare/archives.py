@@ -1,4 +1,4 @@
-"""Archives -> the files in them, and files -> a folder that is complete or not there. Used by prepare_images.py.
+"""Archives -> the files in them, and files -> a folder that is complete or not there. Used by prepare-data.
 
 An archive is not trusted: what it says of itself may be wrong, and what it unpacks to may be without end.
 """
@@ -126,7 +126,7 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
 def check_amount(files: int, size: int, most: int, source: str) -> None:
     """Raise ValueError for more files or bytes than an archive may unpack to."""
     if size > most:
-        raise RefusedError(f"{source}: unpacks to more than {most / GIB:g} GiB; if it is what you want, set --most-gib")
+        raise RefusedError(f"{source}: unpacks to more than {most / GIB:g} GiB; if it is what you want, set --max-gib")
     if files > MOST_FILES:
         raise RefusedError(f"{source}: holds more than {MOST_FILES:,} files; this is not the original file")
 

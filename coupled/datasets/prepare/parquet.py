@@ -1,6 +1,6 @@
 """Hugging Face's parquet files of an image-classification dataset -> its images, one folder a class.
 
-Used by prepare_images.py; needs pyarrow, the extra [hf].
+Used by prepare-data; needs pyarrow, the extra [hf].
 """
 
 import io

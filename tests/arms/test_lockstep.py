@@ -26,7 +26,7 @@ WAITS = (  # need a value to go on, or a decomposition's success
 )
 ARMS: dict[str, Any] = {
     "cl": "dcl",
-    "byol": {"objective": "byol", "hidden": 16},  # with a target network
+    "byol": {"objective": "byol", "hidden_dim": 16},  # with a target network
     "direct": {"objective": "directpred", "freq": 2},  # with a rule of its own
 }
 RUN: dict[str, Any] = {
@@ -80,12 +80,13 @@ def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
         Arm.gradients = usual  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one: Path, tmp_path: Path) -> None:
     """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
     tiny.train(tmp_path / "run", log_every=3, **RUN)
     assert_equal_runs(tmp_path / "run", one_by_one)
-    stopped = tiny.train(tmp_path / "parts", log_every=100, until_step=6, **RUN).outcome.stopped
-    assert stopped == "stopped by --until-step after step 6 of 8"
+    stopped = tiny.train(tmp_path / "parts", log_every=100, max_steps=6, **RUN).outcome.stopped
+    assert stopped == "stopped by --max-steps after step 6 of 8"
     assert len(pandas.read_csv(tmp_path / "parts/steps.csv")) == 6
     tiny.train(tmp_path / "parts", resume=True, log_every=2, **RUN)
     assert_equal_runs(tmp_path / "parts", one_by_one)
@@ -200,6 +201,8 @@ def train_on_a_rank(run: Path, log_every: int, step: int, places: int) -> list[i
     return tried
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("places", [2, 1], ids=["an arm each", "both arms on both"])
 def test_ranks_go_back_together(tmp_path: Path, places: int) -> None:
     """The rank whose arm is well must not stay where it is, nor go on."""

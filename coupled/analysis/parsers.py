@@ -1,0 +1,216 @@
+"""The command lines of the analysis programs: one function a program.
+
+Imported to print a help, so nothing large is imported here.
+"""
+
+from pathlib import Path
+
+from coupled.config.by_name import known
+from coupled.config.command_line import Parser, command_parser, positive, positive_number
+
+CACHE_GIB = 10.0
+EVERY_PAIR = ", or all for every pair of arms"
+SPLITS, OUTPUTS = ("train", "test"), ("h", "z")  # as in datasets and layers, which need torch
+
+
+def weight_gap() -> Parser:
+    """`coupled weight-gap`."""
+    about = "Distances and angles between the arms' weights, tensor by tensor, at every snapshot. Needs no GPU."
+    examples = ["--compare nscl", "--run-dir runs/demo --compare all --epochs 0:20:5"]
+    files = [
+        "weight_gap.csv               a row for each tensor, stage and encoder",
+        "weight_gap_growth.csv        growth over the epochs, fitted",
+        "weight_gap_permutation.csv   of --align permutation, instead of the two",
+    ]
+    parser = command_parser("weight-gap", about, examples, files)
+    _add_pairs(parser, EVERY_PAIR)
+    _add_table(parser)
+    align = "compare after the channels are put into the order that fits the reference best (default: none)"
+    parser.add_argument("--align", choices=("none", "permutation"), default="none", help=align)
+    return parser
+
+
+def alignment() -> Parser:
+    """`coupled alignment`."""
+    about = (
+        "Similarity of the arms' representations to the reference's, at every snapshot.\n"
+        "torchrun shares the images out over several processes."
+    )
+    examples = ["--layers stages --cross-layer", "--compare all --split test --layers h --confidence 1000"]
+    files = [
+        "train_alignment.csv, test_alignment.csv       one score a row",
+        "train_cross_layer.csv, test_cross_layer.csv   of --cross-layer: every layer with every layer",
+        "cache/                                        of --cache: embeddings",
+    ]
+    parser = command_parser("alignment", about, examples, files)
+    _add_pairs(parser, EVERY_PAIR)
+    _add_table(parser)
+    _add_split(parser)
+    layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
+    parser.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
+    metrics = f"of {', '.join(known('coupled.metrics.pair'))}; default: those that are exact in one pass"
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=metrics)
+    confidence = "95 %% confidence interval over images: delete-a-group jackknife, R resamples (such as 1000)"
+    parser.add_argument("--confidence", type=positive, metavar="R", help=confidence)
+    _add_cache(parser)
+    _add_images(parser)
+    return parser
+
+
+def quality() -> Parser:
+    """`coupled quality`."""
+    about = "Quality of each arm's representation by itself: probes, class centres, few-shot, rank, class scatter."
+    examples = ["--metrics nccc linear_probe", "--layers h --epochs 0,10,20 --num-images 5000"]
+    files = ["quality.csv   one value a row", "cache/        of --cache: embeddings"]
+    parser = command_parser("quality", about, examples, files)
+    _add_arms(parser)
+    _add_table(parser)
+    _add_split(parser)
+    _add_outputs(parser)
+    names = list(known("coupled.metrics.arm"))
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=names, help=f"default: {' '.join(names)}")
+    _add_cache(parser)
+    _add_images(parser)
+    return parser
+
+
+def collapse() -> Parser:
+    """`coupled collapse`."""
+    about = "Dimensional collapse of each arm's representation: spread, effective rank, alignment, uniformity, spectra."
+    files = ["collapse.csv   one value a row"]
+    parser = command_parser("collapse", about, ["--split test", "--arms byol simsiam --epochs 0:20:5"], files)
+    _add_arms(parser)
+    _add_table(parser)
+    _add_split(parser)
+    _add_images(parser)
+    return parser
+
+
+def losses() -> Parser:
+    """`coupled losses`."""
+    about = "Every arm's network under every contrastive loss, and DCL - NSCL beside its bounds."
+    files = [
+        "losses.csv             mean loss over the anchors",
+        "loss_gap.csv           DCL - NSCL and its bounds",
+        "loss_correlation.csv   correlation of DCL and NSCL over the epochs",
+        "nscl_reached.csv       NSCL beside that of the arms that minimise it",
+    ]
+    parser = command_parser("losses", about, ["--epochs 0:20:5", "--split test --temperatures 0.5 1"], files)
+    _add_arms(parser)
+    _add_table(parser)
+    _add_split(parser)
+    temperatures = "numbers above 0 (default: the run's, and 1 as in the paper)"
+    parser.add_argument("--temperatures", nargs="+", type=positive_number, metavar="TAU", help=temperatures)
+    _add_images(parser)
+    return parser
+
+
+def bounds() -> Parser:
+    """`coupled bounds`."""
+    about = "The papers' bounds, computed from a run, beside what was measured."
+    files = ["bounds.csv   one bound a row; reads quality.csv and weight_gap.csv"]
+    parser = command_parser("bounds", about, ["--epochs 0:20:5", "--compare nscl --split test --layers h"], files)
+    _add_pairs(parser)
+    _add_table(parser)
+    _add_split(parser)
+    _add_outputs(parser)
+    _add_images(parser)
+    return parser
+
+
+def verify() -> Parser:
+    """`coupled verify`."""
+    about = "Checks every file of a run, and says how far two runs are the same. Exit status 1: something was found."
+    examples = ["--run-dir runs/demo", "--run-dir runs/a --against runs/b --output findings"]
+    parser = command_parser("verify", about, examples, ["verify.csv   of --output: one finding a row"])
+    _add_run(parser)
+    parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write verify.csv to (default: none)")
+    return parser
+
+
+def figures() -> Parser:
+    """`coupled figures`."""
+    about = "The figures of a run, from the CSV files that the other commands write."
+    files = ["analysis/figures/*.png, *.pdf   what the CSV files allow"]
+    parser = command_parser("figures", about, ["--run-dir runs/demo", "--reference cl"], files)
+    _add_run(parser)
+    _add_reference(parser)
+    return parser
+
+
+def demo() -> Parser:
+    """`coupled demo`."""
+    about = "Summary and figure of the demo run."
+    parser = command_parser("demo", about, ["", "--run-dir runs/demo"], ["demo.png   in the run folder"])
+    _add_run(parser)
+    _add_reference(parser)
+    return parser
+
+
+def report() -> Parser:
+    """`coupled report`."""
+    about = "One page that shows a run, or several side by side. It needs no network."
+    examples = ["--compute", "--run-dir runs/seed0 runs/seed1 --output both.html"]
+    files = ["analysis/report.html   in the first run; of --compute the CSV files, too"]
+    parser = command_parser("report", about, examples, files)
+    where = "run folders (default: the newest one under runs/)"
+    parser.add_argument("--run-dir", dest="run", nargs="+", action="append", type=Path, metavar="DIR", help=where)
+    parser.add_argument("--compute", action="store_true", help="first compute what is missing")
+    page = "page to write (default: DIR/analysis/report.html)"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=page)
+    return parser
+
+
+def _add_run(parser: Parser) -> None:
+    where = "run folder (default: the newest one under runs/)"
+    parser.add_argument("--run-dir", dest="run", type=Path, metavar="DIR", help=where)
+
+
+def _add_pairs(parser: Parser, every_pair: str = "") -> None:
+    _add_run(parser)
+    which = f"arms to compare{every_pair} (default: every arm but the reference)"
+    parser.add_argument("--compare", nargs="+", metavar="ARM", help=which)
+    _add_reference(parser)
+
+
+def _add_reference(parser: Parser) -> None:
+    which = "arm they are compared with (default: cl, or the run's first arm if there is no cl)"
+    parser.add_argument("--reference", metavar="ARM", help=which)
+
+
+def _add_arms(parser: Parser) -> None:
+    _add_run(parser)
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
+
+
+def _add_table(parser: Parser) -> None:
+    epochs = "epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)"
+    parser.add_argument("--epochs", metavar="LIST", help=epochs)
+    skip = "skip missing and damaged snapshots, and say which"
+    parser.add_argument("--skip-corrupt", action="store_true", help=skip)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
+
+
+def _add_split(parser: Parser) -> None:
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
+
+
+def _add_outputs(parser: Parser) -> None:
+    layers = "h: embedding, z: projection (default: both)"
+    parser.add_argument("--layers", nargs="+", choices=OUTPUTS, default=list(OUTPUTS), help=layers)
+
+
+def _add_images(parser: Parser) -> None:
+    accept = "measure the images as they are, though they are not those of the run; their digest stands in every row"
+    parser.add_argument("--accept-changed-images", action="store_true", help=accept)
+    most = "at most N images a split, always the same ones"
+    parser.add_argument("--num-images", type=positive, metavar="N", help=most)
+    device = "default: a GPU if there is one"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
+
+
+def _add_cache(parser: Parser) -> None:
+    what = f"keep embeddings in cache/ beside the tables, at most GIB there (default: {CACHE_GIB:g})"
+    parser.add_argument("--cache", nargs="?", const=CACHE_GIB, type=positive_number, metavar="GIB", help=what)

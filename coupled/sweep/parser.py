@@ -1,0 +1,39 @@
+"""The command line of `coupled sweep`. Imported to print a help, so nothing large is imported here."""
+
+from pathlib import Path
+
+from coupled.config.command_line import Parser, command_parser, positive
+
+
+def parser() -> Parser:
+    """`coupled sweep`."""
+    about = (
+        "Train and measure a run for each point of a grid. Finished points are skipped, interrupted ones resumed;\n"
+        "a point that fails does not stop the others."
+    )
+    examples = [
+        "demo temperature=0.1,0.5,1 seed=0:4 --jobs 2",
+        'demo seed=0:2 --analyses weight-gap "alignment --layers h --split test"',
+    ]
+    files = [
+        "runs/<name>/<point>/                     the runs, and <point>.log beside each",
+        "runs/<name>/sweep.json, sweep.csv        the points, and all values of all runs",
+        "runs/<name>/figures/                     mean and standard deviation over seeds",
+    ]
+    result = command_parser("sweep", about, examples, files)
+    config = "a settings file, a sweep file (with the key `base`), or the name of a settings file in the package"
+    result.add_argument("config", metavar="CONFIG", help=config)
+    values = "values to sweep, or a range first:last[:step], the last included, such as seed=0:4"
+    result.add_argument("lists", nargs="*", metavar="key=v1,v2", help=values)
+    together = "keys whose lists go together, value by value; may be given several times"
+    result.add_argument("--zip", nargs="+", action="append", default=[], metavar="key=v1,v2", help=together)
+    result.add_argument("--jobs", type=positive, default=1, metavar="N", help="points side by side (default: 1)")
+    where = "folder of the sweeps (default: runs)"
+    result.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help=where)
+    result.add_argument("--name", help="folder of the sweep in --runs-dir (default: the file's name, and the keys)")
+    what = "analysis commands with their options, each in quotes; none at all is allowed"
+    result.add_argument("--analyses", nargs="*", metavar="COMMAND", help=what)
+    one = result.add_mutually_exclusive_group()
+    one.add_argument("--list", action="store_true", help="print number and name of every point")
+    one.add_argument("--index", type=int, metavar="I", help="only this point; nothing is collected")
+    return result

@@ -1,0 +1,113 @@
+"""`coupled`, its commands and their helps."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+from support import tiny
+
+from coupled import cli
+from coupled.analysis import parsers
+from coupled.analysis.representations.layers import OUTPUTS
+from coupled.config.command_line import parse_epochs, parse_range
+from coupled.datasets import SPLITS
+
+HEAVY = ("torch", "torchvision", "timm", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "plotly", "rich", "PIL")
+EVERY_HELP = """
+import json, sys
+from coupled import cli
+
+for words in ([], *([name] for name in cli.COMMANDS)):
+    assert cli.main([*words, "--help"]) == 0
+sys.stderr.write(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_no_help_imports_a_large_library() -> None:
+    """torch alone takes seconds; a help that takes seconds is not read."""
+    done = subprocess.run([sys.executable, "-c", EVERY_HELP], capture_output=True, text=True, cwd=tiny.REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert not {*HEAVY} & {*json.loads(done.stderr)}
+    assert done.stdout.count("usage: coupled") == len(cli.COMMANDS) + 1
+
+
+@pytest.mark.parametrize("name", ["", *cli.COMMANDS])
+def test_a_help_ends_with_two_examples_and_the_files_written(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The examples are command lines that the program accepts."""
+    assert cli.main([*filter(None, [name]), "--help"]) == 0
+    _, _, end = capsys.readouterr().out.partition("\nexamples:\n")
+    examples, _, files = end.partition("\n\nfiles written:\n")
+    lines = [shlex.split(line) for line in examples.splitlines()]
+    assert len(lines) == 2
+    assert files.strip()
+    for line in lines:
+        assert line[0] == "coupled"
+        assert line[1] == (name or line[1])
+        cli.imported(cli.COMMANDS[line[1]].parser)().parse_intermixed_args(line[2:])
+
+
+def test_a_launcher_is_called_by_its_file_in_its_help() -> None:
+    """What is shown can be typed where the user stands."""
+    command = [sys.executable, "analysis/weight_gap.py", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tiny.REPOSITORY).stdout
+    assert said.startswith("usage: weight_gap.py ")
+    assert "\n  python analysis/weight_gap.py --compare nscl\n" in said
+
+
+def test_the_parsers_know_the_splits_and_layers_of_the_programs() -> None:
+    """They have copies, because the programs' own need torch."""
+    assert tuple(SPLITS) == parsers.SPLITS
+    assert tuple(OUTPUTS) == parsers.OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "part"),
+    [
+        (["weight_gap"], 2, "coupled: unknown command 'weight_gap'; did you mean 'weight-gap'? (known: train, "),
+        (["list", "objective"], 2, "coupled list: argument kind: invalid choice: 'objective'"),
+        (["weight-gap", "--layer", "h"], 2, "coupled weight-gap: unrecognized arguments: --layer h"),
+        (["--version"], 0, "coupled 0.1.0"),
+        ([], 0, "usage: coupled COMMAND"),
+    ],
+)
+def test_what_coupled_says(words: list[str], status: int, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line for what is wrong, under the name that the user typed."""
+    assert cli.main(words) == status
+    said = capsys.readouterr()
+    assert (said.err if status else said.out).startswith(part)
+    assert said.err.count("\n") == (1 if status else 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("objectives", {"dcl", "nscl", "cross_entropy"}),
+        ("datasets", {"cifar10", "digits"}),
+        ("metrics", {"cka", "nccc"}),
+        ("encoders", {"resnet18", "vit_tiny_patch16_224"}),
+    ],
+)
+def test_names_are_listed_one_a_line(kind: str, names: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Public names alone."""
+    assert cli.main(["list", kind]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert names <= {*listed}
+    assert not [name for name in listed if name.startswith("_")]
+
+
+def test_ranges_include_their_last_number() -> None:
+    """In --epochs and in a sweep alike."""
+    assert list(parse_range("0:20:5") or ()) == [0, 5, 10, 15, 20]
+    assert list(parse_range("3:1:-1") or ()) == [3, 2, 1]
+    assert list(parse_range("5:5") or ()) == [5]
+    assert parse_range("5") is None
+    assert parse_range("0:a") is None
+    for wrong in ("2:0", "0:9:0", "0:999999999999"):
+        with pytest.raises(ValueError, match=f"the range {wrong} holds no numbers, or more than"):
+            parse_range(wrong)
+    assert sorted(parse_epochs("0,5,10:30:10")) == [0, 5, 10, 20, 30]
+    for wrong in ("", "1,", "0:two", "-1:3", "1.5"):
+        with pytest.raises(ValueError, match=r"^--epochs: got '.*'; allowed is a list of numbers and first:last"):
+            parse_epochs(wrong)

@@ -1,0 +1,92 @@
+"""The package as a user installs it: a wheel in an environment of its own, in a folder with the user's own packages."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from support import tiny
+
+SMALL = ("epochs=1", "arms.scl=null", "arms.ce=null")
+SWEEP = "base: demo\noverrides: {epochs: 1, arms.scl: null, arms.ce: null}\nseeds: 1\nanalyses: [weight-gap]\n"
+SWEEP += "figure: {metrics: [weight_gap]}\n"
+Run = Callable[[str], str]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel; torch and the other libraries are those of this interpreter."""
+    place = tmp_path_factory.mktemp("wheel")
+    source = place / "source"
+    hidden = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(tiny.REPOSITORY / "coupled", source / "coupled", ignore=hidden)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(tiny.REPOSITORY / name, source)
+    pip, quiet = [sys.executable, "-m", "pip", "--disable-pip-version-check"], ["--quiet", "--no-deps", "--no-index"]
+    build = ["wheel", *quiet, "--no-build-isolation", "--wheel-dir", str(place), str(source)]
+    subprocess.run([*pip, *build], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "env")], check=True)
+    (wheel,) = place.glob("coupled-*.whl")
+    subprocess.run([*pip, "--python", str(place / "env/bin/python"), "install", *quiet, str(wheel)], check=True)
+    (packages,) = place.glob("env/lib/python*/site-packages")
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return place / "env"
+
+
+@pytest.fixture(scope="module")
+def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a command line in a folder whose own packages `analysis` and `coupled` must never be imported."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("analysis", "coupled"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise SystemExit('this is the package of the user')\n")
+    (folder / "sweep.yaml").write_text(SWEEP)
+    path = os.pathsep.join([str(environment / "bin"), os.environ["PATH"]])
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean |= {"PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(command: str) -> str:
+        done = subprocess.run(shlex.split(command), cwd=folder, env=clean, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    return run
+
+
+def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) -> None:
+    """One run from its start to its report. The suggested commands are run as they are printed."""
+    assert run("coupled --version").startswith("coupled 0.1.0")
+    printed = yaml.safe_load(run(f"coupled train --print-config demo {shlex.join(SMALL)}"))
+    assert (printed["epochs"], [*printed["arms"]]) == (1, ["cl", "nscl"])
+    stopped = run(f"coupled train demo {shlex.join(SMALL)} --max-steps 2")
+    again = after("continues it: ", stopped)
+    assert again == f"coupled train --resume --config demo {shlex.join(SMALL)}"
+    complete = run(again)
+    assert after("next: ", complete) == "coupled weight-gap --run-dir runs/demo"
+    assert "weight_gap.csv" in run(after("next: ", complete))
+    assert "test_alignment.csv" in run("coupled alignment --layers h --num-images 64 --epochs 1 --split test")
+    listed = re.findall(r"; (coupled .*)", run("coupled report"))
+    assert {command.split()[1] for command in listed} >= {"verify", "quality", "collapse", "losses", "bounds"}
+    run(next(command for command in listed if command.startswith("coupled verify ")))
+    assert "sweep.csv" in run("coupled sweep sweep.yaml")
+
+
+def test_names_are_listed(run: Run) -> None:
+    """Of the installed package: no folder of a checkout is there."""
+    assert "nscl" in run("coupled list objectives").split()
+    assert "digits" in run("coupled list datasets").split()
+    assert {"cka", "nccc"} <= {*run("coupled list metrics").split()}
+    assert "resnet18" in run("coupled list encoders").split()
+
+
+def after(words: str, text: str) -> str:
+    """The rest of the line behind `words`."""
+    (found,) = re.findall(f"{re.escape(words)}(.*)", text)
+    return str(found)
