@@ -49,7 +49,7 @@ def test_the_three_programs_run_as_the_readme_spells_them(
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     snippet = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert snippet
-    shortened = snippet.group(1).replace("epoch_0020", "epoch_0001").replace("width=0.25", "width=0.0625")
+    shortened = snippet.group(1).replace("epoch=20", "epoch=1")
     exec(shortened, {})  # noqa: S102 - what a newcomer would run
 
 

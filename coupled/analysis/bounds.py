@@ -19,26 +19,30 @@ bound says nothing, `holds` "no" where the measured value is beyond it:
 """
 
 import sys
-from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from math import isnan, log
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+
+import pandas as pd
 
 from coupled.analysis import parsers
-from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import run_program, tracked, typed_command
-from coupled.analysis.metric_registry import find_pair_metrics
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
-from coupled.analysis.representations.pair_scores import Score, scores
-from coupled.analysis.run import DIGITS, Selection, select
-from coupled.analysis.tables import read_newest, read_table
-from coupled.analysis.theory.bound_formulas import (
-    alignment_floor,
-    log_gradient_gap,
-    log_similarity_distance,
-    sharp_alignment_floor,
+from coupled.analysis.driver import (
+    Chunk,
+    Has,
+    Plan,
+    append_missing,
+    run_program,
+    to_frame,
+    tracked,
+    typed_command,
 )
+from coupled.analysis.metric_registry import find_pair_metrics
+from coupled.analysis.representations.embeddings import OUTPUTS, Embedder, Sample, choose_device, load_sample
+from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.analysis.run import Run
+from coupled.analysis.selection import Selection, choices, select_reference
+from coupled.analysis.tables import read_newest
+from coupled.analysis.theory.alignment_floors import floor_rows, foretold, log_distances, read_rates
 from coupled.analysis.theory.bounds_of_tables import (
     COLUMNS,
     KEY,
@@ -50,189 +54,170 @@ from coupled.analysis.theory.bounds_of_tables import (
     weight_rows,
 )
 from coupled.analysis.theory.similarity_distance import DISTANCES
-from coupled.analysis.tidy_csv import TidyCsv, open_table
-from coupled.config.controls import draws
-from coupled.config.schema import Settings, from_resolved
+from coupled.datasets import SPLITS
 from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
-from coupled.stream.seeds import set_determinism
 
-DELTA = 0.05  # the probability with which the a-priori bound may fail
-ROUNDING = 1e-9  # by which a score may lie below its floor
+TABLE = "bounds.csv"
 METRICS = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])} | DISTANCES
 
 
-class Rates(NamedTuple):
-    """The steps of a run up to an epoch and the sum of their learning rates."""
+def compute(
+    run: Run,
+    *,
+    compare: Sequence[str] | str | None = None,
+    reference: str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    split: Sequence[str] | str = SPLITS,
+    layers: Sequence[str] | str = tuple(OUTPUTS),
+    num_images: int | None = None,
+    device: str = "auto",
+    skip_corrupt: bool = False,
+    accept_changed_images: bool = False,
+) -> pd.DataFrame:
+    """The papers' bounds beside what was measured.
 
-    steps: int
-    total: float
+    Those of few-shot errors and of weights follow from quality.csv and weight_gap.csv in `run.tables`; where such a
+    table is missing, the program that writes it is said.
 
+    Args:
+        run: the run.
+        compare: arms to compare (default: every other arm).
+        reference: the arm they are compared with (default: cl, or the run's first arm if there is no cl).
+        epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
+        split: "train", "test" or both.
+        layers: "h" (embedding), "z" (projection) or both.
+        num_images: at most so many images a split, always the same ones (default: all).
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        skip_corrupt: pass over missing and damaged snapshots, saying which.
+        accept_changed_images: measure the images as they are, though they are not those of the run.
 
-def rates_by_epoch(rows: Sequence[Mapping[str, Any]]) -> dict[int, Rates]:
-    """`Rates` after each epoch of steps.csv, epoch 0 included."""
-    found = {0: Rates(0, 0.0)}
-    now = found[0]
-    for row in rows:
-        now = Rates(now.steps + 1, now.total + float(row["lr"]))
-        found[int(row["epoch"])] = now
-    return found
+    Returns:
+        The rows of bounds.csv with its columns (see `schemas.SCHEMAS`): one bound a row, NaN where nothing is known.
 
+    Raises:
+        ValueError: for an arm, epoch, split or layer that there is not, a damaged snapshot or table, images that are
+            not those of the run, or a score below an a-posteriori floor, which cannot be.
 
-def read_rates(run: Path) -> dict[int, Rates]:
-    """`Rates` after each epoch of the run. Raises ValueError without a steps.csv, and if a cell of it is wrong."""
-    path = run / "steps.csv"
-    if not path.exists():
-        raise ValueError(f"{path}: expected a table of steps, found no file")
-    rows = read_table(path, ("epoch", "lr")).reindex(columns=["epoch", "lr"]).to_dict("records")
-    return rates_by_epoch([{str(name): cell for name, cell in row.items()} for row in rows])
-
-
-def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: float) -> float:
-    """log of the a-priori bound on the distance of the similarity matrices of `arm` and its counterpart."""
-    batch = settings.batch.size
-    temperature = settings.arms[arm].options.get("temperature", settings.temperature)
-    gap = log_gradient_gap(batch, max(rates.steps, 1), temperature, largest_share, DELTA)
-    return log_similarity_distance(rates.total, batch, temperature, gap)
-
-
-def foretold(settings: Settings, *pair: str) -> bool:
-    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options and draws.
-
-    run.json has every option written out: DCL's `similarity`, which NSCL does not have, too.
+    Example:
+        >>> found = compute(run, split="test", layers="h")  # doctest: +SKIP
+        >>> found[found.bound == "a_posteriori"][["epoch", "arm", "of", "value", "measured"]]  # doctest: +SKIP
     """
-    arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
-    used, objectives = draws(arms), {settings.arms[arm].objective for arm in pair}
-    options = [{"similarity": "cosine", **settings.arms[arm].options} for arm in pair]
-    alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
-    return objectives == {"dcl", "nscl"} and alike and not any(settings.arms[arm].perturb for arm in pair)
+    chosen = select_reference(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
+    tables = run.tables
+    return to_frame(
+        plan(run, chosen, split, layers, num_images, device, skip_corrupt, accept_changed_images, tables), TABLE
+    )
 
 
-def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:
-    """(bound, of, floor, measured score, log rho) of a pair at one layer; without a-priori bound for None.
+def plan(
+    run: Run,
+    chosen: Selection,
+    split: Sequence[str] | str,
+    layers: Sequence[str] | str,
+    num_images: int | None,
+    device: str,
+    skip_corrupt: bool,
+    accept_changed_images: bool,
+    output: Path,
+) -> Plan:
+    """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the tables."""
+    splits, wanted = choices("split", split, SPLITS), choices("layers", layers, OUTPUTS)
+    embedder = Embedder(run, choose_device(device))
 
-    Raises ValueError if a score lies below an a-posteriori floor.
-    """
-    for of in ("cka", "rsa"):
-        measured, rho = values[of], values[f"rho_{of}"]
-        if isnan(measured) or isnan(rho):
-            continue
-        log_rhos = {"a_posteriori": log(rho) if rho > 0 else -float("inf")}
-        log_rhos["a_posteriori_sharp"] = log_rhos["a_posteriori"]
-        if log_apriori is not None:
-            log_rhos["a_priori"] = log_apriori - values[f"log_norm_{of}"]
-        for bound, log_rho in log_rhos.items():
-            floor = (sharp_alignment_floor if bound.endswith("sharp") else alignment_floor)(log_rho)
-            if bound != "a_priori" and not measured >= floor - ROUNDING:
-                raise ValueError(f"{of} is {measured:.12g}, below its {bound} bound {floor:.12g}, which cannot be")
-            yield bound, of, floor, measured, log_rho
+    def chunks(has: Has) -> Iterator[Chunk]:
+        counts_C = run.images("train", accept_changed_images).labels_N.unique(return_counts=True)[1]
+        samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
+        share = float(counts_C.max() / counts_C.sum())
+        for rows in missing_floors(run, chosen, wanted, embedder, skip_corrupt, has, samples, share):
+            yield Chunk(TABLE, rows)
+            for row in rows:
+                if row[COLUMNS.index("bound")] == "a_priori":
+                    say(in_words(dict(zip(COLUMNS, row, strict=True))))
+        yield from of_tables(run, chosen.reference, output, len(counts_C))
+
+    return Plan([TABLE], chunks, say_scores_below)
 
 
-def alignment_rows(
-    chosen: Selection, options: Namespace, settings: Settings, table: TidyCsv, share: float
+def missing_floors(
+    run: Run,
+    chosen: Selection,
+    layers: Sequence[str],
+    embedder: Embedder,
+    skip_corrupt: bool,
+    has: Has,
+    samples: Mapping[str, Sample],
+    share: float,
 ) -> Iterator[list[Row]]:
     """The rows of CKA and RSA that the table does not have yet, for each epoch and split; `share` of the largest class.
 
     Raises ValueError where a score lies below an a-posteriori floor, or steps.csv lacks an epoch.
     """
-    rates = read_rates(chosen.store.folder.parent)
-    embedder = Embedder(settings, chosen.store, choose_device(options.device))
-    splits = {s: load_selected(settings, s, chosen, options) for s in dict.fromkeys(options.split)}
-    digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
+    rates, digests = read_rates(run.path), run.snapshot_digests()
     for epoch in tracked(chosen.epochs, "epochs"):
-        for split, images in splits.items():
-            chosen_N = choose_images(len(images), options.samples, settings.seed, split)
-            source = {
-                arm: {
+        for split, sample in samples.items():
+            places = {}
+            for arm in chosen.arms:
+                source = {
                     "reference_digest": digests[chosen.reference, epoch],
                     "arm_digest": digests[arm, epoch],
-                    "images_digest": images.digest()[:DIGITS],
-                    "num_images": len(chosen_N),
+                    "images_digest": sample.digest,
+                    "num_images": len(sample.chosen_N),
                 }
-                for arm in chosen.arms
-            }
-            wanted = []
-            for arm in chosen.arms:
-                for layer in dict.fromkeys(options.layer):
+                for layer in layers:
                     place = {"epoch": epoch, "split": split, "reference": chosen.reference, "arm": arm, "module": layer}
-                    if not table.has(*cells(KEY, **place, bound="a_posteriori", of="rsa", **source[arm])):
-                        wanted += [Score(chosen.reference, arm, layer, metric) for metric in METRICS]
-            arms = list(dict.fromkeys([chosen.reference, *(score.arm for score in wanted)])) if wanted else []
-            good = embedder.readable(arms, epoch, options.skip_bad)
-            wanted = [score for score in wanted if {score.arm, chosen.reference} <= {*good}]
-            if not wanted:
+                    if not has(TABLE, *cells(KEY, **place, bound="a_posteriori", of="rsa", **source)):
+                        places[arm, layer] = place | source
+            arms = list(dict.fromkeys([chosen.reference, *(arm for arm, _ in places)])) if places else []
+            good = embedder.readable(arms, epoch, skip_corrupt)
+            places = {end: place for end, place in places.items() if {end[0], chosen.reference} <= {*good}}
+            if not places:
                 continue
             if epoch not in rates:
-                raise ValueError(f"{chosen.store.folder.parent / 'steps.csv'}: no steps of epoch {epoch}; restore it")
-            values = scores(embedder.outputs(images, chosen_N, good, epoch), wanted, METRICS)
+                raise ValueError(f"{run.path / 'steps.csv'}: no steps of epoch {epoch}; restore it")
+            wanted = [Score(chosen.reference, arm, layer, metric) for arm, layer in places for metric in METRICS]
+            values = scores(embedder.outputs(sample.images, sample.chosen_N, good, epoch), wanted, METRICS)
             rows: list[Row] = []
-            for arm, layer in dict.fromkeys((score.arm, score.layer) for score in wanted):
+            for (arm, layer), place in places.items():
+                told = (layer, split) == ("z", "train") and foretold(run.settings, chosen.reference, arm)
+                log_rho = log_distances(run.settings, arm, rates[epoch], share) if told else None
                 of_pair = {metric: values[Score(chosen.reference, arm, layer, metric)] for metric in METRICS}
-                told = (layer, split) == ("z", "train") and foretold(settings, chosen.reference, arm)
-                place = {"epoch": epoch, "split": split, "reference": chosen.reference, "arm": arm, "module": layer}
-                try:
-                    found = list(floors(of_pair, log_distances(settings, arm, rates[epoch], share) if told else None))
-                except ValueError as error:
-                    raise ValueError(f"epoch {epoch}, {split}, '{arm}', layer {layer}: {error}") from None
-                for bound, of, floor, measured, log_rho in found:
-                    what = {
-                        "value": floor,
-                        "measured": measured,
-                        "log10_rho": log_rho / log(10),
-                        "vacuous": "yes" if log_rho >= 0 else "no",
-                        "holds": "yes" if measured >= floor - ROUNDING else "no",
-                    }
-                    rows.append(cells(COLUMNS, **place, bound=bound, of=of, **what, **source[arm]))
+                rows += floor_rows(of_pair, log_rho, place)
             yield rows
 
 
-def bounds(options: Namespace) -> int:
-    """Write the rows that the table does not have yet, and say what could not be computed, and which are vacuous.
-
-    Returns the exit status: 1 if the table has scores below an a-priori bound, which is said.
-    """
-    chosen = select(options)
-    settings = from_resolved(chosen.description["settings"], "run.json")
-    table = open_table(chosen.output / "bounds.csv")
-    set_determinism(True, None)
-    counts_C = load_selected(settings, "train", chosen, options).labels_N.unique(return_counts=True)[1]
-    share = float(counts_C.max() / counts_C.sum())
-    for rows in alignment_rows(chosen, options, settings, table, share):
-        table.append(rows)
-        for row in rows:
-            if row[COLUMNS.index("bound")] == "a_priori":
-                say(in_words(dict(zip(COLUMNS, row, strict=True))))
-    run = chosen.store.folder.parent
-    rates = {epoch: each.total for epoch, each in read_rates(run).items()}
-    quality, gaps = chosen.output / "quality.csv", chosen.output / "weight_gap.csv"
-    elsewhere = ["--output", str(options.output)] if options.output else []
+def of_tables(run: Run, reference: str, output: Path, classes: int) -> Iterator[Chunk]:
+    """The rows that follow from quality.csv and weight_gap.csv in `output`; says how to write what is missing there."""
+    rates = {epoch: each.total for epoch, each in read_rates(run.path).items()}
+    quality, gaps = output / "quality.csv", output / "weight_gap.csv"
+    elsewhere = [] if output == run.tables else ["--output", str(output)]
+    of_quality = ["--metrics", *SCATTER, *TASKS]
     for path, rows, needed, more in (
-        (
-            quality,
-            few_shot_rows(quality, len(counts_C)),
-            "few-shot errors and scatter",
-            ["--metrics", *SCATTER, *TASKS],
-        ),
-        (gaps, weight_rows(gaps, rates), "four epochs or more", ["--reference", chosen.reference]),
+        (quality, few_shot_rows(quality, classes), "few-shot errors and scatter", of_quality),
+        (gaps, weight_rows(gaps, rates), "four epochs or more", ["--reference", reference]),
     ):
         if not rows:
-            command = typed_command(path.stem, run, *elsewhere, *more)
+            command = typed_command(path.stem, run.path, *elsewhere, *more)
             say(f"{path}: nothing in it for a bound; what is needed ({needed}) is written by: {command}")
-        table.renew(rows)
-    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
-    found = read_newest(table.path, "value", "measured", "log10_rho", "vacuous", "holds")
+        yield Chunk(TABLE, rows, renew=True)
+
+
+def say_scores_below(output: Path) -> int:
+    """Say which scores of bounds.csv lie below an a-priori bound; the exit status, 1 if there are any."""
+    found = read_newest(output / TABLE, "value", "measured", "log10_rho", "vacuous", "holds")
     priori = found[found["bound"] == "a_priori"]
     below = priori[priori["holds"] == "no"]
-    if len(below):
-        records = ({str(column): value for column, value in row.items()} for row in below.to_dict("records"))
-        farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
-        say(
-            f"{program_name('bounds')}: {table.path}: {len(below)} of {len(priori)} scores lie below their"
-            f" a-priori bound, which the theorem rules out for descent on the similarities themselves;"
-            f" farthest: {in_words(farthest)}",
-            file=sys.stderr,
-        )
-    return 1 if len(below) else 0
+    if not len(below):
+        return 0
+    records = ({str(column): value for column, value in row.items()} for row in below.to_dict("records"))
+    farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
+    say(
+        f"{program_name('bounds')}: {output / TABLE}: {len(below)} of {len(priori)} scores lie below their"
+        f" a-priori bound, which the theorem rules out for descent on the similarities themselves;"
+        f" farthest: {in_words(farthest)}",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def in_words(row: Mapping[str, object]) -> str:
@@ -246,4 +231,4 @@ def in_words(row: Mapping[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    return run_program(bounds, parsers.bounds(), arguments)
+    return run_program(partial(append_missing, select_reference, plan), parsers.bounds(), arguments)

@@ -3,25 +3,33 @@
 python analysis/collapse.py [--run-dir DIR] [--arms cl byol ...] [--split train test] [--num-images N]
        [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
-Writes collapse.csv, one value a row; what the metrics are stands in collapse_measures.py. Layer h is the embedding and
+Writes collapse.csv, one value a row; the metrics are explained in collapse_measures.py. Layer h is the embedding and
 z the projection, of clean images in evaluation mode; `alignment` is that of two augmented views, the same for every arm
 and epoch. Layer `predictor`, for arms that have one, is about its inputs (the projections of the views before they are
 normalised) and, if it is one matrix, about that. `component` numbers eigenvalues and directions from the largest, and
 `variant` names the convention of the others. `collapsed` says of a layer at an epoch whether it is a point, a line or
 neither ("no"), and a line is printed where it is one; epoch 0, an untrained network, is not printed. The digests of
-what a row comes from stand in its last columns, and of rows that differ in those alone the last one counts.
+what a row comes from are its last columns, and of rows that differ in those alone the last one counts.
 """
 
-from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from coupled.analysis import parsers
-from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import run_program, tracked
+from coupled.analysis.driver import (
+    Chunk,
+    Has,
+    Plan,
+    append_missing,
+    run_program,
+    to_frame,
+    tracked,
+)
 from coupled.analysis.representations.collapse_measures import (
     Values,
     alignment,
@@ -30,47 +38,79 @@ from coupled.analysis.representations.collapse_measures import (
     verdict,
     with_reasons,
 )
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
+from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS
-from coupled.analysis.run import DIGITS, select
-from coupled.analysis.tidy_csv import open_table
-from coupled.config.schema import from_resolved
-from coupled.datasets import AnyImageSet
+from coupled.analysis.run import Run
+from coupled.analysis.selection import Selection, choices, select_arms
+from coupled.datasets import SPLITS
 from coupled.models.network import Network
 from coupled.monitoring.terminal import say
-from coupled.stream.seeds import set_determinism
 
-LAST = (
-    "z",
-    "spread",
-    "unit_norm",
-    "",
-)  # the row of an arm, epoch and split that is written last: with it all are there
+TABLE = "collapse.csv"
+LAST = ("z", "spread", "unit_norm", "")  # the row of an arm, epoch and split that is written last
 
 
-def collapse(options: Namespace) -> None:
-    """Write the rows that collapse.csv does not have yet, arm by arm and epoch by epoch."""
-    device = choose_device(options.device)
-    selected = select(options)
-    store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
-    settings = from_resolved(selected.description["settings"], "run.json")
-    splits = dict.fromkeys(options.split)
-    images = {split: load_selected(settings, split, selected, options) for split in splits}
-    chosen = {split: choose_images(len(images[split]), options.samples, settings.seed, split) for split in splits}
-    table = open_table(output / "collapse.csv")
-    set_determinism(True, None)
-    embedder = Embedder(settings, store, device)
-    digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in store.entries()}
-    for epoch, arm in tracked(product(epochs, arms), "snapshots"):
-        for split in splits:
-            where = (epoch, split, arm)
-            source = (len(chosen[split]), digests[arm, epoch], images[split].digest()[:DIGITS])
-            if table.has(*where, *LAST, *source) or not embedder.readable([arm], epoch, options.skip_bad):
-                continue
-            measured = measure(embedder, images[split], chosen[split], arm, epoch)
-            table.append(rows(measured, where, source))
-    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
+def compute(
+    run: Run,
+    *,
+    arms: Sequence[str] | str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    split: Sequence[str] | str = SPLITS,
+    num_images: int | None = None,
+    device: str = "auto",
+    skip_corrupt: bool = False,
+    accept_changed_images: bool = False,
+) -> pd.DataFrame:
+    """Spread, effective rank, alignment, uniformity and spectra of each arm's representation.
+
+    Args:
+        run: the run.
+        arms: arms to measure (default: all).
+        epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
+        split: "train", "test" or both.
+        num_images: at most so many images a split, always the same ones (default: all).
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        skip_corrupt: pass over missing and damaged snapshots, saying which.
+        accept_changed_images: measure the images as they are, though they are not those of the run.
+
+    Returns:
+        The rows of collapse.csv with its columns (see `schemas.SCHEMAS`): one value a row, NaN where there is none.
+
+    Raises:
+        ValueError: for an arm, epoch or split that there is not, a damaged snapshot, or images that are not the run's.
+
+    Example:
+        >>> found = compute(run, arms="byol", split="test")  # doctest: +SKIP
+        >>> found[found.metric == "spread"].pivot(index="epoch", columns="module", values="value")  # doctest: +SKIP
+    """
+    chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
+    return to_frame(plan(run, chosen, split, num_images, device, skip_corrupt, accept_changed_images))
+
+
+def plan(
+    run: Run,
+    chosen: Selection,
+    split: Sequence[str] | str,
+    num_images: int | None,
+    device: str,
+    skip_corrupt: bool,
+    accept_changed_images: bool,
+) -> Plan:
+    """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
+    splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
+
+    def chunks(has: Has) -> Iterator[Chunk]:
+        samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
+        digests = run.snapshot_digests()
+        for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):
+            for name, sample in samples.items():
+                where = (epoch, name, arm)
+                source = (len(sample.chosen_N), digests[arm, epoch], sample.digest)
+                if not has(TABLE, *where, *LAST, *source) and embedder.readable([arm], epoch, skip_corrupt):
+                    yield Chunk(TABLE, rows(measure(embedder, sample, arm, epoch), where, source))
+
+    return Plan([TABLE], chunks)
 
 
 def rows(
@@ -97,12 +137,12 @@ def rows(
 
 
 @torch.no_grad()
-def measure(embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Values]:
+def measure(embedder: Embedder, sample: Sample, arm: str, epoch: int) -> dict[str, Values]:
     """All values of an arm by layer."""
-    clean = clean_features(embedder, images, chosen_n, arm, epoch)
-    views = view_features(embedder, images, chosen_n, arm, epoch)
+    clean = clean_features(embedder, sample.images, sample.chosen_N, arm, epoch)
+    views = view_features(embedder, sample.images, sample.chosen_N, arm, epoch)
     found = {layer: of_rows(clean[layer].rows_ND) | alignment(views[layer]) for layer in OUTPUTS}
-    tensors = embedder.store.read(arm, epoch)
+    tensors = embedder.run.state_dict(arm, epoch)
     if any(name.startswith("predictor.") for name in tensors):
         inputs_MP = before_normalising(embedder.network(arm, epoch), views["h"].flatten(0, 1))
         found["predictor"] = of_predictor(inputs_MP, tensors.get("predictor.weight"))
@@ -118,4 +158,4 @@ def before_normalising(network: Network, embeddings_MD: Tensor) -> Tensor:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    return run_program(collapse, parsers.collapse(), arguments)
+    return run_program(partial(append_missing, select_arms, plan), parsers.collapse(), arguments)

@@ -1,23 +1,36 @@
 """What the analysis programs share: errors of one line, progress, suggested command lines."""
 
 import argparse
+import inspect
+import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
+from coupled.analysis.run import open_run
+from coupled.analysis.tables import as_frame
+from coupled.analysis.tidy_csv import open_table
 from coupled.config.command_line import Parser
 from coupled.config.errors import complain
 from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import imports_done, interrupted, say
+from coupled.storage.atomic_files import write_durably
+from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import BadSnapshotError
+from coupled.stream.seeds import determinism
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SILENCE = 10.0  # seconds without a word, where no bar is
 
@@ -30,21 +43,96 @@ def run_program(
 ) -> int:
     """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2. An
     OSError is a fault of the machine: one line, status 1. Ctrl-C is a line, too.
-
-    What the program enters into `until_it_ends` of its options is left at its end.
     """
     imports_done()
     try:
-        with ExitStack() as until_it_ends:
-            given = options.parse_args(arguments)
-            given.until_it_ends = until_it_ends
-            return program(given) or 0
+        return program(options.parse_args(arguments)) or 0
     except ValueError as error:
         return complain(options.prog, error)
     except OSError as error:
         return say_fault(options.prog, error)
     except KeyboardInterrupt:
         return interrupted(options.prog, "; rows that are written stay, and are not made again")
+
+
+class Has(Protocol):
+    """Says whether a table has a row already."""
+
+    def __call__(self, table: str, *key: object) -> bool:
+        """Whether a row with these key cells is in the table."""
+
+
+class Chunk(NamedTuple):
+    """Rows of a table that are written together; `renew` replaces rows of the same key that have other values."""
+
+    table: str
+    rows: Iterable[Sequence[object]]
+    renew: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an analysis will do, checked: the tables it fills, and their missing rows, made while they are asked for."""
+
+    tables: Sequence[str]
+    chunks: Callable[[Has], Iterator[Chunk]]
+    finish: Callable[[Path], int | None] | None = None  # after the rows, given the folder of tables; the exit status
+
+
+def to_frame(plan: Plan, *tables: str) -> "pd.DataFrame":
+    """All rows of `tables` (default: all of the plan's), which have the same columns, as a DataFrame.
+
+    torch's switches are those of a deterministic program in the meantime.
+    """
+    wanted = tables or tuple(plan.tables)
+    with determinism(True, None):
+        chunks = plan.chunks(lambda table, *key: False)
+        rows = [tuple(row) for chunk in chunks if chunk.table in wanted for row in chunk.rows]
+    return as_frame(rows, wanted[0])
+
+
+def append_missing(
+    select: Callable[..., Any], plan: Callable[..., Plan], options: argparse.Namespace, writes: bool = True
+) -> int:
+    """Add the rows that the tables of a run do not have yet; returns the exit status.
+
+    The folder of the tables is held meanwhile, and belongs to one run. `select` and `plan` are called with those of the
+    options that they name. A rank that does not write makes the rows of its part and leaves the tables alone.
+    """
+    run = open_run(options.run)
+    output = options.output or run.tables
+    given = {name: value for name, value in vars(options).items() if name != "run"}
+    given["output"] = output
+    chosen = select(run, **_named_by(select, given))
+    planned = plan(run, chosen, **_named_by(plan, given))
+    say(f"run {run.path}{'' if options.run else ' (the newest under runs/)'}: {chosen}")
+    with run_lock(output, "--output") if writes else nullcontext(), determinism(True, None):
+        if writes:
+            claim(output, {key: run.description[key] for key in ("name", "settings_sha256")})
+        table = cache(lambda name: open_table(output / name))  # not before the images are found to be those of the run
+        for chunk in planned.chunks(lambda name, *key: table(name).has(*key)):
+            if writes:
+                (table(chunk.table).renew if chunk.renew else table(chunk.table).append)(chunk.rows)
+        for each in map(table, planned.tables if writes else ()):
+            say(f"{each.path}: {each.written} new rows, {len(each.held)} in all")
+        return (planned.finish(output) if planned.finish and writes else None) or 0
+
+
+def _named_by(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in inspect.signature(function).parameters if name in given}
+
+
+def claim(output: Path, owner: dict[str, Any]) -> None:
+    """Note in output/source.json whose rows the folder holds. Raises ValueError if they are another run's."""
+    path = output / "source.json"
+    if not path.is_file():
+        write_durably(path, (json.dumps(owner) + "\n").encode())
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of which those of JSON and of UTF-8 are
+        raise ValueError(f"{path}: not readable as JSON ({error}); choose another --output") from None
+    if known != owner:
+        raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")
 
 
 def say_fault(program: str, error: OSError) -> int:

@@ -4,8 +4,8 @@ python analysis/losses.py [--run-dir DIR] [--arms cl nscl scl ce] [--split train
        [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
 
 All arms and epochs see the same views in the same batches of the run's size (of the whole split where it is smaller),
-drawn with the run's augmentation and seed, of an epoch that is never trained on; networks in evaluation mode; the
-ragged last batch is dropped. One pass over the images an epoch serves all. Everything after the projections is float64.
+drawn with the run's recipe and seed, of an epoch that is never trained on; networks in evaluation mode; the ragged last
+batch is dropped. One pass over the images an epoch serves all. Everything after the projections is float64.
 
 losses.csv: the mean over the anchors of nt_xent, dcl, nscl and supcon, and how many anchors a loss leaves out.
 loss_gap.csv: the mean of DCL - NSCL (`gap`, over the anchors that both count), of its bound for the classes of the
@@ -16,39 +16,48 @@ Written anew from losses.csv at the end: loss_correlation.csv, the correlation o
 nscl_reached.csv, each arm's NSCL loss beside that of the arms that minimise it (arXiv 2506.04411: CL comes near).
 """
 
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import chain, product
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from coupled.analysis import parsers
-from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import run_program, tracked
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
+from coupled.analysis.driver import (
+    Chunk,
+    Has,
+    Plan,
+    append_missing,
+    run_program,
+    to_frame,
+    tracked,
+)
+from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import UNTRAINED_EPOCH, plan_of
-from coupled.analysis.run import DIGITS, select
-from coupled.analysis.theory.loss_sums import LOSSES, Key, LossSums, ViolatedBoundError
-from coupled.analysis.theory.loss_tables import write_correlation, write_reached
-from coupled.analysis.tidy_csv import open_table
-from coupled.config.schema import Settings, from_resolved
-from coupled.datasets import AnyImageSet
+from coupled.analysis.run import DIGITS, Run
+from coupled.analysis.selection import Selection, choices, select_arms
+from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError
+from coupled.analysis.theory.loss_tables import write_what_follows
+from coupled.config.schema import Settings
+from coupled.datasets import SPLITS, AnyImageSet
 from coupled.models.network import Network
-from coupled.monitoring.terminal import say
 from coupled.objectives import Inputs
 from coupled.stream.batches import batches
 from coupled.stream.sampler import order
-from coupled.stream.seeds import set_determinism
 from coupled.stream.view_plan import EpochPlan
 
+LOSS, GAP = "losses.csv", "loss_gap.csv"
 Row = tuple[object, ...]
 
 
-class Stream(NamedTuple):
+class Batches(NamedTuple):
     """The batches of a split, the same for every arm and epoch."""
 
     images: AnyImageSet
@@ -59,21 +68,21 @@ class Stream(NamedTuple):
 
     def source(self, snapshot: str) -> tuple[object, ...]:
         """The last cells of both keys: images chosen, images of a batch, digests of the snapshot and of all images."""
-        return self.num_images, self.order_KB.shape[1], snapshot[:DIGITS], self.images.digest()[:DIGITS]
+        return self.num_images, self.order_KB.shape[1], snapshot, self.images.digest()[:DIGITS]
 
 
-def stream(settings: Settings, images: AnyImageSet, split: str, samples: int | None) -> Stream:
-    """The stream of at most `samples` images of a split."""
-    chosen_N = choose_images(len(images), samples, settings.seed, split)
-    labels_N = images.labels_N[chosen_N].numpy()
-    size = min(settings.batch.size, len(chosen_N))
+def batches_of(settings: Settings, sample: Sample) -> Batches:
+    """The batches of the images that are looked at."""
+    labels_N = sample.images.labels_N[sample.chosen_N].numpy()
+    size = min(settings.batch.size, len(labels_N))
     order_KB = order(settings.seed, UNTRAINED_EPOCH, labels_N, size, settings.batch.sampler)
     largest = int(np.unique(labels_N, return_counts=True)[1].max())
-    return Stream(images, chosen_N.numpy()[order_KB], plan_of(settings, images), largest, len(chosen_N))
+    plan = plan_of(settings, sample.images)
+    return Batches(sample.images, sample.chosen_N.numpy()[order_KB], plan, largest, len(labels_N))
 
 
 def measure(
-    embedder: Embedder, seen: Stream, arms: Sequence[str], temperatures: Sequence[float], epoch: int
+    embedder: Embedder, seen: Batches, arms: Sequence[str], temperatures: Sequence[float], epoch: int
 ) -> dict[str, LossSums]:
     """The sums over all batches, by arm. Raises ViolatedBoundError that says the batch and the arm."""
     sums = {arm: LossSums(temperatures) for arm in arms}
@@ -111,7 +120,7 @@ def loss_rows(epoch: int, split: str, arm: str, source: Row, sums: LossSums) -> 
     ]
 
 
-def gap_rows(epoch: int, split: str, arm: str, seen: Stream, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
+def gap_rows(epoch: int, split: str, arm: str, seen: Batches, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
     """The rows of loss_gap.csv."""
     found: list[tuple[object, ...]] = []
     for temperature in sums.temperatures:
@@ -120,47 +129,89 @@ def gap_rows(epoch: int, split: str, arm: str, seen: Stream, source: Row, sums: 
     return found
 
 
-def losses(options: Namespace) -> None:
-    """Write the rows that the tables do not have yet, epoch by epoch, and the tables that follow from them."""
-    device = choose_device(options.device)
-    selected = select(options)
-    store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
-    settings = from_resolved(selected.description["settings"], "run.json")
-    temperatures = list(dict.fromkeys(options.temperatures or (settings.temperature, 1.0)))
-    streams = {}
-    for split in dict.fromkeys(options.split):
-        images = load_selected(settings, split, selected, options)
-        streams[split] = stream(settings, images, split, options.samples)
-    table = open_table(output / "losses.csv")
-    gaps = open_table(output / "loss_gap.csv")
-    set_determinism(True, None)
-    embedder = Embedder(settings, store, device)
-    digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
-    every: list[Key] = [(loss, temperature) for loss in LOSSES for temperature in temperatures]
-    for epoch in tracked(epochs, "epochs"):
-        for split, seen in streams.items():
-            source = {arm: seen.source(digests[arm, epoch]) for arm in arms}
-            missing = [
-                arm
-                for arm in arms
-                if not all(table.has(epoch, split, arm, *key, *source[arm]) for key in every)
-                or not all(gaps.has(epoch, split, arm, each, *source[arm]) for each in temperatures)
-            ]
-            good = embedder.readable(missing, epoch, options.skip_bad)
-            found = measure(embedder, seen, good, temperatures, epoch) if good else {}
-            table.append(row for arm, sums in found.items() for row in loss_rows(epoch, split, arm, source[arm], sums))
-            gaps.append(
-                row for arm, sums in found.items() for row in gap_rows(epoch, split, arm, seen, source[arm], sums)
-            )
-    for each in (table, gaps):
-        say(f"{each.path}: {each.written} new rows, {len(each.held)} in all")
-    write_correlation(table.path, output / "loss_correlation.csv")
-    direct = [arm for arm in settings.arms if settings.arms[arm].objective == "nscl"]
-    write_reached(table.path, output / "nscl_reached.csv", direct)
-    if not direct:
-        say("nscl_reached.csv is empty: no arm of the run minimises nscl")
+def compute(
+    run: Run,
+    *,
+    arms: Sequence[str] | str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    split: Sequence[str] | str = SPLITS,
+    temperatures: Sequence[float] | None = None,
+    table: str = "losses",
+    num_images: int | None = None,
+    device: str = "auto",
+    skip_corrupt: bool = False,
+    accept_changed_images: bool = False,
+) -> pd.DataFrame:
+    """What every arm's network makes of every contrastive loss, or of DCL - NSCL beside its bounds.
+
+    Args:
+        run: the run.
+        arms: arms to measure (default: all).
+        epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
+        split: "train", "test" or both.
+        temperatures: numbers above 0 (default: the run's, and 1).
+        table: "losses", the mean of each loss, or "loss_gap", DCL - NSCL and its bounds.
+        num_images: at most so many images a split, always the same ones (default: all).
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        skip_corrupt: pass over missing and damaged snapshots, saying which.
+        accept_changed_images: measure the images as they are, though they are not those of the run.
+
+    Returns:
+        The rows of losses.csv or loss_gap.csv with their columns (see `schemas.SCHEMAS`), in nats.
+
+    Raises:
+        ValueError: for an arm, epoch, split or temperature that there is not, a damaged snapshot, images that are not
+            those of the run, or an anchor for which 0 <= DCL - NSCL <= bound does not hold.
+
+    Example:
+        >>> found = compute(run, split="train", temperatures=[0.5])  # doctest: +SKIP
+        >>> found.pivot_table(index="epoch", columns=["arm", "loss"], values="value")  # doctest: +SKIP
+    """
+    (name,) = choices("table", [table], ("losses", "loss_gap"))
+    chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
+    planned = plan(run, chosen, split, temperatures, num_images, device, skip_corrupt, accept_changed_images)
+    return to_frame(planned, f"{name}.csv")
+
+
+def plan(
+    run: Run,
+    chosen: Selection,
+    split: Sequence[str] | str,
+    temperatures: Sequence[float] | None,
+    num_images: int | None,
+    device: str,
+    skip_corrupt: bool,
+    accept_changed_images: bool,
+) -> Plan:
+    """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
+    splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
+    taus = list(dict.fromkeys(map(float, temperatures or (run.settings.temperature, 1.0))))
+    if wrong := [tau for tau in taus if not 0 < tau < inf]:
+        raise ValueError(f"--temperatures: got {wrong[0]:g}; a number above 0 is allowed")
+
+    def chunks(has: Has) -> Iterator[Chunk]:
+        samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
+        seen = {name: batches_of(run.settings, sample) for name, sample in samples.items()}
+        digests = run.snapshot_digests()
+        for epoch in tracked(chosen.epochs, "epochs"):
+            for name, part in seen.items():
+                source = {arm: part.source(digests[arm, epoch]) for arm in chosen.arms}
+                missing = [
+                    arm
+                    for arm in chosen.arms
+                    if not all(has(LOSS, epoch, name, arm, *key, *source[arm]) for key in product(LOSSES, taus))
+                    or not all(has(GAP, epoch, name, arm, tau, *source[arm]) for tau in taus)
+                ]
+                good = embedder.readable(missing, epoch, skip_corrupt)
+                found = measure(embedder, part, good, taus, epoch) if good else {}
+                yield Chunk(LOSS, [r for arm in found for r in loss_rows(epoch, name, arm, source[arm], found[arm])])
+                gaps = (gap_rows(epoch, name, arm, part, source[arm], sums) for arm, sums in found.items())
+                yield Chunk(GAP, list(chain.from_iterable(gaps)))
+
+    direct = [arm for arm, of_arm in run.settings.arms.items() if of_arm.objective == "nscl"]
+    return Plan([LOSS, GAP], chunks, lambda output: write_what_follows(output / LOSS, direct))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    return run_program(losses, parsers.losses(), arguments)
+    return run_program(partial(append_missing, select_arms, plan), parsers.losses(), arguments)

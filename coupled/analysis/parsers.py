@@ -47,12 +47,12 @@ def alignment() -> Parser:
     _add_table(parser)
     _add_split(parser)
     layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
-    parser.add_argument("--layers", dest="layer", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
     parser.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
     metrics = f"of {', '.join(known('coupled.metrics.pair'))}; default: those that are exact in one pass"
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=metrics)
     confidence = "95 %% confidence interval over images: delete-a-group jackknife, R resamples (such as 1000)"
-    parser.add_argument("--confidence", dest="bootstrap", type=positive, metavar="R", help=confidence)
+    parser.add_argument("--confidence", type=positive, metavar="R", help=confidence)
     _add_cache(parser)
     _add_images(parser)
     return parser
@@ -189,7 +189,7 @@ def _add_table(parser: Parser) -> None:
     epochs = "epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)"
     parser.add_argument("--epochs", metavar="LIST", help=epochs)
     skip = "skip missing and damaged snapshots, and say which"
-    parser.add_argument("--skip-corrupt", dest="skip_bad", action="store_true", help=skip)
+    parser.add_argument("--skip-corrupt", action="store_true", help=skip)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
 
 
@@ -199,14 +199,14 @@ def _add_split(parser: Parser) -> None:
 
 def _add_outputs(parser: Parser) -> None:
     layers = "h: embedding, z: projection (default: both)"
-    parser.add_argument("--layers", dest="layer", nargs="+", choices=OUTPUTS, default=list(OUTPUTS), help=layers)
+    parser.add_argument("--layers", nargs="+", choices=OUTPUTS, default=list(OUTPUTS), help=layers)
 
 
 def _add_images(parser: Parser) -> None:
     accept = "measure the images as they are, though they are not those of the run; their digest stands in every row"
     parser.add_argument("--accept-changed-images", action="store_true", help=accept)
     most = "at most N images a split, always the same ones"
-    parser.add_argument("--num-images", dest="samples", type=positive, metavar="N", help=most)
+    parser.add_argument("--num-images", type=positive, metavar="N", help=most)
     device = "default: a GPU if there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
 

@@ -8,33 +8,43 @@ the files of arm_metrics. Classifiers learn from clean images of train and are s
 `num_train_images`); the others look at the images of one split. `variant`, `shots` and `k` tell the values of one
 metric apart and name their convention; `std` is the standard deviation where a value is the mean of seeded repeats. A
 score without a value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what
-a row comes from stand in its last columns, and of rows that differ in those alone the last one counts.
+a row comes from are its last columns, and of rows that differ in those alone the last one counts.
 """
 
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
+import pandas as pd
 
 from coupled.analysis import parsers
-from coupled.analysis.alignment import choose_device
-from coupled.analysis.driver import run_program, tracked
+from coupled.analysis.driver import (
+    Chunk,
+    Has,
+    Plan,
+    append_missing,
+    run_program,
+    to_frame,
+    tracked,
+)
 from coupled.analysis.metric_registry import ArmMetric, arm_metric_names, find_arm_metrics
-from coupled.analysis.representations.cache import EmbeddingCache
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_selected
+from coupled.analysis.representations.cache import open_cache
+from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
-from coupled.analysis.run import DIGITS, Selection, select
-from coupled.analysis.tidy_csv import open_table
-from coupled.config.schema import Settings, from_resolved
-from coupled.datasets import SPLITS, AnyImageSet
+from coupled.analysis.representations.layers import OUTPUTS
+from coupled.analysis.run import Run
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selection import Selection, choices, listed, select_arms
+from coupled.datasets import SPLITS
 from coupled.metrics.arm import Measured, Variant
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
-from coupled.stream.seeds import set_determinism
 
-Chosen = dict[str, tuple[AnyImageSet, Tensor]]  # by split: its images, the numbers of those to use
+TABLE = "quality.csv"
+PLACE = SCHEMAS[TABLE].columns.index("value")
+Samples = dict[str, Sample]  # by split
 
 
 class Task(NamedTuple):
@@ -44,68 +54,117 @@ class Task(NamedTuple):
     layer: str
     metric: ArmMetric
 
-    def key(self, epoch: int, arm: str, variant: Variant, images: "Chosen", snapshot: str) -> tuple[object, ...]:
-        """The cells of the table's key of one of the values; `snapshot` is the digest of the arm's."""
-        seen = [images[split] for split in (self.split, "train")]
-        sizes, digests = zip(*((len(chosen_n), each.digest()[:DIGITS]) for each, chosen_n in seen), strict=True)
-        if self.metric.sees != "classifier":
-            sizes, digests = (sizes[0], ""), (digests[0], "")
-        where = (epoch, self.split, arm, self.layer, self.metric.name, *variant)
-        return (*where, *sizes, snapshot[:DIGITS], *digests)
+
+def key_of(epoch: int, arm: str, snapshot: str, samples: Samples, task: Task, variant: Variant) -> tuple[object, ...]:
+    """The cells of the table's key of one of the values; `snapshot` is the digest of the arm's."""
+    seen = [samples[split] for split in (task.split, "train")]
+    sizes, digests = zip(*((len(sample.chosen_N), sample.digest) for sample in seen), strict=True)
+    if task.metric.sees != "classifier":
+        sizes, digests = (sizes[0], ""), (digests[0], "")
+    return (epoch, task.split, arm, task.layer, task.metric.name, *variant, *sizes, snapshot, *digests)
 
 
-def quality(options: Namespace) -> None:
-    """Write the rows that quality.csv does not have yet, arm by arm and epoch by epoch."""
+def compute(
+    run: Run,
+    *,
+    arms: Sequence[str] | str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    split: Sequence[str] | str = SPLITS,
+    layers: Sequence[str] | str = tuple(OUTPUTS),
+    metrics: Sequence[str] | str | None = None,
+    num_images: int | None = None,
+    device: str = "auto",
+    skip_corrupt: bool = False,
+    accept_changed_images: bool = False,
+    cache: float | None = None,
+) -> pd.DataFrame:
+    """How good each arm's representation is by itself: classifiers, scatter within classes, effective rank.
+
+    Args:
+        run: the run.
+        arms: arms to measure (default: all).
+        epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
+        split: "train", "test" or both; classifiers learn from train and are scored on test.
+        layers: "h" (embedding), "z" (projection) or both.
+        metrics: names of files of coupled/metrics/arm (default: all).
+        num_images: at most so many images a split, always the same ones (default: all).
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        skip_corrupt: pass over missing and damaged snapshots, saying which.
+        accept_changed_images: measure the images as they are, though they are not those of the run.
+        cache: keep embeddings in analysis/cache of the run, at most so many GiB (default: keep none).
+
+    Returns:
+        The rows of quality.csv with its columns (see `schemas.SCHEMAS`): one value a row, NaN where there is none.
+
+    Raises:
+        ValueError: for an arm, epoch, split, layer or metric that there is not, a damaged snapshot, or images that are
+            not those of the run.
+
+    Example:
+        >>> found = compute(run, metrics=["linear_probe"], layers="h")  # doctest: +SKIP
+        >>> found.pivot_table(index="epoch", columns="arm", values="value")  # doctest: +SKIP
+    """
+    chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
+    folder = run.tables
+    return to_frame(
+        plan(
+            run, chosen, split, layers, metrics, num_images, device, skip_corrupt, accept_changed_images, cache, folder
+        )
+    )
+
+
+def plan(
+    run: Run,
+    chosen: Selection,
+    split: Sequence[str] | str,
+    layers: Sequence[str] | str,
+    metrics: Sequence[str] | str | None,
+    num_images: int | None,
+    device: str,
+    skip_corrupt: bool,
+    accept_changed_images: bool,
+    cache: float | None,
+    output: Path,
+) -> Plan:
+    """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the cache."""
+    splits = choices("split", split, SPLITS)
+    wanted = every_task(check_metrics(metrics, splits), splits, choices("layers", layers, OUTPUTS))
+    embedder = Embedder(run, choose_device(device), open_cache(output, cache))
+
+    def chunks(has: Has) -> Iterator[Chunk]:
+        samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in SPLITS}
+        digests = run.snapshot_digests()
+        for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):
+            key = partial(key_of, epoch, arm, digests[arm, epoch], samples)
+            missing = [t for t in wanted if not all(has(TABLE, *key(t, each)) for each in t.metric.variants)]
+            if missing and not embedder.readable([arm], epoch, skip_corrupt):
+                continue
+            for task, values in zip(missing, measure(embedder, samples, missing, arm, epoch), strict=True):
+                say_reasons(f"{epoch} {task.split} {arm} {task.layer} {task.metric.name}", values)
+                keys = {variant: key(task, variant) for variant in values}
+                yield Chunk(TABLE, [(*keys[v][:PLACE], *found, *keys[v][PLACE:]) for v, found in values.items()])
+
+    return Plan([TABLE], chunks)
+
+
+def say_reasons(where: str, values: Mapping[Variant, Measured]) -> None:
+    """Say of what there is no value, and why."""
+    for variant, measured in values.items():
+        if isinstance(measured.value, Undefined):
+            say(f"{where} {variant}: no value: {measured.value.reason}")
+
+
+def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> list[ArmMetric]:
+    """The metrics called `names`; all for None. Raises ValueError for an unknown one, and one that has no split."""
     try:
-        metrics = find_arm_metrics(dict.fromkeys(options.metrics))
+        metrics = find_arm_metrics(dict.fromkeys(arm_metric_names() if names is None else listed(names)))
     except ValueError as error:
         raise ValueError(f"--metrics: {error}") from None
     of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
-    if of_test and "test" not in options.split and options.metrics != arm_metric_names():
-        raise ValueError(
-            f"--split: got {' '.join(options.split)}; {' and '.join(of_test)} can only be measured on test"
-        )
-    device = choose_device(options.device)
-    selected = select(options)
-    store, arms, epochs, output = selected.store, selected.arms, selected.epochs, selected.output
-    settings = from_resolved(selected.description["settings"], "run.json")
-    images = choose_both(settings, selected, options)
-    table = open_table(output / "quality.csv")
-    place = table.columns.index("value")
-    set_determinism(True, None)
-    cache = EmbeddingCache(output / "cache", int(options.cache * 2**30)) if options.cache else None
-    embedder = Embedder(settings, store, device, cache)
-    digests = {(entry.arm, entry.epoch): entry.digest for entry in store.entries()}
-    for epoch, arm in tracked(product(epochs, arms), "snapshots"):
-        tasks = [
-            task
-            for task in every_task(metrics, options.split, options.layer)
-            if not all(
-                table.has(*task.key(epoch, arm, variant, images, digests[arm, epoch]))
-                for variant in task.metric.variants
-            )
-        ]
-        if tasks and not embedder.readable([arm], epoch, options.skip_bad):
-            continue
-        for task, values in zip(tasks, measure(embedder, images, tasks, arm, epoch), strict=True):
-            rows = []
-            for variant, measured in values.items():
-                key = task.key(epoch, arm, variant, images, digests[arm, epoch])
-                if isinstance(measured.value, Undefined):
-                    where = f"{epoch} {task.split} {arm} {task.layer} {task.metric.name} {variant}"
-                    say(f"{where}: no value: {measured.value.reason}")
-                rows.append((*key[:place], *measured, *key[place:]))
-            table.append(rows)
-    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
-
-
-def choose_both(settings: Settings, selected: Selection, options: Namespace) -> Chosen:
-    """The images of both splits, at most `options.samples` of each."""
-    chosen = {}
-    for split in SPLITS:
-        images = load_selected(settings, split, selected, options)
-        chosen[split] = images, choose_images(len(images), options.samples, settings.seed, split)
-    return chosen
+    everything = names is None or names == arm_metric_names()
+    if of_test and "test" not in splits and not everything:
+        raise ValueError(f"--split: got {' '.join(splits)}; {' and '.join(of_test)} can only be measured on test")
+    return metrics
 
 
 def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str]) -> list[Task]:
@@ -120,15 +179,19 @@ def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequ
 
 
 def measure(
-    embedder: Embedder, images: Chosen, tasks: Sequence[Task], arm: str, epoch: int
+    embedder: Embedder, samples: Samples, tasks: Sequence[Task], arm: str, epoch: int
 ) -> Iterator[dict[Variant, Measured]]:
     """The values of task after task; only the passes over the images that these tasks need."""
     seen = {(task.split, task.metric.sees) for task in tasks}
     clean = {split for split, sees in seen if sees != "views"} | (
         {"train"} if ("test", "classifier") in seen else set()
     )
-    of_images = {split: clean_features(embedder, *images[split], arm, epoch) for split in sorted(clean)}
-    of_views = {s: view_features(embedder, *images[s], arm, epoch) for s, sees in sorted(seen) if sees == "views"}
+    of_images = {s: clean_features(embedder, samples[s].images, samples[s].chosen_N, arm, epoch) for s in sorted(clean)}
+    of_views = {
+        s: view_features(embedder, samples[s].images, samples[s].chosen_N, arm, epoch)
+        for s, sees in sorted(seen)
+        if sees == "views"
+    }
     for split, layer, metric in tasks:
         if metric.sees == "views":
             yield metric.measured(of_views[split][layer])
@@ -140,4 +203,4 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    return run_program(quality, parsers.quality(), arguments)
+    return run_program(partial(append_missing, select_arms, plan), parsers.quality(), arguments)

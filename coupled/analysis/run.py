@@ -1,88 +1,211 @@
-"""Run folders: which run, arms and epochs a program is about, and the folder of tables, which one program holds."""
+"""A run as an object: what its folder holds, and what the analysis programs say of it."""
 
-import json
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coupled.analysis.driver import skipping
-from coupled.config.command_line import parse_epochs
 from coupled.config.controls import draws
-from coupled.config.schema import from_resolved
-from coupled.monitoring.terminal import say
-from coupled.storage.atomic_files import write_durably
+from coupled.config.schema import Settings, from_resolved
 from coupled.storage.run_description import read_run_json
-from coupled.storage.run_lock import run_lock
-from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+from coupled.storage.snapshots import SnapshotStore
+
+if TYPE_CHECKING:  # the weight gap is read on machines without timm, torchvision and images
+    import pandas as pd
+    from torch import Tensor, nn
+
+    from coupled.datasets import AnyImageSet
+    from coupled.models.network import Network
 
 DIGITS = 16  # of a digest, as tables hold it
 USUAL_REFERENCE = "cl"
 
 
-@dataclass(frozen=True)
-class Selection:
-    """What to look at: `arms`, compared with `reference` if there is one, at `epochs`; CSVs go to `output`."""
+class Run:
+    """A run folder: its settings, snapshots and images, and the measures of the analysis programs as DataFrames.
 
-    description: dict[str, Any]  # run.json
-    store: SnapshotStore
-    reference: str
-    arms: list[str]
-    epochs: list[int]
-    output: Path
+    Nothing in the folder is changed: the programs of the command line write tables, the methods here return them.
 
+    Args:
+        path: the folder of the run, which holds run.json.
 
-def select(options: Namespace, writes: bool = True) -> Selection:
-    """The choices of the command line, checked against the run; says which run it is. The program that `writes` holds
-    the output folder until it ends.
+    Attributes:
+        path: the folder.
+        description: run.json as a dictionary, its settings with their defaults written out.
+        snapshots: the store of the weights of every arm and epoch.
+        tables: the folder in which the programs write their CSV files.
 
-    Raises ValueError that names the option and lists what exists: no run, unknown arm, missing epoch, and an output
-    folder that belongs to another run or that another program holds.
+    Raises:
+        ValueError: if the folder has no run.json, or one that is not the description of a run.
+
+    Example:
+        >>> run = coupled.open_run("runs/demo")  # doctest: +SKIP
+        >>> run.weight_gap(compare=["nscl"], epochs=[0, 10]).query("aggregate == 'global'")  # doctest: +SKIP
+        >>> encoder = run.encoder("nscl", epoch=10)  # doctest: +SKIP
     """
-    run = options.run or newest_run(Path("runs"))
-    description = read_description(run)
-    store = open_store(run, description)
-    compares = hasattr(options, "reference")
-    reference = (options.reference or usual_reference(store.arms())) if compares else ""
-    arms = choose_arms(store, reference, options.compare, options.skip_bad) if compares else named(store, options.arms)
-    epochs = choose_epochs(store, [*filter(None, [reference]), *arms], options.epochs, options.skip_bad)
-    pairs = getattr(options, "every_pair", False)
-    against = "every pair of " if pairs else f"{reference} against " if reference else ""
-    shown = ", ".join([reference, *arms] if pairs else arms)
-    say(f"run {run}{'' if options.run else ' (the newest under runs/)'}: {against}{shown}")
-    output = options.output or run / "analysis"
-    if writes:
-        options.until_it_ends.enter_context(run_lock(output, "--output"))
-    claim(output, {key: description[key] for key in ("name", "settings_sha256")})
-    return Selection(description, store, reference, arms, epochs, output)
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.description = read_description(self.path)
+        self.snapshots = open_store(self.path, self.description)
+        self.tables = self.path / "analysis"
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}', arms: {', '.join(self.arms) or 'none yet'})"
+
+    @property
+    def name(self) -> str:
+        """The name of the run in its settings."""
+        return str(self.description["name"])
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The resolved settings of the run."""
+        return from_resolved(self.description["settings"], "run.json")
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that have a snapshot, in the order of the run."""
+        return self.snapshots.arms()
+
+    @property
+    def reference(self) -> str:
+        """The arm that others are compared with: `cl`, or the first arm of a run without it."""
+        return usual_reference(self.arms)
+
+    def epochs(self, arms: Sequence[str] | None = None) -> list[int]:
+        """The epochs of which all of `arms` (default: every arm of the run) have a snapshot, ascending."""
+        there = [set(self.snapshots.epochs(arm)) for arm in (self.arms if arms is None else arms)]
+        return sorted(set.intersection(*there)) if there else []
+
+    def snapshot_digests(self) -> dict[tuple[str, int], str]:
+        """The digest of each snapshot by (arm, epoch), as the tables hold it."""
+        return {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in self.snapshots.entries()}
+
+    def state_dict(self, arm: str, epoch: int) -> "dict[str, Tensor]":
+        """All tensors of a snapshot by name, its digest checked. Raises ValueError if it is missing or damaged."""
+        return self.snapshots.read(arm, epoch)
+
+    def network(self, arm: str, epoch: int) -> "Network":
+        """Encoder and projector of `arm` after `epoch` epochs, on the CPU in evaluation mode.
+
+        Args:
+            arm: name of the arm.
+            epoch: number of epochs trained; 0 is the shared initialisation.
+
+        Returns:
+            A module that maps views [V, B, 3, S, S] to {"embedding": [V, B, D], "projection": [V, B, P]}.
+
+        Raises:
+            ValueError: if there is no such snapshot, or it is damaged or does not fit the settings of the run.
+        """
+        from coupled.analysis.representations.embeddings import load_weights, untrained_network
+
+        tensors = self.state_dict(arm, epoch)
+        network = untrained_network(self.settings)
+        load_weights(network, tensors, str(self.snapshots.path(arm, epoch)))
+        return network.eval()
+
+    def encoder(self, arm: str, epoch: int) -> "nn.Module":
+        """The encoder of `arm` after `epoch` epochs: a timm model on the CPU in evaluation mode.
+
+        It maps images [B, 3, S, S], normalised with the `mean` and `std` of `images`, to embeddings [B, D]. Arguments
+        and errors as of `network`.
+        """
+        encoder: nn.Module = self.network(arm, epoch).encoder
+        return encoder
+
+    def images(self, split: str, accept_changed_images: bool = False) -> "AnyImageSet":
+        """The images of "train" or "test", checked against the digest in run.json.
+
+        Args:
+            split: "train" or "test".
+            accept_changed_images: take images of the same classes although they are not those of the run; said on
+                stderr.
+
+        Returns:
+            An image set with `labels_N`, `class_names`, `mean` and `std`.
+
+        Raises:
+            ValueError: if the images are not there, or not those of the run.
+        """
+        from coupled.analysis.representations.embeddings import load_images
+
+        return load_images(self.settings, split, self.description["dataset"], self.path, accept_changed_images)
+
+    def weight_gap(self, **options: Any) -> "pd.DataFrame":
+        """Distances between the arms' weights: the rows of weight_gap.csv.
+
+        Options, errors and an example: `coupled.analysis.weight_gap.compute`.
+        """
+        from coupled.analysis.weight_gap import compute
+
+        return compute(self, **options)
+
+    def alignment(self, **options: Any) -> "pd.DataFrame":
+        """Similarity of the arms' representations: the rows of train_alignment.csv and test_alignment.csv.
+
+        Options, errors and an example: `coupled.analysis.alignment.compute`.
+        """
+        from coupled.analysis.alignment import compute
+
+        return compute(self, **options)
+
+    def quality(self, **options: Any) -> "pd.DataFrame":
+        """How good each arm's representation is by itself: the rows of quality.csv.
+
+        Options, errors and an example: `coupled.analysis.quality.compute`.
+        """
+        from coupled.analysis.quality import compute
+
+        return compute(self, **options)
+
+    def collapse(self, **options: Any) -> "pd.DataFrame":
+        """Spread, spectra and collapse of each arm's representation: the rows of collapse.csv.
+
+        Options, errors and an example: `coupled.analysis.collapse.compute`.
+        """
+        from coupled.analysis.collapse import compute
+
+        return compute(self, **options)
+
+    def losses(self, **options: Any) -> "pd.DataFrame":
+        """Every arm under every contrastive loss: the rows of losses.csv.
+
+        Options, errors and an example: `coupled.analysis.losses.compute`.
+        """
+        from coupled.analysis.losses import compute
+
+        return compute(self, **options)
+
+    def bounds(self, **options: Any) -> "pd.DataFrame":
+        """The papers' bounds beside what was measured: the rows of bounds.csv.
+
+        Options, errors and an example: `coupled.analysis.bounds.compute`.
+        """
+        from coupled.analysis.bounds import compute
+
+        return compute(self, **options)
+
+    def verify(self) -> list[str]:
+        """What is wrong with the folder, a line each; empty if it is whole and its images can be read."""
+        from coupled.analysis.verify import faults
+
+        return list(faults(self.path, self.description))
 
 
-def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
-    """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
-    there = store.arms()
-    if not there:
-        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
-    for arm in arms or ():
-        if arm not in there:
-            raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
-    return list(dict.fromkeys(arms or there))
+def open_run(path: Path | str | None = None) -> Run:
+    """The run in the folder `path`; without it the one under runs/ whose run.json was written last.
 
+    Raises:
+        ValueError: if there is no such run, or its run.json is not the description of a run.
 
-def usual_reference(arms: Sequence[str]) -> str:
-    """The reference of a run where none is asked for: `cl`, or the first arm if there is none."""
-    return USUAL_REFERENCE if USUAL_REFERENCE in arms else next(iter(arms), USUAL_REFERENCE)
-
-
-def select_pairs(options: Namespace, writes: bool = True) -> tuple[Selection, list[tuple[str, str]]]:
-    """The choices, and the pairs to compare: each arm with the reference, or of `--compare all` every pair."""
-    every = options.compare == ["all"]  # settings.py lets no arm have this name
-    changed = {"compare": None if every else options.compare, "every_pair": every}
-    chosen = select(Namespace(**{**vars(options), **changed}), writes)
-    if every:
-        return chosen, list(combinations([chosen.reference, *chosen.arms], 2))
-    return chosen, [(chosen.reference, arm) for arm in chosen.arms]
+    Example:
+        >>> run = open_run("runs/demo")  # doctest: +SKIP
+        >>> run.arms, run.epochs()  # doctest: +SKIP
+        (['cl', 'nscl'], [0, 1, 2])
+    """
+    return Run(newest_run(Path("runs")) if path is None else path)
 
 
 def newest_run(folder: Path) -> Path:
@@ -114,77 +237,6 @@ def open_store(run: Path, about: Mapping[str, Any]) -> SnapshotStore:
     return SnapshotStore(run / "snapshots", {"run": about["name"], "settings_sha256": about["settings_sha256"]})
 
 
-def choose_arms(
-    store: SnapshotStore, reference: str, compare: Sequence[str] | None, skip_bad: bool = False
-) -> list[str]:
-    """The arms to compare, each once; without `compare` all but the reference. Raises ValueError.
-
-    With `skip_bad` an arm that is not there is said and passed over, unless none is left.
-    """
-    there = store.arms()
-    others = [arm for arm in there if arm != reference]
-    if not there:
-        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
-    if reference not in there:
-        raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
-    for arm in compare or ():
-        if arm == reference:
-            raise ValueError(f"--compare: '{arm}' is the reference (other arms: {', '.join(others) or 'none'})")
-        if arm not in there:
-            with skipping(skip_bad and any(each in others for each in compare or ())):
-                raise BadSnapshotError(f"--compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
-    if not others:
-        raise ValueError(f"--compare: the run has no other arm than '{reference}'")
-    return [arm for arm in dict.fromkeys(compare or others) if arm in others]
-
-
-def choose_epochs(store: SnapshotStore, arms: Sequence[str], text: str | None, skip_bad: bool = False) -> list[int]:
-    """The epochs that `text` names, ascending; without it all up to the last that every arm has.
-
-    A running training writes its arms one after the other, hence "up to the last"; before that, an epoch that one arm
-    has and another has not is an error, as is an asked-for epoch without a snapshot. Raises ValueError; with `skip_bad`
-    such an epoch is said and passed over.
-    """
-    files = {(entry.arm, entry.epoch): store.folder / entry.file for entry in store.entries()}
-    there = {arm: store.epochs(arm) for arm in arms}
-    last = min(epochs[-1] for epochs in there.values())
-    everything = {epoch for epochs in there.values() for epoch in epochs if epoch <= last}
-    wanted = sorted(everything if text is None else parse_epochs(text))
-    good = []
-    for epoch in wanted:
-        with skipping(skip_bad):
-            for arm, epochs in there.items():
-                if epoch not in epochs:
-                    raise BadSnapshotError(
-                        f"--epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})"
-                    )
-                if not files[arm, epoch].is_file() and not skip_bad:  # or it is passed over when it is read
-                    raise BadSnapshotError(
-                        f"{files[arm, epoch]}: the manifest lists this snapshot, but the file is missing"
-                    )
-            good.append(epoch)
-    return good
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short: 0-20, 30, 40."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
-
-
-def claim(output: Path, owner: dict[str, Any]) -> None:
-    """Note in output/source.json whose rows the folder holds. Raises ValueError if they are another run's."""
-    path = output / "source.json"
-    if not path.is_file():
-        write_durably(path, (json.dumps(owner) + "\n").encode())
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of which those of JSON and of UTF-8 are
-        raise ValueError(f"{path}: not readable as JSON ({error}); choose another --output") from None
-    if known != owner:
-        raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")
+def usual_reference(arms: Sequence[str]) -> str:
+    """The reference of a run where none is asked for: `cl`, or the first arm if there is none."""
+    return USUAL_REFERENCE if USUAL_REFERENCE in arms else next(iter(arms), USUAL_REFERENCE)

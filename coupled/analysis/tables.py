@@ -7,13 +7,13 @@ import csv
 import io
 import re
 from collections.abc import Collection, Hashable, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_integer_dtype
 
-from coupled.analysis.driver import typed_command
 from coupled.analysis.schemas import COLUMNS, NUMBER, SCHEMAS, Cells, Column
 
 LARGEST = 2**31  # bytes of a table; beyond, reading it takes minutes and more memory than most machines have
@@ -146,9 +146,32 @@ def read_newest(path: Path, *more: str, arms: Collection[str] = ()) -> pd.DataFr
     """
     schema = SCHEMAS[path.name]
     if not path.exists():
+        from coupled.analysis.driver import typed_command  # the driver imports this module
+
         raise ValueError(f"{path}: no such file; write it with: {typed_command(schema.program, path.parent.parent)}")
     table = read_table(path, (*schema.place, *more), arms)
     return newest(table, path.name) if len(table) else pd.DataFrame(columns=list(schema.columns))
+
+
+def as_frame(rows: Sequence[Sequence[object]], name: str) -> pd.DataFrame:
+    """Rows of table `name` as `read_table` reads them from its file: numbers as numbers, NaN for an empty cell."""
+    columns = SCHEMAS[name].columns
+    by_column = zip(*rows, strict=True) if rows else [()] * len(columns)
+    return pd.DataFrame(
+        {column: _typed(cells, _kind(name, column)) for column, cells in zip(columns, by_column, strict=True)}
+    )
+
+
+def _kind(name: str, column: str) -> Cells:
+    return {**COLUMNS, **SCHEMAS[name].others}[column].cells
+
+
+def _typed(cells: Sequence[object], kind: Cells) -> "pd.Series[Any]":
+    known = [None if cell is None or cell == "" else cell for cell in cells]
+    if kind.least is None:
+        return pd.Series(known, dtype="str")
+    whole = all(isinstance(cell, int) for cell in known)
+    return pd.Series([nan if cell is None else cell for cell in known], dtype="int64" if whole else "float64")
 
 
 def newest(rows: pd.DataFrame, name: str) -> pd.DataFrame:

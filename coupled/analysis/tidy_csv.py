@@ -1,4 +1,4 @@
-"""CSV files that grow by whole rows, each of which stands there once."""
+"""CSV files that grow by whole rows, each of which they have once."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ class TidyCsv:
     """A CSV file of long rows that gains them block by block; a row it has already is never written again.
 
     Two rows are the same if they agree in the columns `key`. Floats are written in full, NaN as an empty cell. A last
-    row that was not written to its end is cut off, and a row that stands there twice is dropped, which is said. Raises
+    row that was not written to its end is cut off, and a row that it has twice is dropped, which is said. Raises
     ValueError if the file has other columns, or two rows that agree in the key and not in the rest.
     """
 

@@ -11,7 +11,7 @@ in rows over several; `module` that of alignment.py's tables; `aggregate` empty 
 * `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
 * `global`: of those layers taken as one long vector.
 A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
-the last snapshot before. The digests of the two snapshots stand in the last columns; of rows that differ in those alone
+the last snapshot before. The last columns are the digests of the two snapshots; of rows that differ in those alone
 the last one counts. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
 written anew (see growth.py).
 
@@ -20,25 +20,26 @@ ResNet, are put into the order that fits the reference best (see channel_matchin
 """
 
 import contextlib
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 
 from coupled.analysis import parsers
-from coupled.analysis.driver import run_program, skipping, tracked
-from coupled.analysis.run import DIGITS, select_pairs
-from coupled.analysis.tidy_csv import open_table
+from coupled.analysis.driver import Chunk, Has, Plan, append_missing, run_program, skipping, to_frame, tracked
+from coupled.analysis.run import Run
+from coupled.analysis.selection import Pair, Selection, choices, select_pairs
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
 from coupled.analysis.weights.open_snapshots import OpenSnapshots
 from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows
-from coupled.monitoring.terminal import say
-from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+from coupled.storage.snapshots import BadSnapshotError
 
 LAST = ("", "", "global")  # tensor, module and aggregate of the last of a pair's rows
-Pair = tuple[str, str]  # reference, arm
+ALIGNMENTS = ("none", "permutation")
 Row = tuple[object, ...]
 
 
@@ -106,30 +107,70 @@ def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str])
         raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
 
 
-def weight_gap(options: Namespace) -> None:
-    """Write the rows that the table does not have yet, epoch by epoch."""
-    chosen, pairs = select_pairs(options)
-    align = options.align == "permutation"
-    table = open_table(chosen.output / ("weight_gap_permutation.csv" if align else "weight_gap.csv"))
-    digests = {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in chosen.store.entries()}
-    there = common_epochs(chosen.store, [chosen.reference, *chosen.arms])
-    with OpenSnapshots(chosen.store) as opened:
+def compute(
+    run: Run,
+    *,
+    compare: Sequence[str] | str | None = None,
+    reference: str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    align: str = "none",
+    skip_corrupt: bool = False,
+) -> pd.DataFrame:
+    """How far the arms' weights have drifted from the reference arm's.
+
+    Args:
+        run: the run; only its snapshots are read.
+        compare: arms to compare (default: every other arm), or "all" for every pair of arms.
+        reference: the arm they are compared with (default: cl, or the run's first arm if there is no cl).
+        epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
+        align: "permutation" puts the channels of each compared arm, a ResNet, into the order that fits best first.
+        skip_corrupt: pass over missing and damaged snapshots, saying which.
+
+    Returns:
+        The rows of weight_gap.csv, or of weight_gap_permutation.csv, with their columns (see `schemas.SCHEMAS`): for
+        each epoch and pair one a tensor, then those over stages and over the encoder. NaN where there is no value.
+
+    Raises:
+        ValueError: for an arm, epoch or alignment that there is not, or a snapshot that is damaged.
+
+    Example:
+        >>> gaps = compute(run, compare=["nscl"])  # doctest: +SKIP
+        >>> gaps[(gaps.aggregate == "global") & gaps.module.isna()].plot(x="epoch", y="gap")  # doctest: +SKIP
+    """
+    chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
+    return to_frame(plan(run, chosen, align=align, skip_corrupt=skip_corrupt))
+
+
+def plan(run: Run, chosen: Selection, *, align: str = "none", skip_corrupt: bool = False) -> Plan:
+    """What is to be computed of the chosen pairs and epochs; arguments as of `compute`."""
+    choices("align", [align], ALIGNMENTS)
+    table = "weight_gap.csv" if align == "none" else "weight_gap_permutation.csv"
+
+    def finish(output: Path) -> None:
+        if align == "none":
+            write_growth(output / table, output / "weight_gap_growth.csv")
+
+    return Plan([table], partial(chunks, run, chosen, table, align != "none", skip_corrupt), finish)
+
+
+def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: bool, has: Has) -> Iterator[Chunk]:
+    """The rows that the table does not have yet, epoch by epoch."""
+    digests = run.snapshot_digests()
+    arms = (chosen.reference, *chosen.arms)
+    there = run.epochs(arms)
+    with OpenSnapshots(run.snapshots) as opened:
         for epoch in tracked(chosen.epochs, "epochs"):
             # `global` is the last of a pair's rows: a write that was cut short has not got there
-            sources = {pair: [digests[arm, epoch] for arm in pair] for pair in pairs}
-            missing = [pair for pair in pairs if not table.has(epoch, *pair, *LAST, *sources[pair])]
+            sources = {pair: [digests[arm, epoch] for arm in pair] for pair in chosen.pairs}
+            missing = [pair for pair in chosen.pairs if not has(table, epoch, *pair, *LAST, *sources[pair])]
             before = max((earlier for earlier in there if earlier < epoch), default=None)
             moment = Moment(epoch, 0 if 0 in there else None, before)
-            arms = (chosen.reference, *chosen.arms)
             opened.keep((arm, each) for arm in arms for each in moment if each is not None)
-            for together in [[pair] for pair in missing] if options.skip_bad else [missing] if missing else []:
-                with skipping(options.skip_bad):
-                    seen = readable(opened, together[0], moment) if options.skip_bad else moment
+            for together in [[pair] for pair in missing] if skip_corrupt else [missing] if missing else []:
+                with skipping(skip_corrupt):
+                    seen = readable(opened, together[0], moment) if skip_corrupt else moment
                     found = rows(opened, seen, together, align)
-                    table.append((*row, *sources[str(row[1]), str(row[2])]) for row in found)
-    say(f"{table.path}: {table.written} new rows, {len(table.held)} in all")
-    if not align:
-        write_growth(table.path, chosen.output / "weight_gap_growth.csv")
+                    yield Chunk(table, [(*row, *sources[str(row[1]), str(row[2])]) for row in found])
 
 
 def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
@@ -144,11 +185,6 @@ def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
     return Moment(moment.epoch, start, before)
 
 
-def common_epochs(store: SnapshotStore, arms: Sequence[str]) -> set[int]:
-    """The epochs of which all arms have a snapshot."""
-    return set.intersection(*(set(store.epochs(arm)) for arm in arms))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit status."""
-    return run_program(weight_gap, parsers.weight_gap(), arguments)
+    return run_program(partial(append_missing, select_pairs, plan), parsers.weight_gap(), arguments)

@@ -31,14 +31,12 @@ from coupled.analysis import weight_gap
 from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import BATCH, Embedder
 from coupled.analysis.representations.pair_scores import Score, scores
-from coupled.analysis.run import open_store
+from coupled.analysis.run import Run, open_run
 from coupled.config.load import resolve
 from coupled.config.registry import load_dataset
-from coupled.config.schema import Settings
 from coupled.models.network import build_network, shared_tensors
 from coupled.monitoring.terminal import safe_streams
 from coupled.storage.run_description import write_run_json
-from coupled.storage.snapshots import SnapshotStore
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])}
 ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
@@ -74,9 +72,9 @@ def linear() -> dict[str, Any]:
 
 def four_arms() -> dict[str, Any]:
     """One pass for all arms against one for each pair."""
-    with _run("resnet18", 0.25, (0,)) as (settings, store):
+    with _run("resnet18", 0.25, (0,)) as run:
         images = load_dataset({"name": "digits", "image_size": 16}, "train", 0)
-        embedder = Embedder(settings, store, torch.device("cpu"))
+        embedder = Embedder(run, torch.device("cpu"))
         chosen_N = torch.arange(512)
 
         def one_pass(arms: list[str]) -> None:
@@ -105,8 +103,8 @@ def weights_warm() -> dict[str, Any]:
 
 
 def _weights(where: str, prepare: Callable[[Path], None]) -> dict[str, Any]:
-    with _run("resnet50", 1.0, (0, 1, 2)) as (_, store):
-        files = sorted(store.folder.rglob("*.safetensors"))
+    with _run("resnet50", 1.0, (0, 1, 2)) as run:
+        files = sorted(run.snapshots.folder.rglob("*.safetensors"))
         for path in files:
             prepare(path)
         start = time.monotonic()
@@ -120,7 +118,7 @@ def _weights(where: str, prepare: Callable[[Path], None]) -> dict[str, Any]:
             prepare(path)
         start = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()):
-            weight_gap.main(["--run-dir", str(store.folder.parent)])
+            weight_gap.main(["--run-dir", str(run.path)])
         ours = time.monotonic() - start
     return _row(
         f"weight gap, {len(files)} snapshots of a ResNet-50, {where}, against reading", ours, baseline, baseline / ours
@@ -138,7 +136,7 @@ def _forget(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _run(encoder: str, width: float, epochs: tuple[int, ...]) -> Iterator[tuple[Settings, SnapshotStore]]:
+def _run(encoder: str, width: float, epochs: tuple[int, ...]) -> Iterator[Run]:
     """A run of four arms with drifting weights, not trained."""
     content: dict[str, Any] = {
         "name": "bench",
@@ -152,11 +150,11 @@ def _run(encoder: str, width: float, epochs: tuple[int, ...]) -> Iterator[tuple[
     with tempfile.TemporaryDirectory() as folder:
         described = {"name": "bench", "settings": settings.resolved(), "settings_sha256": settings.sha256()}
         write_run_json(Path(folder), {**described, "dataset": {}})
-        store = open_store(Path(folder), described)
+        run = open_run(folder)
         for epoch in epochs:
             for place, arm in enumerate(ARMS):
-                store.write(arm, epoch, _drifted(tensors, 1e-3 * epoch * place), step=epoch, metadata={})
-        yield settings, store
+                run.snapshots.write(arm, epoch, _drifted(tensors, 1e-3 * epoch * place), step=epoch, metadata={})
+        yield run
 
 
 def _drifted(tensors: dict[str, Tensor], step: float) -> dict[str, Tensor]:

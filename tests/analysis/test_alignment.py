@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from coupled.analysis import alignment
 from coupled.analysis.alignment import main
 from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.analysis.representations import pair_rows
 from coupled.analysis.representations.pair_scores import Pass, Score, one_pass, scores
 from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
@@ -85,7 +85,7 @@ def test_only_what_is_missing_is_computed(
         asked.extend(wanted)
         return one_pass(batches, wanted, *others, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(alignment, "one_pass", spy)
+    monkeypatch.setattr(pair_rows, "one_pass", spy)
     assert main([*base, "--compare", "nscl", "scl", "--metrics", "cka", "rsa"]) == 0
     assert path.read_bytes().startswith(first)
     assert len(asked) == 3 * 4 - 2
@@ -256,7 +256,7 @@ def test_every_pair_comes_from_one_pass_with_the_values_of_each_alone(
         passes.append(len(wanted))
         return one_pass(batches, wanted, *others, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(alignment, "one_pass", counted)
+    monkeypatch.setattr(pair_rows, "one_pass", counted)
     assert main([*base, "--compare", "all", "--output", str(tmp_path / "all")]) == 0
     assert passes == [2 * 6]
     for reference in ("cl", "scl"):

@@ -16,9 +16,10 @@ from support import tiny
 from torch import Tensor
 
 from coupled.analysis import alignment, bounds, quality, weight_gap
-from coupled.analysis.bounds import METRICS, Rates, floors, foretold, log_distances, main, rates_by_epoch
+from coupled.analysis.bounds import METRICS, main
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.theory.alignment_floors import Rates, floors, foretold, log_distances, rates_by_epoch
 from coupled.analysis.theory.bound_formulas import Scatter, proposition_1, weight_distance
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows, weight_rows
 from coupled.config.by_name import find

@@ -10,12 +10,10 @@ from torch import Tensor
 from coupled.analysis import collapse
 from coupled.analysis.collapse import main
 from coupled.analysis.representations.collapse_measures import of_predictor, of_rows
-from coupled.analysis.representations.embeddings import Embedder, load_images
+from coupled.analysis.representations.embeddings import Embedder, Sample
 from coupled.analysis.representations.features import clean_features, view_features
-from coupled.analysis.run import open_store, read_description
+from coupled.analysis.run import open_run, open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
-from coupled.config.schema import from_resolved
-from coupled.storage.snapshots import SnapshotStore
 
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
@@ -64,10 +62,8 @@ def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
         for r in table(run / "analysis/collapse.csv")
         for r in table(run / "analysis/collapse.csv")
     }
-    description = read_description(run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["dataset"])
+    embedder = Embedder(open_run(run), torch.device("cpu"))
+    images = embedder.run.images("test")
     every = torch.arange(len(images))
     clean = clean_features(embedder, images, every, "ce", 1)
     for layer in ("h", "z"):
@@ -93,9 +89,9 @@ def test_a_second_call_computes_what_is_missing(run: Path, monkeypatch: pytest.M
     calls: list[tuple[str, int]] = []
     usual = collapse.measure
 
-    def counted(embedder: Embedder, images: object, chosen: Tensor, arm: str, epoch: int) -> object:
+    def counted(embedder: Embedder, sample: Sample, arm: str, epoch: int) -> object:
         calls.append((arm, epoch))
-        return usual(embedder, images, chosen, arm, epoch)  # type: ignore[arg-type]
+        return usual(embedder, sample, arm, epoch)
 
     monkeypatch.setattr(collapse, "measure", counted)
     assert main(["--run-dir", str(run), *OPTIONS, "--epochs", "1", "--arms", "cl", "ce"]) == 0

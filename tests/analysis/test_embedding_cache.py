@@ -11,10 +11,8 @@ from coupled.analysis import quality
 from coupled.analysis.alignment import main
 from coupled.analysis.representations import embeddings
 from coupled.analysis.representations.cache import EmbeddingCache
-from coupled.analysis.representations.embeddings import Embedder, load_images
-from coupled.analysis.run import read_description
-from coupled.config.schema import from_resolved
-from coupled.storage.snapshots import SnapshotStore
+from coupled.analysis.representations.embeddings import Embedder
+from coupled.analysis.run import open_run
 
 Read = Callable[[Path], list[dict[str, str]]]
 
@@ -58,17 +56,15 @@ def test_a_second_call_computes_no_embedding_and_gives_the_same_values(
 
 def test_rows_are_those_of_the_same_arm_epoch_images_and_layer(drifting_run: Path, tmp_path: Path) -> None:
     """Whatever is asked for after it, in whatever order; half of the arms from the disk, half computed."""
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    store, cpu = SnapshotStore(drifting_run / "snapshots"), torch.device("cpu")
+    run, cpu = open_run(drifting_run), torch.device("cpu")
     cache = EmbeddingCache(tmp_path, 2**30)
     for split in ("test", "train"):
-        images = load_images(settings, split, description["dataset"])
+        images = run.images(split)
         for chosen_N in (torch.arange(300), torch.arange(1, 301)):
             for arms, epoch, layers in ((["cl"], 1, ["h"]), (["cl", "ce"], 1, ["h"]), (["ce"], 2, ["h", "layer2"])):
-                for embedder in (Embedder(settings, store, cpu, cache), Embedder(settings, store, cpu, cache)):
+                for embedder in (Embedder(run, cpu, cache), Embedder(run, cpu, cache)):
                     found = list(embedder.outputs(images, chosen_N, arms, epoch, layers))
-                    expected = list(Embedder(settings, store, cpu).outputs(images, chosen_N, arms, epoch, layers))
+                    expected = list(Embedder(run, cpu).outputs(images, chosen_N, arms, epoch, layers))
                     assert [list(batch) for batch in found] == [list(batch) for batch in expected]
                     for one, other in zip(found, expected, strict=True):
                         assert all(torch.equal(one[end], other[end]) for end in other)

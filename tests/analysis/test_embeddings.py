@@ -6,21 +6,19 @@ import pytest
 import torch
 
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images, load_weights
-from coupled.analysis.run import read_description
-from coupled.config.schema import from_resolved
+from coupled.analysis.run import open_run, read_description
 from coupled.storage.snapshots import SnapshotStore
 
 
 def embedder(run: Path) -> Embedder:
-    settings = from_resolved(read_description(run)["settings"])
-    return Embedder(settings, SnapshotStore(run / "snapshots"), torch.device("cpu"))
+    return Embedder(open_run(run), torch.device("cpu"))
 
 
 def all_outputs(
     run: Path, arms: list[str], chosen_N: torch.Tensor, epoch: int = 1
 ) -> dict[tuple[str, str], torch.Tensor]:
     """The outputs of the chosen test images by (arm, layer), batches put together."""
-    images = load_images(embedder(run).settings, "test", read_description(run)["dataset"])
+    images = open_run(run).images("test")
     batches = list(embedder(run).outputs(images, chosen_N, arms, epoch))
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 

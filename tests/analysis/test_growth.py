@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.weights.growth import Fit, fits, write_growth
+from coupled.analysis.tables import read_table
+from coupled.analysis.weights.growth import Fit, fits, growth, write_growth
 
 EPOCHS = np.arange(0.0, 41.0)
 
@@ -115,5 +117,7 @@ def test_rows_are_those_of_the_global_gap_of_each_pair(tmp_path: Path) -> None:
     header, *rows = (tmp_path / "weight_gap_growth.csv").read_text().splitlines()
     assert tuple(header.split(",")) == columns
     assert [row.split(",")[:3] for row in rows] == [["cl", "nscl", m] for m in ("early", "exponential", "saturation")]
+    found = growth(read_table(tmp_path / "weight_gap.csv"))
+    pd.testing.assert_frame_equal(found, read_table(tmp_path / "weight_gap_growth.csv"), check_exact=True)
     slope = float(rows[1].split(",")[columns.index("slope")])
     assert slope == pytest.approx(0.1, rel=1e-3)

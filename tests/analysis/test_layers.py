@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 from coupled.analysis.alignment import main
 from coupled.analysis.metric_registry import find_pair_metrics
-from coupled.analysis.representations.embeddings import Embedder, load_images
+from coupled.analysis.representations.embeddings import Embedder
 from coupled.analysis.representations.layers import find_layers, layer_outputs
 from coupled.analysis.representations.pair_scores import Score, scores
-from coupled.analysis.run import read_description
-from coupled.config.schema import from_resolved
+from coupled.analysis.run import open_run
 from coupled.models.network import Network, build_network
-from coupled.storage.snapshots import SnapshotStore
 
 Read = Callable[[Path], list[dict[str, str]]]
 LAYERS = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
@@ -139,13 +137,11 @@ def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
     assert {r["metric"] for r in plain} == {"rsa"}
     assert {r["metric"] for r in cross} == {"cka"}
 
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["dataset"])
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = embedder.run.images("test")
     from coupled.analysis.representations.embeddings import choose_images
 
-    chosen_N = choose_images(len(images), 80, settings.seed, "test")
+    chosen_N = choose_images(len(images), 80, embedder.settings.seed, "test")
     (batch,) = embedder.outputs(images, chosen_N, ["cl", "ce"], 2, LAYERS)
     metrics = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])}
     for row in [*plain, *cross]:

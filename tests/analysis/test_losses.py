@@ -14,17 +14,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from coupled.analysis import losses
-from coupled.analysis.losses import main, stream
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
+from coupled.analysis.losses import batches_of, main
+from coupled.analysis.representations.embeddings import Embedder, choose_images, load_sample
 from coupled.analysis.representations.features import view_features
-from coupled.analysis.run import read_description
+from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.tables import read_table
 from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError, gap_of_batch
-from coupled.analysis.theory.loss_tables import write_correlation, write_reached
-from coupled.config.schema import from_resolved
+from coupled.analysis.theory.loss_tables import correlation, reached, write_what_follows
 from coupled.objectives import Inputs
 from coupled.objectives._anchors import AnchorLosses
-from coupled.storage.snapshots import SnapshotStore
 
 NewRun = Callable[..., Path]
 
@@ -122,13 +121,11 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     assert len(table) == 2 * 2 * 4 * len(LOSSES) * 2
     assert set(table["temperature"]) == {0.5, 1.0}
     assert table[table["epoch"] == 0].groupby(["split", "loss", "temperature"])["value"].nunique().eq(1).all()
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["dataset"])
-    chosen_N = choose_images(len(images), 130, settings.seed, "test")
-    seen = stream(settings, images, "test", 130)
-    assert seen.source("0123456789abcdefgh")[:3] == (130, 64, "0123456789abcdef")
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = embedder.run.images("test")
+    chosen_N = choose_images(len(images), 130, embedder.settings.seed, "test")
+    seen = batches_of(embedder.settings, load_sample(embedder.run, "test", 130, False))
+    assert seen.source("0123456789abcdef")[:3] == (130, 64, "0123456789abcdef")
     assert set(seen.order_KB.flat) < set(chosen_N.tolist())
     views_VND = view_features(embedder, images, torch.from_numpy(seen.order_KB.ravel()), "scl", 2)["z"]
     sums = LossSums([1.0])
@@ -205,15 +202,13 @@ def test_a_share_of_no_descent_and_a_correlation_of_too_little_are_empty(tmp_pat
     """A direct arm that went up or nowhere has no descent; two points, or a constant loss, lie on every line."""
     falls: Sequence[float] = [4, 3, 2, 1]
     path = losses_of(tmp_path, {"cl": (falls, falls), "direct": (falls, [4, 5, 4, 3])})
-    write_reached(path, tmp_path / "nscl_reached.csv", ["direct"])
-    reached = pd.read_csv(tmp_path / "nscl_reached.csv").query("arm == 'cl'")
-    assert reached["share"].isna().tolist() == [True, True, True, False]
-    assert reached["share"].iloc[-1] == 3
+    of_cl = reached(read_table(path), ["direct"]).query("arm == 'cl'")
+    assert of_cl["share"].isna().tolist() == [True, True, True, False]
+    assert of_cl["share"].iloc[-1] == 3
     path = losses_of(
         tmp_path, {"two": (falls[:2], falls[:2]), "three": (falls[:3], falls[:3]), "still": ([0.1] * 3, falls[:3])}
     )
-    write_correlation(path, tmp_path / "loss_correlation.csv")
-    found = pd.read_csv(tmp_path / "loss_correlation.csv").set_index("arm")["correlation"]
+    found = correlation(read_table(path)).set_index("arm")["correlation"]
     assert found["three"] == pytest.approx(1)
     assert found[["two", "still"]].isna().all()
 
@@ -222,17 +217,16 @@ def test_the_tables_that_follow(tmp_path: Path) -> None:
     """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
     values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
     path = losses_of(tmp_path, values)
-    write_correlation(path, tmp_path / "loss_correlation.csv")
-    write_reached(path, tmp_path / "nscl_reached.csv", ["nscl"])
+    write_what_follows(path, ["nscl"])
     found = pd.read_csv(tmp_path / "loss_correlation.csv").set_index("arm")
     assert found.loc["nscl", "correlation"] == pytest.approx(1)
     assert found.loc["cl", "correlation"] == pytest.approx(0.960769, abs=1e-6)
-    reached = pd.read_csv(tmp_path / "nscl_reached.csv")
-    assert set(reached["arm"]) == {"cl"}
-    assert reached["epoch"].tolist() == [0, 1, 2]
-    assert reached["excess"].tolist() == [0.5, 0, 0.5]
-    assert reached["share"].tolist()[1:] == [1.5, 1]
-    assert reached["share"].isna().tolist() == [True, False, False]
+    of_cl = pd.read_csv(tmp_path / "nscl_reached.csv")
+    assert set(of_cl["arm"]) == {"cl"}
+    assert of_cl["epoch"].tolist() == [0, 1, 2]
+    assert of_cl["excess"].tolist() == [0.5, 0, 0.5]
+    assert of_cl["share"].tolist()[1:] == [1.5, 1]
+    assert of_cl["share"].isna().tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,11 @@ from coupled.analysis import alignment, quality, weight_gap
 from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
 from coupled.analysis.quality import main
 from coupled.analysis.representations import features
-from coupled.analysis.representations.embeddings import Embedder, choose_images, load_images
+from coupled.analysis.representations.embeddings import Embedder, choose_images
 from coupled.analysis.representations.features import clean_features, view_features
-from coupled.analysis.run import read_description
+from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
-from coupled.config.schema import from_resolved
-from coupled.storage.snapshots import SnapshotStore
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import view_plan
@@ -55,10 +53,8 @@ def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path,
     """Train and test, arms, epochs and layers must not be mixed up."""
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), "--metrics", *FAST, "--epochs", "0,2"]) == 0
     rows = {(r["epoch"], r["split"], r["arm"], r["module"], r["metric"]): r for r in table(tmp_path / "quality.csv")}
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = {split: load_images(settings, split, description["dataset"]) for split in ("train", "test")}
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = {split: embedder.run.images(split) for split in ("train", "test")}
     chosen = {split: torch.arange(len(images[split])) for split in images}
     found = {split: clean_features(embedder, images[split], chosen[split], "scl", 2) for split in images}
     views = view_features(embedder, images["test"], chosen["test"], "scl", 2)
@@ -67,7 +63,7 @@ def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path,
         for name in FAST:
             metric = METRICS[name]
             if metric.sees == "classifier":
-                values = metric.values(found["train"][layer], found["test"][layer], settings.seed)
+                values = metric.values(found["train"][layer], found["test"][layer], embedder.settings.seed)
             else:
                 values = metric.values(found["test"][layer] if metric.sees == "split" else views[layer])
             row = rows["2", "test", "scl", layer, name]
@@ -76,17 +72,15 @@ def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path,
 
 
 def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(drifting_run: Path) -> None:
-    """Two augmentations of an image, of the run's preset; arms with equal weights see equal bytes."""
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["dataset"])
-    chosen_n = choose_images(len(images), 300, settings.seed, "test")
+    """Two augmentations of an image, of the run's recipe; arms with equal weights see equal bytes."""
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = embedder.run.images("test")
+    chosen_n = choose_images(len(images), 300, embedder.settings.seed, "test")
     one, other = (view_features(embedder, images, chosen_n, arm, 0)["h"] for arm in ("cl", "ce"))
     assert one.shape[:2] == (2, 300)
     assert torch.equal(one, other)
     assert not torch.equal(one[0], one[1])
-    plan = view_plan(settings.seed, 0, len(images), settings.augmentation.plain())
+    plan = view_plan(embedder.settings.seed, 0, len(images), embedder.settings.augmentation.plain())
     views_VB3SS = augment(images.images_N3HW[chosen_n[:256]], plan[chosen_n[:256].numpy()], 8)
     with torch.no_grad():
         expected = embedder.network("ce", 2)(normalise(views_VB3SS, images.mean, images.std))["embedding"]
@@ -100,11 +94,9 @@ def test_the_images_are_sent_at_most_twice_and_in_order(
     drifting_run: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Sent once a batch, a set of 50 000 images would cross the bus two hundred times."""
-    description = read_description(drifting_run)
-    settings = from_resolved(description["settings"])
-    embedder = Embedder(settings, SnapshotStore(drifting_run / "snapshots"), torch.device("cpu"))
-    images = load_images(settings, "test", description["dataset"])
-    chosen_n = choose_images(len(images), count, settings.seed, "test")
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = embedder.run.images("test")
+    chosen_n = choose_images(len(images), count, embedder.settings.seed, "test")
     whole = view_features(embedder, images, chosen_n, "cl", 0)["h"]
     calls: list[int] = []
     monkeypatch.setattr(features, "BATCH", 4)
@@ -145,8 +137,19 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
 ) -> None:
     """A classifier's row depends on the train images too; the others' do not."""
     run = new_run(epochs=(0,))
-    command = ["--run-dir", str(run), "--num-images", "40", "--metrics", "nccc", "cdnv", "--layers", "h"]
-    command += ["--split", "test"]
+    command = [
+        "--run-dir",
+        str(run),
+        "--num-images",
+        "40",
+        "--metrics",
+        "nccc",
+        "cdnv",
+        "--layers",
+        "h",
+        "--split",
+        "test",
+    ]
     path = run / "analysis/quality.csv"
     assert main([*command, "--arms", "cl", "ce"]) == 0
     rows = table(path)
@@ -214,10 +217,10 @@ def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
             "--metrics: unknown arm metric 'nccs'; did you mean 'nccc'? (known: augmentation_spread, ",
         ),
         (["--arms", "byol"], "--arms: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
-        (["--layers", "y"], "argument --layers: invalid choice: 'y' (choose from "),
-        (["--num-images", "0"], "argument --num-images: got '0'; a whole number of 1 or more is allowed"),
+        (["--layers", "y"], "argument --layer: invalid choice: 'y' (choose from "),
+        (["--num-images", "0"], "argument --samples: got '0'; a whole number of 1 or more is allowed"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run-dir", "nowhere"], "--run-dir: given twice; give it once, with all its values"),
+        (["--run-dir", "nowhere"], "--run: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -227,7 +230,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("coupled quality: ")
+    assert error.startswith("quality.py: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -252,4 +255,4 @@ def test_a_split_on_which_nothing_is_measured_is_refused(
 ) -> None:
     """A classifier is scored on test only; a table without it would look as if it had been left out by mistake."""
     assert main(["--run-dir", str(drifting_run), "--metrics", "cdnv", "knn", "--split", "train"]) == 2
-    assert capsys.readouterr().err == "coupled quality: --split: got train; knn can only be measured on test\n"
+    assert capsys.readouterr().err == "quality.py: --split: got train; knn can only be measured on test\n"

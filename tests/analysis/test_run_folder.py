@@ -7,15 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from coupled.analysis.driver import fault
-from coupled.analysis.run import (
-    choose_arms,
-    choose_epochs,
-    claim,
-    newest_run,
-    parse_epochs,
-    read_description,
-)
+from coupled.analysis.driver import claim, fault
+from coupled.analysis.run import newest_run, read_description
+from coupled.analysis.selection import choose_arms, choose_epochs, parse_epochs
 from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import SnapshotStore
 

@@ -1,7 +1,7 @@
 """Embeddings kept on the disk between calls, up to a size; the files longest unused go first.
 
 A file holds the rows [N, D] of one layer. Its name is a digest of all they are computed from, so rows of another
-snapshot, image set or choice of images are never taken for them; a digest of the rows themselves stands in the file.
+snapshot, image set or choice of images are never taken for them; the file has a digest of the rows themselves.
 """
 
 import hashlib
@@ -73,3 +73,8 @@ class EmbeddingCache:
     def _path(self, sources: Any) -> Path:
         name = hashlib.blake2b(json.dumps(sources).encode(), digest_size=20).hexdigest()
         return self.folder / f"{name}.safetensors"
+
+
+def open_cache(folder: Path, gib: float | None) -> EmbeddingCache | None:
+    """The cache beside the tables in `folder`, of at most so many GiB; None without a limit."""
+    return EmbeddingCache(folder / "cache", int(gib * 2**30)) if gib else None

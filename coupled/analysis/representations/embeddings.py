@@ -2,16 +2,15 @@
 
 Clean views (no augmentation), networks in evaluation mode, no gradients.
 
-Shape letters: N images of the split, B images of a batch, D width of an output.
+Shape letters: N images that are looked at, B of a batch, D width of an output.
 """
 
 import hashlib
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,18 +18,19 @@ from torch import Tensor
 from coupled.analysis.driver import skipping
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_outputs
-from coupled.analysis.run import Selection
+from coupled.analysis.run import DIGITS, Run
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
 from coupled.datasets import AnyImageSet, ImageFiles
 from coupled.models.network import Network, build_network, shared_tensors
 from coupled.monitoring.terminal import say
 from coupled.storage.dataset_record import ACCEPT, changed_files
-from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+from coupled.storage.snapshots import BadSnapshotError
 from coupled.stream.augment import clean_views
 from coupled.stream.decoding import crops, workers_for
 from coupled.stream.seeds import permutation, philox
 
+DEVICES = ("auto", "cpu", "cuda")
 BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
@@ -59,28 +59,43 @@ def load_images(
     return images
 
 
-def load_selected(settings: Settings, split: str, selected: Selection, options: Namespace) -> AnyImageSet:
-    """`load_images` of the run that a program is asked to look at."""
-    run, digests = selected.store.folder.parent, selected.description["dataset"]
-    return load_images(settings, split, digests, run, options.accept_changed_images)
+class Sample(NamedTuple):
+    """The images of a split, the numbers of those to look at, and the digest of all images as tables hold it."""
+
+    images: AnyImageSet
+    chosen_N: Tensor
+    digest: str
 
 
-def choose_images(images: int, samples: int | None, seed: int, split: str) -> Tensor:
-    """Numbers of the images to use, ascending [min(samples, images)]; all of them if `samples` is None.
+def load_sample(run: Run, split: str, num_images: int | None, accept_changed_images: bool) -> Sample:
+    """At most `num_images` images of a split, always the same ones. Raises ValueError as `load_images` does."""
+    images = run.images(split, accept_changed_images)
+    return Sample(images, choose_images(len(images), num_images, run.settings.seed, split), images.digest()[:DIGITS])
+
+
+def choose_images(images: int, num_images: int | None, seed: int, split: str) -> Tensor:
+    """Numbers of the images to use, ascending [N], N = min(num_images, images); all of them for None.
 
     A subset depends on nothing but its arguments, and a smaller one lies within a larger one.
     """
     order_N = permutation(images, philox(seed, f"analysis/{split}"))
-    return torch.from_numpy(order_N[:samples]).sort().values
+    return torch.from_numpy(order_N[:num_images]).sort().values
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU if there is one. Raises ValueError for CUDA without a GPU."""
+    if name not in DEVICES:
+        raise ValueError(f"--device: got '{name}'; allowed are {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: got 'cuda', but torch sees no CUDA device; allowed here: cpu, auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Embedder:
     """The networks of the arms of a run, each built once; weights are read when an epoch is asked for."""
 
-    def __init__(
-        self, settings: Settings, store: SnapshotStore, device: torch.device, cache: EmbeddingCache | None = None
-    ) -> None:
-        self.settings, self.store, self.device, self.cache = settings, store, device, cache
+    def __init__(self, run: Run, device: torch.device, cache: EmbeddingCache | None = None) -> None:
+        self.run, self.settings, self.device, self.cache = run, run.settings, device, cache
         self.networks: dict[str, Network] = {}
         self.epochs: dict[str, int] = {}
 
@@ -89,7 +104,7 @@ class Embedder:
         if arm not in self.networks:
             self.networks[arm] = self._build()
         if self.epochs.get(arm) != epoch:
-            load_weights(self.networks[arm], self.store.read(arm, epoch), str(self.store.path(arm, epoch)))
+            load_weights(self.networks[arm], self.run.state_dict(arm, epoch), str(self.run.snapshots.path(arm, epoch)))
             self.epochs[arm] = epoch
         return self.networks[arm]
 
@@ -100,11 +115,11 @@ class Embedder:
     def _build(self) -> Network:
         return untrained_network(self.settings).to(self.device).eval()
 
-    def readable(self, arms: Iterable[str], epoch: int, skip_bad: bool) -> list[str]:
-        """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_bad` the others are said."""
+    def readable(self, arms: Iterable[str], epoch: int, skip_corrupt: bool) -> list[str]:
+        """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_corrupt` the others are said."""
         good = []
         for arm in arms:
-            with skipping(skip_bad):
+            with skipping(skip_corrupt):
                 self.network(arm, epoch)
                 good.append(arm)
         return good
@@ -147,7 +162,7 @@ class Embedder:
         settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
         chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
         how = [self.device.type, torch.__version__, BATCH]
-        return [self.store.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
+        return [self.run.snapshots.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
 
     @torch.no_grad()
     def _computed(

@@ -1,6 +1,6 @@
 """The representations of one arm for metrics that need them all at once, on the CPU.
 
-Shape letters: N images of the split, n chosen images, B images of a batch, V views, D width.
+Shape letters: N images that are looked at, B of a batch, V views, D width of an output.
 """
 
 from collections.abc import Iterator
@@ -20,23 +20,23 @@ UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like th
 
 
 def clean_features(
-    embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
+    embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Labelled]:
-    """The chosen images' representations [n, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
-    batches = list(embedder.outputs(images, chosen_n, [arm], epoch))
+    """The chosen images' representations [N, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
+    batches = list(embedder.outputs(images, chosen_N, [arm], epoch))
     return {
-        layer: Labelled(torch.cat([batch[arm, layer].cpu() for batch in batches]), images.labels_N[chosen_n])
+        layer: Labelled(torch.cat([batch[arm, layer].cpu() for batch in batches]), images.labels_N[chosen_N])
         for layer in OUTPUTS
     }
 
 
-def view_features(embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
-    """Representations of two augmented views of each chosen image [V, n, D] by layer, in evaluation mode.
+def view_features(embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
+    """Representations of two augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
 
     The views are drawn with the run's augmentation and seed, of an epoch that is never trained on: the same for every
     arm and epoch. Raises ValueError if the snapshot does not fit the network.
     """
-    parts = list(_outputs(embedder, images, chosen_n, arm, epoch))
+    parts = list(_outputs(embedder, images, chosen_N, arm, epoch))
     return {layer: torch.cat([part[name].cpu() for part in parts], dim=1) for layer, name in OUTPUTS.items()}
 
 
@@ -48,14 +48,14 @@ def plan_of(settings: Settings, images: AnyImageSet) -> EpochPlan:
 
 @torch.no_grad()
 def _outputs(
-    embedder: Embedder, images: AnyImageSet, chosen_n: Tensor, arm: str, epoch: int
+    embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm: str, epoch: int
 ) -> Iterator[dict[str, Tensor]]:
     settings = embedder.settings
     plan = plan_of(settings, images)
     network = embedder.network(arm, epoch)
-    whole_n, rest_n = chosen_n.tensor_split([len(chosen_n) // BATCH * BATCH])
+    whole_N, rest_N = chosen_N.tensor_split([len(chosen_N) // BATCH * BATCH])
     # two calls, not one a batch: each sends a set in memory to the device, or fills the pipeline of workers anew
-    for order_KB in (whole_n.view(-1, BATCH), rest_n.view(-1, max(1, len(rest_n)))):
+    for order_KB in (whole_N.view(-1, BATCH), rest_N.view(-1, max(1, len(rest_N)))):
         for batch in batches(
             images,
             order_KB.numpy(),

@@ -16,7 +16,7 @@ The interval tells of the choice of images alone: not of the seed of training, n
 (`cka`). Where the arms have next to nothing in common, the
 jackknife's variance is too large rather than too small (CKA .07 of 200 images: by a fifth).
 
-Shape letters: N images of this rank, n of a subset, K blocks, R resamples.
+Shape letters: N images of this rank, or of a subset, K blocks, R resamples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,9 +75,9 @@ def left_out(
     for score, values in found.items():
         metric = metrics[score.metric]
         if metric.subset:
-            block_n = subset_blocks[metric.subset]
+            block_N = subset_blocks[metric.subset]
             pair = [seen.subset_rows[metric.subset, end] for end in ends(score)[2]]
-            values.extend(metric.value(*(rows_nD[block_n != k] for rows_nD in pair)) for k in block_n.unique())
+            values.extend(metric.value(*(rows_ND[block_N != k] for rows_ND in pair)) for k in block_N.unique())
     return {score: np.array(values) for score, values in found.items()}
 
 

@@ -119,12 +119,12 @@ def over_ranks(sums: CrossSums) -> CrossSums:
     return whole
 
 
-def rows_over_ranks(own_nD: Tensor) -> Tensor:
+def rows_over_ranks(own_ND: Tensor) -> Tensor:
     """The rows of all ranks in their order; a rank may have any number of them."""
-    counts = gather_json(len(own_nD))
-    padded_nD = torch.nn.functional.pad(own_nD, (0, 0, 0, max(counts) - len(own_nD)))
-    parts = gather_images(padded_nD[None])[0].split(max(counts))
-    return torch.cat([part_nD[:count] for part_nD, count in zip(parts, counts, strict=True)])
+    counts = gather_json(len(own_ND))
+    padded_ND = torch.nn.functional.pad(own_ND, (0, 0, 0, max(counts) - len(own_ND)))
+    parts = gather_images(padded_ND[None])[0].split(max(counts))
+    return torch.cat([part_ND[:count] for part_ND, count in zip(parts, counts, strict=True)])
 
 
 def ends(score: Score) -> tuple[tuple[End, End], ...]:

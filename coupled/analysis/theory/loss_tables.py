@@ -15,24 +15,37 @@ WHERE = ["split", "temperature", "num_images", "batch_size"]
 LEAST = 3  # epochs below which a correlation says nothing
 
 
-def write_correlation(losses: Path, path: Path) -> None:
-    """Pearson correlation over the epochs of an arm's DCL and NSCL losses; NaN for a constant loss or few epochs."""
-    table = read_newest(losses, "value").pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
+def correlation(losses: pd.DataFrame) -> pd.DataFrame:
+    """Pearson correlation over the epochs of an arm's DCL and NSCL losses; NaN for a constant loss or few epochs.
+
+    Args:
+        losses: rows of losses.csv, as `Run.losses` returns them.
+
+    Returns:
+        The rows of loss_correlation.csv with its columns (see `schemas.SCHEMAS`).
+    """
+    table = losses.pivot(index=["arm", *WHERE, "epoch"], columns="loss", values="value")
     rows = []
     for place, both in table.reindex(columns=["dcl", "nscl"]).dropna().groupby(level=["arm", *WHERE], sort=False):
         varies = len(both) >= LEAST and bool((both.nunique() > 1).all())
         rows.append((*place, len(both), both["dcl"].corr(both["nscl"]) if varies else nan))
-    _write(pd.DataFrame(rows, columns=list(SCHEMAS[path.name].columns)), path)
+    return pd.DataFrame(rows, columns=list(SCHEMAS["loss_correlation.csv"].columns))
 
 
-def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
+def reached(losses: pd.DataFrame, direct: Sequence[str]) -> pd.DataFrame:
     """The NSCL loss of each arm beside that of each `direct` arm, which minimises it.
 
     excess = nscl - nscl_direct; `share` = the part of the direct arm's descent since the first epoch in the table that
     the arm has made, too: 1 where it reaches the same loss; NaN where the direct arm has not come down.
+
+    Args:
+        losses: rows of losses.csv, as `Run.losses` returns them.
+        direct: names of the arms that minimise NSCL.
+
+    Returns:
+        The rows of nscl_reached.csv with its columns (see `schemas.SCHEMAS`).
     """
-    table = read_newest(losses, "value")
-    table = table[table["loss"] == "nscl"].pivot(index=[*WHERE, "epoch"], columns="arm", values="value")
+    table = losses[losses["loss"] == "nscl"].pivot(index=[*WHERE, "epoch"], columns="arm", values="value")
     parts = []
     for other in (arm for arm in direct if arm in table):
         start = table.groupby(level=WHERE).transform("first")
@@ -43,10 +56,16 @@ def write_reached(losses: Path, path: Path, direct: Sequence[str]) -> None:
             part["share"] = ((start[arm] - table[arm]) / descent).where(descent > 0)
             named = part.assign(arm=str(arm), direct_arm=other)
             parts.append(named.dropna(subset=["nscl", "nscl_direct"]).reset_index())
-    columns = list(SCHEMAS[path.name].columns)
-    _write(pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns), path)
+    columns = list(SCHEMAS["nscl_reached.csv"].columns)
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
-    write_durably(path, encoded(table.to_csv(index=False, lineterminator="\n")))
-    say(f"{path}: {len(table)} rows")
+def write_what_follows(losses: Path, direct: Sequence[str]) -> None:
+    """Write the tables that follow from losses.csv anew, beside it; `direct` are the arms that minimise NSCL."""
+    rows = read_newest(losses, "value")
+    for name, table in (("loss_correlation.csv", correlation(rows)), ("nscl_reached.csv", reached(rows, direct))):
+        path = losses.parent / name
+        write_durably(path, encoded(table.to_csv(index=False, lineterminator="\n")))
+        say(f"{path}: {len(table)} rows")
+    if not direct:
+        say("nscl_reached.csv is empty: no arm of the run minimises nscl")

@@ -16,16 +16,18 @@ from math import inf, isnan, log, nan, sqrt
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 from scipy.special import exprel
 from scipy.stats import linregress
 
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.tables import read_newest, whole_encoder
+from coupled.analysis.tables import as_frame, read_newest, whole_encoder
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
+TABLE = "weight_gap_growth.csv"
 LEAST = 4  # points that two parameters and an error need
 STEEPEST = 50.0  # exponents of the fits stay within this over the whole run
 STRAIGHT = 1e-6  # an exponent that stays below this over the whole run is none: the fit is the straight line
@@ -51,20 +53,44 @@ class Fit:
     better: str = ""  # "yes" for the model of the lower aic
 
 
+def growth(gaps: pd.DataFrame) -> pd.DataFrame:
+    """Fits to the gap of the whole encoder over the epochs, for each pair of arms that has four epochs or more.
+
+    Args:
+        gaps: rows of weight_gap.csv, as `Run.weight_gap` returns them.
+
+    Returns:
+        The rows of weight_gap_growth.csv with its columns (see `schemas.SCHEMAS`): `early`, `exponential` and
+        `saturation` of each pair.
+
+    Example:
+        >>> growth(run.weight_gap()).query("better == 'yes'")[["arm", "model", "rate"]]  # doctest: +SKIP
+    """
+    return as_frame([row for rows in _rows_of_pairs(gaps) for row in rows], TABLE)
+
+
 def write_growth(gaps: Path, path: Path) -> None:
-    """Write the fits to the `global` rows of weight_gap.csv, all pairs; a pair with fewer than 4 epochs has none."""
-    table = whole_encoder(read_newest(gaps, "gap"), "global")
-    table = table[table["gap"].notna()]
+    """Write the fits to weight_gap.csv."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(SCHEMAS[path.name].columns)
+    writer.writerow(SCHEMAS[TABLE].columns)
+    pairs = _rows_of_pairs(read_newest(gaps, "gap"))
+    for row in (row for rows in pairs for row in rows):
+        writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in row)
+    write_durably(path, encoded(text.getvalue()))
+    say(f"{path}: growth of {len(pairs)} pairs")
+
+
+def _rows_of_pairs(gaps: pd.DataFrame) -> list[list[tuple[object, ...]]]:
+    """The rows of each pair; a pair with fewer than 4 epochs has none."""
+    table = whole_encoder(gaps, "global")
+    table = table[table["gap"].notna()]
+    found = []
     for pair, rows in table.groupby(["reference", "arm"], sort=False):
         rows = rows.sort_values("epoch")
-        for fit in fits(rows["epoch"].to_numpy(float), rows["gap"].to_numpy(float)):
-            cells = (*pair, *astuple(fit))
-            writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in cells)
-    write_durably(path, encoded(text.getvalue()))
-    say(f"{path}: growth of {table.groupby(['reference', 'arm']).ngroups} pairs")
+        of_pair = fits(rows["epoch"].to_numpy(float), rows["gap"].to_numpy(float))
+        found.append([(*pair, *astuple(fit)) for fit in of_pair])
+    return found
 
 
 def fits(epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> list[Fit]:

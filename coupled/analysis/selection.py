@@ -1,0 +1,173 @@
+"""Which arms, pairs and epochs of a run an analysis looks at: what was asked for, checked against what there is."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from operator import index
+
+from coupled.analysis.driver import skipping
+from coupled.analysis.run import Run
+from coupled.config.command_line import parse_epochs
+from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+
+EVERY_PAIR = "all"  # of --compare; no arm has this name
+Pair = tuple[str, str]  # reference, arm
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The arms and epochs to look at. `pairs` and the reference are empty where each arm is measured by itself."""
+
+    arms: list[str]  # without the reference
+    epochs: list[int]
+    reference: str = ""
+    pairs: list[Pair] = field(default_factory=list)
+    every_pair: bool = False
+
+    def __str__(self) -> str:
+        """The choice in words, as a program prints it."""
+        if not self.reference:
+            return ", ".join(self.arms)
+        if self.every_pair:
+            return f"every pair of {', '.join([self.reference, *self.arms])}"
+        return f"{self.reference} against {', '.join(self.arms)}"
+
+
+def select_arms(
+    run: Run,
+    *,
+    arms: Sequence[str] | str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    skip_corrupt: bool = False,
+) -> Selection:
+    """The arms (default: all) and epochs (default: all that these arms have). Raises ValueError: what there is."""
+    chosen = named(run.snapshots, None if arms is None else listed(arms))
+    return Selection(chosen, choose_epochs(run.snapshots, chosen, epochs, skip_corrupt))
+
+
+def select_reference(
+    run: Run,
+    *,
+    compare: Sequence[str] | str | None = None,
+    reference: str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    skip_corrupt: bool = False,
+) -> Selection:
+    """Each of `compare` (default: every other arm) with the reference (default: that of the run), at the epochs that
+    all of these arms have. Raises ValueError, listing what exists.
+    """
+    reference = reference or run.reference
+    arms = choose_arms(run.snapshots, reference, None if compare is None else listed(compare), skip_corrupt)
+    chosen = choose_epochs(run.snapshots, [reference, *arms], epochs, skip_corrupt)
+    return Selection(arms, chosen, reference, [(reference, arm) for arm in arms])
+
+
+def select_pairs(
+    run: Run,
+    *,
+    compare: Sequence[str] | str | None = None,
+    reference: str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    skip_corrupt: bool = False,
+) -> Selection:
+    """As `select_reference`; `compare="all"` is every pair of arms."""
+    every = compare is not None and listed(compare) == [EVERY_PAIR]
+    compare = None if every else compare
+    found = select_reference(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
+    if not every:
+        return found
+    pairs = list(combinations([found.reference, *found.arms], 2))
+    return Selection(found.arms, found.epochs, found.reference, pairs, every_pair=True)
+
+
+def listed(values: Iterable[str] | str) -> list[str]:
+    """One name or several as a list."""
+    return [values] if isinstance(values, str) else list(values)
+
+
+def choices(option: str, values: Iterable[str] | str, allowed: Collection[str]) -> list[str]:
+    """One name or several, each once. Raises ValueError, naming the option, for one that is not among `allowed`."""
+    names = list(dict.fromkeys(listed(values)))
+    for name in names:
+        if name not in allowed:
+            raise ValueError(f"--{option}: got '{name}'; allowed are {', '.join(allowed)}")
+    return names
+
+
+def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
+    """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
+    there = store.arms()
+    if not there:
+        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
+    for arm in arms or ():
+        if arm not in there:
+            raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
+    return list(dict.fromkeys(arms or there))
+
+
+def choose_arms(
+    store: SnapshotStore, reference: str, compare: Sequence[str] | None, skip_corrupt: bool = False
+) -> list[str]:
+    """The arms to compare, each once; without `compare` all but the reference. Raises ValueError.
+
+    With `skip_corrupt` an arm that is not there is said and passed over, unless none is left.
+    """
+    there = store.arms()
+    others = [arm for arm in there if arm != reference]
+    if not there:
+        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
+    if reference not in there:
+        raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
+    for arm in compare or ():
+        if arm == reference:
+            raise ValueError(f"--compare: '{arm}' is the reference (other arms: {', '.join(others) or 'none'})")
+        if arm not in there:
+            with skipping(skip_corrupt and any(each in others for each in compare or ())):
+                raise BadSnapshotError(f"--compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
+    if not others:
+        raise ValueError(f"--compare: the run has no other arm than '{reference}'")
+    return [arm for arm in dict.fromkeys(compare or others) if arm in others]
+
+
+def choose_epochs(
+    store: SnapshotStore, arms: Sequence[str], wanted: Collection[int] | int | str | None, skip_corrupt: bool = False
+) -> list[int]:
+    """The `wanted` epochs, numbers or a text for `parse_epochs`, ascending; None: all up to the last of every arm.
+
+    A running training writes its arms one after the other, hence "up to the last"; before that, an epoch that one arm
+    has and another has not is an error, as is an asked-for epoch without a snapshot. Raises ValueError; with
+    `skip_corrupt` such an epoch is said and passed over.
+    """
+    files = {(entry.arm, entry.epoch): store.folder / entry.file for entry in store.entries()}
+    there = {arm: store.epochs(arm) for arm in arms}
+    last = min(epochs[-1] for epochs in there.values())
+    everything = {epoch for epochs in there.values() for epoch in epochs if epoch <= last}
+    if isinstance(wanted, str):
+        wanted = parse_epochs(wanted)
+    elif not (wanted is None or isinstance(wanted, Iterable)):
+        wanted = [wanted]
+    good = []
+    for epoch in sorted(everything if wanted is None else set(map(index, wanted))):
+        with skipping(skip_corrupt):
+            for arm, epochs in there.items():
+                if epoch not in epochs:
+                    raise BadSnapshotError(
+                        f"--epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})"
+                    )
+                if not files[arm, epoch].is_file() and not skip_corrupt:  # or it is passed over when it is read
+                    raise BadSnapshotError(
+                        f"{files[arm, epoch]}: the manifest lists this snapshot, but the file is missing"
+                    )
+            good.append(epoch)
+    return good
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers in short: 0-20, 30, 40."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)

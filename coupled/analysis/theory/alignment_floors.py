@@ -1,0 +1,106 @@
+"""Floors of CKA and RSA: from the measured distance of the similarity matrices, and from the learning rates."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isnan, log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coupled.analysis.tables import read_table
+from coupled.analysis.theory.bound_formulas import (
+    alignment_floor,
+    log_gradient_gap,
+    log_similarity_distance,
+    sharp_alignment_floor,
+)
+from coupled.analysis.theory.bounds_of_tables import COLUMNS, Row, cells
+from coupled.config.controls import draws
+from coupled.config.schema import Settings
+
+DELTA = 0.05  # the probability with which the a-priori bound may fail
+ROUNDING = 1e-9  # by which a score may lie below its floor
+
+
+class Rates(NamedTuple):
+    """The steps of a run up to an epoch and the sum of their learning rates."""
+
+    steps: int
+    total: float
+
+
+def rates_by_epoch(rows: Sequence[Mapping[str, Any]]) -> dict[int, Rates]:
+    """`Rates` after each epoch of steps.csv, epoch 0 included."""
+    found = {0: Rates(0, 0.0)}
+    now = found[0]
+    for row in rows:
+        now = Rates(now.steps + 1, now.total + float(row["lr"]))
+        found[int(row["epoch"])] = now
+    return found
+
+
+def read_rates(run: Path) -> dict[int, Rates]:
+    """`Rates` after each epoch of the run. Raises ValueError without a steps.csv, and if a cell of it is wrong."""
+    path = run / "steps.csv"
+    if not path.exists():
+        raise ValueError(f"{path}: expected a table of steps, found no file")
+    rows = read_table(path, ("epoch", "lr")).reindex(columns=["epoch", "lr"]).to_dict("records")
+    return rates_by_epoch([{str(name): cell for name, cell in row.items()} for row in rows])
+
+
+def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: float) -> float:
+    """log of the a-priori bound on the distance of the similarity matrices of `arm` and its counterpart."""
+    batch = settings.batch.size
+    temperature = settings.arms[arm].options.get("temperature", settings.temperature)
+    gap = log_gradient_gap(batch, max(rates.steps, 1), temperature, largest_share, DELTA)
+    return log_similarity_distance(rates.total, batch, temperature, gap)
+
+
+def foretold(settings: Settings, *pair: str) -> bool:
+    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options and draws.
+
+    run.json has every option written out: DCL's `similarity`, which NSCL does not have, too.
+    """
+    arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
+    used, objectives = draws(arms), {settings.arms[arm].objective for arm in pair}
+    options = [{"similarity": "cosine", **settings.arms[arm].options} for arm in pair]
+    alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
+    return objectives == {"dcl", "nscl"} and alike and not any(settings.arms[arm].perturb for arm in pair)
+
+
+def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:
+    """(bound, of, floor, measured score, log rho) of a pair at one layer; without a-priori bound for None.
+
+    Raises ValueError if a score lies below an a-posteriori floor.
+    """
+    for of in ("cka", "rsa"):
+        measured, rho = values[of], values[f"rho_{of}"]
+        if isnan(measured) or isnan(rho):
+            continue
+        log_rhos = {"a_posteriori": log(rho) if rho > 0 else -float("inf")}
+        log_rhos["a_posteriori_sharp"] = log_rhos["a_posteriori"]
+        if log_apriori is not None:
+            log_rhos["a_priori"] = log_apriori - values[f"log_norm_{of}"]
+        for bound, log_rho in log_rhos.items():
+            floor = (sharp_alignment_floor if bound.endswith("sharp") else alignment_floor)(log_rho)
+            if bound != "a_priori" and not measured >= floor - ROUNDING:
+                raise ValueError(f"{of} is {measured:.12g}, below its {bound} bound {floor:.12g}, which cannot be")
+            yield bound, of, floor, measured, log_rho
+
+
+def floor_rows(values: Mapping[str, float], log_rho: float | None, place: Mapping[str, object]) -> list[Row]:
+    """The rows of one pair of arms at one layer. Raises ValueError where a score lies below an a-posteriori floor."""
+    try:
+        found = list(floors(values, log_rho))
+    except ValueError as error:
+        where = f"epoch {place['epoch']}, {place['split']}, '{place['arm']}', layer {place['module']}"
+        raise ValueError(f"{where}: {error}") from None
+    rows = []
+    for bound, of, floor, measured, log_distance in found:
+        what = {
+            "value": floor,
+            "measured": measured,
+            "log10_rho": log_distance / log(10),
+            "vacuous": "yes" if log_distance >= 0 else "no",
+            "holds": "yes" if measured >= floor - ROUNDING else "no",
+        }
+        rows.append(cells(COLUMNS, **place, bound=bound, of=of, **what))
+    return rows
