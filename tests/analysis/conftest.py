@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 5,
     "epochs": 3,
     "dataset": {"name": "digits", "image_size": 8},
-    "batch": {"image_size": 64},
+    "batch": {"size": 64},
     "encoder": {"name": "resnet18", "width_multiplier": 0.0625},
     "projector": {"hidden_dim": 16, "output_dim": 8},
     "optimizer": {"warmup_epochs": 0},
