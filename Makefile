@@ -18,7 +18,7 @@ demo: .venv/installed
 	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:5
 	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # 1: a finding, which is said
 	$(BIN)/python analysis/verify.py --run-dir runs/demo --output runs/demo/analysis
-	$(BIN)/python analysis/demo.py --run-dir runs/demo
+	$(BIN)/python analysis/figures.py --run-dir runs/demo
 	$(BIN)/python analysis/report.py --run-dir runs/demo
 
 check: .venv/installed

@@ -35,7 +35,6 @@ COMMANDS = {
     "bounds": _analysis("the papers' bounds beside what was measured", "bounds"),
     "verify": _analysis("check the files of a run, or compare two runs", "verify"),
     "figures": _analysis("draw the figures of a run", "figures"),
-    "demo": _analysis("summary and figure of the demo", "demo"),
     "report": _analysis("one page that shows a run, or several", "report", "report.program"),
     "sweep": Command(
         "train and measure a run for each point of a grid", "coupled.sweep.parser:parser", "coupled.sweep.program:main"

@@ -85,7 +85,7 @@ def test_make_demo_runs_the_programs_of_the_readme() -> None:
         "analysis/weight_gap.py",
         "--compare nscl scl ce",
         "analysis/alignment.py",
-        "analysis/demo.py",
+        "analysis/figures.py",
     ):
         assert part in done.stdout, part
     assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run-dir runs/demo")  # which prints its path last

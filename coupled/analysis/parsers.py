@@ -140,15 +140,6 @@ def figures() -> Parser:
     return parser
 
 
-def demo() -> Parser:
-    """`coupled demo`."""
-    about = "Summary and figure of the demo run."
-    parser = command_parser("demo", about, ["", "--run-dir runs/demo"], ["demo.png   in the run folder"])
-    _add_run(parser)
-    _add_reference(parser)
-    return parser
-
-
 def report() -> Parser:
     """`coupled report`."""
     about = "One page that shows a run, or several side by side. It needs no network."

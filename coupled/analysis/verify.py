@@ -14,7 +14,7 @@ import csv
 import io
 import os
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,37 +24,59 @@ from torch import Tensor
 from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.representations.embeddings import load_images
-from coupled.analysis.run import newest_run, open_store, read_description
+from coupled.analysis.run_handle import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.verification.rows import faults_of_rows, faults_of_saves, inputs_of, rows_to_check
+from coupled.analysis.verification.rows import faults_of_rows, faults_of_saves, input_columns, read_rows
 from coupled.analysis.verification.snapshots import faults_of_snapshots
-from coupled.config.errors import differences as tree_differences
-from coupled.config.schema import Settings, from_resolved
+from coupled.config.errors import differences as setting_differences
+from coupled.config.schema import Settings
 from coupled.datasets import SPLITS
 from coupled.monitoring.terminal import say
 from coupled.storage import log_digests
 from coupled.storage.atomic_files import encoded, write_durably
 from coupled.storage.dataset_record import check_listing
 from coupled.storage.run_description import description_digest, is_as_written, read_run_json
-from coupled.storage.snapshots import SnapshotStore
 
 
-def faults(run: Path, description: Mapping[str, Any]) -> Iterator[str]:
+def compute(run: Run, against: Run | None = None) -> list[str]:
+    """Everything that is wrong with a run.
+
+    Args:
+        run: the run.
+        against: a second run. If nothing is wrong with either, in what the two differ is added.
+
+    Returns:
+        The findings, one line each; empty if the run is whole and both are the same.
+    """
+    return list(findings(run, against))
+
+
+def findings(run: Run, against: Run | None, note: Callable[[str], None] = lambda text: None) -> Iterator[str]:
+    """As `compute`, one by one. `note` takes the line that the inputs of both runs are identical."""
+    whole = True
+    for each in (run, against) if against else (run,):
+        for text in faults(each):
+            whole = False
+            yield text
+    if against and whole:
+        yield from differences(run, against, note)
+
+
+def faults(run: Run) -> Iterator[str]:
     """Everything that is wrong with the run, a line each."""
-    settings = from_resolved(description["settings"], f"{run / 'run.json'}")
-    yield from faults_of_description(run, settings)
-    yield from check_listing(run, description["dataset"])
+    dataset, settings_sha256 = run.description["dataset"], run.description["settings_sha256"]
+    yield from faults_of_description(run.path, run.settings)
+    yield from check_listing(run.path, dataset)
     try:
-        lines = log_digests.read(run, description["settings_sha256"])
+        lines = log_digests.read(run.path, settings_sha256)
     except ValueError as error:
         yield str(error)
         lines = []
-    yield from faults_of_rows(run, settings, lines)
-    classes = len(description["dataset"].get("classes", ()))
-    done = lines[-1].epoch if lines else None
-    yield from faults_of_snapshots(open_store(run, description), settings, classes, done)
-    yield from faults_of_saves(run, description["settings_sha256"], lines)
-    yield from faults_of_images(run, settings, description["dataset"])
+    yield from faults_of_rows(run.path, run.settings, lines)
+    epochs_done = lines[-1].epoch if lines else None
+    yield from faults_of_snapshots(run.snapshots, run.settings, len(dataset.get("classes", ())), epochs_done)
+    yield from faults_of_saves(run.path, settings_sha256, lines)
+    yield from faults_of_images(run.path, run.settings, dataset)
 
 
 def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
@@ -78,26 +100,32 @@ def faults_of_images(run: Path, settings: Settings, dataset: Mapping[str, Any]) 
             yield f"the {split} images cannot be read: {error}"
 
 
-def differences(run: Path, against: Path, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
-    """In what two runs differ, a line each."""
-    steps = [rows_to_check(folder / "steps.csv") for folder in (run, against)]
-    streams = [column for column in inputs_of(steps[0]) if column in inputs_of(steps[1])]
-    digests = [[[row[column] for column in streams] for row in rows] for rows in steps]
-    same = next((k for k, (a, b) in enumerate(zip(*digests, strict=False)) if a != b), min(map(len, digests)))
-    lengths = " and ".join(str(len(each)) for each in digests)
-    text = f"inputs: identical up to step {same} of {lengths}"
-    if same == len(digests[0]) == len(digests[1]):
-        say(text)
+def differences(run: Run, against: Run, note: Callable[[str], None]) -> Iterator[str]:
+    """In what two whole runs differ, a line each; identical inputs are a line for `note`."""
+    text, identical = compare_inputs(run.path / "steps.csv", against.path / "steps.csv")
+    if identical:
+        note(text)
     else:
         yield text
-    for key, was, now in tree_differences(one["settings"], other["settings"]):
-        yield f"settings: {key}: {was} and {now}"
-    stores = open_store(run, one), open_store(against, other)
-    for arm in stores[0].arms():
-        epochs = sorted(set(stores[0].epochs(arm)) & set(stores[1].epochs(arm)))
-        apart = next((e for e in epochs if not equal(*(store.read(arm, e) for store in stores))), None)
-        if apart is not None:
-            yield f"arm '{arm}': the weights differ from epoch {apart} on"
+    for key, one, other in setting_differences(run.description["settings"], against.description["settings"]):
+        yield f"settings: {key}: {one} and {other}"
+    for arm in run.snapshots.arms():
+        epochs = sorted(set(run.snapshots.epochs(arm)) & set(against.snapshots.epochs(arm)))
+        pairs = ((epoch, run.snapshots.read(arm, epoch), against.snapshots.read(arm, epoch)) for epoch in epochs)
+        first = next((epoch for epoch, one, other in pairs if not equal(one, other)), None)
+        if first is not None:
+            yield f"arm '{arm}': the weights differ from epoch {first} on"
+
+
+def compare_inputs(path: Path, against: Path) -> tuple[str, bool]:
+    """Up to which step two tables of steps have equal digests of the inputs, and whether all of them are equal."""
+    tables = read_rows(path), read_rows(against)
+    columns = [column for column in input_columns(tables[0]) if column in input_columns(tables[1])]
+    one, other = ([[row[column] for column in columns] for row in rows] for rows in tables)
+    pairs = enumerate(zip(one, other, strict=False))
+    steps = next((step for step, (a, b) in pairs if a != b), min(len(one), len(other)))
+    text = f"inputs: identical up to step {steps} of {len(one)} and {len(other)}"
+    return text, steps == len(one) == len(other)
 
 
 def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -107,28 +135,23 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 
 def verify(options: Namespace) -> int:
     """Print the findings; 1 if there are any."""
-    folders = [options.run or newest_run(Path("runs")), *([options.against] if options.against else [])]
-    about = [read_description(folder) for folder in folders]
-    findings = []
-    for folder, description in zip(folders, about, strict=True):
-        for text in faults(folder, description):
-            say(text)
-            findings.append(text)
-    if options.against and not findings:
-        for text in differences(*folders, *about):
-            say(text)
-            findings.append(text)
-    whole = f"{' and '.join(map(str, folders))}: nothing is wrong, and the images can be read"
-    say(f"{len(findings)} findings" if findings else whole)
+    run = open_run(options.run)
+    against = open_run(options.against) if options.against else None
+    found: list[str] = []
+    for text in findings(run, against, note=say):
+        say(text)
+        found.append(text)
+    runs = f"{run.path} and {against.path}" if against else f"{run.path}"
+    say(f"{len(found)} findings" if found else f"{runs}: nothing is wrong, and the images can be read")
     if options.output:
-        write_findings(options.output / "verify.csv", last_epoch(folders[0]), findings)
-    return int(bool(findings))
+        write_findings(options.output / "verify.csv", last_epoch(run), found)
+    return int(bool(found))
 
 
-def last_epoch(run: Path) -> int:
+def last_epoch(run: Run) -> int:
     """The last epoch of which the manifest has a snapshot; -1 if there is none or it cannot be read."""
     try:
-        return max((entry.epoch for entry in SnapshotStore(run / "snapshots").entries()), default=-1)
+        return max((entry.epoch for entry in run.snapshots.entries()), default=-1)
     except ValueError:  # a manifest that is not readable is one of the findings
         return -1
 

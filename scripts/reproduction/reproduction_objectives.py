@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from reproduction_claims import Answer, Claim, by_seed, last, over_seeds
 
-from coupled.analysis.plots.alignment_matrix import alignment_matrix
+from coupled.analysis.plots.pair_figures import alignment_matrix
 
 QUALITY = {
     ("nccc", "euclidean"): "nearest centre",

@@ -10,7 +10,7 @@ from support import tiny
 from support.damaged_runs import FILES, KINDS, applied, damages, is_harmless
 
 from coupled.analysis import verify
-from coupled.analysis.run import read_description
+from coupled.analysis.run_handle import open_run
 from coupled.analysis.verification import snapshots
 
 ARMS = {"cl": "dcl", "ce": "cross_entropy"}
@@ -56,7 +56,7 @@ def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def findings(run: Path) -> list[str]:
     """What verify.py says of a run, bad input included."""
     try:
-        return list(verify.faults(run, read_description(run)))
+        return list(verify.faults(open_run(run)))
     except ValueError as error:
         return [str(error)]
 

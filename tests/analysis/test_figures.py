@@ -12,20 +12,13 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from coupled.analysis import demo
-from coupled.analysis.figures import (
-    FIGURES,
-    Run,
-    collapse,
-    drift,
-    gap_alignment,
-    layers_alignment,
-    layers_gap,
-    main,
-    matrix,
-    quality,
-)
+from coupled.analysis.figures import FIGURES, draw, main
+from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import arm_styles, grid
+from coupled.analysis.plots.figure_tables import FigureTables
+from coupled.analysis.plots.pair_figures import drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.run_handle import open_run
+from coupled.analysis.tables import BadTableError
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
 
@@ -92,8 +85,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def described(folder: Path) -> Run:
-    return Run(folder / "analysis", "cl", arm_styles(list(ARMS)), ["twin"])
+def described(folder: Path) -> FigureTables:
+    return FigureTables(folder / "analysis", "cl", arm_styles(list(ARMS)), ["twin"])
 
 
 def lines(figure: Figure, panel: int) -> dict[str, list[list[float]]]:
@@ -111,6 +104,7 @@ def test_every_figure_is_written_as_png_and_pdf_and_equal_tables_give_equal_byte
     contents = []
     for _ in range(2):
         assert main(["--run-dir", str(folder)]) == 0
+        assert {path.name for path in draw(open_run(folder))} == names
         contents.append({path.name: path.read_bytes() for path in (folder / "analysis/figures").iterdir()})
     assert set(contents[0]) == names
     assert contents[0] == contents[1]
@@ -203,8 +197,7 @@ def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: 
     styles = {arm: style.color for arm, style in run.styles.items()}
     assert len(set(styles.values())) == len(styles)
     write_tables(folder / "analysis", ("nscl", "ce", "twin"))
-    drawn = [drift(run), quality(run), gap_alignment(run)]
-    for figure in [*drawn, demo.draw(demo.curves(folder / "analysis", "cl"), "cl", run.styles)]:
+    for figure in (drift(run), quality(run), gap_alignment(run)):
         for axes in figure.axes:
             for each in axes.lines:
                 assert each.get_color() == styles[str(each.get_label())]
@@ -221,6 +214,8 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
         (folder / f"analysis/{name}.csv").unlink()
     assert main(["--run-dir", str(folder)]) == 2
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)
+    with pytest.raises(ValueError, match=r"drift: .*weight_gap\.csv: no such file"):
+        draw(open_run(folder))
     assert main(["--run-dir", str(folder), "--reference", "byol"]) == 2
     assert "--reference: the run has no arm 'byol' (arms: cl, mine, nscl, twin, ce)" in capsys.readouterr().err
 
@@ -272,6 +267,8 @@ def test_a_damaged_table_is_said_and_the_others_are_drawn(
     said = capsys.readouterr()
     assert f"quality: not drawn: {path}: row 2: epoch: got '1e18'" in said.err
     assert "collapse.png" in said.out
+    with pytest.raises(BadTableError, match="epoch: got '1e18'"):
+        draw(open_run(folder))
     path.write_text("\n".join([lines[0], lines[1].replace(",0.5,", ",inf,"), *lines[2:]]) + "\n")
     assert main(["--run-dir", str(folder)]) == 0
 
@@ -304,7 +301,7 @@ def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> No
         rows += [f"1,test,{a},{b},h,cka,0.1,357", f"3,test,{b},{a},h,cka,{cka},357", f"3,test,{a},{b},h,cka,0.2,20"]
         rows += [f"3,test,{a},{b},z,cka,0.3,357", f"3,test,{a},{b},h,rsa,0.3,357"]
     (tmp_path / "test_alignment.csv").write_text("\n".join(rows) + "\n")
-    run = Run(tmp_path, "cl", arm_styles(arms), [])
+    run = FigureTables(tmp_path, "cl", arm_styles(arms), [])
     shown = np.asarray(matrix(run).axes[0].images[0].get_array())
     for (a, b), cka in known.items():
         assert shown[arms.index(a), arms.index(b)] == shown[arms.index(b), arms.index(a)] == pytest.approx(cka)

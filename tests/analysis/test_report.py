@@ -6,33 +6,36 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects
 import pytest
-from support.report_parts import charts_of, copied
+from support.report_parts import changed, charts_of, copied, report_runs
 
-from coupled.analysis.plots.drawing import natural
+from coupled.analysis.plots.drawing import layer_sort_key
 from coupled.analysis.report import program as report
 from coupled.analysis.report import tables
 from coupled.analysis.report.charts import Chart, numbers
-from coupled.analysis.report.program import main, page
-from coupled.analysis.report.rows import (
+from coupled.analysis.report.missing import COMPARING, OPTIONS, PROGRAMS, missing_tables, partial_tables
+from coupled.analysis.report.page_tables import (
     Cell,
     cell,
     correlations,
-    described,
+    description_facts,
     fits,
-    flat,
+    flatten,
     last_values,
     settings,
     to_complete,
     to_compute,
-    verified,
+    verify_result,
 )
-from coupled.analysis.report.rows import about as about_table
-from coupled.analysis.report.tables import COMPARING, MORE, PROGRAMS, Run, missing, read_runs, thinned
+from coupled.analysis.report.page_tables import about as about_table
+from coupled.analysis.report.program import main, page
+from coupled.analysis.report.tables import ReportRun
+from coupled.analysis.run_handle import open_run
 from coupled.analysis.tables import whole_encoder
 
 NewRun = Callable[..., Path]
@@ -126,7 +129,7 @@ def test_of_rows_of_other_snapshots_the_last_counts(
     table = pd.read_csv(path)
     table.loc[table["arm_digest"] != "0" * 16, ["ci_low", "ci_high"]] = float("nan")
     table.to_csv(path, index=False)
-    newest = read_runs([run])[0].table(path.name)
+    newest = report_runs(run)[0].table(path.name)
     assert newest["ci_low"].isna().all()  # the interval is of the other snapshot
 
 
@@ -153,14 +156,14 @@ def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run:
 
 def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_run: Path) -> None:
     """A run without analysis misses all; one that went on is behind."""
-    (empty,) = read_runs([new_run(epochs=(0,))])
-    assert [each.table for each in missing(empty)] == [name for names in PROGRAMS.values() for name in names]
-    assert {each.state for each in missing(empty)} == {"not computed"}
-    assert missing(empty)[0].command[-2:] == ("--output", f"{empty.folder}/analysis")
-    table = to_compute([replace(empty, folder=Path("my run"))])
+    (empty,) = report_runs(new_run(epochs=(0,)))
+    assert [each.table for each in missing_tables(empty)] == [name for names in PROGRAMS.values() for name in names]
+    assert {each.state for each in missing_tables(empty)} == {"not computed"}
+    assert missing_tables(empty)[0].command[-2:] == ("--output", f"{empty.run.path}/analysis")
+    table = to_compute([changed(empty, path=Path("my run"))])
     assert table.rows[0][3].value == "coupled verify --run-dir 'my run' --output 'my run/analysis'"
-    (whole,) = read_runs([measured_run])
-    assert missing(whole) == []
+    (whole,) = report_runs(measured_run)
+    assert missing_tables(whole) == []
 
 
 def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> None:
@@ -170,13 +173,13 @@ def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> Non
     (run / "run.json").write_text(json.dumps(about))
     with (run / "epochs.csv").open("a") as file:
         file.write("7,cl,1.0,0.1,1.5,900\n8,cl,1.0,0.1")  # the last row is being written
-    every = missing(read_runs([run])[0])
+    every = missing_tables(report_runs(run)[0])
     found = {each.table: each.state for each in every}
     assert len(found) == len(every)
     assert set(found.values()) == {"up to epoch 3 of 7"}
     assert {"verify.csv", "weight_gap.csv", "bounds.csv"} <= set(found)
     assert "weight_gap_growth.csv" not in found
-    assert thinned(read_runs([run])[0]) == []  # nothing is told twice
+    assert partial_tables(report_runs(run)[0]) == []  # nothing is told twice
 
 
 def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path)
     for name, arms in (("train_alignment.csv", "arm != 'ce' or epoch < 3"), ("losses.csv", "arm == 'cl'")):
         path = run / "analysis" / name
         pd.read_csv(path).query(arms).to_csv(path, index=False)
-    found = [(each.table, each.state) for each in missing(read_runs([run])[0])]
+    found = [(each.table, each.state) for each in missing_tables(report_runs(run)[0])]
     expected = [("train_alignment.csv", "without ce at epoch 3"), ("losses.csv", "without nscl, scl, ce at epoch 3")]
     assert found == expected
 
@@ -198,10 +201,10 @@ def test_a_run_between_two_snapshots_is_not_behind(measured_run: Path, tmp_path:
     (run / "run.json").write_text(json.dumps(about))
     with (run / "epochs.csv").open("a") as file:
         file.write("9,cl,1.0,0.1,1.5,900\n")
-    assert missing(read_runs([run])[0]) == []
+    assert missing_tables(report_runs(run)[0]) == []
     with (run / "epochs.csv").open("a") as file:
         file.write("10,cl,1.0,0.1,1.5,900\n")
-    assert {each.state for each in missing(read_runs([run])[0])} == {"up to epoch 3 of 10"}
+    assert {each.state for each in missing_tables(report_runs(run)[0])} == {"up to epoch 3 of 10"}
 
 
 @pytest.mark.parametrize(("every", "epochs", "kept"), [(1, 10**6, [0, 1, 2]), (2, 10**6, [0, 2]), (3, 2, [0, 2])])
@@ -210,14 +213,15 @@ def test_the_settings_epochs_cost_a_report_nothing(
 ) -> None:
     """A run of two epochs may have a million before it; each was looked up in the table, for every table."""
     looked: list[str] = []
-    settings = {"epochs": epochs, "snapshots": {"every_epochs": every, "dense_until_epoch": 0}}
-    run = Run("run", Path("run"), {"settings": settings}, {"epochs.csv": pd.DataFrame({"epoch": [1, 2]})})
-    table = Run.table
-    monkeypatch.setattr(Run, "table", lambda run, name: (looked.append(name), table(run, name))[1])
+    snapshots = SimpleNamespace(every_epochs=every, dense_until_epoch=0)
+    settings = SimpleNamespace(epochs=epochs, snapshots=snapshots)
+    run = ReportRun("run", SimpleNamespace(settings=settings), {"epochs.csv": pd.DataFrame({"epoch": [1, 2]})})
+    table = ReportRun.table
+    monkeypatch.setattr(ReportRun, "table", lambda run, name: (looked.append(name), table(run, name))[1])
     asked: list[int] = []
     choose = tables.snapshot_epochs
     monkeypatch.setattr(tables, "snapshot_epochs", lambda n, *more: (asked.append(n), choose(n, *more))[1])
-    assert run.snapshots == kept
+    assert run.kept_epochs == kept
     assert looked == ["epochs.csv"]
     assert asked[0] <= 3
 
@@ -228,29 +232,29 @@ def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_p
     path = run / "analysis/bounds.csv"
     table = pd.read_csv(path)
     table[~table["of"].str.endswith("_error")].to_csv(path, index=False)
-    assert [(each.table, each.state) for each in missing(read_runs([run])[0])] == [
+    assert [(each.table, each.state) for each in missing_tables(report_runs(run)[0])] == [
         ("bounds.csv", "without few-shot errors")
     ]
     quality = pd.read_csv(run / "analysis/quality.csv")
     quality[quality["metric"] == "nccc"].to_csv(run / "analysis/quality.csv", index=False)
-    assert missing(read_runs([run])[0]) == []
+    assert missing_tables(report_runs(run)[0]) == []
     (run / "analysis/quality.csv").unlink()
-    assert [each.table for each in missing(read_runs([run])[0])] == ["quality.csv", "bounds.csv"]
+    assert [each.table for each in missing_tables(report_runs(run)[0])] == ["quality.csv", "bounds.csv"]
     quality.to_csv(run / "analysis/quality.csv", index=False)
     for rows, state in ((table["reference"].isna(), "without comparisons"), (table["epoch"] < 2, "up to epoch 1 of 3")):
         table[rows | table["reference"].isna()].to_csv(path, index=False)
-        assert [(each.table, each.state) for each in missing(read_runs([run])[0])] == [("bounds.csv", state)]
+        assert [(each.table, each.state) for each in missing_tables(report_runs(run)[0])] == [("bounds.csv", state)]
     table.to_csv(path, index=False)
     (run / "analysis/weight_gap.csv").unlink()
-    found = {each.table: each.state for each in missing(read_runs([run])[0])}
+    found = {each.table: each.state for each in missing_tables(report_runs(run)[0])}
     assert found["bounds.csv"] == "without what weight_gap.csv lacks"
 
 
 def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: Path) -> None:
     """`--epochs 0,3` and `--layers h` are no mistake: not missing, so --compute leaves them, but not whole either."""
-    (run,) = read_runs([measured_run])
-    assert missing(run) == []
-    assert [(each.table, each.state) for each in thinned(run)] == [
+    (run,) = report_runs(measured_run)
+    assert missing_tables(run) == []
+    assert [(each.table, each.state) for each in partial_tables(run)] == [
         ("quality.csv", "whole at 2 of 4 epochs"),
         ("collapse.csv", "whole at 2 of 4 epochs"),
     ]
@@ -260,13 +264,13 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
     tables["train_alignment.csv"] = scores[(scores["module"] == "h") | (scores["epoch"] == 3)]
     tables["quality.csv"] = tables["quality.csv"].query("module == 'h'")
     del tables["collapse.csv"]
-    found = {each.table: each.state for each in thinned(replace(run, tables=tables))}
+    found = {each.table: each.state for each in partial_tables(replace(run, tables=tables))}
     assert found == {
         "train_alignment.csv": "whole at 1 of 4 epochs",
         "test_alignment.csv": "of layers h, z only",
         "quality.csv": "whole at 2 of 4 epochs; of layers h only",
     }
-    table = to_complete([replace(run, folder=Path("my run"))])
+    table = to_complete([changed(run, path=Path("my run"))])
     assert [each.value for each in table.rows[0]][::3] == ["drift", "coupled quality --run-dir 'my run'"]
 
 
@@ -287,11 +291,11 @@ def test_the_listed_commands_suit_the_arms_of_the_run(
     (run / "run.json").write_text(json.dumps(about))
     for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
         path.unlink()
-    listed = [each.command for each in missing(read_runs([run])[0])]
+    listed = [each.command for each in missing_tables(report_runs(run)[0])]
     commands = {name.replace("-", "_"): [name, *options] for name, *options in listed}
     assert set(commands) == set(PROGRAMS) - left_out
     for program, command in commands.items():
-        more = MORE.get(program, ())
+        more = OPTIONS.get(program, ())
         assert len(command[3:]) == len(more) + len(options if program in COMPARING else [])
         assert command[3 + len(more) :] == (options if program in COMPARING else [])
 
@@ -301,7 +305,7 @@ def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Pa
     run = copied(measured_run, tmp_path / "run")
     path = run / "analysis/nscl_reached.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    assert missing(read_runs([run])[0]) == []
+    assert missing_tables(report_runs(run)[0]) == []
 
 
 @pytest.mark.parametrize("epochs", [(), (0,)])
@@ -328,7 +332,7 @@ def test_a_single_measured_epoch_has_charts(measured_run: Path, tmp_path: Path) 
         if "epoch" in table:
             table[table["epoch"] == 0].to_csv(path, index=False)
     assert {"headline", "alignment", "layers", "losses", "loss_gap"} <= set(charts_of(run))
-    assert "</html>" in page(read_runs([run]))
+    assert "</html>" in page([open_run(run)])
 
 
 def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> None:
@@ -339,7 +343,7 @@ def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> 
     about["settings"]["temperature"] = 0.25
     about["commit"] = "abc"
     (other / "run.json").write_text(json.dumps(about))
-    runs = read_runs([measured_run, other])
+    runs = report_runs(measured_run, other)
     charts = charts_of(measured_run, other)
     lines = charts["headline"].variants[""]["data"]
     assert {line["name"] for line in lines if line["meta"]["arm"] == "ce"} == {"ce · drift", "ce · other"}
@@ -364,8 +368,8 @@ def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(new_run: NewRun, tmp_path: Path) -> None:
     one, two, again = (new_run(epochs=(), name=name) for name in ("one", "two", "again/two"))
-    assert [run.name for run in read_runs([one, two])] == ["one", "two"]
-    assert [run.name for run in read_runs([two, again])] == [str(two), str(again)]
+    assert [run.name for run in report_runs(one, two)] == ["one", "two"]
+    assert [run.name for run in report_runs(two, again)] == [str(two), str(again)]
 
 
 def test_cells_and_facts_are_in_full_for_the_copy_and_short_for_the_eye(measured_run: Path) -> None:
@@ -373,26 +377,26 @@ def test_cells_and_facts_are_in_full_for_the_copy_and_short_for_the_eye(measured
     assert cell(float("nan"), "cl") == cell(None, "cl") == Cell("", "", False, "cl")
     assert cell("1e3", "cl") == Cell("1e3", "1e3", False, "cl")
     assert cell(12345, "cl") == Cell("12345", "12345", True, "cl")
-    assert flat({"a": {"b": 1, "c": {}, "d": {"e": None}}, "f": [1, 2]}) == {
+    assert flatten({"a": {"b": 1, "c": {}, "d": {"e": None}}, "f": [1, 2]}) == {
         "a.b": "1",
         "a.c": "{}",
         "a.d.e": "None",
         "f": "1, 2",
     }
-    (run,) = read_runs([measured_run])
-    facts = described(replace(run, about={**run.about, "launch": "x", "digest": "y"}))
+    (run,) = report_runs(measured_run)
+    facts = description_facts(changed(run, description={**run.run.description, "launch": "x", "digest": "y"}))
     assert facts["last epoch"] == 3
     assert facts["digest"] == "y"
     assert not {"launch", "settings"} & set(facts)
     found = pd.read_csv(measured_run / "analysis/verify.csv")["finding"].tolist()
     assert facts["verify"] == f"{len(found)} findings: {'; '.join(found)}"
     passes = pd.DataFrame({"last_epoch": [3], "finding": [float("nan")]})
-    assert verified(replace(run, tables={"verify.csv": passes})) == "passes, up to epoch 3"
+    assert verify_result(replace(run, tables={"verify.csv": passes})) == "passes, up to epoch 3"
 
 
 def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None:
     """Whatever the order of the rows, and where only one program has run."""
-    (run,) = read_runs([measured_run])
+    (run,) = report_runs(measured_run)
     quality = run.table("quality.csv")
     quality = quality.assign(value=quality["value"].where(quality["module"] == "h", 0.3))
     own = quality[quality["metric"] == "nccc"]
@@ -413,6 +417,21 @@ def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None
     assert row() == expected
     assert row(weight_gap=run.table("weight_gap.csv")) == [*expected[:2], "", "", "", ""]
     assert row(quality=quality) == ["", "", "", "", expected[4], ""]
+
+
+def test_the_last_values_are_printed_and_then_the_path(
+    measured_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a newcomer sees first; a column without values and the name of a single run are left out."""
+    path = tmp_path / "page.html"
+    assert main(["--run-dir", str(measured_run), "--output", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = last_values(report_runs(measured_run))
+    printed = [line.split() for line in lines if line.split()[:1] in (["nscl"], ["scl"], ["ce"])]
+    rows = [[each.text for each in row[1:] if each.text] for row in table.rows if row[1].value != "cl"]
+    assert printed == rows
+    assert not any("probe" in line for line in lines)
+    assert lines[-1] == str(path)
 
 
 def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_path: Path) -> None:
@@ -468,7 +487,7 @@ def test_compute_makes_the_tables(
 ) -> None:
     """For real, with the program that needs the weights alone."""
     names = {name: PROGRAMS[name] for name in ("weight_gap",)}
-    monkeypatch.setattr("coupled.analysis.report.tables.PROGRAMS", names)
+    monkeypatch.setattr("coupled.analysis.report.missing.PROGRAMS", names)
     run = new_run(epochs=(0, 1, 2, 3))
     assert main(["--run-dir", str(run), "--compute"]) == 0
     assert {path.name for path in (run / "analysis").glob("*.csv")} == {each for n in names.values() for each in n}
@@ -512,7 +531,7 @@ def test_an_unreadable_table_and_a_missing_library_are_named(
 def test_layers_sort_by_number_and_numbers_are_plain() -> None:
     names = ["projector.0", "encoder.layer1.10.conv1", "encoder.layer1.2.conv2", "encoder.layer1.2.bn1"]
     names += ["encoder.layer1.2.conv1", "encoder.bn1", "encoder.conv1"]
-    assert sorted(names, key=natural) == names[::-1]
+    assert sorted(names, key=layer_sort_key) == names[::-1]
     names = ["stem", "patch_embed.proj", "blocks.2.norm1", "blocks.10.norm1", "norm", "projector.0", "h", "z"]
-    assert sorted({*names}, key=natural) == names
+    assert sorted({*names}, key=layer_sort_key) == names
     assert numbers([1.23456789, float("nan"), float("inf"), 2]) == [1.234568, None, None, 2.0]

@@ -11,11 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.report_parts import copied
+from support.report_parts import copied, report_runs
 
+from coupled.analysis.report.page_tables import about, last_values
 from coupled.analysis.report.program import main
-from coupled.analysis.report.rows import about, last_values
-from coupled.analysis.report.tables import read_runs
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -74,7 +73,7 @@ def opened(browser: Any, path: Path, theme: str) -> Iterator[Any]:
 
 @pytest.fixture(scope="module", params=["light", "dark"])
 def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
-    """One page a theme: each test acts on a control of its own, and leaves or puts back what others look at."""
+    """One page a theme: each test acts on a control of its own, and leaves or puts back what others styles at."""
     with opened(browser, path, request.param) as page:
         yield page
 
@@ -244,7 +243,7 @@ def choose_and_print(page: Any) -> None:
 
 def test_a_table_is_copied_as_csv(page: Any, path: Path) -> None:
     """Cell by cell in full digits, with commas, quotes and line ends; where the clipboard is closed, too."""
-    runs = read_runs([path.parent])
+    runs = report_runs(path.parent)
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
     for table in (about(runs), last_values(runs)):
         page.locator(f"#table-{table.key} button.copy").click()

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from support.report_parts import charts_of, copied
+from support.report_parts import charts_of, copied, report_runs
 
-from coupled.analysis.report.charts import Chart, Look, numbers
+from coupled.analysis.report.arm_charts import few_shot
+from coupled.analysis.report.charts import Chart, TraceStyles, numbers
 from coupled.analysis.report.program import sections
-from coupled.analysis.report.tables import read_runs
-from coupled.analysis.report.theory import few_shot
 from coupled.analysis.tables import whole_encoder
 
 
@@ -108,14 +107,14 @@ def test_errors_curves_and_bounds_are_those_of_the_tables(charts: dict[str, Char
 
 def test_errors_and_bounds_go_from_few_shots_to_many(measured_run: Path) -> None:
     """In whatever order they were measured; those of an earlier epoch are not among them."""
-    (run,) = read_runs([measured_run])
+    (run,) = report_runs(measured_run)
     tables = {}
     for name in ("quality.csv", "bounds.csv"):
         table = run.table(name)
         one = table[table["shots"] == 1]
         more = one.assign(shots=5)
         tables[name] = pd.concat([one.query("epoch == 3").assign(epoch=0), more, one])
-    found = few_shot([replace(run, tables=tables)], Look([run])).variants["nccc, all classes, h"]["data"]
+    found = few_shot([replace(run, tables=tables)], TraceStyles([run])).variants["nccc, all classes, h"]["data"]
     assert [line["x"] for line in found] == [[1, 5]] * 12  # an error and two bounds of each arm
 
 
@@ -131,9 +130,9 @@ def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) ->
     looks = {line["name"]: (line["line"]["color"], line["line"]["dash"], line["marker"]["symbol"]) for line in lines}
     assert {*looks} == {"ce · to cl", "ce · to nscl"}
     assert looks["ce · to cl"][0] == looks["ce · to nscl"][0]
-    assert all(one != other for one, other in zip(*(look[1:] for look in looks.values()), strict=True))
-    runs = read_runs([run])
-    last = next(p for s in sections(runs, Look(runs)) for p in s["parts"] if p.key == "last")
+    assert all(one != other for one, other in zip(*(styles[1:] for styles in looks.values()), strict=True))
+    runs = report_runs(run)
+    last = next(p for s in sections(runs, TraceStyles(runs)) for p in s["parts"] if p.key == "last")
     rows = {(row[1].value, row[2].value): [each.value for each in row[3:6]] for row in last.rows}
     assert rows["ce", "nscl"] == ["0.123"] * 3
     gaps = whole_encoder(pd.read_csv(measured_run / "analysis/weight_gap.csv"), "mean").query(
@@ -183,8 +182,8 @@ def test_noise_is_between_a_twin_and_its_sibling_only(measured_run: Path, tmp_pa
     about: dict[str, Any] = json.loads((run / "run.json").read_text())
     about["settings"]["arms"]["again"] = about["settings"]["arms"]["cl"] | {"twin": "cl"}
     (run / "run.json").write_text(json.dumps(about))
-    (one,) = read_runs([run])
-    look = Look([one])
-    assert [look.noise(one, "again", reference) for reference in ("", "cl", "nscl")] == [True, True, False]
-    assert look.line(one, "again", [0], [0], reference="cl")["name"] == "again · noise floor"
-    assert look.line(one, "again", [0], [0], reference="nscl")["line"]["color"] == look.colours["again"]
+    (one,) = report_runs(run)
+    styles = TraceStyles([one])
+    assert [styles.is_noise(one, "again", reference) for reference in ("", "cl", "nscl")] == [True, True, False]
+    assert styles.line(one, "again", [0], [0], reference="cl")["name"] == "again · noise floor"
+    assert styles.line(one, "again", [0], [0], reference="nscl")["line"]["color"] == styles.colours["again"]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 from support import tiny
 
 from coupled.analysis import alignment, collapse, losses, quality, verify, weight_gap
+from coupled.analysis.run_handle import open_run
 
 ARMS = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
 ROWS = ("steps.csv", "epochs.csv", "log_digests.jsonl")
@@ -299,6 +300,18 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     assert "arm 'cl': the weights" in out  # the schedule of one epoch is another
     assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "seed")]) == 1
     assert "inputs: identical up to step 0" in capsys.readouterr().out
+
+
+def test_the_findings_are_those_that_the_program_prints(
+    good: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list from Python, of one run and of two; identical inputs are no finding."""
+    run = open_run(good)
+    assert verify.compute(run) == verify.compute(run, run) == []
+    assert verify.main(["--run-dir", str(good), "--against", str(other)]) == 1
+    *lines, count = capsys.readouterr().out.splitlines()
+    assert verify.compute(run, open_run(other)) == lines
+    assert count == f"{len(lines)} findings"
 
 
 def test_the_findings_are_written_where_a_report_finds_them(run: Path, tmp_path: Path) -> None:

@@ -1,20 +1,37 @@
 """What the tests of the report look at: its charts, and copies of a run's folder that they may change."""
 
 import shutil
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from coupled.analysis.report.charts import Chart, Look
+from coupled.analysis.report.charts import Chart, TraceStyles
 from coupled.analysis.report.program import sections
-from coupled.analysis.report.tables import read_runs
+from coupled.analysis.report.tables import ReportRun, read_runs
+from coupled.analysis.run_handle import open_run
+
+
+def report_runs(*folders: Path) -> list[ReportRun]:
+    """The runs in these folders, as a report reads them."""
+    return read_runs([open_run(folder) for folder in folders])
 
 
 def charts_of(*folders: Path) -> dict[str, Chart]:
     """The charts of a page about these runs, by key."""
-    runs = read_runs(folders)
-    found = [part for section in sections(runs, Look(runs)) for part in section["parts"]]
-    return {part.key: part for part in found if isinstance(part, Chart)}
+    runs = report_runs(*folders)
+    parts = [part for section in sections(runs, TraceStyles(runs)) for part in section["parts"]]
+    return {part.key: part for part in parts if isinstance(part, Chart)}
 
 
 def copied(run: Path, to: Path) -> Path:
     """A copy without the page."""
     return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
+
+
+def changed(run: ReportRun, **attributes: Any) -> ReportRun:
+    """The run with other attributes, such as the path of another folder."""
+    other = copy(run.run)
+    for name, value in attributes.items():
+        object.__setattr__(other, name, value)
+    return replace(run, run=other)

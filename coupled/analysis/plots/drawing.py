@@ -18,7 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
-USUAL = ("nscl", "scl", "ce", "cl")  # these have the first places wherever they appear
+FIRST_ARMS = ("nscl", "scl", "ce", "cl")  # these have the first styles wherever they appear
 
 
 class Style(NamedTuple):
@@ -29,15 +29,15 @@ class Style(NamedTuple):
     marker: str
 
 
-def arm_places(arms: Sequence[str]) -> dict[str, int]:
-    """The place of each arm among all styles, the arms of a run given in the order of run.json."""
-    order = [*USUAL, *(arm for arm in arms if arm not in USUAL)]
+def arm_indices(arms: Sequence[str]) -> dict[str, int]:
+    """The index of each arm in the cycles of styles; `arms` in the order of run.json."""
+    order = [*FIRST_ARMS, *(arm for arm in arms if arm not in FIRST_ARMS)]
     return {arm: order.index(arm) for arm in arms}
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, str]:
     """The colour of each arm of a run: the same in every figure and in the report."""
-    return {arm: COLOURS[place % len(COLOURS)] for arm, place in arm_places(arms).items()}
+    return {arm: COLOURS[i % len(COLOURS)] for arm, i in arm_indices(arms).items()}
 
 
 def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
@@ -45,7 +45,7 @@ def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
     colours = arm_colours(arms)
     return {
         arm: Style(colours[arm], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
-        for arm, i in arm_places(arms).items()
+        for arm, i in arm_indices(arms).items()
     }
 
 
@@ -59,10 +59,10 @@ def grid(panels: int) -> tuple[Figure, list[Axes]]:
     columns = min(4, panels)
     rows = -(-panels // columns)
     figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * rows + 0.4), layout="constrained")
-    every = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in every[panels:]:
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in cells[panels:]:
         axes.set_visible(False)
-    return figure, every[:panels]
+    return figure, cells[:panels]
 
 
 def plain(axes: Axes) -> None:
@@ -91,11 +91,12 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
-def natural(name: str) -> tuple[Any, ...]:
+def layer_sort_key(name: str) -> tuple[Any, ...]:
     """A key that sorts layers.2 before layers.10, the encoder's stem first, the projector's layers, h and z last, and a
     ResNet's batch norms behind the convolutions of their number.
     """
     parts = re.split(r"(\d+)", name.replace(".bn", ".conv"))
     first = name.removeprefix("encoder.").partition(".")[0]
-    place = STEM.index(first) if first in STEM else len(STEM), TOP.index(first) if first in TOP else -1
-    return *place, [part.rjust(8, "0") if part.isdigit() else part for part in parts], ".bn" in name
+    stem = STEM.index(first) if first in STEM else len(STEM)
+    top = TOP.index(first) if first in TOP else -1
+    return stem, top, [part.rjust(8, "0") if part.isdigit() else part for part in parts], ".bn" in name

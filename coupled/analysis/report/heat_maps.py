@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from coupled.analysis.plots.drawing import natural
-from coupled.analysis.report.charts import Chart, Figure, Look, Trace, numbers, reference_of
-from coupled.analysis.report.tables import Run
+from coupled.analysis.plots.drawing import layer_sort_key
+from coupled.analysis.report.charts import Chart, Figure, Trace, TraceStyles, numbers, reference_of
+from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.tables import largest_sample
 
 SPLITS = ("test", "train")
@@ -20,57 +20,62 @@ ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of 
 GAP = 0.02  # between panels, as a share of the width
 
 
-def weights_by_layer(runs: Sequence[Run], look: Look) -> Chart:
+def weights_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
     """Weight gap, angle and cosine of updates: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("weight_gap.csv")
         table = table[table["kind"].isin(["conv", "linear", "norm_scale"])] if len(table) else table
-        for reference, part in table.groupby("reference", sort=False) if len(table) else ():
+        for reference, group in table.groupby("reference", sort=False) if len(table) else ():
             for measure in ("gap", "angle", "update_cosine"):
-                words = measure.replace("_", " ")
-                variants[_named(look, run, words, f"to {reference}")] = over_epochs(run, look, part, measure, words)
-    words = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
-    return Chart("layers", "Weight gap by layer", words, variants)
+                title = measure.replace("_", " ")
+                variants[_name(styles, run, title, f"to {reference}")] = over_epochs(run, styles, group, measure, title)
+    caption = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
+    return Chart("layers", "Weight gap by layer", caption, variants)
 
 
-def alignment_by_layer(runs: Sequence[Run], look: Look) -> Chart:
+def alignment_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
     """Every pair metric: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
-    for name, run, metric, _, part in _scores(runs, look, "alignment"):
-        rows = pd.concat([largest_sample(each) for _, each in part.groupby("module", sort=False)])
-        variants[name] = over_epochs(run, look, rows, "value", metric)
-    words = (
+    for name, run, metric, _, group in _scores(runs, styles, "alignment"):
+        rows = pd.concat([largest_sample(each) for _, each in group.groupby("module", sort=False)])
+        variants[name] = over_epochs(run, styles, rows, "value", metric)
+    caption = (
         "A row a layer, from stem to projection; the slider's epoch is the vertical line, and the profile at the right."
     )
-    return Chart("alignment_layers", "Alignment by layer", words, variants)
+    return Chart("alignment_layers", "Alignment by layer", caption, variants)
 
 
-def cross_layer(runs: Sequence[Run], look: Look) -> Chart:
+def cross_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
     """Every layer of the reference with every layer of an arm, at the slider's epoch."""
-    scores = _scores(runs, look, "cross_layer")
-    variants = {name: _against_layers(largest_sample(part), metric, to) for name, _, metric, to, part in scores}
-    words = "Rows are the reference's layers, columns the arm's, at the slider's epoch; one scale of colours for all."
-    return Chart("cross_layer", "Every layer with every layer", words, variants)
+    scores = _scores(runs, styles, "cross_layer")
+    variants = {
+        name: _against_layers(largest_sample(group), metric, reference) for name, _, metric, reference, group in scores
+    }
+    caption = "Rows are the reference's layers, columns the arm's, at the slider's epoch; one scale of colours for all."
+    return Chart("cross_layer", "Every layer with every layer", caption, variants)
 
 
-def _scores(runs: Sequence[Run], look: Look, table: str) -> Iterator[tuple[str, Run, str, str, pd.DataFrame]]:
-    """The variant's name, run, metric, reference and rows of each part of <split>_<table>.csv that is one figure."""
+def _scores(
+    runs: Sequence[ReportRun], styles: TraceStyles, table: str
+) -> Iterator[tuple[str, ReportRun, str, str, pd.DataFrame]]:
+    """The variant's name, run, metric, reference and rows of each group of <split>_<table>.csv that is one figure."""
     for run in runs:
         for split in SPLITS:
             rows = run.table(f"{split}_{table}.csv")
-            for (metric, reference), part in rows.groupby(["metric", "reference"], sort=False) if len(rows) else ():
-                name = _named(look, run, str(metric), f"to {reference}", f"{split} images")
-                yield name, run, str(metric), str(reference), part
+            for (metric, reference), group in rows.groupby(["metric", "reference"], sort=False) if len(rows) else ():
+                name = _name(styles, run, str(metric), f"to {reference}", f"{split} images")
+                yield name, run, str(metric), str(reference), group
 
 
-def _named(look: Look, run: Run, *words: str) -> str:
-    return ", ".join([*words, *([run.name] if len(look.runs) > 1 else [])])
+def _name(styles: TraceStyles, run: ReportRun, *parts: str) -> str:
+    """The name of a variant, with the run's where there are several."""
+    return ", ".join([*parts, *([run.name] if len(styles.runs) > 1 else [])])
 
 
-def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: str) -> Figure:
+def over_epochs(run: ReportRun, styles: TraceStyles, table: pd.DataFrame, measure: str, title: str) -> Figure:
     """A heat map an arm, layers over epochs, and at the right the profile over layers at the slider's epoch."""
-    layers = sorted(table["module"].unique(), key=natural)
+    layers = sorted(table["module"].unique(), key=layer_sort_key)
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
     arms = list(dict.fromkeys(table["arm"]))
     traces, axes = _panels(arms, "epoch", width := 1 / (len(arms) + 1.6))
@@ -80,8 +85,8 @@ def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: 
         cells = table[table["arm"] == arm].pivot(index="module", columns="epoch", values=measure)
         z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
         heat.update({"x": epochs, "y": layers, "z": z})
-        to = {"reference": reference_of(table), "xaxis": f"x{last}", "mode": "lines+markers"}
-        line = look.line(run, arm, [row[-1] for row in z], [], **to)
+        options = {"reference": reference_of(table), "xaxis": f"x{last}", "mode": "lines+markers"}
+        line = styles.line(run, arm, [row[-1] for row in z], [], **options)
         by_epoch = [list(each) for each in zip(*z, strict=True)]
         profiles.append({**line, "y": layers, "meta": {"arm": arm, "profile": by_epoch}})
     for axis in axes.values():
@@ -91,7 +96,8 @@ def over_epochs(run: Run, look: Look, table: pd.DataFrame, measure: str, title: 
 
 
 def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
-    rows, columns = (sorted(table[name].unique(), key=natural) for name in ("reference_module", "module"))
+    """A heat map an arm, layers of the reference by layers of the arm, at the slider's epoch."""
+    rows, columns = (sorted(table[name].unique(), key=layer_sort_key) for name in ("reference_module", "module"))
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
     arms = list(dict.fromkeys(table["arm"]))
     traces, axes = _panels(arms, "layer", 1 / len(arms))
@@ -112,12 +118,12 @@ def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
 def _panels(arms: Sequence[str], x: str, width: float) -> tuple[list[Trace], dict[str, Any]]:
     """Empty heat maps, one an arm, and their axes from left to right."""
     traces, axes = [], {}
-    for place, arm in enumerate(arms):
-        axis = str(place + 1) if place else ""
+    for index, arm in enumerate(arms):
+        axis = str(index + 1) if index else ""
         traces.append(
             {"type": "heatmap", "coloraxis": "coloraxis", "name": arm, "xaxis": f"x{axis}", "meta": {"arm": arm}}
         )
-        axes[f"xaxis{axis}"] = {"domain": [place * width, (place + 1) * width - GAP], "title": {"text": f"{arm}, {x}"}}
+        axes[f"xaxis{axis}"] = {"domain": [index * width, (index + 1) * width - GAP], "title": {"text": f"{arm}, {x}"}}
     return traces, axes
 
 
@@ -130,7 +136,13 @@ def _figure(
     y: str = "",
 ) -> Figure:
     """The layers on a shared axis, from the top; `y` is its title."""
-    down = {"autorange": "reversed", "type": "category", "automargin": True, "dtick": 1, "tickfont": {"size": 9}}
-    titled = {**down, "title": {"text": f"{y}, layer"}} if y else down
-    size = {"height": max(LEAST, ROW * len(layers) + FRAME), "coloraxis": dict(scale), "yaxis": titled}
+    axis: dict[str, Any] = {
+        "autorange": "reversed",
+        "type": "category",
+        "automargin": True,
+        "dtick": 1,
+        "tickfont": {"size": 9},
+    }
+    axis |= {"title": {"text": f"{y}, layer"}} if y else {}
+    size = {"height": max(LEAST, ROW * len(layers) + FRAME), "coloraxis": dict(scale), "yaxis": axis}
     return {"data": list(traces), "layout": {**axes, **size}, "slider": list(epochs)}

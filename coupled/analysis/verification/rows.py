@@ -12,8 +12,8 @@ from coupled.storage import checkpoints, log_digests
 from coupled.storage.log_digests import TABLES, LogState
 
 
-def rows_to_check(path: Path) -> list[dict[str, str]]:
-    """The whole rows of a table as they stand, wrong ones too: what is wrong with them is for verify to say.
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The complete rows of a table as text, unchecked.
 
     Raises ValueError if there is no table, or it is too large.
     """
@@ -25,8 +25,8 @@ def rows_to_check(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
-def inputs_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The columns of steps.csv that hold the digests of a stream's inputs."""
+def input_columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns of steps.csv with digests of inputs, one a stream."""
     return [column for column in (rows[0] if rows else ()) if column and column.endswith("inputs_digest")]
 
 
@@ -40,9 +40,9 @@ def faults_of_rows(run: Path, settings: Settings, lines: Sequence[LogState]) -> 
         yield f"{run / log_digests.FILE}: expected a line of every save, found none: no row can be checked"
     yield from log_digests.changed(run, lines, len(arms))
     for name in TABLES if lines and lines[-1].epoch == settings.epochs else ():
-        path, whole = run / name, lines[-1].table(name)[0]
-        if path.is_file() and path.stat().st_size > whole:
-            yield f"{path}: the run ended with {whole:,} bytes, found {path.stat().st_size:,}"
+        path, size = run / name, lines[-1].table(name)[0]
+        if path.is_file() and path.stat().st_size > size:
+            yield f"{path}: the run ended with {size:,} bytes, found {path.stat().st_size:,}"
     yield from faults_of_steps(run / "steps.csv", arms)
     yield from faults_of_epochs(run / "epochs.csv", arms)
 
@@ -50,15 +50,15 @@ def faults_of_rows(run: Path, settings: Settings, lines: Sequence[LogState]) -> 
 def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
     """The first row that is not the next step with its digests and a finite loss of every arm."""
     try:
-        rows = rows_to_check(path)
+        rows = read_rows(path)
     except (ValueError, csv.Error) as error:
         yield str(error)
         return
-    first = ["epoch", "step", *(inputs_of(rows) or ["inputs_digest"])]
+    first = ["epoch", "step", *(input_columns(rows) or ["inputs_digest"])]
     others = [column for column in (rows[0] if rows else ()) if column and column not in first]
     numbers = list(dict.fromkeys(["lr", *(f"{arm}_loss" for arm in arms), *others]))
     for number, row in enumerate(rows, 1):
-        text = wrong_cells(row, first, numbers)
+        text = fault_of_cells(row, first, numbers)
         if not text and row["step"] != str(number):
             text = f"expected step {number}, found {row['step']}"
         if text:
@@ -69,14 +69,14 @@ def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
 def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
     """The first row that is not the next arm of the next epoch with finite numbers."""
     try:
-        rows = rows_to_check(path)
+        rows = read_rows(path)
     except (ValueError, csv.Error) as error:
         yield str(error)
         return
     schema = SCHEMAS["epochs.csv"]
     for number, row in enumerate(rows):
         epoch, arm = str(number // len(arms) + 1), arms[number % len(arms)]
-        text = wrong_cells(row, schema.key, [column for column in schema.columns if column in schema.values])
+        text = fault_of_cells(row, schema.key, [column for column in schema.columns if column in schema.values])
         if not text and (row["epoch"], row["arm"]) != (epoch, arm):
             text = f"expected epoch {epoch} of '{arm}', found {row['epoch']} of '{row['arm']}'"
         if text:
@@ -84,7 +84,7 @@ def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
             return
 
 
-def wrong_cells(row: Mapping[str, str], columns: Sequence[str], numbers: Sequence[str]) -> str:
+def fault_of_cells(row: Mapping[str, str], columns: Sequence[str], numbers: Sequence[str]) -> str:
     """What is wrong with the cells of a row; "" if it has all `columns` and finite `numbers`, and no more cells."""
     if None in row or any(not row.get(column) for column in (*columns, *numbers)):
         return f"expected the columns of the header, found '{','.join(map(str, row.values()))}'"

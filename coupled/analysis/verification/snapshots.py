@@ -17,19 +17,26 @@ from coupled.storage.snapshots import BadSnapshotError, SnapshotStore, snapshot_
 Kinds = dict[str, str]  # tensor -> its shape and type
 
 
-def faults_of_snapshots(store: SnapshotStore, settings: Settings, classes: int, done: int | None) -> Iterator[str]:
-    """Everything that is wrong with the manifest and the snapshots of a run that has `done` so many epochs (None: as
-    many as the manifest says); `classes` is the number of them in its image set.
+def faults_of_snapshots(
+    store: SnapshotStore, settings: Settings, num_classes: int, epochs_done: int | None
+) -> Iterator[str]:
+    """Everything that is wrong with the manifest and the snapshots of a run, a line each.
+
+    Args:
+        store: the snapshots.
+        settings: of the run.
+        num_classes: of its dataset.
+        epochs_done: epochs that were trained; None for as many as the manifest has.
     """
     try:
-        there = {arm: store.epochs(arm) for arm in settings.arms}
-        expected, shared = expected_tensors(settings, classes)
+        stored = {arm: store.epochs(arm) for arm in settings.arms}
+        expected, shared = expected_tensors(settings, num_classes)
     except ValueError as error:
         yield str(error)
         return
-    yield from faults_of_manifest(store, settings, there, done)
+    yield from faults_of_manifest(store, settings, stored, epochs_done)
     starts: dict[str, dict[str, Tensor]] = {}
-    for arm, epochs in there.items():
+    for arm, epochs in stored.items():
         for epoch in dict.fromkeys(epochs):
             try:
                 tensors = store.read(arm, epoch)
@@ -59,16 +66,17 @@ def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds]
 
 
 def faults_of_manifest(
-    store: SnapshotStore, settings: Settings, there: Mapping[str, Sequence[int]], done: int | None
+    store: SnapshotStore, settings: Settings, stored: Mapping[str, Sequence[int]], epochs_done: int | None
 ) -> Iterator[str]:
     """Every kept epoch of every arm once, in the order written.
 
     An epoch that is being saved, or was when the run was killed, may be there in part.
     """
-    last = max((epochs[-1] for epochs in there.values() if epochs), default=0) if done is None else done
+    if epochs_done is None:
+        epochs_done = max((epochs[-1] for epochs in stored.values() if epochs), default=0)
     kept = snapshot_epochs(settings.epochs, settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch)
-    for arm, epochs in there.items():
-        counted = [epoch for epoch in kept if epoch <= last]
+    for arm, epochs in stored.items():
+        counted = [epoch for epoch in kept if epoch <= epochs_done]
         for epoch in (e for e in kept if epochs.count(e) > 1 or (e in counted and not epochs.count(e))):
             yield f"{store.manifest}: arm '{arm}', epoch {epoch}: expected one snapshot, found {epochs.count(epoch)}"
         # under a rate that does not depend on them the run may once have had fewer epochs, of which this was the last
@@ -95,23 +103,23 @@ def faults_of_starts(
     store: SnapshotStore, arms: Mapping[str, Mapping[str, Any]], starts: Mapping[str, Mapping[str, Tensor]]
 ) -> Iterator[str]:
     """Arms that share their initialisation start with equal weights, but for the weight that a control moves."""
-    used, moved = draws(arms), {arm: ulps_at_start(arms[arm]) for arm in starts}
+    used, moved = draws(arms), {arm: initial_ulps(arms[arm]) for arm in starts}
     for one, other in combinations(starts, 2):
         if used[one].init != used[other].init:
             continue
-        allowed, differing = int(moved[one] != moved[other]), elements_apart(starts[one], starts[other])
+        allowed, differing = int(moved[one] != moved[other]), count_differing_elements(starts[one], starts[other])
         if differing != allowed:
             text = f"{'but for one moved weight, ' if allowed else ''}found {differing} that differ"
             yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0: {text}"
 
 
-def ulps_at_start(arm: Mapping[str, Any]) -> int:
+def initial_ulps(arm: Mapping[str, Any]) -> int:
     """By how many units in the last place a weight of `arm` was moved before its first snapshot."""
     perturbed = arm.get("perturb") or {"step": 0, "ulps": 0}
     return int(perturbed["ulps"]) if perturbed["step"] == 0 else 0
 
 
-def elements_apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> int:
+def count_differing_elements(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> int:
     """The number of elements of the tensors of the same name and shape that differ."""
     alike = [name for name in one if name in other and one[name].shape == other[name].shape]
     return sum(int((one[name] != other[name]).sum()) for name in alike)

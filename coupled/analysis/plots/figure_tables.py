@@ -1,0 +1,90 @@
+"""What the figures of a run are drawn from: the rows of its tables, the reference arm, and how each arm looks."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from coupled.analysis.plots.drawing import Style, arm_styles
+from coupled.analysis.run import USUAL_REFERENCE, usual_reference
+from coupled.analysis.run_handle import Run
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.tables import largest_sample, read_newest
+from coupled.config.controls import twins
+
+
+class FigureTables(NamedTuple):
+    """What the figures of a run share."""
+
+    folder: Path  # of the tables
+    reference: str
+    styles: dict[str, Style]  # of every arm, in the order of the run
+    twins: list[str]  # of the reference
+
+    def gaps(self) -> pd.DataFrame:
+        """Rows of weight_gap.csv about the reference."""
+        return self._of_reference("weight_gap.csv", "gap")
+
+    def scores(self) -> pd.DataFrame:
+        """Rows of test_alignment.csv about the reference, of the largest sample for each metric."""
+        return largest_sample(self._of_reference("test_alignment.csv", "value"), by="metric")
+
+    def read(self, name: str, value: str) -> pd.DataFrame:
+        """The newest rows of the table `name`, values that no axis can show missing.
+
+        Raises ValueError if the table does not exist or compares the arms of a run with one arm, BadTableError.
+        """
+        if "reference" in SCHEMAS[name].key and len(self.styles) < 2:
+            raise ValueError("the run has one arm, and nothing to compare it with")
+        rows = read_newest(self.folder / name, value, arms=list(self.styles))
+        return rows.assign(**{value: rows[value].where(np.isfinite(rows[value]))}) if len(rows) else rows
+
+    def _of_reference(self, name: str, value: str) -> pd.DataFrame:
+        """The rows of a table that compare with the reference. Raises ValueError if there are none."""
+        rows = self.read(name, value)
+        rows = rows[rows["reference"] == self.reference]
+        if rows.empty:
+            raise ValueError(f"{self.folder / name}: no rows with the reference '{self.reference}'")
+        return rows
+
+    def arms(self, rows: pd.DataFrame) -> list[str]:
+        """The arms in `rows`, in the order of the run, without the reference's twins."""
+        present = set(rows["arm"])
+        return [arm for arm in self.styles if arm in present and arm not in self.twins]
+
+
+def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
+    """The tables of a run; `reference` is by default that of `default_reference`.
+
+    Raises ValueError for a reference that is no arm of the run.
+    """
+    arms, folder = run.description["settings"]["arms"], run.path / "analysis"
+    reference = reference or default_reference(run)
+    if reference not in arms:
+        raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
+    return FigureTables(folder, reference, arm_styles(list(arms)), twins(arms, reference))
+
+
+def default_reference(run: Run) -> str:
+    """`cl`; in a run without it the reference of its tables, or else its first arm."""
+    arms = list(run.settings.arms)
+    usual = usual_reference(arms)
+    if usual != USUAL_REFERENCE:
+        for name in ("weight_gap.csv", "test_alignment.csv"):
+            with contextlib.suppress(ValueError):  # the figure that needs the table reports it
+                references = read_newest(run.path / "analysis" / name, arms=arms)["reference"]
+                return str(next(iter(references.drop_duplicates(keep="last")), usual))
+    return usual
+
+
+def add_legend(figure: Figure, tables: FigureTables) -> None:
+    """One legend for all panels, above them: arms first."""
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    labels = sorted(handles, key=lambda label: label not in tables.styles)
+    style: dict[str, Any] = {"ncols": 6, "frameon": False, "handlelength": 3.5}
+    figure.legend([handles[label] for label in labels], labels, loc="outside upper center", **style)

@@ -1,0 +1,140 @@
+"""The charts of each arm by itself: quality, few-shot errors, collapse, spectra, throughput."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from coupled.analysis.report.charts import Chart, Figure, TraceStyles, add_variant, layout, numbers
+from coupled.analysis.report.tables import ReportRun
+from coupled.analysis.tables import largest_sample
+
+LINES = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # one value an epoch
+SPECTRA = ("eigenvalue_share", "eigenvalue", "correlation_eigenvalue", "predictor_singular_value")
+BOUNDS = {"proposition_1": "dash", "documented_form": "dot"}  # of few-shot errors
+OF_A_PREDICTOR = ("eigenspace_alignment", "predictor_along")
+
+
+def quality(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+    """All arm metrics but few-shot over epochs."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        table = run.table("quality.csv")
+        table = table[table["shots"].isna()] if len(table) else table
+        if table.empty:
+            continue
+        first = table["metric"].isin(["nccc", "linear_probe"])
+        for metrics in (table[first], table[~first]):
+            for (metric, how, k, layer, split), group in metrics.groupby(
+                ["metric", "variant", "k", "module", "split"], sort=False, dropna=False
+            ):
+                detail = str(how) if group["k"].isna().all() else f"{how} k={k:g}"
+                axes = layout(f"{metric}, {detail}")
+                figure = add_variant(variants, f"{metric} ({detail}), {layer}, {split}", axes)
+                for arm, rows in largest_sample(group).groupby("arm", sort=False):
+                    figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["value"]))
+    return Chart("quality", "Quality of each arm's representation", "Each arm by itself.", variants)
+
+
+def few_shot(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+    """Errors against shots at the last epoch that was measured, and both forms of the bound."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        table = run.table("quality.csv")
+        table = table[table["shots"].notna()] if len(table) else table
+        if table.empty:
+            continue
+        epoch = table["epoch"].max()
+        table = table[table["epoch"] == epoch].dropna(subset=["value"])
+        if table.empty:
+            continue
+        for (metric, classifier, layer), group in table.groupby(["metric", "variant", "module"], sort=False):
+            task = "two classes" if metric == "few_shot_two_way" else "all classes"
+            axes = layout(f"error of {classifier}", "labelled images a class")
+            axes["xaxis"]["type"] = axes["yaxis"]["type"] = "log"
+            figure = add_variant(variants, f"{classifier}, {task}, {layer}", axes)
+            for arm, rows in largest_sample(group).groupby("arm", sort=False):
+                rows = rows.sort_values("shots")
+                bars = {"type": "data", "array": numbers(rows["std"]), "thickness": 1}
+                errors = 1 - rows["value"]
+                figure["data"].append(styles.line(run, str(arm), rows["shots"], errors, f"epoch {epoch}", error_y=bars))
+                bounds = _few_shot_bounds(run, str(arm), str(layer), str(classifier), str(metric), epoch)
+                figure["data"] += [
+                    styles.line(run, str(arm), bound["shots"], bound["value"], form.replace("_", " "), dash)
+                    for form, dash in BOUNDS.items()
+                    if len(bound := bounds[bounds["bound"] == form])
+                ]
+    caption = (
+        "On both axes logarithmic. Bars are standard deviations of ten draws. A bound of 1 and more says nothing, nor"
+        " does one of 1/2 and more between two classes."
+    )
+    return Chart("few_shot", "Few-shot errors and their bounds", caption, variants)
+
+
+def _few_shot_bounds(run: ReportRun, arm: str, layer: str, classifier: str, metric: str, epoch: int) -> pd.DataFrame:
+    """The rows of bounds.csv about these few-shot errors, by shots."""
+    table = run.table("bounds.csv")
+    if table.empty:
+        return pd.DataFrame(columns=["bound"])
+    task = "two_way" if metric == "few_shot_two_way" else "all"
+    table = table[(table["arm"] == arm) & (table["module"] == layer) & (table["of"] == f"{classifier}_error")]
+    table = table[(table["epoch"] == epoch) & (table["task"] == task) & table["bound"].isin(list(BOUNDS))]
+    return pd.concat([table[:0], *(largest_sample(rows) for _, rows in table.groupby("bound"))]).sort_values("shots")
+
+
+def collapse(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+    """What has one value an epoch."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        for metric, layer, split, group in _rows_by_metric(run, LINES):
+            figure = add_variant(variants, f"{metric}, {layer}, {split}", layout(metric.replace("_", " ")))
+            for arm, rows in group.groupby("arm", sort=False):
+                rows = rows.sort_values("epoch")
+                figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["value"]))
+    caption = (
+        "Spread: 1 is even, 0 is one point. Alignment: distance of two views, 0 is the same. Uniformity: 0 is one"
+        " point, lower is more even. Asymmetry: of a predictor of one matrix, 0 is symmetric."
+    )
+    return Chart("collapse", "Collapse: spread, rank, alignment, uniformity", caption, variants)
+
+
+def spectra(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+    """What has a value a direction, at the last measured epoch of each arm."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        for metric, layer, split, group in _rows_by_metric(run, SPECTRA + OF_A_PREDICTOR):
+            axes = layout(metric.replace("_", " "), x="direction, largest first")
+            if metric in SPECTRA:
+                axes["yaxis"]["type"] = "log"
+            figure = add_variant(variants, f"{metric}, {layer}, {split}", axes)
+            for arm, rows in group.groupby("arm", sort=False):
+                rows = rows[rows["epoch"] == rows["epoch"].max()]
+                rows = rows.sort_values("component")
+                heights = rows["value"].where(rows["value"] > 0) if metric in SPECTRA else rows["value"]
+                figure["data"].append(styles.line(run, str(arm), rows["component"], numbers(heights)))
+    caption = (
+        "Eigenvalues of the covariance (shares of its trace), of the correlation F of a predictor's inputs, and"
+        " singular values of the predictor W; the cosine of each eigenvector u of F with W u, and u·W u."
+    )
+    return Chart("spectra", "Spectra at the last measured epoch", caption, variants)
+
+
+def _rows_by_metric(run: ReportRun, metrics: Sequence[str]) -> list[tuple[str, str, str, pd.DataFrame]]:
+    """Metric, layer, split and rows, in the order of `metrics`."""
+    table = run.table("collapse.csv")
+    groups = []
+    for metric in metrics if len(table) else ():
+        of_metric = table[table["metric"] == metric]
+        for (layer, split), rows in of_metric.groupby(["module", "split"], sort=False):
+            groups.append((metric, str(layer), str(split), largest_sample(rows)))
+    return groups
+
+
+def throughput(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+    """Images a second of each arm's part of the step."""
+    figure: Figure = {"data": [], "layout": layout("images per second", showlegend=True)}
+    for run in runs:
+        table = run.table("epochs.csv")
+        for arm, rows in table.groupby("arm", sort=False) if len(table) else ():
+            figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["images_per_second"]))
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
+    return Chart("throughput", "Throughput", "As epochs.csv has it.", {"": figure} if figure["data"] else {})

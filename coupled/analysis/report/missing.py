@@ -1,0 +1,112 @@
+"""Which tables of a run are still to be computed, and the commands that compute them."""
+
+from typing import NamedTuple
+
+from coupled.analysis.report.tables import SHOWN, ReportRun
+from coupled.analysis.representations.layers import OUTPUTS
+from coupled.analysis.run import USUAL_REFERENCE
+from coupled.analysis.schemas import SCHEMAS
+
+PROGRAMS = {  # program -> the tables it writes that the page shows; in the order in which they must run
+    program: tuple(name for name in SHOWN if SCHEMAS[name].program == program)
+    for program in ("verify", "weight_gap", "alignment", "quality", "collapse", "losses", "bounds")
+}
+OPTIONS = {  # besides --run-dir
+    "verify": ("--output", "{run}/analysis"),
+    "alignment": ("--layers", "stages", "--cross-layer"),
+}
+SERIES = ("split", "reference", "arm", "module", "metric", "temperature")  # a whole table has each at all epochs
+NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
+COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
+BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # what they hold gets its bounds in bounds.csv
+
+
+class Missing(NamedTuple):
+    """A table that does not exist or is not complete, and the command with its options that computes the rest."""
+
+    run: str
+    table: str
+    state: str
+    command: tuple[str, ...]
+
+
+def missing_tables(run: ReportRun) -> list[Missing]:
+    """The tables that do not exist, stop before the last snapshot of the run, or lack an arm, program by program.
+
+    A table of some epochs, layers or metrics only is not missing; `partial_tables` has those of the first two. A run of
+    one arm has nothing to compare.
+    """
+    missing: list[Missing] = []
+    for program, names in PROGRAMS.items():
+        if program in COMPARING and len(run.arms) < 2:
+            continue
+        for name in names:
+            state = _lacking(run, name)
+            if not state or (name in NEVER_BEHIND and not run.table(names[0]).empty):
+                continue  # too few epochs or no such arms for it, if it is empty
+            missing.append(Missing(run.name, name, state, _command(run, program)))
+    tables = [each.table for each in missing]
+    if not run.table("bounds.csv").empty and "bounds.csv" not in tables:
+        inputs = [table for table in tables if table in BEFORE_BOUNDS]
+        state = f"without what {inputs[-1]} lacks" if inputs else _lacking_few_shot(run)
+        missing += [Missing(run.name, "bounds.csv", state, _command(run, "bounds"))] if state else []
+    return missing
+
+
+def partial_tables(run: ReportRun) -> list[Missing]:
+    """The tables, not missing, of some epochs or layers only, and the command that would add the rest."""
+    others = {*NEVER_BEHIND, *(each.table for each in missing_tables(run))}
+    return [
+        Missing(run.name, name, state, _command(run, program))
+        for program, names in PROGRAMS.items()
+        for name in names
+        if name not in others and (state := _measured_part(run, name, of_stages=program == "alignment"))
+    ]
+
+
+def _lacking(run: ReportRun, name: str) -> str:
+    """What a table lacks; "" if it is whole."""
+    table, last = run.table(name), run.kept_epochs[-1]
+    if table.empty:
+        return "not computed"
+    if "reference" in table:
+        table = table.dropna(subset=["reference"])  # in bounds.csv an arm has few-shot errors by itself
+    column = next((column for column in ("last_epoch", "epoch") if column in table), None)
+    if column and not table[column].max() >= last:
+        return f"up to epoch {int(table[column].max())} of {last}" if len(table) else "without comparisons"
+    if column != "epoch" or "arm" not in table:
+        return ""
+    rows = table[table["epoch"] >= last]
+    measured = {*rows["arm"], *rows.get("reference", ())}
+    lacking = [arm for arm in run.arms if arm not in measured]
+    return f"without {', '.join(lacking)} at epoch {last}" if lacking else ""
+
+
+def _lacking_few_shot(run: ReportRun) -> str:
+    """Whether bounds.py ran before quality.py had errors to bound."""
+    quality, bounds = run.table("quality.csv"), run.table("bounds.csv")
+    measured = not quality.empty and quality["shots"].notna().any()
+    return "without few-shot errors" if measured and not bounds["shots"].notna().any() else ""
+
+
+def _measured_part(run: ReportRun, name: str, of_stages: bool) -> str:
+    """How much of what it could have a table has; "" if it has all."""
+    table, epochs = run.table(name), run.kept_epochs
+    if "epoch" not in table:
+        return ""
+    table = table.dropna(subset=["reference"]) if "reference" in table else table
+    series = table[["epoch", *(column for column in SERIES if column in table)]].drop_duplicates()
+    count = len(series.drop(columns="epoch").drop_duplicates())
+    whole = int((series.groupby("epoch").size().reindex(epochs) == count).sum())
+    layers = list(dict.fromkeys(table.get("module", ())))
+    outputs_only = bool(layers) and {*layers} <= {*OUTPUTS} and (of_stages or len(layers) < len(OUTPUTS))
+    state = [f"whole at {whole} of {len(epochs)} epochs"] if whole < len(epochs) else []
+    return "; ".join([*state, *([f"of layers {', '.join(layers)} only"] if outputs_only else [])])
+
+
+def _command(run: ReportRun, program: str) -> tuple[str, ...]:
+    """The command and its options that run a program on the run."""
+    options = [each.format(run=run.run.path) for each in OPTIONS.get(program, ())]
+    if program in COMPARING and USUAL_REFERENCE not in run.arms:
+        options += ["--reference", run.arms[0]]
+    return (program.replace("_", "-"), "--run-dir", str(run.run.path), *options)

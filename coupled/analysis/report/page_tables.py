@@ -1,0 +1,179 @@
+"""The tables of a report: what was run, the last values, the fits, and what is still to be computed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from coupled.analysis.report.missing import Missing, missing_tables, partial_tables
+from coupled.analysis.report.tables import ReportRun
+from coupled.analysis.tables import largest_sample, whole_encoder
+from coupled.monitoring.commands import suggest
+
+DIFFERS = "≠"
+
+
+class Cell(NamedTuple):
+    """What is copied, what is seen, and the arm whose switch hides the row."""
+
+    value: str
+    text: str
+    number: bool = False
+    arm: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page; without rows it is left out."""
+
+    key: str
+    title: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    folded: bool = False
+
+
+def cell(value: Any, arm: str = "") -> Cell:
+    """Numbers in full for the copy, with four digits for the eye; an empty cell for nothing."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return Cell("", "", arm=arm)
+    if isinstance(value, float):
+        return Cell(repr(float(value)), f"{value:.4g}", True, arm)
+    return Cell(str(value), str(value), isinstance(value, int), arm)
+
+
+def about(runs: Sequence[ReportRun]) -> Table:
+    """State, versions and digests, and whether verify passes."""
+    columns, rows = _side_by_side(runs, [flatten(description_facts(run)) for run in runs])
+    return Table("about", "State, versions and digests", "", columns, rows)
+
+
+def settings(runs: Sequence[ReportRun]) -> Table:
+    """All settings; of several runs side by side, what differs first."""
+    columns, rows = _side_by_side(runs, [flatten(run.run.description["settings"]) for run in runs])
+    rows.sort(key=lambda row: row[-1].value != DIFFERS)
+    return Table("settings", "Settings", "", columns, rows, folded=True)
+
+
+def _side_by_side(runs: Sequence[ReportRun], facts: Sequence[Mapping[str, str]]) -> tuple[list[str], list[list[Cell]]]:
+    """Columns and rows of the facts of each run; of several runs a last column marks what differs."""
+    several = len(runs) > 1
+    rows = []
+    for key in dict.fromkeys(key for each in facts for key in each):
+        values = [each.get(key, "") for each in facts]
+        mark = [DIFFERS if len({*values}) > 1 else ""] if several else []
+        rows.append([cell(each) for each in (key, *values, *mark)])
+    return ["", *(run.name for run in runs), *(["differs"] if several else [])], rows
+
+
+def description_facts(run: ReportRun) -> dict[str, Any]:
+    """run.json without the settings, and the state of the run first."""
+    left_out = ("settings", "format", "launch", "placement")
+    facts = {key: value for key, value in run.run.description.items() if key not in left_out}
+    return {"folder": str(run.run.path), "last epoch": run.last_epoch, "verify": verify_result(run), **facts}
+
+
+def verify_result(run: ReportRun) -> str:
+    """What verify found, and up to which epoch."""
+    table = run.table("verify.csv")
+    if table.empty:
+        return "not run yet"
+    findings = table["finding"].dropna().tolist()
+    epoch = int(table["last_epoch"].max())
+    return f"passes, up to epoch {epoch}" if not findings else f"{len(findings)} findings: {'; '.join(findings)}"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted keys; lists and empty sections as one value."""
+    facts: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            facts |= flatten(value, f"{prefix}{key}.")
+        else:
+            facts[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return facts
+
+
+def last_values(runs: Sequence[ReportRun]) -> Table:
+    """Each arm at its last measured epoch: weight gap, CKA and RSA to each reference, and accuracies."""
+    rows = [row for run in runs for arm in run.arms for row in _last_values(run, arm)]
+    measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "probe (test, h)"]
+    return Table("last", "At the last measured epoch", "", ["run", "arm", "reference", *measures], rows)
+
+
+def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
+    """A row for each reference that the arm was compared with, or one row without."""
+    gaps = run.table("weight_gap.csv")
+    gaps = _where(whole_encoder(gaps, "mean") if len(gaps) else gaps, arm=arm)
+    scores = _where(run.table("test_alignment.csv"), module="h", arm=arm)
+    quality = _where(run.table("quality.csv"), module="h", arm=arm)
+    accuracies = [
+        _last(_where(quality, metric=metric, variant=variant), "value")
+        for metric, variant in (("nccc", "euclidean"), ("linear_probe", "regularised"))
+    ]
+    for reference in dict.fromkeys([*gaps.get("reference", ()), *scores.get("reference", ())]) or [""]:
+        gap = _last(_where(gaps, reference=reference), "gap")
+        alignments = [_last(_where(scores, reference=reference, metric=metric), "value") for metric in ("cka", "rsa")]
+        values = (gap, *alignments, *accuracies)
+        if not all(map(isnan, values)):
+            yield [cell(each, arm) for each in (run.name, arm, reference, *values)]
+
+
+def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
+    """The rows with these cells."""
+    for column, value in cells.items():
+        table = table[table[column] == value] if len(table) else table
+    return table
+
+
+def _last(table: pd.DataFrame, column: str) -> float:
+    """The value of the last epoch, of the largest sample; NaN without rows."""
+    if table.empty:
+        return float("nan")
+    rows = largest_sample(table)
+    return float(rows.sort_values("epoch")[column].iloc[-1])
+
+
+def fits(runs: Sequence[ReportRun]) -> Table:
+    """weight_gap_growth.csv."""
+    return _whole_table(
+        "fits", "Growth fits", "Errors are one sigma; better is the lower aic.", runs, "weight_gap_growth.csv"
+    )
+
+
+def correlations(runs: Sequence[ReportRun]) -> Table:
+    """loss_correlation.csv."""
+    caption = "Pearson correlation of an arm's DCL and NSCL losses over the epochs."
+    return _whole_table("correlations", "DCL and NSCL along training", caption, runs, "loss_correlation.csv")
+
+
+def _whole_table(key: str, title: str, caption: str, runs: Sequence[ReportRun], name: str) -> Table:
+    """All rows of the table `name` of the runs."""
+    tables = [run.table(name).assign(run=run.name) for run in runs if len(run.table(name))]
+    if not tables:
+        return Table(key, title, caption, [], [])
+    table = pd.concat(tables)
+    columns = ["run", *(column for column in table if column != "run")]
+    rows = [[cell(row[column], str(row["arm"])) for column in columns] for row in table.to_dict("records")]
+    return Table(key, title, caption, list(map(str, columns)), rows)
+
+
+def to_compute(runs: Sequence[ReportRun]) -> Table:
+    """What is missing, and the command that computes it."""
+    caption = "Or all at once: add --compute to the command that wrote this page."
+    return _commands("missing", "Missing tables", caption, [each for run in runs for each in missing_tables(run)])
+
+
+def to_complete(runs: Sequence[ReportRun]) -> Table:
+    """What was measured at some epochs or layers only, and the command that adds the rest."""
+    caption = "As requested. These commands add the other epochs or layers; --compute does not run them."
+    return _commands("thinned", "Measured in part", caption, [each for run in runs for each in partial_tables(run)])
+
+
+def _commands(key: str, title: str, caption: str, tables: Sequence[Missing]) -> Table:
+    """A table of tables, each with its state and command."""
+    rows = [[*map(cell, (each.run, each.table, each.state, suggest(*each.command)))] for each in tables]
+    return Table(key, title, caption, ["run", "table", "state", "command"], rows)
