@@ -29,8 +29,7 @@ from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
 from coupled.analysis.plots.pair_figures import drift, gap_alignment, layers_alignment, layers_gap, matrix
-from coupled.analysis.run import USUAL_REFERENCE
-from coupled.analysis.run_handle import Run, open_run
+from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say
 

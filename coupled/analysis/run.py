@@ -189,9 +189,9 @@ class Run:
 
     def verify(self) -> list[str]:
         """What is wrong with the folder, a line each; empty if it is whole and its images can be read."""
-        from coupled.analysis.verify import faults
+        from coupled.analysis import verify
 
-        return list(faults(self.path, self.description))
+        return verify.compute(self)
 
 
 def open_run(path: Path | str | None = None) -> Run:

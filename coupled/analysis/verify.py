@@ -24,7 +24,7 @@ from torch import Tensor
 from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.representations.embeddings import load_images
-from coupled.analysis.run_handle import Run, open_run
+from coupled.analysis.run import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.verification.rows import faults_of_rows, faults_of_saves, input_columns, read_rows
 from coupled.analysis.verification.snapshots import faults_of_snapshots

@@ -10,7 +10,7 @@ from support import tiny
 from support.damaged_runs import FILES, KINDS, applied, damages, is_harmless
 
 from coupled.analysis import verify
-from coupled.analysis.run_handle import open_run
+from coupled.analysis.run import open_run
 from coupled.analysis.verification import snapshots
 
 ARMS = {"cl": "dcl", "ce": "cross_entropy"}

@@ -17,7 +17,7 @@ from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import arm_styles, grid
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import drift, gap_alignment, layers_alignment, layers_gap, matrix
-from coupled.analysis.run_handle import open_run
+from coupled.analysis.run import open_run
 from coupled.analysis.tables import BadTableError
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json

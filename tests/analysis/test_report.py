@@ -35,7 +35,7 @@ from coupled.analysis.report.page_tables import (
 from coupled.analysis.report.page_tables import about as about_table
 from coupled.analysis.report.program import main, page
 from coupled.analysis.report.tables import ReportRun
-from coupled.analysis.run_handle import open_run
+from coupled.analysis.run import open_run
 from coupled.analysis.tables import whole_encoder
 
 NewRun = Callable[..., Path]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 from support import tiny
 
 from coupled.analysis import alignment, collapse, losses, quality, verify, weight_gap
-from coupled.analysis.run_handle import open_run
+from coupled.analysis.run import open_run
 
 ARMS = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
 ROWS = ("steps.csv", "epochs.csv", "log_digests.jsonl")

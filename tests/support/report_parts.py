@@ -9,7 +9,7 @@ from typing import Any
 from coupled.analysis.report.charts import Chart, TraceStyles
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import ReportRun, read_runs
-from coupled.analysis.run_handle import open_run
+from coupled.analysis.run import open_run
 
 
 def report_runs(*folders: Path) -> list[ReportRun]:

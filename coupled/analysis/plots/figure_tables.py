@@ -9,8 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import Style, arm_styles
-from coupled.analysis.run import USUAL_REFERENCE, usual_reference
-from coupled.analysis.run_handle import Run
+from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import largest_sample, read_newest
 from coupled.config.controls import twins

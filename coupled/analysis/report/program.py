@@ -37,7 +37,7 @@ from coupled.analysis.report.page_tables import (
     to_compute,
 )
 from coupled.analysis.report.tables import ReportRun, read_runs
-from coupled.analysis.run_handle import Run, open_run
+from coupled.analysis.run import Run, open_run
 from coupled.monitoring.commands import child_command, child_environment, suggest
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably

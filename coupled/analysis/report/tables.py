@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from coupled.analysis.run_handle import Run
+from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import newest, read_table
 from coupled.storage.snapshots import snapshot_epochs
