@@ -11,7 +11,7 @@ from support import tiny
 
 from coupled.config import by_name
 from coupled.config.registry import find_objective
-from coupled.config.schema import DEFAULT_ARMS, from_resolved
+from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.objectives import Inputs
 
 DOCS = tiny.REPOSITORY / "docs"
@@ -28,7 +28,7 @@ def test_the_listed_settings_are_all_there_are_with_their_defaults() -> None:
     listed = yaml.safe_load(block("settings.md", "yaml"))
     listed["optimizer"]["weight_decay"] = float(listed["optimizer"]["weight_decay"])
     least = {"name": "mine", "dataset": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}
-    assert listed == from_resolved(least).resolved()
+    assert listed == resolve(least).resolved()
 
 
 def test_the_example_of_an_objective_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
