@@ -185,7 +185,7 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     formats.write_files(tmp_path / "data", formats.imagenet_files())
     Path("try.yaml").write_text(CONFIG)
     start = ["--config", "try.yaml", f"dataset.name={name}", "dataset.root=data", "batch.size=4"]
-    start += ["dataset.image_size=32", *(["dataset.image_size=32"] if name == "folder" else [])]
+    start += ["dataset.image_size=32"]
     assert train.main([*start, "--max-steps", "3"]) == 0
     before = json.loads(Path("runs/try/run.json").read_text())["dataset"]
     assert verify.main(["--run-dir", "runs/try"]) == 0
@@ -209,7 +209,7 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert train.main([*start, "--resume", ACCEPT]) == 0
     after = json.loads(Path("runs/try/run.json").read_text())
     assert after["dataset"]["train_digest"] != before["train_digest"]
-    assert after["earlier_images"] == [{"max_steps": 3, "dataset": before}]
+    assert after["earlier_images"] == [{"until_step": 3, "dataset": before}]
     capsys.readouterr()
     assert alignment.main(measure) == 0
     assert "changed" not in capsys.readouterr().err
@@ -230,7 +230,7 @@ def test_equal_splits_and_what_was_passed_over_are_said_at_the_start(
     (tmp_path / "data/val" / formats.WORDNET_IDS[0] / "a.gif").write_bytes(b"")
     Path("try.yaml").write_text(CONFIG)
     for name, shown in (("folder", " of 64 px"), ("imagenet", "")):
-        options = [f"dataset.name={name}", "dataset.root=data", "batch.size=4", "dataset.image_size=32"]
+        options = [f"dataset.name={name}", "dataset.root=data", "batch.size=4", "dataset.image_size=64"]
         assert train.main(["--config", "try.yaml", "--overwrite", "dataset.classes=[3, 0]", "epochs=0", *options]) == 0
         told = capsys.readouterr().out
         assert f"{name}, 12 train, 12 test images{shown}, 2 classes; 0 epochs of 3 steps\n" in told

@@ -110,8 +110,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 20), (len(place), 9, int(place[-1]))).save(path)
     (here / "own.yaml").write_text(
-        tiny.TINY_YAML.replace("{name: digits, size: 8}", "{name: folder, root: own}")
-        .replace(", image_size: 8", "")
+        tiny.TINY_YAML.replace("{name: digits, image_size: 8}", "{name: folder, root: own}")
         .replace("warmup_epochs: 0", "schedule: constant")
         + "batch: {size: 2}\narms: {cl: dcl, nscl: null, scl: null, ce: null}\n"
     )
@@ -124,7 +123,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
     assert train.main([*words, "--max-steps", "3", "--accept-changed-images"]) == 0
     settings = json.loads((here / "runs/own/run.json").read_text())["settings"]
     assert (settings["epochs"], settings["dataset"]["image_size"]) == (4, 16)
-    assert (settings["optimizer"]["warmup_epochs"], settings["encoder"]["image_size"]) == (0.2, 16)
+    assert settings["optimizer"]["warmup_epochs"] == 0.2
     path.write_text("no picture")
     capsys.readouterr()
     for given in ([*words, "--accept-changed-images"], ["--config", "own.yaml", "name=new"]):
@@ -179,7 +178,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 130
     said = capsys.readouterr()
     assert said.err == "coupled train: interrupted\n"
-    assert said.out == "reading image set 'digits'\n"
+    assert said.out == "reading dataset 'digits'\n"
     assert not (here / "runs/never").exists()
 
 

@@ -35,7 +35,7 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
     Example:
         >>> a, b = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
         >>> frame = weight_gap(a.state_dict(), b.state_dict())
-        >>> list(frame.tensor)[:2], list(frame.aggregate)[-1]
+        >>> list(frame.tensor)[:2], list(frame["aggregate"])[-1]
         (['bias', 'weight'], 'global')
         >>> bool((weight_gap(a.state_dict(), a.state_dict()).gap == 0).all())
         True

@@ -39,7 +39,7 @@ def record_images(
         write_durably(run / NAME, listed)
     if accepted_after is not None:
         there = read_run_json(run)
-        before = {"max_steps": accepted_after, "dataset": there["dataset"]}
+        before = {"until_step": accepted_after, "dataset": there["dataset"]}
         earlier = [*there.get("earlier_images", []), before]
         write_run_json(run, {**there, "dataset": content["dataset"], "earlier_images": earlier})
 

@@ -128,7 +128,7 @@ def cast(dtype: torch.dtype) -> Callable[[dict[str, torch.Tensor]], None]:
 def change_setting(run: Path) -> None:
     """As an editor would: the digest of the file is none of its business."""
     about = json.loads((run / "run.json").read_text())
-    about["settings"]["temperature"] = 0.25
+    about["settings"]["optimizer"]["base_lr"] = 0.25
     (run / "run.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
