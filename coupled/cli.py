@@ -26,7 +26,9 @@ def _analysis(summary: str, name: str, module: str = "") -> Command:
 
 
 COMMANDS = {
-    "train": Command("train all arms of a run in lockstep", "coupled.train:parser", "coupled.train:main"),
+    "train": Command(
+        "train all arms of a run in lockstep", "coupled.config.train_options:parser", "coupled.train:main"
+    ),
     "weight-gap": _analysis("distances between the arms' weights", "weight_gap"),
     "alignment": _analysis("similarity of the arms' representations (CKA, RSA, ...)", "alignment"),
     "quality": _analysis("quality of each arm's representation (probes, few-shot, ...)", "quality"),

@@ -86,9 +86,8 @@ class Coordinator:
         )
         about = (settings.log_every, list(settings.arms), group)
         self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, *about)
-        self.kept_epochs = snapshot_epochs(
-            settings.epochs, settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch
-        )
+        kept = settings.snapshots
+        self.kept_epochs = snapshot_epochs(settings.epochs, kept.every_epochs, kept.dense_until_epoch)
 
     def train(
         self, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, accept_images: bool = False
@@ -137,12 +136,7 @@ class Coordinator:
         return state.outcome
 
     def _start(
-        self,
-        opened: contextlib.ExitStack,
-        resume: bool,
-        overwrite: bool,
-        max_steps: int | None,
-        accept_images: bool,
+        self, opened: contextlib.ExitStack, resume: bool, overwrite: bool, max_steps: int | None, accept_images: bool
     ) -> TrainingState:
         """Prepare the run folder and continue what is in it; all that is to be closed again enters `opened`."""
         launch = self.group.launch

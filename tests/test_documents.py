@@ -10,8 +10,8 @@ import yaml
 from support import tiny
 
 from coupled.config import by_name
-from coupled.config.registry import find_objective
 from coupled.config.load import DEFAULT_ARMS, resolve
+from coupled.config.registry import find_objective
 from coupled.objectives import Inputs
 
 DOCS = tiny.REPOSITORY / "docs"

@@ -20,7 +20,7 @@ from support.house_rules import (
     stands_alone,
 )
 
-LONGEST_FILE = 265  # lines
+LONGEST_FILE = 250  # lines
 CODE = modules("coupled")
 EVERYTHING = CODE | modules("scripts")
 

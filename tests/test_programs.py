@@ -110,8 +110,9 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 20), (len(place), 9, int(place[-1]))).save(path)
     (here / "own.yaml").write_text(
-        tiny.TINY_YAML.replace("{name: digits, image_size: 8}", "{name: folder, root: own}")
-        .replace("warmup_epochs: 0", "schedule: constant")
+        tiny.TINY_YAML.replace("{name: digits, image_size: 8}", "{name: folder, root: own}").replace(
+            "warmup_epochs: 0", "schedule: constant"
+        )
         + "batch: {size: 2}\narms: {cl: dcl, nscl: null, scl: null, ce: null}\n"
     )
     words = ["--config", "own.yaml", "epochs=2"]

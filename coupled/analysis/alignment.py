@@ -1,10 +1,5 @@
 """How alike the arms' representations are to the reference arm's, at every snapshot.
 
-python analysis/alignment.py [--run-dir DIR] [--compare nscl scl ce | all] [--reference cl] [--split train test]
-       [--layers stages | stem layer1 layer2 layer3 layer4 h z] [--cross-layer] [--metrics cka rsa]
-       [--confidence R] [--num-images N] [--epochs 0,10,20|0:100:10] [--cache GIB] [--device auto] [--output DIR]
-torchrun --standalone --nproc_per_node=W analysis/alignment.py ...    the same, images shared out over W processes
-
 Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compare all` for every pair. All arms see the
 same images once an epoch, clean and in evaluation mode, however many pairs, layers and metrics; layer h is the
 embedding, z the projection, any other a module of the encoder (see layers.py).

@@ -1,8 +1,5 @@
 """The papers' bounds, computed from a run, beside what was measured.
 
-python analysis/bounds.py [--run-dir DIR] [--compare nscl scl ce] [--reference cl] [--split train test] [--layers h z]
-       [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
-
 Writes bounds.csv, one bound a row (formulas: bound_formulas.py), beside the measured value; `vacuous` is "yes" where a
 bound says nothing, `holds` "no" where the measured value is beyond it:
 * alignment, floors of CKA and RSA, from a pass over the clean images. `a_posteriori` and `a_posteriori_sharp` follow

@@ -1,8 +1,5 @@
 """Has an arm's representation collapsed? At every snapshot: spread, effective rank, alignment, uniformity, spectra.
 
-python analysis/collapse.py [--run-dir DIR] [--arms cl byol ...] [--split train test] [--num-images N]
-       [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
-
 Writes collapse.csv, one value a row; the metrics are explained in collapse_measures.py. Layer h is the embedding and
 z the projection, of clean images in evaluation mode; `alignment` is that of two augmented views, the same for every arm
 and epoch. Layer `predictor`, for arms that have one, is about its inputs (the projections of the views before they are

@@ -1,7 +1,5 @@
 """The figures of a run, from the tables of the other analysis programs, as PNG and PDF.
 
-python analysis/figures.py [--run-dir DIR] [--reference ARM]
-
 Writes to analysis/figures of the run every figure whose tables exist, and names the command that writes a missing one:
 * drift: weight gap, CKA and RSA of h on test against epochs. Where the run has twins of the reference, arms with its
   objective, options and draws, a grey band shows how far such arms differ: the noise floor, which has a height only if

@@ -1,8 +1,5 @@
 """What every arm's network makes of every contrastive loss, and DCL - NSCL beside its bounds.
 
-python analysis/losses.py [--run-dir DIR] [--arms cl nscl scl ce] [--split train test] [--temperatures 0.5 1]
-       [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
-
 All arms and epochs see the same views in the same batches of the run's size (of the whole split where it is smaller),
 drawn with the run's recipe and seed, of an epoch that is never trained on; networks in evaluation mode; the ragged last
 batch is dropped. One pass over the images an epoch serves all. Everything after the projections is float64.

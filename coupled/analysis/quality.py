@@ -1,8 +1,5 @@
 """How good each arm's representation is by itself, at every snapshot.
 
-python analysis/quality.py [--run-dir DIR] [--arms cl nscl scl ce] [--split train test] [--layers h z]
-       [--metrics nccc linear_probe] [--num-images N] [--epochs 0,10,20|0:100:10] [--device auto] [--output DIR]
-
 Writes quality.csv, one value a row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
 the files of arm_metrics. Classifiers learn from clean images of train and are scored on test (`split` test, with
 `num_train_images`); the others look at the images of one split. `variant`, `shots` and `k` tell the values of one

@@ -1,7 +1,5 @@
 """Whether a run folder is whole, and how far two runs are the same.
 
-python analysis/verify.py [--run-dir DIR] [--against DIR2] [--output DIR3]
-
 Looks at run.json, both tables of rows, every snapshot, the checkpoints, and whether the images can still be read.
 Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
 the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by

@@ -1,8 +1,5 @@
 """How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
 
-python analysis/weight_gap.py --compare nscl scl ce|all [--reference cl] [--run-dir DIR] [--epochs 0,10,20|0:100:10]
-       [--align permutation] [--output DIR]
-
 Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
 pairs with `--compare all`) and epoch there is a row for every floating tensor of the encoder and the projector, and
 rows over the encoder's `.weight` tensors (batch norm's scales among them; biases, running statistics and the projector

@@ -1,7 +1,5 @@
 """One page that shows a run, or several side by side: report.html, self-contained, readable without a network.
 
-python analysis/report.py [--run-dir DIR [DIR2 ...]] [--compute] [--output FILE]
-
 Reads the CSV files and run.json of each run, nothing else. What has not been computed yet is listed on the page with
 the command that computes it; --compute runs those commands first. Tables that were kept to a few epochs or layers are
 listed, too, and left as they are. Without --output the page goes to
