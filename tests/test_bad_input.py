@@ -32,7 +32,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "precision": ("float16", "32", "null"),
     "deterministic": ("7", "null", "[true]"),
     "tf32": ("!!bool maybe",),
-    "threads": ("0", "-1", "1.0", "many", "1000000", "4096"),
+    "num_threads": ("0", "-1", "1.0", "many", "1000000", "4096"),
     "temperature": ("0", "-1", ".nan", ".inf", "cold", "[0.5]", "null", "1" + "0" * 400, "1e-300"),
     "dataset": ("null", "digits", "[digits]", "{}", "3"),
     "dataset.name": ("null", "nowhere", "../digits", "_cifar", "__init__", "3", "''"),

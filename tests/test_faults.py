@@ -174,7 +174,7 @@ COMMAND = ["--config", "tiny.yaml", "--run-dir"]
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with settings and `whole`, an undisturbed run of 5 steps."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "tiny.yaml").write_text(tiny.TINY_YAML + "arms: {cl: dcl}\nthreads: 1\n")
+    (folder / "tiny.yaml").write_text(tiny.TINY_YAML + "arms: {cl: dcl}\nnum_threads: 1\n")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         assert train.main([*COMMAND, "whole"]) == 0

@@ -44,7 +44,7 @@ def read_until(read: Callable[[], bytes], sign: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("output") / "tiny.yaml"
-    path.write_text(tiny.TINY_YAML + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n")
+    path.write_text(tiny.TINY_YAML + "arms: {cl: dcl, ce: cross_entropy}\nnum_threads: 1\n")
     return path
 
 

@@ -236,7 +236,7 @@ def test_a_drift_between_ranks_stops_the_run(how: str, message: str, tmp_path: P
 
 
 def refused(run: Path, changed: dict[str, Any]) -> str:
-    with pytest.raises(ValueError, match=r"batch\.size|placement") as error:
+    with pytest.raises(ValueError, match=r"batch\.size|parallel") as error:
         tiny.train(run, **changed)
     return str(error.value)
 
@@ -251,7 +251,7 @@ def refused(run: Path, changed: dict[str, Any]) -> str:
         ({"parallel": {"arm_groups": 3}}, "parallel.arm_groups: got 3 for 2 processes; it must divide them: 1, 2"),
         (
             {"parallel": {"arm_groups": 5}},
-            "settings: parallel.arm_groups: got 5 with 4 arms; at most one place per arm",
+            "settings: parallel.arm_groups: got 5 with 4 arms; at most one group per arm",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from coupled.storage.checkpoints import read_newest
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("SOAK_KILLS", "5"))
-YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nthreads: 1\n"
+YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 8") + "arms: {cl: dcl, ce: cross_entropy}\nnum_threads: 1\n"
 
 
 def start(place: Path, *arguments: str, **environment: str) -> forked.Program:

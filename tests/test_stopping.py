@@ -250,7 +250,11 @@ def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path)
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             tiny.train(run, resume=True, **{**TWO, **changed})
-    free = {"batch": {"size": 256, "workers": 2}, "checkpoint": {"every_minutes": None}, "device": "auto"}
+    free = {
+        "dataset": {**tiny.TINY["dataset"], "num_workers": 2},
+        "checkpoint": {"every_minutes": None},
+        "device": "auto",
+    }
     tiny.train(run, resume=True, **TWO, **free)
     assert_equal_runs(run, whole)
     assert json.loads((run / "run.json").read_text())["settings"]["dataset"]["num_workers"] == 2

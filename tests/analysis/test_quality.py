@@ -230,7 +230,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert part in error
-    assert error.startswith("quality.py: ")
+    assert error.startswith("coupled quality: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
@@ -255,4 +255,4 @@ def test_a_split_on_which_nothing_is_measured_is_refused(
 ) -> None:
     """A classifier is scored on test only; a table without it would look as if it had been left out by mistake."""
     assert main(["--run-dir", str(drifting_run), "--metrics", "cdnv", "knn", "--split", "train"]) == 2
-    assert capsys.readouterr().err == "quality.py: --split: got train; knn can only be measured on test\n"
+    assert capsys.readouterr().err == "coupled quality: --split: got train; knn can only be measured on test\n"

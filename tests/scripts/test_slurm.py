@@ -70,7 +70,7 @@ def test_a_job_starts_a_rank_for_every_task_with_what_the_job_was_given(cluster:
     """The ranks must meet, each on its GPU; since SLURM 22.05 a step has one CPU a task unless srun is told."""
     status, calls, errors = submit(cluster, "my run.yaml", "--run-dir", "runs/a b", STATUS="0")
     assert (status, errors) == (0, "")
-    place, train = "at head of node[7-8]:10017 num_threads=6", "coupled/train.py --config my run.yaml --resume"
+    place, train = "at head of node[7-8]:10017 threads=6", "coupled/train.py --config my run.yaml --resume"
     assert calls == [
         "srun --wait=60 cpus=6",
         *(f"{rank}/4 local {rank % 2} {place}: {train} --run-dir runs/a b" for rank in range(4)),

@@ -214,12 +214,22 @@ def test_an_optimizer_continues_exactly_from_its_tensors(name: str) -> None:
             optimizer.step()
 
     straight = torch.nn.Parameter(torch.ones(2, 3))
-    trained(straight, build_optimizer([straight], name, momentum=0.9, weight_decay=0.01), range(6))
+    trained(
+        straight,
+        build_optimizer(
+            [straight], name, **({"betas": (0.9, 0.999)} if name == "adamw" else {"momentum": 0.9}), weight_decay=0.01
+        ),
+        range(6),
+    )
 
     stopped = torch.nn.Parameter(torch.ones(2, 3))
-    before = build_optimizer([stopped], name, momentum=0.9, weight_decay=0.01)
+    before = build_optimizer(
+        [stopped], name, **({"betas": (0.9, 0.999)} if name == "adamw" else {"momentum": 0.9}), weight_decay=0.01
+    )
     trained(stopped, before, range(3))
-    after = build_optimizer([stopped], name, momentum=0.9, weight_decay=0.01)
+    after = build_optimizer(
+        [stopped], name, **({"betas": (0.9, 0.999)} if name == "adamw" else {"momentum": 0.9}), weight_decay=0.01
+    )
     checkpoints.load_optimizer_tensors(after, checkpoints.optimizer_tensors(before))
     trained(stopped, after, range(3, 6))
     assert torch.equal(straight, stopped)

@@ -35,7 +35,7 @@ import coupled.storage.atomic_files
 from coupled import train
 from support import tiny
 
-YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 2") + "batch: {size: 512}\narms: {cl: dcl}\nthreads: 1\n"
+YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 2") + "batch: {size: 512}\narms: {cl: dcl}\nnum_threads: 1\n"
 FIRST, OTHER = ["seed=5"], ["seed=3"]
 COMMANDS = (  # begin, replace, go on
     [*FIRST, "--max-steps", "1"],
