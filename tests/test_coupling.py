@@ -277,7 +277,7 @@ def test_snapshots_say_what_they_are(four_arms: Path) -> None:
 
 def test_batch_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     """More images in a batch than in the set would be an epoch of no step."""
-    with pytest.raises(ValueError, match=r"batch\.size: got 2000; image set 'digits' has 1440 images"):
+    with pytest.raises(ValueError, match=r"batch\.size: got 2000; dataset 'digits' has 1440 images"):
         tiny.train(tmp_path / "run", batch={"size": 2000})
     assert not (tmp_path / "run").exists()
 

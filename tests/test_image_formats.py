@@ -1,4 +1,4 @@
-"""Every image set, in each format in which it is published, trains through the program."""
+"""Every dataset, in each format in which it is published, trains through the program."""
 
 import json
 import shutil
@@ -241,7 +241,7 @@ def test_equal_splits_and_what_was_passed_over_are_said_at_the_start(
 
 
 def run_steps(name: str, *overrides: str) -> dict:
-    """Train the image set `name` for an epoch of one step or a few; run.json."""
+    """Train the dataset `name` for an epoch of one step or a few; run.json."""
     Path("try.yaml").write_text(CONFIG)
     arguments = ["--config", "try.yaml", "--overwrite", f"dataset.name={name}", *overrides]
     assert train.main(arguments) == 0

@@ -1,6 +1,6 @@
 """configs/paper: every file follows the protocol, its networks can be built, and its header says what code counts.
 
-Networks are built on torch's meta device, so nothing is drawn or computed, and no image set is needed.
+Networks are built on torch's meta device, so nothing is drawn or computed, and no dataset is needed.
 """
 
 import re
@@ -31,7 +31,7 @@ STATES = 3 * (KEEP_NEWEST + 1)  # weights and up to two moments; one more is wri
 
 
 class Images(NamedTuple):
-    """What the count needs to know of an image set."""
+    """What the count needs to know of an dataset."""
 
     train: int
     classes: int

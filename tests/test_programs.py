@@ -220,7 +220,7 @@ def test_what_is_named_next_fits_the_arms_of_the_run(
 
 @pytest.mark.usefixtures("here")
 def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has no image set of its own, and "dataset: missing" would be mended in the wrong file."""
+    """It has no dataset of its own, and "dataset: missing" would be mended in the wrong file."""
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
     command = "coupled sweep sweep.yaml"

@@ -193,7 +193,7 @@ def load_samples(
 ) -> dict[str, Sample]:
     """The images to look at by split; `widths` are those of the layers. Raises ValueError if a rank would have none."""
     if not group.is_first:
-        barrier()  # rank 0 first: image sets may fill a cache
+        barrier()  # rank 0 first: datasets may fill a cache
     samples = {}
     for name in splits:
         sample = samples[name] = load_sample(run, name, num_images, accept_changed_images)

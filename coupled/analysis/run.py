@@ -124,7 +124,7 @@ class Run:
                 stderr.
 
         Returns:
-            An image set with `labels_N`, `class_names`, `mean` and `std`.
+            An dataset with `labels_N`, `class_names`, `mean` and `std`.
 
         Raises:
             ValueError: if the images are not there, or not those of the run.

@@ -33,7 +33,7 @@ class Arms(NamedTuple):
 
 
 def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
-    """The arms of `settings` for an image set of so many classes; all ranks together.
+    """The arms of `settings` for an dataset of so many classes; all ranks together.
 
     Raises ValueError for a network that cannot be built or placed so, `RunError` if the arms do not start equal.
     """

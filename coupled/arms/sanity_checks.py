@@ -28,7 +28,7 @@ COLLAPSED_SPREAD = 0.05
 
 
 def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
-    """Raise ValueError unless a global batch can be cut into equal parts for the ranks that share it, and the image set
+    """Raise ValueError unless a global batch can be cut into equal parts for the ranks that share it, and the dataset
     fills one.
     """
     if size % sharing:
@@ -38,7 +38,7 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
             f"batch.size: got {size} for {sharing} processes that share it; it must be divisible by them: {near}"
         )
     if size > images:
-        raise ValueError(f"batch.size: got {size}; image set '{name}' has {images} images")
+        raise ValueError(f"batch.size: got {size}; dataset '{name}' has {images} images")
 
 
 def before_start(

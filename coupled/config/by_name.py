@@ -1,4 +1,4 @@
-"""Objectives, image sets and metrics are found by the name of their file: to add one is to add a file."""
+"""Objectives, datasets and metrics are found by the name of their file: to add one is to add a file."""
 
 import difflib
 import importlib

@@ -44,7 +44,7 @@ class Section(BaseModel):
 
 
 class OpenSection(BaseModel):
-    """A section whose further keys are the options of something found by name, checked by `checked.check_options`."""
+    """A section whose further keys are the options of something found by name, checked by `errors.check_options`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

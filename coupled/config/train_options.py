@@ -9,7 +9,7 @@ from coupled.config.command_line import Parser, command_parser, packaged_configs
 
 def parser() -> Parser:
     """The command line; `words` are CONFIG, unless --config gives it, and overrides."""
-    examples = ["demo", "--config configs/demo.yaml --run-dir runs/long --resume epochs=200 optimizer.base_lr=0.2"]
+    examples = ["demo", "demo --run-dir runs/long --resume epochs=200 optimizer.base_lr=0.2"]
     files = [
         "run.json                   resolved settings, versions, digests",
         "steps.csv, epochs.csv      losses, rates, digests of the inputs",

@@ -1,4 +1,4 @@
-"""Image sets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
+"""Datasets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
 
 All images of a split are held as uint8, shown at one size, or stay on the disk (`ImageFiles`). `SIZE` is the side in
 pixels at which the set is usually shown; what else suits a set follows from it (`defaults_for`).
@@ -25,7 +25,7 @@ Colour = tuple[float, float, float]  # red, green, blue
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """One split of an image set.
+    """One split of an dataset.
 
     `mean` and `std` are per channel, of pixel values in [0, 1], measured on the train split whatever `split` is,
     so that both splits are normalised alike. A set that is read from picture files names them.
@@ -65,7 +65,7 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """One split of an image set whose images stay on the disk, of any sizes; `stream.pictures` decodes them.
+    """One split of an dataset whose images stay on the disk, of any sizes; `stream.decoding` decodes them.
 
     Everything else is as in `ImageSet`.
     """
@@ -159,7 +159,7 @@ def channel_statistics(images_N3HW: Tensor, chunk: int = 1024) -> tuple[Colour, 
 def check_split(split: str) -> None:
     """Raise ValueError unless `split` is one of `SPLITS`."""
     if split not in SPLITS:
-        raise ValueError(f"image-set split: got {split!r}; allowed are {', '.join(SPLITS)}")
+        raise ValueError(f"dataset split: got {split!r}; allowed are {', '.join(SPLITS)}")
 
 
 def check_labels(images: AnyImageSet) -> None:
@@ -188,5 +188,5 @@ def _colour(values: Tensor) -> Colour:
 
 
 def prepare_command(name: str, sources: str, root: Path) -> str:
-    """The command line that unpacks `sources` of the image set `name` into `root`."""
+    """The command line that unpacks `sources` of the dataset `name` into `root`."""
     return f"{suggest('prepare-data', name)} {sources} {shlex.join(['--output', str(root)])}"

@@ -9,7 +9,7 @@ from coupled.datasets._torchvision import dataset, read
 
 
 def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, download: bool) -> ImageSet:
-    """The image set `name` from the folder `kind.base_folder` below `root` (default data).
+    """The dataset `name` from the folder `kind.base_folder` below `root` (default data).
 
     Raises ValueError if the folder is missing, damaged, or cannot be fetched.
     """

@@ -1,4 +1,4 @@
-"""What the sets of picture files share: which files a folder holds, decoding, and an image set made of them.
+"""What the sets of picture files share: which files a folder holds, decoding, and an dataset made of them.
 
 A class is a folder, and its images are all files below it that end as torchvision's ImageFolder wants them. Classes and
 images are taken in the order of their names. What is passed over, such as hidden and other files, is counted.

@@ -9,7 +9,7 @@ KAGGLE = ("Data/CLS-LOC", "ILSVRC/Data/CLS-LOC")  # below what Kaggle's archive 
 
 
 def check_layout(root: Path, name: str) -> None:
-    """Raise ValueError if `root`, read as the image set `name`, is Kaggle's ILSVRC or Tiny ImageNet as published."""
+    """Raise ValueError if `root`, read as the dataset `name`, is Kaggle's ILSVRC or Tiny ImageNet as published."""
     if (root / "val" / "images").is_dir() and (root / "val" / "val_annotations.txt").is_file():
         raise ValueError(
             f"dataset.root: {root.resolve()} is Tiny ImageNet, whose validation images lie in one folder; use"

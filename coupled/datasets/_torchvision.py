@@ -30,7 +30,7 @@ def read(split: str, make: Callable[[str], Any], root: Path, url: str, download:
 def dataset(
     name: str, split: str, pixels: Mapping[str, NDArray[np.uint8]], labels: Iterable[int], class_names: Iterable[str]
 ) -> ImageSet:
-    """The image set of these `pixels` [N, 3, H, W] by split, with mean and std of the train images."""
+    """The dataset of these `pixels` [N, 3, H, W] by split, with mean and std of the train images."""
     images = {part: torch.from_numpy(np.ascontiguousarray(each_N3HW)) for part, each_N3HW in pixels.items()}
     mean, std = channel_statistics(images["train"])
     return ImageSet(

@@ -1,4 +1,4 @@
-"""Fractals: a procedural image set; each class an iterated function system, each image a variation of it in colour.
+"""Fractals: a procedural dataset; each class an iterated function system, each image a variation of it in colour.
 
 Any number of classes at any size, made on the spot (about 2 000 images of 32 px a second on one core) and kept under
 `root`. Everything is a function of (seed, class, split, image): class k does not depend on the number of classes, nor

@@ -19,7 +19,7 @@ SAME = ("name", "classes", "train_digest", "test_digest")
 
 
 def describe_images(name: str, images: Mapping[str, AnyImageSet]) -> dict[str, Any]:
-    """What run.json says of the image set `name`, `images` by split."""
+    """What run.json says of the dataset `name`, `images` by split."""
     about: dict[str, Any] = {"name": name, "classes": list(images["train"].class_names)}
     for split, each in images.items():
         about |= {f"{split}_images": len(each), f"{split}_digest": each.digest()}

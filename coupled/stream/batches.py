@@ -29,7 +29,7 @@ class Batch:
     number: int  # place in the epoch, from 0
     views_VB3SS: Tensor  # float32, normalised
     labels_B: Tensor  # int64
-    indices_B: Tensor  # int64, places in the image set
+    indices_B: Tensor  # int64, places in the dataset
     labels_N: Tensor
     indices_N: Tensor
     first: int

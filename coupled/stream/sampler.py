@@ -22,7 +22,7 @@ def order(
     """
     images = len(labels_N)
     if not 1 <= batch_size <= images:
-        raise ValueError(f"batch.size: got {batch_size}; the image set holds {images} images, allowed is 1 to {images}")
+        raise ValueError(f"batch.size: got {batch_size}; the dataset holds {images} images, allowed is 1 to {images}")
     shuffled_N = permutation(images, philox(seed, "order", epoch))
     if kind == "uniform":
         batches = images // batch_size

@@ -71,7 +71,7 @@ def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.Dat
         part = part[part["split"] == figure["split"]]
         part = part[details(part) == detail] if detail else part
     part = part[_is_or_has_none(part["reference"], figure["reference"]) & part["epoch"].notna()]
-    part = largest_sample(part, by="run")  # another factor may mean another image set
+    part = largest_sample(part, by="run")  # another factor may mean another dataset
     if part.empty:
         raise ValueError(f"figure.metrics: no rows of '{metric}', layer {figure['layer']}, {figure['split']}, to draw")
     for column in (part["table"], details(part)):

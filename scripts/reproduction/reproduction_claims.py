@@ -220,7 +220,7 @@ def longer(rows: pd.DataFrame) -> Answer:
 CLAIMS: Mapping[str, Claim] = {
     "1": Claim("NSCL is closest to CL; SCL and CE are farther", "controls", "epochs", closest),
     "2": Claim("Alignment rises with temperature", "temperature", "temperature", temperature),
-    "3": Claim("Alignment and the number of classes", "classes", "image_set_classes", classes),
+    "3": Claim("Alignment and the number of classes", "classes", "dataset_classes", classes),
     "4": Claim("Batch size under three learning-rate rules", "batch_size", "batch_size", batch_size),
     "5": Claim("The weight gap grows, then saturates; representations stay", "controls", "epochs", growth),
     "6": Claim("DCL - NSCL falls like 1/C", "classes", "", loss_gap),

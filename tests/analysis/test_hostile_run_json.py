@@ -65,8 +65,8 @@ CHANGES: dict[str, tuple[str, Any]] = {  # a dotted key and what it becomes
     "a deep option": ("settings.dataset.image_size", json.loads("[" * 60 + "]" * 60)),
     "sha a number": ("settings_sha256", 3),
     "sha too short": ("settings_sha256", "abc"),
-    "image set null": ("dataset", None),
-    "image set text": ("dataset", "digits"),
+    "dataset null": ("dataset", None),
+    "dataset text": ("dataset", "digits"),
     "classes a number": ("dataset.classes", 10),
     "class names numbers": ("dataset.classes", [1, 2]),
     "a digest a number": ("dataset.test_digest", 7),
@@ -76,8 +76,8 @@ CHANGES: dict[str, tuple[str, Any]] = {  # a dotted key and what it becomes
     "seed below 0": ("seed", -1),
 }
 ALLOWED = {  # what run.json may say, and no program can use: each says so itself
-    "an unknown image set": ("settings.dataset.name", "nope"),
-    "an image set that is a path": ("settings.dataset.name", "../digits"),
+    "an unknown dataset": ("settings.dataset.name", "nope"),
+    "an dataset that is a path": ("settings.dataset.name", "../digits"),
     "an unknown objective": ("settings.arms.cl.objective", "nope"),
     "an unknown encoder": ("settings.encoder.name", "nope"),
     "another width": ("settings.encoder.width_multiplier", 0.25),

@@ -95,7 +95,7 @@ def test_an_interval_is_seeded_within_the_range_and_empty_where_a_score_is_undef
 
 
 def test_blocks_are_random_and_of_equal_size() -> None:
-    """Image sets in folders are sorted by class: consecutive images in one block would vary less than others."""
+    """Datasets in folders are sorted by class: consecutive images in one block would vary less than others."""
     block_N = blocks(1440, 5, "train")
     assert set(block_N.bincount().tolist()) == {28, 29}
     assert not torch.equal(block_N, blocks(1440, 6, "train"))

@@ -180,7 +180,7 @@ def test_what_a_user_leaves_open_suits_the_dataset(given: dict, size: int, stem:
 
 
 def test_settings_that_are_wrong_are_left_for_their_check() -> None:
-    """One place words the errors; only the unknown image set must be refused at once."""
+    """One place words the errors; only the unknown dataset must be refused at once."""
     for tree in ({}, {"dataset": None}, {"dataset": {}}, {"dataset": {"name": 3}}):
         assert with_dataset_defaults(tree) == tree
     assert with_dataset_defaults({"dataset": {"name": "stl10"}, "augmentation": None, "encoder": 3})["encoder"] == 3

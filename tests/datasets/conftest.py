@@ -1,4 +1,4 @@
-"""Small image sets on disk: CIFAR in the format of its archive, folders of pictures."""
+"""Small datasets on disk: CIFAR in the format of its archive, folders of pictures."""
 
 from collections.abc import Callable
 from itertools import chain

@@ -1,4 +1,4 @@
-"""What every image set promises, whatever its source."""
+"""What every dataset promises, whatever its source."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NAMES = [name for name in by_name.known("coupled.datasets") if name not in ON_DI
 
 @pytest.fixture
 def options(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
-    """Options that make each image set small; a new image set is entered here."""
+    """Options that make each dataset small; a new dataset is entered here."""
     formats.cifar(CIFAR10, tmp_path, monkeypatch)
     formats.cifar(CIFAR100, tmp_path, monkeypatch)
     formats.svhn(tmp_path / "svhn", monkeypatch)
@@ -79,7 +79,7 @@ def test_a_second_load_gives_the_same_bytes_and_leaves_the_global_generators_alo
 @pytest.mark.parametrize("name", [*NAMES, *ON_DISK])
 def test_an_unknown_split_is_refused(name: str) -> None:
     """A misspelled split must not be read as the test split."""
-    with pytest.raises(ValueError, match="image-set split: got 'val'; allowed are train, test"):
+    with pytest.raises(ValueError, match="dataset split: got 'val'; allowed are train, test"):
         by_name.find("coupled.datasets", name).load("val")
 
 
@@ -121,7 +121,7 @@ def test_a_missing_set_is_one_line_that_says_where_to_get_and_to_put_it(name: st
 
 
 def test_the_digest_notices_one_pixel_one_label_and_the_shape() -> None:
-    """The digest in run.json must tell two image sets apart that differ anywhere."""
+    """The digest in run.json must tell two datasets apart that differ anywhere."""
     images_N3HW, labels_N = torch.zeros(2, 3, 4, 6, dtype=torch.uint8), torch.tensor([0, 1])
     pixel_N3HW = images_N3HW.clone()
     pixel_N3HW[1, 2, 3, 5] = 1

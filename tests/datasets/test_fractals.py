@@ -14,7 +14,7 @@ SMALL = {"classes": 3, "image_size": 16, "train_per_class": 4, "test_per_class":
 
 
 def test_the_fractals_are_for_ever_the_same(tmp_path: Path) -> None:
-    """The set is defined by its code alone: another pixel anywhere is another image set, and FORMAT must be raised."""
+    """The set is defined by its code alone: another pixel anywhere is another dataset, and FORMAT must be raised."""
     assert load("train", root=tmp_path, **SMALL).digest() == "da1f4552406f18fafcb89814d8426f9f"
     assert load("test", root=tmp_path, **SMALL).digest() == "bb90b3b91b63a8b90871bd46f9596f56"
 

@@ -76,7 +76,7 @@ def _empty_class(root: Path) -> None:
     ],
 )
 def test_an_incomplete_imagenet_is_refused(harm: Callable[[Path], None], message: str, root: Path) -> None:
-    """Half of it would train, on another image set."""
+    """Half of it would train, on another dataset."""
     harm(root)
     with pytest.raises(ValueError, match=message) as raised:
         load("train", root=root)

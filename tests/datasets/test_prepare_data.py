@@ -1,4 +1,4 @@
-"""Archives become the folders that the image sets read: whole, once, and nowhere else."""
+"""Archives become the folders that the datasets read: whole, once, and nowhere else."""
 
 import io
 import json
@@ -248,7 +248,7 @@ def _no_parquet(place: Path) -> Path:
 def test_a_source_that_cannot_be_it_is_one_line(
     make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Which file, and what to do; and no folder that looks like an image set."""
+    """Which file, and what to do; and no folder that looks like an dataset."""
     name = "imagenet" if make is _cut_class else "tiny_imagenet"
     assert run(name, make(tmp_path), "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
@@ -403,7 +403,7 @@ def test_parquet_files_that_are_no_image_set_are_one_line(
     parquet.write_table(table.replace_schema_metadata({"huggingface": features}), path)
     assert run("tiny_imagenet", path, "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "validation-00000-of-00001.parquet: no image set: " in said
+    assert "validation-00000-of-00001.parquet: no dataset: " in said
     assert said.count("\n") == 1
 
 

@@ -75,7 +75,7 @@ def _no_class(root: Path) -> None:
     ],
 )
 def test_an_incomplete_tiny_imagenet_is_refused(harm: Callable[[Path], None], message: str, tiny: Path) -> None:
-    """Half an archive would train, on another image set."""
+    """Half an archive would train, on another dataset."""
     harm(tiny)
     with pytest.raises(ValueError, match=message) as raised:
         tiny_imagenet.load("train", root=tiny)
@@ -160,7 +160,7 @@ def _empty_list(root: Path) -> None:
     ],
 )
 def test_an_incomplete_mini_imagenet_is_refused(harm: Callable[[Path], None], message: str, mini: Path) -> None:
-    """Half an archive would train, on another image set."""
+    """Half an archive would train, on another dataset."""
     harm(mini)
     with pytest.raises(ValueError, match=message) as raised:
         mini_imagenet.load("train", root=mini)

@@ -123,7 +123,7 @@ def test_a_network_can_be_trained_on_the_views(images, epoch_plan):
 
 
 def test_normalise_is_torchvisions(images):
-    """Otherwise networks would see other values than the mean and std of the image set promise."""
+    """Otherwise networks would see other values than the mean and std of the dataset promise."""
     views, mean, std = images.float() / 255, (0.1, 0.5, 0.7), (0.2, 0.3, 0.25)
     copy = views.clone()
     torch.testing.assert_close(normalise(views, mean, std), F.normalize(views, mean, std))

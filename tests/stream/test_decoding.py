@@ -91,7 +91,7 @@ def test_streams_share_the_cores(
 
 
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, augmentation: Augmentation) -> None:
-    """An image set must not change when it grows too large for the memory: one grey level, from rounding the crops."""
+    """An dataset must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
     plain = replace(augmentation, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0)
     for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):

@@ -1,4 +1,4 @@
-"""Small image sets in the formats in which the real ones are published: bytes as the archives hold them.
+"""Small datasets in the formats in which the real ones are published: bytes as the archives hold them.
 
 Every writer takes a folder and returns nothing; every class has IMAGES train and TEST_IMAGES test images.
 """
@@ -188,7 +188,7 @@ def imagenet_files() -> dict[str, bytes]:
 
 
 def write_parquet(folder: Path, names: tuple[str, ...] = WORDNET_IDS, size: tuple[int, int] = (64, 64)) -> Path:
-    """Hugging Face's files of an image set: two of train, one of validation; their features stand in the metadata."""
+    """Hugging Face's files of an dataset: two of train, one of validation; their features stand in the metadata."""
     import pyarrow as arrow  # of the extra [hf], which only this format needs
     from pyarrow import parquet
 

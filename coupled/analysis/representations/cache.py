@@ -1,7 +1,7 @@
 """Embeddings kept on the disk between calls, up to a size; the files longest unused go first.
 
 A file holds the rows [N, D] of one layer. Its name is a digest of all they are computed from, so rows of another
-snapshot, image set or choice of images are never taken for them; the file has a digest of the rows themselves.
+snapshot, dataset or choice of images are never taken for them; the file has a digest of the rows themselves.
 """
 
 import hashlib

@@ -37,7 +37,7 @@ BATCH = 256  # images a forward; changes speed and memory, not the results beyon
 def load_images(
     settings: Settings, split: str, digests: Mapping[str, Any], run: Path | None = None, accept: bool = False
 ) -> AnyImageSet:
-    """The split of the run's image set; `digests` is `dataset` of run.json, and `run` the folder it lies in.
+    """The split of the run's dataset; `digests` is `dataset` of run.json, and `run` the folder it lies in.
 
     Raises ValueError, which names the files, if the images are not those that the run was made with. Those of the same
     classes may be accepted as they are, which is said; every table has the digest of the images its rows come from.

@@ -78,21 +78,21 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str]]:
         features: dict[str, Any] = noted.get("info", {}).get("features", {})
         kinds = {str(of["_type"]): key for key, of in features.items() if isinstance(of, dict) and "_type" in of}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise RefusedError(f"{path}: no image set: its features cannot be read ({error})") from None
+        raise RefusedError(f"{path}: no dataset: its features cannot be read ({error})") from None
     if not {"Image", "ClassLabel"} <= kinds.keys():
         raise RefusedError(
-            f"{path}: no image set: its features have no Image and ClassLabel, but {shown(str([*features]))}"
+            f"{path}: no dataset: its features have no Image and ClassLabel, but {shown(str([*features]))}"
         )
     image, label = kinds["Image"], kinds["ClassLabel"]
     names = features[label].get("names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
         raise RefusedError(
-            f"{path}: no image set: '{shown(label)}' has no list of different names, but {shown(str(names))}"
+            f"{path}: no dataset: '{shown(label)}' has no list of different names, but {shown(str(names))}"
         )
     for column, kind in ((image, "struct<bytes: binary, path: string>"), (label, "int64")):
         found = str(schema.field(column).type) if column in schema.names else "no such column"
         if not (PICTURE if column == image else WHOLE).fullmatch(found):
-            raise RefusedError(f"{path}: no image set: column '{shown(column)}' should be {kind}, found {shown(found)}")
+            raise RefusedError(f"{path}: no dataset: column '{shown(column)}' should be {kind}, found {shown(found)}")
     return image, label, names
 
 

@@ -1,4 +1,4 @@
-"""What each image set is published as: which of the files hold images, which labels, and the folders they become."""
+"""What each dataset is published as: which of the files hold images, which labels, and the folders they become."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ LARGEST_LIST = 2**26  # bytes of a file of the devkit
 
 
 def prepare(name: str, sources: Sequence[Path], target: Path, most: int) -> None:
-    """Unpack the `sources` of the image set `name` into `target`, at most so many bytes a folder.
+    """Unpack the `sources` of the dataset `name` into `target`, at most so many bytes a folder.
 
     Raises ValueError for sources that cannot be it, OSError if the disk does not take them.
     """
