@@ -1,4 +1,4 @@
-"""`coupled COMMAND`: what the commands are, and where their parsers and programs stand."""
+"""`coupled COMMAND`: what the commands are, and the modules of their parsers and programs."""
 
 import importlib
 import sys

@@ -219,7 +219,7 @@ class Coordinator:
         if state.writer:
             state.writer.background.finish()  # if it was the writing that failed, this raises its reason
         if record.action == Action.BROKEN:
-            barrier()  # where the writing failed the reason is told meanwhile, and this rank is ended
+            barrier()  # the rank that could not write reports why meanwhile and ends this one
         if record.error is None:
             raise RunError(f"step {step}: stopped because another rank could not write")
         self._save(state)

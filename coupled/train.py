@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_config:
             return print_config(options)
         meeting, preempted = meet(), False
-        # the group is left after a failure was told: other ranks would take its closing for their own failure
+        # a failure is reported before the group is left, which other ranks would take for a failure of their own
         with contextlib.ExitStack() as opened, FailureBroadcast(program, meeting) as failure:
             settings = settings_for(options)
             group = opened.enter_context(session(settings, meeting))

@@ -4,8 +4,11 @@ With pytest-xdist `--dist loadfile` keeps the tests of a file in one process, so
 has a pool of its own. Not `loadgroup`: it writes the group into `item._nodeid`, which pytest 9.2 no longer reads.
 """
 
+import os
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -13,6 +16,9 @@ from support import ranks
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts with `&`; programs inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# as in an activated environment: what is suggested to a user of the installed command is `coupled ...`
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # no test is about time, and machines are loaded
 hypothesis.settings.load_profile("no deadline")

@@ -1,6 +1,7 @@
-"""`coupled` from Python: the ten lines of the README, in a script, a notebook's kind of namespace and a thread."""
+"""`coupled` from Python: training, measuring and weights, in a script, in a thread and after an error."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,24 @@ def test_the_lines_of_the_readme_train_measure_and_give_the_encoder(folder: Path
     assert 0 <= coupled.metrics.cka(x, y) <= 1
 
 
-def test_training_from_python_gives_the_bytes_of_the_program(folder: Path, tmp_path: Path) -> None:
-    """And torch is as it was before, although a run sets its switches."""
+@pytest.fixture
+def others_switches() -> Iterator[None]:
+    """Torch with the opposite of every switch that a run sets."""
+    found = switches()
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, True
+    torch.set_float32_matmul_precision("high")
+    torch.set_num_threads(2)
+    yield
+    torch.use_deterministic_algorithms(bool(found[0]))
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = bool(found[1]), bool(found[2])
+    torch.set_float32_matmul_precision(str(found[3]))
+    torch.set_num_threads(int(str(found[4])))
+
+
+@pytest.mark.usefixtures("others_switches")
+def test_a_second_run_has_the_bytes_of_the_first_and_leaves_torch_as_it_was(folder: Path, tmp_path: Path) -> None:
+    """Whatever the switches are before, the run sets its own and puts them back."""
     before = switches()
     run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL)
     assert switches() == before
@@ -74,6 +91,7 @@ def test_a_run_in_a_thread_gives_the_same_bytes(folder: Path, tmp_path: Path) ->
     assert tiny.snapshot_bytes(tmp_path / "in") == tiny.snapshot_bytes(folder)
 
 
+@pytest.mark.usefixtures("others_switches")
 def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
     """A bad setting, a run in the way, and a loss that is not finite are exceptions that leave nothing behind."""
     before = switches()

@@ -50,7 +50,9 @@ def test_the_three_programs_run_as_the_readme_spells_them(
     snippet = re.search(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert snippet
     shortened = snippet.group(1).replace("epoch=20", "epoch=1")
-    exec(shortened, {})  # noqa: S102 - what a newcomer would run
+    names: dict[str, object] = {}
+    exec(shortened, names)  # noqa: S102 - what a newcomer would run
+    assert len(names["whole"]) == len(set(names["whole"].epoch)) > 0  # one row an epoch
 
 
 def status_of(words: list[str]) -> object:

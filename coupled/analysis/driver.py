@@ -148,7 +148,7 @@ def fault(error: OSError) -> str:
 
 
 def typed_command(program: str, run: Path, *options: str) -> str:
-    """A command line that runs an analysis program on `run` where the user stands."""
+    """A command line that runs an analysis program on `run` for the user who started this one."""
     return suggest(program.replace("_", "-"), "--run-dir", str(run), *options)
 
 

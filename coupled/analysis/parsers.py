@@ -194,7 +194,7 @@ def _add_outputs(parser: Parser) -> None:
 
 
 def _add_images(parser: Parser) -> None:
-    accept = "measure the images as they are, though they are not those of the run; their digest stands in every row"
+    accept = "measure the images although they have changed since the run; every row has their digest"
     parser.add_argument("--accept-changed-images", action="store_true", help=accept)
     most = "at most N images a split, always the same ones"
     parser.add_argument("--num-images", type=positive, metavar="N", help=most)

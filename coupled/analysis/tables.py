@@ -42,7 +42,7 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     header = next(checked_rows(path, text))
     for name in header:
         if header.count(name) > 1:
-            raise BadTableError(f"{path}: row 1: the column '{name}' stands twice; {RESTORE}")
+            raise BadTableError(f"{path}: row 1: the column '{name}' is given twice; {RESTORE}")
     if missing := [name for name in needed if name not in header]:
         raise BadTableError(f"{path}: row 1: no column '{missing[0]}' (columns: {', '.join(header)}); {RESTORE}")
     for _ in checked_rows(path, text):

@@ -132,7 +132,7 @@ def compute(
 
     Example:
         >>> gaps = compute(run, compare=["nscl"])  # doctest: +SKIP
-        >>> gaps[(gaps.aggregate == "global") & gaps.module.isna()].plot(x="epoch", y="gap")  # doctest: +SKIP
+        >>> gaps[(gaps["aggregate"] == "global") & gaps.module.isna()].plot(x="epoch", y="gap")  # doctest: +SKIP
     """
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
     return to_frame(plan(run, chosen, align=align, skip_corrupt=skip_corrupt))

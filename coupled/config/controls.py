@@ -76,7 +76,7 @@ def twins(arms: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
 
 
 def later_twins(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The arms of which a twin stands earlier."""
+    """The arms that have an earlier twin."""
     return [name for place, name in enumerate(arms) if {*twins(arms, name)} & {*list(arms)[:place]}]
 
 

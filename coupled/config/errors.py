@@ -31,7 +31,7 @@ SHOWN = 80  # characters of a text that cannot be encoded
 
 
 def in_words(error: Exception) -> str:
-    """The message of `error`; of text that cannot be encoded, what stands there and what to do."""
+    """The message of `error`; for text that cannot be encoded, the text and what to do."""
     if not isinstance(error, UnicodeEncodeError):
         return str(error)
     remedy = "" if error.encoding.startswith("utf") else ": set PYTHONUTF8=1, so that files have names in UTF-8"

@@ -53,9 +53,7 @@ def load_settings(
         key = override.partition("=")[0].strip()
         for before in overrides[:place]:
             if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
-                raise ValueError(
-                    f"override '{override}': it would undo '{before}', which stands before it; leave one out"
-                )
+                raise ValueError(f"override '{override}': it would undo the earlier '{before}'; leave one out")
         _override(tree, override)
     for key, value in changed.items():
         below = tree.get(key)

@@ -172,7 +172,7 @@ def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
     numbers = [_number(images, each) for each in classes]
     twice = [number for number in numbers if numbers.count(number) > 1]
     if twice:
-        raise ValueError(f"dataset.classes: class {twice[0]} ('{names[twice[0]]}') stands twice")
+        raise ValueError(f"dataset.classes: class {twice[0]} ('{names[twice[0]]}') is listed twice")
     return numbers
 
 

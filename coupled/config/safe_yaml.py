@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
                 raise yaml.YAMLError(f"the key {shown} is not text; put it in quotes")
             if key.value in seen:
-                raise yaml.YAMLError(f"the key '{key.value}' stands twice in one mapping")
+                raise yaml.YAMLError(f"the key '{key.value}' is given twice in one mapping")
             seen.add(key.value)
         return node
 
@@ -68,7 +68,7 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
     if node in known:
         found = known[node]
         if found is None:
-            raise yaml.YAMLError("an alias stands inside what it stands for")
+            raise yaml.YAMLError("an alias is inside the value that it repeats")
         return found
     known[node] = None  # not yet whole
     levels, length = 0, len(node.value) if isinstance(node, yaml.ScalarNode) else 0

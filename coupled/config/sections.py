@@ -205,7 +205,7 @@ class SnapshotSettings(Section):
 
 
 class CheckpointSettings(Section):
-    """A checkpoint is saved after every epoch, when the run is told to stop, and every so many minutes if given."""
+    """A checkpoint is saved after every epoch, when the run is asked to stop, and every so many minutes if given."""
 
     every_minutes: Above0 | None = 15.0
 

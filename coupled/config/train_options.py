@@ -20,7 +20,7 @@ def parser() -> Parser:
     about = "Train all arms of a run in lockstep. torchrun shares the batch out over several processes."
     result = command_parser("train", about, examples, files)
     settings = f"settings: a YAML file, or a name of one in the package ({', '.join(packaged_configs())})"
-    result.add_argument("--config", metavar="CONFIG", help=f"{settings}; may stand first instead, without --config")
+    result.add_argument("--config", metavar="CONFIG", help=f"{settings}; may come first, without --config")
     where = "folder of the run (default: runs/<name of the run>)"
     result.add_argument("--run-dir", type=Path, metavar="DIR", help=where)
     existing = result.add_mutually_exclusive_group()

@@ -37,7 +37,7 @@ def program_name(command: str) -> str:
 
 
 def command_words(command: str, *words: str) -> list[str]:
-    """The words of a command line that runs `command` where the user stands."""
+    """The words of a command line that runs `command` for the user who started this process."""
     started = started_by()
     if by_launcher():
         return ["python", typed(launcher(command)), *words]
@@ -45,11 +45,13 @@ def command_words(command: str, *words: str) -> list[str]:
         return ["python", "-m", "coupled", command, *words]
     if not shutil.which("coupled") and started is not None and started.name == "coupled":
         return [typed(started), command, *words]  # of an environment that is not on the search path
+    if not shutil.which("coupled"):
+        return ["python", "-m", "coupled", command, *words]  # started from Python, and no command is on the search path
     return ["coupled", command, *words]
 
 
 def suggest(command: str, *words: str) -> str:
-    """A command line that runs `command` where the user stands, such as "coupled weight-gap --run-dir runs/demo"."""
+    """A command line for the user who started this process, such as "coupled weight-gap --run-dir runs/demo"."""
     return shlex.join(command_words(command, *words))
 
 

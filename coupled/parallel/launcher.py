@@ -17,7 +17,7 @@ def under_torchrun() -> bool:
 
 
 def exit_status(preempted: bool) -> int:
-    """Of a run that was not told of a failure: EX_TEMPFAIL (75) if a scheduler stopped it, so that a job knows that it
+    """Of a run without a failure: EX_TEMPFAIL (75) if a scheduler stopped it, so that a job knows that it
     is to be continued; otherwise 0. Under torchrun always 0: its agent takes any other status of a rank for a failure,
     ends the other ranks and starts all of them again.
     """

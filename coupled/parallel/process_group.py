@@ -32,7 +32,7 @@ _data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place in the group; rank r stands at r // D on the axis of arms and r % D on that of data."""
+    """This process's place in the group; rank r is at r // D on the axis of arms and r % D on that of data."""
 
     rank: int
     world_size: int

@@ -176,7 +176,7 @@ class _Reading(Dataset[Any]):
 
 
 class _Requests:
-    """What the loader asks its workers for; it is told anew for every epoch, and the workers stay."""
+    """The crops that the loader asks its workers for: set for every epoch, while the workers stay."""
 
     wanted: Iterable[Any] = ()
 

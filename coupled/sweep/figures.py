@@ -17,7 +17,7 @@ from coupled.sweep.names import spelled
 from coupled.sweep.tables import details, read_definition, spread
 
 TITLES = {"cka": "CKA", "rsa": "RSA", "weight_gap": "weight gap, mean over layers"}
-WIDE = 5  # a factor whose largest value is so many times its smallest stands on a logarithmic axis
+WIDE = 5  # a factor whose largest value is so many times its smallest gets a logarithmic axis
 GREY = Style("0.55", ":", "x")
 
 

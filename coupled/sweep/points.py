@@ -219,7 +219,7 @@ def points(sweep: Sweep) -> list[Point]:
     for combination in itertools.product(*rows):
         point = _point(sweep, {key: value for each in combination for key, value in each.items()})
         if point.name in found:
-            raise ValueError(f"the point {point.name} stands twice; leave the repeated value out")
+            raise ValueError(f"the point {point.name} is given twice; leave the repeated value out")
         found[point.name] = point
     return list(found.values())
 

@@ -16,7 +16,7 @@ FORMAT = "coupled.sweep.1"
 
 
 class Table(NamedTuple):
-    """How a table of a run becomes rows of one value: where its names and values stand."""
+    """How a table of a run becomes rows of one value: the columns of its names and values."""
 
     names: tuple[str, ...]  # columns that name the metric; of several values the column's name is added
     values: tuple[str, ...]

@@ -152,7 +152,7 @@ def test_a_set_that_is_made_makes_as_many_classes_as_asked_for(tmp_path: Path) -
         ([3, 10], "dataset.classes: 'digits' has no class 10; it has 0 to 9, named 0, 1, 2, ..."),
         ([3, -1], "dataset.classes: 'digits' has no class -1"),
         ([3, "ten"], "dataset.classes: 'digits' has no class 'ten'"),
-        ([3, 4, "3"], r"dataset.classes: class 3 \('3'\) stands twice"),
+        ([3, 4, "3"], r"dataset.classes: class 3 \('3'\) is listed twice"),
     ],
 )
 def test_classes_that_cannot_be_are_refused_in_one_line(classes: object, message: str) -> None:

@@ -104,7 +104,7 @@ BAD = [
     (["small.yaml", "temperatur=1,2"], "temperatur: unknown key; did you mean 'temperature'"),
     (["small.yaml", "temperature=1,cold"], "temperature: got 'cold'"),
     (["small.yaml", "dataset.colour=1,2"], "dataset.colour: unknown key"),
-    (["small.yaml", "temperature=1,1.0"], "the point temperature=1,seed=0 stands twice"),
+    (["small.yaml", "temperature=1,1.0"], "the point temperature=1,seed=0 is given twice"),
     (["small.yaml", "temperature=1", "temperature=2"], "temperature: given twice"),
     (["small.yaml", "name=a,b"], "name: a point is named after its values"),
     (["small.yaml", "a b=1"], "'a b' is no key"),

@@ -86,7 +86,7 @@ def faults_of_manifest(
         yield f"{store.manifest}: arm '{arm}' is not in the settings"
     order = [(entry.epoch, [*settings.arms, entry.arm].index(entry.arm)) for entry in store.entries()]
     if order != sorted(order):
-        yield f"{store.manifest}: its lines do not stand in the order of epochs and arms"
+        yield f"{store.manifest}: its lines are not in the order of epochs and arms"
 
 
 def faults_of_tensors(path: str, tensors: Mapping[str, Tensor], expected: Kinds) -> Iterator[str]:

@@ -132,7 +132,7 @@ def check_amount(files: int, size: int, most: int, source: str) -> None:
 
 
 def shown(name: str) -> str:
-    """A name from an archive as it may stand in a message."""
+    """A name from an archive, safe to print in a message."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= 80 else f"{text[:77]}..."
 
