@@ -38,16 +38,14 @@ def program_name(command: str) -> str:
 
 def command_words(command: str, *words: str) -> list[str]:
     """The words of a command line that runs `command` for the user who started this process."""
-    started = started_by()
     if by_launcher():
         return ["python", typed(launcher(command)), *words]
-    if not shutil.which("coupled") and started == ROOT.resolve() / "coupled/__main__.py":
-        return ["python", "-m", "coupled", command, *words]
-    if not shutil.which("coupled") and started is not None and started.name == "coupled":
-        return [typed(started), command, *words]  # of an environment that is not on the search path
-    if not shutil.which("coupled"):
-        return ["python", "-m", "coupled", command, *words]  # started from Python, and no command is on the search path
-    return ["coupled", command, *words]
+    if shutil.which("coupled"):
+        return ["coupled", command, *words]
+    started = started_by()
+    if started is not None and started.name == "coupled":  # of an environment that is not on the search path
+        return [typed(started), command, *words]
+    return ["python", "-m", "coupled", command, *words]
 
 
 def suggest(command: str, *words: str) -> str:

@@ -16,8 +16,9 @@ QUALITY = "--run-dir 'runs/a b'"
 @pytest.mark.parametrize(
     ("started", "on_path", "name", "command", "ranks"),
     [
-        (None, False, "coupled quality", "coupled quality", "-m coupled quality"),
-        (Path("/home/me/notebook.py"), False, "coupled quality", "coupled quality", "-m coupled quality"),
+        (None, True, "coupled quality", "coupled quality", "-m coupled quality"),
+        (None, False, "coupled quality", "python -m coupled quality", "-m coupled quality"),
+        (Path("/home/me/notebook.py"), False, "coupled quality", "python -m coupled quality", "-m coupled quality"),
         (Path("/env/bin/coupled"), True, "coupled quality", "coupled quality", "-m coupled quality"),
         (Path("/env/bin/coupled"), False, "coupled quality", "/env/bin/coupled quality", "-m coupled quality"),
         (ROOT / "coupled/__main__.py", True, "coupled quality", "coupled quality", "-m coupled quality"),
