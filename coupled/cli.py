@@ -130,14 +130,14 @@ def list_parser() -> Parser:
 def list_names(arguments: Sequence[str] | None = None) -> int:
     """The program `coupled list`; its exit status."""
     from coupled.config.by_name import known
-    from coupled.config.errors import complain
+    from coupled.config.errors import report_error
     from coupled.monitoring.terminal import imports_done
 
     parser = list_parser()
     try:
         kind = parser.parse_args(arguments).kind
     except ValueError as error:
-        return complain(parser.prog, error)
+        return report_error(parser.prog, error)
     imports_done()
     if kind == "encoders":
         import timm

@@ -13,33 +13,25 @@ from coupled.arms import sanity_checks
 from coupled.arms.arm import StepResult
 from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
-from coupled.arms.feeds import digest_column, feeds
 from coupled.arms.lockstep import Lockstep, StepRecord, Sums
 from coupled.arms.summary import announce, bytes_needed, description
-from coupled.arms.training_state import EpochSums, Outcome, TrainingState
+from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, TrainingState
 from coupled.config.controls import streams
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
 from coupled.models.optimizer import learning_rate, peak_learning_rate
 from coupled.monitoring.progress import Progress
-from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_max_steps, stop_now
+from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_max_steps, end_at_once
 from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints
-from coupled.storage.checkpoint_writer import (
-    NO_CHECKPOINT,
-    Position,
-    open_files,
-    replay_path,
-    write_replay,
-)
-from coupled.storage.checkpoints import Checkpoint
+from coupled.storage.checkpoint_writer import NO_CHECKPOINT, Position, open_files, replay_path, write_replay
 from coupled.storage.dataset_record import check_same_images, record_images
 from coupled.storage.image_check import both_splits
 from coupled.storage.run_lock import run_lock
-from coupled.storage.run_log import check_folder, prepare_folder, space, was_started_by
+from coupled.storage.run_log import check_folder, digest_column, prepare_folder, space, was_started_by
 from coupled.storage.snapshots import snapshot_epochs
-from coupled.stream.batches import Batch, on_device
+from coupled.stream.batches import Batch, on_device, step_batches
 
 
 class Coordinator:
@@ -67,16 +59,16 @@ class Coordinator:
             schedule=settings.optimizer.schedule,
         )
         self.all_arms = arms = build_arms(settings, group, len(self.images.class_names))
-        self.arms, self.stream_of = arms.own, streams(arms.draws)
-        kind = group.device.type
-        self.warnings = sanity_checks.before_start(settings.resolved(), arms.objectives, arms.draws, self.images, kind)
-        self.feeds = partial(
-            feeds,
-            images=on_device(self.images, group.device),  # once for all epochs and streams
-            streams={self.stream_of[arm.name]: arms.draws[arm.name] for arm in self.arms},
-            seed=settings.seed,
+        self.arms, self.stream_of = arms.own, streams(arms.random_sources)
+        seeds = {self.stream_of[arm.name]: arms.random_sources[arm.name].of_stream(settings.seed) for arm in self.arms}
+        resolved, device = settings.resolved(), group.device.type
+        self.warnings = sanity_checks.before_start(resolved, arms.objectives, arms.random_sources, self.images, device)
+        self.step_batches = partial(
+            step_batches,
+            dataset=on_device(self.images, group.device),  # once for all epochs and streams
+            seeds=seeds,
             batch_size=size,
-            kind=settings.batch.sampler,
+            sampler=settings.batch.sampler,
             augmentation=settings.augmentation.plain(),
             size=settings.image_size,
             rank=group.data_rank,
@@ -84,10 +76,10 @@ class Coordinator:
             device=group.device,
             workers=settings.dataset.num_workers,
         )
-        about = (settings.log_every, list(settings.arms), group)
-        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, *about)
-        kept = settings.snapshots
-        self.kept_epochs = snapshot_epochs(settings.epochs, kept.every_epochs, kept.dense_until_epoch)
+        rates, names = self.learning_rate, list(settings.arms)
+        self.lockstep = Lockstep(self.arms, self.stream_of, rates, settings.log_every, names, group)
+        every, dense_until = settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch
+        self.kept_epochs = snapshot_epochs(settings.epochs, every, dense_until)
 
     def train(
         self, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, accept_images: bool = False
@@ -107,16 +99,18 @@ class Coordinator:
             FloatingPointError: if an arm's loss or gradient is not finite; it names arm, epoch and step.
             OSError: if something cannot be written.
         """
-        epochs, per_epoch = self.settings.epochs, self.steps_per_epoch
+        epochs = self.settings.epochs
         with contextlib.ExitStack() as opened:
-            state = self._start(opened, resume, overwrite, max_steps, accept_images)
+            folder = self._prepare_folder(opened, resume, overwrite, max_steps, accept_images)
+            saved, sums = self._resume(max_steps)
+            state = self._open_logs(opened, folder, saved, sums, max_steps)
             self._save(state)
             state.progress.begin()
             for epoch in range(state.epochs + 1, epochs + 1):
-                last = min(epoch * per_epoch, max_steps or self.steps)
+                last = min(epoch * self.steps_per_epoch, max_steps or self.steps)
                 for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.action):
-                    if record.error or record.action == Action.BROKEN:
-                        self._give_up(state, record, epoch)
+                    if record.error or record.action == Action.WRITE_FAILED:
+                        self._abort(state, record, epoch)
                     state.add(record)
                     if state.ends_epoch:
                         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, epoch)
@@ -133,69 +127,39 @@ class Coordinator:
             if state.writer:
                 state.writer.background.finish()
             barrier()
-        return state.outcome
+            return state.outcome
 
-    def _start(
+    def _prepare_folder(
         self, opened: contextlib.ExitStack, resume: bool, overwrite: bool, max_steps: int | None, accept_images: bool
-    ) -> TrainingState:
-        """Prepare the run folder and continue what is in it; all that is to be closed again enters `opened`."""
-        launch = self.group.launch
+    ) -> PreparedFolder:
+        """Check that the run may begin, or go on, in its folder; lock the folder and write run.json."""
+        launch, settings = self.group.launch, self.settings
         if launch.restarts and was_started_by(self.run, launch.name, launch.agents):
             resume, overwrite = True, False  # the launcher started the ranks again after a failure
-        settings, first = self.settings, self.group.is_first
         folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
         check_folder(*folder)
         check_max_steps(max_steps, 0, self.steps)
         if not resume:
             self._space(0, overwrite)
-        both = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
+        splits = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
         barrier()  # before rank 0 writes into it
-        changed, accepted = list[str](), list[str]()
-        if first:
+        prepared = PreparedFolder(splits)
+        if self.group.is_first:
             opened.enter_context(run_lock(self.run))
             check_folder(*folder)  # again: another process may have begun before this one held the lock
-            about = description(folder[1], settings.sha256(), both, self.group, self.all_arms.placed)
-            accepted = check_same_images(self.run, about, both, accept_images) if resume else []
-            changed = prepare_folder(self.run, about, resume)
+            about = description(folder[1], settings.sha256(), splits, self.group, self.all_arms.placed)
+            accepted = check_same_images(self.run, about, splits, accept_images) if resume else []
+            prepared = PreparedFolder(splits, about, accepted, prepare_folder(self.run, about, resume))
         barrier()
-        saved, sums = self._continue(max_steps)
-        step = max(saved.step, 0)
-        if first:
-            record_images(self.run, about, both, step if accepted else None)
-        timer = Timer(settings.checkpoint.every_minutes if first else None)
-        progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
-        newest = partial(checkpoints.newest_step, self.run / "checkpoints")
-        signals = opened.enter_context(StopSignals(progress.say, partial(stop_now, progress, newest)))
-        left = self._space(step // self.steps_per_epoch, overwrite=False)
-        if first:
-            announce(progress, self.run, both, folder[1], step, self.peak_lr, self.group, self.all_arms, left)
-        progress.warn(*self.warnings, *accepted, *changed)
-        about_run = {"run": settings.name, "settings_sha256": settings.sha256()}
-        digests = list(map(digest_column, dict.fromkeys(self.stream_of.values())))
-        log, writer = open_files(
-            opened, self.run, self.group, about_run, list(sums), digests, StepResult._fields, self.kept_epochs, saved
-        )
-        progress.warn(*(log.warnings if log else ()))
-        return TrainingState(
-            step=step,
-            sums=sums,
-            steps_per_epoch=self.steps_per_epoch,
-            batch_size=settings.batch.size,
-            streams=list(dict.fromkeys(self.stream_of.values())),
-            learning_rate=self.learning_rate,
-            progress=progress,
-            stop_conditions=StopConditions(signals, timer, max_steps),
-            log=log,
-            writer=writer,
-        )
+        return prepared
 
-    def _continue(self, max_steps: int | None) -> tuple[Position, EpochSums]:
+    def _resume(self, max_steps: int | None) -> tuple[Position, EpochSums]:
         """Give the arms the newest checkpoint, if any; where it was saved, and the sums of its epoch.
 
         Raises ValueError if it cannot go on.
         """
-        own = [arm.name for arm in self.arms]
-        done = checkpoints.read_newest(self.run / "checkpoints", self.settings.sha256(), own)
+        folder, own = self.run / "checkpoints", [arm.name for arm in self.arms]
+        done = checkpoints.read_newest(folder, self.settings.sha256(), own)
         saved = Position(done.epoch, done.step) if done else NO_CHECKPOINT
         check_same_folder(self.run, saved.step)
         if saved.step > self.steps:
@@ -208,38 +172,76 @@ class Coordinator:
             sums |= done.sums
         return saved, sums
 
-    def _batches_after(self, epoch: int, step: int) -> Iterator[dict[str, Batch]]:
-        return self.feeds(epoch, step - (epoch - 1) * self.steps_per_epoch)
+    def _open_logs(
+        self,
+        opened: contextlib.ExitStack,
+        folder: PreparedFolder,
+        saved: Position,
+        sums: EpochSums,
+        max_steps: int | None,
+    ) -> TrainingState:
+        """Open the logs and the progress display, to be closed with `opened`; the state after the `saved` step."""
+        settings, first, step = self.settings, self.group.is_first, max(saved.step, 0)
+        if first:
+            record_images(self.run, folder.description, folder.splits, step if folder.accepted else None)
+        progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
+        newest = partial(checkpoints.newest_step, self.run / "checkpoints")
+        signals = opened.enter_context(StopSignals(progress.say, partial(end_at_once, progress, newest)))
+        timer = Timer(settings.checkpoint.every_minutes if first else None)
+        left = self._space(step // self.steps_per_epoch, overwrite=False)
+        if first:
+            about_arms = self.peak_lr, self.group, self.all_arms, left
+            announce(progress, self.run, folder.splits, settings.resolved(), step, *about_arms)
+        progress.warn(*self.warnings, *folder.accepted, *folder.changed)
+        about = {"run": settings.name, "settings_sha256": settings.sha256()}
+        streams = list(dict.fromkeys(self.stream_of.values()))
+        columns = list(sums), list(map(digest_column, streams)), StepResult._fields
+        log, writer = open_files(opened, self.run, self.group, about, *columns, self.kept_epochs, saved)
+        progress.warn(*(log.warnings if log else ()))
+        return TrainingState(
+            step=step,
+            sums=sums,
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=settings.batch.size,
+            streams=streams,
+            learning_rate=self.learning_rate,
+            progress=progress,
+            stop_conditions=StopConditions(signals, timer, max_steps),
+            log=log,
+            writer=writer,
+        )
 
-    def _give_up(self, state: TrainingState, record: StepRecord, epoch: int) -> NoReturn:
-        """Save the state before the step and what the step saw, and raise its error with where it happened."""
-        step = record.step
+    def _batches_after(self, epoch: int, step: int) -> Iterator[dict[str, Batch]]:
+        return self.step_batches(epoch, step - (epoch - 1) * self.steps_per_epoch)
+
+    def _abort(self, state: TrainingState, record: StepRecord, epoch: int) -> NoReturn:
+        """Save the state before the step and the inputs of the step, and raise its error with where it happened."""
         for arm in self.arms:
             arm.undo()
         if state.writer:
             state.writer.background.finish()  # if it was the writing that failed, this raises its reason
-        if record.action == Action.BROKEN:
+        if record.action == Action.WRITE_FAILED:
             barrier()  # the rank that could not write reports why meanwhile and ends this one
         if record.error is None:
-            raise RunError(f"step {step}: stopped because another rank could not write")
+            raise RunError(f"step {record.step}: stopped because another rank could not write")
         self._save(state)
         if state.writer:
             state.writer.background.finish()
-        kind, text = record.error
+        step, (kind, text) = record.step, record.error
         results = {name: result._asdict() for name, result in record.results.items()}
         if self.group.is_first:
-            seen = {digest_column(name): batch for name, batch in record.inputs.items()}
-            write_replay(self.run, epoch, step, seen, self.learning_rate(step), text, results)
+            inputs = {digest_column(name): batch for name, batch in record.inputs.items()}
+            write_replay(self.run, epoch, step, inputs, self.learning_rate(step), text, results)
         barrier()  # all is saved before the first rank tells and ends the others
         where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"
-        then = f"{replay_path(self.run, step)} says what it saw; --resume --max-steps {step} comes here again"
+        then = f"{replay_path(self.run, step)} has its inputs; train with --resume --max-steps {step} to repeat it"
         raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {then}")
 
     def _save(self, state: TrainingState) -> None:
         """Have the state after this step written, and the epoch's snapshots if it has just ended."""
         if state.writer:
             states = {arm.name: arm.state() for arm in self.arms}
-            state.writer.save(Checkpoint(state.step, state.epochs, states, state.sums), state.ends_epoch)
+            state.writer.save(checkpoints.Checkpoint(state.step, state.epochs, states, state.sums), state.ends_epoch)
         state.stop_conditions.timer.restart()
 
     def _space(self, epoch: int, overwrite: bool) -> str:

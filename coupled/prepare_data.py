@@ -1,4 +1,4 @@
-"""Unpack what an dataset is published as into the folder that coupled/datasets reads: `coupled prepare-data`.
+"""Unpack what a dataset is published as into the folder that coupled/datasets reads: `coupled prepare-data`.
 
 The sources are
 * tiny_imagenet: tiny-imagenet-200.zip

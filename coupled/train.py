@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coupled.config.errors import complain
+from coupled.config.errors import report_error
 from coupled.config.train_options import parse
 from coupled.monitoring.commands import program_name, suggest, suggest_torchrun
 from coupled.monitoring.terminal import imports_done, interrupted, say
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from coupled.analysis.run import Run
     from coupled.config.schema import Settings
-    from coupled.parallel.process_group import Meeting, ProcessGroup
+    from coupled.parallel.process_group import ProcessGroup, Rendezvous
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,23 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments)
     except ValueError as error:
-        return complain(program, error)
+        return report_error(program, error)
     end_with_agent(program)
     # torch is imported after the arguments are read, so that --help answers at once
     try:
         from coupled.coordinator import Coordinator
         from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
-        from coupled.parallel.process_group import meet
+        from coupled.parallel.process_group import join_rendezvous
         from coupled.storage.run_lock import MovedError
 
         imports_done()
         if options.print_config:
             return print_config(options)
-        meeting, preempted = meet(), False
+        rendezvous, preempted = join_rendezvous(), False
         # a failure is reported before the group is left, which other ranks would take for a failure of their own
-        with contextlib.ExitStack() as opened, FailureBroadcast(program, meeting) as failure:
+        with contextlib.ExitStack() as opened, FailureBroadcast(program, rendezvous) as failure:
             settings = settings_for(options)
-            group = opened.enter_context(session(settings, meeting))
+            group = opened.enter_context(session(settings, rendezvous))
             run = options.run_dir or Path("runs") / settings.name
             try:
                 # not kept: what refers to the process group should be gone before the group is
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
         return failure.status or exit_status(preempted)
     except ValueError as error:
-        return complain(program, error)
+        return report_error(program, error)
     except KeyboardInterrupt:
         return interrupted(program)
 
@@ -123,34 +123,34 @@ def train(
     from coupled.config.load import load_settings
     from coupled.coordinator import Coordinator
     from coupled.parallel.failure_broadcast import FailureBroadcast
-    from coupled.parallel.process_group import meet
+    from coupled.parallel.process_group import join_rendezvous
 
     if accept_changed_images and not resume:
         raise ValueError("accept_changed_images: only with resume=True; a new run takes the images as they are")
-    meeting = meet()
+    rendezvous = join_rendezvous()
     with contextlib.ExitStack() as opened:
-        if meeting.world_size > 1:
-            opened.enter_context(FailureBroadcast("coupled.train", meeting))
+        if rendezvous.world_size > 1:
+            opened.enter_context(FailureBroadcast("coupled.train", rendezvous))
         final = load_settings(config, (), partial(earlier, run_dir, resume), **settings)
         folder = Path(run_dir) if run_dir else Path("runs") / final.name
-        group = opened.enter_context(session(final, meeting))
+        group = opened.enter_context(session(final, rendezvous))
         Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images)
     return open_run(folder)
 
 
 @contextlib.contextmanager
-def session(settings: "Settings", meeting: "Meeting") -> "Iterator[ProcessGroup]":
+def session(settings: "Settings", rendezvous: "Rendezvous") -> "Iterator[ProcessGroup]":
     """The process group of a run with torch's switches as its settings want them; both are as before afterwards."""
     from coupled.arms.consistency import check_same_settings
     from coupled.parallel.host_memory import keep_freed_memory
     from coupled.parallel.process_group import process_group
     from coupled.stream.seeds import determinism
 
-    check_same_settings(meeting, settings.resolved())
+    check_same_settings(rendezvous, settings.resolved())
     groups, timeout = settings.parallel.arm_groups, settings.timeout_seconds
     with determinism(settings.deterministic, settings.num_threads, settings.tf32):
         keep_freed_memory()
-        with process_group(settings.device, timeout, groups, meeting) as group:
+        with process_group(settings.device, timeout, groups, rendezvous) as group:
             if group.is_first:
                 say(f"reading dataset '{settings.dataset.name}'")
             yield group
@@ -178,7 +178,7 @@ def print_config(options: argparse.Namespace) -> int:
     try:
         text = yaml.safe_dump(settings_for(options).resolved(), sort_keys=False)
     except ValueError as error:
-        return complain(program_name("train"), error)
+        return report_error(program_name("train"), error)
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(text)
     return 0

@@ -118,7 +118,7 @@ def test_own_draws_change_what_they_name_and_nothing_else(
 ) -> None:
     """The two streams of a run, step by step: the same images or not, each image's views the same or not."""
     made = tiny.train(tmp_path / "run", arms={"cl": "dcl", "b": {"twin": "cl", "unshared": list(own)}}, epochs=0)
-    steps = list(made.feeds(1))
+    steps = list(made.step_batches(1))
     shared, other = ([step[name] for step in steps] for name in ("", "b"))
     orders = [torch.cat([batch.indices_N for batch in batches]) for batches in (shared, other)]
     assert torch.equal(*orders) == ("order" in same)

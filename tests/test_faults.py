@@ -27,7 +27,7 @@ from torch import Tensor
 from coupled import train
 from coupled.arms.arm import Arm
 from coupled.coordinator import Coordinator
-from coupled.datasets import ImageSet, check_labels
+from coupled.datasets import ImageDataset, check_labels
 from coupled.parallel.process_group import process_group
 from coupled.storage import checkpoint_writer, run_lock
 from coupled.storage.atomic_files import append_durably, write_durably
@@ -435,9 +435,9 @@ def test_the_tensors_of_a_state_are_copied_before_training_goes_on() -> None:
 def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> None:
     """A label out of range is a wrong loss or a crash on the device, far from its cause."""
 
-    def images(*labels: int) -> ImageSet:
+    def images(*labels: int) -> ImageDataset:
         pixels = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
-        return ImageSet("mine", "train", pixels, torch.tensor(labels), ("cat", "dog"), (0, 0, 0), (1, 1, 1))
+        return ImageDataset("mine", "train", pixels, torch.tensor(labels), ("cat", "dog"), (0, 0, 0), (1, 1, 1))
 
     check_labels(images(0, 1, 1))
     with pytest.raises(ValueError, match=r"dataset: 'mine', train image 1 has label 2; allowed are 0 to 1"):

@@ -16,7 +16,7 @@ from support import forked, tiny
 from test_ranks import FEW, assert_same_run, train
 
 from coupled import train as train_program
-from coupled.parallel.process_group import meet
+from coupled.parallel.process_group import join_rendezvous
 from coupled.storage.checkpoints import read_newest
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
@@ -160,7 +160,7 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(
     about = json.loads((tmp_path / "run/run.json").read_text())
     for launch in (
         {"name": "none", "agents": ["elsewhere:1"]},
-        {"name": "other", "agents": list(meet().launch.agents)},
+        {"name": "other", "agents": list(join_rendezvous().launch.agents)},
     ):
         (tmp_path / "run/run.json").write_text(json.dumps({**about, "launch": launch}))
         assert train_program.main(["--config", str(config), "--run-dir", str(tmp_path / "run")]) == 2

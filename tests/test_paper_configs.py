@@ -31,7 +31,7 @@ STATES = 3 * (KEEP_NEWEST + 1)  # weights and up to two moments; one more is wri
 
 
 class Images(NamedTuple):
-    """What the count needs to know of an dataset."""
+    """What the count needs to know of a dataset."""
 
     train: int
     classes: int

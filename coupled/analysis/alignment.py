@@ -26,8 +26,8 @@ import pandas as pd
 from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
-    Has,
     Plan,
+    RowExists,
     append_missing,
     run_program,
     to_frame,
@@ -46,7 +46,7 @@ from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
 from coupled.parallel.failure_broadcast import FailureBroadcast
 from coupled.parallel.launcher import end_with_agent
-from coupled.parallel.process_group import ProcessGroup, barrier, gather_json, meet, process_group
+from coupled.parallel.process_group import ProcessGroup, barrier, gather_json, join_rendezvous, process_group
 from coupled.stream.seeds import set_determinism
 
 CROSS_METRIC = "cka"
@@ -153,7 +153,7 @@ def plan(
     ]
     kinds = [ALIGNMENT, *([CROSS] if cross_layer else [])]
 
-    def chunks(has: Has) -> Iterator[Chunk]:
+    def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = load_samples(run, splits, num_images, accept_changed_images, group, found, widths)
         for epoch in tracked(chosen.epochs, "epochs"):
             for name, sample in samples.items():
@@ -169,7 +169,7 @@ def missing_rows(
     embedder: Embedder,
     group: ProcessGroup,
     skip_corrupt: bool,
-    has: Has,
+    has: RowExists,
 ) -> Iterator[Chunk]:
     """The rows of one epoch and split that the tables do not have yet; rank 0 knows the tables, and what is missing."""
     there = [has(part.table(score), *part.key(score)) for score in wanted] if group.is_first else None
@@ -224,15 +224,15 @@ def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Map
 def on_all_ranks(options: Namespace) -> int:
     """The program in the processes that torchrun started, or in this one alone; one process says what went wrong."""
     end_with_agent(program_name("alignment"))
-    meeting = meet()
-    if meeting.world_size == 1:
+    rendezvous = join_rendezvous()
+    if rendezvous.world_size == 1:
         return append_missing(select_pairs, plan, options)
-    with contextlib.ExitStack() as opened, FailureBroadcast(program_name("alignment"), meeting) as alarm:
-        if meeting.rank:
+    with contextlib.ExitStack() as opened, FailureBroadcast(program_name("alignment"), rendezvous) as alarm:
+        if rendezvous.rank:
             opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
         choose_device(options.device)
         set_determinism(True, None)  # before there is a group: it sets what NCCL reads
-        group = opened.enter_context(process_group(options.device, meeting=meeting))
+        group = opened.enter_context(process_group(options.device, rendezvous=rendezvous))
         append_missing(select_pairs, partial(plan, group=group), options, writes=group.is_first)
     return sys.exit(alarm.status) if alarm.status else 0
 

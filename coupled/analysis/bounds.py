@@ -25,8 +25,8 @@ import pandas as pd
 from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
-    Has,
     Plan,
+    RowExists,
     append_missing,
     run_program,
     to_frame,
@@ -39,7 +39,7 @@ from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, choices, select_reference
 from coupled.analysis.tables import read_newest
-from coupled.analysis.theory.alignment_floors import floor_rows, foretold, log_distances, read_rates
+from coupled.analysis.theory.alignment_floors import DISTANCES, floor_rows, has_apriori_bound, log_distances, read_rates
 from coupled.analysis.theory.bounds_of_tables import (
     COLUMNS,
     KEY,
@@ -50,7 +50,6 @@ from coupled.analysis.theory.bounds_of_tables import (
     few_shot_rows,
     weight_rows,
 )
-from coupled.analysis.theory.similarity_distance import DISTANCES
 from coupled.datasets import SPLITS
 from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
@@ -122,7 +121,7 @@ def plan(
     splits, wanted = choices("split", split, SPLITS), choices("layers", layers, OUTPUTS)
     embedder = Embedder(run, choose_device(device))
 
-    def chunks(has: Has) -> Iterator[Chunk]:
+    def chunks(has: RowExists) -> Iterator[Chunk]:
         counts_C = run.images("train", accept_changed_images).labels_N.unique(return_counts=True)[1]
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
         share = float(counts_C.max() / counts_C.sum())
@@ -133,7 +132,7 @@ def plan(
                     say(in_words(dict(zip(COLUMNS, row, strict=True))))
         yield from of_tables(run, chosen.reference, output, len(counts_C))
 
-    return Plan([TABLE], chunks, say_scores_below)
+    return Plan([TABLE], chunks, print_scores_below_bounds)
 
 
 def missing_floors(
@@ -142,7 +141,7 @@ def missing_floors(
     layers: Sequence[str],
     embedder: Embedder,
     skip_corrupt: bool,
-    has: Has,
+    has: RowExists,
     samples: Mapping[str, Sample],
     share: float,
 ) -> Iterator[list[Row]]:
@@ -176,8 +175,8 @@ def missing_floors(
             values = scores(embedder.outputs(sample.images, sample.chosen_N, good, epoch), wanted, METRICS)
             rows: list[Row] = []
             for (arm, layer), place in places.items():
-                told = (layer, split) == ("z", "train") and foretold(run.settings, chosen.reference, arm)
-                log_rho = log_distances(run.settings, arm, rates[epoch], share) if told else None
+                apriori = (layer, split) == ("z", "train") and has_apriori_bound(run.settings, chosen.reference, arm)
+                log_rho = log_distances(run.settings, arm, rates[epoch], share) if apriori else None
                 of_pair = {metric: values[Score(chosen.reference, arm, layer, metric)] for metric in METRICS}
                 rows += floor_rows(of_pair, log_rho, place)
             yield rows
@@ -199,7 +198,7 @@ def of_tables(run: Run, reference: str, output: Path, classes: int) -> Iterator[
         yield Chunk(TABLE, rows, renew=True)
 
 
-def say_scores_below(output: Path) -> int:
+def print_scores_below_bounds(output: Path) -> int:
     """Say which scores of bounds.csv lie below an a-priori bound; the exit status, 1 if there are any."""
     found = read_newest(output / TABLE, "value", "measured", "log10_rho", "vacuous", "holds")
     priori = found[found["bound"] == "a_priori"]

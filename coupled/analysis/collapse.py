@@ -20,8 +20,8 @@ from torch import Tensor
 from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
-    Has,
     Plan,
+    RowExists,
     append_missing,
     run_program,
     to_frame,
@@ -97,7 +97,7 @@ def plan(
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
 
-    def chunks(has: Has) -> Iterator[Chunk]:
+    def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
         digests = run.snapshot_digests()
         for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):

@@ -21,7 +21,7 @@ from coupled.analysis.run import open_run
 from coupled.analysis.tables import as_frame
 from coupled.analysis.tidy_csv import open_table
 from coupled.config.command_line import Parser
-from coupled.config.errors import complain
+from coupled.config.errors import report_error
 from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import imports_done, interrupted, say
 from coupled.storage.atomic_files import write_durably
@@ -48,14 +48,14 @@ def run_program(
     try:
         return program(options.parse_args(arguments)) or 0
     except ValueError as error:
-        return complain(options.prog, error)
+        return report_error(options.prog, error)
     except OSError as error:
-        return say_fault(options.prog, error)
+        return report_fault(options.prog, error)
     except KeyboardInterrupt:
         return interrupted(options.prog, "; rows that are written stay, and are not made again")
 
 
-class Has(Protocol):
+class RowExists(Protocol):
     """Says whether a table has a row already."""
 
     def __call__(self, table: str, *key: object) -> bool:
@@ -75,7 +75,7 @@ class Plan:
     """What an analysis will do, checked: the tables it fills, and their missing rows, made while they are asked for."""
 
     tables: Sequence[str]
-    chunks: Callable[[Has], Iterator[Chunk]]
+    chunks: Callable[[RowExists], Iterator[Chunk]]
     finish: Callable[[Path], int | None] | None = None  # after the rows, given the folder of tables; the exit status
 
 
@@ -135,9 +135,9 @@ def claim(output: Path, owner: dict[str, Any]) -> None:
         raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")
 
 
-def say_fault(program: str, error: OSError) -> int:
+def report_fault(program: str, error: OSError) -> int:
     """Say in one line on stderr what the machine could not do, and with which file; the exit status, 1."""
-    complain(program, ValueError(fault(error)))
+    report_error(program, ValueError(fault(error)))
     return 1
 
 

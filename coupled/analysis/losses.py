@@ -29,8 +29,8 @@ from torch.nn.functional import normalize
 from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
-    Has,
     Plan,
+    RowExists,
     append_missing,
     run_program,
     to_frame,
@@ -43,7 +43,7 @@ from coupled.analysis.selection import Selection, choices, select_arms
 from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError
 from coupled.analysis.theory.loss_tables import write_what_follows
 from coupled.config.schema import Settings
-from coupled.datasets import SPLITS, AnyImageSet
+from coupled.datasets import SPLITS, AnyImageDataset
 from coupled.models.network import Network
 from coupled.objectives import Inputs
 from coupled.stream.batches import batches
@@ -57,7 +57,7 @@ Row = tuple[object, ...]
 class Batches(NamedTuple):
     """The batches of a split, the same for every arm and epoch."""
 
-    images: AnyImageSet
+    images: AnyImageDataset
     order_KB: NDArray[np.int64]
     plan: EpochPlan
     largest_class: int
@@ -186,7 +186,7 @@ def plan(
     if wrong := [tau for tau in taus if not 0 < tau < inf]:
         raise ValueError(f"--temperatures: got {wrong[0]:g}; a number above 0 is allowed")
 
-    def chunks(has: Has) -> Iterator[Chunk]:
+    def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
         seen = {name: batches_of(run.settings, sample) for name, sample in samples.items()}
         digests = run.snapshot_digests()

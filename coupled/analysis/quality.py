@@ -19,8 +19,8 @@ import pandas as pd
 from coupled.analysis import parsers
 from coupled.analysis.driver import (
     Chunk,
-    Has,
     Plan,
+    RowExists,
     append_missing,
     run_program,
     to_frame,
@@ -128,7 +128,7 @@ def plan(
     wanted = every_task(check_metrics(metrics, splits), splits, choices("layers", layers, OUTPUTS))
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
 
-    def chunks(has: Has) -> Iterator[Chunk]:
+    def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in SPLITS}
         digests = run.snapshot_digests()
         for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):
@@ -137,14 +137,14 @@ def plan(
             if missing and not embedder.readable([arm], epoch, skip_corrupt):
                 continue
             for task, values in zip(missing, measure(embedder, samples, missing, arm, epoch), strict=True):
-                say_reasons(f"{epoch} {task.split} {arm} {task.layer} {task.metric.name}", values)
+                print_undefined_reasons(f"{epoch} {task.split} {arm} {task.layer} {task.metric.name}", values)
                 keys = {variant: key(task, variant) for variant in values}
                 yield Chunk(TABLE, [(*keys[v][:PLACE], *found, *keys[v][PLACE:]) for v, found in values.items()])
 
     return Plan([TABLE], chunks)
 
 
-def say_reasons(where: str, values: Mapping[Variant, Measured]) -> None:
+def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> None:
     """Say of what there is no value, and why."""
     for variant, measured in values.items():
         if isinstance(measured.value, Undefined):

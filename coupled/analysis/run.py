@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coupled.config.controls import draws
+from coupled.config.controls import random_sources
 from coupled.config.schema import Settings, from_resolved
 from coupled.storage.run_description import read_run_json
 from coupled.storage.snapshots import SnapshotStore
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the weight gap is read on machines without timm, torchvisio
     import pandas as pd
     from torch import Tensor, nn
 
-    from coupled.datasets import AnyImageSet
+    from coupled.datasets import AnyImageDataset
     from coupled.models.network import Network
 
 DIGITS = 16  # of a digest, as tables hold it
@@ -115,7 +115,7 @@ class Run:
         encoder: nn.Module = self.network(arm, epoch).encoder
         return encoder
 
-    def images(self, split: str, accept_changed_images: bool = False) -> "AnyImageSet":
+    def images(self, split: str, accept_changed_images: bool = False) -> "AnyImageDataset":
         """The images of "train" or "test", checked against the digest in run.json.
 
         Args:
@@ -124,7 +124,7 @@ class Run:
                 stderr.
 
         Returns:
-            An dataset with `labels_N`, `class_names`, `mean` and `std`.
+            A dataset with `labels_N`, `class_names`, `mean` and `std`.
 
         Raises:
             ValueError: if the images are not there, or not those of the run.
@@ -226,7 +226,7 @@ def read_description(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
     try:
         settings = from_resolved(description["settings"], "settings").resolved()
-        draws(settings["arms"])  # refuses the twin of no arm
+        random_sources(settings["arms"])  # refuses the twin of no arm
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return {**description, "settings": settings}

@@ -17,30 +17,29 @@ ResNet, are put into the order that fits the reference best (see channel_matchin
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 from coupled.analysis import parsers
-from coupled.analysis.driver import Chunk, Has, Plan, append_missing, run_program, skipping, to_frame, tracked
+from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, skipping, to_frame, tracked
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Pair, Selection, choices, select_pairs
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
-from coupled.analysis.weights.open_snapshots import OpenSnapshots
 from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows
-from coupled.storage.snapshots import BadSnapshotError
+from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
 
 LAST = ("", "", "global")  # tensor, module and aggregate of the last of a pair's rows
 ALIGNMENTS = ("none", "permutation")
 Row = tuple[object, ...]
 
 
-class Moment(NamedTuple):
+class ComparedEpochs(NamedTuple):
     """An epoch and those it is compared with."""
 
     epoch: int
@@ -48,7 +47,48 @@ class Moment(NamedTuple):
     before: int | None  # the last snapshot before, if there is one
 
 
-def rows(opened: OpenSnapshots, moment: Moment, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
+class OpenSnapshots:
+    """The snapshots of `store`, opened when they are asked for; a context manager that closes them."""
+
+    def __init__(self, store: SnapshotStore) -> None:
+        self.store = store
+        self._held: dict[tuple[str, int], tuple[contextlib.ExitStack, Any]] = {}
+
+    def __enter__(self) -> "OpenSnapshots":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.keep([])
+
+    def get(self, arm: str, epoch: int) -> Any:
+        """The open snapshot (safetensors' handle). Raises ValueError as `SnapshotStore.open` does."""
+        if (arm, epoch) not in self._held:
+            closing = contextlib.ExitStack()
+            self._held[arm, epoch] = closing, closing.enter_context(self.store.open(arm, epoch))
+        return self._held[arm, epoch][1]
+
+    def tensor(self, arm: str, epoch: int, name: str) -> torch.Tensor:
+        """One tensor of a snapshot; nothing else of it is read."""
+        found: torch.Tensor = self.get(arm, epoch).get_tensor(name)
+        return found
+
+    def keep(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Close all but these (arm, epoch)."""
+        for key in self._held.keys() - set(wanted):
+            self._held.pop(key)[0].close()
+
+    def shapes(self, arm: str, epoch: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the floating tensors of encoder and projector; no weight is read."""
+        snapshot = self.get(arm, epoch)
+        slices = {
+            name: snapshot.get_slice(name)
+            for name in sorted(snapshot.keys())
+            if name.startswith(("encoder.", "projector."))
+        }
+        return {name: tuple(s.get_shape()) for name, s in slices.items() if s.get_dtype() == "F32"}
+
+
+def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
     """The rows of these pairs at one epoch: layers sorted by name, then the aggregates. Raises ValueError.
 
     Each tensor of each arm is read once. With `align` a row ends with the number of channels that were moved.
@@ -90,7 +130,7 @@ def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list
         ) from None
 
 
-def _history(opened: OpenSnapshots, arm: str, moment: Moment, layer: str) -> tuple[torch.Tensor | None, ...]:
+def _history(opened: OpenSnapshots, arm: str, moment: ComparedEpochs, layer: str) -> tuple[torch.Tensor | None, ...]:
     """The tensor at the epoch, at the start and before."""
     there = {epoch: opened.tensor(arm, epoch, layer) for epoch in set(moment) if epoch is not None}
     return tuple(None if epoch is None else there[epoch] for epoch in moment)
@@ -150,7 +190,7 @@ def plan(run: Run, chosen: Selection, *, align: str = "none", skip_corrupt: bool
     return Plan([table], partial(chunks, run, chosen, table, align != "none", skip_corrupt), finish)
 
 
-def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: bool, has: Has) -> Iterator[Chunk]:
+def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: bool, has: RowExists) -> Iterator[Chunk]:
     """The rows that the table does not have yet, epoch by epoch."""
     digests = run.snapshot_digests()
     arms = (chosen.reference, *chosen.arms)
@@ -161,7 +201,7 @@ def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: b
             sources = {pair: [digests[arm, epoch] for arm in pair] for pair in chosen.pairs}
             missing = [pair for pair in chosen.pairs if not has(table, epoch, *pair, *LAST, *sources[pair])]
             before = max((earlier for earlier in there if earlier < epoch), default=None)
-            moment = Moment(epoch, 0 if 0 in there else None, before)
+            moment = ComparedEpochs(epoch, 0 if 0 in there else None, before)
             opened.keep((arm, each) for arm in arms for each in moment if each is not None)
             for together in [[pair] for pair in missing] if skip_corrupt else [missing] if missing else []:
                 with skipping(skip_corrupt):
@@ -170,7 +210,7 @@ def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: b
                     yield Chunk(table, [(*row, *sources[str(row[1]), str(row[2])]) for row in found])
 
 
-def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
+def readable(opened: OpenSnapshots, pair: Pair, moment: ComparedEpochs) -> ComparedEpochs:
     """The moment without the earlier epochs of which a snapshot of the pair is bad; each is said at its own epoch."""
 
     def good(epoch: int) -> bool:
@@ -179,7 +219,7 @@ def readable(opened: OpenSnapshots, pair: Pair, moment: Moment) -> Moment:
         return False
 
     start, before = (None if epoch is None or not good(epoch) else epoch for epoch in (moment.start, moment.before))
-    return Moment(moment.epoch, start, before)
+    return ComparedEpochs(moment.epoch, start, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ class StepResult(NamedTuple):
     grad_norm: float
     skipped_anchors: int
 
-    def complaint(self) -> str:
+    def non_finite(self) -> str:
         """What is not finite, or nothing."""
         named = (("loss", self.loss), ("gradient norm", self.grad_norm))
         return next((f"{what} is {value}" for what, value in named if not math.isfinite(value)), "")
@@ -94,8 +94,8 @@ class Arm:
         if self.buffers:
             torch._foreach_copy_(self.buffers_before, self.buffers)
         self.optimizer.zero_grad(set_to_none=True)
-        loss, counted, left_out = self._loss(batch)
-        counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, left_out]).double())
+        loss, counted, skipped = self._loss(batch)
+        counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, skipped]).double())
         # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.clip_grad_norm)

@@ -1,5 +1,6 @@
 """All arms of a run: copies of one network, placed on the ranks, and proven equal before they start."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,8 +8,7 @@ import torch
 
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
-from coupled.arms.placement import place_arms
-from coupled.config.controls import Draws, draws
+from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
 from coupled.models.batch_norm import use_global_batch
@@ -21,19 +21,19 @@ from coupled.parallel.process_group import ProcessGroup
 
 class Arms(NamedTuple):
     """`own` are the arms of this rank, `memory` is a line on what they need; the rest is about all of them: objective,
-    parameters and bytes of a snapshot, and the draws used, by name, and the names at each place.
+    parameters and bytes of a snapshot, and the random_sources used, by name, and the names at each place.
     """
 
     own: list[Arm]
     objectives: dict[str, Objective]
     sizes: dict[str, tuple[int, int]]
-    draws: dict[str, Draws]
+    random_sources: dict[str, RandomSources]
     placed: list[list[str]]
     memory: str
 
 
 def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
-    """The arms of `settings` for an dataset of so many classes; all ranks together.
+    """The arms of `settings` for a dataset of so many classes; all ranks together.
 
     Raises ValueError for a network that cannot be built or placed so, `RunError` if the arms do not start equal.
     """
@@ -41,7 +41,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
         for name, arm in settings.arms.items()
     }
-    used = draws(settings.resolved()["arms"])
+    used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
     options = settings.network_options()
     if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
@@ -66,6 +66,20 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     for arm in own:
         arm.perturb_after(0)
     return Arms(own, objectives, sizes, used, placed, memory)
+
+
+def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
+    """The arms at each place, balanced by their number of parameters; a pure function, so every rank knows all of it.
+
+    The largest arm first, each to the place with the fewest parameters so far; equal arms in the order given. No place
+    is empty if there are as many arms. Within a place the arms keep the order given. Source: Graham 1969, the
+    longest-processing-time rule, never more than 4/3 of the best balance.
+    """
+    placed: list[list[str]] = [[] for _ in range(places)]
+    for arm in sorted(parameters, key=lambda name: -parameters[name]):
+        min(placed, key=lambda own: (sum(parameters[name] for name in own), len(own))).append(arm)
+    order = list(parameters)
+    return [sorted(own, key=order.index) for own in placed]
 
 
 def _arm(name: str, settings: Settings, objective: Objective, network: Network, device: torch.device) -> Arm:

@@ -9,24 +9,24 @@ from typing import Any
 from torch import Tensor
 
 from coupled.parallel.failure_broadcast import RunError
-from coupled.parallel.process_group import Meeting, gather_json
+from coupled.parallel.process_group import Rendezvous, gather_json
 from coupled.storage.snapshots import tensors_digest
 
 SETTINGS = "coupled/settings"
 
 
-def check_same_settings(meeting: Meeting, settings: Mapping[str, Any]) -> None:
+def check_same_settings(rendezvous: Rendezvous, settings: Mapping[str, Any]) -> None:
     """Raise ValueError unless rank 0 has the same resolved `settings` as this rank. Needs no process group yet."""
-    if meeting.rank == 0:
-        meeting.store.set(SETTINGS, json.dumps(settings))
+    if rendezvous.rank == 0:
+        rendezvous.store.set(SETTINGS, json.dumps(settings))
         return
-    of_first = json.loads(meeting.store.get(SETTINGS))
+    of_first = json.loads(rendezvous.store.get(SETTINGS))
     here = json.loads(json.dumps(settings))
     differing = [key for key in {**of_first, **here} if of_first.get(key) != here.get(key)]
     if differing:
         key = differing[0]
         raise ValueError(
-            f"{key}: rank {meeting.rank} has {here.get(key)}, rank 0 has {of_first.get(key)};"
+            f"{key}: rank {rendezvous.rank} has {here.get(key)}, rank 0 has {of_first.get(key)};"
             " start every rank with the same command and the same settings file"
         )
 

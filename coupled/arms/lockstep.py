@@ -34,7 +34,7 @@ class Sums(NamedTuple):
 
     loss: float = 0.0
     seconds: float = 0.0
-    left_out: float = 0.0
+    skipped: float = 0.0
 
 
 class Stopwatch:
@@ -175,8 +175,8 @@ class Lockstep:
                 except ValueError as error:
                     record.error = record.error or ("ValueError", str(error))
             for name, result in record.results.items():
-                if result.complaint() and record.error is None:
-                    record.error = ("FloatingPointError", f"arm '{name}': {result.complaint()}")
+                if result.non_finite() and record.error is None:
+                    record.error = ("FloatingPointError", f"arm '{name}': {result.non_finite()}")
         record.action = action(record.step)  # now, when the last step has been waited for
         return of_all_ranks(own, self.group.owns_arms, self.names)
 

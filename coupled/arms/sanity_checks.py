@@ -1,4 +1,4 @@
-"""What does not fit is refused, and what trains without complaint but gives a figure of something else is warned of.
+"""What does not fit is refused, and what trains without an error but gives a figure of something else is warned of.
 
 A warning is one line of text, or none. N images of the set, C classes.
 """
@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.config.controls import Draws
+from coupled.config.controls import RandomSources
 from coupled.config.registry import Objective
 from coupled.config.sections import PRESETS, TEMPERATURE, AugmentationSettings, ProjectorSettings
-from coupled.datasets import AnyImageSet, ImageSet
+from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.objectives import Inputs
 from coupled.stream.sampler import order
 
-LEFT_OUT_SHARE = 0.01
+SKIPPED_SHARE = 0.01
 LOOKED_THROUGH = 20_000_000  # places of images in the orders of epochs, at most, to find a batch of one class
 UNLIKELY = 1e-3  # such batches in a whole run
 BLUR_SIGMA = list(AugmentationSettings.model_fields["blur_sigma"].default)
@@ -44,8 +44,8 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
 def before_start(
     settings: Mapping[str, Any],
     objectives: Mapping[str, Objective],
-    used: Mapping[str, Draws],
-    images: AnyImageSet,
+    used: Mapping[str, RandomSources],
+    images: AnyImageDataset,
     device: str,
 ) -> list[str]:
     """Warnings about a run with the resolved `settings` on the train `images`. Raises ValueError if it must fail."""
@@ -54,7 +54,7 @@ def before_start(
     for arm, of in settings["arms"].items():
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
-    seeds = {arm: draws.seed("order", settings["seed"]) for arm, draws in used.items()}
+    seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
     return [
         *without_effect(settings, objectives, device),
         *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs),
@@ -67,7 +67,7 @@ def one_class(
     order_seeds: Mapping[str, int],
     labels_N: NDArray[np.int64],
     batch_size: int,
-    kind: str,
+    sampler: str,
     epochs: int,
 ) -> Iterator[str]:
     """A batch whose images have one class leaves no anchor to an objective that contrasts classes, which ends the run.
@@ -82,7 +82,7 @@ def one_class(
     lost = {arm: order_seeds[arm] for arm, objective in objectives.items() if not counts(objective, labels_B)}
     looked = min(epochs, max(1, LOOKED_THROUGH // len(labels_N)))
     for epoch, seed in itertools.product(range(1, looked + 1), dict.fromkeys(lost.values())):
-        labels_KB = labels_N[order(seed, epoch, labels_N, batch_size, kind)]
+        labels_KB = labels_N[order(seed, epoch, labels_N, batch_size, sampler)]
         alone_K = (labels_KB == labels_KB[:, :1]).all(1)
         if alone_K.any():
             arms = ", ".join(arm for arm in lost if lost[arm] == seed)
@@ -91,7 +91,7 @@ def one_class(
                 f"batch.size: got {batch_size}; the images of step {step} are all of one class, so no anchor of arm"
                 f" {arms} has a negative and the run would end there; use a larger batch.size or batch.sampler=balanced"
             )
-    if lost and looked < epochs and kind == "uniform":
+    if lost and looked < epochs and sampler == "uniform":
         yield (
             f"batch.size: got {batch_size}; {expected * (1 - looked / epochs):.2g} batches of one class are expected"
             f" after epoch {looked}, and the run ends at the first: no anchor of arm {', '.join(lost)} has a negative"
@@ -106,9 +106,9 @@ def counts(objective: Objective, labels_B: Tensor) -> bool:
     return int(loss.counted) > 0
 
 
-def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, kind: str) -> Iterator[str]:
+def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, sampler: str) -> Iterator[str]:
     """A balanced order cannot put a class into every batch that has fewer images than the epoch has batches."""
-    if kind != "balanced":
+    if sampler != "balanced":
         return
     batches = len(labels_N) // batch_size
     counts_C = torch.bincount(labels_N, minlength=len(class_names)).tolist()
@@ -121,7 +121,7 @@ def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size:
         )
 
 
-def same_splits(train: AnyImageSet, test: AnyImageSet) -> Iterator[str]:
+def same_splits(train: AnyImageDataset, test: AnyImageDataset) -> Iterator[str]:
     """Train and test are the same images; of images on the disk, files of the same names below the split's folder."""
     if _content(train) == _content(test):
         yield (
@@ -130,8 +130,8 @@ def same_splits(train: AnyImageSet, test: AnyImageSet) -> Iterator[str]:
         )
 
 
-def _content(images: AnyImageSet) -> object:
-    if isinstance(images, ImageSet):
+def _content(images: AnyImageDataset) -> object:
+    if isinstance(images, ImageDataset):
         return images.digest()
     names = [name.partition("/")[2] for name in images.files_N]
     return names, [size for size, _ in images.file_status], images.labels_N.tolist()
@@ -163,11 +163,11 @@ def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objecti
             yield f"{key}: has no effect, because {why}"
 
 
-def left_out_anchors(arm: str, left_out: int, anchors: int) -> Iterator[str]:
+def skipped_anchors_message(arm: str, skipped: int, anchors: int) -> Iterator[str]:
     """More than 1 % of an epoch's anchors had no positive or no negative, and the loss is a mean over the others."""
-    if left_out > LEFT_OUT_SHARE * anchors:
+    if skipped > SKIPPED_SHARE * anchors:
         yield (
-            f"arm {arm}: {left_out / anchors:.1%} of the epoch's anchors had no positive or no negative and were left"
+            f"arm {arm}: {skipped / anchors:.1%} of the epoch's anchors had no positive or no negative and were left"
             " out; use a larger batch.size, more classes or batch.sampler=balanced"
         )
 

@@ -8,7 +8,7 @@ import torch
 
 from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
-from coupled.datasets import AnyImageSet, ImageSet
+from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
 from coupled.storage.checkpoints import KEEP_NEWEST
@@ -21,7 +21,7 @@ NAMED = 20  # classes that are named on the screen; run.json has all
 def description(
     settings: Mapping[str, Any],
     settings_sha256: str,
-    images: Mapping[str, AnyImageSet],
+    images: Mapping[str, AnyImageDataset],
     group: ProcessGroup,
     placed: list[list[str]],
 ) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def description(
 def announce(
     progress: Progress,
     run: Path,
-    images: Mapping[str, AnyImageSet],
+    images: Mapping[str, AnyImageDataset],
     settings: Mapping[str, Any],
     step: int,
     peak_lr: float,
@@ -60,7 +60,7 @@ def announce(
     """
     epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
     train, test = images["train"], images["test"]
-    shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageSet) else ""
+    shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageDataset) else ""
     progress.say(
         f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown}, {len(train.class_names)}"
         f" classes; {epochs} epochs of {len(train) // size} steps" + (f", continuing after step {step}" if step else "")

@@ -1,12 +1,13 @@
 """Where training is, and what it writes down of every step and epoch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
 from coupled.arms.lockstep import StepRecord, Sums
+from coupled.datasets import AnyImageDataset
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import Action, StopConditions
 from coupled.parallel.process_group import gather_json
@@ -21,6 +22,15 @@ class Outcome(NamedTuple):
 
     stopped: str = ""
     preempted: bool = False
+
+
+class PreparedFolder(NamedTuple):
+    """A run folder that training may use: its images by split, and on rank 0 run.json and what has changed."""
+
+    splits: Mapping[str, AnyImageDataset]
+    description: Mapping[str, Any] = {}
+    accepted: Sequence[str] = ()  # changes of the images, accepted by the user
+    changed: Sequence[str] = ()  # versions and the like: the last bits may differ
 
 
 @dataclass
@@ -51,7 +61,11 @@ class TrainingState:
 
     def action(self, step: int) -> int:
         """What this rank wants to be done after a step."""
-        return Action.BROKEN if self.writer and self.writer.background.failed() else self.stop_conditions.action(step)
+        return (
+            Action.WRITE_FAILED
+            if self.writer and self.writer.background.failed()
+            else self.stop_conditions.action(step)
+        )
 
     def add(self, record: StepRecord) -> None:
         """Count a step that was taken, show it and write its row; the first of an epoch begins its sums."""
@@ -77,10 +91,10 @@ class TrainingState:
         own = {arm.name: arm.projection_spread() for arm in arms if owner}
         spreads = {name: spread for of_rank in gather_json(own) for name, spread in of_rank.items()}
         images, lr = self.steps_per_epoch * self.batch_size, self.learning_rate(self.step)
-        for name, (loss, seconds, left_out) in self.sums.items():
+        for name, (loss, seconds, skipped) in self.sums.items():
             if self.log:
                 self.log.epochs.row([self.epochs, name, loss, lr, seconds, images / seconds])
-            self.progress.warn(*sanity_checks.left_out_anchors(name, int(left_out), 2 * images))
+            self.progress.warn(*sanity_checks.skipped_anchors_message(name, int(skipped), 2 * images))
             self.progress.warn(*sanity_checks.collapse(name, spreads[name]))
         losses = {name: loss for name, (loss, _, _) in self.sums.items()}
         self.progress.epoch(self.epochs, epochs, self.step, losses)

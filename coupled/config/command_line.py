@@ -31,7 +31,7 @@ class _Once(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose complaint about bad input is a ValueError, and that takes an option once.
+    """An argparse parser whose error for bad input is a ValueError, and that takes an option once.
 
     Options cannot be abbreviated.
     """

@@ -1,7 +1,8 @@
 """Controls that say what is noise: twins, arms moved by the last bit of one weight, and arms with draws of their own.
 
-An arm's initialisation, the order of its images and the parameters of its views come from the draws that all arms
-share, unless it has some `unshared`; a twin uses what its sibling uses. Arms are plain mappings here, as in run.json.
+An arm's initialisation, the order of its images and the parameters of its views come from the random sources that all
+arms share, unless it has some `unshared`; a twin uses those of the arm it repeats. Arms are plain mappings here, as in
+run.json.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its op
 SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
 
 
-class Draws(NamedTuple):
+class RandomSources(NamedTuple):
     """For each source of randomness the arm whose own draws are used, or `SHARED`."""
 
     init: str = SHARED
@@ -31,25 +32,29 @@ class Draws(NamedTuple):
         own = np.uint64(0) if arm == SHARED else philox(seed, f"own/{source}/{arm}").random_raw(1)[0] >> np.uint64(1)
         return seed if arm == SHARED else int(own)
 
+    def of_stream(self, seed: int) -> tuple[int, int]:
+        """The seeds of the order and of the views."""
+        return self.seed("order", seed), self.seed("views", seed)
 
-def draws(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Draws]:
+
+def random_sources(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, RandomSources]:
     """Whose draws each arm uses: its own, its sibling's if it is a twin, otherwise the shared ones."""
-    found: dict[str, Draws] = {}
+    found: dict[str, RandomSources] = {}
     for name in arms:
-        used = dict.fromkeys(Draws._fields, SHARED)
+        used = dict.fromkeys(RandomSources._fields, SHARED)
         for each in reversed(list(_line(arms, name))):
             used |= dict.fromkeys((SOURCES[source] for source in arms[each].get("unshared") or ()), each)
-        found[name] = Draws(**used)
+        found[name] = RandomSources(**used)
     return found
 
 
-def streams(used: Mapping[str, Draws]) -> dict[str, str]:
+def streams(used: Mapping[str, RandomSources]) -> dict[str, str]:
     """The stream of each arm; arms with the same order and views have one, called `SHARED` or after its first arm."""
     first: dict[tuple[str, str], str] = {(SHARED, SHARED): SHARED}
     return {name: first.setdefault((each.order, each.views), name) for name, each in used.items()}
 
 
-def with_siblings(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The arms with the objective and the options of its sibling written out for every twin.
 
     Raises ValueError for a twin of an arm that is not there or of itself, and for one whose objective or options differ
@@ -68,14 +73,14 @@ def with_siblings(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 
 def twins(arms: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
     """The other resolved arms that train like the arm `of` but for a moved bit: what lies between them is noise."""
-    used = draws(arms)
+    used = random_sources(arms)
     same = {
         name: {key: arm[key] for key in arm if key not in KEYS} | used[name]._asdict() for name, arm in arms.items()
     }
     return [name for name in arms if name != of and same[name] == same[of]]
 
 
-def later_twins(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def twins_of_earlier_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The arms that have an earlier twin."""
     return [name for place, name in enumerate(arms) if {*twins(arms, name)} & {*list(arms)[:place]}]
 

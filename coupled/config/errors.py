@@ -15,7 +15,7 @@ from coupled.config.by_name import did_you_mean
 from coupled.monitoring.terminal import say
 
 
-def complain(program: str, error: ValueError) -> int:
+def report_error(program: str, error: ValueError) -> int:
     """Say in one line on stderr what is wrong, once a machine however many ranks see it; the exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"{program}: {in_words(error)}", sys.stderr)
@@ -73,9 +73,9 @@ def _exact(kind: Any) -> Any:
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first complaint of pydantic as one line: dotted key, value, what is allowed."""
-    complaints = error.errors()
-    first = complaints[0]
+    """The first error of pydantic as one line: dotted key, value, what is allowed."""
+    found = error.errors()
+    first = found[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_beside(model, first["loc"])
@@ -88,7 +88,7 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     else:
         value = repr(first["input"])
         text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {_lower(first['msg'])}"
-    more = len(complaints) - 1
+    more = len(found) - 1
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")
 
 

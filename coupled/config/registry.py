@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from coupled.config import by_name
-from coupled.config.controls import KEYS, with_siblings
+from coupled.config.controls import KEYS, with_twin_options
 from coupled.config.errors import check_options
-from coupled.datasets import AnyImageSet, check_labels, defaults_for
+from coupled.datasets import AnyImageDataset, check_labels, defaults_for
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
 
@@ -65,13 +65,13 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
     return Objective(name, function, checked, module.needs(**checked), *rule)
 
 
-def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageSet:
+def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageDataset:
     """The split of the dataset of a resolved section `dataset`, of the chosen classes, which may be drawn by `seed`.
 
     Raises ValueError for an unknown name or option, or missing images.
     """
     load, checked, classes = _dataset(section)
-    images: AnyImageSet = load(split, **checked)
+    images: AnyImageDataset = load(split, **checked)
     check_labels(images)
     return images if classes is None else images.only(_chosen(images, classes, seed))
 
@@ -116,7 +116,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     _, checked, classes = _dataset(section)
     chosen = {} if classes is None else {"classes": classes}
     tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
-    for arm, given in with_siblings(settings["arms"]).items():
+    for arm, given in with_twin_options(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}
         checked = find_objective(arm, given["objective"], options, settings["temperature"]).options
@@ -132,7 +132,7 @@ def _find_dataset(name: str) -> ModuleType:
         raise ValueError(f"dataset.name: {error}") from None
 
 
-def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageSet], dict[str, Any], Classes | None]:
+def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageDataset], dict[str, Any], Classes | None]:
     """The loader of the dataset, its options filled in, and the classes to use (None: all).
 
     A dataset that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
@@ -162,7 +162,7 @@ def _check_classes(classes: Any) -> None:
         )
 
 
-def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
+def _chosen(images: AnyImageDataset, classes: Classes, seed: int) -> list[int]:
     """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
     names = images.class_names
     if isinstance(classes, int):
@@ -176,7 +176,7 @@ def _chosen(images: AnyImageSet, classes: Classes, seed: int) -> list[int]:
     return numbers
 
 
-def _number(images: AnyImageSet, chosen: int | str) -> int:
+def _number(images: AnyImageDataset, chosen: int | str) -> int:
     """The class that an entry of a list means. A number that may also be a name must mean the same class."""
     names = images.class_names
     if isinstance(chosen, str):

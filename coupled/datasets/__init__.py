@@ -1,4 +1,4 @@
-"""Datasets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageSet` and `SIZE`.
+"""Datasets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageDataset` and `SIZE`.
 
 All images of a split are held as uint8, shown at one size, or stay on the disk (`ImageFiles`). `SIZE` is the side in
 pixels at which the set is usually shown; what else suits a set follows from it (`defaults_for`).
@@ -24,8 +24,8 @@ Colour = tuple[float, float, float]  # red, green, blue
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSet:
-    """One split of an dataset.
+class ImageDataset:
+    """One split of a dataset.
 
     `mean` and `std` are per channel, of pixel values in [0, 1], measured on the train split whatever `split` is,
     so that both splits are normalised alike. A set that is read from picture files names them.
@@ -52,7 +52,7 @@ class ImageSet:
     def _digest(self) -> str:
         return tensors_digest(self.images_N3HW, self.labels_N)
 
-    def only(self, classes: Sequence[int]) -> "ImageSet":
+    def only(self, classes: Sequence[int]) -> "ImageDataset":
         """The images of these classes, in the order they have here; class `classes[k]` gets the label k.
 
         Mean and std stay those of the whole set.
@@ -65,9 +65,9 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """One split of an dataset whose images stay on the disk, of any sizes; `stream.decoding` decodes them.
+    """One split of a dataset whose images stay on the disk, of any sizes; `stream.decoding` decodes them.
 
-    Everything else is as in `ImageSet`.
+    Everything else is as in `ImageDataset`.
     """
 
     name: str
@@ -78,7 +78,7 @@ class ImageFiles:
     class_names: tuple[str, ...]
     mean: Colour
     std: Colour
-    notes: tuple[str, ...] = ()  # as in `ImageSet`
+    notes: tuple[str, ...] = ()  # as in `ImageDataset`
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -104,16 +104,16 @@ class ImageFiles:
         return digest.hexdigest()
 
     def only(self, classes: Sequence[int]) -> "ImageFiles":
-        """As `ImageSet.only`."""
+        """As `ImageDataset.only`."""
         kept, labels_N, names = _relabelled(self, classes)
         files_N = tuple(self.files_N[number] for number in kept.tolist())
         return replace(self, files_N=files_N, labels_N=labels_N, class_names=names)
 
 
-AnyImageSet = ImageSet | ImageFiles
+AnyImageDataset = ImageDataset | ImageFiles
 
 
-def _relabelled(images: AnyImageSet, classes: Sequence[int]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _relabelled(images: AnyImageDataset, classes: Sequence[int]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """The numbers of the images of these classes, their new labels, and the names of the classes."""
     new_C = torch.full((len(images.class_names),), -1)
     new_C[list(classes)] = torch.arange(len(classes))
@@ -162,7 +162,7 @@ def check_split(split: str) -> None:
         raise ValueError(f"dataset split: got {split!r}; allowed are {', '.join(SPLITS)}")
 
 
-def check_labels(images: AnyImageSet) -> None:
+def check_labels(images: AnyImageDataset) -> None:
     """Raise ValueError for a label that no class has, and for a class without a train image."""
     classes, labels_N = len(images.class_names), images.labels_N
     for number in ((labels_N < 0) | (labels_N >= classes)).nonzero().flatten().tolist()[:1]:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from torchvision.datasets import CIFAR10
 
-from coupled.datasets import ImageSet
+from coupled.datasets import ImageDataset
 from coupled.datasets._torchvision import dataset, read
 
 
-def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, download: bool) -> ImageSet:
+def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, download: bool) -> ImageDataset:
     """The dataset `name` from the folder `kind.base_folder` below `root` (default data).
 
     Raises ValueError if the folder is missing, damaged, or cannot be fetched.

@@ -1,4 +1,4 @@
-"""What the sets of picture files share: which files a folder holds, decoding, and an dataset made of them.
+"""What the sets of picture files share: which files a folder holds, decoding, and a dataset made of them.
 
 A class is a folder, and its images are all files below it that end as torchvision's ImageFolder wants them. Classes and
 images are taken in the order of their names. What is passed over, such as hidden and other files, is counted.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from coupled.datasets import ImageSet, channel_statistics
+from coupled.datasets import ImageDataset, channel_statistics
 from coupled.datasets._pillow import SUFFIXES, read_picture, refuse
 
 STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
@@ -29,7 +29,7 @@ Files = Mapping[str, Sequence[Path]]  # class name -> its images
 
 def load_files(
     name: str, split: str, files: Mapping[str, Files], root: Path, size: int, passed: Mapping[str, int] | None = None
-) -> ImageSet:
+) -> ImageDataset:
     """The images of `files[split]`, as RGB, shorter side scaled to `size`, centre square; labels in the files' order.
 
     Mean and std are those of the train images: of all up to 4096, of 4096 evenly spaced ones if there are more.
@@ -45,7 +45,7 @@ def load_files(
     mean, std = channel_statistics(
         images_N3SS[measured] if split == "train" else read([paths["train"][row] for row in measured], size)[0]
     )
-    return ImageSet(
+    return ImageDataset(
         name=name,
         split=split,
         images_N3HW=images_N3SS,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coupled.datasets import ImageSet, channel_statistics, check_split
+from coupled.datasets import ImageDataset, channel_statistics, check_split
 
 
 def read(split: str, make: Callable[[str], Any], root: Path, url: str, download: bool, missing: str) -> dict[str, Any]:
@@ -29,11 +29,11 @@ def read(split: str, make: Callable[[str], Any], root: Path, url: str, download:
 
 def dataset(
     name: str, split: str, pixels: Mapping[str, NDArray[np.uint8]], labels: Iterable[int], class_names: Iterable[str]
-) -> ImageSet:
+) -> ImageDataset:
     """The dataset of these `pixels` [N, 3, H, W] by split, with mean and std of the train images."""
     images = {part: torch.from_numpy(np.ascontiguousarray(each_N3HW)) for part, each_N3HW in pixels.items()}
     mean, std = channel_statistics(images["train"])
-    return ImageSet(
+    return ImageDataset(
         name=name,
         split=split,
         images_N3HW=images[split],

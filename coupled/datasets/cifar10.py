@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torchvision.datasets import CIFAR10
 
-from coupled.datasets import ImageSet
+from coupled.datasets import ImageDataset
 from coupled.datasets._cifar import load_cifar
 
 SIZE = 32
 
 
-def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageSet:
+def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageDataset:
     """CIFAR-10 below `root` (default data); `download` fetches it if it is not there.
 
     Raises ValueError if it is missing, damaged, or cannot be fetched.

@@ -11,14 +11,14 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from coupled.datasets import ImageSet, channel_statistics, check_range, check_split
+from coupled.datasets import ImageDataset, channel_statistics, check_range, check_split
 
 SIZE = 16
 TEST_IMAGES = 357
 SPLIT_KEY = 0  # of the Philox generator that shuffles each class before the split; fixed for ever
 
 
-def load(split: str, *, image_size: int = SIZE) -> ImageSet:
+def load(split: str, *, image_size: int = SIZE) -> ImageDataset:
     """The digits at `image_size` x `image_size` pixels (8 to 256), grey as RGB, bilinear.
 
     The split is fixed and class-stratified. Raises ValueError for an unknown split or another size.
@@ -30,7 +30,7 @@ def load(split: str, *, image_size: int = SIZE) -> ImageSet:
     images_N3HW = _shown_at(image_size, torch.from_numpy(bundled.images))
     rows = dict(zip(("train", "test"), _split_rows(labels_N.numpy()), strict=True))
     mean, std = channel_statistics(images_N3HW[rows["train"]])
-    return ImageSet(
+    return ImageDataset(
         name="digits",
         split=split,
         images_N3HW=images_N3HW[rows[split]],

@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from coupled.datasets import ImageSet, check_range, check_split
+from coupled.datasets import ImageDataset, check_range, check_split
 from coupled.datasets._files import Files, check_same_classes, class_files, load_files
 from coupled.datasets._layouts import check_layout
 from coupled.datasets._pillow import refuse, shorter_side
@@ -16,7 +16,7 @@ SIZE = 64
 SMALLEST, LARGEST = 8, 4096
 
 
-def load(split: str, *, root: Path | None = None, image_size: int | None = None) -> ImageSet:
+def load(split: str, *, root: Path | None = None, image_size: int | None = None) -> ImageDataset:
     """The images of root/train or root/test (else root/val), as RGB, the shorter side at `image_size`, centre square.
 
     Without `image_size` it is `own_size`. Mean and std are those of the train images: of all up to 4096, of 4096 evenly

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from coupled.datasets import ImageSet, _ifs, channel_statistics, check_range, check_split, tensors_digest
+from coupled.datasets import ImageDataset, _ifs, channel_statistics, check_range, check_split, tensors_digest
 
 SIZE = 32
 FORMAT = "coupled.fractals.1"  # raised whenever the same options give other pixels
@@ -34,7 +34,7 @@ def load(
     train_per_class: int = 500,
     test_per_class: int = 100,
     seed: int = 0,
-) -> ImageSet:
+) -> ImageDataset:
     """`classes` fractals (2 to 1000) at `image_size` px (8 or more), of `root` (default data/fractals), or made there.
 
     Raises ValueError for an option out of range, and for a file under `root` that is damaged or not its own.
@@ -52,7 +52,7 @@ def load(
         _write(path, options, {name: draw(name, classes, count, image_size, seed) for name, count in per_class.items()})
     images = _read(path, options)
     mean, std = channel_statistics(images["train"])
-    return ImageSet(
+    return ImageDataset(
         name="fractals",
         split=split,
         images_N3HW=images[split],

@@ -17,7 +17,7 @@ from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 
-from coupled.datasets import ImageSet, check_range, check_split, prepare_command
+from coupled.datasets import ImageDataset, check_range, check_split, prepare_command
 from coupled.datasets._files import Files, class_files, load_files, read_lines
 
 SIZE = 84
@@ -25,7 +25,7 @@ PARTS = ("train", "val", "test")
 HELD_OUT = 6  # every sixth image is a test image
 
 
-def load(split: str, *, root: Path | None = None, image_size: int = SIZE) -> ImageSet:
+def load(split: str, *, root: Path | None = None, image_size: int = SIZE) -> ImageDataset:
     """mini-ImageNet in the folder `root` (default data/mini-imagenet), shorter side at `image_size`, centre square.
 
     Mean and std are those of 4096 evenly spaced train images. Raises ValueError if it is missing or incomplete.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchvision.datasets import STL10
 
-from coupled.datasets import ImageSet
+from coupled.datasets import ImageDataset
 from coupled.datasets._torchvision import dataset, read
 
 SIZE = 96
@@ -22,7 +22,7 @@ class LabelledSTL10(STL10):
     train_list = STL10.train_list[:2]
 
 
-def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageSet:
+def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageDataset:
     """STL-10 below `root` (default data); `download` fetches it (2.6 GB) if it is not there.
 
     Raises ValueError if it is missing, damaged, or cannot be fetched.

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torchvision.datasets import SVHN
 
-from coupled.datasets import ImageSet
+from coupled.datasets import ImageDataset
 from coupled.datasets._torchvision import dataset, read
 
 SIZE = 32
 
 
-def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageSet:
+def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageDataset:
     """SVHN in the folder `root` (default data/svhn); `download` fetches it if it is not there. Label k is the digit k.
 
     Raises ValueError if it is missing, damaged, or cannot be fetched.

@@ -12,14 +12,14 @@ parquet copy. The archive's test images have no labels and are not used.
 from collections import Counter
 from pathlib import Path
 
-from coupled.datasets import ImageSet, check_split, prepare_command
+from coupled.datasets import ImageDataset, check_split, prepare_command
 from coupled.datasets._files import class_files, images, load_files, read_lines
 
 SIZE = 64
 SOURCE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
-def load(split: str, *, root: Path | None = None) -> ImageSet:
+def load(split: str, *, root: Path | None = None) -> ImageDataset:
     """Tiny ImageNet in the folder `root` (default data/tiny-imagenet-200); a class is named by its WordNet id.
 
     Mean and std are those of 4096 evenly spaced train images. Raises ValueError if it is missing or incomplete.

@@ -147,8 +147,10 @@ def _build_head(head: Head, inputs: int, classes: int) -> nn.Module:
     if head.kind == "linear_predictor":
         return nn.Linear(inputs, inputs, bias=False)
     if head.kind == "mlp_predictor":
-        hidden = nn.Linear(inputs, head.hidden, bias=False)  # batch norm has a bias
-        return nn.Sequential(hidden, nn.BatchNorm1d(head.hidden), nn.ReLU(inplace=True), nn.Linear(head.hidden, inputs))
+        hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # batch norm has a bias
+        return nn.Sequential(
+            hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
+        )
     raise ValueError(f"unknown kind of head '{head.kind}' (known: linear, linear_predictor, mlp_predictor)")
 
 

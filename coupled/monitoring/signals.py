@@ -25,18 +25,19 @@ class Action(IntEnum):
     SAVE = 1
     STOP = 2
     PREEMPTED = 3  # stopped by a scheduler
-    BROKEN = 4  # a rank could not write
+    WRITE_FAILED = 4  # a rank could not write
 
 
 class StopSignals:
     """While entered, SIGTERM, SIGINT and SIGUSR1 do not end the process but are noted in `received`.
 
-    A thread `say`s so at once, even while the main thread is deep in a step, and at a second SIGINT calls `stop_now`.
+    A thread prints each at once, even while the main thread is deep in a step, and calls `end_at_once` at a second
+    SIGINT.
     Outside the main thread nothing is installed: Python delivers signals to the main thread only.
     """
 
-    def __init__(self, say: Callable[[str], None], stop_now: Callable[[], None]) -> None:
-        self.received, self.say, self.stop_now = "", say, stop_now
+    def __init__(self, say: Callable[[str], None], end_at_once: Callable[[], None]) -> None:
+        self.received, self.say, self.end_at_once = "", say, end_at_once
         self.before: dict[signal.Signals, object] = {}
         self.first: dict[int, float] = {}  # when each came first
 
@@ -73,13 +74,13 @@ class StopSignals:
                 again = "; a second Ctrl-C stops now" if number == signal.SIGINT else ""
                 self.say(f"{signal.Signals(number).name}: stops after the running step and saves its state{again}")
             elif number == signal.SIGINT and now - self.first[number] > AGAIN_SECONDS:
-                self.stop_now()
+                self.end_at_once()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
 
 
-def stop_now(progress: Progress, newest_step: Callable[[], int | None]) -> NoReturn:
+def end_at_once(progress: Progress, newest_step: Callable[[], int | None]) -> NoReturn:
     """End the process within the step, from whichever thread: as if it were killed, but saying what is kept."""
     progress.__exit__()
     kept = newest_step()

@@ -24,13 +24,13 @@ class Head:
     """A head that an objective asks the network to carry: `kind` maps the output `input` to the output `output`.
 
     "linear" has an output a class, and biases. A predictor keeps the width: "linear_predictor" has no bias,
-    "mlp_predictor" is linear, batch norm, ReLU of width `hidden`, linear. One not `trained` gets no gradient.
+    "mlp_predictor" is linear, batch norm, ReLU of width `hidden_dim`, linear. One not `trained` gets no gradient.
     """
 
     kind: str
     input: str
     output: str
-    hidden: int = 0
+    hidden_dim: int = 0
     trained: bool = True
 
 
@@ -84,4 +84,4 @@ class Loss(NamedTuple):
 
     mean: Tensor
     counted: Tensor
-    left_out: Tensor
+    skipped: Tensor

@@ -15,7 +15,7 @@ from typing import Any
 
 from coupled.config.errors import in_words, status_of
 from coupled.monitoring.terminal import printable
-from coupled.parallel.process_group import Meeting
+from coupled.parallel.process_group import Rendezvous
 
 FAILURE, REPORTED, ACKNOWLEDGED = "coupled/failure", "coupled/reported", "coupled/acknowledged"
 WATCH_SECONDS, GRACE_SECONDS = 0.2, 4.0
@@ -28,14 +28,14 @@ class RunError(RuntimeError):
 class FailureBroadcast:
     """Around the whole work of a rank. `status` is then the exit status: 0, 2 for bad input, 1 for a failed run."""
 
-    def __init__(self, program: str, meeting: Meeting) -> None:
-        self.program, self.meeting, self.status = program, meeting, 0
+    def __init__(self, program: str, rendezvous: Rendezvous) -> None:
+        self.program, self.rendezvous, self.status = program, rendezvous, 0
         self.saying, self.said, self.over = threading.Lock(), False, threading.Event()
 
     def __enter__(self) -> "FailureBroadcast":
-        self.store = self.meeting.store.clone()  # its own connection: the other one may be busy waiting
+        self.store = self.rendezvous.store.clone()  # its own connection: the other one may be busy waiting
         self.watch = threading.Thread(target=self._watch, name="alarm", daemon=True)
-        if self.meeting.world_size > 1:
+        if self.rendezvous.world_size > 1:
             self.watch.start()
         return self
 
@@ -48,10 +48,10 @@ class FailureBroadcast:
                 self.watch.join()
             return False
         known = isinstance(error, ValueError | FloatingPointError | OSError | RunError)
-        if self.meeting.world_size == 1 and not known:
+        if self.rendezvous.world_size == 1 and not known:
             return False  # Python shows the traceback
         text = printable(in_words(error)) if known else "".join(traceback.format_exception(error)).rstrip()
-        own = {"rank": self.meeting.rank, "text": text, "status": status_of(error)}
+        own = {"rank": self.rendezvous.rank, "text": text, "status": status_of(error)}
         try:
             first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
         except RuntimeError:  # the store is gone with its owner: nobody else can report
@@ -66,19 +66,19 @@ class FailureBroadcast:
 
         The group is broken then: to close it can abort the process (gloo) or wait for the others for ever (NCCL).
         """
-        if self.meeting.rank == 0:
+        if self.rendezvous.rank == 0:
             self._say(failure)
-            self._wait_for([f"{ACKNOWLEDGED}/{rank}" for rank in range(1, self.meeting.world_size)])
+            self._wait_for([f"{ACKNOWLEDGED}/{rank}" for rank in range(1, self.rendezvous.world_size)])
         else:
             self._acknowledge(failure)
-        if self.meeting.world_size > 1:
+        if self.rendezvous.world_size > 1:
             self._leave(failure)
 
     def _acknowledge(self, failure: dict[str, Any]) -> None:
         """Let rank 0 tell it, for a launcher ends all ranks as soon as one has ended; if it does not, tell it here."""
         with contextlib.suppress(RuntimeError):  # the store is gone with rank 0
-            self.store.set(f"{ACKNOWLEDGED}/{self.meeting.rank}", "")
-        if not self._wait_for([REPORTED]) and failure["rank"] == self.meeting.rank:
+            self.store.set(f"{ACKNOWLEDGED}/{self.rendezvous.rank}", "")
+        if not self._wait_for([REPORTED]) and failure["rank"] == self.rendezvous.rank:
             self._say(failure)
 
     def _leave(self, failure: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class FailureBroadcast:
             if self.said:
                 return
             self.said = True
-            where = f"rank {failure['rank']}: " if self.meeting.world_size > 1 else ""
+            where = f"rank {failure['rank']}: " if self.rendezvous.world_size > 1 else ""
             print(f"{self.program}: {where}{failure['text']}", file=sys.stderr, flush=True)  # noqa: T201 - lines
             with contextlib.suppress(RuntimeError):
                 self.store.set(REPORTED, "")
@@ -104,10 +104,10 @@ class FailureBroadcast:
                     break
             else:
                 return
-            if self.meeting.rank == 0:
+            if self.rendezvous.rank == 0:
                 self._say(failure)
             else:
-                self.store.set(f"{ACKNOWLEDGED}/{self.meeting.rank}", "")
+                self.store.set(f"{ACKNOWLEDGED}/{self.rendezvous.rank}", "")
         except RuntimeError:
             return  # the store is gone: its owner has ended, and the collectives will notice
         if not self.over.wait(GRACE_SECONDS):

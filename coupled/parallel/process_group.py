@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from coupled.parallel.rendezvous import NOBODY, Launch, Meeting, gather_over_store
+from coupled.parallel.rendezvous import NOBODY, Launch, Rendezvous, gather_over_store
 
 _data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_group`, as torch keeps its own group
 
@@ -66,7 +66,7 @@ class ProcessGroup:
         return self.data_rank == 0
 
 
-def meet(timeout_seconds: float = 600) -> Meeting:
+def join_rendezvous(timeout_seconds: float = 600) -> Rendezvous:
     """Meet the ranks that torchrun (or whoever set RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started, or nobody.
 
     Raises TimeoutError naming the ranks that did not come, ValueError if only a part of these variables is set.
@@ -82,19 +82,19 @@ def meet(timeout_seconds: float = 600) -> Meeting:
                 f"{', '.join(absent)}: not set, but RANK or WORLD_SIZE says that there are several processes; start"
                 " them with torchrun, or set all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
             )
-        return Meeting(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
+        return Rendezvous(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
     own = [uuid.uuid4().hex, agent, restarts]
     leader, of_ranks = gather_over_store(store, rank, world_size, own, time.monotonic() + timeout_seconds)
     agents = tuple(dict.fromkeys(each[1] for each in of_ranks))
     # what ranks said before a restart must not reach these, and a launcher may keep one store for both
     mine = dist.PrefixStore(leader, store)
-    return Meeting(rank, world_size, mine, Launch(name, agents, max(each[2] for each in of_ranks)))
+    return Rendezvous(rank, world_size, mine, Launch(name, agents, max(each[2] for each in of_ranks)))
 
 
 @contextmanager
 def process_group(
-    device: str = "auto", timeout_seconds: float = 600, arms: int = 1, meeting: Meeting | None = None
+    device: str = "auto", timeout_seconds: float = 600, arms: int = 1, rendezvous: Rendezvous | None = None
 ) -> Iterator[ProcessGroup]:
     """Join the group of all ranks, as a mesh of `arms` x data; leave it at the end.
 
@@ -110,11 +110,11 @@ def process_group(
             "torch.distributed: this process is in a process group already, and a run makes its own: call"
             " torch.distributed.destroy_process_group() before"
         )
-    meeting = meeting or meet(timeout_seconds)
-    if meeting.world_size % arms:
-        fitting = ", ".join(str(k) for k in range(1, meeting.world_size + 1) if meeting.world_size % k == 0)
+    rendezvous = rendezvous or join_rendezvous(timeout_seconds)
+    if rendezvous.world_size % arms:
+        fitting = ", ".join(str(k) for k in range(1, rendezvous.world_size + 1) if rendezvous.world_size % k == 0)
         raise ValueError(
-            f"parallel.arm_groups: got {arms} for {meeting.world_size} processes; it must divide them: {fitting}"
+            f"parallel.arm_groups: got {arms} for {rendezvous.world_size} processes; it must divide them: {fitting}"
         )
     place = torch.device("cpu")
     if device != "cpu" and torch.cuda.is_available():
@@ -122,16 +122,16 @@ def process_group(
         torch.cuda.set_device(place)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
-        store=meeting.store,
-        rank=meeting.rank,
-        world_size=meeting.world_size,
+        store=rendezvous.store,
+        rank=rendezvous.rank,
+        world_size=rendezvous.world_size,
         timeout=datetime.timedelta(seconds=timeout_seconds),
     )
     try:
         if arms > 1:
-            mesh = init_device_mesh(place.type, (arms, meeting.world_size // arms), mesh_dim_names=("arms", "data"))
+            mesh = init_device_mesh(place.type, (arms, rendezvous.world_size // arms), mesh_dim_names=("arms", "data"))
             _data_axis = mesh.get_group("data")
-        yield ProcessGroup(meeting.rank, meeting.world_size, place, arms, meeting.launch)
+        yield ProcessGroup(rendezvous.rank, rendezvous.world_size, place, arms, rendezvous.launch)
     finally:
         _data_axis = None
         dist.destroy_process_group()

@@ -22,7 +22,7 @@ NOBODY = Launch("", (), 0)
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """This rank, the number of ranks, the key-value store that they share, and who started them."""
 
     rank: int

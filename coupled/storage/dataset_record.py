@@ -1,24 +1,29 @@
 """Which images a run was trained on: `images.jsonl` in its folder, and what happens when they have changed since.
 
-The file lists the pictures of sets that are read from files; run.json has its digest, beside those of the splits.
+The file lists the pictures of datasets that are read from files, one JSON array a line: [split, file, label, content].
+The content is the size in bytes of a picture that stays on the disk, and a digest of the pixels of one that is held in
+memory. run.json has the digest of the list, beside those of the splits.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from coupled.datasets import AnyImageSet
-from coupled.datasets._listing import changes, listing
+from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.storage.atomic_files import write_durably
 from coupled.storage.run_description import read_run_json, write_run_json
 
 NAME = "images.jsonl"
+SHOWN = 3  # files that a message names
 ACCEPT = "--accept-changed-images"
 SAME = ("name", "classes", "train_digest", "test_digest")
 
+Rows = Iterator[tuple[str, str, int, int | str]]
 
-def describe_images(name: str, images: Mapping[str, AnyImageSet]) -> dict[str, Any]:
+
+def describe_images(name: str, images: Mapping[str, AnyImageDataset]) -> dict[str, Any]:
     """What run.json says of the dataset `name`, `images` by split."""
     about: dict[str, Any] = {"name": name, "classes": list(images["train"].class_names)}
     for split, each in images.items():
@@ -28,7 +33,7 @@ def describe_images(name: str, images: Mapping[str, AnyImageSet]) -> dict[str, A
 
 
 def record_images(
-    run: Path, content: Mapping[str, Any], images: Mapping[str, AnyImageSet], accepted_after: int | None
+    run: Path, content: Mapping[str, Any], images: Mapping[str, AnyImageDataset], accepted_after: int | None
 ) -> None:
     """Write the list of the images' files, if they are files; `content` is the run.json of the images as they are.
 
@@ -52,7 +57,7 @@ def check_listing(run: Path, about: Mapping[str, Any]) -> Iterator[str]:
         yield f"{run / NAME}: its digest should be {expected}, found {found}; it only serves to name changed images"
 
 
-def changed_files(run: Path, about: Mapping[str, Any], images: Mapping[str, AnyImageSet]) -> str:
+def changed_files(run: Path, about: Mapping[str, Any], images: Mapping[str, AnyImageDataset]) -> str:
     """Which files have changed since the list was written, in words; why it cannot be told, if it cannot."""
     if not about.get("listing_digest"):
         return "the run has no list of files"
@@ -65,7 +70,7 @@ def changed_files(run: Path, about: Mapping[str, Any], images: Mapping[str, AnyI
 
 
 def check_same_images(
-    run: Path, content: Mapping[str, Any], images: Mapping[str, AnyImageSet], accept: bool
+    run: Path, content: Mapping[str, Any], images: Mapping[str, AnyImageDataset], accept: bool
 ) -> list[str]:
     """A line if the images of the run in `run` have changed and that is accepted; `content` is the run.json of now.
 
@@ -89,6 +94,49 @@ def check_same_images(
             " run"
         )
     return [f"{what}; accepted by {ACCEPT}"]
+
+
+def listing(images: Mapping[str, AnyImageDataset]) -> bytes:
+    """The list of both splits; empty if their images are not files of their own."""
+    return "".join(json.dumps(row) + "\n" for split, each in images.items() for row in _rows(split, each)).encode()
+
+
+def changes(there: bytes, split: str, images: AnyImageDataset) -> str:
+    """Which files of the split are not as in the list `there`, in words; "" if the list or the images tell of none.
+
+    Raises ValueError if `there` is no such list.
+    """
+    was = {}
+    for number, line in enumerate(there.decode().splitlines(), 1):
+        row = json.loads(line)
+        if not isinstance(row, list) or len(row) != 4 or not isinstance(row[1], str):
+            raise ValueError(f"line {number} is not split, file, label and content")
+        if row[0] == split:
+            was[row[1]] = row[2:]
+    now = {file: [label, content] for _, file, label, content in _rows(split, images)}
+    if not was or not now:
+        return ""
+    kinds = {
+        "changed": [file for file in now if file in was and was[file] != now[file]],
+        "new": [file for file in now if file not in was],
+        "gone": [file for file in was if file not in now],
+    }
+    return "; ".join(f"{kind}: {_named(files)}" for kind, files in kinds.items() if files)
+
+
+def _rows(split: str, images: AnyImageDataset) -> Rows:
+    labels = images.labels_N.tolist()
+    if isinstance(images, ImageFiles):
+        for file, label, (size, _) in zip(images.files_N, labels, images.file_status, strict=True):
+            yield split, file, label, size
+    elif images.files_N:
+        for file, label, image_3HW in zip(images.files_N, labels, images.images_N3HW, strict=True):
+            yield split, file, label, blake2b(image_3HW.contiguous().numpy().data, digest_size=8).hexdigest()
+
+
+def _named(files: list[str]) -> str:
+    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    return ", ".join(files[:SHOWN]) + more
 
 
 def _digest(data: bytes) -> str:

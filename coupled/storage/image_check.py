@@ -17,7 +17,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from coupled.datasets import AnyImageSet, ImageFiles
+from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.datasets._pillow import refuse
 from coupled.monitoring.terminal import say
 from coupled.parallel.process_group import ProcessGroup, gather_json
@@ -30,8 +30,8 @@ SILENCE = 10.0  # seconds between two lines
 
 
 def both_splits(
-    train: AnyImageSet, load: Callable[[str], AnyImageSet], group: ProcessGroup, workers: int | None
-) -> dict[str, AnyImageSet]:
+    train: AnyImageDataset, load: Callable[[str], AnyImageDataset], group: ProcessGroup, workers: int | None
+) -> dict[str, AnyImageDataset]:
     """Both splits on rank 0, which describes them; of pictures on the disk on every rank, and all of them decode.
 
     Nothing on the other ranks. Raises ValueError that names pictures which do not decode.

@@ -29,7 +29,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class _ImageSet(_Part):
+class _DatasetRecord(_Part):
     name: Text = ""
     classes: list[Text] = []
     train_digest: Text = ""
@@ -47,7 +47,7 @@ KINDS: dict[str, Any] = {
     "seed": Annotated[int, Field(strict=True, ge=0)],
     "settings": dict[Text, Any],
     "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
-    "dataset": _ImageSet,
+    "dataset": _DatasetRecord,
     "world_size": Positive,
     "placement": list[list[Text]],
     "threads": Positive,

@@ -24,6 +24,11 @@ LEFTOVERS = (LOCK, "run.json.tmp")  # what a process leaves that is killed befor
 MAY_CHANGE_BITS = ("versions", "world_size", "device", "threads")
 
 
+def digest_column(stream: str) -> str:
+    """The column of steps.csv with the digests of the inputs of a stream."""
+    return f"{stream}_inputs_digest" if stream else "inputs_digest"
+
+
 class CsvLog:
     """A CSV that grows row by row; floats are written so that reading them back gives the same number.
 

@@ -5,20 +5,22 @@ view, K batches of the epoch.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.datasets import AnyImageSet, ImageFiles
+from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.stream.augment import augment, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
-from coupled.stream.view_plan import EpochPlan, inputs_digest
+from coupled.stream.sampler import order
+from coupled.stream.view_plan import Augmentation, EpochPlan, inputs_digest, view_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +38,49 @@ class Batch:
     inputs_digest: str  # of the global batch: the same on every rank and for every world size
 
 
+def step_batches(
+    epoch: int,
+    start: int = 0,
+    *,
+    dataset: AnyImageDataset,
+    seeds: Mapping[str, tuple[int, int]],
+    batch_size: int,
+    sampler: str,
+    augmentation: Augmentation,
+    **place: Any,
+) -> Iterator[dict[str, Batch]]:
+    """The steps of an epoch from number `start` on: the batch of each stream, by name.
+
+    Args:
+        epoch: counted from 1.
+        start: the first step, counted from 0 in the epoch.
+        dataset: the images of all streams.
+        seeds: of each stream, by name: that of its order and that of its views.
+        batch_size: images of the global batch.
+        sampler: "uniform" or "balanced".
+        augmentation: of all streams.
+        **place: `size`, `rank`, `world_size`, `device` and `workers` of `batches`.
+    """
+    labels_N = dataset.labels_N.numpy()
+    iterators = [
+        batches(
+            dataset,
+            order(order_seed, epoch, labels_N, batch_size, sampler),
+            view_plan(views_seed, epoch, len(dataset), augmentation),
+            epoch=epoch,
+            start=start,
+            stream=number,
+            streams=len(seeds),
+            **place,
+        )
+        for number, (order_seed, views_seed) in enumerate(seeds.values())
+    ]
+    for each in zip(*iterators, strict=True):
+        yield dict(zip(seeds, each, strict=True))
+
+
 def batches(
-    dataset: AnyImageSet,
+    dataset: AnyImageDataset,
     order_KN: NDArray[np.int64],
     plan: EpochPlan,
     *,
@@ -73,7 +116,7 @@ def batches(
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
-def on_device(dataset: AnyImageSet, device: torch.device | str) -> AnyImageSet:
+def on_device(dataset: AnyImageDataset, device: torch.device | str) -> AnyImageDataset:
     """The set with its pixels, uint8, on the device if it is in memory; itself if they are there."""
     if isinstance(dataset, ImageFiles) or dataset.images_N3HW.device == torch.device(device):
         return dataset
@@ -81,7 +124,7 @@ def on_device(dataset: AnyImageSet, device: torch.device | str) -> AnyImageSet:
 
 
 def _batch(
-    dataset: AnyImageSet,
+    dataset: AnyImageDataset,
     order_KN: NDArray[np.int64],
     plan: EpochPlan,
     epoch: int,

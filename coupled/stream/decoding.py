@@ -185,7 +185,7 @@ class _Requests:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def _ignore_signals() -> Iterator[None]:
     """A process that is started inside never notices `DEAF_TO`; this one does, at the latest afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
     try:
@@ -196,7 +196,7 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _obey_the_program(worker: int) -> None:
+def _end_with_parent(worker: int) -> None:
     """In a worker: end on SIGTERM from the program that started it, from no other."""
 
     def wait() -> None:
@@ -219,7 +219,7 @@ class _Pool:
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,  # a fork would copy the threads' locks
-            worker_init_fn=_obey_the_program if workers else None,
+            worker_init_fn=_end_with_parent if workers else None,
             generator=torch.Generator(),  # it draws a seed for the workers, which draw nothing
         )
 
@@ -227,7 +227,7 @@ class _Pool:
         self.uses += 1
         use = self.uses
         self.requests.wanted = requests
-        with _deaf() if self.loader.num_workers else nullcontext():
+        with _ignore_signals() if self.loader.num_workers else nullcontext():
             results = iter(self.loader)  # the first call starts the workers
         try:
             for result in results:

@@ -8,28 +8,28 @@ from numpy.typing import NDArray
 
 from coupled.stream.seeds import permutation, philox, random_uint32
 
-KINDS = ("uniform", "balanced")
+SAMPLERS = ("uniform", "balanced")
 
 
 def order(
-    seed: int, epoch: int, labels_N: NDArray[np.int64], batch_size: int, kind: str = "uniform"
+    seed: int, epoch: int, labels_N: NDArray[np.int64], batch_size: int, sampler: str = "uniform"
 ) -> NDArray[np.int64]:
     """The global batches of one epoch as image indices [K, B], with K = N // B; no image occurs twice.
 
     `uniform`: a permutation of the images; the last, ragged batch is dropped.
     `balanced`: every batch holds floor or ceil of B * n_c / N images of each class with n_c images.
-    Raises ValueError if the batch is larger than the set or the kind unknown.
+    Raises ValueError if the batch is larger than the set or the sampler unknown.
     """
     images = len(labels_N)
     if not 1 <= batch_size <= images:
         raise ValueError(f"batch.size: got {batch_size}; the dataset holds {images} images, allowed is 1 to {images}")
     shuffled_N = permutation(images, philox(seed, "order", epoch))
-    if kind == "uniform":
+    if sampler == "uniform":
         batches = images // batch_size
         return shuffled_N[: batches * batch_size].reshape(batches, batch_size)
-    if kind == "balanced":
+    if sampler == "balanced":
         return _balanced(seed, epoch, shuffled_N, np.asarray(labels_N), batch_size)
-    raise ValueError(f"batch.sampler: got '{kind}'; allowed are {', '.join(KINDS)}")
+    raise ValueError(f"batch.sampler: got '{sampler}'; allowed are {', '.join(SAMPLERS)}")
 
 
 def _balanced(

@@ -13,9 +13,9 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from coupled.analysis.driver import say_fault
+from coupled.analysis.driver import report_fault
 from coupled.config.command_line import find_config
-from coupled.config.errors import complain
+from coupled.config.errors import report_error
 from coupled.monitoring.commands import program_name, suggest
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, say
 from coupled.storage.atomic_files import encoded, write_durably
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with run_lock(sweep.folder, "--name") if whole else contextlib.nullcontext():
             return run(sweep, every, chosen, options.jobs, whole)
     except ValueError as error:
-        return complain(program, error)
+        return report_error(program, error)
     except OSError as error:
-        return say_fault(program, error)
+        return report_fault(program, error)
     except KeyboardInterrupt:
         again = suggest("sweep", *(arguments or ()))
         say(f"stopped; the same command goes on where it was: {again}", sys.stderr)

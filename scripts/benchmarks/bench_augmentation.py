@@ -26,7 +26,7 @@ from coupled.stream.view_plan import Augmentation, view_plan
 Row = dict[str, Any]  # name, ours, baseline, ratio, goal, unit, ours_peak_mib, baseline_peak_mib
 
 SIZE, IMAGES, VIEWS, REPEATS = 32, 512, 2, 7
-RECIPE = Augmentation(
+AUGMENTATION = Augmentation(
     crop_scale=(0.08, 1.0),
     crop_ratio=(3 / 4, 4 / 3),
     hflip_prob=0.5,
@@ -50,18 +50,20 @@ def smooth_images(images: int) -> Tensor:
 def _ours(images: int) -> Callable[[], Tensor]:
     images_B3HW = smooth_images(images)
     everyone = np.arange(images)
-    return lambda: augment(images_B3HW, view_plan(0, 0, images, RECIPE, VIEWS)[everyone], SIZE)
+    return lambda: augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION, VIEWS)[everyone], SIZE)
 
 
 def _baseline(images: int) -> Callable[[], Tensor]:
     pictures = [to_pil_image(image) for image in smooth_images(images)]
-    jitter = transforms.ColorJitter(RECIPE.brightness, RECIPE.contrast, RECIPE.saturation, RECIPE.hue)
+    jitter = transforms.ColorJitter(
+        AUGMENTATION.brightness, AUGMENTATION.contrast, AUGMENTATION.saturation, AUGMENTATION.hue
+    )
     pipeline = transforms.Compose(
         [
-            transforms.RandomResizedCrop(SIZE, RECIPE.crop_scale, RECIPE.crop_ratio),
-            transforms.RandomHorizontalFlip(RECIPE.hflip_prob),
-            transforms.RandomApply([jitter], RECIPE.jitter_prob),
-            transforms.RandomGrayscale(RECIPE.grayscale_prob),
+            transforms.RandomResizedCrop(SIZE, AUGMENTATION.crop_scale, AUGMENTATION.crop_ratio),
+            transforms.RandomHorizontalFlip(AUGMENTATION.hflip_prob),
+            transforms.RandomApply([jitter], AUGMENTATION.jitter_prob),
+            transforms.RandomGrayscale(AUGMENTATION.grayscale_prob),
             transforms.ToTensor(),
         ]
     )

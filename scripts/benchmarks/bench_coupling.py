@@ -69,7 +69,7 @@ def coordinator(device: str, **changed: Any) -> Iterator[Coordinator]:
 
 def passed(coordinating: Coordinator) -> Iterator[Batch]:
     """The batches of epoch after epoch, of the one stream that all arms share."""
-    return (inputs[SHARED] for epoch in itertools.count(1) for inputs in coordinating.feeds(epoch))
+    return (inputs[SHARED] for epoch in itertools.count(1) for inputs in coordinating.step_batches(epoch))
 
 
 def program_steps(coordinating: Coordinator) -> Callable[[], object]:
@@ -77,9 +77,9 @@ def program_steps(coordinating: Coordinator) -> Callable[[], object]:
     lockstep, a_epoch = coordinating.lockstep, coordinating.steps_per_epoch
 
     def feed(done: int) -> Iterator[Mapping[str, Batch]]:
-        yield from coordinating.feeds(done // a_epoch + 1, done % a_epoch)
+        yield from coordinating.step_batches(done // a_epoch + 1, done % a_epoch)
         for epoch in itertools.count(done // a_epoch + 2):
-            yield from coordinating.feeds(epoch)
+            yield from coordinating.step_batches(epoch)
 
     taken = lockstep.steps(0, sys.maxsize, feed, lambda step: 0)
     return lambda: deque(itertools.islice(taken, coordinating.settings.log_every), maxlen=0)

@@ -25,10 +25,10 @@ import pandas as pd
 import reproduction_claims
 import reproduction_objectives
 
-from coupled.analysis.driver import say_fault
+from coupled.analysis.driver import report_fault
 from coupled.analysis.tables import read_table
 from coupled.config.command_line import Parser, positive
-from coupled.config.errors import complain
+from coupled.config.errors import report_error
 from coupled.storage.atomic_files import write_durably
 from coupled.sweep import program as sweep
 from coupled.sweep.tables import collect
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(arguments)
     except ValueError as error:
-        return complain("reproduce.py", error)
+        return report_error("reproduce.py", error)
     failed = []
     try:
         for name in () if options.page_only else options.only:
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_results(options.runs_dir, [name for name in options.only if name not in failed])
         write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
     except ValueError as error:
-        return complain("reproduce.py", error)
+        return report_error("reproduce.py", error)
     except OSError as error:
-        return say_fault("reproduce.py", error)
+        return report_fault("reproduce.py", error)
     say(PAGE)
     if failed:
         say(f"reproduce.py: {', '.join(failed)} failed; the page has what was there of it before", sys.stderr)

@@ -19,7 +19,7 @@ from coupled.analysis import alignment, bounds, quality, weight_gap
 from coupled.analysis.bounds import METRICS, main
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.theory.alignment_floors import Rates, floors, foretold, log_distances, rates_by_epoch
+from coupled.analysis.theory.alignment_floors import Rates, floors, has_apriori_bound, log_distances, rates_by_epoch
 from coupled.analysis.theory.bound_formulas import Scatter, proposition_1, weight_distance
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows, weight_rows
 from coupled.config.by_name import find
@@ -99,10 +99,10 @@ def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> 
     arms = {"a": "dcl", "b": "nscl", "warm": warm, "c": "dcl", "d": "supcon", "square": square, **own}
     written = tiny.tiny_settings(arms=arms)
     for settings in (written, resolve(written.resolved())):  # the latter is what run.json holds
-        assert foretold(settings, "a", "b")
-        assert foretold(settings, "b", "a")
-        assert not any(foretold(settings, "a", arm) for arm in ("warm", "c", "d", *own))
-        assert not foretold(settings, "square", "b")
+        assert has_apriori_bound(settings, "a", "b")
+        assert has_apriori_bound(settings, "b", "a")
+        assert not any(has_apriori_bound(settings, "a", arm) for arm in ("warm", "c", "d", *own))
+        assert not has_apriori_bound(settings, "square", "b")
 
 
 def test_the_a_priori_bound_is_of_the_run_s_own_numbers() -> None:

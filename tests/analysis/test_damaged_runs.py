@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support import tiny
-from support.damaged_runs import FILES, KINDS, applied, damages, is_harmless
+from support.damaged_runs import DAMAGE_KINDS, FILES, applied, damages, is_harmless
 
 from coupled.analysis import verify
 from coupled.analysis.run import open_run
@@ -79,5 +79,5 @@ def test_every_damage_is_noticed_or_harmless(runs: dict[str, Path]) -> None:
         assert findings(run) == []
     assert not unnoticed
     assert len(harmless) < COUNT // 10, harmless
-    assert {*KINDS, "state.json", *(Path(each).name for each in FILES if "*" not in each)} <= set(kinds)
+    assert {*DAMAGE_KINDS, "state.json", *(Path(each).name for each in FILES if "*" not in each)} <= set(kinds)
     print(f"{COUNT} damages, {len(harmless)} harmless: {harmless}")

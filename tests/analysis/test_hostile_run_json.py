@@ -77,7 +77,7 @@ CHANGES: dict[str, tuple[str, Any]] = {  # a dotted key and what it becomes
 }
 ALLOWED = {  # what run.json may say, and no program can use: each says so itself
     "an unknown dataset": ("settings.dataset.name", "nope"),
-    "an dataset that is a path": ("settings.dataset.name", "../digits"),
+    "a dataset that is a path": ("settings.dataset.name", "../digits"),
     "an unknown objective": ("settings.arms.cl.objective", "nope"),
     "an unknown encoder": ("settings.encoder.name", "nope"),
     "another width": ("settings.encoder.width_multiplier", 0.25),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coupled.analysis.alignment import main
 from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
-from coupled.analysis.representations.intervals import BLOCKS, blocks, interval, left_out
+from coupled.analysis.representations.intervals import BLOCKS, blocks, interval, jackknife_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
@@ -36,7 +36,7 @@ def without_blocks(x_nD: Tensor, y_nE: Tensor, wanted: list[Score], seed: int = 
     seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True)
     block_n = blocks(len(x_nD), seed, "test")
     count = min(BLOCKS, len(x_nD))
-    parts = left_out(seen, wanted, METRICS, block_n, count, {1000: block_n})
+    parts = jackknife_scores(seen, wanted, METRICS, block_n, count, {1000: block_n})
     return values(seen, wanted, METRICS), parts
 
 

@@ -32,7 +32,7 @@ from coupled.analysis.metric_registry import (
     pair_metric_names,
 )
 from coupled.analysis.representations import embeddings
-from coupled.analysis.weights.open_snapshots import OpenSnapshots
+from coupled.analysis.weight_gap import OpenSnapshots
 from coupled.metrics import state_dicts
 from coupled.metrics import weights as weights_module
 from coupled.metrics.arm import Labelled, Measured
@@ -294,7 +294,7 @@ def test_the_weight_gap_of_state_dicts_has_the_rows_of_the_program(tmp_path: Pat
     for arm, tensors in arms.items():
         store.write(arm, 1, tensors, step=1, metadata={})
     with OpenSnapshots(store) as opened:
-        expected = weight_gap.rows(opened, weight_gap.Moment(1, None, None), [("cl", "nscl")])
+        expected = weight_gap.rows(opened, weight_gap.ComparedEpochs(1, None, None), [("cl", "nscl")])
     found = state_dicts.weight_gap(arms["cl"], arms["nscl"])
     columns = [*weights_module.Place._fields, *weights_module.Gap._fields[:7]]
     assert list(found.columns) == columns

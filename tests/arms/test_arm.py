@@ -38,7 +38,7 @@ def gradients_on_a_rank(folder: Path) -> dict[str, dict[str, np.ndarray]]:
     """The gradient of every arm after one step."""
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**CHANGED), group, folder / "run")
-        batch = next(coordinator.feeds(1))[""]
+        batch = next(coordinator.step_batches(1))[""]
         found = {}
         for arm in coordinator.arms:
             arm.gradients(batch)
@@ -59,7 +59,7 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
     settings = tiny.tiny_settings(**CHANGED)
     with process_group("cpu") as group:
         coordinator = Coordinator(settings, group, Path("unused"))
-        batch = next(coordinator.feeds(1))[""]
+        batch = next(coordinator.step_batches(1))[""]
     shared = build_network(
         encoder="test_vit",
         stem="imagenet",
@@ -145,7 +145,7 @@ def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> Non
     with process_group("cpu") as group:
         settings = tiny.tiny_settings(optimizer=plain, arms={"cl": "dcl"}, precision="float64")
         coordinator = Coordinator(settings, group, tmp_path / "run")
-        arm, batch = coordinator.arms[0], next(coordinator.feeds(1))[""]
+        arm, batch = coordinator.arms[0], next(coordinator.step_batches(1))[""]
         before = [parameter.detach().clone() for parameter in arm.trained]
         result = arm.read(arm.gradients(batch).tolist())
         arm.update(lr=0.5, step=1)

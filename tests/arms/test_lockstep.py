@@ -159,7 +159,7 @@ def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, log_every: int
     """Ten batches of 1 024 views would fill a GPU; a replay needs the numbers of the images alone."""
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**RUN, log_every=log_every), group, tmp_path / "run")
-        made = list(coordinator.lockstep.steps(0, 4, lambda done: coordinator.feeds(1, done), lambda step: 0))
+        made = list(coordinator.lockstep.steps(0, 4, lambda done: coordinator.step_batches(1, done), lambda step: 0))
     assert [each.step for each in made] == [1, 2, 3, 4]
     for each in made:
         assert each.inputs[""].views_VB3SS.numel() == 0
@@ -186,7 +186,7 @@ def test_a_step_waits_for_nothing(tmp_path: Path, optimizer: str) -> None:
     changed = {**RUN, "arms": arms, "optimizer": {"name": optimizer, "warmup_epochs": 0}}
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**changed), group, tmp_path / "run")
-        batch = next(coordinator.feeds(1))[""]
+        batch = next(coordinator.step_batches(1))[""]
         for arm in coordinator.arms:
             with Waiting() as waiting:
                 arm.gradients(batch)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coupled.arms.placement import place_arms
+from coupled.arms.build import place_arms
 
 
 def test_equal_arms_are_spread_evenly_in_the_order_given() -> None:

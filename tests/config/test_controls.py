@@ -1,4 +1,4 @@
-"""Whose draws an arm uses, what a twin takes from its sibling, and the moved bit."""
+"""Whose random_sources an arm uses, what a twin takes from its sibling, and the moved bit."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from coupled.config.controls import Draws, draws, perturb, streams, twins, with_siblings
+from coupled.config.controls import RandomSources, perturb, random_sources, streams, twins, with_twin_options
 
 
 def test_an_arm_uses_the_shared_draws_its_own_or_those_of_its_sibling() -> None:
@@ -16,34 +16,38 @@ def test_an_arm_uses_the_shared_draws_its_own_or_those_of_its_sibling() -> None:
         "b": {"twin": "a", "unshared": ["order"]},
         "c": {"twin": "b"},
     }
-    found = draws(arms)
-    assert found["cl"] == Draws("", "", "")
-    assert found["a"] == Draws("a", "", "a")
-    assert found["b"] == Draws("a", "b", "a")
+    found = random_sources(arms)
+    assert found["cl"] == RandomSources("", "", "")
+    assert found["a"] == RandomSources("a", "", "a")
+    assert found["b"] == RandomSources("a", "b", "a")
     assert found["c"] == found["b"]
     assert streams(found) == {"cl": "", "a": "a", "b": "b", "c": "b"}
 
 
 def test_arms_that_share_order_and_views_share_a_stream_whatever_their_start() -> None:
-    found = draws({"cl": {}, "a": {"unshared": ["init"]}, "b": {"unshared": ["order"]}, "c": {"unshared": ["order"]}})
+    found = random_sources(
+        {"cl": {}, "a": {"unshared": ["init"]}, "b": {"unshared": ["order"]}, "c": {"unshared": ["order"]}}
+    )
     assert streams(found) == {"cl": "", "a": "", "b": "b", "c": "c"}
 
 
 def test_seeds_are_the_runs_own_unless_an_arm_has_its_own_one_for_each_source() -> None:
     """Different sources, arms and runs give different seeds, the same for ever."""
-    assert Draws().seed("views", 7) == 7
-    own = Draws("a", "a", "a")
-    seeds = {own.seed(source, seed) for source in Draws._fields for seed in (7, 8)} | {Draws("b").seed("init", 7)}
+    assert RandomSources().seed("views", 7) == 7
+    own = RandomSources("a", "a", "a")
+    seeds = {own.seed(source, seed) for source in RandomSources._fields for seed in (7, 8)} | {
+        RandomSources("b").seed("init", 7)
+    }
     assert len(seeds) == 7
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert own.seed("init", 7) == Draws("a").seed("init", 7)
+    assert own.seed("init", 7) == RandomSources("a").seed("init", 7)
 
 
 def test_a_twin_is_filled_in_from_its_sibling() -> None:
     arms = {"t": {"twin": "cl", "perturb": {"ulps": 1, "step": 0}}, "cl": {"objective": "dcl", "temperature": 0.2}}
-    filled = with_siblings(arms)
+    filled = with_twin_options(arms)
     assert filled["t"] == {"objective": "dcl", "temperature": 0.2, "twin": "cl", "perturb": {"ulps": 1, "step": 0}}
-    assert with_siblings(filled) == filled
+    assert with_twin_options(filled) == filled
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ def test_a_twin_is_filled_in_from_its_sibling() -> None:
 )
 def test_what_is_no_twin_is_refused(arms: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        with_siblings(arms)
+        with_twin_options(arms)
 
 
 def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:

@@ -10,7 +10,7 @@ from coupled.config import by_name
 from coupled.config.load import resolve
 from coupled.config.registry import find_objective, load_dataset, with_dataset_defaults
 from coupled.config.schema import from_resolved
-from coupled.datasets import ImageSet
+from coupled.datasets import ImageDataset
 
 TREE = {
     "name": "r",
@@ -106,7 +106,7 @@ def test_a_number_that_is_also_the_name_of_another_class_is_refused(
     images_N3HW, labels_N = torch.zeros(12, 3, 4, 4, dtype=torch.uint8), torch.arange(12)
 
     def load(names: list[str], classes: list[int | str]) -> tuple[str, ...]:
-        whole = ImageSet("mine", "train", images_N3HW, labels_N, tuple(names), (0.5,) * 3, (0.5,) * 3)
+        whole = ImageDataset("mine", "train", images_N3HW, labels_N, tuple(names), (0.5,) * 3, (0.5,) * 3)
         monkeypatch.setattr(by_name, "find", lambda *_: SimpleNamespace(load=lambda split: whole))
         return load_dataset({"name": "mine", "classes": classes}, "train", 0).class_names
 

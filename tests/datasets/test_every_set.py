@@ -9,7 +9,7 @@ from support import image_formats as formats
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from coupled.config import by_name
-from coupled.datasets import SPLITS, ImageSet, channel_statistics
+from coupled.datasets import SPLITS, ImageDataset, channel_statistics
 
 ON_DISK = ("imagenet",)  # has tests of its own
 NAMES = [name for name in by_name.known("coupled.datasets") if name not in ON_DISK]
@@ -151,5 +151,5 @@ def test_a_channel_of_one_colour_has_a_spread_to_divide_by() -> None:
     assert std == (1 / 255,) * 3
 
 
-def _image_set(images_N3HW: torch.Tensor, labels_N: torch.Tensor) -> ImageSet:
-    return ImageSet("made", "train", images_N3HW, labels_N, ("a", "b"), (0.5,) * 3, (0.5,) * 3)
+def _image_set(images_N3HW: torch.Tensor, labels_N: torch.Tensor) -> ImageDataset:
+    return ImageDataset("made", "train", images_N3HW, labels_N, ("a", "b"), (0.5,) * 3, (0.5,) * 3)

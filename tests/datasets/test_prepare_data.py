@@ -248,7 +248,7 @@ def _no_parquet(place: Path) -> Path:
 def test_a_source_that_cannot_be_it_is_one_line(
     make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Which file, and what to do; and no folder that looks like an dataset."""
+    """Which file, and what to do; and no folder that looks like a dataset."""
     name = "imagenet" if make is _cut_class else "tiny_imagenet"
     assert run(name, make(tmp_path), "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err

@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 def arms_and_batches(**arms: Any) -> Iterator[tuple[list[Arm], Iterator[Batch]]]:
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**SMALL, arms=arms), group, Path("unused"))
-        yield coordinator.arms, (inputs[""] for inputs in coordinator.feeds(1))
+        yield coordinator.arms, (inputs[""] for inputs in coordinator.step_batches(1))
 
 
 def parts(arm: Arm, prefix: str) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def test_an_objective_of_the_batch_equals_the_loops_of_its_formula(random_output
     losses = [loop(*pair, **options) for pair in itertools.combinations(outputs[output].tolist(), 2)]
     loss = objective(whole_batch(outputs, [0, 1, 0, 2, 1, 0]), **options)
     assert loss.mean.item() == pytest.approx(fmean(losses), rel=1e-12)
-    assert (loss.counted, loss.left_out) == (6 * views, 0)
+    assert (loss.counted, loss.skipped) == (6 * views, 0)
 
 
 @pytest.mark.parametrize("views", [2, 3])
@@ -140,7 +140,7 @@ def test_spectral_equals_the_loops_of_its_formula(random_outputs, whole_batch, v
         losses.append(fmean(negatives) - 2 * fmean(positives))
     loss = spectral.spectral(whole_batch(outputs, [0, 1, 0, 2, 1, 0]))
     assert loss.mean.item() == pytest.approx(fmean(losses), rel=1e-12)
-    assert (loss.counted, loss.left_out) == (6 * views, 0)
+    assert (loss.counted, loss.skipped) == (6 * views, 0)
 
 
 # what a change of all projections does to the loss; nothing is said of a change that is not listed

@@ -103,7 +103,7 @@ def test_supcon_with_one_view_equals_its_formula(random_outputs, whole_batch, na
     outputs = random_outputs(views=1)
     loss = objective(whole_batch(outputs, LABELS), temperature=0.5, **options)
     assert loss.mean.item() == pytest.approx(loop(outputs, LABELS, 0.5, loss_of_anchor), abs=1e-12, rel=0)
-    assert (loss.counted, loss.left_out) == (5, 1)
+    assert (loss.counted, loss.skipped) == (5, 1)
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])

@@ -34,7 +34,7 @@ def test_without_any_negative_nothing_is_counted(
         labels,
         positive_in_denominator=positive_in_denominator,
     )
-    assert (loss.mean, loss.counted, loss.left_out) == (0, 0, 2 * images)
+    assert (loss.mean, loss.counted, loss.skipped) == (0, 0, 2 * images)
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
@@ -47,7 +47,7 @@ def test_an_image_alone_in_the_batch_is_left_out(random_outputs, chosen):
     with torch.autograd.set_detect_anomaly(True):
         loss = chosen.function(Inputs(outputs, outputs, label, label), **chosen.options)
         gradients = torch.autograd.grad(loss.mean, leaves)
-    assert (loss.mean, loss.counted, loss.left_out) == (0, 0, 2)
+    assert (loss.mean, loss.counted, loss.skipped) == (0, 0, 2)
     assert not any(gradient.any() for gradient in gradients)
 
 
@@ -58,7 +58,7 @@ def test_supcon_leaves_out_an_anchor_without_positives(random_outputs, whole_bat
     loss, gradient = value_and_gradient(supcon.supcon, whole_batch, outputs, TWO_IN_CLASS, variant=variant)
     anchors = supcon.per_anchor(whole_batch(outputs, TWO_IN_CLASS), temperature=0.5, variant=variant)
     assert anchors.counted_A.tolist() == [True, True, False]
-    assert (loss.counted, loss.left_out) == (2, 1)
+    assert (loss.counted, loss.skipped) == (2, 1)
     assert loss.mean.item() == pytest.approx(anchors.losses_A[:2].mean().item(), abs=1e-12)
     assert gradient.isfinite().all()
 
@@ -68,7 +68,7 @@ def test_negatives_of_other_processes_count(random_outputs):
     outputs, labels = random_outputs(images=4), torch.tensor([0, 0, 1, 0])
     own = {"projection": outputs["projection"][:, :2]}
     loss = nscl.nscl(Inputs(own, {"projection": outputs["projection"]}, labels[:2], labels), temperature=0.5)
-    assert (loss.counted, loss.left_out) == (4, 0)
+    assert (loss.counted, loss.skipped) == (4, 0)
 
 
 def test_the_contrast_of_a_left_out_anchor_reaches_nobody():
@@ -83,6 +83,6 @@ def test_the_contrast_of_a_left_out_anchor_reaches_nobody():
         one = mean_over_counted(
             contrast(scores_AM[:1], positives_AM[:1], negatives_AM[:1], positive_in_denominator=positive_in_denominator)
         )
-        assert (both.counted, both.left_out) == (1, 1)
+        assert (both.counted, both.skipped) == (1, 1)
         assert torch.equal(both.mean, one.mean)
         assert torch.equal(*[torch.autograd.grad(loss.mean, scores_AM)[0] for loss in (both, one)])

@@ -52,7 +52,7 @@ def test_supcon_takes_the_first_positives_of_the_walk(random_outputs, whole_batc
             losses.append(math.log(sum(math.exp(s[i][a] / TAU) for a in order)) - pull)
     loss = supcon.supcon(whole_batch(outputs, LABELS), temperature=TAU, variant=variant, num_positives=positives)
     assert loss.mean.item() == pytest.approx(fmean(losses), abs=1e-12, rel=0)
-    assert (loss.counted, loss.left_out) == (len(losses), 7 * views - len(losses))
+    assert (loss.counted, loss.skipped) == (len(losses), 7 * views - len(losses))
 
 
 def test_supcon_with_one_positive_is_nt_xent_and_with_many_is_supcon(random_outputs, whole_batch):
@@ -87,7 +87,7 @@ def test_n_pairs_equals_the_loop_of_its_formula(random_outputs, whole_batch, vie
         losses.append(math.log(math.exp(s[i][p] / TAU) + sum(others)) - s[i][p] / TAU)
     loss = n_pairs.n_pairs(whole_batch(outputs, LABELS), temperature=TAU)
     assert loss.mean.item() == pytest.approx(fmean(losses), abs=1e-12, rel=0)
-    assert (loss.counted, loss.left_out) == (len(losses), 7 * views - len(losses))
+    assert (loss.counted, loss.skipped) == (len(losses), 7 * views - len(losses))
 
 
 def test_n_pairs_agrees_with_pytorch_metric_learning(whole_batch):
@@ -155,7 +155,7 @@ def test_triplet_equals_the_loops_of_its_formula(random_outputs, whole_batch, vi
     expected = triplet_losses(outputs, LABELS, margin, mining)
     loss = triplet.triplet(whole_batch(outputs, LABELS), margin=margin, mining=mining)
     assert loss.mean.item() == pytest.approx(fmean(expected), abs=1e-12, rel=0)
-    assert (loss.counted, loss.left_out) == (len(expected), 7 * views - len(expected))
+    assert (loss.counted, loss.skipped) == (len(expected), 7 * views - len(expected))
 
 
 @pytest.mark.parametrize("margin", [0.2, 1.0])
@@ -184,7 +184,7 @@ def test_collapse_costs_the_margin_and_classes_apart_cost_nothing(whole_batch, m
     for projections, expected in ((alike, 0.2), (apart, 0.0)):
         loss = triplet.triplet(whole_batch({"projection": projections}, [0, 1, 2, 0, 1, 2]), mining=mining)
         assert loss.mean.item() == pytest.approx(expected, abs=1e-12)
-        assert (loss.counted, loss.left_out) == (12, 0)
+        assert (loss.counted, loss.skipped) == (12, 0)
 
 
 @pytest.mark.parametrize(("objective", "options"), [(triplet.triplet, {}), (n_pairs.n_pairs, {"temperature": TAU})])
@@ -196,7 +196,7 @@ def test_an_anchor_without_positive_or_negative_is_left_out(random_outputs, whol
     with torch.autograd.set_detect_anomaly(True):
         loss = objective(whole_batch(outputs, labels), **options)
         gradient = torch.autograd.grad(loss.mean, outputs["projection"])[0]
-    assert (loss.mean, loss.counted, loss.left_out) == (0, 0, 3)
+    assert (loss.mean, loss.counted, loss.skipped) == (0, 0, 3)
     assert not gradient.any()
 
 

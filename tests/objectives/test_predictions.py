@@ -54,7 +54,7 @@ def test_the_loss_equals_the_double_loop_of_its_formula(objective, views, source
     prediction, target = random(views, 5, 4), random(views, 5, 4, seed=1)
     loss = objective(inputs(prediction, target, source))
     assert loss.mean.item() == pytest.approx(double_loop(prediction, target), abs=1e-12, rel=0)
-    assert (loss.counted, loss.left_out) == (views * 5, 0)
+    assert (loss.counted, loss.skipped) == (views * 5, 0)
 
 
 @pytest.mark.parametrize(("objective", "source"), FUNCTIONS)
@@ -101,7 +101,7 @@ def test_a_single_view_has_nothing_to_predict(objective, source):
     """Its loss would be a silent 0."""
     prediction = random(1, 5, 4).requires_grad_()
     loss = objective(inputs(prediction, random(1, 5, 4, seed=1), source))
-    assert (loss.mean, loss.counted, loss.left_out) == (0, 0, 5)
+    assert (loss.mean, loss.counted, loss.skipped) == (0, 0, 5)
     assert torch.equal(torch.autograd.grad(loss.mean, prediction)[0], torch.zeros(1, 5, 4, dtype=torch.float64))
 
 

@@ -26,7 +26,7 @@ def loss_over_shards(objective, outputs, labels, world_size):
             )
         )
     counted = sum(loss.counted for loss in losses)
-    return sum(loss.mean * loss.counted for loss in losses) / counted, counted, sum(loss.left_out for loss in losses)
+    return sum(loss.mean * loss.counted for loss in losses) / counted, counted, sum(loss.skipped for loss in losses)
 
 
 @pytest.mark.parametrize("labels", [LABELS, (LABELS > 2).long()], ids=["mixed", "a shard without negatives"])
@@ -39,8 +39,8 @@ def test_shards_give_the_loss_and_gradient_of_the_whole_batch(
     outputs = random_outputs(images=len(labels), views=views)
     leaf = [value.requires_grad_() for value in outputs.values()]
     whole = objective(whole_batch(outputs, labels))
-    mean, counted, left_out = loss_over_shards(objective, outputs, labels, world_size)
-    assert (counted, left_out) == (whole.counted, whole.left_out)
+    mean, counted, skipped = loss_over_shards(objective, outputs, labels, world_size)
+    assert (counted, skipped) == (whole.counted, whole.skipped)
     torch.testing.assert_close(mean, whole.mean, rtol=0, atol=1e-12)
     gradients = [torch.autograd.grad(loss, leaf, allow_unused=True) for loss in (mean, whole.mean)]
     for sharded, unsharded in zip(*gradients, strict=True):

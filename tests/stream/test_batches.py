@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from coupled.datasets import ImageSet
+from coupled.datasets import ImageDataset
 from coupled.stream import batches as batches_module
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import Batch, batches, on_device
@@ -19,9 +19,9 @@ SEED, EPOCH = 3, 5
 
 
 @pytest.fixture
-def dataset(images) -> ImageSet:
+def dataset(images) -> ImageDataset:
     """24 images of 3 classes."""
-    return ImageSet(
+    return ImageDataset(
         name="test",
         split="train",
         images_N3HW=images,
@@ -164,7 +164,7 @@ def test_the_batches_do_not_touch_the_global_generator(epoch):
 def test_the_batches_of_the_demo_take_little_time(augmentation):
     """Otherwise the stream would hold up training: 256 images of 16 px take 7 to 10 ms of one core; allowed are 60."""
     images = torch.zeros(512, 3, 16, 16, dtype=torch.uint8)
-    digits = ImageSet("d", "train", images, torch.zeros(512, dtype=torch.int64), ("a",), (0.5,) * 3, (0.2,) * 3)
+    digits = ImageDataset("d", "train", images, torch.zeros(512, dtype=torch.int64), ("a",), (0.5,) * 3, (0.2,) * 3)
     order_KN, plan = (
         np.arange(8 * 256).reshape(8, 256) % 512,
         view_plan(0, 0, 512, replace(augmentation, blur_prob=0.0)),

@@ -11,12 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from coupled.arms.feeds import feeds
-from coupled.config.controls import Draws
-from coupled.datasets import ImageFiles, ImageSet
+from coupled.datasets import ImageDataset, ImageFiles
 from coupled.stream import decoding
 from coupled.stream.augment import augment, clean_views
-from coupled.stream.batches import Batch, batches
+from coupled.stream.batches import Batch, batches, step_batches
 from coupled.stream.decoding import augment_crops, crops
 from coupled.stream.sampler import order
 from coupled.stream.view_plan import Augmentation, view_plan
@@ -83,15 +81,15 @@ def test_streams_share_the_cores(
     monkeypatch.setattr(
         "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
     )
-    streams = {"": Draws(), "cl": Draws(views="cl")}
+    seeds = {"": (SEED, SEED), "cl": (SEED, SEED + 1)}
     place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "augmentation": augmentation}
-    made = next(feeds(1, images=files, streams=streams, seed=SEED, batch_size=6, kind="uniform", **place))
+    made = next(step_batches(1, dataset=files, seeds=seeds, batch_size=6, sampler="uniform", **place))
     assert set(made) == {"", "cl"}
     assert asked == [(None, 2), (None, 2)]
 
 
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, augmentation: Augmentation) -> None:
-    """An dataset must not change when it grows too large for the memory: one grey level, from rounding the crops."""
+    """A dataset must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
     plain = replace(augmentation, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0)
     for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):
@@ -137,7 +135,7 @@ def test_inputs_digests_are_those_of_images_in_memory(
     epoch: Callable, files: ImageFiles, images: Tensor, augmentation: Augmentation
 ) -> None:
     """Equal digests prove equal inputs, wherever the images lie."""
-    memory = ImageSet("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
+    memory = ImageDataset("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
     expected = batches(
         memory,
         order(SEED, EPOCH, files.labels_N.numpy(), 6),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from coupled.stream.sampler import KINDS, order
+from coupled.stream.sampler import SAMPLERS, order
 
 LABELS = np.array([0] * 7 + [1] * 2 + [2] * 14)
 
@@ -18,7 +18,7 @@ def label_sets(draw):
     return labels_N, draw(st.integers(1, len(labels_N)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAMPLERS)
 @given(labels_and_size=label_sets(), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))
 def test_an_epoch_shows_each_image_at_most_once_in_full_batches(kind, labels_and_size, seed, epoch):
     """Otherwise an epoch would repeat images, or end with a smaller batch whose losses mean something else."""
@@ -40,7 +40,7 @@ def test_every_balanced_batch_holds_each_class_in_proportion(labels_and_size, se
             assert size * images // len(labels_N) <= held[label] <= -(-size * images // len(labels_N))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAMPLERS)
 def test_an_order_depends_on_seed_and_epoch_alone(kind):
     """Otherwise a resumed run, or a second epoch, would not see what it should."""
     first = order(0, 1, LABELS, 4, kind)
@@ -54,7 +54,7 @@ def test_the_uniform_order_does_not_look_at_the_labels_or_the_batch_size():
     assert np.array_equal(order(0, 1, LABELS, 4).ravel(), order(0, 1, LABELS * 0, 5).ravel())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAMPLERS)
 def test_every_image_is_equally_likely_in_every_batch(kind):
     """Otherwise some images would be dropped, or shown early, more often than others."""
     epochs, size, images = 900, 5, len(LABELS)

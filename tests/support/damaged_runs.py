@@ -15,7 +15,17 @@ FILES = (  # of each in turn: text that programs read first, for it has the most
     *("run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots/manifest.jsonl"),
     *("snapshots/*/*.safetensors", "checkpoints/*/state.json", "checkpoints/*/*.safetensors"),
 )
-KINDS = ("bit", "digit", "row dropped", "row twice", "rows swapped", "cut", "emptied", "deleted", "of another run")
+DAMAGE_KINDS = (
+    "bit",
+    "digit",
+    "row dropped",
+    "row twice",
+    "rows swapped",
+    "cut",
+    "emptied",
+    "deleted",
+    "of another run",
+)
 BYTES = ("bit", "cut", "emptied", "deleted", "of another run")  # of files that have neither digits nor rows
 DIGITS = b"0123456789abcdef"
 
@@ -35,7 +45,7 @@ def damages(run: Path, other: Path, count: int, seed: int) -> Iterator[Damage]:
     while len(seen) < count:
         files = sorted(run.glob(FILES[generator.integers(len(FILES))]))
         path = files[generator.integers(len(files))]
-        kinds = BYTES if path.suffix == ".safetensors" else KINDS
+        kinds = BYTES if path.suffix == ".safetensors" else DAMAGE_KINDS
         kind = kinds[generator.integers(len(kinds))]
         name, before = str(path.relative_to(run)), path.read_bytes()
         foreign = (other / name).read_bytes() if (other / name).is_file() else b""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from coupled.analysis.plots.drawing import arm_colours
 from coupled.analysis.report.tables import ReportRun
-from coupled.config.controls import later_twins, twins
+from coupled.config.controls import twins, twins_of_earlier_arms
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
@@ -49,7 +49,10 @@ class TraceStyles:
         self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" for an arm by itself
         for run in runs:
             arms = run.run.description["settings"]["arms"]
-            self.twins |= {(run.name, ""): later_twins(arms), **{(run.name, arm): twins(arms, arm) for arm in arms}}
+            self.twins |= {
+                (run.name, ""): twins_of_earlier_arms(arms),
+                **{(run.name, arm): twins(arms, arm) for arm in arms},
+            }
 
     def is_noise(self, run: ReportRun, arm: str, reference: str = "") -> bool:
         """Whether an arm is a twin: of the one it is compared with, or by itself of an earlier one."""

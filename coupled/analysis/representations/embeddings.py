@@ -21,7 +21,7 @@ from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_
 from coupled.analysis.run import DIGITS, Run
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
-from coupled.datasets import AnyImageSet, ImageFiles
+from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.models.network import Network, build_network, shared_tensors
 from coupled.monitoring.terminal import say
 from coupled.storage.dataset_record import ACCEPT, changed_files
@@ -36,7 +36,7 @@ BATCH = 256  # images a forward; changes speed and memory, not the results beyon
 
 def load_images(
     settings: Settings, split: str, digests: Mapping[str, Any], run: Path | None = None, accept: bool = False
-) -> AnyImageSet:
+) -> AnyImageDataset:
     """The split of the run's dataset; `digests` is `dataset` of run.json, and `run` the folder it lies in.
 
     Raises ValueError, which names the files, if the images are not those that the run was made with. Those of the same
@@ -62,7 +62,7 @@ def load_images(
 class Sample(NamedTuple):
     """The images of a split, the numbers of those to look at, and the digest of all images as tables hold it."""
 
-    images: AnyImageSet
+    images: AnyImageDataset
     chosen_N: Tensor
     digest: str
 
@@ -126,7 +126,7 @@ class Embedder:
 
     def outputs(
         self,
-        images: AnyImageSet,
+        images: AnyImageDataset,
         chosen_N: Tensor,
         arms: Sequence[str],
         epoch: int,
@@ -157,7 +157,7 @@ class Embedder:
             if self.cache:
                 self.cache.put(sources[end], torch.cat(parts))
 
-    def _sources(self, images: AnyImageSet, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
+    def _sources(self, images: AnyImageDataset, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
         """All that the rows of a layer depend on."""
         settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
         chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
@@ -166,7 +166,7 @@ class Embedder:
 
     @torch.no_grad()
     def _computed(
-        self, images: AnyImageSet, chosen_N: Tensor, arms: Sequence[str], epoch: int, layers: Collection[str]
+        self, images: AnyImageDataset, chosen_N: Tensor, arms: Sequence[str], epoch: int, layers: Collection[str]
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
         """The outputs of `arms` batch by batch; without arms nothing is read, and the batches are empty."""
         if not arms:
@@ -184,7 +184,7 @@ class Embedder:
             yield batch
 
 
-def _pixels(images: AnyImageSet, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
+def _pixels(images: AnyImageDataset, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
     """The chosen images batch by batch, uint8 [B, 3, H, W]; those on the disk as squares of `size`."""
     if isinstance(images, ImageFiles):
         batches = [chosen_B.numpy() for chosen_B in chosen_N.split(BATCH)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from coupled.analysis.representations.embeddings import BATCH, Embedder
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.config.schema import Settings
-from coupled.datasets import AnyImageSet
+from coupled.datasets import AnyImageDataset
 from coupled.metrics.arm import Labelled
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import EpochPlan, view_plan
@@ -20,7 +20,7 @@ UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like th
 
 
 def clean_features(
-    embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm: str, epoch: int
+    embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Labelled]:
     """The chosen images' representations [N, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
     batches = list(embedder.outputs(images, chosen_N, [arm], epoch))
@@ -30,7 +30,9 @@ def clean_features(
     }
 
 
-def view_features(embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm: str, epoch: int) -> dict[str, Tensor]:
+def view_features(
+    embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
+) -> dict[str, Tensor]:
     """Representations of two augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
 
     The views are drawn with the run's augmentation and seed, of an epoch that is never trained on: the same for every
@@ -40,7 +42,7 @@ def view_features(embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm
     return {layer: torch.cat([part[name].cpu() for part in parts], dim=1) for layer, name in OUTPUTS.items()}
 
 
-def plan_of(settings: Settings, images: AnyImageSet) -> EpochPlan:
+def plan_of(settings: Settings, images: AnyImageDataset) -> EpochPlan:
     """The plan of views that no arm is trained on, with the run's augmentation and seed."""
     augmentation = settings.augmentation.plain()
     return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), augmentation)
@@ -48,7 +50,7 @@ def plan_of(settings: Settings, images: AnyImageSet) -> EpochPlan:
 
 @torch.no_grad()
 def _outputs(
-    embedder: Embedder, images: AnyImageSet, chosen_N: Tensor, arm: str, epoch: int
+    embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> Iterator[dict[str, Tensor]]:
     settings = embedder.settings
     plan = plan_of(settings, images)

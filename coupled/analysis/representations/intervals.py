@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.analysis.metric_registry import PairMetric
-from coupled.analysis.representations.pair_scores import Pass, Score, ends, over_ranks
+from coupled.analysis.representations.pair_scores import Accumulated, Score, ends, over_ranks
 from coupled.metrics.pair._sums import CrossSums
 from coupled.stream.seeds import permutation, philox, random_uint32
 
@@ -46,8 +46,8 @@ def blocks(images: int, seed: int, name: str) -> Tensor:
     return torch.from_numpy(permutation(images, philox(seed, f"analysis/blocks/{name}")) % block_count(images))
 
 
-def left_out(
-    seen: Pass,
+def jackknife_scores(
+    seen: Accumulated,
     wanted: Sequence[Score],
     metrics: Mapping[str, PairMetric],
     blocks_N: Tensor,
@@ -82,13 +82,13 @@ def left_out(
 
 
 def interval(
-    value: float, left_out_K: NDArray[np.float64], resamples: int, seed: int, within: tuple[float, float]
+    value: float, jackknife_K: NDArray[np.float64], resamples: int, seed: int, within: tuple[float, float]
 ) -> tuple[float, float]:
     """The ends of the interval around `value`; NaN if it, or a value without a block, is undefined."""
-    count = len(left_out_K)
-    if count < 2 or np.isnan(value) or np.isnan(left_out_K).any():
+    count = len(jackknife_K)
+    if count < 2 or np.isnan(value) or np.isnan(jackknife_K).any():
         return nan, nan
-    contributions_K = sqrt((count - 1) / count) * (left_out_K.mean() - left_out_K)
+    contributions_K = sqrt((count - 1) / count) * (jackknife_K.mean() - jackknife_K)
     drawn_RK = random_uint32(seed, "analysis/bootstrap", shape=(resamples, count)) % count
     resampled_R = value + contributions_K[drawn_RK].sum(axis=1)
     low, high = np.quantile(resampled_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -8,7 +8,7 @@ import torch
 
 from coupled.analysis.metric_registry import PairMetric
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_images
-from coupled.analysis.representations.intervals import block_count, blocks, interval, left_out
+from coupled.analysis.representations.intervals import block_count, blocks, interval, jackknife_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, values
 from coupled.analysis.schemas import SCHEMAS
 from coupled.metrics.undefined import Undefined
@@ -65,7 +65,7 @@ def pair_rows(
     if measurement.confidence:
         own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
-        parts = left_out(seen, missing, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
+        parts = jackknife_scores(seen, missing, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
         for score, part_K in parts.items():
             bounds[score] = interval(found[score], part_K, measurement.confidence, seed, metrics[score.metric].range)
     rows: dict[str, list[Row]] = {}

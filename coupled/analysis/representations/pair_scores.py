@@ -30,7 +30,7 @@ class Score(NamedTuple):
     reference_layer: str = ""
 
 
-class Pass(NamedTuple):
+class Accumulated(NamedTuple):
     """What a pass over the images leaves behind."""
 
     streams: dict[tuple[str, End], RowStream]  # by transform
@@ -59,7 +59,7 @@ def one_pass(
     metrics: Mapping[str, PairMetric],
     subsets: Mapping[int, Tensor] | None = None,
     keep_rows: bool = False,
-) -> Pass:
+) -> Accumulated:
     """Sums and rows that `values` needs, and with `keep_rows` all rows, which intervals need; see `scores`."""
     streams: dict[tuple[str, End], RowStream] = {}
     sums: dict[tuple[str, End, End], CrossSums] = {}  # an arm's sums with itself serve every pair
@@ -86,7 +86,7 @@ def one_pass(
         seen = {(transform, end): stream.rows(outputs[end]) for (transform, end), stream in streams.items()}
         for (transform, a, b), total in sums.items():
             total.update(seen[transform, a], seen[transform, b])
-    return Pass(
+    return Accumulated(
         streams,
         sums,
         {key: rows_over_ranks(torch.cat(parts)) for key, parts in kept.items()},
@@ -94,7 +94,7 @@ def one_pass(
     )
 
 
-def values(seen: Pass, wanted: Sequence[Score], metrics: Mapping[str, PairMetric]) -> dict[Score, float]:
+def values(seen: Accumulated, wanted: Sequence[Score], metrics: Mapping[str, PairMetric]) -> dict[Score, float]:
     """The wanted scores of all images of a pass."""
     moments = {key: over_ranks(sums).moments() for key, sums in seen.sums.items()}
     found = {}

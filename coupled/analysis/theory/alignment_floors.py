@@ -1,10 +1,16 @@
-"""Floors of CKA and RSA: from the measured distance of the similarity matrices, and from the learning rates."""
+"""Floors of CKA and RSA: from the measured distance of the similarity matrices, and from the learning rates.
+
+CKA correlates centred Gram matrices, RSA the cosine similarities of all pairs less their mean; both are cosines of two
+vectors k, l, so what is needed is rho = ||k - l|| / ||k|| and ||k||. Both come from the D x D sums of the pair metrics:
+no n x n matrix is made. Source of the use: arXiv 2510.08852.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isnan, log
+from math import isnan, log, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coupled.analysis.metric_registry import PairMetric
 from coupled.analysis.tables import read_table
 from coupled.analysis.theory.bound_formulas import (
     alignment_floor,
@@ -13,11 +19,18 @@ from coupled.analysis.theory.bound_formulas import (
     sharp_alignment_floor,
 )
 from coupled.analysis.theory.bounds_of_tables import COLUMNS, Row, cells
-from coupled.config.controls import draws
+from coupled.config.controls import random_sources
 from coupled.config.schema import Settings
+from coupled.metrics.pair._sums import Moments
+from coupled.metrics.pair.cka import squared_norm
+from coupled.metrics.pair.rsa import covariance
+from coupled.metrics.undefined import Undefined
 
 DELTA = 0.05  # the probability with which the a-priori bound may fail
 ROUNDING = 1e-9  # by which a score may lie below its floor
+
+
+INF = float("inf")
 
 
 class Rates(NamedTuple):
@@ -54,13 +67,13 @@ def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: flo
     return log_similarity_distance(rates.total, batch, temperature, gap)
 
 
-def foretold(settings: Settings, *pair: str) -> bool:
-    """Whether the a-priori bound speaks of this pair of arms: dcl and nscl, with the same options and draws.
+def has_apriori_bound(settings: Settings, *pair: str) -> bool:
+    """Whether the a-priori bound holds for this pair of arms: dcl and nscl, with the same options and random sources.
 
     run.json has every option written out: DCL's `similarity`, which NSCL does not have, too.
     """
     arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
-    used, objectives = draws(arms), {settings.arms[arm].objective for arm in pair}
+    used, objectives = random_sources(arms), {settings.arms[arm].objective for arm in pair}
     options = [{"similarity": "cosine", **settings.arms[arm].options} for arm in pair]
     alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
     return objectives == {"dcl", "nscl"} and alike and not any(settings.arms[arm].perturb for arm in pair)
@@ -104,3 +117,44 @@ def floor_rows(values: Mapping[str, float], log_rho: float | None, place: Mappin
         }
         rows.append(cells(COLUMNS, **place, bound=bound, of=of, **what))
     return rows
+
+
+def rho_cka(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """||K - L||_F / ||K||_F of the centred Gram matrices K of X [n, D] and L of Y [n, E]. Undefined for constant X."""
+    return _ratio(squared_norm(xx), squared_norm(yy), squared_norm(xy))
+
+
+def rho_rsa(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """The same of the cosine similarities of all pairs i != j, less their mean. Undefined where all are equal in X."""
+    return _ratio(covariance(xx), covariance(yy), covariance(xy))
+
+
+def log_norm_cka(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """log of ||K||_F of the centred matrix K of cosine similarities. Undefined for constant X."""
+    return _half_log(squared_norm(xx))
+
+
+def log_norm_rsa(xx: Moments, yy: Moments, xy: Moments) -> float:
+    """log of the norm of the cosine similarities of all ordered pairs i != j, less their mean. Undefined for 0."""
+    return _half_log(covariance(xx))
+
+
+def _ratio(of_x: float, of_y: float, of_both: float) -> float:
+    if of_x <= 0:
+        return Undefined("constant features")
+    return sqrt(max(0.0, of_x + of_y - 2 * of_both) / of_x)
+
+
+def _half_log(square: float) -> float:
+    return log(square) / 2 if square > 0 else Undefined("constant features")
+
+
+DISTANCES = {  # as pair metrics, so that the one pass of alignment.py gathers their sums, too
+    name: PairMetric(name, span, "lower", frozenset(), transform, None, value)
+    for name, transform, span, value in (
+        ("rho_cka", "plain", (0.0, INF), rho_cka),
+        ("rho_rsa", "unit", (0.0, INF), rho_rsa),
+        ("log_norm_cka", "unit", (-INF, INF), log_norm_cka),
+        ("log_norm_rsa", "unit", (-INF, INF), log_norm_rsa),
+    )
+}

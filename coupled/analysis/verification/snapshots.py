@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.representations.embeddings import kind, untrained_network
-from coupled.config.controls import KEYS, draws, with_siblings
+from coupled.config.controls import KEYS, random_sources, with_twin_options
 from coupled.config.registry import find_objective
 from coupled.config.schema import Settings
 from coupled.models.network import copy_with_heads, shared_tensors
@@ -57,7 +57,7 @@ def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds]
     arms = {}
     with torch.device("meta"):
         network = untrained_network(settings)
-        for arm, given in with_siblings(settings.resolved()["arms"]).items():
+        for arm, given in with_twin_options(settings.resolved()["arms"]).items():
             options = {key: value for key, value in given.items() if key not in ("objective", *KEYS)}
             needs = find_objective(arm, given["objective"], options, settings.temperature).needs
             tensors = copy_with_heads(network, needs, classes, settings.seed).state_dict()
@@ -103,7 +103,7 @@ def faults_of_starts(
     store: SnapshotStore, arms: Mapping[str, Mapping[str, Any]], starts: Mapping[str, Mapping[str, Tensor]]
 ) -> Iterator[str]:
     """Arms that share their initialisation start with equal weights, but for the weight that a control moves."""
-    used, moved = draws(arms), {arm: initial_ulps(arms[arm]) for arm in starts}
+    used, moved = random_sources(arms), {arm: initial_ulps(arms[arm]) for arm in starts}
     for one, other in combinations(starts, 2):
         if used[one].init != used[other].init:
             continue

@@ -27,7 +27,7 @@ LONGEST_NAME = 1024
 COMPARED = 2**26  # bytes: a file that is there and larger is written again without a look
 LEFT_FREE = 2**28  # bytes that are never written to on the disk
 # what the readers raise for archives that are damaged or made to harm, beside OSError of the disk
-BROKEN = (
+ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, struct.error),
     *(ValueError, IndexError, OverflowError, RuntimeError),  # RuntimeError: encrypted, not implemented, nested too deep
 )
@@ -57,7 +57,7 @@ def archive_members(path: Path, most: int) -> Iterator[Member]:
     with path.open("rb") as file:
         try:
             open_tar(file, most)[0].close()
-        except BROKEN:
+        except ARCHIVE_ERRORS:
             raise RefusedError(f"{path}: neither a zip nor a tar archive; fetch it again") from None
         file.seek(0)
         yield from tar_members(file, str(path), most)
@@ -86,7 +86,7 @@ def readable(path: str) -> Iterator[None]:
         yield
     except RefusedError:
         raise
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         raise RefusedError(f"{path}: damaged or cut off ({error}); fetch it again") from None
 
 
