@@ -120,7 +120,7 @@ def test_own_draws_change_what_they_name_and_nothing_else(
     made = tiny.train(tmp_path / "run", arms={"cl": "dcl", "b": {"twin": "cl", "unshared": list(own)}}, epochs=0)
     steps = list(made.step_batches(1))
     shared, other = ([step[name] for step in steps] for name in ("", "b"))
-    orders = [torch.cat([batch.indices_N for batch in batches]) for batches in (shared, other)]
+    orders = [torch.cat([batch.indices_G for batch in batches]) for batches in (shared, other)]
     assert torch.equal(*orders) == ("order" in same)
     images = [
         torch.cat([batch.views_VB3SS for batch in batches], 1)[:, indices.argsort()]

@@ -97,7 +97,7 @@ def measure(
         for arm, network in networks.items():
             projections = {"projection": projections_of(network, batch.views_VB3SS)}
             try:
-                sums[arm].update(Inputs(projections, projections, batch.labels_B, batch.labels_N))
+                sums[arm].update(Inputs(projections, projections, batch.labels_B, batch.labels_G))
             except ViolatedBoundError as error:
                 raise ViolatedBoundError(f"epoch {epoch}, arm '{arm}', batch {batch.number}: {error}") from None
     return sums

@@ -1,6 +1,6 @@
 """One arm: a network behind DDP, an objective, an optimizer; a step is `gradients(batch)`, then `update(lr, step)`.
 
-V views, B images of this rank, N images of the global batch.
+V views, B images of this rank, G images of the global batch.
 """
 
 import math
@@ -148,7 +148,7 @@ class Arm:
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self.replica(batch.views_VB3SS.to(self.dtype))  # through DDP, never the module inside it
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
-        inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_N, batch.first)
+        inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_G, batch.first)
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
         if self.objective.batch_sums:
             own_sums = self.objective.batch_sums(outputs, **self.objective.options)

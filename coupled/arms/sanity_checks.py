@@ -82,8 +82,8 @@ def one_class(
     lost = {arm: order_seeds[arm] for arm, objective in objectives.items() if not counts(objective, labels_B)}
     looked = min(epochs, max(1, LOOKED_THROUGH // len(labels_N)))
     for epoch, seed in itertools.product(range(1, looked + 1), dict.fromkeys(lost.values())):
-        labels_KB = labels_N[order(seed, epoch, labels_N, batch_size, sampler)]
-        alone_K = (labels_KB == labels_KB[:, :1]).all(1)
+        labels_KG = labels_N[order(seed, epoch, labels_N, batch_size, sampler)]
+        alone_K = (labels_KG == labels_KG[:, :1]).all(1)
         if alone_K.any():
             arms = ", ".join(arm for arm in lost if lost[arm] == seed)
             step = (epoch - 1) * len(alone_K) + int(alone_K.argmax()) + 1

@@ -8,8 +8,8 @@ also `batch_sums(outputs, **options)`, sums over this process's part of the batc
 the tensors of the network by their names in a snapshot and with the sums over all processes, and returns new values of
 some of the tensors.
 
-V views, B own images, N images of the global batch, A = V*B own anchors, M = V*N rows of the global batch,
-P projection width, D embedding width, C classes. Anchor v*B+b is view v of own image b; row v*N+n is view v of image n.
+V views, B own images, G images of the global batch, A = V*B own anchors, M = V*G rows of the global batch,
+P projection width, D embedding width, C classes. Anchor v*B+b is view v of own image b; row v*G+n is view v of image n.
 """
 
 from collections.abc import Mapping
@@ -58,15 +58,15 @@ class Inputs:
     `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "unnormalised"
     [V, B, P], the projection before that, "target_projection" [V, B, P] of unit norm and without gradient, "logits"
     [V, B, C], "prediction" [V, B, P].
-    `gathered` holds, under the same names, those of the global batch [V, N, ...], with gradients; in a single process
-    it holds the same tensors. `labels_B` and `labels_N` are int64; own image b is image `first` + b of the global
+    `gathered` holds, under the same names, those of the global batch [V, G, ...], with gradients; in a single process
+    it holds the same tensors. `labels_B` and `labels_G` are int64; own image b is image `first` + b of the global
     batch.
     """
 
     outputs: Mapping[str, Tensor]
     gathered: Mapping[str, Tensor]
     labels_B: Tensor
-    labels_N: Tensor
+    labels_G: Tensor
     first: int = 0
 
     @property

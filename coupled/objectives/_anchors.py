@@ -63,14 +63,14 @@ def itself(inputs: Inputs) -> Tensor:
 
 def same_image(inputs: Inputs) -> Tensor:
     """The pairs of views of one image, the anchor itself included: bool [A, M]."""
-    images = len(inputs.labels_N)
+    images = len(inputs.labels_G)
     rows_A, rows_M = _rows(inputs)
     return (rows_A % images)[:, None] == rows_M % images
 
 
 def same_class(inputs: Inputs) -> Tensor:
     """The pairs of views of images of one class, the anchor itself included: bool [A, M]."""
-    return inputs.labels_B.repeat(inputs.views)[:, None] == inputs.labels_N.repeat(inputs.views)
+    return inputs.labels_B.repeat(inputs.views)[:, None] == inputs.labels_G.repeat(inputs.views)
 
 
 def nearest_places(inputs: Inputs, mask_AM: Tensor, count: int, own_image: Literal["first", "last"]) -> Tensor:
@@ -80,7 +80,7 @@ def nearest_places(inputs: Inputs, mask_AM: Tensor, count: int, own_image: Liter
     view v, then v + 1, and so on; the other views of image n itself come before or after all those. So the choice is a
     function of the global batch alone; which images are near is as random as their order is.
     """
-    views, images = inputs.views, len(inputs.labels_N)
+    views, images = inputs.views, len(inputs.labels_G)
     rows_A, rows_M = _rows(inputs)
     images_on_AM = (rows_M % images - rows_A[:, None] % images) % images
     if own_image == "last":
@@ -93,9 +93,9 @@ def nearest_places(inputs: Inputs, mask_AM: Tensor, count: int, own_image: Liter
 
 def _rows(inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The row of every own anchor [A], and all rows [M]."""
-    views, images = inputs.views, len(inputs.labels_N)
-    rows_VN = torch.arange(views * images, dtype=torch.int32, device=inputs.labels_N.device).view(views, images)
-    return rows_VN[:, inputs.first : inputs.first + len(inputs.labels_B)].flatten(), rows_VN.flatten()
+    views, images = inputs.views, len(inputs.labels_G)
+    rows_VG = torch.arange(views * images, dtype=torch.int32, device=inputs.labels_G.device).view(views, images)
+    return rows_VG[:, inputs.first : inputs.first + len(inputs.labels_B)].flatten(), rows_VG.flatten()
 
 
 def log_sum_exp(scores_AM: Tensor, mask_AM: Tensor) -> Tensor:

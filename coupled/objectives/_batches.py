@@ -1,6 +1,6 @@
 """What the objectives of a whole batch share: two views of the global batch -> one loss; and its matrices.
 
-N images of the global batch, P projection width; a matrix x_NP is one view of the global batch, a row an image (the
+G images of the global batch, P projection width; a matrix x_GP is one view of the global batch, a row an image (the
 transpose of K in arXiv 2206.02574). Such a loss is no mean over anchors: every process computes all of it from the
 gathered batch, counted with its own anchors, so that the mean over processes is that loss again.
 """
@@ -17,26 +17,26 @@ from coupled.objectives._anchors import at_least_float32
 
 
 def mean_over_pairs_of_views(inputs: Inputs, output: str, loss_of_pair: Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """The mean of `loss_of_pair`, a scalar of two views [N, P] of `output`, over all pairs of views.
+    """The mean of `loss_of_pair`, a scalar of two views [G, P] of `output`, over all pairs of views.
 
     All own anchors count. With a single view or a single image there is nothing to compare: none does.
     """
-    views_VNP = at_least_float32(inputs.gathered[output])
-    views, images = views_VNP.shape[:2]
-    anchors = torch.full((), views * len(inputs.labels_B), dtype=torch.int64, device=views_VNP.device)
+    views_VGP = at_least_float32(inputs.gathered[output])
+    views, images = views_VGP.shape[:2]
+    anchors = torch.full((), views * len(inputs.labels_B), dtype=torch.int64, device=views_VGP.device)
     none = torch.zeros_like(anchors)
     if min(views, images) < 2:
-        return Loss(0 * views_VNP.sum(), none, anchors)
+        return Loss(0 * views_VGP.sum(), none, anchors)
     # products of matrices are what autocast would run in a lower precision
-    with torch.autocast(views_VNP.device.type, enabled=False):
-        losses = [loss_of_pair(one_NP, other_NP) for one_NP, other_NP in itertools.combinations(views_VNP, 2)]
+    with torch.autocast(views_VGP.device.type, enabled=False):
+        losses = [loss_of_pair(one_GP, other_GP) for one_GP, other_GP in itertools.combinations(views_VGP, 2)]
         return Loss(torch.stack(losses).mean(), anchors, none)
 
 
-def covariance(x_NP: Tensor) -> Tensor:
-    """The covariance of the columns over the rows, with N - 1 in the denominator: [P, P]."""
-    centred_NP = x_NP - x_NP.mean(0)
-    return centred_NP.T @ centred_NP / (len(x_NP) - 1)
+def covariance(x_GP: Tensor) -> Tensor:
+    """The covariance of the columns over the rows, with G - 1 in the denominator: [P, P]."""
+    centred_GP = x_GP - x_GP.mean(0)
+    return centred_GP.T @ centred_GP / (len(x_GP) - 1)
 
 
 def off_diagonal(square_DD: Tensor, fill: float = 0.0) -> Tensor:
@@ -44,12 +44,12 @@ def off_diagonal(square_DD: Tensor, fill: float = 0.0) -> Tensor:
     return square_DD.masked_fill(torch.eye(len(square_DD), dtype=torch.bool, device=square_DD.device), fill)
 
 
-def low_deviation(x_NP: Tensor) -> Tensor:
+def low_deviation(x_GP: Tensor) -> Tensor:
     """How far the columns' standard deviations are below 1, mean of relu(1 - sqrt(var + 1e-4)) over columns: scalar.
 
     Source: v of VICReg, arXiv 2105.04906, eq. 1 and 2.
     """
-    return (1 - (x_NP.var(0) + 1e-4).sqrt()).relu().mean()
+    return (1 - (x_GP.var(0) + 1e-4).sqrt()).relu().mean()
 
 
 def squared_off_diagonal(square_DD: Tensor) -> Tensor:
@@ -57,6 +57,6 @@ def squared_off_diagonal(square_DD: Tensor) -> Tensor:
     return off_diagonal(square_DD).square().sum()
 
 
-def log_sum_exp_of_covariances(x_NP: Tensor, temperature: float) -> Tensor:
+def log_sum_exp_of_covariances(x_GP: Tensor, temperature: float) -> Tensor:
     """log sum_{j != i} exp(cov_ij / temperature), mean over columns i: scalar. Source: arXiv 2206.02574, eq. 11."""
-    return off_diagonal(covariance(x_NP) / temperature, fill=-math.inf).logsumexp(1).mean()
+    return off_diagonal(covariance(x_GP) / temperature, fill=-math.inf).logsumexp(1).mean()

@@ -1,6 +1,6 @@
 """Barlow Twins: the cross-correlation of two views should be the identity (arXiv 2103.03230).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 from torch import Tensor
@@ -27,12 +27,12 @@ def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
     Source: arXiv 2103.03230, eq. 1 and 2; 0.0051 is its lambda. Without the factor 1/40 of the authors' code.
     """
 
-    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
-        correlation_PP = _standardised(one_NP).T @ _standardised(other_NP) / len(one_NP)
+    def of_pair(one_GP: Tensor, other_GP: Tensor) -> Tensor:
+        correlation_PP = _standardised(one_GP).T @ _standardised(other_GP) / len(one_GP)
         return (1 - correlation_PP.diagonal()).square().sum() + redundancy * squared_off_diagonal(correlation_PP)
 
     return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)
 
 
-def _standardised(x_NP: Tensor) -> Tensor:
-    return (x_NP - x_NP.mean(0)) / (x_NP.var(0, correction=0) + 1e-5).sqrt()
+def _standardised(x_GP: Tensor) -> Tensor:
+    return (x_GP - x_GP.mean(0)) / (x_GP.var(0, correction=0) + 1e-5).sqrt()

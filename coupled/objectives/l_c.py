@@ -1,6 +1,6 @@
 """The sample-contrastive criterion alone: makes different images orthogonal (arXiv 2206.02574).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 from torch import Tensor
@@ -19,15 +19,15 @@ def l_c(inputs: Inputs) -> Loss:
 
     The projections of the global batch are taken as they are, neither centred nor normalised. The criterion alone
     aligns no views and is least for projections that are all 0: it is there to be compared with `l_nc`.
-    Every anchor counts. Memory is N x N on every process.
+    Every anchor counts. Memory is G x G on every process.
 
     Source: arXiv 2206.02574, definition 3.2. For every view L_nc + sum_j |k_j|^4 = L_c + sum_i |z_i|^4 (theorem 3.3).
     """
     return mean_over_pairs_of_views(
-        inputs, "unnormalised", lambda one_NP, other_NP: (criterion(one_NP) + criterion(other_NP)) / 2
+        inputs, "unnormalised", lambda one_GP, other_GP: (criterion(one_GP) + criterion(other_GP)) / 2
     )
 
 
-def criterion(x_NP: Tensor) -> Tensor:
+def criterion(x_GP: Tensor) -> Tensor:
     """The criterion of one view, a row an image: scalar."""
-    return squared_off_diagonal(x_NP @ x_NP.T)
+    return squared_off_diagonal(x_GP @ x_GP.T)

@@ -1,6 +1,6 @@
 """The dimension-contrastive criterion alone: makes different dimensions orthogonal (arXiv 2206.02574).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 from torch import Tensor
@@ -24,10 +24,10 @@ def l_nc(inputs: Inputs) -> Loss:
     Source: arXiv 2206.02574, definition 3.2. For every view L_nc + sum_j |k_j|^4 = L_c + sum_i |z_i|^4 (theorem 3.3).
     """
     return mean_over_pairs_of_views(
-        inputs, "unnormalised", lambda one_NP, other_NP: (criterion(one_NP) + criterion(other_NP)) / 2
+        inputs, "unnormalised", lambda one_GP, other_GP: (criterion(one_GP) + criterion(other_GP)) / 2
     )
 
 
-def criterion(x_NP: Tensor) -> Tensor:
+def criterion(x_GP: Tensor) -> Tensor:
     """The criterion of one view, a row an image: scalar."""
-    return squared_off_diagonal(x_NP.T @ x_NP)
+    return squared_off_diagonal(x_GP.T @ x_GP)

@@ -1,4 +1,4 @@
-"""N-pairs: one positive of the anchor's class against the images of all other classes (Sohn 2016)."""
+"""G-pairs: one positive of the anchor's class against the images of all other classes (Sohn 2016)."""
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -38,7 +38,7 @@ def n_pairs(inputs: Inputs, *, temperature: float) -> Loss:
     is enough; i's other view only where i's image is the only one of its class. s_ia is the cosine similarity of two
     views, y the labels, tau the temperature. An anchor without a positive or without a negative is left out.
 
-    Source: Sohn 2016, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", eq. 6, in the form that
+    Source: Sohn 2016, "Improved Deep Metric Learning with Multi-class G-pair Loss Objective", eq. 6, in the form that
     arXiv 2004.11362 compares with. There a batch is one pair of each class, the anchor meets one image of each other
     class, and vectors are not normalised but their lengths punished. Agrees with pytorch-metric-learning's
     `NTXentLoss` given the same pairs.

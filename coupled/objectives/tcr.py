@@ -1,6 +1,6 @@
 """Total coding rate: views alike, and the batch fills as much volume as it can (arXiv 2201.10000, 2304.03977).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 import torch
@@ -23,9 +23,9 @@ def needs(**_options: object) -> Needs:
 
 
 def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -> Loss:
-    """invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2, with R(z) = logdet(I + P / (N eps^2) z^T z) / 2.
+    """invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2, with R(z) = logdet(I + P / (G eps^2) z^T z) / 2.
 
-    z and z' [N, P] are two views of the global batch at unit norm: without that R would grow with the scale alone. With
+    z and z' [G, P] are two views of the global batch at unit norm: without that R would grow with the scale alone. With
     more than two views it is the mean over all pairs of views. Every anchor counts.
 
     Source: R is that of arXiv 2201.10000 (Neural Manifold Clustering and Embedding); the cosine and eps^2 are those of
@@ -33,18 +33,18 @@ def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -
     = 1024: R is at most P / 2 log(1 + 1 / eps^2), and with few dimensions a large weight collapses the network.
     """
 
-    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
-        apart = 1 - (one_NP * other_NP).sum(1).mean()
-        rates = _coding_rate(one_NP, eps_squared) + _coding_rate(other_NP, eps_squared)
+    def of_pair(one_GP: Tensor, other_GP: Tensor) -> Tensor:
+        apart = 1 - (one_GP * other_GP).sum(1).mean()
+        rates = _coding_rate(one_GP, eps_squared) + _coding_rate(other_GP, eps_squared)
         return invariance * apart - rates / 2
 
     return mean_over_pairs_of_views(inputs, "projection", of_pair)
 
 
-def _coding_rate(z_NP: Tensor, eps_squared: float) -> Tensor:
-    images, width = z_NP.shape
-    identity_PP = torch.eye(width, dtype=z_NP.dtype, device=z_NP.device)
+def _coding_rate(z_GP: Tensor, eps_squared: float) -> Tensor:
+    images, width = z_GP.shape
+    identity_PP = torch.eye(width, dtype=z_GP.dtype, device=z_GP.device)
     # the determinant is the square of that of the Cholesky factor; the matrix is positive definite, so no check that
     # would wait for the device
-    factor_PP, _ = torch.linalg.cholesky_ex(identity_PP + width / (images * eps_squared) * z_NP.T @ z_NP)
+    factor_PP, _ = torch.linalg.cholesky_ex(identity_PP + width / (images * eps_squared) * z_GP.T @ z_GP)
     return factor_PP.diagonal().log().sum()

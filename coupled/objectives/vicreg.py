@@ -1,6 +1,6 @@
 """VICReg: views alike, every dimension spread, dimensions uncorrelated (arXiv 2105.04906).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 from torch import Tensor
@@ -22,20 +22,20 @@ def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, 
     """invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z')).
 
     v is the mean over dimensions of relu(1 - sqrt(var + 1e-4)), c the sum of the squared covariances of different
-    dimensions over P; both over the global batch, N - 1 in the denominator. With more than two views it is the mean
+    dimensions over P; both over the global batch, G - 1 in the denominator. With more than two views it is the mean
     over all pairs of views. The projections are not normalised. Every anchor counts.
 
     Source: arXiv 2105.04906, eq. 6, with its weights and the halves of its authors' code. Agrees with
     pytorch-metric-learning's `VICRegLoss`.
     """
 
-    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
-        apart = (one_NP - other_NP).square().mean()
-        low = (low_deviation(one_NP) + low_deviation(other_NP)) / 2
-        return invariance * apart + variance * low + covariance * (_correlation(one_NP) + _correlation(other_NP))
+    def of_pair(one_GP: Tensor, other_GP: Tensor) -> Tensor:
+        apart = (one_GP - other_GP).square().mean()
+        low = (low_deviation(one_GP) + low_deviation(other_GP)) / 2
+        return invariance * apart + variance * low + covariance * (_correlation(one_GP) + _correlation(other_GP))
 
     return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)
 
 
-def _correlation(x_NP: Tensor) -> Tensor:
-    return squared_off_diagonal(covariance_of(x_NP)) / x_NP.shape[1]
+def _correlation(x_GP: Tensor) -> Tensor:
+    return squared_off_diagonal(covariance_of(x_GP)) / x_GP.shape[1]

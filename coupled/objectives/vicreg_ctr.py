@@ -1,6 +1,6 @@
 """VICReg-ctr: VICReg-exp of the transposed projections: images take the place of dimensions (arXiv 2206.02574).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 from torch import Tensor
@@ -34,15 +34,15 @@ def vicreg_ctr(
     v and c are those of `vicreg_exp`, here over the P coordinates of an image: v keeps the images' lengths up, c pushes
     different images of one view apart, as `dcl` does, by their covariance over coordinates. So each image, not each
     dimension, has its mean subtracted, as the formula stands. With more than two views it is the mean over all pairs of
-    views. The projections are not normalised. Every anchor counts. Memory is N x N on every process.
+    views. The projections are not normalised. Every anchor counts. Memory is G x G on every process.
 
     Source: arXiv 2206.02574, eq. 11 and 13. The paper's weights and temperature are not public.
     """
 
-    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
-        apart = (one_NP - other_NP).square().mean()
-        low = (low_deviation(one_NP.T) + low_deviation(other_NP.T)) / 2
-        alike = sum(log_sum_exp_of_covariances(x_NP.T, covariance_temperature) for x_NP in (one_NP, other_NP))
+    def of_pair(one_GP: Tensor, other_GP: Tensor) -> Tensor:
+        apart = (one_GP - other_GP).square().mean()
+        low = (low_deviation(one_GP.T) + low_deviation(other_GP.T)) / 2
+        alike = sum(log_sum_exp_of_covariances(x_GP.T, covariance_temperature) for x_GP in (one_GP, other_GP))
         return invariance * apart + variance * low + covariance * alike
 
     return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)

@@ -1,6 +1,6 @@
 """VICReg-exp: VICReg with log-sum-exp in place of squares, half way to SimCLR (arXiv 2206.02574).
 
-N images of the global batch, P projection width.
+G images of the global batch, P projection width.
 """
 
 from torch import Tensor
@@ -38,10 +38,10 @@ def vicreg_exp(
     Source: arXiv 2206.02574, eq. 11 and 12. The paper's weights and temperature are not public.
     """
 
-    def of_pair(one_NP: Tensor, other_NP: Tensor) -> Tensor:
-        apart = (one_NP - other_NP).square().mean()
-        low = (low_deviation(one_NP) + low_deviation(other_NP)) / 2
-        alike = sum(log_sum_exp_of_covariances(x_NP, covariance_temperature) for x_NP in (one_NP, other_NP))
+    def of_pair(one_GP: Tensor, other_GP: Tensor) -> Tensor:
+        apart = (one_GP - other_GP).square().mean()
+        low = (low_deviation(one_GP) + low_deviation(other_GP)) / 2
+        alike = sum(log_sum_exp_of_covariances(x_GP, covariance_temperature) for x_GP in (one_GP, other_GP))
         return invariance * apart + variance * low + covariance * alike
 
     return mean_over_pairs_of_views(inputs, "unnormalised", of_pair)

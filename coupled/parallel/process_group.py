@@ -4,7 +4,7 @@ The W ranks form a mesh of arms x data. Ranks with the same place on the axis of
 each batch: gradients, batch norm and gathered projections stay on their axis of data. Only what is written down or
 compared crosses between arms.
 
-W world size, D ranks on the axis of data, V views, B images of this rank, N = D*B images of the global batch.
+W world size, D ranks on the axis of data, V views, B images of this rank, G = D*B images of the global batch.
 """
 
 import datetime
@@ -171,7 +171,7 @@ def distribute(network: nn.Module) -> nn.Module:
 
 
 class _GatherImages(torch.autograd.Function):
-    """[V, B, ...] of every rank -> [V, N, ...] in the order of ranks; the backward sums over ranks and cuts the own
+    """[V, B, ...] of every rank -> [V, G, ...] in the order of ranks; the backward sums over ranks and cuts the own
     part.
     """
 
@@ -184,14 +184,14 @@ class _GatherImages(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        summed_VN = gradients[0].contiguous().clone()
-        dist.all_reduce(summed_VN, group=_data_axis)
+        summed_VG = gradients[0].contiguous().clone()
+        dist.all_reduce(summed_VG, group=_data_axis)
         first = dist.get_rank(_data_axis) * ctx.images
-        return summed_VN[:, first : first + ctx.images]
+        return summed_VG[:, first : first + ctx.images]
 
 
 def gather_images(own_VB: Tensor) -> Tensor:
-    """[V, B, ...] of every rank on the axis of data -> [V, N, ...]; differentiable with respect to every rank's part.
+    """[V, B, ...] of every rank on the axis of data -> [V, G, ...]; differentiable with respect to every rank's part.
 
     The gradient of a rank's part is the sum over ranks of what their losses say of it.
     """

@@ -204,7 +204,7 @@ def write_replay(
         "epoch": epoch,
         "step": step,
         "inputs": {
-            column: {"batch": batch.number, "digest": batch.inputs_digest, "indices": batch.indices_N.tolist()}
+            column: {"batch": batch.number, "digest": batch.inputs_digest, "indices": batch.indices_G.tolist()}
             for column, batch in inputs.items()
         },
         "lr": lr,

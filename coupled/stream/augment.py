@@ -4,8 +4,8 @@ The plan lives on the CPU, so which views an operation concerns is decided there
 with the same order of jitters are made neighbours, so that each jitter works in place on slices; and on a CPU the
 views are made in chunks that fit into its cache.
 
-Shape letters: V views, B images, N = V * B views of the batch (view v of image b is number v * B + b), n views of a
-chunk, S side of a view, P = S * S, H, W sides of an image, K taps.
+Shape letters: V views, B images, M = V * B views of the batch (view v of image b is number v * B + b), m views of a
+chunk, S side of a view, L = S * S, H, W sides of an image, K taps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,31 +33,31 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     """
     batch, _, height, width = images_B3HW.shape
     device = images_B3HW.device
-    work_N6, factors_N4 = _work(plan)
-    sort_N = np.lexsort([*work_N6.T[::-1], *(work_N6[:, :4] == HUE).T])  # hue takes longest: keep its slices together
-    work_N6, number_N = work_N6[sort_N], torch.from_numpy(sort_N)
+    work_M6, factors_M4 = _work(plan)
+    sort_M = np.lexsort([*work_M6.T[::-1], *(work_M6[:, :4] == HUE).T])  # hue takes longest: keep its slices together
+    work_M6, number_M = work_M6[sort_M], torch.from_numpy(sort_M)
     parts_BV = (crop_box(plan, height, width), plan.flip_BV, plan.blur_sigma_BV)
-    box_N4, flip_N, sigma_N, factors_N4 = (part_N[number_N] for part_N in (*map(_flat, parts_BV), factors_N4))
+    box_M4, flip_M, sigma_M, factors_M4 = (part_M[number_M] for part_M in (*map(_flat, parts_BV), factors_M4))
 
-    places_7N = torch.column_stack([number_N, number_N % batch, flip_N, box_N4]).T.contiguous()
-    number_N, image_N, flip_N, top_N, left_N, high_N, wide_N = send(places_7N, device)
-    factors_4N1 = send(factors_N4.T.contiguous(), device)[..., None]
-    blur_NK = send(_gaussian(sigma_N.numpy(), max(3, size // 10 | 1)), device)
+    places_7M = torch.column_stack([number_M, number_M % batch, flip_M, box_M4]).T.contiguous()
+    number_M, image_M, flip_M, top_M, left_M, high_M, wide_M = send(places_7M, device)
+    factors_4M1 = send(factors_M4.T.contiguous(), device)[..., None]
+    blur_MK = send(_gaussian(sigma_M.numpy(), max(3, size // 10 | 1)), device)
 
-    views_N3SS = torch.empty(len(number_N), 3, size, size, device=device)
+    views_M3SS = torch.empty(len(number_M), 3, size, size, device=device)
     step = max(1, (_CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK) // (3 * size * size))
     with torch.inference_mode():  # each of the many small operations costs a little less; `views` is from outside
-        rows = functional.row_taps(top_N, high_N, size, int(box_N4[:, 2].max()))
-        columns = functional.column_taps(left_N, wide_N, flip_N, size, int(box_N4[:, 3].max()))
-        for start in range(0, len(number_N), step):
+        rows = functional.row_taps(top_M, high_M, size, int(box_M4[:, 2].max()))
+        columns = functional.column_taps(left_M, wide_M, flip_M, size, int(box_M4[:, 3].max()))
+        for start in range(0, len(number_M), step):
             chunk = slice(start, start + step)
-            pixels_3nSS = functional.resample(images_B3HW, image_N[chunk], rows.of(chunk), columns.of(chunk))
-            _colour_(pixels_3nSS.flatten(2), work_N6[chunk], factors_4N1[:, chunk])
-            for blurred, run in _runs(work_N6[chunk, 5]):
+            pixels_3mSS = functional.resample(images_B3HW, image_M[chunk], rows.of(chunk), columns.of(chunk))
+            _colour_(pixels_3mSS.flatten(2), work_M6[chunk], factors_4M1[:, chunk])
+            for blurred, run in _runs(work_M6[chunk, 5]):
                 if blurred:
-                    pixels_3nSS[:, run] = functional.blur(pixels_3nSS[:, run], blur_NK[chunk][run])
-            views_N3SS.index_copy_(0, number_N[chunk], pixels_3nSS.transpose(0, 1))
-    return views_N3SS.unflatten(0, (-1, batch))
+                    pixels_3mSS[:, run] = functional.blur(pixels_3mSS[:, run], blur_MK[chunk][run])
+            views_M3SS.index_copy_(0, number_M[chunk], pixels_3mSS.transpose(0, 1))
+    return views_M3SS.unflatten(0, (-1, batch))
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -86,38 +86,38 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def _work(plan: ViewPlan) -> tuple[NDArray[np.int64], Tensor]:
-    """What is done with each view: its four jitters (-1: one that changes nothing), grayscale, blur [N, 6]; factors."""
-    order_N4 = _flat(plan.order_BV4)
-    factors_N4 = torch.stack([_flat(getattr(plan, f"{name}_BV")) for name in JITTERS], dim=1).gather(1, order_N4)
-    jitters_N4 = torch.where(factors_N4 == (order_N4 != HUE), -1, order_N4)  # factor 1 changes nothing, for hue 0
-    work_N6 = torch.column_stack([jitters_N4, _flat(plan.grayscale_BV), _flat(plan.blur_sigma_BV) > 0])
-    return work_N6.numpy(), factors_N4
+    """What is done with each view: its four jitters (-1: one that changes nothing), grayscale, blur [M, 6]; factors."""
+    order_M4 = _flat(plan.order_BV4)
+    factors_M4 = torch.stack([_flat(getattr(plan, f"{name}_BV")) for name in JITTERS], dim=1).gather(1, order_M4)
+    jitters_M4 = torch.where(factors_M4 == (order_M4 != HUE), -1, order_M4)  # factor 1 changes nothing, for hue 0
+    work_M6 = torch.column_stack([jitters_M4, _flat(plan.grayscale_BV), _flat(plan.blur_sigma_BV) > 0])
+    return work_M6.numpy(), factors_M4
 
 
-def _colour_(pixels_3nP: Tensor, work_n6: NDArray[np.int64], factors_4n1: Tensor) -> None:
-    for jitters_n, factors_n1 in zip(work_n6.T[:4], factors_4n1, strict=True):
-        for jitter, run in _runs(jitters_n):
+def _colour_(pixels_3mL: Tensor, work_m6: NDArray[np.int64], factors_4m1: Tensor) -> None:
+    for jitters_m, factors_m1 in zip(work_m6.T[:4], factors_4m1, strict=True):
+        for jitter, run in _runs(jitters_m):
             if jitter >= 0:
-                _ADJUST[jitter](pixels_3nP[:, run], factors_n1[run])
-    for grey, run in _runs(work_n6[:, 4]):
+                _ADJUST[jitter](pixels_3mL[:, run], factors_m1[run])
+    for grey, run in _runs(work_m6[:, 4]):
         if grey:
-            pixels_3nP[:, run] = functional.luma(pixels_3nP[:, run])
+            pixels_3mL[:, run] = functional.luma(pixels_3mL[:, run])
 
 
-def _runs(work_n: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+def _runs(work_m: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
     """The slices of consecutive views with the same work, each after that work."""
-    borders = np.flatnonzero(work_n[1:] != work_n[:-1]) + 1
-    for start, end in pairwise([0, *borders.tolist(), len(work_n)]):
-        yield int(work_n[start]), slice(start, end)
+    borders = np.flatnonzero(work_m[1:] != work_m[:-1]) + 1
+    for start, end in pairwise([0, *borders.tolist(), len(work_m)]):
+        yield int(work_m[start]), slice(start, end)
 
 
-def _gaussian(sigma_N: NDArray[np.float32], taps: int) -> Tensor:
-    """Weights of a Gaussian blur that sum to 1, float32 [N, K]; where sigma is 0, those of some blur."""
+def _gaussian(sigma_M: NDArray[np.float32], taps: int) -> Tensor:
+    """Weights of a Gaussian blur that sum to 1, float32 [M, K]; where sigma is 0, those of some blur."""
     distance_K = np.arange(taps) - taps // 2
-    scaled_NK = distance_K / np.where(sigma_N > 0, sigma_N, 1).astype(np.float64)[:, None]
-    weights_KN = portable_exp(scaled_NK**2 * -0.5).T
-    total_N = sum(weights_KN)  # one after the other: the order in which NumPy sums may depend on the shape
-    return torch.from_numpy(np.ascontiguousarray((weights_KN / total_N).T, dtype=np.float32))
+    scaled_MK = distance_K / np.where(sigma_M > 0, sigma_M, 1).astype(np.float64)[:, None]
+    weights_KM = portable_exp(scaled_MK**2 * -0.5).T
+    total_M = sum(weights_KM)  # one after the other: the order in which NumPy sums may depend on the shape
+    return torch.from_numpy(np.ascontiguousarray((weights_KM / total_M).T, dtype=np.float32))
 
 
 def _flat(part_BV: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From global batches to this rank's views: cut, augment, normalise, and prefetch in threads or worker processes.
 
-Shape letters: N images of the global batch, B images of this rank, W world size (N = W * B), V views, S side of a
+Shape letters: G images of the global batch, B images of this rank, W world size (G = W * B), V views, S side of a
 view, K batches of the epoch.
 """
 
@@ -32,8 +32,8 @@ class Batch:
     views_VB3SS: Tensor  # float32, normalised
     labels_B: Tensor  # int64
     indices_B: Tensor  # int64, places in the dataset
-    labels_N: Tensor
-    indices_N: Tensor
+    labels_G: Tensor
+    indices_G: Tensor
     first: int
     inputs_digest: str  # of the global batch: the same on every rank and for every world size
 
@@ -81,7 +81,7 @@ def step_batches(
 
 def batches(
     dataset: AnyImageDataset,
-    order_KN: NDArray[np.int64],
+    order_KG: NDArray[np.int64],
     plan: EpochPlan,
     *,
     epoch: int,
@@ -101,17 +101,17 @@ def batches(
     processes decode (None: see `workers_for`), for each `stream` of the `streams` others. The batches are the same, and
     an error there is raised here. Raises ValueError if the global batch cannot be cut into equal parts.
     """
-    if order_KN.shape[1] % world_size:
+    if order_KG.shape[1] % world_size:
         raise ValueError(
-            f"batch.size: got {order_KN.shape[1]} with {world_size} processes;"
+            f"batch.size: got {order_KG.shape[1]} with {world_size} processes;"
             f" allowed are multiples of {world_size}, so that every process has as many images"
         )
     make = partial(
-        _batch, on_device(dataset, device), order_KN, plan, epoch, size, rank, world_size, torch.device(device)
+        _batch, on_device(dataset, device), order_KG, plan, epoch, size, rank, world_size, torch.device(device)
     )
-    numbers = range(start, len(order_KN))
+    numbers = range(start, len(order_KG))
     if isinstance(dataset, ImageFiles):
-        own_KB = list(order_KN[start:, _own(order_KN.shape[1], rank, world_size)])
+        own_KB = list(order_KG[start:, _own(order_KG.shape[1], rank, world_size)])
         return map(make, numbers, crops(dataset, own_KB, plan, size, workers_for(workers, device, streams), stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
@@ -125,7 +125,7 @@ def on_device(dataset: AnyImageDataset, device: torch.device | str) -> AnyImageD
 
 def _batch(
     dataset: AnyImageDataset,
-    order_KN: NDArray[np.int64],
+    order_KG: NDArray[np.int64],
     plan: EpochPlan,
     epoch: int,
     size: int,
@@ -135,26 +135,26 @@ def _batch(
     number: int,
     crops_VB3SS: Tensor | None = None,
 ) -> Batch:
-    places_N = order_KN[number]
-    own = _own(len(places_N), rank, world_size)
-    plan_N = plan[places_N]
-    indices_N = torch.from_numpy(places_N)
-    labels_N, indices_N = send(dataset.labels_N[indices_N], device), send(indices_N, device)
+    places_G = order_KG[number]
+    own = _own(len(places_G), rank, world_size)
+    plan_G = plan[places_G]
+    indices_G = torch.from_numpy(places_G)
+    labels_G, indices_G = send(dataset.labels_N[indices_G], device), send(indices_G, device)
     if isinstance(dataset, ImageFiles):
         assert crops_VB3SS is not None
-        views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_N[own])
+        views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_G[own])
     else:
-        views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_N[own]), plan_N[own], size)
+        views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_G[own]), plan_G[own], size)
     return Batch(
         epoch=epoch,
         number=number,
         views_VB3SS=normalise(views_VB3SS, dataset.mean, dataset.std),
-        labels_B=labels_N[own],
-        indices_B=indices_N[own],
-        labels_N=labels_N,
-        indices_N=indices_N,
+        labels_B=labels_G[own],
+        indices_B=indices_G[own],
+        labels_G=labels_G,
+        indices_G=indices_G,
         first=own.start,
-        inputs_digest=inputs_digest(places_N, plan_N),
+        inputs_digest=inputs_digest(places_G, plan_G),
     )
 
 

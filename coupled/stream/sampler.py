@@ -1,6 +1,6 @@
 """Which images form the global batches of an epoch: a pure function of (seed, epoch), the same for any world size.
 
-Shape letters: N images of the set, K batches of the epoch, B images of the global batch.
+Shape letters: N images of the set, K batches of the epoch, G images of the global batch.
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ SAMPLERS = ("uniform", "balanced")
 def order(
     seed: int, epoch: int, labels_N: NDArray[np.int64], batch_size: int, sampler: str = "uniform"
 ) -> NDArray[np.int64]:
-    """The global batches of one epoch as image indices [K, B], with K = N // B; no image occurs twice.
+    """The global batches of one epoch as image indices [K, G], with K = N // G; no image occurs twice.
 
     `uniform`: a permutation of the images; the last, ragged batch is dropped.
-    `balanced`: every batch holds floor or ceil of B * n_c / N images of each class with n_c images.
+    `balanced`: every batch holds floor or ceil of G * n_c / N images of each class with n_c images.
     Raises ValueError if the batch is larger than the set or the sampler unknown.
     """
     images = len(labels_N)
@@ -46,6 +46,6 @@ def _balanced(
         offset = random_uint32(seed, "order drop", epoch, shape=(1,)) * 2.0**-32
         dropped = np.floor((np.arange(surplus) + offset) * (images / surplus)).astype(np.int64)
         sorted_N = np.delete(sorted_N, dropped)
-    dealt_KB = sorted_N.reshape(batch_size, batches).T[permutation(batches, philox(seed, "order batches", epoch))]
-    places_KB = np.argsort(random_uint32(seed, "order places", epoch, shape=dealt_KB.shape), axis=1, kind="stable")
-    return np.take_along_axis(dealt_KB, places_KB, axis=1)
+    dealt_KG = sorted_N.reshape(batch_size, batches).T[permutation(batches, philox(seed, "order batches", epoch))]
+    places_KG = np.argsort(random_uint32(seed, "order places", epoch, shape=dealt_KG.shape), axis=1, kind="stable")
+    return np.take_along_axis(dealt_KG, places_KG, axis=1)

@@ -5,7 +5,8 @@ Philox stream of (seed, epoch, view), so it does not depend on the number of ima
 or the rank. All arithmetic from the table to the plan and its crops is single IEEE operations: the same bits on every
 machine. Probability p is met when a uniform number in [0, 1) is below p.
 
-Shape letters: N images of the set, B images of a batch, V views, 10 crop candidates, 4 colour jitters.
+Shape letters: N images of the dataset, B images of a batch, V views, R random numbers of a view, 10 crop candidates,
+4 colour jitters.
 """
 
 import hashlib
@@ -76,12 +77,12 @@ class ViewPlan:
 class EpochPlan:
     """The random numbers of an epoch; `plan[indices_B]` is the plan of these images, in this order."""
 
-    table_VND: NDArray[np.uint32]
+    table_VNR: NDArray[np.uint32]
     augmentation: Augmentation
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
-        draws_DBV = self.table_VND[:, indices_B].transpose(2, 1, 0).astype(np.float64, order="C")
-        return _decode(draws_DBV * 2.0**-32, self.augmentation)
+        draws_RBV = self.table_VNR[:, indices_B].transpose(2, 1, 0).astype(np.float64, order="C")
+        return _decode(draws_RBV * 2.0**-32, self.augmentation)
 
 
 def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, views: int = 2) -> EpochPlan:
@@ -90,8 +91,8 @@ def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, vi
     return EpochPlan(np.stack(streams), augmentation)
 
 
-def _decode(draws_DBV: NDArray[np.float64], augmentation: Augmentation) -> ViewPlan:
-    area_TBV, ratio_TBV, rest = np.split(draws_DBV, [CANDIDATES, 2 * CANDIDATES])
+def _decode(draws_RBV: NDArray[np.float64], augmentation: Augmentation) -> ViewPlan:
+    area_TBV, ratio_TBV, rest = np.split(draws_RBV, [CANDIDATES, 2 * CANDIDATES])
     top, left, flip, jitter, brightness, contrast, saturation, hue, jitter_order, grayscale, blur, sigma = rest
     jittered = jitter < augmentation.jitter_prob
 

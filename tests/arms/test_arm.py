@@ -73,7 +73,7 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
         objective = find_objective(name, arm.objective, arm.options, settings.temperature)
         network = copy_with_heads(shared, objective.needs, 10, settings.seed).double().train()
         outputs = network(batch.views_VB3SS.double())
-        inputs = Inputs(outputs, outputs, batch.labels_N, batch.labels_N)
+        inputs = Inputs(outputs, outputs, batch.labels_G, batch.labels_G)
         objective.function(inputs, **objective.options).mean.backward()
         found[name] = {key: parameter.grad for key, parameter in network.named_parameters()}
     return found

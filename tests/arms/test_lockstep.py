@@ -163,7 +163,7 @@ def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, log_every: int
     assert [each.step for each in made] == [1, 2, 3, 4]
     for each in made:
         assert each.inputs[""].views_VB3SS.numel() == 0
-        assert len(each.inputs[""].indices_N) == 360
+        assert len(each.inputs[""].indices_G) == 360
 
 
 class Waiting(TorchDispatchMode):

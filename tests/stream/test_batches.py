@@ -35,9 +35,9 @@ def dataset(images) -> ImageDataset:
 @pytest.fixture
 def epoch(dataset, augmentation):
     """A function of the options that makes the batches of one epoch: K = 4, N = 6."""
-    order_KN = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
+    order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
     plan = view_plan(SEED, EPOCH, len(dataset), augmentation)
-    return lambda **options: batches(dataset, order_KN, plan, epoch=EPOCH, size=16, **options)
+    return lambda **options: batches(dataset, order_KG, plan, epoch=EPOCH, size=16, **options)
 
 
 def assert_same(one: Batch, other: Batch) -> None:
@@ -58,18 +58,18 @@ def test_a_set_is_copied_to_the_device_once(dataset):
 
 def test_a_batch_holds_what_order_and_plan_say(epoch, dataset, augmentation):
     """Otherwise labels, indices and views would belong to different images."""
-    order_KN = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
+    order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
     plan = view_plan(SEED, EPOCH, len(dataset), augmentation)
     found = list(epoch())
     assert [batch.number for batch in found] == [0, 1, 2, 3]
-    for batch, indices_N in zip(found, order_KN, strict=True):
-        views = augment(dataset.images_N3HW[indices_N], plan[indices_N], 16)
+    for batch, indices_G in zip(found, order_KG, strict=True):
+        views = augment(dataset.images_N3HW[indices_G], plan[indices_G], 16)
         assert torch.equal(batch.views_VB3SS, normalise(views, dataset.mean, dataset.std))
-        assert batch.indices_N.tolist() == batch.indices_B.tolist() == indices_N.tolist()
-        assert torch.equal(batch.labels_N, dataset.labels_N[indices_N])
-        assert torch.equal(batch.labels_B, batch.labels_N)
+        assert batch.indices_G.tolist() == batch.indices_B.tolist() == indices_G.tolist()
+        assert torch.equal(batch.labels_G, dataset.labels_N[indices_G])
+        assert torch.equal(batch.labels_B, batch.labels_G)
         assert (batch.epoch, batch.first) == (EPOCH, 0)
-        assert batch.inputs_digest == inputs_digest(indices_N, plan[indices_N])
+        assert batch.inputs_digest == inputs_digest(indices_G, plan[indices_G])
     assert len({batch.inputs_digest for batch in found}) == 4
 
 
@@ -87,12 +87,12 @@ def test_the_ranks_batches_side_by_side_are_the_batch_of_one_process(epoch, worl
     ranks = [epoch(rank=rank, world_size=world_size, workers=workers) for rank in range(world_size)]
     for whole, *parts in zip(epoch(), *ranks, strict=True):
         assert torch.equal(torch.cat([part.views_VB3SS for part in parts], dim=1), whole.views_VB3SS)
-        assert torch.equal(torch.cat([part.labels_B for part in parts]), whole.labels_N)
-        assert torch.equal(torch.cat([part.indices_B for part in parts]), whole.indices_N)
+        assert torch.equal(torch.cat([part.labels_B for part in parts]), whole.labels_G)
+        assert torch.equal(torch.cat([part.indices_B for part in parts]), whole.indices_G)
         for rank, part in enumerate(parts):
             assert part.first == rank * 6 // world_size
-            assert torch.equal(part.labels_N, whole.labels_N)
-            assert torch.equal(part.indices_N, whole.indices_N)
+            assert torch.equal(part.labels_G, whole.labels_G)
+            assert torch.equal(part.indices_G, whole.indices_G)
             assert part.inputs_digest == whole.inputs_digest
 
 
@@ -107,7 +107,7 @@ def test_starting_later_is_skipping_batches(epoch, start, workers):
 def test_a_failure_in_a_worker_reaches_the_caller_after_the_batches_before_it(epoch, dataset, monkeypatch):
     """Otherwise a run would hang, end early as if finished, or skip a batch."""
     expected = list(epoch())
-    third = dataset.images_N3HW[expected[2].indices_N]
+    third = dataset.images_N3HW[expected[2].indices_G]
 
     def fails_at_third(images: Tensor, *rest: Any) -> Tensor:
         if torch.equal(images, third):
@@ -140,8 +140,8 @@ def test_workers_stay_a_bounded_number_of_batches_ahead(dataset, augmentation, m
     """Otherwise a fast machine would fill its memory with a whole epoch of views."""
     started = []
     monkeypatch.setattr(batches_module, "augment", lambda images, *rest: started.append(1) or augment(images, *rest))
-    order_KN = order(SEED, EPOCH, dataset.labels_N.numpy(), 1)
-    made = batches(dataset, order_KN, view_plan(SEED, EPOCH, 24, augmentation), epoch=EPOCH, size=4, workers=2)
+    order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 1)
+    made = batches(dataset, order_KG, view_plan(SEED, EPOCH, 24, augmentation), epoch=EPOCH, size=4, workers=2)
     next(made)
     time.sleep(0.2)
     assert len(started) <= 5
@@ -165,11 +165,11 @@ def test_the_batches_of_the_demo_take_little_time(augmentation):
     """Otherwise the stream would hold up training: 256 images of 16 px take 7 to 10 ms of one core; allowed are 60."""
     images = torch.zeros(512, 3, 16, 16, dtype=torch.uint8)
     digits = ImageDataset("d", "train", images, torch.zeros(512, dtype=torch.int64), ("a",), (0.5,) * 3, (0.2,) * 3)
-    order_KN, plan = (
+    order_KG, plan = (
         np.arange(8 * 256).reshape(8, 256) % 512,
         view_plan(0, 0, 512, replace(augmentation, blur_prob=0.0)),
     )
     start = time.process_time()
-    for _ in batches(digits, order_KN, plan, epoch=0, size=16):
+    for _ in batches(digits, order_KG, plan, epoch=0, size=16):
         pass
     assert (time.process_time() - start) / 8 < 0.06

@@ -39,9 +39,9 @@ def epoch(
 ) -> Callable[..., Iterator[Batch]]:
     """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
     monkeypatch.setattr(decoding, "CHUNK", 2)
-    order_KN = order(SEED, EPOCH, files.labels_N.numpy(), 6)
+    order_KG = order(SEED, EPOCH, files.labels_N.numpy(), 6)
     plan = view_plan(SEED, EPOCH, len(files), augmentation)
-    return lambda **options: batches(files, order_KN, plan, epoch=EPOCH, size=SIZE, **options)
+    return lambda **options: batches(files, order_KG, plan, epoch=EPOCH, size=SIZE, **options)
 
 
 def assert_same(found: Batch, expected: Batch) -> None:

@@ -77,9 +77,9 @@ def test_weights_sum_to_one_exactly_and_fit_the_bits_they_may_have(size):
     rows = functional.row_taps(length * 0, length, size, 56)
     columns = functional.column_taps(length * 0, length, length % 2, size, 56)
     for taps, total, steps in ((rows, 16, 2**10), (columns, 1, 2**12)):  # 255 * 16 * 2**12 < 2**24
-        assert (taps.weights_NSK.sum(-1) == total).all()
-        assert (taps.weights_NSK >= 0).all()
-        assert ((taps.weights_NSK * steps) % 1 == 0).all()
+        assert (taps.weights_MSK.sum(-1) == total).all()
+        assert (taps.weights_MSK >= 0).all()
+        assert ((taps.weights_MSK * steps) % 1 == 0).all()
 
 
 @pytest.mark.parametrize("size", [4, 16])

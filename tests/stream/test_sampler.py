@@ -23,19 +23,19 @@ def label_sets(draw):
 def test_an_epoch_shows_each_image_at_most_once_in_full_batches(kind, labels_and_size, seed, epoch):
     """Otherwise an epoch would repeat images, or end with a smaller batch whose losses mean something else."""
     labels_N, size = labels_and_size
-    order_KB = order(seed, epoch, labels_N, size, kind)
-    assert order_KB.shape == (len(labels_N) // size, size)
-    assert order_KB.dtype == np.int64
-    assert len(set(order_KB.ravel().tolist())) == order_KB.size
-    assert set(order_KB.ravel().tolist()) <= set(range(len(labels_N)))
+    order_KG = order(seed, epoch, labels_N, size, kind)
+    assert order_KG.shape == (len(labels_N) // size, size)
+    assert order_KG.dtype == np.int64
+    assert len(set(order_KG.ravel().tolist())) == order_KG.size
+    assert set(order_KG.ravel().tolist()) <= set(range(len(labels_N)))
 
 
 @given(labels_and_size=label_sets(), seed=st.integers(0, 2**63 - 1))
 def test_every_balanced_batch_holds_each_class_in_proportion(labels_and_size, seed):
     """Otherwise `balanced` would not be: a class could miss from a batch in which it has a place."""
     labels_N, size = labels_and_size
-    for indices_B in order(seed, 0, labels_N, size, "balanced"):
-        held = Counter(labels_N[indices_B].tolist())
+    for indices_G in order(seed, 0, labels_N, size, "balanced"):
+        held = Counter(labels_N[indices_G].tolist())
         for label, images in Counter(labels_N.tolist()).items():
             assert size * images // len(labels_N) <= held[label] <= -(-size * images // len(labels_N))
 
@@ -60,8 +60,8 @@ def test_every_image_is_equally_likely_in_every_batch(kind):
     epochs, size, images = 900, 5, len(LABELS)
     times_NK = np.zeros((images, images // size))
     for epoch in range(epochs):
-        for k, indices_B in enumerate(order(3, epoch, LABELS, size, kind)):
-            times_NK[indices_B, k] += 1
+        for k, indices_G in enumerate(order(3, epoch, LABELS, size, kind)):
+            times_NK[indices_G, k] += 1
     share = size / images
     assert abs(times_NK / epochs - share).max() < 5 * np.sqrt(share * (1 - share) / epochs)
 

@@ -46,11 +46,11 @@ def test_the_plan_of_an_image_depends_on_neither_the_size_of_the_set_nor_its_com
 
 def test_a_row_of_the_table_is_where_its_counter_says(augmentation):
     """Otherwise the plan of one image could not be had without drawing those of all images before it."""
-    table_VND = view_plan(4, 7, 100, augmentation).table_VND
+    table_VNR = view_plan(4, 7, 100, augmentation).table_VNR
     for view, image in ((0, 0), (1, 0), (0, 57), (1, 99)):
         key = philox(4, "views", 7, view).state["state"]["key"]
         row = np.random.Philox(key=key, counter=4 * image).random_raw(16).astype("<u8").view("<u4")
-        assert table_VND[view, image].tolist() == row.tolist()
+        assert table_VNR[view, image].tolist() == row.tolist()
 
 
 def test_plans_differ_between_seeds_epochs_images_and_views(augmentation):
