@@ -144,7 +144,7 @@ def plan(
     try:
         found = {metric.name: metric for metric in find_pair_metrics([*names, *cross])}
     except ValueError as error:
-        raise ValueError(f"--metrics: {error}") from None
+        raise ValueError(f"metrics: {error}") from None
     embedder = Embedder(run, group.device, open_cache(output, cache))
     widths = embedder.layers(listed(layers))
     wanted = [Score(*pair, layer, name) for pair in chosen.pairs for layer in widths for name in names]
@@ -199,7 +199,7 @@ def load_samples(
         sample = samples[name] = load_sample(run, name, num_images, accept_changed_images)
         found, ranks = len(sample.chosen_N), group.world_size
         if found < ranks:
-            raise ValueError(f"--num-images: {found} images of '{name}' for {ranks} processes; too few")
+            raise ValueError(f"num_images: {found} images of '{name}' for {ranks} processes; too few")
         of_ranks = f" of {ranks} processes" if ranks > 1 else ""
         say(f"{name}: {found} of {len(sample.images)} images, on {group.device}{of_ranks}")
     if group.is_first:

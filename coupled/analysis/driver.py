@@ -45,14 +45,24 @@ def run_program(
     OSError is a fault of the machine: one line, status 1. Ctrl-C is a line, too.
     """
     imports_done()
+    given = argparse.Namespace()
     try:
-        return program(options.parse_args(arguments)) or 0
+        given = options.parse_args(arguments)
+        return program(given) or 0
     except ValueError as error:
-        return report_error(options.prog, error)
+        return report_error(options.prog, of_option(error, given))
     except OSError as error:
         return report_fault(options.prog, error)
     except KeyboardInterrupt:
         return interrupted(options.prog, "; rows that are written stay, and are not made again")
+
+
+def of_option(error: ValueError, given: argparse.Namespace) -> ValueError:
+    """The error of a function's argument, "num_images: ...", as that of the option: "--num-images: ..."."""
+    argument, colon, rest = str(error).partition(":")
+    if not colon or argument not in {*vars(given), "run_dir"} or isinstance(error, UnicodeError):
+        return error
+    return ValueError(f"--{argument.replace('_', '-')}:{rest}")
 
 
 class RowExists(Protocol):

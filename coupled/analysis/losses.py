@@ -45,6 +45,7 @@ from coupled.analysis.theory.loss_tables import write_what_follows
 from coupled.config.schema import Settings
 from coupled.datasets import SPLITS, AnyImageDataset
 from coupled.models.network import Network
+from coupled.monitoring.commands import suggest
 from coupled.objectives import Inputs
 from coupled.stream.batches import batches
 from coupled.stream.sampler import order
@@ -58,24 +59,24 @@ class Batches(NamedTuple):
     """The batches of a split, the same for every arm and epoch."""
 
     images: AnyImageDataset
-    order_KB: NDArray[np.int64]
+    order_KG: NDArray[np.int64]
     plan: EpochPlan
     largest_class: int
     num_images: int
 
     def source(self, snapshot: str) -> tuple[object, ...]:
         """The last cells of both keys: images chosen, images of a batch, digests of the snapshot and of all images."""
-        return self.num_images, self.order_KB.shape[1], snapshot, self.images.digest()[:DIGITS]
+        return self.num_images, self.order_KG.shape[1], snapshot, self.images.digest()[:DIGITS]
 
 
 def batches_of(settings: Settings, sample: Sample) -> Batches:
     """The batches of the images that are looked at."""
     labels_N = sample.images.labels_N[sample.chosen_N].numpy()
     size = min(settings.batch.size, len(labels_N))
-    order_KB = order(settings.seed, UNTRAINED_EPOCH, labels_N, size, settings.batch.sampler)
+    order_KG = order(settings.seed, UNTRAINED_EPOCH, labels_N, size, settings.batch.sampler)
     largest = int(np.unique(labels_N, return_counts=True)[1].max())
     plan = plan_of(settings, sample.images)
-    return Batches(sample.images, sample.chosen_N.numpy()[order_KB], plan, largest, len(labels_N))
+    return Batches(sample.images, sample.chosen_N.numpy()[order_KG], plan, largest, len(labels_N))
 
 
 def measure(
@@ -87,7 +88,7 @@ def measure(
     settings = embedder.settings
     for batch in batches(
         seen.images,
-        seen.order_KB,
+        seen.order_KG,
         seen.plan,
         epoch=UNTRAINED_EPOCH,
         size=settings.image_size,
@@ -99,7 +100,9 @@ def measure(
             try:
                 sums[arm].update(Inputs(projections, projections, batch.labels_B, batch.labels_G))
             except ViolatedBoundError as error:
-                raise ViolatedBoundError(f"epoch {epoch}, arm '{arm}', batch {batch.number}: {error}") from None
+                check = suggest("verify", "--run-dir", str(embedder.run.path))
+                where = f"epoch {epoch}, arm '{arm}', batch {batch.number}"
+                raise ViolatedBoundError(f"{where}: {error} Check them with: {check}") from None
     return sums
 
 
@@ -184,7 +187,7 @@ def plan(
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
     taus = list(dict.fromkeys(map(float, temperatures or (run.settings.temperature, 1.0))))
     if wrong := [tau for tau in taus if not 0 < tau < inf]:
-        raise ValueError(f"--temperatures: got {wrong[0]:g}; a number above 0 is allowed")
+        raise ValueError(f"temperatures: got {wrong[0]:g}; a number above 0 is allowed")
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}

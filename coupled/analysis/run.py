@@ -212,7 +212,7 @@ def newest_run(folder: Path) -> Path:
     """The run in `folder` whose run.json was written last. Raises ValueError if there is none."""
     runs = sorted((path.stat().st_mtime_ns, path.parent) for path in folder.glob("*/run.json"))
     if not runs:
-        raise ValueError(f"--run-dir: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
+        raise ValueError(f"run_dir: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
     return runs[-1][1]
 
 
@@ -220,7 +220,7 @@ def read_description(run: Path) -> dict[str, Any]:
     """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
     path = run / "run.json"
     if not path.is_file():
-        raise ValueError(f"--run-dir: '{run}' is no run folder: it has no run.json")
+        raise ValueError(f"run_dir: '{run}' is no run folder: it has no run.json")
     description = read_run_json(run)
     for key in sorted({"name", "settings", "settings_sha256", "dataset"} - set(description)):
         raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")

@@ -90,7 +90,7 @@ def choices(option: str, values: Iterable[str] | str, allowed: Collection[str]) 
     names = list(dict.fromkeys(listed(values)))
     for name in names:
         if name not in allowed:
-            raise ValueError(f"--{option}: got '{name}'; allowed are {', '.join(allowed)}")
+            raise ValueError(f"{option}: got '{name}'; allowed are {', '.join(allowed)}")
     return names
 
 
@@ -98,10 +98,10 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
     """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
     there = store.arms()
     if not there:
-        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
+        raise ValueError(f"run_dir: '{store.folder.parent}' has no snapshots yet")
     for arm in arms or ():
         if arm not in there:
-            raise ValueError(f"--arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
+            raise ValueError(f"arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
     return list(dict.fromkeys(arms or there))
 
 
@@ -115,17 +115,17 @@ def choose_arms(
     there = store.arms()
     others = [arm for arm in there if arm != reference]
     if not there:
-        raise ValueError(f"--run-dir: '{store.folder.parent}' has no snapshots yet")
+        raise ValueError(f"run_dir: '{store.folder.parent}' has no snapshots yet")
     if reference not in there:
-        raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
+        raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
     for arm in compare or ():
         if arm == reference:
-            raise ValueError(f"--compare: '{arm}' is the reference (other arms: {', '.join(others) or 'none'})")
+            raise ValueError(f"compare: '{arm}' is the reference (other arms: {', '.join(others) or 'none'})")
         if arm not in there:
             with skipping(skip_corrupt and any(each in others for each in compare or ())):
-                raise BadSnapshotError(f"--compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
+                raise BadSnapshotError(f"compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
     if not others:
-        raise ValueError(f"--compare: the run has no other arm than '{reference}'")
+        raise ValueError(f"compare: the run has no other arm than '{reference}'")
     return [arm for arm in dict.fromkeys(compare or others) if arm in others]
 
 
@@ -152,7 +152,7 @@ def choose_epochs(
             for arm, epochs in there.items():
                 if epoch not in epochs:
                     raise BadSnapshotError(
-                        f"--epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})"
+                        f"epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})"
                     )
                 if not files[arm, epoch].is_file() and not skip_corrupt:  # or it is passed over when it is read
                     raise BadSnapshotError(

@@ -125,9 +125,7 @@ def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list
         if isinstance(error, BadSnapshotError):
             raise
         place = f"{opened.store.path(reference, epoch)} and {opened.store.path(arm, epoch)}"
-        raise BadSnapshotError(
-            f"--compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})"
-        ) from None
+        raise BadSnapshotError(f"compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})") from None
 
 
 def _history(opened: OpenSnapshots, arm: str, moment: ComparedEpochs, layer: str) -> tuple[torch.Tensor | None, ...]:
@@ -141,7 +139,7 @@ def _moves(opened: OpenSnapshots, epoch: int, pair: Pair, layers: Sequence[str])
     try:
         return match_channels(reference, arm, channel_axes({layer: tuple(reference[layer].shape) for layer in layers}))
     except ValueError as error:
-        raise ValueError(f"--align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
+        raise ValueError(f"align: arms '{pair[0]}' and '{pair[1]}': {error}") from None
 
 
 def compute(

@@ -106,13 +106,13 @@ class Arm:
 
         Raises ValueError if every anchor was left out.
         """
-        total, all_counted, all_left_out, norm = numbers_4
+        total, all_counted, all_skipped, norm = numbers_4
         if all_counted == 0:
             raise ValueError(
-                f"arms.{self.name}: all {int(all_left_out)} anchors of the batch lack a positive or a negative for"
+                f"arms.{self.name}: all {int(all_skipped)} anchors of the batch lack a positive or a negative for"
                 f" '{self.objective.name}'; use a larger batch.size or more classes"
             )
-        return StepResult(total / all_counted, norm, int(all_left_out))
+        return StepResult(total / all_counted, norm, int(all_skipped))
 
     @torch.no_grad()
     def update(self, lr: float, step: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from coupled.analysis.alignment import main
 from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations import pair_rows
-from coupled.analysis.representations.pair_scores import Pass, Score, one_pass, scores
+from coupled.analysis.representations.pair_scores import Accumulated, Score, one_pass, scores
 from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
@@ -81,7 +81,7 @@ def test_only_what_is_missing_is_computed(
     first = path.read_bytes()
     asked: list[Score] = []
 
-    def spy(batches: object, wanted: list[Score], *others: object, **more: object) -> Pass:
+    def spy(batches: object, wanted: list[Score], *others: object, **more: object) -> Accumulated:
         asked.extend(wanted)
         return one_pass(batches, wanted, *others, **more)  # type: ignore[arg-type]
 
@@ -252,7 +252,7 @@ def test_every_pair_comes_from_one_pass_with_the_values_of_each_alone(
     base += ["--epochs", "2"]
     passes: list[int] = []
 
-    def counted(batches: object, wanted: list[Score], *others: object, **more: object) -> Pass:
+    def counted(batches: object, wanted: list[Score], *others: object, **more: object) -> Accumulated:
         passes.append(len(wanted))
         return one_pass(batches, wanted, *others, **more)  # type: ignore[arg-type]
 

@@ -307,5 +307,5 @@ def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> No
         assert shown[arms.index(a), arms.index(b)] == shown[arms.index(b), arms.index(a)] == pytest.approx(cka)
     assert list(np.diag(shown)) == [1.0] * 4
     (tmp_path / "test_alignment.csv").write_text("\n".join(rows[:-5]) + "\n")
-    with pytest.raises(ValueError, match=r"no score of nscl and ce; .*: coupled alignment --compare all"):
+    with pytest.raises(ValueError, match=r"no score of nscl and ce; .*: coupled alignment --run-dir \S+ --compare all"):
         matrix(run)

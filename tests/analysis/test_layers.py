@@ -107,7 +107,7 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
 )
 def test_a_layer_that_is_none_is_an_error(layer: str, part: str) -> None:
     """Found out before any snapshot is read."""
-    with pytest.raises(ValueError, match=rf"^--layers: .*{part}"):
+    with pytest.raises(ValueError, match=rf"^layers: .*{part}"):
         find_layers(odd(), ["h", layer], 5)
 
 

@@ -126,10 +126,10 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     chosen_N = choose_images(len(images), 130, embedder.settings.seed, "test")
     seen = batches_of(embedder.settings, load_sample(embedder.run, "test", 130, False))
     assert seen.source("0123456789abcdef")[:3] == (130, 64, "0123456789abcdef")
-    assert set(seen.order_KB.flat) < set(chosen_N.tolist())
-    views_VND = view_features(embedder, images, torch.from_numpy(seen.order_KB.ravel()), "scl", 2)["z"]
+    assert set(seen.order_KG.flat) < set(chosen_N.tolist())
+    views_VND = view_features(embedder, images, torch.from_numpy(seen.order_KG.ravel()), "scl", 2)["z"]
     sums = LossSums([1.0])
-    for views_VBD, order_B in zip(views_VND.split(64, dim=1), seen.order_KB, strict=True):
+    for views_VBD, order_B in zip(views_VND.split(64, dim=1), seen.order_KG, strict=True):
         sums.update(inputs(views_VBD, images.labels_N[order_B]))
     own = table.query("epoch == 2 and split == 'test' and arm == 'scl' and temperature == 1").set_index("loss")
     for loss in LOSSES:

@@ -1,5 +1,6 @@
 """Run folders: the newest run, epochs on the command line, and the folder of tables, which one program holds."""
 
+import argparse
 import errno
 import os
 from collections.abc import Callable
@@ -7,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from coupled.analysis.driver import claim, fault
+from coupled.analysis.driver import claim, fault, run_program
 from coupled.analysis.run import newest_run, read_description
 from coupled.analysis.selection import choose_arms, choose_epochs, parse_epochs
+from coupled.config.command_line import command_parser
 from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import SnapshotStore
 
@@ -24,7 +26,7 @@ def test_the_newest_run_is_the_one_whose_description_was_written_last(tmp_path: 
         os.utime(tmp_path / name / "run.json", (1000 - age, 1000 - age))
     (tmp_path / "d").mkdir()
     assert newest_run(tmp_path) == tmp_path / "b"
-    with pytest.raises(ValueError, match=r"--run-dir: not given, and there is no run under '.*/d'"):
+    with pytest.raises(ValueError, match=r"run_dir: not given, and there is no run under '.*/d'"):
         newest_run(tmp_path / "d")
 
 
@@ -51,7 +53,7 @@ def test_epoch_lists_include_the_last_number(text: str, epochs: list[int]) -> No
 @pytest.mark.parametrize("text", ["", "a", "1,", "1:2:3:4", "-1", "0:10:0", "5:1", "1.5"])
 def test_other_epoch_lists_are_refused(text: str) -> None:
     """A misread list would analyse the wrong epochs."""
-    with pytest.raises(ValueError, match=r"--epochs: got"):
+    with pytest.raises(ValueError, match=r"epochs: got"):
         parse_epochs(text)
 
 
@@ -119,3 +121,24 @@ def test_a_folder_that_the_machine_cannot_write_is_no_bad_input(
         pass
     assert str(tmp_path / "out") in fault(caught.value)
     assert caught.value.errno == number
+
+
+def test_an_error_names_the_argument_in_python_and_the_option_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever calls `compute` has no option `--num-images`, and whoever types an option no argument `num_images`."""
+
+    def program(options: argparse.Namespace) -> None:
+        raise ValueError(options.message)
+
+    def shown(message: str) -> str:
+        parser = command_parser("alignment", "", [], [])
+        parser.add_argument("message")
+        parser.add_argument("--num-images")
+        assert run_program(program, parser, [message]) == 2
+        return capsys.readouterr().err.strip().partition(": ")[2]
+
+    assert shown("num_images: 1 image; too few") == "--num-images: 1 image; too few"
+    assert shown("run_dir: not given") == "--run-dir: not given"
+    assert shown("dataset.root: no such folder") == "dataset.root: no such folder"
+    assert shown("no score of a and b") == "no score of a and b"

@@ -63,7 +63,7 @@ def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
     arms, folder = run.description["settings"]["arms"], run.path / "analysis"
     reference = reference or default_reference(run)
     if reference not in arms:
-        raise ValueError(f"--reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
+        raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
     return FigureTables(folder, reference, arm_styles(list(arms)), twins(arms, reference))
 
 

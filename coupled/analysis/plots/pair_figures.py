@@ -111,16 +111,17 @@ def gap_alignment(tables: FigureTables) -> Figure:
 
 def matrix(tables: FigureTables) -> Figure:
     """CKA of h on test of every pair of arms, at the last epoch."""
-    return alignment_matrix(tables.read("test_alignment.csv", "value"), list(tables.styles))
+    every_pair = suggest("alignment", "--run-dir", str(tables.folder.parent), "--compare", "all")
+    return alignment_matrix(tables.read("test_alignment.csv", "value"), list(tables.styles), every_pair)
 
 
-def alignment_matrix(rows: pd.DataFrame, order: Sequence[str]) -> Figure:
+def alignment_matrix(rows: pd.DataFrame, order: Sequence[str], command: str = "alignment --compare all") -> Figure:
     """A symmetric map of the CKA of h in rows of test_alignment.csv, of the last epoch and the largest sample.
 
-    Raises ValueError for fewer than three arms, or a pair without a score.
+    Raises ValueError for fewer than three arms, and for a pair without a score, which `command` computes.
     """
     rows = rows[(rows["metric"] == "cka") & (rows["module"] == "h") & (rows["epoch"] == rows["epoch"].max())]
-    arms, scores_AA = _scores_of_pairs(largest_sample(rows), order)
+    arms, scores_AA = _scores_of_pairs(largest_sample(rows), order, command)
     side = 1.6 + 0.5 * len(arms)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
@@ -137,7 +138,7 @@ def alignment_matrix(rows: pd.DataFrame, order: Sequence[str]) -> Figure:
     return figure
 
 
-def _scores_of_pairs(rows: pd.DataFrame, order: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
+def _scores_of_pairs(rows: pd.DataFrame, order: Sequence[str], command: str) -> tuple[list[str], NDArray[np.float64]]:
     """The arms of the rows, in `order`, and the symmetric matrix of their scores; 1 for an arm with itself."""
     arms = [arm for arm in order if arm in {*rows["reference"], *rows["arm"]}]
     if len(arms) < 3:
@@ -146,6 +147,5 @@ def _scores_of_pairs(rows: pd.DataFrame, order: Sequence[str]) -> tuple[list[str
     missing = [pair for pair in combinations(arms, 2) if frozenset(pair) not in scores]
     if missing:
         one, other = missing[0]
-        command = suggest("alignment", "--compare", "all")
         raise ValueError(f"no score of {one} and {other}; compute every pair with: {command}")
     return arms, np.array([[1.0 if a == b else scores[frozenset((a, b))] for b in arms] for a in arms])

@@ -55,7 +55,7 @@ def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
     """
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
-        raise ValueError("--run-dir: a folder is given twice; name each run once")
+        raise ValueError("run_dir: a folder is given twice; name each run once")
     names = [run.name for run in runs]
     if len({*names}) < len(names):
         names = [path.name for path in paths]

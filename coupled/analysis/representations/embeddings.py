@@ -85,9 +85,9 @@ def choose_images(images: int, num_images: int | None, seed: int, split: str) ->
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is a GPU if there is one. Raises ValueError for CUDA without a GPU."""
     if name not in DEVICES:
-        raise ValueError(f"--device: got '{name}'; allowed are {', '.join(DEVICES)}")
+        raise ValueError(f"device: got '{name}'; allowed are {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: got 'cuda', but torch sees no CUDA device; allowed here: cpu, auto")
+        raise ValueError("device: got 'cuda', but torch sees no CUDA device; allowed here: cpu, auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -47,7 +47,7 @@ def _meant(encoder: nn.Module, name: str) -> list[str]:
     modules = dict(encoder.named_modules())
     stages = [each["module"] for each in getattr(encoder, "feature_info", ())]
     if not stages:
-        raise ValueError(f"--layers: timm names no {STAGES} of this encoder; {_known(encoder)}")
+        raise ValueError(f"layers: timm names no {STAGES} of this encoder; {_known(encoder)}")
     stem = ["stem"] if any(each in modules for each in STEMS) else []
     return [*stem, *(stage for stage in stages if next(modules[stage].parameters(), None) is not None), *OUTPUTS]
 
@@ -59,7 +59,7 @@ def layer_outputs(network: "Network", views_1B3SS: Tensor, layers: Iterable[str]
         outputs = network(views_1B3SS)
     for layer in inner:
         if layer not in rows or len(rows[layer]) != views_1B3SS.shape[1]:
-            raise ValueError(f"--layers: '{layer}' has no output with one row an image; {_known(network.encoder)}")
+            raise ValueError(f"layers: '{layer}' has no output with one row an image; {_known(network.encoder)}")
     return {layer: rows[layer] if layer in inner else outputs[OUTPUTS[layer]][0] for layer in layers}
 
 
@@ -80,12 +80,10 @@ def _keep(
     rows: dict[str, Tensor], layer: str, channels_last: bool, module: nn.Module, inputs: object, output: Any
 ) -> None:
     if layer in rows:
-        raise ValueError(f"--layers: '{layer}' is used several times in one forward; name a module that is used once")
+        raise ValueError(f"layers: '{layer}' is used several times in one forward; name a module that is used once")
     if not isinstance(output, Tensor) or output.dim() not in (2, 3, 4):
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
-            f"--layers: the output of '{layer}' is {shape}; allowed are [B, C], [B, T, C] and [B, C, H, W]"
-        )
+        raise ValueError(f"layers: the output of '{layer}' is {shape}; allowed are [B, C], [B, T, C] and [B, C, H, W]")
     space = {2: (), 3: (1,), 4: (1, 2) if channels_last else (2, 3)}[output.dim()]
     rows[layer] = output.mean(dim=space) if space else output.clone()
 
@@ -94,7 +92,7 @@ def _module(encoder: nn.Module, layer: str) -> nn.Module:
     modules = dict(encoder.named_modules())
     name = next((each for each in STEMS if each in modules), layer) if layer == "stem" else layer
     if not name or name not in modules:
-        raise ValueError(f"--layers: the encoder has no module '{layer}'; {_known(encoder)}")
+        raise ValueError(f"layers: the encoder has no module '{layer}'; {_known(encoder)}")
     return modules[name]
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.theory.bound_formulas import anchor_gap, set_gap
-from coupled.monitoring.commands import suggest
 from coupled.objectives import Inputs, dcl, nscl, nt_xent, supcon
 from coupled.objectives._anchors import AnchorLosses
 
@@ -101,7 +100,7 @@ def gap_of_batch(inputs: Inputs, of_dcl: AnchorLosses, of_nscl: AnchorLosses, te
         worst = int((~holds_A).nonzero()[0])
         raise ViolatedBoundError(
             f"DCL - NSCL of an anchor at temperature {temperature:g} is {float(gaps_A[worst]):.6g}, allowed is 0 to"
-            f" {float(bounds_A[worst]):.6g}; are the weights finite ({suggest('verify')})?"
+            f" {float(bounds_A[worst]):.6g}; are the weights finite?"
         )
     return GapOfBatch(float(gaps_A.sum()), float(bounds_A.sum()), int(counted_A.sum()))
 
