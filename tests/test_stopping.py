@@ -137,7 +137,7 @@ def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None
     assert len(said) == 2
 
 
-def test_until_step_stops_there(whole: Path, tmp_path: Path) -> None:
+def test_max_steps_stops_there(whole: Path, tmp_path: Path) -> None:
     """In steps of three through two epochs of five; a step that is done already is refused."""
     run = tmp_path / "run"
     for step in (0, 11):
