@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, arms: Sequence[str], first_step: int, steps: int, shown: bool) -> None:
         self.arms, self.first_step, self.steps, self.shown = tuple(arms), first_step, steps, shown
-        self.console = Console()
+        self.console = Console(force_jupyter=False)  # plain lines in a notebook, too
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
         self.begin()
         self.warned: set[str] = set()

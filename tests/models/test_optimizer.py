@@ -41,8 +41,9 @@ def test_vectors_have_no_decay_and_zero_parameters_move(name: str) -> None:
     """Batch-norm shifts start at zero; LARS with a `>= 0` guard never moves them."""
     layer = nn.Linear(3, 2)
     nn.init.zeros_(layer.bias)
-    rule = {"betas": (0.9, 0.999)} if name == "adamw" else {"momentum": 0.9}
+    rule = {"betas": (0.8, 0.95)} if name == "adamw" else {"momentum": 0.7}
     optimizer = build_optimizer(layer.parameters(), name, **rule, weight_decay=0.1)
+    assert all(optimizer.defaults[key] == value for key, value in rule.items())
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     for group in optimizer.param_groups:
         group["lr"] = 0.1
