@@ -74,7 +74,7 @@ class TrainingState:
         begun = self.epochs * self.steps_per_epoch
         self.step, self.sums = record.step, record.added_to(self.sums, self.steps_per_epoch)
         if record.retry_reason:
-            self.progress.warn(f"{record.retry_reason}; the step was repeated and is finite: a hardware fault is likely")
+            self.progress.warn(f"{record.retry_reason}; repeated, it is finite: a hardware fault is likely")
         images, epoch = (self.step - begun) * self.batch_size, begun // self.steps_per_epoch + 1
         shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in record.results.items()}
         self.progress.step(epoch, self.step, shown)
