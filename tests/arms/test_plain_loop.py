@@ -1,0 +1,77 @@
+"""Training of a run equals a plain PyTorch loop: its schedule, its optimizer, its order and its views."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from support import tiny
+from torch import Tensor
+from torch.nn import functional as F
+
+import coupled
+from coupled.stream.augment import augment, normalise
+from coupled.stream.sampler import order
+from coupled.stream.view_plan import view_plan
+
+BASE_LR, MOMENTUM, DECAY, WARMUP, EPOCHS, STEPS, TAU = 0.06, 0.8, 1e-2, 1, 2, 4, 0.4
+RUN: dict[str, Any] = {
+    "epochs": EPOCHS,
+    "precision": "float64",
+    "batch": {"size": 360},  # 4 steps an epoch
+    "temperature": TAU,
+    "optimizer": {
+        "name": "sgd",
+        "base_lr": BASE_LR,
+        "lr_scaling": "none",
+        "momentum": MOMENTUM,
+        "weight_decay": DECAY,
+        "warmup_epochs": WARMUP,
+        "clip_grad_norm": None,
+    },
+    "arms": {"cl": "nscl"},
+}
+
+
+def rate(step: int) -> float:
+    """Linear from 0 over the warm-up, then half a cosine that starts at its peak."""
+    warm = WARMUP * STEPS
+    if step <= warm:
+        return BASE_LR * step / warm
+    return BASE_LR / 2 * (1 + math.cos(math.pi * (step - 1 - warm) / (EPOCHS * STEPS - warm)))
+
+
+def nscl(projections_VBP: Tensor, labels_B: Tensor) -> Tensor:
+    """The mean over all views of -s(positive) + log of the sum over views of other classes of exp(s)."""
+    z_MP, labels_M = F.normalize(projections_VBP.flatten(0, 1), dim=1), labels_B.repeat(2)
+    similarities_MM, images = z_MP @ z_MP.T / TAU, len(labels_B)
+    positive_M = torch.cat([similarities_MM.diag(images), similarities_MM.diag(-images)])
+    same_class_MM = labels_M[:, None] == labels_M
+    return (similarities_MM.masked_fill(same_class_MM, -math.inf).logsumexp(1) - positive_M).mean()
+
+
+def test_a_run_has_the_weights_of_a_plain_loop(tmp_path: Path) -> None:
+    """Optimizer and momentum are written out; a rate that is a step late, or a decayed batch norm, would show."""
+    tiny.train(tmp_path / "run", **RUN)
+    run = coupled.open_run(tmp_path / "run")
+    network, images, settings = run.network("cl", 0).double().train(), run.images("train"), run.settings
+    parameters = dict(network.named_parameters())
+    buffers = {name: torch.zeros_like(each) for name, each in parameters.items()}
+    step = 0
+    for epoch in range(1, EPOCHS + 1):
+        plan = view_plan(settings.seed, epoch, len(images), settings.augmentation.plain())
+        for places_B in order(settings.seed, epoch, images.labels_N.numpy(), 360):
+            step += 1
+            views = augment(images.images_N3HW[places_B], plan[places_B], settings.image_size)
+            outputs = network(normalise(views, images.mean, images.std).double())
+            loss = nscl(outputs["projection"], images.labels_N[places_B])
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            with torch.no_grad():
+                for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+                    decay = DECAY if parameter.dim() > 1 else 0.0
+                    buffers[name] = MOMENTUM * buffers[name] + gradient + decay * parameter
+                    parameter -= rate(step) * buffers[name]
+    trained, start = tiny.tensors(tmp_path / "run", "cl", EPOCHS), tiny.tensors(tmp_path / "run", "cl", 0)
+    for name, value in network.state_dict().items():
+        assert torch.allclose(trained[name].double(), value.double(), rtol=1e-5, atol=1e-6), name
+    assert max(float((trained[name] - start[name]).abs().max()) for name in parameters) > 1e-2
