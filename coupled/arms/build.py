@@ -119,7 +119,7 @@ def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
 
 
 def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:
-    batch, size = settings.batch.size, settings.image_size
+    batch, size, views = settings.batch.size, settings.image_size, settings.augmentation.views
     images = batch // group.data_size
     need = forecast(
         probed,
@@ -127,7 +127,8 @@ def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: lis
         settings.optimizer.name,
         images=images,
         batch=batch,
+        views=views,
         image_size=size,
         device=group.device,
     )
-    return memory_line(need, free, images, len(weights), group.device)
+    return memory_line(need, free, views * images, len(weights), group.device)

@@ -19,8 +19,9 @@ from torch import Tensor
 from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.stream.augment import augment, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
+from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import Augmentation, EpochPlan, inputs_digest, view_plan
+from coupled.stream.view_plan import EpochPlan, inputs_digest, view_plan
 
 
 @dataclass(frozen=True, eq=False)

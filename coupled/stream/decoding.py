@@ -118,7 +118,8 @@ def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:
     }.items():
         own[name] = torch.full_like(own[name], whole)
     size = crops_VB3SS.shape[-1]
-    return augment(crops_VB3SS.flatten(0, 1), replace(plan, **own), size)[0].unflatten(0, (views, batch))
+    whole_plan = replace(plan, crop_ratios=plan.crop_ratios[:1], **own)
+    return augment(crops_VB3SS.flatten(0, 1), whole_plan, size)[0].unflatten(0, (views, batch))
 
 
 def read(request: Request) -> Tensor | str:
@@ -152,8 +153,7 @@ def _requests(
     for batch_B in batches_KB:
         for start in range(0, len(batch_B), CHUNK):
             part = batch_B[start : start + CHUNK]
-            own = plan and EpochPlan(plan.table_VNR[:, part], plan.augmentation)
-            yield Request([root / images.files_N[number] for number in part.tolist()], size, own)
+            yield Request([root / images.files_N[number] for number in part.tolist()], size, plan and plan.of(part))
 
 
 def _central(picture_3HW: Tensor) -> Tensor:

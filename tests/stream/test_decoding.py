@@ -16,8 +16,9 @@ from coupled.stream import decoding
 from coupled.stream.augment import augment, clean_views
 from coupled.stream.batches import Batch, batches, step_batches
 from coupled.stream.decoding import augment_crops, crops
+from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import Augmentation, view_plan
+from coupled.stream.view_plan import view_plan
 
 SEED, EPOCH, SIZE = 3, 5, 16
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on a smaller machine

@@ -33,7 +33,7 @@ def clean_features(
 def view_features(
     embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Tensor]:
-    """Representations of two augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
+    """Representations of the augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
 
     The views are drawn with the run's augmentation and seed, of an epoch that is never trained on: the same for every
     arm and epoch. Raises ValueError if the snapshot does not fit the network.
