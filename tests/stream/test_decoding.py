@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,12 +37,12 @@ def files(images: Tensor, tmp_path: Path) -> ImageFiles:
 
 @pytest.fixture
 def epoch(
-    files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+    files: ImageFiles, everything: Augmentation, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Iterator[Batch]]:
-    """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
+    """A function of the options that makes the batches of one epoch: K = 4, N = 6, V = 3, in parts of 2 images."""
     monkeypatch.setattr(decoding, "CHUNK", 2)
     order_KG = order(SEED, EPOCH, files.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(files), augmentation)
+    plan = view_plan(SEED, EPOCH, len(files), everything)
     return lambda **options: batches(files, order_KG, plan, epoch=EPOCH, size=SIZE, **options)
 
 
@@ -89,11 +90,13 @@ def test_streams_share_the_cores(
     assert asked == [(None, 2), (None, 2)]
 
 
-def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, augmentation: Augmentation) -> None:
+def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, everything: Augmentation) -> None:
     """A dataset must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
-    plain = replace(augmentation, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0)
-    for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):
+    none: dict[str, Any] = {"jitter_prob": 0.0, "grayscale_prob": 0.0, "blur_prob": 0.0}
+    assert everything.second
+    plain = replace(everything, **none, second=replace(everything.second, **none))  # solarize inverts from 0.5 on,
+    for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):  # where both sides meet
         plan = view_plan(SEED, EPOCH, len(files), colours)
         (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
         apart = augment_crops(crops_VB3SS, plan[chosen_B]) - augment(images[chosen_B], plan[chosen_B], SIZE)
@@ -101,15 +104,17 @@ def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, 
         assert apart.abs().mean() <= 0.35 / 255
 
 
-def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, augmentation: Augmentation) -> None:
-    """Jitter, grayscale and blur must be each view's own, and the crop must not be cut, resized or turned again."""
-    plan = view_plan(SEED, EPOCH, len(files), augmentation)
+def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, everything: Augmentation) -> None:
+    """What follows the crop must be each view's own, and the crop must not be cut, resized or flipped again."""
+    plan = view_plan(SEED, EPOCH, len(files), everything)
     chosen_B = np.array([17, 3, 21, 8, 0])
     (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
     views_VB3SS = augment_crops(crops_VB3SS, plan[chosen_B])
-    whole = replace(augmentation, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hflip_prob=0.0)
+    crop: dict[str, Any] = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "hflip_prob": 0.0}
+    assert everything.second
+    whole = replace(everything, **crop, second=replace(everything.second, **crop))
     own = view_plan(SEED, EPOCH, len(files), whole)[chosen_B]
-    for v in range(2):
+    for v in range(3):
         assert torch.equal(augment(crops_VB3SS[v], own, SIZE)[v], views_VB3SS[v])
 
 
@@ -133,14 +138,14 @@ def test_ranks_share_a_batch(epoch: Callable) -> None:
 
 
 def test_inputs_digests_are_those_of_images_in_memory(
-    epoch: Callable, files: ImageFiles, images: Tensor, augmentation: Augmentation
+    epoch: Callable, files: ImageFiles, images: Tensor, everything: Augmentation
 ) -> None:
     """Equal digests prove equal inputs, wherever the images lie."""
     memory = ImageDataset("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
     expected = batches(
         memory,
         order(SEED, EPOCH, files.labels_N.numpy(), 6),
-        view_plan(SEED, EPOCH, 24, augmentation),
+        view_plan(SEED, EPOCH, 24, everything),
         epoch=EPOCH,
         size=SIZE,
     )
