@@ -61,6 +61,11 @@ def before_start(
     for arm, of in settings["arms"].items():
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
+    for arm, objective in objectives.items():
+        if objective.needs.views not in (None, views):
+            raise ValueError(
+                f"augmentation.views: got {views}; '{objective.name}' of arm {arm} takes {objective.needs.views}"
+            )
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
     return [
         *without_effect(settings, objectives, device),

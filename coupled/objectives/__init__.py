@@ -41,7 +41,7 @@ class Needs:
     With `target_decay` m the network carries a target, a copy of encoder and projector that follows them after every
     step, target <- m target + (1 - m) network, and gives the output "target_projection". `kept` are tensors that the
     objective keeps from step to step, zeros at first, called "kept.<name>": by name the outputs whose widths are their
-    shape.
+    shape. `views` is the only number of views of an image that the objective takes; None: any from 2 on.
     """
 
     outputs: tuple[str, ...]
@@ -49,6 +49,7 @@ class Needs:
     heads: Mapping[str, Head] = field(default_factory=dict)
     target_decay: float | None = None
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    views: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
