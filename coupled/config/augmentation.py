@@ -100,5 +100,5 @@ class AugmentationSettings(RecipeSettings):
 
     def plain(self) -> Augmentation:
         """The recipes as plain numbers, without the preset that they came from."""
-        first, second = self.recipe(), self.second and self.second.recipe()
+        first, second = self.recipe(), self.second.recipe() if self.second else None
         return Augmentation(**vars(first), views=self.views, second=None if second == first else second)

@@ -47,7 +47,7 @@ def test_what_is_used_is_written_and_read_back() -> None:
     assert again.augmentation.plain() == found.augmentation.plain()
     spelled = settings(
         **{**given, "rotation_degrees": [-30, 30], "second": {**given["second"], "crop_scale": [0.08, 1]}}
-    )  # type: ignore[dict-item]
+    )
     assert spelled.sha256() == found.sha256()
     assert settings(**{**given, "views": 3}).sha256() != found.sha256()
 
@@ -67,7 +67,7 @@ def test_the_defaults_are_those_of_the_stream() -> None:
     section = AugmentationSettings.model_validate({})
     of_preset = {key: getattr(section, key) for key in ("brightness", "contrast", "saturation", "hue", "blur_prob")}
     rest = {"crop_scale": (0.08, 1.0), "crop_ratio": (3 / 4, 4 / 3), "hflip_prob": 0.5, "jitter_prob": 0.8}
-    assert section.plain() == Augmentation(**of_preset, **rest, grayscale_prob=0.2, blur_sigma=(0.1, 2.0))  # type: ignore[arg-type]
+    assert section.plain() == Augmentation(**of_preset, **rest, grayscale_prob=0.2, blur_sigma=(0.1, 2.0))
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 180.0])
