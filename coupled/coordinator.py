@@ -187,6 +187,7 @@ class Coordinator:
         progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
         newest = partial(checkpoints.newest_step, self.run / "checkpoints")
         signals = opened.enter_context(StopSignals(progress.say, partial(end_at_once, progress, newest)))
+        timer = Timer(settings.checkpoint.every_minutes if first else None)
         left = self._space(step // self.steps_per_epoch, overwrite=False)
         if first:
             about_arms = self.peak_lr, self.group, self.all_arms, left
@@ -202,13 +203,10 @@ class Coordinator:
             sums=sums,
             steps_per_epoch=self.steps_per_epoch,
             batch_size=settings.batch.size,
-            views=settings.augmentation.views,
             streams=streams,
             learning_rate=self.learning_rate,
             progress=progress,
-            stop_conditions=StopConditions(
-                signals, Timer(settings.checkpoint.every_minutes if first else None), max_steps
-            ),
+            stop_conditions=StopConditions(signals, timer, max_steps),
             log=log,
             writer=writer,
         )

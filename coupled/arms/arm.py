@@ -67,6 +67,7 @@ class Arm:
         self.buffers = list(network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.projection_VBP: Tensor | None = None
+        self.views = 0  # of an image, in the last batch
         self.sums: dict[str, Tensor] = {}  # over ranks, of the last batch, for the objective's own rule
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.trained)
@@ -141,7 +142,7 @@ class Arm:
             buffer.copy_(before)
 
     def _loss(self, batch: Batch) -> Loss:
-        device = batch.views_VB3SS.device
+        device, self.views = batch.views_VB3SS.device, len(batch.views_VB3SS)
         # What a network draws (dropout, drop-path) is a function of the step and the images' place alone: an arm draws
         # the same beside others, after a resume, and as its twin.
         drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
