@@ -1,13 +1,15 @@
 """Runs of more than two views and of two recipes: the same experiment for every world size, stop and analysis."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from support import ranks, tiny
+from support import multi_crop, ranks, tiny
 
 import coupled
 import coupled.train
@@ -132,3 +134,82 @@ def test_two_ranks_train_four_views_of_two_recipes_as_one_does(tmp_path: Path) -
     for start, end, expected in zip(ends_of_one[::2], ends_of_two[1::2], ends_of_one[1::2], strict=True):
         assert (end - expected).norm() < 1e-6 * expected.norm()
         assert (end - start).norm() > 1e-4 * start.norm()
+
+
+LOCAL: dict[str, Any] = {
+    **SMALL,
+    "augmentation": {**tiny.TINY["augmentation"], "local_views": 3, "local_size": 4, "local_crop_scale": [0.1, 0.4]},
+    "arms": {"cl": "dcl", "m": "multi_crop"},
+}
+
+
+@contextmanager
+def multi_crop_is_known() -> Iterator[None]:
+    """Inside, `multi_crop` is an objective as those of the package."""
+    find = by_name.find
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            by_name, "find", lambda package, name: multi_crop if name == "multi_crop" else find(package, name)
+        )
+        yield
+
+
+def train_local(run: Path, changed: dict[str, Any]) -> None:
+    with multi_crop_is_known():
+        tiny.train(run, **changed)
+
+
+def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_takes_none(tmp_path: Path) -> None:
+    """Multi-crop: the other arm is as without local views, bit for bit."""
+    (tmp_path / "local.yaml").write_text(json.dumps({**tiny.TINY, **LOCAL}))
+    with multi_crop_is_known():
+        whole = coupled.train(tmp_path / "local.yaml", run_dir=tmp_path / "whole")
+        for more in ({"max_steps": 2}, {"resume": True}):
+            coupled.train(tmp_path / "local.yaml", run_dir=tmp_path / "stopped", **more)
+        assert tiny.snapshot_bytes(tmp_path / "stopped") == tiny.snapshot_bytes(whole.path)
+        assert whole.verify() == []
+        assert len(whole.quality(arms=["m"], epochs=1, metrics=["augmentation_spread"], num_images=40))
+    plain = {
+        "arms": {"cl": "dcl"},
+        "augmentation": {"local_views": 0, "local_size": None, "local_crop_scale": [0.05, 0.4]},
+    }
+    alone = coupled.train(tmp_path / "local.yaml", run_dir=tmp_path / "alone", **plain)
+    for name, tensor in alone.state_dict("cl", 1).items():
+        assert torch.equal(whole.state_dict("cl", 1)[name], tensor)
+    weights, start = whole.state_dict("m", 1), whole.state_dict("m", 0)
+    assert not torch.equal(weights["encoder.conv1.weight"], whole.state_dict("cl", 1)["encoder.conv1.weight"])
+    assert not torch.equal(weights["encoder.conv1.weight"], start["encoder.conv1.weight"])
+
+
+@pytest.mark.distributed
+def test_two_ranks_train_local_views_as_one_does(tmp_path: Path) -> None:
+    """Otherwise the local views, or the batch norm over them, would depend on the number of processes."""
+    dataset = {**tiny.TINY["dataset"], "classes": [0, 1, 2]}
+    changed = {**LOCAL, "precision": "float64", "dataset": dataset, "batch": {"size": 200}, "arms": {"m": "multi_crop"}}
+    for world_size in (1, 2):
+        ranks.run(world_size, train_local, tmp_path / str(world_size), changed)
+    one, two = (pd.read_csv(tmp_path / w / "steps.csv") for w in "12")
+    assert two.inputs_digest.tolist() == one.inputs_digest.tolist()
+    for column in ("m_loss", "m_grad_norm"):
+        assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=1e-8), column
+
+
+def test_local_views_without_a_taker_a_taker_without_them_and_an_encoder_of_one_size_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops that nobody looks at cost time and are believed to do something."""
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(tiny.TINY_YAML)
+    crops = ["augmentation.local_views=2", "augmentation.local_size=4"]
+    vit = ["encoder={name: vit_tiny_patch16_224}", "arms={m: multi_crop}"]
+    with multi_crop_is_known():
+        for given, text in (
+            (crops, "augmentation.local_views: got 2; no arm's objective takes local views"),
+            (["arms={m: multi_crop}"], "augmentation.local_views: got 0; 'multi_crop' of arm m takes local views"),
+            ([*crops, *vit], "encoder.name: 'vit_tiny_patch16_224' does not work with augmentation.local_size 4"),
+        ):
+            assert coupled.train.main(["--config", "run.yaml", "--run-dir", "run", *given]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"coupled train: {text}"), error
+            assert error.count("\n") == 1
+            assert not Path("run").exists()

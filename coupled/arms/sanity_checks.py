@@ -47,6 +47,22 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
         raise ValueError(f"batch.size: got {size}; dataset '{name}' has {images} images")
 
 
+def check_views(objectives: Mapping[str, Objective], views: int, local_views: int) -> None:
+    """Raise ValueError unless every objective takes so many views, and local ones are there if and only if one does."""
+    for arm, objective in objectives.items():
+        if objective.needs.views not in (None, views):
+            raise ValueError(
+                f"augmentation.views: got {views}; '{objective.name}' of arm {arm} takes {objective.needs.views}"
+            )
+        if objective.needs.local and not local_views:
+            raise ValueError(
+                f"augmentation.local_views: got 0; '{objective.name}' of arm {arm} takes local views: set local_views"
+                " and local_size"
+            )
+    if local_views and not any(objective.needs.local for objective in objectives.values()):
+        raise ValueError(f"augmentation.local_views: got {local_views}; no arm's objective takes local views")
+
+
 def before_start(
     settings: Mapping[str, Any],
     objectives: Mapping[str, Objective],
@@ -61,11 +77,6 @@ def before_start(
     for arm, of in settings["arms"].items():
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
-    for arm, objective in objectives.items():
-        if objective.needs.views not in (None, views):
-            raise ValueError(
-                f"augmentation.views: got {views}; '{objective.name}' of arm {arm} takes {objective.needs.views}"
-            )
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
     return [
         *without_effect(settings, objectives, device),

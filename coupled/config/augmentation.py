@@ -1,7 +1,7 @@
 """The section `augmentation`: the recipe of the views, how many there are, and what the second and further ones change.
 
-The keys that came after the first release of the recipe (`views`, `second`, solarize, rotation) are written out only
-where they differ from their defaults, so that the digest of the settings of a run without them stays what it was.
+The keys that came later (`OPTIONAL`) are written out only where they differ from their defaults, so that the digest of
+the settings of a run without them stays what it was.
 """
 
 from dataclasses import fields
@@ -50,12 +50,12 @@ class RecipeSettings(Section):
 
     @model_validator(mode="after")
     def _ranges(self) -> "RecipeSettings":
-        for key in ("crop_scale", "crop_ratio", "blur_sigma", "rotation_degrees"):
-            low, high = getattr(self, key)
+        for key in ("crop_scale", "crop_ratio", "blur_sigma", "rotation_degrees", "local_crop_scale"):
+            low, high = getattr(self, key, (0, 0))
             if low > high:
                 raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale: got {list(self.crop_scale)}; a crop covers at most 1 of the image")
+            if key.endswith("crop_scale") and high > 1:
+                raise ValueError(f"{key}: got [{low}, {high}]; a crop covers at most 1 of the image")
         return self
 
     def recipe(self) -> Recipe:
@@ -64,18 +64,23 @@ class RecipeSettings(Section):
 
 
 STRENGTHS = tuple(RecipeSettings.model_fields)
-OPTIONAL = ("views", "second", "solarize_prob", "solarize_threshold", "rotation_prob", "rotation_degrees")
+LOCAL = ("local_views", "local_size", "local_crop_scale")
+OPTIONAL = ("views", "second", "solarize_prob", "solarize_threshold", "rotation_prob", "rotation_degrees", *LOCAL)
 
 
 class AugmentationSettings(RecipeSettings):
     """The recipe of the views; what is not given comes from the preset.
 
-    An image has so many `views`. `second` holds the keys of the recipe that its second and further views change.
+    An image has so many `views`. `second` holds the keys of the recipe that its second and further views change. It has
+    also so many `local_views`, of `local_size` pixels a side and of small crops, for objectives that take them.
     """
 
     preset: Literal["cifar", "imagenet"] = "cifar"
     views: Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)] = 2
     second: RecipeSettings | None = None
+    local_views: Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)] = Augmentation.local_views
+    local_size: Annotated[int, Field(strict=True, ge=4, le=4096)] | None = None
+    local_crop_scale: Range = Augmentation.local_crop_scale
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +94,15 @@ class AugmentationSettings(RecipeSettings):
             filled["second"] = {key: filled[key] for key in STRENGTHS if key in filled} | second
         return filled
 
+    @model_validator(mode="after")
+    def _local(self) -> "AugmentationSettings":
+        if self.local_views and self.local_size is None:
+            raise ValueError(f"local_size: missing; the {self.local_views} local_views need their side in pixels")
+        for key in LOCAL[1:]:
+            if not self.local_views and (value := getattr(self, key)) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: got {value}; there are no local views: set local_views")
+        return self
+
     @model_serializer(mode="wrap")
     def _only_what_is_used(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         tree = whole(self)
@@ -101,4 +115,11 @@ class AugmentationSettings(RecipeSettings):
     def plain(self) -> Augmentation:
         """The recipes as plain numbers, without the preset that they came from."""
         first, second = self.recipe(), self.second.recipe() if self.second else None
-        return Augmentation(**vars(first), views=self.views, second=None if second == first else second)
+        return Augmentation(
+            **vars(first),
+            views=self.views,
+            second=None if second == first else second,
+            local_views=self.local_views,
+            local_size=self.local_size or Augmentation.local_size,
+            local_crop_scale=self.local_crop_scale,
+        )

@@ -46,16 +46,19 @@ def forecast(
     views: int,
     image_size: int,
     device: torch.device,
+    local_views: int = 0,
+    local_size: int = 0,
 ) -> Forecast:
     """What a process needs that trains arms of so many bytes of `weights` on `images` of a global `batch`, each with so
-    many `views`.
+    many `views`; a local view counts as its share of a view's pixels.
 
     The arms take their step one after the other. Beside weights, gradients and moments main memory holds the network
     that all arms start from, and a copy of all tensors while it is written.
     """
     moments, own, anchors = MOMENTS[optimizer], sum(weights), views * images
-    activations = probe.saved + anchors * probe.saved_an_image
-    more = (BACKWARD - 1) * activations + PAIR_BYTES * anchors * views * batch + anchors * 3 * image_size**2 * 4
+    pixels = images * (views * image_size**2 + local_views * local_size**2)
+    activations = probe.saved + pixels * probe.saved_an_image // image_size**2
+    more = (BACKWARD - 1) * activations + PAIR_BYTES * anchors * views * batch + pixels * 3 * 4
     copied = 0 if device.type == "cuda" else probe.weights + (1 + moments) * own
     return Forecast(activations, (2 + moments) * own, int(more) + copied)
 

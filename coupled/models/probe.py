@@ -58,6 +58,14 @@ def probe(device: torch.device, precision: str, **network: Any) -> Probe:
     return seen
 
 
+@torch.no_grad()
+def check_size(network: Network, size: int, encoder: str) -> None:
+    """Raise ValueError unless the network, on the CPU, takes views of so many pixels a side as well."""
+    with failures_named(encoder, f"augmentation.local_size {size}"):
+        network.eval()(torch.zeros(1, 1, 3, size, size))
+    network.train()
+
+
 def _pass(network: Network, size: int, precision: str, device: torch.device) -> Probe:
     dtype = torch.float64 if precision == "float64" else torch.float32
     network = network.to(device, dtype).train()

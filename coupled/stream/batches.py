@@ -21,7 +21,7 @@ from coupled.stream.augment import augment, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
 from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import EpochPlan, inputs_digest, view_plan
+from coupled.stream.view_plan import EpochPlan, ViewPlan, inputs_digest, view_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class Batch:
     indices_G: Tensor
     first: int
     inputs_digest: str  # of the global batch: the same on every rank and for every world size
+    local_VB3SS: Tensor | None = None  # local views, as the others; None without any
 
 
 def step_batches(
@@ -113,7 +114,13 @@ def batches(
     numbers = range(start, len(order_KG))
     if isinstance(dataset, ImageFiles):
         own_KB = list(order_KG[start:, _own(order_KG.shape[1], rank, world_size)])
-        return map(make, numbers, crops(dataset, own_KB, plan, size, workers_for(workers, device, streams), stream))
+        processes = workers_for(workers, device, streams if plan.local is None else 2 * streams)
+        found = [crops(dataset, own_KB, plan, size, processes, stream)]
+        if plan.local:  # read a second time, by other workers: a picture's views may be of one size only
+            found.append(
+                crops(dataset, own_KB, plan.local, plan.local.augmentation.local_size, processes, streams + stream)
+            )
+        return map(make, numbers, *found)
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
@@ -135,28 +142,43 @@ def _batch(
     device: torch.device,
     number: int,
     crops_VB3SS: Tensor | None = None,
+    local_crops_VB3SS: Tensor | None = None,
 ) -> Batch:
     places_G = order_KG[number]
     own = _own(len(places_G), rank, world_size)
     plan_G = plan[places_G]
     indices_G = torch.from_numpy(places_G)
     labels_G, indices_G = send(dataset.labels_N[indices_G], device), send(indices_G, device)
-    if isinstance(dataset, ImageFiles):
-        assert crops_VB3SS is not None
-        views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_G[own])
-    else:
-        views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_G[own]), plan_G[own], size)
+    plans, sizes = [plan_G], [size]
+    if plan.local:
+        plans, sizes = [plan_G, plan.local[places_G]], [size, plan.augmentation.local_size]
+    sent = [None if each is None else send(each, device) for each in (crops_VB3SS, local_crops_VB3SS)]
+    views_VB3SS, *local = (
+        normalise(_views(dataset, indices_G[own], each[own], side, of_each), dataset.mean, dataset.std)
+        for each, side, of_each in zip(plans, sizes, sent[: len(plans)], strict=True)
+    )
     return Batch(
         epoch=epoch,
         number=number,
-        views_VB3SS=normalise(views_VB3SS, dataset.mean, dataset.std),
+        views_VB3SS=views_VB3SS,
         labels_B=labels_G[own],
         indices_B=indices_G[own],
         labels_G=labels_G,
         indices_G=indices_G,
         first=own.start,
-        inputs_digest=inputs_digest(places_G, plan_G),
+        inputs_digest=inputs_digest(places_G, *plans),
+        local_VB3SS=local[0] if local else None,
     )
+
+
+def _views(
+    dataset: AnyImageDataset, indices_B: Tensor, plan: ViewPlan, size: int, crops_VB3SS: Tensor | None
+) -> Tensor:
+    """The views of these images, of their crops if they are on the disk: [V, B, 3, S, S] in [0, 1]."""
+    if isinstance(dataset, ImageFiles):
+        assert crops_VB3SS is not None
+        return augment_crops(crops_VB3SS, plan)
+    return augment(dataset.images_N3HW.index_select(0, indices_B), plan, size)
 
 
 def _own(images: int, rank: int, world_size: int) -> slice:

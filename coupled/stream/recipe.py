@@ -1,6 +1,6 @@
 """What the augmentation of a run does: strengths and probabilities, plain numbers."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 Range = tuple[float, float]
 
@@ -35,14 +35,24 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Augmentation(Recipe):
-    """The recipe of the first view and, unless there is a `second` one, of all; and how many views an image has."""
+    """The recipe of the first view and, unless there is a `second` one, of all; and how many views an image has, local
+    ones apart, which are small crops of the first view's recipe.
+    """
 
     views: int = 2
     second: Recipe | None = None  # of the second and further views
+    local_views: int = 0
+    local_size: int = 0  # pixels of a side
+    local_crop_scale: Range = (0.05, 0.4)  # that of DINO (Caron et al. 2021)
 
     def recipe(self) -> Recipe:
         """That of the first view alone."""
         return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
+
+    def local(self) -> "Augmentation | None":
+        """That of the local views, as views of their own; None without any."""
+        only = replace(self, crop_scale=self.local_crop_scale, views=self.local_views, second=None, local_views=0)
+        return only if self.local_views else None
 
     def recipes(self) -> list[tuple[slice, Recipe]]:
         """The recipes, each after the views that are made with it."""

@@ -15,7 +15,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain, permutations
+from itertools import chain, permutations, product
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,12 @@ class EpochPlan:
     table_VNR: NDArray[np.uint32]
     further_VNR: NDArray[np.uint32] | None  # None: no operation uses them
     augmentation: Augmentation
+    local: "EpochPlan | None" = None  # of the local views
 
     def of(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
-        """The random numbers of these images alone."""
+        """The random numbers of these images alone, without their local views."""
         further = None if self.further_VNR is None else self.further_VNR[:, indices_B]
-        return replace(self, table_VNR=self.table_VNR[:, indices_B], further_VNR=further)
+        return EpochPlan(self.table_VNR[:, indices_B], further, self.augmentation)
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         draws_RBV = _uniform(self.table_VNR[:, indices_B])
@@ -85,15 +86,21 @@ class EpochPlan:
         return plans[0] if len(plans) == 1 else _beside(plans)
 
 
-def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation) -> EpochPlan:
-    """The plan of an epoch over a set of so many images: 128 to 160 bytes a view are kept, decoded per batch."""
+def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, stream: str = "views") -> EpochPlan:
+    """The plan of an epoch over a set of so many images: 128 to 160 bytes a view are kept, decoded per batch.
+
+    Local views have tables of their own, from the stream "local views".
+    """
 
     def table(name: str, numbers: int) -> NDArray[np.uint32]:
         shape, views = (images, numbers), range(augmentation.views)
         return np.stack([random_uint32(seed, name, epoch, view, shape=shape) for view in views])
 
     further = any(recipe.uses_further_draws for _, recipe in augmentation.recipes())
-    return EpochPlan(table("views", _DRAWS), table("further views", _FURTHER_DRAWS) if further else None, augmentation)
+    further_VNR = table(f"further {stream}", _FURTHER_DRAWS) if further else None
+    local = augmentation.local()
+    plan_of_local = view_plan(seed, epoch, images, local, "local views") if local else None
+    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local)
 
 
 def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
@@ -171,15 +178,15 @@ def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack([top_BV, left_BV, high_BV, wide_BV], axis=-1).astype(np.int64))
 
 
-def inputs_digest(indices_B: NDArray[np.int64], plan: ViewPlan) -> str:
-    """32 hexadecimal digits (blake2b) over image indices and every number of their plan.
+def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
+    """32 hexadecimal digits (blake2b) over image indices and every number of their plan, or plans with local views.
 
     Equal digests are the proof that two runs saw the same inputs at a step. What no view of the run has adds nothing.
     """
-    ratios = "".join(map(repr, dict.fromkeys(plan.crop_ratios)))  # one, or two for two recipes
+    ratios = "".join(map(repr, dict.fromkeys(plans[0].crop_ratios)))  # one, or two for two recipes
     digest = hashlib.blake2b(ratios.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(indices_B, dtype="<i8").data)
-    for field in fields(plan):
+    for plan, field in product(plans, fields(ViewPlan)):
         part = getattr(plan, field.name)
         if isinstance(part, Tensor):
             digest.update(repr((field.name, tuple(part.shape))).encode())

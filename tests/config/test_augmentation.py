@@ -70,6 +70,26 @@ def test_the_defaults_are_those_of_the_stream() -> None:
     assert section.plain() == Augmentation(**of_preset, **rest, grayscale_prob=0.2, blur_sigma=(0.1, 2.0))
 
 
+def test_local_views_need_a_size_and_nothing_says_it_without_them() -> None:
+    """A size that nothing reads would be believed to do something."""
+    found = settings(local_views=6, local_size=8)
+    assert found.resolved()["augmentation"]["local_views"] == 6
+    assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()
+    assert found.augmentation.plain().local_size == 8
+    for wrong, text in (
+        ({"local_views": 6}, r"augmentation\.local_size: missing; the 6 local_views need"),
+        ({"local_size": 8}, r"augmentation\.local_size: got 8; there are no local views"),
+        ({"local_crop_scale": [0.1, 0.2]}, r"augmentation\.local_crop_scale: got \(0\.1, 0\.2\); there are no local"),
+        (
+            {"local_views": 1, "local_size": 8, "local_crop_scale": [0.5, 2]},
+            r"local_crop_scale: got \[0\.5, 2\.0\]; a crop",
+        ),
+        ({"second": {"local_views": 2}}, r"augmentation\.second\.local_views: unknown key"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            settings(**wrong)
+
+
 @pytest.mark.parametrize("degrees", [0, 30, 180.0])
 def test_a_number_of_degrees_is_torchvisions_range(degrees: float) -> None:
     """`RandomRotation(30)` turns by -30 to 30."""

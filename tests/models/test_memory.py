@@ -58,6 +58,10 @@ def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
     need = memory.forecast(seen, [60, 40], "adamw", **at, device=CPU)
     assert need[:2] == (5 + 16 * 1000, 4 * 100)
     assert memory.forecast(seen, [60, 40], "sgd", **at, device=CPU).arms == 300
+    more_views = memory.forecast(seen, [60, 40], "adamw", **{**at, "views": 4}, device=CPU)
+    assert more_views.activations == 5 + 32 * 1000
+    local = memory.forecast(seen, [60, 40], "adamw", **at, device=CPU, local_views=6, local_size=2)
+    assert local.activations == 5 + (16 + 6 * 8 // 4) * 1000  # a view of half the side keeps a quarter
     on_gpu = memory.forecast(seen, [60, 40], "adamw", **at, device=torch.device("cuda"))
     assert need.more - on_gpu.more == 70 + 300  # the start, and what is being written, are in main memory
 
