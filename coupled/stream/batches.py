@@ -5,10 +5,11 @@ view, K batches of the epoch.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -114,13 +115,7 @@ def batches(
     numbers = range(start, len(order_KG))
     if isinstance(dataset, ImageFiles):
         own_KB = list(order_KG[start:, _own(order_KG.shape[1], rank, world_size)])
-        processes = workers_for(workers, device, streams if plan.local is None else 2 * streams)
-        found = [crops(dataset, own_KB, plan, size, processes, stream)]
-        if plan.local:  # read a second time, by other workers: a picture's views may be of one size only
-            found.append(
-                crops(dataset, own_KB, plan.local, plan.local.augmentation.local_size, processes, streams + stream)
-            )
-        return map(make, numbers, *found)
+        return map(make, numbers, crops(dataset, own_KB, plan, size, workers_for(workers, device, streams), stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
@@ -141,21 +136,16 @@ def _batch(
     world_size: int,
     device: torch.device,
     number: int,
-    crops_VB3SS: Tensor | None = None,
-    local_crops_VB3SS: Tensor | None = None,
+    crops_of_sizes: Sequence[Tensor] | None = None,
 ) -> Batch:
     places_G = order_KG[number]
     own = _own(len(places_G), rank, world_size)
-    plan_G = plan[places_G]
+    plans = [(side, each[places_G]) for side, each in plan.of_sizes(size)]
     indices_G = torch.from_numpy(places_G)
     labels_G, indices_G = send(dataset.labels_N[indices_G], device), send(indices_G, device)
-    plans, sizes = [plan_G], [size]
-    if plan.local:
-        plans, sizes = [plan_G, plan.local[places_G]], [size, plan.augmentation.local_size]
-    sent = [None if each is None else send(each, device) for each in (crops_VB3SS, local_crops_VB3SS)]
     views_VB3SS, *local = (
-        normalise(_views(dataset, indices_G[own], each[own], side, of_each), dataset.mean, dataset.std)
-        for each, side, of_each in zip(plans, sizes, sent[: len(plans)], strict=True)
+        normalise(_views(dataset, indices_G[own], each[own], side, crops_VB3SS), dataset.mean, dataset.std)
+        for (side, each), crops_VB3SS in zip(plans, crops_of_sizes or repeat(None), strict=False)
     )
     return Batch(
         epoch=epoch,
@@ -166,7 +156,7 @@ def _batch(
         labels_G=labels_G,
         indices_G=indices_G,
         first=own.start,
-        inputs_digest=inputs_digest(places_G, *plans),
+        inputs_digest=inputs_digest(places_G, *(each for _, each in plans)),
         local_VB3SS=local[0] if local else None,
     )
 
@@ -177,7 +167,7 @@ def _views(
     """The views of these images, of their crops if they are on the disk: [V, B, 3, S, S] in [0, 1]."""
     if isinstance(dataset, ImageFiles):
         assert crops_VB3SS is not None
-        return augment_crops(crops_VB3SS, plan)
+        return augment_crops(send(crops_VB3SS, indices_B.device), plan)
     return augment(dataset.images_N3HW.index_select(0, indices_B), plan, size)
 
 

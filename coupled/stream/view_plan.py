@@ -71,10 +71,13 @@ class EpochPlan:
     augmentation: Augmentation
     local: "EpochPlan | None" = None  # of the local views
 
-    def of(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
-        """The random numbers of these images alone, without their local views."""
-        further = None if self.further_VNR is None else self.further_VNR[:, indices_B]
-        return EpochPlan(self.table_VNR[:, indices_B], further, self.augmentation)
+    def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
+        """The plan after the side of its views, and then that of the local views, if any, after theirs."""
+        return [(size, self), *([(self.augmentation.local_size, self.local)] if self.local else [])]
+
+    def for_crops(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
+        """What the crops and flips of these images depend on, small enough to be sent to another process."""
+        return EpochPlan(self.table_VNR[:, indices_B], None, self.augmentation)
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         draws_RBV = _uniform(self.table_VNR[:, indices_B])

@@ -98,7 +98,7 @@ def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, 
     plain = replace(everything, **none, second=replace(everything.second, **none))  # solarize inverts from 0.5 on,
     for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):  # where both sides meet
         plan = view_plan(SEED, EPOCH, len(files), colours)
-        (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+        ((crops_VB3SS,),) = crops(files, [chosen_B], plan, SIZE, workers=0)
         apart = augment_crops(crops_VB3SS, plan[chosen_B]) - augment(images[chosen_B], plan[chosen_B], SIZE)
         assert apart.abs().max() <= 1.1 / 255  # half a level from the rows, half from the columns
         assert apart.abs().mean() <= 0.35 / 255
@@ -108,7 +108,7 @@ def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, ev
     """What follows the crop must be each view's own, and the crop must not be cut, resized or flipped again."""
     plan = view_plan(SEED, EPOCH, len(files), everything)
     chosen_B = np.array([17, 3, 21, 8, 0])
-    (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+    ((crops_VB3SS,),) = crops(files, [chosen_B], plan, SIZE, workers=0)
     views_VB3SS = augment_crops(crops_VB3SS, plan[chosen_B])
     crop: dict[str, Any] = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "hflip_prob": 0.0}
     assert everything.second
@@ -155,7 +155,7 @@ def test_inputs_digests_are_those_of_images_in_memory(
 def test_without_a_plan_it_is_the_central_square(files: ImageFiles, images: Tensor) -> None:
     """What analyses look at."""
     chosen_B = np.array([23, 4, 5])
-    (crops_1B3SS,) = crops(files, [chosen_B], None, SIZE, workers=0)
+    ((crops_1B3SS,),) = crops(files, [chosen_B], None, SIZE, workers=0)
     black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     shown = clean_views(crops_1B3SS[0], SIZE, black, white)
     assert torch.equal((shown * 255).round().to(torch.uint8), crops_1B3SS[0])
@@ -221,7 +221,7 @@ def test_workers_that_live_on_find_pictures_from_another_directory(
 ) -> None:
     """A second run in the same process may start elsewhere, with a root that is relative to there."""
     plan, chosen_B = view_plan(SEED, EPOCH, len(files), augmentation), np.array([3, 1])
-    (expected,) = crops(files, [chosen_B], plan, SIZE, workers=1)
+    ((expected,),) = crops(files, [chosen_B], plan, SIZE, workers=1)
     monkeypatch.chdir(files.root)
-    (found,) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)
+    ((found,),) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)
     assert torch.equal(found, expected)
