@@ -16,7 +16,7 @@ from coupled.models.batch_norm import use_global_batch
 from coupled.models.memory import forecast, free_memory, memory_line
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
 from coupled.models.optimizer import build_optimizer
-from coupled.models.probe import Probe, check_size, outline, probe
+from coupled.models.probe import Probe, check_local_size, outline, probe
 from coupled.parallel.process_group import ProcessGroup
 
 
@@ -50,9 +50,9 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)
-    shared = _network(options, settings.seed, probed)
     if augmentation.local_size:
-        check_size(shared, augmentation.local_size, settings.encoder.name)
+        check_local_size(device, settings.precision, augmentation.local_size, **options)
+    shared = _network(options, settings.seed, probed)
     sizes = {
         name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
         for name, objective in objectives.items()
