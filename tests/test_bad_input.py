@@ -46,6 +46,17 @@ WRONG: dict[str, tuple[str, ...]] = {
     "augmentation.hflip_prob": ("-0.1", "1.1", ".nan", "often", "null"),
     "augmentation.brightness": ("-1", "1e300"),
     "augmentation.hue": ("0.6", "-1", ".inf", "x"),
+    "augmentation.views": ("1", "0", "65", "2.5", "many", "null"),
+    "augmentation.second": ("3", "[1]", "{views: 2}", "{preset: cifar}", "{blur: 1}"),
+    "augmentation.second.blur_prob": ("-0.1", "2", "x", "null"),
+    "augmentation.second.crop_scale": ("[1, 0.5]", "[0.1, 2]"),
+    "augmentation.solarize_prob": ("-0.1", "1.1", ".nan"),
+    "augmentation.solarize_threshold": ("-0.1", "128", "null"),
+    "augmentation.rotation_prob": ("-0.1", "1.1", "[0, 1]"),
+    "augmentation.rotation_degrees": ("-10", "361", "[30, -30]", "[1, 2, 3]", ".nan", "x", "true", "null"),
+    "augmentation.local_views": ("-1", "65", "2", "x"),
+    "augmentation.local_size": ("8", "3", "x"),
+    "augmentation.local_crop_scale": ("[0.3, 0.1]", "[0, 1]", "[0.1, 2]", "[0.1, 0.2]"),
     "augmentation.preset": ("medium", "null", "3", "[small]"),
     "encoder.name": ("resnet5000", "null", "3", "''", "../resnet18", "resnet18.a1_in1k", "convnext_tiny_in22ft1k"),
     "encoder.width_multiplier": ("0", "-1", ".nan", "x", "null", "1e9"),
@@ -64,6 +75,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "arms.cl": ("[dcl]", "3", "{}", "{objective: null}", "nowhere", "_anchors", "../dcl", "{dcl: 1}"),
     "arms.cl.temperature": ("0", "-1", ".nan", "x", "null", "[1]"),
     "arms.cl.colour": ("1", "x"),
+    "arms.cl.perturb": ("{upls: 1}", "3"),
 }
 KEYS = [key for key in WRONG if key not in ("arms.cl.colour",)]
 

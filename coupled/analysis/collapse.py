@@ -1,7 +1,7 @@
 """Has an arm's representation collapsed? At every snapshot: spread, effective rank, alignment, uniformity, spectra.
 
 Writes collapse.csv, one value a row; the metrics are explained in collapse_measures.py. Layer h is the embedding and
-z the projection, of clean images in evaluation mode; `alignment` is that of two augmented views, the same for every arm
+z the projection, of clean images in evaluation mode; `alignment` is that of the augmented views, the same for every arm
 and epoch. Layer `predictor`, for arms that have one, is about its inputs (the projections of the views before they are
 normalised) and, if it is one matrix, about that. `component` numbers eigenvalues and directions from the largest, and
 `variant` names the convention of the others. `collapsed` says of a layer at an epoch whether it is a point, a line or

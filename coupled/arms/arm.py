@@ -67,11 +67,12 @@ class Arm:
         self.buffers = list(network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.projection_VBP: Tensor | None = None
+        self.views = 0  # of an image, in the last batch
         self.sums: dict[str, Tensor] = {}  # over ranks, of the last batch, for the objective's own rule
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.trained)
 
-    def settle_buckets(self, image_size: int) -> None:
+    def settle_buckets(self, image_size: int, local_size: int = 0) -> None:
         """One backward pass that changes nothing, because DDP sorts its buckets anew after its first: with them the
         order of its sums would differ between a run and the same run resumed.
         """
@@ -80,8 +81,8 @@ class Arm:
         device = next(self.network.parameters()).device
         before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         with torch_rng(self.seed, "settle", device=device):
-            outputs = self.replica(torch.zeros(2, 2, 3, image_size, image_size, device=device, dtype=self.dtype))
-        sum(output.sum() for output in outputs.values()).backward()
+            outputs = self._outputs(*(torch.zeros(2, 2, 3, s, s, device=device) for s in (image_size, local_size)))
+        torch.stack([output.sum() for output in outputs.values()]).sum().backward()
         self.optimizer.zero_grad(set_to_none=True)
         self.network.load_state_dict(before)
 
@@ -141,12 +142,12 @@ class Arm:
             buffer.copy_(before)
 
     def _loss(self, batch: Batch) -> Loss:
-        device = batch.views_VB3SS.device
+        device, self.views = batch.views_VB3SS.device, len(batch.views_VB3SS)
         # What a network draws (dropout, drop-path) is a function of the step and the images' place alone: an arm draws
         # the same beside others, after a resume, and as its twin.
         drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
-            outputs = self.replica(batch.views_VB3SS.to(self.dtype))  # through DDP, never the module inside it
+            outputs = self._outputs(batch.views_VB3SS, batch.local_VB3SS)
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_G, batch.first)
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
@@ -154,6 +155,12 @@ class Arm:
             own_sums = self.objective.batch_sums(outputs, **self.objective.options)
             self.sums = {name: sum_over_ranks(own) for name, own in own_sums.items()}
         return self.objective.function(inputs, **self.objective.options)
+
+    def _outputs(self, views_VB3SS: Tensor, local_VB3SS: Tensor | None) -> dict[str, Tensor]:
+        """The outputs through DDP, never the module inside it; of local views too if the objective takes them."""
+        inputs = [views_VB3SS, local_VB3SS] if self.objective.needs.local else [views_VB3SS]
+        outputs: dict[str, Tensor] = self.replica(*(each.to(self.dtype) for each in inputs if each is not None))
+        return outputs
 
     def projection_spread(self) -> float | None:
         """Spread of the last batch's projections: 1 if they point everywhere alike, 0 if all point the same way.

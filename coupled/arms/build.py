@@ -8,6 +8,7 @@ import torch
 
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
+from coupled.arms.sanity_checks import check_views
 from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
@@ -15,7 +16,7 @@ from coupled.models.batch_norm import use_global_batch
 from coupled.models.memory import forecast, free_memory, memory_line
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
 from coupled.models.optimizer import build_optimizer
-from coupled.models.probe import Probe, outline, probe
+from coupled.models.probe import Probe, check_local_size, outline, probe
 from coupled.parallel.process_group import ProcessGroup
 
 
@@ -41,12 +42,16 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
         for name, arm in settings.arms.items()
     }
+    augmentation = settings.augmentation
+    check_views(objectives, augmentation.views, augmentation.local_views)
     used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
     options = settings.network_options()
     if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)
+    if augmentation.local_size:
+        check_local_size(device, settings.precision, augmentation.local_size, **options)
     shared = _network(options, settings.seed, probed)
     sizes = {
         name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
@@ -106,7 +111,7 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
         seed=settings.seed,
         perturb=(perturb.ulps, perturb.step) if perturb else None,
     )
-    arm.settle_buckets(settings.image_size)
+    arm.settle_buckets(settings.image_size, settings.augmentation.local_size or 0)
     return arm
 
 
@@ -119,7 +124,7 @@ def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
 
 
 def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:
-    batch, size = settings.batch.size, settings.image_size
+    batch, size, augmentation = settings.batch.size, settings.image_size, settings.augmentation
     images = batch // group.data_size
     need = forecast(
         probed,
@@ -127,7 +132,10 @@ def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: lis
         settings.optimizer.name,
         images=images,
         batch=batch,
+        views=augmentation.views,
         image_size=size,
         device=group.device,
+        local_views=augmentation.local_views,
+        local_size=augmentation.local_size or 0,
     )
-    return memory_line(need, free, images, len(weights), group.device)
+    return memory_line(need, free, augmentation.views * images, len(weights), group.device)

@@ -183,7 +183,7 @@ class Lockstep:
 
 def _record(step: int, inputs: Mapping[str, Batch]) -> StepRecord:
     """A step that is under way: what it sees, without the views."""
-    seen = {name: replace(batch, views_VB3SS=batch.views_VB3SS.new_empty(0)) for name, batch in inputs.items()}
+    seen = {name: replace(b, views_VB3SS=b.views_VB3SS.new_empty(0), local_VB3SS=None) for name, b in inputs.items()}
     return StepRecord(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()})
 
 

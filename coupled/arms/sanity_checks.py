@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.config.augmentation import AugmentationSettings
 from coupled.config.controls import RandomSources
 from coupled.config.registry import Objective
-from coupled.config.sections import PRESETS, TEMPERATURE, AugmentationSettings, ProjectorSettings
+from coupled.config.sections import TEMPERATURE, ProjectorSettings
 from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.objectives import Inputs
 from coupled.stream.sampler import order
@@ -22,7 +23,12 @@ from coupled.stream.sampler import order
 SKIPPED_SHARE = 0.01
 LOOKED_THROUGH = 20_000_000  # places of images in the orders of epochs, at most, to find a batch of one class
 UNLIKELY = 1e-3  # such batches in a whole run
-BLUR_SIGMA = list(AugmentationSettings.model_fields["blur_sigma"].default)
+STRENGTHS_OF = {  # by probability: the keys that mean nothing where it is 0
+    "blur_prob": ("blur_sigma",),
+    "jitter_prob": ("brightness", "contrast", "saturation", "hue"),
+    "solarize_prob": ("solarize_threshold",),
+    "rotation_prob": ("rotation_degrees",),
+}
 PROJECTOR = ProjectorSettings().model_dump()
 COLLAPSED_SPREAD = 0.05
 
@@ -41,6 +47,22 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
         raise ValueError(f"batch.size: got {size}; dataset '{name}' has {images} images")
 
 
+def check_views(objectives: Mapping[str, Objective], views: int, local_views: int) -> None:
+    """Raise ValueError unless every objective takes so many views, and local ones are there if and only if one does."""
+    for arm, objective in objectives.items():
+        if objective.needs.views not in (None, views):
+            raise ValueError(
+                f"augmentation.views: got {views}; '{objective.name}' of arm {arm} takes {objective.needs.views}"
+            )
+        if objective.needs.local and not local_views:
+            raise ValueError(
+                f"augmentation.local_views: got 0; '{objective.name}' of arm {arm} takes local views: set local_views"
+                " and local_size"
+            )
+    if local_views and not any(objective.needs.local for objective in objectives.values()):
+        raise ValueError(f"augmentation.local_views: got {local_views}; no arm's objective takes local views")
+
+
 def before_start(
     settings: Mapping[str, Any],
     objectives: Mapping[str, Objective],
@@ -50,6 +72,7 @@ def before_start(
 ) -> list[str]:
     """Warnings about a run with the resolved `settings` on the train `images`. Raises ValueError if it must fail."""
     batch, epochs, labels_N = settings["batch"], settings["epochs"], images.labels_N
+    views = AugmentationSettings.model_validate(settings["augmentation"]).views
     steps = epochs * (len(images) // batch["size"])
     for arm, of in settings["arms"].items():
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
@@ -57,7 +80,7 @@ def before_start(
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
     return [
         *without_effect(settings, objectives, device),
-        *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs),
+        *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs, views),
         *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["sampler"]),
     ]
 
@@ -69,6 +92,7 @@ def one_class(
     batch_size: int,
     sampler: str,
     epochs: int,
+    views: int = 2,
 ) -> Iterator[str]:
     """A batch whose images have one class leaves no anchor to an objective that contrasts classes, which ends the run.
 
@@ -79,7 +103,7 @@ def one_class(
     if expected < UNLIKELY:
         return
     labels_B = torch.zeros(batch_size, dtype=torch.int64)
-    lost = {arm: order_seeds[arm] for arm, objective in objectives.items() if not counts(objective, labels_B)}
+    lost = {arm: order_seeds[arm] for arm, objective in objectives.items() if not counts(objective, labels_B, views)}
     looked = min(epochs, max(1, LOOKED_THROUGH // len(labels_N)))
     for epoch, seed in itertools.product(range(1, looked + 1), dict.fromkeys(lost.values())):
         labels_KG = labels_N[order(seed, epoch, labels_N, batch_size, sampler)]
@@ -98,9 +122,9 @@ def one_class(
         )
 
 
-def counts(objective: Objective, labels_B: Tensor) -> bool:
-    """Whether any anchor counts for the objective in a batch of these labels, of one process and two views."""
-    shape = (2, len(labels_B), int(labels_B.max()) + 2)
+def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
+    """Whether any anchor counts for the objective in a batch of these labels, of one process."""
+    shape = (views, len(labels_B), int(labels_B.max()) + 2)
     outputs = {name: torch.ones(shape) for name in (*objective.needs.outputs, *objective.needs.gathered)}
     loss = objective.function(Inputs(outputs, outputs, labels_B, labels_B), **objective.options)
     return int(loss.counted) > 0
@@ -139,28 +163,34 @@ def _content(images: AnyImageDataset) -> object:
 
 def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objective], device: str) -> Iterator[str]:
     """Keys of the resolved `settings` that say something which nothing of this run depends on."""
-    augmentation, snapshots = settings["augmentation"], settings["snapshots"]
-    preset, needs = PRESETS[augmentation["preset"]], [each.needs for each in objectives.values()]
+    snapshots, needs = settings["snapshots"], [each.needs for each in objectives.values()]
     temperatures = [each.options.get("temperature") for each in objectives.values()]
     read = {*(output for each in needs for output in each.outputs), *(h.input for n in needs for h in n.heads.values())}
-    jitters = [key for key in ("brightness", "contrast", "saturation", "hue") if augmentation[key] != preset[key]]
-    no_jitter, no_blur = augmentation["jitter_prob"] == 0, augmentation["blur_prob"] == 0
     projected = not read.isdisjoint(("unnormalised", "projection"))
     dense, every = snapshots["dense_until_epoch"], snapshots["every_epochs"]
     for key, ignored, why in (
         ("temperature", settings["temperature"] not in (TEMPERATURE, *temperatures), "no arm takes it"),
-        (
-            "augmentation.blur_sigma",
-            no_blur and augmentation["blur_sigma"] != BLUR_SIGMA,
-            "augmentation.blur_prob is 0",
-        ),
-        *((f"augmentation.{each}", no_jitter, "augmentation.jitter_prob is 0") for each in jitters),
+        *((f"augmentation.{key}", True, why) for key, why in _unused_strengths(settings["augmentation"])),
         ("projector", not projected and settings["projector"] != PROJECTOR, "no arm looks at a projection"),
         ("snapshots.dense_until_epoch", dense and every == 1, "snapshots.every_epochs is 1"),
         ("tf32", settings["tf32"] and device != "cuda", f"the device is {device}"),
     ):
         if ignored:
             yield f"{key}: has no effect, because {why}"
+
+
+def _unused_strengths(augmentation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys of the recipes whose operation never happens, and why."""
+    first = AugmentationSettings.model_validate(augmentation)
+    second, usual = first.second or first, AugmentationSettings.model_validate({"preset": first.preset})
+    for probability, keys in STRENGTHS_OF.items():
+        never, never_second = (getattr(recipe, probability) == 0 for recipe in (first, second))
+        for key in keys:
+            own = getattr(second, key) != getattr(first, key)
+            if never and (never_second or own) and getattr(first, key) != getattr(usual, key):
+                yield key, f"augmentation.{probability} is 0"
+            if never_second and own:
+                yield f"second.{key}", f"{probability} of the second view is 0"
 
 
 def skipped_anchors_message(arm: str, skipped: int, anchors: int) -> Iterator[str]:

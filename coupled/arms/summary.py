@@ -8,6 +8,7 @@ import torch
 
 from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
+from coupled.config.augmentation import AugmentationSettings
 from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
@@ -69,8 +70,9 @@ def announce(
         progress.say(f"classes: {listed(train.class_names)}")
     for note in (*train.notes, *test.notes):
         progress.say(note)
+    negatives = AugmentationSettings.model_validate(settings["augmentation"]).views * (size - 1)
     progress.say(
-        f"global batch {size} = {group.data_size} x {size // group.data_size} images, {2 * size - 2} other images'"
+        f"global batch {size} = {group.data_size} x {size // group.data_size} images, {negatives} other images'"
         f" views as negatives of an anchor without labels; peak learning rate {peak_lr:.6g}"
     )
     for place, names in enumerate(arms.placed):

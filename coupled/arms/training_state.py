@@ -94,7 +94,7 @@ class TrainingState:
         for name, (loss, seconds, skipped) in self.sums.items():
             if self.log:
                 self.log.epochs.row([self.epochs, name, loss, lr, seconds, images / seconds])
-            self.progress.warn(*sanity_checks.skipped_anchors_message(name, int(skipped), 2 * images))
+            self.progress.warn(*sanity_checks.skipped_anchors_message(name, int(skipped), arms[0].views * images))
             self.progress.warn(*sanity_checks.collapse(name, spreads[name]))
         losses = {name: loss for name, (loss, _, _) in self.sums.items()}
         self.progress.epoch(self.epochs, epochs, self.step, losses)

@@ -102,9 +102,18 @@ def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the section that the location is in."""
     for part in location[:-1]:
-        model = model.model_fields[str(part)].annotation  # type: ignore[assignment]
+        if str(part) in model.model_fields:  # a name in a mapping of sections is not
+            model = _section(model.model_fields[str(part)].annotation) or model
     return sorted(model.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section in an annotation such as `Section`, `Section | None` or `dict[str, Section]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section, get_args(annotation))), None)
 
 
 def _lower(message: str) -> str:

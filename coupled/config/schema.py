@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from coupled.config.augmentation import AugmentationSettings
 from coupled.config.errors import one_line
 from coupled.config.sections import (
     TEMPERATURE,
     Above0,
     ArmSettings,
-    AugmentationSettings,
     BatchSettings,
     CheckpointSettings,
     DatasetSettings,

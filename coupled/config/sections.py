@@ -12,8 +12,6 @@ from pydantic import (
     model_validator,
 )
 
-from coupled.stream.view_plan import Augmentation
-
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
@@ -25,10 +23,6 @@ Range = tuple[Above0, Above0]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 TEMPERATURE = 0.5
-PRESETS: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
-    "cifar": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur_prob": 0.0},
-    "imagenet": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_prob": 0.5},
-}
 BETAS = (0.9, 0.999)  # of AdamW, as in torch
 MOMENTUM = 0.9  # of LARS and SGD
 
@@ -100,45 +94,6 @@ class BatchSettings(Section):
 
     size: Annotated[int, Field(strict=True, ge=2)] = 256
     sampler: Literal["uniform", "balanced"] = "uniform"
-
-
-class AugmentationSettings(Section):
-    """Strengths and probabilities of the augmentation; what is not given comes from the preset."""
-
-    preset: Literal["cifar", "imagenet"] = "cifar"
-    crop_scale: Range = (0.08, 1.0)
-    crop_ratio: Range = (3 / 4, 4 / 3)
-    hflip_prob: Probability = 0.5
-    jitter_prob: Probability = 0.8
-    brightness: NonNegative
-    contrast: NonNegative
-    saturation: NonNegative
-    hue: Annotated[float, Field(strict=True, ge=0, le=0.5)]
-    grayscale_prob: Probability = 0.2
-    blur_prob: Probability
-    blur_sigma: Range = (0.1, 2.0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        preset = given.get("preset")  # an unknown one is refused later
-        return {**PRESETS[preset if isinstance(preset, str) and preset in PRESETS else "cifar"], **given}
-
-    def plain(self) -> Augmentation:
-        """The strengths without the preset that they came from."""
-        return Augmentation(**self.model_dump(exclude={"preset"}))
-
-    @model_validator(mode="after")
-    def _ranges(self) -> "AugmentationSettings":
-        for key in ("crop_scale", "crop_ratio", "blur_sigma"):
-            low, high = getattr(self, key)
-            if low > high:
-                raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale: got {list(self.crop_scale)}; a crop covers at most 1 of the image")
-        return self
 
 
 class EncoderSettings(Section):

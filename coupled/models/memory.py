@@ -10,7 +10,6 @@ import torch
 from coupled.models.probe import Probe
 
 MIB = 2**20
-VIEWS = 2  # of an image
 MOMENTS = {"lars": 1, "sgd": 1, "adamw": 2}  # tensors of the size of the weights that an optimizer keeps
 BACKWARD = 1.7  # times what the forward pass keeps is what both passes take; 1.3 to 2.3 measured on a CPU
 PAIR_BYTES = 48  # of an anchor and a row: scores, masks and their gradients
@@ -44,23 +43,28 @@ def forecast(
     *,
     images: int,
     batch: int,
+    views: int,
     image_size: int,
     device: torch.device,
+    local_views: int = 0,
+    local_size: int = 0,
 ) -> Forecast:
-    """What a process needs that trains arms of so many bytes of `weights` on `images` of a global `batch`.
+    """What a process needs that trains arms of so many bytes of `weights` on `images` of a global `batch`, each with so
+    many `views`; a local view counts as its share of a view's pixels.
 
     The arms take their step one after the other. Beside weights, gradients and moments main memory holds the network
     that all arms start from, and a copy of all tensors while it is written.
     """
-    moments, own, views = MOMENTS[optimizer], sum(weights), VIEWS * images
-    activations = probe.saved + views * probe.saved_an_image
-    more = (BACKWARD - 1) * activations + PAIR_BYTES * views * VIEWS * batch + views * 3 * image_size**2 * 4
+    moments, own, anchors = MOMENTS[optimizer], sum(weights), views * images
+    pixels = images * (views * image_size**2 + local_views * local_size**2)
+    activations = probe.saved + pixels * probe.saved_an_image // image_size**2
+    more = (BACKWARD - 1) * activations + PAIR_BYTES * anchors * views * batch + pixels * 3 * 4
     copied = 0 if device.type == "cuda" else probe.weights + (1 + moments) * own
     return Forecast(activations, (2 + moments) * own, int(more) + copied)
 
 
-def memory_line(need: Forecast, free: int | None, images: int, arms: int, device: torch.device) -> str:
-    """A line on the memory that is needed and free, a warning if that may not suffice.
+def memory_line(need: Forecast, free: int | None, views: int, arms: int, device: torch.device) -> str:
+    """A line on the memory that is needed and free, a warning if that may not suffice; `views` are all of a batch.
 
     Raises ValueError if what is certainly needed is not free.
     """
@@ -71,7 +75,7 @@ def memory_line(need: Forecast, free: int | None, images: int, arms: int, device
     if need.expected <= free:
         return text
     text += (
-        f": {need.activations / MIB:,.0f} MiB are activations of {VIEWS * images} views, {need.arms / MIB:,.0f} MiB"
+        f": {need.activations / MIB:,.0f} MiB are activations of {views} views, {need.arms / MIB:,.0f} MiB"
         f" weights, gradients and moments of {arms} arms; use a smaller batch.size, dataset.image_size,"
         " encoder.width_multiplier or encoder.name, or precision=bfloat16"
     )

@@ -13,15 +13,15 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coupled.models.encoders import build_encoder, encoder_width
-from coupled.objectives import Head, Needs
+from coupled.objectives import LOCAL, Head, Needs
 from coupled.stream.seeds import torch_rng
 
 
 class Network(nn.Module):
     """Computes the outputs named in `needs`: "embedding" [V,B,D], "unnormalised" [V,B,P], which is what the projector
     gives, "projection" [V,B,P], the same at unit norm, "target_projection" [V,B,P], that of the target, without
-    gradient, and those of `heads`. The projections are at least float32. "projection" is among the outputs wherever
-    there is one, because a run watches it.
+    gradient, and those of `heads`; each but the target's also as "local_<name>", of the local views. The projections
+    are at least float32. "projection" is among the outputs wherever there is one, because a run watches it.
 
     The V*B images pass the encoder together, so batch norm sees all views of the batch; the target's does the same with
     running averages of its own. Parameters that no needed output depends on do not ask for a gradient: DDP then has no
@@ -44,7 +44,7 @@ class Network(nn.Module):
         for name, head in heads.items():
             self.add_module(name, head.requires_grad_(specs[name].trained))
         self.heads, self.needs = dict(specs), tuple(needs)
-        read = {*self.needs, *(head.input for head in specs.values())}
+        read = {*(name.removeprefix(LOCAL) for name in needs), *(head.input for head in specs.values())}
         self.project = not read.isdisjoint(("unnormalised", "projection"))
         projector.requires_grad_(self.project)
         self.target = None if target is None else target.requires_grad_(False)
@@ -53,22 +53,29 @@ class Network(nn.Module):
             for name, tensor in kept.items():
                 self.kept.register_buffer(name, tensor)
 
-    def forward(self, views_VBchw: Tensor) -> dict[str, Tensor]:
-        """Outputs by name for views [V, B, 3, S, S]."""
-        views, images = views_VBchw.shape[:2]
-        pixels = views_VBchw.flatten(0, 1)
-        computed = {"embedding": self.encoder(pixels)}
+    def forward(self, views_VBchw: Tensor, local_VBchw: Tensor | None = None) -> dict[str, Tensor]:
+        """Outputs by name for views [V, B, 3, S, S] and local views, which pass the encoder after them."""
+        computed = self._outputs(views_VBchw)
+        if self.target is not None:
+            with torch.no_grad():
+                pixels = views_VBchw.flatten(0, 1)
+                projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(pixels))
+                projection = functional.normalize(_exact(projection), dim=-1)
+                computed["target_projection"] = projection.unflatten(0, views_VBchw.shape[:2])
+        if local_VBchw is not None:
+            computed |= {f"{LOCAL}{name}": output for name, output in self._outputs(local_VBchw).items()}
+        names = dict.fromkeys([*self.needs, "projection"] if self.project else self.needs)
+        return {name: computed[name] for name in names}
+
+    def _outputs(self, views_VBchw: Tensor) -> dict[str, Tensor]:
+        """The network's own outputs by name, [V, B, ...]."""
+        computed = {"embedding": self.encoder(views_VBchw.flatten(0, 1))}
         if self.project:
             computed["unnormalised"] = _exact(self.projector(computed["embedding"]))
             computed["projection"] = functional.normalize(computed["unnormalised"], dim=-1)
         for name, head in self.heads.items():
             computed[head.output] = self.get_submodule(name)(computed[head.input])
-        if self.target is not None:
-            with torch.no_grad():
-                projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(pixels))
-                computed["target_projection"] = functional.normalize(_exact(projection), dim=-1)
-        names = dict.fromkeys([*self.needs, "projection"] if self.project else self.needs)
-        return {name: computed[name].unflatten(0, (views, images)) for name in names}
+        return {name: output.unflatten(0, views_VBchw.shape[:2]) for name, output in computed.items()}
 
 
 def _exact(projection: Tensor) -> Tensor:

@@ -50,12 +50,26 @@ def probe(device: torch.device, precision: str, **network: Any) -> Probe:
     wrong = _wrong_in_bfloat16(built.encoder) if precision == "bfloat16" and device.type == "cpu" else []
     with failures_named(network["encoder"], f"dataset.image_size {network['image_size']}"):
         seen = _pass(built, network["image_size"], precision, device)
+    _check_bfloat16(wrong, "dataset.image_size")
+    return seen
+
+
+@functools.cache
+def check_local_size(device: torch.device, precision: str, size: int, **network: Any) -> None:
+    """Raise ValueError as `probe` does unless the network works on local views of so many pixels a side as well."""
+    built = build_network(**network)
+    wrong = _wrong_in_bfloat16(built.encoder) if precision == "bfloat16" and device.type == "cpu" else []
+    with failures_named(network["encoder"], f"augmentation.local_size {size}"), torch.no_grad():
+        built.eval()(torch.zeros(1, 1, 3, size, size))
+    _check_bfloat16(wrong, "augmentation.local_size")
+
+
+def _check_bfloat16(wrong: list[str], key: str) -> None:
     if wrong:
         raise ValueError(
             f"precision: got bfloat16; on a CPU '{wrong[0]}' strides over a map smaller than its stride, which oneDNN"
-            " computes wrongly in bfloat16: set precision=float32 or a larger dataset.image_size"
+            f" computes wrongly in bfloat16: set precision=float32 or a larger {key}"
         )
-    return seen
 
 
 def _pass(network: Network, size: int, precision: str, device: torch.device) -> Probe:

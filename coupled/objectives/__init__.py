@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+LOCAL = "local_"  # begins the name of an output of local views
+
 
 @dataclass(frozen=True)
 class Head:
@@ -41,7 +43,8 @@ class Needs:
     With `target_decay` m the network carries a target, a copy of encoder and projector that follows them after every
     step, target <- m target + (1 - m) network, and gives the output "target_projection". `kept` are tensors that the
     objective keeps from step to step, zeros at first, called "kept.<name>": by name the outputs whose widths are their
-    shape.
+    shape. `views` is the only number of views of an image that the objective takes; None: any from 2 on. An output
+    "local_<name>", such as "local_projection", is that of the local views (multi-crop); it asks the run for them.
     """
 
     outputs: tuple[str, ...]
@@ -49,6 +52,12 @@ class Needs:
     heads: Mapping[str, Head] = field(default_factory=dict)
     target_decay: float | None = None
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    views: int | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether an output of local views is among those that are read."""
+        return any(name.startswith(LOCAL) for name in self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +66,7 @@ class Inputs:
 
     `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "unnormalised"
     [V, B, P], the projection before that, "target_projection" [V, B, P] of unit norm and without gradient, "logits"
-    [V, B, C], "prediction" [V, B, P].
+    [V, B, C], "prediction" [V, B, P]; "local_projection" and so on have the local views in place of V.
     `gathered` holds, under the same names, those of the global batch [V, G, ...], with gradients; in a single process
     it holds the same tensors. `labels_B` and `labels_G` are int64; own image b is image `first` + b of the global
     batch.

@@ -1,11 +1,12 @@
-"""Apply a view plan to a batch of images: crop, flip, colour jitter in the plan's order, grayscale, blur.
+"""Apply a view plan to a batch of images: crop, flip, rotation, colour jitter in the plan's order, grayscale, blur,
+solarize: BYOL's order, and lightly's place of the rotation.
 
 The plan lives on the CPU, so which views an operation concerns is decided there and a GPU is never waited for. Views
 with the same order of jitters are made neighbours, so that each jitter works in place on slices; and on a CPU the
 views are made in chunks that fit into its cache.
 
 Shape letters: V views, B images, M = V * B views of the batch (view v of image b is number v * B + b), m views of a
-chunk, S side of a view, L = S * S, H, W sides of an image, K taps.
+chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J kinds of work.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.stream import functional
-from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box, portable_exp
+from coupled.stream.portable import portable_cos_sin, portable_exp
+from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
 
 _ADJUST = [getattr(functional, f"adjust_{name}_") for name in JITTERS]
+GREY, BLURRED, SOLARIZED, ROTATED = range(4, 8)  # columns of `work_MJ`, after the four jitters
 _CPU_CHUNK = 3 * 2**16  # float32 values: 0.75 MiB, so that a chunk stays in a usual second-level cache
 _GPU_CHUNK = 2**28
 
@@ -33,12 +36,13 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     """
     batch, _, height, width = images_B3HW.shape
     device = images_B3HW.device
-    work_M6, factors_M4 = _work(plan)
-    sort_M = np.lexsort([*work_M6.T[::-1], *(work_M6[:, :4] == HUE).T])  # hue takes longest: keep its slices together
-    work_M6, number_M = work_M6[sort_M], torch.from_numpy(sort_M)
+    work_MJ, factors_M4 = _work(plan)
+    sort_M = np.lexsort([*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T])  # hue takes longest: keep its slices together
+    work_MJ, number_M = work_MJ[sort_M], torch.from_numpy(sort_M)
     parts_BV = (crop_box(plan, height, width), plan.flip_BV, plan.blur_sigma_BV)
     box_M4, flip_M, sigma_M, factors_M4 = (part_M[number_M] for part_M in (*map(_flat, parts_BV), factors_M4))
 
+    further_3M = _further(plan, number_M, device)
     places_7M = torch.column_stack([number_M, number_M % batch, flip_M, box_M4]).T.contiguous()
     number_M, image_M, flip_M, top_M, left_M, high_M, wide_M = send(places_7M, device)
     factors_4M1 = send(factors_M4.T.contiguous(), device)[..., None]
@@ -52,10 +56,14 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
         for start in range(0, len(number_M), step):
             chunk = slice(start, start + step)
             pixels_3mSS = functional.resample(images_B3HW, image_M[chunk], rows.of(chunk), columns.of(chunk))
-            _colour_(pixels_3mSS.flatten(2), work_M6[chunk], factors_4M1[:, chunk])
-            for blurred, run in _runs(work_M6[chunk, 5]):
+            if further_3M is not None:
+                _rotate_(pixels_3mSS, work_MJ[chunk, ROTATED], further_3M[1:, chunk])
+            _colour_(pixels_3mSS.flatten(2), work_MJ[chunk], factors_4M1[:, chunk])
+            for blurred, run in _runs(work_MJ[chunk, BLURRED]):
                 if blurred:
                     pixels_3mSS[:, run] = functional.blur(pixels_3mSS[:, run], blur_MK[chunk][run])
+            if further_3M is not None:
+                _solarize_(pixels_3mSS.flatten(2), work_MJ[chunk, SOLARIZED], further_3M[0, chunk, None])
             views_M3SS.index_copy_(0, number_M[chunk], pixels_3mSS.transpose(0, 1))
     return views_M3SS.unflatten(0, (-1, batch))
 
@@ -86,20 +94,45 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def _work(plan: ViewPlan) -> tuple[NDArray[np.int64], Tensor]:
-    """What is done with each view: its four jitters (-1: one that changes nothing), grayscale, blur [M, 6]; factors."""
+    """What is done with each view [M, J]: its four jitters (-1: one that changes nothing), grayscale, blur, and if the
+    plan has them, solarize and rotation; and the factors of the jitters.
+    """
     order_M4 = _flat(plan.order_BV4)
     factors_M4 = torch.stack([_flat(getattr(plan, f"{name}_BV")) for name in JITTERS], dim=1).gather(1, order_M4)
     jitters_M4 = torch.where(factors_M4 == (order_M4 != HUE), -1, order_M4)  # factor 1 changes nothing, for hue 0
-    work_M6 = torch.column_stack([jitters_M4, _flat(plan.grayscale_BV), _flat(plan.blur_sigma_BV) > 0])
-    return work_M6.numpy(), factors_M4
+    work = [jitters_M4, _flat(plan.grayscale_BV), _flat(plan.blur_sigma_BV) > 0]
+    if plan.solarize_BV is not None and plan.rotation_BV is not None:
+        work += [_flat(plan.solarize_BV) < torch.inf, _flat(plan.rotation_BV) != 0]
+    return torch.column_stack(work).numpy(), factors_M4
 
 
-def _colour_(pixels_3mL: Tensor, work_m6: NDArray[np.int64], factors_4m1: Tensor) -> None:
-    for jitters_m, factors_m1 in zip(work_m6.T[:4], factors_4m1, strict=True):
+def _further(plan: ViewPlan, number_M: Tensor, device: torch.device) -> Tensor | None:
+    """Of the views in this order the thresholds of solarize, and cosine and sine of the rotation, float32 [3, M]."""
+    if plan.solarize_BV is None or plan.rotation_BV is None:
+        return None
+    cos_M, sin_M = portable_cos_sin(_flat(plan.rotation_BV)[number_M].double().numpy())
+    turns_2M = torch.from_numpy(np.stack([cos_M, sin_M])).float()
+    return send(torch.cat([_flat(plan.solarize_BV)[number_M][None], turns_2M]), device)
+
+
+def _rotate_(pixels_3mSS: Tensor, rotated_m: NDArray[np.int64], turns_2m: Tensor) -> None:
+    for rotated, run in _runs(rotated_m):
+        if rotated:
+            pixels_3mSS[:, run] = functional.rotate(pixels_3mSS[:, run], *turns_2m[:, run])
+
+
+def _solarize_(pixels_3mL: Tensor, solarized_m: NDArray[np.int64], thresholds_m1: Tensor) -> None:
+    for solarized, run in _runs(solarized_m):
+        if solarized:
+            functional.solarize_(pixels_3mL[:, run], thresholds_m1[run])
+
+
+def _colour_(pixels_3mL: Tensor, work_mJ: NDArray[np.int64], factors_4m1: Tensor) -> None:
+    for jitters_m, factors_m1 in zip(work_mJ.T[:4], factors_4m1, strict=True):
         for jitter, run in _runs(jitters_m):
             if jitter >= 0:
                 _ADJUST[jitter](pixels_3mL[:, run], factors_m1[run])
-    for grey, run in _runs(work_m6[:, 4]):
+    for grey, run in _runs(work_mJ[:, GREY]):
         if grey:
             pixels_3mL[:, run] = functional.luma(pixels_3mL[:, run])
 

@@ -5,10 +5,11 @@ view, K batches of the epoch.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from torch import Tensor
 from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.stream.augment import augment, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
+from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import Augmentation, EpochPlan, inputs_digest, view_plan
+from coupled.stream.view_plan import EpochPlan, ViewPlan, inputs_digest, view_plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,7 @@ class Batch:
     indices_G: Tensor
     first: int
     inputs_digest: str  # of the global batch: the same on every rank and for every world size
+    local_VB3SS: Tensor | None = None  # local views, as the others; None without any
 
 
 def step_batches(
@@ -133,29 +136,39 @@ def _batch(
     world_size: int,
     device: torch.device,
     number: int,
-    crops_VB3SS: Tensor | None = None,
+    crops_of_sizes: Sequence[Tensor] | None = None,
 ) -> Batch:
     places_G = order_KG[number]
     own = _own(len(places_G), rank, world_size)
-    plan_G = plan[places_G]
+    plans = [(side, each[places_G]) for side, each in plan.of_sizes(size)]
     indices_G = torch.from_numpy(places_G)
     labels_G, indices_G = send(dataset.labels_N[indices_G], device), send(indices_G, device)
-    if isinstance(dataset, ImageFiles):
-        assert crops_VB3SS is not None
-        views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_G[own])
-    else:
-        views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_G[own]), plan_G[own], size)
+    views_VB3SS, *local = (
+        normalise(_views(dataset, indices_G[own], each[own], side, crops_VB3SS), dataset.mean, dataset.std)
+        for (side, each), crops_VB3SS in zip(plans, crops_of_sizes or repeat(None), strict=False)
+    )
     return Batch(
         epoch=epoch,
         number=number,
-        views_VB3SS=normalise(views_VB3SS, dataset.mean, dataset.std),
+        views_VB3SS=views_VB3SS,
         labels_B=labels_G[own],
         indices_B=indices_G[own],
         labels_G=labels_G,
         indices_G=indices_G,
         first=own.start,
-        inputs_digest=inputs_digest(places_G, plan_G),
+        inputs_digest=inputs_digest(places_G, *(each for _, each in plans)),
+        local_VB3SS=local[0] if local else None,
     )
+
+
+def _views(
+    dataset: AnyImageDataset, indices_B: Tensor, plan: ViewPlan, size: int, crops_VB3SS: Tensor | None
+) -> Tensor:
+    """The views of these images, of their crops if they are on the disk: [V, B, 3, S, S] in [0, 1]."""
+    if isinstance(dataset, ImageFiles):
+        assert crops_VB3SS is not None
+        return augment_crops(send(crops_VB3SS, indices_B.device), plan)
+    return augment(dataset.images_N3HW.index_select(0, indices_B), plan, size)
 
 
 def _own(images: int, rank: int, world_size: int) -> slice:

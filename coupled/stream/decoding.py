@@ -43,11 +43,10 @@ DEAF_TO = (signal.SIGINT, signal.SIGUSR1, *((signal.SIGTERM,) if hasattr(signal,
 
 
 class Request(NamedTuple):
-    """Pictures to be read, and the plan of their views; without a plan, the largest central square of each."""
+    """Pictures to be read, and the plans of their views by size; without a plan, the largest central square of each."""
 
     paths: list[Path]
-    size: int
-    plan: EpochPlan | None
+    wanted: Sequence[tuple[int, EpochPlan | None]]
 
 
 def crops(
@@ -57,8 +56,9 @@ def crops(
     size: int,
     workers: int,
     stream: int = 0,
-) -> Iterator[Tensor]:
-    """For each batch of image numbers the crops of their views, uint8 [V, B, 3, S, S], on the CPU.
+) -> Iterator[list[Tensor]]:
+    """For each batch of image numbers the crops of their views, uint8 [V, B, 3, S, S], on the CPU, and then those of
+    their local views if the plan has such.
 
     Without a plan V is 1, and the crop is the largest central square. With `workers` = 0 the pictures are decoded here.
     Only one such iterator can be in use for each `stream` and number of workers. Raises ValueError for an undecodable
@@ -70,7 +70,7 @@ def crops(
             for part in parts:
                 if isinstance(part, str):
                     raise ValueError(part)
-            yield torch.cat(parts, dim=1)
+            yield [torch.cat(of_size, dim=1) for of_size in zip(*parts, strict=True)]
 
 
 def faults(paths_K: Sequence[list[Path]], workers: int) -> Iterator[list[str]]:
@@ -118,27 +118,30 @@ def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:
     }.items():
         own[name] = torch.full_like(own[name], whole)
     size = crops_VB3SS.shape[-1]
-    return augment(crops_VB3SS.flatten(0, 1), replace(plan, **own), size)[0].unflatten(0, (views, batch))
+    whole_plan = replace(plan, crop_ratios=plan.crop_ratios[:1], **own)
+    return augment(crops_VB3SS.flatten(0, 1), whole_plan, size)[0].unflatten(0, (views, batch))
 
 
-def read(request: Request) -> Tensor | str:
-    """The crops of a request, uint8 [V, B, 3, S, S]; an error as its text, which passes between processes as it is."""
+def read(request: Request) -> list[Tensor] | str:
+    """The crops of a request, uint8 [V, B, 3, S, S] of each size; an error as its text, which any process can read."""
     try:
         pictures = [read_picture(path) for path in request.paths]
     except ValueError as error:
         return str(error)
-    if request.plan is None:
+    return [_crops(pictures, size, plan) for size, plan in request.wanted]
+
+
+def _crops(pictures: list[Tensor], size: int, epoch_plan: EpochPlan | None) -> Tensor:
+    if epoch_plan is None:
         boxes = [_central(picture_3HW) for picture_3HW in pictures]
         flips_BV = torch.zeros(len(pictures), 1, dtype=torch.bool)
     else:
-        plan = request.plan[np.arange(len(pictures))]
+        plan = epoch_plan[np.arange(len(pictures))]
         boxes = [crop_box(plan[b : b + 1], *picture.shape[1:])[0] for b, picture in enumerate(pictures)]
         flips_BV = plan.flip_BV
     return torch.stack(
         [
-            torch.stack(
-                [_crop(picture, box_4, flip, request.size) for box_4, flip in zip(boxes_V4, flips_V, strict=True)]
-            )
+            torch.stack([_crop(picture, box_4, flip, size) for box_4, flip in zip(boxes_V4, flips_V, strict=True)])
             for picture, boxes_V4, flips_V in zip(pictures, boxes, flips_BV, strict=True)
         ],
         dim=1,
@@ -152,8 +155,8 @@ def _requests(
     for batch_B in batches_KB:
         for start in range(0, len(batch_B), CHUNK):
             part = batch_B[start : start + CHUNK]
-            own = plan and EpochPlan(plan.table_VNR[:, part], plan.augmentation)
-            yield Request([root / images.files_N[number] for number in part.tolist()], size, own)
+            wanted = [(side, each.for_crops(part)) for side, each in plan.of_sizes(size)] if plan else [(size, None)]
+            yield Request([root / images.files_N[number] for number in part.tolist()], wanted)
 
 
 def _central(picture_3HW: Tensor) -> Tensor:
@@ -171,7 +174,7 @@ def _crop(picture_3HW: Tensor, box_4: Tensor, flip: Tensor, size: int) -> Tensor
 
 
 class _Reading(Dataset[Any]):
-    def __getitem__(self, request: Request | list[Path]) -> Tensor | str | list[str]:
+    def __getitem__(self, request: Request | list[Path]) -> list[Tensor] | str | list[str]:
         return read(request) if isinstance(request, Request) else undecodable(request)
 
 

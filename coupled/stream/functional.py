@@ -87,6 +87,42 @@ def _weighted_sums(table: Tensor, taps: Taps, length: int) -> Tensor:
     return F.embedding_bag(index, table, per_sample_weights=taps.weights_MSK.flatten(0, 1), mode="sum")
 
 
+def rotate(pixels_3MSS: Tensor, cos_M: Tensor, sin_M: Tensor) -> Tensor:
+    """Turn each view counter-clockwise about its centre by its angle, bilinear, black outside -> [3, M, S, S].
+
+    A quarter turn moves pixels and changes no value.
+    """
+    size = pixels_3MSS.shape[-1]
+    from_centre_S = torch.arange(size, device=pixels_3MSS.device) - (size - 1) / 2
+    cos_M11, sin_M11 = cos_M[:, None, None], sin_M[:, None, None]
+    y_MSS = (sin_M11 * from_centre_S).add(cos_M11 * from_centre_S[:, None]).add_((size - 1) / 2)
+    x_MSS = (cos_M11 * from_centre_S).sub(sin_M11 * from_centre_S[:, None]).add_((size - 1) / 2)
+    # with a black border of 1 pixel before and 2 after, whatever lies outside is clamped onto it with a share of 0
+    (top_ML, down_ML), (left_ML, right_ML) = (_pixel_and_share(each_MSS, size) for each_MSS in (y_MSS, x_MSS))
+    width = size + 3
+    flat_3MP = F.pad(pixels_3MSS, (1, 2, 1, 2)).flatten(2)
+    first_ML = (top_ML * width).add_(left_ML)
+
+    def neighbour(offset: int) -> Tensor:
+        return flat_3MP.gather(2, first_ML.add(offset).expand(3, -1, -1))
+
+    upper_3ML = _between(neighbour(0), neighbour(1), right_ML)
+    lower_3ML = _between(neighbour(width), neighbour(width + 1), right_ML)
+    return _between(upper_3ML, lower_3ML, down_ML).clamp_(0, 1).view_as(pixels_3MSS)
+
+
+def _pixel_and_share(places_MSS: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """For each place along an axis the pixel at or before it, counted from the border, and the next one's share."""
+    places_ML = places_MSS.flatten(1).clamp_(-1, size)
+    pixel_ML = places_ML.floor()
+    return pixel_ML.long().add_(1), places_ML - pixel_ML
+
+
+def _between(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """Equal values stay as they are. torch.lerp would fuse the operations on some devices."""
+    return other.sub_(one).mul_(share).add_(one)
+
+
 def luma(pixels_3ML: Tensor) -> Tensor:
     """Grey value of each pixel [M, L], ITU-R 601 weights as torchvision rounds them."""
     red, green, blue = pixels_3ML
@@ -144,3 +180,8 @@ def blur(pixels_3MSS: Tensor, weights_MK: Tensor) -> Tensor:
         terms = (padded.narrow(axis, k, size) * weights_KM11[k] for k in range(taps))
         pixels_3MSS = reduce(Tensor.add_, terms)
     return pixels_3MSS
+
+
+def solarize_(pixels_3ML: Tensor, threshold_M1: Tensor) -> None:
+    """In place: values from the view's threshold on are inverted, x -> 1 - x."""
+    pixels_3ML.copy_(torch.where(pixels_3ML >= threshold_M1, 1 - pixels_3ML, pixels_3ML))

@@ -1,9 +1,11 @@
 """Every view's augmentation parameters: a function of (seed, epoch, image, view) and of nothing else.
 
-An epoch draws one table of random 32-bit numbers, 32 per view. The row of (image, view) is found by its place in the
-Philox stream of (seed, epoch, view), so it does not depend on the number of images or of views, the order, the batch
-or the rank. All arithmetic from the table to the plan and its crops is single IEEE operations: the same bits on every
-machine. Probability p is met when a uniform number in [0, 1) is below p.
+An epoch draws one table of random 32-bit numbers, 32 per view, and a second one of 8 per view if the augmentation uses
+it. The row of (image, view) is found by its place in the Philox stream of (seed, epoch, view), so it does not depend on
+the number of images or of views, the order, the batch or the rank. A column keeps its meaning for ever: a new operation
+takes a free column of the second table, or a table of its own. All arithmetic from the table to the plan and its crops
+is single IEEE operations: the same bits on every machine. Probability p is met when a uniform number in [0, 1) is below
+p.
 
 Shape letters: N images of the dataset, B images of a batch, V views, R random numbers of a view, 10 crop candidates,
 4 colour jitters.
@@ -11,8 +13,9 @@ Shape letters: N images of the dataset, B images of a batch, V views, R random n
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import permutations
+from itertools import chain, permutations, product
 from typing import Any
 
 import numpy as np
@@ -20,32 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.stream.portable import portable_exp
+from coupled.stream.recipe import Augmentation, Range, Recipe
 from coupled.stream.seeds import random_uint32
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` names them by their place here
 HUE = 3
 CANDIDATES = 10
-_DRAWS = 32  # numbers per view; 8 of them are one Philox block
+_DRAWS = 32  # numbers per view of the table "views", all used; 8 of them are one Philox block
+_FURTHER_DRAWS = 8  # of the table "further views": solarize, rotation, its angle, 5 that are free
 _ORDERS = np.array(list(permutations(range(4))))  # [24, 4]
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Strengths of the augmentation, with the meaning they have in torchvision and SimCLR (Chen et al. 2020)."""
-
-    crop_scale: Range  # share of the image's area
-    crop_ratio: Range  # width / height
-    hflip_prob: float  # probability
-    jitter_prob: float  # probability that the colours are jittered
-    brightness: float  # factor within 1 +- strength, not below 0
-    contrast: float
-    saturation: float
-    hue: float  # shift within +- strength, in turns of the colour wheel
-    grayscale_prob: float  # probability
-    blur_prob: float  # probability
-    blur_sigma: Range  # pixels of the view
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +51,9 @@ class ViewPlan:
     order_BV4: Tensor  # int64: the jitter that comes first, second, ...
     grayscale_BV: Tensor  # bool
     blur_sigma_BV: Tensor  # float32, 0 = no blur
-    crop_ratio: Range  # for images so oblong that no candidate fits
+    solarize_BV: Tensor | None  # float32: values from here on are inverted, infinite = none
+    rotation_BV: Tensor | None  # float32: degrees counter-clockwise, 0 = none; both None: the run uses neither
+    crop_ratios: tuple[Range, ...]  # of each view, for images so oblong that no candidate fits
 
     def __getitem__(self, images: slice) -> "ViewPlan":
         """The plan of consecutive images of the batch."""
@@ -78,20 +67,51 @@ class EpochPlan:
     """The random numbers of an epoch; `plan[indices_B]` is the plan of these images, in this order."""
 
     table_VNR: NDArray[np.uint32]
+    further_VNR: NDArray[np.uint32] | None  # None: no operation uses them
     augmentation: Augmentation
+    local: "EpochPlan | None" = None  # of the local views
+
+    def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
+        """The plan after the side of its views, and then that of the local views, if any, after theirs."""
+        return [(size, self), *([(self.augmentation.local_size, self.local)] if self.local else [])]
+
+    def for_crops(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
+        """What the crops and flips of these images depend on, small enough to be sent to another process."""
+        return EpochPlan(self.table_VNR[:, indices_B], None, self.augmentation)
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
-        draws_RBV = self.table_VNR[:, indices_B].transpose(2, 1, 0).astype(np.float64, order="C")
-        return _decode(draws_RBV * 2.0**-32, self.augmentation)
+        draws_RBV = _uniform(self.table_VNR[:, indices_B])
+        further_RBV = None if self.further_VNR is None else _uniform(self.further_VNR[:, indices_B])
+        plans = [
+            _decode(draws_RBV[..., views], None if further_RBV is None else further_RBV[..., views], recipe)
+            for views, recipe in self.augmentation.recipes()
+        ]
+        return plans[0] if len(plans) == 1 else _beside(plans)
 
 
-def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, views: int = 2) -> EpochPlan:
-    """The plan of an epoch over a set of so many images: 128 bytes a view are kept, decoded per batch."""
-    streams = [random_uint32(seed, "views", epoch, view, shape=(images, _DRAWS)) for view in range(views)]
-    return EpochPlan(np.stack(streams), augmentation)
+def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, stream: str = "views") -> EpochPlan:
+    """The plan of an epoch over a set of so many images: 128 to 160 bytes a view are kept, decoded per batch.
+
+    Local views have tables of their own, from the stream "local views".
+    """
+
+    def table(name: str, numbers: int) -> NDArray[np.uint32]:
+        shape, views = (images, numbers), range(augmentation.views)
+        return np.stack([random_uint32(seed, name, epoch, view, shape=shape) for view in views])
+
+    further = any(recipe.uses_further_draws for _, recipe in augmentation.recipes())
+    further_VNR = table(f"further {stream}", _FURTHER_DRAWS) if further else None
+    local = augmentation.local()
+    plan_of_local = view_plan(seed, epoch, images, local, "local views") if local else None
+    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local)
 
 
-def _decode(draws_RBV: NDArray[np.float64], augmentation: Augmentation) -> ViewPlan:
+def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """The random numbers as numbers in [0, 1): [R, B, V]."""
+    return table_VBR.transpose(2, 1, 0).astype(np.float64, order="C") * 2.0**-32
+
+
+def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | None, augmentation: Recipe) -> ViewPlan:
     area_TBV, ratio_TBV, rest = np.split(draws_RBV, [CANDIDATES, 2 * CANDIDATES])
     top, left, flip, jitter, brightness, contrast, saturation, hue, jitter_order, grayscale, blur, sigma = rest
     jittered = jitter < augmentation.jitter_prob
@@ -103,6 +123,12 @@ def _decode(draws_RBV: NDArray[np.float64], augmentation: Augmentation) -> ViewP
     low, high = (float(np.float32(math.log(aspect))) for aspect in augmentation.crop_ratio)  # hides libm's last bit
     hue = np.where(jittered, _between(hue, -augmentation.hue, augmentation.hue), 0.0)
     sigma = np.where(blur < augmentation.blur_prob, _between(sigma, *augmentation.blur_sigma), 0.0)
+    threshold = degrees = None
+    if further_RBV is not None:
+        solarize, rotation, angle = further_RBV[:3]
+        threshold = np.where(solarize < augmentation.solarize_prob, augmentation.solarize_threshold, np.inf)
+        turned = _between(angle, *augmentation.rotation_degrees)
+        degrees = np.where(rotation < augmentation.rotation_prob, turned, 0.0)
     return ViewPlan(
         crop_area_BVT=_images_first(_between(area_TBV, *augmentation.crop_scale)),
         crop_aspect_BVT=_images_first(portable_exp(_between(ratio_TBV, low, high))),
@@ -116,8 +142,19 @@ def _decode(draws_RBV: NDArray[np.float64], augmentation: Augmentation) -> ViewP
         order_BV4=torch.from_numpy(_ORDERS[(jitter_order * len(_ORDERS)).astype(np.int64)]),
         grayscale_BV=torch.from_numpy(grayscale < augmentation.grayscale_prob),
         blur_sigma_BV=torch.from_numpy(sigma.astype(np.float32)),
-        crop_ratio=augmentation.crop_ratio,
+        solarize_BV=None if threshold is None else torch.from_numpy(threshold.astype(np.float32)),
+        rotation_BV=None if degrees is None else torch.from_numpy(degrees.astype(np.float32)),
+        crop_ratios=(augmentation.crop_ratio,) * draws_RBV.shape[-1],
     )
+
+
+def _beside(plans: Sequence[ViewPlan]) -> ViewPlan:
+    """One plan of the views of several, of the same images."""
+    parts = {field.name: [getattr(plan, field.name) for plan in plans] for field in fields(ViewPlan)}
+    joined: dict[str, Any] = {
+        name: torch.cat(each, dim=1) for name, each in parts.items() if isinstance(each[0], Tensor)
+    }
+    return replace(plans[0], **joined, crop_ratios=tuple(chain.from_iterable(parts["crop_ratios"])))
 
 
 def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
@@ -134,43 +171,30 @@ def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
     fits_BVT = (widths_BVT > 0) & (widths_BVT <= width) & (heights_BVT > 0) & (heights_BVT <= height)
     first_BV1 = fits_BVT.argmax(axis=-1, keepdims=True)
     found_BV = fits_BVT.any(axis=-1)
-    aspect = min(max(width / height, plan.crop_ratio[0]), plan.crop_ratio[1])
-    central_height, central_width = min(height, round(width / aspect)), min(width, round(height * aspect))
-    high_BV = np.where(found_BV, np.take_along_axis(heights_BVT, first_BV1, -1)[..., 0], central_height)
-    wide_BV = np.where(found_BV, np.take_along_axis(widths_BVT, first_BV1, -1)[..., 0], central_width)
-    top_BV = np.where(found_BV, plan.crop_top_BV.numpy() * (height - high_BV + 1), (height - central_height) // 2)
-    left_BV = np.where(found_BV, plan.crop_left_BV.numpy() * (width - wide_BV + 1), (width - central_width) // 2)
+    aspects = [min(max(width / height, low), high) for low, high in plan.crop_ratios]
+    central_V2 = [(min(height, round(width / aspect)), min(width, round(height * aspect))) for aspect in aspects]
+    central_height_V, central_width_V = np.array(central_V2).T
+    high_BV = np.where(found_BV, np.take_along_axis(heights_BVT, first_BV1, -1)[..., 0], central_height_V)
+    wide_BV = np.where(found_BV, np.take_along_axis(widths_BVT, first_BV1, -1)[..., 0], central_width_V)
+    top_BV = np.where(found_BV, plan.crop_top_BV.numpy() * (height - high_BV + 1), (height - central_height_V) // 2)
+    left_BV = np.where(found_BV, plan.crop_left_BV.numpy() * (width - wide_BV + 1), (width - central_width_V) // 2)
     return torch.from_numpy(np.stack([top_BV, left_BV, high_BV, wide_BV], axis=-1).astype(np.int64))
 
 
-def inputs_digest(indices_B: NDArray[np.int64], plan: ViewPlan) -> str:
-    """32 hexadecimal digits (blake2b) over image indices and every number of their plan.
+def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
+    """32 hexadecimal digits (blake2b) over image indices and every number of their plan, or plans with local views.
 
-    Equal digests are the proof that two runs saw the same inputs at a step.
+    Equal digests are the proof that two runs saw the same inputs at a step. What no view of the run has adds nothing.
     """
-    digest = hashlib.blake2b(repr(plan.crop_ratio).encode(), digest_size=16)
+    ratios = "".join(map(repr, dict.fromkeys(plans[0].crop_ratios)))  # one, or two for two recipes
+    digest = hashlib.blake2b(ratios.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(indices_B, dtype="<i8").data)
-    for field in fields(plan):
+    for plan, field in product(plans, fields(ViewPlan)):
         part = getattr(plan, field.name)
         if isinstance(part, Tensor):
             digest.update(repr((field.name, tuple(part.shape))).encode())
             digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def portable_exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """exp(x) for x <= 1, relative error below 1e-12, by additions and multiplications alone.
-
-    NumPy's and torch's exp may differ in the last bit between machines and even between places of an array, and a crop
-    that is one bit wider can be one pixel wider. Here (exp(x / 1024))^1024, the inner one by its power series.
-    """
-    small = np.maximum(x, -80.0) * 2.0**-10
-    result = np.ones_like(small)
-    for k in range(8, 0, -1):
-        result = 1 + result * (small * (1 / k))
-    for _ in range(10):
-        result = result * result
-    return result
 
 
 def _between(draw: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

@@ -20,8 +20,9 @@ from torchvision.transforms.functional import to_pil_image
 
 from coupled.monitoring.terminal import safe_streams
 from coupled.stream.augment import augment
+from coupled.stream.recipe import Augmentation
 from coupled.stream.seeds import random_uint32
-from coupled.stream.view_plan import Augmentation, view_plan
+from coupled.stream.view_plan import view_plan
 
 Row = dict[str, Any]  # name, ours, baseline, ratio, goal, unit, ours_peak_mib, baseline_peak_mib
 
@@ -38,6 +39,7 @@ AUGMENTATION = Augmentation(
     grayscale_prob=0.2,
     blur_prob=0.0,
     blur_sigma=(0.1, 2.0),
+    views=VIEWS,
 )
 
 
@@ -50,7 +52,7 @@ def smooth_images(images: int) -> Tensor:
 def _ours(images: int) -> Callable[[], Tensor]:
     images_B3HW = smooth_images(images)
     everyone = np.arange(images)
-    return lambda: augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION, VIEWS)[everyone], SIZE)
+    return lambda: augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION)[everyone], SIZE)
 
 
 def _baseline(images: int) -> Callable[[], Tensor]:

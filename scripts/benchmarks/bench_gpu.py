@@ -44,7 +44,7 @@ def augmentation_row(device: str, images: int) -> Row:
     """Views a second, the plan included, on the device and on all cores of the CPU."""
 
     def make(images_B3HW: Tensor) -> Tensor:
-        return augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION, VIEWS)[np.arange(images)], SIZE)
+        return augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION)[np.arange(images)], SIZE)
 
     pixels_B3HW = smooth_images(images)
     placed_B3HW = pixels_B3HW.to(device)

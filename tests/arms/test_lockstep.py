@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas
 import pytest
+import torch
 from support import ranks, tiny
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coupled.arms.arm import Arm, StepResult
-from coupled.arms.lockstep import log_every_of
+from coupled.arms.lockstep import _record, log_every_of
 from coupled.config.by_name import known
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
@@ -164,6 +165,13 @@ def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, log_every: int
     for each in made:
         assert each.inputs[""].views_VB3SS.numel() == 0
         assert len(each.inputs[""].indices_G) == 360
+
+
+def test_local_views_are_not_kept_either() -> None:
+    """They are as many pixels as the views."""
+    views, labels_B = torch.zeros(2, 1, 3, 4, 4), torch.zeros(1, dtype=torch.int64)
+    record = _record(1, {"": Batch(1, 0, views, labels_B, labels_B, labels_B, labels_B, 0, "", local_VB3SS=views)})
+    assert record.inputs[""].local_VB3SS is None
 
 
 class Waiting(TorchDispatchMode):

@@ -83,6 +83,15 @@ def test_a_key_that_nothing_depends_on_is_said() -> None:
     assert said(augmentation={"blur_sigma": [1, 2], "blur_prob": 0.1}) == []
     assert said(augmentation={"jitter_prob": 0, "hue": 0.2}) == ["augmentation.hue"]
     assert said(augmentation={"jitter_prob": 0, "preset": "imagenet"}) == []
+    assert said(augmentation={"solarize_threshold": 0.0, "rotation_degrees": 5}) == [
+        *("augmentation.solarize_threshold", "augmentation.rotation_degrees")
+    ]
+    second = {"solarize_prob": 0.2, "solarize_threshold": 0.3, "blur_sigma": [1, 2]}
+    assert said(augmentation={"solarize_threshold": 0.4, "blur_prob": 0.1, "second": second}) == [
+        "augmentation.solarize_threshold"  # the second view has its own
+    ]
+    assert said(augmentation={"solarize_threshold": 0.4, "second": {"solarize_prob": 0.2}}) == []
+    assert said(augmentation={"second": second}) == ["augmentation.second.blur_sigma"]
     assert said(snapshots={"dense_until_epoch": 3}) == ["snapshots.dense_until_epoch"]
     assert said(snapshots={"dense_until_epoch": 3, "every_epochs": 2}) == []
     assert said(tf32=True) == ["tf32"]

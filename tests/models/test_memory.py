@@ -54,10 +54,14 @@ def test_free_is_the_least_of_the_machine_and_every_control_group(
 def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
     """Weights, gradients and moments of every arm at once; the activations of one arm."""
     seen = Probe(saved=5, saved_an_image=1000, weights=70, unused=frozenset())
-    at = {"images": 8, "batch": 16, "image_size": 4}
+    at = {"images": 8, "batch": 16, "views": 2, "image_size": 4}
     need = memory.forecast(seen, [60, 40], "adamw", **at, device=CPU)
     assert need[:2] == (5 + 16 * 1000, 4 * 100)
     assert memory.forecast(seen, [60, 40], "sgd", **at, device=CPU).arms == 300
+    more_views = memory.forecast(seen, [60, 40], "adamw", **{**at, "views": 4}, device=CPU)
+    assert more_views.activations == 5 + 32 * 1000
+    local = memory.forecast(seen, [60, 40], "adamw", **at, device=CPU, local_views=6, local_size=2)
+    assert local.activations == 5 + (16 + 6 * 8 // 4) * 1000  # a view of half the side keeps a quarter
     on_gpu = memory.forecast(seen, [60, 40], "adamw", **at, device=torch.device("cuda"))
     assert need.more - on_gpu.more == 70 + 300  # the start, and what is being written, are in main memory
 
@@ -65,14 +69,14 @@ def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
 def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -> None:
     """The system ends a process that takes too much without a word on why."""
     need = Forecast(activations=300 * MIB, arms=100 * MIB, more=200 * MIB)
-    assert memory_line(need, None, 8, 2, CPU) == "a step needs about 600 MiB of memory"
-    assert memory_line(need, 600 * MIB, 8, 2, CPU).endswith("of 600 MiB free on the machine")
-    assert memory_line(need, 599 * MIB, 8, 2, CPU).startswith("warning: a step needs about 600 MiB")
+    assert memory_line(need, None, 16, 2, CPU) == "a step needs about 600 MiB of memory"
+    assert memory_line(need, 600 * MIB, 16, 2, CPU).endswith("of 600 MiB free on the machine")
+    assert memory_line(need, 599 * MIB, 16, 2, CPU).startswith("warning: a step needs about 600 MiB")
     parts = "300 MiB are activations of 16 views, 100 MiB weights, gradients and moments of 2 arms; use a smaller"
     with pytest.raises(ValueError, match=rf"^batch\.size: .*{parts} batch\.size, dataset"):
-        memory_line(need, 399 * MIB, 8, 2, CPU)
+        memory_line(need, 399 * MIB, 16, 2, CPU)
     with pytest.raises(ValueError, match=r"^encoder\.name: "):
-        memory_line(need._replace(arms=301 * MIB), 399 * MIB, 8, 2, CPU)
+        memory_line(need._replace(arms=301 * MIB), 399 * MIB, 16, 2, CPU)
 
 
 @pytest.mark.parametrize(

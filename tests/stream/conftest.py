@@ -1,13 +1,14 @@
 """What the tests of the stream share: one thread, a augmentation that does everything, and images."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from coupled.stream.recipe import Augmentation
 from coupled.stream.seeds import random_uint32
-from coupled.stream.view_plan import Augmentation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,6 +36,14 @@ def augmentation() -> Augmentation:
         blur_prob=0.5,
         blur_sigma=(0.1, 2.0),
     )
+
+
+@pytest.fixture(scope="session")
+def everything(augmentation: Augmentation) -> Augmentation:
+    """Three views, all operations, and another recipe for the second and the third."""
+    first = replace(augmentation, solarize_prob=0.3, rotation_prob=0.5, rotation_degrees=(-180.0, 180.0))
+    second = replace(first.recipe(), blur_prob=0.2, solarize_prob=0.6, rotation_degrees=(90.0, 90.0))
+    return replace(first, views=3, second=second)
 
 
 @pytest.fixture(scope="session")

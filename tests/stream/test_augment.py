@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from coupled.stream import augment as augment_module
@@ -15,9 +16,9 @@ GREY_LEVEL = 1 / 255
 
 
 @pytest.fixture
-def epoch_plan(augmentation):
-    """The plan of an epoch of 24 images, with two views each."""
-    return view_plan(0, 0, 24, augmentation)
+def epoch_plan(everything):
+    """The plan of an epoch of 24 images, with three views each, two recipes and every operation."""
+    return view_plan(0, 0, 24, everything)
 
 
 def by_torchvision(image: Tensor, plan: ViewPlan, view: int, size: int) -> Tensor:
@@ -26,6 +27,7 @@ def by_torchvision(image: Tensor, plan: ViewPlan, view: int, size: int) -> Tenso
     pixels = F.resized_crop(image.float() / 255, *box, [size, size], antialias=True)
     if plan.flip_BV[0, view]:
         pixels = F.horizontal_flip(pixels)
+    pixels = F.rotate(pixels, float(plan.rotation_BV[0, view]), InterpolationMode.BILINEAR)
     for jitter in plan.order_BV4[0, view].tolist():
         name = JITTERS[jitter]
         pixels = getattr(F, f"adjust_{name}")(pixels, float(getattr(plan, f"{name}_BV")[0, view]))
@@ -33,6 +35,8 @@ def by_torchvision(image: Tensor, plan: ViewPlan, view: int, size: int) -> Tenso
         pixels = F.rgb_to_grayscale(pixels, num_output_channels=3)
     if plan.blur_sigma_BV[0, view] > 0:
         pixels = F.gaussian_blur(pixels, [max(3, size // 10 | 1)] * 2, [float(plan.blur_sigma_BV[0, view])])
+    if plan.solarize_BV[0, view] <= 1:
+        pixels = F.solarize(pixels, float(plan.solarize_BV[0, view]))
     return pixels
 
 
@@ -42,7 +46,7 @@ def test_the_whole_chain_is_torchvisions_applied_to_one_image_at_a_time(images, 
     views_VB3SS = augment(images, epoch_plan[EVERYONE], size)
     for b in range(24):
         alone = epoch_plan[EVERYONE[b : b + 1]]
-        for v in range(2):
+        for v in range(3):
             assert abs(views_VB3SS[v, b] - by_torchvision(images[b], alone, v, size)).max() < GREY_LEVEL, (v, b)
 
 

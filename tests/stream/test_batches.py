@@ -33,10 +33,10 @@ def dataset(images) -> ImageDataset:
 
 
 @pytest.fixture
-def epoch(dataset, augmentation):
-    """A function of the options that makes the batches of one epoch: K = 4, N = 6."""
+def epoch(dataset, everything):
+    """A function of the options that makes the batches of one epoch: K = 4, N = 6, V = 3."""
     order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(dataset), augmentation)
+    plan = view_plan(SEED, EPOCH, len(dataset), everything)
     return lambda **options: batches(dataset, order_KG, plan, epoch=EPOCH, size=16, **options)
 
 
@@ -56,10 +56,10 @@ def test_a_set_is_copied_to_the_device_once(dataset):
     assert on_device(dataset, "cpu") is dataset
 
 
-def test_a_batch_holds_what_order_and_plan_say(epoch, dataset, augmentation):
+def test_a_batch_holds_what_order_and_plan_say(epoch, dataset, everything):
     """Otherwise labels, indices and views would belong to different images."""
     order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(dataset), augmentation)
+    plan = view_plan(SEED, EPOCH, len(dataset), everything)
     found = list(epoch())
     assert [batch.number for batch in found] == [0, 1, 2, 3]
     for batch, indices_G in zip(found, order_KG, strict=True):

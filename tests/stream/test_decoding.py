@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from coupled.stream import decoding
 from coupled.stream.augment import augment, clean_views
 from coupled.stream.batches import Batch, batches, step_batches
 from coupled.stream.decoding import augment_crops, crops
+from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
-from coupled.stream.view_plan import Augmentation, view_plan
+from coupled.stream.view_plan import view_plan
 
 SEED, EPOCH, SIZE = 3, 5, 16
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # 4 workers on a smaller machine
@@ -35,12 +37,12 @@ def files(images: Tensor, tmp_path: Path) -> ImageFiles:
 
 @pytest.fixture
 def epoch(
-    files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+    files: ImageFiles, everything: Augmentation, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Iterator[Batch]]:
-    """A function of the options that makes the batches of one epoch: K = 4, N = 6, in parts of 2 images."""
+    """A function of the options that makes the batches of one epoch: K = 4, N = 6, V = 3, in parts of 2 images."""
     monkeypatch.setattr(decoding, "CHUNK", 2)
     order_KG = order(SEED, EPOCH, files.labels_N.numpy(), 6)
-    plan = view_plan(SEED, EPOCH, len(files), augmentation)
+    plan = view_plan(SEED, EPOCH, len(files), everything)
     return lambda **options: batches(files, order_KG, plan, epoch=EPOCH, size=SIZE, **options)
 
 
@@ -88,27 +90,31 @@ def test_streams_share_the_cores(
     assert asked == [(None, 2), (None, 2)]
 
 
-def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, augmentation: Augmentation) -> None:
+def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, everything: Augmentation) -> None:
     """A dataset must not change when it grows too large for the memory: one grey level, from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
-    plain = replace(augmentation, jitter_prob=0.0, grayscale_prob=0.0, blur_prob=0.0)
-    for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):
+    none: dict[str, Any] = {"jitter_prob": 0.0, "grayscale_prob": 0.0, "blur_prob": 0.0}
+    assert everything.second
+    plain = replace(everything, **none, second=replace(everything.second, **none))  # solarize inverts from 0.5 on,
+    for colours in (plain, replace(plain, grayscale_prob=0.5, blur_prob=0.5)):  # where both sides meet
         plan = view_plan(SEED, EPOCH, len(files), colours)
-        (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+        ((crops_VB3SS,),) = crops(files, [chosen_B], plan, SIZE, workers=0)
         apart = augment_crops(crops_VB3SS, plan[chosen_B]) - augment(images[chosen_B], plan[chosen_B], SIZE)
         assert apart.abs().max() <= 1.1 / 255  # half a level from the rows, half from the columns
         assert apart.abs().mean() <= 0.35 / 255
 
 
-def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, augmentation: Augmentation) -> None:
-    """Jitter, grayscale and blur must be each view's own, and the crop must not be cut, resized or turned again."""
-    plan = view_plan(SEED, EPOCH, len(files), augmentation)
+def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, everything: Augmentation) -> None:
+    """What follows the crop must be each view's own, and the crop must not be cut, resized or flipped again."""
+    plan = view_plan(SEED, EPOCH, len(files), everything)
     chosen_B = np.array([17, 3, 21, 8, 0])
-    (crops_VB3SS,) = crops(files, [chosen_B], plan, SIZE, workers=0)
+    ((crops_VB3SS,),) = crops(files, [chosen_B], plan, SIZE, workers=0)
     views_VB3SS = augment_crops(crops_VB3SS, plan[chosen_B])
-    whole = replace(augmentation, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), hflip_prob=0.0)
+    crop: dict[str, Any] = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "hflip_prob": 0.0}
+    assert everything.second
+    whole = replace(everything, **crop, second=replace(everything.second, **crop))
     own = view_plan(SEED, EPOCH, len(files), whole)[chosen_B]
-    for v in range(2):
+    for v in range(3):
         assert torch.equal(augment(crops_VB3SS[v], own, SIZE)[v], views_VB3SS[v])
 
 
@@ -132,14 +138,14 @@ def test_ranks_share_a_batch(epoch: Callable) -> None:
 
 
 def test_inputs_digests_are_those_of_images_in_memory(
-    epoch: Callable, files: ImageFiles, images: Tensor, augmentation: Augmentation
+    epoch: Callable, files: ImageFiles, images: Tensor, everything: Augmentation
 ) -> None:
     """Equal digests prove equal inputs, wherever the images lie."""
     memory = ImageDataset("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
     expected = batches(
         memory,
         order(SEED, EPOCH, files.labels_N.numpy(), 6),
-        view_plan(SEED, EPOCH, 24, augmentation),
+        view_plan(SEED, EPOCH, 24, everything),
         epoch=EPOCH,
         size=SIZE,
     )
@@ -149,7 +155,7 @@ def test_inputs_digests_are_those_of_images_in_memory(
 def test_without_a_plan_it_is_the_central_square(files: ImageFiles, images: Tensor) -> None:
     """What analyses look at."""
     chosen_B = np.array([23, 4, 5])
-    (crops_1B3SS,) = crops(files, [chosen_B], None, SIZE, workers=0)
+    ((crops_1B3SS,),) = crops(files, [chosen_B], None, SIZE, workers=0)
     black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     shown = clean_views(crops_1B3SS[0], SIZE, black, white)
     assert torch.equal((shown * 255).round().to(torch.uint8), crops_1B3SS[0])
@@ -215,7 +221,7 @@ def test_workers_that_live_on_find_pictures_from_another_directory(
 ) -> None:
     """A second run in the same process may start elsewhere, with a root that is relative to there."""
     plan, chosen_B = view_plan(SEED, EPOCH, len(files), augmentation), np.array([3, 1])
-    (expected,) = crops(files, [chosen_B], plan, SIZE, workers=1)
+    ((expected,),) = crops(files, [chosen_B], plan, SIZE, workers=1)
     monkeypatch.chdir(files.root)
-    (found,) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)
+    ((found,),) = crops(replace(files, root=Path()), [chosen_B], plan, SIZE, workers=1)
     assert torch.equal(found, expected)

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from coupled.stream import functional
+from coupled.stream.portable import portable_cos_sin
 from coupled.stream.seeds import random_uint32
 
 GREY_LEVEL = 1 / 255
@@ -131,6 +134,38 @@ def test_luma_is_torchvisions_grayscale(pixels):
     """Otherwise grey views, contrast and saturation would weigh the colours differently."""
     ours = functional.luma(pixels.transpose(0, 1).flatten(2))
     torch.testing.assert_close(ours, F.rgb_to_grayscale(pixels)[:, 0].flatten(1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8, 17, 20])
+def test_rotate_is_torchvisions_bilinear_one(pixels, size):
+    """Otherwise views would turn the other way, about another centre, or with another border."""
+    square = pixels[..., :size, :size].transpose(0, 1)
+    degrees = torch.cat([torch.tensor([0.0, 90, 180, -90, 45, 360]), drawn("degrees", 18) * 720 - 360])
+    turns = (torch.from_numpy(each).float() for each in portable_cos_sin(degrees.double().numpy()))
+    ours = functional.rotate(square, *turns).transpose(0, 1)
+    for view, theirs in enumerate(pixels[..., :size, :size]):
+        theirs = F.rotate(theirs, float(degrees[view]), InterpolationMode.BILINEAR)
+        assert abs(ours[view] - theirs).max() < 0.02 * GREY_LEVEL, (view, degrees[view])
+    quarters = [0, 1, 2, 3, 0]
+    for view, turned in zip((0, 1, 2, 3, 5), quarters, strict=True):  # pixels are moved, none is changed
+        assert torch.equal(ours[view], pixels[view, :, :size, :size].rot90(turned, (1, 2)))
+
+
+def test_what_is_rotated_out_of_the_view_is_black_and_white_stays_exact():
+    """Otherwise the border would be mirrored or smeared, and a flat view would get a pattern."""
+    cos_M, sin_M = (torch.from_numpy(each).float() for each in portable_cos_sin(np.array([45.0, 30.0])))
+    turned = functional.rotate(torch.ones(3, 2, 16, 16), cos_M, sin_M)
+    assert (turned[:, :, ::15, ::15] == 0).all()
+    assert (turned[:, :, 4:12, 4:12] == 1).all()
+
+
+def test_solarize_is_torchvisions(pixels):
+    """Otherwise pixels on the threshold, or the wrong half, would be inverted; each view has its own threshold."""
+    thresholds = drawn("thresholds", 24)
+    thresholds[0], thresholds[1], thresholds[4], thresholds[5], thresholds[6] = 0, 1, float(pixels[4, 0, 0, 0]), 1, 0
+    ours = adjusted(functional.solarize_, pixels, thresholds)
+    for view, threshold, found in zip(pixels, thresholds, ours, strict=True):
+        assert torch.equal(found, F.solarize(view, float(threshold)))
 
 
 @pytest.mark.parametrize("taps", [3, 7])

@@ -7,16 +7,21 @@ import torch
 from scipy.stats import chisquare, ks_2samp, kstest
 from torchvision.transforms import RandomResizedCrop
 
+from coupled.stream.portable import portable_cos_sin, portable_exp
 from coupled.stream.seeds import philox, torch_rng
-from coupled.stream.view_plan import JITTERS, ViewPlan, crop_box, inputs_digest, portable_exp, view_plan
+from coupled.stream.view_plan import JITTERS, ViewPlan, crop_box, inputs_digest, view_plan
 
 EVERYONE = np.arange(3000)
 
 
 def differing(one: ViewPlan, other: ViewPlan) -> set[str]:
     """The names of what is not bit for bit equal in two plans."""
-    names = [field.name for field in fields(ViewPlan) if field.name != "crop_ratio"]
-    return {name for name in names if not torch.equal(getattr(one, name), getattr(other, name))}
+    return {name for name in tensors(one) if not torch.equal(getattr(one, name), getattr(other, name))}
+
+
+def tensors(plan: ViewPlan) -> list[str]:
+    """The names of what a plan has for every view."""
+    return [field.name for field in fields(plan) if isinstance(getattr(plan, field.name), torch.Tensor)]
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +38,40 @@ def test_a_plan_has_these_bits_on_every_machine(augmentation):
 
 
 @pytest.mark.parametrize(("images", "views"), [(50, 2), (80, 2), (50, 1), (51, 3)])
-def test_the_plan_of_an_image_depends_on_neither_the_size_of_the_set_nor_its_company(augmentation, images, views):
+def test_the_plan_of_an_image_depends_on_neither_the_size_of_the_set_nor_its_company(everything, images, views):
     """Otherwise views would change with the batch, the order, the rank or the number of images and views."""
-    whole = view_plan(4, 7, 100, augmentation)[np.arange(100)]
+    whole = view_plan(4, 7, 100, everything)[np.arange(100)]
     chosen = np.array([49, 3, 3, 17])
-    part = view_plan(4, 7, images, augmentation, views)[chosen]
-    for field in fields(ViewPlan)[:-1]:
-        both = min(views, 2)
-        expected = getattr(whole, field.name)[chosen][:, :both]
-        assert torch.equal(getattr(part, field.name)[:, :both], expected), field.name
+    part = view_plan(4, 7, images, replace(everything, views=views))[chosen]
+    for name in tensors(whole):
+        both = min(views, 3)
+        expected = getattr(whole, name)[chosen][:, :both]
+        assert torch.equal(getattr(part, name)[:, :both], expected), name
 
 
-def test_a_row_of_the_table_is_where_its_counter_says(augmentation):
+def test_a_row_of_the_tables_is_where_its_counter_says(everything):
     """Otherwise the plan of one image could not be had without drawing those of all images before it."""
-    table_VNR = view_plan(4, 7, 100, augmentation).table_VNR
-    for view, image in ((0, 0), (1, 0), (0, 57), (1, 99)):
-        key = philox(4, "views", 7, view).state["state"]["key"]
-        row = np.random.Philox(key=key, counter=4 * image).random_raw(16).astype("<u8").view("<u4")
-        assert table_VNR[view, image].tolist() == row.tolist()
+    plan = view_plan(4, 7, 100, everything)
+    for name, table_VNR, blocks in (("views", plan.table_VNR, 4), ("further views", plan.further_VNR, 1)):
+        for view, image in ((0, 0), (1, 0), (0, 57), (2, 99)):
+            key = philox(4, name, 7, view).state["state"]["key"]
+            row = np.random.Philox(key=key, counter=blocks * image).random_raw(4 * blocks).astype("<u8").view("<u4")
+            assert table_VNR[view, image].tolist() == row.tolist()
 
 
-def test_plans_differ_between_seeds_epochs_images_and_views(augmentation):
+def test_plans_differ_between_seeds_epochs_images_and_views(everything):
     """Otherwise images would be shown alike again; `seed + epoch` takes (0, 1) for (1, 0)."""
-    names = {field.name for field in fields(ViewPlan)[:-1]}
-    plans = [
-        view_plan(seed, epoch, 40, augmentation)[EVERYONE[:40]] for seed, epoch in ((0, 1), (1, 0), (0, 0), (1, 1))
-    ]
+    plans = [view_plan(seed, epoch, 40, everything)[EVERYONE[:40]] for seed, epoch in ((0, 1), (1, 0), (0, 0), (1, 1))]
+    names = set(tensors(plans[0]))
+    assert {"solarize_BV", "rotation_BV"} < names
     for number, plan in enumerate(plans):
         for other in plans[:number]:
             assert differing(plan, other) == names
     assert differing(plans[0][:20], plans[0][20:]) == names
     for name in names:
-        first, second = getattr(plans[0], name).unbind(1)
+        first, second, third = getattr(plans[0], name).unbind(1)
         assert not torch.equal(first, second), name
+        assert not torch.equal(second, third), name
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 20), (20, 48)])
@@ -170,18 +176,77 @@ def test_probabilities_zero_and_one_mean_never_and_always(augmentation, probabil
         assert (happens_BV == bool(probability)).all()
 
 
-def test_the_digest_notices_one_flipped_bit_of_any_part_of_the_plan_and_another_order_of_images(augmentation):
+def test_the_digest_notices_one_flipped_bit_of_any_part_of_the_plan_and_another_order_of_images(everything):
     """Otherwise equal digests would not prove that two runs saw the same inputs."""
     indices = EVERYONE[:6]
-    plan = view_plan(0, 0, 6, augmentation)[indices]
+    plan = view_plan(0, 0, 6, everything)[indices]
     digests = {inputs_digest(indices, plan), inputs_digest(indices[::-1], plan)}
-    digests.add(inputs_digest(indices, replace(plan, crop_ratio=(0.5, 2.0))))
-    for field in fields(ViewPlan)[:-1]:
-        changed = getattr(plan, field.name).numpy().copy(order="C")
+    digests.add(inputs_digest(indices, replace(plan, crop_ratios=((0.5, 2.0), *plan.crop_ratios[1:]))))
+    for name in tensors(plan):
+        changed = getattr(plan, name).numpy().copy(order="C")
         changed.reshape(-1).view(np.uint8)[-1] ^= 1
-        digests.add(inputs_digest(indices, replace(plan, **{field.name: torch.from_numpy(changed)})))
-    assert len(digests) == 3 + len(fields(ViewPlan)) - 1
-    assert inputs_digest(indices, view_plan(0, 0, 9, augmentation)[indices]) in digests
+        digests.add(inputs_digest(indices, replace(plan, **{name: torch.from_numpy(changed)})))
+    assert len(digests) == 3 + len(tensors(plan))
+    assert inputs_digest(indices, view_plan(0, 0, 9, everything)[indices]) in digests
+
+
+def test_each_side_has_its_recipe_and_the_first_view_is_as_without_a_second_one(augmentation):
+    """Otherwise an asymmetric recipe would change what it does not name, or not what it names."""
+    second = replace(augmentation.recipe(), crop_ratio=(0.1, 10.0), blur_prob=0.1, jitter_prob=0.0, hflip_prob=1.0)
+    one, both = (view_plan(0, 0, 200, replace(augmentation, views=3, second=each)) for each in (None, second))
+    plain, plan = one[EVERYONE[:200]], both[EVERYONE[:200]]
+    for name in tensors(plain):
+        assert torch.equal(getattr(plan, name)[:, 0], getattr(plain, name)[:, 0]), name
+    assert differing(plan, plain) == {
+        *("crop_aspect_BVT", "blur_sigma_BV", "brightness_BV", "contrast_BV", "saturation_BV", "hue_BV", "flip_BV")
+    }
+    assert plan.flip_BV[:, 1:].all()
+    assert (plan.hue_BV[:, 1:] == 0).all()
+    blurred_BV = plan.blur_sigma_BV[:, 1:] > 0
+    assert 0 < blurred_BV.sum() < 80
+    assert not (blurred_BV & (plain.blur_sigma_BV[:, 1:] == 0)).any()  # a probability moves no number
+    oblong = crop_box(replace(plan, crop_area_BVT=torch.full_like(plan.crop_area_BVT, 2.0)), 10, 100)
+    assert oblong[:, :, 3].unique(dim=0).tolist() == [[13, 100, 100]]  # the central crop within each side's ratios
+    assert inputs_digest(EVERYONE[:200], plan) != inputs_digest(EVERYONE[:200], plain)
+
+
+def test_what_no_view_has_leaves_digest_and_tables_alone(augmentation):
+    """Otherwise runs of before would have other digests now, though they see the same inputs."""
+    plan = view_plan(0, 0, 6, augmentation)
+    assert plan.further_VNR is None
+    same = replace(augmentation, solarize_threshold=0.1, rotation_degrees=(-5.0, 5.0), second=augmentation.recipe())
+    indices = EVERYONE[:6]
+    expected = inputs_digest(indices, plan[indices])
+    assert inputs_digest(indices, view_plan(0, 0, 6, same)[indices]) == expected
+    for used in ({"solarize_prob": 0.1}, {"rotation_prob": 0.1}):
+        assert inputs_digest(indices, view_plan(0, 0, 6, replace(augmentation, **used))[indices]) != expected
+
+
+def test_solarize_and_rotation_happen_as_often_and_as_strongly_as_the_recipe_says(augmentation):
+    """Otherwise a probability or a range in the settings would mean something else, or follow another draw."""
+    recipe = replace(augmentation, solarize_prob=0.3, solarize_threshold=0.4, rotation_prob=0.6)
+    plan = view_plan(0, 0, 3000, replace(recipe, rotation_degrees=(-20.0, 60.0)))[EVERYONE]
+    solarized_BV, rotated_BV = plan.solarize_BV < math.inf, plan.rotation_BV != 0
+    assert plan.solarize_BV[solarized_BV].unique().tolist() == pytest.approx([0.4])
+    for happens_BV, probability in ((solarized_BV, 0.3), (rotated_BV, 0.6)):
+        error = math.sqrt(probability * (1 - probability) / happens_BV.numel())
+        assert abs(happens_BV.double().mean() - probability) < 4 * error
+    degrees = plan.rotation_BV[rotated_BV].double().numpy()
+    assert kstest((degrees + 20) / 80, "uniform").pvalue > 1e-3
+    draws = torch.stack([solarized_BV, rotated_BV, plan.flip_BV, plan.grayscale_BV, plan.blur_sigma_BV > 0])
+    correlations = torch.corrcoef(draws.flatten(1).double()).fill_diagonal_(0)
+    assert correlations.abs().max() < 4.5 / math.sqrt(rotated_BV.numel())
+    sides = view_plan(0, 0, 3000, replace(augmentation, second=replace(augmentation.recipe(), solarize_prob=0.2)))
+    assert (sides[EVERYONE].solarize_BV < math.inf).double().mean(0).tolist() == pytest.approx([0, 0.2], abs=0.03)
+
+
+def test_portable_cosine_and_sine_are_those_and_do_not_depend_on_the_place_in_an_array():
+    """Otherwise a rotated view would be turned by another angle, or differ between machines and batches."""
+    degrees = np.linspace(-360, 360, 1441)
+    for ours, theirs in zip(portable_cos_sin(degrees), (np.cos, np.sin), strict=True):
+        assert np.abs(ours - theirs(np.deg2rad(degrees))).max() < 1e-11
+    alone = [portable_cos_sin(degrees[i : i + 1]) for i in range(0, 1441, 7)]
+    assert np.array_equal(np.concatenate(alone, axis=1), np.stack(portable_cos_sin(degrees))[:, ::7])
 
 
 def test_portable_exp_is_exp_and_does_not_depend_on_the_place_in_an_array():

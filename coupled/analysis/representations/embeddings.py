@@ -188,7 +188,7 @@ def _pixels(images: AnyImageDataset, chosen_N: Tensor, size: int, workers: int) 
     """The chosen images batch by batch, uint8 [B, 3, H, W]; those on the disk as squares of `size`."""
     if isinstance(images, ImageFiles):
         batches = [chosen_B.numpy() for chosen_B in chosen_N.split(BATCH)]
-        yield from (crops_1B3SS[0] for crops_1B3SS in crops(images, batches, None, size, workers))
+        yield from (crops_1B3SS[0] for (crops_1B3SS,) in crops(images, batches, None, size, workers))
     else:
         yield from (images.images_N3HW[chosen_B] for chosen_B in chosen_N.split(BATCH))
 

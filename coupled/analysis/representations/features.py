@@ -4,6 +4,7 @@ Shape letters: N images that are looked at, B of a batch, V views, D width of an
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def clean_features(
 def view_features(
     embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Tensor]:
-    """Representations of two augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
+    """Representations of the augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
 
     The views are drawn with the run's augmentation and seed, of an epoch that is never trained on: the same for every
     arm and epoch. Raises ValueError if the snapshot does not fit the network.
@@ -44,7 +45,7 @@ def view_features(
 
 def plan_of(settings: Settings, images: AnyImageDataset) -> EpochPlan:
     """The plan of views that no arm is trained on, with the run's augmentation and seed."""
-    augmentation = settings.augmentation.plain()
+    augmentation = replace(settings.augmentation.plain(), local_views=0)  # measures look at whole views
     return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), augmentation)
 
 

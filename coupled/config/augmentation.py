@@ -1,0 +1,125 @@
+"""The section `augmentation`: the recipe of the views, how many there are, and what the second and further ones change.
+
+The keys that came later (`OPTIONAL`) are written out only where they differ from their defaults, so that the digest of
+the settings of a run without them stays what it was.
+"""
+
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from coupled.config.sections import NonNegative, Probability, Range, Section
+from coupled.stream.recipe import Augmentation, Recipe
+
+MOST_VIEWS = 64
+PRESETS: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 px, and 224 px
+    "cifar": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur_prob": 0.0},
+    "imagenet": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_prob": 0.5},
+}
+
+
+def _both_ways(given: Any) -> Any:
+    """A number d from 0 on is the range -d to d, as in torchvision's RandomRotation."""
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    return (-given, given) if number and given >= 0 else given
+
+
+Angle = Annotated[float, Field(strict=True, ge=-360, le=360)]
+Angles = Annotated[tuple[Angle, Angle], BeforeValidator(_both_ways)]
+
+
+class RecipeSettings(Section):
+    """Strengths and probabilities of the augmentation of a view."""
+
+    crop_scale: Range = (0.08, 1.0)
+    crop_ratio: Range = (3 / 4, 4 / 3)
+    hflip_prob: Probability = 0.5
+    jitter_prob: Probability = 0.8
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Field(strict=True, ge=0, le=0.5)]
+    grayscale_prob: Probability = 0.2
+    blur_prob: Probability
+    blur_sigma: Range = (0.1, 2.0)
+    solarize_prob: Probability = Recipe.solarize_prob
+    solarize_threshold: Probability = Recipe.solarize_threshold
+    rotation_prob: Probability = Recipe.rotation_prob
+    rotation_degrees: Angles = Recipe.rotation_degrees
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "RecipeSettings":
+        for key in ("crop_scale", "crop_ratio", "blur_sigma", "rotation_degrees", "local_crop_scale"):
+            low, high = getattr(self, key, (0, 0))
+            if low > high:
+                raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
+            if key.endswith("crop_scale") and high > 1:
+                raise ValueError(f"{key}: got [{low}, {high}]; a crop covers at most 1 of the image")
+        return self
+
+    def recipe(self) -> Recipe:
+        """The strengths as plain numbers."""
+        return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
+
+
+STRENGTHS = tuple(RecipeSettings.model_fields)
+LOCAL = ("local_views", "local_size", "local_crop_scale")
+OPTIONAL = ("views", "second", "solarize_prob", "solarize_threshold", "rotation_prob", "rotation_degrees", *LOCAL)
+
+
+class AugmentationSettings(RecipeSettings):
+    """The recipe of the views; what is not given comes from the preset.
+
+    An image has so many `views`. `second` holds the keys of the recipe that its second and further views change. It has
+    also so many `local_views`, of `local_size` pixels a side and of small crops, for objectives that take them.
+    """
+
+    preset: Literal["cifar", "imagenet"] = "cifar"
+    views: Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)] = 2
+    second: RecipeSettings | None = None
+    local_views: Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)] = Augmentation.local_views
+    local_size: Annotated[int, Field(strict=True, ge=4, le=4096)] | None = None
+    local_crop_scale: Range = Augmentation.local_crop_scale
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """The strengths of the preset, and those of the first view for the second."""
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset")  # an unknown one is refused later
+        filled = {**PRESETS[preset if isinstance(preset, str) and preset in PRESETS else "cifar"], **given}
+        if isinstance(second := given.get("second"), dict):
+            filled["second"] = {key: filled[key] for key in STRENGTHS if key in filled} | second
+        return filled
+
+    @model_validator(mode="after")
+    def _local(self) -> "AugmentationSettings":
+        if self.local_views and self.local_size is None:
+            raise ValueError(f"local_size: missing; the {self.local_views} local_views need their side in pixels")
+        for key in LOCAL[1:]:
+            if not self.local_views and (value := getattr(self, key)) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: got {value}; there are no local views: set local_views")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_is_used(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree = whole(self)
+        unused = [key for key in OPTIONAL if getattr(self, key) == type(self).model_fields[key].default]
+        if self.second:
+            changed = {key: value for key, value in tree["second"].items() if value != tree[key]}
+            tree["second"], unused = changed, unused if changed else [*unused, "second"]
+        return {key: tree[key] for key in ("preset", *tree) if key not in unused}
+
+    def plain(self) -> Augmentation:
+        """The recipes as plain numbers, without the preset that they came from."""
+        first, second = self.recipe(), self.second.recipe() if self.second else None
+        return Augmentation(
+            **vars(first),
+            views=self.views,
+            second=None if second == first else second,
+            local_views=self.local_views,
+            local_size=self.local_size or Augmentation.local_size,
+            local_crop_scale=self.local_crop_scale,
+        )

@@ -1,0 +1,96 @@
+"""The section `augmentation`: two spellings of one experiment are one, and what is not used is not written."""
+
+import pytest
+
+from coupled.config.augmentation import AugmentationSettings
+from coupled.config.load import resolve
+from coupled.config.schema import Settings, from_resolved
+from coupled.stream.recipe import Augmentation
+
+TREE = {"name": "x", "dataset": {"name": "digits"}, "arms": {"cl": "dcl"}}
+
+
+def settings(**augmentation: object) -> Settings:
+    return resolve({**TREE, "augmentation": augmentation})
+
+
+def test_the_keys_that_came_later_leave_the_settings_of_earlier_runs_as_they_were() -> None:
+    """The digest is in every snapshot and decides what may be resumed."""
+    plain, later = settings(), {"views", "second", "solarize_prob", "rotation_prob", "rotation_degrees"}
+    assert not later & set(plain.resolved()["augmentation"])
+    same = settings(views=2, second={"hue": 0.1}, solarize_prob=0.0, rotation_degrees=[90, 90])
+    assert same.resolved() == plain.resolved()
+    assert same.sha256() == plain.sha256()
+    assert settings(second=None, solarize_threshold=0.5).resolved() == plain.resolved()
+
+
+def test_what_is_used_is_written_and_read_back() -> None:
+    """Analysis draws its views from run.json, and a resumed run must go on with the same ones."""
+    given = {
+        "views": 4,
+        "solarize_threshold": 0.0,
+        "rotation_prob": 0.5,
+        "rotation_degrees": 30,
+        "second": {"blur_prob": 0.1, "solarize_prob": 0.2, "hue": 0.1, "rotation_degrees": [90, 90]},
+    }
+    found = settings(**given)
+    tree = found.resolved()["augmentation"]
+    assert {key: tree[key] for key in given} == {
+        "views": 4,
+        "solarize_threshold": 0.0,
+        "rotation_prob": 0.5,
+        "rotation_degrees": [-30.0, 30.0],
+        "second": {"blur_prob": 0.1, "solarize_prob": 0.2, "rotation_degrees": [90.0, 90.0]},
+    }
+    again = from_resolved(found.resolved())
+    assert again.sha256() == found.sha256()
+    assert again.augmentation.plain() == found.augmentation.plain()
+    spelled = settings(
+        **{**given, "rotation_degrees": [-30, 30], "second": {**given["second"], "crop_scale": [0.08, 1]}}
+    )
+    assert spelled.sha256() == found.sha256()
+    assert settings(**{**given, "views": 3}).sha256() != found.sha256()
+
+
+def test_the_second_recipe_changes_what_it_names_and_nothing_else() -> None:
+    """Whatever it does not name is that of the first view, from a preset or given."""
+    found = settings(preset="imagenet", hflip_prob=0.1, second={"blur_prob": 0.1}).augmentation.plain()
+    assert found.second is not None
+    assert (found.blur_prob, found.second.blur_prob) == (0.5, 0.1)
+    assert (found.second.brightness, found.second.hflip_prob) == (0.8, 0.1)
+    assert [views for views, _ in found.recipes()] == [slice(0, 1), slice(1, None)]
+    assert settings(second={}).augmentation.plain().second is None
+
+
+def test_the_defaults_are_those_of_the_stream() -> None:
+    """Two defaults would be two meanings of a key that is left out."""
+    section = AugmentationSettings.model_validate({})
+    of_preset = {key: getattr(section, key) for key in ("brightness", "contrast", "saturation", "hue", "blur_prob")}
+    rest = {"crop_scale": (0.08, 1.0), "crop_ratio": (3 / 4, 4 / 3), "hflip_prob": 0.5, "jitter_prob": 0.8}
+    assert section.plain() == Augmentation(**of_preset, **rest, grayscale_prob=0.2, blur_sigma=(0.1, 2.0))
+
+
+def test_local_views_need_a_size_and_nothing_says_it_without_them() -> None:
+    """A size that nothing reads would be believed to do something."""
+    found = settings(local_views=6, local_size=8)
+    assert found.resolved()["augmentation"]["local_views"] == 6
+    assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()
+    assert found.augmentation.plain().local_size == 8
+    for wrong, text in (
+        ({"local_views": 6}, r"augmentation\.local_size: missing; the 6 local_views need"),
+        ({"local_size": 8}, r"augmentation\.local_size: got 8; there are no local views"),
+        ({"local_crop_scale": [0.1, 0.2]}, r"augmentation\.local_crop_scale: got \(0\.1, 0\.2\); there are no local"),
+        (
+            {"local_views": 1, "local_size": 8, "local_crop_scale": [0.5, 2]},
+            r"local_crop_scale: got \[0\.5, 2\.0\]; a crop",
+        ),
+        ({"second": {"local_views": 2}}, r"augmentation\.second\.local_views: unknown key"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            settings(**wrong)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 180.0])
+def test_a_number_of_degrees_is_torchvisions_range(degrees: float) -> None:
+    """`RandomRotation(30)` turns by -30 to 30."""
+    assert settings(rotation_degrees=degrees).augmentation.rotation_degrees == (-degrees, degrees)
