@@ -24,6 +24,7 @@ from coupled.analysis.driver import run_program
 from coupled.analysis.representations.embeddings import load_images
 from coupled.analysis.run import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.verification.given_weights import faults_of_frozen, faults_of_given_weights
 from coupled.analysis.verification.rows import faults_of_rows, faults_of_saves, input_columns, read_rows
 from coupled.analysis.verification.snapshots import faults_of_snapshots
 from coupled.config.errors import differences as setting_differences
@@ -73,6 +74,8 @@ def faults(run: Run) -> Iterator[str]:
     yield from faults_of_rows(run.path, run.settings, lines)
     epochs_done = lines[-1].epoch if lines else None
     yield from faults_of_snapshots(run.snapshots, run.settings, len(dataset.get("classes", ())), epochs_done)
+    yield from faults_of_given_weights(run.snapshots, run.settings, run.description)
+    yield from faults_of_frozen(run.snapshots, run.settings)
     yield from faults_of_saves(run.path, settings_sha256, lines)
     yield from faults_of_images(run.path, run.settings, dataset)
 

@@ -8,6 +8,7 @@ from coupled.config.command_line import find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.config.schema import Settings, from_resolved
+from coupled.config.weights import with_weights_digest
 from coupled.monitoring.commands import suggest
 
 Tree = dict[str, Any]
@@ -67,7 +68,7 @@ def load_settings(
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
     """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
     checked = from_resolved(with_dataset_defaults(dict(tree)), source)
-    return from_resolved(with_options(checked.resolved()), source)
+    return from_resolved(with_weights_digest(with_options(checked.resolved())), source)
 
 
 def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:

@@ -36,6 +36,11 @@ class _DatasetRecord(_Part):
     test_digest: Text = ""
 
 
+class _Start(_Part):
+    weights: Text = ""
+    encoder_digest: Text = ""
+
+
 class _Launch(_Part):
     name: Text = ""
     agents: list[Text] = []
@@ -48,6 +53,7 @@ KINDS: dict[str, Any] = {
     "settings": dict[Text, Any],
     "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
     "dataset": _DatasetRecord,
+    "start": _Start,
     "world_size": Positive,
     "placement": list[list[Text]],
     "threads": Positive,
