@@ -55,7 +55,7 @@ def load_settings(
         for before in overrides[:place]:
             if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
                 raise ValueError(f"override '{override}': it would undo the earlier '{before}'; leave one out")
-        _override(tree, override)
+        apply_override(tree, override)
     for key, value in changed.items():
         below = tree.get(key)
         merges = isinstance(below, dict) and isinstance(value, Mapping) and key != "arms"
@@ -88,7 +88,8 @@ def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set the value of "key=value", with dots in the key, in the tree. Raises ValueError."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

@@ -61,8 +61,8 @@ def read_checkpoint(content: bytes, path: Path) -> Any:
         with torch.serialization.safe_globals([*HARMLESS]):
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)|(?:global|class|type)[: ]+`?'?([\w.]+)", str(error))
-        what = next(filter(None, named.groups()), "objects") if named else "objects that are not tensors"
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = named[1] if named else "objects that are not tensors"
         raise ValueError(
             f"'{path}' holds {what}, which torch reads only by running code of the file (weights_only=True refuses"
             " it); where you trust it, save its state_dict alone: torch.save(model.state_dict(), FILE)"
