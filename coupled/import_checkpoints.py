@@ -94,8 +94,8 @@ def import_checkpoints(
     expected = expected_encoder(settings.network_options(), settings.seed)
     firsts = {arm: read_imported(arm, next(iter(of_arm.values())), expected) for arm, of_arm in files.items()}
     size, *others = {first.projector_size for first in firsts.values()}
-    projector = size is not None and not others
-    if projector:
+    projector = bool(size) and not others
+    if size and projector:
         tree["projector"] = dict(zip(("hidden_dim", "output_dim"), size, strict=True))
         settings = settings_of(tree, list(files), overrides)
     say_what_matched(files, firsts, projector)
@@ -190,9 +190,8 @@ def write_run(
         if epoch == 0:
             starts[arm] = tensors_digest(found.encoder.tensors)
     if len(starts) > 1:
-        say(
-            f"epoch 0: the encoders of {', '.join(starts)} are {'equal' if len({*starts.values()}) == 1 else 'not equal'}"
-        )
+        state = "equal" if len({*starts.values()}) == 1 else "not equal"
+        say(f"epoch 0: the encoders of {', '.join(starts)} are {state}")
     record_images(run_dir, content, images, None)
     imported = {
         "arms": {arm: {"files": pattern, "epochs": list(files[arm])} for arm, pattern in arms.items()},

@@ -33,7 +33,7 @@ TRIED = 16  # names of an encoder with which prefixes are looked for
 SHOWN = 3  # names that a message shows
 NUMBERS = (np.dtype("f8"), np.dtype("f4"), np.dtype("i8"))
 # what is often saved beside the weights and can do nothing: command lines and numpy's numbers
-SCALAR: Any = np._core.multiarray.scalar
+SCALAR: Any = np.float64(0).__reduce__()[0]  # the function that unpickles a number
 HARMLESS = (argparse.Namespace, np.dtype, SCALAR, (SCALAR, "numpy.core.multiarray.scalar"), *map(type, NUMBERS))
 
 
@@ -185,7 +185,7 @@ def timm_tensors(tree: Any, name: str, image_size: int) -> dict[str, Tensor]:
     content `tree` of their file is not for that model.
     """
     config = timm.get_pretrained_cfg(name)
-    size = {"img_size": image_size} if config.fixed_input_size else {}
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     with failures_named(name, f"the file of these weights and dataset.image_size {image_size}"):
         model = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tree)}, num_classes=0, **size
