@@ -44,6 +44,11 @@ COMMANDS = {
     "prepare-data": Command(
         "unpack the archives of a dataset", "coupled.prepare_data:parser", "coupled.prepare_data:main"
     ),
+    "import-checkpoints": Command(
+        "make a run folder of checkpoints of other programs",
+        "coupled.import_checkpoints:parser",
+        "coupled.import_checkpoints:main",
+    ),
     "list": Command(
         "list what a setting or an option takes by name", "coupled.cli:list_parser", "coupled.cli:list_names"
     ),

@@ -147,7 +147,7 @@ class Coordinator:
         if self.group.is_first:
             opened.enter_context(run_lock(self.run))
             check_folder(*folder)  # again: another process may have begun before this one held the lock
-            about = description(folder[1], settings.sha256(), splits, self.group, self.all_arms.placed)
+            about = description(folder[1], settings.sha256(), splits, self.group, self.all_arms)
             accepted = check_same_images(self.run, about, splits, accept_images) if resume else []
             prepared = PreparedFolder(splits, about, accepted, prepare_folder(self.run, about, resume))
         barrier()

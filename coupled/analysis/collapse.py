@@ -35,7 +35,7 @@ from coupled.analysis.representations.collapse_measures import (
     verdict,
     with_reasons,
 )
-from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
+from coupled.analysis.representations.embeddings import Embedder, Sample, check_projector, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import Run
@@ -95,6 +95,7 @@ def plan(
     accept_changed_images: bool,
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
+    check_projector(run)
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
 
     def chunks(has: RowExists) -> Iterator[Chunk]:

@@ -36,7 +36,7 @@ from coupled.analysis.driver import (
     to_frame,
     tracked,
 )
-from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
+from coupled.analysis.representations.embeddings import Embedder, Sample, check_projector, choose_device, load_sample
 from coupled.analysis.representations.features import UNTRAINED_EPOCH, plan_of
 from coupled.analysis.run import DIGITS, Run
 from coupled.analysis.selection import Selection, choices, select_arms
@@ -184,6 +184,7 @@ def plan(
     accept_changed_images: bool,
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
+    check_projector(run)
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
     taus = list(dict.fromkeys(map(float, temperatures or (run.settings.temperature, 1.0))))
     if wrong := [tau for tau in taus if not 0 < tau < inf]:

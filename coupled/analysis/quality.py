@@ -30,7 +30,7 @@ from coupled.analysis.metric_registry import ArmMetric, arm_metric_names, find_a
 from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
-from coupled.analysis.representations.layers import OUTPUTS
+from coupled.analysis.representations.layers import OUTPUTS, present
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import Selection, choices, listed, select_arms
@@ -125,8 +125,9 @@ def plan(
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the cache."""
     splits = choices("split", split, SPLITS)
-    wanted = every_task(check_metrics(metrics, splits), splits, choices("layers", layers, OUTPUTS))
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
+    layers = present(choices("layers", layers, OUTPUTS), embedder.outputs_there)
+    wanted = every_task(check_metrics(metrics, splits), splits, layers)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in SPLITS}

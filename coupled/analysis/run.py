@@ -99,10 +99,10 @@ class Run:
         Raises:
             ValueError: if there is no such snapshot, or it is damaged or does not fit the settings of the run.
         """
-        from coupled.analysis.representations.embeddings import load_weights, untrained_network
+        from coupled.analysis.representations.embeddings import load_weights, network_of
 
         tensors = self.state_dict(arm, epoch)
-        network = untrained_network(self.settings)
+        network = network_of(self)
         load_weights(network, tensors, str(self.snapshots.path(arm, epoch)))
         return network.eval()
 

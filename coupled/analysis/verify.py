@@ -24,6 +24,8 @@ from coupled.analysis.driver import run_program
 from coupled.analysis.representations.embeddings import load_images
 from coupled.analysis.run import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.verification.given_weights import faults_of_frozen, faults_of_given_weights
+from coupled.analysis.verification.imported import faults_of_import
 from coupled.analysis.verification.rows import faults_of_rows, faults_of_saves, input_columns, read_rows
 from coupled.analysis.verification.snapshots import faults_of_snapshots
 from coupled.config.errors import differences as setting_differences
@@ -65,6 +67,10 @@ def faults(run: Run) -> Iterator[str]:
     dataset, settings_sha256 = run.description["dataset"], run.description["settings_sha256"]
     yield from faults_of_description(run.path, run.settings)
     yield from check_listing(run.path, dataset)
+    if "imported" in run.description:
+        yield from faults_of_import(run)
+        yield from faults_of_images(run.path, run.settings, dataset)
+        return
     try:
         lines = log_digests.read(run.path, settings_sha256)
     except ValueError as error:
@@ -73,6 +79,8 @@ def faults(run: Run) -> Iterator[str]:
     yield from faults_of_rows(run.path, run.settings, lines)
     epochs_done = lines[-1].epoch if lines else None
     yield from faults_of_snapshots(run.snapshots, run.settings, len(dataset.get("classes", ())), epochs_done)
+    yield from faults_of_given_weights(run.snapshots, run.settings, run.description)
+    yield from faults_of_frozen(run.snapshots, run.settings)
     yield from faults_of_saves(run.path, settings_sha256, lines)
     yield from faults_of_images(run.path, run.settings, dataset)
 
@@ -100,7 +108,10 @@ def faults_of_images(run: Path, settings: Settings, dataset: Mapping[str, Any]) 
 
 def differences(run: Run, against: Run, note: Callable[[str], None]) -> Iterator[str]:
     """In what two whole runs differ, a line each; identical inputs are a line for `note`."""
-    text, identical = compare_inputs(run.path / "steps.csv", against.path / "steps.csv")
+    if any("imported" in each.description for each in (run, against)):
+        text, identical = "inputs: not compared, because an imported run has no record of them", True
+    else:
+        text, identical = compare_inputs(run.path / "steps.csv", against.path / "steps.csv")
     if identical:
         note(text)
     else:
@@ -140,7 +151,9 @@ def verify(options: Namespace) -> int:
         say(text)
         found.append(text)
     runs = f"{run.path} and {against.path}" if against else f"{run.path}"
-    say(f"{len(found)} findings" if found else f"{runs}: nothing is wrong, and the images can be read")
+    imported = any("imported" in each.description for each in (run, against) if each)
+    checked = "its snapshots are as imported (its training left no record here)" if imported else "nothing is wrong"
+    say(f"{len(found)} findings" if found else f"{runs}: {checked}, and the images can be read")
     if options.output:
         write_findings(options.output / "verify.csv", last_epoch(run), found)
     return int(bool(found))

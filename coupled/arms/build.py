@@ -8,11 +8,13 @@ import torch
 
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
+from coupled.arms.given_weights import GivenWeights, load_given_weights
 from coupled.arms.sanity_checks import check_views
 from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
 from coupled.models.batch_norm import use_global_batch
+from coupled.models.freezing import freeze
 from coupled.models.memory import forecast, free_memory, memory_line
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
 from coupled.models.optimizer import build_optimizer
@@ -22,7 +24,8 @@ from coupled.parallel.process_group import ProcessGroup
 
 class Arms(NamedTuple):
     """`own` are the arms of this rank, `memory` is a line on what they need; the rest is about all of them: objective,
-    parameters and bytes of a snapshot, and the random_sources used, by name, and the names at each place.
+    parameters and bytes of a snapshot, and the random_sources used, by name, and the names at each place. `weights` are
+    those that all start from, if the settings name some.
     """
 
     own: list[Arm]
@@ -31,6 +34,7 @@ class Arms(NamedTuple):
     random_sources: dict[str, RandomSources]
     placed: list[list[str]]
     memory: str
+    weights: GivenWeights | None
 
 
 def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
@@ -53,6 +57,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     if augmentation.local_size:
         check_local_size(device, settings.precision, augmentation.local_size, **options)
     shared = _network(options, settings.seed, probed)
+    weights = _given_weights(settings, shared)
     sizes = {
         name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
         for name, objective in objectives.items()
@@ -70,7 +75,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
     for arm in own:
         arm.perturb_after(0)
-    return Arms(own, objectives, sizes, used, placed, memory)
+    return Arms(own, objectives, sizes, used, placed, memory, weights)
 
 
 def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
@@ -92,6 +97,10 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     placed = use_global_batch(network.to(device, dtype), device).train().to(memory_format=layout)
+    for encoder in [each for path, each in placed.named_modules() if path in ("encoder", "target.encoder")]:
+        freeze(encoder, settings.encoder.freeze)
+    if not any(parameter.requires_grad for parameter in placed.parameters()):
+        raise ValueError(f"encoder.freeze: got {', '.join(settings.encoder.freeze)}; arm '{name}' has nothing to train")
     if settings.compile:
         placed.compile()  # in place: names and snapshots stay as they are
     optimizer, perturb = settings.optimizer, settings.arms[name].perturb
@@ -121,6 +130,14 @@ def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in probed.unused)
     return network
+
+
+def _given_weights(settings: Settings, shared: Network) -> GivenWeights | None:
+    """Give the shared encoder the weights that the settings name, if they name some."""
+    given = settings.encoder
+    if given.weights is None:
+        return None
+    return load_given_weights(shared.encoder, given.weights, given.weights_digest, given.name, settings.image_size)
 
 
 def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:

@@ -1,6 +1,6 @@
 """What is written and said of a run before it starts: run.json, and a few lines on the screen."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
 from coupled.config.augmentation import AugmentationSettings
 from coupled.datasets import AnyImageDataset, ImageDataset
+from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
 from coupled.storage.checkpoints import KEEP_NEWEST
@@ -24,7 +25,7 @@ def description(
     settings_sha256: str,
     images: Mapping[str, AnyImageDataset],
     group: ProcessGroup,
-    placed: list[list[str]],
+    arms: Arms,
 ) -> dict[str, Any]:
     """The content of run.json; `images` by split."""
     return {
@@ -35,11 +36,12 @@ def description(
         "settings_sha256": settings_sha256,
         "dataset": describe_images(settings["dataset"]["name"], images),
         "world_size": group.world_size,
-        "placement": placed,
+        "placement": arms.placed,
         "threads": torch.get_num_threads(),
         "launch": {"name": group.launch.name, "agents": list(group.launch.agents)},
         "device": str(group.device.type),
         "precision": settings["precision"],
+        **({} if arms.weights is None else {"start": arms.weights.description()}),
         **describe_code(),
     }
 
@@ -80,9 +82,22 @@ def announce(
         for name in names:
             more = controls(given[name])
             progress.say(f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}")
+    for note in (*(arms.weights.notes() if arms.weights else ()), *frozen(arms, settings["encoder"].get("freeze", ()))):
+        progress.say(note)
     progress.say(arms.memory)
     progress.say(space_left)
     progress.warn(*sanity_checks.same_splits(train, test))
+
+
+def frozen(arms: Arms, patterns: Sequence[str]) -> Iterator[str]:
+    """A line on the parameters of the encoder that are not trained, if there are any."""
+    encoders = [arm.network.get_submodule("encoder") for arm in arms.own[:1]]
+    for encoder in encoders if patterns else ():
+        count, names = len(list(encoder.parameters())), frozen_names(dict(encoder.named_parameters()), patterns)
+        yield (
+            f"frozen: {len(names)} of the {count} parameters of the encoder; a batch norm that is frozen as a whole"
+            " normalises with its running averages, which stay as they are"
+        )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -87,8 +87,8 @@ def twins_of_earlier_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 @torch.no_grad()
 def perturb(network: nn.Module, ulps: int) -> None:
-    """Move one weight, the first of the network's first kernel or matrix, up by `ulps` units in the last place."""
-    weight = next(parameter for parameter in network.parameters() if parameter.dim() > 1)
+    """Move one weight, the first of the first trained kernel or matrix, up by `ulps` units in the last place."""
+    weight = next(parameter for parameter in network.parameters() if parameter.dim() > 1 and parameter.requires_grad)
     first = (0,) * weight.dim()
     value = weight[first].clone()
     for _ in range(ulps):

@@ -8,6 +8,7 @@ from coupled.config.command_line import find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.config.schema import Settings, from_resolved
+from coupled.config.weights import with_weights_digest
 from coupled.monitoring.commands import suggest
 
 Tree = dict[str, Any]
@@ -54,7 +55,7 @@ def load_settings(
         for before in overrides[:place]:
             if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
                 raise ValueError(f"override '{override}': it would undo the earlier '{before}'; leave one out")
-        _override(tree, override)
+        apply_override(tree, override)
     for key, value in changed.items():
         below = tree.get(key)
         merges = isinstance(below, dict) and isinstance(value, Mapping) and key != "arms"
@@ -67,7 +68,7 @@ def load_settings(
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
     """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
     checked = from_resolved(with_dataset_defaults(dict(tree)), source)
-    return from_resolved(with_options(checked.resolved()), source)
+    return from_resolved(with_weights_digest(with_options(checked.resolved())), source)
 
 
 def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
@@ -87,7 +88,8 @@ def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set the value of "key=value", with dots in the key, in the tree. Raises ValueError."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

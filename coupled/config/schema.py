@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.errors import one_line
 from coupled.config.sections import (
+    OF_WEIGHTS,
     TEMPERATURE,
     Above0,
     ArmSettings,
@@ -43,6 +44,7 @@ MAY_CHANGE = (
     "parallel.arm_groups",
     "timeout_seconds",
     "dataset.num_workers",
+    "encoder.weights",  # where they are; `encoder.weights_digest` says which
     "checkpoint.every_minutes",
     "snapshots.check_free_space",
 )
@@ -104,6 +106,11 @@ class Settings(Section):
                 f"optimizer.warmup_epochs: got {warmup:g} with epochs: {self.epochs}; warm-up must end before the run"
                 f" does: set optimizer.warmup_epochs below {self.epochs}"
             )
+        for name in self.arms if self.encoder.weights else ():
+            if "init" in self.arms[name].unshared:
+                raise ValueError(
+                    f"arms.{name}.unshared: got init with encoder.weights, from which all arms start; leave one out"
+                )
         if self.parallel.arm_groups > len(self.arms):
             raise ValueError(
                 f"parallel.arm_groups: got {self.parallel.arm_groups} with {len(self.arms)} arms; at most one group per"
@@ -120,7 +127,7 @@ class Settings(Section):
 
     def network_options(self) -> dict[str, Any]:
         """The arguments of `build_network`, but for the seed."""
-        encoder, projector = self.encoder.model_dump(), self.projector.model_dump()
+        encoder, projector = self.encoder.model_dump(exclude={*OF_WEIGHTS}), self.projector.model_dump()
         of_projector = {f"projector_{key}": value for key, value in projector.items()}
         return {"encoder": encoder.pop("name"), **encoder, "image_size": self.image_size, **of_projector}
 
@@ -140,7 +147,7 @@ class Settings(Section):
         tree = self.resolved()
         for key in self.may_change():
             section, _, name = key.rpartition(".")
-            (tree[section] if section else tree).pop(name)
+            (tree[section] if section else tree).pop(name, None)
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

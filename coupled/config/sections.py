@@ -25,6 +25,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 TEMPERATURE = 0.5
 BETAS = (0.9, 0.999)  # of AdamW, as in torch
 MOMENTUM = 0.9  # of LARS and SGD
+OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # of the encoder: in run.json and in digests only where given
 
 
 def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -100,13 +101,28 @@ class EncoderSettings(Section):
     """A timm model without classifier; `width_multiplier` scales the channels of a ResNet, `stem: cifar` suits images
     of 32 px.
 
-    `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default.
+    `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default. All arms start
+    from `weights` (see weights.py), whose file has the sha256 `weights_digest`; parameters whose names match a pattern
+    of `freeze` are not trained.
     """
 
     name: str = "resnet50"
     width_multiplier: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
     stem: Literal["cifar", "imagenet"] = "cifar"
     zero_init_last: Annotated[bool, Field(strict=True)] = False
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    weights_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    freeze: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @model_validator(mode="after")
+    def _digest_of_weights(self) -> "EncoderSettings":
+        if self.weights_digest and not self.weights:
+            raise ValueError(f"weights_digest: got {self.weights_digest} without encoder.weights, whose file it is of")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_weights(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if key not in OF_WEIGHTS or value}
 
 
 class ProjectorSettings(Section):

@@ -84,13 +84,13 @@ def _check_name(name: str) -> None:
     plain, tag = split_model_name_tag(name)
     if tag and timm.is_model(plain):
         raise ValueError(
-            f"encoder.name: '{name}' names timm's weights '{tag}', but training starts from random weights; write"
-            f" {plain}"
+            f"encoder.name: '{name}' names timm's weights '{tag}', but this key is the model alone, which starts from"
+            f" random weights; write {plain}, and encoder.weights=timm:{tag} to start from the weights"
         )
     if (now := get_deprecated_models().get(name)) is not None:
         raise ValueError(
-            f"encoder.name: '{name}' is timm's old name of '{now}', and training starts from random weights; write"
-            f" {split_model_name_tag(now)[0]}"
+            f"encoder.name: '{name}' is timm's old name of '{now}', but this key is the model alone, which starts from"
+            f" random weights; write {split_model_name_tag(now)[0]}, and encoder.weights=timm:TAG to start from weights"
         )
     if not timm.is_model(name) or tag or name != plain:
         near = timm.list_models(f"*{plain}*")[:5]

@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LAUNCHERS = {"train": "coupled/train.py", "sweep": "scripts/sweep.py", "prepare-data": "scripts/prepare_data.py"}
+LAUNCHERS = {
+    "train": "coupled/train.py",
+    "sweep": "scripts/sweep.py",
+    "prepare-data": "scripts/prepare_data.py",
+    "import-checkpoints": "scripts/import_checkpoints.py",
+}
 
 
 def launcher(command: str) -> Path:

@@ -36,6 +36,22 @@ class _DatasetRecord(_Part):
     test_digest: Text = ""
 
 
+class _Start(_Part):
+    weights: Text = ""
+    encoder_digest: Text = ""
+
+
+class _ImportedArm(_Part):
+    files: Text = ""
+    epochs: list[Annotated[int, Field(strict=True, ge=0)]] = []
+
+
+class _Imported(_Part):
+    arms: dict[Text, _ImportedArm] = {}
+    projector: Annotated[bool, Field(strict=True)] = True
+    given: list[Text] = []
+
+
 class _Launch(_Part):
     name: Text = ""
     agents: list[Text] = []
@@ -48,6 +64,8 @@ KINDS: dict[str, Any] = {
     "settings": dict[Text, Any],
     "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
     "dataset": _DatasetRecord,
+    "start": _Start,
+    "imported": _Imported,
     "world_size": Positive,
     "placement": list[list[Text]],
     "threads": Positive,
@@ -119,6 +137,17 @@ def describe_code() -> dict[str, Any]:
         "git_commit": git_commit(),
         "versions": {"python": sys.version.split()[0], **versions, "coupled": RELEASE},
     }
+
+
+def imported_epochs(description: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The epochs that were imported, by arm; nothing of a run that was trained here."""
+    arms = description.get("imported", {}).get("arms", {})
+    return {name: sorted(arm.get("epochs", [])) for name, arm in arms.items()}
+
+
+def has_projector(description: Mapping[str, Any]) -> bool:
+    """Whether the snapshots of the run have a projector: an imported run may have none."""
+    return bool(description.get("imported", {}).get("projector", True))
 
 
 def settings_of(run: Path) -> dict[str, Any]:

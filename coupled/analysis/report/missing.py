@@ -6,6 +6,7 @@ from coupled.analysis.report.tables import SHOWN, ReportRun
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import USUAL_REFERENCE
 from coupled.analysis.schemas import SCHEMAS
+from coupled.storage.run_description import has_projector, imported_epochs
 
 PROGRAMS = {  # program -> the tables it writes that the page shows; in the order in which they must run
     program: tuple(name for name in SHOWN if SCHEMAS[name].program == program)
@@ -30,6 +31,14 @@ class Missing(NamedTuple):
     command: tuple[str, ...]
 
 
+def programs_for(run: ReportRun) -> dict[str, tuple[str, ...]]:
+    """`PROGRAMS` without those that need what the run, if it was imported, does not have."""
+    description = run.run.description
+    refuse = ["bounds"] if imported_epochs(description) else []
+    refuse += [] if has_projector(description) else ["collapse", "losses"]
+    return {program: names for program, names in PROGRAMS.items() if program not in refuse}
+
+
 def missing_tables(run: ReportRun) -> list[Missing]:
     """The tables that do not exist, stop before the last snapshot of the run, or lack an arm, program by program.
 
@@ -37,7 +46,7 @@ def missing_tables(run: ReportRun) -> list[Missing]:
     one arm has nothing to compare.
     """
     missing: list[Missing] = []
-    for program, names in PROGRAMS.items():
+    for program, names in programs_for(run).items():
         if program in COMPARING and len(run.arms) < 2:
             continue
         for name in names:
@@ -58,7 +67,7 @@ def partial_tables(run: ReportRun) -> list[Missing]:
     others = {*NEVER_BEHIND, *(each.table for each in missing_tables(run))}
     return [
         Missing(run.name, name, state, _command(run, program))
-        for program, names in PROGRAMS.items()
+        for program, names in programs_for(run).items()
         for name in names
         if name not in others and (state := _measured_part(run, name, of_stages=program == "alignment"))
     ]

@@ -9,6 +9,7 @@ import pandas as pd
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import newest, read_table
+from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
 NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv")  # epochs.csv is not in the folder analysis
@@ -36,12 +37,16 @@ class ReportRun:
     def last_epoch(self) -> int:
         """The last epoch that was trained; 0 before the first has ended."""
         epochs = self.table("epochs.csv")
+        if imported := imported_epochs(self.run.description):
+            return max((epoch for of_arm in imported.values() for epoch in of_arm), default=0)
         return int(epochs["epoch"].max()) if len(epochs) else 0
 
     @property
     def kept_epochs(self) -> list[int]:
         """The trained epochs of which the settings keep a snapshot."""
         settings, last = self.run.settings, self.last_epoch
+        if imported := imported_epochs(self.run.description):
+            return sorted(set.intersection(*map(set, imported.values()))) or [last]
         # the settings may name a million epochs: no more are looked at than decide which of the trained ones are kept
         near = min(settings.epochs, last + 1)
         kept = snapshot_epochs(near, settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coupled.analysis.driver import skipping
 from coupled.analysis.representations.cache import EmbeddingCache
@@ -25,6 +25,7 @@ from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.models.network import Network, build_network, shared_tensors
 from coupled.monitoring.terminal import say
 from coupled.storage.dataset_record import ACCEPT, changed_files
+from coupled.storage.run_description import has_projector
 from coupled.storage.snapshots import BadSnapshotError
 from coupled.stream.augment import clean_views
 from coupled.stream.decoding import crops, workers_for
@@ -112,8 +113,13 @@ class Embedder:
         """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
         return find_layers(self._build(), names, self.settings.image_size)
 
+    @property
+    def outputs_there(self) -> tuple[str, ...]:
+        """`h` and `z`, or `h` alone of a run that was imported without a projector."""
+        return tuple(OUTPUTS) if has_projector(self.run.description) else ("h",)
+
     def _build(self) -> Network:
-        return untrained_network(self.settings).to(self.device).eval()
+        return network_of(self.run).to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_corrupt: bool) -> list[str]:
         """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_corrupt` the others are said."""
@@ -196,6 +202,20 @@ def _pixels(images: AnyImageDataset, chosen_N: Tensor, size: int, workers: int) 
 def untrained_network(settings: Settings) -> Network:
     """The encoder and projector that the settings of a run describe, as they were before training."""
     return build_network(**settings.network_options(), seed=settings.seed)
+
+
+def network_of(run: Run) -> Network:
+    """The network that the snapshots of a run fit, untrained; without a projector if it was imported without one."""
+    network = untrained_network(run.settings)
+    if has_projector(run.description):
+        return network
+    return Network(network.encoder, nn.Sequential(), {}, {}, needs=("embedding",))
+
+
+def check_projector(run: Run) -> None:
+    """Raise ValueError unless the snapshots of the run have a projector."""
+    if not has_projector(run.description):
+        raise ValueError(f"--run-dir: '{run.path}' was imported without a projector, and this needs projections")
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:

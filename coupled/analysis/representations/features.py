@@ -24,10 +24,11 @@ def clean_features(
     embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Labelled]:
     """The chosen images' representations [N, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
-    batches = list(embedder.outputs(images, chosen_N, [arm], epoch))
+    layers = embedder.outputs_there
+    batches = list(embedder.outputs(images, chosen_N, [arm], epoch, layers))
     return {
         layer: Labelled(torch.cat([batch[arm, layer].cpu() for batch in batches]), images.labels_N[chosen_N])
-        for layer in OUTPUTS
+        for layer in layers
     }
 
 
@@ -40,7 +41,7 @@ def view_features(
     arm and epoch. Raises ValueError if the snapshot does not fit the network.
     """
     parts = list(_outputs(embedder, images, chosen_N, arm, epoch))
-    return {layer: torch.cat([part[name].cpu() for part in parts], dim=1) for layer, name in OUTPUTS.items()}
+    return {layer: torch.cat([part[OUTPUTS[layer]].cpu() for part in parts], dim=1) for layer in embedder.outputs_there}
 
 
 def plan_of(settings: Settings, images: AnyImageDataset) -> EpochPlan:

@@ -12,13 +12,16 @@ token included ([B, T, C]).
 Shape letters: B images of a batch, C channels, T tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from coupled.monitoring.terminal import say
 
 if TYPE_CHECKING:  # timm takes seconds to import, and the report needs the names of layers alone
     from coupled.models.network import Network
@@ -34,11 +37,26 @@ def find_layers(network: "Network", names: Iterable[str], image_size: int) -> di
 
     Raises ValueError, which lists the layers there are, for a name that is none.
     """
-    layers = list(dict.fromkeys(layer for name in names for layer in _meant(network.encoder, name)))
+    meant = list(dict.fromkeys(layer for name in names for layer in _meant(network.encoder, name)))
+    layers = present(meant, ["h"] if not network.project else list(OUTPUTS))
     device = next(network.parameters()).device
     with torch.no_grad():
         rows = layer_outputs(network, torch.zeros(1, PROBE, 3, image_size, image_size, device=device), layers)
     return {layer: rows[layer].shape[1] for layer in layers}
+
+
+def present(layers: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """`layers` without those of `OUTPUTS` that the network does not have, of which a line says so.
+
+    Raises ValueError if no layer is left.
+    """
+    kept = [layer for layer in layers if layer not in OUTPUTS or layer in outputs]
+    if kept != [*layers]:
+        why = "z: left out, because the run was imported without a projector"
+        if not kept:
+            raise ValueError(f"--layers: {why}; h is there")
+        say(f"layer {why}", sys.stderr)
+    return kept
 
 
 def _meant(encoder: nn.Module, name: str) -> list[str]:

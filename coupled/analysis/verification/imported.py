@@ -1,0 +1,35 @@
+"""Whether the snapshots of an imported run are those that were imported. Of its training there is nothing to check."""
+
+from collections.abc import Iterator
+
+import torch
+
+from coupled.analysis.representations.embeddings import kind, network_of
+from coupled.analysis.run import Run
+from coupled.analysis.verification.snapshots import faults_of_tensors
+from coupled.models.network import shared_tensors
+from coupled.storage.run_description import imported_epochs
+from coupled.storage.snapshots import BadSnapshotError
+
+
+def faults_of_import(run: Run) -> Iterator[str]:
+    """Everything that is wrong with the manifest and the snapshots, a line each."""
+    expected = imported_epochs(run.description)
+    try:
+        stored = {arm: run.snapshots.epochs(arm) for arm in {**expected, **dict.fromkeys(run.snapshots.arms())}}
+        with torch.device("meta"):
+            tensors = {name: kind(tensor) for name, tensor in shared_tensors(network_of(run)).items()}
+    except ValueError as error:
+        yield str(error)
+        return
+    for arm, epochs in stored.items():
+        if epochs != expected.get(arm, []):
+            listed = f"expected snapshots of epochs {expected.get(arm, [])}, found {epochs}"
+            yield f"{run.snapshots.manifest}: arm '{arm}': {listed}"
+        for epoch in dict.fromkeys(epochs):
+            try:
+                yield from faults_of_tensors(
+                    str(run.snapshots.path(arm, epoch)), run.snapshots.read(arm, epoch), tensors
+                )
+            except BadSnapshotError as error:
+                yield str(error)

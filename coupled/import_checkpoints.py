@@ -1,0 +1,239 @@
+"""A run folder made of checkpoints that other programs have saved: `coupled import-checkpoints`.
+
+Each `--arm NAME=GLOB` is one arm. Its files (.pth, .pt and others of torch.save, .safetensors) hold a state dict, at
+the top or under a key, with any prefix before the names of the encoder; these are found by comparing names and shapes
+with the encoder (see models/foreign.py). The epoch of a file is the number in its name: that behind "epoch", or else
+the last one. No code of a file is run.
+
+The result is a run on which weight-gap, alignment, quality, figures, report and verify work. run.json says under
+`imported` what was imported; of its settings the dataset, the encoder, the projector, the arms and what was given as
+`key=value` describe the checkpoints, the others are defaults. There is no log of a training and no checkpoint. A
+projector is imported if every file has one that computes the same as ours; without one there is no layer z.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coupled.config.command_line import Parser, command_parser
+from coupled.monitoring.commands import suggest
+from coupled.monitoring.terminal import imports_done, interrupted, say
+from coupled.storage.foreign_files import Files, files_by_epoch, in_order
+
+if TYPE_CHECKING:
+    from coupled.config.schema import Settings
+    from coupled.models.imported import Expected, Imported
+
+SHOWN = 20  # tensors that are named on the screen
+
+
+def parser() -> Parser:
+    """The command line."""
+    about = "Make a run folder of checkpoints that other programs have saved, to measure them like a run of this one."
+    base = "--encoder resnet50 --stem cifar --dataset cifar10"
+    examples = [
+        f"--arm 'cl=exp/dcl/*.pth' --arm 'nscl=exp/nscl/*.pth' {base} --run-dir runs/papers",
+        f"--arm 'moco=moco/*.pth.tar' {base} --run-dir runs/moco arms.moco=nt_xent encoder.width_multiplier=2",
+    ]
+    files = ["<run-dir>/run.json      what was imported", "<run-dir>/snapshots/    the weights of every arm and epoch"]
+    result = command_parser("import-checkpoints", about, examples, files)
+    arm = "an arm and its files, quoted; once for each arm. The number in a file's name is its epoch"
+    result.add_argument("--arm", action="append", required=True, metavar="NAME=GLOB", help=arm)
+    encoder = "timm's name of the encoder (coupled list encoders)"
+    result.add_argument("--encoder", required=True, metavar="NAME", help=encoder)
+    stem = "first convolution: 3x3 without max-pool, or the encoder's own (default: cifar)"
+    result.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar", help=stem)
+    result.add_argument("--dataset", required=True, metavar="NAME", help="images to measure on (coupled list datasets)")
+    result.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="folder to make")
+    known = "further settings, such as dataset.root=data encoder.width_multiplier=2 arms.NAME=OBJECTIVE temperature=0.1"
+    result.add_argument("overrides", nargs="*", metavar="key=value", help=known)
+    return result
+
+
+def import_checkpoints(
+    arms: Mapping[str, str],
+    run_dir: Path,
+    *,
+    encoder: str,
+    dataset: str,
+    stem: str = "cifar",
+    overrides: Sequence[str] = (),
+) -> None:
+    """Write the run folder `run_dir`, and say what was found.
+
+    Args:
+        arms: pattern of the files of each arm.
+        run_dir: the folder, which must not exist.
+        encoder: timm's name of the encoder.
+        dataset: name of the images to measure on.
+        stem: "cifar" or "imagenet".
+        overrides: further settings, such as "encoder.width_multiplier=2".
+
+    Raises:
+        ValueError: for a setting, a file or a folder that cannot be, before anything is written, or for a later file
+            that does not match, after which the folder is gone again.
+    """
+    from coupled.config.registry import load_dataset
+    from coupled.datasets import SPLITS
+    from coupled.models.imported import expected_encoder, read_imported
+    from coupled.storage.run_lock import run_lock
+    from coupled.storage.run_log import check_folder
+
+    files = {arm: files_by_epoch(arm, pattern) for arm, pattern in arms.items()}
+    check_folder(run_dir, {}, resume=False, overwrite=False)
+    tree: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9_-]", "-", run_dir.resolve().name).strip("-_")[:64] or "imported",
+        "epochs": max(max(of_arm) for of_arm in files.values()),
+        "dataset": {"name": dataset},
+        "encoder": {"name": encoder, "stem": stem},
+    }
+    settings = settings_of(tree, list(files), overrides)
+    expected = expected_encoder(settings.network_options(), settings.seed)
+    firsts = {arm: read_imported(arm, next(iter(of_arm.values())), expected) for arm, of_arm in files.items()}
+    size, *others = {first.projector_size for first in firsts.values()}
+    projector = bool(size) and not others
+    if size and projector:
+        tree["projector"] = dict(zip(("hidden_dim", "output_dim"), size, strict=True))
+        settings = settings_of(tree, list(files), overrides)
+    say_what_matched(files, firsts, projector)
+    images = {split: load_dataset(settings.dataset.model_dump(), split, settings.seed) for split in SPLITS}
+    mean, std = (", ".join(f"{each:.4f}" for each in (getattr(images["train"], key))) for key in ("mean", "std"))
+    say(f"images are normalised with the mean {mean} and std {std}; the checkpoints must have been trained so, too")
+    with run_lock(run_dir):
+        check_folder(run_dir, {}, resume=False, overwrite=False)
+        try:
+            write_run(run_dir, settings, images, files, arms, expected, projector, overrides)
+        except BaseException:
+            shutil.rmtree(run_dir / "snapshots", ignore_errors=True)
+            raise
+
+
+def settings_of(tree: Mapping[str, Any], arms: Sequence[str], overrides: Sequence[str]) -> "Settings":
+    """The resolved settings of the run. Raises ValueError, also for an arm whose objective is not known."""
+    from coupled.config.load import DEFAULT_ARMS, apply_override, resolve
+
+    whole = {**tree, "arms": {arm: DEFAULT_ARMS.get(arm) for arm in arms}}
+    for key in ("dataset", "encoder", "projector"):
+        whole[key] = dict(whole.get(key, {}))
+    for override in overrides:
+        apply_override(whole, override)
+    for arm in arms:
+        if whole["arms"].get(arm) is None:
+            add = f"add what it was trained with: arms.{arm}=OBJECTIVE"
+            raise ValueError(f"--arm: no objective is known of '{arm}'; {add}")
+    more = [arm for arm in whole["arms"] if arm not in arms]
+    if more:
+        raise ValueError(f"arms.{more[0]}: no such --arm (arms: {', '.join(arms)})")
+    settings = resolve(whole, "import-checkpoints")
+    if settings.encoder.weights or settings.encoder.freeze:
+        raise ValueError("encoder.weights, encoder.freeze: not of an imported run; its weights are the files of --arm")
+    sizes = tree.get("projector", {})
+    if any(getattr(settings.projector, key) != value for key, value in sizes.items()):
+        raise ValueError(f"projector: got {settings.projector.model_dump()}; the files have {sizes}: leave it out")
+    return settings
+
+
+def say_what_matched(files: Files, firsts: Mapping[str, "Imported"], projector: bool) -> None:
+    """A few lines for every arm: how many files, under which prefixes, and what is not imported."""
+    for arm, first in firsts.items():
+        epochs = list(files[arm])
+        span = f"epochs {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"epoch {epochs[0]}"
+        parts = {"encoder": first.encoder, "projector": first.projector if projector else None}
+        under = [f"{part} under '{matched.prefix}'" for part, matched in parts.items() if matched]
+        say(f"arm {arm}: {len(epochs)} files, {span}; {', '.join(under)}")
+        unused = first.unused if projector else first.encoder.unused
+        if unused:
+            more = f", ... ({len(unused)} in all)" if len(unused) > SHOWN else ""
+            say(f"arm {arm}: not imported: {', '.join(unused[:SHOWN])}{more}")
+    if not projector:
+        say("no projector is imported, because not every arm has one like ours, of one size: there is no layer z")
+
+
+def write_run(
+    run_dir: Path,
+    settings: "Settings",
+    images: Mapping[str, Any],
+    files: Files,
+    arms: Mapping[str, str],
+    expected: "Expected",
+    projector: bool,
+    overrides: Sequence[str],
+) -> None:
+    """Write the snapshots epoch by epoch, the list of the images, and run.json last: then it is a run."""
+    from coupled.models.imported import read_imported
+    from coupled.storage.dataset_record import describe_images, record_images
+    from coupled.storage.run_description import describe_code, write_run_json
+    from coupled.storage.snapshots import SnapshotStore, tensors_digest
+
+    content: dict[str, Any] = {
+        "format": "coupled.run.1",
+        "name": settings.name,
+        "seed": settings.seed,
+        "settings": settings.resolved(),
+        "settings_sha256": settings.sha256(),
+        "dataset": describe_images(settings.dataset.name, images),
+    }
+    store = SnapshotStore(run_dir / "snapshots", {"run": settings.name, "settings_sha256": settings.sha256()})
+    starts: dict[str, str] = {}
+    for epoch, arm, path in in_order(files):
+        found = read_imported(arm, path, expected)
+        tensors = {f"encoder.{name}": each for name, each in found.encoder.tensors.items()}
+        if projector:
+            if found.projector is None:
+                raise ValueError(f"--arm: '{path}' of arm '{arm}' has no projector, unlike the first file")
+            tensors |= {f"projector.{name}": each for name, each in found.projector.tensors.items()}
+        about = {"imported_from": str(path), "sha256": found.sha256}
+        store.write(arm, epoch, tensors, step=0, metadata=about)  # nothing tells the step
+        if epoch == 0:
+            starts[arm] = tensors_digest(found.encoder.tensors)
+    if len(starts) > 1:
+        state = "equal" if len({*starts.values()}) == 1 else "not equal"
+        say(f"epoch 0: the encoders of {', '.join(starts)} are {state}")
+    record_images(run_dir, content, images, None)
+    imported = {
+        "arms": {arm: {"files": pattern, "epochs": list(files[arm])} for arm, pattern in arms.items()},
+        "projector": projector,
+        "given": list(overrides),
+    }
+    write_run_json(run_dir, {**content, "imported": imported, **describe_code()})
+
+
+def arms_of(words: Sequence[str]) -> dict[str, str]:
+    """The pattern of each arm. Raises ValueError for words that are not NAME=GLOB, or an arm that is named twice."""
+    arms: dict[str, str] = {}
+    for word in words:
+        arm, equals, pattern = word.partition("=")
+        if not (equals and pattern and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", arm)):
+            raise ValueError(f"--arm: got '{word}'; write it as NAME=GLOB, such as 'cl=exp/dcl/*.pth'")
+        if arm in arms:
+            raise ValueError(f"--arm: arm '{arm}' is given twice; one pattern must match all its files")
+        arms[arm] = pattern
+    return arms
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status: 2 for bad input, 1 where the disk does not do."""
+    command_line = parser()
+    imports_done()
+    try:
+        options = command_line.parse_intermixed_args(arguments)
+        arms = arms_of(options.arm)
+        import_checkpoints(
+            arms,
+            options.run_dir,
+            encoder=options.encoder,
+            dataset=options.dataset,
+            stem=options.stem,
+            overrides=options.overrides,
+        )
+        program = "weight-gap" if len(arms) > 1 else "quality"
+        say(f"{options.run_dir}: complete; next: {suggest(program, '--run-dir', str(options.run_dir))}")
+    except (ValueError, OSError) as error:
+        say(f"{command_line.prog}: {error}", sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    except KeyboardInterrupt:
+        return interrupted(command_line.prog, "; nothing is kept of it")
+    return 0

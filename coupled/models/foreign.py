@@ -1,0 +1,193 @@
+"""State dicts that other programs have saved: read without running code, and matched with an encoder and a projector.
+
+A file may hold the state dict itself, or have it under a key (MODEL_STATE, state_dict, model, ...), with any prefix
+before the names of the encoder (module., encoder.net., backbone., encoder_q., ...). Nothing of this is looked up: the
+tensors of the file get dotted names, and the prefix is the one under which all names and shapes of the encoder are
+found. Where several fit, as in a file of a student and a teacher, the one made of `USUAL` words is taken.
+"""
+
+import argparse
+import io
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from coupled.models.encoders import failures_named
+
+USUAL = ("MODEL_STATE", "state_dict", "model", "module", "encoder", "net", "backbone", "encoder_q", "student")
+RENAMED = {"shortcut": "downsample"}  # of a ResNet's block, in SupContrast's and other code for CIFAR
+UNCOUNTED = "num_batches_tracked"  # which torch before 0.4.1 did not save
+ZERO_BIASES = ("0.bias", "3.bias", "4.bias")  # of a projector; ours has none there
+BATCH_NORM = ("weight", "running_mean", "running_var")
+DEEPEST = 6  # levels of mappings in a file
+TRIED = 16  # names of an encoder with which prefixes are looked for
+SHOWN = 3  # names that a message shows
+NUMBERS = (np.dtype("f8"), np.dtype("f4"), np.dtype("i8"))
+# what is often saved beside the weights and can do nothing: command lines and numpy's numbers
+SCALAR: Any = np.float64(0).__reduce__()[0]  # the function that unpickles a number
+HARMLESS = (argparse.Namespace, np.dtype, SCALAR, (SCALAR, "numpy.core.multiarray.scalar"), *map(type, NUMBERS))
+
+
+class Matched(NamedTuple):
+    """Tensors under the names of the encoder or projector, their prefix in the file, and the file's other tensors,
+    those with the prefix first.
+    """
+
+    tensors: dict[str, Tensor]
+    prefix: str
+    unused: list[str]
+
+
+def read_checkpoint(content: bytes, path: Path) -> Any:
+    """What a .safetensors file or one of torch.save holds, on the CPU; `path` is for its suffix and for messages.
+
+    No code of the file is run. Raises ValueError if it is not readable so.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load(content)
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' is not a readable safetensors file: {error}") from None
+    try:
+        with torch.serialization.safe_globals([*HARMLESS]):
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = named[1] if named else "objects that are not tensors"
+        raise ValueError(
+            f"'{path}' holds {what}, which torch reads only by running code of the file (weights_only=True refuses"
+            " it); where you trust it, save its state_dict alone: torch.save(model.state_dict(), FILE)"
+        ) from None
+    except (RuntimeError, EOFError, LookupError, OSError, ValueError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ValueError(f"'{path}' is not a readable file of torch.save: {why}") from None
+
+
+def named_tensors(tree: Any) -> dict[str, Tensor]:
+    """All tensors of nested mappings, with dotted names; a ResNet's blocks have torchvision's and timm's names."""
+    return dict(_named(tree, (), DEEPEST))
+
+
+def _named(tree: Any, place: tuple[str, ...], levels: int) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(tree, Tensor) and place:
+        parts = ".".join(place).split(".")
+        yield ".".join(RENAMED.get(part, part) for part in parts), tree
+    elif isinstance(tree, Mapping) and levels:
+        for key, value in tree.items():
+            if isinstance(key, str):
+                yield from _named(value, (*place, key), levels - 1)
+
+
+def match_encoder(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Matched:
+    """The tensors of a file under the names of an encoder.
+
+    Args:
+        found: all tensors of the file, as `named_tensors` gives them.
+        expected: the state dict of the encoder; its tensors may lie on the device "meta".
+
+    Raises:
+        ValueError: if a name is missing or has another shape, or if several prefixes fit alike.
+    """
+    needed = [name for name in expected if not name.endswith(UNCOUNTED)]
+    some = needed[:: max(1, len(needed) // TRIED)]
+    counts = {
+        prefix: sum(name in found for _, name in _under(prefix, needed))
+        for prefix in sorted({name[: -len(own)] for own in some for name in found if _ends_with(name, own)})
+    }
+    best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
+    if not best:
+        raise ValueError(f"no tensor of the encoder is in it under any prefix; it holds {_listed(list(found))}")
+    usual = [prefix for prefix in best if {*prefix.split(".")[:-1]} <= {*USUAL}]
+    if len(best) > 1 and len(usual) != 1:
+        raise ValueError(f"the encoder fits under several prefixes: {', '.join(map(repr, best))}; keep one in the file")
+    prefix = usual[0] if len(best) > 1 else best[0]
+    missing = [name for _, name in _under(prefix, needed) if name not in found]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(needed)} tensors of the encoder are missing: {_listed(missing)}")
+    shapes = [(own, name) for own, name in _under(prefix, needed) if found[name].shape != expected[own].shape]
+    for own, name in shapes[:1]:
+        hint = "; the stem is another: see encoder.stem" if own.startswith("conv1.") else ""
+        raise ValueError(
+            f"{len(shapes)} of {len(needed)} tensors of the encoder have another shape: '{name}' is"
+            f" {tuple(found[name].shape)}, the encoder's {tuple(expected[own].shape)}{hint}"
+        )
+    tensors = {own: as_snapshot(found[name]) for own, name in _under(prefix, expected) if name in found}
+    for name in expected.keys() - tensors.keys():
+        tensors[name] = torch.zeros((), dtype=torch.int64)
+    return _matched(tensors, prefix, found)
+
+
+def match_projector(found: Mapping[str, Tensor], width: int) -> Matched | None:
+    """The tensors of a file under the names of `network.build_projector` for embeddings of this width.
+
+    None unless the file has exactly one that computes the same: Linear-BN-ReLU-Linear-BN, no biases but the first batch
+    norm's. A bias of zeros is left out, such as the papers' projector has in its last batch norm (arXiv 2510.08852).
+    """
+    matches = []
+    for name, first in found.items():
+        prefix = name.removesuffix("0.weight")
+        if prefix == name or first.dim() != 2 or first.shape[1] != width or not ("." + prefix).endswith("."):
+            continue
+        own = {each.removeprefix(prefix): tensor for each, tensor in found.items() if each.startswith(prefix)}
+        own = {each: tensor for each, tensor in own.items() if each not in ZERO_BIASES or tensor.any()}
+        last = own.get("3.weight")
+        shapes = {} if last is None else _projector_shapes(width, len(first), len(last))
+        if shapes and {each: tuple(tensor.shape) for each, tensor in own.items()} == shapes:
+            matches.append(_matched({each: as_snapshot(tensor) for each, tensor in own.items()}, prefix, found))
+    usual = [each for each in matches if {*each.prefix.split(".")[:-1]} <= {*USUAL, "projector"}]
+    best = matches if len(matches) == 1 else usual
+    return best[0] if len(best) == 1 else None
+
+
+def _projector_shapes(width: int, hidden: int, out: int) -> dict[str, tuple[int, ...]]:
+    vectors = {f"{layer}.{name}": (n,) for layer, n in ((1, hidden), (4, out)) for name in BATCH_NORM}
+    counts: dict[str, tuple[int, ...]] = {f"{layer}.{UNCOUNTED}": () for layer in (1, 4)}
+    return {"0.weight": (hidden, width), "1.bias": (hidden,), "3.weight": (out, hidden), **vectors, **counts}
+
+
+def _matched(tensors: dict[str, Tensor], prefix: str, found: Mapping[str, Tensor]) -> Matched:
+    taken = {prefix + name for name in tensors}
+    unused = [name for name in found if name not in taken]
+    return Matched(tensors, prefix, sorted(unused, key=lambda name: not name.startswith(prefix)))
+
+
+def as_snapshot(tensor: Tensor) -> Tensor:
+    """A tensor with float32 where it has floats, as snapshots have."""
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
+def _under(prefix: str, names: Any) -> Iterator[tuple[str, str]]:
+    return ((name, prefix + name) for name in names)
+
+
+def _ends_with(name: str, own: str) -> bool:
+    return name == own or name.endswith(f".{own}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
+    return (", ".join(map(repr, names[:SHOWN])) + more) or "no tensors"
+
+
+def timm_tensors(tree: Any, name: str, image_size: int) -> dict[str, Tensor]:
+    """The tensors of timm's weights `name`, such as "resnet18.a1_in1k", as timm's own model of them has them.
+
+    timm renames what older files call otherwise, and resamples what depends on `image_size`. Raises ValueError if the
+    content `tree` of their file is not for that model.
+    """
+    config = timm.get_pretrained_cfg(name)
+    size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    with failures_named(name, f"the file of these weights and dataset.image_size {image_size}"):
+        model = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tree)}, num_classes=0, **size
+        )
+    return dict(model.state_dict())

@@ -1,0 +1,57 @@
+"""A checkpoint file of another program as what an arm's snapshot holds: its encoder, and its projector if it fits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from coupled.config.weights import file_digest
+from coupled.models.encoders import encoder_width
+from coupled.models.foreign import Matched, match_encoder, match_projector, named_tensors, read_checkpoint
+from coupled.models.network import build_network
+
+
+class Expected(NamedTuple):
+    """The tensors of the encoder, without their values, and the width of its embedding."""
+
+    tensors: dict[str, Tensor]
+    width: int
+
+
+class Imported(NamedTuple):
+    """A file: its encoder, its projector if that computes the same as ours, the names of the tensors that are neither,
+    and its digest.
+    """
+
+    encoder: Matched
+    projector: Matched | None
+    unused: list[str]
+    sha256: str
+
+    @property
+    def projector_size(self) -> tuple[int, int] | None:
+        """Hidden and output width of the projector."""
+        tensors = self.projector.tensors if self.projector else {}
+        return (len(tensors["0.weight"]), len(tensors["3.weight"])) if tensors else None
+
+
+def expected_encoder(network: Mapping[str, Any], seed: int) -> Expected:
+    """The encoder of the network of these arguments of `build_network`; nothing is computed for it."""
+    with torch.device("meta"):
+        encoder = build_network(**network, seed=seed).encoder
+    return Expected(encoder.state_dict(), encoder_width(encoder))
+
+
+def read_imported(arm: str, path: Path, expected: Expected) -> Imported:
+    """What a file of the `arm` has. Raises ValueError that names the file if the encoder is not in it as expected."""
+    content = path.read_bytes()
+    try:
+        found = named_tensors(read_checkpoint(content, path))
+        encoder = match_encoder(found, expected.tensors)
+    except ValueError as error:
+        raise ValueError(f"--arm: '{path}' of arm '{arm}': {error}") from None
+    projector = match_projector(found, expected.width)
+    unused = [name for name in encoder.unused if projector is None or name in projector.unused]
+    return Imported(encoder, projector, unused, file_digest(content))

@@ -1,0 +1,47 @@
+"""Checkpoint files of other programs: which there are, and of which epoch each is."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
+Files = dict[str, dict[int, Path]]  # arm -> epoch -> file, epochs ascending
+
+
+def files_by_epoch(arm: str, pattern: str) -> dict[int, Path]:
+    """The files of an arm by epoch, ascending. Raises ValueError for no file, no number, or a number twice."""
+    path = Path(pattern).expanduser()
+    found = sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
+    if not found:
+        raise ValueError(f"--arm: no file matches '{pattern}' of arm '{arm}'")
+    files: dict[int, Path] = {}
+    for file in found:
+        epoch = epoch_of(file)
+        if epoch is None:
+            raise ValueError(f"--arm: '{file}' of arm '{arm}' has no epoch in its name; narrow the pattern")
+        if epoch in files:
+            raise ValueError(f"--arm: '{files[epoch]}' and '{file}' of arm '{arm}' are both of epoch {epoch}")
+        files[epoch] = file
+    return dict(sorted(files.items()))
+
+
+def epoch_of(file: Path) -> int | None:
+    """The number behind "epoch" in a file's name, or else the last one; None without a number.
+
+    Example:
+        >>> [epoch_of(Path(name)) for name in ("snapshot_90.pth", "resnet50_epoch=7-step=99.ckpt", "last.pt")]
+        [90, 7, None]
+    """
+    name = file.name
+    while name.endswith(SUFFIXES):
+        name = name.rpartition(".")[0]
+    numbers = re.findall(r"epochs?[^0-9A-Za-z]*(\d{1,9})", name, flags=re.IGNORECASE) or re.findall(r"\d{1,9}", name)
+    return int(numbers[-1]) if numbers else None
+
+
+def in_order(files: Files) -> Iterator[tuple[int, str, Path]]:
+    """Epoch, arm and file, in the order in which training writes snapshots."""
+    for epoch in sorted({epoch for of_arm in files.values() for epoch in of_arm}):
+        for arm, of_arm in files.items():
+            if epoch in of_arm:
+                yield epoch, arm, of_arm[epoch]
