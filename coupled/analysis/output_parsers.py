@@ -5,7 +5,7 @@ Imported to print a help, so nothing large is imported here.
 
 from pathlib import Path
 
-from coupled.analysis.parsers import OUTPUTS, SPLITS, _add_images, _add_run
+from coupled.analysis.parsers import OUTPUTS, SPLITS, _add_images, _add_run, add_dataset_root
 from coupled.config.command_line import Parser, command_parser
 
 METHODS = ("umap", "tsne", "pca")
@@ -69,9 +69,3 @@ def export() -> Parser:
     parser.add_argument("--format", choices=FORMATS, required=True, help="who is to load it")
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty")
     return parser
-
-
-def add_dataset_root(parser: Parser) -> None:
-    """Where the files of a dataset lie that is not the run's."""
-    root = "folder that holds the files of the dataset (default: where it looks by itself)"
-    parser.add_argument("--dataset-root", type=Path, metavar="DIR", help=root)

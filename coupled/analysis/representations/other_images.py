@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coupled.analysis.representations.embeddings import Embedder, choose_images
-from coupled.analysis.run import Run
+from coupled.analysis.representations.embeddings import Embedder, Sample, choose_images
+from coupled.analysis.run import DIGITS, Run
 from coupled.analysis.selection import choices
 from coupled.config.by_name import known
 from coupled.config.registry import load_dataset
@@ -52,9 +52,26 @@ def other_dataset(run: Run, name: str, root: Path | None, split: str, option: st
     try:
         images = load_dataset(section, split, run.settings.seed)
     except ValueError as error:
-        raise ValueError(f"{option}: {error}") from None
+        raise ValueError(_of_option(option, name, root, str(error))) from None
     mean, std = normalisation(run)
     return replace(images, mean=mean, std=std)
+
+
+def _of_option(option: str, name: str, root: Path | None, error: str) -> str:
+    """The message about a key of the settings as one about an option."""
+    if error.startswith("dataset.name: "):
+        return f"{option}: no folder '{name}', and {error.removeprefix('dataset.name: ')}"
+    if root is not None and error.startswith("dataset.root: unknown key"):
+        return f"--dataset-root: got '{root}', but the dataset '{name}' takes none; drop it"
+    return f"{option} {name}: {error.replace(' or pass dataset.download=true', '')}"
+
+
+def other_sample(run: Run, name: str, root: Path | None, split: str, num_images: int | None) -> Sample:
+    """At most `num_images` labelled images of a split of another dataset, always the same ones. Raises ValueError."""
+    images = other_dataset(run, name, root, split, "--dataset")
+    if (images.labels_N < 0).any():
+        raise ValueError(f"--dataset: '{name}' has {split} images without a label, which is needed to measure quality")
+    return Sample(images, choose_images(len(images), num_images, run.settings.seed, split), images.digest()[:DIGITS])
 
 
 def is_folder(name: str) -> bool:
@@ -87,6 +104,8 @@ def images_by_split(
         if root is not None:
             raise ValueError("--dataset-root: it needs --images with the name of a dataset")
         return {split: run.images(split, accept_changed_images) for split in chosen}
+    if accept_changed_images:
+        raise ValueError("--accept-changed-images: not used with --images, which are not the run's; drop it")
     if not is_folder(name):
         return {split: other_dataset(run, name, root, split, "--images") for split in chosen}
     if root is not None:
