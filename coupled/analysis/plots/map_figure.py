@@ -38,7 +38,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(wide + beside, high), layout="constrained")
     maps: Any = figure
     if lines:  # apart, so that the title does not run into the legend
-        maps, legend = figure.subfigures(1, 2, width_ratios=[wide, beside])
+        maps, legend = figure.subfigures(1, 2, width_ratios=[wide, beside], squeeze=False)[0]
         _draw_legend(legend, [(name, colours[name]) for name in named], unknown)
     cells = maps.subplots(len(epochs), len(arms), squeeze=False)
     for (row, column), axes in np.ndenumerate(cells):

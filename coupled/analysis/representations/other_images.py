@@ -53,8 +53,11 @@ def other_dataset(run: Run, name: str, root: Path | None, split: str, option: st
         images = load_dataset(section, split, run.settings.seed)
     except ValueError as error:
         raise ValueError(_of_option(option, name, root, str(error))) from None
-    mean, std = normalisation(run)
-    return replace(images, mean=mean, std=std)
+    return _normalised(images, normalisation(run))
+
+
+def _normalised(images: AnyImageDataset, colours: tuple[Colour, Colour]) -> AnyImageDataset:
+    return replace(images, mean=colours[0], std=colours[1])
 
 
 def _of_option(option: str, name: str, root: Path | None, error: str) -> str:
@@ -103,7 +106,9 @@ def images_by_split(
     if name is None:
         if root is not None:
             raise ValueError("--dataset-root: it needs --images with the name of a dataset")
-        return {split: run.images(split, accept_changed_images) for split in chosen}
+        colours = normalisation(run)
+        own = {split: run.images(split, accept_changed_images) for split in chosen}
+        return {split: _normalised(images, colours) for split, images in own.items()}
     if accept_changed_images:
         raise ValueError("--accept-changed-images: not used with --images, which are not the run's; drop it")
     if not is_folder(name):
