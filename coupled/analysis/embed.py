@@ -146,13 +146,15 @@ def embed(options: Namespace) -> int:
     run = open_run(options.run)
     names = ("layer", "images", "dataset_root", "split", "num_images", "device", "accept_changed_images")
     shared = {name: getattr(options, name) for name in names}
+    newest = "" if options.run else " (the newest under runs/)"
     if options.project:
+        say(f"run {run.path}{newest}: {options.project} of {options.layer}")
         return maps.write(run, options.project, options.output, arms=options.arms, epochs=options.epochs, **shared)
     if options.output is None:
         raise ValueError(f"--output: missing; give a file that ends in {', '.join(SUFFIXES)}")
     check_suffix(options.output)
     arm, epoch = select_snapshot(run, options.arm, options.epoch)
-    say(f"run {run.path}{'' if options.run else ' (the newest under runs/)'}: {arm}, epoch {epoch}")
+    say(f"run {run.path}{newest}: {arm}, epoch {epoch}")
     found = compute(run, arm, epoch=epoch, **shared)
     mean, std = normalisation(run)
     about = {"run": run.name, "arm": arm, "epoch": epoch, "layer": options.layer, "mean": mean, "std": std}

@@ -38,7 +38,7 @@ def embed() -> Parser:
     add_dataset_root(parser)
     splits = "default: both; a folder has splits if it holds train/ and test/ or val/"
     parser.add_argument("--split", nargs="+", choices=SPLITS, help=splits)
-    method = "draw two-dimensional maps instead"
+    method = f"draw two-dimensional maps instead, without --num-images of at most {MAP_IMAGES} images a split"
     parser.add_argument("--project", choices=METHODS, help=method)
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="of --project: a panel each (default: all)")
     epochs = "of --project: a row of panels each, as 0,10,20 or first:last[:step] (default: the last)"

@@ -62,12 +62,12 @@ def test_pca_is_that_of_numpy() -> None:
 
 
 def test_tsne_is_seeded_and_draws_from_no_global_generator() -> None:
-    """Equal seeds give equal bits; another seed another map."""
+    """Equal seeds give equal bits."""
     before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
-    one, again, other = (projector("tsne", seed)(rows_of(2)) for seed in (5, 5, 6))
+    one, again = (projector("tsne", 5)(rows_of(2)) for _ in range(2))
     assert np.array_equal(one, again)
     assert one.shape == (40, 2)
-    assert not np.array_equal(one, other) or np.isfinite(one).all()
+    assert np.ptp(one) > 0
     assert np.array_equal(np.random.get_state()[1], before)  # type: ignore[index]
 
 

@@ -155,7 +155,6 @@ def write(run: Run, method: str, output: Path | None, **options: Any) -> int:
     folder = output or run.tables
     if folder.suffix in (".csv", ".npy", ".parquet", ".png", ".pdf"):
         raise ValueError(f"--output: got '{folder}'; with --project it is a folder")
-    say(f"run {run.path}: {method}")
     with run_lock(folder, "--output"):
         claim(folder, {key: run.description[key] for key in ("name", "settings_sha256")})
         rows = compute(run, method, **options)
