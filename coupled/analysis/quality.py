@@ -82,7 +82,7 @@ def compute(
     skip_corrupt: bool = False,
     accept_changed_images: bool = False,
     cache: float | None = None,
-    dataset: str | None = None,
+    dataset: str | Path | None = None,
     dataset_root: Path | str | None = None,
 ) -> pd.DataFrame:
     """How good each arm's representation is by itself: classifiers, scatter within classes, effective rank.
@@ -115,9 +115,9 @@ def compute(
         >>> found.pivot_table(index="epoch", columns="arm", values="value")  # doctest: +SKIP
     """
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
-    root, images = None if dataset_root is None else Path(dataset_root), (num_images, device)
-    accept = (skip_corrupt, accept_changed_images)
-    return to_frame(plan(run, chosen, split, layers, metrics, *images, *accept, cache, run.tables, dataset, root))
+    images, accept = (num_images, device), (skip_corrupt, accept_changed_images)
+    other = None if dataset is None else str(dataset), None if dataset_root is None else Path(dataset_root)
+    return to_frame(plan(run, chosen, split, layers, metrics, *images, *accept, cache, run.tables, *other))
 
 
 def plan(

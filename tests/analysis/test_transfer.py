@@ -43,6 +43,8 @@ def test_the_values_are_those_of_the_metrics_on_the_embeddings_of_the_other_imag
     assert {(r["dataset"], r["num_images"], r["num_train_images"]) for r in rows} == {(str(squares), "60", "60")}
     assert not (tmp_path / "quality.csv").exists()
     run = open_run(drifting_run)
+    frame = run.quality(arms="nscl", epochs=2, layers="h", metrics=METRICS, dataset=squares)
+    assert frame["value"].tolist() == [float(row["value"]) for row in rows]
     found = {split: run.embed("nscl", images=squares, split=split) for split in ("train", "test")}
     train, test = (
         Labelled(torch.from_numpy(rows_ND), torch.tensor([int(name == "dark") for name in images["label"]]))
