@@ -84,7 +84,7 @@ def compute(
     by_split = images_by_split(run, name, None if root is None else Path(root), split, accept_changed_images)
     embedder = Embedder(run, choose_device(device))
     with determinism(True, None):
-        rows, about = embedded(embedder, by_split, num_images, [arm], epoch, layer)
+        rows, about = embedded(embedder, by_split, num_images, [arm], epoch, layer, show_progress=True)
     return Embeddings(rows[arm].numpy(), about)
 
 

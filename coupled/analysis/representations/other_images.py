@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from coupled.analysis.representations.embeddings import Embedder, Sample, choose_images
+from coupled.analysis.driver import tracked
+from coupled.analysis.representations.embeddings import BATCH, Embedder, Sample, choose_images
 from coupled.analysis.run import DIGITS, Run
 from coupled.analysis.selection import choices
 from coupled.config.by_name import known
@@ -21,6 +22,7 @@ from coupled.datasets._files import passed_over
 from coupled.monitoring.terminal import say
 
 NO_LABEL = -1
+PART = 16 * BATCH  # images between two lines of progress
 ALSO_TEST = ("val", "validation")  # names of a folder of test images, where there is no `test`
 
 
@@ -160,6 +162,7 @@ def embedded(
     arms: Sequence[str],
     epoch: int,
     layer: str,
+    show_progress: bool = False,
 ) -> tuple[dict[str, Tensor], pd.DataFrame]:
     """The rows [N, D] of the images by arm, float32 on the CPU; and split, image, file and label of each row.
 
@@ -170,9 +173,11 @@ def embedded(
     about = []
     for images in by_split.values():
         chosen_N = choose_images(len(images), num_images, embedder.settings.seed, images.split)
-        for batch in embedder.outputs(images, chosen_N, arms, epoch, [layer]):
-            for arm in arms:
-                rows[arm].append(batch[arm, layer].float().cpu())
+        parts = chosen_N.split(PART)
+        for part_N in tracked(parts, f"{PART:,} images at a time") if show_progress else parts:
+            for batch in embedder.outputs(images, part_N, arms, epoch, [layer]):
+                for arm in arms:
+                    rows[arm].append(batch[arm, layer].float().cpu())
         about.append(_described(images, chosen_N))
     return {arm: torch.cat(parts) for arm, parts in rows.items()}, pd.concat(about, ignore_index=True)
 
