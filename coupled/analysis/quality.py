@@ -137,7 +137,7 @@ def plan(
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the cache."""
     check_dataset(dataset, dataset_root, accept_changed_images)
-    table, label = (OWN, ()) if dataset is None else (TRANSFER, (dataset_label(dataset),))
+    table, label = (OWN, ()) if dataset is None else (TRANSFER, (dataset_label(dataset, dataset_root),))
     place = SCHEMAS[table].columns.index("value")
     splits = choices("split", split, SPLITS)
     wanted = every_task(check_metrics(metrics, splits), splits, choices("layers", layers, OUTPUTS))

@@ -72,6 +72,18 @@ def test_datasets_are_mixed_neither_with_each_other_nor_with_the_runs_own(
     assert len(table(tmp_path / "analysis/quality.csv")) == 1
 
 
+def test_a_folder_has_one_name_however_it_is_given(
+    drifting_run: Path, squares: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its path, or as the root of the dataset `folder`: two folders of that name would be taken for one."""
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--arms", "ce", "--epochs", "2"]
+    base += ["--layers", "h", "--metrics", "nccc"]
+    assert main([*base, "--dataset", "folder", "--dataset-root", str(squares)]) == 0
+    assert main([*base, "--dataset", str(squares)]) == 0
+    assert "0 new rows, 1 in all" in capsys.readouterr().out
+    assert [r["dataset"] for r in table(tmp_path / "transfer.csv")] == [str(squares)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -80,7 +80,7 @@ def compute(
     chosen = select_arms(run, arms=wanted, epochs=run.epochs(wanted)[-1:] if epochs is None else epochs)
     root, name = None if dataset_root is None else Path(dataset_root), None if images is None else str(images)
     by_split = images_by_split(run, name, root, split, accept_changed_images)
-    dataset = run.settings.dataset.name if name is None else dataset_label(name)
+    dataset = run.settings.dataset.name if name is None else dataset_label(name, root)
     embedder, digests = Embedder(run, choose_device(device)), run.snapshot_digests()
     parts: list[pd.DataFrame] = []
     like_N2: NDArray[np.float64] | None = None  # the map that the next is turned to

@@ -84,8 +84,10 @@ def is_folder(name: str) -> bool:
     return name not in known("coupled.datasets") and Path(name).is_dir()
 
 
-def dataset_label(name: str) -> str:
-    """How tables call the dataset: by its name, or by the whole path of the folder."""
+def dataset_label(name: str, root: Path | None) -> str:
+    """How tables call the dataset: by its name, or by the whole path of a folder, so that two folders are not mixed."""
+    if name == "folder" and root is not None:
+        return str(root.resolve())
     return str(Path(name).resolve()) if is_folder(name) else name
 
 
@@ -141,7 +143,8 @@ def _pictures(run: Run, folder: Path, split: str) -> ImageFiles:
     for note in passed_over(split or str(folder), passed):
         say(note)
     names = sorted({file.parts[0] for file in files if len(file.parts) > 1})
-    labels = [names.index(file.parts[0]) if len(file.parts) > 1 else NO_LABEL for file in files]
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = [numbers[file.parts[0]] if len(file.parts) > 1 else NO_LABEL for file in files]
     mean, std = normalisation(run)
     return ImageFiles(
         name=str(folder),
