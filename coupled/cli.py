@@ -38,6 +38,16 @@ COMMANDS = {
     "verify": _analysis("check the files of a run, or compare two runs", "verify"),
     "figures": _analysis("draw the figures of a run", "figures"),
     "report": _analysis("one page that shows a run, or several", "report", "report.program"),
+    "embed": Command(
+        "embeddings of any images, and maps of them",
+        "coupled.analysis.output_parsers:embed",
+        "coupled.analysis.embed:main",
+    ),
+    "export": Command(
+        "an arm's encoder for timm, torchvision, ONNX or Hugging Face",
+        "coupled.analysis.output_parsers:export",
+        "coupled.analysis.export:main",
+    ),
     "sweep": Command(
         "train and measure a run for each point of a grid", "coupled.sweep.parser:parser", "coupled.sweep.program:main"
     ),

@@ -26,7 +26,7 @@ from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints
 from coupled.storage.checkpoint_writer import NO_CHECKPOINT, Position, open_files, replay_path, write_replay
-from coupled.storage.dataset_record import check_same_images, record_images
+from coupled.storage.dataset_record import check_same_images, colours, record_images
 from coupled.storage.image_check import both_splits
 from coupled.storage.run_lock import run_lock
 from coupled.storage.run_log import check_folder, digest_column, prepare_folder, space, was_started_by
@@ -193,7 +193,7 @@ class Coordinator:
             about_arms = self.peak_lr, self.group, self.all_arms, left
             announce(progress, self.run, folder.splits, settings.resolved(), step, *about_arms)
         progress.warn(*self.warnings, *folder.accepted, *folder.changed)
-        about = {"run": settings.name, "settings_sha256": settings.sha256()}
+        about = {"run": settings.name, "settings_sha256": settings.sha256(), **colours(self.images)}
         streams = list(dict.fromkeys(self.stream_of.values()))
         columns = list(sums), list(map(digest_column, streams)), StepResult._fields
         log, writer = open_files(opened, self.run, self.group, about, *columns, self.kept_epochs, saved)

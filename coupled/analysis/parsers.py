@@ -61,8 +61,12 @@ def alignment() -> Parser:
 def quality() -> Parser:
     """`coupled quality`."""
     about = "Quality of each arm's representation by itself: probes, class centres, few-shot, rank, class scatter."
-    examples = ["--metrics nccc linear_probe", "--layers h --epochs 0,10,20 --num-images 5000"]
-    files = ["quality.csv   one value a row", "cache/        of --cache: embeddings"]
+    examples = ["--metrics nccc linear_probe", "--layers h --epochs 0,10,20 --dataset cifar100"]
+    files = [
+        "quality.csv    one value a row",
+        "transfer.csv   of --dataset, instead: on another dataset",
+        "cache/         of --cache: embeddings",
+    ]
     parser = command_parser("quality", about, examples, files)
     _add_arms(parser)
     _add_table(parser)
@@ -70,6 +74,9 @@ def quality() -> Parser:
     _add_outputs(parser)
     names = list(known("coupled.metrics.arm"))
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=names, help=f"default: {' '.join(names)}")
+    other = "measure on another dataset: its name, or a folder with train/<class>/ and test/<class>/"
+    parser.add_argument("--dataset", metavar="DATASET|FOLDER", help=other)
+    add_dataset_root(parser)
     _add_cache(parser)
     _add_images(parser)
     return parser
@@ -152,6 +159,12 @@ def report() -> Parser:
     page = "page to write (default: DIR/analysis/report.html)"
     parser.add_argument("--output", type=Path, metavar="FILE", help=page)
     return parser
+
+
+def add_dataset_root(parser: Parser) -> None:
+    """Where the files of a dataset lie that is not the run's."""
+    root = "folder that holds the files of that dataset (default: where it looks by itself)"
+    parser.add_argument("--dataset-root", type=Path, metavar="DIR", help=root)
 
 
 def _add_run(parser: Parser) -> None:

@@ -6,6 +6,9 @@ the files of arm_metrics. Classifiers learn from clean images of train and are s
 metric apart and name their convention; `std` is the standard deviation where a value is the mean of seeded repeats. A
 score without a value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what
 a row comes from are its last columns, and of rows that differ in those alone the last one counts.
+
+With `--dataset` the images are those of another dataset, normalised with the mean and std of the run, and the rows go
+to transfer.csv, which has the dataset as a column more: no row there is about the run's own images.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,6 +34,7 @@ from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS, present
+from coupled.analysis.representations.other_images import dataset_label, other_sample
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import Selection, choices, listed, select_arms
@@ -39,8 +43,7 @@ from coupled.metrics.arm import Measured, Variant
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
 
-TABLE = "quality.csv"
-PLACE = SCHEMAS[TABLE].columns.index("value")
+OWN, TRANSFER = "quality.csv", "transfer.csv"
 Samples = dict[str, Sample]  # by split
 
 
@@ -52,13 +55,18 @@ class Task(NamedTuple):
     metric: ArmMetric
 
 
-def key_of(epoch: int, arm: str, snapshot: str, samples: Samples, task: Task, variant: Variant) -> tuple[object, ...]:
-    """The cells of the table's key of one of the values; `snapshot` is the digest of the arm's."""
+def key_of(
+    epoch: int, dataset: tuple[str, ...], arm: str, snapshot: str, samples: Samples, task: Task, variant: Variant
+) -> tuple[object, ...]:
+    """The cells of the table's key of one of the values; `snapshot` is the digest of the arm's.
+
+    `dataset` is the label of a dataset that is not the run's, if it is one.
+    """
     seen = [samples[split] for split in (task.split, "train")]
     sizes, digests = zip(*((len(sample.chosen_N), sample.digest) for sample in seen), strict=True)
     if task.metric.sees != "classifier":
         sizes, digests = (sizes[0], ""), (digests[0], "")
-    return (epoch, task.split, arm, task.layer, task.metric.name, *variant, *sizes, snapshot, *digests)
+    return (epoch, *dataset, task.split, arm, task.layer, task.metric.name, *variant, *sizes, snapshot, *digests)
 
 
 def compute(
@@ -74,6 +82,8 @@ def compute(
     skip_corrupt: bool = False,
     accept_changed_images: bool = False,
     cache: float | None = None,
+    dataset: str | Path | None = None,
+    dataset_root: Path | str | None = None,
 ) -> pd.DataFrame:
     """How good each arm's representation is by itself: classifiers, scatter within classes, effective rank.
 
@@ -89,9 +99,12 @@ def compute(
         skip_corrupt: pass over missing and damaged snapshots, saying which.
         accept_changed_images: measure the images as they are, though they are not those of the run.
         cache: keep embeddings in analysis/cache of the run, at most so many GiB (default: keep none).
+        dataset: another dataset to measure on, by name or as a folder with train/ and test/ (default: the run's).
+        dataset_root: where the files of that dataset lie.
 
     Returns:
-        The rows of quality.csv with its columns (see `schemas.SCHEMAS`): one value a row, NaN where there is none.
+        The rows of quality.csv, or of transfer.csv for another dataset, with their columns (see `schemas.SCHEMAS`): one
+        value a row, NaN where there is none.
 
     Raises:
         ValueError: for an arm, epoch, split, layer or metric that there is not, a damaged snapshot, or images that are
@@ -102,12 +115,9 @@ def compute(
         >>> found.pivot_table(index="epoch", columns="arm", values="value")  # doctest: +SKIP
     """
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
-    folder = run.tables
-    return to_frame(
-        plan(
-            run, chosen, split, layers, metrics, num_images, device, skip_corrupt, accept_changed_images, cache, folder
-        )
-    )
+    images, accept = (num_images, device), (skip_corrupt, accept_changed_images)
+    other = None if dataset is None else str(dataset), None if dataset_root is None else Path(dataset_root)
+    return to_frame(plan(run, chosen, split, layers, metrics, *images, *accept, cache, run.tables, *other))
 
 
 def plan(
@@ -122,27 +132,43 @@ def plan(
     accept_changed_images: bool,
     cache: float | None,
     output: Path,
+    dataset: str | None = None,
+    dataset_root: Path | None = None,
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the cache."""
+    check_dataset(dataset, dataset_root, accept_changed_images)
+    table, label = (OWN, ()) if dataset is None else (TRANSFER, (dataset_label(dataset, dataset_root),))
+    place = SCHEMAS[table].columns.index("value")
     splits = choices("split", split, SPLITS)
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
     layers = present(choices("layers", layers, OUTPUTS), embedder.outputs_there)
     wanted = every_task(check_metrics(metrics, splits), splits, layers)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
-        samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in SPLITS}
+        if dataset is None:
+            samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in SPLITS}
+        else:
+            samples = {name: other_sample(run, dataset, dataset_root, name, num_images) for name in SPLITS}
         digests = run.snapshot_digests()
         for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):
-            key = partial(key_of, epoch, arm, digests[arm, epoch], samples)
-            missing = [t for t in wanted if not all(has(TABLE, *key(t, each)) for each in t.metric.variants)]
+            key = partial(key_of, epoch, label, arm, digests[arm, epoch], samples)
+            missing = [t for t in wanted if not all(has(table, *key(t, each)) for each in t.metric.variants)]
             if missing and not embedder.readable([arm], epoch, skip_corrupt):
                 continue
             for task, values in zip(missing, measure(embedder, samples, missing, arm, epoch), strict=True):
                 print_undefined_reasons(f"{epoch} {task.split} {arm} {task.layer} {task.metric.name}", values)
                 keys = {variant: key(task, variant) for variant in values}
-                yield Chunk(TABLE, [(*keys[v][:PLACE], *found, *keys[v][PLACE:]) for v, found in values.items()])
+                yield Chunk(table, [(*keys[v][:place], *found, *keys[v][place:]) for v, found in values.items()])
 
-    return Plan([TABLE], chunks)
+    return Plan([table], chunks)
+
+
+def check_dataset(dataset: str | None, dataset_root: Path | None, accept_changed_images: bool) -> None:
+    """Raise ValueError for options of the one use with the other."""
+    if dataset is None and dataset_root is not None:
+        raise ValueError("--dataset-root: it needs --dataset with the name of a dataset")
+    if dataset is not None and accept_changed_images:
+        raise ValueError("--accept-changed-images: not used with --dataset, whose images are not the run's; drop it")
 
 
 def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> None:

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coupled.analysis import run_outputs
 from coupled.config.controls import random_sources
 from coupled.config.schema import Settings, from_resolved
 from coupled.storage.run_description import read_run_json
@@ -186,6 +187,10 @@ class Run:
         from coupled.analysis.bounds import compute
 
         return compute(self, **options)
+
+    embed = run_outputs.embed
+    project = run_outputs.project
+    export = run_outputs.export
 
     def verify(self) -> list[str]:
         """What is wrong with the folder, a line each; empty if it is whole and its images can be read."""

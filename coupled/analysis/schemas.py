@@ -6,43 +6,15 @@ rows that differ in the digests of what they come from alone, the last one is th
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
-from typing import NamedTuple
 
-LAST_EPOCH = 10**6
-
-
-class Cells(NamedTuple):
-    """What the cells of a column may hold; `words` say it. Text if there are no limits."""
-
-    words: str
-    least: float | None = None
-    most: float = inf
-    whole: bool = False
-    empty: bool = True
-
-
-TEXT, NAME = Cells("text"), Cells("a name", empty=False)
-NUMBER = Cells("a number", -inf)
-SIZE = Cells("a finite number of 0 or more", 0, 1.7e308)
-POSITIVE = Cells("a finite number above 0", 5e-324, 1.7e308, empty=False)
-COUNT = Cells("a whole number from 0 to 10^15", 0, 10**15, whole=True)
-ORDINAL = Cells("a whole number from 1 to 10^9", 1, 10**9, whole=True)
-EPOCH = Cells(f"a whole number from 0 to {LAST_EPOCH:,}", 0, LAST_EPOCH, whole=True, empty=False)
-
-
-class Column(NamedTuple):
-    """One column: what it says, with the unit of a number, and what its cells may hold."""
-
-    text: str
-    cells: Cells = NUMBER
-
+from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Column
 
 COLUMNS = {
     "epoch": Column("epochs trained; 0 is the start", EPOCH),
     "last_epoch": Column("the last epoch that was looked at", EPOCH),
     "step": Column("steps trained", COUNT),
     "inputs_digest": Column("of the indices and the view plan of the step, hexadecimal", TEXT),
+    "dataset": Column("name of a dataset, or its folder", NAME),
     "split": Column("train or test", NAME),
     "reference": Column("the arm that is compared with", NAME),
     "arm": Column("the arm", NAME),
@@ -120,6 +92,13 @@ COLUMNS = {
     "lr": Column("learning rate", SIZE._replace(empty=False)),
     "seconds": Column("of the arm's own part of the epoch's steps", SIZE),
     "images_per_second": Column("of the arm's own part of the step", SIZE),
+    "layer": Column("h (embedding) or z (projection)", NAME),
+    "method": Column("umap, tsne or pca", NAME),
+    "image": Column("number of the image in its split or folder", COUNT._replace(empty=False)),
+    "file": Column("of the image, below the root of its dataset; empty if it is no file of its own", TEXT),
+    "label": Column("name of the image's class; empty if it is not known", TEXT),
+    "x": Column("of the map; without a unit"),
+    "y": Column("of the map; without a unit"),
     "finding": Column("what is wrong with the run; empty if nothing is", TEXT),
     "reference_digest": Column("of the reference's snapshot, 16 hexadecimal digits", TEXT),
     "arm_digest": Column("of the arm's snapshot, 16 hexadecimal digits", TEXT),
@@ -199,6 +178,12 @@ SCHEMAS = {
         " train_images_digest",
         "value std",
     ),
+    "transfer.csv": _schema(
+        "quality",
+        "epoch dataset split arm module metric variant shots k value std num_images num_train_images arm_digest"
+        " images_digest train_images_digest",
+        "value std",
+    ),
     "collapse.csv": _schema(
         "collapse",
         "epoch split arm module metric variant component value collapsed num_images arm_digest images_digest",
@@ -238,6 +223,12 @@ SCHEMAS = {
         slope=Column("fitted distance per unit of the sum of learning rates at the start"),
         value=Column("the bound, in the unit of what is bounded"),
         num_images=Column("images that were looked at; empty for weights", COUNT),
+    ),
+    "map.csv": _schema(
+        "embed",
+        "epoch arm layer method dataset split image file label x y num_images arm_digest",
+        "file label x y",
+        split=Column("train or test; empty for a folder of images", TEXT),
     ),
     "verify.csv": _schema(
         "verify",

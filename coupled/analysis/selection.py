@@ -80,6 +80,21 @@ def select_pairs(
     return Selection(found.arms, found.epochs, found.reference, pairs, every_pair=True)
 
 
+def select_snapshot(run: Run, arm: str | None = None, epoch: int | None = None) -> tuple[str, int]:
+    """The arm (default: the only one) and the epoch (default: its last). Raises ValueError that lists what there is."""
+    arms = named(run.snapshots, None)
+    if arm is None and len(arms) > 1:
+        raise ValueError(f"--arm: missing; the run has the arms {', '.join(arms)}")
+    arm = arms[0] if arm is None else arm
+    if arm not in arms:
+        raise ValueError(f"--arm: the run has no arm '{arm}' (arms: {', '.join(arms)})")
+    there = run.snapshots.epochs(arm)
+    epoch = there[-1] if epoch is None else epoch
+    if epoch not in there:
+        raise ValueError(f"--epoch: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(there)})")
+    return arm, epoch
+
+
 def listed(values: Iterable[str] | str) -> list[str]:
     """One name or several as a list."""
     return [values] if isinstance(values, str) else list(values)

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_integer_dtype
 
-from coupled.analysis.schemas import COLUMNS, NUMBER, SCHEMAS, Cells, Column
+from coupled.analysis.cells import NUMBER, Cells, Column
+from coupled.analysis.schemas import COLUMNS, SCHEMAS
 
 LARGEST = 2**31  # bytes of a table; beyond, reading it takes minutes and more memory than most machines have
 

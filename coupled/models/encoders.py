@@ -36,6 +36,24 @@ def build_encoder(
     for a name unknown to timm or one of weights, or a stem, width or image size that the model cannot have.
     """
     _check_name(name)
+    options, replaces_stem = timm_options(name, width_multiplier, stem, image_size)
+    with failures_named(
+        name, f"encoder.width_multiplier {width_multiplier:g}, encoder.stem {stem}, dataset.image_size {image_size}"
+    ):
+        encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    if replaces_stem:
+        _replace_stem(encoder, small=stem == "cifar")
+    _start_norm_scales(encoder, name, zero_init_last)
+    return encoder
+
+
+def timm_options(
+    name: str, width_multiplier: float = 1.0, stem: str = "cifar", image_size: int = 32
+) -> tuple[dict[str, Any], bool]:
+    """The options of `timm.create_model` of an encoder, and whether its stem is replaced afterwards.
+
+    Raises ValueError for a stem, width or image size that the model `name` cannot have.
+    """
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     module = model_entrypoint(name).__module__
     plain_resnet = module in RESNETS and config is not None and config.first_conv == "conv1"
@@ -59,14 +77,7 @@ def build_encoder(
         options["channels"] = tuple(max(1, round(width_multiplier * channels)) for channels in STAGE_CHANNELS)
         # timm scales the stem of its deep variant alone; `_replace_stem` then puts the single convolution back
         options |= {"stem_type": "deep", "stem_width": max(1, round(width_multiplier * STEM_CHANNELS / 2))}
-    with failures_named(
-        name, f"encoder.width_multiplier {width_multiplier:g}, encoder.stem {stem}, dataset.image_size {image_size}"
-    ):
-        encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    if plain_resnet and (stem == "cifar" or width_multiplier != 1):
-        _replace_stem(encoder, small=stem == "cifar")
-    _start_norm_scales(encoder, name, zero_init_last)
-    return encoder
+    return options, plain_resnet and (stem == "cifar" or width_multiplier != 1)
 
 
 @contextmanager

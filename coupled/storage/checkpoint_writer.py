@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def open_files(
     opened: ExitStack,
     run: Path,
     group: ProcessGroup,
-    about: Mapping[str, str],
+    about: Mapping[str, Any],
     arms: Sequence[str],
     digests: Sequence[str],
     columns: Sequence[str],
@@ -120,7 +120,7 @@ class CheckpointWriter:
         log: RunLog | None,
         saved: Position,
         kept_epochs: Collection[int],
-        about: Mapping[str, str],
+        about: Mapping[str, Any],
     ) -> None:
         self.run, self.folder, self.arms, self.log = run, run / "checkpoints", tuple(arms), log
         self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved.step

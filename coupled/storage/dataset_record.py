@@ -25,11 +25,16 @@ Rows = Iterator[tuple[str, str, int, int | str]]
 
 def describe_images(name: str, images: Mapping[str, AnyImageDataset]) -> dict[str, Any]:
     """What run.json says of the dataset `name`, `images` by split."""
-    about: dict[str, Any] = {"name": name, "classes": list(images["train"].class_names)}
+    about: dict[str, Any] = {"name": name, "classes": list(images["train"].class_names), **colours(images["train"])}
     for split, each in images.items():
         about |= {f"{split}_images": len(each), f"{split}_digest": each.digest()}
     listed = listing(images)
     return {**about, "listing_digest": _digest(listed)} if listed else about
+
+
+def colours(images: AnyImageDataset) -> dict[str, list[float]]:
+    """Mean and std of the colours, of pixel values in [0, 1], with which the images are normalised."""
+    return {"mean": list(images.mean), "std": list(images.std)}
 
 
 def record_images(

@@ -23,6 +23,8 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors")
 LARGEST = 2**26  # bytes: the names of a million classes
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Text = Annotated[str, Field(strict=True)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Deviation = Annotated[Finite, Field(gt=0)]
 
 
 class _Part(BaseModel):
@@ -34,6 +36,8 @@ class _DatasetRecord(_Part):
     classes: list[Text] = []
     train_digest: Text = ""
     test_digest: Text = ""
+    mean: tuple[Finite, Finite, Finite] | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
 
 
 class _Start(_Part):

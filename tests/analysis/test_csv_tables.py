@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from coupled.analysis import bounds
+from coupled.analysis.cells import NAME, Cells
 from coupled.analysis.report.tables import read_tables
-from coupled.analysis.schemas import COLUMNS, NAME, SCHEMAS, Cells
+from coupled.analysis.schemas import COLUMNS, SCHEMAS
 from coupled.analysis.tables import BadTableError, newest, read_newest, read_table
 from coupled.analysis.theory.bounds_of_tables import few_shot_rows
 

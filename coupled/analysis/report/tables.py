@@ -12,7 +12,8 @@ from coupled.analysis.tables import newest, read_table
 from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
-NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv")  # epochs.csv is not in the folder analysis
+# epochs.csv is not in the folder analysis; transfer.csv is about other images than the run's
+NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv", "transfer.csv", "map.csv")
 SHOWN = tuple(name for name in SCHEMAS if name not in NOT_SHOWN)
 
 

@@ -166,9 +166,10 @@ class Embedder:
     def _sources(self, images: AnyImageDataset, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
         """All that the rows of a layer depend on."""
         settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
+        colours = [images.mean, images.std]
         chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
         how = [self.device.type, torch.__version__, BATCH]
-        return [self.run.snapshots.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
+        return [self.run.snapshots.entry(arm, epoch).digest, images.digest(), colours, chosen, layer, settings, how]
 
     @torch.no_grad()
     def _computed(

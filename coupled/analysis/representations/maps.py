@@ -1,0 +1,165 @@
+"""Two-dimensional maps of embeddings: one of each arm at each epoch, of the same images.
+
+Each map is computed by itself, from a seed of the run, on one thread: equal calls give equal maps. Those of umap and
+tsne may be turned and mirrored at will; they are turned to lie as near as can be to the map of the first arm at their
+epoch, and that to the one of the epoch before. Those of pca keep their axes, and are mirrored alone.
+Shape letters: N images, D width of a layer.
+"""
+
+from collections.abc import Collection, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.linalg import orthogonal_procrustes
+
+from coupled.analysis.driver import claim, tracked
+from coupled.analysis.output_parsers import MAP_IMAGES, METHODS
+from coupled.analysis.plots.drawing import save
+from coupled.analysis.plots.map_figure import draw
+from coupled.analysis.representations.embeddings import Embedder, choose_device
+from coupled.analysis.representations.layers import OUTPUTS
+from coupled.analysis.representations.other_images import dataset_label, embedded, images_by_split
+from coupled.analysis.run import Run
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selection import choices, listed, named, select_arms
+from coupled.monitoring.terminal import say
+from coupled.storage.atomic_files import encoded, write_durably
+from coupled.storage.run_lock import run_lock
+from coupled.stream.seeds import determinism, random_uint32
+
+TABLE = "map.csv"
+FEWEST = 5  # images of a map
+
+
+def compute(
+    run: Run,
+    method: str,
+    *,
+    arms: Sequence[str] | str | None = None,
+    epochs: Collection[int] | int | str | None = None,
+    layer: str = "h",
+    images: str | Path | None = None,
+    dataset_root: Path | str | None = None,
+    split: Sequence[str] | str | None = None,
+    num_images: int | None = None,
+    device: str = "auto",
+    accept_changed_images: bool = False,
+) -> pd.DataFrame:
+    """Two-dimensional maps of the same images by several arms.
+
+    Args:
+        run: the run.
+        method: "umap" (needs umap-learn), "tsne" or "pca".
+        arms: the arms (default: all).
+        epochs: numbers of epochs, or a text such as "0:100:10" (default: the last that all of these arms have).
+        layer: "h" (embedding) or "z" (projection).
+        images: name of a dataset, or path of a folder of pictures (default: the run's images).
+        dataset_root: where the files of that dataset lie.
+        split: "train", "test" or both (default: both).
+        num_images: at most so many images a split, always the same ones (default: 2000).
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        accept_changed_images: use the run's images as they are, though they have changed since.
+
+    Returns:
+        The rows of map.csv with its columns (see `schemas.SCHEMAS`).
+
+    Raises:
+        ValueError: for a method, arm, epoch, layer, split or images that there are not, a damaged snapshot, fewer than
+            5 images, or embeddings that are not finite.
+
+    Example:
+        >>> run.project("pca", arms=["cl", "nscl"], split="test").groupby("arm")[["x", "y"]].std()  # doctest: +SKIP
+    """
+    (method,), (layer,) = choices("project", method, METHODS), choices("layer", layer, OUTPUTS)
+    project = projector(method, int(random_uint32(run.settings.seed, "analysis/map", shape=(1,))[0]))
+    wanted = named(run.snapshots, None if arms is None else listed(arms))
+    chosen = select_arms(run, arms=wanted, epochs=run.epochs(wanted)[-1:] if epochs is None else epochs)
+    root, name = None if dataset_root is None else Path(dataset_root), None if images is None else str(images)
+    by_split = images_by_split(run, name, root, split, accept_changed_images)
+    dataset = run.settings.dataset.name if name is None else dataset_label(name, root)
+    embedder, digests = Embedder(run, choose_device(device)), run.snapshot_digests()
+    parts: list[pd.DataFrame] = []
+    like_N2: NDArray[np.float64] | None = None  # the map that the next is turned to
+    with determinism(True, None):
+        for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "maps"):
+            if arm == chosen.arms[0]:
+                rows, about = embedded(embedder, by_split, num_images or MAP_IMAGES, chosen.arms, epoch, layer)
+            if len(about) < FEWEST:
+                raise ValueError(f"--project: got {len(about)} images; a map needs {FEWEST} or more")
+            if not rows[arm].isfinite().all():
+                raise ValueError(f"--project: the embeddings of arm '{arm}' at epoch {epoch} are not finite")
+            map_N2 = project(rows[arm].double().numpy())
+            map_N2 = map_N2 if like_N2 is None else turned(map_N2, like_N2, method)
+            like_N2 = map_N2 if like_N2 is None or arm == chosen.arms[0] else like_N2
+            cells = {"epoch": epoch, "arm": arm, "layer": layer, "method": method, "dataset": dataset}
+            cells |= {"num_images": len(about), "arm_digest": digests[arm, epoch]}
+            parts.append(pd.DataFrame({**cells, **about, "x": map_N2[:, 0], "y": map_N2[:, 1]}))
+    return pd.concat(parts, ignore_index=True)[list(SCHEMAS[TABLE].columns)]
+
+
+def projector(method: str, seed: int) -> Any:
+    """The function that maps rows [N, D] to centred points [N, 2]. Raises ValueError for umap without umap-learn."""
+    if method == "umap":
+        try:
+            import umap
+        except ImportError:
+            raise ValueError("--project: umap needs umap-learn: pip install 'coupled[embed]'") from None
+
+        def fit(rows_ND: NDArray[np.float64]) -> Any:
+            neighbours = min(15, len(rows_ND) - 1)
+            return umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(rows_ND)
+
+    elif method == "tsne":
+        from sklearn.manifold import TSNE
+
+        def fit(rows_ND: NDArray[np.float64]) -> Any:
+            perplexity = min(30.0, (len(rows_ND) - 1) / 3)
+            return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(rows_ND)
+
+    else:
+        from sklearn.decomposition import PCA
+
+        def fit(rows_ND: NDArray[np.float64]) -> Any:
+            return PCA(min(2, *rows_ND.shape), svd_solver="full").fit_transform(rows_ND)
+
+    def project(rows_ND: NDArray[np.float64]) -> NDArray[np.float64]:
+        if np.ptp(rows_ND, axis=0).max() == 0:  # one point
+            return np.zeros((len(rows_ND), 2))
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # several threads add up in another order each time
+            found = np.asarray(fit(rows_ND), dtype=np.float64)
+        map_N2 = np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
+        centred_N2: NDArray[np.float64] = map_N2 - map_N2.mean(0)
+        return centred_N2
+
+    return project
+
+
+def turned(map_N2: NDArray[np.float64], like_N2: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+    """The map turned and mirrored to lie as near to `like_N2` as can be; of pca its axes are mirrored alone."""
+    if method == "pca":
+        signs_2 = np.where((map_N2 * like_N2).sum(0) < 0, -1.0, 1.0)
+        return map_N2 * signs_2
+    turn_22, _ = orthogonal_procrustes(map_N2, like_N2)
+    turned_N2: NDArray[np.float64] = map_N2 @ turn_22
+    return turned_N2
+
+
+def write(run: Run, method: str, output: Path | None, **options: Any) -> int:
+    """Write map.csv and figures/map.png and .pdf into the folder `output`; the exit status."""
+    folder = output or run.tables
+    if folder.suffix in (".csv", ".npy", ".parquet", ".png", ".pdf"):
+        raise ValueError(f"--output: got '{folder}'; with --project it is a folder")
+    with run_lock(folder, "--output"):
+        claim(folder, {key: run.description[key] for key in ("name", "settings_sha256")})
+        rows = compute(run, method, **options)
+        write_durably(folder / TABLE, encoded(rows.to_csv(index=False, lineterminator="\n")))
+        paths = [folder / TABLE, *save(draw(rows), folder / "figures" / "map")]
+    for path in paths:
+        say(path)
+    return 0
