@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from coupled.analysis.run import open_run
 from coupled.analysis.verification.given_weights import faults_of_frozen, faults_of_given_weights
+from coupled.config.controls import perturb
 from coupled.config.load import resolve
+from coupled.models.freezing import freeze
 from coupled.models.network import build_network
 from coupled.train import main
 
 ENCODER: dict[str, Any] = {"name": "resnet18", "width_multiplier": 0.0625}
 FROZEN = ["conv1.weight", "bn1.*", "layer[12].*"]
 ARMS = {"cl": "dcl", "b": {"objective": "byol", "hidden_dim": 16}, "ce": "cross_entropy"}
+BATCH = {"size": 720}  # two steps an epoch
 TIMM = {"name": "test_resnet", "stem": "imagenet"}  # timm's smallest ResNet
 
 
@@ -48,7 +51,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "given"
-    tiny.train(folder, encoder={**ENCODER, "weights": str(file), "freeze": FROZEN}, arms=ARMS)
+    tiny.train(folder, encoder={**ENCODER, "weights": str(file), "freeze": FROZEN}, arms=ARMS, batch=BATCH)
     return folder
 
 
@@ -99,11 +102,11 @@ def test_a_resume_finds_the_file_by_its_content_and_refuses_another(
     """Moved weights are the same weights; changed ones are another experiment."""
     moved = shutil.copy(file, tmp_path / "moved.pth")
     encoder = {**ENCODER, "weights": str(moved), "freeze": FROZEN}
-    tiny.train(shutil.copytree(run, tmp_path / "run"), resume=True, encoder=encoder, arms=ARMS)
+    tiny.train(shutil.copytree(run, tmp_path / "run"), resume=True, encoder=encoder, arms=ARMS, batch=BATCH)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(run)
     torch.save(encoder_tensors(seed=2), moved)
     with pytest.raises(ValueError, match=r"was started with other settings: encoder\.weights_digest was"):
-        tiny.train(tmp_path / "run", resume=True, encoder=encoder, arms=ARMS)
+        tiny.train(tmp_path / "run", resume=True, encoder=encoder, arms=ARMS, batch=BATCH)
     pinned = {**encoder, "weights_digest": open_run(run).settings.encoder.weights_digest}
     with pytest.raises(ValueError, match=r"encoder\.weights: '.*moved.pth' has sha256 .*, encoder\.weights_digest is"):
         tiny.tiny_settings(encoder=pinned)
@@ -149,7 +152,7 @@ def test_an_arm_without_anything_to_train_is_refused(frozen: bool, tmp_path: Pat
     """The classifier of CE on the embedding is left; L_C has nothing behind its projector."""
     arms = {"ce": {"objective": "cross_entropy", "input": "embedding"}}
     if frozen:
-        tiny.train(tmp_path / "run", encoder={**ENCODER, "freeze": ["*"]}, arms=arms, epochs=1)
+        tiny.train(tmp_path / "run", encoder={**ENCODER, "freeze": ["*"]}, arms=arms, epochs=1, batch=BATCH)
         first, last = (tiny.tensors(tmp_path / "run", "ce", epoch) for epoch in (0, 1))
         assert {name for name in first if not torch.equal(first[name], last[name])} == {
             "classifier.weight",
@@ -279,3 +282,13 @@ def test_a_safetensors_file_is_taken_too(tmp_path: Path) -> None:
     tiny.train(tmp_path / "run", encoder=encoder, epochs=0, arms={"cl": "dcl"})
     start = load_file(tmp_path / "run/snapshots/cl/epoch_0000.safetensors")
     assert all(torch.equal(start[f"encoder.{name}"], each.float()) for name, each in tensors.items() if each.dim())
+
+
+def test_a_perturbation_moves_a_weight_that_is_trained() -> None:
+    """The twin of a run with a frozen stem would else differ in what must not move."""
+    network = build_network(encoder="resnet18", width_multiplier=0.0625, image_size=8)
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    freeze(network.encoder, ["conv1.weight"])
+    perturb(network, 1)
+    moved = [name for name, each in network.state_dict().items() if not torch.equal(each, before[name])]
+    assert moved == ["encoder.layer1.0.conv1.weight"]
