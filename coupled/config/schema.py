@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.config.errors import one_line
+from coupled.config.monitor import Trackers
 from coupled.config.sections import (
     TEMPERATURE,
     Above0,
@@ -45,6 +46,7 @@ MAY_CHANGE = (
     "dataset.num_workers",
     "checkpoint.every_minutes",
     "snapshots.check_free_space",
+    "trackers",
 )
 
 
@@ -73,6 +75,7 @@ class Settings(Section):
     temperature: Above0 = TEMPERATURE
     snapshots: SnapshotSettings = SnapshotSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    trackers: Trackers = ()
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
 
     @field_validator("arms", mode="before")
