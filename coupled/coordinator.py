@@ -4,7 +4,7 @@ A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks tog
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -83,7 +83,12 @@ class Coordinator:
         self.kept_epochs = snapshot_epochs(settings.epochs, every, dense_until)
 
     def train(
-        self, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, accept_images: bool = False
+        self,
+        resume: bool = False,
+        overwrite: bool = False,
+        max_steps: int | None = None,
+        accept_images: bool = False,
+        after_epoch: Callable[[int], None] | None = None,
     ) -> Outcome:
         """Train to the last epoch, or to where the run is stopped; its state is then saved.
 
@@ -94,6 +99,7 @@ class Coordinator:
             overwrite: delete the run in the folder and start afresh.
             max_steps: stop after this step of the run, to be continued.
             accept_images: continue although the images have changed since the run began.
+            after_epoch: called on this rank with each epoch trained that has a snapshot, once that can be read.
 
         Raises:
             ValueError: if a run is in the way or cannot be resumed.
@@ -118,6 +124,8 @@ class Coordinator:
                         state.end_epoch(epochs, self.arms, self.group.owns_arms)
                     if state.ends_epoch or record.action >= Action.SAVE:
                         state.save(self.arms)
+                    if after_epoch and state.ends_epoch and state.epochs in self.kept_epochs:
+                        state.call_after_epoch(after_epoch)
                     if record.action in (Action.STOP, Action.PREEMPTED) and state.step < self.steps:
                         why = state.stop_conditions.reason(state.step)
                         stopped = f"stopped by {why} after step {state.step} of {self.steps}"

@@ -118,6 +118,18 @@ class TrainingState:
         self.feed.flush()
         self.stop_conditions.timer.restart()
 
+    def call_after_epoch(self, function: Callable[[int], None]) -> None:
+        """Call `function` with the epoch that has ended and is saved, once all of it is on the disk."""
+        if self.writer:
+            self.writer.background.finish()
+        try:
+            function(self.epochs)
+        except Exception as error:
+            error.add_note(
+                f"raised by on_epoch after epoch {self.epochs}, which is saved: resume=True continues the run"
+            )
+            raise
+
 
 def abort(
     state: TrainingState, record: StepRecord, epoch: int, arms: Sequence[Arm], run: Path, is_first: bool
