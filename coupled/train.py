@@ -115,7 +115,7 @@ def train(
         The run, with its DataFrames and encoders.
 
     Raises:
-        ValueError: for a bad setting, an `on_epoch` that cannot be called, or a run that is in the way or cannot be resumed.
+        ValueError: for a bad setting or `on_epoch`, or a run that is in the way or cannot be resumed.
         FloatingPointError: if an arm's loss or gradient is not finite.
         OSError: if something cannot be written.
 
@@ -140,11 +140,16 @@ def train(
         final = load_settings(config, (), partial(earlier, run_dir, resume), **settings)
         folder = Path(run_dir) if run_dir else Path("runs") / final.name
         group = opened.enter_context(session(final, rendezvous))
-        call = None
-        if on_epoch and group.is_first:
-            call = lambda epoch: on_epoch(open_run(folder), epoch)  # noqa: E731 - there is no run before it has begun
-        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images, call)
+        hook = partial(call_on_epoch, on_epoch, folder) if on_epoch and group.is_first else None
+        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images, hook)
     return open_run(folder)
+
+
+def call_on_epoch(on_epoch: "Callable[[Run, int], object]", folder: Path, epoch: int) -> None:
+    """Call the user's function with the run as it is now."""
+    from coupled.analysis.run import open_run
+
+    on_epoch(open_run(folder), epoch)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coupled.analysis.against import settings_of
 from coupled.analysis.driver import skipping
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_outputs
@@ -102,7 +103,7 @@ class Embedder:
     def network(self, arm: str, epoch: int) -> Network:
         """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
         if arm not in self.networks:
-            self.networks[arm] = self._build()
+            self.networks[arm] = self._build(settings_of(self.run, arm))
         if self.epochs.get(arm) != epoch:
             load_weights(self.networks[arm], self.run.state_dict(arm, epoch), str(self.run.snapshots.path(arm, epoch)))
             self.epochs[arm] = epoch
@@ -110,10 +111,10 @@ class Embedder:
 
     def layers(self, names: Iterable[str]) -> dict[str, int]:
         """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
-        return find_layers(self._build(), names, self.settings.image_size)
+        return find_layers(self._build(self.settings), names, self.settings.image_size)
 
-    def _build(self) -> Network:
-        return untrained_network(self.settings).to(self.device).eval()
+    def _build(self, settings: Settings) -> Network:
+        return untrained_network(settings).to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_corrupt: bool) -> list[str]:
         """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_corrupt` the others are said."""
@@ -159,7 +160,8 @@ class Embedder:
 
     def _sources(self, images: AnyImageDataset, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
         """All that the rows of a layer depend on."""
-        settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
+        of_arm = settings_of(self.run, arm)
+        settings = [of_arm.encoder.model_dump(), of_arm.projector.model_dump()]
         chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
         how = [self.device.type, torch.__version__, BATCH]
         return [self.run.snapshots.entry(arm, epoch).digest, images.digest(), chosen, layer, settings, how]
