@@ -13,6 +13,7 @@ from coupled.arms.arm import StepResult
 from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
 from coupled.arms.lockstep import Lockstep, Sums
+from coupled.arms.monitor import open_monitor
 from coupled.arms.summary import announce, bytes_needed, description
 from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, TrainingState, abort
 from coupled.config.controls import streams
@@ -111,6 +112,8 @@ class Coordinator:
             folder = self._prepare_folder(opened, resume, overwrite, max_steps, accept_images)
             saved, sums = self._resume(max_steps)
             state = self._open_logs(opened, folder, saved, sums, max_steps)
+            if saved == NO_CHECKPOINT:
+                state.measure(self.arms)
             state.save(self.arms)
             state.progress.begin()
             for epoch in range(state.epochs + 1, epochs + 1):
@@ -212,6 +215,13 @@ class Coordinator:
         layout = Layout(list(sums), StepResult._fields, self.steps_per_epoch)
         trackers = settings.trackers if first else ()
         feed = opened.enter_context(Feed(trackers, self.run, layout, step, progress.say, progress.warn))
+        monitor, images = None, folder.splits
+        if settings.monitor:
+            if self.group.owns_arms and not images:
+                images = {"train": self.images, "test": self._load("test")}
+            options = settings.monitor.model_dump() | {"seed": settings.seed, "image_size": settings.image_size}
+            options["num_workers"] = settings.dataset.num_workers
+            monitor = open_monitor(opened, self.run, saved.epoch, list(sums), images, self.group, options)
         return TrainingState(
             step=step,
             sums=sums,
@@ -224,6 +234,7 @@ class Coordinator:
             log=log,
             writer=writer,
             feed=feed,
+            monitor=monitor,
         )
 
     def _batches_after(self, epoch: int, step: int) -> Iterator[dict[str, Batch]]:

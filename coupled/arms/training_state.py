@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
 from coupled.arms.lockstep import StepRecord, Sums
+from coupled.arms.monitor import Monitor
 from coupled.datasets import AnyImageDataset
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import Action, StopConditions
@@ -52,6 +53,7 @@ class TrainingState:
     log: RunLog | None
     writer: CheckpointWriter | None
     feed: Feed
+    monitor: Monitor | None
     outcome: Outcome = field(default_factory=Outcome)
 
     @property
@@ -109,6 +111,15 @@ class TrainingState:
         self.feed.epoch(rows)
         losses = {name: loss for name, (loss, _, _) in self.sums.items()}
         self.progress.epoch(self.epochs, epochs, self.step, losses)
+        self.measure(arms)
+
+    def measure(self, arms: Sequence[Arm]) -> None:
+        """Measure the arms after this epoch, if the settings want that; all ranks together."""
+        if self.monitor and self.epochs % self.monitor.every_epochs == 0:
+            rows = self.monitor.measure(self.epochs, arms)
+            if rows:
+                self.feed.monitor(rows)
+                self.progress.measured(self.epochs, rows)
 
     def save(self, arms: Sequence[Arm]) -> None:
         """Have the state of this rank's `arms` written, and the epoch's snapshots if it has just ended."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.config.errors import one_line
-from coupled.config.monitor import Trackers
+from coupled.config.monitor import MonitorSettings, Trackers
 from coupled.config.sections import (
     TEMPERATURE,
     Above0,
@@ -47,6 +47,7 @@ MAY_CHANGE = (
     "checkpoint.every_minutes",
     "snapshots.check_free_space",
     "trackers",
+    "monitor",
 )
 
 
@@ -76,6 +77,7 @@ class Settings(Section):
     snapshots: SnapshotSettings = SnapshotSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     trackers: Trackers = ()
+    monitor: MonitorSettings | None = None
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
 
     @field_validator("arms", mode="before")

@@ -22,17 +22,14 @@ from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_
 from coupled.analysis.run import DIGITS, Run
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
-from coupled.datasets import AnyImageDataset, ImageFiles
+from coupled.datasets import AnyImageDataset
 from coupled.models.network import Network, build_network, shared_tensors
 from coupled.monitoring.terminal import say
 from coupled.storage.dataset_record import ACCEPT, changed_files
 from coupled.storage.snapshots import BadSnapshotError
-from coupled.stream.augment import clean_views
-from coupled.stream.decoding import crops, workers_for
-from coupled.stream.seeds import permutation, philox
+from coupled.stream.clean import BATCH, choose_images, clean_batches
 
 DEVICES = ("auto", "cpu", "cuda")
-BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
 def load_images(
@@ -72,15 +69,6 @@ def load_sample(run: Run, split: str, num_images: int | None, accept_changed_ima
     """At most `num_images` images of a split, always the same ones. Raises ValueError as `load_images` does."""
     images = run.images(split, accept_changed_images)
     return Sample(images, choose_images(len(images), num_images, run.settings.seed, split), images.digest()[:DIGITS])
-
-
-def choose_images(images: int, num_images: int | None, seed: int, split: str) -> Tensor:
-    """Numbers of the images to use, ascending [N], N = min(num_images, images); all of them for None.
-
-    A subset depends on nothing but its arguments, and a smaller one lies within a larger one.
-    """
-    order_N = permutation(images, philox(seed, f"analysis/{split}"))
-    return torch.from_numpy(order_N[:num_images]).sort().values
 
 
 def choose_device(name: str) -> torch.device:
@@ -175,24 +163,13 @@ class Embedder:
             yield from ({} for _ in chosen_N.split(BATCH))
             return
         networks = {arm: self.network(arm, epoch) for arm in arms}
-        size = self.settings.image_size
-        workers = workers_for(self.settings.dataset.num_workers, self.device)
-        for pixels_B3HW in _pixels(images, chosen_N, size, workers):
-            views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
+        size, workers = self.settings.image_size, self.settings.dataset.num_workers
+        for views_B3SS in clean_batches(images, chosen_N, size, self.device, workers):
             batch = {}
             for arm, network in networks.items():
-                found = layer_outputs(network, views_1B3SS, layers)
+                found = layer_outputs(network, views_B3SS[None], layers)
                 batch.update({(arm, layer): rows_BD for layer, rows_BD in found.items()})
             yield batch
-
-
-def _pixels(images: AnyImageDataset, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
-    """The chosen images batch by batch, uint8 [B, 3, H, W]; those on the disk as squares of `size`."""
-    if isinstance(images, ImageFiles):
-        batches = [chosen_B.numpy() for chosen_B in chosen_N.split(BATCH)]
-        yield from (crops_1B3SS[0] for crops_1B3SS in crops(images, batches, None, size, workers))
-    else:
-        yield from (images.images_N3HW[chosen_B] for chosen_B in chosen_N.split(BATCH))
 
 
 def untrained_network(settings: Settings) -> Network:

@@ -48,15 +48,10 @@ def of_epoch(rows: Sequence[Row], layout: Layout) -> Point:
 
 
 def of_monitor(rows: Sequence[Row], layout: Layout) -> Point:
-    """The point of an epoch's rows of monitor.csv: `<metric>/<arm>`, with what tells several values apart."""
-    each = {f"{measure_name(row)}/{row['arm']}": row["value"] for row in rows}
+    """The point of an epoch's rows of monitor.csv: `<metric>/<arm>`."""
+    each = {f"{row['metric']}/{row['arm']}": row["value"] for row in rows}
     epoch = int(rows[0]["epoch"])
     return Point("monitor.csv", epoch, epoch * layout.steps_per_epoch, _numbers(each))
-
-
-def measure_name(row: Row) -> str:
-    """The metric of a row of monitor.csv, with the number that tells its values apart: `few_shot_5`."""
-    return "_".join(str(row[column]) for column in ("metric", "shots") if row[column] != "")
 
 
 def read_points(run: Path, layout: Layout, last_step: int) -> Iterator[Point]:
