@@ -4,28 +4,30 @@ A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks tog
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import StepResult
 from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
-from coupled.arms.lockstep import Lockstep, StepRecord, Sums
+from coupled.arms.lockstep import Lockstep, Sums
+from coupled.arms.monitor import open_monitor
 from coupled.arms.summary import announce, bytes_needed, description
-from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, TrainingState
+from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, TrainingState, abort
 from coupled.config.controls import streams
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
 from coupled.models.optimizer import learning_rate, peak_learning_rate
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_max_steps, end_at_once
-from coupled.parallel.failure_broadcast import RunError
+from coupled.monitoring.trackers import check_installed
+from coupled.monitoring.trackers.feed import Feed
+from coupled.monitoring.trackers.points import Layout
 from coupled.parallel.process_group import ProcessGroup, barrier
 from coupled.storage import checkpoints
-from coupled.storage.checkpoint_writer import NO_CHECKPOINT, Position, open_files, replay_path, write_replay
+from coupled.storage.checkpoint_writer import NO_CHECKPOINT, Position, open_files
 from coupled.storage.dataset_record import check_same_images, colours, record_images
 from coupled.storage.image_check import both_splits
 from coupled.storage.run_lock import run_lock
@@ -82,7 +84,12 @@ class Coordinator:
         self.kept_epochs = snapshot_epochs(settings.epochs, every, dense_until)
 
     def train(
-        self, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, accept_images: bool = False
+        self,
+        resume: bool = False,
+        overwrite: bool = False,
+        max_steps: int | None = None,
+        accept_images: bool = False,
+        after_epoch: Callable[[int], None] | None = None,
     ) -> Outcome:
         """Train to the last epoch, or to where the run is stopped; its state is then saved.
 
@@ -93,6 +100,7 @@ class Coordinator:
             overwrite: delete the run in the folder and start afresh.
             max_steps: stop after this step of the run, to be continued.
             accept_images: continue although the images have changed since the run began.
+            after_epoch: called on this rank with each epoch trained that has a snapshot, once that can be read.
 
         Raises:
             ValueError: if a run is in the way or cannot be resumed.
@@ -104,19 +112,23 @@ class Coordinator:
             folder = self._prepare_folder(opened, resume, overwrite, max_steps, accept_images)
             saved, sums = self._resume(max_steps)
             state = self._open_logs(opened, folder, saved, sums, max_steps)
-            self._save(state)
+            if saved == NO_CHECKPOINT:
+                state.measure(self.arms)
+            state.save(self.arms)
             state.progress.begin()
             for epoch in range(state.epochs + 1, epochs + 1):
                 last = min(epoch * self.steps_per_epoch, max_steps or self.steps)
                 for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.action):
                     if record.error or record.action == Action.WRITE_FAILED:
-                        self._abort(state, record, epoch)
+                        abort(state, record, epoch, self.arms, self.run, self.group.is_first)
                     state.add(record)
                     if state.ends_epoch:
                         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, epoch)
                         state.end_epoch(epochs, self.arms, self.group.owns_arms)
                     if state.ends_epoch or record.action >= Action.SAVE:
-                        self._save(state)
+                        state.save(self.arms)
+                    if after_epoch and state.ends_epoch and state.epochs in self.kept_epochs:
+                        state.call_after_epoch(after_epoch)
                     if record.action in (Action.STOP, Action.PREEMPTED) and state.step < self.steps:
                         why = state.stop_conditions.reason(state.step)
                         stopped = f"stopped by {why} after step {state.step} of {self.steps}"
@@ -127,6 +139,7 @@ class Coordinator:
             if state.writer:
                 state.writer.background.finish()
             barrier()
+            state.feed.complete = not state.outcome.stopped
             return state.outcome
 
     def _prepare_folder(
@@ -141,6 +154,7 @@ class Coordinator:
         check_max_steps(max_steps, 0, self.steps)
         if not resume:
             self._space(0, overwrite)
+        check_installed(settings.trackers if self.group.is_first else ())
         splits = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
         barrier()  # before rank 0 writes into it
         prepared = PreparedFolder(splits)
@@ -198,6 +212,16 @@ class Coordinator:
         columns = list(sums), list(map(digest_column, streams)), StepResult._fields
         log, writer = open_files(opened, self.run, self.group, about, *columns, self.kept_epochs, saved)
         progress.warn(*(log.warnings if log else ()))
+        layout = Layout(list(sums), StepResult._fields, self.steps_per_epoch)
+        trackers = settings.trackers if first else ()
+        feed = opened.enter_context(Feed(trackers, self.run, layout, step, progress.say, progress.warn))
+        monitor, images = None, folder.splits
+        if settings.monitor:
+            if self.group.owns_arms and not images:
+                images = {"train": self.images, "test": self._load("test")}
+            options = settings.monitor.model_dump() | {"seed": settings.seed, "image_size": settings.image_size}
+            options["num_workers"] = settings.dataset.num_workers
+            monitor = open_monitor(opened, self.run, saved.epoch, list(sums), images, self.group, options)
         return TrainingState(
             step=step,
             sums=sums,
@@ -209,40 +233,12 @@ class Coordinator:
             stop_conditions=StopConditions(signals, timer, max_steps),
             log=log,
             writer=writer,
+            feed=feed,
+            monitor=monitor,
         )
 
     def _batches_after(self, epoch: int, step: int) -> Iterator[dict[str, Batch]]:
         return self.step_batches(epoch, step - (epoch - 1) * self.steps_per_epoch)
-
-    def _abort(self, state: TrainingState, record: StepRecord, epoch: int) -> NoReturn:
-        """Save the state before the step and the inputs of the step, and raise its error with where it happened."""
-        for arm in self.arms:
-            arm.undo()
-        if state.writer:
-            state.writer.background.finish()  # if it was the writing that failed, this raises its reason
-        if record.action == Action.WRITE_FAILED:
-            barrier()  # the rank that could not write reports why meanwhile and ends this one
-        if record.error is None:
-            raise RunError(f"step {record.step}: stopped because another rank could not write")
-        self._save(state)
-        if state.writer:
-            state.writer.background.finish()
-        step, (kind, text) = record.step, record.error
-        results = {name: result._asdict() for name, result in record.results.items()}
-        if self.group.is_first:
-            inputs = {digest_column(name): batch for name, batch in record.inputs.items()}
-            write_replay(self.run, epoch, step, inputs, self.learning_rate(step), text, results)
-        barrier()  # all is saved before the first rank tells and ends the others
-        where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"
-        then = f"{replay_path(self.run, step)} has its inputs; train with --resume --max-steps {step} to repeat it"
-        raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {then}")
-
-    def _save(self, state: TrainingState) -> None:
-        """Have the state after this step written, and the epoch's snapshots if it has just ended."""
-        if state.writer:
-            states = {arm.name: arm.state() for arm in self.arms}
-            state.writer.save(checkpoints.Checkpoint(state.step, state.epochs, states, state.sums), state.ends_epoch)
-        state.stop_conditions.timer.restart()
 
     def _space(self, epoch: int, overwrite: bool) -> str:
         """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""

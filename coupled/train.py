@@ -29,7 +29,7 @@ from coupled.monitoring.terminal import imports_done, interrupted, say
 from coupled.parallel.launcher import end_with_agent, exit_status, under_torchrun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from coupled.analysis.run import Run
     from coupled.config.schema import Settings
@@ -92,6 +92,7 @@ def train(
     overwrite: bool = False,
     max_steps: int | None = None,
     accept_changed_images: bool = False,
+    on_epoch: "Callable[[Run, int], object] | None" = None,
     **settings: Any,
 ) -> "Run":
     """Train all arms of a run in lockstep, from Python; `coupled.train(...)` is this function.
@@ -105,13 +106,16 @@ def train(
         overwrite: delete the run in the folder and start afresh.
         max_steps: stop after this step of the run, to be continued.
         accept_changed_images: with `resume`: go on although images have changed since the run began.
+        on_epoch: called by rank 0 as on_epoch(run, epoch) after each epoch trained that has a snapshot, once that can
+            be read. Training waits for it: with several ranks for less than `timeout_seconds`. What it raises ends the
+            run and is raised here; the epoch is saved, and resume=True continues with the next one.
         settings: changed top-level settings, such as epochs=2 or optimizer={"base_lr": 0.1}; see `load_settings`.
 
     Returns:
         The run, with its DataFrames and encoders.
 
     Raises:
-        ValueError: for a bad setting, or a run that is in the way or cannot be resumed.
+        ValueError: for a bad setting or `on_epoch`, or a run that is in the way or cannot be resumed.
         FloatingPointError: if an arm's loss or gradient is not finite.
         OSError: if something cannot be written.
 
@@ -127,6 +131,8 @@ def train(
 
     if accept_changed_images and not resume:
         raise ValueError("accept_changed_images: only with resume=True; a new run takes the images as they are")
+    if on_epoch is not None and not callable(on_epoch):
+        raise ValueError(f"on_epoch: got {on_epoch!r}; allowed is a function of a run and the number of an epoch")
     rendezvous = join_rendezvous()
     with contextlib.ExitStack() as opened:
         if rendezvous.world_size > 1:
@@ -134,8 +140,16 @@ def train(
         final = load_settings(config, (), partial(earlier, run_dir, resume), **settings)
         folder = Path(run_dir) if run_dir else Path("runs") / final.name
         group = opened.enter_context(session(final, rendezvous))
-        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images)
+        hook = partial(call_on_epoch, on_epoch, folder) if on_epoch and group.is_first else None
+        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images, hook)
     return open_run(folder)
+
+
+def call_on_epoch(on_epoch: "Callable[[Run, int], object]", folder: Path, epoch: int) -> None:
+    """Call the user's function with the run as it is now."""
+    from coupled.analysis.run import open_run
+
+    on_epoch(open_run(folder), epoch)
 
 
 @contextlib.contextmanager

@@ -126,6 +126,31 @@ def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
     assert coupled.train("demo", run_dir=run.path, resume=True, **{**SMALL, "epochs": 0}).arms == run.arms
 
 
+def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_continued(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A user's own early stop or measure: it reads what it is told of, and its error is the one that he gets."""
+    seen: list[tuple[int, float]] = []
+
+    def gap(run: coupled.Run, epoch: int) -> None:
+        found = run.weight_gap(epochs=epoch).query("aggregate == 'global' and module.isna()")
+        seen.append((epoch, found.gap.item()))
+        torch.rand(3)  # the global generator is the user's
+        if len(seen) == 1:
+            raise LookupError("enough")
+
+    run = tmp_path / "x"
+    with pytest.raises(LookupError, match="enough") as raised:
+        coupled.train("demo", run_dir=run, on_epoch=gap, **SMALL)
+    assert raised.value.__notes__ == ["raised by on_epoch after epoch 1, which is saved: resume=True continues the run"]
+    coupled.train("demo", run_dir=run, resume=True, on_epoch=gap, **SMALL)
+    assert [epoch for epoch, _ in seen] == [1, 2]
+    assert 0 < seen[0][1] < seen[1][1]
+    assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(folder)
+    with pytest.raises(ValueError, match="on_epoch: got 3; allowed is a function"):
+        coupled.train("demo", run_dir=run, on_epoch=3, **SMALL)
+
+
 def test_the_package_names_what_it_has() -> None:
     """`dir` and a typing error."""
     assert {"train", "open_run", "load_settings", "Run", "Settings", "metrics"} <= set(dir(coupled))

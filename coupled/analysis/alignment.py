@@ -24,15 +24,8 @@ from pathlib import Path
 import pandas as pd
 
 from coupled.analysis import parsers
-from coupled.analysis.driver import (
-    Chunk,
-    Plan,
-    RowExists,
-    append_missing,
-    run_program,
-    to_frame,
-    tracked,
-)
+from coupled.analysis.against import joined
+from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, to_frame, tracked
 from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
@@ -57,6 +50,7 @@ def compute(
     *,
     compare: Sequence[str] | str | None = None,
     reference: str | None = None,
+    against: Run | Path | str | None = None,
     epochs: Collection[int] | int | str | None = None,
     split: Sequence[str] | str = SPLITS,
     layers: Sequence[str] | str = tuple(OUTPUTS),
@@ -75,6 +69,7 @@ def compute(
         run: the run.
         compare: arms to compare (default: every other arm), or "all" for every pair of arms.
         reference: the arm they are compared with (default: cl, or the run's first arm if there is no cl).
+        against: another run: each arm is compared with its arm of the same name, `<folder>:<arm>` in the rows.
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
         split: "train", "test" or both.
         layers: "h" (embedding), "z" (projection), "stem", modules of the encoder, or "stages".
@@ -99,6 +94,7 @@ def compute(
         >>> found = compute(run, split="test", layers=["h"], metrics=["cka_debiased"])  # doctest: +SKIP
         >>> found.pivot(index="epoch", columns="arm", values="value").plot()  # doctest: +SKIP
     """
+    run = joined(run, against)
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
     planned = plan(
         run,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import track
 
+from coupled.analysis.against import identity, joined
 from coupled.analysis.run import open_run
 from coupled.analysis.tables import as_frame
 from coupled.analysis.tidy_csv import open_table
@@ -109,7 +110,7 @@ def append_missing(
     The folder of the tables is held meanwhile, and belongs to one run. `select` and `plan` are called with those of the
     options that they name. A rank that does not write makes the rows of its part and leaves the tables alone.
     """
-    run = open_run(options.run)
+    run = joined(open_run(options.run), getattr(options, "against", None))
     output = options.output or run.tables
     given = {name: value for name, value in vars(options).items() if name != "run"}
     given["output"] = output
@@ -118,7 +119,7 @@ def append_missing(
     say(f"run {run.path}{'' if options.run else ' (the newest under runs/)'}: {chosen}")
     with run_lock(output, "--output") if writes else nullcontext(), determinism(True, None):
         if writes:
-            claim(output, {key: run.description[key] for key in ("name", "settings_sha256")})
+            claim(output, identity(run))
         table = cache(lambda name: open_table(output / name))  # not before the images are found to be those of the run
         for chunk in planned.chunks(lambda name, *key: table(name).has(*key)):
             if writes:

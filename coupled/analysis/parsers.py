@@ -24,6 +24,7 @@ def weight_gap() -> Parser:
     ]
     parser = command_parser("weight-gap", about, examples, files)
     _add_pairs(parser, EVERY_PAIR)
+    _add_against(parser)
     _add_table(parser)
     align = "compare after the channels are put into the order that fits the reference best (default: none)"
     parser.add_argument("--align", choices=("none", "permutation"), default="none", help=align)
@@ -44,6 +45,7 @@ def alignment() -> Parser:
     ]
     parser = command_parser("alignment", about, examples, files)
     _add_pairs(parser, EVERY_PAIR)
+    _add_against(parser)
     _add_table(parser)
     _add_split(parser)
     layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
@@ -182,6 +184,11 @@ def _add_pairs(parser: Parser, every_pair: str = "") -> None:
 def _add_reference(parser: Parser) -> None:
     which = "arm they are compared with (default: cl, or the run's first arm if there is no cl)"
     parser.add_argument("--reference", metavar="ARM", help=which)
+
+
+def _add_against(parser: Parser) -> None:
+    what = "another run: compare each arm with its arm of the same name; written to DIR/analysis/against/<folder>"
+    parser.add_argument("--against", type=Path, metavar="RUN", help=what)
 
 
 def _add_arms(parser: Parser) -> None:

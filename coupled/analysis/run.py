@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coupled.analysis import run_outputs
+from coupled.config.controls import USUAL_REFERENCE as USUAL_REFERENCE
 from coupled.config.controls import random_sources
+from coupled.config.controls import usual_reference as usual_reference
 from coupled.config.schema import Settings, from_resolved
 from coupled.storage.run_description import read_run_json
 from coupled.storage.snapshots import SnapshotStore
@@ -19,7 +21,6 @@ if TYPE_CHECKING:  # the weight gap is read on machines without timm, torchvisio
     from coupled.models.network import Network
 
 DIGITS = 16  # of a digest, as tables hold it
-USUAL_REFERENCE = "cl"
 
 
 class Run:
@@ -240,8 +241,3 @@ def read_description(run: Path) -> dict[str, Any]:
 def open_store(run: Path, about: Mapping[str, Any]) -> SnapshotStore:
     """The snapshots of the run, each held against its description when it is opened."""
     return SnapshotStore(run / "snapshots", {"run": about["name"], "settings_sha256": about["settings_sha256"]})
-
-
-def usual_reference(arms: Sequence[str]) -> str:
-    """The reference of a run where none is asked for: `cl`, or the first arm if there is none."""
-    return USUAL_REFERENCE if USUAL_REFERENCE in arms else next(iter(arms), USUAL_REFERENCE)

@@ -150,16 +150,17 @@ _ALIGNMENT, _CROSS = (
     _schema("alignment", f"epoch split reference arm {modules} metric {_SCORE}", "value ci_low ci_high")
     for modules in ("module", "reference_module module")
 )
-_LOSS_GAP = "gap bound set_bound tightness set_tightness tightest"
+_RATES, _IMAGES = "loss lr seconds images_per_second", "num_images num_train_images"
+_OF_MONITOR = {
+    "split": Column("test; empty for weights", TEXT),
+    "reference": Column("empty for an arm by itself", TEXT),
+}
+_LOSS_GAP, _REACHED = "gap bound set_bound tightness set_tightness tightest", "nscl nscl_direct excess share"
 _FLOOR = "slope beta value measured log10_rho vacuous holds"
 SCHEMAS = {
     "steps.csv": _schema("train", "epoch step inputs_digest lr", "inputs_digest lr"),
-    "epochs.csv": _schema(
-        "train",
-        "epoch arm loss lr seconds images_per_second",
-        "loss lr seconds images_per_second",
-        loss=Column("mean over the steps, nats"),
-    ),
+    "epochs.csv": _schema("train", f"epoch arm {_RATES}", _RATES, loss=Column("mean over the steps, nats")),
+    "monitor.csv": _schema("train", f"epoch split reference arm metric value {_IMAGES}", "value", **_OF_MONITOR),
     "weight_gap.csv": _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP),
     "weight_gap_permutation.csv": _schema(
         "weight_gap", f"{_GAP_KEY} kind {_GAPS} moved {_PAIR}", f"kind {_GAPS} moved", **_OF_GAP
@@ -207,9 +208,7 @@ SCHEMAS = {
         "losses", "arm split temperature num_images batch_size epochs correlation", "epochs correlation"
     ),
     "nscl_reached.csv": _schema(
-        "losses",
-        "split temperature num_images batch_size epoch arm direct_arm nscl nscl_direct excess share",
-        "nscl nscl_direct excess share",
+        "losses", f"split temperature num_images batch_size epoch arm direct_arm {_REACHED}", _REACHED
     ),
     "bounds.csv": _schema(
         "bounds",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from operator import index
 
+from coupled.analysis.against import JointRun, common_epochs, same_arms
 from coupled.analysis.driver import skipping
 from coupled.analysis.run import Run
 from coupled.config.command_line import parse_epochs
@@ -23,11 +24,14 @@ class Selection:
     reference: str = ""
     pairs: list[Pair] = field(default_factory=list)
     every_pair: bool = False
+    against: str = ""  # the run whose arms are compared with the arms of the same name
 
     def __str__(self) -> str:
         """The choice in words, as a program prints it."""
         if not self.reference:
             return ", ".join(self.arms)
+        if self.against:
+            return f"{', '.join(reference for reference, _ in self.pairs)} against the same of {self.against}"
         if self.every_pair:
             return f"every pair of {', '.join([self.reference, *self.arms])}"
         return f"{self.reference} against {', '.join(self.arms)}"
@@ -70,8 +74,19 @@ def select_pairs(
     epochs: Collection[int] | int | str | None = None,
     skip_corrupt: bool = False,
 ) -> Selection:
-    """As `select_reference`; `compare="all"` is every pair of arms."""
+    """As `select_reference`; `compare="all"` is every pair of arms, and beside another run each arm has its like."""
     every = compare is not None and listed(compare) == [EVERY_PAIR]
+    if isinstance(run, JointRun):
+        if every:
+            raise ValueError(
+                "--compare: got 'all', which means every pair of arms; --against compares each arm with the same one of"
+                " the other run: name arms, or leave --compare out for all that both runs have"
+            )
+        pairs = same_arms(run, None if compare is None else listed(compare), reference)
+        first, *others = [arm for pair in pairs for arm in pair]
+        wanted = common_epochs(run, pairs) if epochs is None else epochs
+        chosen = choose_epochs(run.snapshots, [first, *others], wanted, skip_corrupt)
+        return Selection(others, chosen, first, pairs, against=str(run.other.path))
     compare = None if every else compare
     found = select_reference(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
     if not every:

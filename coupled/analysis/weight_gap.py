@@ -26,6 +26,7 @@ import pandas as pd
 import torch
 
 from coupled.analysis import parsers
+from coupled.analysis.against import joined
 from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, skipping, to_frame, tracked
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Pair, Selection, choices, select_pairs
@@ -147,6 +148,7 @@ def compute(
     *,
     compare: Sequence[str] | str | None = None,
     reference: str | None = None,
+    against: Run | Path | str | None = None,
     epochs: Collection[int] | int | str | None = None,
     align: str = "none",
     skip_corrupt: bool = False,
@@ -157,6 +159,7 @@ def compute(
         run: the run; only its snapshots are read.
         compare: arms to compare (default: every other arm), or "all" for every pair of arms.
         reference: the arm they are compared with (default: cl, or the run's first arm if there is no cl).
+        against: another run: each arm is compared with its arm of the same name, `<folder>:<arm>` in the rows.
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
         align: "permutation" puts the channels of each compared arm, a ResNet, into the order that fits best first.
         skip_corrupt: pass over missing and damaged snapshots, saying which.
@@ -172,6 +175,7 @@ def compute(
         >>> gaps = compute(run, compare=["nscl"])  # doctest: +SKIP
         >>> gaps[(gaps["aggregate"] == "global") & gaps.module.isna()].plot(x="epoch", y="gap")  # doctest: +SKIP
     """
+    run = joined(run, against)
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
     return to_frame(plan(run, chosen, align=align, skip_corrupt=skip_corrupt))
 

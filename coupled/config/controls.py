@@ -5,7 +5,7 @@ arms share, unless it has some `unshared`; a twin uses those of the arm it repea
 run.json.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +14,15 @@ from torch import nn
 
 from coupled.stream.seeds import philox
 
+USUAL_REFERENCE = "cl"
 SHARED = ""  # in the place of an arm's name: what all arms share
 KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its options
 SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
+
+
+def usual_reference(arms: Sequence[str]) -> str:
+    """The reference of a run where none is asked for: `cl`, or the first arm if there is none."""
+    return USUAL_REFERENCE if USUAL_REFERENCE in arms else next(iter(arms), USUAL_REFERENCE)
 
 
 class RandomSources(NamedTuple):

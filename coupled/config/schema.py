@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.errors import one_line
+from coupled.config.monitor import MonitorSettings, Trackers
 from coupled.config.sections import (
     OF_WEIGHTS,
     TEMPERATURE,
@@ -47,6 +48,8 @@ MAY_CHANGE = (
     "encoder.weights",  # where they are; `encoder.weights_digest` says which
     "checkpoint.every_minutes",
     "snapshots.check_free_space",
+    "trackers",
+    "monitor",
 )
 
 
@@ -75,6 +78,8 @@ class Settings(Section):
     temperature: Above0 = TEMPERATURE
     snapshots: SnapshotSettings = SnapshotSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    trackers: Trackers = ()
+    monitor: MonitorSettings | None = None
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
 
     @field_validator("arms", mode="before")

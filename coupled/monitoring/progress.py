@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -22,6 +23,7 @@ class Progress:
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
         self.begin()
         self.warned: set[str] = set()
+        self.measures: dict[str, dict[str, str]] = {}  # the last ones, by metric and arm
 
     def __enter__(self) -> "Progress":
         if self.live:
@@ -67,13 +69,24 @@ class Progress:
             text = "  ".join(f"{arm} {loss:.4f}" for arm, loss in losses.items())
             self.say(f"epoch {epoch}/{epochs}  step {step}/{self.steps}  loss: {text}  left {self._left(step)}")
 
+    def measured(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Show rows of monitor.csv: columns of the live table, elsewhere one plain line."""
+        self.measures = {}
+        for row in rows:
+            text = "-" if row["value"] == "" else f"{row['value']:.4f}"
+            self.measures.setdefault(row["metric"], {})[row["arm"]] = text
+        if self.shown and not self.live:
+            words = (f"{name}: {'  '.join(map(' '.join, found.items()))}" for name, found in self.measures.items())
+            self.say(f"epoch {epoch}  {'   '.join(words)}")
+
     def _table(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> Table:
         table = Table(title=f"epoch {epoch}, step {step}/{self.steps}, {self._left(step)} left")
-        for column in ("arm", "loss", "grad norm", "images/s"):
+        for column in ("arm", "loss", "grad norm", "images/s", *self.measures):
             table.add_column(column, justify="left" if column == "arm" else "right", overflow="fold")
         for arm in self.arms:
             loss, norm, rate = results[arm]
-            table.add_row(arm, f"{loss:.4f}", f"{norm:.3f}", f"{rate:,.0f}")
+            more = [found.get(arm, "") for found in self.measures.values()]
+            table.add_row(arm, f"{loss:.4f}", f"{norm:.3f}", f"{rate:,.0f}", *more)
         return table
 
     def _rate(self, step: int) -> tuple[float, float]:

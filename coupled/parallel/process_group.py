@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -220,6 +220,23 @@ def gather_json(value: Any) -> list[Any]:
     parts = [torch.empty(longest, dtype=torch.uint8) for _ in lengths]
     dist.all_gather(parts, nn.functional.pad(own, (0, longest - len(own))))
     return [json.loads(bytes(part[: int(n)].tolist())) for part, n in zip(parts, lengths, strict=True)]
+
+
+def tensors_of_all_ranks(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The named CPU tensors of every rank of the world, on rank 0; nothing elsewhere. Names differ between ranks."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return dict(own)
+    about = gather_json([[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in own.items()])
+    if dist.get_rank() > 0:
+        for tensor in own.values():
+            dist.send(tensor.contiguous(), dst=0)
+        return {}
+    found = dict(own)
+    for rank, described in enumerate(about[1:], 1):
+        for name, shape, dtype in described:
+            found[name] = torch.empty(shape, dtype=getattr(torch, dtype))
+            dist.recv(found[name], src=rank)
+    return found
 
 
 def barrier() -> None:

@@ -167,7 +167,9 @@ def check_folder(
     if resume:
         there = read_run_json(run).get("settings", {})
         changes = [
-            f"{key} was {was}, is {now}" for key, was, now in differences(there, settings) if key not in may_change
+            f"{key} was {was}, is {now}"
+            for key, was, now in differences(there, settings)
+            if not any(f"{key}.".startswith(f"{each}.") for each in may_change)
         ]
         if changes:
             raise ValueError(f"--resume: '{run}' was started with other settings: {'; '.join(changes)}")

@@ -55,7 +55,8 @@ def is_finished(point: Point) -> bool:
     path = point.folder / "run.json"
     try:
         there = json.loads(path.read_text(encoding="utf-8"))["settings"]
-        if any(key not in MAY_CHANGE for key, _, _ in differences(there, point.settings)):
+        changed = (key for key, _, _ in differences(there, point.settings))
+        if any(not any(f"{key}.".startswith(f"{each}.") for each in MAY_CHANGE) for key in changed):
             return False
         last = {(arm, point.settings["epochs"]) for arm in point.settings["arms"]}
         return last <= {(entry.arm, entry.epoch) for entry in SnapshotStore(point.folder / "snapshots").entries()}

@@ -15,6 +15,7 @@ from support import tiny
 
 from coupled.analysis import alignment, collapse, losses, quality, verify, weight_gap
 from coupled.analysis.run import open_run
+from coupled.analysis.verification.snapshots import weight_difference
 
 ARMS = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
 ROWS = ("steps.csv", "epochs.csv", "log_digests.jsonl")
@@ -296,7 +297,17 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "inputs: identical up to step 5 of 10 and 5" in out
     assert "settings: arms.nscl.temperature: 0.5 and 0.2" in out
-    assert "arm 'nscl': the weights differ from epoch 1 on" in out
+    gaps = weight_gap.compute(open_run(good), against=tmp_path / "other", compare="nscl").dropna(subset="tensor")
+    most = gaps.loc[gaps.gap.idxmax()]
+    assert (
+        f"arm 'nscl': the weights differ from epoch 1 on; most at epoch {most.epoch}: {most.tensor}, with a gap of"
+        f" {most.gap:.3g} (Frobenius)"
+    ) in out.splitlines()
+    shutil.copytree(good, tmp_path / "changed")
+    change(tmp_path / "changed", lambda tensors: tensors.update({"encoder.more": torch.ones(2)}), epoch=2)
+    found = weight_difference(*(open_run(each).snapshots for each in (good, tmp_path / "changed")), "nscl")
+    lacks = "encoder.more is in one of them only, or of another shape"
+    assert found == f"arm 'nscl': the weights differ from epoch 2 on; {lacks}"
     assert "arm 'cl': the weights" in out  # the schedule of one epoch is another
     assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "seed")]) == 1
     assert "inputs: identical up to step 0" in capsys.readouterr().out

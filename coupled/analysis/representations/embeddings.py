@@ -15,24 +15,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from coupled.analysis.against import run_of
 from coupled.analysis.driver import skipping
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_outputs
 from coupled.analysis.run import DIGITS, Run
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
-from coupled.datasets import AnyImageDataset, ImageFiles
+from coupled.datasets import AnyImageDataset
 from coupled.models.network import Network, build_network, shared_tensors
 from coupled.monitoring.terminal import say
 from coupled.storage.dataset_record import ACCEPT, changed_files
 from coupled.storage.run_description import has_projector
 from coupled.storage.snapshots import BadSnapshotError
-from coupled.stream.augment import clean_views
-from coupled.stream.decoding import crops, workers_for
-from coupled.stream.seeds import permutation, philox
+from coupled.stream.clean import BATCH, choose_images, clean_batches
 
 DEVICES = ("auto", "cpu", "cuda")
-BATCH = 256  # images a forward; changes speed and memory, not the results beyond rounding
 
 
 def load_images(
@@ -74,15 +72,6 @@ def load_sample(run: Run, split: str, num_images: int | None, accept_changed_ima
     return Sample(images, choose_images(len(images), num_images, run.settings.seed, split), images.digest()[:DIGITS])
 
 
-def choose_images(images: int, num_images: int | None, seed: int, split: str) -> Tensor:
-    """Numbers of the images to use, ascending [N], N = min(num_images, images); all of them for None.
-
-    A subset depends on nothing but its arguments, and a smaller one lies within a larger one.
-    """
-    order_N = permutation(images, philox(seed, f"analysis/{split}"))
-    return torch.from_numpy(order_N[:num_images]).sort().values
-
-
 def choose_device(name: str) -> torch.device:
     """The device called `name`; "auto" is a GPU if there is one. Raises ValueError for CUDA without a GPU."""
     if name not in DEVICES:
@@ -103,7 +92,7 @@ class Embedder:
     def network(self, arm: str, epoch: int) -> Network:
         """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
         if arm not in self.networks:
-            self.networks[arm] = self._build()
+            self.networks[arm] = self._build(run_of(self.run, arm))
         if self.epochs.get(arm) != epoch:
             load_weights(self.networks[arm], self.run.state_dict(arm, epoch), str(self.run.snapshots.path(arm, epoch)))
             self.epochs[arm] = epoch
@@ -111,15 +100,15 @@ class Embedder:
 
     def layers(self, names: Iterable[str]) -> dict[str, int]:
         """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
-        return find_layers(self._build(), names, self.settings.image_size)
+        return find_layers(self._build(self.run), names, self.settings.image_size)
 
     @property
     def outputs_there(self) -> tuple[str, ...]:
         """`h` and `z`, or `h` alone of a run that was imported without a projector."""
         return tuple(OUTPUTS) if has_projector(self.run.description) else ("h",)
 
-    def _build(self) -> Network:
-        return network_of(self.run).to(self.device).eval()
+    def _build(self, run: Run) -> Network:
+        return network_of(run).to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_corrupt: bool) -> list[str]:
         """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_corrupt` the others are said."""
@@ -165,7 +154,8 @@ class Embedder:
 
     def _sources(self, images: AnyImageDataset, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
         """All that the rows of a layer depend on."""
-        settings = [self.settings.encoder.model_dump(), self.settings.projector.model_dump()]
+        of_arm = run_of(self.run, arm).settings
+        settings = [of_arm.encoder.model_dump(), of_arm.projector.model_dump()]
         colours = [images.mean, images.std]
         chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
         how = [self.device.type, torch.__version__, BATCH]
@@ -180,24 +170,13 @@ class Embedder:
             yield from ({} for _ in chosen_N.split(BATCH))
             return
         networks = {arm: self.network(arm, epoch) for arm in arms}
-        size = self.settings.image_size
-        workers = workers_for(self.settings.dataset.num_workers, self.device)
-        for pixels_B3HW in _pixels(images, chosen_N, size, workers):
-            views_1B3SS = clean_views(pixels_B3HW.to(self.device), size, images.mean, images.std)[None]
+        size, workers = self.settings.image_size, self.settings.dataset.num_workers
+        for views_B3SS in clean_batches(images, chosen_N, size, self.device, workers):
             batch = {}
             for arm, network in networks.items():
-                found = layer_outputs(network, views_1B3SS, layers)
+                found = layer_outputs(network, views_B3SS[None], layers)
                 batch.update({(arm, layer): rows_BD for layer, rows_BD in found.items()})
             yield batch
-
-
-def _pixels(images: AnyImageDataset, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
-    """The chosen images batch by batch, uint8 [B, 3, H, W]; those on the disk as squares of `size`."""
-    if isinstance(images, ImageFiles):
-        batches = [chosen_B.numpy() for chosen_B in chosen_N.split(BATCH)]
-        yield from (crops_1B3SS[0] for (crops_1B3SS,) in crops(images, batches, None, size, workers))
-    else:
-        yield from (images.images_N3HW[chosen_B] for chosen_B in chosen_N.split(BATCH))
 
 
 def untrained_network(settings: Settings) -> Network:

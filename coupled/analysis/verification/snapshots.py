@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from coupled.analysis.representations.embeddings import kind, untrained_network
 from coupled.config.controls import KEYS, random_sources, with_twin_options
 from coupled.config.registry import find_objective
 from coupled.config.schema import Settings
+from coupled.metrics.weights import all_squares
 from coupled.models.network import copy_with_heads, shared_tensors
 from coupled.storage.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs
 
@@ -123,3 +125,27 @@ def count_differing_elements(one: Mapping[str, Tensor], other: Mapping[str, Tens
     """The number of elements of the tensors of the same name and shape that differ."""
     alike = [name for name in one if name in other and one[name].shape == other[name].shape]
     return sum(int((one[name] != other[name]).sum()) for name in alike)
+
+
+def weight_difference(one: SnapshotStore, other: SnapshotStore, arm: str) -> str:
+    """From which epoch on an arm's weights differ between two runs, and the tensor and epoch at which they differ most.
+
+    Nothing if all snapshots of the same epochs have the same bits. Distances are those of weight_gap.csv.
+    """
+    first, largest, unlike = None, (0.0, 0, ""), ""
+    for epoch in sorted({*one.epochs(arm)} & {*other.epochs(arm)}):
+        a, b = one.read(arm, epoch), other.read(arm, epoch)
+        both = [name for name in a if name in b and a[name].shape == b[name].shape]
+        unlike = unlike or min({*a, *b} - {*both}, default="")
+        differing = [name for name in both if not torch.equal(a[name], b[name])]
+        if first is None and (differing or unlike):
+            first = epoch
+        for name in (each for each in differing if a[each].is_floating_point()):
+            gap = all_squares({"a": [a[name]], "b": [b[name]]}, [("a", "b")])["a", "b"].gap().gap
+            largest = max(largest, (gap if isfinite(gap) else inf, epoch, name))
+    if first is None:
+        return ""
+    gap, epoch, name = largest
+    most = f"; most at epoch {epoch}: {name}, with a gap of {gap:.3g} (Frobenius)" if name else ""
+    lacks = f"; {unlike} is in one of them only, or of another shape" if unlike else ""
+    return f"arm '{arm}': the weights differ from epoch {first} on{most}{lacks}"

@@ -1,0 +1,167 @@
+"""Measures beside training: every arm's embeddings of clean views, scored as the analysis scores those of snapshots.
+
+The rank that owns an arm embeds its images, in evaluation mode; rank 0 has the embeddings of all and scores them.
+Training's bits are the same with and without.
+
+Shape letters: N images that are looked at, D width of the embedding.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coupled import metrics
+from coupled.arms.arm import Arm
+from coupled.config.by_name import find
+from coupled.config.controls import usual_reference
+from coupled.config.monitor import OF_ARMS, WEIGHT_GAP
+from coupled.datasets import AnyImageDataset
+from coupled.metrics.arm import Labelled
+from coupled.parallel.process_group import ProcessGroup, tensors_of_all_ranks
+from coupled.storage.monitor_log import open_monitor_log
+from coupled.storage.run_log import CsvLog
+from coupled.stream.clean import choose_images, clean_batches
+
+TRAIN, TEST = "train", "test"
+
+
+@dataclass
+class Monitor:
+    """Measures the arms `names`; those of pairs are with `reference`. `images` by split are on the ranks that own arms,
+    `log` on rank 0.
+    """
+
+    names: Sequence[str]
+    reference: str
+    every_epochs: int
+    metrics: Sequence[str]
+    num_images: int
+    seed: int
+    images: Mapping[str, AnyImageDataset]
+    image_size: int
+    num_workers: int | None
+    group: ProcessGroup
+    log: CsvLog | None
+
+    def measure(self, epoch: int, arms: Sequence[Arm]) -> list[dict[str, Any]]:
+        """Write the rows of the epoch that has ended; they are returned on rank 0, and elsewhere none.
+
+        All ranks together; `arms` are those of this rank.
+        """
+        own: dict[str, Tensor] = {}
+        for arm in arms if self.group.owns_arms else ():
+            own |= {f"{arm.name}/{split}": self._embedded(arm, split) for split in self._splits()}
+            if WEIGHT_GAP in self.metrics:
+                weights = arm.network.state_dict().items()
+                own |= {f"{arm.name}/{n}": t.detach().float().cpu() for n, t in weights if _compared(n, t)}
+        seen = tensors_of_all_ranks(own)
+        if self.log is None:
+            return []
+        rows = [row for name in self.names for row in self._rows(epoch, name, seen)]
+        for row in rows:
+            self.log.row(list(row.values()))
+        self.log.sync()
+        return rows
+
+    def _splits(self) -> list[str]:
+        learns = any(find("coupled.metrics.arm", name).SEES == "classifier" for name in self._of_arms())
+        return [TRAIN, TEST] if learns else [TEST] if set(self.metrics) != {WEIGHT_GAP} else []
+
+    def _of_arms(self) -> list[str]:
+        return [name for name in self.metrics if name in OF_ARMS]
+
+    def _chosen(self, split: str) -> Tensor:
+        return choose_images(len(self.images[split]), self.num_images, self.seed, split)
+
+    def _embedded(self, arm: Arm, split: str) -> Tensor:
+        """The embeddings of the chosen images [N, D], on the CPU."""
+        images, chosen_N = self.images[split], self._chosen(split)
+        batches = clean_batches(images, chosen_N, self.image_size, self.group.device, self.num_workers)
+        encoder: nn.Module = arm.network.get_submodule("encoder")
+        with evaluating(encoder), torch.no_grad():
+            return torch.cat([encoder(views_B3SS.to(arm.dtype)).float().cpu() for views_B3SS in batches])
+
+    def _rows(self, epoch: int, arm: str, seen: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
+        """The rows of an arm, in the order of the metrics; the reference has none of pairs."""
+        for name in self.metrics:
+            pairs, learns, value = name not in OF_ARMS, 0, nan
+            if pairs and arm == self.reference:
+                continue
+            if name == WEIGHT_GAP:
+                one, other = (_below(seen, each) for each in (self.reference, arm))
+                if all(bool(t.isfinite().all()) for t in (*one.values(), *other.values())):
+                    value = float(metrics.weight_gap(one, other).gap.iloc[-1])  # the last row: the whole encoder
+            else:
+                ends = [seen[f"{each}/{TEST}"] for each in ((self.reference, arm) if pairs else (arm,))]
+                module = find("coupled.metrics.pair" if pairs else "coupled.metrics.arm", name)
+                test = Labelled(ends[-1], self._labels(TEST))
+                if not pairs and module.SEES == "classifier":
+                    learned = Labelled(seen[f"{arm}/{TRAIN}"], self._labels(TRAIN))
+                    ends, learns = [*ends, learned.rows_ND], len(learned.rows_ND)
+                if all(bool(rows_ND.isfinite().all()) for rows_ND in ends):
+                    if pairs:
+                        value = float(getattr(module, name)(*ends))
+                    else:
+                        (measured,) = (
+                            module.values(learned, test, self.seed) if learns else module.values(test)
+                        ).values()
+                        value = float(measured.value)
+            yield {
+                "epoch": epoch,
+                "split": "" if name == WEIGHT_GAP else TEST,
+                "reference": self.reference if pairs else "",
+                "arm": arm,
+                "metric": name,
+                "value": value if isfinite(value) else "",
+                "num_images": "" if name == WEIGHT_GAP else len(self._chosen(TEST)),
+                "num_train_images": learns or "",
+            }
+
+    def _labels(self, split: str) -> Tensor:
+        return torch.as_tensor(self.images[split].labels_N)[self._chosen(split)]
+
+
+def open_monitor(
+    opened: ExitStack,
+    run: Path,
+    last_epoch: int,
+    names: Sequence[str],
+    images: Mapping[str, AnyImageDataset],
+    group: ProcessGroup,
+    options: Mapping[str, Any],
+) -> Monitor:
+    """The measures of a run that goes on after an epoch; on rank 0 with their table, closed with `opened`.
+
+    `options` are the settings of the monitor, seed, image_size and num_workers. Raises ValueError for a bad table.
+    """
+    log = open_monitor_log(run, last_epoch) if group.is_first else None
+    if log:
+        opened.callback(log.close)
+    return Monitor(names=names, reference=usual_reference(names), images=images, group=group, log=log, **options)
+
+
+def _compared(name: str, tensor: Tensor) -> bool:
+    return name.startswith("encoder.") and tensor.is_floating_point()
+
+
+def _below(seen: Mapping[str, Tensor], arm: str) -> dict[str, Tensor]:
+    """The encoder's tensors of an arm."""
+    return {name.removeprefix(f"{arm}/"): t for name, t in seen.items() if name.startswith(f"{arm}/encoder.")}
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, all modules are in evaluation mode; afterwards each is in the mode in which it was."""
+    before = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training

@@ -1,0 +1,116 @@
+"""`monitor`: measures beside training are those of the analysis, and training does not notice them."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from support import ranks, tiny
+
+from coupled.analysis import alignment, quality, weight_gap
+from coupled.analysis.run import open_run
+from coupled.analysis.schemas import SCHEMAS
+from coupled.arms.monitor import evaluating
+
+SMALL: dict[str, Any] = {"arms": {"cl": "dcl", "nscl": "nscl"}, "batch": {"size": 720}}  # 2 steps an epoch
+MONITOR = {"metrics": ["cka", "rsa", "weight_gap", "knn", "nccc", "cdnv"], "num_images": 100}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("plain") / "run"
+    tiny.train(run, **SMALL)
+    return run
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("watched") / "run"
+    before = torch.get_rng_state()
+    coordinator = tiny.train(run, monitor=MONITOR, **SMALL)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(module.training for arm in coordinator.arms for module in arm.network.modules())
+    return run
+
+
+def test_training_has_the_same_bits_with_and_without(plain: Path, watched: Path) -> None:
+    """A measure that moves a running average or draws a number would change what it measures."""
+    assert tiny.snapshot_bytes(watched) == tiny.snapshot_bytes(plain)
+    assert (watched / "steps.csv").read_bytes() == (plain / "steps.csv").read_bytes()
+
+
+def test_the_values_are_those_of_the_analysis_of_the_snapshots(watched: Path) -> None:
+    """Two programs with two values for one measure would make both of no use."""
+    found = pd.read_csv(watched / "monitor.csv")
+    assert tuple(found.columns) == SCHEMAS["monitor.csv"].columns
+    assert len(found) == 3 * (3 + 2 * 3)
+    run, few = open_run(watched), {"num_images": 100, "split": "test", "layers": "h"}
+    gaps = weight_gap.compute(run).query("aggregate == 'global' and module.isna()")
+    pairs = alignment.compute(run, metrics=["cka", "rsa"], **few)  # type: ignore[arg-type]
+    arms = quality.compute(run, metrics=["knn", "nccc", "cdnv"], **few)  # type: ignore[arg-type]
+    expected = pd.concat([pairs, arms, gaps.assign(metric="weight_gap", value=gaps.gap, split=None)])
+    both = found.merge(expected, on=["epoch", "arm", "metric"], suffixes=("", "_offline"))
+    assert len(both) == len(found)
+    assert both.value.to_numpy() == pytest.approx(both.value_offline.to_numpy(), abs=1e-9)
+    learned = both.metric.isin(["knn", "nccc"])
+    assert set(both.num_train_images[learned]) == {100}
+    assert both.num_train_images[~learned].isna().all()
+
+
+def test_a_resumed_run_continues_the_table(watched: Path, tmp_path: Path) -> None:
+    """No row twice, none lost, whatever was written after the checkpoint; the settings of the monitor may change."""
+    run = tmp_path / "run"
+    tiny.train(run, max_steps=3, monitor=MONITOR, **SMALL)
+    with (run / "monitor.csv").open("a") as file:
+        file.write("2,test,cl,nscl,cka,0.5,100,\n2,te")  # of an epoch that was not saved
+    tiny.train(run, resume=True, monitor=MONITOR, **SMALL)
+    assert (run / "monitor.csv").read_bytes() == (watched / "monitor.csv").read_bytes()
+    tiny.train(run, resume=True, **SMALL)
+    tiny.train(run, resume=True, monitor={"metrics": ["cka"]}, **SMALL)
+    assert (run / "monitor.csv").read_bytes() == (watched / "monitor.csv").read_bytes()
+    (run / "monitor.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"monitor\.csv: not a table of the columns epoch,split"):
+        tiny.train(run, resume=True, monitor=MONITOR, **SMALL)
+
+
+def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
+    tiny.train(run, **changed)
+
+
+@pytest.mark.distributed
+def test_the_values_are_the_same_where_arms_have_ranks_of_their_own(watched: Path, tmp_path: Path) -> None:
+    """The reference is then in another process."""
+    changed = {**SMALL, "monitor": MONITOR, "parallel": {"arm_groups": 2}}
+    ranks.run(2, train_on_a_rank, tmp_path / "run", changed)
+    assert (tmp_path / "run/monitor.csv").read_bytes() == (watched / "monitor.csv").read_bytes()
+
+
+@pytest.mark.distributed
+def test_two_ranks_that_share_an_arm_measure_it_once(tmp_path: Path) -> None:
+    """Their batch norms span both ranks while training; one rank alone must not wait for the other."""
+    run = tmp_path / "run"
+    ranks.run(2, train_on_a_rank, run, {**SMALL, "epochs": 1, "monitor": {**MONITOR, "metrics": ["cka", "weight_gap"]}})
+    found = pd.read_csv(run / "monitor.csv")
+    few = {"num_images": 100, "split": "test", "layers": "h"}
+    expected = alignment.compute(open_run(run), metrics=["cka"], **few)  # type: ignore[arg-type]
+    assert found[found.metric == "cka"].value.tolist() == pytest.approx(expected.value.tolist(), abs=1e-9)
+
+
+def test_each_module_is_put_back_into_its_own_mode() -> None:
+    """A frozen part stays in evaluation mode."""
+    network = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
+    with evaluating(network):
+        assert not any(module.training for module in network.modules())
+    assert [module.training for module in network.modules()] == [True, True, False]
+
+
+def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experiment() -> None:
+    for names, said in (
+        (["ckaa"], "got 'ckaa'; did you mean 'cka'"),
+        (["few_shot"], "allowed beside training are cka"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tiny.tiny_settings(monitor={"metrics": names})
+    assert tiny.tiny_settings(monitor={}).sha256() == tiny.tiny_settings().sha256()
+    assert tiny.tiny_settings(monitor={}).resolved()["monitor"]["num_images"] == 2000
