@@ -41,6 +41,8 @@ class JointSnapshots(SnapshotStore):
 class JointRun(Run):
     """A run beside another one; its images, which must be those of both, and its settings are those of the first."""
 
+    snapshots: JointSnapshots
+
     def __init__(self, run: Run, other: Run) -> None:
         super().__init__(run.path)
         self.other, self.label = other, other.path.resolve().name

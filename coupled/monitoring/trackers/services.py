@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -62,7 +62,7 @@ class TensorBoard:
         folder = session.run / "tensorboard"
         self.where = f"tensorboard --logdir {folder}"
         purged = session.step + 1 if session.step >= 0 else None
-        self.writer: Any = SummaryWriter(str(folder), purge_step=purged)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(folder), purge_step=purged)
         for name, tree in (("settings", session.description["settings"]), ("run.json", session.description)):
             self.writer.add_text(name, f"```json\n{json.dumps(tree, indent=2)}\n```", max(session.step, 0))
 
@@ -165,7 +165,7 @@ class MLflow:
         self.client.set_terminated(self.id, status=self.STATUS[status])
 
 
-SERVICES: dict[str, type[TensorBoard] | type[WandB] | type[MLflow]] = {
+SERVICES: dict[str, Callable[[Session], Service]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "mlflow": MLflow,
