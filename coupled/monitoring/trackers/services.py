@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -100,7 +100,7 @@ class WandB:
             dir=str(session.run),
             settings=wandb.Settings(console="off", silent=True),  # silent: it never asks for a key, but fails
         )
-        self.where = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else self.run.url
+        self.where: str = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else self.run.url
         self.run.config.update(session.description["settings"], allow_val_change=True)
         shutil.copy(session.run / "run.json", self.run.dir)  # what lies there is sent with the run
 
@@ -165,7 +165,7 @@ class MLflow:
         self.client.set_terminated(self.id, status=self.STATUS[status])
 
 
-SERVICES: dict[str, Callable[[Session], Service]] = {
+SERVICES: dict[str, type[TensorBoard] | type[WandB] | type[MLflow]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "mlflow": MLflow,
