@@ -56,9 +56,7 @@ def settings(runs: Sequence[ReportRun]) -> Table:
     columns, rows = _side_by_side(runs, [flatten(run.run.description["settings"]) for run in runs])
     rows.sort(key=lambda row: row[-1].value != DIFFERS)
     imported = [run.name for run in runs if "imported" in run.run.description]
-    defaults = (
-        "of an imported run the settings of optimizer, batch and augmentation are defaults unless they were given"
-    )
+    defaults = "Of an imported run optimizer, batch and augmentation are defaults unless they were given."
     return Table("settings", "Settings", defaults if imported else "", columns, rows, folded=True)
 
 
