@@ -80,10 +80,9 @@ def import_checkpoints(
     from coupled.datasets import SPLITS
     from coupled.models.imported import expected_encoder, read_imported
     from coupled.storage.run_lock import run_lock
-    from coupled.storage.run_log import check_folder
 
     files = {arm: files_by_epoch(arm, pattern) for arm, pattern in arms.items()}
-    check_folder(run_dir, {}, resume=False, overwrite=False)
+    check_new(run_dir)
     tree: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9_-]", "-", run_dir.resolve().name).strip("-_")[:64] or "imported",
         "epochs": max(max(of_arm) for of_arm in files.values()),
@@ -103,12 +102,21 @@ def import_checkpoints(
     mean, std = (", ".join(f"{each:.4f}" for each in (getattr(images["train"], key))) for key in ("mean", "std"))
     say(f"images are normalised with the mean {mean} and std {std}; the checkpoints must have been trained so, too")
     with run_lock(run_dir):
-        check_folder(run_dir, {}, resume=False, overwrite=False)
+        check_new(run_dir)
         try:
             write_run(run_dir, settings, images, files, arms, expected, projector, overrides)
         except BaseException:
             shutil.rmtree(run_dir / "snapshots", ignore_errors=True)
             raise
+
+
+def check_new(run_dir: Path) -> None:
+    """Raise ValueError if something is in the folder already."""
+    from coupled.storage.run_log import check_folder
+
+    if (run_dir / "run.json").exists():
+        raise ValueError(f"--run-dir: a run is already in '{run_dir}'; choose another folder")
+    check_folder(run_dir, {}, resume=False, overwrite=False)
 
 
 def settings_of(tree: Mapping[str, Any], arms: Sequence[str], overrides: Sequence[str]) -> "Settings":

@@ -18,6 +18,7 @@ from coupled.analysis.report.tables import read_runs
 from coupled.analysis.run import open_run
 from coupled.models.network import build_network
 from coupled.storage.foreign_files import epoch_of
+from coupled.storage.run_log import check_folder
 
 EPOCHS = (0, 9, 10, 100)
 SETTINGS = ("--encoder", "resnet18", "--dataset", "digits", "dataset.image_size=8", "encoder.width_multiplier=0.0625")
@@ -130,6 +131,7 @@ def test_every_program_that_should_works_on_an_imported_run(run: Path, capsys: p
     said = capsys.readouterr().out
     assert "quality.csv: whole at 2 of 4 epochs" in said
     assert "bounds" not in said
+    assert "augmentation are defaults unless they were given." in (run / "analysis/report.html").read_text()
     scores = pandas.read_csv(run / "analysis/test_alignment.csv")
     assert scores[scores.epoch == 0].value.tolist() == [1, 1]  # both arms start from the same file
 
@@ -214,8 +216,10 @@ def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(
 def test_a_folder_that_is_there_is_left_alone(run: Path, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "run.json").read_bytes()
     assert call(run, [f"cl={papers}/dcl/*.pth"]) == 2
-    assert "--run-dir: a run is already in" in capsys.readouterr().err
+    assert f"--run-dir: a run is already in '{run}'; choose another folder" in capsys.readouterr().err
     assert (run / "run.json").read_bytes() == before
+    with pytest.raises(ValueError, match="was imported: it has no checkpoint that could be continued"):
+        check_folder(run, open_run(run).settings.resolved(), resume=True, overwrite=False)
 
 
 @pytest.mark.parametrize(

@@ -48,15 +48,15 @@ def load_given_weights(encoder: nn.Module, source: str, sha256: str | None, name
     Raises:
         ValueError: if the file has changed, is not readable, or does not have every tensor of the encoder.
     """
-    if source.startswith(RUN):
-        folder, arm, epoch = snapshot_of(source)
-        with SnapshotStore(folder / "snapshots").open(arm, epoch):  # its digest is that of the manifest
-            pass
     path = weights_file(source, name)
     content = read_weights_file(path)
     if sha256 is not None and file_digest(content) != sha256:
         raise ValueError(f"encoder.weights: '{path}' has changed: expected sha256 {sha256}")
     try:
+        if source.startswith(RUN):
+            folder, arm, epoch = snapshot_of(source)
+            with SnapshotStore(folder / "snapshots").open(arm, epoch):  # its digest is that of the manifest
+                pass
         tree = read_checkpoint(content, path)
         if source.startswith(TIMM):
             found = timm_tensors(tree, f"{name}.{source.removeprefix(TIMM)}", image_size)

@@ -22,6 +22,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from coupled.models.encoders import failures_named
+from coupled.stream.seeds import torch_rng
 
 USUAL = ("MODEL_STATE", "state_dict", "model", "module", "encoder", "net", "backbone", "encoder_q", "student")
 RENAMED = {"shortcut": "downsample"}  # of a ResNet's block, in SupContrast's and other code for CIFAR
@@ -186,7 +187,8 @@ def timm_tensors(tree: Any, name: str, image_size: int) -> dict[str, Tensor]:
     """
     config = timm.get_pretrained_cfg(name)
     size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
-    with failures_named(name, f"the file of these weights and dataset.image_size {image_size}"):
+    fits = failures_named(name, f"the file of these weights and dataset.image_size {image_size}")
+    with torch_rng(0, "weights"), fits:  # what it draws before it loads them
         model = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tree)}, num_classes=0, **size
         )

@@ -165,7 +165,10 @@ def check_folder(
             f"--run-dir: '{run}' exists and is no run folder (it has no run.json); choose another --run-dir"
         )
     if resume:
-        there = read_run_json(run).get("settings", {})
+        description = read_run_json(run)
+        if "imported" in description:
+            raise ValueError(f"--resume: '{run}' was imported: it has no checkpoint that could be continued")
+        there = description.get("settings", {})
         changes = [
             f"{key} was {was}, is {now}"
             for key, was, now in differences(there, settings)

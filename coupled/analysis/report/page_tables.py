@@ -55,7 +55,9 @@ def settings(runs: Sequence[ReportRun]) -> Table:
     """All settings; of several runs side by side, what differs first."""
     columns, rows = _side_by_side(runs, [flatten(run.run.description["settings"]) for run in runs])
     rows.sort(key=lambda row: row[-1].value != DIFFERS)
-    return Table("settings", "Settings", "", columns, rows, folded=True)
+    imported = [run.name for run in runs if "imported" in run.run.description]
+    defaults = "Of an imported run optimizer, batch and augmentation are defaults unless they were given."
+    return Table("settings", "Settings", defaults if imported else "", columns, rows, folded=True)
 
 
 def _side_by_side(runs: Sequence[ReportRun], facts: Sequence[Mapping[str, str]]) -> tuple[list[str], list[list[Cell]]]:
