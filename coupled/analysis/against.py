@@ -45,7 +45,7 @@ class JointRun(Run):
 
     def __init__(self, run: Run, other: Run) -> None:
         super().__init__(run.path)
-        self.other, self.label = other, other.path.resolve().name
+        self.own, self.other, self.label = run, other, other.path.resolve().name
         self.snapshots = JointSnapshots(run.snapshots, other.snapshots, self.label)
         self.tables = self.tables / "against" / self.label
 
@@ -85,7 +85,7 @@ def identity(run: Run) -> dict[str, Any]:
 
 def same_arms(run: JointRun, compare: Sequence[str] | None, reference: str | None) -> list[tuple[str, str]]:
     """Each of `compare` (default: every arm that both runs have) with the same arm of the other run."""
-    own, theirs = run.snapshots.own.arms(), run.other.arms
+    own, theirs = run.own.arms, run.other.arms
     if reference is not None:
         raise ValueError(
             f"--reference: got '{reference}'; with --against the reference of each arm is the arm of the same name:"

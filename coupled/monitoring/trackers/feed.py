@@ -58,7 +58,7 @@ class Tracker:
             kept, self.fed = self._kept()
             description = json.loads((self.run / "run.json").read_text(encoding="utf-8"))
             session = Session(self.run, description, kept.get("id", ""), kept.get("store", ""), self.fed["steps.csv"])
-            service: Service = SERVICES[self.name](session)
+            service = SERVICES[self.name](session)
             self._note(service)
             self.say(f"tracker {self.name}: {service.where}")
             written = self.written()

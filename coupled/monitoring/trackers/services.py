@@ -39,6 +39,9 @@ class Service(Protocol):
     store: str
     where: str  # for a person: where to look
 
+    def __init__(self, session: Session) -> None:
+        """Open it, or go on with the series that the session names."""
+
     def log(self, points: Sequence[Point]) -> None:
         """Add points, ascending in their step."""
 
@@ -100,7 +103,7 @@ class WandB:
             dir=str(session.run),
             settings=wandb.Settings(console="off", silent=True),  # silent: it never asks for a key, but fails
         )
-        self.where: str = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else str(self.run.url)
+        self.where: str = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else self.run.url
         self.run.config.update(session.description["settings"], allow_val_change=True)
         shutil.copy(session.run / "run.json", self.run.dir)  # what lies there is sent with the run
 
@@ -165,11 +168,7 @@ class MLflow:
         self.client.set_terminated(self.id, status=self.STATUS[status])
 
 
-SERVICES: dict[str, type[TensorBoard] | type[WandB] | type[MLflow]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-    "mlflow": MLflow,
-}
+SERVICES: dict[str, type[Service]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
