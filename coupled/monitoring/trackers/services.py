@@ -103,7 +103,7 @@ class WandB:
             dir=str(session.run),
             settings=wandb.Settings(console="off", silent=True),  # silent: it never asks for a key, but fails
         )
-        self.where: str = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else self.run.url
+        self.where: str = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else str(self.run.url)
         self.run.config.update(session.description["settings"], allow_val_change=True)
         shutil.copy(session.run / "run.json", self.run.dir)  # what lies there is sent with the run
 
