@@ -168,6 +168,7 @@ def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_ta
             coupled.train(tmp_path / "local.yaml", run_dir=tmp_path / "stopped", **more)
         assert tiny.snapshot_bytes(tmp_path / "stopped") == tiny.snapshot_bytes(whole.path)
         assert whole.verify() == []
+        assert plan_of(whole.settings, whole.images("test")).local is None  # measures look at whole views
         assert len(whole.quality(arms=["m"], epochs=1, metrics=["augmentation_spread"], num_images=40))
     plain = {
         "arms": {"cl": "dcl"},
