@@ -46,6 +46,6 @@ def test_the_example_of_an_objective_works(tmp_path: Path, monkeypatch: pytest.M
     ):
         loss = objective.function(Inputs({"projection": views_VBP}, {}, labels_B, labels_B), **objective.options)
         assert float(loss.mean) == pytest.approx(expected, abs=1e-12)
-        assert (int(loss.counted), int(loss.left_out)) == (6, 0)
+        assert (int(loss.counted), int(loss.skipped)) == (6, 0)
     with pytest.raises(ValueError, match=r"arms\.mine: unknown option 'wieght'|arms\.mine\.wieght"):
         find_objective("mine", "cosine_only", {"wieght": 2}, 0.5)

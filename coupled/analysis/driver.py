@@ -99,7 +99,7 @@ def append_missing(
     The folder of the tables is held meanwhile, and belongs to one run. `select` and `plan` are called with those of the
     options that they name. A rank that does not write makes the rows of its part and leaves the tables alone.
     """
-    run = open_run(options.run)
+    run = open_run(options.run, getattr(options, "allow_code", False))
     output = options.output or run.tables
     given = {name: value for name, value in vars(options).items() if name != "run"}
     given["output"] = output

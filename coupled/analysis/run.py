@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coupled.config.code_of_settings import check_imported, import_of_run
 from coupled.config.controls import random_sources
 from coupled.config.schema import Settings, from_resolved
 from coupled.storage.run_description import read_run_json
@@ -28,6 +29,7 @@ class Run:
 
     Args:
         path: the folder of the run, which holds run.json.
+        allow_code: import the user's code that run.json names, if it is what the run was trained with.
 
     Attributes:
         path: the folder.
@@ -44,9 +46,11 @@ class Run:
         >>> encoder = run.encoder("nscl", epoch=10)  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, allow_code: bool = False) -> None:
         self.path = Path(path)
         self.description = read_description(self.path)
+        if allow_code:
+            import_of_run(self.description["settings"], self.description.get("code_files") or {})
         self.snapshots = open_store(self.path, self.description)
         self.tables = self.path / "analysis"
 
@@ -61,7 +65,9 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """The resolved settings of the run."""
-        return from_resolved(self.description["settings"], "run.json")
+        settings = from_resolved(self.description["settings"], "run.json")
+        check_imported(settings.code)
+        return settings
 
     @property
     def arms(self) -> list[str]:
@@ -194,7 +200,7 @@ class Run:
         return verify.compute(self)
 
 
-def open_run(path: Path | str | None = None) -> Run:
+def open_run(path: Path | str | None = None, allow_code: bool = False) -> Run:
     """The run in the folder `path`; without it the one under runs/ whose run.json was written last.
 
     Raises:
@@ -205,7 +211,7 @@ def open_run(path: Path | str | None = None) -> Run:
         >>> run.arms, run.epochs()  # doctest: +SKIP
         (['cl', 'nscl'], [0, 1, 2])
     """
-    return Run(newest_run(Path("runs")) if path is None else path)
+    return Run(newest_run(Path("runs")) if path is None else path, allow_code)
 
 
 def newest_run(folder: Path) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coupled.config.code_of_settings import with_code
 from coupled.config.command_line import find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
@@ -66,7 +67,7 @@ def load_settings(
 
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
     """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
-    checked = from_resolved(with_dataset_defaults(dict(tree)), source)
+    checked = from_resolved(with_dataset_defaults(with_code(tree)), source)
     return from_resolved(with_options(checked.resolved()), source)
 
 

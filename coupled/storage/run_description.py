@@ -47,6 +47,7 @@ KINDS: dict[str, Any] = {
     "seed": Annotated[int, Field(strict=True, ge=0)],
     "settings": dict[Text, Any],
     "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
+    "code_files": dict[Text, Text],
     "dataset": _DatasetRecord,
     "world_size": Positive,
     "placement": list[list[Text]],
