@@ -1,6 +1,6 @@
 """An encoder of your own: three convolutions for small images. Its stages are its children, block1 to block3.
 
-coupled train demo encoder.name=examples/small_encoder.py:small_encoder
+coupled train demo encoder.name=examples/small_encoder.py:small_encoder encoder.width_multiplier=1
 """
 
 from torch import Tensor, nn

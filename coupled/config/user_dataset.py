@@ -1,9 +1,10 @@
 """A dataset of the user, held in memory: a function `f(split, *, options)` that returns it, or a class built so.
 
 What it returns is an `ImageDataset` or `ImageFiles`, or a sequence of (image, label), such as a torch `Dataset`, or of
-rows with the columns "image" (or "img") and "label", such as a dataset of Hugging Face. An image is a picture of Pillow,
-a uint8 array [H, W, 3] or tensor [3, H, W], or a float tensor [3, H, W] within [0, 1]; grey ones have one channel or
-none. A label counts from 0. The names of the classes are `classes` of the dataset, or those of Hugging Face's `features`.
+rows with the columns "image" (or "img") and "label", such as a dataset of Hugging Face. An image is a picture of
+Pillow, a uint8 array [H, W, 3] or tensor [3, H, W], or a float tensor [3, H, W] within [0, 1]; grey ones have one
+channel or none. A label counts from 0. The names of the classes are `classes` of the dataset, or those of Hugging
+Face's `features`.
 """
 
 import inspect
@@ -126,7 +127,7 @@ def _pixels(image: Any) -> Tensor | None:
         image = image.permute(2, 0, 1) if image.dim() == 3 else image
     if not isinstance(image, Tensor):
         return None
-    if image.is_floating_point() and 0 <= float(image.min()) and float(image.max()) <= 1:
+    if image.is_floating_point() and float(image.min()) >= 0 and float(image.max()) <= 1:
         image = (image * 255).round().to(torch.uint8)
     image = image[None] if image.dim() == 2 else image
     if image.dtype != torch.uint8 or image.dim() != 3 or len(image) not in (1, 3) or not image.numel():
