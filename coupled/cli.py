@@ -44,6 +44,9 @@ COMMANDS = {
     "prepare-data": Command(
         "unpack the archives of a dataset", "coupled.prepare_data:parser", "coupled.prepare_data:main"
     ),
+    "check-objective": Command(
+        "check an objective, also one of your own", "coupled.check_objective:parser", "coupled.check_objective:main"
+    ),
     "list": Command(
         "list what a setting or an option takes by name", "coupled.cli:list_parser", "coupled.cli:list_names"
     ),

@@ -144,7 +144,7 @@ def plan(
     try:
         listed_metrics, of_cross = find_pair_metrics(names), find_pair_metrics(cross)
     except ValueError as error:
-        raise ValueError(f"--metrics: {error}") from None
+        raise ValueError(f"--metrics: {str(error).removeprefix('--metrics: ')}") from None
     found = {metric.name: metric for metric in (*listed_metrics, *of_cross)}
     names = [metric.name for metric in listed_metrics]
     embedder = Embedder(run, group.device, open_cache(output, cache))

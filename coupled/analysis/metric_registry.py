@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from coupled.config.by_name import find, known
-from coupled.config.user_code import UserCode, errors_named, import_code, is_reference, refused
+from coupled.config.user_code import UserCode, errors_named, import_code, is_reference, of_callable, refused
 from coupled.metrics import arm, pair
 from coupled.metrics.arm import Labelled, Measured, Variant
 from coupled.metrics.undefined import Undefined
 from coupled.stream.seeds import generator_states
 
-KEY = "metrics"
+KEY = "--metrics"
 DECLARED = {"SUBSET": 1000, "RANGE": (-inf, inf), "DIRECTION": "higher"}
 PAIR_EXPECTED = "expected is a pure function f(x_nD, y_nE) that returns a float (docs/your_own.md)"
 ARM_EXPECTED = "expected is a pure function f(images), or f(train, test), that returns a float (docs/your_own.md)"
@@ -60,9 +60,9 @@ def arm_metric_names() -> tuple[str, ...]:
     return known(arm.__name__)
 
 
-def find_pair_metrics(names: Iterable[str]) -> list[PairMetric]:
+def find_pair_metrics(names: Iterable[str | Callable[..., Any]]) -> list[PairMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
-    given = list(names)
+    given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
     modules = {name: find(pair.__name__, name) for name in given if not is_reference(name)}
     of_package = {
         name: PairMetric(
@@ -79,9 +79,9 @@ def find_pair_metrics(names: Iterable[str]) -> list[PairMetric]:
     return [of_package[name] if name in of_package else user_pair_metric(name) for name in given]
 
 
-def find_arm_metrics(names: Iterable[str]) -> list[ArmMetric]:
+def find_arm_metrics(names: Iterable[str | Callable[..., Any]]) -> list[ArmMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
-    given = list(names)
+    given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
     modules = {name: find(arm.__name__, name) for name in given if not is_reference(name)}
     of_package = {
         name: ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values)

@@ -76,6 +76,15 @@ def _at_every_name(tree: Mapping[str, Any], change: Callable[[str, Any], Any]) -
     for section in ("dataset", "encoder"):
         if isinstance(given := tree.get(section), Mapping):
             changed[section] = _changed_in(given, "name", f"{section}.name", change)
+    augmentation = tree.get("augmentation")
+    if isinstance(augmentation, Mapping) and isinstance(given := augmentation.get("steps"), list | tuple):
+        steps = [
+            _changed_in(
+                step if isinstance(step, Mapping) else {"name": step}, "name", f"augmentation.steps.{k}", change
+            )
+            for k, step in enumerate(given)
+        ]
+        changed["augmentation"] = {**augmentation, "steps": steps}
     return changed
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from coupled.config import by_name
 from coupled.config.controls import KEYS, with_twin_options
 from coupled.config.errors import check_options
+from coupled.config.user_augmentation import with_step_options
 from coupled.config.user_code import find as find_code
 from coupled.config.user_code import is_reference
 from coupled.config.user_dataset import UserDataset
@@ -127,6 +128,8 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     _, checked, classes = _dataset(section)
     chosen = {} if classes is None else {"classes": classes}
     tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
+    if steps := settings["augmentation"].get("steps"):
+        tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
     for arm, given in with_twin_options(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}

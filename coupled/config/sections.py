@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from coupled.config.user_augmentation import user_step
 from coupled.stream.view_plan import Augmentation
 
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -102,6 +103,12 @@ class BatchSettings(Section):
     sampler: Literal["uniform", "balanced"] = "uniform"
 
 
+class StepSettings(OpenSection):
+    """`name` is code of the user, `path/to/file.py:function`; keys not named here are its options."""
+
+    name: str
+
+
 class AugmentationSettings(Section):
     """Strengths and probabilities of the augmentation; what is not given comes from the preset."""
 
@@ -117,6 +124,11 @@ class AugmentationSettings(Section):
     grayscale_prob: Probability = 0.2
     blur_prob: Probability
     blur_sigma: Range = (0.1, 2.0)
+    steps: tuple[StepSettings, ...] = ()  # of the user, after all others
+
+    @model_serializer(mode="wrap")
+    def _without_no_steps(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in whole(self).items() if key != "steps" or value}
 
     @model_validator(mode="before")
     @classmethod
@@ -128,7 +140,8 @@ class AugmentationSettings(Section):
 
     def plain(self) -> Augmentation:
         """The strengths without the preset that they came from."""
-        return Augmentation(**self.model_dump(exclude={"preset"}))
+        steps = tuple(user_step(step.name, step.options, k) for k, step in enumerate(self.steps))
+        return Augmentation(**self.model_dump(exclude={"preset", "steps"}), steps=steps)
 
     @model_validator(mode="after")
     def _ranges(self) -> "AugmentationSettings":

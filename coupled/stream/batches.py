@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.datasets import AnyImageDataset, ImageFiles
-from coupled.stream.augment import augment, normalise, send
+from coupled.stream.augment import augment, augment_further, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
 from coupled.stream.sampler import order
 from coupled.stream.view_plan import Augmentation, EpochPlan, inputs_digest, view_plan
@@ -145,6 +145,7 @@ def _batch(
         views_VB3SS = augment_crops(send(crops_VB3SS, device), plan_G[own])
     else:
         views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_G[own]), plan_G[own], size)
+    views_VB3SS = augment_further(views_VB3SS, plan_G[own], plan.augmentation.steps)
     return Batch(
         epoch=epoch,
         number=number,

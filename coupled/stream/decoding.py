@@ -152,7 +152,7 @@ def _requests(
     for batch_B in batches_KB:
         for start in range(0, len(batch_B), CHUNK):
             part = batch_B[start : start + CHUNK]
-            own = plan and EpochPlan(plan.table_VNR[:, part], plan.augmentation)
+            own = plan and EpochPlan(plan.table_VNR[:, part], replace(plan.augmentation, steps=()))
             yield Request([root / images.files_N[number] for number in part.tolist()], size, own)
 
 

@@ -11,6 +11,7 @@ Shape letters: N images of the dataset, B images of a batch, V views, R random n
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from itertools import permutations
 from typing import Any
@@ -25,6 +26,7 @@ from coupled.stream.seeds import random_uint32
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` names them by their place here
 HUE = 3
 CANDIDATES = 10
+STEP_DRAWS = 8  # numbers per view of a step of the user
 _DRAWS = 32  # numbers per view; 8 of them are one Philox block
 _ORDERS = np.array(list(permutations(range(4))))  # [24, 4]
 
@@ -46,6 +48,7 @@ class Augmentation:
     grayscale_prob: float  # probability
     blur_prob: float  # probability
     blur_sigma: Range  # pixels of the view
+    steps: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()  # of the user, after all others: see `augment_further`
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,7 @@ class ViewPlan:
     grayscale_BV: Tensor  # bool
     blur_sigma_BV: Tensor  # float32, 0 = no blur
     crop_ratio: Range  # for images so oblong that no candidate fits
+    steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K steps of the user
 
     def __getitem__(self, images: slice) -> "ViewPlan":
         """The plan of consecutive images of the batch."""
@@ -79,16 +83,25 @@ class EpochPlan:
 
     table_VNR: NDArray[np.uint32]
     augmentation: Augmentation
+    steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the user's steps, of streams of their own
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         draws_RBV = self.table_VNR[:, indices_B].transpose(2, 1, 0).astype(np.float64, order="C")
-        return _decode(draws_RBV * 2.0**-32, self.augmentation)
+        plan = _decode(draws_RBV * 2.0**-32, self.augmentation)
+        if self.steps_KVNR is None:
+            return plan
+        steps_BVKR = (self.steps_KVNR[:, :, indices_B] >> np.uint32(8)).transpose(2, 1, 0, 3) * np.float32(2.0**-24)
+        return replace(plan, steps_BVKR=torch.from_numpy(np.ascontiguousarray(steps_BVKR, dtype=np.float32)))
 
 
 def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, views: int = 2) -> EpochPlan:
     """The plan of an epoch over a set of so many images: 128 bytes a view are kept, decoded per batch."""
     streams = [random_uint32(seed, "views", epoch, view, shape=(images, _DRAWS)) for view in range(views)]
-    return EpochPlan(np.stack(streams), augmentation)
+    further = [
+        [random_uint32(seed, "steps", epoch, view, k, shape=(images, STEP_DRAWS)) for view in range(views)]
+        for k in range(len(augmentation.steps))
+    ]
+    return EpochPlan(np.stack(streams), augmentation, np.array(further) if further else None)
 
 
 def _decode(draws_RBV: NDArray[np.float64], augmentation: Augmentation) -> ViewPlan:
