@@ -17,7 +17,7 @@ from coupled.metrics.undefined import Undefined
 from coupled.stream.seeds import generator_states
 
 KEY = "--metrics"
-DECLARED = {"SUBSET": 1000, "RANGE": (-inf, inf), "DIRECTION": "higher"}
+DECLARED: dict[str, Any] = {"SUBSET": 1000, "RANGE": (-inf, inf), "DIRECTION": "higher"}
 PAIR_EXPECTED = "expected is a pure function f(x_nD, y_nE) that returns a float (docs/your_own.md)"
 ARM_EXPECTED = "expected is a pure function f(images), or f(train, test), that returns a float (docs/your_own.md)"
 

@@ -66,7 +66,8 @@ class UserDataset:
         return found
 
     def _in_memory(self, split: str, items: Any) -> ImageDataset:
-        images, labels = [], []
+        images: list[Tensor] = []
+        labels: list[int] = []
         with self._alone("draws from a global random generator, as a random transform does"):
             for number in range(len(items)):
                 with errors_named(self.code, KEY, EXPECTED):

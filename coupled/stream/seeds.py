@@ -123,6 +123,6 @@ def generator_states(device: torch.device) -> tuple[object, ...]:
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])
-    kind, keys, *place = np.random.get_state(legacy=True)
     of_torch = [each.get_state().numpy().tobytes() for each in generators]
-    return (*of_torch, kind, keys.tobytes(), *place, random.getstate())
+    of_numpy = tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state())
+    return (*of_torch, of_numpy, random.getstate())
