@@ -59,6 +59,9 @@ COMMANDS = {
         "coupled.import_checkpoints:parser",
         "coupled.import_checkpoints:main",
     ),
+    "check-objective": Command(
+        "check an objective, also one of your own", "coupled.check_objective:parser", "coupled.check_objective:main"
+    ),
     "list": Command(
         "list what a setting or an option takes by name", "coupled.cli:list_parser", "coupled.cli:list_names"
     ),

@@ -65,11 +65,14 @@ class JointRun(Run):
         return super().images(split, accept_changed_images)
 
 
-def joined(run: Run, against: "Run | Path | str | None") -> Run:
-    """The run beside another one, or the run itself for None. Raises ValueError if there is no such run."""
+def joined(run: Run, against: "Run | Path | str | None", allow_code: bool = False) -> Run:
+    """The run beside another one, or the run itself for None. Raises ValueError if there is no such run.
+
+    With `allow_code` the code that run.json of the other run names is imported, as by `open_run`.
+    """
     if against is None:
         return run
-    return JointRun(run, against if isinstance(against, Run) else Run(against))
+    return JointRun(run, against if isinstance(against, Run) else Run(against, allow_code))
 
 
 def run_of(run: Run, arm: str) -> Run:

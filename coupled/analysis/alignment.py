@@ -138,9 +138,11 @@ def plan(
     names = exact_metrics() if metrics is None else listed(metrics)
     cross = [CROSS_METRIC] if cross_layer else []
     try:
-        found = {metric.name: metric for metric in find_pair_metrics([*names, *cross])}
+        listed_metrics, of_cross = find_pair_metrics(names), find_pair_metrics(cross)
     except ValueError as error:
-        raise ValueError(f"metrics: {error}") from None
+        raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
+    found = {metric.name: metric for metric in (*listed_metrics, *of_cross)}
+    names = [metric.name for metric in listed_metrics]
     embedder = Embedder(run, group.device, open_cache(output, cache))
     widths = embedder.layers(listed(layers))
     wanted = [Score(*pair, layer, name) for pair in chosen.pairs for layer in widths for name in names]

@@ -110,7 +110,8 @@ def append_missing(
     The folder of the tables is held meanwhile, and belongs to one run. `select` and `plan` are called with those of the
     options that they name. A rank that does not write makes the rows of its part and leaves the tables alone.
     """
-    run = joined(open_run(options.run), getattr(options, "against", None))
+    allow_code = getattr(options, "allow_code", False)
+    run = joined(open_run(options.run, allow_code), getattr(options, "against", None), allow_code)
     output = options.output or run.tables
     given = {name: value for name, value in vars(options).items() if name != "run"}
     given["output"] = output

@@ -143,7 +143,7 @@ def _parquet(found: Embeddings, about: dict[str, Any]) -> bytes:
 
 def embed(options: Namespace) -> int:
     """Write the embeddings, or the maps; the exit status."""
-    run = open_run(options.run)
+    run = open_run(options.run, options.allow_code)
     names = ("layer", "images", "dataset_root", "split", "num_images", "device", "accept_changed_images")
     shared = {name: getattr(options, name) for name in names}
     newest = "" if options.run else " (the newest under runs/)"

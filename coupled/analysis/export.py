@@ -108,7 +108,9 @@ def _readme(format: str, about: dict[str, Any]) -> str:
 
 def export(options: Namespace) -> None:
     """Write the files and print their paths."""
-    for path in write(open_run(options.run), options.folder, options.format, options.arm, epoch=options.epoch):
+    for path in write(
+        open_run(options.run, options.allow_code), options.folder, options.format, options.arm, epoch=options.epoch
+    ):
         say(path)
 
 

@@ -1,11 +1,25 @@
 """The pair and the arm metrics there are, found by the name of their file."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from coupled.config.by_name import find, known
+from coupled.config.user_code import UserCode, errors_named, import_code, is_reference, of_callable, refused
 from coupled.metrics import arm, pair
-from coupled.metrics.arm import Measured, Variant
+from coupled.metrics.arm import Labelled, Measured, Variant
+from coupled.metrics.undefined import Undefined
+from coupled.stream.seeds import generator_states
+
+KEY = "--metrics"
+DECLARED: dict[str, Any] = {"SUBSET": 1000, "RANGE": (-inf, inf), "DIRECTION": "higher"}
+PAIR_EXPECTED = "expected is a pure function f(x_nD, y_nE) that returns a float (docs/your_own.md)"
+ARM_EXPECTED = "expected is a pure function f(images), or f(train, test), that returns a float (docs/your_own.md)"
 
 
 @dataclass(frozen=True)
@@ -46,11 +60,12 @@ def arm_metric_names() -> tuple[str, ...]:
     return known(arm.__name__)
 
 
-def find_pair_metrics(names: Iterable[str]) -> list[PairMetric]:
+def find_pair_metrics(names: Iterable[str | Callable[..., Any]]) -> list[PairMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
-    modules = {name: find(pair.__name__, name) for name in names}
-    return [
-        PairMetric(
+    given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
+    modules = {name: find(pair.__name__, name) for name in given if not is_reference(name)}
+    of_package = {
+        name: PairMetric(
             name=name,
             range=module.RANGE,
             direction=module.DIRECTION,
@@ -60,12 +75,82 @@ def find_pair_metrics(names: Iterable[str]) -> list[PairMetric]:
             value=module.value,
         )
         for name, module in modules.items()
-    ]
+    }
+    return [of_package[name] if name in of_package else user_pair_metric(name) for name in given]
 
 
-def find_arm_metrics(names: Iterable[str]) -> list[ArmMetric]:
+def find_arm_metrics(names: Iterable[str | Callable[..., Any]]) -> list[ArmMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
-    modules = {name: find(arm.__name__, name) for name in names}
-    return [
-        ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values) for name, m in modules.items()
-    ]
+    given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
+    modules = {name: find(arm.__name__, name) for name in given if not is_reference(name)}
+    of_package = {
+        name: ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values)
+        for name, m in modules.items()
+    }
+    return [of_package[name] if name in of_package else user_arm_metric(name) for name in given]
+
+
+def user_pair_metric(reference: str) -> PairMetric:
+    """The user's function f(x_nD, y_nE) -> float, of the rows of a seeded subset of `SUBSET` images.
+
+    Its file, or its class, whose function is `value`, may declare `SUBSET`, `RANGE` and `DIRECTION` as a file of
+    coupled/metrics/pair does. Raises ValueError in one line.
+    """
+    code = import_code(reference, KEY)
+    called = _called(code, "value", 2, PAIR_EXPECTED)
+
+    def value(x_nD: Tensor, y_nE: Tensor) -> float:
+        found = called(x_nD, y_nE)
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise refused(code, KEY, f"returns {type(found).__name__}", PAIR_EXPECTED)
+        return found if isinstance(found, Undefined) else float(found)
+
+    declared = {name: getattr(code.declared, name, usual) for name, usual in DECLARED.items()}
+    subset, range_, direction = declared.values()
+    return PairMetric(_name(code), range_, direction, frozenset(), "", subset, value)
+
+
+def user_arm_metric(reference: str) -> ArmMetric:
+    """The user's function f(images) -> float of the rows and labels of a split, or f(train, test) of both.
+
+    Its arguments are `Labelled`. Raises ValueError in one line.
+    """
+    code = import_code(reference, KEY)
+    names = list(inspect.signature(code.value).parameters) if callable(code.value) else []
+    if names not in (["images"], ["train", "test"]):
+        raise refused(code, KEY, f"takes ({', '.join(names)})", ARM_EXPECTED)
+    called = _called(code, "values", len(names), ARM_EXPECTED)
+
+    def values(*seen: Labelled | int) -> dict[str | Variant, Measured]:
+        found = called(*seen[: len(names)])  # without the seed
+        if isinstance(found, bool) or not isinstance(found, int | float | Measured):
+            raise refused(code, KEY, f"returns {type(found).__name__}", ARM_EXPECTED)
+        return {"value": found if isinstance(found, Measured) else Measured(found)}
+
+    sees = "split" if names == ["images"] else "classifier"
+    return ArmMetric(_name(code), sees, (Variant("value"),), (-inf, inf), values)
+
+
+def _called(code: UserCode, name: str, arguments: int, expected: str) -> Callable[..., Any]:
+    """The function, whose every call is checked: what it raises, that it changes no rows, and that it draws nothing."""
+    function = getattr(code.value, name, None) if inspect.isclass(code.value) else code.value
+    if not callable(function) or len(inspect.signature(function).parameters) != arguments:
+        raise refused(code, KEY, "is no such function", expected)
+
+    def call(*seen: Any) -> Any:
+        tensors = [part for each in seen for part in (each if isinstance(each, tuple) else (each,))]
+        versions, drawn = [each._version for each in tensors], generator_states(torch.device("cpu"))
+        with errors_named(code, KEY, expected):
+            found = function(*seen)
+        if [each._version for each in tensors] != versions:
+            raise refused(code, KEY, "changes its input in place", expected)
+        if generator_states(torch.device("cpu")) != drawn:
+            raise refused(code, KEY, "draws from a global random generator", expected)
+        return found.item() if hasattr(found, "item") and getattr(found, "ndim", 1) == 0 else found
+
+    return call
+
+
+def _name(code: UserCode) -> str:
+    """As the tables hold it: with the file's digest, so that a changed file gets rows of its own."""
+    return f"{code.reference}@{code.source.digest[:8]}"

@@ -5,7 +5,7 @@ Imported to print a help, so nothing large is imported here.
 
 from pathlib import Path
 
-from coupled.analysis.parsers import OUTPUTS, SPLITS, _add_images, _add_run, add_dataset_root
+from coupled.analysis.parsers import OUTPUTS, SPLITS, _add_code, _add_images, _add_run, add_dataset_root
 from coupled.config.command_line import Parser, command_parser
 
 METHODS = ("umap", "tsne", "pca")
@@ -68,4 +68,5 @@ def export() -> Parser:
     parser.add_argument("--epoch", type=int, metavar="E", help="epochs trained (default: the last)")
     parser.add_argument("--format", choices=FORMATS, required=True, help="who is to load it")
     parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty")
+    _add_code(parser)
     return parser

@@ -136,6 +136,7 @@ def verify() -> Parser:
     _add_run(parser)
     parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write verify.csv to (default: none)")
+    _add_code(parser)
     return parser
 
 
@@ -220,6 +221,12 @@ def _add_images(parser: Parser) -> None:
     parser.add_argument("--num-images", type=positive, metavar="N", help=most)
     device = "default: a GPU if there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
+    _add_code(parser)
+
+
+def _add_code(parser: Parser) -> None:
+    allow = "import the code outside the package that run.json names (see docs/your_own.md); read it first"
+    parser.add_argument("--allow-code", action="store_true", help=allow)
 
 
 def _add_cache(parser: Parser) -> None:

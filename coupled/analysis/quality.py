@@ -183,7 +183,7 @@ def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> l
     try:
         metrics = find_arm_metrics(dict.fromkeys(arm_metric_names() if names is None else listed(names)))
     except ValueError as error:
-        raise ValueError(f"metrics: {error}") from None
+        raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
     of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
     everything = names is None or names == arm_metric_names()
     if of_test and "test" not in splits and not everything:

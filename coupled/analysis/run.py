@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coupled.analysis import run_outputs
+from coupled.config.code_of_settings import check_imported, import_of_run
 from coupled.config.controls import USUAL_REFERENCE as USUAL_REFERENCE
 from coupled.config.controls import random_sources
 from coupled.config.controls import usual_reference as usual_reference
@@ -30,6 +31,7 @@ class Run:
 
     Args:
         path: the folder of the run, which holds run.json.
+        allow_code: import the user's code that run.json names, if it is what the run was trained with.
 
     Attributes:
         path: the folder.
@@ -46,9 +48,11 @@ class Run:
         >>> encoder = run.encoder("nscl", epoch=10)  # doctest: +SKIP
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, allow_code: bool = False) -> None:
         self.path = Path(path)
         self.description = read_description(self.path)
+        if allow_code:
+            import_of_run(self.description["settings"], self.description.get("code_files") or {})
         self.snapshots = open_store(self.path, self.description)
         self.tables = self.path / "analysis"
 
@@ -63,7 +67,9 @@ class Run:
     @cached_property
     def settings(self) -> Settings:
         """The resolved settings of the run."""
-        return from_resolved(self.description["settings"], "run.json")
+        settings = from_resolved(self.description["settings"], "run.json")
+        check_imported(settings.code)
+        return settings
 
     @property
     def arms(self) -> list[str]:
@@ -200,7 +206,7 @@ class Run:
         return verify.compute(self)
 
 
-def open_run(path: Path | str | None = None) -> Run:
+def open_run(path: Path | str | None = None, allow_code: bool = False) -> Run:
     """The run in the folder `path`; without it the one under runs/ whose run.json was written last.
 
     Raises:
@@ -211,7 +217,7 @@ def open_run(path: Path | str | None = None) -> Run:
         >>> run.arms, run.epochs()  # doctest: +SKIP
         (['cl', 'nscl'], [0, 1, 2])
     """
-    return Run(newest_run(Path("runs")) if path is None else path)
+    return Run(newest_run(Path("runs")) if path is None else path, allow_code)
 
 
 def newest_run(folder: Path) -> Path:

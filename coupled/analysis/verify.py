@@ -134,8 +134,8 @@ def compare_inputs(path: Path, against: Path) -> tuple[str, bool]:
 
 def verify(options: Namespace) -> int:
     """Print the findings; 1 if there are any."""
-    run = open_run(options.run)
-    against = open_run(options.against) if options.against else None
+    run = open_run(options.run, options.allow_code)
+    against = open_run(options.against, options.allow_code) if options.against else None
     found: list[str] = []
     for text in findings(run, against, note=say):
         say(text)

@@ -9,6 +9,7 @@ import torch
 from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
 from coupled.config.augmentation import AugmentationSettings
+from coupled.config.code_of_settings import files_of
 from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
@@ -34,6 +35,7 @@ def description(
         "seed": settings["seed"],
         "settings": settings,
         "settings_sha256": settings_sha256,
+        **({"code_files": files_of(settings["code"])} if "code" in settings else {}),
         "dataset": describe_images(settings["dataset"]["name"], images),
         "world_size": group.world_size,
         "placement": arms.placed,

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from coupled.config.sections import NonNegative, Probability, Range, Section
+from coupled.config.sections import NonNegative, OpenSection, Probability, Range, Section
+from coupled.config.user_augmentation import user_step
 from coupled.stream.recipe import Augmentation, Recipe
 
 MOST_VIEWS = 64
@@ -65,7 +66,22 @@ class RecipeSettings(Section):
 
 STRENGTHS = tuple(RecipeSettings.model_fields)
 LOCAL = ("local_views", "local_size", "local_crop_scale")
-OPTIONAL = ("views", "second", "solarize_prob", "solarize_threshold", "rotation_prob", "rotation_degrees", *LOCAL)
+OPTIONAL = (
+    "views",
+    "second",
+    "solarize_prob",
+    "solarize_threshold",
+    "rotation_prob",
+    "rotation_degrees",
+    "steps",
+    *LOCAL,
+)
+
+
+class StepSettings(OpenSection):
+    """`name` is code of the user, `path/to/file.py:function`; keys not named here are its options."""
+
+    name: str
 
 
 class AugmentationSettings(RecipeSettings):
@@ -81,6 +97,7 @@ class AugmentationSettings(RecipeSettings):
     local_views: Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)] = Augmentation.local_views
     local_size: Annotated[int, Field(strict=True, ge=4, le=4096)] | None = None
     local_crop_scale: Range = Augmentation.local_crop_scale
+    steps: tuple[StepSettings, ...] = ()  # of the user, after all others
 
     @model_validator(mode="before")
     @classmethod
@@ -122,4 +139,5 @@ class AugmentationSettings(RecipeSettings):
             local_views=self.local_views,
             local_size=self.local_size or Augmentation.local_size,
             local_crop_scale=self.local_crop_scale,
+            steps=tuple(user_step(step.name, step.options, k) for k, step in enumerate(self.steps)),
         )

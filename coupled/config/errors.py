@@ -52,7 +52,7 @@ def check_options(
     """
     hints = get_type_hints(function)
     fields: dict[str, Any] = {
-        name: (_exact(hints[name]), ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        name: (_exact(hints.get(name, Any)), ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from coupled.config.by_name import did_you_mean
+from coupled.config.code_of_settings import with_code
 from coupled.config.command_line import find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
@@ -68,7 +69,7 @@ def load_settings(
 
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
     """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
-    checked = from_resolved(with_dataset_defaults(dict(tree)), source)
+    checked = from_resolved(with_dataset_defaults(with_code(tree)), source)
     return from_resolved(with_weights_digest(with_options(checked.resolved())), source)
 
 

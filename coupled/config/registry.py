@@ -8,7 +8,6 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -16,6 +15,11 @@ from torch import Tensor
 from coupled.config import by_name
 from coupled.config.controls import KEYS, with_twin_options
 from coupled.config.errors import check_options
+from coupled.config.user_augmentation import with_step_options
+from coupled.config.user_code import find as find_code
+from coupled.config.user_code import is_reference
+from coupled.config.user_dataset import UserDataset
+from coupled.config.user_objective import Declared, declared
 from coupled.datasets import AnyImageDataset, check_labels, defaults_for
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
@@ -44,25 +48,31 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
 
     Raises ValueError that begins with "arms.<arm>" for an unknown name or an option that is not allowed.
     """
-    try:
-        module = by_name.find("coupled.objectives", name)
-    except ValueError as error:
-        raise ValueError(f"arms.{arm}.objective: {error}") from None
-    absent = [f"{each}()" for each in (name, "needs") if not callable(getattr(module, each, None))]
-    if absent:
-        raise ValueError(f"arms.{arm}.objective: {module.__file__} has no {' and no '.join(absent)}")
-    function = getattr(module, name)
-    given = dict(options)
+    key = f"arms.{arm}.objective"
+    found = declared(find_code(name, key), key) if is_reference(name) else _of_package(name, key)
+    function, given = found.function, dict(options)
     if "temperature" in inspect.signature(function).parameters:
         given.setdefault("temperature", temperature)
     checked = check_options(function, given, f"arms.{arm}")
-    if hasattr(module, "check"):
+    if found.check:
         try:
-            module.check(**checked)
+            found.check(**checked)
         except ValueError as error:
             raise ValueError(f"arms.{arm}.{error}") from None
-    rule = [getattr(module, each, None) for each in ("batch_sums", "after_step")]
-    return Objective(name, function, checked, module.needs(**checked), *rule)
+    return Objective(name, function, checked, found.needs(**checked), found.batch_sums, found.after_step)
+
+
+def _of_package(name: str, key: str) -> Declared:
+    """The functions of a file of coupled/objectives. Raises ValueError if there is no such file, or it lacks some."""
+    try:
+        module = by_name.find("coupled.objectives", name)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    absent = [f"{each}()" for each in (name, "needs") if not callable(getattr(module, each, None))]
+    if absent:
+        raise ValueError(f"{key}: {module.__file__} has no {' and no '.join(absent)}")
+    optional = [getattr(module, each, None) for each in ("check", "batch_sums", "after_step")]
+    return Declared(getattr(module, name), module.needs, *optional)
 
 
 def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageDataset:
@@ -98,6 +108,8 @@ def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _own_size(dataset: Mapping[str, Any]) -> int:
     """The size at which a dataset is usually shown; of a folder of images, that of its images."""
+    if is_reference(dataset["name"]):
+        raise ValueError("dataset.image_size: missing; a dataset of your own needs it: the side of a view in pixels")
     module, root = _find_dataset(dataset["name"]), dataset.get("root")
     if hasattr(module, "own_size"):
         own: int = module.own_size(Path(root) if isinstance(root, str) else root)
@@ -116,6 +128,8 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     _, checked, classes = _dataset(section)
     chosen = {} if classes is None else {"classes": classes}
     tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
+    if steps := settings["augmentation"].get("steps"):
+        tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
     for arm, given in with_twin_options(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}
@@ -125,7 +139,10 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _find_dataset(name: str) -> ModuleType:
+def _find_dataset(name: str) -> Any:
+    """The file of a dataset, or what the user's code has in its place."""
+    if is_reference(name):
+        return UserDataset(find_code(name, "dataset.name"))
     try:
         return by_name.find("coupled.datasets", name)
     except ValueError as error:
@@ -137,18 +154,19 @@ def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageDataset]
 
     A dataset that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
     """
-    load = _find_dataset(section["name"]).load
-    takes = inspect.signature(load).parameters
+    module = _find_dataset(section["name"])
+    load, signed = module.load, getattr(module, "signed", module.load)  # the function that has the options
+    takes = inspect.signature(signed).parameters
     options = {key: value for key, value in section.items() if key not in OWN_KEYS or key in takes}
     makes, classes = "classes" in takes, options.get("classes")
     if makes and not isinstance(classes, list):
-        return load, check_options(load, options, "dataset"), None
+        return load, check_options(signed, options, "dataset"), None
     others = {key: value for key, value in options.items() if key != "classes"}
     if classes is not None:
         _check_classes(classes)
     if makes:
         others["classes"] = 1 + max([1, *(each for each in options["classes"] if isinstance(each, int))])
-    checked = check_options(load, others, "dataset", {} if makes else {"classes": Any})
+    checked = check_options(signed, others, "dataset", {} if makes else {"classes": Any})
     return load, {key: value for key, value in checked.items() if makes or key != "classes"}, classes
 
 

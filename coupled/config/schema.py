@@ -10,7 +10,14 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.errors import one_line
@@ -81,6 +88,12 @@ class Settings(Section):
     trackers: Trackers = ()
     monitor: MonitorSettings | None = None
     arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
+    code: dict[str, str] = Field(default_factory=dict)  # user's file -> its digest; filled in by `load_settings`
+
+    @model_serializer(mode="wrap")
+    def _without_empty_code(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that name no code of the user are as they were before there was such a key, digest included."""
+        return {key: value for key, value in whole(self).items() if key != "code" or value}
 
     @field_validator("arms", mode="before")
     @classmethod

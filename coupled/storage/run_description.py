@@ -67,6 +67,7 @@ KINDS: dict[str, Any] = {
     "seed": Annotated[int, Field(strict=True, ge=0)],
     "settings": dict[Text, Any],
     "settings_sha256": Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")],
+    "code_files": dict[Text, Text],
     "dataset": _DatasetRecord,
     "start": _Start,
     "imported": _Imported,

@@ -9,7 +9,7 @@ Shape letters: V views, B images, M = V * B views of the batch (view v of image 
 chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J kinds of work.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -66,6 +66,15 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
                 _solarize_(pixels_3mSS.flatten(2), work_MJ[chunk, SOLARIZED], further_3M[0, chunk, None])
             views_M3SS.index_copy_(0, number_M[chunk], pixels_3mSS.transpose(0, 1))
     return views_M3SS.unflatten(0, (-1, batch))
+
+
+def augment_further(views_VB3SS: Tensor, plan: ViewPlan, steps: Sequence[Callable[..., Tensor]]) -> Tensor:
+    """The views after the steps of the user, each called with the views [M, 3, S, S] and its random numbers [M, R]."""
+    for k, step in enumerate(steps):
+        assert plan.steps_BVKR is not None
+        random_MR = send(_flat(plan.steps_BVKR[:, :, k]).contiguous(), views_VB3SS.device)
+        views_VB3SS = step(views_VB3SS.flatten(0, 1), random_MR).view_as(views_VB3SS)
+    return views_VB3SS
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.datasets import AnyImageDataset, ImageFiles
-from coupled.stream.augment import augment, normalise, send
+from coupled.stream.augment import augment, augment_further, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
 from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
@@ -141,10 +141,10 @@ def _batch(
     places_G = order_KG[number]
     own = _own(len(places_G), rank, world_size)
     plans = [(side, each[places_G]) for side, each in plan.of_sizes(size)]
-    indices_G = torch.from_numpy(places_G)
+    indices_G, steps = torch.from_numpy(places_G), plan.augmentation.steps
     labels_G, indices_G = send(dataset.labels_N[indices_G], device), send(indices_G, device)
     views_VB3SS, *local = (
-        normalise(_views(dataset, indices_G[own], each[own], side, crops_VB3SS), dataset.mean, dataset.std)
+        normalise(_views(dataset, indices_G[own], each[own], side, crops_VB3SS, steps), dataset.mean, dataset.std)
         for (side, each), crops_VB3SS in zip(plans, crops_of_sizes or repeat(None), strict=False)
     )
     return Batch(
@@ -162,13 +162,20 @@ def _batch(
 
 
 def _views(
-    dataset: AnyImageDataset, indices_B: Tensor, plan: ViewPlan, size: int, crops_VB3SS: Tensor | None
+    dataset: AnyImageDataset,
+    indices_B: Tensor,
+    plan: ViewPlan,
+    size: int,
+    crops_VB3SS: Tensor | None,
+    steps: Sequence[Callable[..., Tensor]],
 ) -> Tensor:
     """The views of these images, of their crops if they are on the disk: [V, B, 3, S, S] in [0, 1]."""
     if isinstance(dataset, ImageFiles):
         assert crops_VB3SS is not None
-        return augment_crops(send(crops_VB3SS, indices_B.device), plan)
-    return augment(dataset.images_N3HW.index_select(0, indices_B), plan, size)
+        views_VB3SS = augment_crops(send(crops_VB3SS, indices_B.device), plan)
+    else:
+        views_VB3SS = augment(dataset.images_N3HW.index_select(0, indices_B), plan, size)
+    return augment_further(views_VB3SS, plan, steps)
 
 
 def _own(images: int, rank: int, world_size: int) -> slice:

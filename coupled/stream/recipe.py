@@ -1,6 +1,9 @@
 """What the augmentation of a run does: strengths and probabilities, plain numbers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+
+from torch import Tensor
 
 Range = tuple[float, float]
 
@@ -44,6 +47,7 @@ class Augmentation(Recipe):
     local_views: int = 0
     local_size: int = 0  # pixels of a side
     local_crop_scale: Range = (0.05, 0.4)  # that of DINO (Caron et al. 2021)
+    steps: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()  # of the user, after all others: `augment_further`
 
     def recipe(self) -> Recipe:
         """That of the first view alone."""

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -115,3 +116,13 @@ def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def generator_states(device: torch.device) -> tuple[object, ...]:
+    """The states of the global generators of torch, for the CPU and `device`, NumPy and Python: equal if none moved."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    of_torch = [each.get_state().numpy().tobytes() for each in generators]
+    of_numpy = tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state())
+    return (*of_torch, of_numpy, random.getstate())

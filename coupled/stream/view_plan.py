@@ -30,6 +30,7 @@ from coupled.stream.seeds import random_uint32
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` names them by their place here
 HUE = 3
 CANDIDATES = 10
+STEP_DRAWS = 8  # numbers per view of a step of the user
 _DRAWS = 32  # numbers per view of the table "views", all used; 8 of them are one Philox block
 _FURTHER_DRAWS = 8  # of the table "further views": solarize, rotation, its angle, 5 that are free
 _ORDERS = np.array(list(permutations(range(4))))  # [24, 4]
@@ -54,6 +55,7 @@ class ViewPlan:
     solarize_BV: Tensor | None  # float32: values from here on are inverted, infinite = none
     rotation_BV: Tensor | None  # float32: degrees counter-clockwise, 0 = none; both None: the run uses neither
     crop_ratios: tuple[Range, ...]  # of each view, for images so oblong that no candidate fits
+    steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K steps of the user
 
     def __getitem__(self, images: slice) -> "ViewPlan":
         """The plan of consecutive images of the batch."""
@@ -70,6 +72,7 @@ class EpochPlan:
     further_VNR: NDArray[np.uint32] | None  # None: no operation uses them
     augmentation: Augmentation
     local: "EpochPlan | None" = None  # of the local views
+    steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the steps of the user
 
     def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
         """The plan after the side of its views, and then that of the local views, if any, after theirs."""
@@ -77,7 +80,7 @@ class EpochPlan:
 
     def for_crops(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
         """What the crops and flips of these images depend on, small enough to be sent to another process."""
-        return EpochPlan(self.table_VNR[:, indices_B], None, self.augmentation)
+        return EpochPlan(self.table_VNR[:, indices_B], None, replace(self.augmentation, steps=()))
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         draws_RBV = _uniform(self.table_VNR[:, indices_B])
@@ -86,7 +89,11 @@ class EpochPlan:
             _decode(draws_RBV[..., views], None if further_RBV is None else further_RBV[..., views], recipe)
             for views, recipe in self.augmentation.recipes()
         ]
-        return plans[0] if len(plans) == 1 else _beside(plans)
+        plan = plans[0] if len(plans) == 1 else _beside(plans)
+        if self.steps_KVNR is None:
+            return plan
+        steps_BVKR = (self.steps_KVNR[:, :, indices_B] >> np.uint32(8)).transpose(2, 1, 0, 3) * np.float32(2.0**-24)
+        return replace(plan, steps_BVKR=torch.from_numpy(np.ascontiguousarray(steps_BVKR, dtype=np.float32)))
 
 
 def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, stream: str = "views") -> EpochPlan:
@@ -103,7 +110,9 @@ def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, st
     further_VNR = table(f"further {stream}", _FURTHER_DRAWS) if further else None
     local = augmentation.local()
     plan_of_local = view_plan(seed, epoch, images, local, "local views") if local else None
-    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local)
+    steps = [table(f"step {k} of {stream}", STEP_DRAWS) for k in range(len(augmentation.steps))]
+    steps_KVNR = np.stack(steps) if steps else None
+    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, steps_KVNR)
 
 
 def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:

@@ -1,0 +1,185 @@
+"""Checks an objective on random batches: `coupled check-objective FILE:NAME [option=value ...]`.
+
+The batches are float64 outputs of a network for 8 images of 4 classes in two views. Prints a row for each check: its
+largest difference, what is allowed, and the result. The exit status is 1 if a check fails, 2 for bad input.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from coupled.config.command_line import Parser, command_parser
+from coupled.monitoring.terminal import imports_done, interrupted, say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from coupled.config.registry import Objective
+    from coupled.objectives import Loss
+
+IMAGES, VIEWS, WIDTH, CLASSES = 8, 2, 6, 4
+ROWS = "{:34} {:>12} {:>10}  {}"
+
+
+class Check(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    difference: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is a number, and allowed."""
+        return self.difference <= self.allowed
+
+
+def parser() -> Parser:
+    """The command line."""
+    examples = ["dcl", "examples/hard_negatives.py:hard_negatives beta=0.5"]
+    about = "Check that an objective is finite, differentiable, and the same for every order and sharing of the images."
+    result = command_parser("check-objective", about, examples, ["none"])
+    result.add_argument("objective", metavar="OBJECTIVE", help="FILE:NAME, MODULE:NAME, or a name of the package")
+    result.add_argument("options", nargs="*", metavar="key=value", help="options of the objective")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    imports_done()
+    command_line = parser()
+    try:
+        options = command_line.parse_intermixed_args(arguments)
+        found = list(checks(_objective(options.objective, options.options)))
+    except ValueError as error:
+        say(f"{command_line.prog}: {error}", sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return interrupted(command_line.prog)
+    say(ROWS.format("check", "difference", "allowed", "result"))
+    for each in found:
+        say(ROWS.format(each.name, f"{each.difference:.1e}", f"{each.allowed:.0e}", "ok" if each.passed else "FAILED"))
+    return int(not all(each.passed for each in found))
+
+
+def checks(objective: "Objective") -> Iterator[Check]:
+    """Every check of an objective. Raises ValueError if it is not pure, or returns what is no loss."""
+    import torch
+
+    labels_G = torch.arange(IMAGES) % CLASSES
+    outputs = _outputs(objective)
+    whole, gradients = _loss_and_gradients(objective, outputs, [slice(0, IMAGES)], labels_G)
+    yield Check("finite loss and gradient", 0.0 if _finite([whole, *gradients.values()]) else inf, 0)
+    yield Check("gradient = finite differences", _finite_differences(objective, outputs, gradients, labels_G), 1e-5)
+    order_G = torch.tensor([3, 6, 0, 5, 7, 1, 4, 2])
+    turned = {name: each[:, order_G] for name, each in outputs.items()}
+    moved, moved_gradients = _loss_and_gradients(objective, turned, [slice(0, IMAGES)], labels_G[order_G])
+    expected = {name: each[:, order_G] for name, each in gradients.items()}
+    yield Check("order of the images", _apart(whole, moved, expected, moved_gradients), 1e-9)
+    for ranks in (2, 4):
+        own = [slice(first, first + IMAGES // ranks) for first in range(0, IMAGES, IMAGES // ranks)]
+        shared, of_shares = _loss_and_gradients(objective, outputs, own, labels_G)
+        yield Check(f"shared by W = {ranks} processes", _apart(whole, shared, gradients, of_shares), 1e-9)
+    single = {name: each.float() for name, each in outputs.items()}
+    in_float, _ = _loss_and_gradients(objective, single, [slice(0, IMAGES)], labels_G)
+    yield Check("float32 = float64, relative", float(abs(in_float - whole) / (abs(whole) + 1e-6)), 1e-4)
+    alone, slopes = _loss_and_gradients(objective, outputs, [slice(0, IMAGES)], torch.zeros_like(labels_G))
+    yield Check("batch of one class: finite", 0.0 if _finite([alone, *slopes.values()]) else inf, 0)
+
+
+def _objective(name: str, given: Sequence[str]) -> "Objective":
+    from coupled.config.registry import find_objective
+    from coupled.config.safe_yaml import parse_yaml
+    from coupled.config.sections import TEMPERATURE
+    from coupled.config.user_code import import_code, is_reference
+
+    options = {}
+    for each in given:
+        key, equals, text = each.partition("=")
+        if not equals:
+            raise ValueError(f"option '{each}': write it as key=value, such as temperature=0.2")
+        options[key] = parse_yaml(text, f"option '{each}'")
+    reference = import_code(name, "OBJECTIVE").reference if is_reference(name) else name
+    return find_objective("checked", reference, options, TEMPERATURE)
+
+
+def _outputs(objective: "Objective") -> "dict[str, Tensor]":
+    """Random outputs of a network [V, G, width], as the objective's needs name them."""
+    import torch
+    from torch.nn.functional import normalize
+
+    needs, generator = objective.needs, torch.Generator().manual_seed(0)
+    widths = {head.output: CLASSES if head.kind == "linear" else WIDTH for head in needs.heads.values()}
+    found = {}
+    for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
+        shape = (VIEWS, IMAGES, widths.get(name, WIDTH))
+        found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
+        if name in ("projection", "target_projection"):
+            found[name] = normalize(found[name], dim=-1)
+    return found
+
+
+def _loss_and_gradients(
+    objective: "Objective", outputs: "dict[str, Tensor]", own: Sequence[slice], labels_G: "Tensor"
+) -> "tuple[Tensor, dict[str, Tensor]]":
+    """The loss of processes that own these images each, and its gradient by output, 0 where it depends on none."""
+    import torch
+
+    leaves = {name: each.clone().requires_grad_() for name, each in outputs.items()}
+    losses = [_loss(objective, leaves, part, labels_G) for part in own]
+    counted = sum(int(each.counted) for each in losses)
+    mean = torch.stack([each.mean * each.counted for each in losses]).sum() / max(1, counted)
+    found = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
+    return mean.detach(), {
+        name: torch.zeros_like(leaf) if slope is None else slope
+        for (name, leaf), slope in zip(leaves.items(), found, strict=True)
+    }
+
+
+def _loss(objective: "Objective", leaves: "dict[str, Tensor]", own: slice, labels_G: "Tensor") -> "Loss":
+    from coupled.objectives import Inputs
+
+    mine = {name: leaves[name][:, own] for name in objective.needs.outputs}
+    gathered = {name: leaves[name] for name in objective.needs.gathered}
+    inputs = Inputs(mine, gathered, labels_G[own], labels_G, own.start)
+    function: Callable[..., Loss] = objective.function
+    return function(inputs, **objective.options)
+
+
+def _finite_differences(
+    objective: "Objective", outputs: "dict[str, Tensor]", gradients: "dict[str, Tensor]", labels_G: "Tensor"
+) -> float:
+    """The largest difference to central differences along three random directions, relative to 1 or the slope.
+
+    An output from which the loss takes no gradient at all, such as that of a target network, stays as it is.
+    """
+    import torch
+
+    generator, step, worst = torch.Generator().manual_seed(1), 1e-6, 0.0
+    for _ in range(3):
+        along = {name: torch.randn(each.shape, generator=generator, dtype=each.dtype) for name, each in outputs.items()}
+        ends = [
+            _loss(
+                objective,
+                {n: o + sign * step * along[n] * bool(gradients[n].any()) for n, o in outputs.items()},
+                slice(0, IMAGES),
+                labels_G,
+            )
+            for sign in (1, -1)
+        ]
+        measured = float(ends[0].mean - ends[1].mean) / (2 * step)
+        slope = sum(float((gradients[name] * along[name]).sum()) for name in outputs)
+        difference = abs(measured - slope) / max(1.0, abs(slope))
+        worst = max(worst, difference) if difference == difference else inf
+    return worst
+
+
+def _apart(one: "Tensor", other: "Tensor", slopes: "dict[str, Tensor]", others: "dict[str, Tensor]") -> float:
+    """The largest difference between two losses and their gradients."""
+    apart = [float(abs(one - other)), *(float((slopes[name] - others[name]).abs().max()) for name in slopes)]
+    return max(apart) if all(each == each for each in apart) else inf
+
+
+def _finite(tensors: "Sequence[Tensor]") -> bool:
+    return all(bool(each.isfinite().all()) for each in tensors)

@@ -1,0 +1,213 @@
+"""Code of the user: `path/to/file.py:function` or `package.module:function` wherever the settings take a name.
+
+Code is imported in three places only: where settings are resolved (code_of_settings.py), where a metric is named on the
+command line, and where an analysis is allowed to import what run.json names (`--allow-code`). `find` imports nothing:
+a run folder alone never makes a program run code. What is imported is known by the digest of its source file.
+"""
+
+import hashlib
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from coupled.config.by_name import did_you_mean
+
+FORM = "path/to/file.py:function or package.module:function"
+
+
+class Source(NamedTuple):
+    """An imported source file, the blake2b digest of its bytes (32 hex digits), and the module made of it."""
+
+    file: Path
+    digest: str
+    module: ModuleType
+
+
+class UserCode(NamedTuple):
+    """What a reference names: `value` is the function or class, `source` the file that defines it."""
+
+    reference: str
+    source: Source
+    value: Any
+
+    @property
+    def declared(self) -> Any:
+        """Where further declarations are: the class itself, or the file of a function."""
+        return self.value if inspect.isclass(self.value) else self.source.module
+
+
+imported: dict[str, Source] = {}  # by the part of a reference before the colon
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name is `path/to/file.py:function` or `package.module:function`."""
+    return ":" in name
+
+
+def import_code(reference: str, key: str, expected: str | None = None, file: str | None = None) -> UserCode:
+    """Import what `reference` names, once for each content of its file.
+
+    Args:
+        reference: `path/to/file.py:function`, seen from the current folder, or `package.module:function`.
+        key: of the setting or the option, for messages.
+        expected: the digest that the file must have.
+        file: where the file was when the run was trained, for one that is not there any more, seen from here.
+
+    Raises:
+        ValueError: in one line, if there is no such file, module or function, the file cannot be imported, or it has
+            another digest.
+    """
+    where, _, attribute = reference.rpartition(":")
+    if not where or not attribute:
+        raise ValueError(f"{key}: got '{reference}'; allowed is {FORM}")
+    by_path = where.endswith(".py")
+    name = _shortest(Path(where)) if by_path else where
+    path = _path(name, reference, key, file) if by_path else _module_file(name, key)
+    with _reading(path, key):
+        content = path.read_bytes()
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    if expected and digest != expected:
+        raise ValueError(
+            f"{key}: {path} has changed since the run was trained: expected digest {expected}, found {digest}; put the"
+            " file back"
+        )
+    if name not in imported or imported[name][:2] != (path, digest):
+        module = _run_file(path, content, digest, key) if by_path else _module(name, key)
+        imported[name] = Source(path, digest, module)
+    return find(f"{name}:{attribute}", key)
+
+
+def find(reference: str, key: str) -> UserCode:
+    """What `reference` names, if its file is imported already. Raises ValueError that says what would be imported."""
+    name, _, attribute = reference.rpartition(":")
+    if name not in imported:
+        raise ValueError(
+            f"{key}: got '{reference}', which is code of the user: to look at this run imports {name}, which runs what"
+            " is in it; read it, then pass --allow-code (from Python: open_run(..., allow_code=True))"
+        )
+    source = imported[name]
+    try:
+        value = reduce(getattr, attribute.split("."), source.module)
+    except AttributeError:
+        there = [each for each, value in vars(source.module).items() if callable(value) and not each.startswith("_")]
+        own = [each for each in there if getattr(vars(source.module)[each], "__module__", "") == source.module.__name__]
+        hint = did_you_mean(attribute, own)
+        raise ValueError(
+            f"{key}: {source.file} has no '{attribute}'{hint} (it defines: {', '.join(own) or 'no function'})"
+        ) from None
+    return UserCode(reference, source, value)
+
+
+def of_callable(function: Any, key: str) -> UserCode:
+    """A function or class that was passed from Python, known by its source file and its name there.
+
+    Raises ValueError for one that a file and a name do not lead to: a lambda, a local function, a notebook's cell.
+    """
+    name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    try:
+        there = reduce(getattr, name.split("."), module)
+    except AttributeError:
+        there = None
+    if not file or not Path(file).is_file() or there is not function:
+        raise ValueError(
+            f"{key}: got {name or repr(function)}, which no file and name lead to (a lambda, a local function or a cell"
+            " of a notebook); write it as a function at the top level of a file, so that run.json can name it"
+        )
+    assert module is not None
+    path = Path(file)
+    source = Source(path.resolve(), hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), module)
+    imported[_shortest(path)] = source
+    return UserCode(f"{_shortest(path)}:{name}", source, function)
+
+
+@contextmanager
+def errors_named(code: UserCode, key: str, expected: str) -> Iterator[None]:
+    """Within, whatever the user's code raises becomes a ValueError with file and line, and what is expected."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(_told(error, code.source.file, key, expected)) from error
+
+
+def refused(code: UserCode, key: str, what: str, expected: str) -> ValueError:
+    """The error for user code that does something else than is expected, with the line where it begins."""
+    function = inspect.unwrap(code.value) if not inspect.isclass(code.value) else code.value
+    try:
+        line = inspect.getsourcelines(function)[1]
+    except (OSError, TypeError):
+        line = 1
+    return ValueError(f"{key}: {code.source.file}:{line}: {code.reference.rpartition(':')[2]} {what}; {expected}")
+
+
+def _told(error: BaseException, file: Path, key: str, expected: str) -> str:
+    lines = [each.lineno for each in traceback.extract_tb(error.__traceback__) if each.filename == str(file)]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file) else (lines or [1])[-1]
+    text = " ".join(str(error).split())
+    return f"{key}: {file}:{line}: {type(error).__name__}: {text[:300]}; {expected}"
+
+
+def _path(name: str, reference: str, key: str, file: str | None) -> Path:
+    path = Path(name).resolve()
+    if not path.is_file() and file:
+        path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{key}: got '{reference}'; there is no file {path}; allowed is {FORM}")
+    return path
+
+
+def _module_file(name: str, key: str) -> Path:
+    with _reading(Path(name), key), _current_folder():
+        spec = importlib.util.find_spec(name)
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
+        raise ValueError(f"{key}: there is no module '{name}' with a source file; allowed is {FORM}")
+    return Path(spec.origin)
+
+
+def _module(name: str, key: str) -> ModuleType:
+    """The module `name`, imported anew if it was imported with another content of its file."""
+    with _reading(Path(name), key), _current_folder():
+        return importlib.reload(sys.modules[name]) if name in imported else importlib.import_module(name)
+
+
+def _run_file(path: Path, content: bytes, digest: str, key: str) -> ModuleType:
+    module = ModuleType(f"coupled_user_code_{path.stem}_{digest[:8]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and typing look there
+    with _reading(path, key):
+        exec(compile(content, str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes have the digest
+    return module
+
+
+@contextmanager
+def _reading(path: Path, key: str) -> Iterator[None]:
+    """Within, whatever a file raises while it is imported becomes a ValueError with its line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        what = "it must import without an error; what it imports must be installed or on PYTHONPATH"
+        raise ValueError(_told(error, path, key, what)) from error
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Within, modules in the current folder are found, after all others, as `python -m` finds them."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _shortest(path: Path) -> str:
+    """The path as settings hold it: below the current folder if it is there, otherwise absolute."""
+    whole = path.resolve()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)

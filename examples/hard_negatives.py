@@ -1,0 +1,31 @@
+"""An objective of your own: NT-Xent with hard negatives weighted up (Robinson et al. 2021, arXiv 2010.04592, eq. 4).
+
+coupled train demo 'arms={cl: dcl, hard: {objective: "examples/hard_negatives.py:hard_negatives", beta: 1.0}}'
+coupled check-objective examples/hard_negatives.py:hard_negatives beta=0.5
+"""
+
+import torch
+from torch import Tensor
+
+from coupled.objectives import Inputs
+
+
+def hard_negatives(inputs: Inputs, *, temperature: float = 0.5, beta: float = 1.0) -> Tensor:
+    """-log e^{s_ip/tau} / (e^{s_ip/tau} + N E_q[e^{s_ia/tau}]), q weights negative a by e^{beta s_ia}; two views.
+
+    The mean over the own anchors. Negatives are the N views of the other images of the global batch.
+    """
+    images, views = len(inputs.labels_G), inputs.views
+    own_VBP, all_VGP = inputs.outputs["projection"], inputs.gathered["projection"]
+    cosines_AM = own_VBP.flatten(0, 1) @ all_VGP.flatten(0, 1).T
+
+    # own image b is image `first` + b of the global batch; row v * G + n is view v of image n
+    image_B = inputs.first + torch.arange(len(inputs.labels_B), device=cosines_AM.device)
+    image_M = torch.arange(images, device=cosines_AM.device).repeat(views)
+    negatives_AM = image_B.repeat(views)[:, None] != image_M
+    first_BP, second_BP = own_VBP
+    positives_A = (first_BP * second_BP).sum(1).repeat(views) / temperature
+
+    weights_AM = (beta * cosines_AM).masked_fill(~negatives_AM, -torch.inf).softmax(1)
+    expected_A = (weights_AM * (cosines_AM / temperature).exp()).sum(1)
+    return ((positives_A.exp() + negatives_AM.sum(1) * expected_A).log() - positives_A).mean()

@@ -1,0 +1,30 @@
+"""An encoder of your own: three convolutions for small images. Its stages are its children, block1 to block3.
+
+coupled train demo encoder.name=examples/small_encoder.py:small_encoder encoder.width_multiplier=1
+"""
+
+from torch import Tensor, nn
+
+
+class SmallEncoder(nn.Module):
+    """Images [M, 3, S, S] -> embeddings [M, num_features]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = 4 * width
+        self.block1, self.block2, self.block3 = block(3, width), block(width, 2 * width), block(2 * width, 4 * width)
+
+    def forward(self, images_M3SS: Tensor) -> Tensor:
+        """The mean of the last block's output over space."""
+        return self.block3(self.block2(self.block1(images_M3SS))).mean(dim=(2, 3))
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """Half the side, other channels."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def small_encoder() -> nn.Module:
+    """The encoder; weights are drawn by torch as always, so they follow the run's seed."""
+    return SmallEncoder(width=8)

@@ -1,0 +1,255 @@
+"""Parts of the user's own, through the public program: the examples, digests, refusals, `--allow-code`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support import tiny
+
+import coupled
+from coupled import cli
+from coupled.config import user_code
+
+EXAMPLES = tiny.REPOSITORY / "examples"
+SMALL: dict[str, Any] = {
+    "epochs": 1,
+    "num_threads": 1,
+    "dataset": {"image_size": 8},
+    "encoder": {"width_multiplier": 0.0625},
+    "projector": {"hidden_dim": 16, "output_dim": 8},
+}
+WORDS = ["epochs=1", "num_threads=1", "projector.hidden_dim=16", "projector.output_dim=8", "batch.size=64"]
+CHOSEN = [
+    "encoder.width_multiplier=1",
+    f"encoder.name={EXAMPLES}/small_encoder.py:small_encoder",
+    f"dataset={{name: '{EXAMPLES}/two_colours.py:two_colours', image_size: 8, images: 128}}",
+    f"augmentation.steps=[{{name: '{EXAMPLES}/channel_dropout.py:channel_dropout', prob: 0.3}}]",
+    f"arms={{cl: dcl, hard: {{objective: '{EXAMPLES}/hard_negatives.py:hard_negatives', beta: 0.5}}}}",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose every part is an example."""
+    folder = tmp_path_factory.mktemp("own") / "run"
+    assert cli.main(["train", "demo", "--run-dir", str(folder), *WORDS, *CHOSEN]) == 0
+    return folder
+
+
+def test_a_run_of_examples_trains_and_run_json_has_their_digests(run: Path) -> None:
+    """Objective, dataset, encoder and step of files outside the package; options are written out."""
+    about = json.loads((run / "run.json").read_text())
+    assert len(about["settings"]["code"]) == 4
+    assert all(len(digest) == 32 for digest in about["settings"]["code"].values())
+    assert about["code_files"].keys() == about["settings"]["code"].keys()
+    assert about["settings"]["arms"]["hard"]["temperature"] == 0.5
+    assert about["dataset"]["classes"] == ["red", "blue"]
+    gap = coupled.open_run(run).weight_gap()
+    assert (gap.query("aggregate == 'global' and epoch == 1").gap > 0).all()
+
+
+def test_a_run_folder_imports_code_only_with_allow_code(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weight gap needs none; whatever needs the encoder or the images names what it would import."""
+    monkeypatch.setattr(user_code, "imported", imported := {})
+    for module in ("coupled.config.code_of_settings",):
+        monkeypatch.setattr(f"{module}.imported", imported)
+    quality = ["quality", "--run-dir", str(run), "--metrics", "nccc", "--layers", "h", "--epochs", "1"]
+    assert cli.main(["weight-gap", "--run-dir", str(run)]) == 0
+    assert cli.main(quality) == 2
+    said = capsys.readouterr().err
+    assert "two_colours.py" in said
+    assert "--allow-code" in said
+    assert said.count("\n") == 1
+    assert not imported
+    with pytest.raises(ValueError, match=r"small_encoder\.py.*allow_code=True"):
+        coupled.open_run(run).encoder("cl", 1)
+    assert cli.main([*quality, "--allow-code"]) == 0
+    encoder = coupled.open_run(run, allow_code=True).encoder("hard", 1)
+    assert encoder(torch.zeros(2, 3, 8, 8)).shape == (2, 32)
+    assert cli.main(["verify", "--run-dir", str(run), "--allow-code"]) == 0
+
+
+def objective(folder: Path, body: str, name: str = "mine") -> str:
+    """A file with an objective, and the reference to it."""
+    path = folder / f"{name}.py"
+    path.write_text(f"import torch\ndef {name}(inputs, *, weight: float = 1.0):\n    {body}\n")
+    return f"{path}:{name}"
+
+
+GOOD = "return weight * inputs.outputs['projection'].square().mean() - inputs.gathered['projection'].mean()"
+
+
+def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its old digest is in run.json, so the run cannot go on with other code."""
+    names = {"arms": {"a": objective(tmp_path, GOOD)}}
+    one = coupled.train("demo", run_dir=tmp_path / "one", **{**SMALL, "epochs": 0}, **names)
+    objective(tmp_path, GOOD.replace("mean()", "sum()"))
+    with pytest.raises(ValueError, match=r"--resume: .* code\..*mine\.py was [0-9a-f]{32}, is [0-9a-f]{32}"):
+        coupled.train("demo", run_dir=one.path, resume=True, **{**SMALL, "epochs": 0}, **names)
+    with pytest.raises(ValueError, match="this process has imported"):
+        _ = coupled.open_run(one.path).settings
+    two = coupled.train("demo", run_dir=tmp_path / "two", **{**SMALL, "epochs": 0}, **names)
+    assert one.description["settings_sha256"] != two.description["settings_sha256"]
+    with pytest.raises(ValueError, match="has changed since the run was trained"):
+        coupled.open_run(one.path, allow_code=True)
+    from coupled.analysis.verify import differences
+
+    capsys.readouterr()
+    assert any("code." in each and "mine.py" in each for each in differences(one, two, print))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return inputs.outputs['projektion']", r"mine\.py:3: KeyError: 'projektion'; expected is a pure function"),
+        ("return inputs.outputs['projection']", r"mine\.py:2: mine returns mean = \[2, 256, 8\]"),
+        ("return 3", r"mine\.py:2: mine returns int"),
+        ("return inputs.outputs['projection'].detach().sum()", "returns a loss without gradient"),
+        ("return inputs.outputs['projection'].sum() * torch.rand(())", "draws from a global random generator"),
+        ("inputs.outputs['projection'].mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
+    ],
+)
+def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path, body: str, message: str) -> None:
+    """What it raises, returns, draws or changes."""
+    with pytest.raises(ValueError, match=message) as caught:
+        coupled.train("demo", run_dir=tmp_path / "run", **SMALL, arms={"a": objective(tmp_path, body)})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": {"a": "nowhere.py:f"}}, r"arms\.a\.objective: got 'nowhere\.py:f'; there is no file /"),
+        ({"arms": {"a": "no.such.module:f"}}, "No module named 'no'"),
+        ({"arms": {"a": "{}:nothing"}}, r"own\.py has no 'nothing' \(it defines: .*encoder"),
+        ({"arms": {"a": "{}:positional"}}, r"own\.py:\d+: positional takes \(inputs, weight=1\)"),
+        ({"encoder": {"name": "{}:encoder", "width_multiplier": 1}}, r"encoder\.name: .*own\.py:\d+: encoder returns"),
+        ({"dataset": {"name": "{}:images", "image_size": 8}}, r"dataset\.name: .*own\.py:\d+: images gives int as"),
+        ({"dataset": {"name": "{}:images", "image_size": None}}, r"dataset\.image_size: missing"),
+        ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on the others of its batch"),
+        ({"augmentation": {"steps": ["solarize"]}}, r"augmentation\.steps\.0\.name: got 'solarize'; allowed is"),
+        ({"arms": {"a": lambda inputs: 0}}, r"arms\.a\.objective: got .*<lambda>, which no file and name lead to"),
+    ],
+)
+def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    """Before anything is written."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        "def positional(inputs, weight=1): ...\ndef encoder(): return 3\ndef images(split): return [(1, 2)]\n"
+        "def mixes(views, random): return views - views.mean()\n"
+    )
+    filled = json.loads(json.dumps(settings, default=lambda each: None).replace("{}", str(own)))
+    if "lambda" in message:
+        filled = settings
+    with pytest.raises(ValueError, match=message) as caught:
+        coupled.train("demo", run_dir=tmp_path / "run", **{**SMALL, **filled})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def squared(inputs: Any, *, weight: float = 1.0) -> torch.Tensor:
+    """An objective of this file, to be passed from Python."""
+    return weight * inputs.outputs["projection"].mean(1).square().sum()
+
+
+def scaled_gap(x_nD: torch.Tensor, y_nE: torch.Tensor) -> torch.Tensor:
+    """A pair metric of this file."""
+    return (x_nD.mean(0) - y_nE.mean(0)).norm()
+
+
+def rows(images: Any) -> float:
+    """An arm metric of this file."""
+    return float(len(images.rows_ND))
+
+
+def test_a_function_is_named_by_its_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an objective, and as metrics, whose rows have the digest of the file."""
+    import sys
+
+    this = type(sys)("test_your_own_as_imported")
+    this.__file__, this.squared, this.scaled_gap, this.rows = __file__, squared, scaled_gap, rows
+    monkeypatch.setitem(sys.modules, this.__name__, this)
+    for each in (squared, scaled_gap, rows):
+        monkeypatch.setattr(each, "__module__", this.__name__)
+    trained = coupled.train("demo", run_dir=tmp_path / "run", **{**SMALL, "epochs": 0}, arms={"mine": squared})
+    assert str(trained.description["settings"]["arms"]["mine"]["objective"]).endswith("test_your_own.py:squared")
+    opened = coupled.open_run(run, allow_code=True)
+    scores = opened.alignment(metrics=[scaled_gap, "cka"], layers="h", split="test", epochs=[0])
+    assert scores.value.tolist() == [0, 1]
+    assert scores.metric[0].rpartition("@")[0].endswith("test_your_own.py:scaled_gap")
+    assert opened.quality(metrics=[rows], layers="h", split="test", epochs=[0], arms="cl").value.tolist() == [32]
+
+
+def test_check_objective_prints_a_table_and_fails_for_what_depends_on_the_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example passes; a loss that weights the images by their place does not."""
+    assert cli.main(["check-objective", f"{EXAMPLES}/hard_negatives.py:hard_negatives", "beta=0.5"]) == 0
+    table = capsys.readouterr().out
+    assert table.count(" ok") == 7
+    assert "shared by W = 4 processes" in table
+    places = "return (inputs.outputs['projection'].sum(-1) * torch.arange(len(inputs.labels_B))).mean()"
+    assert cli.main(["check-objective", objective(tmp_path, places)]) == 1
+    said = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in said.splitlines() if line.endswith("FAILED")][:2] == [
+        "order of the images",
+        "shared by W = 2 processes",
+    ]
+    for name in ("byol", "directpred", "cross_entropy"):
+        assert cli.main(["check-objective", name]) == 0
+
+
+def test_hard_negatives_without_weights_are_nt_xent() -> None:
+    """beta = 0 weights all negatives alike."""
+    from torch.nn.functional import normalize
+
+    from coupled.config.user_code import import_code
+    from coupled.objectives import Inputs
+    from coupled.objectives.nt_xent import nt_xent
+
+    example = import_code(f"{EXAMPLES}/hard_negatives.py:hard_negatives", "test").value
+    generator = torch.Generator().manual_seed(0)
+    outputs = {"projection": normalize(torch.randn(2, 6, 4, generator=generator, dtype=torch.float64), dim=-1)}
+    inputs = Inputs(outputs, outputs, labels := torch.arange(6), labels)
+    torch.testing.assert_close(example(inputs, beta=0.0), nt_xent(inputs, temperature=0.5).mean)
+
+
+def test_steps_take_numbers_of_their_own_stream_and_move_no_old_column() -> None:
+    """A step that changes nothing leaves every bit; its numbers do not depend on the batch."""
+    import numpy as np
+
+    from coupled.config.load import load_settings
+    from coupled.stream.view_plan import view_plan
+
+    step = {"name": f"{EXAMPLES}/channel_dropout.py:channel_dropout"}
+    plain = load_settings("demo").augmentation.plain()
+    with_step = load_settings("demo", augmentation={"steps": [step]}).augmentation.plain()
+    one, other = (view_plan(0, 1, 6, each)[np.array([4, 2])] for each in (plain, with_step))
+    assert torch.equal(one.crop_top_BV, other.crop_top_BV)
+    assert one.steps_BVKR is None
+    assert other.steps_BVKR is not None
+    assert other.steps_BVKR.shape == (2, 2, 1, 8)
+    again = view_plan(0, 1, 9, with_step)[np.array([2])]
+    assert again.steps_BVKR is not None
+    assert torch.equal(again.steps_BVKR[0], other.steps_BVKR[1])
+
+
+def test_settings_without_code_are_as_they_were() -> None:
+    """No key more, so the digests of existing runs stay."""
+    resolved = coupled.load_settings("demo").resolved()
+    assert "code" not in resolved
+    assert "steps" not in resolved["augmentation"]
+
+
+def test_every_example_is_short_and_shown_in_the_docs() -> None:
+    """Under 40 lines each."""
+    page = (tiny.REPOSITORY / "docs/your_own.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 40
+        assert f"examples/{path.name}" in page
