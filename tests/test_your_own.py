@@ -235,6 +235,9 @@ def test_steps_take_numbers_of_their_own_stream_and_move_no_old_column() -> None
     assert one.steps_BVKR is None
     assert other.steps_BVKR is not None
     assert other.steps_BVKR.shape == (2, 2, 1, 8)
+    whole = view_plan(0, 1, 6, with_step)
+    assert whole.steps_KVNR is not None
+    assert not (whole.steps_KVNR[0] == whole.table_VNR[:, :, :8]).any()
     again = view_plan(0, 1, 9, with_step)[np.array([2])]
     assert again.steps_BVKR is not None
     assert torch.equal(again.steps_BVKR[0], other.steps_BVKR[1])
