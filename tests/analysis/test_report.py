@@ -215,7 +215,9 @@ def test_the_settings_epochs_cost_a_report_nothing(
     looked: list[str] = []
     snapshots = SimpleNamespace(every_epochs=every, dense_until_epoch=0)
     settings = SimpleNamespace(epochs=epochs, snapshots=snapshots)
-    run = ReportRun("run", SimpleNamespace(settings=settings), {"epochs.csv": pd.DataFrame({"epoch": [1, 2]})})
+    run = ReportRun(
+        "run", SimpleNamespace(description={}, settings=settings), {"epochs.csv": pd.DataFrame({"epoch": [1, 2]})}
+    )
     table = ReportRun.table
     monkeypatch.setattr(ReportRun, "table", lambda run, name: (looked.append(name), table(run, name))[1])
     asked: list[int] = []
