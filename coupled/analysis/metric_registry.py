@@ -30,6 +30,7 @@ class ArmMetric:
     variants: tuple[Variant, ...]
     range: tuple[float, float]
     values: Callable[..., dict[str | Variant, Measured]]
+    labels: bool  # whether it needs them
 
     def measured(self, *seen: object) -> dict[Variant, Measured]:
         """Its values of what it sees."""
@@ -67,5 +68,13 @@ def find_arm_metrics(names: Iterable[str]) -> list[ArmMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
     modules = {name: find(arm.__name__, name) for name in names}
     return [
-        ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values) for name, m in modules.items()
+        ArmMetric(
+            name,
+            m.SEES,
+            tuple(map(Variant.of, m.DETAILS)),
+            m.RANGE,
+            m.values,
+            m.SEES != "views" and getattr(m, "LABELS", True),
+        )
+        for name, m in modules.items()
     ]

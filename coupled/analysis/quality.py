@@ -33,7 +33,7 @@ from coupled.analysis.representations.features import clean_features, view_featu
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.selection import Selection, choices, listed, select_arms
+from coupled.analysis.selection import Selection, check_labelled, choices, is_unlabelled, listed, select_arms
 from coupled.datasets import SPLITS
 from coupled.metrics.arm import Measured, Variant
 from coupled.metrics.undefined import Undefined
@@ -125,7 +125,13 @@ def plan(
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the cache."""
     splits = choices("split", split, SPLITS)
-    wanted = every_task(check_metrics(metrics, splits), splits, choices("layers", layers, OUTPUTS))
+    chosen_metrics = check_metrics(metrics, splits)
+    if labelled := [each.name for each in chosen_metrics if each.labels and is_unlabelled(run)]:
+        if len(chosen_metrics) < len(arm_metric_names()):  # asked for by name
+            check_labelled(run, ", ".join(labelled))
+        chosen_metrics = [each for each in chosen_metrics if not each.labels]
+        say(f"the dataset of this run has no labels: left out are {', '.join(labelled)}")
+    wanted = every_task(chosen_metrics, splits, choices("layers", layers, OUTPUTS))
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
 
     def chunks(has: RowExists) -> Iterator[Chunk]:

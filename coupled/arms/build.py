@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
 from coupled.config.controls import RandomSources, random_sources
@@ -41,6 +42,8 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
         for name, arm in settings.arms.items()
     }
+    if classes == 0:
+        sanity_checks.check_unlabelled(objectives, settings.batch.sampler)
     used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
     options = settings.network_options()

@@ -7,7 +7,6 @@ name. Whatever trains or measures loads its images here, so that all see the sam
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -71,7 +70,9 @@ def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageD
     Raises ValueError for an unknown name or option, or missing images.
     """
     load, checked, classes = _dataset(section)
-    images: AnyImageDataset = load(split, **checked)
+    drawn = {"permute": lambda n: permutation(n, philox(seed, "dataset split"))}
+    draws = {key: draw for key, draw in drawn.items() if key in inspect.signature(load).parameters}
+    images: AnyImageDataset = load(split, *draws.values(), **checked)
     check_labels(images)
     return images if classes is None else images.only(_chosen(images, classes, seed))
 
@@ -98,9 +99,11 @@ def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _own_size(dataset: Mapping[str, Any]) -> int:
     """The size at which a dataset is usually shown; of a folder of images, that of its images."""
-    module, root = _find_dataset(dataset["name"]), dataset.get("root")
+    module = _find_dataset(dataset["name"])
     if hasattr(module, "own_size"):
-        own: int = module.own_size(Path(root) if isinstance(root, str) else root)
+        takes = inspect.signature(module.own_size).parameters
+        given = {key: value for key, value in dataset.items() if key in takes}
+        own: int = module.own_size(**check_options(module.own_size, given, "dataset"))
         return own
     size: int = module.SIZE
     return size
@@ -165,6 +168,8 @@ def _check_classes(classes: Any) -> None:
 def _chosen(images: AnyImageDataset, classes: Classes, seed: int) -> list[int]:
     """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
     names = images.class_names
+    if not names:
+        raise ValueError(f"dataset.classes: got {classes}, but '{images.name}' has no labels; leave it out")
     if isinstance(classes, int):
         if classes > len(names):
             raise ValueError(f"dataset.classes: got {classes}; '{images.name}' has {len(names)} classes")
