@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.monitoring.commands import suggest
+from coupled.monitoring.progress import tracked_count as tracked_count  # for the files of this package
+from coupled.monitoring.terminal import say as say
 
 SPLITS = ("train", "test")
 MOST_IN_MEMORY = 8 * 2**30  # bytes of decoded images, of both splits together, unless a setting says it

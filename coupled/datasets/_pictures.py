@@ -4,6 +4,7 @@ Shape letters: N images, S size.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from coupled.datasets import ImageDataset, ImageFiles, channel_statistics
+from coupled.datasets import ImageDataset, ImageFiles, _cache, channel_statistics, say, tracked_count
 from coupled.datasets._files import Files, check_same_classes, class_names, labels, passed_over
 from coupled.datasets._pillow import read_picture, refuse
 
@@ -88,15 +89,36 @@ def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
 
 
 def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
-    """The pictures as uint8 [N, 3, S, S], and the shorter side that each had.
+    """The pictures as uint8 [N, 3, S, S], and the shorter side that each had; from the cache if they are in it.
 
-    Pillow decodes in several threads, which changes nothing but the time. Raises ValueError that tells of all pictures
-    that cannot be decoded.
+    Raises ValueError that tells of all pictures that cannot be decoded.
     """
+    if 3 * size**2 * len(paths) < _cache.SMALLEST or not _cache.most_bytes():
+        return _decode(paths, size)
+    try:
+        key = _cache.key_of(paths, size)
+    except OSError:
+        return _decode(paths, size)  # which says what is wrong with the file
+    kept = _cache.read_entry(key, len(paths), size)
+    if kept:
+        return kept
+    images_N3SS, sides_N = _decode(paths, size)
+    try:
+        if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
+            _cache.write_entry(key, images_N3SS, sides_N)
+    except OSError as error:
+        say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
+    return images_N3SS, sides_N
+
+
+def _decode(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
+    """As `read`, from the files. Pillow decodes in as many threads as there are cores for this process."""
     images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     sides_N, faults = [], []
-    with ThreadPoolExecutor() as pool:
-        for row, found in enumerate(pool.map(partial(_square_or_fault, size=size), paths)):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(cores) as pool:
+        decoded = pool.map(partial(_square_or_fault, size=size), paths)
+        for row, found in enumerate(tracked_count(decoded, len(paths), "decoding pictures")):
             if isinstance(found, str):
                 faults.append(found)
             else:
