@@ -37,7 +37,7 @@ from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import OUTPUTS, Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import Run
-from coupled.analysis.selection import Selection, choices, select_reference
+from coupled.analysis.selection import Selection, check_labelled, choices, select_reference
 from coupled.analysis.tables import read_newest
 from coupled.analysis.theory.alignment_floors import DISTANCES, floor_rows, has_apriori_bound, log_distances, read_rates
 from coupled.analysis.theory.bounds_of_tables import (
@@ -118,6 +118,7 @@ def plan(
     output: Path,
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the tables."""
+    check_labelled(run, "bounds")
     splits, wanted = choices("split", split, SPLITS), choices("layers", layers, OUTPUTS)
     embedder = Embedder(run, choose_device(device))
 

@@ -39,7 +39,7 @@ from coupled.analysis.driver import (
 from coupled.analysis.representations.embeddings import Embedder, Sample, check_projector, choose_device, load_sample
 from coupled.analysis.representations.features import UNTRAINED_EPOCH, plan_of
 from coupled.analysis.run import DIGITS, Run
-from coupled.analysis.selection import Selection, choices, select_arms
+from coupled.analysis.selection import Selection, check_labelled, choices, select_arms
 from coupled.analysis.theory.loss_sums import LOSSES, LossSums, ViolatedBoundError
 from coupled.analysis.theory.loss_tables import write_what_follows
 from coupled.config.schema import Settings
@@ -185,6 +185,7 @@ def plan(
 ) -> Plan:
     """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
     check_projector(run)
+    check_labelled(run, "losses")
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
     taus = list(dict.fromkeys(map(float, temperatures or (run.settings.temperature, 1.0))))
     if wrong := [tau for tau in taus if not 0 < tau < inf]:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class ArmMetric:
     variants: tuple[Variant, ...]
     range: tuple[float, float]
     values: Callable[..., dict[str | Variant, Measured]]
+    labels: bool  # whether it needs them
 
     def measured(self, *seen: object) -> dict[Variant, Measured]:
         """Its values of what it sees."""
@@ -84,10 +86,14 @@ def find_arm_metrics(names: Iterable[str | Callable[..., Any]]) -> list[ArmMetri
     given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
     modules = {name: find(arm.__name__, name) for name in given if not is_reference(name)}
     of_package = {
-        name: ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values)
+        name: ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values, _takes_labels(m))
         for name, m in modules.items()
     }
     return [of_package[name] if name in of_package else user_arm_metric(name) for name in given]
+
+
+def _takes_labels(metric: ModuleType) -> bool:
+    return metric.SEES != "views" and getattr(metric, "LABELS", True)
 
 
 def user_pair_metric(reference: str) -> PairMetric:
@@ -128,7 +134,7 @@ def user_arm_metric(reference: str) -> ArmMetric:
         return {"value": found if isinstance(found, Measured) else Measured(found)}
 
     sees = "split" if names == ["images"] else "classifier"
-    return ArmMetric(_name(code), sees, (Variant("value"),), (-inf, inf), values)
+    return ArmMetric(_name(code), sees, (Variant("value"),), (-inf, inf), values, labels=True)
 
 
 def _called(code: UserCode, name: str, arguments: int, expected: str) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ from coupled.analysis.representations.layers import OUTPUTS, present
 from coupled.analysis.representations.other_images import dataset_label, other_sample
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.selection import Selection, choices, listed, select_arms
+from coupled.analysis.selection import Selection, check_labelled, choices, is_unlabelled, listed, select_arms
 from coupled.datasets import SPLITS
 from coupled.metrics.arm import Measured, Variant
 from coupled.metrics.undefined import Undefined
@@ -142,7 +142,8 @@ def plan(
     splits = choices("split", split, SPLITS)
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
     layers = present(choices("layers", layers, OUTPUTS), embedder.outputs_there)
-    wanted = every_task(check_metrics(metrics, splits), splits, layers)
+    asked = check_metrics(metrics, splits)
+    wanted = every_task(asked if dataset else without_labels(run, asked), splits, layers)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         if dataset is None:
@@ -176,6 +177,20 @@ def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> N
     for variant, measured in values.items():
         if isinstance(measured.value, Undefined):
             say(f"{where} {variant}: no value: {measured.value.reason}")
+
+
+def without_labels(run: Run, metrics: Sequence[ArmMetric]) -> Sequence[ArmMetric]:
+    """The metrics that the dataset of the run allows: all, or without labels those that need none, which is said.
+
+    Raises ValueError if metrics that need labels were asked for by name.
+    """
+    labelled = [each.name for each in metrics if each.labels]
+    if not is_unlabelled(run) or not labelled:
+        return metrics
+    if len(metrics) < len(arm_metric_names()):
+        check_labelled(run, ", ".join(labelled))
+    say(f"the dataset of this run has no labels: left out are {', '.join(labelled)}")
+    return [each for each in metrics if not each.labels]
 
 
 def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> list[ArmMetric]:

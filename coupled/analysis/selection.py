@@ -110,6 +110,17 @@ def select_snapshot(run: Run, arm: str | None = None, epoch: int | None = None) 
     return arm, epoch
 
 
+def check_labelled(run: Run, what: str) -> None:
+    """Raise ValueError if the dataset of the run has no labels; `what` needs them."""
+    if is_unlabelled(run):
+        raise ValueError(f"{run.path}: the dataset of this run has no labels, which {what} needs")
+
+
+def is_unlabelled(run: Run) -> bool:
+    """Whether the dataset of the run has no labels."""
+    return run.description["dataset"].get("classes") == []
+
+
 def listed(values: Iterable[str] | str) -> list[str]:
     """One name or several as a list."""
     return [values] if isinstance(values, str) else list(values)

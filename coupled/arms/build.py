@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
 from coupled.arms.given_weights import GivenWeights, load_given_weights
@@ -48,6 +49,8 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     }
     augmentation = settings.augmentation
     check_views(objectives, augmentation.views, augmentation.local_views)
+    if classes == 0:
+        sanity_checks.check_unlabelled(objectives, settings.batch.sampler)
     used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
     options = settings.network_options()

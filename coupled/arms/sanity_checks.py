@@ -63,6 +63,32 @@ def check_views(objectives: Mapping[str, Objective], views: int, local_views: in
         raise ValueError(f"augmentation.local_views: got {local_views}; no arm's objective takes local views")
 
 
+def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
+    """Raise ValueError, which names all arms that need labels, for a dataset without; and for a balanced order."""
+    if sampler == "balanced":
+        raise ValueError("batch.sampler: got 'balanced', but the dataset has no labels; allowed is uniform")
+    needing = [f"{arm} ({each.name})" for arm, each in objectives.items() if depends_on_labels(each)]
+    if needing:
+        raise ValueError(
+            f"arms: {', '.join(needing)} need labels, and the dataset has none; leave them out, such as"
+            f" arms.{needing[0].partition(' ')[0]}=null, or put the images in one folder a class"
+        )
+
+
+def depends_on_labels(objective: Objective) -> bool:
+    """Whether an objective has a head with an output a class, or gives other losses for other labels of four images."""
+    if any(head.kind == "linear" for head in objective.needs.heads.values()):
+        return True
+    shape = (2, 4, 4)
+    values_VBD = torch.nn.functional.normalize(torch.arange(32, dtype=torch.float64).square().sin().view(shape), dim=-1)
+    outputs = dict.fromkeys((*objective.needs.outputs, *objective.needs.gathered), values_VBD)
+    different, paired = (
+        objective.function(Inputs(outputs, outputs, labels_B, labels_B), **objective.options)
+        for labels_B in (torch.arange(4), torch.tensor([0, 0, 1, 1]))
+    )
+    return not torch.equal(different.mean, paired.mean) or not torch.equal(different.counted, paired.counted)
+
+
 def before_start(
     settings: Mapping[str, Any],
     objectives: Mapping[str, Objective],
@@ -78,6 +104,8 @@ def before_start(
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
+    if not images.class_names:
+        return [*without_effect(settings, objectives, device)]
     return [
         *without_effect(settings, objectives, device),
         *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs, views),

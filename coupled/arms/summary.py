@@ -67,8 +67,9 @@ def announce(
     train, test = images["train"], images["test"]
     shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageDataset) else ""
     progress.say(
-        f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown}, {len(train.class_names)}"
-        f" classes; {epochs} epochs of {len(train) // size} steps" + (f", continuing after step {step}" if step else "")
+        f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown},"
+        f" {len(train.class_names) or 'no'} classes; {epochs} epochs of {len(train) // size} steps"
+        + (f", continuing after step {step}" if step else "")
     )
     if settings["dataset"].get("classes") is not None:
         progress.say(f"classes: {listed(train.class_names)}")

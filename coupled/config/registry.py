@@ -7,7 +7,6 @@ name. Whatever trains or measures loads its images here, so that all see the sam
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -81,7 +80,9 @@ def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageD
     Raises ValueError for an unknown name or option, or missing images.
     """
     load, checked, classes = _dataset(section)
-    images: AnyImageDataset = load(split, **checked)
+    drawn = {"permute": lambda n: permutation(n, philox(seed, "dataset split"))}
+    draws = {key: draw for key, draw in drawn.items() if key in inspect.signature(load).parameters}
+    images: AnyImageDataset = load(split, *draws.values(), **checked)
     check_labels(images)
     return images if classes is None else images.only(_chosen(images, classes, seed))
 
@@ -110,9 +111,11 @@ def _own_size(dataset: Mapping[str, Any]) -> int:
     """The size at which a dataset is usually shown; of a folder of images, that of its images."""
     if is_reference(dataset["name"]):
         raise ValueError("dataset.image_size: missing; a dataset of your own needs it: the side of a view in pixels")
-    module, root = _find_dataset(dataset["name"]), dataset.get("root")
+    module = _find_dataset(dataset["name"])
     if hasattr(module, "own_size"):
-        own: int = module.own_size(Path(root) if isinstance(root, str) else root)
+        takes = inspect.signature(module.own_size).parameters
+        given = {key: value for key, value in dataset.items() if key in takes}
+        own: int = module.own_size(**check_options(module.own_size, given, "dataset"))
         return own
     size: int = module.SIZE
     return size
@@ -183,6 +186,8 @@ def _check_classes(classes: Any) -> None:
 def _chosen(images: AnyImageDataset, classes: Classes, seed: int) -> list[int]:
     """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
     names = images.class_names
+    if not names:
+        raise ValueError(f"dataset.classes: got {classes}, but '{images.name}' has no labels; leave it out")
     if isinstance(classes, int):
         if classes > len(names):
             raise ValueError(f"dataset.classes: got {classes}; '{images.name}' has {len(names)} classes")

@@ -7,20 +7,25 @@ Shape letters: N images, H height, W width, C classes.
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.monitoring.commands import suggest
+from coupled.monitoring.progress import tracked_count as tracked_count  # for the files of this package
+from coupled.monitoring.terminal import say as say
 
 SPLITS = ("train", "test")
+MOST_IN_MEMORY = 8 * 2**30  # bytes of decoded images, of both splits together, unless a setting says it
 LARGEST_SMALL = 64  # pixels; the papers' protocol for small images is stated for 32, and Tiny-ImageNet follows it
 Colour = tuple[float, float, float]  # red, green, blue
+Permute = Callable[[int], NDArray[np.int64]]  # a permutation of 0 .. n-1, drawn by the run's seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +39,7 @@ class ImageDataset:
     name: str
     split: str
     images_N3HW: Tensor  # uint8, CPU
-    labels_N: Tensor  # int64, 0 .. len(class_names) - 1
+    labels_N: Tensor  # int64, 0 .. len(class_names) - 1; without classes all -1
     class_names: tuple[str, ...]
     mean: Colour
     std: Colour
@@ -163,8 +168,13 @@ def check_split(split: str) -> None:
 
 
 def check_labels(images: AnyImageDataset) -> None:
-    """Raise ValueError for a label that no class has, and for a class without a train image."""
+    """Raise ValueError for a label that no class has, and for a class without a train image.
+
+    Images without labels have no class and the label -1.
+    """
     classes, labels_N = len(images.class_names), images.labels_N
+    if classes == 0 and bool((labels_N == -1).all()):
+        return
     for number in ((labels_N < 0) | (labels_N >= classes)).nonzero().flatten().tolist()[:1]:
         raise ValueError(
             f"dataset: '{images.name}', {images.split} image {number} has label {int(labels_N[number])};"

@@ -1,61 +1,24 @@
-"""What the sets of picture files share: which files a folder holds, decoding, and a dataset made of them.
+"""What the sets of picture files share: which files a folder holds.
 
 A class is a folder, and its images are all files below it that end as torchvision's ImageFolder wants them. Classes and
 images are taken in the order of their names. What is passed over, such as hidden and other files, is counted.
-Shape letters: N images, S size.
 """
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torchvision.transforms.v2.functional import center_crop, resize
 
-from coupled.datasets import ImageDataset, channel_statistics
-from coupled.datasets._pillow import SUFFIXES, read_picture, refuse
+from coupled.datasets import Permute
+from coupled.datasets._pillow import SUFFIXES
 
-STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
-LONGEST = 16  # times its shorter side: more of a picture is cut off before it is resized, which bounds the memory
 SHOWN = 5  # kinds, classes or files that a message names
 
+UNLABELLED = ""  # in place of a class name: no folder is called so
+
 Files = Mapping[str, Sequence[Path]]  # class name -> its images
-
-
-def load_files(
-    name: str, split: str, files: Mapping[str, Files], root: Path, size: int, passed: Mapping[str, int] | None = None
-) -> ImageDataset:
-    """The images of `files[split]`, as RGB, shorter side scaled to `size`, centre square; labels in the files' order.
-
-    Mean and std are those of the train images: of all up to 4096, of 4096 evenly spaced ones if there are more.
-    `passed` says what was passed over. Raises ValueError for classes that differ between the splits, and for images
-    that cannot be decoded, all of the split in one line.
-    """
-    check_same_classes(root, files["train"], files["test"], ("train", "test"))
-    paths = {part: [path for of_class in classes.values() for path in of_class] for part, classes in files.items()}
-    images_N3SS, sides_N = read(paths[split], size)
-    measured = np.linspace(
-        0, len(paths["train"]), min(len(paths["train"]), STATISTICS_IMAGES), endpoint=False, dtype=int
-    )
-    mean, std = channel_statistics(
-        images_N3SS[measured] if split == "train" else read([paths["train"][row] for row in measured], size)[0]
-    )
-    return ImageDataset(
-        name=name,
-        split=split,
-        images_N3HW=images_N3SS,
-        labels_N=torch.tensor([label for label, of_class in enumerate(files[split].values()) for _ in of_class]),
-        class_names=tuple(files[split]),
-        mean=mean,
-        std=std,
-        files_N=tuple(os.path.relpath(path, root) for path in paths[split]),
-        notes=(*passed_over(split, passed or {}), *enlarged(split, sides_N, size)),
-    )
 
 
 def check_same_classes(
@@ -97,6 +60,17 @@ def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, l
             )
         passed.update(others)
     return files
+
+
+def class_names(files: Files) -> tuple[str, ...]:
+    """The names of the classes; none of images without labels."""
+    return tuple(name for name in files if name != UNLABELLED)
+
+
+def labels(files: Files) -> list[int]:
+    """The label of every image, in the order of the files; -1 without labels."""
+    first = -1 if UNLABELLED in files else 0
+    return [label for label, of_class in enumerate(files.values(), first) for _ in of_class]
 
 
 def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
@@ -164,14 +138,24 @@ def passed_over(split: str, passed: Mapping[str, int]) -> Iterator[str]:
         yield f"dataset: {split}: passed over {_counts(passed)}; images are files that end in {', '.join(SUFFIXES)}"
 
 
-def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
-    """A line on pictures that are smaller than they are shown, if there are any."""
-    smaller = [side for side in sides_N if side < size]
-    if smaller:
-        yield (
-            f"dataset.image_size: {len(smaller)} of {len(sides_N)} {split} images are enlarged to {size} px; their"
-            f" shorter side is {min(smaller)} px or more"
-        )
+def divide(files: Files, share: float, permute: Permute) -> dict[str, Files]:
+    """`share` of each class to train, the others to test; each gets one image at least.
+
+    The draw is one permutation of all images; within a split they keep their order. Raises ValueError for a class of
+    one image.
+    """
+    first, places = 0, np.argsort(permute(sum(map(len, files.values()))))
+    parts: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
+    for name, paths in files.items():
+        if len(paths) < 2:
+            whose = f"class '{name}' has" if name != UNLABELLED else "there is"
+            raise ValueError(f"dataset.split: {whose} {len(paths)} image; two are needed for train and test")
+        order = np.argsort(places[first : first + len(paths)])
+        kept = min(max(1, round(share * len(paths))), len(paths) - 1)
+        for part, drawn in (("train", order[:kept]), ("test", order[kept:])):
+            parts[part][name] = [paths[number] for number in sorted(drawn.tolist())]
+        first += len(paths)
+    return {**parts}
 
 
 def read_lines(path: Path, separator: str) -> list[list[str]]:
@@ -181,41 +165,6 @@ def read_lines(path: Path, separator: str) -> list[list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable ({error}); unpack it again") from None
     return [[cell.strip() for cell in line.split(separator)] for line in lines if line.strip()]
-
-
-def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
-    """The pictures as uint8 [N, 3, S, S], and the shorter side that each had.
-
-    Pillow decodes in several threads, which changes nothing but the time. Raises ValueError that tells of all pictures
-    that cannot be decoded.
-    """
-    images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-    sides_N, faults = [], []
-    with ThreadPoolExecutor() as pool:
-        for row, found in enumerate(pool.map(partial(_square_or_fault, size=size), paths)):
-            if isinstance(found, str):
-                faults.append(found)
-            else:
-                images_N3SS[row] = found[0]
-                sides_N.append(found[1])
-    refuse(faults)
-    return images_N3SS, sides_N
-
-
-def _square(picture_3HW: Tensor, size: int) -> Tensor:
-    """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]."""
-    high, wide = picture_3HW.shape[1:]
-    longest = LONGEST * min(high, wide)
-    cut_3HW = center_crop(picture_3HW, [min(high, longest), min(wide, longest)])
-    return center_crop(resize(cut_3HW, [size], antialias=True), [size, size])
-
-
-def _square_or_fault(path: Path, size: int) -> tuple[Tensor, int] | str:
-    try:
-        picture_3HW = read_picture(path)
-    except ValueError as error:
-        return str(error)
-    return _square(picture_3HW, size), min(picture_3HW.shape[1:])
 
 
 def _kind(name: str) -> str:

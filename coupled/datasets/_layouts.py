@@ -18,6 +18,8 @@ def check_layout(root: Path, name: str) -> None:
     for inner in KAGGLE:
         if not (root / "train").is_dir() and (root / inner / "train").is_dir():
             raise ValueError(f"dataset.root: got {root}; the folders of images are in it: use {root / inner}")
+    if name == "folder" and (root / "train").is_dir() and not folders(root / "train"):
+        return  # images without labels, in all splits
     for part in ("val", "test") if name == "folder" else ("val",):
         loose: Counter[str] = Counter()
         if (root / part).is_dir() and not folders(root / part, loose) and loose_images(loose):

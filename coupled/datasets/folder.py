@@ -1,56 +1,171 @@
-"""Your own images from folders, one a class: root/train/<class>/*.png and root/test/<class>/*.png (or root/val/...).
+"""Your own images from folders, one a class, or without classes; the licence is that of your images.
 
-They may lie in folders within a class. They are held in memory at one size; the licence is that of your images.
+Read from one of these layouts, in which images may lie in folders within a class:
+    train/<class>/*.png and test/<class>/*.png; in place of test also val or validation
+    <class>/*.png, divided by `dataset.split`
+    the same without <class>/: images without labels
 """
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from coupled.datasets import ImageDataset, check_range, check_split
-from coupled.datasets._files import Files, check_same_classes, class_files, load_files
+from coupled.datasets import MOST_IN_MEMORY, AnyImageDataset, Permute, check_range, check_split
+from coupled.datasets._files import (
+    SHOWN,
+    UNLABELLED,
+    Files,
+    check_same_classes,
+    class_files,
+    class_names,
+    divide,
+    folders,
+    images,
+    loose_images,
+)
 from coupled.datasets._layouts import check_layout
+from coupled.datasets._pictures import list_files, load_files
 from coupled.datasets._pillow import refuse, shorter_side
 
 SIZE = 64
 SMALLEST, LARGEST = 8, 4096
+TESTS = ("test", "val", "validation")
+Labels = Literal["auto", "none"]
 
 
-def load(split: str, *, root: Path | None = None, image_size: int | None = None) -> ImageDataset:
-    """The images of root/train or root/test (else root/val), as RGB, the shorter side at `image_size`, centre square.
+class Found(NamedTuple):
+    """The images of a folder: by split, or under "all" if they are to be divided; and what was passed over in each."""
 
-    Without `image_size` it is `own_size`. Mean and std are those of the train images: of all up to 4096, of 4096 evenly
-    spaced ones if there are more. Raises ValueError for a missing folder, an empty class, classes that differ between
-    the splits, and images that cannot be decoded.
+    parts: dict[str, Files]
+    passed: dict[str, Counter[str]]
+
+
+def load(
+    part: str,
+    permute: Permute | None = None,
+    /,
+    *,
+    root: Path | None = None,
+    image_size: int | None = None,
+    split: float | None = None,
+    labels: Labels = "auto",
+    in_memory: bool | Literal["auto"] = "auto",
+) -> AnyImageDataset:
+    """The images of `part` "train" or "test" below `root`, as RGB, the shorter side at `image_size`, centre square.
+
+    Mean and std are those of the train images: of all up to 4096, of 4096 evenly spaced ones if there are more.
+
+    Args:
+        part: "train" or "test".
+        permute: draws the split.
+        root: the folder.
+        image_size: in pixels; without it, `own_size`.
+        split: the share of each class that is for training, above 0 and below 1, if root is not divided already.
+        labels: "auto": a class is a folder, and images that lie in none have no labels if there is no class at all;
+            "none": folders are no classes, and no image has a label.
+        in_memory: hold the images decoded in memory, or read them from the disk whenever they are needed; "auto": in
+            memory if the decoded images of both splits take at most 8 GiB.
+
+    Raises:
+        ValueError: for a missing folder, an empty class, classes that differ between the splits, and images that
+            cannot be decoded.
     """
-    check_split(split)
+    check_split(part)
     if image_size is not None:
         check_range("image_size", image_size, SMALLEST, LARGEST)
-    passed = {"train": Counter[str](), "test": Counter[str]()}
-    root, files = _files(root, passed)
-    return load_files("folder", split, files, root, image_size or _shared_side(files), passed[split])
+    found = _find(root, split, labels)
+    assert root is not None
+    files = found.parts
+    if split is not None:
+        assert permute is not None, "load_dataset gives it"
+        files = divide(files["all"], split, permute)
+    passed = found.passed.get(part) or (found.passed.get("all") if part == "train" else None) or {}
+    size = image_size or _shared_side(found.parts)
+    needed = 3 * size**2 * sum(len(of_class) for classes in files.values() for of_class in classes.values())
+    held = needed <= MOST_IN_MEMORY if in_memory == "auto" else in_memory
+    result = (load_files if held else list_files)("folder", part, files, root, size, passed)
+    notes = [_counted(part, files[part], root)]
+    if part == "train" and split is not None:
+        notes.append(f"dataset.split: {split:g} of the images of each class for training, drawn by the seed")
+    if part == "train" and not held:
+        why = f"their {needed / 2**30:,.1f} GiB are more than 8" if in_memory == "auto" else "as asked for"
+        notes.append(f"dataset.in_memory: the images stay on the disk ({why})")
+    return replace(result, notes=(*notes, *result.notes))
 
 
-def own_size(root: Path | None) -> int:
+def own_size(*, root: Path | None = None, split: float | None = None, labels: Labels = "auto") -> int:
     """The shorter side of the pictures if they all share it and it is allowed, otherwise 64 pixels.
 
     Raises ValueError for folders that cannot be the set, and for pictures whose header cannot be read.
     """
-    return _shared_side(_files(root, {"train": Counter(), "test": Counter()})[1])
+    return _shared_side(_find(root, split, labels).parts)
 
 
-def _files(root: Path | None, passed: dict[str, Counter[str]]) -> tuple[Path, dict[str, Files]]:
+def _find(root: Path | None, split: float | None, labels: Labels) -> Found:
+    """The images below `root`, not divided yet. Raises ValueError for folders that cannot be the set."""
     if root is None:
         raise ValueError("dataset.root: missing; give the folder that holds train/<class>/ and test/<class>/")
-    check_layout(root, "folder")
-    test = root / "val" if (root / "val").is_dir() and not (root / "test").is_dir() else root / "test"
-    files = {"train": class_files(root / "train", passed["train"]), "test": class_files(test, passed["test"])}
+    if split is not None:
+        return _find_undivided(root, split, labels)
+    if labels == "auto":
+        check_layout(root, "folder")
+    test = next((root / name for name in TESTS if (root / name).is_dir()), root / "test")
+    for folder in (root / "train", test):
+        if not folder.is_dir():
+            raise ValueError(
+                f"dataset.root: there is no folder {folder.resolve()}; put <class>/<image> files in it, or set"
+                " dataset.split=0.9 to divide one folder of classes"
+            )
+    passed = {"train": Counter[str](), "test": Counter[str]()}
+    files = {"train": _images(root / "train", labels, passed["train"]), "test": _images(test, labels, passed["test"])}
+    if (UNLABELLED in files["train"]) != (UNLABELLED in files["test"]):
+        without, others = ("train", test.name) if UNLABELLED in files["train"] else (test.name, "train")
+        raise ValueError(
+            f"dataset.root: {root}: {without} has no class folders, but {others} has; set dataset.labels=none to"
+            " train without labels"
+        )
     check_same_classes(root, files["train"], files["test"], ("train", test.name))
-    return root, {**files}
+    return Found(files, passed)
 
 
-def _shared_side(files: dict[str, Files]) -> int:
-    paths = [path for classes in files.values() for of_class in classes.values() for path in of_class]
+def _find_undivided(root: Path, split: float, labels: Labels) -> Found:
+    if not 0 < split < 1:
+        raise ValueError(f"dataset.split: got {split:g}; allowed is a share for training above 0 and below 1")
+    if not root.is_dir():
+        raise ValueError(f"dataset.root: there is no folder {root.resolve()}; put <class>/<image> files in it")
+    parts = [name for name in ("train", *TESTS) if (root / name).is_dir()]
+    if parts and labels == "auto":
+        alone = f"dataset.root={root / 'train'}" if parts == ["train"] else "no dataset.split"
+        raise ValueError(f"dataset.split: got {split:g}, but {root} is divided: it has {', '.join(parts)}; use {alone}")
+    passed = {"all": Counter[str]()}
+    return Found({"all": _images(root, labels, passed["all"])}, passed)
+
+
+def _images(folder: Path, labels: Labels, passed: Counter[str]) -> Files:
+    """The images by class; under `UNLABELLED` if they have no labels."""
+    loose: Counter[str] = Counter()
+    if labels == "auto" and (folders(folder, loose) or not loose_images(loose)):
+        return class_files(folder, passed)
+    found = images(folder, passed)
+    if not found:
+        raise ValueError(f"dataset.root: {folder.resolve()} holds no image")
+    return {UNLABELLED: found}
+
+
+def _counted(part: str, files: Files, root: Path) -> str:
+    """A line on the images of a split and their classes."""
+    names, total = class_names(files), sum(map(len, files.values()))
+    if not names:
+        return f"dataset: {part}: {total:,} images without labels in {root}"
+    shown = ", ".join(f"{name} {len(files[name]):,}" for name in names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"dataset: {part}: {total:,} images in {len(names)} class folders of {root}: {shown}{more}"
+
+
+def _shared_side(parts: dict[str, Files]) -> int:
+    paths = [path for classes in parts.values() for of_class in classes.values() for path in of_class]
     sides: set[int] = set()
     faults: list[str] = []
     with ThreadPoolExecutor() as pool:

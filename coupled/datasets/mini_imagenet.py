@@ -18,7 +18,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from coupled.datasets import ImageDataset, check_range, check_split, prepare_command
-from coupled.datasets._files import Files, class_files, load_files, read_lines
+from coupled.datasets._files import Files, class_files, read_lines
+from coupled.datasets._pictures import load_files
 
 SIZE = 84
 PARTS = ("train", "val", "test")

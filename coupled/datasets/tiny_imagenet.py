@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 from coupled.datasets import ImageDataset, check_split, prepare_command
-from coupled.datasets._files import class_files, images, load_files, read_lines
+from coupled.datasets._files import class_files, images, read_lines
+from coupled.datasets._pictures import load_files
 
 SIZE = 64
 SOURCE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"

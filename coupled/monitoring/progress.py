@@ -1,15 +1,22 @@
 """What a person sees of a run: a live table on a terminal, plain lines elsewhere, nothing on ranks other than 0."""
 
+import os
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import Progress as Bar
 from rich.table import Table
 
-from coupled.monitoring.terminal import printable
+from coupled.monitoring.terminal import printable, say
+
+AT_ONCE = 0.5  # seconds without a word: what is done by then needs none
+SILENCE = 10.0  # seconds between two lines
+T = TypeVar("T")
 
 
 class Progress:
@@ -97,3 +104,31 @@ class Progress:
     def _left(self, step: int) -> str:
         seconds = round(self._rate(step)[1])
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def tracked_count(items: Iterable[T], count: int, name: str) -> Iterator[T]:
+    """The `count` items one by one; what takes more than `AT_ONCE` has a bar on a terminal, elsewhere lines on stderr.
+
+    Other ranks of a machine say nothing.
+    """
+    console = Console(stderr=True)
+    bar = Bar(console=console, transient=True) if console.is_terminal and not console.options.ascii_only else None
+    began = time.monotonic()
+    next_line, task = began + AT_ONCE, None
+    try:
+        for done, item in enumerate(items, 1):
+            yield item
+            if os.environ.get("LOCAL_RANK", "0") != "0" or (now := time.monotonic()) < next_line or done == count:
+                continue
+            if bar:
+                bar.start()
+                task = bar.add_task(name, total=count) if task is None else task
+                bar.update(task, completed=done)
+                next_line = now + 0.25
+            else:
+                left = timedelta(seconds=round((now - began) / done * (count - done)))
+                say(f"{name}: {done:,} of {count:,}, {left} left", sys.stderr)
+                next_line = now + SILENCE
+    finally:
+        if bar:
+            bar.stop()

@@ -9,7 +9,7 @@ import torch
 from support import image_formats as formats
 
 from coupled.datasets import mini_imagenet, tiny_imagenet
-from coupled.datasets._files import read
+from coupled.datasets._pictures import read
 
 IDS = formats.WORDNET_IDS
 HELD_OUT = ["007", "010", "011"]  # of 18 images 000 .. 017 of class n01

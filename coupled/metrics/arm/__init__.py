@@ -5,6 +5,7 @@ A file `<name>.py` holds
 * `RANGE`: the lowest and the highest value it can have;
 * `DETAILS`: its values by name, which says what differs between them, or the convention if there is but one; a
   `Variant` where a number belongs to it;
+* `LABELS = False` if it sees labels and does not need them;
 * `SEES`, and `values(...) -> {detail: Measured}`, a pure function of what it sees:
   - "classifier": values(train: Labelled, test: Labelled, seed: int), learns from train and is scored on test;
   - "split": values(images: Labelled), the images of one split;

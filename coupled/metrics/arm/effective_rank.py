@@ -10,6 +10,7 @@ from coupled.metrics.arm._arrays import Matrix, rows_on_cpu
 from coupled.metrics.undefined import Undefined
 
 SEES = "split"
+LABELS = False  # of no use to it
 DETAILS = ("centred",)
 RANGE = (1.0, float("inf"))
 

@@ -1,0 +1,142 @@
+"""Decoded images kept between runs: .npy files that are mapped into memory, so that a second start decodes nothing.
+
+They lie in the folder `COUPLED_CACHE` (default ~/.cache/coupled), which takes at most `COUPLED_CACHE_GIB` GiB (default
+32; 0 keeps nothing): what was used longest ago is deleted. An entry is two files, the images and a JSON file with their
+checksums; its name is a digest of all that the images depend on. An entry that is damaged is not used, and made anew.
+The folder may be deleted at any time.
+
+Shape letters: N images, S size.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from torch import Tensor
+
+CHUNK = 64 * 2**20  # bytes that have a checksum
+SMALLEST = 2**20  # bytes; fewer are decoded faster than they are looked for
+SPARE = 2**30  # bytes that are left free on the disk
+ABANDONED = 24 * 3600.0  # seconds after which a temporary file has no writer any more
+MOST = 32.0  # GiB
+
+
+def cache_folder() -> Path:
+    """The folder of the cache."""
+    given = os.environ.get("COUPLED_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "coupled"
+
+
+def most_bytes() -> int:
+    """The bytes that the cache may take. Raises ValueError for a limit that is no number."""
+    given = os.environ.get("COUPLED_CACHE_GIB", str(MOST))
+    try:
+        return round(float(given) * 2**30)
+    except (ValueError, OverflowError):
+        raise ValueError(f"COUPLED_CACHE_GIB: got '{given}'; allowed is a number of GiB, 0 or more") from None
+
+
+def key_of(paths: Sequence[Path], size: int) -> str:
+    """The name of the entry of these files at this size: 32 hexadecimal digits.
+
+    A file that was changed has another time of its inode, even if its size and time of modification were put back.
+    """
+    versions = [
+        PIL.__version__,
+        torch.__version__,
+        torchvision.__version__,
+    ]  # another one may decode or resize otherwise
+    digest = hashlib.blake2b(json.dumps([1, size, *versions, os.fsdecode(Path.cwd())]).encode(), digest_size=16)
+    for path in paths:
+        status = path.stat()
+        digest.update(os.fsencode(path))
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def read_entry(key: str, images: int, size: int) -> tuple[Tensor, list[int]] | None:
+    """The images of an entry, uint8 [N, 3, S, S], mapped into memory, and their sides; None if it is not there, or
+    damaged. A change of the tensor does not reach the file.
+    """
+    path, about = _files(key)
+    try:
+        known = json.loads(about.read_text(encoding="utf-8"))
+        images_N3SS = np.load(path, mmap_mode="c", allow_pickle=False)
+        shape, sides = (images, 3, size, size), known["sides"]
+        if images_N3SS.shape != shape or images_N3SS.dtype != np.uint8 or len(sides) != images:
+            return None
+        if known["checksums"] != _checksums(images_N3SS.reshape(-1)):
+            return None
+        os.utime(about)  # used now
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+    return torch.from_numpy(images_N3SS), sides
+
+
+def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
+    """Keep the images, if the cache and the disk have room for them. Raises OSError.
+
+    Each file gets its name when it is complete, the JSON file last; two processes may write the same entry.
+    """
+    path, about = _files(key)
+    needed = images_N3SS.numel()
+    if not SMALLEST <= needed <= most_bytes():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_room(path.parent, needed)
+    if shutil.disk_usage(path.parent).free < needed + SPARE:
+        return
+    values = images_N3SS.numpy()
+    content = {"checksums": _checksums(values.reshape(-1)), "sides": list(sides)}
+    mine = f".{os.getpid()}.tmp"
+    temporaries = [each.with_name(each.name + mine) for each in (path, about)]
+    try:
+        with temporaries[0].open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+        temporaries[1].write_text(json.dumps(content), encoding="utf-8")
+        temporaries[0].replace(path)
+        temporaries[1].replace(about)
+    finally:
+        for each in temporaries:
+            each.unlink(missing_ok=True)
+
+
+def _files(key: str) -> tuple[Path, Path]:
+    folder = cache_folder() / "decoded"
+    return folder / f"{key}.npy", folder / f"{key}.json"
+
+
+def _checksums(values: np.ndarray) -> list[int]:
+    parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda part: zlib.crc32(part.data), parts))
+
+
+def _make_room(folder: Path, needed: int) -> None:
+    """Delete what was used longest ago, until `needed` bytes more are allowed, and files without a writer or a pair.
+
+    Who has mapped a deleted file keeps it.
+    """
+    used = {path: path.stat().st_mtime for path in folder.glob("*.json")}
+    for path in folder.glob("*"):
+        single = path.suffix == ".tmp" or (path.suffix == ".npy" and path.with_suffix(".json") not in used)
+        if single and time.time() - path.stat().st_mtime > ABANDONED:
+            path.unlink(missing_ok=True)
+    taken = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    for about in sorted(used, key=lambda path: used[path]):
+        if taken + needed <= most_bytes():
+            return
+        path = about.with_suffix(".npy")
+        taken -= path.stat().st_size if path.exists() else 0
+        about.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

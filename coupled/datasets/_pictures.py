@@ -1,0 +1,144 @@
+"""What the sets of picture files share: their pictures decoded, at one size, and a dataset made of them.
+
+Shape letters: N images, S size.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from coupled.datasets import ImageDataset, ImageFiles, _cache, channel_statistics, say, tracked_count
+from coupled.datasets._files import Files, check_same_classes, class_names, labels, passed_over
+from coupled.datasets._pillow import read_picture, refuse
+
+STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
+LONGEST = 16  # times its shorter side: more of a picture is cut off before it is resized, which bounds the memory
+
+
+def load_files(
+    name: str, split: str, files: Mapping[str, Files], root: Path, size: int, passed: Mapping[str, int] | None = None
+) -> ImageDataset:
+    """The images of `files[split]`, as RGB, shorter side scaled to `size`, centre square; labels in the files' order.
+
+    Mean and std are those of the train images: of all up to 4096, of 4096 evenly spaced ones if there are more.
+    `passed` says what was passed over. Raises ValueError for classes that differ between the splits, and for images
+    that cannot be decoded, all of the split in one line.
+    """
+    check_same_classes(root, files["train"], files["test"], ("train", "test"))
+    paths = {part: [path for of_class in classes.values() for path in of_class] for part, classes in files.items()}
+    images_N3SS, sides_N = read(paths[split], size)
+    measured = _measured(len(paths["train"]))
+    mean, std = channel_statistics(
+        images_N3SS[measured] if split == "train" else read([paths["train"][row] for row in measured], size)[0]
+    )
+    return ImageDataset(
+        name=name,
+        split=split,
+        images_N3HW=images_N3SS,
+        labels_N=torch.tensor(labels(files[split])),
+        class_names=class_names(files[split]),
+        mean=mean,
+        std=std,
+        files_N=tuple(os.path.relpath(path, root) for path in paths[split]),
+        notes=(*passed_over(split, passed or {}), *enlarged(split, sides_N, size)),
+    )
+
+
+def list_files(
+    name: str, split: str, files: Mapping[str, Files], root: Path, size: int, passed: Mapping[str, int]
+) -> ImageFiles:
+    """The images of `files[split]`, left on the disk; mean, std and errors as of `load_files`."""
+    check_same_classes(root, files["train"], files["test"], ("train", "test"))
+    train = [path for of_class in files["train"].values() for path in of_class]
+    mean, std = channel_statistics(read([train[row] for row in _measured(len(train))], size)[0])
+    return ImageFiles(
+        name=name,
+        split=split,
+        root=root,
+        files_N=tuple(os.path.relpath(path, root) for of_class in files[split].values() for path in of_class),
+        labels_N=torch.tensor(labels(files[split])),
+        class_names=class_names(files[split]),
+        mean=mean,
+        std=std,
+        notes=tuple(passed_over(split, passed)),
+    )
+
+
+def _measured(images: int) -> NDArray[np.int64]:
+    """The numbers of the train images that mean and std are measured on."""
+    return np.linspace(0, images, min(images, STATISTICS_IMAGES), endpoint=False, dtype=np.int64)
+
+
+def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
+    """A line on pictures that are smaller than they are shown, if there are any."""
+    smaller = [side for side in sides_N if side < size]
+    if smaller:
+        yield (
+            f"dataset.image_size: {len(smaller)} of {len(sides_N)} {split} images are enlarged to {size} px; their"
+            f" shorter side is {min(smaller)} px or more"
+        )
+
+
+def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
+    """The pictures as uint8 [N, 3, S, S], and the shorter side that each had; from the cache if they are in it.
+
+    Raises ValueError that tells of all pictures that cannot be decoded.
+    """
+    if 3 * size**2 * len(paths) < _cache.SMALLEST or not _cache.most_bytes():
+        return _decode(paths, size)
+    try:
+        key = _cache.key_of(paths, size)
+    except OSError:
+        return _decode(paths, size)  # which says what is wrong with the file
+    kept = _cache.read_entry(key, len(paths), size)
+    if kept:
+        return kept
+    images_N3SS, sides_N = _decode(paths, size)
+    try:
+        if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
+            _cache.write_entry(key, images_N3SS, sides_N)
+    except OSError as error:
+        say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
+    return images_N3SS, sides_N
+
+
+def _decode(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
+    """As `read`, from the files. Pillow decodes in as many threads as there are cores for this process."""
+    images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
+    sides_N, faults = [], []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(cores) as pool:
+        decoded = pool.map(partial(_square_or_fault, size=size), paths)
+        for row, found in enumerate(tracked_count(decoded, len(paths), "decoding pictures")):
+            if isinstance(found, str):
+                faults.append(found)
+            else:
+                images_N3SS[row] = found[0]
+                sides_N.append(found[1])
+    refuse(faults)
+    return images_N3SS, sides_N
+
+
+def _square(picture_3HW: Tensor, size: int) -> Tensor:
+    """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]."""
+    high, wide = picture_3HW.shape[1:]
+    longest = LONGEST * min(high, wide)
+    cut_3HW = center_crop(picture_3HW, [min(high, longest), min(wide, longest)])
+    return center_crop(resize(cut_3HW, [size], antialias=True), [size, size])
+
+
+def _square_or_fault(path: Path, size: int) -> tuple[Tensor, int] | str:
+    try:
+        picture_3HW = read_picture(path)
+    except ValueError as error:
+        return str(error)
+    return _square(picture_3HW, size), min(picture_3HW.shape[1:])

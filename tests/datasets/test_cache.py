@@ -1,0 +1,145 @@
+"""Decoded images that are kept between runs: the same images, never stale or damaged ones."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coupled.datasets import _cache, _pictures, folder
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of images, and a cache that keeps the smallest sets, too."""
+    monkeypatch.setenv("COUPLED_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_cache, "SMALLEST", 1)
+    rng = np.random.default_rng(5)
+    for place in ("train/a/1", "train/a/2", "train/b/3", "test/a/4", "test/b/5"):
+        path = tmp_path / f"own/{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "own"
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each later call decodes."""
+    counts: list[int] = []
+    decode = _pictures._decode
+    monkeypatch.setattr(_pictures, "_decode", lambda paths, size: (counts.append(len(paths)), decode(paths, size))[1])
+    return counts
+
+
+def load(root: Path) -> tuple[object, ...]:
+    """All that a run sees of the train images."""
+    found = folder.load("train", root=root, image_size=24)
+    return found.digest(), found.labels_N.tolist(), found.mean, found.std, found.files_N, found.notes
+
+
+def entries(kind: str = "npy") -> list[Path]:
+    return sorted((_cache.cache_folder() / "decoded").glob(f"*.{kind}"))
+
+
+def test_a_second_start_decodes_nothing_and_sees_the_same(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digest, statistics and notes are those of a start without the cache."""
+    counts = decoded(monkeypatch)
+    monkeypatch.setenv("COUPLED_CACHE_GIB", "0")
+    without = load(own)
+    assert not entries()
+    monkeypatch.delenv("COUPLED_CACHE_GIB")
+    assert (load(own), load(own)) == (without, without)
+    assert counts == [3, 3]
+    folder.load("train", root=own, image_size=24).images_N3HW.zero_()  # a copy on write
+    assert load(own) == without
+    assert counts == [3, 3]
+
+
+@pytest.mark.parametrize("change", ["pixels", "times put back", "renamed", "size"])
+def test_a_changed_file_is_decoded_again(change: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that was mended must be seen, whatever its time says."""
+    path = own / "train/a/1.png"
+    path = path.rename(path.with_suffix(".bmp"))
+    Image.open(path).convert("RGB").save(path)  # two of one size have as many bytes
+    before, status = load(own), path.stat()
+    counts = decoded(monkeypatch)
+    if change == "renamed":
+        path.rename(path.with_name("0.bmp"))
+    elif change == "size":
+        folder.load("train", root=own, image_size=16)
+    else:
+        Image.new("RGB", (24, 20), (9, 9, 9)).save(path)
+        if change == "times put back":
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+            assert path.stat().st_size == status.st_size
+    if change != "size":
+        assert load(own) != before
+    assert counts == [3]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "a flipped bit": flip,
+    "a truncated file": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "an empty file": lambda path: path.write_bytes(b""),
+    "no file": Path.unlink,
+    "no checksums": lambda path: path.with_suffix(".json").write_text("{}"),
+    "no JSON": lambda path: path.with_suffix(".json").write_text("{"),
+    "a list": lambda path: path.with_suffix(".json").write_text("[]"),
+    "another shape": lambda path: np.save(path, np.zeros((3, 3, 24, 25), np.uint8)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_made_anew(damage: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache may cost time; it must never change an image."""
+    before = load(own)
+    (path,) = entries()
+    DAMAGE[damage](path)
+    counts = decoded(monkeypatch)
+    assert (load(own), load(own)) == (before, before)
+    assert counts == [3]
+
+
+def test_what_was_used_longest_ago_goes_and_the_newest_stays(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache must not fill the disk; two sets fit, three do not."""
+    for number, size in enumerate((24, 23)):
+        folder.load("train", root=own, image_size=size)
+        newest = max(entries("json"), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (number, number))
+    (_cache.cache_folder() / "decoded/left.npy.1.tmp").write_bytes(b"")
+    os.utime(_cache.cache_folder() / "decoded/left.npy.1.tmp", (1, 1))
+    monkeypatch.setenv("COUPLED_CACHE_GIB", str(2.2 * 3 * 3 * 24 * 24 / 2**30))
+    counts = decoded(monkeypatch)
+    load(own)
+    folder.load("train", root=own, image_size=22)
+    assert len(entries()) == len(entries("json")) == 2
+    assert not entries("tmp")
+    load(own)
+    assert counts == [3]  # that of 24 px was used after that of 23 px
+    monkeypatch.setenv("COUPLED_CACHE_GIB", "much")
+    with pytest.raises(ValueError, match="COUPLED_CACHE_GIB: got 'much'; allowed is a number"):
+        load(own)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """It lies outside of what a run promises."""
+    _cache.cache_folder().write_text("in the way")
+    first = load(own)
+    assert "the next start will decode the pictures again" in capsys.readouterr().err
+    assert load(own) == first
+
+
+def test_the_entry_of_one_file_names_says_what_it_holds(own: Path) -> None:
+    """Sides are kept, because a note counts the pictures that are enlarged."""
+    notes = load(own)[-1]
+    assert any("are enlarged to 24 px" in str(note) for note in notes)
+    assert json.loads(entries("json")[0].read_text())["sides"] == [20, 20, 20]
+    assert torch.equal(*(folder.load("test", root=own, image_size=24).images_N3HW for _ in range(2)))
