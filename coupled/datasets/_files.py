@@ -116,7 +116,7 @@ def loose_images(passed: Mapping[str, int]) -> int:
 def images(folder: Path, passed: Counter[str] | None = None) -> list[Path]:
     """The images below `folder`, sorted by their paths; what else lies there is counted in `passed` by its kind."""
     found = _walk(folder, Counter() if passed is None else passed, ())
-    return sorted(found, key=lambda path: str(path).split(os.sep))  # as paths are sorted, and ten times faster
+    return sorted(found, key=lambda path: path.parts)  # as paths are sorted, and faster
 
 
 def _walk(folder: Path, passed: Counter[str], above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
