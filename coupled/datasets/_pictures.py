@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from coupled.datasets import ImageDataset, ImageFiles, _cache, channel_statistics, say, tracked_count
-from coupled.datasets._files import Files, check_same_classes, class_names, labels, passed_over
+from coupled.datasets._files import Files, check_same_classes, class_names, labels, names_below, passed_over
 from coupled.datasets._pillow import read_picture, refuse
 
 STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
@@ -48,7 +48,7 @@ def load_files(
         class_names=class_names(files[split]),
         mean=mean,
         std=std,
-        files_N=tuple(os.path.relpath(path, root) for path in paths[split]),
+        files_N=names_below(root, files[split]),
         notes=(*passed_over(split, passed or {}), *enlarged(split, sides_N, size)),
     )
 
@@ -64,7 +64,7 @@ def list_files(
         name=name,
         split=split,
         root=root,
-        files_N=tuple(os.path.relpath(path, root) for of_class in files[split].values() for path in of_class),
+        files_N=names_below(root, files[split]),
         labels_N=torch.tensor(labels(files[split])),
         class_names=class_names(files[split]),
         mean=mean,

@@ -81,7 +81,7 @@ def load(
     if split is not None:
         assert permute is not None, "load_dataset gives it"
         files = divide(files["all"], split, permute)
-    passed = found.passed.get(part) or (found.passed.get("all") if part == "train" else None) or {}
+    passed = found.passed.get("all" if split is not None and part == "train" else part, Counter[str]())
     size = image_size or _shared_side(found.parts)
     needed = 3 * size**2 * sum(len(of_class) for classes in files.values() for of_class in classes.values())
     held = needed <= MOST_IN_MEMORY if in_memory == "auto" else in_memory
