@@ -86,7 +86,7 @@ def test_images_on_the_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pyt
     for key in ("files_N", "class_names", "mean", "std"):
         assert getattr(on_disk, key) == getattr(held, key)
     assert torch.equal(on_disk.labels_N, held.labels_N)
-    (pixels_1N3SS,) = crops(on_disk, [np.arange(6)], None, 12, 0)
+    ((pixels_1N3SS,),) = crops(on_disk, [np.arange(6)], None, 12, 0)
     assert torch.equal(pixels_1N3SS[0], held.images_N3HW)
     monkeypatch.setattr(folder, "MOST_IN_MEMORY", 8 * 3 * 12 * 12 - 1)
     assert isinstance(load("test", tmp_path, split=0.75), ImageFiles)
