@@ -256,3 +256,37 @@ def test_every_example_is_short_and_shown_in_the_docs() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 40
         assert f"examples/{path.name}" in page
+
+
+CLASS = """
+from coupled.objectives import Head, Loss, Needs
+class Classifier:
+    @staticmethod
+    def needs(**_options):
+        return Needs(("logits",), heads={"classifier": Head("linear", "embedding", "logits")})
+    @staticmethod
+    def loss(inputs, *, smoothing: float = 0.1):
+        import torch.nn.functional as F
+        labels = inputs.labels_B.repeat(inputs.views)
+        return F.cross_entropy(inputs.outputs["logits"].flatten(0, 1), labels, label_smoothing=smoothing)
+"""
+ROWS = """
+def rows(split):
+    from datasets import ClassLabel, Dataset, Features, Image
+    from PIL import Image as Pillow
+    images = [Pillow.new("RGB", (8, 8), (20 * k, 255 - 20 * k, k)) for k in range(8)]
+    features = Features({"image": Image(), "label": ClassLabel(names=["even", "odd"])})
+    return Dataset.from_dict({"image": images, "label": [k % 2 for k in range(8)]}, features=features)
+"""
+
+
+def test_a_class_with_a_head_and_a_dataset_of_hugging_face(tmp_path: Path) -> None:
+    """A class declares what a function cannot; rows have columns and names of classes."""
+    pytest.importorskip("datasets")
+    (tmp_path / "own.py").write_text(CLASS + ROWS)
+    dataset = {"name": f"{tmp_path}/own.py:rows", "image_size": 8}
+    arms = {"mine": {"objective": f"{tmp_path}/own.py:Classifier", "smoothing": 0.2}}
+    small = {**SMALL, "dataset": dataset, "batch": {"size": 4}}
+    run = coupled.train("demo", run_dir=tmp_path / "run", **small, arms=arms)
+    assert run.description["dataset"]["classes"] == ["even", "odd"]
+    assert "classifier.weight" in run.state_dict("mine", 1)

@@ -14,6 +14,7 @@ from coupled.arms.sanity_checks import check_views
 from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
+from coupled.config.user_code import is_reference
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
 from coupled.models.memory import forecast, free_memory, memory_line
@@ -54,6 +55,9 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
     options = settings.network_options()
+    if is_reference(options["encoder"]):  # the user's code may have changed while Python runs
+        outline.cache_clear()
+        probe.cache_clear()
     if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)

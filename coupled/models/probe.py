@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coupled.config.user_code import is_reference
 from coupled.models.encoders import FAILURES, failures_named
 from coupled.models.network import Network, build_network
 from coupled.stream.seeds import torch_rng
@@ -28,14 +27,8 @@ class Probe(NamedTuple):
     unused: frozenset[str]
 
 
-def outline(precision: str, **network: Any) -> Probe | None:
-    """As `_outline`, kept like the probe."""
-    run = _outline.__wrapped__ if is_reference(network["encoder"]) else _outline
-    return run(precision, **network)
-
-
 @functools.cache
-def _outline(precision: str, **network: Any) -> Probe | None:
+def outline(precision: str, **network: Any) -> Probe | None:
     """The probe of the network of these arguments of `build_network`, without its memory: on torch's device "meta".
 
     None for a model that needs values.
@@ -47,14 +40,8 @@ def _outline(precision: str, **network: Any) -> Probe | None:
         return None
 
 
-def probe(device: torch.device, precision: str, **network: Any) -> Probe:
-    """As `_probe`, which is kept for the encoders of timm: the user's code may change while Python runs."""
-    run = _probe.__wrapped__ if is_reference(network["encoder"]) else _probe
-    return run(device, precision, **network)
-
-
 @functools.cache
-def _probe(device: torch.device, precision: str, **network: Any) -> Probe:
+def probe(device: torch.device, precision: str, **network: Any) -> Probe:
     """The probe of the network of these arguments of `build_network`, on the device; once, and no generator moves.
 
     Raises ValueError for a model that does not work, and in bfloat16 on a CPU for one whose gradient is wrong there.
