@@ -111,6 +111,33 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
             each.unlink(missing_ok=True)
 
 
+def read_side(key: str) -> int | None:
+    """The side in pixels that is kept for these files; None if there is none, or it is damaged."""
+    about = _files(key)[1]
+    try:
+        known = json.loads(about.read_text(encoding="utf-8"))
+        side = int(known["side"])
+        if known["checksum"] != zlib.crc32(f"{key} {side}".encode()):
+            return None
+        os.utime(about)  # used now
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return side
+
+
+def write_side(key: str, side: int) -> None:
+    """Keep the side that the pictures share. Raises OSError."""
+    about = _files(key)[1]
+    about.parent.mkdir(parents=True, exist_ok=True)
+    temporary = about.with_name(f"{about.name}.{os.getpid()}.tmp")
+    content = {"side": side, "checksum": zlib.crc32(f"{key} {side}".encode())}
+    try:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.replace(about)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _files(key: str) -> tuple[Path, Path]:
     folder = cache_folder() / "decoded"
     return folder / f"{key}.npy", folder / f"{key}.json"

@@ -6,13 +6,14 @@ Read from one of these layouts, in which images may lie in folders within a clas
     the same without <class>/: images without labels
 """
 
+import contextlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from coupled.datasets import MOST_IN_MEMORY, AnyImageDataset, Permute, check_range, check_split
+from coupled.datasets import MOST_IN_MEMORY, AnyImageDataset, Permute, _cache, check_range, check_split
 from coupled.datasets._files import (
     SHOWN,
     UNLABELLED,
@@ -31,6 +32,7 @@ from coupled.datasets._pillow import refuse, shorter_side
 
 SIZE = 64
 SMALLEST, LARGEST = 8, 4096
+MANY = 2000  # pictures whose headers take longer to read than the cache
 TESTS = ("test", "val", "validation")
 Labels = Literal["auto", "none"]
 
@@ -165,7 +167,21 @@ def _counted(part: str, files: Files, root: Path) -> str:
 
 
 def _shared_side(parts: dict[str, Files]) -> int:
+    """What `own_size` promises; of many pictures it is kept in the cache."""
     paths = [path for classes in parts.values() for of_class in classes.values() for path in of_class]
+    if len(paths) < MANY or not _cache.most_bytes():
+        return _measured_side(paths)
+    with contextlib.suppress(OSError):
+        key = _cache.key_of(paths, 0)
+        kept = _cache.read_side(key)
+        if kept is None:
+            kept = _measured_side(paths)
+            _cache.write_side(key, kept)
+        return kept
+    return _measured_side(paths)
+
+
+def _measured_side(paths: list[Path]) -> int:
     sides: set[int] = set()
     faults: list[str] = []
     with ThreadPoolExecutor() as pool:

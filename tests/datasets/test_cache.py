@@ -143,3 +143,19 @@ def test_the_entry_of_one_file_names_says_what_it_holds(own: Path) -> None:
     assert any("are enlarged to 24 px" in str(note) for note in notes)
     assert json.loads(entries("json")[0].read_text())["sides"] == [20, 20, 20]
     assert torch.equal(*(folder.load("test", root=own, image_size=24).images_N3HW for _ in range(2)))
+
+
+def test_the_size_of_many_pictures_is_kept_and_a_damaged_one_is_not_believed(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another size would be another run."""
+    monkeypatch.setattr(folder, "MANY", 1)
+    asked: list[Path] = []
+    shorter_side = folder.shorter_side
+    monkeypatch.setattr(folder, "shorter_side", lambda path: (asked.append(path), shorter_side(path))[1])
+    assert [folder.own_size(root=own), folder.own_size(root=own), len(asked)] == [20, 20, 5]
+    (path,) = entries("json")
+    path.write_text(path.read_text().replace("20", "24", 1))
+    assert [folder.own_size(root=own), len(asked)] == [20, 10]
+    Image.new("RGB", (64, 32)).save(own / "train/a/1.png")
+    assert [folder.own_size(root=own), len(asked)] == [64, 15]
