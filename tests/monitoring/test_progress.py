@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from rich.console import Console
 
+from coupled.monitoring import progress
 from coupled.monitoring.progress import Progress
 
 RESULTS = {"cl": (1.25, 0.5, 1000.0), "nscl": (1.125, 0.25, 2000.0)}
@@ -76,3 +77,17 @@ def test_the_table_has_a_row_an_arm_and_the_time_left() -> None:
     Console(file=text, width=80).print(progress._table(3, 5, RESULTS))
     for part in ("epoch 3, step 5/10", "0:00:00 left", "images/s", "1.2500", "0.250", "2,000"):
         assert part in text.getvalue()
+
+
+def test_what_takes_long_is_counted_from_its_first_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """To decode for minutes without a word looks like a hang; what is short needs no word."""
+    assert list(progress.tracked_count(range(3), 3, "decoding pictures")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "AT_ONCE", 0.0)
+    assert list(progress.tracked_count(range(3), 3, "decoding pictures")) == [0, 1, 2]
+    assert capsys.readouterr().err == "decoding pictures: 1 of 3, 0:00:00 left\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert list(progress.tracked_count(range(3), 3, "decoding pictures")) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
