@@ -128,7 +128,7 @@ def _decode(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
     return images_N3SS, sides_N
 
 
-def _square(picture_3HW: Tensor, size: int) -> Tensor:
+def square(picture_3HW: Tensor, size: int) -> Tensor:
     """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]."""
     high, wide = picture_3HW.shape[1:]
     longest = LONGEST * min(high, wide)
@@ -141,4 +141,4 @@ def _square_or_fault(path: Path, size: int) -> tuple[Tensor, int] | str:
         picture_3HW = read_picture(path)
     except ValueError as error:
         return str(error)
-    return _square(picture_3HW, size), min(picture_3HW.shape[1:])
+    return square(picture_3HW, size), min(picture_3HW.shape[1:])

@@ -11,7 +11,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from coupled.config import by_name
 from coupled.datasets import SPLITS, ImageDataset, channel_statistics
 
-ON_DISK = ("imagenet",)  # has tests of its own
+ON_DISK = ("imagenet", "huggingface")  # have tests of their own
 NAMES = [name for name in by_name.known("coupled.datasets") if name not in ON_DISK]
 
 
