@@ -44,7 +44,7 @@ def test_on_a_terminal_the_table_is_live(monkeypatch: pytest.MonkeyPatch) -> Non
     """Lines that stay are printed above the table; the table shows the newest numbers."""
     text = io.StringIO()
     terminal = Console(file=text, width=80, force_terminal=True, legacy_windows=False, _environ={})
-    monkeypatch.setattr("coupled.monitoring.progress.Console", lambda: terminal)
+    monkeypatch.setattr("coupled.monitoring.progress.Console", lambda **_: terminal)
     with Progress(["cl", "nscl"], first_step=0, steps=10, shown=True) as progress:
         progress.say("start")
         progress.step(1, 5, RESULTS)
@@ -60,7 +60,7 @@ def test_a_narrow_terminal_of_any_encoding_shows_whole_numbers(monkeypatch: pyte
     written = io.BytesIO()
     file = io.TextIOWrapper(written, encoding=encoding)
     terminal = Console(file=file, width=24, force_terminal=True, legacy_windows=False, color_system=None, _environ={})
-    monkeypatch.setattr("coupled.monitoring.progress.Console", lambda: terminal)
+    monkeypatch.setattr("coupled.monitoring.progress.Console", lambda **_: terminal)
     with Progress(["cl", "nscl"], first_step=0, steps=10, shown=True) as progress:
         progress.step(1, 5, RESULTS)
     shown = written.getvalue().decode(encoding).replace("\N{BOX DRAWINGS LIGHT VERTICAL}", "|")
