@@ -66,7 +66,10 @@ def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
         sibling = {key: value for key, value in arms[first].items() if key not in KEYS}
         for key, value in arm.items():
             if first != name and key not in KEYS and value is not None and value != sibling.get(key):
-                raise ValueError(f"arms.{name}.{key}: got {value}; a twin takes it from arm '{first}', so leave it out")
+                raise ValueError(
+                    f"arms.{name}.{key}: got {value}; a twin takes objective and options from arm '{first}'; allowed"
+                    f" are {', '.join(KEYS)}"
+                )
         filled[name] = {**sibling, **{key: arm[key] for key in KEYS if arm.get(key)}}
     return filled
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coupled.config.by_name import did_you_mean
 from coupled.config.command_line import find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
@@ -101,4 +102,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
             raise ValueError(f"override '{override}': '{'.'.join(parts[: depth + 1])}' is a value and has no keys")
         inner[part] = dict(below or {})
         inner = inner[part]
-    inner[parts[-1]] = parse_yaml(text, f"override '{override}'")
+    value = parse_yaml(text, f"override '{override}'")
+    if value is None and parts[0] == "arms" and len(parts) == 2 and parts[1] not in inner:
+        near = did_you_mean(parts[1], inner)
+        raise ValueError(f"override '{override}': no arm '{parts[1]}'{near}; arms: {', '.join(inner)}")
+    inner[parts[-1]] = value

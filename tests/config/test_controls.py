@@ -59,7 +59,7 @@ def test_a_twin_is_filled_in_from_its_sibling() -> None:
         ({"cl": {"objective": "dcl"}, "a": {"twin": "cl", "objective": "nscl"}}, r"arms\.a\.objective: got nscl;"),
         (
             {"cl": {"objective": "dcl"}, "a": {"twin": "cl", "temperature": 0.1}},
-            r"arms\.a\.temperature: got 0\.1; a twin takes it from arm 'cl'",
+            r"arms\.a\.temperature: got 0\.1; a twin takes objective and options from arm 'cl'",
         ),
     ],
 )

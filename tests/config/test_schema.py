@@ -39,7 +39,6 @@ def test_no_arm_is_called_as_all_of_them_are(config: Path) -> None:
     """`--compare all` means every arm."""
     with pytest.raises(ValueError, match=r"arms\.all: not an arm's name: `--compare all` means all arms"):
         load_settings(config, ["arms.all=dcl"])
-    assert "all" not in load_settings(config, ["arms.all=null"]).arms
 
 
 def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
@@ -164,3 +163,10 @@ def test_options_are_checked_against_the_signature_of_their_function() -> None:
             check_options(objective, {"temperature": wrong}, "arms.x")
     with pytest.raises(ValueError, match=r"arms\.x\.keep: got 'perhaps'"):
         check_options(objective, {"temperature": 1, "keep": "perhaps"}, "arms.x")
+
+
+def test_an_arm_that_is_not_there_cannot_be_left_out() -> None:
+    """A typing error in `arms.ce=null` would train CE, without a word."""
+    assert "ce" not in load_settings("demo", ["arms.ce=null"]).arms
+    with pytest.raises(ValueError, match=r"override 'arms\.cee=null': no arm 'cee'.*'ce'.*; arms: cl, nscl, scl, ce"):
+        load_settings("demo", ["arms.cee=null"])
