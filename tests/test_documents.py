@@ -24,7 +24,7 @@ def block(page: str, language: str) -> str:
 
 
 def test_the_listed_settings_are_all_there_are_with_their_defaults() -> None:
-    """A key that is added, or a default that changes, must be told."""
+    """A key that is added, or a default that changes, must be documented."""
     listed = yaml.safe_load(block("settings.md", "yaml"))
     listed["optimizer"]["weight_decay"] = float(listed["optimizer"]["weight_decay"])
     least = {"name": "mine", "dataset": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}

@@ -49,7 +49,7 @@ def test_a_help_ends_with_two_examples_and_the_files_written(name: str, capsys: 
 
 
 def test_a_launcher_is_called_by_its_file_in_its_help() -> None:
-    """What is shown can be typed where the user stands."""
+    """The examples shown can be typed as they are."""
     command = [sys.executable, "analysis/weight_gap.py", "--help"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=tiny.REPOSITORY).stdout
     assert said.startswith("usage: weight_gap.py ")

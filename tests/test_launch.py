@@ -1,4 +1,4 @@
-"""Ranks that a launcher starts: failures told once, restarts, two agents. As users run them, in subprocesses."""
+"""Ranks that a launcher starts: failures reported once, restarts, two agents. As users run them, in subprocesses."""
 
 import json
 import os

@@ -120,7 +120,7 @@ def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tm
 
 @pytest.mark.slow
 def test_verify_without_a_reader_has_its_status_and_no_traceback(tmp_path: Path) -> None:
-    """`verify.py | head -n 0`; stdout closed from the start; a finding is told by the status alone."""
+    """`verify.py | head -n 0`; stdout closed from the start; only the exit status reports a finding."""
     tiny.train(tmp_path / "run", epochs=0, arms={"cl": "dcl"})
     verify = (tiny.REPOSITORY / "analysis/verify.py", "--run-dir", tmp_path / "run")
     reader, writer = os.pipe()

@@ -26,7 +26,7 @@ from coupled.parallel.process_group import ProcessGroup
 
 class Arms(NamedTuple):
     """`own` are the arms of this rank, `memory` is a line on what they need; the rest is about all of them: objective,
-    parameters and bytes of a snapshot, and the random_sources used, by name, and the names at each place. `weights` are
+    parameters and bytes of a snapshot, and the random sources used, by name, and the names at each place. `weights` are
     those that all start from, if the settings name some.
     """
 

@@ -78,8 +78,8 @@ def _decoded(
     if (needed := len(rows) * 3 * size**2) > MOST_IN_MEMORY:
         most = f"{MOST_IN_MEMORY / 2**30:g} GiB"
         raise ValueError(
-            f"dataset.path: the {len(rows):,} images of '{split}' need {needed / 2**30:.1f} GiB, at most {most} are held;"
-            " unpack the parquet files with `coupled prepare-data` for dataset.name=folder"
+            f"dataset.path: the {len(rows):,} images of '{split}' need {needed / 2**30:.1f} GiB, at most {most} are"
+            " held; unpack the parquet files with `coupled prepare-data` for dataset.name=folder"
         )
     names = getattr(rows.features[label], "names", None)
     given = rows[label]

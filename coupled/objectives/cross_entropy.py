@@ -28,7 +28,7 @@ def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "p
 def cross_entropy(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> Loss:
     """-l_iy + log sum_c exp(l_ic), mean over all views i; l are the logits, y is the label. No temperature.
 
-    `input` says what the classifier stands on; it shapes the network through `needs` and changes nothing here. The
+    `input` names the output that the classifier takes; it matters for `needs` and changes nothing here. The
     default, the unit-norm projection, is what the authors of arXiv 2510.08852 trained. Every anchor counts.
     """
     return mean_over_counted(per_anchor(inputs, input=input))

@@ -33,7 +33,7 @@ def vicreg_ctr(
 
     v and c are those of `vicreg_exp`, here over the P coordinates of an image: v keeps the images' lengths up, c pushes
     different images of one view apart, as `dcl` does, by their covariance over coordinates. So each image, not each
-    dimension, has its mean subtracted, as the formula stands. With more than two views it is the mean over all pairs of
+    dimension, has its mean subtracted, as in the formula. With more than two views it is the mean over all pairs of
     views. The projections are not normalised. Every anchor counts. Memory is G x G on every process.
 
     Source: arXiv 2206.02574, eq. 11 and 13. The paper's weights and temperature are not public.

@@ -63,7 +63,7 @@ def check_listing(run: Path, about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def changed_files(run: Path, about: Mapping[str, Any], images: Mapping[str, AnyImageDataset]) -> str:
-    """Which files have changed since the list was written, in words; why it cannot be told, if it cannot."""
+    """Which files have changed since the list was written, in words; or why that is unknown."""
     if not about.get("listing_digest"):
         return "the run has no list of files"
     for fault in check_listing(run, about):

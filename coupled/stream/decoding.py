@@ -39,7 +39,7 @@ MOST_WORKERS = 16  # where nothing is said
 AHEAD = 4  # chunks a worker may be ahead: with 8 workers 1 024 images of 224 px, 300 MB
 # not for workers: Ctrl-C and schedulers send them to all processes of a run, which needs its workers for its last step.
 # Only Linux tells who sent one, so only there may a worker be deaf to SIGTERM, with which its program ends it.
-DEAF_TO = (signal.SIGINT, signal.SIGUSR1, *((signal.SIGTERM,) if hasattr(signal, "sigwaitinfo") else ()))
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGUSR1, *((signal.SIGTERM,) if hasattr(signal, "sigwaitinfo") else ()))
 
 
 class Request(NamedTuple):
@@ -189,11 +189,11 @@ class _Requests:
 
 @contextmanager
 def _ignore_signals() -> Iterator[None]:
-    """A process that is started inside never notices `DEAF_TO`; this one does, at the latest afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    """Block `IGNORED_SIGNALS`: processes started inside never receive them, this one receives them afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
     try:
         resource_tracker.ensure_running()  # when it starts it lets some of them through again
-        signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -207,7 +207,7 @@ def _end_with_parent(worker: int) -> None:
             pass
         os._exit(0)
 
-    if signal.SIGTERM in DEAF_TO:
+    if signal.SIGTERM in IGNORED_SIGNALS:
         Thread(target=wait, daemon=True).start()
 
 

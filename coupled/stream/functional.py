@@ -1,7 +1,7 @@
 """Pixel operations on many views at once, each view with its own parameters; they do what a view plan says.
 
 Every result is made of copies, of single IEEE operations on separate elements in a fixed order, and of sums that are
-exact, hence the same in any order. So a view has the same bits whatever stands beside it in the batch, on any number
+exact, hence the same in any order. So a view has the same bits whatever else is in the batch, on any number
 of threads, and on CPU and GPU; no library promises that of its sums and products otherwise. Divisions by constants are
 multiplications, because CUDA makes them so.
 

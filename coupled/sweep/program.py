@@ -1,6 +1,6 @@
 """Train and measure a run for each point of a grid, and show what the factor does.
 
-CONFIG is a settings file, or a sweep file, which has the key `base` (see points.py for the others); what stands
+CONFIG is a settings file, or a sweep file, which has the key `base` (see points.py for the others); what is given
 on the command line replaces the lists of the file. A point is a run folder such as temperature=0.1,seed=3 in the folder
 of the sweep, runs/<file>_sweep/temperature, with the output of its programs beside it in <point>.log. Finished points
 are skipped, broken ones resumed; a point that fails does not stop the others. At the end sweep.csv holds every value of

@@ -92,7 +92,7 @@ def test_a_twin_or_a_short_run_has_no_growth() -> None:
 
 
 def test_a_gap_that_no_curve_fits_is_a_row_without_numbers() -> None:
-    """A gap of 0 for long and then not: scipy gives up on an exponential, the other fits stand."""
+    """A gap of 0 for long and then not: scipy gives up on an exponential, the other fits remain."""
     gaps_T = np.array([0.0, 0, 0, 0.7450927899552892])
     found = by_model(np.array([18.0, 100, 367, 398]), gaps_T)
     lost = [fit for fit in found.values() if fit.model != "early" and math.isnan(fit.slope)]

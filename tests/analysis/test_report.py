@@ -179,7 +179,7 @@ def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> Non
     assert set(found.values()) == {"up to epoch 3 of 7"}
     assert {"verify.csv", "weight_gap.csv", "bounds.csv"} <= set(found)
     assert "weight_gap_growth.csv" not in found
-    assert partial_tables(report_runs(run)[0]) == []  # nothing is told twice
+    assert partial_tables(report_runs(run)[0]) == []  # nothing is listed twice
 
 
 def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
 def test_the_listed_commands_suit_the_arms_of_the_run(
     measured_run: Path, tmp_path: Path, arms: tuple[str, ...], options: list[str], left_out: set[str]
 ) -> None:
-    """A single arm has nothing to be compared with; without `cl` the programs must be told the reference."""
+    """A single arm has nothing to be compared with; without `cl` the programs need --reference."""
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
     about["settings"]["arms"] = {arm: about["settings"]["arms"][arm] for arm in arms}

@@ -89,7 +89,7 @@ def test_rows_of_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A file stands where the folder should be."""
+    """There is a file in the place of the folder."""
     (tmp_path / "out").write_text("")
     for folder in (tmp_path / "out", tmp_path / "out/below"):
         with pytest.raises(ValueError, match=r"--output: cannot write to '.*out.*'"), run_lock(folder, "--output"):
@@ -97,7 +97,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_tables_is_held_by_one_program(tmp_path: Path) -> None:
-    """Two at once would write every row twice. The second is told who holds it, and the next finds it free."""
+    """Two at once would write every row twice. The second gets an error that names the holder."""
     with run_lock(tmp_path / "out", "--output"):
         said = rf"--output: '.*out' is being written by process {os.getpid()} on .*; wait for it, or stop it"
         with pytest.raises(ValueError, match=said), run_lock(tmp_path / "out", "--output"):

@@ -41,7 +41,7 @@ def test_the_schema_names_the_fields_that_the_programs_compute() -> None:
 
 
 def test_the_schema_says_what_training_writes(tmp_path: Path) -> None:
-    """Training imports no analysis, so the columns stand there, too."""
+    """Training imports no analysis, so the columns are listed there, too."""
     assert tuple(OF_STEPS) == StepResult._fields
     RunLog(tmp_path, "0" * 64, ["inputs_digest"], ["cl"], StepResult._fields, 0, 0).close()
     steps, epochs = ((tmp_path / name).read_text().splitlines()[0].split(",") for name in ("steps.csv", "epochs.csv"))

@@ -12,7 +12,7 @@ from coupled.analysis.tidy_csv import TidyCsv
 
 @given(cut=st.integers(0, 60))
 def test_a_file_cut_anywhere_is_completed_to_the_same_rows(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    """Whatever byte the power cut came at, every row stands there once and whole."""
+    """Whatever byte the power cut came at, the table has every row once and whole."""
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     rows = [(0, "nscl", 0.1), (0, "scl", float("nan")), (1, "nscl", 1e-17), (1, "scl", 2.0)]
     TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm")).append(rows)
@@ -58,7 +58,7 @@ def test_a_row_that_stands_there_twice_is_dropped_and_two_that_differ_are_refuse
 
 
 def test_values_that_cost_nothing_are_replaced_where_they_differ(tmp_path: Path) -> None:
-    """A bound whose formula was mended must not keep its old value, nor stand there twice."""
+    """A bound whose formula was mended must not keep its old value, nor appear twice."""
     path = tmp_path / "t.csv"
     table = TidyCsv(path, ("k", "v"), ("k",))
     table.append([(1, 0.5), (2, 0.25)])

@@ -97,7 +97,7 @@ def test_kinds_are_told_from_name_and_dimensions() -> None:
 
 
 def test_stages_are_those_of_a_resnet_and_else_the_module_below_the_encoder() -> None:
-    """Drift is told stage by stage; a transformer has its own."""
+    """Drift is reported by stage; a transformer has other stages."""
     names = (
         "encoder.conv1.weight",
         "encoder.bn1.bias",

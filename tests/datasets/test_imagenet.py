@@ -32,7 +32,7 @@ def test_labels_are_those_of_the_folders(root: Path) -> None:
 
 
 def test_the_digest_notices_a_file_a_size_and_a_label(root: Path) -> None:
-    """It stands in run.json for the pixels, which would take an epoch to read."""
+    """run.json has it instead of a digest of the pixels, which would take an epoch to read."""
     digests = {load("train", root=root).digest(), load("train", root=root).only([0, 1, 2]).digest()}
     assert len(digests) == 2
     digests.add(load("train", root=root).only([1, 0, 2]).digest())

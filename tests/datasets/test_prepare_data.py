@@ -389,7 +389,7 @@ def test_an_archive_that_is_made_to_harm_is_one_line(
 def test_parquet_files_that_are_no_image_set_are_one_line(
     features: bytes | str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """What stands in their metadata may be anything."""
+    """Their metadata may hold anything."""
     parquet = pytest.importorskip("pyarrow.parquet")
     path = formats.write_parquet(tmp_path / "hub") / "validation-00000-of-00001.parquet"
     table = parquet.read_table(path)

@@ -43,7 +43,7 @@ def test_a_command_is_spelled_as_the_program_was_started(
 
 
 def test_every_launcher_is_there_and_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In another directory the whole path stands in the command."""
+    """In another directory the command has the absolute path."""
     from coupled.cli import COMMANDS
 
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""How the objectives stand to each other: the inequalities and special cases that the papers prove."""
+"""Relations between the objectives: the inequalities and special cases that the papers prove."""
 
 import math
 

@@ -51,7 +51,7 @@ def test_means_and_deviations_are_those_over_seeds_of_the_last_epoch() -> None:
 
 @pytest.mark.parametrize(("scl", "count"), [(0.5, 3), (0.905, 2), (0.99, 0)])
 def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, count: int) -> None:
-    """A claim that does not show must be told so."""
+    """A claim without support must be reported as such."""
     near = [pair(metric, lambda seed: 0.9 + 0.01 * seed) for metric in ("cka", "rsa")]
     far = [pair(metric, scl, arm="scl") for metric in ("cka", "rsa")]
     far += [pair(metric, 0.4, arm="ce") for metric in ("cka", "rsa")]

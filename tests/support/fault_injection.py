@@ -56,7 +56,7 @@ class Point(NamedTuple):
 
 
 class Shim:
-    """Stands before the calls of `os` and before writes. `told` hears of each call within the run folder: its name, the
+    """Wraps the calls of `os` and before writes. `told` is called with each call within the run folder: its name, the
     path, what does half of it, and what the call was given, which an error of the system names if it is a path.
     """
 
@@ -138,7 +138,7 @@ def forked(do: Callable[[], int], said: Path) -> tuple[int, str]:
 
 
 def command(arguments: list[str]) -> Callable[[], int]:
-    """train.py with these arguments; a traceback is told and is status 1."""
+    """train.py with these arguments; a traceback is printed and gives status 1."""
 
     def do() -> int:
         try:

@@ -1,6 +1,6 @@
 """Rules that neither import-linter nor ruff can see: a module's source in, complaints out, each with the fix.
 
-`test_house.py` holds them against the code. The other rules stand in pyproject.toml.
+`test_house.py` holds them against the code. The other rules are in pyproject.toml.
 """
 
 import ast

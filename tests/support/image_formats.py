@@ -188,7 +188,7 @@ def imagenet_files() -> dict[str, bytes]:
 
 
 def write_parquet(folder: Path, names: tuple[str, ...] = WORDNET_IDS, size: tuple[int, int] = (64, 64)) -> Path:
-    """Hugging Face's files of a dataset: two of train, one of validation; their features stand in the metadata."""
+    """Hugging Face's files of a dataset: two of train, one of validation; the metadata has their features."""
     import pyarrow as arrow  # of the extra [hf], which only this format needs
     from pyarrow import parquet
 

@@ -274,7 +274,7 @@ def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
 def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second is told who holds it; tasks of an array share the folder, and hold a point each."""
+    """The second gets an error that names the holder; tasks of an array share the folder, and hold a point each."""
     outcome(monkeypatch, "")
     command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path), "--analyses"]
     folder = tmp_path / "small_sweep/temperature"

@@ -1,4 +1,4 @@
-"""What collapse looks like: spread, alignment, uniformity, spectra, and how a predictor stands to its inputs.
+"""What collapse looks like: spread, alignment, uniformity, spectra, and how a predictor relates to its inputs.
 
 Each function returns values by (metric, detail): the convention, or for one of several the number of its eigenvalue or
 direction, from 1 for the largest. A value is `Undefined` where there is none.
@@ -70,7 +70,7 @@ def alignment(views_VND: Tensor) -> Values:
 
 
 def of_predictor(inputs_MP: Tensor, weight_PP: Tensor | None) -> Values:
-    """The spectrum of F = E[f f^T] of the predictor's inputs f, and for a predictor of one matrix W how it stands to F.
+    """The spectrum of F = E[f f^T] of the predictor's inputs f, and how a predictor of one matrix W relates to F.
 
     `asymmetry` is ||W - W^T|| / ||W||, 0 if symmetric, 2 at most; `predictor_singular_value` is the spectrum of W.
     Along the eigenvectors u_j of F, largest first: `eigenspace_alignment`, the cosine of u_j and W u_j, 1 if u_j is an

@@ -25,7 +25,7 @@ LONGEST_NAME = 200  # characters of a class folder
 def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
     """The parquet files of each split (train, val, test), sorted: it is named first in a file's name, or its folder's.
 
-    Raises ValueError for a file whose split cannot be told, and if of train-00000-of-00002 ... one is missing.
+    Raises ValueError for a file whose name gives no split, and if of train-00000-of-00002 ... one is missing.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(paths):
