@@ -15,6 +15,7 @@ LAUNCHERS = {
     "sweep": "scripts/sweep.py",
     "prepare-data": "scripts/prepare_data.py",
     "import-checkpoints": "scripts/import_checkpoints.py",
+    "check-objective": "scripts/check_objective.py",
 }
 
 

@@ -121,12 +121,12 @@ def test_a_refused_program_leaves_no_table(new_run: NewRun, tmp_path: Path, caps
 
 @pytest.mark.parametrize("module", PROGRAMS.values(), ids=PROGRAMS)
 def test_every_option_of_a_program_is_one_of_its_method(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the folders of the run and of the tables."""
+    """But for those that open the run and name the folder of the tables."""
     seen: list[Parser] = []
     monkeypatch.setattr(module, "run_program", lambda program, options, arguments: seen.append(options) or 0)  # type: ignore[func-returns-value]
     module.main([])
     known = inspect.signature(module.compute).parameters
-    options = {action.dest for action in seen[0]._actions} - {"help", "run", "output"}
+    options = {action.dest for action in seen[0]._actions} - {"help", "run", "output", "allow_code"}
     assert options <= set(known)
     assert "Example:" in module.compute.__doc__
     assert all(f"        {name}: " in module.compute.__doc__ for name in known)
