@@ -120,6 +120,7 @@ def measured(folder: Path) -> Path:
     """A run of 4 epochs about which every program has said something of few images."""
     from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
     from coupled.analysis.representations import intervals
+    from coupled.metrics.arm import few_shot, few_shot_two_way
 
     run = make_run(folder, epochs=(0, 1, 2, 3))
     steps = ["epoch,step,inputs_digest,lr", *(f"{epoch},{epoch},d,0.{epoch}" for epoch in (1, 2, 3))]
@@ -139,7 +140,9 @@ def measured(folder: Path) -> Path:
         (bounds, [*few, "--split", "test"]),
     ]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(intervals, "BLOCKS", 8)  # each is a score more for every pair of layers
+        patched.setattr(intervals, "BLOCKS", 4)  # each is a score more for every pair of layers
+        for metric in (few_shot, few_shot_two_way):
+            patched.setattr(metric, "REPEATS", 2)
         for program, arguments in calls:
             assert program.main(arguments) in (0, 1)  # verify finds that a made-up steps.csv has no losses
     return run

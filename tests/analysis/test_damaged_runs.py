@@ -14,7 +14,7 @@ from coupled.analysis.run import open_run
 from coupled.analysis.verification import snapshots
 
 ARMS = {"cl": "dcl", "ce": "cross_entropy"}
-COUNT = 300
+COUNT = 200
 
 
 @pytest.fixture(scope="module")

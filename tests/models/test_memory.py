@@ -88,7 +88,7 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
             r"coupled train: encoder\.name: a step needs about \S+ MiB of memory of 1,000 MiB free .* encoder\.wid",
         ),
         (
-            ["dataset.image_size=256", "encoder.width_multiplier=1"],
+            ["dataset.image_size=64", "batch.size=1024", "encoder.width_multiplier=1"],
             2,
             r"coupled train: batch\.size: a step needs about \S+ MiB of memory of 1,000 MiB free",
         ),
