@@ -72,7 +72,15 @@ def joined(run: Run, against: "Run | Path | str | None", allow_code: bool = Fals
     """
     if against is None:
         return run
-    return JointRun(run, against if isinstance(against, Run) else Run(against, allow_code))
+    return JointRun(run, against if isinstance(against, Run) else other_run(against, allow_code))
+
+
+def other_run(path: "Path | str", allow_code: bool = False) -> Run:
+    """The run that `--against` names. Raises ValueError, which names this option, if the folder is none."""
+    try:
+        return Run(path, allow_code)
+    except ValueError as error:
+        raise ValueError(f"against: {str(error).removeprefix('run_dir: ')}") from None
 
 
 def run_of(run: Run, arm: str) -> Run:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from coupled.analysis import parsers
+from coupled.analysis.against import other_run
 from coupled.analysis.driver import run_program
 from coupled.analysis.representations.embeddings import load_images
 from coupled.analysis.run import Run, open_run
@@ -135,7 +136,7 @@ def compare_inputs(path: Path, against: Path) -> tuple[str, bool]:
 def verify(options: Namespace) -> int:
     """Print the findings; 1 if there are any."""
     run = open_run(options.run, options.allow_code)
-    against = open_run(options.against, options.allow_code) if options.against else None
+    against = other_run(options.against, options.allow_code) if options.against else None
     found: list[str] = []
     for text in findings(run, against, note=say):
         say(text)

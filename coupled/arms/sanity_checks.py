@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.controls import RandomSources
+from coupled.config.monitor import unpaired
 from coupled.config.registry import Objective
 from coupled.config.sections import TEMPERATURE, ProjectorSettings
 from coupled.datasets import AnyImageDataset, ImageDataset
@@ -104,9 +105,11 @@ def before_start(
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
+    monitored = unpaired(settings.get("monitor"), [*settings["arms"]])
     if not images.class_names:
-        return [*without_effect(settings, objectives, device)]
+        return [*monitored, *without_effect(settings, objectives, device)]
     return [
+        *monitored,
         *without_effect(settings, objectives, device),
         *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs, views),
         *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["sampler"]),

@@ -84,10 +84,12 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     elif first["type"] == "missing":
         text = f"{key}: missing; this key has no default"
     elif first["type"] == "value_error":  # raised by our own checks, which name key, value and fix
-        text = f"{key}{'.' if key else ''}{first['ctx']['error']}"
+        said = str(first["ctx"]["error"])
+        text = f"{key}: {said}" if said.startswith("got ") else f"{key}{'.' if key else ''}{said}"
     else:
         value = repr(first["input"])
-        text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {_lower(first['msg'])}"
+        allowed = _lower(first["msg"]).replace("valid tuple", "valid list")
+        text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {allowed}"
     more = len(found) - 1
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")
 

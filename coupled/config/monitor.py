@@ -1,6 +1,7 @@
 """The settings of what is watched beside training: trackers, and measures on clean views."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -40,3 +41,13 @@ class MonitorSettings(Section):
         *("cka", "rsa", WEIGHT_GAP, "knn", "nccc"),
     )
     num_images: Annotated[int, Field(strict=True, ge=2, le=10**9)] = 2000
+
+
+def unpaired(monitor: Mapping[str, Any] | None, arms: Sequence[str]) -> Iterator[str]:
+    """A warning of metrics that compare two arms, in a run of one. Raises ValueError if there are no others."""
+    pairs = [name for name in monitor["metrics"] if name not in OF_ARMS] if monitor and len(arms) == 1 else []
+    if monitor and pairs:
+        text = f"monitor.metrics: {', '.join(pairs)} compare two arms, and the run has only '{arms[0]}'"
+        if len(pairs) == len(monitor["metrics"]):
+            raise ValueError(f"{text}; allowed are {', '.join(OF_ARMS)}")
+        yield f"{text}; monitor.csv has no rows of them"

@@ -83,6 +83,8 @@ def _timm_file(name: str, tag: str) -> Path:
     import timm
     from huggingface_hub.errors import EntryNotFoundError
 
+    if "." in name:
+        raise ValueError(f"encoder.name: got '{name}' with encoder.weights; write {name.partition('.')[0]}")
     tags = [each.partition(".")[2] for each in timm.list_pretrained(f"{name}.*")] if timm.is_model(name) else []
     if tag not in tags:
         known = f"known: {', '.join(tags)}" if tags else f"timm has no weights of '{name}'"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from coupled.analysis import alignment, figures, weight_gap
+from coupled.analysis import alignment, figures, verify, weight_gap
 from coupled.analysis.report.tables import read_runs
 from coupled.analysis.run import open_run, open_store
 from coupled.storage.run_description import read_run_json, write_run_json
@@ -104,7 +104,8 @@ def test_what_cannot_be_compared_is_one_line(
         (weight_gap, ["--against", str(other), "--epochs", "1"], "arm 'cl' has no snapshot of epoch 1"),
         (weight_gap, ["--against", str(alone)], f"--against: no arm of '{alone}' (ce) has the name of one of"),
         (weight_gap, ["--against", str(late)], "have no snapshots of the same epoch"),
-        (weight_gap, ["--against", str(tmp_path)], "is no run folder: it has no run.json"),
+        (weight_gap, ["--against", str(tmp_path)], f": --against: '{tmp_path}' is no run folder: it has no run.json"),
+        (verify, ["--against", str(tmp_path)], f": --against: '{tmp_path}' is no run folder: it has no run.json"),
         (alignment, ["--against", str(foreign), *FEW], "see other images: digest of the test images"),
     ):
         assert program.main(["--run-dir", str(run), *bad]) == 2

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from coupled.analysis.quality import main
 from coupled.analysis.report.tables import read_tables
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.config.by_name import find
 from coupled.metrics.arm import Labelled
 
 Read = Callable[[Path], list[dict[str, str]]]
@@ -95,6 +97,8 @@ def test_a_folder_has_one_name_however_it_is_given(
         ),
         (["--dataset", ".", "--dataset-root", "x"], "--dataset-root: got 'x' with --dataset ., which is a folder"),
         (["--dataset", "."], "--dataset .: dataset.root: there is no folder"),
+        (["--dataset", "huggingface"], "--dataset-root: missing; with --dataset huggingface it is the name or folder"),
+        (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; there is no file"),
         (
             ["--dataset", "digits", "--accept-changed-images"],
             "--accept-changed-images: not used with --dataset, whose images are not the run's; drop it",
@@ -113,7 +117,39 @@ def test_bad_input_is_one_line_and_status_2(
     monkeypatch.chdir(tmp_path)
     assert main(["--run-dir", str(drifting_run), "--output", "out", "--metrics", "nccc", *arguments]) == 2
     error = capsys.readouterr().err
+    assert "dataset.split" not in error  # a setting, and no option of this program
     assert error.startswith(f"coupled quality: {part}")
     assert error.count("\n") == 1
     assert "download" not in error
     assert not list(tmp_path.glob("out/*.csv"))
+
+
+def test_a_dataset_of_the_users_code_is_measured_without_allow_code(drifting_run: Path, tmp_path: Path) -> None:
+    """Who names it on the command line allows to import it; a run folder does not name it."""
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from coupled.datasets.fractals import load\n\ndef own(split):\n    return load(split, image_size=8)\n"
+    )
+    options = {"arms": "ce", "epochs": 2, "layers": "h", "metrics": ["nccc"]}
+    frame, fractals = (open_run(drifting_run).quality(**options, dataset=name) for name in (f"{file}:own", "fractals"))
+    assert frame["value"].tolist() == fractals["value"].tolist()
+    assert {*frame["dataset"]} == {f"{file}:own"}
+
+
+def test_a_dataset_of_hugging_face_is_named_by_its_folder(drifting_run: Path, tmp_path: Path) -> None:
+    """`--dataset-root` is its name on the hub, or a local folder; the tables have both."""
+    fractals = find("coupled.datasets", "fractals").load
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=[*map(str, range(10))]))
+    saved = datasets.DatasetDict()
+    for split in ("train", "test"):
+        images = fractals(split, image_size=8)
+        every = slice(None, 60 * (len(images) // 60), len(images) // 60)
+        pictures = [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in images.images_N3HW[every]]
+        rows = {"image": pictures, "label": images.labels_N[every].tolist()}
+        saved[split] = datasets.Dataset.from_dict(rows, features=features)
+    saved.save_to_disk(tmp_path / "saved")
+    frame = open_run(drifting_run).quality(
+        arms="ce", epochs=2, layers="h", metrics=["nccc"], dataset="huggingface", dataset_root=tmp_path / "saved"
+    )
+    assert {*frame["dataset"]} == {f"huggingface:{tmp_path / 'saved'}"}
+    assert frame["num_images"].tolist() == [60]

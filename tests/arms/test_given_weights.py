@@ -173,6 +173,8 @@ def damaged(tmp_path: Path, how: str) -> str:
         torch.save({"model": {name: each for name, each in tensors.items() if "layer4.1" not in name}}, path)
     elif how == "stem":
         torch.save(encoder_tensors(stem="imagenet"), path)
+    elif how == "wide":
+        torch.save(encoder_tensors(width_multiplier=0.125), path)
     elif how == "two":
         torch.save({f"{place}.{name}": each for name, each in tensors.items() for place in ("a", "b")}, path)
     elif how == "other":
@@ -191,6 +193,10 @@ def damaged(tmp_path: Path, how: str) -> str:
     [
         ("code", "' holds torch.nn.modules.linear.Linear, which torch reads only by running code of the file"),
         ("missing", "': 10 of 100 tensors of the encoder are missing: 'model.layer4.1.conv1.weight', "),
+        (
+            "wide",
+            "have another shape: 'conv1.weight' is (8, 3, 3, 3), the encoder's (4, 3, 3, 3)\n",
+        ),
         ("stem", "'conv1.weight' is (4, 3, 7, 7), the encoder's (4, 3, 3, 3); the stem is another: see encoder.stem"),
         ("two", "': the encoder fits under several prefixes: 'a.', 'b.'; keep one in the file"),
         ("other", "': no tensor of the encoder is in it under any prefix; it holds 'x'"),
@@ -198,6 +204,7 @@ def damaged(tmp_path: Path, how: str) -> str:
         ("absent.pth", "no file 'absent.pth'; allowed is a .safetensors, .pth or .pt file, timm:TAG, or run:DIR@ARM@"),
         ("run:somewhere", "got 'run:somewhere'; write it as run:DIR@ARM@EPOCH"),
         ("run:somewhere@cl@1", "no snapshot 'somewhere/snapshots/cl/epoch_0001.safetensors' (the folder has no snap"),
+        ("tagged", "encoder.name: got 'resnet18.a1_in1k' with encoder.weights; write resnet18"),
         ("timm:a9_in1k", "timm has no weights 'a9_in1k' of 'resnet18' (known: a1_in1k, "),
     ],
 )
@@ -207,11 +214,13 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(
     """Nothing is written, and no code of a file is run."""
     config = tmp_path / "tiny.yaml"
     config.write_text(tiny.TINY_YAML + "arms: {cl: dcl}\n")
-    words = [str(config), "--run-dir", str(tmp_path / "run"), f"encoder.weights={damaged(tmp_path, how)}"]
+    weights = "timm:a1_in1k" if how == "tagged" else damaged(tmp_path, how)
+    words = [str(config), "--run-dir", str(tmp_path / "run"), f"encoder.weights={weights}"]
+    words += ["encoder.name=resnet18.a1_in1k"] if how == "tagged" else []
     assert main(words) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert ": encoder.weights: " in said
+    assert (": encoder.name: " if how == "tagged" else ": encoder.weights: ") in said
     assert says in said
     assert not (tmp_path / "run").exists()
 

@@ -12,6 +12,7 @@ from coupled.analysis import alignment, quality, weight_gap
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.arms.monitor import evaluating
+from coupled.config.monitor import unpaired
 
 SMALL: dict[str, Any] = {"arms": {"cl": "dcl", "nscl": "nscl"}, "batch": {"size": 720}}  # 2 steps an epoch
 MONITOR = {"metrics": ["cka", "rsa", "weight_gap", "knn", "nccc", "cdnv"], "num_images": 100}
@@ -107,10 +108,21 @@ def test_each_module_is_put_back_into_its_own_mode() -> None:
 
 def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experiment() -> None:
     for names, said in (
-        (["ckaa"], "got 'ckaa'; did you mean 'cka'"),
+        (["ckaa"], "monitor.metrics: got 'ckaa'; did you mean 'cka'"),
         (["few_shot"], "allowed beside training are cka"),
     ):
         with pytest.raises(ValueError, match=said):
             tiny.tiny_settings(monitor={"metrics": names})
     assert tiny.tiny_settings(monitor={}).sha256() == tiny.tiny_settings().sha256()
     assert tiny.tiny_settings(monitor={}).resolved()["monitor"]["num_images"] == 2000
+
+
+def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one() -> None:
+    """An empty monitor.csv would look like a fault of the program."""
+    both = {"metrics": ["cka", "knn"]}
+    assert [*unpaired(None, ["cl"]), *unpaired(both, ["cl", "nscl"])] == []
+    assert [*unpaired(both, ["cl"])] == [
+        "monitor.metrics: cka compare two arms, and the run has only 'cl'; monitor.csv has no rows of them"
+    ]
+    with pytest.raises(ValueError, match=r"monitor\.metrics: cka compare two arms"):
+        tiny.train(Path("nowhere"), arms={"cl": "dcl"}, monitor={"metrics": ["cka"]})

@@ -16,6 +16,7 @@ from coupled.analysis.run import DIGITS, Run
 from coupled.analysis.selection import choices
 from coupled.config.by_name import known
 from coupled.config.registry import load_dataset
+from coupled.config.user_code import import_code, is_reference
 from coupled.datasets import SPLITS, AnyImageDataset, Colour, ImageFiles
 from coupled.datasets._files import images as image_paths
 from coupled.datasets._files import passed_over
@@ -45,7 +46,15 @@ def other_dataset(run: Run, name: str, root: Path | None, split: str, option: st
     Raises ValueError, which begins with the name of the option, if there is no such dataset.
     """
     section: dict[str, Any] = {"name": name, "image_size": run.settings.image_size}
-    if is_folder(name):
+    if is_reference(name):  # named by the user, who so allows to import it
+        section["name"] = import_code(name, option).reference
+    if name == "huggingface":
+        if root is None:
+            raise ValueError(
+                f"--dataset-root: missing; with {option} huggingface it is the name or folder of the dataset"
+            )
+        section["path"] = str(root)
+    elif is_folder(name):
         if root is not None:
             raise ValueError(f"--dataset-root: got '{root}' with {option} {name}, which is a folder; drop it")
         section |= {"name": "folder", "root": name}
@@ -68,7 +77,9 @@ def _of_option(option: str, name: str, root: Path | None, error: str) -> str:
         return f"{option}: no folder '{name}', and {error.removeprefix('dataset.name: ')}"
     if root is not None and error.startswith("dataset.root: unknown key"):
         return f"--dataset-root: got '{root}', but the dataset '{name}' takes none; drop it"
-    return f"{option} {name}: {error.replace(' or pass dataset.download=true', '')}"
+    for setting in (" or pass dataset.download=true", ", or set dataset.split=0.9 to divide one folder of classes"):
+        error = error.replace(setting, "")
+    return f"{option} {name}: {error}"
 
 
 def other_sample(run: Run, name: str, root: Path | None, split: str, num_images: int | None) -> Sample:
@@ -88,6 +99,8 @@ def dataset_label(name: str, root: Path | None) -> str:
     """How tables call the dataset: by its name, or by the whole path of a folder, so that two folders are not mixed."""
     if name == "folder" and root is not None:
         return str(root.resolve())
+    if name == "huggingface" and root is not None:
+        return f"{name}:{root}"
     return str(Path(name).resolve()) if is_folder(name) else name
 
 
