@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from coupled.datasets import MOST_IN_MEMORY, AnyImageDataset, Permute, _cache, check_range, check_split
+from coupled.datasets._decoder import shorter_side
 from coupled.datasets._files import (
     SHOWN,
     UNLABELLED,
@@ -28,7 +29,7 @@ from coupled.datasets._files import (
 )
 from coupled.datasets._layouts import check_layout
 from coupled.datasets._pictures import list_files, load_files
-from coupled.datasets._pillow import refuse, shorter_side
+from coupled.datasets._pillow import refuse
 
 SIZE = 64
 SMALLEST, LARGEST = 8, 4096
