@@ -30,7 +30,7 @@ DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, TypeE
 Image.MAX_IMAGE_PIXELS = None  # `opened` is stricter: Pillow warns at MOST_PIXELS, and refuses at twice as many
 
 
-def read_pixels(path: Path) -> NDArray[np.uint8]:
+def read_pixels(path: Path | str) -> NDArray[np.uint8]:
     """A picture as upright RGB, uint8 [H, W, 3]. Raises ValueError if it is damaged, too large or has more than 8 bits.
 
     Of several pictures in a file it is the first.
@@ -41,14 +41,14 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def shorter_side(path: Path) -> int:
+def shorter_side(path: Path | str) -> int:
     """The shorter side of a picture in pixels, from its header. Raises ValueError."""
     with opened(path) as image:
         return min(image.size)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path | str) -> Iterator[Image.Image]:
     """The picture, not decoded yet; whatever goes wrong within is a ValueError that begins with the path."""
     try:
         # not blocking: to open a FIFO would wait for a writer for ever
@@ -76,7 +76,7 @@ def _serve() -> None:
     for line in sys.stdin.buffer:
         for name in json.loads(line):
             try:
-                pixels_HW3 = np.ascontiguousarray(read_pixels(Path(name)))
+                pixels_HW3 = np.ascontiguousarray(read_pixels(name))
                 sys.stdout.buffer.write(HEADER.pack(*pixels_HW3.shape[:2], 0) + pixels_HW3.tobytes())
             except ValueError as error:
                 text = str(error).encode("utf-8", "surrogatepass")

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, TypeVar
 
@@ -28,7 +27,7 @@ Use = Callable[[NDArray[np.uint8]], T]
 Process = subprocess.Popen[bytes]
 
 
-def decoded(paths: Sequence[Path], use: Use[T]) -> Generator[T | str]:
+def decoded(paths: Sequence[str], use: Use[T]) -> Generator[T | str]:
     """For each picture, in order, what `use` makes of its pixels, uint8 [H, W, 3]; of a bad one what is wrong with it.
 
     `use` is called in threads. Raises OSError if a process ends before it should.
@@ -66,19 +65,19 @@ def _end(process: Process) -> None:
         process.communicate()
 
 
-def _here(path: Path, use: Use[T]) -> T | str:
+def _here(path: str, use: Use[T]) -> T | str:
     try:
         return use(_decoder.read_pixels(path))
     except ValueError as error:
         return str(error)
 
 
-def _in_process(paths: Sequence[Path], use: Use[T], idle: "SimpleQueue[Process]") -> list[T | str]:
+def _in_process(paths: Sequence[str], use: Use[T], idle: "SimpleQueue[Process]") -> list[T | str]:
     process = idle.get()
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps([str(path) for path in paths]).encode() + b"\n")
+        process.stdin.write(json.dumps(paths).encode() + b"\n")
         process.stdin.flush()
         results: list[T | str] = []
         for _ in paths:

@@ -88,7 +88,7 @@ def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
         )
 
 
-def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
+def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
     """The pictures as uint8 [N, 3, S, S], and the shorter side that each had; from the cache if they are in it.
 
     Raises ValueError that tells of all pictures that cannot be decoded.
@@ -111,7 +111,7 @@ def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
     return images_N3SS, sides_N
 
 
-def _decode(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
+def _decode(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
     """As `read`, from the files, on all cores that this process may use: many pictures in processes, few in threads."""
     images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     sides_N, faults = [], []

@@ -182,7 +182,7 @@ def _shared_side(parts: dict[str, Files]) -> int:
     return _measured_side(paths)
 
 
-def _measured_side(paths: list[Path]) -> int:
+def _measured_side(paths: list[str]) -> int:
     sides: set[int] = set()
     faults: list[str] = []
     with ThreadPoolExecutor() as pool:
@@ -197,7 +197,7 @@ def _measured_side(paths: list[Path]) -> int:
     return side if SMALLEST <= side <= LARGEST else SIZE
 
 
-def _side_or_fault(path: Path) -> int | str:
+def _side_or_fault(path: str) -> int | str:
     try:
         return shorter_side(path)
     except ValueError as error:

@@ -27,19 +27,19 @@ def test_pixels_and_messages_are_those_of_threads(
     pictures: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many cores decode must not change an image, nor what is said of a bad one; and no process stays behind."""
-    paths = sorted(path for path in pictures.rglob("*") if path.is_file())
+    paths = sorted(str(path) for path in pictures.rglob("*") if path.is_file())
     in_processes, sides = _pictures._decode(paths, 24)
     assert [process.poll() is not None for process in started] == [True, True]
-    bad = paths[3].with_name("b\u00e4d\udcff.png")
+    bad = Path(paths[3]).with_name("b\u00e4d\udcff.png")
     bad.write_bytes(b"no picture")
     with pytest.raises(ValueError, match="not a readable image") as told:
-        _pictures._decode([*paths, bad], 24)
+        _pictures._decode([*paths, str(bad)], 24)
     monkeypatch.setattr(_decoding, "MANY", 1000)
     images, sides_of_threads = _pictures._decode(paths, 24)
     assert torch.equal(in_processes, images)
     assert sides == sides_of_threads
     with pytest.raises(ValueError, match="not a readable image") as expected:
-        _pictures._decode([*paths, bad], 24)
+        _pictures._decode([*paths, str(bad)], 24)
     assert str(told.value) == str(expected.value)
     assert len(started) == 4
 
@@ -57,7 +57,7 @@ def test_a_process_that_dies_is_one_line(
 
     monkeypatch.setattr(_decoding, "_started", killed)
     with pytest.raises(OSError, match="a process that decodes pictures ended with status -9"):
-        _pictures._decode(sorted(pictures.rglob("*.png")), 24)
+        _pictures._decode(sorted(map(str, pictures.rglob("*.png"))), 24)
 
 
 def test_it_starts_without_torch() -> None:
