@@ -12,22 +12,28 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
 import torchvision
+from filelock import FileLock, Timeout
 from torch import Tensor
+
+from coupled.monitoring.terminal import say
 
 CHUNK = 64 * 2**20  # bytes that have a checksum
 SMALLEST = 2**20  # bytes; fewer are decoded faster than they are looked for
 SPARE = 2**30  # bytes that are left free on the disk
-ABANDONED = 24 * 3600.0  # seconds after which a temporary file has no writer any more
+PATIENCE = 1.0  # seconds that are waited for another process before it is said
+ABANDONED = 24 * 3600.0  # seconds after which a temporary file or a lock has no owner any more
 MOST = 32.0  # GiB
 
 
@@ -111,6 +117,26 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
             each.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(key: str) -> Iterator[None]:
+    """Only one process at a time decodes the images of an entry; the others wait, and then find it.
+
+    Nobody waits where the folder cannot be written or has no locks.
+    """
+    path = _files(key)[1].with_suffix(".lock")
+    with ExitStack() as held:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, fallback_to_soft=False)
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                say(f"another process decodes the same pictures; waiting for it, which holds {path}", sys.stderr)
+                lock.acquire()
+            held.callback(lock.release)
+        yield
+
+
 def read_side(key: str) -> int | None:
     """The side in pixels that is kept for these files; None if there is none, or it is damaged."""
     about = _files(key)[1]
@@ -156,7 +182,7 @@ def _make_room(folder: Path, needed: int) -> None:
     """
     used = {path: path.stat().st_mtime for path in folder.glob("*.json")}
     for path in folder.glob("*"):
-        single = path.suffix == ".tmp" or (path.suffix == ".npy" and path.with_suffix(".json") not in used)
+        single = path.suffix in (".tmp", ".lock") or (path.suffix == ".npy" and path.with_suffix(".json") not in used)
         if single and time.time() - path.stat().st_mtime > ABANDONED:
             path.unlink(missing_ok=True)
     taken = sum(path.stat().st_size for path in folder.glob("*.npy"))

@@ -102,13 +102,16 @@ def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
     kept = _cache.read_entry(key, len(paths), size)
     if kept:
         return kept
-    images_N3SS, sides_N = _decode(paths, size)
-    try:
-        if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
-            _cache.write_entry(key, images_N3SS, sides_N)
-    except OSError as error:
-        say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
-    return images_N3SS, sides_N
+    with _cache.alone(key):
+        if kept := _cache.read_entry(key, len(paths), size):  # decoded by another process meanwhile
+            return kept
+        images_N3SS, sides_N = _decode(paths, size)
+        try:
+            if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
+                _cache.write_entry(key, images_N3SS, sides_N)
+        except OSError as error:
+            say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
+        return images_N3SS, sides_N
 
 
 def _decode(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
