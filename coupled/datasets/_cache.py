@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import get_native_id
 
 import numpy as np
 import PIL
@@ -27,7 +28,7 @@ import torchvision
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from coupled.monitoring.terminal import say
+from coupled.datasets import say
 
 CHUNK = 64 * 2**20  # bytes that have a checksum
 SMALLEST = 2**20  # bytes; fewer are decoded faster than they are looked for
@@ -74,14 +75,14 @@ def read_entry(key: str, images: int, size: int) -> tuple[Tensor, list[int]] | N
     """The images of an entry, uint8 [N, 3, S, S], mapped into memory, and their sides; None if it is not there, or
     damaged. A change of the tensor does not reach the file.
     """
-    path, about = _files(key)
+    path, about = files_of(key)
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
         images_N3SS = np.load(path, mmap_mode="c", allow_pickle=False)
         shape, sides = (images, 3, size, size), known["sides"]
         if images_N3SS.shape != shape or images_N3SS.dtype != np.uint8 or len(sides) != images:
             return None
-        if known["checksums"] != _checksums(images_N3SS.reshape(-1)):
+        if known["checksums"] != checksums(images_N3SS.reshape(-1)):
             return None
         os.utime(about)  # used now
     except (OSError, EOFError, ValueError, KeyError, TypeError):
@@ -94,18 +95,17 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
 
     Each file gets its name when it is complete, the JSON file last; two processes may write the same entry.
     """
-    path, about = _files(key)
+    path, about = files_of(key)
     needed = images_N3SS.numel()
     if not SMALLEST <= needed <= most_bytes():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    _make_room(path.parent, needed)
+    make_room(path.parent, needed)
     if shutil.disk_usage(path.parent).free < needed + SPARE:
         return
     values = images_N3SS.numpy()
-    content = {"checksums": _checksums(values.reshape(-1)), "sides": list(sides)}
-    mine = f".{os.getpid()}.tmp"
-    temporaries = [each.with_name(each.name + mine) for each in (path, about)]
+    content = {"checksums": checksums(values.reshape(-1)), "sides": list(sides)}
+    temporaries = [temporary_of(each) for each in (path, about)]
     try:
         with temporaries[0].open("wb") as file:
             np.save(file, values, allow_pickle=False)
@@ -123,7 +123,7 @@ def alone(key: str) -> Iterator[None]:
 
     Nobody waits where the folder cannot be written or has no locks.
     """
-    path = _files(key)[1].with_suffix(".lock")
+    path = files_of(key)[1].with_suffix(".lock")
     with ExitStack() as held:
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def alone(key: str) -> Iterator[None]:
 
 def read_side(key: str) -> int | None:
     """The side in pixels that is kept for these files; None if there is none, or it is damaged."""
-    about = _files(key)[1]
+    about = files_of(key)[1]
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
         side = int(known["side"])
@@ -153,9 +153,9 @@ def read_side(key: str) -> int | None:
 
 def write_side(key: str, side: int) -> None:
     """Keep the side that the pictures share. Raises OSError."""
-    about = _files(key)[1]
+    about = files_of(key)[1]
     about.parent.mkdir(parents=True, exist_ok=True)
-    temporary = about.with_name(f"{about.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(about)
     content = {"side": side, "checksum": zlib.crc32(f"{key} {side}".encode())}
     try:
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -164,18 +164,25 @@ def write_side(key: str, side: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _files(key: str) -> tuple[Path, Path]:
+def temporary_of(path: Path) -> Path:
+    """A new name beside `path`, for what is not complete yet."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{get_native_id()}.tmp")
+
+
+def files_of(key: str) -> tuple[Path, Path]:
+    """The files of an entry: images, and what is known of them."""
     folder = cache_folder() / "decoded"
     return folder / f"{key}.npy", folder / f"{key}.json"
 
 
-def _checksums(values: np.ndarray) -> list[int]:
+def checksums(values: np.ndarray) -> list[int]:
+    """Of flat uint8 values, one for each `CHUNK`."""
     parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda part: zlib.crc32(part.data), parts))
 
 
-def _make_room(folder: Path, needed: int) -> None:
+def make_room(folder: Path, needed: int) -> None:
     """Delete what was used longest ago, until `needed` bytes more are allowed, and files without a writer or a pair.
 
     Who has mapped a deleted file keeps it.
