@@ -195,3 +195,23 @@ def test_without_the_network_or_the_extra_it_is_one_line(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'coupled\[hf\]'"):
         load("train", **options)
+
+
+def test_a_stream_from_the_hub_is_known_by_the_commit_of_its_files(
+    parquet: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset that was changed on the hub is read again; a local builder stands for the hub's."""
+    stream = datasets.load_dataset(parquet["path"], split="train", streaming=True)
+    real = datasets.load_dataset_builder
+
+    def key(commit: str) -> str:
+        def builder(path: str, config: str | None) -> object:
+            found = real(parquet["path"], config)
+            for files in found.config.data_files.values():
+                files.origin_metadata = [(path, commit)]
+            return found
+
+        monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+        return huggingface._streaming_key(stream, "some/body", None, "train", 8, "img", "label")
+
+    assert key("1" * 40) == key("1" * 40) != key("2" * 40)
