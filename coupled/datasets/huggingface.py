@@ -8,6 +8,7 @@ decoded images (`_cache.py`), from which they are mapped into memory, as many as
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,8 @@ def _decoded(
     what = f"decoding '{split}' of {path}"
     if streaming:
         key = _streaming_key(rows, path, config, split, size, image, label)
-        pairs = ((row[image], row[label]) for row in rows.select_columns([image, label]))
+        read = _readable(rows.select_columns([image, label]), split, path)
+        pairs = ((row[image], row[label]) for row in read)
         images_N3SS, given = kept_or_streamed(
             key, size, lambda: ((_square(each, size, image), of) for each, of in tracked_count(pairs, None, what))
         )
@@ -117,7 +119,7 @@ def _decoded(
             )
         given = rows[label]
         images_N3SS = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
-        for number, picture in enumerate(tracked_count(rows[image], len(rows), what)):
+        for number, picture in enumerate(tracked_count(_readable(rows[image], split, path), len(rows), what)):
             images_N3SS[number] = _square(picture, size, image)
     if names is None:
         names = sorted(set(given))
@@ -127,6 +129,21 @@ def _decoded(
     if not len(labels_N) or labels_N.min() < 0:
         raise ValueError(f"dataset.label_column: '{label}' of '{split}' has rows without a class (-1), or no rows")
     return images_N3SS, labels_N, tuple(map(str, names))
+
+
+def _readable(rows: Iterable[Any], split: str, path: str) -> Iterator[Any]:
+    """The rows. Raises ValueError that names the first one that cannot be read or decoded."""
+    remaining, number = iter(rows), 0
+    while True:
+        try:
+            row = next(remaining)
+        except StopIteration:
+            return
+        except (OSError, ValueError, SyntaxError) as error:  # of Pillow, or of the network
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"dataset.path: cannot read row {number} of '{split}' of '{path}': {text[:300]}") from None
+        yield row
+        number += 1
 
 
 def _square(picture: Any, size: int, column: str) -> Tensor:

@@ -215,3 +215,14 @@ def test_a_stream_from_the_hub_is_known_by_the_commit_of_its_files(
         return huggingface._streaming_key(stream, "some/body", None, "train", 8, "img", "label")
 
     assert key("1" * 40) == key("1" * 40) != key("2" * 40)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_picture_that_does_not_decode_is_one_line_that_names_its_row(parquet: dict, streaming: bool) -> None:
+    """Among a million rows nobody finds it otherwise."""
+    table = rows(30, 0).cast_column("img", datasets.Image(decode=False)).to_dict()
+    table["img"][4] = {**table["img"][4], "bytes": table["img"][4]["bytes"][:60]}
+    features = rows(1, 0).features
+    datasets.Dataset.from_dict(table, features).to_parquet(f"{parquet['path']}/train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match=r"dataset.path: cannot read row 4 of 'train' of '.*': .*\S"):
+        seen(**{**parquet, "streaming": streaming})
