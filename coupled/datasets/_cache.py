@@ -12,22 +12,29 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import get_native_id
 
 import numpy as np
 import PIL
 import torch
 import torchvision
+from filelock import FileLock, Timeout
 from torch import Tensor
+
+from coupled.datasets import say
 
 CHUNK = 64 * 2**20  # bytes that have a checksum
 SMALLEST = 2**20  # bytes; fewer are decoded faster than they are looked for
 SPARE = 2**30  # bytes that are left free on the disk
-ABANDONED = 24 * 3600.0  # seconds after which a temporary file has no writer any more
+PATIENCE = 1.0  # seconds that are waited for another process before it is said
+ABANDONED = 24 * 3600.0  # seconds after which a temporary file or a lock has no owner any more
 MOST = 32.0  # GiB
 
 
@@ -46,7 +53,7 @@ def most_bytes() -> int:
         raise ValueError(f"COUPLED_CACHE_GIB: got '{given}'; allowed is a number of GiB, 0 or more") from None
 
 
-def key_of(paths: Sequence[Path], size: int) -> str:
+def key_of(paths: Sequence[str], size: int) -> str:
     """The name of the entry of these files at this size: 32 hexadecimal digits.
 
     A file that was changed has another time of its inode, even if its size and time of modification were put back.
@@ -58,7 +65,7 @@ def key_of(paths: Sequence[Path], size: int) -> str:
     ]  # another one may decode or resize otherwise
     digest = hashlib.blake2b(json.dumps([1, size, *versions, os.fsdecode(Path.cwd())]).encode(), digest_size=16)
     for path in paths:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - a `Path` takes three times as long
         digest.update(os.fsencode(path))
         digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0".encode())
     return digest.hexdigest()
@@ -68,14 +75,14 @@ def read_entry(key: str, images: int, size: int) -> tuple[Tensor, list[int]] | N
     """The images of an entry, uint8 [N, 3, S, S], mapped into memory, and their sides; None if it is not there, or
     damaged. A change of the tensor does not reach the file.
     """
-    path, about = _files(key)
+    path, about = files_of(key)
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
         images_N3SS = np.load(path, mmap_mode="c", allow_pickle=False)
         shape, sides = (images, 3, size, size), known["sides"]
         if images_N3SS.shape != shape or images_N3SS.dtype != np.uint8 or len(sides) != images:
             return None
-        if known["checksums"] != _checksums(images_N3SS.reshape(-1)):
+        if known["checksums"] != checksums(images_N3SS.reshape(-1)):
             return None
         os.utime(about)  # used now
     except (OSError, EOFError, ValueError, KeyError, TypeError):
@@ -88,18 +95,17 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
 
     Each file gets its name when it is complete, the JSON file last; two processes may write the same entry.
     """
-    path, about = _files(key)
+    path, about = files_of(key)
     needed = images_N3SS.numel()
     if not SMALLEST <= needed <= most_bytes():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    _make_room(path.parent, needed)
+    make_room(path.parent, needed)
     if shutil.disk_usage(path.parent).free < needed + SPARE:
         return
     values = images_N3SS.numpy()
-    content = {"checksums": _checksums(values.reshape(-1)), "sides": list(sides)}
-    mine = f".{os.getpid()}.tmp"
-    temporaries = [each.with_name(each.name + mine) for each in (path, about)]
+    content = {"checksums": checksums(values.reshape(-1)), "sides": list(sides)}
+    temporaries = [temporary_of(each) for each in (path, about)]
     try:
         with temporaries[0].open("wb") as file:
             np.save(file, values, allow_pickle=False)
@@ -111,9 +117,29 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
             each.unlink(missing_ok=True)
 
 
+@contextmanager
+def alone(key: str) -> Iterator[None]:
+    """Only one process at a time decodes the images of an entry; the others wait, and then find it.
+
+    Nobody waits where the folder cannot be written or has no locks.
+    """
+    path = files_of(key)[1].with_suffix(".lock")
+    with ExitStack() as held:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, fallback_to_soft=False)
+            try:
+                lock.acquire(timeout=PATIENCE)
+            except Timeout:
+                say(f"another process decodes the same pictures; waiting for it, which holds {path}", sys.stderr)
+                lock.acquire()
+            held.callback(lock.release)
+        yield
+
+
 def read_side(key: str) -> int | None:
     """The side in pixels that is kept for these files; None if there is none, or it is damaged."""
-    about = _files(key)[1]
+    about = files_of(key)[1]
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
         side = int(known["side"])
@@ -127,9 +153,9 @@ def read_side(key: str) -> int | None:
 
 def write_side(key: str, side: int) -> None:
     """Keep the side that the pictures share. Raises OSError."""
-    about = _files(key)[1]
+    about = files_of(key)[1]
     about.parent.mkdir(parents=True, exist_ok=True)
-    temporary = about.with_name(f"{about.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(about)
     content = {"side": side, "checksum": zlib.crc32(f"{key} {side}".encode())}
     try:
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -138,25 +164,32 @@ def write_side(key: str, side: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _files(key: str) -> tuple[Path, Path]:
+def temporary_of(path: Path) -> Path:
+    """A new name beside `path`, for what is not complete yet."""
+    return path.with_name(f"{path.name}.{os.getpid()}-{get_native_id()}.tmp")
+
+
+def files_of(key: str) -> tuple[Path, Path]:
+    """The files of an entry: images, and what is known of them."""
     folder = cache_folder() / "decoded"
     return folder / f"{key}.npy", folder / f"{key}.json"
 
 
-def _checksums(values: np.ndarray) -> list[int]:
+def checksums(values: np.ndarray) -> list[int]:
+    """Of flat uint8 values, one for each `CHUNK`."""
     parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda part: zlib.crc32(part.data), parts))
 
 
-def _make_room(folder: Path, needed: int) -> None:
+def make_room(folder: Path, needed: int) -> None:
     """Delete what was used longest ago, until `needed` bytes more are allowed, and files without a writer or a pair.
 
     Who has mapped a deleted file keeps it.
     """
     used = {path: path.stat().st_mtime for path in folder.glob("*.json")}
     for path in folder.glob("*"):
-        single = path.suffix == ".tmp" or (path.suffix == ".npy" and path.with_suffix(".json") not in used)
+        single = path.suffix in (".tmp", ".lock") or (path.suffix == ".npy" and path.with_suffix(".json") not in used)
         if single and time.time() - path.stat().st_mtime > ABANDONED:
             path.unlink(missing_ok=True)
     taken = sum(path.stat().st_size for path in folder.glob("*.npy"))

@@ -3,10 +3,9 @@
 Shape letters: N images, S size.
 """
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from coupled.datasets import ImageDataset, ImageFiles, _cache, channel_statistics, say, tracked_count
+from coupled.datasets._decoding import decoded
 from coupled.datasets._files import Files, check_same_classes, class_names, labels, names_below, passed_over
-from coupled.datasets._pillow import read_picture, refuse
+from coupled.datasets._pillow import refuse
 
 STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
 LONGEST = 16  # times its shorter side: more of a picture is cut off before it is resized, which bounds the memory
@@ -88,7 +88,7 @@ def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
         )
 
 
-def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
+def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
     """The pictures as uint8 [N, 3, S, S], and the shorter side that each had; from the cache if they are in it.
 
     Raises ValueError that tells of all pictures that cannot be decoded.
@@ -102,23 +102,24 @@ def read(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
     kept = _cache.read_entry(key, len(paths), size)
     if kept:
         return kept
-    images_N3SS, sides_N = _decode(paths, size)
-    try:
-        if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
-            _cache.write_entry(key, images_N3SS, sides_N)
-    except OSError as error:
-        say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
-    return images_N3SS, sides_N
+    with _cache.alone(key):
+        if kept := _cache.read_entry(key, len(paths), size):  # decoded by another process meanwhile
+            return kept
+        images_N3SS, sides_N = _decode(paths, size)
+        try:
+            if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
+                _cache.write_entry(key, images_N3SS, sides_N)
+        except OSError as error:
+            say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
+        return images_N3SS, sides_N
 
 
-def _decode(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
-    """As `read`, from the files. Pillow decodes in as many threads as there are cores for this process."""
+def _decode(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
+    """As `read`, from the files, on all cores that this process may use: many pictures in processes, few in threads."""
     images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     sides_N, faults = [], []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(cores) as pool:
-        decoded = pool.map(partial(_square_or_fault, size=size), paths)
-        for row, found in enumerate(tracked_count(decoded, len(paths), "decoding pictures")):
+    with closing(decoded(paths, partial(_shown, size=size))) as results:
+        for row, found in enumerate(tracked_count(results, len(paths), "decoding pictures")):
             if isinstance(found, str):
                 faults.append(found)
             else:
@@ -128,17 +129,16 @@ def _decode(paths: Sequence[Path], size: int) -> tuple[Tensor, list[int]]:
     return images_N3SS, sides_N
 
 
+def _shown(pixels_HW3: NDArray[np.uint8], size: int) -> tuple[Tensor, int]:
+    """A picture as it is shown, and its shorter side."""
+    return square(torch.from_numpy(pixels_HW3).permute(2, 0, 1), size), min(pixels_HW3.shape[:2])
+
+
 def square(picture_3HW: Tensor, size: int) -> Tensor:
     """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]."""
     high, wide = picture_3HW.shape[1:]
+    if high == wide == size:
+        return picture_3HW
     longest = LONGEST * min(high, wide)
     cut_3HW = center_crop(picture_3HW, [min(high, longest), min(wide, longest)])
     return center_crop(resize(cut_3HW, [size], antialias=True), [size, size])
-
-
-def _square_or_fault(path: Path, size: int) -> tuple[Tensor, int] | str:
-    try:
-        picture_3HW = read_picture(path)
-    except ValueError as error:
-        return str(error)
-    return square(picture_3HW, size), min(picture_3HW.shape[1:])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from coupled.datasets import MOST_IN_MEMORY, AnyImageDataset, Permute, _cache, check_range, check_split
+from coupled.datasets._decoder import shorter_side
 from coupled.datasets._files import (
     SHOWN,
     UNLABELLED,
@@ -28,7 +29,7 @@ from coupled.datasets._files import (
 )
 from coupled.datasets._layouts import check_layout
 from coupled.datasets._pictures import list_files, load_files
-from coupled.datasets._pillow import refuse, shorter_side
+from coupled.datasets._pillow import refuse
 
 SIZE = 64
 SMALLEST, LARGEST = 8, 4096
@@ -38,10 +39,15 @@ Labels = Literal["auto", "none"]
 
 
 class Found(NamedTuple):
-    """The images of a folder: by split, or under "all" if they are to be divided; and what was passed over in each."""
+    """The images of a folder: by split, or under "all" if they are to be divided; and what was passed over in each.
+
+    `places` are the folders that were read, `unread` the names of others beside them.
+    """
 
     parts: dict[str, Files]
     passed: dict[str, Counter[str]]
+    places: dict[str, Path]
+    unread: list[str]
 
 
 def load(
@@ -88,9 +94,16 @@ def load(
     needed = 3 * size**2 * sum(len(of_class) for classes in files.values() for of_class in classes.values())
     held = needed <= MOST_IN_MEMORY if in_memory == "auto" else in_memory
     result = (load_files if held else list_files)("folder", part, files, root, size, passed)
-    notes = [_counted(part, files[part], root)]
+    notes = [_counted(part, files[part], found.places.get(part, root))]
     if part == "train" and split is not None:
-        notes.append(f"dataset.split: {split:g} of the images of each class for training, drawn by the seed")
+        each = "images" if UNLABELLED in files[part] else "images of each class"
+        notes.append(f"dataset.split: {split:g} of the {each} for training, drawn by the seed")
+    if part == "test" and found.unread:
+        of, more = (
+            found.places[part].name,
+            f" and {len(found.unread) - SHOWN} more" if len(found.unread) > SHOWN else "",
+        )
+        notes.append(f"dataset: {root}: passed over {', '.join(found.unread[:SHOWN])}{more}; read are train and {of}")
     if part == "train" and not held:
         why = f"their {needed / 2**30:,.1f} GiB are more than 8" if in_memory == "auto" else "as asked for"
         notes.append(f"dataset.in_memory: the images stay on the disk ({why})")
@@ -129,7 +142,8 @@ def _find(root: Path | None, split: float | None, labels: Labels) -> Found:
             " train without labels"
         )
     check_same_classes(root, files["train"], files["test"], ("train", test.name))
-    return Found(files, passed)
+    unread = [name for name in folders(root) if name not in ("train", test.name)]
+    return Found(files, passed, {"train": root / "train", "test": test}, unread)
 
 
 def _find_undivided(root: Path, split: float, labels: Labels) -> Found:
@@ -142,7 +156,7 @@ def _find_undivided(root: Path, split: float, labels: Labels) -> Found:
         alone = f"dataset.root={root / 'train'}" if parts == ["train"] else "no dataset.split"
         raise ValueError(f"dataset.split: got {split:g}, but {root} is divided: it has {', '.join(parts)}; use {alone}")
     passed = {"all": Counter[str]()}
-    return Found({"all": _images(root, labels, passed["all"])}, passed)
+    return Found({"all": _images(root, labels, passed["all"])}, passed, {}, [])
 
 
 def _images(folder: Path, labels: Labels, passed: Counter[str]) -> Files:
@@ -181,7 +195,7 @@ def _shared_side(parts: dict[str, Files]) -> int:
     return _measured_side(paths)
 
 
-def _measured_side(paths: list[Path]) -> int:
+def _measured_side(paths: list[str]) -> int:
     sides: set[int] = set()
     faults: list[str] = []
     with ThreadPoolExecutor() as pool:
@@ -196,7 +210,7 @@ def _measured_side(paths: list[Path]) -> int:
     return side if SMALLEST <= side <= LARGEST else SIZE
 
 
-def _side_or_fault(path: Path) -> int | str:
+def _side_or_fault(path: str) -> int | str:
     try:
         return shorter_side(path)
     except ValueError as error:

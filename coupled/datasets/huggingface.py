@@ -2,9 +2,13 @@
 
 `path` is what `datasets.load_dataset` takes (a name on the hub, or a folder of parquet files or of images), or a folder
 written by `save_to_disk`. What is downloaded stays in the cache of `datasets`; sources and licences are those of the
-dataset. Images are held in memory as central squares of `image_size` pixels.
+dataset. Images are held as central squares of `image_size` pixels, in memory or, with `streaming`, in the cache of
+decoded images (`_cache.py`), from which they are mapped into memory, as many as the disk holds.
 """
 
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,17 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from coupled.datasets import MOST_IN_MEMORY, ImageDataset, channel_statistics, check_range, check_split, tracked_count
+from coupled.datasets import (
+    MOST_IN_MEMORY,
+    ImageDataset,
+    _cache,
+    channel_statistics,
+    check_range,
+    check_split,
+    tracked_count,
+)
 from coupled.datasets._pictures import square
+from coupled.datasets._streamed import kept_or_streamed
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels")  # columns that are found without being named
 
@@ -34,6 +47,7 @@ def load(
     test_split: str = "test",
     image_column: str | None = None,
     label_column: str | None = None,
+    streaming: bool = False,
 ) -> ImageDataset:
     """One split at `image_size` x `image_size` pixels.
 
@@ -46,6 +60,8 @@ def load(
         test_split: its name of the split that is measured on as "test", such as "validation".
         image_column: column of images; without it "image" or "img".
         label_column: column of class labels; without it "label" or "labels".
+        streaming: read the rows once, without downloading the dataset, and keep the decoded images in the local cache,
+            from which they are mapped into memory.
 
     Returns:
         The images as uint8, normalised by the mean and standard deviation of the train split.
@@ -58,7 +74,11 @@ def load(
     names = {"train": train_split, "test": test_split}
     if train_split == test_split:
         raise ValueError(f"dataset.test_split: got '{test_split}', which is trained on; name another split")
-    columns = image_column, label_column
+    if streaming and not _cache.most_bytes():
+        raise ValueError(
+            "dataset.streaming: got true, but COUPLED_CACHE_GIB=0 keeps no decoded images; allowed is false"
+        )
+    columns = image_column, label_column, streaming
     train_N3SS, _, classes = _decoded(path, config, train_split, image_size, *columns)
     images_N3SS, labels_N, of_split = _decoded(path, config, names[split], image_size, *columns)
     if of_split != classes:
@@ -69,36 +89,89 @@ def load(
 
 @lru_cache(maxsize=2)  # both splits of a run: the train split is needed for the mean of either
 def _decoded(
-    path: str, config: str | None, split: str, size: int, image_column: str | None, label_column: str | None
+    path: str,
+    config: str | None,
+    split: str,
+    size: int,
+    image_column: str | None,
+    label_column: str | None,
+    streaming: bool,
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Pixels [N, 3, S, S], labels [N] and class names of a split of the dataset."""
-    rows = _rows(path, config, split)
+    rows = _rows(path, config, split, streaming)
     image = _column(rows, image_column, IMAGES, "image_column")
     label = _column(rows, label_column, LABELS, "label_column")
-    if (needed := len(rows) * 3 * size**2) > MOST_IN_MEMORY:
-        most = f"{MOST_IN_MEMORY / 2**30:g} GiB"
-        raise ValueError(
-            f"dataset.path: the {len(rows):,} images of '{split}' need {needed / 2**30:.1f} GiB, at most {most} are"
-            " held; unpack the parquet files with `coupled prepare-data` for dataset.name=folder"
-        )
     names = getattr(rows.features[label], "names", None)
-    given = rows[label]
+    what = f"decoding '{split}' of {path}"
+    if streaming:
+        key = _streaming_key(rows, path, config, split, size, image, label)
+        read = _readable(rows.select_columns([image, label]), split, path)
+        pairs = ((row[image], row[label]) for row in read)
+        images_N3SS, given = kept_or_streamed(
+            key, size, lambda: ((_square(each, size, image), of) for each, of in tracked_count(pairs, None, what))
+        )
+    else:
+        if (needed := len(rows) * 3 * size**2) > MOST_IN_MEMORY:
+            most = f"{MOST_IN_MEMORY / 2**30:g} GiB"
+            raise ValueError(
+                f"dataset.path: the {len(rows):,} images of '{split}' need {needed / 2**30:.1f} GiB, at most {most} are"
+                " held in memory; set dataset.streaming=true to map them from the cache of decoded images"
+            )
+        given = rows[label]
+        images_N3SS = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
+        for number, picture in enumerate(tracked_count(_readable(rows[image], split, path), len(rows), what)):
+            images_N3SS[number] = _square(picture, size, image)
     if names is None:
         names = sorted(set(given))
-        given = [names.index(each) for each in given]
+        numbers = {name: number for number, name in enumerate(names)}
+        given = [numbers[each] for each in given]
     labels_N = torch.tensor(given, dtype=torch.int64)
     if not len(labels_N) or labels_N.min() < 0:
         raise ValueError(f"dataset.label_column: '{label}' of '{split}' has rows without a class (-1), or no rows")
-    images_N3SS = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
-    for number, picture in enumerate(tracked_count(rows[image], len(rows), f"decoding '{split}' of {path}")):
-        if not hasattr(picture, "convert"):
-            raise ValueError(f"dataset.image_column: '{image}' holds {type(picture).__name__}, allowed are images")
-        images_N3SS[number] = square(pil_to_tensor(picture.convert("RGB")), size)
     return images_N3SS, labels_N, tuple(map(str, names))
 
 
-def _rows(path: str, config: str | None, split: str) -> Any:
-    """The rows of a split, as a `datasets.Dataset`."""
+def _readable(rows: Iterable[Any], split: str, path: str) -> Iterator[Any]:
+    """The rows. Raises ValueError that names the first one that cannot be read or decoded."""
+    remaining, number = iter(rows), 0
+    while True:
+        try:
+            row = next(remaining)
+        except StopIteration:
+            return
+        except (OSError, ValueError, SyntaxError) as error:  # of Pillow, or of the network
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"dataset.path: cannot read row {number} of '{split}' of '{path}': {text[:300]}") from None
+        yield row
+        number += 1
+
+
+def _square(picture: Any, size: int, column: str) -> Tensor:
+    """A picture as it is shown, uint8 [3, S, S]."""
+    if not hasattr(picture, "convert"):
+        raise ValueError(f"dataset.image_column: '{column}' holds {type(picture).__name__}, allowed are images")
+    return square(pil_to_tensor(picture.convert("RGB")), size)
+
+
+def _streaming_key(rows: Any, path: str, config: str | None, split: str, size: int, *columns: str) -> str:
+    """The entry of the cache: of a local folder by its files, of a name on the hub by the commit of its files."""
+    import datasets
+
+    files: list[str] = []
+    origin: list[str] = []
+    if Path(path).is_dir():
+        files = sorted(str(each) for each in Path(path).rglob("*") if each.is_file())
+    else:
+        builder = datasets.load_dataset_builder(path, config)
+        found = builder.config.data_files or {}
+        origin = [str(builder.hash), *(f"{name}: {each.origin_metadata}" for name, each in sorted(found.items()))]
+    of_files = _cache.key_of(files, size)
+    parts = [of_files, path, config, split, *columns, str(rows.features), datasets.__version__, *origin]
+    return hashlib.blake2b(json.dumps(["streamed", *parts]).encode(), digest_size=16).hexdigest()
+
+
+def _rows(path: str, config: str | None, split: str, streaming: bool) -> Any:
+    """The rows of a split, as a `datasets.Dataset`, or with `streaming` as a `datasets.IterableDataset`."""
     try:
         import datasets
     except ModuleNotFoundError:
@@ -110,8 +183,9 @@ def _rows(path: str, config: str | None, split: str) -> Any:
             splits = datasets.load_from_disk(path)
             if split not in splits:
                 raise ValueError(f"Unknown split '{split}'; it has {', '.join(map(str, splits))}")
-            return splits[split]
-        return datasets.load_dataset(path, config, split=split)
+            return splits[split].to_iterable_dataset() if streaming else splits[split]
+        rows = datasets.load_dataset(path, config, split=split, streaming=streaming)
+        return rows if rows.features else rows._resolve_features()  # of a stream they are in its first row
     except (OSError, ValueError) as error:  # no network, no such dataset, split or config
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"dataset.path: cannot load split '{split}' of '{path}': {text[:300]}") from None

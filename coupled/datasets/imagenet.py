@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from coupled.datasets import ImageFiles, check_split, prepare_command
-from coupled.datasets._files import check_same_classes, class_files, folders, passed_over
+from coupled.datasets._files import check_same_classes, class_files, folders, names_below, passed_over
 from coupled.datasets._layouts import check_layout
 
 SIZE = 224
@@ -44,7 +44,7 @@ def load(split: str, *, root: Path | None = None) -> ImageFiles:
         name="imagenet",
         split=split,
         root=root,
-        files_N=tuple(path.relative_to(root).as_posix() for paths in files.values() for path in paths),
+        files_N=names_below(root, files),
         labels_N=torch.tensor([label for label, paths in enumerate(files.values()) for _ in paths]),
         class_names=tuple(files),
         mean=MEAN,

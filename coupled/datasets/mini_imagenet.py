@@ -64,9 +64,9 @@ def _files(root: Path, passed: Counter[str] | None = None) -> dict[str, Files]:
     return {"train": parts.get("train", {}), "test": parts.get("test") or parts.get("val", {})}
 
 
-def _listed(root: Path, lists: list[Path]) -> dict[str, list[Path]]:
+def _listed(root: Path, lists: list[Path]) -> dict[str, list[str]]:
     """Class -> its images in root/images, from lists with a first line filename,label."""
-    files: dict[str, list[Path]] = {}
+    files: dict[str, list[str]] = {}
     for path in lists:
         header, *rows = read_lines(path, ",") or [[]]
         if header != ["filename", "label"] or any(len(row) != 2 for row in rows):
@@ -74,20 +74,20 @@ def _listed(root: Path, lists: list[Path]) -> dict[str, list[Path]]:
                 f"{path}: expected rows of filename,label, found {','.join(header)}; use the original list"
             )
         for name, label in rows:
-            files.setdefault(label, []).append(root / "images" / name)
-    for path in (path for paths in files.values() for path in paths):
-        if not path.is_file():
-            raise ValueError(f"{path}: missing, but listed in {', '.join(map(str, lists))}; unpack it again")
+            files.setdefault(label, []).append(str(root / "images" / name))
+    for image in (image for images in files.values() for image in images):
+        if not Path(image).is_file():
+            raise ValueError(f"{image}: missing, but listed in {', '.join(map(str, lists))}; unpack it again")
     return files
 
 
 def _split(files: Files) -> dict[str, Files]:
     """Every sixth image of each class, at least one, to test, in the order of a digest of class and name."""
-    parts: dict[str, dict[str, list[Path]]] = {"train": {}, "test": {}}
+    parts: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for name, paths in sorted(files.items()):
         if len(paths) < 2:
             raise ValueError(f"dataset.root: class {name} has {len(paths)} image; two are needed for train and test")
-        drawn = sorted(paths, key=lambda path: blake2b(f"{name}/{path.name}".encode(), digest_size=16).digest())
+        drawn = sorted(paths, key=lambda path: blake2b(f"{name}/{Path(path).name}".encode(), digest_size=16).digest())
         held_out = max(1, len(paths) // HELD_OUT)
         parts["test"][name], parts["train"][name] = sorted(drawn[:held_out]), sorted(drawn[held_out:])
     return {**parts}

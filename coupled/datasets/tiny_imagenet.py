@@ -45,14 +45,14 @@ def load(split: str, *, root: Path | None = None) -> ImageDataset:
     return load_files("tiny_imagenet", split, {"train": train, "test": test}, root, SIZE, passed[split])
 
 
-def _annotated(path: Path, passed: Counter[str]) -> dict[str, list[Path]]:
+def _annotated(path: Path, passed: Counter[str]) -> dict[str, list[str]]:
     """Class -> its images beside the file `path`, whose lines are: image, class, and a box that is not needed."""
     class_of = {}
     for cells in read_lines(path, "\t"):
         if len(cells) < 2:
             raise ValueError(f"{path}: expected lines of image, class and box, found '{cells[0]}'; unpack it again")
         class_of[cells[0]] = cells[1]
-    there = {image.name: image for image in images(path.parent / "images", passed)}
+    there = {Path(image).name: image for image in images(path.parent / "images", passed)}
     odd = sorted(there.keys() ^ class_of.keys())
     if odd:
         place = path.parent / "images" / odd[0]

@@ -106,8 +106,9 @@ class Progress:
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
-def tracked_count(items: Iterable[T], count: int, name: str) -> Iterator[T]:
-    """The `count` items one by one; what takes more than `AT_ONCE` has a bar on a terminal, elsewhere lines on stderr.
+def tracked_count(items: Iterable[T], count: int | None, name: str) -> Iterator[T]:
+    """The items one by one, `count` of them if that is known; what takes more than `AT_ONCE` has a bar on a terminal,
+    elsewhere lines on stderr.
 
     Other ranks of a machine say nothing.
     """
@@ -126,8 +127,8 @@ def tracked_count(items: Iterable[T], count: int, name: str) -> Iterator[T]:
                 bar.update(task, completed=done)
                 next_line = now + 0.25
             else:
-                left = timedelta(seconds=round((now - began) / done * (count - done)))
-                say(f"{name}: {done:,} of {count:,}, {left} left", sys.stderr)
+                left = timedelta(seconds=round((now - began) / done * ((count or done) - done)))
+                say(f"{name}: {done:,}" + (f" of {count:,}, {left} left" if count else ""), sys.stderr)
                 next_line = now + SILENCE
     finally:
         if bar:

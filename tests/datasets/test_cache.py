@@ -2,12 +2,15 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import tiny
 
 from coupled.datasets import _cache, _pictures, folder
 
@@ -159,3 +162,48 @@ def test_the_size_of_many_pictures_is_kept_and_a_damaged_one_is_not_believed(
     assert [folder.own_size(root=own), len(asked)] == [20, 10]
     Image.new("RGB", (64, 32)).save(own / "train/a/1.png")
     assert [folder.own_size(root=own), len(asked)] == [64, 15]
+
+
+def test_two_that_start_at_once_decode_once_and_see_the_same(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """As the ranks of a machine do, and the runs of a sweep: the second waits for the first."""
+    monkeypatch.setenv("COUPLED_CACHE_GIB", "0")
+    without = load(own)
+    monkeypatch.delenv("COUPLED_CACHE_GIB")
+    monkeypatch.setattr(_cache, "PATIENCE", 0)
+    monkeypatch.setattr(_pictures, "STATISTICS_IMAGES", 3)
+    counts: list[int] = []
+    decode = _pictures._decode
+
+    def slow(paths: list[str], size: int) -> object:
+        counts.append(len(paths))
+        time.sleep(0.3)
+        return decode(paths, size)
+
+    monkeypatch.setattr(_pictures, "_decode", slow)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(load, [own, own])) == [without, without]
+    assert counts == [3]
+    assert "another process decodes the same pictures; waiting for it" in capsys.readouterr().err
+
+
+def test_a_run_has_the_same_bits_with_and_without_the_cache(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded, kept, read back: weights and steps.csv are the same."""
+    files = {}
+    for kind, limit in (("off", "0"), ("writes", "1"), ("reads", "1")):
+        monkeypatch.setenv("COUPLED_CACHE_GIB", limit)
+        counts = decoded(monkeypatch)
+        dataset = {"name": "folder", "root": str(own), "image_size": 24}
+        tiny.train(
+            tmp_path / kind, dataset=dataset, batch={"size": 3}, epochs=1, arms={"cl": "dcl", "ce": "cross_entropy"}
+        )
+        assert bool(counts) == (kind != "reads")
+        files[kind] = {
+            path.name: path.read_bytes() for path in (tmp_path / kind).rglob("*.safetensors") if "snapshot" in str(path)
+        }
+        files[kind]["steps.csv"] = (tmp_path / kind / "steps.csv").read_bytes()
+    assert len(files["off"]) > 2
+    assert files["off"] == files["writes"] == files["reads"]

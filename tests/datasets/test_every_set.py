@@ -79,9 +79,9 @@ def test_a_second_load_gives_the_same_bytes_and_leaves_the_global_generators_alo
 @pytest.mark.parametrize("name", [*NAMES, *ON_DISK])
 def test_an_unknown_split_is_refused(name: str) -> None:
     """A misspelled split must not be read as the test split."""
-    required = {"path": "none", "image_size": 8} if name == "huggingface" else {}
+    needed = {"path": "x", "image_size": 8} if name == "huggingface" else {}
     with pytest.raises(ValueError, match="dataset split: got 'val'; allowed are train, test"):
-        by_name.find("coupled.datasets", name).load("val", **required)
+        by_name.find("coupled.datasets", name).load("val", **needed)
 
 
 @pytest.mark.parametrize("name", NAMES)

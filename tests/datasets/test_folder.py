@@ -115,7 +115,7 @@ def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> No
     assert found.labels_N.bincount().tolist() == [2, 13]
     assert [Path(file) for file in found.files_N] == sorted(Path(file) for file in found.files_N)
     assert found.notes == (
-        f"dataset: train: 15 images in 2 class folders of {pictures}: ant 2, cat 13",
+        f"dataset: train: 15 images in 2 class folders of {pictures}/train: ant 2, cat 13",
         "dataset: train: passed over 2 .txt, 1 .gif, 1 .txt beside the classes, 1 hidden; images are files that end"
         " in .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp",
     )

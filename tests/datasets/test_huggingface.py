@@ -1,6 +1,8 @@
 """Datasets of Hugging Face, saved locally: no test needs a network."""
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import datasets
@@ -10,7 +12,8 @@ import torch
 from support import tiny
 
 from coupled.cli import main
-from coupled.datasets.huggingface import load
+from coupled.datasets import _cache, huggingface
+from coupled.datasets.huggingface import _decoded, load
 
 CLASSES = ["cat", "dog", "fish"]
 
@@ -79,3 +82,147 @@ def test_what_is_not_there_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error), error
+
+
+@pytest.fixture
+def parquet(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The options that stream a folder of parquet files, into a cache of its own."""
+    monkeypatch.setenv("COUPLED_CACHE", str(tmp_path / "decoded"))
+    monkeypatch.setattr(_cache, "SMALLEST", 1)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name, split in datasets.load_from_disk(str(saved)).items():
+        split.to_parquet(str(tmp_path / f"parquet/{name}-00000-of-00001.parquet"))
+    return {"path": str(tmp_path / "parquet"), "image_size": 8, "test_split": "validation", "streaming": True}
+
+
+def seen(**options: object) -> list[object]:
+    """All that a run sees of both splits."""
+    _decoded.cache_clear()
+    both = [load(split, **options) for split in ("train", "test")]
+    return [(each.digest(), each.labels_N.tolist(), each.class_names, each.mean, each.std) for each in both]
+
+
+def squares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One number for each picture that is decoded later."""
+    counts: list[int] = []
+    real = huggingface._square
+    monkeypatch.setattr(huggingface, "_square", lambda *given: (counts.append(1), real(*given))[1])
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["save_to_disk", "parquet"])
+def test_a_streamed_set_is_decoded_once_and_is_that_in_memory(
+    parquet: dict, saved: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels, labels and statistics; and nothing of it is kept in the cache of `datasets`."""
+    options = parquet if kind == "parquet" else {**parquet, "path": str(saved)}
+    counts = squares(monkeypatch)
+    monkeypatch.setattr(_cache, "CHUNK", 7 * 3 * 8 * 8)  # several parts
+    monkeypatch.setattr(huggingface, "MOST_IN_MEMORY", 1)  # which streaming has no need of
+    first = seen(**options)
+    assert len(counts) == 39
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+    assert seen(**options) == first
+    assert len(counts) == 39
+    with pytest.raises(ValueError, match=r"dataset.path: the 30 images .* set dataset.streaming=true"):
+        seen(**{**options, "streaming": False})
+    monkeypatch.setattr(huggingface, "MOST_IN_MEMORY", 2**30)
+    assert seen(**{**options, "streaming": False}) == first
+
+
+@pytest.mark.parametrize("damage", ["interrupted", "images", "labels", "changed file"])
+def test_a_stream_that_was_not_read_whole_or_is_damaged_is_read_again(
+    parquet: dict, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a set must not be taken for a set."""
+    expected = seen(**parquet)
+    folder = _cache.cache_folder() / "decoded"
+    (images, *_), (about, *_) = sorted(folder.glob("*.npy")), sorted(folder.glob("*.json"))
+    counts = squares(monkeypatch)
+    if damage == "interrupted":
+        for path in folder.iterdir():
+            path.unlink()
+        monkeypatch.setattr(huggingface, "_square", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            seen(**parquet)
+        assert [path.suffix for path in folder.iterdir()] == [".lock"]
+        monkeypatch.undo()
+        monkeypatch.setenv("COUPLED_CACHE", str(folder.parent))
+        counts = squares(monkeypatch)
+    elif damage == "images":
+        data = bytearray(images.read_bytes())
+        data[-3] ^= 1
+        images.write_bytes(data)
+    elif damage == "labels":
+        content = json.loads(about.read_text())
+        about.write_text(json.dumps({**content, "labels": content["labels"][::-1]}))
+    else:
+        rows(30, 5).to_parquet(f"{parquet['path']}/train-00000-of-00001.parquet")
+    assert (seen(**parquet) == expected) == (damage != "changed file")
+    assert len(counts) in ((39,) if damage in ("interrupted", "changed file") else (30, 9))
+
+
+def test_a_run_trains_on_a_stream_and_says_what_the_cache_does_not_hold(
+    parquet: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the settings; a limit that is too small is one line that names it."""
+    given = ["train", "demo", "batch.size=6", "epochs=1", "encoder.width_multiplier=0.0625", "arms.ce=null"]
+    given += [f"dataset={json.dumps({'name': 'huggingface', **parquet})}"]
+    for limit, key in (
+        ("0", "dataset.streaming: got true, but COUPLED_CACHE_GIB=0"),
+        ("1e-6", "COUPLED_CACHE_GIB allows"),
+    ):
+        monkeypatch.setenv("COUPLED_CACHE_GIB", limit)
+        assert main([*given, "--run-dir", str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert key in error
+    monkeypatch.delenv("COUPLED_CACHE_GIB")
+    _decoded.cache_clear()
+    assert main([*given, "--run-dir", str(tmp_path / "run"), "--max-steps", "1"]) == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["settings"]["dataset"]["streaming"] is True
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_without_the_network_or_the_extra_it_is_one_line(
+    streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name on the hub; and what to install."""
+    options = {"path": "nobody/nothing", "image_size": 8, "streaming": streaming}
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"dataset.path: cannot load split 'train' of 'nobody/nothing': [^\n]+$"):
+        load("train", **options)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"pip install 'coupled\[hf\]'"):
+        load("train", **options)
+
+
+def test_a_stream_from_the_hub_is_known_by_the_commit_of_its_files(
+    parquet: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset that was changed on the hub is read again; a local builder stands for the hub's."""
+    stream = datasets.load_dataset(parquet["path"], split="train", streaming=True)
+    real = datasets.load_dataset_builder
+
+    def key(commit: str) -> str:
+        def builder(path: str, config: str | None) -> object:
+            found = real(parquet["path"], config)
+            for files in found.config.data_files.values():
+                files.origin_metadata = [(path, commit)]
+            return found
+
+        monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+        return huggingface._streaming_key(stream, "some/body", None, "train", 8, "img", "label")
+
+    assert key("1" * 40) == key("1" * 40) != key("2" * 40)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_picture_that_does_not_decode_is_one_line_that_names_its_row(parquet: dict, streaming: bool) -> None:
+    """Among a million rows nobody finds it otherwise."""
+    table = rows(30, 0).cast_column("img", datasets.Image(decode=False)).to_dict()
+    table["img"][4] = {**table["img"][4], "bytes": table["img"][4]["bytes"][:60]}
+    features = rows(1, 0).features
+    datasets.Dataset.from_dict(table, features).to_parquet(f"{parquet['path']}/train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match=r"dataset.path: cannot read row 4 of 'train' of '.*': .*\S"):
+        seen(**{**parquet, "streaming": streaming})

@@ -14,6 +14,7 @@ from coupled.analysis import alignment, bounds, losses, quality
 from coupled.config.by_name import known
 from coupled.config.registry import find_objective, load_dataset
 from coupled.datasets import ImageFiles, folder
+from coupled.datasets._pillow import SUFFIXES
 from coupled.stream.decoding import crops
 
 
@@ -133,3 +134,34 @@ def test_a_folder_without_labels_trains_what_needs_none(
     assert "the dataset of this run has no labels, which knn needs" in capsys.readouterr().err
     assert quality.main(["--epochs", "1", "--arms", "cl"]) == 0
     assert "has no labels: left out are cdnv, " in capsys.readouterr().out
+
+
+def test_the_start_says_what_is_read_and_what_is_passed_over_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Classes with images at any depth and with every suffix; what is missing in a count must be in another one."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "own"
+    write_images(root, *(f"{part}/{name}/deep/er/1" for part in ("train", "val", "validation") for name in "ab"))
+    write_images(root, "train/loose", "train/.hidden/1", "extra/1")
+    for number, suffix in enumerate(SUFFIXES):
+        grey = (12, 12) if suffix == ".pgm" else (12, 12, 3)
+        Image.fromarray(np.zeros(grey, np.uint8)).save(root / f"train/a/{number}{suffix}")
+        Image.fromarray(np.zeros(grey, np.uint8)).save(root / f"train/b/{number}{suffix.upper()}")
+    for name in ("train/a/.DS_Store", "train/b/deep/notes.txt", "train/readme.md", "val/a/Thumbs.db"):
+        (root / name).touch()
+    given = tiny.TINY_YAML.replace("{name: digits, image_size: 8}", "{name: folder, root: own, image_size: 12}")
+    Path("own.yaml").write_text(given + "batch: {size: 20}\narms: {cl: dcl, nscl: nscl}\n")
+    assert program.main(["--config", "own.yaml"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "dataset: train: 20 images in 2 class folders of own/train: a 10, b 10" in told
+    assert "dataset: test: 2 images in 2 class folders of own/val: a 1, b 1" in told
+    others = "1 .md beside the classes, 1 .png beside the classes, 1 .txt, 1 hidden, 1 hidden beside the classes"
+    why = "images are files that end in .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp"
+    assert f"dataset: train: passed over {others}; {why}" in told
+    assert f"dataset: test: passed over 1 .db; {why}" in told
+    assert "dataset: own: passed over extra, validation; read are train and val" in told
+    (root / "train/c").mkdir()
+    (root / "train/c/x.txt").touch()
+    assert program.main(["--config", "own.yaml", "--run-dir", "other"]) == 2
+    assert "own/train/c holds no image, but 1 .txt; put .jpg, " in capsys.readouterr().err

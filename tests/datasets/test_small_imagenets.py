@@ -88,7 +88,7 @@ def test_all_classes_are_in_both_splits_and_no_image_is(mini: Path) -> None:
     for name in IDS:
         train, test = files["train"][name], files["test"][name]
         assert len(test) == (formats.IMAGES + formats.TEST_IMAGES) // 6
-        assert sorted(train + test) == sorted((mini / "images").glob(f"{name}*"))
+        assert sorted(train + test) == sorted(map(str, (mini / "images").glob(f"{name}*")))
     assert mini_imagenet.load("train", root=mini).class_names == IDS
 
 

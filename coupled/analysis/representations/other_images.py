@@ -150,7 +150,7 @@ def _folders_of_splits(folder: Path) -> dict[str, Path]:
 
 def _pictures(run: Run, folder: Path, split: str) -> ImageFiles:
     passed: Counter[str] = Counter()
-    files = [path.relative_to(folder) for path in image_paths(folder, passed)]
+    files = [Path(path).relative_to(folder) for path in image_paths(folder, passed)]
     if not files:
         raise ValueError(f"--images: '{folder}' holds no picture")
     for note in passed_over(split or str(folder), passed):
