@@ -20,10 +20,10 @@ SMALL: dict[str, Any] = {
     "encoder": {"width_multiplier": 0.0625},
     "projector": {"hidden_dim": 16, "output_dim": 8},
 }
+NO_TIMM = {"width_multiplier": None, "stem": None}  # takes back what demo.yaml says
 WORDS = ["epochs=1", "num_threads=1", "projector.hidden_dim=16", "projector.output_dim=8", "batch.size=64"]
 CHOSEN = [
-    "encoder.width_multiplier=1",
-    f"encoder.name={EXAMPLES}/small_encoder.py:small_encoder",
+    f"encoder={{name: '{EXAMPLES}/small_encoder.py:small_encoder', width: 8}}",
     f"dataset={{name: '{EXAMPLES}/two_colours.py:two_colours', image_size: 8, images: 128}}",
     f"augmentation.steps=[{{name: '{EXAMPLES}/channel_dropout.py:channel_dropout', prob: 0.3}}]",
     f"arms={{cl: dcl, hard: {{objective: '{EXAMPLES}/hard_negatives.py:hard_negatives', beta: 0.5}}}}",
@@ -45,6 +45,7 @@ def test_a_run_of_examples_trains_and_run_json_has_their_digests(run: Path) -> N
     assert all(len(digest) == 32 for digest in about["settings"]["code"].values())
     assert about["code_files"].keys() == about["settings"]["code"].keys()
     assert about["settings"]["arms"]["hard"]["temperature"] == 0.5
+    assert {*about["settings"]["encoder"]} == {"name", "width"}  # none of timm's keys
     assert about["dataset"]["classes"] == ["red", "blue"]
     gap = coupled.open_run(run).weight_gap()
     assert (gap.query("aggregate == 'global' and epoch == 1").gap > 0).all()
@@ -129,7 +130,7 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
         ({"arms": {"a": "no.such.module:f"}}, "No module named 'no'"),
         ({"arms": {"a": "{}:nothing"}}, r"own\.py has no 'nothing' \(it defines: .*encoder"),
         ({"arms": {"a": "{}:positional"}}, r"own\.py:\d+: positional takes \(inputs, weight=1\)"),
-        ({"encoder": {"name": "{}:encoder", "width_multiplier": 1}}, r"encoder\.name: .*own\.py:\d+: encoder returns"),
+        ({"encoder": {**NO_TIMM, "name": "{}:encoder"}}, r"encoder\.name: .*own\.py:\d+: encoder returns"),
         ({"dataset": {"name": "{}:images", "image_size": 8}}, r"dataset\.name: .*own\.py:\d+: images gives int as"),
         ({"dataset": {"name": "{}:images", "image_size": None}}, r"dataset\.image_size: missing"),
         ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on the others of its batch"),
@@ -290,3 +291,68 @@ def test_a_class_with_a_head_and_a_dataset_of_hugging_face(tmp_path: Path) -> No
     run = coupled.train("demo", run_dir=tmp_path / "run", **small, arms=arms)
     assert run.description["dataset"]["classes"] == ["even", "odd"]
     assert "classifier.weight" in run.state_dict("mine", 1)
+
+
+ENCODERS = """
+import random, torch
+class Net(torch.nn.Module):
+    def __init__(self, change=lambda images: None):
+        super().__init__()
+        self.num_features, self.layer, self.change = 4, torch.nn.Linear(3, 4), change
+    def forward(self, images):
+        self.change(images)
+        return self.layer(images.mean(dim=(2, 3)))
+def plain(*, depth: int = 2, image_size): return Net()
+def stemmed(*, stem: str = "cifar"): return Net()
+def seeded(): torch.manual_seed(1); return Net()
+def drawn(): random.random(); return Net()
+def changes(): return Net(lambda images: images.data.mul_(2))
+def noisy(): return Net(lambda images: torch.rand(1))
+def named(*, freeze: int = 1): return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ("plain, stem: cifar", r"encoder\.stem: got cifar; .*plain does not take it \(it takes: depth\)"),
+        ("plain, width_multiplier: 1", r"encoder\.width_multiplier: got 1\.0; .*encoder\.width_multiplier=null"),
+        ("plain, zero_init_last: false", r"encoder\.zero_init_last: got False; "),
+        ("plain, image_size: 8", r"encoder\.image_size: got 8; the size of the images is dataset\.image_size"),
+        ("plain, dept: 3", r"encoder\.dept: got 3; .*it takes: depth\)"),
+        ("plain, depth: deep", r"encoder\.depth: got 'deep'"),
+        ("seeded", r"own\.py:\d+: seeded seeds torch"),
+        ("drawn", r"own\.py:\d+: drawn seeds torch, or draws"),
+        ("changes", r"own\.py:\d+: changes changes its input in place"),
+        ("noisy", r"own\.py:\d+: noisy draws from a global random generator in evaluation"),
+        ("named", r"own\.py:\d+: named takes \(\*, freeze: int = 1\)"),
+    ],
+)
+def test_a_key_that_an_encoder_does_not_take_is_refused_and_so_is_an_impure_one(
+    tmp_path: Path, encoder: str, message: str
+) -> None:
+    """No key is accepted and ignored; weights follow the seed of the run alone."""
+    (tmp_path / "own.py").write_text(ENCODERS)
+    name, _, options = encoder.partition(",")
+    section = f"encoder={{name: '{tmp_path}/own.py:{name}', {options}}}"
+    from coupled.models.network import build_network
+
+    def build() -> None:
+        build_network(**coupled.load_settings("demo", [section]).network_options())
+
+    with pytest.raises(ValueError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_an_encoder_are_in_the_settings_and_their_digest(tmp_path: Path) -> None:
+    """Two spellings are one experiment; another option is another one; a key of timm's goes where it is taken."""
+    (tmp_path / "own.py").write_text(ENCODERS)
+    one, two, other = (
+        coupled.load_settings("demo", [f"encoder={{name: '{tmp_path}/own.py:plain'{more}}}"])
+        for more in ("", ", depth: 2, stem: null", ", depth: 3")
+    )
+    assert one.sha256() == two.sha256() != other.sha256()
+    assert other.resolved()["encoder"] == {"name": f"{tmp_path}/own.py:plain", "depth": 3}
+    stemmed = coupled.load_settings("demo", [f"encoder={{name: '{tmp_path}/own.py:stemmed', stem: imagenet}}"])
+    assert json.loads(stemmed.network_options()["encoder_options"]) == {"stem": "imagenet"}
