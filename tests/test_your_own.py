@@ -74,6 +74,45 @@ def test_a_run_folder_imports_code_only_with_allow_code(
     assert cli.main(["verify", "--run-dir", str(run), "--allow-code"]) == 0
 
 
+def test_report_and_sweep_pass_allow_code_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report only if it was given; a sweep always, because its configuration names the code."""
+    import subprocess
+
+    from coupled.analysis.report import program
+    from coupled.sweep import jobs
+    from coupled.sweep.points import points, read_sweep
+
+    page = str(tmp_path / "page.html")
+    assert cli.main(["report", "--run-dir", str(run), "--compute", "--output", page]) == 2
+    said = capsys.readouterr().err
+    assert "small_encoder.py" in said
+    assert "--allow-code" in said
+    assert said.count("\n") == 1
+    started: list[list[str]] = []
+
+    def note(words: list[str], **_options: Any) -> "subprocess.CompletedProcess[str]":
+        started.append(words)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(program.subprocess, "run", note)
+    assert cli.main(["report", "--run-dir", str(run), "--compute", "--allow-code", "--output", page]) == 0
+    assert {"verify", "alignment", "quality"} <= {next(w for w in words if w in cli.ANALYSES) for words in started}
+    assert all(("--allow-code" in words) == ("weight-gap" not in words) for words in started)
+
+    config = tmp_path / "own.yaml"
+    shown = {**json.loads((run / "run.json").read_text())["settings"], "name": "own"}
+    config.write_text(json.dumps({key: value for key, value in shown.items() if key != "code"}))
+    sweep = read_sweep(config, ["seed=0,1"], runs=tmp_path, analyses=["weight-gap", "quality --metrics nccc"])
+    commands: list[list[str]] = []
+    children = jobs.Children()
+    monkeypatch.setattr(children, "run", lambda command, log: commands.append(command) or 0)
+    monkeypatch.setattr(jobs, "is_finished", lambda point: True)
+    assert jobs.train_and_analyse(sweep, points(sweep)[0], children, print) == ""
+    assert ["--allow-code" in words for words in commands] == [False, True]
+
+
 def objective(folder: Path, body: str, name: str = "mine") -> str:
     """A file with an objective, and the reference to it."""
     path = folder / f"{name}.py"
