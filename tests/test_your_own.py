@@ -98,7 +98,7 @@ def test_report_and_sweep_pass_allow_code_on(
 
     monkeypatch.setattr(program.subprocess, "run", note)
     assert cli.main(["report", "--run-dir", str(run), "--compute", "--allow-code", "--output", page]) == 0
-    assert {"verify", "alignment", "quality"} <= {next(w for w in words if w in cli.ANALYSES) for words in started}
+    assert {"verify", "alignment"} <= {next(w for w in words if w in cli.ANALYSES) for words in started}
     assert all(("--allow-code" in words) == ("weight-gap" not in words) for words in started)
 
     config = tmp_path / "own.yaml"
@@ -152,6 +152,7 @@ def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
         ("return 3", r"mine\.py:2: mine returns int"),
         ("return inputs.outputs['projection'].detach().sum()", "returns a loss without gradient"),
         ("return inputs.outputs['projection'].sum() * torch.rand(())", "draws from a global random generator"),
+        ("inputs.outputs['projection'].data.mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
         ("inputs.outputs['projection'].mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
     ],
 )
@@ -395,3 +396,71 @@ def test_options_of_an_encoder_are_in_the_settings_and_their_digest(tmp_path: Pa
     assert other.resolved()["encoder"] == {"name": f"{tmp_path}/own.py:plain", "depth": 3}
     stemmed = coupled.load_settings("demo", [f"encoder={{name: '{tmp_path}/own.py:stemmed', stem: imagenet}}"])
     assert json.loads(stemmed.network_options()["encoder_options"]) == {"stem": "imagenet"}
+
+
+METRICS = """
+import random, numpy, torch
+def wrong(x, y): return x
+def fails(x, y): raise KeyError("no")
+def draws(x, y): return numpy.random.rand()
+def changes(x, y): x.numpy()[:] = 0; return 1.0
+def three(x, y, z): return 1.0
+def a_wrong(images): return "high"
+def a_fails(images): return images.nothing
+def a_draws(train, test): return random.random()
+def a_changes(images): images.rows_ND.data.zero_(); return 0.0
+def step_changes(views, random): return views.data.mul_(0.5)
+def step_draws(views, random): return views * torch.rand(())
+def step_wrong(views, random): return views[:1]
+def step_fails(views, random): return views @ None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wrong", "wrong returns Tensor"),
+        ("fails", "KeyError: 'no'"),
+        ("draws", "draws draws from a global random generator"),
+        ("changes", "changes changes its input in place"),
+        ("three", "three is no such function"),
+        ("a_wrong", "a_wrong returns str"),
+        ("a_fails", "AttributeError"),
+        ("a_draws", "a_draws draws from a global random generator"),
+        ("a_changes", "a_changes changes its input in place"),
+        ("step_changes", "step_changes changes its input in place"),
+        ("step_draws", "step_draws draws from a global random generator"),
+        ("step_wrong", "step_wrong returns"),
+        ("step_fails", "TypeError"),
+    ],
+)
+def test_a_metric_or_a_step_that_is_none_is_one_line_with_file_and_line(
+    run: Path, tmp_path: Path, name: str, message: str
+) -> None:
+    """What it raises, returns, draws or changes, also where torch does not count it."""
+    (tmp_path / "own.py").write_text(METRICS)
+    code = f"{tmp_path}/own.py:{name}"
+    few: dict[str, Any] = {"layers": "h", "split": "test", "epochs": [0], "metrics": [code]}
+
+    def use() -> None:
+        opened = coupled.open_run(run, allow_code=True)
+        if name.startswith("step"):
+            coupled.load_settings("demo", augmentation={"steps": [code]}).augmentation.plain()
+        elif name.startswith("a_"):
+            opened.quality(**few, arms="cl")
+        else:
+            opened.alignment(**few)
+
+    with pytest.raises(ValueError, match=rf"own\.py:\d+: .*{message}.*; expected is") as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
+def test_metrics_of_the_user_work_from_the_command_line(run: Path, tmp_path: Path) -> None:
+    """In the tables under their file, name and digest."""
+    (tmp_path / "own.py").write_text("def one(x, y): return 0.5\ndef two(train, test): return len(train.rows_ND)\n")
+    few = ["--run-dir", str(run), "--allow-code", "--layers", "h", "--epochs", "0", "--output", str(tmp_path / "out")]
+    assert cli.main(["alignment", *few, "--metrics", f"{tmp_path}/own.py:one", "--split", "test"]) == 0
+    assert cli.main(["quality", *few, "--metrics", f"{tmp_path}/own.py:two"]) == 0
+    assert f"{tmp_path}/own.py:one@" in (tmp_path / "out/test_alignment.csv").read_text()
+    assert f"{tmp_path}/own.py:two@" in (tmp_path / "out/quality.csv").read_text()
