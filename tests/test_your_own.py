@@ -464,3 +464,38 @@ def test_metrics_of_the_user_work_from_the_command_line(run: Path, tmp_path: Pat
     assert cli.main(["quality", *few, "--metrics", f"{tmp_path}/own.py:two"]) == 0
     assert f"{tmp_path}/own.py:one@" in (tmp_path / "out/test_alignment.csv").read_text()
     assert f"{tmp_path}/own.py:two@" in (tmp_path / "out/quality.csv").read_text()
+
+
+RULE = """
+import torch
+from coupled.objectives import Needs
+class Rule:
+    @staticmethod
+    def needs(**_options):
+        return Needs(("projection",), kept={"mean": ("projection",)})
+    @staticmethod
+    def loss(inputs):
+        return inputs.outputs["projection"].square().mean(-1).mean() - inputs.outputs["projection"].mean()
+    @staticmethod
+    def batch_sums(outputs):
+        return {"total": outputs["projection"].REDUCED((0, 1))}
+    @staticmethod
+    def after_step(tensors, sums, step):
+        return {"kept.mean": 0.9 * tensors["kept.mean"] + 0.1 * sums["total"]}
+"""
+
+
+def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sums add up over processes; a mean does not. What does not apply is said."""
+    own = tmp_path / "own.py"
+    own.write_text(RULE.replace("REDUCED", "sum"))
+    assert cli.main(["check-objective", f"{own}:Rule"]) == 0
+    assert capsys.readouterr().out.count(" ok") == 11
+    own.write_text(RULE.replace("REDUCED", "mean"))
+    assert cli.main(["check-objective", f"{own}:Rule"]) == 1
+    assert capsys.readouterr().out.count("FAILED") == 4
+    own.write_text(RULE.replace("REDUCED", "sum").replace('"kept.mean": 0', '"kept.men": 0'))
+    assert cli.main(["check-objective", f"{own}:Rule"]) == 2
+    assert "returns 'kept.men' [6]; expected" in capsys.readouterr().err
+    assert cli.main(["check-objective", "dcl"]) == 0
+    assert capsys.readouterr().out.count("not checked: it has no batch_sums and no after_step") == 4

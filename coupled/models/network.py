@@ -147,7 +147,7 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     heads: dict[str, nn.Module] = {}
     for name, head in needs.heads.items():
         with torch_rng(seed, f"init/{name}"):
-            heads[name] = _build_head(head, widths[head.input], classes)
+            heads[name] = build_head(head, widths[head.input], classes)
     encoder, projector = copy.deepcopy(shared.encoder), copy.deepcopy(shared.projector)
     target = None
     if needs.target_decay is not None:
@@ -156,7 +156,8 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     return Network(encoder, projector, heads, needs.heads, needs.outputs, target, kept)
 
 
-def _build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+    """The head on an input of so many features, drawn from torch's global generator."""
     if head.kind == "linear":
         return nn.Linear(inputs, classes)
     if head.kind == "linear_predictor":
