@@ -499,3 +499,23 @@ def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pyte
     assert "returns 'kept.men' [6]; expected" in capsys.readouterr().err
     assert cli.main(["check-objective", "dcl"]) == 0
     assert capsys.readouterr().out.count("not checked: it has no batch_sums and no after_step") == 4
+
+
+def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:
+    """As `tiny.train`, on each of several ranks."""
+    tiny.train(folder, **changed)
+
+
+@pytest.mark.distributed
+def test_on_two_ranks_an_objective_of_a_file_is_that_of_the_package(tmp_path: Path) -> None:
+    """A copy of DCL beside DCL: the same bits after two steps that two ranks share."""
+    from support import ranks
+
+    (tmp_path / "own.py").write_text((tiny.REPOSITORY / "coupled/objectives/dcl.py").read_text())
+    encoder = {"name": "test_resnet", "stem": "imagenet"}
+    arms = {"cl": "dcl", "own": f"{tmp_path}/own.py:dcl"}
+    changed = {"encoder": encoder, "epochs": 1, "batch": {"size": 512}, "arms": arms}
+    ranks.run(2, train_on_a_rank, tmp_path / "run", changed)
+    one, other = (tiny.tensors(tmp_path / "run", arm, 1) for arm in arms)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
