@@ -45,7 +45,7 @@ def parser() -> Parser:
     encoder = "timm's name of the encoder (coupled list encoders)"
     result.add_argument("--encoder", required=True, metavar="NAME", help=encoder)
     stem = "first convolution: 3x3 without max-pool, or the encoder's own (default: cifar)"
-    result.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar", help=stem)
+    result.add_argument("--stem", choices=("cifar", "imagenet"), help=stem)
     result.add_argument("--dataset", required=True, metavar="NAME", help="images to measure on (coupled list datasets)")
     result.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="folder to make")
     known = "further settings, such as dataset.root=data encoder.width_multiplier=2 arms.NAME=OBJECTIVE temperature=0.1"
@@ -59,7 +59,7 @@ def import_checkpoints(
     *,
     encoder: str,
     dataset: str,
-    stem: str = "cifar",
+    stem: str | None = None,
     overrides: Sequence[str] = (),
 ) -> None:
     """Write the run folder `run_dir`, and say what was found.
@@ -69,7 +69,7 @@ def import_checkpoints(
         run_dir: the folder, which must not exist.
         encoder: timm's name of the encoder.
         dataset: name of the images to measure on.
-        stem: "cifar" or "imagenet".
+        stem: "cifar" or "imagenet" (default: "cifar"; none for an encoder of your own).
         overrides: further settings, such as "encoder.width_multiplier=2".
 
     Raises:
@@ -77,6 +77,7 @@ def import_checkpoints(
             that does not match, after which the folder is gone again.
     """
     from coupled.config.registry import load_dataset
+    from coupled.config.user_code import is_reference
     from coupled.datasets import SPLITS
     from coupled.models.imported import expected_encoder, read_imported
     from coupled.storage.run_lock import run_lock
@@ -87,7 +88,7 @@ def import_checkpoints(
         "name": re.sub(r"[^A-Za-z0-9_-]", "-", run_dir.resolve().name).strip("-_")[:64] or "imported",
         "epochs": max(max(of_arm) for of_arm in files.values()),
         "dataset": {"name": dataset},
-        "encoder": {"name": encoder, "stem": stem},
+        "encoder": {"name": encoder, "stem": stem or (None if is_reference(encoder) else "cifar")},
     }
     settings = settings_of(tree, list(files), overrides)
     expected = expected_encoder(settings.network_options(), settings.seed)

@@ -1,6 +1,6 @@
 """An encoder of your own: three convolutions for small images. Its stages are its children, block1 to block3.
 
-coupled train demo encoder.name=examples/small_encoder.py:small_encoder encoder.width_multiplier=1
+coupled train demo 'encoder={name: "examples/small_encoder.py:small_encoder", width: 8}'
 """
 
 from torch import Tensor, nn
@@ -25,6 +25,6 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def small_encoder() -> nn.Module:
+def small_encoder(*, width: int = 8) -> nn.Module:
     """The encoder; weights are drawn by torch as always, so they follow the run's seed."""
-    return SmallEncoder(width=8)
+    return SmallEncoder(width)

@@ -20,10 +20,10 @@ SMALL: dict[str, Any] = {
     "encoder": {"width_multiplier": 0.0625},
     "projector": {"hidden_dim": 16, "output_dim": 8},
 }
+NO_TIMM = {"width_multiplier": None, "stem": None}  # takes back what demo.yaml says
 WORDS = ["epochs=1", "num_threads=1", "projector.hidden_dim=16", "projector.output_dim=8", "batch.size=64"]
 CHOSEN = [
-    "encoder.width_multiplier=1",
-    f"encoder.name={EXAMPLES}/small_encoder.py:small_encoder",
+    f"encoder={{name: '{EXAMPLES}/small_encoder.py:small_encoder', width: 8}}",
     f"dataset={{name: '{EXAMPLES}/two_colours.py:two_colours', image_size: 8, images: 128}}",
     f"augmentation.steps=[{{name: '{EXAMPLES}/channel_dropout.py:channel_dropout', prob: 0.3}}]",
     f"arms={{cl: dcl, hard: {{objective: '{EXAMPLES}/hard_negatives.py:hard_negatives', beta: 0.5}}}}",
@@ -45,6 +45,7 @@ def test_a_run_of_examples_trains_and_run_json_has_their_digests(run: Path) -> N
     assert all(len(digest) == 32 for digest in about["settings"]["code"].values())
     assert about["code_files"].keys() == about["settings"]["code"].keys()
     assert about["settings"]["arms"]["hard"]["temperature"] == 0.5
+    assert {*about["settings"]["encoder"]} == {"name", "width"}  # none of timm's keys
     assert about["dataset"]["classes"] == ["red", "blue"]
     gap = coupled.open_run(run).weight_gap()
     assert (gap.query("aggregate == 'global' and epoch == 1").gap > 0).all()
@@ -71,6 +72,45 @@ def test_a_run_folder_imports_code_only_with_allow_code(
     encoder = coupled.open_run(run, allow_code=True).encoder("hard", 1)
     assert encoder(torch.zeros(2, 3, 8, 8)).shape == (2, 32)
     assert cli.main(["verify", "--run-dir", str(run), "--allow-code"]) == 0
+
+
+def test_report_and_sweep_pass_allow_code_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report only if it was given; a sweep always, because its configuration names the code."""
+    import subprocess
+
+    from coupled.analysis.report import program
+    from coupled.sweep import jobs
+    from coupled.sweep.points import points, read_sweep
+
+    page = str(tmp_path / "page.html")
+    assert cli.main(["report", "--run-dir", str(run), "--compute", "--output", page]) == 2
+    said = capsys.readouterr().err
+    assert "small_encoder.py" in said
+    assert "--allow-code" in said
+    assert said.count("\n") == 1
+    started: list[list[str]] = []
+
+    def note(words: list[str], **_options: Any) -> "subprocess.CompletedProcess[str]":
+        started.append(words)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(program.subprocess, "run", note)
+    assert cli.main(["report", "--run-dir", str(run), "--compute", "--allow-code", "--output", page]) == 0
+    assert {"verify", "alignment"} <= {next(w for w in words if w in cli.ANALYSES) for words in started}
+    assert all(("--allow-code" in words) == ("weight-gap" not in words) for words in started)
+
+    config = tmp_path / "own.yaml"
+    shown = {**json.loads((run / "run.json").read_text())["settings"], "name": "own"}
+    config.write_text(json.dumps({key: value for key, value in shown.items() if key != "code"}))
+    sweep = read_sweep(config, ["seed=0,1"], runs=tmp_path, analyses=["weight-gap", "quality --metrics nccc"])
+    commands: list[list[str]] = []
+    children = jobs.Children()
+    monkeypatch.setattr(children, "run", lambda command, log: commands.append(command) or 0)
+    monkeypatch.setattr(jobs, "is_finished", lambda point: True)
+    assert jobs.train_and_analyse(sweep, points(sweep)[0], children, print) == ""
+    assert ["--allow-code" in words for words in commands] == [False, True]
 
 
 def objective(folder: Path, body: str, name: str = "mine") -> str:
@@ -112,6 +152,7 @@ def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
         ("return 3", r"mine\.py:2: mine returns int"),
         ("return inputs.outputs['projection'].detach().sum()", "returns a loss without gradient"),
         ("return inputs.outputs['projection'].sum() * torch.rand(())", "draws from a global random generator"),
+        ("inputs.outputs['projection'].data.mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
         ("inputs.outputs['projection'].mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
     ],
 )
@@ -129,7 +170,7 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
         ({"arms": {"a": "no.such.module:f"}}, "No module named 'no'"),
         ({"arms": {"a": "{}:nothing"}}, r"own\.py has no 'nothing' \(it defines: .*encoder"),
         ({"arms": {"a": "{}:positional"}}, r"own\.py:\d+: positional takes \(inputs, weight=1\)"),
-        ({"encoder": {"name": "{}:encoder", "width_multiplier": 1}}, r"encoder\.name: .*own\.py:\d+: encoder returns"),
+        ({"encoder": {**NO_TIMM, "name": "{}:encoder"}}, r"encoder\.name: .*own\.py:\d+: encoder returns"),
         ({"dataset": {"name": "{}:images", "image_size": 8}}, r"dataset\.name: .*own\.py:\d+: images gives int as"),
         ({"dataset": {"name": "{}:images", "image_size": None}}, r"dataset\.image_size: missing"),
         ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on the others of its batch"),
@@ -290,3 +331,191 @@ def test_a_class_with_a_head_and_a_dataset_of_hugging_face(tmp_path: Path) -> No
     run = coupled.train("demo", run_dir=tmp_path / "run", **small, arms=arms)
     assert run.description["dataset"]["classes"] == ["even", "odd"]
     assert "classifier.weight" in run.state_dict("mine", 1)
+
+
+ENCODERS = """
+import random, torch
+class Net(torch.nn.Module):
+    def __init__(self, change=lambda images: None):
+        super().__init__()
+        self.num_features, self.layer, self.change = 4, torch.nn.Linear(3, 4), change
+    def forward(self, images):
+        self.change(images)
+        return self.layer(images.mean(dim=(2, 3)))
+def plain(*, depth: int = 2, image_size): return Net()
+def stemmed(*, stem: str = "cifar"): return Net()
+def seeded(): torch.manual_seed(1); return Net()
+def drawn(): random.random(); return Net()
+def changes(): return Net(lambda images: images.data.mul_(2))
+def noisy(): return Net(lambda images: torch.rand(1))
+def named(*, freeze: int = 1): return Net()
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ("plain, stem: cifar", r"encoder\.stem: got cifar; .*plain does not take it \(it takes: depth\)"),
+        ("plain, width_multiplier: 1", r"encoder\.width_multiplier: got 1\.0; .*encoder\.width_multiplier=null"),
+        ("plain, zero_init_last: false", r"encoder\.zero_init_last: got False; "),
+        ("plain, image_size: 8", r"encoder\.image_size: got 8; the size of the images is dataset\.image_size"),
+        ("plain, dept: 3", r"encoder\.dept: got 3; .*it takes: depth\)"),
+        ("plain, depth: deep", r"encoder\.depth: got 'deep'"),
+        ("seeded", r"own\.py:\d+: seeded seeds torch"),
+        ("drawn", r"own\.py:\d+: drawn seeds torch, or draws"),
+        ("changes", r"own\.py:\d+: changes changes its input in place"),
+        ("noisy", r"own\.py:\d+: noisy draws from a global random generator in evaluation"),
+        ("named", r"own\.py:\d+: named takes \(\*, freeze: int = 1\)"),
+    ],
+)
+def test_a_key_that_an_encoder_does_not_take_is_refused_and_so_is_an_impure_one(
+    tmp_path: Path, encoder: str, message: str
+) -> None:
+    """No key is accepted and ignored; weights follow the seed of the run alone."""
+    (tmp_path / "own.py").write_text(ENCODERS)
+    name, _, options = encoder.partition(",")
+    section = f"encoder={{name: '{tmp_path}/own.py:{name}', {options}}}"
+    from coupled.models.network import build_network
+
+    def build() -> None:
+        build_network(**coupled.load_settings("demo", [section]).network_options())
+
+    with pytest.raises(ValueError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_an_encoder_are_in_the_settings_and_their_digest(tmp_path: Path) -> None:
+    """Two spellings are one experiment; another option is another one; a key of timm's goes where it is taken."""
+    (tmp_path / "own.py").write_text(ENCODERS)
+    one, two, other = (
+        coupled.load_settings("demo", [f"encoder={{name: '{tmp_path}/own.py:plain'{more}}}"])
+        for more in ("", ", depth: 2, stem: null", ", depth: 3")
+    )
+    assert one.sha256() == two.sha256() != other.sha256()
+    assert other.resolved()["encoder"] == {"name": f"{tmp_path}/own.py:plain", "depth": 3}
+    stemmed = coupled.load_settings("demo", [f"encoder={{name: '{tmp_path}/own.py:stemmed', stem: imagenet}}"])
+    assert json.loads(stemmed.network_options()["encoder_options"]) == {"stem": "imagenet"}
+
+
+METRICS = """
+import random, numpy, torch
+def wrong(x, y): return x
+def fails(x, y): raise KeyError("no")
+def draws(x, y): return numpy.random.rand()
+def changes(x, y): x.numpy()[:] = 0; return 1.0
+def three(x, y, z): return 1.0
+def a_wrong(images): return "high"
+def a_fails(images): return images.nothing
+def a_draws(train, test): return random.random()
+def a_changes(images): images.rows_ND.data.zero_(); return 0.0
+def step_changes(views, random): return views.data.mul_(0.5)
+def step_draws(views, random): return views * torch.rand(())
+def step_wrong(views, random): return views[:1]
+def step_fails(views, random): return views @ None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wrong", "wrong returns Tensor"),
+        ("fails", "KeyError: 'no'"),
+        ("draws", "draws draws from a global random generator"),
+        ("changes", "changes changes its input in place"),
+        ("three", "three is no such function"),
+        ("a_wrong", "a_wrong returns str"),
+        ("a_fails", "AttributeError"),
+        ("a_draws", "a_draws draws from a global random generator"),
+        ("a_changes", "a_changes changes its input in place"),
+        ("step_changes", "step_changes changes its input in place"),
+        ("step_draws", "step_draws draws from a global random generator"),
+        ("step_wrong", "step_wrong returns"),
+        ("step_fails", "TypeError"),
+    ],
+)
+def test_a_metric_or_a_step_that_is_none_is_one_line_with_file_and_line(
+    run: Path, tmp_path: Path, name: str, message: str
+) -> None:
+    """What it raises, returns, draws or changes, also where torch does not count it."""
+    (tmp_path / "own.py").write_text(METRICS)
+    code = f"{tmp_path}/own.py:{name}"
+    few: dict[str, Any] = {"layers": "h", "split": "test", "epochs": [0], "metrics": [code]}
+
+    def use() -> None:
+        opened = coupled.open_run(run, allow_code=True)
+        if name.startswith("step"):
+            coupled.load_settings("demo", augmentation={"steps": [code]}).augmentation.plain()
+        elif name.startswith("a_"):
+            opened.quality(**few, arms="cl")
+        else:
+            opened.alignment(**few)
+
+    with pytest.raises(ValueError, match=rf"own\.py:\d+: .*{message}.*; expected is") as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
+def test_metrics_of_the_user_work_from_the_command_line(run: Path, tmp_path: Path) -> None:
+    """In the tables under their file, name and digest."""
+    (tmp_path / "own.py").write_text("def one(x, y): return 0.5\ndef two(train, test): return len(train.rows_ND)\n")
+    few = ["--run-dir", str(run), "--allow-code", "--layers", "h", "--epochs", "0", "--output", str(tmp_path / "out")]
+    assert cli.main(["alignment", *few, "--metrics", f"{tmp_path}/own.py:one", "--split", "test"]) == 0
+    assert cli.main(["quality", *few, "--metrics", f"{tmp_path}/own.py:two"]) == 0
+    assert f"{tmp_path}/own.py:one@" in (tmp_path / "out/test_alignment.csv").read_text()
+    assert f"{tmp_path}/own.py:two@" in (tmp_path / "out/quality.csv").read_text()
+
+
+RULE = """
+import torch
+from coupled.objectives import Needs
+class Rule:
+    @staticmethod
+    def needs(**_options):
+        return Needs(("projection",), kept={"mean": ("projection",)})
+    @staticmethod
+    def loss(inputs):
+        return inputs.outputs["projection"].square().mean(-1).mean() - inputs.outputs["projection"].mean()
+    @staticmethod
+    def batch_sums(outputs):
+        return {"total": outputs["projection"].REDUCED((0, 1))}
+    @staticmethod
+    def after_step(tensors, sums, step):
+        return {"kept.mean": 0.9 * tensors["kept.mean"] + 0.1 * sums["total"]}
+"""
+
+
+def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sums add up over processes; a mean does not. What does not apply is said."""
+    own = tmp_path / "own.py"
+    own.write_text(RULE.replace("REDUCED", "sum"))
+    assert cli.main(["check-objective", f"{own}:Rule"]) == 0
+    assert capsys.readouterr().out.count(" ok") == 11
+    own.write_text(RULE.replace("REDUCED", "mean"))
+    assert cli.main(["check-objective", f"{own}:Rule"]) == 1
+    assert capsys.readouterr().out.count("FAILED") == 4
+    own.write_text(RULE.replace("REDUCED", "sum").replace('"kept.mean": 0', '"kept.men": 0'))
+    assert cli.main(["check-objective", f"{own}:Rule"]) == 2
+    assert "returns 'kept.men' [6]; expected" in capsys.readouterr().err
+    assert cli.main(["check-objective", "dcl"]) == 0
+    assert capsys.readouterr().out.count("not checked: it has no batch_sums and no after_step") == 4
+
+
+def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:
+    """As `tiny.train`, on each of several ranks."""
+    tiny.train(folder, **changed)
+
+
+@pytest.mark.distributed
+def test_on_two_ranks_an_objective_of_a_file_is_that_of_the_package(tmp_path: Path) -> None:
+    """A copy of DCL beside DCL: the same bits after two steps that two ranks share."""
+    from support import ranks
+
+    (tmp_path / "own.py").write_text((tiny.REPOSITORY / "coupled/objectives/dcl.py").read_text())
+    encoder = {"name": "test_resnet", "stem": "imagenet"}
+    arms = {"cl": "dcl", "own": f"{tmp_path}/own.py:dcl"}
+    changed = {"encoder": encoder, "epochs": 1, "batch": {"size": 512}, "arms": arms}
+    ranks.run(2, train_on_a_rank, tmp_path / "run", changed)
+    one, other = (tiny.tensors(tmp_path / "run", arm, 1) for arm in arms)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coupled.config.by_name import find, known
+from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, import_code, is_reference, of_callable, refused
 from coupled.metrics import arm, pair
 from coupled.metrics.arm import Labelled, Measured, Variant
@@ -145,10 +146,11 @@ def _called(code: UserCode, name: str, arguments: int, expected: str) -> Callabl
 
     def call(*seen: Any) -> Any:
         tensors = [part for each in seen for part in (each if isinstance(each, tuple) else (each,))]
-        versions, drawn = [each._version for each in tensors], generator_states(torch.device("cpu"))
+        changed = watch({str(k): each for k, each in enumerate(tensors)}, values=True)
+        drawn = generator_states(torch.device("cpu"))
         with errors_named(code, KEY, expected):
             found = function(*seen)
-        if [each._version for each in tensors] != versions:
+        if changed():
             raise refused(code, KEY, "changes its input in place", expected)
         if generator_states(torch.device("cpu")) != drawn:
             raise refused(code, KEY, "draws from a global random generator", expected)

@@ -11,6 +11,7 @@ from coupled.config.command_line import Parser, command_parser, positive, positi
 CACHE_GIB = 10.0
 EVERY_PAIR = ", or all for every pair of arms"
 SPLITS, OUTPUTS = ("train", "test"), ("h", "z")  # as in datasets and layers, which need torch
+NEED_NO_CODE = ("weight-gap", "figures")  # the programs of a run that never import code of the user
 
 
 def weight_gap() -> Parser:
@@ -159,6 +160,7 @@ def report() -> Parser:
     where = "run folders (default: the newest one under runs/)"
     parser.add_argument("--run-dir", dest="run", nargs="+", action="append", type=Path, metavar="DIR", help=where)
     parser.add_argument("--compute", action="store_true", help="first compute what is missing")
+    _add_code(parser)
     page = "page to write (default: DIR/analysis/report.html)"
     parser.add_argument("--output", type=Path, metavar="FILE", help=page)
     return parser

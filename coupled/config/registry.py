@@ -18,6 +18,7 @@ from coupled.config.user_augmentation import with_step_options
 from coupled.config.user_code import find as find_code
 from coupled.config.user_code import is_reference
 from coupled.config.user_dataset import UserDataset
+from coupled.config.user_encoder_options import with_encoder_options
 from coupled.config.user_objective import Declared, declared
 from coupled.datasets import AnyImageDataset, check_labels, defaults_for
 from coupled.objectives import Loss, Needs
@@ -100,6 +101,8 @@ def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     size = dataset["image_size"]
     suits = defaults_for(size) if isinstance(size, int) else {}
     given = {section: settings.get(section, {}) for section in suits}
+    if isinstance(encoder := given.get("encoder"), dict) and is_reference(str(encoder.get("name", ""))):
+        del given["encoder"]  # stems are of timm's encoders
     return {
         **settings,
         "dataset": dataset,
@@ -131,6 +134,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     _, checked, classes = _dataset(section)
     chosen = {} if classes is None else {"classes": classes}
     tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
+    tree["encoder"] = with_encoder_options(settings["encoder"])
     if steps := settings["augmentation"].get("steps"):
         tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
     for arm, given in with_twin_options(settings["arms"]).items():

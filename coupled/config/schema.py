@@ -38,6 +38,7 @@ from coupled.config.sections import (
     Section,
     SnapshotSettings,
 )
+from coupled.config.user_code import is_reference
 
 LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
@@ -147,7 +148,10 @@ class Settings(Section):
         """The arguments of `build_network`, but for the seed."""
         encoder, projector = self.encoder.model_dump(exclude={*OF_WEIGHTS}), self.projector.model_dump()
         of_projector = {f"projector_{key}": value for key, value in projector.items()}
-        return {"encoder": encoder.pop("name"), **encoder, "image_size": self.image_size, **of_projector}
+        name = encoder.pop("name")
+        if is_reference(name):  # as text, because a probe is kept by its arguments
+            encoder = {"encoder_options": json.dumps(encoder, sort_keys=True)}
+        return {"encoder": name, **encoder, "image_size": self.image_size, **of_projector}
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON values, defaults included."""

@@ -12,6 +12,9 @@ from pydantic import (
     model_validator,
 )
 
+from coupled.config.by_name import did_you_mean
+from coupled.config.user_code import is_reference
+
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
@@ -25,6 +28,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 TEMPERATURE = 0.5
 BETAS = (0.9, 0.999)  # of AdamW, as in torch
 MOMENTUM = 0.9  # of LARS and SGD
+OF_TIMM = ("width_multiplier", "stem", "zero_init_last")  # of the encoder
 OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # of the encoder: in run.json and in digests only where given
 
 
@@ -97,9 +101,10 @@ class BatchSettings(Section):
     sampler: Literal["uniform", "balanced"] = "uniform"
 
 
-class EncoderSettings(Section):
+class EncoderSettings(OpenSection):
     """A timm model without classifier; `width_multiplier` scales the channels of a ResNet, `stem: cifar` suits images
-    of 32 px.
+    of 32 px. Of the user's code in place of `name` the further keys are options, and those of timm are none unless its
+    function takes them.
 
     `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default. All arms start
     from `weights` (see weights.py), whose file has the sha256 `weights_digest`; parameters whose names match a pattern
@@ -114,6 +119,20 @@ class EncoderSettings(Section):
     weights_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     freeze: tuple[Annotated[str, Field(min_length=1)], ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        """Of timm no further keys; of the user's code null is a key of timm that was not given."""
+        if not isinstance(given, dict):
+            return given
+        if is_reference(str(given.get("name", ""))):
+            return {key: value for key, value in given.items() if key not in OF_TIMM or value is not None}
+        known = sorted(cls.model_fields)
+        for key in given:
+            if key not in known:
+                raise ValueError(f"{key}: unknown key{did_you_mean(str(key), known)} (known: {', '.join(known)})")
+        return given
+
     @model_validator(mode="after")
     def _digest_of_weights(self) -> "EncoderSettings":
         if self.weights_digest and not self.weights:
@@ -121,8 +140,10 @@ class EncoderSettings(Section):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_defaults_of_weights(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in whole(self).items() if key not in OF_WEIGHTS or value}
+    def _only_what_applies(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = {*OF_TIMM} - self.model_fields_set if is_reference(self.name) else ()
+        kept = ((key, value) for key, value in whole(self).items() if key not in unused)
+        return {key: value for key, value in kept if key not in OF_WEIGHTS or value}
 
 
 class ProjectorSettings(Section):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from coupled.config.errors import check_options
+from coupled.config.unchanged import watch
 from coupled.config.user_code import FORM, UserCode, errors_named, find, is_reference, refused
 from coupled.stream.seeds import generator_states
 from coupled.stream.view_plan import STEP_DRAWS
@@ -37,9 +38,10 @@ def user_step(name: str, options: Mapping[str, Any], number: int) -> Callable[[T
     generator = torch.Generator().manual_seed(0)
     views_M3SS = torch.rand(4, 3, TRIED, TRIED, generator=generator)
     random_MR = torch.rand(4, STEP_DRAWS, generator=generator)
-    versions, drawn = (views_M3SS._version, random_MR._version), generator_states(views_M3SS.device)
+    changed = watch({"views": views_M3SS, "random": random_MR}, values=True)
+    drawn = generator_states(views_M3SS.device)
     found = step(views_M3SS, random_MR)
-    if (views_M3SS._version, random_MR._version) != versions:
+    if changed():
         raise refused(code, key, "changes its input in place", EXPECTED)
     if generator_states(views_M3SS.device) != drawn:
         raise refused(code, key, "draws from a global random generator", EXPECTED)

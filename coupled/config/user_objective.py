@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, refused
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.stream.seeds import generator_states
@@ -67,17 +68,21 @@ def _named(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
 
 
 def _pure(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..., Loss]:
-    """The function, each call checked: what it returns, that it changes no input, and that it draws nothing."""
+    """The function, each call checked: what it returns, that it changes no input, and that it draws nothing.
+
+    The first call compares all values, the others what torch counts, which costs nothing.
+    """
+    first = True
 
     @functools.wraps(function)
     def call(inputs: Inputs, **options: Any) -> Loss:
-        seen = _tensors(inputs)
-        versions, drawn = {name: each._version for name, each in seen.items()}, generator_states(inputs.labels_B.device)
+        nonlocal first
+        changed, drawn = watch(_tensors(inputs), values=first), generator_states(inputs.labels_B.device)
         with errors_named(code, key, EXPECTED):
             result = function(inputs, **options)
-        for name, version in versions.items():
-            if seen[name]._version != version:
-                raise refused(code, key, f"changes its input {name} in place", EXPECTED)
+        if name := changed():
+            raise refused(code, key, f"changes its input {name} in place", EXPECTED)
+        first = False
         if generator_states(inputs.labels_B.device) != drawn:
             raise refused(code, key, "draws from a global random generator", EXPECTED)
         return _loss(result, inputs, code, key)

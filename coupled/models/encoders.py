@@ -12,9 +12,6 @@ import timm
 from timm.models import get_deprecated_models, model_entrypoint, split_model_name_tag
 from torch import nn
 
-from coupled.config.user_code import is_reference
-from coupled.models.user_encoder import build_user_encoder
-
 STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
 SMALL_PATCH = 4  # pixels
 # timm's modules of plain ResNets and ViTs; the ResNets among them with one convolution as stem call it conv1
@@ -38,8 +35,6 @@ def build_encoder(
     The parameters are drawn from torch's global generator: wrap the call in `stream.seeds.torch_rng`. Raises ValueError
     for a name unknown to timm or one of weights, or a stem, width or image size that the model cannot have.
     """
-    if is_reference(name):
-        return build_user_encoder(name, image_size, width_multiplier=width_multiplier, zero_init_last=zero_init_last)
     _check_name(name)
     options, replaces_stem = timm_options(name, width_multiplier, stem, image_size)
     with failures_named(

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from coupled.config.user_code import is_reference
 from coupled.models.encoders import build_encoder, encoder_width
+from coupled.models.user_encoder import build_user_encoder
 from coupled.objectives import LOCAL, Head, Needs
 from coupled.stream.seeds import torch_rng
 
@@ -107,17 +109,23 @@ def build_network(
     stem: str = "cifar",
     image_size: int = 32,
     zero_init_last: bool = False,
+    encoder_options: str = "{}",
     projector_hidden_dim: int | None = None,
     projector_output_dim: int = 128,
     seed: int = 0,
 ) -> Network:
     """The network that all arms share, on the CPU, initialised from the seed stream "init".
 
-    Its outputs are "embedding" and "projection"; `projector_hidden_dim=None` is the width of the embedding. Equal
+    Its outputs are "embedding" and "projection"; `projector_hidden_dim=None` is the width of the embedding.
+    `encoder_options` are those of an encoder of the user, as JSON, which takes none of timm's. Equal
     arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
     """
     with torch_rng(seed, "init"):
-        trunk = build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last)
+        trunk = (
+            build_user_encoder(encoder, image_size, encoder_options)
+            if is_reference(encoder)
+            else build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last)
+        )
         inputs = encoder_width(trunk)
         projector = build_projector(inputs, projector_hidden_dim or inputs, projector_output_dim)
     return Network(trunk, projector, {}, {}, needs=("embedding", "projection"))
@@ -139,7 +147,7 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     heads: dict[str, nn.Module] = {}
     for name, head in needs.heads.items():
         with torch_rng(seed, f"init/{name}"):
-            heads[name] = _build_head(head, widths[head.input], classes)
+            heads[name] = build_head(head, widths[head.input], classes)
     encoder, projector = copy.deepcopy(shared.encoder), copy.deepcopy(shared.projector)
     target = None
     if needs.target_decay is not None:
@@ -148,7 +156,8 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     return Network(encoder, projector, heads, needs.heads, needs.outputs, target, kept)
 
 
-def _build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+    """The head on an input of so many features, drawn from torch's global generator."""
     if head.kind == "linear":
         return nn.Linear(inputs, classes)
     if head.kind == "linear_predictor":

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from coupled.analysis.driver import fault
+from coupled.analysis.parsers import NEED_NO_CODE
 from coupled.config.errors import differences
 from coupled.config.schema import MAY_CHANGE
 from coupled.monitoring.commands import child_command, child_environment
@@ -86,6 +87,8 @@ def train_and_analyse(sweep: Sweep, point: Point, children: Children, say: Say) 
         if children.run(child_command(*train, *point.overrides), log) or not is_finished(point):
             return f"{last_line(log)} ({log})"
     for command, *options in sweep.analyses:
+        if point.settings.get("code") and command not in NEED_NO_CODE:
+            options.append("--allow-code")  # the configuration of the sweep names this code, its digest included
         if children.run(child_command(command, *options, "--run-dir", str(point.folder)), log):
             return f"{last_line(log)} ({log})"
     return ""

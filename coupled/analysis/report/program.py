@@ -21,6 +21,7 @@ from rich.table import Table as TerminalTable
 
 from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
+from coupled.analysis.parsers import NEED_NO_CODE
 from coupled.analysis.report import arm_charts, heat_maps, loss_charts, pair_charts
 from coupled.analysis.report.charts import Chart, TraceStyles
 from coupled.analysis.report.missing import missing_tables, partial_tables
@@ -119,16 +120,29 @@ def embedded(data: Any) -> str:
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
-def compute_missing(run: ReportRun) -> list[str]:
+def compute_missing(run: ReportRun, allow_code: bool = False) -> list[str]:
     """Run the programs whose tables are missing; those that failed, a line each."""
     failures = []
+    of_code = run.run.description["settings"].get("code")
     for words in dict.fromkeys(each.command for each in missing_tables(run)):
+        if of_code and allow_code and words[0] not in NEED_NO_CODE:
+            words = (*words, "--allow-code")
         command = suggest(*words)
         say(f"$ {command}")
         status = subprocess.run(child_command(*words), env=child_environment(), check=False).returncode
         if status and not (status == 1 and words[0] in REPORTS_FINDINGS):
             failures.append(f"'{command}' ended with status {status}")
     return failures
+
+
+def check_no_code(runs: Sequence[Run]) -> None:
+    """Raise ValueError for a run whose settings name code of the user, which what is missing needs."""
+    for run in runs:
+        if code := run.description["settings"].get("code"):
+            raise ValueError(
+                f"--compute: '{run.path}' names code of the user, which this would import: {', '.join(code)}; read it,"
+                " then pass --allow-code"
+            )
 
 
 def report(options: Namespace) -> None:
@@ -138,7 +152,9 @@ def report(options: Namespace) -> None:
             raise ValueError(f"the report needs {library}, which is not installed; run pip install 'coupled[report]'")
     opened = [open_run(path) for paths in options.run for path in paths] if options.run else [open_run()]
     runs = read_runs(opened)
-    failures = [failure for run in runs for failure in compute_missing(run)] if options.compute else []
+    if options.compute and not options.allow_code:
+        check_no_code(opened)
+    failures = [each for run in runs for each in compute_missing(run, options.allow_code)] if options.compute else []
     runs = read_runs(opened) if options.compute else runs
     path = options.output or opened[0].path / "analysis" / "report.html"
     try:
