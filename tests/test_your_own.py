@@ -152,6 +152,11 @@ def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
         ("return 3", r"mine\.py:2: mine returns int"),
         ("return inputs.outputs['projection'].detach().sum()", "returns a loss without gradient"),
         ("return inputs.outputs['projection'].sum() * torch.rand(())", "draws from a global random generator"),
+        ("raise SystemExit(3)", r"mine\.py:3: SystemExit: 3; expected is a pure function"),
+        (
+            "mine.calls = getattr(mine, 'calls', 0) + 1; return mine.calls * inputs.outputs['projection'].square().sum()",
+            "mine returns two values for the same inputs",
+        ),
         ("inputs.outputs['projection'].data.mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
         ("inputs.outputs['projection'].mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
     ],
@@ -173,6 +178,13 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
         ({"encoder": {**NO_TIMM, "name": "{}:encoder"}}, r"encoder\.name: .*own\.py:\d+: encoder returns"),
         ({"dataset": {"name": "{}:images", "image_size": 8}}, r"dataset\.name: .*own\.py:\d+: images gives int as"),
         ({"dataset": {"name": "{}:images", "image_size": None}}, r"dataset\.image_size: missing"),
+        (
+            {"arms": {"a": "{}:NoNeeds"}},
+            "NoNeeds has `needs` that returns tuple; expected is",
+        ),
+        ({"arms": {"a": "{}:Unknown"}}, "Unknown needs the output 'bogus', there are embedding, local_embedding"),
+        ({"arms": {"a": "{}:Gathers"}}, "Gathers needs the gathered output 'embedding', there are projection"),
+        ({"augmentation": {"steps": ["{}:infinite"]}}, "infinite returns values that are not finite"),
         ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on the others of its batch"),
         ({"augmentation": {"steps": ["solarize"]}}, r"augmentation\.steps\.0\.name: got 'solarize'; allowed is"),
         ({"arms": {"a": lambda inputs: 0}}, r"arms\.a\.objective: got .*<lambda>, which no file and name lead to"),
@@ -183,7 +195,11 @@ def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: 
     own = tmp_path / "own.py"
     own.write_text(
         "def positional(inputs, weight=1): ...\ndef encoder(): return 3\ndef images(split): return [(1, 2)]\n"
-        "def mixes(views, random): return views - views.mean()\n"
+        "def mixes(views, random): return views - views.mean()\ndef infinite(views, random): return views / 0\n"
+        "from coupled.objectives import Needs\ndef loss(inputs): ...\n"
+        "class NoNeeds:\n    loss = loss\n    def needs(): return ('projection',)\n"
+        "class Unknown:\n    loss = loss\n    def needs(): return Needs(('bogus',))\n"
+        "class Gathers:\n    loss = loss\n    def needs(): return Needs(('projection',), gathered=('embedding',))\n"
     )
     filled = json.loads(json.dumps(settings, default=lambda each: None).replace("{}", str(own)))
     if "lambda" in message:

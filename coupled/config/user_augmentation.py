@@ -45,6 +45,8 @@ def user_step(name: str, options: Mapping[str, Any], number: int) -> Callable[[T
         raise refused(code, key, "changes its input in place", EXPECTED)
     if generator_states(views_M3SS.device) != drawn:
         raise refused(code, key, "draws from a global random generator", EXPECTED)
+    if not found.isfinite().all():
+        raise refused(code, key, "returns values that are not finite", EXPECTED)
     alone = torch.cat([step(view[None], random[None]) for view, random in zip(views_M3SS, random_MR, strict=True)])
     if not torch.allclose(found, alone, rtol=0, atol=TOLERANCE):
         raise refused(code, key, "makes a view depend on the others of its batch", EXPECTED)

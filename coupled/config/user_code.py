@@ -133,7 +133,7 @@ def errors_named(code: UserCode, key: str, expected: str) -> Iterator[None]:
     """Within, whatever the user's code raises becomes a ValueError with file and line, and what is expected."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(_told(error, code.source.file, key, expected)) from error
 
 

@@ -15,13 +15,18 @@ from torch import Tensor
 
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, refused
-from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives import LOCAL, Inputs, Loss, Needs
 from coupled.stream.seeds import generator_states
 
 EXPECTED = (
     "expected is a pure function f(inputs, *, options) that returns a Loss, or a scalar tensor, the mean over the own"
     " images (docs/your_own.md)"
 )
+
+
+NEEDS_EXPECTED = "expected is a coupled.objectives.Needs of outputs that the network has (docs/your_own.md)"
+SAME = 1e-3  # relative, between two calls with the same inputs: some kernels on a GPU round each time anew
+SHARED_OUTPUTS = ("embedding", "unnormalised", "projection")
 
 
 class Declared(NamedTuple):
@@ -49,13 +54,39 @@ def declared(code: UserCode, key: str) -> Declared:
     named = {name: _named(each, code, key) for name, each in {**optional, "needs": own}.items() if each is not None}
     return Declared(
         function=_pure(function, code, key),
-        needs=named.get("needs", _projections),
+        needs=_needs(named["needs"], code, key) if "needs" in named else _projections,
         **{name: named.get(name) for name in optional},
     )
 
 
 def _projections(**_options: object) -> Needs:
     return Needs(outputs=("projection",), gathered=("projection",))
+
+
+def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..., Needs]:
+    """The function, whose result must be `Needs` of outputs that a network has."""
+
+    @functools.wraps(function)
+    def call(**options: Any) -> Needs:
+        needs = function(**options)
+        if not isinstance(needs, Needs):
+            raise refused(code, key, f"has `needs` that returns {type(needs).__name__}", NEEDS_EXPECTED)
+        there = {*SHARED_OUTPUTS, *(head.output for head in needs.heads.values())}
+        there |= {f"{LOCAL}{name}" for name in there}
+        there |= {"target_projection"} if needs.target_decay is not None else set()
+        kept = [output for shape in needs.kept.values() for output in shape]
+        for which, names, known in (
+            ("output", needs.outputs, there),
+            ("gathered output", needs.gathered, {*needs.outputs}),
+            ("input of a head", [head.input for head in needs.heads.values()], {*SHARED_OUTPUTS}),
+            ("kept width", kept, {*SHARED_OUTPUTS}),
+        ):
+            for unknown in {*names} - known:
+                what = f"needs the {which} '{unknown}', there are {', '.join(sorted(known))}"
+                raise refused(code, key, what, NEEDS_EXPECTED)
+        return needs
+
+    return call
 
 
 def _named(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..., Any]:
@@ -70,7 +101,7 @@ def _named(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
 def _pure(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..., Loss]:
     """The function, each call checked: what it returns, that it changes no input, and that it draws nothing.
 
-    The first call compares all values, the others what torch counts, which costs nothing.
+    The first call compares all values and is made twice; the others compare what torch counts, which costs nothing.
     """
     first = True
 
@@ -80,14 +111,24 @@ def _pure(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..
         changed, drawn = watch(_tensors(inputs), values=first), generator_states(inputs.labels_B.device)
         with errors_named(code, key, EXPECTED):
             result = function(inputs, **options)
+            with torch.no_grad():
+                again = function(inputs, **options) if first else None
         if name := changed():
             raise refused(code, key, f"changes its input {name} in place", EXPECTED)
         first = False
         if generator_states(inputs.labels_B.device) != drawn:
             raise refused(code, key, "draws from a global random generator", EXPECTED)
-        return _loss(result, inputs, code, key)
+        loss = _loss(result, inputs, code, key)
+        if again is not None and not torch.allclose(_mean(again), loss.mean.detach(), rtol=SAME, equal_nan=True):
+            raise refused(code, key, "returns two values for the same inputs", EXPECTED)
+        return loss
 
     return call
+
+
+def _mean(result: Any) -> Tensor:
+    mean: Tensor = result.mean if isinstance(result, Loss) else result
+    return mean
 
 
 def _tensors(inputs: Inputs) -> dict[str, Tensor]:
