@@ -154,7 +154,7 @@ def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
         ("return inputs.outputs['projection'].sum() * torch.rand(())", "draws from a global random generator"),
         ("raise SystemExit(3)", r"mine\.py:3: SystemExit: 3; expected is a pure function"),
         (
-            "mine.calls = getattr(mine, 'calls', 0) + 1; return mine.calls * inputs.outputs['projection'].square().sum()",
+            "mine.n = getattr(mine, 'n', 0) + 1; return mine.n * inputs.outputs['projection'].square().sum()",
             "mine returns two values for the same inputs",
         ),
         ("inputs.outputs['projection'].data.mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),

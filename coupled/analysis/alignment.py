@@ -26,7 +26,6 @@ import pandas as pd
 from coupled.analysis import parsers
 from coupled.analysis.against import joined
 from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, to_frame, tracked
-from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.layers import OUTPUTS
@@ -34,6 +33,7 @@ from coupled.analysis.representations.pair_rows import ALIGNMENT, CROSS, Measure
 from coupled.analysis.representations.pair_scores import Score
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, choices, listed, select_pairs
+from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.datasets import SPLITS
 from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say

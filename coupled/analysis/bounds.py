@@ -33,7 +33,6 @@ from coupled.analysis.driver import (
     tracked,
     typed_command,
 )
-from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import OUTPUTS, Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import Run
@@ -50,6 +49,7 @@ from coupled.analysis.theory.bounds_of_tables import (
     few_shot_rows,
     weight_rows,
 )
+from coupled.config.metric_registry import find_pair_metrics
 from coupled.datasets import SPLITS
 from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say

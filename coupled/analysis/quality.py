@@ -29,7 +29,6 @@ from coupled.analysis.driver import (
     to_frame,
     tracked,
 )
-from coupled.analysis.metric_registry import ArmMetric, arm_metric_names, find_arm_metrics
 from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
@@ -38,6 +37,7 @@ from coupled.analysis.representations.other_images import dataset_label, other_s
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import Selection, check_labelled, choices, is_unlabelled, listed, select_arms
+from coupled.config.metric_registry import ArmMetric, arm_metric_names, find_arm_metrics
 from coupled.datasets import SPLITS
 from coupled.metrics.arm import Measured, Variant
 from coupled.metrics.undefined import Undefined

@@ -20,7 +20,9 @@ from coupled import metrics
 from coupled.arms.arm import Arm
 from coupled.config.by_name import find
 from coupled.config.controls import usual_reference
-from coupled.config.monitor import OF_ARMS, WEIGHT_GAP
+from coupled.config.metric_registry import find_arm_metrics, find_pair_metrics
+from coupled.config.monitor import KEY, WEIGHT_GAP, compares_arms, reference_of
+from coupled.config.user_code import is_reference
 from coupled.datasets import AnyImageDataset
 from coupled.metrics.arm import Labelled
 from coupled.parallel.process_group import ProcessGroup, tensors_of_all_ranks
@@ -70,11 +72,11 @@ class Monitor:
         return rows
 
     def _splits(self) -> list[str]:
-        learns = any(find("coupled.metrics.arm", name).SEES == "classifier" for name in self._of_arms())
+        learns = any(metric.sees == "classifier" for metric in find_arm_metrics(self._of_arms(), KEY))
         return [TRAIN, TEST] if learns else [TEST] if set(self.metrics) != {WEIGHT_GAP} else []
 
     def _of_arms(self) -> list[str]:
-        return [name for name in self.metrics if name in OF_ARMS]
+        return [_found(name) for name in self.metrics if not compares_arms(name)]
 
     def _chosen(self, split: str) -> Tensor:
         return choose_images(len(self.images[split]), self.num_images, self.seed, split)
@@ -90,7 +92,7 @@ class Monitor:
     def _rows(self, epoch: int, arm: str, seen: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
         """The rows of an arm, in the order of the metrics; the reference has none of pairs."""
         for name in self.metrics:
-            pairs, learns, value = name not in OF_ARMS, 0, nan
+            pairs, learns, value = compares_arms(name), 0, nan
             if pairs and arm == self.reference:
                 continue
             if name == WEIGHT_GAP:
@@ -99,19 +101,13 @@ class Monitor:
                     value = float(metrics.weight_gap(one, other).gap.iloc[-1])  # the last row: the whole encoder
             else:
                 ends = [seen[f"{each}/{TEST}"] for each in ((self.reference, arm) if pairs else (arm,))]
-                module = find("coupled.metrics.pair" if pairs else "coupled.metrics.arm", name)
-                test = Labelled(ends[-1], self._labels(TEST))
-                if not pairs and module.SEES == "classifier":
+                sees: list[object] = [Labelled(ends[-1], self._labels(TEST))]
+                if not pairs and find_arm_metrics([_found(name)], KEY)[0].sees == "classifier":
                     learned = Labelled(seen[f"{arm}/{TRAIN}"], self._labels(TRAIN))
                     ends, learns = [*ends, learned.rows_ND], len(learned.rows_ND)
+                    sees = [learned, *sees, self.seed]
                 if all(bool(rows_ND.isfinite().all()) for rows_ND in ends):
-                    if pairs:
-                        value = float(getattr(module, name)(*ends))
-                    else:
-                        (measured,) = (
-                            module.values(learned, test, self.seed) if learns else module.values(test)
-                        ).values()
-                        value = float(measured.value)
+                    value = _score(name, ends) if pairs else _measured(name, sees)
             yield {
                 "epoch": epoch,
                 "split": "" if name == WEIGHT_GAP else TEST,
@@ -125,6 +121,23 @@ class Monitor:
 
     def _labels(self, split: str) -> Tensor:
         return torch.as_tensor(self.images[split].labels_N)[self._chosen(split)]
+
+
+def _found(name: str) -> str:
+    return reference_of(name) if is_reference(name) else name
+
+
+def _score(name: str, rows: Sequence[Tensor]) -> float:
+    """The pair metric of the rows of two arms."""
+    if is_reference(name):
+        return float(find_pair_metrics([_found(name)], KEY)[0].value(*rows))
+    return float(getattr(find("coupled.metrics.pair", name), name)(*rows))
+
+
+def _measured(name: str, sees: Sequence[object]) -> float:
+    """The one value of the arm metric."""
+    (found,) = find_arm_metrics([_found(name)], KEY)[0].measured(*sees).values()
+    return float(found.value)
 
 
 def open_monitor(

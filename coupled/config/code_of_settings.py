@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from coupled.config.monitor import with_measures
 from coupled.config.user_code import import_code, imported, is_reference, of_callable
 
 
@@ -25,6 +26,8 @@ def with_code(tree: Mapping[str, Any]) -> dict[str, Any]:
         return code.reference
 
     tree = _at_every_name(tree, spelled)
+    if isinstance(monitor := tree.get("monitor"), Mapping):
+        tree["monitor"] = with_measures(monitor)
     given = tree.pop("code", None)
     for name in {**given, **digests} if isinstance(given, dict) and given else ():
         if given.get(name) != digests.get(name):

@@ -1,5 +1,6 @@
 """The settings of what is watched beside training: trackers, and measures on clean views."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -7,12 +8,48 @@ from pydantic import AfterValidator, Field
 
 from coupled.config.by_name import did_you_mean, known
 from coupled.config.sections import Positive, Section
+from coupled.config.user_code import FORM, find, import_code, is_reference, of_callable
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 WEIGHT_GAP = "weight_gap"
 OF_ARMS = ("cdnv", "directional_cdnv", "effective_rank", "etf_deviation", "knn", "nccc", "root_cdnv")  # of one value
+OF_ONE_ARM = (["images"], ["train", "test"])  # arguments of a function of the user that is an arm metric
+KEY = "monitor.metrics"
 OF_PAIRS = known("coupled.metrics.pair")
 MEASURES = (*OF_PAIRS, WEIGHT_GAP, *OF_ARMS)
+
+
+def with_measures(monitor: Mapping[str, Any]) -> dict[str, Any]:
+    """The section with every metric of the user, a callable or a reference, imported and written `reference@digest`.
+
+    So the rows of a changed file have another name in monitor.csv. Raises ValueError as `import_code` does.
+    """
+
+    def spelled(named: Any) -> Any:
+        if callable(named):
+            code = of_callable(named, KEY)
+        elif isinstance(named, str) and is_reference(named):
+            code = import_code(reference_of(named), KEY)
+        else:
+            return named
+        return f"{code.reference}@{code.source.digest[:8]}"
+
+    metrics = monitor.get("metrics")
+    return {**monitor, "metrics": [*map(spelled, metrics)]} if isinstance(metrics, list | tuple) else dict(monitor)
+
+
+def reference_of(name: str) -> str:
+    """The reference of a metric of the user, without the digest that may follow it."""
+    file, _, function = name.rpartition(":")
+    return f"{file}:{function.partition('@')[0]}"
+
+
+def compares_arms(name: str) -> bool:
+    """Whether a metric is one of two arms. That of the user is one of a single arm if its arguments are called so."""
+    if not is_reference(name):
+        return name not in OF_ARMS
+    value = find(reference_of(name), KEY).value
+    return not callable(value) or [*inspect.signature(value).parameters] not in OF_ONE_ARM
 
 
 def _once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -21,9 +58,9 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _measures(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        if name not in MEASURES:
+        if name not in MEASURES and not is_reference(name):
             raise ValueError(
-                f"got '{name}'{did_you_mean(name, MEASURES)}; allowed beside training are {', '.join(MEASURES)}"
+                f"got '{name}'{did_you_mean(name, MEASURES)}; allowed beside training are {', '.join(MEASURES)}, {FORM}"
             )
     return _once(names)
 
@@ -45,7 +82,7 @@ class MonitorSettings(Section):
 
 def unpaired(monitor: Mapping[str, Any] | None, arms: Sequence[str]) -> Iterator[str]:
     """A warning of metrics that compare two arms, in a run of one. Raises ValueError if there are no others."""
-    pairs = [name for name in monitor["metrics"] if name not in OF_ARMS] if monitor and len(arms) == 1 else []
+    pairs = [name for name in monitor["metrics"] if compares_arms(name)] if monitor and len(arms) == 1 else []
     if monitor and pairs:
         text = f"monitor.metrics: {', '.join(pairs)} compare two arms, and the run has only '{arms[0]}'"
         if len(pairs) == len(monitor["metrics"]):

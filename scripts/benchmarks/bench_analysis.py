@@ -28,11 +28,11 @@ from bench_metrics import peak_mib
 from torch import Tensor
 
 from coupled.analysis import weight_gap
-from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import BATCH, Embedder
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import Run, open_run
 from coupled.config.load import resolve
+from coupled.config.metric_registry import find_pair_metrics
 from coupled.config.registry import load_dataset
 from coupled.models.network import build_network, shared_tensors
 from coupled.monitoring.terminal import safe_streams

@@ -18,9 +18,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import BATCH
 from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.config.metric_registry import find_pair_metrics
 from coupled.monitoring.terminal import safe_streams
 from coupled.stream.seeds import torch_rng
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from coupled.analysis.alignment import main
-from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations import pair_rows
 from coupled.analysis.representations.pair_scores import Accumulated, Score, one_pass, scores
 from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
+from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 Read = Callable[[Path], list[dict[str, str]]]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.alignment import main
-from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.intervals import BLOCKS, blocks, interval, jackknife_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
+from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("x", "y", "h", name) for name in METRICS]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from coupled.analysis.alignment import main
-from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.embeddings import Embedder
 from coupled.analysis.representations.layers import find_layers, layer_outputs
 from coupled.analysis.representations.pair_scores import Score, scores
 from coupled.analysis.run import open_run
+from coupled.config.metric_registry import find_pair_metrics
 from coupled.models.network import Network, build_network
 
 Read = Callable[[Path], list[dict[str, str]]]

@@ -25,14 +25,14 @@ from torch import Tensor
 
 import coupled.metrics
 from coupled.analysis import weight_gap
-from coupled.analysis.metric_registry import (
+from coupled.analysis.representations import embeddings
+from coupled.analysis.weight_gap import OpenSnapshots
+from coupled.config.metric_registry import (
     arm_metric_names,
     find_arm_metrics,
     find_pair_metrics,
     pair_metric_names,
 )
-from coupled.analysis.representations import embeddings
-from coupled.analysis.weight_gap import OpenSnapshots
 from coupled.metrics import state_dicts
 from coupled.metrics import weights as weights_module
 from coupled.metrics.arm import Labelled, Measured

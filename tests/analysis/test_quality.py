@@ -8,7 +8,6 @@ import torch
 from support import tiny
 
 from coupled.analysis import alignment, quality, weight_gap
-from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
 from coupled.analysis.quality import main
 from coupled.analysis.representations import features
 from coupled.analysis.representations.embeddings import Embedder, choose_images
@@ -16,6 +15,7 @@ from coupled.analysis.representations.features import clean_features, view_featu
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
+from coupled.config.metric_registry import arm_metric_names, find_arm_metrics
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import view_plan

@@ -8,8 +8,8 @@ import torch
 from support import ranks
 
 from coupled.analysis.alignment import main
-from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.parallel.process_group import process_group
 
 pytestmark = pytest.mark.distributed

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from coupled.analysis.metric_registry import find_arm_metrics
 from coupled.analysis.quality import main
 from coupled.analysis.report.tables import read_tables
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.config.by_name import find
+from coupled.config.metric_registry import find_arm_metrics
 from coupled.metrics.arm import Labelled
 
 Read = Callable[[Path], list[dict[str, str]]]

@@ -1,5 +1,7 @@
 """`monitor`: measures beside training are those of the analysis, and training does not notice them."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,32 @@ def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one() -> None:
     ]
     with pytest.raises(ValueError, match=r"monitor\.metrics: cka compare two arms"):
         tiny.train(Path("nowhere"), arms={"cl": "dcl"}, monitor={"metrics": ["cka"]})
+
+
+def gap_of_means(x_nD: torch.Tensor, y_nE: torch.Tensor) -> float:
+    """A pair metric of the user."""
+    return float((x_nD.mean(0) - y_nE.mean(0)).norm())
+
+
+def test_metrics_of_the_user_are_measured_and_a_changed_file_gets_another_name(tmp_path: Path) -> None:
+    """By file and by callable; of two arms, of a split, and learned from train, as their arguments are called."""
+    file = tmp_path / "own.py"
+    file.write_text(
+        "def pair(x, y): return (x - y).norm()\ndef rows(images): return len(images.rows_ND)\n"
+        "def both(train, test): return len(train.rows_ND) + len(test.rows_ND)\ndef wrong(x, y): return 'a'\n"
+    )
+    metrics = [f"{file}:pair", f"{file}:rows", f"{file}:both", gap_of_means]
+    few = {"arms": {"cl": "dcl", "ce": "cross_entropy"}, "epochs": 1}
+    tiny.train(tmp_path / "run", **few, monitor={"metrics": metrics, "num_images": 40})
+    table = pd.read_csv(tmp_path / "run/monitor.csv")
+    names = [name.rpartition("/")[2] for name in table["metric"].unique()]
+    digest = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()[:8]
+    assert sorted(names[-4:]) == sorted([*(f"own.py:{f}@{digest}" for f in ("pair", "rows", "both")), names[-1]])
+    values = {name.rpartition("/")[2].partition("@")[0]: rows for name, rows in table.groupby("metric")}
+    assert {*values["own.py:rows"]["value"]} == {40}
+    assert {*values["own.py:both"]["value"]} == {80}
+    assert values["own.py:pair"]["value"].tolist()[0] == 0 < values["own.py:pair"]["value"].tolist()[1]
+    assert {*values["test_monitor.py:gap_of_means"]["reference"]} == {"cl"}
+    assert "code" not in json.loads((tmp_path / "run/run.json").read_text())["settings"]
+    with pytest.raises(ValueError, match=r"monitor\.metrics: .*own\.py:4: wrong returns str; expected"):
+        tiny.train(tmp_path / "other", **few, monitor={"metrics": [f"{file}:wrong"]})

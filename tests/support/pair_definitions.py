@@ -8,8 +8,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from coupled.analysis.metric_registry import find_pair_metrics
 from coupled.analysis.representations.pair_scores import Score, scores
+from coupled.config.metric_registry import find_pair_metrics
 
 
 def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:

@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.analysis.metric_registry import PairMetric
 from coupled.analysis.representations.pair_scores import Accumulated, Score, ends, over_ranks
+from coupled.config.metric_registry import PairMetric
 from coupled.metrics.pair._sums import CrossSums
 from coupled.stream.seeds import permutation, philox, random_uint32
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from coupled.analysis.metric_registry import PairMetric
 from coupled.analysis.representations.embeddings import Embedder, Sample
 from coupled.analysis.representations.intervals import block_count, blocks, interval, jackknife_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, values
 from coupled.analysis.schemas import SCHEMAS
+from coupled.config.metric_registry import PairMetric
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
 from coupled.parallel.process_group import ProcessGroup

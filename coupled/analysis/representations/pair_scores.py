@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from coupled.analysis.metric_registry import PairMetric
+from coupled.config.metric_registry import PairMetric
 from coupled.metrics.pair._sums import CrossSums, RowStream
 from coupled.parallel.process_group import data_size, gather_images, gather_json
 

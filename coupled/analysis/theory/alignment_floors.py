@@ -10,7 +10,6 @@ from math import isnan, log, sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coupled.analysis.metric_registry import PairMetric
 from coupled.analysis.tables import read_table
 from coupled.analysis.theory.bound_formulas import (
     alignment_floor,
@@ -20,6 +19,7 @@ from coupled.analysis.theory.bound_formulas import (
 )
 from coupled.analysis.theory.bounds_of_tables import COLUMNS, Row, cells
 from coupled.config.controls import random_sources
+from coupled.config.metric_registry import PairMetric
 from coupled.config.schema import Settings
 from coupled.metrics.pair._sums import Moments
 from coupled.metrics.pair.cka import squared_norm

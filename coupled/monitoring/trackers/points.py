@@ -48,8 +48,8 @@ def of_epoch(rows: Sequence[Row], layout: Layout) -> Point:
 
 
 def of_monitor(rows: Sequence[Row], layout: Layout) -> Point:
-    """The point of an epoch's rows of monitor.csv: `<metric>/<arm>`."""
-    each = {f"{row['metric']}/{row['arm']}": row["value"] for row in rows}
+    """The point of an epoch's rows of monitor.csv: `<metric>/<arm>`, without the digest of a metric of the user."""
+    each = {f"{row['metric'].partition('@')[0]}/{row['arm']}": row["value"] for row in rows}  # MLflow refuses "@"
     epoch = int(rows[0]["epoch"])
     return Point("monitor.csv", epoch, epoch * layout.steps_per_epoch, _numbers(each))
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor
 
-from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
+from coupled.config.metric_registry import arm_metric_names, find_arm_metrics
 from coupled.metrics.arm import Labelled, Variant
 from coupled.metrics.arm._probes import accuracy, shuffled_by_class
 from coupled.metrics.arm.few_shot import DETAILS, SHOTS

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 
-from coupled.analysis.metric_registry import arm_metric_names, find_arm_metrics
+from coupled.config.metric_registry import arm_metric_names, find_arm_metrics
 from coupled.metrics.arm import Labelled
 from coupled.metrics.undefined import Undefined
 

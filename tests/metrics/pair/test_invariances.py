@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.pair_definitions import related, streamed
 from torch import Tensor
 
-from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.metrics.pair import INVARIANCES
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}

@@ -21,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 from support.pair_definitions import definition, related, streamed
 from torch import Tensor
 
-from coupled.analysis.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.metrics.pair._sums import CrossSums, RowStream
 from coupled.metrics.undefined import Undefined
 

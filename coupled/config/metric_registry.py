@@ -1,4 +1,4 @@
-"""The pair and the arm metrics there are, found by the name of their file."""
+"""The pair and the arm metrics there are, found by the name of their file, or of the user's."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from coupled.config.by_name import find, known
+from coupled.config.monitor import OF_ONE_ARM
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, import_code, is_reference, of_callable, refused
 from coupled.metrics import arm, pair
@@ -63,9 +64,9 @@ def arm_metric_names() -> tuple[str, ...]:
     return known(arm.__name__)
 
 
-def find_pair_metrics(names: Iterable[str | Callable[..., Any]]) -> list[PairMetric]:
+def find_pair_metrics(names: Iterable[str | Callable[..., Any]], key: str = KEY) -> list[PairMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
-    given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
+    given = [each if isinstance(each, str) else of_callable(each, key).reference for each in names]
     modules = {name: find(pair.__name__, name) for name in given if not is_reference(name)}
     of_package = {
         name: PairMetric(
@@ -79,37 +80,37 @@ def find_pair_metrics(names: Iterable[str | Callable[..., Any]]) -> list[PairMet
         )
         for name, module in modules.items()
     }
-    return [of_package[name] if name in of_package else user_pair_metric(name) for name in given]
+    return [of_package[name] if name in of_package else user_pair_metric(name, key) for name in given]
 
 
-def find_arm_metrics(names: Iterable[str | Callable[..., Any]]) -> list[ArmMetric]:
+def find_arm_metrics(names: Iterable[str | Callable[..., Any]], key: str = KEY) -> list[ArmMetric]:
     """The metrics called `names`. Raises ValueError that lists the known ones for a name without a file."""
-    given = [each if isinstance(each, str) else of_callable(each, KEY).reference for each in names]
+    given = [each if isinstance(each, str) else of_callable(each, key).reference for each in names]
     modules = {name: find(arm.__name__, name) for name in given if not is_reference(name)}
     of_package = {
         name: ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values, _takes_labels(m))
         for name, m in modules.items()
     }
-    return [of_package[name] if name in of_package else user_arm_metric(name) for name in given]
+    return [of_package[name] if name in of_package else user_arm_metric(name, key) for name in given]
 
 
 def _takes_labels(metric: ModuleType) -> bool:
     return metric.SEES != "views" and getattr(metric, "LABELS", True)
 
 
-def user_pair_metric(reference: str) -> PairMetric:
+def user_pair_metric(reference: str, key: str) -> PairMetric:
     """The user's function f(x_nD, y_nE) -> float, of the rows of a seeded subset of `SUBSET` images.
 
     Its file, or its class, whose function is `value`, may declare `SUBSET`, `RANGE` and `DIRECTION` as a file of
     coupled/metrics/pair does. Raises ValueError in one line.
     """
-    code = import_code(reference, KEY)
-    called = _called(code, "value", 2, PAIR_EXPECTED)
+    code = import_code(reference, key)
+    called = _called(code, "value", 2, PAIR_EXPECTED, key)
 
     def value(x_nD: Tensor, y_nE: Tensor) -> float:
         found = called(x_nD, y_nE)
         if isinstance(found, bool) or not isinstance(found, int | float):
-            raise refused(code, KEY, f"returns {type(found).__name__}", PAIR_EXPECTED)
+            raise refused(code, key, f"returns {type(found).__name__}", PAIR_EXPECTED)
         return found if isinstance(found, Undefined) else float(found)
 
     declared = {name: getattr(code.declared, name, usual) for name, usual in DECLARED.items()}
@@ -117,43 +118,43 @@ def user_pair_metric(reference: str) -> PairMetric:
     return PairMetric(_name(code), range_, direction, frozenset(), "", subset, value)
 
 
-def user_arm_metric(reference: str) -> ArmMetric:
+def user_arm_metric(reference: str, key: str) -> ArmMetric:
     """The user's function f(images) -> float of the rows and labels of a split, or f(train, test) of both.
 
     Its arguments are `Labelled`. Raises ValueError in one line.
     """
-    code = import_code(reference, KEY)
+    code = import_code(reference, key)
     names = list(inspect.signature(code.value).parameters) if callable(code.value) else []
-    if names not in (["images"], ["train", "test"]):
-        raise refused(code, KEY, f"takes ({', '.join(names)})", ARM_EXPECTED)
-    called = _called(code, "values", len(names), ARM_EXPECTED)
+    if names not in OF_ONE_ARM:
+        raise refused(code, key, f"takes ({', '.join(names)})", ARM_EXPECTED)
+    called = _called(code, "values", len(names), ARM_EXPECTED, key)
 
     def values(*seen: Labelled | int) -> dict[str | Variant, Measured]:
         found = called(*seen[: len(names)])  # without the seed
         if isinstance(found, bool) or not isinstance(found, int | float | Measured):
-            raise refused(code, KEY, f"returns {type(found).__name__}", ARM_EXPECTED)
+            raise refused(code, key, f"returns {type(found).__name__}", ARM_EXPECTED)
         return {"value": found if isinstance(found, Measured) else Measured(found)}
 
     sees = "split" if names == ["images"] else "classifier"
     return ArmMetric(_name(code), sees, (Variant("value"),), (-inf, inf), values, labels=True)
 
 
-def _called(code: UserCode, name: str, arguments: int, expected: str) -> Callable[..., Any]:
+def _called(code: UserCode, name: str, arguments: int, expected: str, key: str) -> Callable[..., Any]:
     """The function, whose every call is checked: what it raises, that it changes no rows, and that it draws nothing."""
     function = getattr(code.value, name, None) if inspect.isclass(code.value) else code.value
     if not callable(function) or len(inspect.signature(function).parameters) != arguments:
-        raise refused(code, KEY, "is no such function", expected)
+        raise refused(code, key, "is no such function", expected)
 
     def call(*seen: Any) -> Any:
         tensors = [part for each in seen for part in (each if isinstance(each, tuple) else (each,))]
         changed = watch({str(k): each for k, each in enumerate(tensors)}, values=True)
         drawn = generator_states(torch.device("cpu"))
-        with errors_named(code, KEY, expected):
+        with errors_named(code, key, expected):
             found = function(*seen)
         if changed():
-            raise refused(code, KEY, "changes its input in place", expected)
+            raise refused(code, key, "changes its input in place", expected)
         if generator_states(torch.device("cpu")) != drawn:
-            raise refused(code, KEY, "draws from a global random generator", expected)
+            raise refused(code, key, "draws from a global random generator", expected)
         return found.item() if hasattr(found, "item") and getattr(found, "ndim", 1) == 0 else found
 
     return call
