@@ -38,7 +38,10 @@ class RecipeSettings(Section):
     """Strengths and probabilities of the augmentation of a view."""
 
     crop_scale: Annotated[Range, about("Range of the crop's area.", "share of the image's area")] = (0.08, 1.0)
-    crop_ratio: Annotated[Range, about("Range of the crop's width over its height.")] = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[Range, about("Range of the crop's width over its height.", default="`[3/4, 4/3]`")] = (
+        3 / 4,
+        4 / 3,
+    )
     hflip_prob: Annotated[Probability, about("Probability of a horizontal flip.")] = 0.5
     jitter_prob: Annotated[Probability, about("Probability that the colours are changed.")] = 0.8
     brightness: Annotated[NonNegative, _of_preset("Largest change of the brightness.", "brightness")]

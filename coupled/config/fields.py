@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -25,7 +25,7 @@ def about(description: str, unit: str = "", default: str = "") -> Any:
         unit: of its number.
         default: in words, where the code computes it from other keys.
     """
-    extra = {key: text for key, text in (("unit", unit), ("default_text", default)) if text}
+    extra: dict[str, JsonValue] = {key: text for key, text in (("unit", unit), ("default_text", default)) if text}
     return Field(description=description, json_schema_extra=extra)
 
 

@@ -91,7 +91,7 @@ class Settings(Section):
         Annotated[int, Field(strict=True, ge=1, le=4096)] | None,
         about("CPU threads of a process. `null`: as torch or torchrun sets them.", "threads"),
     ] = None
-    parallel: Annotated[ParallelSettings, about("How several processes share the work.")] = ParallelSettings()
+    parallel: Annotated[ParallelSettings, about("How several processes share out arms and batch.")] = ParallelSettings()
     log_every: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None,
         about(
@@ -104,7 +104,7 @@ class Settings(Section):
         Annotated[float, Field(strict=True, gt=0, le=10**6)], about("How long a rank waits for the others.", "seconds")
     ] = 600.0
     dataset: Annotated[DatasetSettings, about("The images.")]
-    batch: Annotated[BatchSettings, about("The global batch.")] = BatchSettings()
+    batch: Annotated[BatchSettings, about("Size and sampler of the global batch.")] = BatchSettings()
     augmentation: Annotated[AugmentationSettings, about("The recipe of the views.")] = Field(
         default_factory=lambda: AugmentationSettings.model_validate({})
     )

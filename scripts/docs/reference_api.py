@@ -1,41 +1,39 @@
 """The Python API: which objects mkdocstrings shows, from the public names of the package."""
 
+from importlib import import_module
+
 import coupled
 from coupled import metrics
 from coupled.cli import COMMANDS
 
+OF_OBJECTIVES, OF_DATASETS = ("Needs", "Head", "Inputs", "Loss"), ("ImageDataset", "ImageFiles")
+
 
 def markdown() -> str:
     """A section for each group of public names."""
-    computes = [
-        command.program.replace(":main", ".compute")
-        for command in COMMANDS.values()
-        if command.program.startswith("coupled.analysis.") and hasattr(_module(command.program), "compute")
-    ]
+    names = [name for name in coupled.__all__ if name not in ("__version__", "metrics")]
+    programs = [command.program.partition(":")[0] for command in COMMANDS.values()]
+    analyses = [each for each in programs if hasattr(import_module(each), "compute")]
     parts = [
         "## coupled",
-        *map(_object, [_home(name) for name in coupled.__all__ if name not in ("__version__", "metrics")]),
+        *(_object(_home(name), f"coupled.{name}", name) for name in names),
         "## Analyses",
-        "Each method of `Run` with the same name calls one of these functions with the run as its first argument.",
-        *map(_object, computes),
+        "A method of `Run` with the same name calls each of these functions with the run as its first argument.",
+        *(_object(f"{each}.compute", f"{each}.compute", each.rpartition(".")[2]) for each in analyses),
         "## coupled.metrics",
-        *map(_object, [f"{metrics._MODULES[name]}.{name}" for name in metrics.__all__]),
+        "Functions of numpy arrays, torch tensors or blocks of rows. [Metrics](metrics.md) has their formulas.",
+        *(_object(f"{metrics._MODULES[name]}.{name}", f"coupled.metrics.{name}", name) for name in metrics.__all__),
         "## Objectives and datasets of your own",
-        *map(_object, [f"coupled.objectives.{name}" for name in ("Needs", "Head", "Inputs", "Loss")]),
-        *map(_object, [f"coupled.datasets.{name}" for name in ("ImageDataset", "ImageFiles")]),
+        *(_object(f"coupled.objectives.{name}", f"coupled.objectives.{name}", name) for name in OF_OBJECTIVES),
+        *(_object(f"coupled.datasets.{name}", f"coupled.datasets.{name}", name) for name in OF_DATASETS),
     ]
     return "\n\n".join(parts)
-
-
-def _module(program: str) -> object:
-    from importlib import import_module
-
-    return import_module(program.partition(":")[0])
 
 
 def _home(name: str) -> str:
     return "coupled.train.train" if name == "train" else f"{coupled._HOMES[name]}.{name}"
 
 
-def _object(path: str) -> str:
-    return f"::: {path}"
+def _object(path: str, heading: str, label: str) -> str:
+    """The directive of mkdocstrings: the object, its name for users, and its name in the table of contents."""
+    return f"::: {path}\n    options:\n      heading: {heading}\n      toc_label: {label}"

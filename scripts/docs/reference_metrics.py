@@ -1,6 +1,7 @@
 """The pair and arm metrics, from what their files declare and say."""
 
 from math import isinf
+from types import ModuleType
 
 from markdown_text import code, docstring, plain, table
 
@@ -56,11 +57,12 @@ def _invariance(pair: tuple[str, str]) -> list[str]:
     return [pair[0], plain(pair[1])]
 
 
-def _section(name: str, module: object) -> str:
-    function = getattr(module, "value", None) or getattr(module, "values", None)
-    call = f"From Python: [`coupled.metrics.{name}`](api.md#coupled.metrics.{{}}.{name}.{name})."
-    call = call.format("pair" if hasattr(module, "value") else "arm")
-    return "\n\n".join([f"### {name} {{ #{name} }}", docstring(module), docstring(function), call])
+def _section(name: str, module: ModuleType) -> str:
+    of_pairs = hasattr(module, "value")
+    described = docstring(module.value, formula=True) if of_pairs else docstring(module.values)
+    home = f"coupled.metrics.{'pair' if of_pairs else 'arm'}.{name}.{name}"
+    call = f"From Python: [`coupled.metrics.{name}`](api.md#{home})."
+    return "\n\n".join([f"### {name} {{ #{name} }}", docstring(module), described, call])
 
 
 def _range(ends: tuple[float, float]) -> str:

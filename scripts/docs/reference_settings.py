@@ -1,18 +1,20 @@
 """The settings, from the pydantic models of coupled/config: keys, types, ranges, defaults, units, descriptions."""
 
-import json
+import re
 from collections.abc import Iterator
-from math import inf
 from typing import Any
 
 import yaml
-from markdown_text import block, code, table
+from markdown_text import as_yaml, block, code, table
 
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
 
+TOP = "Top level"
 HEADING = ["key", "type and allowed values", "default", "unit", "meaning"]
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that is a list of words
+WORDS = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
 Schema = dict[str, Any]
 
 
@@ -20,8 +22,9 @@ def markdown() -> str:
     """All defaults as YAML, then a table for each section."""
     parts = ["## All settings", block(defaults(), "yaml")]
     for title, schema in sections():
-        rows = [_row(key, each) for key, each in schema["properties"].items()]
-        parts += [f"## {title}", _prose(schema["description"]), table(HEADING, rows)]
+        keys = sorted(schema["properties"], key=lambda key: key != "preset")  # on which others depend
+        rows = [_row(title, key, schema["properties"][key]) for key in keys]
+        parts += [f"## {title} {{ #{_anchor(title)} }}", _prose(schema["description"]), table(HEADING, rows)]
     return "\n\n".join(parts)
 
 
@@ -35,12 +38,12 @@ def sections() -> Iterator[tuple[str, Schema]]:
     """The JSON schema of every section under its dotted name, that of the top level first."""
     whole = Settings.model_json_schema()
     definitions: dict[str, Schema] = whole["$defs"]
-    titled, pending = {"Top level": whole}, [("", whole)]
+    titled, pending = {TOP: whole}, [("", whole)]
     while pending:
         place, schema = pending.pop(0)
         for key, each in schema["properties"].items():
             for name in _references(each):
-                title = f"{place}{key}{'.<name>' if key == 'arms' else '[]' if key == 'steps' else ''}"
+                title = f"{place}{key}{'.NAME' if key == 'arms' else ''}"
                 titled[title] = definitions[name]
                 pending.append((f"{title}.", definitions[name]))
     titled.pop("augmentation.second")  # keys of `augmentation`
@@ -58,18 +61,22 @@ def _references(schema: Any) -> list[str]:
     return [name for key, each in schema.items() if key != "default" for name in _references(each)]
 
 
-def _row(key: str, schema: Schema) -> list[str]:
+def _row(title: str, key: str, schema: Schema) -> list[str]:
     default = schema.get("default_text") or ("" if _references(schema) else _default(schema))
-    return [code(key), kind(schema), default, schema.get("unit", ""), _prose(schema.get("description", ""))]
+    meaning = _prose(schema.get("description", ""))  # left out by pydantic where it is the section's
+    if _references(schema) and key != "second":
+        meaning += f" [Keys](#{_anchor(key if title == TOP else f'{title}.{key}')})"
+    return [code(key), kind(schema), default, schema.get("unit", ""), meaning.strip()]
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(".name", "").replace(".", "-").replace(" ", "-")
 
 
 def _default(schema: Schema) -> str:
-    if "default" not in schema:
-        return "required" if "additionalProperties" not in schema else ""
-    value = schema["default"]
-    if isinstance(value, float) and value not in (inf, -inf):
-        return code(f"{value:g}" if float(f"{value:g}") == value else value)
-    return code(json.dumps(value).replace('"', "") if value != [] else "[]")
+    if "default" in schema:
+        return code(as_yaml(schema["default"]))
+    return "" if "additionalProperties" in schema else "required"  # of `code` the program fills in what there is
 
 
 def kind(schema: Schema) -> str:
@@ -80,23 +87,29 @@ def kind(schema: Schema) -> str:
         return " or ".join(kind(each) for each in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(map(code, schema["enum"]))
-    if schema.get("type") == "array":
+    if schema["type"] == "array":
         if "prefixItems" in schema:
-            inner = schema["prefixItems"][0]
-            return f"[{inner['type']}, {inner['type']}]{_bounds(inner)}"
+            return f"[low, high], each a {kind(schema['prefixItems'][0])}"
         inner = schema["items"]
-        return f"list of {kind(inner)}" if "enum" in inner else f"list of {kind(inner)}s"
-    if schema.get("pattern", "").startswith("^(") and "|" in schema["pattern"]:
+        return f"list of {kind(inner)}{'' if 'enum' in inner or inner.get('type') == 'string' else 's'}"
+    if CHOICES.fullmatch(schema.get("pattern", "")):
         return ", ".join(map(code, schema["pattern"].strip("^$()").split("|")))
-    words = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
-    return words.get(schema["type"], schema["type"]) + _bounds(schema)
+    return f"{WORDS.get(schema['type'], schema['type'])}{_bounds(schema)}"
 
 
 def _bounds(schema: Schema) -> str:
-    said = [f"{sign} {schema[key]:,}".replace(",", " ") for key, sign in BOUNDS.items() if key in schema]
-    return "".join(f", {each.removesuffix('.0')}" for each in said)
+    """The range of a number; its spaces do not break the line."""
+    said = [f"{sign}\u00a0{_number(schema[key])}" for key, sign in BOUNDS.items() if key in schema]
+    if "minimum" in schema and "maximum" in schema:
+        said = [f"{_number(schema['minimum'])}\u00a0to\u00a0{_number(schema['maximum'])}"]
+    return "".join(f", {each}" for each in said)
+
+
+def _number(value: float) -> str:
+    """A bound with spaces between thousands."""
+    return f"{value:,.0f}".replace(",", "\u00a0") if value == int(value) else f"{value:g}"
 
 
 def _prose(text: str) -> str:
-    """A description is Markdown already."""
+    """A description, which is Markdown, in one line."""
     return " ".join(text.split())

@@ -2,7 +2,10 @@
 
 from markdown_text import code, plain, table
 
+from coupled.analysis.cells import Column
 from coupled.analysis.schemas import COLUMNS, OF_STEPS, SCHEMAS, Schema
+
+HEADING = ["column", "key", "meaning", "unit", "cells"]
 
 
 def markdown() -> str:
@@ -11,13 +14,15 @@ def markdown() -> str:
 
 
 def _section(name: str, schema: Schema) -> str:
-    rows = []
-    for column in schema.columns:
-        about = schema.others.get(column, COLUMNS[column]) if column in COLUMNS else schema.others[column]
-        rows.append([code(column), "yes" if column in schema.key else "", plain(about.text), plain(about.cells.words)])
+    known = {**COLUMNS, **schema.others}
+    rows = [_row(column, known[column], column in schema.key) for column in schema.columns]
     if name == "steps.csv":
-        for column, about in OF_STEPS.items():
-            rows.append([code(f"<arm>_{column}"), "", plain(about.text), plain(about.cells.words)])
+        rows += [_row(f"<arm>_{column}", about, False) for column, about in OF_STEPS.items()]
     program = f"coupled {schema.program.replace('_', '-')}"
-    heading = ["column", "key", "meaning, with the unit", "cells"]
-    return f"## {name}\n\nWritten by `{program}`.\n\n{table(heading, rows)}"
+    anchor = program.replace(" ", "-")
+    written = f"Written by [`{program}`](command_line.md#{anchor})."
+    return f"## {name}\n\n{written}\n\n{table(HEADING, rows)}"
+
+
+def _row(name: str, about: Column, in_key: bool) -> list[str]:
+    return [code(name), "key" if in_key else "", plain(about.text), about.unit, plain(about.cells.words)]
