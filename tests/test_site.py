@@ -4,6 +4,7 @@ import argparse
 import html
 import inspect
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +25,9 @@ from coupled.config.schema import Settings
 
 pytest.importorskip("mkdocs", reason="no mkdocs; pip install 'coupled[docs]'")
 pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
+NARROW = 390  # pixels: a phone
 ELSEWHERE = re.compile(r"(\w+:)?//")
 
 
@@ -184,3 +187,26 @@ def test_every_metric_and_every_public_name_is_there(site: Path, pages: dict[Pat
     assert {*metrics.__all__} <= anchors
     methods = [name for name, value in vars(coupled.Run).items() if callable(value) and not name.startswith("_")]
     assert {*methods} <= anchors
+
+
+@pytest.mark.browser
+def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk(site: Path) -> None:
+    """A wide table or line of code scrolls inside its own box; the page that scrolls sideways is hard to read."""
+    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install 'coupled[dev]'")
+    if not CHROMIUM:
+        pytest.skip("no Chromium; on Debian: apt-get install chromium")
+    heard: list[str] = []
+    with driver.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": NARROW, "height": 844})
+        page.on("console", lambda message: heard.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
+        page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or heard.append(asked.url))
+        for path in sorted({*site.rglob("*.html")} - {site / "404.html"}):  # which has addresses of a server
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == NARROW, path
+        page.click("label[for=__search] >> visible=true")
+        page.locator("input.md-search__input").press_sequentially("twin")
+        page.wait_for_selector(".md-search-result__item", timeout=60_000)
+        browser.close()
+    assert not heard

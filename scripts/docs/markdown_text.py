@@ -34,6 +34,11 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines)
 
 
+def described(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose second column is prose; site.css gives it room on a narrow screen."""
+    return f'<div class="described" markdown>\n\n{table(heading, rows)}\n\n</div>'
+
+
 def block(text: str, language: str = "text") -> str:
     """A fenced block of code."""
     return f"```{language}\n{text.rstrip()}\n```"

@@ -7,7 +7,7 @@ from markdown_text import block, plain
 
 from coupled import cli
 
-WIDTH = "96"  # columns of a help
+WIDTH = "88"  # columns of a help
 
 
 def markdown() -> str:

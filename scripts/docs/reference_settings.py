@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from markdown_text import as_yaml, block, code, table
+from markdown_text import as_yaml, block, code, described
 
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
 
 TOP = "Top level"
-HEADING = ["key", "type and allowed values", "default", "unit", "meaning"]
+HEADING = ["key", "meaning", "type and allowed values", "default", "unit"]
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that is a list of words
 WORDS = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
@@ -24,7 +24,7 @@ def markdown() -> str:
     for title, schema in sections():
         keys = sorted(schema["properties"], key=lambda key: key != "preset")  # on which others depend
         rows = [_row(title, key, schema["properties"][key]) for key in keys]
-        parts += [f"## {title} {{ #{_anchor(title)} }}", _prose(schema["description"]), table(HEADING, rows)]
+        parts += [f"## {title} {{ #{_anchor(title)} }}", _prose(schema["description"]), described(HEADING, rows)]
     return "\n\n".join(parts)
 
 
@@ -66,7 +66,7 @@ def _row(title: str, key: str, schema: Schema) -> list[str]:
     meaning = _prose(schema.get("description", ""))  # left out by pydantic where it is the section's
     if _references(schema) and key != "second":
         meaning += f" [Keys](#{_anchor(key if title == TOP else f'{title}.{key}')})"
-    return [code(key), kind(schema), default, schema.get("unit", ""), meaning.strip()]
+    return [code(key), meaning.strip(), kind(schema), default, schema.get("unit", "")]
 
 
 def _anchor(title: str) -> str:
@@ -107,7 +107,9 @@ def _bounds(schema: Schema) -> str:
 
 def _number(value: float) -> str:
     """A bound with spaces between thousands."""
-    return f"{value:,.0f}".replace(",", "\u00a0") if value == int(value) else f"{value:g}"
+    if value != int(value):
+        return f"{value:g}"
+    return f"{value:,.0f}".replace(",", "\u00a0") if abs(value) >= 10_000 else f"{value:.0f}"
 
 
 def _prose(text: str) -> str:

@@ -1,11 +1,11 @@
 """The CSV files, from coupled/analysis/schemas.py."""
 
-from markdown_text import code, plain, table
+from markdown_text import code, described, plain
 
 from coupled.analysis.cells import Column
 from coupled.analysis.schemas import COLUMNS, OF_STEPS, SCHEMAS, Schema
 
-HEADING = ["column", "key", "meaning", "unit", "cells"]
+HEADING = ["column", "meaning", "unit", "cells", "in the key"]
 
 
 def markdown() -> str:
@@ -21,8 +21,8 @@ def _section(name: str, schema: Schema) -> str:
     program = f"coupled {schema.program.replace('_', '-')}"
     anchor = program.replace(" ", "-")
     written = f"Written by [`{program}`](command_line.md#{anchor})."
-    return f"## {name}\n\n{written}\n\n{table(HEADING, rows)}"
+    return f"## {name}\n\n{written}\n\n{described(HEADING, rows)}"
 
 
 def _row(name: str, about: Column, in_key: bool) -> list[str]:
-    return [code(name), "key" if in_key else "", plain(about.text), about.unit, plain(about.cells.words)]
+    return [code(name), plain(about.text), about.unit, plain(about.cells.words), "yes" if in_key else ""]
