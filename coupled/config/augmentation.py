@@ -120,7 +120,7 @@ class AugmentationSettings(RecipeSettings):
             default="`cifar` up to 64 px, else `imagenet`",
         ),
     ] = "cifar"
-    views: Annotated[Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)], about("Views of an image.", "views")] = 2
+    views: Annotated[Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)], about("Views of an image.")] = 2
     second: Annotated[
         RecipeSettings | None,
         about("Keys of the recipe that the second and further views change; the rest is as for the first view."),
@@ -129,8 +129,7 @@ class AugmentationSettings(RecipeSettings):
         Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)],
         about(
             "Local views (multi-crop) beside the views. Refused unless an arm's objective reads an output of them, such"
-            " as `local_projection`.",
-            "views",
+            " as `local_projection`."
         ),
     ] = Augmentation.local_views
     local_size: Annotated[

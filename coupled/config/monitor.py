@@ -38,7 +38,9 @@ class MonitorSettings(Section):
         tuple[str, ...],
         Field(min_length=1),
         AfterValidator(_measures),
-        about("Any [pair metric](metrics.md#pair-metrics), `weight_gap`, and arm metrics with one value."),
+        about(
+            f"Any [pair metric](metrics.md#pair-metrics), `{WEIGHT_GAP}`, and of the arm metrics {', '.join(OF_ARMS)}."
+        ),
     ] = ("cka", "rsa", WEIGHT_GAP, "knn", "nccc")
     num_images: Annotated[
         Annotated[int, Field(strict=True, ge=2, le=10**9)],

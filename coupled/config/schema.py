@@ -89,7 +89,7 @@ class Settings(Section):
     compile: Annotated[bool, about("torch.compile, for all arms.")] = False
     num_threads: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=4096)] | None,
-        about("CPU threads of a process. `null`: as torch or torchrun sets them.", "threads"),
+        about("CPU threads of a process. `null`: as torch or torchrun sets them."),
     ] = None
     parallel: Annotated[ParallelSettings, about("How several processes share out arms and batch.")] = ParallelSettings()
     log_every: Annotated[

@@ -191,8 +191,8 @@ class OptimizerSettings(Section):
     clip_grad_norm: Annotated[
         Above0 | None,
         about(
-            "Largest norm of each arm's gradient; a larger one is scaled down. `null`: no clipping. Objectives with"
-            " large losses, such as VICReg, are clipped at almost every step with the default."
+            "Largest norm of each arm's gradient; a larger one is scaled down. `null`: no clipping. Check it for"
+            " objectives with large losses, such as VICReg."
         ),
     ] = 1.0
 
@@ -237,6 +237,5 @@ class ParallelSettings(Section):
         about(
             "Groups of ranks that share out the arms; the ranks of a group share out the batch. At most one group per"
             " arm.",
-            "groups",
         ),
     ] = 1

@@ -1,4 +1,4 @@
-"""The hooks of mkdocs.yml: what the site shows of the code, the notebooks and the files at the root.
+"""The hooks of mkdocs.yml: what the site shows of the code, the notebooks and the changelog.
 
 A line `<!-- generated: settings -->` of a page is replaced by the text that `reference_settings.py` makes.
 """
@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import changelog_page
 import notebook_pages
 import reference_api
 import reference_commands
@@ -15,7 +16,6 @@ import reference_metrics
 import reference_objectives
 import reference_settings
 import reference_tables
-import root_files
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -28,11 +28,11 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "datasets": reference_datasets.markdown,
     "metrics": reference_metrics.markdown,
     "api": reference_api.markdown,
-    "contributing": root_files.contributing,
-    "changelog": root_files.changelog,
+    "changelog": changelog_page.markdown,
 }
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
 NOTEBOOKS = "examples/*.ipynb"  # in the navigation: a page for each
+FIRST = ("quickstart", "own_parts")  # the others follow by name
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -62,6 +62,6 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def _notebooks(config: MkDocsConfig) -> list[Path]:
-    """The notebooks of examples/, the quickstart first."""
-    paths = (Path(config.config_file_path).parent / "examples").glob("*.ipynb")
-    return sorted(paths, key=lambda path: (path.stem != "quickstart", path.stem))
+    """The notebooks of examples/ in the order of the navigation."""
+    paths = sorted((Path(config.config_file_path).parent / "examples").glob("*.ipynb"))
+    return sorted(paths, key=lambda path: FIRST.index(path.stem) if path.stem in FIRST else len(FIRST))

@@ -89,7 +89,7 @@ def kind(schema: Schema) -> str:
         return ", ".join(map(code, schema["enum"]))
     if schema["type"] == "array":
         if "prefixItems" in schema:
-            return f"[low, high], each a {kind(schema['prefixItems'][0])}"
+            return f"list of {len(schema['prefixItems'])}, each a {kind(schema['prefixItems'][0])}"
         inner = schema["items"]
         return f"list of {kind(inner)}{'' if 'enum' in inner or inner.get('type') == 'string' else 's'}"
     if CHOICES.fullmatch(schema.get("pattern", "")):

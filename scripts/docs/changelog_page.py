@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md and CHANGELOG.md of the repository as pages of the site."""
+"""CHANGELOG.md of the repository as a page of the site."""
 
 import re
 from pathlib import Path
@@ -7,20 +7,13 @@ ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)]+)\)")
 
 
-def contributing() -> str:
-    """CONTRIBUTING.md without its title; nothing if there is no such file."""
-    return _page("CONTRIBUTING.md")
-
-
-def changelog() -> str:
-    """CHANGELOG.md without its title; nothing if there is no such file."""
-    return _page("CHANGELOG.md")
-
-
-def _page(name: str) -> str:
-    path = ROOT / name
+def markdown() -> str:
+    """The file without its title; nothing if there is no such file."""
+    path = ROOT / "CHANGELOG.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return LINK.sub(_link, re.sub(r"\A# .*\n", "", text)).strip()
+    text = re.sub(r"\A# .*\n", "", text)
+    text = re.sub(r"^(#+ )\[([^\]]+)\]", r"\1\2", text, flags=re.MULTILINE)  # "## [Unreleased]" is no link
+    return LINK.sub(_link, text).strip()
 
 
 def _link(found: re.Match[str]) -> str:
