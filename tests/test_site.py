@@ -189,6 +189,15 @@ def test_every_metric_and_every_public_name_is_there(site: Path, pages: dict[Pat
     assert {*methods} <= anchors
 
 
+def test_every_notebook_is_shown_with_its_pictures(site: Path, pages: dict[Path, Page]) -> None:
+    """And can be downloaded."""
+    for path in (tiny.REPOSITORY / "examples").glob("*.ipynb"):
+        shown = pages[site / f"notebooks/{path.stem}.html"]
+        pictures = path.read_text(encoding="utf-8").count('"image/png"')
+        assert sum(each.startswith(f"{path.stem}_") for each in shown.loads) == pictures
+        assert path.name in shown.links
+
+
 @pytest.mark.browser
 def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk(site: Path) -> None:
     """A wide table or line of code scrolls inside its own box; the page that scrolls sideways is hard to read."""
