@@ -1,8 +1,8 @@
-# make demo | make test | make soak | make reproduce | make benchmark; each creates .venv and installs what it needs first.
+# make demo | make test | make docs | make soak | make reproduce | make benchmark; each creates .venv and installs what it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check soak reproduce benchmark clean
+.PHONY: demo test check docs soak reproduce benchmark clean
 .DELETE_ON_ERROR:
 
 .venv/installed: pyproject.toml
@@ -29,6 +29,9 @@ check: .venv/installed
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict
 
 soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py

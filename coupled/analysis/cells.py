@@ -26,7 +26,8 @@ EPOCH = Cells(f"a whole number from 0 to {LAST_EPOCH:,}", 0, LAST_EPOCH, whole=T
 
 
 class Column(NamedTuple):
-    """One column: what it says, with the unit of a number, and what its cells may hold."""
+    """One column: what it says, what its cells may hold, and the unit of a number."""
 
     text: str
     cells: Cells = NUMBER
+    unit: str = ""

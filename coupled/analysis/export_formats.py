@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from coupled.config.sections import EncoderSettings
+from coupled.config.encoder_settings import EncoderSettings
 from coupled.models.encoders import encoder_width, timm_options
 
 WEIGHTS, LOADER = "model.safetensors", "load.py"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from coupled.config.sections import NonNegative, OpenSection, Probability, Range, Section
+from coupled.config.fields import NonNegative, OpenSection, Pixels, Probability, Range, Section, about
 from coupled.config.user_augmentation import user_step
 from coupled.stream.recipe import Augmentation, Recipe
 
@@ -30,24 +30,49 @@ Angle = Annotated[float, Field(strict=True, ge=-360, le=360)]
 Angles = Annotated[tuple[Angle, Angle], BeforeValidator(_both_ways)]
 
 
+def _of_preset(description: str, key: str, unit: str = "") -> Any:
+    return about(description, unit, "; ".join(f"{preset}: {values[key]}" for preset, values in PRESETS.items()))
+
+
 class RecipeSettings(Section):
     """Strengths and probabilities of the augmentation of a view."""
 
-    crop_scale: Range = (0.08, 1.0)
-    crop_ratio: Range = (3 / 4, 4 / 3)
-    hflip_prob: Probability = 0.5
-    jitter_prob: Probability = 0.8
-    brightness: NonNegative
-    contrast: NonNegative
-    saturation: NonNegative
-    hue: Annotated[float, Field(strict=True, ge=0, le=0.5)]
-    grayscale_prob: Probability = 0.2
-    blur_prob: Probability
-    blur_sigma: Range = (0.1, 2.0)
-    solarize_prob: Probability = Recipe.solarize_prob
-    solarize_threshold: Probability = Recipe.solarize_threshold
-    rotation_prob: Probability = Recipe.rotation_prob
-    rotation_degrees: Angles = Recipe.rotation_degrees
+    crop_scale: Annotated[Range, about("Range of the crop's area.", "share of the image's area")] = (0.08, 1.0)
+    crop_ratio: Annotated[Range, about("Range of the crop's width over its height.", default="`[3/4, 4/3]`")] = (
+        3 / 4,
+        4 / 3,
+    )
+    hflip_prob: Annotated[Probability, about("Probability of a horizontal flip.")] = 0.5
+    jitter_prob: Annotated[Probability, about("Probability that the colours are changed.")] = 0.8
+    brightness: Annotated[NonNegative, _of_preset("Largest change of the brightness.", "brightness")]
+    contrast: Annotated[NonNegative, _of_preset("Largest change of the contrast.", "contrast")]
+    saturation: Annotated[NonNegative, _of_preset("Largest change of the saturation.", "saturation")]
+    hue: Annotated[
+        Annotated[float, Field(strict=True, ge=0, le=0.5)],
+        _of_preset("Largest turn of the hue.", "hue", "turns of the colour circle"),
+    ]
+    grayscale_prob: Annotated[Probability, about("Probability that the view is made grey.")] = 0.2
+    blur_prob: Annotated[Probability, _of_preset("Probability of a Gaussian blur.", "blur_prob")]
+    blur_sigma: Annotated[Range, about("Range of the blur's standard deviation.", "pixels")] = (0.1, 2.0)
+    solarize_prob: Annotated[
+        Probability,
+        about("Probability that values from `solarize_threshold` on are inverted, x to 1 - x, after the blur."),
+    ] = Recipe.solarize_prob
+    solarize_threshold: Annotated[
+        Probability, about("Of a value in [0, 1]; 128 of torchvision and lightly is 0.502.")
+    ] = Recipe.solarize_threshold
+    rotation_prob: Annotated[
+        Probability,
+        about("Probability of a rotation after crop and flip; bilinear, black outside, as torchvision's `rotate`."),
+    ] = Recipe.rotation_prob
+    rotation_degrees: Annotated[
+        Angles,
+        about(
+            "Range of the angle, counter-clockwise; a number d is [-d, d]. The default is lightly's quarter turn, which"
+            " changes no value.",
+            "degrees",
+        ),
+    ] = Recipe.rotation_degrees
 
     @model_validator(mode="after")
     def _ranges(self) -> "RecipeSettings":
@@ -79,25 +104,44 @@ OPTIONAL = (
 
 
 class StepSettings(OpenSection):
-    """`name` is code of the user, `path/to/file.py:function`; keys not named here are its options."""
+    """An augmentation step of your own. Further keys are its options."""
 
-    name: str
+    name: Annotated[str, about("`path/to/file.py:function` or `package.module:function`.")]
 
 
 class AugmentationSettings(RecipeSettings):
-    """The recipe of the views; what is not given comes from the preset.
+    """The recipe of the views, drawn for every image and epoch, the same for all arms."""
 
-    An image has so many `views`. `second` holds the keys of the recipe that its second and further views change. It has
-    also so many `local_views`, of `local_size` pixels a side and of small crops, for objectives that take them.
-    """
-
-    preset: Literal["cifar", "imagenet"] = "cifar"
-    views: Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)] = 2
-    second: RecipeSettings | None = None
-    local_views: Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)] = Augmentation.local_views
-    local_size: Annotated[int, Field(strict=True, ge=4, le=4096)] | None = None
-    local_crop_scale: Range = Augmentation.local_crop_scale
-    steps: tuple[StepSettings, ...] = ()  # of the user, after all others
+    preset: Annotated[
+        Literal["cifar", "imagenet"],
+        about(
+            "Sets the keys of the recipe that have a default for each preset, where they are not given. `cifar` is for"
+            " 32 to 64 px, `imagenet` for 224 px.",
+            default="`cifar` up to 64 px, else `imagenet`",
+        ),
+    ] = "cifar"
+    views: Annotated[Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)], about("Views of an image.")] = 2
+    second: Annotated[
+        RecipeSettings | None,
+        about("Keys of the recipe that the second and further views change; the rest is as for the first view."),
+    ] = None
+    local_views: Annotated[
+        Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)],
+        about(
+            "Local views (multi-crop) beside the views. Refused unless an arm's objective reads an output of them, such"
+            " as `local_projection`."
+        ),
+    ] = Augmentation.local_views
+    local_size: Annotated[
+        Pixels | None,
+        about("Side of a local view; needed with `local_views`. The encoder must take two sizes.", "pixels"),
+    ] = None
+    local_crop_scale: Annotated[
+        Range, about("Range of the crop's area of a local view.", "share of the image's area")
+    ] = Augmentation.local_crop_scale
+    steps: Annotated[
+        tuple[StepSettings, ...], about("Augmentation steps of your own, after all others; see below.")
+    ] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from coupled.config.by_name import did_you_mean, known
-from coupled.config.sections import Positive, Section
+from coupled.config.fields import Positive, Section, about
 from coupled.config.user_code import FORM, find, import_code, is_reference, of_callable
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -69,15 +69,22 @@ Trackers = Annotated[tuple[TrackerName, ...], AfterValidator(_once)]
 
 
 class MonitorSettings(Section):
-    """Measures of every `every_epochs`-th epoch, the start included, on clean views of at most `num_images` test
-    images; classifiers learn from as many train images.
-    """
+    """Measures beside training, on clean views. `monitor: {}` takes these defaults."""
 
-    every_epochs: Positive = 1
-    metrics: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_measures)] = (
-        *("cka", "rsa", WEIGHT_GAP, "knn", "nccc"),
-    )
-    num_images: Annotated[int, Field(strict=True, ge=2, le=10**9)] = 2000
+    every_epochs: Annotated[Positive, about("Interval between two measures; the start is measured too.", "epochs")] = 1
+    metrics: Annotated[
+        tuple[str, ...],
+        Field(min_length=1),
+        AfterValidator(_measures),
+        about(
+            f"Any [pair metric](metrics.md#pair-metrics), `{WEIGHT_GAP}`, and of the arm metrics {', '.join(OF_ARMS)};"
+            " or [your own](../your_own.md)."
+        ),
+    ] = ("cka", "rsa", WEIGHT_GAP, "knn", "nccc")
+    num_images: Annotated[
+        Annotated[int, Field(strict=True, ge=2, le=10**9)],
+        about("Most test images that are looked at; classifiers learn from as many train images.", "images"),
+    ] = 2000
 
 
 def unpaired(monitor: Mapping[str, Any] | None, arms: Sequence[str]) -> Iterator[str]:

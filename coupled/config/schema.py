@@ -20,22 +20,19 @@ from pydantic import (
 )
 
 from coupled.config.augmentation import AugmentationSettings
+from coupled.config.encoder_settings import OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
+from coupled.config.fields import Above0, Name, Section, about
 from coupled.config.monitor import MonitorSettings, Trackers
 from coupled.config.sections import (
-    OF_WEIGHTS,
     TEMPERATURE,
-    Above0,
     ArmSettings,
     BatchSettings,
     CheckpointSettings,
     DatasetSettings,
-    EncoderSettings,
-    Name,
     OptimizerSettings,
     ParallelSettings,
     ProjectorSettings,
-    Section,
     SnapshotSettings,
 )
 from coupled.config.user_code import is_reference
@@ -64,32 +61,73 @@ MAY_CHANGE = (
 class Settings(Section):
     """All settings of a run."""
 
-    name: Name
-    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
-    epochs: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")] = "auto"
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    deterministic: bool = True
-    tf32: bool = False
-    channels_last: bool = False
-    compile: bool = False
-    num_threads: Annotated[int, Field(strict=True, ge=1, le=4096)] | None = None
-    parallel: ParallelSettings = ParallelSettings()
-    log_every: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
-    timeout_seconds: Annotated[float, Field(strict=True, gt=0, le=10**6)] = 600.0
-    dataset: DatasetSettings
-    batch: BatchSettings = BatchSettings()
-    augmentation: AugmentationSettings = Field(default_factory=lambda: AugmentationSettings.model_validate({}))
-    encoder: EncoderSettings = EncoderSettings()
-    projector: ProjectorSettings = ProjectorSettings()
-    optimizer: OptimizerSettings
-    temperature: Above0 = TEMPERATURE
-    snapshots: SnapshotSettings = SnapshotSettings()
-    checkpoint: CheckpointSettings = CheckpointSettings()
-    trackers: Trackers = ()
-    monitor: MonitorSettings | None = None
-    arms: Annotated[dict[Name, ArmSettings], Field(min_length=1)]
-    code: dict[str, str] = Field(default_factory=dict)  # user's file -> its digest; filled in by `load_settings`
+    name: Annotated[Name, about("Name of the run; letters, digits, - and _.", default="name of the settings file")]
+    seed: Annotated[
+        Annotated[int, Field(strict=True, ge=0, lt=2**63)],
+        about("Seed of everything that is drawn: initial weights, order, views, classes."),
+    ] = 0
+    epochs: Annotated[
+        Annotated[int, Field(strict=True, ge=0, le=1_000_000)], about("Length of the training.", "epochs")
+    ] = 100
+    device: Annotated[Annotated[str, Field(pattern=r"^(auto|cpu|cuda)$")], about("`auto`: a GPU if there is one.")] = (
+        "auto"
+    )
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float64"], about("Of the networks; `bfloat16` is torch's autocast.")
+    ] = "float32"
+    deterministic: Annotated[bool, about("The same bits on the same machine; see [Guarantees](../guarantees.md).")] = (
+        True
+    )
+    tf32: Annotated[bool, about("TensorFloat-32 in matrix products and convolutions on a GPU.")] = False
+    channels_last: Annotated[
+        bool,
+        about(
+            "Memory format channels_last: faster, not safe with every network on a CPU; see"
+            " [Performance](../performance.md#channels_last)."
+        ),
+    ] = False
+    compile: Annotated[bool, about("torch.compile, for all arms.")] = False
+    num_threads: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=4096)] | None,
+        about("CPU threads of a process. `null`: as torch or torchrun sets them."),
+    ] = None
+    parallel: Annotated[ParallelSettings, about("How several processes share out arms and batch.")] = ParallelSettings()
+    log_every: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None,
+        about(
+            "Steps between two reads of losses, gradient norms and signals. `null`: 1 on a CPU; on a GPU 10, or as many"
+            " as take two seconds.",
+            "steps",
+        ),
+    ] = None
+    timeout_seconds: Annotated[
+        Annotated[float, Field(strict=True, gt=0, le=10**6)], about("How long a rank waits for the others.", "seconds")
+    ] = 600.0
+    dataset: Annotated[DatasetSettings, about("The images.")]
+    batch: Annotated[BatchSettings, about("Size and sampler of the global batch.")] = BatchSettings()
+    augmentation: Annotated[AugmentationSettings, about("The recipe of the views.")] = Field(
+        default_factory=lambda: AugmentationSettings.model_validate({})
+    )
+    encoder: Annotated[EncoderSettings, about("The network.")] = EncoderSettings()
+    projector: Annotated[ProjectorSettings, about("The projector behind it.")] = ProjectorSettings()
+    optimizer: Annotated[OptimizerSettings, about("The optimizer of every arm.")]
+    temperature: Annotated[Above0, about("Of every objective that takes one and is given no other.")] = TEMPERATURE
+    snapshots: Annotated[SnapshotSettings, about("Which epochs' weights are kept.")] = SnapshotSettings()
+    checkpoint: Annotated[CheckpointSettings, about("What a run is continued from.")] = CheckpointSettings()
+    trackers: Annotated[
+        Trackers, about("Where the run is shown while it trains; see [Trackers](../how-to/trackers.md).")
+    ] = ()
+    monitor: Annotated[MonitorSettings | None, about("Measures beside training, into monitor.csv. `null`: none.")] = (
+        None
+    )
+    arms: Annotated[
+        dict[Name, ArmSettings],
+        Field(min_length=1),
+        about("The arms by name.", default="`cl: dcl`, `nscl: nscl`, `scl: supcon`, `ce: cross_entropy`"),
+    ]
+    code: Annotated[
+        dict[str, str], about("Filled in: each file of your own code that the settings name, with its digest.")
+    ] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_empty_code(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:

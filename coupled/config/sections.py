@@ -2,86 +2,89 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from coupled.config.fields import (
+    Above0,
+    Count,
+    Name,
+    NonNegative,
+    OpenSection,
+    Pixels,
+    Positive,
+    Section,
+    Share,
+    Width,
+    about,
 )
-
-from coupled.config.by_name import did_you_mean
-from coupled.config.user_code import is_reference
-
-Positive = Annotated[int, Field(strict=True, ge=1)]
-Count = Annotated[int, Field(strict=True, ge=0)]
-LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
-NonNegative = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
-Above0 = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
-Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
-Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Range = tuple[Above0, Above0]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 TEMPERATURE = 0.5
 BETAS = (0.9, 0.999)  # of AdamW, as in torch
 MOMENTUM = 0.9  # of LARS and SGD
-OF_TIMM = ("width_multiplier", "stem", "zero_init_last")  # of the encoder
-OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # of the encoder: in run.json and in digests only where given
 
 
 def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(sources)))
 
 
-class Section(BaseModel):
-    """A group of keys, all known."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OpenSection(BaseModel):
-    """A section whose further keys are the options of something found by name, checked by `errors.check_options`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The further keys."""
-        return dict(self.model_extra or {})
-
-
 class DatasetSettings(OpenSection):
-    """`name` is a file of coupled/datasets; keys not named here are its options, such as `root` and `classes`.
-
-    `image_size` is the side of a view, and of the images where the dataset can be read at any size; without it, that at
-    which the dataset is usually shown. `num_workers` threads or processes make batches ahead.
+    """The images. Further keys are options of the dataset, such as `root`; every dataset takes `classes`: a number of
+    classes to draw, or a list of class numbers or names.
     """
 
-    name: str
-    image_size: Annotated[int, Field(strict=True, ge=4, le=4096)] | None = None
-    num_workers: Annotated[int, Field(strict=True, ge=0, le=1024)] | None = None
+    name: Annotated[
+        str,
+        about(
+            "A [dataset](datasets.md) of the package, or code of your own: `path/to/file.py:function` or"
+            " `package.module:function`."
+        ),
+    ]
+    image_size: Annotated[
+        Pixels | None,
+        about(
+            "Side of a view, and of the images of a dataset that can be read at any size.",
+            "pixels",
+            "usual size of the dataset",
+        ),
+    ] = None
+    num_workers: Annotated[
+        Annotated[int, Field(strict=True, ge=0, le=1024)] | None,
+        about(
+            "Workers that make batches ahead: processes for images on the disk, threads for images in memory. `null`:"
+            " for images on the disk one a core on a GPU machine, at most 16; otherwise none."
+        ),
+    ] = None
 
 
 class PerturbSettings(Section):
-    """After step `step` one weight moves by `ulps` units in the last place; 0 is before the first step."""
+    """A change of one weight of an arm, as a control."""
 
-    ulps: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
-    step: Count = 0
+    ulps: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=1000)],
+        about("How far the weight is moved.", "units in the last place"),
+    ] = 1
+    step: Annotated[Count, about("Step after which it is moved; 0 is before the first step.", "steps")] = 0
 
 
 class ArmSettings(OpenSection):
-    """`objective` is a file of coupled/objectives, and keys not named here are its options.
-
-    A `twin` has the objective and the draws of another arm; `unshared` names the draws that the arm does not share.
+    """One network that is trained on the shared stream. Further keys are options of its objective. `name: objective` is
+    short for `name: {objective: ...}`, and `name: null` leaves a default arm out.
     """
 
-    objective: str | None = None
-    twin: Name | None = None
-    perturb: PerturbSettings | None = None
-    unshared: Annotated[tuple[Literal["init", "order", "augmentation"], ...], AfterValidator(_sorted_once)] = ()
+    objective: Annotated[
+        str | None,
+        about(
+            "An [objective](objectives.md) of the package, or code of your own: `path/to/file.py:function` or"
+            " `package.module:function`. Required unless `twin` is given."
+        ),
+    ] = None
+    twin: Annotated[Name | None, about("Name of another arm, whose objective and draws this arm has.")] = None
+    perturb: Annotated[PerturbSettings | None, about("Move one weight by a rounding error; see below.")] = None
+    unshared: Annotated[
+        tuple[Literal["init", "order", "augmentation"], ...],
+        AfterValidator(_sorted_once),
+        about("Draws that the arm does not share with the others."),
+    ] = ()
 
     @model_validator(mode="after")
     def _objective_or_twin(self) -> "ArmSettings":
@@ -95,79 +98,52 @@ class ArmSettings(OpenSection):
 
 
 class BatchSettings(Section):
-    """`size` counts the images of the global batch, over all processes."""
+    """The global batch."""
 
-    size: Annotated[int, Field(strict=True, ge=2)] = 256
-    sampler: Literal["uniform", "balanced"] = "uniform"
-
-
-class EncoderSettings(OpenSection):
-    """A timm model without classifier; `width_multiplier` scales the channels of a ResNet, `stem: cifar` suits images
-    of 32 px. Of the user's code in place of `name` the further keys are options, and those of timm are none unless its
-    function takes them.
-
-    `zero_init_last` starts the last norm scale of every residual block at 0, as timm does by default. All arms start
-    from `weights` (see weights.py), whose file has the sha256 `weights_digest`; parameters whose names match a pattern
-    of `freeze` are not trained.
-    """
-
-    name: str = "resnet50"
-    width_multiplier: Annotated[float, Field(strict=True, gt=0, le=16)] = 1.0
-    stem: Literal["cifar", "imagenet"] = "cifar"
-    zero_init_last: Annotated[bool, Field(strict=True)] = False
-    weights: Annotated[str, Field(min_length=1)] | None = None
-    weights_digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    freeze: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, given: Any) -> Any:
-        """Of timm no further keys; of the user's code null is a key of timm that was not given."""
-        if not isinstance(given, dict):
-            return given
-        if is_reference(str(given.get("name", ""))):
-            return {key: value for key, value in given.items() if key not in OF_TIMM or value is not None}
-        known = sorted(cls.model_fields)
-        for key in given:
-            if key not in known:
-                raise ValueError(f"{key}: unknown key{did_you_mean(str(key), known)} (known: {', '.join(known)})")
-        return given
-
-    @model_validator(mode="after")
-    def _digest_of_weights(self) -> "EncoderSettings":
-        if self.weights_digest and not self.weights:
-            raise ValueError(f"weights_digest: got {self.weights_digest} without encoder.weights, whose file it is of")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _only_what_applies(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = {*OF_TIMM} - self.model_fields_set if is_reference(self.name) else ()
-        kept = ((key, value) for key, value in whole(self).items() if key not in unused)
-        return {key: value for key, value in kept if key not in OF_WEIGHTS or value}
+    size: Annotated[
+        Annotated[int, Field(strict=True, ge=2)], about("Images of the global batch, over all processes.", "images")
+    ] = 256
+    sampler: Annotated[
+        Literal["uniform", "balanced"],
+        about("Order of the images: a permutation an epoch, or as many images of each class in every batch."),
+    ] = "uniform"
 
 
 class ProjectorSettings(Section):
-    """Two-layer projector; `hidden_dim: null` is the width of the embedding."""
+    """The two-layer projector behind the encoder, the same in all arms."""
 
-    hidden_dim: Annotated[int, Field(strict=True, ge=1, le=2**16)] | None = None
-    output_dim: Annotated[int, Field(strict=True, ge=1, le=2**16)] = 128
+    hidden_dim: Annotated[
+        Width | None, about("Width of its hidden layer. `null`: the width of the embedding.", "features")
+    ] = None
+    output_dim: Annotated[Width, about("Width of the projection.", "features")] = 128
 
 
 class OptimizerSettings(Section):
-    """The rate at 256 images is `base_lr` under every scaling rule; the world size never enters.
+    """The optimizer of every arm. The world size never enters the learning rate."""
 
-    LARS and SGD have a `momentum`, AdamW has `betas`.
-    """
-
-    name: Literal["lars", "sgd", "adamw"] = "lars"
-    base_lr: Above0 = 0.3
-    lr_scaling: Literal["linear", "sqrt", "fourth_root", "none"] = "linear"
-    momentum: Share | None = None
-    betas: tuple[Share, Share] | None = None
-    weight_decay: NonNegative = 1e-6
-    warmup_epochs: NonNegative  # min(10, epochs / 10) if not given: see schema.py
-    schedule: Literal["cosine", "constant"] = "cosine"
-    clip_grad_norm: Above0 | None = 1.0
+    name: Annotated[Literal["lars", "sgd", "adamw"], about("Update rule.")] = "lars"
+    base_lr: Annotated[Above0, about("Learning rate at a batch of 256 images, under every scaling rule.")] = 0.3
+    lr_scaling: Annotated[
+        Literal["linear", "sqrt", "fourth_root", "none"],
+        about("How the learning rate grows with `batch.size` / 256."),
+    ] = "linear"
+    momentum: Annotated[Share | None, about("Of `lars` and `sgd`.", default="0.9; `null` for `adamw`")] = None
+    betas: Annotated[
+        tuple[Share, Share] | None, about("Of `adamw`.", default="[0.9, 0.999] for `adamw`, else `null`")
+    ] = None
+    weight_decay: Annotated[NonNegative, about("Not applied to biases and norm parameters.")] = 1e-6
+    warmup_epochs: Annotated[
+        NonNegative,
+        about("Epochs of linear warm-up; must end before the run does.", "epochs", "min(10, `epochs` / 10)"),
+    ]
+    schedule: Annotated[Literal["cosine", "constant"], about("Learning rate after the warm-up.")] = "cosine"
+    clip_grad_norm: Annotated[
+        Above0 | None,
+        about(
+            "Largest norm of each arm's gradient; a larger one is scaled down. `null`: no clipping. Check it for"
+            " objectives with large losses, such as VICReg."
+        ),
+    ] = 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -187,22 +163,28 @@ class OptimizerSettings(Section):
 
 
 class SnapshotSettings(Section):
-    """A snapshot after each of the first `dense_until_epoch` epochs, then after every
-    `every_epochs`-th, and after the last.
-    """
+    """Which epochs' weights are kept. The start and the last epoch always are."""
 
-    every_epochs: Positive = 1
-    dense_until_epoch: Count = 0
-    check_free_space: bool = True
+    every_epochs: Annotated[Positive, about("Interval between two snapshots.", "epochs")] = 1
+    dense_until_epoch: Annotated[Count, about("Up to this epoch, every epoch is kept.", "epochs")] = 0
+    check_free_space: Annotated[bool, about("Refuse to start if the snapshots do not fit on the disk.")] = True
 
 
 class CheckpointSettings(Section):
-    """A checkpoint is saved after every epoch, when the run is asked to stop, and every so many minutes if given."""
+    """What a run is continued from. A checkpoint is saved after every epoch and when the run is asked to stop."""
 
-    every_minutes: Above0 | None = 15.0
+    every_minutes: Annotated[
+        Above0 | None, about("Interval of further checkpoints within an epoch. `null`: none.", "minutes")
+    ] = 15.0
 
 
 class ParallelSettings(Section):
-    """The ranks form a mesh of `arm_groups` x data: each group of ranks on the axis of arms trains only its arms."""
+    """How several processes share the work."""
 
-    arm_groups: Positive = 1
+    arm_groups: Annotated[
+        Positive,
+        about(
+            "Groups of ranks that share out the arms; the ranks of a group share out the batch. At most one group per"
+            " arm.",
+        ),
+    ] = 1

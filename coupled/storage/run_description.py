@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from coupled._version import RELEASE, git_commit
 from coupled.config.errors import one_line
+from coupled.config.fields import Name
 from coupled.config.safe_yaml import DEEPEST
-from coupled.config.sections import Name
 from coupled.storage.atomic_files import write_durably
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors")

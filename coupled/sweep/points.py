@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError, field_validator
 from coupled.cli import ANALYSES
 from coupled.config.command_line import find_config, parse_range
 from coupled.config.errors import one_line
+from coupled.config.fields import Count, Name, Positive, Section
 from coupled.config.load import load_settings
 from coupled.config.safe_yaml import parse_yaml, read_yaml
-from coupled.config.sections import Count, Name, Positive, Section
 from coupled.sweep.names import keys_name, order, point_name, run_name
 
 MOST_POINTS = 10_000

@@ -17,7 +17,7 @@ from coupled.analysis import export_formats
 from coupled.analysis.export import main
 from coupled.analysis.export_formats import Source, to_huggingface, to_onnx
 from coupled.analysis.run import open_run
-from coupled.config.sections import EncoderSettings
+from coupled.config.encoder_settings import EncoderSettings
 from coupled.models.encoders import build_encoder
 
 IMAGES = torch.linspace(-2, 2, 4 * 3 * 8 * 8).view(4, 3, 8, 8).sin()

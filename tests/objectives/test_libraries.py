@@ -1,4 +1,4 @@
-"""Objectives against independent libraries in float64; docs/objectives.md quotes the tolerances."""
+"""Objectives against independent libraries in float64; docs/reference/objectives.md quotes the tolerances."""
 
 from collections.abc import Callable
 

@@ -1,0 +1,82 @@
+"""The section `encoder` of the settings: a timm model, or code of the user."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from coupled.config.by_name import did_you_mean
+from coupled.config.fields import OpenSection, about
+from coupled.config.user_code import is_reference
+
+OF_TIMM = ("width_multiplier", "stem", "zero_init_last")
+OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only where given
+
+
+class EncoderSettings(OpenSection):
+    """The network without its projector, the same in all arms.
+
+    Beside a `name` of your code the further keys are options of its function, and timm's keys are refused unless the
+    function takes them.
+    """
+
+    name: Annotated[
+        str,
+        about(
+            "A timm model, used without its classifier, or code of your own: `path/to/file.py:function` or"
+            " `package.module:function`."
+        ),
+    ] = "resnet50"
+    width_multiplier: Annotated[
+        Annotated[float, Field(strict=True, gt=0, le=16)], about("Factor on the channels of a ResNet of timm.")
+    ] = 1.0
+    stem: Annotated[
+        Literal["cifar", "imagenet"],
+        about(
+            "`cifar`: a 3x3 convolution without pooling (patches of 4 px for a ViT); `imagenet`: timm's own stem.",
+            default="`cifar` up to 64 px, else `imagenet`",
+        ),
+    ] = "cifar"
+    zero_init_last: Annotated[
+        Annotated[bool, Field(strict=True)],
+        about("Start the last norm scale of every residual block at 0, as timm does by default, in place of 1."),
+    ] = False
+    weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        about(
+            "Weights from which all arms start: a .safetensors, .pth or .pt file, `timm:TAG`, or `run:DIR@ARM@EPOCH`."
+        ),
+    ] = None
+    weights_digest: Annotated[
+        Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None,
+        about("sha256 of the file of `weights`; filled in, and compared where it is given."),
+    ] = None
+    freeze: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        about("Patterns of names of encoder parameters that are not trained, such as `layer1.*`."),
+    ] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        """Of timm no further keys; of the user's code null is a key of timm that was not given."""
+        if not isinstance(given, dict):
+            return given
+        if is_reference(str(given.get("name", ""))):
+            return {key: value for key, value in given.items() if key not in OF_TIMM or value is not None}
+        known = sorted(cls.model_fields)
+        for key in given:
+            if key not in known:
+                raise ValueError(f"{key}: unknown key{did_you_mean(str(key), known)} (known: {', '.join(known)})")
+        return given
+
+    @model_validator(mode="after")
+    def _digest_of_weights(self) -> "EncoderSettings":
+        if self.weights_digest and not self.weights:
+            raise ValueError(f"weights_digest: got {self.weights_digest} without encoder.weights, whose file it is of")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_applies(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = {*OF_TIMM} - self.model_fields_set if is_reference(self.name) else ()
+        kept = ((key, value) for key, value in whole(self).items() if key not in unused)
+        return {key: value for key, value in kept if key not in OF_WEIGHTS or value}

@@ -1,0 +1,114 @@
+"""Markdown from plain text, docstrings and rows of tables."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields|Example|Examples):\n")
+ITEM = re.compile(r"(\*{0,2}\w+): ")
+
+
+def plain(text: str) -> str:
+    """Text in one line that Markdown shows as it is; what stands between backticks stays code."""
+    parts = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
+    escaped = [part if part.startswith("`") else _escaped(part) for part in parts]
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", "".join(escaped))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\*_\[\]{}#])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def code(text: object) -> str:
+    """Text as code, also in a table."""
+    return f"`{text}`" if str(text) else ""
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; cells are Markdown without line breaks."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines)
+
+
+def described(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose second column is prose; site.css gives it room on a narrow screen."""
+    return f'<div class="described" markdown>\n\n{table(heading, rows)}\n\n</div>'
+
+
+def block(text: str, language: str = "text") -> str:
+    """A fenced block of code."""
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def docstring(thing: Any, formula: bool = False) -> str:
+    """The docstring of a function or module as Markdown; with `formula` its first paragraph is a formula."""
+    paragraphs = re.split(r"\n{2,}", inspect.getdoc(thing) or "")
+    shown = [_paragraph(paragraph) for paragraph in paragraphs[formula:]]
+    formulas = [block(paragraphs[0], "{ .text .formula }")] if formula else []
+    return "\n\n".join([*formulas, *shown])
+
+
+def option_table(function: Any, computed: Mapping[str, str]) -> str:
+    """The options of a function, its arguments by keyword only; "" if it has none.
+
+    `computed` are defaults in words by the name of the option, where the settings fill in what is not given.
+    """
+    rows = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            required = parameter.default is parameter.empty
+            default = computed.get(name, "required") if required else code(as_yaml(parameter.default))
+            rows.append([code(name), type_name(parameter.annotation), default])
+    return table(["option", "type or allowed values", "default"], rows) if rows else ""
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation in the words of a settings file."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(code(as_yaml(each)) for each in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(map(type_name, get_args(annotation)))
+    words = {int: "integer", float: "number", bool: "`true`, `false`", str: "text", Path: "path", NoneType: "`null`"}
+    return words.get(annotation) or code(re.sub(r"\b(?:\w+\.)+", "", inspect.formatannotation(annotation)))
+
+
+def as_yaml(value: Any) -> str:
+    """A value as it is written in a settings file."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _paragraph(paragraph: str) -> str:
+    if section := SECTION.match(paragraph):
+        rest = inspect.cleandoc(paragraph[section.end() :])
+        title = f"**{section.group(1)}**"
+        return (
+            f"{title}\n\n{block(re.sub(r' *# doctest:.*', '', rest), 'pycon') if 'Example' in title else _items(rest)}"
+        )
+    if all(line.startswith(("* ", "- ", "  ")) for line in paragraph.splitlines()):
+        return "\n".join(f"* {plain(item)}" for item in re.split(r"^[*-] ", paragraph, flags=re.MULTILINE) if item)
+    if re.search(r"^ {4}", paragraph, flags=re.MULTILINE):  # a drawing
+        return block(paragraph)
+    return plain(paragraph)
+
+
+def _items(text: str) -> str:
+    """The arguments or errors of a docstring as a list; other text as it is."""
+    if not ITEM.match(text):
+        return plain(text)
+    items = re.split(r"\n(?! )", text)
+    return "\n".join(
+        f"* {ITEM.sub(lambda found: f'`{found.group(1)}`: ', item, count=1)}" for item in map(_flat, items)
+    )
+
+
+def _flat(item: str) -> str:
+    name, _, text = item.partition(": ")
+    return f"{name}: {plain(text)}"

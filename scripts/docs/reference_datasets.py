@@ -1,0 +1,19 @@
+"""The datasets, from the docstrings and signatures of their files."""
+
+from markdown_text import docstring, option_table
+
+from coupled.config.by_name import find, known
+
+
+def markdown() -> str:
+    """A section for each dataset: what it is, where it comes from, its usual size and its options."""
+    return "\n\n".join(_section(name) for name in known("coupled.datasets"))
+
+
+def _section(name: str) -> str:
+    module = find("coupled.datasets", name)
+    function = getattr(module, "signed", module.load)  # the function that has the options
+    usual = getattr(module, "SIZE", None)
+    size = f"Default of `dataset.image_size`: {usual} px." if usual else "`dataset.image_size` must be given."
+    options = option_table(function, {}) or "No options but `classes`."
+    return "\n\n".join([f"## {name}", docstring(module), size, options, docstring(function)])

@@ -1,0 +1,70 @@
+"""The pair and arm metrics, from what their files declare and say."""
+
+from math import isinf
+from types import ModuleType
+
+from coupled.analysis.metric_registry import arm_metric_names, pair_metric_names
+from markdown_text import code, docstring, plain, table
+
+from coupled.config.by_name import find
+from coupled.metrics.arm import Variant
+from coupled.metrics.pair import INVARIANCES
+
+SEES = {
+    "classifier": "learns from train images, scored on test images",
+    "split": "the images of one split",
+    "views": "several augmented views of each image",
+}
+
+
+def markdown() -> str:
+    """The metrics of pairs, then those of arms: a summary table, and a section for each."""
+    pairs = {name: find("coupled.metrics.pair", name) for name in pair_metric_names()}
+    arms = {name: find("coupled.metrics.arm", name) for name in arm_metric_names()}
+    of_pairs = [
+        [
+            f"[{name}](#{name})",
+            _range(module.RANGE),
+            module.DIRECTION,
+            "all images" if hasattr(module, "TRANSFORM") else f"at most {module.SUBSET}",
+            ", ".join(each for each in INVARIANCES if each in module.INVARIANCES),
+        ]
+        for name, module in pairs.items()
+    ]
+    of_arms = [
+        [
+            f"[{name}](#{name})",
+            _range(module.RANGE),
+            SEES[module.SEES],
+            "no" if not getattr(module, "LABELS", True) else "yes",
+            ", ".join(code(Variant.of(each)) for each in module.DETAILS),
+        ]
+        for name, module in arms.items()
+    ]
+    parts = [
+        "## Pair metrics",
+        table(["metric", "range", "more alike is", "computed on", "unchanged by"], of_pairs),
+        table(["invariance", "what may be done to one of the representations"], map(_invariance, INVARIANCES.items())),
+        *(_section(name, module) for name, module in pairs.items()),
+        "## Arm metrics",
+        table(["metric", "range", "sees", "needs labels", "values"], of_arms),
+        *(_section(name, module) for name, module in arms.items()),
+    ]
+    return "\n\n".join(parts)
+
+
+def _invariance(pair: tuple[str, str]) -> list[str]:
+    return [pair[0], plain(pair[1])]
+
+
+def _section(name: str, module: ModuleType) -> str:
+    of_pairs = hasattr(module, "value")
+    described = docstring(module.value, formula=True) if of_pairs else docstring(module.values)
+    home = f"coupled.metrics.{'pair' if of_pairs else 'arm'}.{name}.{name}"
+    call = f"From Python: [`coupled.metrics.{name}`](api.md#{home})."
+    return "\n\n".join([f"### {name} {{ #{name} }}", docstring(module), described, call])
+
+
+def _range(ends: tuple[float, float]) -> str:
+    low, high = ("∞" if isinf(end) else f"{end:g}" for end in ends)
+    return f"{low} to {high}"

@@ -1,0 +1,24 @@
+"""The objectives, from their docstrings and signatures."""
+
+from markdown_text import code, docstring, option_table, plain, table
+
+from coupled.config.by_name import find, known
+
+COMPUTED = {"temperature": "setting [`temperature`](settings.md#top-level)"}  # defaults that are no constants
+
+
+def markdown() -> str:
+    """A table of all, then a section for each: what it is, its formula, its options with their defaults, its source."""
+    names = known("coupled.objectives")
+    rows = [[f"[{code(name)}](#{name})", plain(_summary(name))] for name in names]
+    return "\n\n".join([table(["objective", "what it is"], rows), *map(_section, names)])
+
+
+def _summary(name: str) -> str:
+    return (find("coupled.objectives", name).__doc__ or "").split("\n\n")[0]
+
+
+def _section(name: str) -> str:
+    function = getattr(find("coupled.objectives", name), name)
+    options = option_table(function, COMPUTED) or "No options."
+    return "\n\n".join([f"## {name}", plain(_summary(name)), docstring(function, formula=True), options])

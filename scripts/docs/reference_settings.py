@@ -1,0 +1,117 @@
+"""The settings, from the pydantic models of coupled/config: keys, types, ranges, defaults, units, descriptions."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from markdown_text import as_yaml, block, code, described
+
+from coupled.config.load import DEFAULT_ARMS, resolve
+from coupled.config.schema import Settings
+
+TOP = "Top level"
+HEADING = ["key", "meaning", "type and allowed values", "default", "unit"]
+BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that is a list of words
+WORDS = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
+Schema = dict[str, Any]
+
+
+def markdown() -> str:
+    """All defaults as YAML, then a table for each section."""
+    parts = ["## All settings", block(defaults(), "yaml")]
+    for title, schema in sections():
+        keys = sorted(schema["properties"], key=lambda key: key != "preset")  # on which others depend
+        rows = [_row(title, key, schema["properties"][key]) for key in keys]
+        parts += [f"## {title} {{ #{_anchor(title)} }}", _prose(schema["description"]), described(HEADING, rows)]
+    return "\n\n".join(parts)
+
+
+def defaults() -> str:
+    """The resolved settings of a run whose file names only a dataset, as YAML."""
+    least = {"name": "mine", "dataset": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}
+    return yaml.safe_dump(resolve(least).resolved(), sort_keys=False, default_flow_style=None, width=100)
+
+
+def sections() -> Iterator[tuple[str, Schema]]:
+    """The JSON schema of every section under its dotted name, that of the top level first."""
+    whole = Settings.model_json_schema()
+    definitions: dict[str, Schema] = whole["$defs"]
+    titled, pending = {TOP: whole}, [("", whole)]
+    while pending:
+        place, schema = pending.pop(0)
+        for key, each in schema["properties"].items():
+            for name in _references(each):
+                title = f"{place}{key}{'.NAME' if key == 'arms' else ''}"
+                titled[title] = definitions[name]
+                pending.append((f"{title}.", definitions[name]))
+    titled.pop("augmentation.second")  # keys of `augmentation`
+    yield from titled.items()
+
+
+def _references(schema: Any) -> list[str]:
+    """Names of the sections in the schema of a key."""
+    if isinstance(schema, list):
+        return [name for each in schema for name in _references(each)]
+    if not isinstance(schema, dict):
+        return []
+    if "$ref" in schema:
+        return [schema["$ref"].rpartition("/")[2]]
+    return [name for key, each in schema.items() if key != "default" for name in _references(each)]
+
+
+def _row(title: str, key: str, schema: Schema) -> list[str]:
+    default = schema.get("default_text") or ("" if _references(schema) else _default(schema))
+    meaning = _prose(schema.get("description", ""))  # left out by pydantic where it is the section's
+    if _references(schema) and key != "second":
+        meaning += f" [Keys](#{_anchor(key if title == TOP else f'{title}.{key}')})"
+    return [code(key), meaning.strip(), kind(schema), default, schema.get("unit", "")]
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(".name", "").replace(".", "-").replace(" ", "-")
+
+
+def _default(schema: Schema) -> str:
+    if "default" in schema:
+        return code(as_yaml(schema["default"]))
+    return "" if "additionalProperties" in schema else "required"  # of `code` the program fills in what there is
+
+
+def kind(schema: Schema) -> str:
+    """Type and allowed values of a key in words."""
+    if "$ref" in schema or "patternProperties" in schema or schema.get("type") == "object":
+        return "section"
+    if "anyOf" in schema:
+        return " or ".join(kind(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(map(code, schema["enum"]))
+    if schema["type"] == "array":
+        if "prefixItems" in schema:
+            return f"list of {len(schema['prefixItems'])}, each a {kind(schema['prefixItems'][0])}"
+        inner = schema["items"]
+        return f"list of {kind(inner)}{'' if 'enum' in inner or inner.get('type') == 'string' else 's'}"
+    if CHOICES.fullmatch(schema.get("pattern", "")):
+        return ", ".join(map(code, schema["pattern"].strip("^$()").split("|")))
+    return f"{WORDS.get(schema['type'], schema['type'])}{_bounds(schema)}"
+
+
+def _bounds(schema: Schema) -> str:
+    """The range of a number; its spaces do not break the line."""
+    said = [f"{sign}\u00a0{_number(schema[key])}" for key, sign in BOUNDS.items() if key in schema]
+    if "minimum" in schema and "maximum" in schema:
+        said = [f"{_number(schema['minimum'])}\u00a0to\u00a0{_number(schema['maximum'])}"]
+    return "".join(f", {each}" for each in said)
+
+
+def _number(value: float) -> str:
+    """A bound with spaces between thousands."""
+    if value != int(value):
+        return f"{value:g}"
+    return f"{value:,.0f}".replace(",", "\u00a0") if abs(value) >= 10_000 else f"{value:.0f}"
+
+
+def _prose(text: str) -> str:
+    """A description, which is Markdown, in one line."""
+    return " ".join(text.split())
