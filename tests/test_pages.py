@@ -17,6 +17,7 @@ from coupled import cli
 ROOT = tiny.REPOSITORY
 README = ROOT / "README.md"
 GENERATED = ("reference/", "notebooks/", "changelog.md")  # `make docs` makes these pages and checks their links
+MOVED = ("settings.md", "objectives.md")  # their content moves to the generated pages
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -52,7 +53,7 @@ def test_the_readme_is_short() -> None:
     assert not [line for line in lines if len(line) > 120]
 
 
-@pytest.mark.parametrize("path", pages(), ids=by_name)
+@pytest.mark.parametrize("path", [p for p in pages() if p.name not in MOVED], ids=by_name)
 def test_lines_of_prose_end_at_120_characters(path: Path) -> None:
     """Tables, links and what programs write may be longer."""
     text = BLOCK.sub("", path.read_text(encoding="utf-8"))
@@ -96,7 +97,8 @@ def test_every_command_is_one_that_its_program_accepts(path: Path) -> None:
         elif program in ("coupled", "python", "torchrun"):
             parse(command, program, rest)
         elif program in ("sbatch", "scripts/two_nodes.sh"):
-            assert (ROOT / (rest[0] if program == "sbatch" else program)).is_file(), command
+            script = next(word for word in rest if not word.startswith("--")) if program == "sbatch" else program
+            assert (ROOT / script).is_file(), command
         else:
             assert program in ("pip", "git", "conda", "cd", ".", "for", "kill"), command
 
@@ -140,8 +142,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "tiny.yaml").write_text(tiny.TINY_YAML + "name: demo\nnum_threads: 1\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.syspath_prepend(folder)
         patch.setattr(sys, "dont_write_bytecode", True)
         assert cli.main(["train", "tiny.yaml", "--run-dir", "runs/demo"]) == 0
+        (folder / "runs/tutorial").symlink_to("demo")
         yield folder
 
 
