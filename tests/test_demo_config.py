@@ -2,10 +2,10 @@
 
 import re
 
+import pytest
 from support import tiny
 
 HEADER = (tiny.REPOSITORY / "configs/demo.yaml").read_text(encoding="utf-8")
-README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_measured_values_show_the_finding_for_every_seed() -> None:
@@ -18,11 +18,13 @@ def test_the_measured_values_show_the_finding_for_every_seed() -> None:
         assert nscl_rsa > max(scl_rsa, ce_rsa)
 
 
-def test_header_and_readme_give_the_same_numbers() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/reproduction.md"])
+def test_the_header_and_the_pages_give_the_same_numbers(page: str) -> None:
     """Two copies of a measured number that differ are one wrong number."""
+    text = (tiny.REPOSITORY / page).read_text(encoding="utf-8")
     for arm in ("nscl", "scl", "ce"):
         header = re.search(rf"#   {arm} +(.*)", HEADER)
-        readme = re.search(rf"\| `{arm}` \| (.*) \|", README)
+        row = re.search(rf"\| `{arm}` \| (.*) \|", text)
         assert header
-        assert readme
-        assert re.findall(r"\.\d+", header.group(1)) == re.findall(r"\.\d+", readme.group(1))
+        assert row
+        assert re.findall(r"\.\d+", header.group(1)) == re.findall(r"\.\d+", row.group(1))

@@ -191,9 +191,10 @@ def test_a_vision_transformer_takes_the_image_size() -> None:
 
 
 def test_a_small_vit_loads_into_timms() -> None:
-    """The README says how a snapshot is used elsewhere; timm's own arguments must be enough."""
-    said = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    assert "load into timm's model with `patch_size=4` and `img_size=` the run's `dataset.image_size`" in said
+    """The documentation says how a snapshot is used elsewhere; timm's own arguments must be enough."""
+    said = (Path(__file__).parents[2] / "docs/how-to/read_snapshots.md").read_text(encoding="utf-8")
+    assert "`patch_size=4`" in said
+    assert "`img_size`" in said
     for stem, given in (("cifar", {"patch_size": 4}), ("imagenet", {})):
         network = build_network(encoder="vit_tiny_patch16_224", stem=stem, image_size=32)
         plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, **given)
