@@ -26,5 +26,14 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def small_encoder() -> nn.Module:
-    """The encoder; weights are drawn by torch as always, so they follow the run's seed."""
+    """The encoder; torch draws its weights as always, so they follow the run's seed.
+
+    Returns:
+        A module that maps images [M, 3, S, S] to embeddings [M, 32].
+
+    Example:
+        >>> import torch
+        >>> small_encoder()(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 32])
+    """
     return SmallEncoder(width=8)

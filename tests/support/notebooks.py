@@ -38,8 +38,9 @@ def outputs(notebook: NotebookNode) -> Iterator[NotebookNode]:
 
 
 def sources_digest(notebook: NotebookNode) -> str:
-    """The digest of the sources of all code cells."""
+    """The digest of the sources of all code cells, and of the Python files of examples/ that they name."""
     sources = [cell.source for cell in code_cells(notebook)]
+    sources += [file.read_text() for file in sorted(EXAMPLES.glob("*.py")) if file.name in "".join(sources)]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
