@@ -2,8 +2,8 @@
 
 Example:
     >>> import coupled
-    >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})
-    >>> run.weight_gap(compare=["nscl"])  # a pandas DataFrame
+    >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})  # doctest: +SKIP
+    >>> run.weight_gap(compare=["nscl"])  # a pandas DataFrame  # doctest: +SKIP
 
 Names are imported when they are first used, so `import coupled` costs nothing.
 """

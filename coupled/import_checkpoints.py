@@ -62,7 +62,7 @@ def import_checkpoints(
     stem: str | None = None,
     overrides: Sequence[str] = (),
 ) -> None:
-    """Write the run folder `run_dir`, and say what was found.
+    """Make a run folder of checkpoints that other programs have saved, and print what was found.
 
     Args:
         arms: pattern of the files of each arm.
@@ -75,6 +75,9 @@ def import_checkpoints(
     Raises:
         ValueError: for a setting, a file or a folder that cannot be, before anything is written, or for a later file
             that does not match, after which the folder is gone again.
+
+    Example:
+        >>> import_checkpoints({"cl": "a/*.pth"}, Path("x"), encoder="resnet50", dataset="cifar10")  # doctest: +SKIP
     """
     from coupled.config.registry import load_dataset
     from coupled.config.user_code import is_reference

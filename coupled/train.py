@@ -121,7 +121,12 @@ def train(
 
     Example:
         >>> import coupled
-        >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})
+        >>> run = coupled.train("demo", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})  # doctest: +SKIP
+        >>> run = coupled.train("demo", "runs/start", epochs=0, dataset={"image_size": 8})  # doctest: +ELLIPSIS
+        reading dataset 'digits'
+        ...
+        >>> run.arms, run.epochs()
+        (['cl', 'nscl', 'scl', 'ce'], [0])
     """
     from coupled.analysis.run import open_run
     from coupled.config.load import load_settings

@@ -8,7 +8,21 @@ from torch import Tensor
 
 
 def channel_dropout(views_M3SS: Tensor, random_MR: Tensor, *, prob: float = 0.2) -> Tensor:
-    """Views in [0, 1] -> views; random_MR are 8 uniform numbers of each view, drawn from the run's plan of views."""
+    """One colour channel of some views becomes grey.
+
+    Args:
+        views_M3SS: views with values in [0, 1].
+        random_MR: 8 uniform numbers in [0, 1) of each view, drawn from the run's plan of views.
+        prob: share of the views that lose a channel, 0 to 1.
+
+    Returns:
+        Views of the same shape.
+
+    Example:
+        >>> views = torch.zeros(1, 3, 8, 8)
+        >>> channel_dropout(views, torch.zeros(1, 8)).mean(dim=(2, 3))
+        tensor([[0.5000, 0.0000, 0.0000]])
+    """
     dropped_M = random_MR[:, 0] < prob
     channel_M = (random_MR[:, 1] * 3).long()
     mask_M3 = dropped_M[:, None] & (channel_M[:, None] == torch.arange(3, device=views_M3SS.device))

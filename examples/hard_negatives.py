@@ -14,6 +14,26 @@ def hard_negatives(inputs: Inputs, *, temperature: float = 0.5, beta: float = 1.
     """-log e^{s_ip/tau} / (e^{s_ip/tau} + N E_q[e^{s_ia/tau}]), q weights negative a by e^{beta s_ia}; two views.
 
     The mean over the own anchors. Negatives are the N views of the other images of the global batch.
+
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], with V = 2.
+        temperature: tau, above 0; without this option that of the run.
+        beta: how much more a close negative weighs; 0 weighs all alike, which is NT-Xent.
+
+    Returns:
+        The loss in nats, a scalar.
+
+    Raises:
+        ValueError: if there are not two views.
+
+    Example:
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(hard_negatives(inputs, temperature=1.0)), 4)
+        0.9048
+
+    Source: Robinson et al. 2021, arXiv 2010.04592, eq. 4.
     """
     images, views = len(inputs.labels_G), inputs.views
     own_VBP, all_VGP = inputs.outputs["projection"], inputs.gathered["projection"]

@@ -26,5 +26,17 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def small_encoder(*, width: int = 8) -> nn.Module:
-    """The encoder; weights are drawn by torch as always, so they follow the run's seed."""
+    """The encoder; torch draws its weights as always, so they follow the run's seed.
+
+    Args:
+        width: channels of the first layer.
+
+    Returns:
+        A module that maps images [M, 3, S, S] to embeddings [M, 4 width].
+
+    Example:
+        >>> import torch
+        >>> small_encoder()(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 32])
+    """
     return SmallEncoder(width)

@@ -28,5 +28,18 @@ class TwoColours(Dataset):
 
 
 def two_colours(split: str, *, images: int = 512) -> Dataset:
-    """The split "train" or "test"; of Hugging Face: `return datasets.load_dataset("beans", split=split)`."""
+    """One split. A dataset of Hugging Face would be `return datasets.load_dataset("beans", split=split)`.
+
+    Args:
+        split: "train" or "test".
+        images: number of train images; there are a quarter as many test images.
+
+    Returns:
+        A torch Dataset of (image uint8 [3, 8, 8], label).
+
+    Example:
+        >>> image, label = two_colours("test")[1]
+        >>> image.shape, label
+        (torch.Size([3, 8, 8]), 1)
+    """
     return TwoColours(images, seed=0) if split == "train" else TwoColours(images // 4, seed=1)

@@ -1,4 +1,4 @@
-"""environment.yml (conda) and pyproject.toml (pip) must describe the same installation."""
+"""environment.yml and environment-dev.yml (conda) and pyproject.toml (pip) must describe the same installations."""
 
 import re
 import tomllib
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+INSTALLS = {"environment.yml": ("coupled", "-e ."), "environment-dev.yml": ("coupled-dev", "-e .[dev]")}
 
 
 @pytest.fixture
@@ -16,31 +17,40 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-@pytest.fixture
-def dependencies() -> list[Any]:
-    return yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+@pytest.fixture(params=INSTALLS)
+def environment(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Name and content of a file."""
+    return request.param, yaml.safe_load((ROOT / request.param).read_text())
 
 
-def test_the_environment_bears_the_name_of_the_project(project: dict) -> None:
-    """`conda activate coupled` is what the project's name suggests."""
-    assert yaml.safe_load((ROOT / "environment.yml").read_text())["name"] == project["name"]
+def test_the_environment_has_the_name_of_the_project(environment: tuple[str, dict]) -> None:
+    """`conda activate coupled` is what the project's name suggests; both environments can exist side by side."""
+    file, content = environment
+    assert content["name"] == INSTALLS[file][0]
 
 
-def test_conda_asks_for_the_same_python(project: dict, dependencies: list) -> None:
+def test_conda_asks_for_the_same_python(project: dict, environment: tuple[str, dict]) -> None:
     """With another bound, conda could choose a Python for which pip then refuses the project."""
-    assert f"python{project['requires-python']}" in dependencies
+    assert f"python{project['requires-python']}" in environment[1]["dependencies"]
 
 
-def test_conda_itself_adds_no_library(dependencies: list) -> None:
+def test_conda_itself_adds_no_library(environment: tuple[str, dict]) -> None:
     """A library named twice has two versions; and a torch from conda beside a torchvision from PyPI crashes."""
-    names = {re.split(r"[<>=!~ ]", each)[0] for each in dependencies if isinstance(each, str)}
+    names = {re.split(r"[<>=!~ ]", each)[0] for each in environment[1]["dependencies"] if isinstance(each, str)}
     assert names == {"python", "pip"}
 
 
-def test_pip_installs_this_project_with_its_development_extra_and_nothing_else(
-    project: dict, dependencies: list
-) -> None:
-    """What is not in pyproject.toml would be missing for everybody who does not use conda."""
-    (pip,) = (each["pip"] for each in dependencies if isinstance(each, dict))
-    assert pip == ["-e .[dev]"]
+def test_pip_installs_this_project_and_nothing_else(project: dict, environment: tuple[str, dict]) -> None:
+    """What is not in pyproject.toml would be missing for everybody who does not use conda. environment.yml has what
+    training needs; tests and linters are the extra `dev`, which environment-dev.yml adds.
+    """
+    file, content = environment
+    (pip,) = (each["pip"] for each in content["dependencies"] if isinstance(each, dict))
+    assert pip == [INSTALLS[file][1]]
     assert "dev" in project["optional-dependencies"]
+
+
+def test_what_training_needs_is_no_tool_of_development(project: dict) -> None:
+    """`pip install .` and environment.yml install neither pytest nor a linter."""
+    needed = {re.split(r"[<>=!~ \[]", each)[0] for each in project["dependencies"]}
+    assert not needed & {"pytest", "hypothesis", "ruff", "mypy", "import-linter", "playwright", "nbclient", "mkdocs"}

@@ -97,6 +97,7 @@ def test_a_notebook_shows_progress_and_tables_and_has_the_bytes_of_a_script(fold
     _, training, table = (cell.outputs for cell in notebook.cells)
     shown = "".join(output.text for output in training if output.output_type == "stream")
     assert "epoch 2" in shown
+    assert "\x1b" not in shown  # the kernel sets FORCE_COLOR, but a notebook is no terminal
     assert "<table" in table[-1].data["text/html"]
     assert tiny.snapshot_bytes(tmp_path / "x") == tiny.snapshot_bytes(folder)
 

@@ -308,10 +308,10 @@ def test_settings_without_code_are_as_they_were() -> None:
 
 
 def test_every_example_is_short_and_shown_in_the_docs() -> None:
-    """Under 40 lines each."""
+    """Under 60 lines each, with the docstring."""
     page = (tiny.REPOSITORY / "docs/your_own.md").read_text()
     for path in EXAMPLES.glob("*.py"):
-        assert len(path.read_text().splitlines()) < 40
+        assert len(path.read_text().splitlines()) < 60
         assert f"examples/{path.name}" in page
 
 

@@ -78,8 +78,9 @@ def compute(
         ValueError: for an arm, epoch or split that there is not, a damaged snapshot, or images that are not the run's.
 
     Example:
-        >>> found = compute(run, arms="byol", split="test")  # doctest: +SKIP
-        >>> found[found.metric == "spread"].pivot(index="epoch", columns="module", values="value")  # doctest: +SKIP
+        >>> found = compute(run, arms="cl", split="test", epochs=0, num_images=64)
+        >>> sorted(set(found["module"]))
+        ['h', 'z']
     """
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
     return to_frame(plan(run, chosen, split, num_images, device, skip_corrupt, accept_changed_images))

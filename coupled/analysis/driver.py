@@ -170,7 +170,7 @@ def tracked(items: Iterable[T], name: str) -> Iterator[T]:
     if os.environ.get("RANK", "0") != "0":
         yield from every
         return
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     if console.is_terminal and not console.options.ascii_only:  # a bar that does not fit is cut with one "\u2026"
         yield from track(every, name, console=console)
         return

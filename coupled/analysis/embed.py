@@ -75,8 +75,9 @@ def compute(
         ValueError: for an arm, epoch, layer, split or images that there are not, or a damaged snapshot or picture.
 
     Example:
-        >>> rows, about = run.embed("nscl", images="photos")  # doctest: +SKIP
-        >>> about.assign(norm=(rows**2).sum(1) ** 0.5)  # doctest: +SKIP
+        >>> rows, about = compute(run, "nscl", split="test", num_images=100)
+        >>> rows.shape, list(about.columns)
+        ((100, 32), ['split', 'image', 'file', 'label'])
     """
     arm, epoch = select_snapshot(run, arm, epoch)
     (layer,) = choices("layer", layer, OUTPUTS)

@@ -68,7 +68,8 @@ def write(run: Run, folder: Path | str, format: str, arm: str | None = None, *, 
             network that the target does not have, or a library that is missing.
 
     Example:
-        >>> run.export("exported/nscl", "onnx", arm="nscl")  # doctest: +SKIP
+        >>> sorted(path.name for path in write(run, "exported/nscl", "timm", arm="nscl"))
+        ['README.md', 'load.py', 'metadata.json', 'model.safetensors']
     """
     (format,) = choices("format", format, FORMATS)
     arm, epoch = select_snapshot(run, arm, epoch)

@@ -164,8 +164,9 @@ def compute(
             those of the run, or an anchor for which 0 <= DCL - NSCL <= bound does not hold.
 
     Example:
-        >>> found = compute(run, split="train", temperatures=[0.5])  # doctest: +SKIP
-        >>> found.pivot_table(index="epoch", columns=["arm", "loss"], values="value")  # doctest: +SKIP
+        >>> found = compute(run, split="test", epochs=0, temperatures=[0.5])
+        >>> sorted(set(found["loss"]))
+        ['dcl', 'nscl', 'nt_xent', 'supcon']
     """
     (name,) = choices("table", [table], ("losses", "loss_gap"))
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)

@@ -111,8 +111,9 @@ def compute(
             not those of the run.
 
     Example:
-        >>> found = compute(run, metrics=["linear_probe"], layers="h")  # doctest: +SKIP
-        >>> found.pivot_table(index="epoch", columns="arm", values="value")  # doctest: +SKIP
+        >>> found = compute(run, split="test", layers="h", metrics=["nccc"], epochs=0)
+        >>> found[["arm", "metric", "variant"]].values.tolist()
+        [['cl', 'nccc', 'euclidean'], ['nscl', 'nccc', 'euclidean']]
     """
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
     images, accept = (num_images, device), (skip_corrupt, accept_changed_images)

@@ -1,21 +1,20 @@
 """A run as an object: what its folder holds, and what the analysis programs say of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from coupled.analysis import run_outputs
+from coupled.analysis import run_measures, run_outputs
+from coupled.analysis.run_folder import newest_run as newest_run
+from coupled.analysis.run_folder import open_store as open_store
+from coupled.analysis.run_folder import read_description as read_description
 from coupled.config.code_of_settings import check_imported, import_of_run
 from coupled.config.controls import USUAL_REFERENCE as USUAL_REFERENCE
-from coupled.config.controls import random_sources
 from coupled.config.controls import usual_reference as usual_reference
 from coupled.config.schema import Settings, from_resolved
-from coupled.storage.run_description import read_run_json
-from coupled.storage.snapshots import SnapshotStore
 
 if TYPE_CHECKING:  # the weight gap is read on machines without timm, torchvision and images
-    import pandas as pd
     from torch import Tensor, nn
 
     from coupled.datasets import AnyImageDataset
@@ -43,9 +42,11 @@ class Run:
         ValueError: if the folder has no run.json, or one that is not the description of a run.
 
     Example:
-        >>> run = coupled.open_run("runs/demo")  # doctest: +SKIP
-        >>> run.weight_gap(compare=["nscl"], epochs=[0, 10]).query("aggregate == 'global'")  # doctest: +SKIP
-        >>> encoder = run.encoder("nscl", epoch=10)  # doctest: +SKIP
+        >>> run = Run("runs/tiny")
+        >>> run
+        Run('runs/tiny', arms: cl, nscl)
+        >>> gaps = run.weight_gap(compare=["nscl"])
+        >>> encoder = run.encoder("nscl", epoch=1)
     """
 
     def __init__(self, path: Path | str, allow_code: bool = False) -> None:
@@ -82,16 +83,56 @@ class Run:
         return usual_reference(self.arms)
 
     def epochs(self, arms: Sequence[str] | None = None) -> list[int]:
-        """The epochs of which all of `arms` (default: every arm of the run) have a snapshot, ascending."""
+        """The epochs of which every one of the arms has a snapshot.
+
+        Args:
+            arms: names of arms (default: every arm of the run).
+
+        Returns:
+            Numbers of epochs, ascending; empty if there is none.
+
+        Raises:
+            ValueError: if the list of the snapshots is damaged.
+
+        Example:
+            >>> run.epochs()
+            [0, 1]
+        """
         there = [set(self.snapshots.epochs(arm)) for arm in (self.arms if arms is None else arms)]
         return sorted(set.intersection(*there)) if there else []
 
     def snapshot_digests(self) -> dict[tuple[str, int], str]:
-        """The digest of each snapshot by (arm, epoch), as the tables hold it."""
+        """The digest of each snapshot, as the tables hold it.
+
+        Returns:
+            The first 16 hexadecimal digits (blake2b of the file) by (arm, epoch).
+
+        Raises:
+            ValueError: if the list of the snapshots is damaged.
+
+        Example:
+            >>> sorted(run.snapshot_digests())
+            [('cl', 0), ('cl', 1), ('nscl', 0), ('nscl', 1)]
+        """
         return {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in self.snapshots.entries()}
 
     def state_dict(self, arm: str, epoch: int) -> "dict[str, Tensor]":
-        """All tensors of a snapshot by name, its digest checked. Raises ValueError if it is missing or damaged."""
+        """All tensors of a snapshot.
+
+        Args:
+            arm: name of the arm.
+            epoch: number of epochs trained; 0 is the shared initialisation.
+
+        Returns:
+            Tensors on the CPU by name: `encoder.*`, `projector.*` and those of the heads.
+
+        Raises:
+            ValueError: if there is no such snapshot, or its digest is not that of the manifest.
+
+        Example:
+            >>> run.state_dict("cl", epoch=0)["encoder.conv1.weight"].shape
+            torch.Size([4, 3, 3, 3])
+        """
         return self.snapshots.read(arm, epoch)
 
     def network(self, arm: str, epoch: int) -> "Network":
@@ -106,6 +147,12 @@ class Run:
 
         Raises:
             ValueError: if there is no such snapshot, or it is damaged or does not fit the settings of the run.
+
+        Example:
+            >>> import torch
+            >>> outputs = run.network("cl", epoch=1)(torch.zeros(2, 5, 3, 8, 8))
+            >>> outputs["embedding"].shape, outputs["projection"].shape
+            (torch.Size([2, 5, 32]), torch.Size([2, 5, 16]))
         """
         from coupled.analysis.representations.embeddings import load_weights, network_of
 
@@ -117,8 +164,21 @@ class Run:
     def encoder(self, arm: str, epoch: int) -> "nn.Module":
         """The encoder of `arm` after `epoch` epochs: a timm model on the CPU in evaluation mode.
 
-        It maps images [B, 3, S, S], normalised with the `mean` and `std` of `images`, to embeddings [B, D]. Arguments
-        and errors as of `network`.
+        Args:
+            arm: name of the arm.
+            epoch: number of epochs trained; 0 is the shared initialisation.
+
+        Returns:
+            A module that maps images [B, 3, S, S], normalised with the `mean` and `std` of `images`, to embeddings
+            [B, D].
+
+        Raises:
+            ValueError: as `network`.
+
+        Example:
+            >>> import torch
+            >>> run.encoder("nscl", epoch=1)(torch.zeros(5, 3, 8, 8)).shape
+            torch.Size([5, 32])
         """
         encoder: nn.Module = self.network(arm, epoch).encoder
         return encoder
@@ -136,114 +196,44 @@ class Run:
 
         Raises:
             ValueError: if the images are not there, or not those of the run.
+
+        Example:
+            >>> images = run.images("test")
+            >>> len(images.labels_N), images.class_names[:3]
+            (357, ('0', '1', '2'))
         """
         from coupled.analysis.representations.embeddings import load_images
 
         return load_images(self.settings, split, self.description["dataset"], self.path, accept_changed_images)
 
-    def weight_gap(self, **options: Any) -> "pd.DataFrame":
-        """Distances between the arms' weights: the rows of weight_gap.csv.
-
-        Options, errors and an example: `coupled.analysis.weight_gap.compute`.
-        """
-        from coupled.analysis.weight_gap import compute
-
-        return compute(self, **options)
-
-    def alignment(self, **options: Any) -> "pd.DataFrame":
-        """Similarity of the arms' representations: the rows of train_alignment.csv and test_alignment.csv.
-
-        Options, errors and an example: `coupled.analysis.alignment.compute`.
-        """
-        from coupled.analysis.alignment import compute
-
-        return compute(self, **options)
-
-    def quality(self, **options: Any) -> "pd.DataFrame":
-        """How good each arm's representation is by itself: the rows of quality.csv.
-
-        Options, errors and an example: `coupled.analysis.quality.compute`.
-        """
-        from coupled.analysis.quality import compute
-
-        return compute(self, **options)
-
-    def collapse(self, **options: Any) -> "pd.DataFrame":
-        """Spread, spectra and collapse of each arm's representation: the rows of collapse.csv.
-
-        Options, errors and an example: `coupled.analysis.collapse.compute`.
-        """
-        from coupled.analysis.collapse import compute
-
-        return compute(self, **options)
-
-    def losses(self, **options: Any) -> "pd.DataFrame":
-        """Every arm under every contrastive loss: the rows of losses.csv.
-
-        Options, errors and an example: `coupled.analysis.losses.compute`.
-        """
-        from coupled.analysis.losses import compute
-
-        return compute(self, **options)
-
-    def bounds(self, **options: Any) -> "pd.DataFrame":
-        """The papers' bounds beside what was measured: the rows of bounds.csv.
-
-        Options, errors and an example: `coupled.analysis.bounds.compute`.
-        """
-        from coupled.analysis.bounds import compute
-
-        return compute(self, **options)
-
+    weight_gap = run_measures.weight_gap
+    alignment = run_measures.alignment
+    quality = run_measures.quality
+    collapse = run_measures.collapse
+    losses = run_measures.losses
+    bounds = run_measures.bounds
+    verify = run_measures.verify
     embed = run_outputs.embed
     project = run_outputs.project
     export = run_outputs.export
 
-    def verify(self) -> list[str]:
-        """What is wrong with the folder, a line each; empty if it is whole and its images can be read."""
-        from coupled.analysis import verify
-
-        return verify.compute(self)
-
 
 def open_run(path: Path | str | None = None, allow_code: bool = False) -> Run:
-    """The run in the folder `path`; without it the one under runs/ whose run.json was written last.
+    """The run in a folder, or the newest one under runs/.
+
+    Args:
+        path: the folder (default: the one under runs/ whose run.json was written last).
+        allow_code: import the user's code that run.json names, if it is what the run was trained with.
+
+    Returns:
+        The run. Nothing in its folder is changed.
 
     Raises:
         ValueError: if there is no such run, or its run.json is not the description of a run.
 
     Example:
-        >>> run = open_run("runs/demo")  # doctest: +SKIP
-        >>> run.arms, run.epochs()  # doctest: +SKIP
-        (['cl', 'nscl'], [0, 1, 2])
+        >>> run = open_run("runs/tiny")
+        >>> run.arms, run.epochs()
+        (['cl', 'nscl'], [0, 1])
     """
     return Run(newest_run(Path("runs")) if path is None else path, allow_code)
-
-
-def newest_run(folder: Path) -> Path:
-    """The run in `folder` whose run.json was written last. Raises ValueError if there is none."""
-    runs = sorted((path.stat().st_mtime_ns, path.parent) for path in folder.glob("*/run.json"))
-    if not runs:
-        raise ValueError(f"run_dir: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
-    return runs[-1][1]
-
-
-def read_description(run: Path) -> dict[str, Any]:
-    """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
-    path = run / "run.json"
-    if not path.is_file():
-        raise ValueError(f"run_dir: '{run}' is no run folder: it has no run.json")
-    description = read_run_json(run)
-    for key in sorted({"name", "settings", "settings_sha256", "dataset"} - set(description)):
-        raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
-    try:
-        settings = from_resolved(description["settings"], "settings").resolved()
-        random_sources(settings["arms"])  # refuses the twin of no arm
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    return {**description, "settings": settings}
-
-
-def open_store(run: Path, about: Mapping[str, Any]) -> SnapshotStore:
-    """The snapshots of the run, each held against its description when it is opened."""
-    return SnapshotStore(run / "snapshots", {"run": about["name"], "settings_sha256": about["settings_sha256"]})

@@ -14,7 +14,22 @@ if TYPE_CHECKING:
 def embed(run: "Run", arm: str | None = None, **options: Any) -> "Embeddings":
     """The embeddings of images by one arm: of the run's, of another dataset, or of a folder of pictures.
 
-    Options, errors and an example: `coupled.analysis.embed.compute`.
+    Args:
+        run: the run.
+        arm: the arm (default: the run's only arm).
+        options: keyword arguments of `coupled.analysis.embed.compute`: epoch, layer, images, dataset_root, split,
+            num_images, device, accept_changed_images.
+
+    Returns:
+        The rows, float32 [N, D], and a DataFrame of the same length with split, image, file and label.
+
+    Raises:
+        ValueError: as `coupled.analysis.embed.compute`.
+
+    Example:
+        >>> rows, about = run.embed("nscl", split="test", num_images=100)
+        >>> rows.shape
+        (100, 32)
     """
     from coupled.analysis.embed import compute
 
@@ -22,9 +37,24 @@ def embed(run: "Run", arm: str | None = None, **options: Any) -> "Embeddings":
 
 
 def project(run: "Run", method: str, **options: Any) -> "pd.DataFrame":
-    """Two-dimensional maps of the same images by several arms: the rows of map.csv.
+    """Two-dimensional maps of the same images by several arms.
 
-    Options, errors and an example: `coupled.analysis.representations.maps.compute`.
+    Args:
+        run: the run.
+        method: "umap" (needs umap-learn), "tsne" or "pca".
+        options: keyword arguments of `coupled.analysis.representations.maps.compute`: arms, epochs, layer, images,
+            dataset_root, split, num_images, device, accept_changed_images.
+
+    Returns:
+        The rows of map.csv, one an image, arm and epoch, with x and y.
+
+    Raises:
+        ValueError: as `coupled.analysis.representations.maps.compute`.
+
+    Example:
+        >>> found = run.project("pca", arms="cl", split="test", num_images=50)
+        >>> len(found)
+        50
     """
     from coupled.analysis.representations.maps import compute
 
@@ -32,9 +62,24 @@ def project(run: "Run", method: str, **options: Any) -> "pd.DataFrame":
 
 
 def export(run: "Run", folder: "Path | str", format: str, arm: str | None = None, **options: Any) -> "list[Path]":
-    """Write the encoder of one arm as files that another program loads; their paths.
+    """Write the encoder of one arm as files that another program loads.
 
-    Options, errors and an example: `coupled.analysis.export.write`.
+    Args:
+        run: the run.
+        folder: a folder that is new or empty.
+        format: "timm", "torchvision", "onnx" or "huggingface".
+        arm: the arm (default: the run's only arm).
+        options: keyword arguments of `coupled.analysis.export.write`: epoch.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        ValueError: as `coupled.analysis.export.write`.
+
+    Example:
+        >>> sorted(path.name for path in run.export("exported/cl", "timm", arm="cl"))
+        ['README.md', 'load.py', 'metadata.json', 'model.safetensors']
     """
     from coupled.analysis.export import write
 

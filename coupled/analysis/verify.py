@@ -46,6 +46,13 @@ def compute(run: Run, against: Run | None = None) -> list[str]:
 
     Returns:
         The findings, one line each; empty if the run is whole and both are the same.
+
+    Raises:
+        ValueError: if the settings of a run name code that has not been imported.
+
+    Example:
+        >>> compute(run)
+        []
     """
     return list(findings(run, against))
 

@@ -172,8 +172,10 @@ def compute(
         ValueError: for an arm, epoch or alignment that there is not, or a snapshot that is damaged.
 
     Example:
-        >>> gaps = compute(run, compare=["nscl"])  # doctest: +SKIP
-        >>> gaps[(gaps["aggregate"] == "global") & gaps.module.isna()].plot(x="epoch", y="gap")  # doctest: +SKIP
+        >>> gaps = compute(run, compare=["nscl"])
+        >>> whole = gaps[(gaps["aggregate"] == "global") & gaps["module"].isna()]
+        >>> [(row.epoch, row.gap > 0) for row in whole.itertuples()]
+        [(0, False), (1, True)]
     """
     run = joined(run, against)
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)

@@ -68,7 +68,23 @@ def load_settings(
 
 
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
-    """The final settings of a plain mapping as a user gives it. Raises ValueError; `source` is for its message."""
+    """The final settings of a plain mapping, as a user would write it in YAML.
+
+    Args:
+        tree: settings by section; what is left open gets its default.
+        source: where the settings are from, for messages.
+
+    Returns:
+        Frozen settings, with the options of dataset and objectives filled in.
+
+    Raises:
+        ValueError: in one line that begins with `source` or the key, for a key or value that cannot be.
+
+    Example:
+        >>> settings = resolve({"name": "mine", "dataset": {"name": "digits"}, "arms": {"cl": "dcl"}})
+        >>> settings.epochs, settings.arms["cl"].objective
+        (100, 'dcl')
+    """
     checked = from_resolved(with_dataset_defaults(with_code(tree)), source)
     return from_resolved(with_weights_digest(with_options(checked.resolved())), source)
 

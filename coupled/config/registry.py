@@ -44,9 +44,23 @@ class Objective(NamedTuple):
 
 
 def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature: float) -> Objective:
-    """The objective `name` of `arm`; the run's `temperature` where it takes one and the options give none.
+    """The objective of an arm, with its options checked and filled in.
 
-    Raises ValueError that begins with "arms.<arm>" for an unknown name or an option that is not allowed.
+    Args:
+        arm: name of the arm, for messages.
+        name: a file of coupled/objectives, "path/to/file.py:function" or "module:function".
+        options: options of the objective; what is left open gets its default.
+        temperature: of the run, where the objective takes one and the options give none.
+
+    Returns:
+        The function with its options, and what it needs of the network.
+
+    Raises:
+        ValueError: in one line that begins with "arms.<arm>", for an unknown name or an option that is not allowed.
+
+    Example:
+        >>> print(find_objective("cl", "dcl", {}, temperature=0.5))
+        dcl(temperature=0.5, positive_in_denominator=False, similarity=cosine)
     """
     key = f"arms.{arm}.objective"
     found = declared(find_code(name, key), key) if is_reference(name) else _of_package(name, key)
@@ -76,9 +90,23 @@ def _of_package(name: str, key: str) -> Declared:
 
 
 def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageDataset:
-    """The split of the dataset of a resolved section `dataset`, of the chosen classes, which may be drawn by `seed`.
+    """One split of a dataset, of the chosen classes.
 
-    Raises ValueError for an unknown name or option, or missing images.
+    Args:
+        section: the resolved section `dataset` of the settings.
+        split: "train" or "test".
+        seed: of the run; draws the classes, if a number of them is asked for, and the split of a folder.
+
+    Returns:
+        The images, in memory or as files, with `labels_N`, `class_names`, `mean` and `std`.
+
+    Raises:
+        ValueError: for an unknown name or option, or missing images.
+
+    Example:
+        >>> images = load_dataset({"name": "digits", "image_size": 8, "classes": [3, 5]}, "test", seed=0)
+        >>> images.class_names, len(images.labels_N)
+        (('3', '5'), 74)
     """
     load, checked, classes = _dataset(section)
     drawn = {"permute": lambda n: permutation(n, philox(seed, "dataset split"))}

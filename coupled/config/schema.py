@@ -192,7 +192,15 @@ class Settings(Section):
         return {"encoder": name, **encoder, "image_size": self.image_size, **of_projector}
 
     def resolved(self) -> dict[str, Any]:
-        """All settings as plain JSON values, defaults included."""
+        """All settings as plain values.
+
+        Returns:
+            JSON values by section, defaults included, as in run.json.
+
+        Example:
+            >>> settings.resolved()["batch"]["size"]
+            256
+        """
         return self.model_dump(mode="json")
 
     def may_change(self) -> tuple[str, ...]:
@@ -202,7 +210,12 @@ class Settings(Section):
     def sha256(self) -> str:
         """Digest of the resolved settings without those that may change, independent of the order of keys.
 
-        Equal for runs that must give equal snapshots, whichever ranks train which arms.
+        Returns:
+            64 hexadecimal digits: equal for runs that must give equal snapshots, whichever ranks train which arms.
+
+        Example:
+            >>> len(settings.sha256())
+            64
         """
         tree = self.resolved()
         for key in self.may_change():
@@ -212,7 +225,22 @@ class Settings(Section):
 
 
 def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings:
-    """Check a mapping of resolved settings, such as those of run.json. Raises ValueError that begins with `source`."""
+    """Check a mapping of resolved settings, such as those of run.json.
+
+    Args:
+        tree: all settings by section.
+        source: where the settings are from, for messages.
+
+    Returns:
+        Frozen settings.
+
+    Raises:
+        ValueError: in one line that begins with `source`, for a key or value that cannot be.
+
+    Example:
+        >>> from_resolved(settings.resolved()) == settings
+        True
+    """
     try:
         return Settings.model_validate(dict(tree))
     except ValidationError as error:

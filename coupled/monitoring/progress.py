@@ -26,7 +26,8 @@ class Progress:
 
     def __init__(self, arms: Sequence[str], first_step: int, steps: int, shown: bool) -> None:
         self.arms, self.first_step, self.steps, self.shown = tuple(arms), first_step, steps, shown
-        self.console = Console(force_jupyter=False)  # plain lines in a notebook, too
+        # plain lines in a notebook, too: its kernel sets FORCE_COLOR, by which rich takes it for a terminal
+        self.console = Console(force_jupyter=False, force_terminal=sys.stdout.isatty())
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
         self.begin()
         self.warned: set[str] = set()
@@ -112,7 +113,7 @@ def tracked_count(items: Iterable[T], count: int | None, name: str) -> Iterator[
 
     Other ranks of a machine say nothing.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     bar = Bar(console=console, transient=True) if console.is_terminal and not console.options.ascii_only else None
     began = time.monotonic()
     next_line, task = began + AT_ONCE, None

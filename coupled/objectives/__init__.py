@@ -27,6 +27,17 @@ class Head:
 
     "linear" has an output a class, and biases. A predictor keeps the width: "linear_predictor" has no bias,
     "mlp_predictor" is linear, batch norm, ReLU of width `hidden_dim`, linear. One not `trained` gets no gradient.
+
+    Attributes:
+        kind: "linear", "linear_predictor" or "mlp_predictor".
+        input: name of the output that the head takes.
+        output: name of the output that it gives.
+        hidden_dim: width of the hidden layer of an "mlp_predictor".
+        trained: whether the optimizer changes it.
+
+    Example:
+        >>> Head("linear", input="projection", output="logits").trained
+        True
     """
 
     kind: str
@@ -45,6 +56,18 @@ class Needs:
     objective keeps from step to step, zeros at first, called "kept.<name>": by name the outputs whose widths are their
     shape. `views` is the only number of views of an image that the objective takes; None: any from 2 on. An output
     "local_<name>", such as "local_projection", is that of the local views (multi-crop); it asks the run for them.
+
+    Attributes:
+        outputs: names of the outputs of this process's part of the batch that the objective reads.
+        gathered: names of those that it reads over the global batch.
+        heads: further heads of the network, by name.
+        target_decay: decay of the target network per step; None: no target network.
+        kept: tensors that the objective keeps, by name: the outputs whose widths are their shape.
+        views: the only number of views that the objective takes; None: any from 2 on.
+
+    Example:
+        >>> Needs(outputs=("projection",), gathered=("projection",)).local
+        False
     """
 
     outputs: tuple[str, ...]
@@ -70,6 +93,19 @@ class Inputs:
     `gathered` holds, under the same names, those of the global batch [V, G, ...], with gradients; in a single process
     it holds the same tensors. `labels_B` and `labels_G` are int64; own image b is image `first` + b of the global
     batch.
+
+    Attributes:
+        outputs: own outputs by name, [V, B, width].
+        gathered: outputs of the global batch by name, [V, G, width].
+        labels_B: labels of the own images, int64; -1 without labels.
+        labels_G: labels of the global batch.
+        first: place of the first own image in the global batch.
+
+    Example:
+        >>> import torch
+        >>> z, labels = torch.zeros(2, 4, 8), torch.tensor([0, 0, 1, 1])
+        >>> Inputs({"projection": z}, {"projection": z}, labels, labels).views
+        2
     """
 
     outputs: Mapping[str, Tensor]
@@ -89,6 +125,16 @@ class Loss(NamedTuple):
 
     `mean` is float32 (float64 for float64 inputs); it is 0 with zero gradient if no anchor is counted. The mean over
     several processes is the sum of mean * counted over the sum of counted.
+
+    Attributes:
+        mean: the loss, a scalar with gradient.
+        counted: number of own anchors in the mean.
+        skipped: number of own anchors that were left out.
+
+    Example:
+        >>> import torch
+        >>> Loss(torch.tensor(0.5), torch.tensor(8), torch.tensor(0)).mean
+        tensor(0.5000)
     """
 
     mean: Tensor

@@ -24,6 +24,25 @@ def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
     variance 1 over the batch (as batch norm does: biased, 1e-5 added to the variance; a constant dimension gives C_ii =
     0 and its full loss). With more than two views it is the mean over all pairs of views. Every anchor counts.
 
+    Args:
+        inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
+        redundancy: weight of the correlations of different dimensions, at least 0.
+
+    Returns:
+        The criterion (scalar, no unit), with every own anchor counted.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a weight below 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[1.0, 1], [1, -1], [-1, 1]]).repeat(2, 1, 1)  # two equal views of three images
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"unnormalised": z}, {"unnormalised": z}, labels, labels)
+        >>> round(float(barlow_twins(inputs).mean), 4)
+        0.0025
+
     Source: arXiv 2103.03230, eq. 1 and 2; 0.0051 is its lambda. Without the factor 1/40 of the authors' code.
     """
 

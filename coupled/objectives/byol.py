@@ -36,6 +36,28 @@ def byol(
     statistics of the batch. `ema_decay: null` is no target network: the own projection without gradient. The decay is
     constant; the paper lets it rise to 1.
 
+    Args:
+        inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
+        predictor: "mlp" or "linear"; matters for `needs` alone, as `hidden_dim`.
+        hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
+        ema_decay: decay of the target network per step, or None for no target network.
+
+    Returns:
+        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a decay that is not from 0 to 1, or a width out of
+            range.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three unit vectors
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> outputs = {"prediction": z, "target_projection": z}
+        >>> round(float(byol(Inputs(outputs, {}, labels, labels)).mean), 4)
+        -1.0
+
     Source: Grill et al. 2020, arXiv 2006.07733, eq. 1 and 2. Their loss of two views is 4 + 4 times this one.
     """
     return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden_dim=hidden_dim, ema_decay=ema_decay))

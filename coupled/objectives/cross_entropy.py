@@ -30,5 +30,25 @@ def cross_entropy(inputs: Inputs, *, input: Literal["projection", "embedding"] =
 
     `input` names the output that the classifier takes; it matters for `needs` and changes nothing here. The
     default, the unit-norm projection, is what the authors of arXiv 2510.08852 trained. Every anchor counts.
+
+    Args:
+        inputs: reads the "logits" of this process [V, B, C] and its labels.
+        input: the output that the classifier takes: "projection" or "embedding".
+
+    Returns:
+        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+
+    Example:
+        >>> import torch
+        >>> z = torch.zeros(2, 3, 2)  # logits of two classes, all equal
+        >>> labels = torch.tensor([0, 0, 1])
+        >>> inputs = Inputs({"logits": z}, {}, labels, labels)
+        >>> round(float(cross_entropy(inputs).mean), 4)
+        0.6931
+
+    Source: the classifier of Luthra et al. 2025, arXiv 2510.08852; torch's `cross_entropy`.
     """
     return mean_over_counted(per_anchor(inputs, input=input))

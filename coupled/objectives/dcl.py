@@ -43,6 +43,28 @@ def dcl(
     `positive_in_denominator` puts them back, which is NT-Xent. An anchor whose image is alone in the batch has no
     negatives and is left out.
 
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P]; labels are not
+            read.
+        temperature: tau, above 0.
+        positive_in_denominator: True is NT-Xent.
+        similarity: "cosine", or its "square" or "absolute" value.
+
+    Returns:
+        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(dcl(inputs, temperature=1.0).mean), 4)
+        0.3863
+
     Source: L_DCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as CL. The other
     similarities: DCL-sq and -abs of arXiv 2206.02574.
     """

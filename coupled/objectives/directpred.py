@@ -100,6 +100,29 @@ def directpred(
     and `eps` make W_p of it (see `predictor_of`). With `freq` 1 the predictor gets no gradient and no weight decay;
     otherwise it is trained between. `ema_decay: null` is no target network. W_p starts as in `byol`.
 
+    Args:
+        inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
+        rule: "paper" or "code": how W_p follows from F.
+        freq: steps from one setting of W_p to the next, at least 1.
+        rho: decay of the moving average F, in [0, 1).
+        eps: added to the roots of the eigenvalues, at least 0.
+        ema_decay: decay of the target network per step, or None for no target network.
+
+    Returns:
+        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for an option out of its range.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three unit vectors
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> outputs = {"prediction": z, "target_projection": z}
+        >>> round(float(directpred(Inputs(outputs, {}, labels, labels)).mean), 4)
+        -1.0
+
     Source: Tian, Chen & Ganguli 2021, arXiv 2102.06810, section 5; the start of F is that of the authors' code.
     """
     return mean_over_counted(per_anchor(inputs, ema_decay=ema_decay))

@@ -21,6 +21,23 @@ def l_c(inputs: Inputs) -> Loss:
     aligns no views and is least for projections that are all 0: it is there to be compared with `l_nc`.
     Every anchor counts. Memory is G x G on every process.
 
+    Args:
+        inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
+
+    Returns:
+        The criterion (scalar, no unit), with every own anchor counted.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+
+    Example:
+        >>> import torch
+        >>> z = torch.ones(2, 3, 1)  # two views of three images, one dimension
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"unnormalised": z}, {"unnormalised": z}, labels, labels)
+        >>> round(float(l_c(inputs).mean), 4)
+        6.0
+
     Source: arXiv 2206.02574, definition 3.2. For every view L_nc + sum_j |k_j|^4 = L_c + sum_i |z_i|^4 (theorem 3.3).
     """
     return mean_over_pairs_of_views(

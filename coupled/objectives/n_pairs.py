@@ -1,4 +1,4 @@
-"""G-pairs: one positive of the anchor's class against the images of all other classes (Sohn 2016)."""
+"""N-pairs: one positive of the anchor's class against the images of all other classes (Sohn 2016)."""
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -38,7 +38,26 @@ def n_pairs(inputs: Inputs, *, temperature: float) -> Loss:
     is enough; i's other view only where i's image is the only one of its class. s_ia is the cosine similarity of two
     views, y the labels, tau the temperature. An anchor without a positive or without a negative is left out.
 
-    Source: Sohn 2016, "Improved Deep Metric Learning with Multi-class G-pair Loss Objective", eq. 6, in the form that
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
+        temperature: tau, above 0.
+
+    Returns:
+        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.tensor([0, 0, 1])
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(n_pairs(inputs, temperature=1.0).mean), 4)
+        1.034
+
+    Source: Sohn 2016, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", eq. 6, in the form that
     arXiv 2004.11362 compares with. There a batch is one pair of each class, the anchor meets one image of each other
     class, and vectors are not normalised but their lengths punished. Agrees with pytorch-metric-learning's
     `NTXentLoss` given the same pairs.

@@ -37,6 +37,26 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
     term is the mean over the other views of the image. `positive_in_denominator` adds them to the denominator. An
     anchor without an image of another class in the batch has no negatives and is left out, with or without that option.
 
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
+        temperature: tau, above 0.
+        positive_in_denominator: add the positives to the denominator.
+
+    Returns:
+        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.tensor([0, 0, 1])
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(nscl(inputs, temperature=1.0).mean), 4)
+        -0.0758
+
     Source: L_NSCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as NSCL.
     """
     return mean_over_counted(

@@ -38,6 +38,27 @@ def nt_xent(inputs: Inputs, *, temperature: float, similarity: Similarity = "cos
     views the first term is the mean over the other views of the image. An anchor whose image is alone in the batch has
     no negatives and is left out.
 
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P]; labels are not
+            read.
+        temperature: tau, above 0.
+        similarity: "cosine", or its "square" or "absolute" value.
+
+    Returns:
+        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(nt_xent(inputs, temperature=1.0).mean), 4)
+        0.9048
+
     Source: arXiv 2002.05709, eq. 1; the other similarities: SimCLR-sq and -abs of arXiv 2206.02574. Agrees with
     pytorch-metric-learning's `NTXentLoss`.
     """

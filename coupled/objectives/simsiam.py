@@ -30,6 +30,26 @@ def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = H
     f is the projection and q the predictor: linear, batch norm, ReLU of width `hidden_dim`, linear; or one matrix
     ("linear", without `hidden_dim`). Projections that have collapsed to a point have the lowest loss.
 
+    Args:
+        inputs: reads the "prediction" and the "projection" of this process [V, B, P].
+        predictor: "mlp" or "linear"; matters for `needs` alone, as `hidden_dim`.
+        hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
+
+    Returns:
+        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a width out of range.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three unit vectors
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> outputs = {"prediction": z, "projection": z}
+        >>> round(float(simsiam(Inputs(outputs, {}, labels, labels)).mean), 4)
+        -1.0
+
     Source: Chen & He 2021, arXiv 2011.10566, eq. 1 to 4; with two views this is their symmetrised loss.
     """
     return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden_dim=hidden_dim))

@@ -33,6 +33,24 @@ def spectral(inputs: Inputs) -> Loss:
     the graph; its authors' code shortens them to a chosen length. An anchor whose image is alone in the batch has no
     negatives and is left out.
 
+    Args:
+        inputs: reads "unnormalised" projections, own [V, B, P] and of the global batch [V, G, P]; labels are not
+            read.
+
+    Returns:
+        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"unnormalised": z}, {"unnormalised": z}, labels, labels)
+        >>> round(float(spectral(inputs).mean), 4)
+        -2.0
+
     Source: arXiv 2106.04156, eq. 6.
     """
     return mean_over_counted(per_anchor(inputs))

@@ -59,6 +59,28 @@ def supcon(
     of its class that follow in the global batch (`nearest_places`). The choice depends on no process, only on the
     batch's order, so it is another one every epoch. With two views and 1 it is NT-Xent. The denominator is that of all.
 
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
+        temperature: tau, above 0.
+        variant: "out" or "in": the mean outside or inside the logarithm.
+        num_positives: at most so many positives of an anchor (None: all).
+
+    Returns:
+        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a temperature that is not above 0, or less than 1
+            positive.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.tensor([0, 0, 1])
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(supcon(inputs, temperature=1.0).mean), 4)
+        1.3493
+
     Source: arXiv 2004.11362, eq. 2 (out) and 3 (in). "out" agrees with pytorch-metric-learning's `SupConLoss`.
     """
     return mean_over_counted(per_anchor(inputs, temperature=temperature, variant=variant, num_positives=num_positives))

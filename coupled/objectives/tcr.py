@@ -28,6 +28,27 @@ def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -
     z and z' [G, P] are two views of the global batch at unit norm: without that R would grow with the scale alone. With
     more than two views it is the mean over all pairs of views. Every anchor counts.
 
+    Args:
+        inputs: reads "projection" of unit norm of the global batch [V, G, P]; labels are not read.
+        invariance: weight of the cosine distance of two views, at least 0.
+        eps_squared: squared distortion of the coding rate, above 0.
+
+    Returns:
+        The criterion (scalar, the rate in nats), with every own anchor counted.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a weight below 0 or a distortion that is not above
+            0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(tcr(inputs).mean), 4)
+        -2.6876
+
     Source: R is that of arXiv 2201.10000 (Neural Manifold Clustering and Embedding); the cosine and eps^2 are those of
     the public code of arXiv 2304.03977 (EMP-SSL), which compares with the mean of all views. Its weight, 200, is for P
     = 1024: R is at most P / 2 log(1 + 1 / eps^2), and with few dimensions a large weight collapses the network.

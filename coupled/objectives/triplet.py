@@ -42,6 +42,26 @@ def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi
     none is: without the latter a collapsed network would have no triplet and no loss. An anchor without a positive or
     without a negative is left out; a triplet that keeps the margin counts with its 0.
 
+    Args:
+        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
+        margin: of squared distances of unit vectors, above 0.
+        mining: "all" triplets, or "semi_hard".
+
+    Returns:
+        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a margin that is not above 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.eye(3).repeat(2, 1, 1)  # two equal views of three orthogonal projections
+        >>> labels = torch.tensor([0, 0, 1])
+        >>> inputs = Inputs({"projection": z}, {"projection": z}, labels, labels)
+        >>> round(float(triplet(inputs).mean), 4)
+        0.0889
+
     Source: arXiv 1503.03832, eq. 2 and section 3.2 (all anchor-positive pairs; margin 0.2). "all" agrees with
     pytorch-metric-learning's `TripletMarginLoss`.
     """

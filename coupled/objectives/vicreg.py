@@ -25,6 +25,27 @@ def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, 
     dimensions over P; both over the global batch, G - 1 in the denominator. With more than two views it is the mean
     over all pairs of views. The projections are not normalised. Every anchor counts.
 
+    Args:
+        inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
+        invariance: weight of the squared difference of two views, at least 0.
+        variance: weight of the missing standard deviation of dimensions, at least 0.
+        covariance: weight of the squared covariances of different dimensions, at least 0.
+
+    Returns:
+        The criterion (scalar, no unit), with every own anchor counted.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a weight below 0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[1.0, 1], [1, -1], [-1, 1]]).repeat(2, 1, 1)  # two equal views of three images
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"unnormalised": z}, {"unnormalised": z}, labels, labels)
+        >>> round(float(vicreg(inputs).mean), 4)
+        0.8889
+
     Source: arXiv 2105.04906, eq. 6, with its weights and the halves of its authors' code. Agrees with
     pytorch-metric-learning's `VICRegLoss`.
     """

@@ -36,6 +36,29 @@ def vicreg_ctr(
     dimension, has its mean subtracted, as in the formula. With more than two views it is the mean over all pairs of
     views. The projections are not normalised. Every anchor counts. Memory is G x G on every process.
 
+    Args:
+        inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
+        invariance: weight of the squared difference of two views, at least 0.
+        variance: weight of the missing standard deviation of an image's coordinates, at least 0.
+        covariance: weight of the term with log-sum-exp, at least 0.
+        covariance_temperature: divides the covariances, above 0.
+
+    Returns:
+        The criterion (scalar, no unit), with every own anchor counted.
+
+    Raises:
+        KeyError: if `inputs` lacks an output that `needs` names.
+        ValueError: by `check`, when the settings are read, for a weight below 0 or a temperature that is not above
+            0.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[1.0, 1], [1, -1], [-1, 1]]).repeat(2, 1, 1)  # two equal views of three images
+        >>> labels = torch.zeros(3, dtype=torch.int64)  # not read
+        >>> inputs = Inputs({"unnormalised": z}, {"unnormalised": z}, labels, labels)
+        >>> round(float(vicreg_ctr(inputs).mean), 4)
+        8.7363
+
     Source: arXiv 2206.02574, eq. 11 and 13. The paper's weights and temperature are not public.
     """
 

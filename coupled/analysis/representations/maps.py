@@ -72,7 +72,9 @@ def compute(
             5 images, or embeddings that are not finite.
 
     Example:
-        >>> run.project("pca", arms=["cl", "nscl"], split="test").groupby("arm")[["x", "y"]].std()  # doctest: +SKIP
+        >>> found = compute(run, "pca", split="test", num_images=50)
+        >>> found.groupby("arm").size().to_dict()
+        {'cl': 50, 'nscl': 50}
     """
     (method,), (layer,) = choices("project", method, METHODS), choices("layer", layer, OUTPUTS)
     project = projector(method, int(random_uint32(run.settings.seed, "analysis/map", shape=(1,))[0]))

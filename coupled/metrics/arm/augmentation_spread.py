@@ -34,6 +34,8 @@ def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> floa
     Example:
         >>> augmentation_spread([[[0.0], [2.0]], [[0.0], [2.0]]])
         0.0
+
+    Source: defined here; it follows no paper.
     """
     dimensions = getattr(views, "ndim", 3)
     if dimensions != 3:

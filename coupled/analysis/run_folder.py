@@ -1,0 +1,39 @@
+"""The folder of a run: which is the newest, its description, and the store of its snapshots."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coupled.config.controls import random_sources
+from coupled.config.schema import from_resolved
+from coupled.storage.run_description import read_run_json
+from coupled.storage.snapshots import SnapshotStore
+
+
+def newest_run(folder: Path) -> Path:
+    """The run in `folder` whose run.json was written last. Raises ValueError if there is none."""
+    runs = sorted((path.stat().st_mtime_ns, path.parent) for path in folder.glob("*/run.json"))
+    if not runs:
+        raise ValueError(f"run_dir: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
+    return runs[-1][1]
+
+
+def read_description(run: Path) -> dict[str, Any]:
+    """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
+    path = run / "run.json"
+    if not path.is_file():
+        raise ValueError(f"run_dir: '{run}' is no run folder: it has no run.json")
+    description = read_run_json(run)
+    for key in sorted({"name", "settings", "settings_sha256", "dataset"} - set(description)):
+        raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
+    try:
+        settings = from_resolved(description["settings"], "settings").resolved()
+        random_sources(settings["arms"])  # refuses the twin of no arm
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return {**description, "settings": settings}
+
+
+def open_store(run: Path, about: Mapping[str, Any]) -> SnapshotStore:
+    """The snapshots of the run, each held against its description when it is opened."""
+    return SnapshotStore(run / "snapshots", {"run": about["name"], "settings_sha256": about["settings_sha256"]})

@@ -1,0 +1,183 @@
+"""What is measured of a run, as DataFrames. These functions are methods of `Run`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from coupled.analysis.run import Run
+
+
+def weight_gap(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Distances between the arms' weights.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.weight_gap.compute`: compare, reference, against, epochs,
+            align, skip_corrupt.
+
+    Returns:
+        The rows of weight_gap.csv, one a tensor, epoch and pair of arms, then those over stages and over the
+        encoder: gap (distance over the mean of both norms, 0 to 2), distance, cosine, angle (degrees) and more.
+
+    Raises:
+        ValueError: as `coupled.analysis.weight_gap.compute`.
+
+    Example:
+        >>> gaps = run.weight_gap(compare=["nscl"])
+        >>> whole = gaps[(gaps["aggregate"] == "global") & gaps["module"].isna()]
+        >>> [(row.epoch, row.gap > 0) for row in whole.itertuples()]
+        [(0, False), (1, True)]
+    """
+    from coupled.analysis.weight_gap import compute
+
+    return compute(run, **options)
+
+
+def alignment(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Similarity of the arms' representations.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.alignment.compute`: compare, reference, against, epochs,
+            split, layers, metrics, cross_layer, confidence, num_images, device, skip_corrupt,
+            accept_changed_images, cache.
+
+    Returns:
+        The rows of train_alignment.csv and test_alignment.csv, one value a row: epoch, split, reference, arm,
+        module, metric, value and more.
+
+    Raises:
+        ValueError: as `coupled.analysis.alignment.compute`.
+
+    Example:
+        >>> scores = run.alignment(split="test", layers=["h"], metrics=["cka"], epochs=0)
+        test: 357 of 357 images, on cpu
+        >>> scores[["epoch", "arm", "module", "value"]].values.tolist()
+        [[0, 'nscl', 'h', 1.0]]
+    """
+    from coupled.analysis.alignment import compute
+
+    return compute(run, **options)
+
+
+def quality(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Quality of each arm's representation by itself: classifiers, scatter within classes, effective rank.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.quality.compute`: arms, epochs, split, layers, metrics,
+            num_images, device, skip_corrupt, accept_changed_images, cache, dataset, dataset_root.
+
+    Returns:
+        The rows of quality.csv, or of transfer.csv for another dataset, one value a row: epoch, split, arm, module,
+        metric, variant, value and more.
+
+    Raises:
+        ValueError: as `coupled.analysis.quality.compute`.
+
+    Example:
+        >>> found = run.quality(split="test", layers="h", metrics=["nccc"], epochs=0)
+        >>> found[["arm", "metric", "variant"]].values.tolist()
+        [['cl', 'nccc', 'euclidean'], ['nscl', 'nccc', 'euclidean']]
+    """
+    from coupled.analysis.quality import compute
+
+    return compute(run, **options)
+
+
+def collapse(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Spread, effective rank, alignment, uniformity and spectra of each arm's representation.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.collapse.compute`: arms, epochs, split, num_images, device,
+            skip_corrupt, accept_changed_images.
+
+    Returns:
+        The rows of collapse.csv, one value a row: epoch, split, arm, module, metric, component, value and more.
+
+    Raises:
+        ValueError: as `coupled.analysis.collapse.compute`.
+
+    Example:
+        >>> found = run.collapse(arms="cl", split="test", epochs=0, num_images=64)
+        >>> sorted(set(found["module"]))
+        ['h', 'z']
+    """
+    from coupled.analysis.collapse import compute
+
+    return compute(run, **options)
+
+
+def losses(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Every arm under every contrastive loss.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.losses.compute`: arms, epochs, split, temperatures, table,
+            num_images, device, skip_corrupt, accept_changed_images.
+
+    Returns:
+        The rows of losses.csv or loss_gap.csv, in nats, one value a row: epoch, split, arm, loss, temperature,
+        value and more.
+
+    Raises:
+        ValueError: as `coupled.analysis.losses.compute`.
+
+    Example:
+        >>> found = run.losses(split="test", epochs=0, temperatures=[0.5])
+        >>> sorted(set(found["loss"]))
+        ['dcl', 'nscl', 'nt_xent', 'supcon']
+    """
+    from coupled.analysis.losses import compute
+
+    return compute(run, **options)
+
+
+def bounds(run: "Run", **options: Any) -> "pd.DataFrame":
+    """The papers' bounds beside what was measured.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.bounds.compute`: compare, reference, epochs, split, layers,
+            num_images, device, skip_corrupt, accept_changed_images.
+
+    Returns:
+        The rows of bounds.csv, one bound a row: epoch, split, arm, bound, value, measured and more; NaN where
+        nothing is known.
+
+    Raises:
+        ValueError: as `coupled.analysis.bounds.compute`.
+
+    Example:
+        >>> found = run.bounds(split="test", layers="h", epochs=[0])  # doctest: +ELLIPSIS
+        runs/tiny/analysis/quality.csv: nothing in it for a bound; what is needed ...
+        runs/tiny/analysis/weight_gap.csv: nothing in it for a bound; what is needed ...
+        >>> sorted(set(found["bound"]))
+        ['a_posteriori', 'a_posteriori_sharp']
+    """
+    from coupled.analysis.bounds import compute
+
+    return compute(run, **options)
+
+
+def verify(run: "Run") -> list[str]:
+    """Check every file of the run and that its images can be read.
+
+    Args:
+        run: the run.
+
+    Returns:
+        What is wrong, one line a finding; empty if the run is whole.
+
+    Raises:
+        ValueError: if the settings of the run name code that has not been imported.
+
+    Example:
+        >>> run.verify()
+        []
+    """
+    from coupled.analysis.verify import compute
+
+    return compute(run)

@@ -1,0 +1,70 @@
+"""Notebooks of examples/: executed on tiny settings by a test, and as they are to store their outputs.
+
+PYTHONPATH=.:tests python tests/support/notebooks.py    # executes all three and stores outputs and pictures
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = ("quickstart", "own_parts", "foreign_checkpoints")
+DIGEST = "executed_sources_sha256"  # of the metadata: the cells whose outputs are stored
+QUIET = {"PYTHONWARNINGS": "ignore:IProgress"}  # tqdm's warning where ipywidgets is missing
+
+
+def read(name: str) -> NotebookNode:
+    """A notebook of examples/."""
+    return nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    """The code cells in their order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook: NotebookNode) -> Iterator[NotebookNode]:
+    """All outputs of all cells."""
+    for cell in code_cells(notebook):
+        yield from cell.outputs
+
+
+def sources_digest(notebook: NotebookNode) -> str:
+    """The digest of the sources of all code cells, and of the Python files of examples/ that they name."""
+    sources = [cell.source for cell in code_cells(notebook)]
+    sources += [file.read_text() for file in sorted(EXAMPLES.glob("*.py")) if file.name in "".join(sources)]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def execute(notebook: NotebookNode, folder: Path) -> None:
+    """Execute the notebook in `folder`, with the Python files of examples/ beside it. Raises what a cell raises."""
+    for file in EXAMPLES.glob("*.py"):
+        shutil.copy(file, folder)
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place, coalesce_streams=True)
+    client.execute(env={**os.environ, **QUIET})
+
+
+def store(name: str) -> None:
+    """Execute a notebook as it is, and write it back with its outputs."""
+    notebook = read(name)
+    with tempfile.TemporaryDirectory() as folder:
+        execute(notebook, Path(folder))
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of each cell
+    notebook.metadata.pop("language_info", None)  # the version of Python that executed it
+    notebook.metadata[DIGEST] = sources_digest(notebook)
+    nbformat.write(notebook, EXAMPLES / f"{name}.ipynb")
+
+
+if __name__ == "__main__":
+    for each in NAMES:
+        store(each)
