@@ -8,7 +8,7 @@ The sources are
 
 Archives may be .zip, .tar or .tar.gz. In place of ImageNet's devkit a text file will do that has one WordNet id a
 line, in the order of the validation images. A Hugging Face dataset is given as its parquet files, or a folder of them,
-for any of the three sets; that needs `pip install 'coupled[hf]'`. Images are copied byte for byte.
+for any of the three sets; that needs `pip install pyarrow`. Images are copied byte for byte.
 
 A folder gets its name when it is complete (of ImageNet and parquet files each split has its own); until then it is
 called <name>.partial. Called again after an interruption, the program continues with the files that are missing or

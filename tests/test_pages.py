@@ -17,7 +17,6 @@ from coupled import cli
 ROOT = tiny.REPOSITORY
 README = ROOT / "README.md"
 GENERATED = ("reference/", "notebooks/", "changelog.md")  # `make docs` makes these pages and checks their links
-MOVED = ("settings.md", "objectives.md")  # their content moves to the generated pages
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -53,7 +52,7 @@ def test_the_readme_is_short() -> None:
     assert not [line for line in lines if len(line) > 120]
 
 
-@pytest.mark.parametrize("path", [p for p in pages() if p.name not in MOVED], ids=by_name)
+@pytest.mark.parametrize("path", pages(), ids=by_name)
 def test_lines_of_prose_end_at_120_characters(path: Path) -> None:
     """Tables, links and what programs write may be longer."""
     text = BLOCK.sub("", path.read_text(encoding="utf-8"))

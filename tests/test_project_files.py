@@ -18,7 +18,6 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}  # of Keep a Changelog
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
-PLANNED = {"docs/contributing.md"}  # a page of the site
 
 
 def test_the_citation_is_of_this_version_and_licence() -> None:
@@ -76,7 +75,7 @@ def test_there_is_a_form_for_bugs_and_one_for_features() -> None:
 def test_what_contributing_names_exists() -> None:
     """Links, files and make targets."""
     for target in re.findall(r"\]\(([^)#]+)\)", CONTRIBUTING):
-        assert target in PLANNED or (ROOT / target).exists(), target
+        assert (ROOT / target).exists(), target
     for command in re.findall(r"`([^`]+)`", CONTRIBUTING):
         words = [each for each in shlex.split(command) if each.endswith((".py", ".yml", "/pair", ".md"))]
         assert all((ROOT / each).exists() for each in words if not each.startswith("path/to")), command

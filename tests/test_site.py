@@ -23,7 +23,7 @@ from coupled.config.by_name import find, known
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
 
-pytest.importorskip("mkdocs", reason="no mkdocs; pip install 'coupled[docs]'")
+pytest.importorskip("mkdocs", reason="no mkdocs; pip install -e '.[docs]'")
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
@@ -201,7 +201,7 @@ def test_every_notebook_is_shown_with_its_pictures(site: Path, pages: dict[Path,
 @pytest.mark.browser
 def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk(site: Path) -> None:
     """A wide table or line of code scrolls inside its own box; the page that scrolls sideways is hard to read."""
-    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install 'coupled[dev]'")
+    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install -e '.[dev]'")
     if not CHROMIUM:
         pytest.skip("no Chromium; on Debian: apt-get install chromium")
     heard: list[str] = []

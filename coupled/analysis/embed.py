@@ -126,7 +126,7 @@ def _pyarrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ValueError("--output: .parquet needs pyarrow: pip install 'coupled[hf]'; or write .npy or .csv") from None
+        raise ValueError("--output: .parquet needs pyarrow: pip install pyarrow; or write .npy or .csv") from None
     return pyarrow
 
 

@@ -146,7 +146,7 @@ def to_onnx(source: Source) -> dict[str, bytes]:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise ValueError(f"--format onnx needs {module}: pip install 'coupled[export]'") from None
+            raise ValueError(f"--format onnx needs {module}: pip install onnx onnxscript onnxruntime") from None
     import onnxruntime
 
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):

@@ -176,7 +176,7 @@ def _rows(path: str, config: str | None, split: str, streaming: bool) -> Any:
         import datasets
     except ModuleNotFoundError:
         raise ValueError(
-            "dataset.name: 'huggingface' needs the package datasets; run pip install 'coupled[hf]'"
+            "dataset.name: 'huggingface' needs the package datasets: pip install datasets"
         ) from None
     try:
         if (Path(path) / "dataset_dict.json").is_file():

@@ -526,7 +526,7 @@ def test_an_unreadable_table_and_a_missing_library_are_named(
     monkeypatch.setattr(report, "find_spec", lambda name: None)
     assert main(["--run-dir", str(run)]) == 2
     assert (
-        "the report needs jinja2, which is not installed; run pip install 'coupled[report]'" in capsys.readouterr().err
+        "the report needs jinja2, which is not installed: pip install plotly jinja2" in capsys.readouterr().err
     )
 
 

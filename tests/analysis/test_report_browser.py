@@ -26,7 +26,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install 'coupled[dev]'")
+    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install -e '.[dev]'")
     if not CHROMIUM:
         pytest.skip("no Chromium; on Debian: apt-get install chromium")
     with driver.sync_playwright() as play:

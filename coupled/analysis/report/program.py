@@ -3,7 +3,7 @@
 Reads the CSV files and run.json of each run, nothing else. What has not been computed yet is listed on the page with
 the command that computes it; --compute runs those commands first. Tables that were kept to a few epochs or layers are
 listed, too, and left as they are. Without --output the page goes to
-DIR/analysis/report.html of the first run. Needs plotly and jinja2: pip install 'coupled[report]'.
+DIR/analysis/report.html of the first run. Needs plotly and jinja2 (extra `report`).
 """
 
 import json
@@ -149,7 +149,7 @@ def report(options: Namespace) -> None:
     """Write the page, print the last values and where the page is."""
     for library in LIBRARIES:
         if find_spec(library) is None:
-            raise ValueError(f"the report needs {library}, which is not installed; run pip install 'coupled[report]'")
+            raise ValueError(f"the report needs {library}, which is not installed: pip install plotly jinja2")
     opened = [open_run(path) for paths in options.run for path in paths] if options.run else [open_run()]
     runs = read_runs(opened)
     if options.compute and not options.allow_code:

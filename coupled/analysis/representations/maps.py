@@ -109,7 +109,7 @@ def projector(method: str, seed: int) -> Any:
         try:
             import umap
         except ImportError:
-            raise ValueError("--project: umap needs umap-learn: pip install 'coupled[embed]'") from None
+            raise ValueError("--project: umap needs umap-learn: pip install umap-learn") from None
 
         def fit(rows_ND: NDArray[np.float64]) -> Any:
             neighbours = min(15, len(rows_ND) - 1)

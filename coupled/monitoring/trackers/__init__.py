@@ -16,4 +16,4 @@ def check_installed(names: Sequence[str]) -> None:
     for name in names:
         spec = find_spec(PACKAGES[name])
         if spec is None or spec.origin is None:  # without an origin: a folder of that name, such as wandb's own
-            raise ValueError(f"trackers: {name} needs the package '{PACKAGES[name]}': pip install 'coupled[track]'")
+            raise ValueError(f"trackers: {name} needs a package: pip install {PACKAGES[name]}")
