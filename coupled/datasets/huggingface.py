@@ -175,9 +175,7 @@ def _rows(path: str, config: str | None, split: str, streaming: bool) -> Any:
     try:
         import datasets
     except ModuleNotFoundError:
-        raise ValueError(
-            "dataset.name: 'huggingface' needs the package datasets: pip install datasets"
-        ) from None
+        raise ValueError("dataset.name: 'huggingface' needs the package datasets: pip install datasets") from None
     try:
         if (Path(path) / "dataset_dict.json").is_file():
             splits = datasets.load_from_disk(path)

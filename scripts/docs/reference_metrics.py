@@ -3,10 +3,10 @@
 from math import isinf
 from types import ModuleType
 
-from coupled.analysis.metric_registry import arm_metric_names, pair_metric_names
 from markdown_text import code, docstring, plain, table
 
 from coupled.config.by_name import find
+from coupled.config.metric_registry import arm_metric_names, pair_metric_names
 from coupled.metrics.arm import Variant
 from coupled.metrics.pair import INVARIANCES
 

@@ -525,9 +525,7 @@ def test_an_unreadable_table_and_a_missing_library_are_named(
     assert "losses.csv: row 1: no column 'epoch' (columns: a, b)" in capsys.readouterr().err
     monkeypatch.setattr(report, "find_spec", lambda name: None)
     assert main(["--run-dir", str(run)]) == 2
-    assert (
-        "the report needs jinja2, which is not installed: pip install plotly jinja2" in capsys.readouterr().err
-    )
+    assert "the report needs jinja2, which is not installed: pip install plotly jinja2" in capsys.readouterr().err
 
 
 def test_layers_sort_by_number_and_numbers_are_plain() -> None:

@@ -53,9 +53,7 @@ def parquet_members(paths: Sequence[Path]) -> Iterator[Member]:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ModuleNotFoundError:
-        raise ValueError(
-            "parquet files are read by pyarrow, which is not installed: pip install pyarrow"
-        ) from None
+        raise ValueError("parquet files are read by pyarrow, which is not installed: pip install pyarrow") from None
     row = 0
     for path in paths:
         try:
