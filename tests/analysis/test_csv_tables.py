@@ -56,21 +56,27 @@ def write(path: Path, columns: tuple[str, ...], *rows: list[str]) -> Path:
 
 
 def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Path) -> None:
-    """Every table that is read, column by column, the wrong cell between good rows."""
-    checked = 0
+    """Every table that is read, column by column, the wrong cell between good rows: one cell of every column, and every
+    cell of every kind of column.
+    """
+    checked, kinds = 0, set()
     for name, schema in SCHEMAS.items():
         columns = schema.columns
         path, row = tmp_path / name, [good(name, column) for column in columns]
         write(path, columns, row, row)
         assert len(read_table(path, columns, ARMS)) == 2
         for place, column in enumerate(columns):
-            for cell in harmful(name, column):
+            kind = cells_of(name, column)
+            for number, cell in enumerate(harmful(name, column)):
+                if number and (kind.words, kind.empty, kind.least, cell) in kinds:
+                    continue
+                kinds.add((kind.words, kind.empty, kind.least, cell))
                 write(path, columns, row, [*row[:place], cell, *row[place + 1 :]], row)
                 with pytest.raises(BadTableError) as caught:
                     read_table(path, columns, ARMS)
                 assert str(caught.value).startswith(f"{path}: row 3: {column}: got '{cell[:60]}"), (name, column, cell)
                 checked += 1
-    assert checked > 500
+    assert checked > 150
 
 
 @pytest.mark.parametrize(
