@@ -119,7 +119,7 @@ def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experime
     assert tiny.tiny_settings(monitor={}).resolved()["monitor"]["num_images"] == 2000
 
 
-def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one() -> None:
+def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one(tmp_path: Path) -> None:
     """An empty monitor.csv would look like a fault of the program."""
     both = {"metrics": ["cka", "knn"]}
     assert [*unpaired(None, ["cl"]), *unpaired(both, ["cl", "nscl"])] == []
@@ -127,7 +127,7 @@ def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one() -> None:
         "monitor.metrics: cka compare two arms, and the run has only 'cl'; monitor.csv has no rows of them"
     ]
     with pytest.raises(ValueError, match=r"monitor\.metrics: cka compare two arms"):
-        tiny.train(Path("nowhere"), arms={"cl": "dcl"}, monitor={"metrics": ["cka"]})
+        tiny.train(tmp_path / "run", arms={"cl": "dcl"}, monitor={"metrics": ["cka"]})
 
 
 def gap_of_means(x_nD: torch.Tensor, y_nE: torch.Tensor) -> float:
