@@ -13,8 +13,9 @@ from support import ranks, tiny
 from coupled.analysis import alignment, quality, weight_gap
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.arms.monitor import evaluating
+from coupled.arms.monitor import Monitor, evaluating
 from coupled.config.monitor import unpaired
+from coupled.metrics.arm import Labelled
 
 SMALL: dict[str, Any] = {"arms": {"cl": "dcl", "nscl": "nscl"}, "batch": {"size": 720}}  # 2 steps an epoch
 MONITOR = {"metrics": ["cka", "rsa", "weight_gap", "knn", "nccc", "cdnv"], "num_images": 100}
@@ -157,3 +158,15 @@ def test_metrics_of_the_user_are_measured_and_a_changed_file_gets_another_name(t
     assert "code" not in json.loads((tmp_path / "run/run.json").read_text())["settings"]
     with pytest.raises(ValueError, match=r"monitor\.metrics: .*own\.py:4: wrong returns str; expected"):
         tiny.train(tmp_path / "other", **few, monitor={"metrics": [f"{file}:wrong"]})
+
+
+def test_a_file_that_changes_while_the_run_trains_changes_no_metric(tmp_path: Path) -> None:
+    """The rows bear the digest of the file that the run began with."""
+    file = tmp_path / "own.py"
+    file.write_text("def pair(x, y): return 1.0\ndef rows(images): return 1.0\n")
+    metrics = tiny.tiny_settings(monitor={"metrics": [f"{file}:pair", f"{file}:rows"]}).monitor.metrics
+    monitor = Monitor(["cl"], "cl", 1, metrics, 9, 0, {}, 8, 0, group=None, log=None)  # type: ignore[arg-type]
+    file.write_text("def pair(x, y): return 2.0\ndef rows(images): return 2.0\n")
+    pair, rows = metrics
+    assert monitor.pair_metrics[pair](torch.ones(2, 2), torch.ones(2, 2)) == 1
+    assert monitor._measured(rows, [Labelled(torch.ones(2, 2), torch.zeros(2, dtype=torch.int64))]) == 1
