@@ -130,7 +130,7 @@ def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
 def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_continued(
     folder: Path, tmp_path: Path
 ) -> None:
-    """A user's own early stop or measure: it reads what it is told of, and its error is the one that he gets."""
+    """As for early stopping: it reads the snapshot of its epoch, and the caller gets the error that it raises."""
     seen: list[tuple[int, float]] = []
 
     def gap(run: coupled.Run, epoch: int) -> None:

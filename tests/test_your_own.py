@@ -185,6 +185,15 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
         ({"arms": {"a": "{}:Unknown"}}, "Unknown needs the output 'bogus', there are embedding, local_embedding"),
         ({"arms": {"a": "{}:Gathers"}}, "Gathers needs the gathered output 'embedding', there are projection"),
         ({"augmentation": {"steps": ["{}:infinite"]}}, "infinite returns values that are not finite"),
+        ({"arms": {"a": "{}:number"}}, r"own\.py:[2-9]: number is no function"),
+        (
+            {"arms": {"a": "{}:twin_of"}},
+            r"has an option 'twin'; arms\.a\.twin has a meaning already: rename",
+        ),
+        ({"dataset": {"name": "{}:named", "image_size": 8}}, r"has an option 'name'; dataset\.name has a meaning"),
+        ({"dataset": {"name": "{}:draws", "image_size": 8}}, r"own\.py:\d+: draws draws from a global random"),
+        ({"augmentation": {"steps": ["{}:named_step"]}}, r"has an option 'name'; augmentation\.steps\.0\.name has"),
+        ({"encoder": {**NO_TIMM, "name": "{}:shared"}}, r"own\.py:\d+: shared returns the same module at every call"),
         ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on the others of its batch"),
         ({"augmentation": {"steps": ["solarize"]}}, r"augmentation\.steps\.0\.name: got 'solarize'; allowed is"),
         ({"arms": {"a": lambda inputs: 0}}, r"arms\.a\.objective: got .*<lambda>, which no file and name lead to"),
@@ -196,6 +205,11 @@ def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: 
     own.write_text(
         "def positional(inputs, weight=1): ...\ndef encoder(): return 3\ndef images(split): return [(1, 2)]\n"
         "def mixes(views, random): return views - views.mean()\ndef infinite(views, random): return views / 0\n"
+        "number = 3\ndef twin_of(inputs, *, twin=1): ...\ndef named(split, *, name='x'): ...\n"
+        "import torch\ndef draws(split): return [(torch.rand(3, 8, 8), 0)] * 4\n"
+        "def named_step(views, random, *, name='x'): return views\n"
+        "import functools, coupled.models.encoders as encoders\n@functools.cache\n"
+        "def shared(): return encoders.build_encoder('resnet18', 0.0625, 'cifar', 8, False)\n"
         "from coupled.objectives import Needs\ndef loss(inputs): ...\n"
         "class NoNeeds:\n    loss = loss\n    def needs(): return ('projection',)\n"
         "class Unknown:\n    loss = loss\n    def needs(): return Needs(('bogus',))\n"

@@ -9,7 +9,7 @@ Shape letters: N images, D width of the layer.
 import io
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from coupled.analysis.driver import run_program
 from coupled.analysis.representations import maps
 from coupled.analysis.representations.embeddings import Embedder, choose_device
 from coupled.analysis.representations.layers import OUTPUTS
-from coupled.analysis.representations.other_images import embedded, images_by_split, normalisation
+from coupled.analysis.representations.other_images import embedded, images_by_split, images_name, normalisation
 from coupled.analysis.run import Run, open_run
 from coupled.analysis.selection import choices, select_snapshot
 from coupled.monitoring.terminal import say
@@ -46,7 +46,7 @@ def compute(
     *,
     epoch: int | None = None,
     layer: str = "h",
-    images: str | Path | None = None,
+    images: str | Path | Callable[..., Any] | None = None,
     dataset_root: Path | str | None = None,
     split: Sequence[str] | str | None = None,
     num_images: int | None = None,
@@ -60,7 +60,8 @@ def compute(
         arm: the arm (default: the run's only arm).
         epoch: number of epochs trained (default: the last that has a snapshot).
         layer: "h" (embedding) or "z" (projection).
-        images: name of a dataset, or path of a folder of pictures (default: the run's images).
+        images: a dataset by name, the path of a folder of pictures, or a function that returns a dataset (default: the
+            run's images).
         dataset_root: where the files of that dataset lie.
         split: "train", "test" or both (default: both, or all pictures of a folder that has no splits).
         num_images: at most so many images a split, always the same ones (default: all).
@@ -81,8 +82,8 @@ def compute(
     """
     arm, epoch = select_snapshot(run, arm, epoch)
     (layer,) = choices("layer", layer, OUTPUTS)
-    root, name = (None if each is None else str(each) for each in (dataset_root, images))
-    by_split = images_by_split(run, name, None if root is None else Path(root), split, accept_changed_images)
+    root, name = None if dataset_root is None else Path(dataset_root), images_name(images, "images")
+    by_split = images_by_split(run, name, root, split, accept_changed_images)
     embedder = Embedder(run, choose_device(device))
     with determinism(True, None):
         rows, about = embedded(embedder, by_split, num_images, [arm], epoch, layer, show_progress=True)

@@ -11,11 +11,11 @@ With `--dataset` the images are those of another dataset, normalised with the me
 to transfer.csv, which has the dataset as a column more: no row there is about the run's own images.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -33,7 +33,7 @@ from coupled.analysis.representations.cache import open_cache
 from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS, present
-from coupled.analysis.representations.other_images import dataset_label, other_sample
+from coupled.analysis.representations.other_images import dataset_label, images_name, other_sample
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import Selection, check_labelled, choices, is_unlabelled, listed, select_arms
@@ -82,7 +82,7 @@ def compute(
     skip_corrupt: bool = False,
     accept_changed_images: bool = False,
     cache: float | None = None,
-    dataset: str | Path | None = None,
+    dataset: str | Path | Callable[..., Any] | None = None,
     dataset_root: Path | str | None = None,
 ) -> pd.DataFrame:
     """How good each arm's representation is by itself: classifiers, scatter within classes, effective rank.
@@ -99,7 +99,8 @@ def compute(
         skip_corrupt: pass over missing and damaged snapshots, saying which.
         accept_changed_images: measure the images as they are, though they are not those of the run.
         cache: keep embeddings in analysis/cache of the run, at most so many GiB (default: keep none).
-        dataset: another dataset to measure on, by name or as a folder with train/ and test/ (default: the run's).
+        dataset: another dataset to measure on, by name, as a folder with train/ and test/, or as a function, see
+            docs/your_own.md (default: the run's).
         dataset_root: where the files of that dataset lie.
 
     Returns:
@@ -117,7 +118,7 @@ def compute(
     """
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
     images, accept = (num_images, device), (skip_corrupt, accept_changed_images)
-    other = None if dataset is None else str(dataset), None if dataset_root is None else Path(dataset_root)
+    other = images_name(dataset, "dataset"), None if dataset_root is None else Path(dataset_root)
     return to_frame(plan(run, chosen, split, layers, metrics, *images, *accept, cache, run.tables, *other))
 
 

@@ -6,7 +6,7 @@ Training's bits are the same with and without.
 Shape letters: N images that are looked at, D width of the embedding.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -51,6 +51,13 @@ class Monitor:
     group: ProcessGroup
     log: CsvLog | None
 
+    def __post_init__(self) -> None:
+        """Find the metrics once: a file of the user may change while the run trains."""
+        own = [name for name in self.metrics if not compares_arms(name)]
+        self.arm_metrics = dict(zip(own, find_arm_metrics(map(reference_of, own), KEY), strict=True))
+        pairs = [name for name in self.metrics if name not in (*own, WEIGHT_GAP)]
+        self.pair_metrics = {name: _pair_metric(name) for name in pairs}
+
     def measure(self, epoch: int, arms: Sequence[Arm]) -> list[dict[str, Any]]:
         """Write the rows of the epoch that has ended; they are returned on rank 0, and elsewhere none.
 
@@ -72,11 +79,8 @@ class Monitor:
         return rows
 
     def _splits(self) -> list[str]:
-        learns = any(metric.sees == "classifier" for metric in find_arm_metrics(self._of_arms(), KEY))
+        learns = any(metric.sees == "classifier" for metric in self.arm_metrics.values())
         return [TRAIN, TEST] if learns else [TEST] if set(self.metrics) != {WEIGHT_GAP} else []
-
-    def _of_arms(self) -> list[str]:
-        return [_found(name) for name in self.metrics if not compares_arms(name)]
 
     def _chosen(self, split: str) -> Tensor:
         return choose_images(len(self.images[split]), self.num_images, self.seed, split)
@@ -92,7 +96,7 @@ class Monitor:
     def _rows(self, epoch: int, arm: str, seen: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
         """The rows of an arm, in the order of the metrics; the reference has none of pairs."""
         for name in self.metrics:
-            pairs, learns, value = compares_arms(name), 0, nan
+            pairs, learns, value = name not in self.arm_metrics, 0, nan
             if pairs and arm == self.reference:
                 continue
             if name == WEIGHT_GAP:
@@ -102,12 +106,12 @@ class Monitor:
             else:
                 ends = [seen[f"{each}/{TEST}"] for each in ((self.reference, arm) if pairs else (arm,))]
                 sees: list[object] = [Labelled(ends[-1], self._labels(TEST))]
-                if not pairs and find_arm_metrics([_found(name)], KEY)[0].sees == "classifier":
+                if not pairs and self.arm_metrics[name].sees == "classifier":
                     learned = Labelled(seen[f"{arm}/{TRAIN}"], self._labels(TRAIN))
                     ends, learns = [*ends, learned.rows_ND], len(learned.rows_ND)
                     sees = [learned, *sees, self.seed]
                 if all(bool(rows_ND.isfinite().all()) for rows_ND in ends):
-                    value = _score(name, ends) if pairs else _measured(name, sees)
+                    value = self.pair_metrics[name](*ends) if pairs else self._measured(name, sees)
             yield {
                 "epoch": epoch,
                 "split": "" if name == WEIGHT_GAP else TEST,
@@ -119,25 +123,21 @@ class Monitor:
                 "num_train_images": learns or "",
             }
 
+    def _measured(self, name: str, sees: Sequence[object]) -> float:
+        """The one value of the arm metric."""
+        (found,) = self.arm_metrics[name].measured(*sees).values()
+        return float(found.value)
+
     def _labels(self, split: str) -> Tensor:
         return torch.as_tensor(self.images[split].labels_N)[self._chosen(split)]
 
 
-def _found(name: str) -> str:
-    return reference_of(name) if is_reference(name) else name
-
-
-def _score(name: str, rows: Sequence[Tensor]) -> float:
-    """The pair metric of the rows of two arms."""
+def _pair_metric(name: str) -> Callable[..., float]:
+    """The pair metric, a function of the rows of two arms."""
     if is_reference(name):
-        return float(find_pair_metrics([_found(name)], KEY)[0].value(*rows))
-    return float(getattr(find("coupled.metrics.pair", name), name)(*rows))
-
-
-def _measured(name: str, sees: Sequence[object]) -> float:
-    """The one value of the arm metric."""
-    (found,) = find_arm_metrics([_found(name)], KEY)[0].measured(*sees).values()
-    return float(found.value)
+        return find_pair_metrics([reference_of(name)], KEY)[0].value
+    function: Callable[..., float] = getattr(find("coupled.metrics.pair", name), name)
+    return lambda *rows: float(function(*rows))
 
 
 def open_monitor(

@@ -39,7 +39,9 @@ def with_measures(monitor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reference_of(name: str) -> str:
-    """The reference of a metric of the user, without the digest that may follow it."""
+    """The reference of a metric of the user, without the digest that may follow it; of the package its name."""
+    if not is_reference(name):
+        return name
     file, _, function = name.rpartition(":")
     return f"{file}:{function.partition('@')[0]}"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coupled.config.errors import check_options
 from coupled.config.unchanged import watch
-from coupled.config.user_code import FORM, UserCode, errors_named, find, is_reference, refused
+from coupled.config.user_code import FORM, UserCode, errors_named, find, is_reference, refuse_option_names, refused
 from coupled.stream.seeds import generator_states
 from coupled.stream.view_plan import STEP_DRAWS
 
@@ -71,4 +71,5 @@ def _checked(step: Mapping[str, Any], number: int) -> tuple[UserCode, dict[str, 
     own = inspect.Parameter.KEYWORD_ONLY
     if len(kinds) < 2 or own in kinds[:2] or any(kind is not own for kind in kinds[2:]):
         raise refused(code, key, "takes other arguments", EXPECTED)
+    refuse_option_names(code, f"{key}.name", code.value, ("name",))
     return code, check_options(code.value, {name: step[name] for name in step if name != "name"}, key)

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -142,9 +142,19 @@ def refused(code: UserCode, key: str, what: str, expected: str) -> ValueError:
     function = inspect.unwrap(code.value) if not inspect.isclass(code.value) else code.value
     try:
         line = inspect.getsourcelines(function)[1]
-    except (OSError, TypeError):
-        line = 1
+    except (OSError, TypeError):  # no function: the line that gives it its name
+        name = code.reference.rpartition(":")[2].partition(".")[0]
+        lines = code.source.file.read_text(encoding="utf-8", errors="replace").splitlines()
+        line = next((n for n, text in enumerate(lines, 1) if text.split("=")[0].split(":")[0].strip() == name), 1)
     return ValueError(f"{key}: {code.source.file}:{line}: {code.reference.rpartition(':')[2]} {what}; {expected}")
+
+
+def refuse_option_names(code: UserCode, key: str, function: Any, taken: Collection[str]) -> None:
+    """Raise ValueError for an option that is called like a key of its section of the settings: it could not be set."""
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in taken and parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            expected = f"{key.rpartition('.')[0]}.{name} has a meaning already: rename the option"
+            raise refused(code, key, f"has an option '{name}'", expected)
 
 
 def _told(error: BaseException, file: Path, key: str, expected: str) -> str:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from coupled.config.user_code import UserCode, errors_named, refused
+from coupled.config.user_code import UserCode, errors_named, refuse_option_names, refused
 from coupled.datasets import ImageDataset, ImageFiles, channel_statistics
 from coupled.stream.seeds import generator_states
 
@@ -41,6 +41,7 @@ class UserDataset:
             each.kind is not inspect.Parameter.KEYWORD_ONLY for each in [*parameters][1:]
         ):
             raise refused(code, KEY, f"takes ({', '.join(map(str, parameters))})", EXPECTED)
+        refuse_option_names(code, KEY, value, ("name", "classes"))
 
     def load(self, split: str, **options: Any) -> ImageDataset | ImageFiles:
         """The split; mean and standard deviation are those of the train split."""

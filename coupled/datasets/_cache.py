@@ -95,7 +95,7 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
 
     Each file gets its name when it is complete, the JSON file last; two processes may write the same entry.
     """
-    path, about = files_of(key)
+    path, _ = files_of(key)
     needed = images_N3SS.numel()
     if not SMALLEST <= needed <= most_bytes():
         return
@@ -105,13 +105,21 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
         return
     values = images_N3SS.numpy()
     content = {"checksums": checksums(values.reshape(-1)), "sides": list(sides)}
-    temporaries = [temporary_of(each) for each in (path, about)]
-    try:
-        with temporaries[0].open("wb") as file:
+    with replacing(key) as (images_file, about_file):
+        with images_file.open("wb") as file:
             np.save(file, values, allow_pickle=False)
-        temporaries[1].write_text(json.dumps(content), encoding="utf-8")
-        temporaries[0].replace(path)
-        temporaries[1].replace(about)
+        about_file.write_text(json.dumps(content), encoding="utf-8")
+
+
+@contextmanager
+def replacing(key: str) -> Iterator[tuple[Path, Path]]:
+    """The two temporary files of an entry, which get their names at the end, the JSON file last; without an error."""
+    files = files_of(key)
+    temporaries = temporary_of(files[0]), temporary_of(files[1])
+    try:
+        yield temporaries
+        for temporary, file in zip(temporaries, files, strict=True):
+            temporary.replace(file)
     finally:
         for each in temporaries:
             each.unlink(missing_ok=True)

@@ -49,12 +49,11 @@ def _read(key: str, size: int) -> tuple[Tensor, list[Any]] | None:
 
 def _write(key: str, size: int, rows: Rows) -> None:
     """Write the entry part by part: it is never whole in memory. It gets its name when it is complete."""
-    path, about = _cache.files_of(key)
+    path, _ = _cache.files_of(key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporaries = [_cache.temporary_of(each) for each in (path, about)]
     labels: list[Any] = []
-    try:
-        with temporaries[0].open("w+b") as file:
+    with _cache.replacing(key) as (images_file, about_file):
+        with images_file.open("w+b") as file:
             start = _write_header(file, 0, size)
             part: list[Tensor] = []
             for picture_3SS, label in rows:
@@ -66,15 +65,10 @@ def _write(key: str, size: int, rows: Rows) -> None:
             _append(file, part)
             file.seek(0)
             assert _write_header(file, len(labels), size) == start, "numpy leaves room for a longer first axis"
-        values = np.load(temporaries[0], mmap_mode="r", allow_pickle=False).reshape(-1)
+        values = np.load(images_file, mmap_mode="r", allow_pickle=False).reshape(-1)
         content: dict[str, Any] = {"checksums": _cache.checksums(values), "sides": [size] * len(labels)}
         content |= {"labels": labels, "checksum": _checksum(labels)}
-        temporaries[1].write_text(json.dumps(content), encoding="utf-8")
-        temporaries[0].replace(path)
-        temporaries[1].replace(about)
-    finally:
-        for each in temporaries:
-            each.unlink(missing_ok=True)
+        about_file.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _write_header(file: Any, images: int, size: int) -> int:

@@ -28,6 +28,8 @@ def build_user_encoder(name: str, image_size: int, options: str = "{}") -> nn.Mo
     if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
         what = type(encoder).__name__ if not isinstance(encoder, nn.Module) else "a module without num_features"
         raise refused(code, KEY, f"returns {what}", EXPECTED)
+    if any(each.is_meta for each in encoder.parameters()) and not torch.empty(0).is_meta:
+        raise refused(code, KEY, "returns the same module at every call", EXPECTED)
     _check_output(code, encoder, encoder.num_features, image_size)
     if not hasattr(encoder, "feature_info"):
         trained = [name for name, child in encoder.named_children() if next(child.parameters(), None) is not None]

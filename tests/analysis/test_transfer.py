@@ -136,6 +136,20 @@ def test_a_dataset_of_the_users_code_is_measured_without_allow_code(drifting_run
     assert {*frame["dataset"]} == {f"{file}:own"}
 
 
+def small_fractals(split: str) -> object:
+    """A dataset of this file."""
+    return find("coupled.datasets", "fractals").load(split, image_size=8)
+
+
+def test_a_function_is_taken_for_a_dataset(drifting_run: Path) -> None:
+    """From Python, where a callable may be passed in place of its name."""
+    run = open_run(drifting_run)
+    frame = run.quality(arms="ce", epochs=2, layers="h", metrics=["nccc"], dataset=small_fractals)
+    assert frame["dataset"].str.endswith("test_transfer.py:small_fractals").all()
+    one, other = (run.embed("ce", images=images, split="test", num_images=9) for images in (small_fractals, "fractals"))
+    assert np.array_equal(one[0], other[0])
+
+
 def test_a_dataset_of_hugging_face_is_named_by_its_folder(drifting_run: Path, tmp_path: Path) -> None:
     """`--dataset-root` is its name on the hub, or a local folder; the tables have both."""
     fractals = find("coupled.datasets", "fractals").load

@@ -13,8 +13,9 @@ from support import ranks, tiny
 from coupled.analysis import alignment, quality, weight_gap
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.arms.monitor import evaluating
+from coupled.arms.monitor import Monitor, evaluating
 from coupled.config.monitor import unpaired
+from coupled.metrics.arm import Labelled
 
 SMALL: dict[str, Any] = {"arms": {"cl": "dcl", "nscl": "nscl"}, "batch": {"size": 720}}  # 2 steps an epoch
 MONITOR = {"metrics": ["cka", "rsa", "weight_gap", "knn", "nccc", "cdnv"], "num_images": 100}
@@ -119,7 +120,7 @@ def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experime
     assert tiny.tiny_settings(monitor={}).resolved()["monitor"]["num_images"] == 2000
 
 
-def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one() -> None:
+def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one(tmp_path: Path) -> None:
     """An empty monitor.csv would look like a fault of the program."""
     both = {"metrics": ["cka", "knn"]}
     assert [*unpaired(None, ["cl"]), *unpaired(both, ["cl", "nscl"])] == []
@@ -127,7 +128,7 @@ def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one() -> None:
         "monitor.metrics: cka compare two arms, and the run has only 'cl'; monitor.csv has no rows of them"
     ]
     with pytest.raises(ValueError, match=r"monitor\.metrics: cka compare two arms"):
-        tiny.train(Path("nowhere"), arms={"cl": "dcl"}, monitor={"metrics": ["cka"]})
+        tiny.train(tmp_path / "run", arms={"cl": "dcl"}, monitor={"metrics": ["cka"]})
 
 
 def gap_of_means(x_nD: torch.Tensor, y_nE: torch.Tensor) -> float:
@@ -157,3 +158,15 @@ def test_metrics_of_the_user_are_measured_and_a_changed_file_gets_another_name(t
     assert "code" not in json.loads((tmp_path / "run/run.json").read_text())["settings"]
     with pytest.raises(ValueError, match=r"monitor\.metrics: .*own\.py:4: wrong returns str; expected"):
         tiny.train(tmp_path / "other", **few, monitor={"metrics": [f"{file}:wrong"]})
+
+
+def test_a_file_that_changes_while_the_run_trains_changes_no_metric(tmp_path: Path) -> None:
+    """The rows bear the digest of the file that the run began with."""
+    file = tmp_path / "own.py"
+    file.write_text("def pair(x, y): return 1.0\ndef rows(images): return 1.0\n")
+    metrics = tiny.tiny_settings(monitor={"metrics": [f"{file}:pair", f"{file}:rows"]}).monitor.metrics
+    monitor = Monitor(["cl"], "cl", 1, metrics, 9, 0, {}, 8, 0, group=None, log=None)  # type: ignore[arg-type]
+    file.write_text("def pair(x, y): return 2.0\ndef rows(images): return 2.0\n")
+    pair, rows = metrics
+    assert monitor.pair_metrics[pair](torch.ones(2, 2), torch.ones(2, 2)) == 1
+    assert monitor._measured(rows, [Labelled(torch.ones(2, 2), torch.zeros(2, dtype=torch.int64))]) == 1

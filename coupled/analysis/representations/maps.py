@@ -6,7 +6,7 @@ epoch, and that to the one of the epoch before. Those of pca keep their axes, an
 Shape letters: N images, D width of a layer.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.map_figure import draw
 from coupled.analysis.representations.embeddings import Embedder, choose_device
 from coupled.analysis.representations.layers import OUTPUTS
-from coupled.analysis.representations.other_images import dataset_label, embedded, images_by_split
+from coupled.analysis.representations.other_images import dataset_label, embedded, images_by_split, images_name
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import choices, listed, named, select_arms
@@ -42,7 +42,7 @@ def compute(
     arms: Sequence[str] | str | None = None,
     epochs: Collection[int] | int | str | None = None,
     layer: str = "h",
-    images: str | Path | None = None,
+    images: str | Path | Callable[..., Any] | None = None,
     dataset_root: Path | str | None = None,
     split: Sequence[str] | str | None = None,
     num_images: int | None = None,
@@ -57,7 +57,8 @@ def compute(
         arms: the arms (default: all).
         epochs: numbers of epochs, or a text such as "0:100:10" (default: the last that all of these arms have).
         layer: "h" (embedding) or "z" (projection).
-        images: name of a dataset, or path of a folder of pictures (default: the run's images).
+        images: a dataset by name, the path of a folder of pictures, or a function that returns a dataset (default: the
+            run's images).
         dataset_root: where the files of that dataset lie.
         split: "train", "test" or both (default: both).
         num_images: at most so many images a split, always the same ones (default: 2000).
@@ -80,7 +81,7 @@ def compute(
     project = projector(method, int(random_uint32(run.settings.seed, "analysis/map", shape=(1,))[0]))
     wanted = named(run.snapshots, None if arms is None else listed(arms))
     chosen = select_arms(run, arms=wanted, epochs=run.epochs(wanted)[-1:] if epochs is None else epochs)
-    root, name = None if dataset_root is None else Path(dataset_root), None if images is None else str(images)
+    root, name = None if dataset_root is None else Path(dataset_root), images_name(images, "images")
     by_split = images_by_split(run, name, root, split, accept_changed_images)
     dataset = run.settings.dataset.name if name is None else dataset_label(name, root)
     embedder, digests = Embedder(run, choose_device(device)), run.snapshot_digests()

@@ -1,7 +1,7 @@
 """Images that a run was not trained on, normalised as its own: another dataset, or a folder of pictures."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from coupled.analysis.run import DIGITS, Run
 from coupled.analysis.selection import choices
 from coupled.config.by_name import known
 from coupled.config.registry import load_dataset
-from coupled.config.user_code import import_code, is_reference
+from coupled.config.user_code import import_code, is_reference, of_callable
 from coupled.datasets import SPLITS, AnyImageDataset, Colour, ImageFiles
 from coupled.datasets._files import images as image_paths
 from coupled.datasets._files import passed_over
@@ -88,6 +88,13 @@ def other_sample(run: Run, name: str, root: Path | None, split: str, num_images:
     if (images.labels_N < 0).any():
         raise ValueError(f"--dataset: '{name}' has {split} images without a label, which is needed to measure quality")
     return Sample(images, choose_images(len(images), num_images, run.settings.seed, split), images.digest()[:DIGITS])
+
+
+def images_name(images: "str | Path | Callable[..., object] | None", argument: str) -> str | None:
+    """A name, a folder or a function that returns a dataset as text, as the options of the programs have it."""
+    if callable(images) and not isinstance(images, str | Path):
+        return of_callable(images, argument).reference
+    return None if images is None else str(images)
 
 
 def is_folder(name: str) -> bool:
