@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from coupled.config.command_line import Parser, command_parser
 from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import imports_done, interrupted, say
-from coupled.storage.foreign_files import Files, files_by_epoch, in_order
+from coupled.storage.foreign_files import Files, arms_of, files_by_epoch, in_order
 
 if TYPE_CHECKING:
     from coupled.config.schema import Settings
@@ -211,19 +211,6 @@ def write_run(
         "given": list(overrides),
     }
     write_run_json(run_dir, {**content, "imported": imported, **describe_code()})
-
-
-def arms_of(words: Sequence[str]) -> dict[str, str]:
-    """The pattern of each arm. Raises ValueError for words that are not NAME=GLOB, or an arm that is named twice."""
-    arms: dict[str, str] = {}
-    for word in words:
-        arm, equals, pattern = word.partition("=")
-        if not (equals and pattern and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", arm)):
-            raise ValueError(f"--arm: got '{word}'; write it as NAME=GLOB, such as 'cl=exp/dcl/*.pth'")
-        if arm in arms:
-            raise ValueError(f"--arm: arm '{arm}' is given twice; one pattern must match all its files")
-        arms[arm] = pattern
-    return arms
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from coupled.config import by_name
+from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, with_twin_options
 from coupled.config.errors import check_options
 from coupled.config.user_augmentation import with_step_options
@@ -24,7 +25,6 @@ from coupled.datasets import AnyImageDataset, check_labels, defaults_for
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
 
-Classes = int | list[int | str]
 OWN_KEYS = ("name", "image_size", "num_workers")  # of the section `dataset`; the others are the dataset's options
 
 
@@ -113,7 +113,7 @@ def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageD
     draws = {key: draw for key, draw in drawn.items() if key in inspect.signature(load).parameters}
     images: AnyImageDataset = load(split, *draws.values(), **checked)
     check_labels(images)
-    return images if classes is None else images.only(_chosen(images, classes, seed))
+    return images if classes is None else images.only(chosen_classes(images, classes, seed))
 
 
 def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -198,57 +198,8 @@ def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageDataset]
         return load, check_options(signed, options, "dataset"), None
     others = {key: value for key, value in options.items() if key != "classes"}
     if classes is not None:
-        _check_classes(classes)
+        check_classes(classes)
     if makes:
         others["classes"] = 1 + max([1, *(each for each in options["classes"] if isinstance(each, int))])
     checked = check_options(signed, others, "dataset", {} if makes else {"classes": Any})
     return load, {key: value for key, value in checked.items() if makes or key != "classes"}, classes
-
-
-def _check_classes(classes: Any) -> None:
-    counted = type(classes) is int and classes >= 2
-    listed = isinstance(classes, list) and len(classes) >= 2 and {*map(type, classes)} <= {int, str}
-    if not (counted or listed):
-        raise ValueError(
-            f"dataset.classes: got {classes}; allowed is a number of classes to draw, or a list of numbers or names;"
-            " at least 2"
-        )
-
-
-def _chosen(images: AnyImageDataset, classes: Classes, seed: int) -> list[int]:
-    """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
-    names = images.class_names
-    if not names:
-        raise ValueError(f"dataset.classes: got {classes}, but '{images.name}' has no labels; leave it out")
-    if isinstance(classes, int):
-        if classes > len(names):
-            raise ValueError(f"dataset.classes: got {classes}; '{images.name}' has {len(names)} classes")
-        return sorted(permutation(len(names), philox(seed, "classes"))[:classes].tolist())
-    numbers = [_number(images, each) for each in classes]
-    twice = [number for number in numbers if numbers.count(number) > 1]
-    if twice:
-        raise ValueError(f"dataset.classes: class {twice[0]} ('{names[twice[0]]}') is listed twice")
-    return numbers
-
-
-def _number(images: AnyImageDataset, chosen: int | str) -> int:
-    """The class that an entry of a list means. A number that may also be a name must mean the same class."""
-    names = images.class_names
-    if isinstance(chosen, str):
-        numbers = [names.index(chosen)] if chosen in names else []
-    else:
-        by_number = [chosen] if 0 <= chosen < len(names) else []
-        by_name = [k for k, name in enumerate(names) if name.isdecimal() and int(name) == chosen]
-        numbers = sorted({*by_number, *by_name})
-        if len(numbers) > 1:
-            readings = " or ".join(f'class number {k}, named "{names[k]}"' for k in numbers)
-            raise ValueError(
-                f"dataset.classes: got {chosen}, which may mean {readings} of '{images.name}'; write the name of the"
-                " one you mean, in quotes"
-            )
-    if not numbers:
-        raise ValueError(
-            f"dataset.classes: '{images.name}' has no class {chosen!r}; it has 0 to {len(names) - 1}, named"
-            f" {', '.join(names[:3])}, ..."
-        )
-    return numbers[0]

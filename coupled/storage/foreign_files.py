@@ -1,7 +1,7 @@
 """Checkpoint files of other programs: which there are, and of which epoch each is."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
@@ -45,3 +45,16 @@ def in_order(files: Files) -> Iterator[tuple[int, str, Path]]:
         for arm, of_arm in files.items():
             if epoch in of_arm:
                 yield epoch, arm, of_arm[epoch]
+
+
+def arms_of(words: Sequence[str]) -> dict[str, str]:
+    """The pattern of each arm. Raises ValueError for words that are not NAME=GLOB, or an arm that is named twice."""
+    arms: dict[str, str] = {}
+    for word in words:
+        arm, equals, pattern = word.partition("=")
+        if not (equals and pattern and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", arm)):
+            raise ValueError(f"--arm: got '{word}'; write it as NAME=GLOB, such as 'cl=exp/dcl/*.pth'")
+        if arm in arms:
+            raise ValueError(f"--arm: arm '{arm}' is given twice; one pattern must match all its files")
+        arms[arm] = pattern
+    return arms
