@@ -226,7 +226,7 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["--run-dir", str(run), *arguments]) == 2
-    assert f"pip install '{extra}'" in capsys.readouterr().err
+    assert extra in capsys.readouterr().err
 
 
 def test_a_damaged_picture_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
