@@ -106,7 +106,7 @@ def directpred(
         rule: "paper" or "code", the rule for W_p of the paper or of the authors' code.
         freq: W_p is set every `freq` steps; at least 1.
         rho: decay of the moving average F, in [0, 1).
-        eps: added to the roots of the eigenvalues, at least 0.
+        eps: offset of the eigenvalues of W_p, at least 0 (see `predictor_of`).
         ema_decay: decay of the target network per step, or None for no target network.
 
     Returns:
