@@ -31,7 +31,8 @@ def parser() -> Parser:
     where = "folder of the sweeps (default: runs)"
     result.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help=where)
     result.add_argument("--name", help="folder of the sweep in --runs-dir (default: from the file's name and the keys)")
-    what = "analysis commands, each in quotes with its options; without a command, nothing is analysed"
+    usual = 'default: those of the sweep file, or weight-gap "alignment --split test --layers h"'
+    what = f"analysis commands, each in quotes with its options ({usual}); without a command, nothing is analysed"
     result.add_argument("--analyses", nargs="*", metavar="COMMAND", help=what)
     one = result.add_mutually_exclusive_group()
     one.add_argument("--list", action="store_true", help="print the number and name of every point, then exit")
