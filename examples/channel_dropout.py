@@ -1,4 +1,4 @@
-"""An augmentation step of your own: with probability `prob` one colour channel of a view becomes grey.
+"""A user-defined augmentation step: with probability `prob` one colour channel of a view becomes grey.
 
 coupled train demo 'augmentation.steps=[{name: "examples/channel_dropout.py:channel_dropout", prob: 0.3}]'
 """
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def channel_dropout(views_M3SS: Tensor, random_MR: Tensor, *, prob: float = 0.2) -> Tensor:
-    """One colour channel of some views becomes grey.
+    """Set one colour channel of some views to grey.
 
     Args:
         views_M3SS: views with values in [0, 1].
-        random_MR: 8 uniform numbers in [0, 1) of each view, drawn from the run's plan of views.
-        prob: share of the views that lose a channel, 0 to 1.
+        random_MR: 8 uniform random numbers in [0, 1) per view, which come from the seed of the run.
+        prob: probability that a view loses a channel, 0 to 1.
 
     Returns:
         Views of the same shape.

@@ -1,4 +1,4 @@
-"""An objective of your own: NT-Xent with hard negatives weighted up (Robinson et al. 2021, arXiv 2010.04592, eq. 4).
+"""A user-defined objective: NT-Xent with larger weights for hard negatives (Robinson et al. 2021, arXiv 2010.04592).
 
 coupled train demo 'arms={cl: dcl, hard: {objective: "examples/hard_negatives.py:hard_negatives", beta: 1.0}}'
 coupled check-objective examples/hard_negatives.py:hard_negatives beta=0.5
@@ -13,12 +13,13 @@ from coupled.objectives import Inputs
 def hard_negatives(inputs: Inputs, *, temperature: float = 0.5, beta: float = 1.0) -> Tensor:
     """-log e^{s_ip/tau} / (e^{s_ip/tau} + N E_q[e^{s_ia/tau}]), q weights negative a by e^{beta s_ia}; two views.
 
-    The mean over the own anchors. Negatives are the N views of the other images of the global batch.
+    The loss is the mean over the anchors of this process. Negatives are the N views of the other images of the global
+    batch.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], with V = 2.
-        temperature: tau, above 0; without this option that of the run.
-        beta: how much more a close negative weighs; 0 weighs all alike, which is NT-Xent.
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P]; V = 2.
+        temperature: temperature tau, above 0; in a run the default is the setting `temperature`.
+        beta: concentration on negatives close to the anchor; 0 gives all the same weight, which is NT-Xent.
 
     Returns:
         The loss in nats, a scalar.
@@ -39,7 +40,7 @@ def hard_negatives(inputs: Inputs, *, temperature: float = 0.5, beta: float = 1.
     own_VBP, all_VGP = inputs.outputs["projection"], inputs.gathered["projection"]
     cosines_AM = own_VBP.flatten(0, 1) @ all_VGP.flatten(0, 1).T
 
-    # own image b is image `first` + b of the global batch; row v * G + n is view v of image n
+    # image b of this process is image `first` + b of the global batch; row v * G + n is view v of image n
     image_B = inputs.first + torch.arange(len(inputs.labels_B), device=cosines_AM.device)
     image_M = torch.arange(images, device=cosines_AM.device).repeat(views)
     negatives_AM = image_B.repeat(views)[:, None] != image_M

@@ -1,4 +1,4 @@
-"""A dataset of your own: any torch Dataset of (image, label), here squares of two colours with noise.
+"""A user-defined dataset: any torch Dataset of (image, label), here noisy squares of two colours.
 
 coupled train demo 'dataset={name: "examples/two_colours.py:two_colours", image_size: 8}'
 """
@@ -9,12 +9,12 @@ from torch.utils.data import Dataset
 
 
 class TwoColours(Dataset):
-    """Reddish and bluish images of 8 x 8 pixels; image k is the same whenever it is asked for."""
+    """Reddish and bluish images of 8 x 8 pixels; an index always gives the same image."""
 
     classes = ("red", "blue")
 
     def __init__(self, images: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)  # its own: the global one belongs to the run
+        generator = torch.Generator().manual_seed(seed)  # local: the global generator belongs to the run
         self.images_N3HW = torch.randint(0, 128, (images, 3, 8, 8), generator=generator, dtype=torch.uint8)
         self.labels_N = torch.arange(images) % 2
         self.images_N3HW[self.labels_N == 0, 0] += 127
@@ -28,11 +28,11 @@ class TwoColours(Dataset):
 
 
 def two_colours(split: str, *, images: int = 512) -> Dataset:
-    """One split. A dataset of Hugging Face would be `return datasets.load_dataset("beans", split=split)`.
+    """Return one split. For a Hugging Face dataset, return `datasets.load_dataset("beans", split=split)`.
 
     Args:
         split: "train" or "test".
-        images: number of train images; there are a quarter as many test images.
+        images: number of train images; the test split has a quarter of this number.
 
     Returns:
         A torch Dataset of (image uint8 [3, 8, 8], label).

@@ -144,6 +144,17 @@ def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_e
     assert_same_run(undisturbed, tmp_path / "run")
 
 
+def test_two_nodes_starts_train_py_by_a_path_without_parent_folders(tmp_path: Path) -> None:
+    """Suggested commands contain the path of the program; `scripts/../coupled/train.py` would appear in them."""
+    torchrun = tmp_path / "torchrun"
+    torchrun.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    torchrun.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    script = tiny.REPOSITORY / "scripts/../scripts/two_nodes.sh"
+    ((status, output, _),) = ends([start(script, "a.yaml", program="bash", PATH=path, HEAD="localhost:1")])
+    assert (status, output.split()[-2:]) == (0, [str(TRAIN), "a.yaml"])
+
+
 def test_a_restart_does_not_continue_the_run_of_another_launch(
     undisturbed: Path,
     tmp_path: Path,

@@ -1,15 +1,19 @@
-"""Objectives: one file each, found by file name; every one is a pure function from tensors to a `Loss`.
+"""Objectives: one file each, found by file name. An objective is a pure function from tensors to a `Loss`.
 
-A file `<name>.py` holds `needs(**options) -> Needs`, what it asks of the network; the function
-`<name>(inputs, *, options) -> Loss`; `per_anchor(inputs, *, options)`, the losses before the mean; and
-`check(**options)`, which raises ValueError, if an option has a range. One that sets weights by a rule of its own has
-also `batch_sums(outputs, **options)`, sums over this process's part of the batch, by name, and
-`after_step(tensors, sums, step, **options)`, which is called after the optimizer's step `step` (1 is the first) with
-the tensors of the network by their names in a snapshot and with the sums over all processes, and returns new values of
-some of the tensors.
+A file `<name>.py` defines:
 
-V views, B own images, G images of the global batch, A = V*B own anchors, M = V*G rows of the global batch,
-P projection width, D embedding width, C classes. Anchor v*B+b is view v of own image b; row v*G+n is view v of image n.
+* `needs(**options) -> Needs`: the outputs, heads and target network that the objective requires.
+* `<name>(inputs, *, options) -> Loss`: the loss.
+* `per_anchor(inputs, *, options)`, optional: the losses before the mean.
+* `check(**options)`, optional: raises ValueError for an option that is out of range.
+* `batch_sums(outputs, **options)` and `after_step(tensors, sums, step, **options)`, both optional, for an objective
+  that sets weights by a rule. `batch_sums` returns sums over this process's part of the batch, by name. `after_step` is
+  called after step `step` of the optimizer (the first is 1). `tensors` are the tensors of the network by their names in
+  a snapshot, `sums` the sums over all processes. It returns new values for some of the tensors.
+
+V views, B images of this process, G images of the global batch, A = V*B anchors of this process, M = V*G rows of the
+global batch, P projection width, D embedding width, C classes. Anchor v*B+b is view v of image b of this process; row
+v*G+n is view v of image n of the global batch. "Own" means: of this process.
 """
 
 from collections.abc import Mapping
@@ -18,22 +22,23 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-LOCAL = "local_"  # begins the name of an output of local views
+LOCAL = "local_"  # prefix of outputs of local views
 
 
 @dataclass(frozen=True)
 class Head:
-    """A head that an objective asks the network to carry: `kind` maps the output `input` to the output `output`.
+    """A further head of the network, which maps the output `input` to the output `output`.
 
-    "linear" has an output a class, and biases. A predictor keeps the width: "linear_predictor" has no bias,
-    "mlp_predictor" is linear, batch norm, ReLU of width `hidden_dim`, linear. One not `trained` gets no gradient.
+    "linear" is a classifier with biases and one output per class. The predictors keep the width of their input:
+    "linear_predictor" is one matrix without bias; "mlp_predictor" is a linear layer of width `hidden_dim`, batch norm,
+    ReLU and a linear layer. A head with `trained=False` gets no gradient.
 
     Attributes:
         kind: "linear", "linear_predictor" or "mlp_predictor".
-        input: name of the output that the head takes.
-        output: name of the output that it gives.
+        input: name of the output that the head takes as its input.
+        output: name of the output that the head computes.
         hidden_dim: width of the hidden layer of an "mlp_predictor".
-        trained: whether the optimizer changes it.
+        trained: whether the optimizer updates the head.
 
     Example:
         >>> Head("linear", input="projection", output="logits").trained
@@ -49,21 +54,20 @@ class Head:
 
 @dataclass(frozen=True)
 class Needs:
-    """Names of the network outputs an objective reads, of those it reads over the global batch, and further heads.
+    """What an objective requires: network outputs, further heads, a target network, tensors kept between steps.
 
-    With `target_decay` m the network carries a target, a copy of encoder and projector that follows them after every
-    step, target <- m target + (1 - m) network, and gives the output "target_projection". `kept` are tensors that the
-    objective keeps from step to step, zeros at first, called "kept.<name>": by name the outputs whose widths are their
-    shape. `views` is the only number of views of an image that the objective takes; None: any from 2 on. An output
-    "local_<name>", such as "local_projection", is that of the local views (multi-crop); it asks the run for them.
+    With `target_decay` m the network has a target network, a copy of encoder and projector with the output
+    "target_projection". After every step target <- m target + (1 - m) network. An output "local_<name>", such as
+    "local_projection", is computed from the local views (multi-crop); the run must then have local views.
 
     Attributes:
-        outputs: names of the outputs of this process's part of the batch that the objective reads.
-        gathered: names of those that it reads over the global batch.
+        outputs: names of the outputs that the objective reads for the images of this process.
+        gathered: names of the outputs that it reads for the global batch.
         heads: further heads of the network, by name.
         target_decay: decay of the target network per step; None: no target network.
-        kept: tensors that the objective keeps, by name: the outputs whose widths are their shape.
-        views: the only number of views that the objective takes; None: any from 2 on.
+        kept: tensors that are kept from step to step, zeros at first, named "kept.<name>" in the network. Each value
+            is a tuple of names of outputs, whose widths are the shape of the tensor.
+        views: the only number of views that the objective takes; None: any number from 2.
 
     Example:
         >>> Needs(outputs=("projection",), gathered=("projection",)).local
@@ -79,27 +83,32 @@ class Needs:
 
     @property
     def local(self) -> bool:
-        """Whether an output of local views is among those that are read."""
+        """Whether the objective reads an output of local views."""
         return any(name.startswith(LOCAL) for name in self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What an objective sees of one batch.
+    """The inputs of an objective for one batch.
 
-    `outputs` are this process's own: "embedding" [V, B, D], "projection" [V, B, P] of unit norm, "unnormalised"
-    [V, B, P], the projection before that, "target_projection" [V, B, P] of unit norm and without gradient, "logits"
-    [V, B, C], "prediction" [V, B, P]; "local_projection" and so on have the local views in place of V.
-    `gathered` holds, under the same names, those of the global batch [V, G, ...], with gradients; in a single process
-    it holds the same tensors. `labels_B` and `labels_G` are int64; own image b is image `first` + b of the global
-    batch.
+    `outputs` holds the outputs for the images of this process:
+
+    * "embedding" [V, B, D];
+    * "projection" [V, B, P], at unit norm;
+    * "unnormalised" [V, B, P], the projection before normalisation;
+    * "target_projection" [V, B, P], at unit norm and without gradient;
+    * "logits" [V, B, C] and "prediction" [V, B, P];
+    * "local_projection" and other local outputs, with the number of local views in place of V.
+
+    `gathered` holds outputs of the global batch [V, G, ...] under the same names, with gradients. With one process
+    these are the same tensors. Image b of this process is image `first` + b of the global batch.
 
     Attributes:
-        outputs: own outputs by name, [V, B, width].
+        outputs: outputs for the images of this process by name, [V, B, width].
         gathered: outputs of the global batch by name, [V, G, width].
-        labels_B: labels of the own images, int64; -1 without labels.
-        labels_G: labels of the global batch.
-        first: place of the first own image in the global batch.
+        labels_B: labels of the images of this process, int64; -1 without labels.
+        labels_G: labels of the global batch, int64.
+        first: position of the first image of this process in the global batch.
 
     Example:
         >>> import torch
@@ -116,20 +125,20 @@ class Inputs:
 
     @property
     def views(self) -> int:
-        """V, the number of views of every image."""
+        """The number of views V of every image."""
         return len(next(iter(self.outputs.values())))
 
 
 class Loss(NamedTuple):
-    """The mean over the counted own anchors, and how many were counted and left out (int64 scalars).
+    """The loss of this process: the mean over its counted anchors, and the numbers of anchors counted and left out.
 
-    `mean` is float32 (float64 for float64 inputs); it is 0 with zero gradient if no anchor is counted. The mean over
-    several processes is the sum of mean * counted over the sum of counted.
+    `mean` is float32 (float64 for float64 inputs). If no anchor is counted, it is 0 with zero gradient. The loss over
+    several processes is the sum of mean * counted, divided by the sum of counted.
 
     Attributes:
         mean: the loss, a scalar with gradient.
-        counted: number of own anchors in the mean.
-        skipped: number of own anchors that were left out.
+        counted: number of anchors of this process in the mean, an int64 scalar.
+        skipped: number of anchors of this process that were left out, an int64 scalar.
 
     Example:
         >>> import torch

@@ -1,8 +1,8 @@
-"""What the objectives of a whole batch share: two views of the global batch -> one loss; and its matrices.
+"""Functions of the losses of a whole batch: the mean over pairs of views, covariances, log-sum-exp of covariances.
 
-G images of the global batch, P projection width; a matrix x_GP is one view of the global batch, a row an image (the
-transpose of K in arXiv 2206.02574). Such a loss is no mean over anchors: every process computes all of it from the
-gathered batch, counted with its own anchors, so that the mean over processes is that loss again.
+G images of the global batch, P projection width. A matrix x_GP is one view of the global batch with one image per row
+(the transpose of K in arXiv 2206.02574). Such a loss is not a mean over anchors. Every process computes the whole loss
+from the gathered batch and counts it with its own anchors, so the mean over processes is the same loss.
 """
 
 import itertools
@@ -17,9 +17,9 @@ from coupled.objectives._anchors import at_least_float32
 
 
 def mean_over_pairs_of_views(inputs: Inputs, output: str, loss_of_pair: Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """The mean of `loss_of_pair`, a scalar of two views [G, P] of `output`, over all pairs of views.
+    """Return the mean of `loss_of_pair`, a scalar function of two views [G, P] of `output`, over all pairs of views.
 
-    All own anchors count. With a single view or a single image there is nothing to compare: none does.
+    All anchors of this process count. With a single view or a single image no anchor counts.
     """
     views_VGP = at_least_float32(inputs.gathered[output])
     views, images = views_VGP.shape[:2]
@@ -27,25 +27,25 @@ def mean_over_pairs_of_views(inputs: Inputs, output: str, loss_of_pair: Callable
     none = torch.zeros_like(anchors)
     if min(views, images) < 2:
         return Loss(0 * views_VGP.sum(), none, anchors)
-    # products of matrices are what autocast would run in a lower precision
+    # autocast would run matrix products in a lower precision
     with torch.autocast(views_VGP.device.type, enabled=False):
         losses = [loss_of_pair(one_GP, other_GP) for one_GP, other_GP in itertools.combinations(views_VGP, 2)]
         return Loss(torch.stack(losses).mean(), anchors, none)
 
 
 def covariance(x_GP: Tensor) -> Tensor:
-    """The covariance of the columns over the rows, with G - 1 in the denominator: [P, P]."""
+    """Return the covariance of the columns over the rows, with G - 1 in the denominator: [P, P]."""
     centred_GP = x_GP - x_GP.mean(0)
     return centred_GP.T @ centred_GP / (len(x_GP) - 1)
 
 
 def off_diagonal(square_DD: Tensor, fill: float = 0.0) -> Tensor:
-    """The square matrix with `fill` on its diagonal."""
+    """Return the square matrix with `fill` on its diagonal."""
     return square_DD.masked_fill(torch.eye(len(square_DD), dtype=torch.bool, device=square_DD.device), fill)
 
 
 def low_deviation(x_GP: Tensor) -> Tensor:
-    """How far the columns' standard deviations are below 1, mean of relu(1 - sqrt(var + 1e-4)) over columns: scalar.
+    """Return the penalty on standard deviations below 1: mean of relu(1 - sqrt(var + 1e-4)) over columns, a scalar.
 
     Source: v of VICReg, arXiv 2105.04906, eq. 1 and 2.
     """
@@ -53,10 +53,13 @@ def low_deviation(x_GP: Tensor) -> Tensor:
 
 
 def squared_off_diagonal(square_DD: Tensor) -> Tensor:
-    """The sum of the squares off the diagonal: scalar."""
+    """Return the sum of the squares off the diagonal: a scalar."""
     return off_diagonal(square_DD).square().sum()
 
 
 def log_sum_exp_of_covariances(x_GP: Tensor, temperature: float) -> Tensor:
-    """log sum_{j != i} exp(cov_ij / temperature), mean over columns i: scalar. Source: arXiv 2206.02574, eq. 11."""
+    """Return the mean over columns i of log sum_{j != i} exp(cov_ij / temperature).
+
+    Source: arXiv 2206.02574, eq. 11.
+    """
     return off_diagonal(covariance(x_GP) / temperature, fill=-math.inf).logsumexp(1).mean()

@@ -1,4 +1,4 @@
-"""Barlow Twins: the cross-correlation of two views should be the identity (arXiv 2103.03230).
+"""Barlow Twins: make the cross-correlation of two views the identity matrix (arXiv 2103.03230).
 
 G images of the global batch, P projection width.
 """
@@ -13,23 +13,24 @@ check = not_negative
 
 
 def needs(**_options: object) -> Needs:
-    """The projections of the global batch before normalisation."""
+    """Declare the projections of the global batch before normalisation."""
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
 def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
     """sum_i (1 - C_ii)^2 + redundancy * sum_{i != j} C_ij^2; C [P, P] is the correlation of dimensions of two views.
 
-    C_ij is the mean over the global batch of z_i z'_j, every dimension of every view first brought to mean 0 and
-    variance 1 over the batch (as batch norm does: biased, 1e-5 added to the variance; a constant dimension gives C_ii =
-    0 and its full loss). With more than two views it is the mean over all pairs of views. Every anchor counts.
+    C_ij is the mean over the global batch of z_i z'_j. Before that, each dimension of each view is standardised over
+    the batch to mean 0 and variance 1, as batch norm does: the variance is biased and 1e-5 is added to it. A constant
+    dimension therefore gives C_ii = 0 and the full loss. With more than two views the loss is the mean over all pairs
+    of views. Every anchor counts.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
         redundancy: weight of the correlations of different dimensions, at least 0.
 
     Returns:
-        The criterion (scalar, no unit), with every own anchor counted.
+        The criterion (scalar, no unit), with every anchor of this process counted.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

@@ -1,4 +1,4 @@
-"""BYOL: one view predicts what a slowly following target network makes of the other; no negatives."""
+"""BYOL: predict the target network's projection of one view from another view; no negatives."""
 
 from typing import Any
 
@@ -6,44 +6,45 @@ from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
 from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
 
-HIDDEN = 4096  # width of the predictor's hidden layer, if nothing is said
+HIDDEN = 4096  # default width of the predictor's hidden layer
 
 
 def check(**options: Any) -> None:
-    """Raise ValueError for an option out of its range, or that the predictor does not have."""
+    """Raise ValueError for an option that is out of range or that the predictor does not have."""
     check_predictor(HIDDEN, **options)
 
 
 def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996) -> Needs:
-    """Predictor and target network; nothing of the global batch."""
+    """Declare the predictor and the target network; nothing of the global batch."""
     return predicting(predictor, hidden_dim, ema_decay)
 
 
 def per_anchor(
     inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
 ) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     return prediction_losses(inputs, ema_decay)
 
 
 def byol(
     inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
 ) -> Loss:
-    """-cos(q(f_v), t_w), mean over all views v and over the other views w of the same image; -1 at best.
+    """-cos(q(f_v), t_w), mean over all views v and over the other views w of the same image; minimum -1.
 
-    f is the projection, q the predictor as in `simsiam`, t the projection by the target network, a copy of encoder and
-    projector that follows them after every step, t <- ema t + (1 - ema) f in its weights; its batch norm uses the
-    statistics of the batch. `ema_decay: null` is no target network: the own projection without gradient. The decay is
-    constant; the paper lets it rise to 1.
+    f is the projection and q the predictor, as in `simsiam`. t is the projection of the target network, a copy of
+    encoder and projector. After every step its weights are updated, t <- m t + (1 - m) f with m = `ema_decay`; its
+    batch norm uses the statistics of the batch. With `ema_decay: null` there is no target network, and t is the
+    projection f without gradient. The decay is constant; in the paper it rises to 1.
 
     Args:
         inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
-        predictor: "mlp" or "linear"; matters for `needs` alone, as `hidden_dim`.
+        predictor: "mlp" or "linear". Only `needs` uses this option and `hidden_dim`.
         hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
         ema_decay: decay of the target network per step, or None for no target network.
 
     Returns:
-        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+        The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

@@ -1,6 +1,6 @@
 """Cross-entropy of a linear classifier on the projection or the embedding of every view: the supervised CE arm.
 
-V views, B own images, A = V*B own anchors, C classes.
+V views, B images of this process, A = V*B anchors of this process, C classes.
 """
 
 from typing import Literal
@@ -13,12 +13,12 @@ from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_ove
 
 
 def needs(*, input: Literal["projection", "embedding"] = "projection") -> Needs:
-    """The logits of a linear classifier on `input`; nothing of the global batch."""
+    """Declare the logits of a linear classifier on `input`; nothing of the global batch."""
     return Needs(outputs=("logits",), heads={"classifier": Head(kind="linear", input=input, output="logits")})
 
 
 def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     logits_AC = at_least_float32(inputs.outputs["logits"]).flatten(0, 1)
     labels_A = inputs.labels_B.repeat(len(inputs.outputs["logits"]))
     losses_A = F.cross_entropy(logits_AC, labels_A, reduction="none")
@@ -28,15 +28,16 @@ def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "p
 def cross_entropy(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> Loss:
     """-l_iy + log sum_c exp(l_ic), mean over all views i; l are the logits, y is the label. No temperature.
 
-    `input` names the output that the classifier takes; it matters for `needs` and changes nothing here. The
-    default, the unit-norm projection, is what the authors of arXiv 2510.08852 trained. Every anchor counts.
+    `input` is the output that the classifier takes; only `needs` uses it. The default is the unit-norm projection, as
+    in the training of arXiv 2510.08852. Every anchor counts.
 
     Args:
         inputs: reads the "logits" of this process [V, B, C] and its labels.
         input: the output that the classifier takes: "projection" or "embedding".
 
     Returns:
-        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+        The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

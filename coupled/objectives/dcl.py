@@ -1,4 +1,4 @@
-"""DCL, the CL of Luthra et al.: NT-Xent with the positive left out of the denominator (decoupled; arXiv 2110.06848)."""
+"""DCL, the CL of Luthra et al.: NT-Xent without the positive in the denominator (decoupled; arXiv 2110.06848)."""
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -16,14 +16,14 @@ check = check_temperature
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch."""
+    """Declare the projections of this process and of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def per_anchor(
     inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False, similarity: Similarity = "cosine"
 ) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     same_image_AM = same_image(inputs)
     return contrast(
         scores(inputs, temperature, similarity),
@@ -38,20 +38,21 @@ def dcl(
 ) -> Loss:
     """-s_ip/tau + log sum_{a not in {i, p}} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
 
-    s_ia is the cosine similarity of two views, or its square or absolute value, tau the temperature. With more than two
-    views the first term is the mean over the other views of the image, and none of them is in the denominator.
-    `positive_in_denominator` puts them back, which is NT-Xent. An anchor whose image is alone in the batch has no
-    negatives and is left out.
+    s_ia is the cosine similarity of two views, or its square or absolute value; tau is the temperature. With more than
+    two views the first term is the mean over the other views of the image, and none of them is in the denominator.
+    `positive_in_denominator` adds them to the denominator, which gives NT-Xent. An anchor whose image is alone in the
+    batch has no negatives and is left out.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P]; labels are not
-            read.
-        temperature: tau, above 0.
-        positive_in_denominator: True is NT-Xent.
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P]; labels
+            are not read.
+        temperature: temperature tau, above 0.
+        positive_in_denominator: add the positives to the denominator, which gives NT-Xent.
         similarity: "cosine", or its "square" or "absolute" value.
 
     Returns:
-        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+        The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -65,8 +66,8 @@ def dcl(
         >>> round(float(dcl(inputs, temperature=1.0).mean), 4)
         0.3863
 
-    Source: L_DCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as CL. The other
-    similarities: DCL-sq and -abs of arXiv 2206.02574.
+    Source: L_DCL of arXiv 2506.04411 and 2510.08852. The authors trained it with the positive in the denominator as CL.
+    The other similarities are DCL-sq and DCL-abs of arXiv 2206.02574.
     """
     anchors = per_anchor(
         inputs, temperature=temperature, positive_in_denominator=positive_in_denominator, similarity=similarity

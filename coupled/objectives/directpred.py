@@ -1,4 +1,4 @@
-"""DirectPred: BYOL whose linear predictor is not trained but set from the correlation of its inputs.
+"""DirectPred: BYOL with a linear predictor that is computed from the correlation of its inputs, not trained.
 
 M rows of the global batch, P projection width.
 """
@@ -19,7 +19,7 @@ Rule = Literal["paper", "code"]
 
 
 def check(*, freq: int, rho: float, eps: float, ema_decay: float | None, **_others: object) -> None:
-    """Raise ValueError for an option out of its range."""
+    """Raise ValueError for an option that is out of range."""
     check_decay(ema_decay=ema_decay)
     if freq < 1:
         raise ValueError(f"freq: {freq} is not allowed; give a number of steps from 1")
@@ -31,14 +31,14 @@ def check(*, freq: int, rho: float, eps: float, ema_decay: float | None, **_othe
 def needs(
     *, rule: Rule = "paper", freq: int = 1, rho: float = 0.3, eps: float = 0.1, ema_decay: float | None = 0.996
 ) -> Needs:
-    """A linear predictor, trained only between steps that set it, its inputs and their correlation, and a target."""
+    """Declare the linear predictor, its inputs, their correlation and the target network."""
     asked = predicting("linear", 0, ema_decay, trained=freq > 1)
     square = ("unnormalised", "unnormalised")
     return replace(asked, outputs=(*asked.outputs, "unnormalised"), kept={"correlation": square})
 
 
 def batch_sums(outputs: Mapping[str, Tensor], **_options: object) -> dict[str, Tensor]:
-    """Of the predictor's inputs f, all views: the sum of f f^T and the number of rows."""
+    """Return the sum of f f^T and the number of rows for the predictor's inputs f of all views."""
     return second_moment(outputs["unnormalised"].flatten(0, 1))
 
 
@@ -53,7 +53,7 @@ def after_step(
     eps: float,
     ema_decay: float | None,
 ) -> dict[str, Tensor]:
-    """F <- rho F + (1 - rho) E[f f^T], at the first step the latter alone; W_p after the steps 1, 1 + freq, ..."""
+    """Update F <- rho F + (1 - rho) E[f f^T], at step 1 F <- E[f f^T]; set W_p after the steps 1, 1 + freq, ..."""
     moment_PP = sums["outer"] / sums["rows"]
     correlation_PP = moment_PP if step == 1 else tensors["kept.correlation"].lerp(moment_PP, 1 - rho)
     changed = {"kept.correlation": correlation_PP}
@@ -63,11 +63,11 @@ def after_step(
 
 
 def predictor_of(correlation_PP: Tensor, rule: Rule, eps: float) -> Tensor:
-    """W_p = U diag(p) U^T for F = U diag(s) U^T [P, P]; p_j is sqrt(s_j) + eps max s by the rule "paper", or
-    sqrt(s_j / max s) + eps by that of the authors' "code".
+    """Return W_p = U diag(p) U^T for F = U diag(s) U^T [P, P].
 
-    In float64, because a root turns a rounding of an eigenvalue near 0 into a larger one. Source: arXiv 2102.06810,
-    section 5, and its authors' code. NaN where F is not finite: an eigenvalue solver would raise or wait.
+    p_j is sqrt(s_j) + eps max s with the rule "paper", and sqrt(s_j / max s) + eps with the rule "code". Computed in
+    float64, because the square root amplifies rounding errors of eigenvalues near 0. NaN if F is not finite, because an
+    eigenvalue solver would raise or wait for the device. Source: arXiv 2102.06810, section 5, and its authors' code.
     """
     finite = correlation_PP.isfinite().all()
     eigenvalues_P, vectors_PP = torch.linalg.eigh(torch.where(finite, correlation_PP.double(), 0))
@@ -81,7 +81,7 @@ def predictor_of(correlation_PP: Tensor, rule: Rule, eps: float) -> Tensor:
 
 
 def per_anchor(inputs: Inputs, *, ema_decay: float | None = 0.996, **_options: object) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     return prediction_losses(inputs, ema_decay)
 
 
@@ -94,26 +94,28 @@ def directpred(
     eps: float = 0.1,
     ema_decay: float | None = 0.996,
 ) -> Loss:
-    """The loss of `byol` with a predictor W_p (no bias) that is set every `freq` steps from F (see `after_step`).
+    """-cos(W_p f_v, t_w), mean over all views v and over the other views w of the same image, as `byol`; minimum -1.
 
-    F is the correlation of the predictor's inputs, not centred, a moving average over steps with decay `rho`; `rule`
-    and `eps` make W_p of it (see `predictor_of`). With `freq` 1 the predictor gets no gradient and no weight decay;
-    otherwise it is trained between. `ema_decay: null` is no target network. W_p starts as in `byol`.
+    The predictor W_p (no bias) is set from F every `freq` steps (see `after_step`). F is the correlation of the
+    predictor's inputs f, not centred, as a moving average over steps with decay `rho`. `rule` and `eps` define how W_p
+    follows from F (see `predictor_of`). With `freq` 1 the predictor gets no gradient and no weight decay; with a larger
+    `freq` it is trained between these steps. `ema_decay: null` means no target network. W_p starts as in `byol`.
 
     Args:
         inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
-        rule: "paper" or "code": how W_p follows from F.
-        freq: steps from one setting of W_p to the next, at least 1.
+        rule: "paper" or "code", the rule for W_p of the paper or of the authors' code.
+        freq: W_p is set every `freq` steps; at least 1.
         rho: decay of the moving average F, in [0, 1).
-        eps: added to the roots of the eigenvalues, at least 0.
+        eps: offset of the eigenvalues of W_p, at least 0 (see `predictor_of`).
         ema_decay: decay of the target network per step, or None for no target network.
 
     Returns:
-        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+        The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for an option out of its range.
+        ValueError: by `check`, when the settings are read, for an option that is out of range.
 
     Example:
         >>> import torch
@@ -123,6 +125,6 @@ def directpred(
         >>> round(float(directpred(Inputs(outputs, {}, labels, labels)).mean), 4)
         -1.0
 
-    Source: Tian, Chen & Ganguli 2021, arXiv 2102.06810, section 5; the start of F is that of the authors' code.
+    Source: Tian, Chen & Ganguli 2021, arXiv 2102.06810, section 5. F starts as in the authors' code.
     """
     return mean_over_counted(per_anchor(inputs, ema_decay=ema_decay))

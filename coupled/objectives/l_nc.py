@@ -1,4 +1,4 @@
-"""The dimension-contrastive criterion alone: makes different dimensions orthogonal (arXiv 2206.02574).
+"""The dimension-contrastive criterion alone: make different dimensions orthogonal (arXiv 2206.02574).
 
 G images of the global batch, P projection width.
 """
@@ -10,22 +10,22 @@ from coupled.objectives._batches import mean_over_pairs_of_views, squared_off_di
 
 
 def needs(**_options: object) -> Needs:
-    """The projections of the global batch before normalisation."""
+    """Declare the projections of the global batch before normalisation."""
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
 def l_nc(inputs: Inputs) -> Loss:
     """sum_{i != j} (k_i.k_j)^2 over dimensions i, j of one view, k_i the i-th entries of all images, mean over views.
 
-    The projections of the global batch are taken as they are, neither centred nor normalised. The criterion alone
-    aligns no views and is least for projections that are all 0: it is there to be compared with `l_c`.
+    The projections of the global batch are neither centred nor normalised. The criterion alone does not align views,
+    and its minimum is reached if all projections are 0. It serves for comparison with `l_c`.
     Every anchor counts.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
 
     Returns:
-        The criterion (scalar, no unit), with every own anchor counted.
+        The criterion (scalar, no unit), with every anchor of this process counted.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -46,5 +46,5 @@ def l_nc(inputs: Inputs) -> Loss:
 
 
 def criterion(x_GP: Tensor) -> Tensor:
-    """The criterion of one view, a row an image: scalar."""
+    """Return the criterion of one view [G, P], one image per row: a scalar."""
     return squared_off_diagonal(x_GP.T @ x_GP)

@@ -16,12 +16,12 @@ check = check_temperature
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch."""
+    """Declare the projections of this process and of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def per_anchor(inputs: Inputs, *, temperature: float) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     same_class_AM = same_class(inputs)
     return contrast(
         scores(inputs, temperature),
@@ -35,15 +35,17 @@ def n_pairs(inputs: Inputs, *, temperature: float) -> Loss:
     """-s_ip/tau + log (exp(s_ip/tau) + sum_{a: y_a != y_i} exp(s_ia/tau)), mean over anchors i.
 
     p is the same view of the next image of i's class in the global batch (after the last comes the first), so one view
-    is enough; i's other view only where i's image is the only one of its class. s_ia is the cosine similarity of two
-    views, y the labels, tau the temperature. An anchor without a positive or without a negative is left out.
+    is enough. If i's image is the only one of its class, p is i's other view. s_ia is the cosine similarity of two
+    views, y are the labels, tau is the temperature. An anchor without a positive or without a negative is left out.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
-        temperature: tau, above 0.
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
+            labels.
+        temperature: temperature tau, above 0.
 
     Returns:
-        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+        The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -58,8 +60,8 @@ def n_pairs(inputs: Inputs, *, temperature: float) -> Loss:
         1.034
 
     Source: Sohn 2016, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", eq. 6, in the form that
-    arXiv 2004.11362 compares with. There a batch is one pair of each class, the anchor meets one image of each other
-    class, and vectors are not normalised but their lengths punished. Agrees with pytorch-metric-learning's
-    `NTXentLoss` given the same pairs.
+    arXiv 2004.11362 compares with. In Sohn's form a batch is one pair of each class, the anchor is compared with one
+    image of each other class, and vectors are not normalised but have a penalty on their lengths. Agrees with
+    pytorch-metric-learning's `NTXentLoss` with the same pairs.
     """
     return mean_over_counted(per_anchor(inputs, temperature=temperature))

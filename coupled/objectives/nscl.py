@@ -1,4 +1,4 @@
-"""NSCL, negatives-only supervised: DCL whose negatives are the images of other classes only (Luthra et al. 2025)."""
+"""NSCL, negatives-only supervised: DCL with negatives from other classes only (Luthra et al. 2025)."""
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -16,12 +16,12 @@ check = check_temperature
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch."""
+    """Declare the projections of this process and of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     return contrast(
         scores(inputs, temperature),
         positives_AM=same_image(inputs) & ~itself(inputs),
@@ -33,17 +33,19 @@ def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: b
 def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> Loss:
     """-s_ip/tau + log sum_{a: y_a != y_i} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
 
-    s_ia is the cosine similarity of two views, y the labels, tau the temperature. With more than two views the first
-    term is the mean over the other views of the image. `positive_in_denominator` adds them to the denominator. An
+    s_ia is the cosine similarity of two views, y are the labels, tau is the temperature. With more than two views the
+    first term is the mean over the other views of the image. `positive_in_denominator` adds them to the denominator. An
     anchor without an image of another class in the batch has no negatives and is left out, with or without that option.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
-        temperature: tau, above 0.
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
+            labels.
+        temperature: temperature tau, above 0.
         positive_in_denominator: add the positives to the denominator.
 
     Returns:
-        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+        The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -57,7 +59,8 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
         >>> round(float(nscl(inputs, temperature=1.0).mean), 4)
         -0.0758
 
-    Source: L_NSCL of arXiv 2506.04411 and 2510.08852. With the positive it is what the authors trained as NSCL.
+    Source: L_NSCL of arXiv 2506.04411 and 2510.08852. The authors trained it with the positive in the
+    denominator as NSCL.
     """
     return mean_over_counted(
         per_anchor(inputs, temperature=temperature, positive_in_denominator=positive_in_denominator)

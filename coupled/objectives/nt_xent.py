@@ -1,4 +1,4 @@
-"""NT-Xent, the objective of SimCLR: find the other view of an image among all views (arXiv 2002.05709)."""
+"""NT-Xent, the objective of SimCLR: identify the other view of an image among all views (arXiv 2002.05709)."""
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -16,12 +16,12 @@ check = check_temperature
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch."""
+    """Declare the projections of this process and of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def per_anchor(inputs: Inputs, *, temperature: float, similarity: Similarity = "cosine") -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     same_image_AM = same_image(inputs)
     return contrast(
         scores(inputs, temperature, similarity),
@@ -34,18 +34,19 @@ def per_anchor(inputs: Inputs, *, temperature: float, similarity: Similarity = "
 def nt_xent(inputs: Inputs, *, temperature: float, similarity: Similarity = "cosine") -> Loss:
     """-s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
 
-    s_ia is the cosine similarity of two views, or its square or absolute value, tau the temperature. With more than two
-    views the first term is the mean over the other views of the image. An anchor whose image is alone in the batch has
-    no negatives and is left out.
+    s_ia is the cosine similarity of two views, or its square or absolute value; tau is the temperature. With more than
+    two views the first term is the mean over the other views of the image. An anchor whose image is alone in the batch
+    has no negatives and is left out.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P]; labels are not
-            read.
-        temperature: tau, above 0.
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P]; labels
+            are not read.
+        temperature: temperature tau, above 0.
         similarity: "cosine", or its "square" or "absolute" value.
 
     Returns:
-        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+        The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -59,7 +60,7 @@ def nt_xent(inputs: Inputs, *, temperature: float, similarity: Similarity = "cos
         >>> round(float(nt_xent(inputs, temperature=1.0).mean), 4)
         0.9048
 
-    Source: arXiv 2002.05709, eq. 1; the other similarities: SimCLR-sq and -abs of arXiv 2206.02574. Agrees with
-    pytorch-metric-learning's `NTXentLoss`.
+    Source: arXiv 2002.05709, eq. 1. The other similarities are SimCLR-sq and SimCLR-abs of arXiv 2206.02574. Agrees
+    with pytorch-metric-learning's `NTXentLoss`.
     """
     return mean_over_counted(per_anchor(inputs, temperature=temperature, similarity=similarity))

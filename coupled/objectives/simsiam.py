@@ -1,4 +1,4 @@
-"""SimSiam: one view predicts the other, whose branch gets no gradient; no negatives, no target network."""
+"""SimSiam: predict one view from another with stop-gradient; no negatives, no target network."""
 
 from typing import Any
 
@@ -6,37 +6,39 @@ from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
 from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
 
-HIDDEN = 512  # width of the predictor's hidden layer, if nothing is said
+HIDDEN = 512  # default width of the predictor's hidden layer
 
 
 def check(**options: Any) -> None:
-    """Raise ValueError for an option out of its range, or that the predictor does not have."""
+    """Raise ValueError for an option that is out of range or that the predictor does not have."""
     check_predictor(HIDDEN, **options)
 
 
 def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Needs:
-    """Predictor and own projection; nothing of the global batch."""
+    """Declare the predictor and the projection of this process; nothing of the global batch."""
     return predicting(predictor, hidden_dim, None)
 
 
 def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     return prediction_losses(inputs, None)
 
 
 def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Loss:
-    """-cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image; -1 at best.
+    """-cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image; minimum -1.
 
-    f is the projection and q the predictor: linear, batch norm, ReLU of width `hidden_dim`, linear; or one matrix
-    ("linear", without `hidden_dim`). Projections that have collapsed to a point have the lowest loss.
+    f is the projection and q the predictor. The predictor "mlp" is a linear layer of width `hidden_dim`, batch norm,
+    ReLU and a linear layer; "linear" is one matrix without `hidden_dim`. If all projections collapse to one point, the
+    loss is minimal.
 
     Args:
         inputs: reads the "prediction" and the "projection" of this process [V, B, P].
-        predictor: "mlp" or "linear"; matters for `needs` alone, as `hidden_dim`.
+        predictor: "mlp" or "linear". Only `needs` uses this option and `hidden_dim`.
         hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
 
     Returns:
-        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+        The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

@@ -1,4 +1,4 @@
-"""The spectral contrastive loss: its minimum is a factorisation of the graph of views (arXiv 2106.04156)."""
+"""The spectral contrastive loss: its minimum factorises the augmentation graph (arXiv 2106.04156)."""
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -12,12 +12,12 @@ from coupled.objectives._anchors import (
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch, before normalisation."""
+    """Declare the projections of this process and of the global batch, before normalisation."""
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
 def per_anchor(inputs: Inputs) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     products_AM = inner_products(inputs, "unnormalised")
     same_image_AM = same_image(inputs)
     positives_AM, negatives_AM = same_image_AM & ~itself(inputs), ~same_image_AM
@@ -28,17 +28,18 @@ def per_anchor(inputs: Inputs) -> AnchorLosses:
 def spectral(inputs: Inputs) -> Loss:
     """-2 z_i.z_p + mean over a of (z_i.z_a)^2, mean over anchors i; a are all views of other images.
 
-    p is the other view of i's image; with more than two views the first term is the mean over them. The projections are
-    taken as the network gives them, because in the paper's definition their norms are free to carry a row's degree in
-    the graph; its authors' code shortens them to a chosen length. An anchor whose image is alone in the batch has no
-    negatives and is left out.
+    p is the other view of i's image; with more than two views the first term is the mean over the other views. The
+    projections are not normalised: in the paper's definition a norm is free and represents the degree of a view in the
+    augmentation graph. The authors' code shortens them to a chosen length. An anchor whose image is alone in the batch
+    has no negatives and is left out.
 
     Args:
-        inputs: reads "unnormalised" projections, own [V, B, P] and of the global batch [V, G, P]; labels are not
-            read.
+        inputs: reads "unnormalised" projections of this process [V, B, P] and of the global batch [V, G, P]; labels
+            are not read.
 
     Returns:
-        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+        The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

@@ -19,28 +19,28 @@ from coupled.objectives._anchors import (
 
 
 def check(*, temperature: float, num_positives: int | None = None, **_others: object) -> None:
-    """Raise ValueError unless the temperature is above 0 and there is a positive."""
+    """Raise ValueError unless the temperature is above 0 and `num_positives` is at least 1 or None."""
     check_temperature(temperature=temperature)
     if num_positives is not None and num_positives < 1:
-        raise ValueError(f"num_positives: {num_positives} is not allowed; give a number from 1 on, or null for all")
+        raise ValueError(f"num_positives: {num_positives} is not allowed; give a number of at least 1, or null for all")
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch."""
+    """Declare the projections of this process and of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def per_anchor(
     inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", num_positives: int | None = None
 ) -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     scores_AM = scores(inputs, temperature)
     others_AM = ~itself(inputs)
     positives_AM = same_class(inputs) & others_AM
     if num_positives is not None:
         positives_AM = nearest_places(inputs, positives_AM, num_positives, own_image="first")
     pull_A = mean_over(scores_AM, positives_AM) if variant == "out" else _log_mean_exp(scores_AM, positives_AM)
-    # With one single other row the loss is 0 whatever the projections are.
+    # with only one other row the loss is 0 for all projections
     rows = scores_AM.shape[1]
     counted_A = positives_AM.any(1) & (rows > 2)
     return AnchorLosses(log_sum_exp(scores_AM, others_AM) - pull_A, counted_A)
@@ -51,27 +51,31 @@ def supcon(
 ) -> Loss:
     """-mean_{p in P(i)} s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i (`variant` "out").
 
-    "in" takes the mean inside the logarithm: -log mean_{p in P(i)} exp(s_ip/tau) + log sum_{a != i} exp(s_ia/tau),
-    never above "out". P(i) are all views of i's class but i, tau is the temperature, s_ia the cosine similarity. An
-    anchor without positives is left out, and so are the two views of an image that is alone in the batch.
+    The variant "in" takes the mean inside the logarithm: -log mean_{p in P(i)} exp(s_ip/tau) + log sum_{a != i}
+    exp(s_ia/tau); it is never above "out". P(i) are all views of i's class except i, tau is the temperature, s_ia the
+    cosine similarity. An anchor without positives is left out, and so are the two views of an image that is alone in
+    the batch.
 
-    `num_positives` is the most that P(i) may hold: first the other views of i's image, then the views of the images
-    of its class that follow in the global batch (`nearest_places`). The choice depends on no process, only on the
-    batch's order, so it is another one every epoch. With two views and 1 it is NT-Xent. The denominator is that of all.
+    `num_positives` limits the size of P(i). It takes first the other views of i's image, then the views of the images
+    of its class that follow in the global batch (`nearest_places`). The choice depends only on the order of the global
+    batch, so it is the same for every number of processes and changes every epoch. The denominator does not change.
+    With two views and `num_positives` 1 the loss is NT-Xent.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
-        temperature: tau, above 0.
-        variant: "out" or "in": the mean outside or inside the logarithm.
-        num_positives: at most so many positives of an anchor (None: all).
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
+            labels.
+        temperature: temperature tau, above 0.
+        variant: "out" or "in", the mean outside or inside the logarithm.
+        num_positives: largest number of positives of an anchor; None: all.
 
     Returns:
-        The mean over the counted own anchors in nats (scalar), how many were counted and how many were left out.
+        The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a temperature that is not above 0, or less than 1
-            positive.
+        ValueError: by `check`, when the settings are read, for a temperature that is not above 0, or `num_positives`
+            below 1.
 
     Example:
         >>> import torch
@@ -87,5 +91,5 @@ def supcon(
 
 
 def _log_mean_exp(scores_AM: Tensor, mask_AM: Tensor) -> Tensor:
-    """log of the mean of exp(score) over the mask: [A]; over an empty mask it means nothing."""
+    """Return the log of the mean of exp(score) over the mask: [A]; undefined over an empty mask."""
     return log_sum_exp(scores_AM, mask_AM) - mask_AM.sum(1, dtype=scores_AM.dtype).clamp(min=1).log()

@@ -1,4 +1,4 @@
-"""Total coding rate: views alike, and the batch fills as much volume as it can (arXiv 2201.10000, 2304.03977).
+"""Total coding rate: align views and maximise the volume of the batch (arXiv 2201.10000, 2304.03977).
 
 G images of the global batch, P projection width.
 """
@@ -12,29 +12,29 @@ from coupled.objectives._ranges import above_zero, not_negative
 
 
 def check(*, invariance: float, eps_squared: float) -> None:
-    """Raise ValueError unless eps^2 is above 0 and the weight is not below."""
+    """Raise ValueError unless eps^2 is above 0 and the weight is at least 0."""
     above_zero(eps_squared=eps_squared)
     not_negative(invariance=invariance)
 
 
 def needs(**_options: object) -> Needs:
-    """The projections of the global batch."""
+    """Declare the projections of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -> Loss:
     """invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2, with R(z) = logdet(I + P / (G eps^2) z^T z) / 2.
 
-    z and z' [G, P] are two views of the global batch at unit norm: without that R would grow with the scale alone. With
-    more than two views it is the mean over all pairs of views. Every anchor counts.
+    z and z' [G, P] are two views of the global batch at unit norm; without normalisation R would grow with the scale
+    alone. With more than two views the loss is the mean over all pairs of views. Every anchor counts.
 
     Args:
-        inputs: reads "projection" of unit norm of the global batch [V, G, P]; labels are not read.
+        inputs: reads "projection" (unit norm) of the global batch [V, G, P]; labels are not read.
         invariance: weight of the cosine distance of two views, at least 0.
         eps_squared: squared distortion of the coding rate, above 0.
 
     Returns:
-        The criterion (scalar, the rate in nats), with every own anchor counted.
+        The criterion (scalar, the rate in nats), with every anchor of this process counted.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -50,8 +50,8 @@ def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -
         -2.6876
 
     Source: R is that of arXiv 2201.10000 (Neural Manifold Clustering and Embedding); the cosine and eps^2 are those of
-    the public code of arXiv 2304.03977 (EMP-SSL), which compares with the mean of all views. Its weight, 200, is for P
-    = 1024: R is at most P / 2 log(1 + 1 / eps^2), and with few dimensions a large weight collapses the network.
+    the public code of arXiv 2304.03977 (EMP-SSL), which compares with the mean of all views. The weight of that code is
+    200 for P = 1024. R is at most P / 2 log(1 + 1 / eps^2), so with few dimensions a large weight causes collapse.
     """
 
     def of_pair(one_GP: Tensor, other_GP: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -
 def _coding_rate(z_GP: Tensor, eps_squared: float) -> Tensor:
     images, width = z_GP.shape
     identity_PP = torch.eye(width, dtype=z_GP.dtype, device=z_GP.device)
-    # the determinant is the square of that of the Cholesky factor; the matrix is positive definite, so no check that
-    # would wait for the device
+    # det = (det of the Cholesky factor)^2; the matrix is positive definite, so the check, which would wait for the
+    # device, is not needed
     factor_PP, _ = torch.linalg.cholesky_ex(identity_PP + width / (images * eps_squared) * z_GP.T @ z_GP)
     return factor_PP.diagonal().log().sum()

@@ -1,6 +1,6 @@
-"""The triplet loss: a positive nearer than a negative by a margin (FaceNet, arXiv 1503.03832).
+"""The triplet loss: keep positives nearer than negatives by a margin (FaceNet, arXiv 1503.03832).
 
-A own anchors, M rows of the global batch.
+A anchors of this process, M rows of the global batch.
 """
 
 import math
@@ -20,12 +20,12 @@ def check(*, margin: float, **_others: object) -> None:
 
 
 def needs(**_options: object) -> Needs:
-    """Own projections against those of the global batch."""
+    """Declare the projections of this process and of the global batch."""
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
 def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> AnchorLosses:
-    """The losses of the own anchors, before the mean."""
+    """Return the losses of this process's anchors before the mean."""
     cosines_AM = scores(inputs, temperature=1)
     same_class_AM = same_class(inputs)
     positives_AM, negatives_AM = same_class_AM & ~itself(inputs), ~same_class_AM
@@ -37,18 +37,20 @@ def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "s
 def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> Loss:
     """max(0, |z_i - z_p|^2 - |z_i - z_n|^2 + margin), mean over p and n, then over anchors i.
 
-    p are all views of i's class but i, n all views of other classes; z has unit norm, so |z_i - z_a|^2 = 2 - 2 s_ia.
-    `mining` "semi_hard" takes of all n, for each p, the nearest one that is farther than p, or the farthest of all if
-    none is: without the latter a collapsed network would have no triplet and no loss. An anchor without a positive or
-    without a negative is left out; a triplet that keeps the margin counts with its 0.
+    p are all views of i's class except i, n all views of other classes; z has unit norm, so |z_i - z_a|^2 = 2 - 2 s_ia.
+    With `mining` "semi_hard" each p has one n: the nearest one that is farther from i than p or, if there is none, the
+    farthest n. Without the second rule a collapsed network would have no triplet and no loss. An anchor without a
+    positive or without a negative is left out. A triplet that satisfies the margin counts as 0.
 
     Args:
-        inputs: reads "projection" of unit norm, own [V, B, P] and of the global batch [V, G, P], and the labels.
-        margin: of squared distances of unit vectors, above 0.
+        inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
+            labels.
+        margin: margin between squared distances of unit vectors, above 0.
         mining: "all" triplets, or "semi_hard".
 
     Returns:
-        The mean over the counted own anchors (scalar, no unit), how many were counted and how many were left out.
+        The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
+        left out.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -69,10 +71,10 @@ def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi
 
 
 def _all_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor, margin: float) -> Tensor:
-    """The mean hinge over all triplets of each anchor, [A], in memory A x M instead of A x M x M.
+    """Return the mean hinge over all triplets of each anchor, [A], in memory A x M instead of A x M x M.
 
-    A triplet has a loss if its negative's cosine is above the bar s_p - margin / 2, and then it is 2 (s_n - bar). So
-    it takes no more than to count, for every bar, the negatives above it, and for every negative, the bars below it.
+    A triplet has a loss if the negative's cosine s_n is above the bar s_p - margin / 2; the loss is 2 (s_n - bar).
+    The sum over triplets follows from two counts: the negatives above each bar, and the bars below each negative.
     """
     bars_AM = cosines_AM - margin / 2
     with torch.no_grad():
@@ -86,7 +88,7 @@ def _all_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor
 
 
 def _semi_hard_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor, margin: float) -> Tensor:
-    """The mean hinge over the positives of each anchor, each with its semi-hard negative: [A]."""
+    """Return the mean hinge over the positives of each anchor, each with its semi-hard negative: [A]."""
     with torch.no_grad():
         ascending, order_AM = cosines_AM.masked_fill(~negatives_AM, math.inf).sort(1)
         farther_AM = torch.searchsorted(ascending, cosines_AM.contiguous())  # how many negatives are farther than p

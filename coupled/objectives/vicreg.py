@@ -1,4 +1,4 @@
-"""VICReg: views alike, every dimension spread, dimensions uncorrelated (arXiv 2105.04906).
+"""VICReg: align views, keep the variance of each dimension up and decorrelate dimensions (arXiv 2105.04906).
 
 G images of the global batch, P projection width.
 """
@@ -14,25 +14,26 @@ check = not_negative
 
 
 def needs(**_options: object) -> Needs:
-    """The projections of the global batch before normalisation."""
+    """Declare the projections of the global batch before normalisation."""
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
 def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Loss:
     """invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z')).
 
-    v is the mean over dimensions of relu(1 - sqrt(var + 1e-4)), c the sum of the squared covariances of different
-    dimensions over P; both over the global batch, G - 1 in the denominator. With more than two views it is the mean
-    over all pairs of views. The projections are not normalised. Every anchor counts.
+    v is the mean over dimensions of relu(1 - sqrt(var + 1e-4)). c is the sum of the squared covariances of different
+    dimensions, divided by P. Variances and covariances are over the global batch with G - 1 in the denominator. With
+    more than two views the loss is the mean over all pairs of views. The projections are not normalised. Every anchor
+    counts.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
         invariance: weight of the squared difference of two views, at least 0.
-        variance: weight of the missing standard deviation of dimensions, at least 0.
+        variance: weight of v, the penalty on standard deviations of dimensions below 1, at least 0.
         covariance: weight of the squared covariances of different dimensions, at least 0.
 
     Returns:
-        The criterion (scalar, no unit), with every own anchor counted.
+        The criterion (scalar, no unit), with every anchor of this process counted.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
@@ -46,7 +47,7 @@ def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, 
         >>> round(float(vicreg(inputs).mean), 4)
         0.8889
 
-    Source: arXiv 2105.04906, eq. 6, with its weights and the halves of its authors' code. Agrees with
+    Source: arXiv 2105.04906, eq. 6, with its weights and the factor 1/2 of the authors' code. Agrees with
     pytorch-metric-learning's `VICRegLoss`.
     """
 

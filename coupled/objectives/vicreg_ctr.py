@@ -1,4 +1,4 @@
-"""VICReg-ctr: VICReg-exp of the transposed projections: images take the place of dimensions (arXiv 2206.02574).
+"""VICReg-ctr: VICReg-exp of the transposed projections, images in place of dimensions (arXiv 2206.02574).
 
 G images of the global batch, P projection width.
 """
@@ -11,13 +11,13 @@ from coupled.objectives._ranges import above_zero, not_negative
 
 
 def check(*, covariance_temperature: float, **weights: float) -> None:
-    """Raise ValueError unless the temperature is above 0 and no weight is below."""
+    """Raise ValueError unless the temperature is above 0 and all weights are at least 0."""
     above_zero(covariance_temperature=covariance_temperature)
     not_negative(**weights)
 
 
 def needs(**_options: object) -> Needs:
-    """The projections of the global batch before normalisation."""
+    """Declare the projections of the global batch before normalisation."""
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
@@ -31,20 +31,20 @@ def vicreg_ctr(
 ) -> Loss:
     """invariance * MSE(z, z') + variance * (v(z^T) + v(z'^T)) / 2 + covariance * (c(z^T) + c(z'^T)).
 
-    v and c are those of `vicreg_exp`, here over the P coordinates of an image: v keeps the images' lengths up, c pushes
-    different images of one view apart, as `dcl` does, by their covariance over coordinates. So each image, not each
-    dimension, has its mean subtracted, as in the formula. With more than two views it is the mean over all pairs of
-    views. The projections are not normalised. Every anchor counts. Memory is G x G on every process.
+    v and c are those of `vicreg_exp`, here over the P coordinates of an image. v prevents small lengths. c pushes
+    different images of one view apart, as `dcl` does, by their covariance over coordinates. As in the paper's formula,
+    the mean is subtracted from each image, not from each dimension. With more than two views the loss is the mean over
+    all pairs of views. The projections are not normalised. Every anchor counts. Memory is G x G on every process.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
         invariance: weight of the squared difference of two views, at least 0.
-        variance: weight of the missing standard deviation of an image's coordinates, at least 0.
-        covariance: weight of the term with log-sum-exp, at least 0.
+        variance: weight of v, the penalty on standard deviations of an image's coordinates below 1, at least 0.
+        covariance: weight of c, the term with log-sum-exp, at least 0.
         covariance_temperature: divides the covariances, above 0.
 
     Returns:
-        The criterion (scalar, no unit), with every own anchor counted.
+        The criterion (scalar, no unit), with every anchor of this process counted.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

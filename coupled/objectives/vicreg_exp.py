@@ -1,4 +1,4 @@
-"""VICReg-exp: VICReg with log-sum-exp in place of squares, half way to SimCLR (arXiv 2206.02574).
+"""VICReg-exp: VICReg with log-sum-exp in place of squares, between VICReg and SimCLR (arXiv 2206.02574).
 
 G images of the global batch, P projection width.
 """
@@ -11,13 +11,13 @@ from coupled.objectives._ranges import above_zero, not_negative
 
 
 def check(*, covariance_temperature: float, **weights: float) -> None:
-    """Raise ValueError unless the temperature is above 0 and no weight is below."""
+    """Raise ValueError unless the temperature is above 0 and all weights are at least 0."""
     above_zero(covariance_temperature=covariance_temperature)
     not_negative(**weights)
 
 
 def needs(**_options: object) -> Needs:
-    """The projections of the global batch before normalisation."""
+    """Declare the projections of the global batch before normalisation."""
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
@@ -31,19 +31,19 @@ def vicreg_exp(
 ) -> Loss:
     """invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z')), c with log-sum-exp.
 
-    v is VICReg's; c is the mean over dimensions i of log sum_{j != i} exp(C_ij / covariance_temperature), C the
-    covariance of dimensions over the global batch. With more than two views it is the mean over all pairs of views. The
-    projections are not normalised. Every anchor counts.
+    v is that of `vicreg`. c is the mean over dimensions i of log sum_{j != i} exp(C_ij / covariance_temperature); C is
+    the covariance of dimensions over the global batch. With more than two views the loss is the mean over all pairs of
+    views. The projections are not normalised. Every anchor counts.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
         invariance: weight of the squared difference of two views, at least 0.
-        variance: weight of the missing standard deviation of dimensions, at least 0.
-        covariance: weight of the term with log-sum-exp, at least 0.
+        variance: weight of v, the penalty on standard deviations of dimensions below 1, at least 0.
+        covariance: weight of c, the term with log-sum-exp, at least 0.
         covariance_temperature: divides the covariances, above 0.
 
     Returns:
-        The criterion (scalar, no unit), with every own anchor counted.
+        The criterion (scalar, no unit), with every anchor of this process counted.
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.

@@ -1,1 +1,1 @@
-"""Sweeps: train and measure a run for each point of a grid."""
+"""Sweeps: train and analyse one run for each point of a grid."""

@@ -1,4 +1,4 @@
-"""The figures of a sweep: mean over seeds, and a band of one standard deviation to both sides."""
+"""The figures of a sweep: the mean over seeds with a band of plus and minus one standard deviation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,24 +17,24 @@ from coupled.sweep.names import spelled
 from coupled.sweep.tables import details, read_definition, spread
 
 TITLES = {"cka": "CKA", "rsa": "RSA", "weight_gap": "weight gap, mean over layers"}
-WIDE = 5  # a factor whose largest value is so many times its smallest gets a logarithmic axis
+WIDE = 5  # from this ratio of a factor's largest to its smallest value on, its axis is logarithmic
 GREY = Style("0.55", ":", "x")
 
 
 class Shown(NamedTuple):
-    """What the figures of a sweep share."""
+    """The data that all figures of a sweep use."""
 
     factor: str | None
-    others: list[str]  # further keys with several values: a row of panels for each combination
-    values: list[Any]  # of the factor, in the order of the sweep
+    others: list[str]  # further keys with several values; each combination has a row of panels
+    values: list[Any]  # values of the factor, in the order of the sweep
     styles: dict[str, Style]
     figure: Mapping[str, Any]  # the fields of FigureSettings
 
 
 def draw(folder: Path, rows: pd.DataFrame) -> list[Path]:
-    """Write the figures of the sweep in `folder` from what `collect` found; their paths.
+    """Write the figures of the sweep in `folder` from the rows that `collect` returned; return their paths.
 
-    Raises ValueError naming a metric that the rows do not have.
+    Raises ValueError if the rows lack a metric or an epoch of the figure's settings.
     """
     shown = _shown(read_definition(folder), rows)
     panels = {metric: _panel(rows, metric, shown.figure) for metric in shown.figure["metrics"]}
@@ -62,7 +62,7 @@ def _shown(definition: Mapping[str, Any], rows: pd.DataFrame) -> Shown:
 
 
 def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows that a panel shows. Raises ValueError if there are none, or of several kinds."""
+    """Return the rows that a panel shows. Raises ValueError if there are none, or if the metric is ambiguous."""
     name, _, detail = metric.partition(":")
     if metric == "weight_gap":
         part = whole_encoder(rows[(rows["table"] == "weight_gap") & (rows["metric"] == "gap")], "mean")
@@ -71,14 +71,15 @@ def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.Dat
         part = part[part["split"] == figure["split"]]
         part = part[details(part) == detail] if detail else part
     part = part[_is_or_has_none(part["reference"], figure["reference"]) & part["epoch"].notna()]
-    part = largest_sample(part, by="run")  # another factor may mean another dataset
+    part = largest_sample(part, by="run")  # datasets may differ between points
     if part.empty:
-        raise ValueError(f"figure.metrics: no rows of '{metric}', layer {figure['layer']}, {figure['split']}, to draw")
+        where = f"layer {figure['layer']}, {figure['split']} images, reference {figure['reference']}"
+        raise ValueError(f"figure.metrics: no rows of '{metric}' ({where}); check `analyses` and `figure`")
     for column in (part["table"], details(part)):
         if column.nunique() > 1:
             kinds = ", ".join(sorted(map(str, column.unique())))
             raise ValueError(
-                f"figure.metrics: '{metric}' has several kinds: {kinds}; write it as {name}:{kinds.split(', ')[0]}"
+                f"figure.metrics: '{metric}' is ambiguous: {kinds}; write for example {name}:{kinds.split(', ')[0]}"
             )
     return part
 
@@ -88,18 +89,19 @@ def _is_or_has_none(column: "pd.Series[Any]", wanted: str) -> "pd.Series[bool]":
 
 
 def _at_epoch(panels: Mapping[str, pd.DataFrame], epoch: int | str) -> dict[str, pd.DataFrame]:
-    """The rows of one epoch, or of the last of each run. Raises ValueError if there are none."""
+    """Return the rows of one epoch, or of the last epoch of each run. Raises ValueError if there are none."""
     found = {}
     for metric, rows in panels.items():
         wanted = rows.groupby("run")["epoch"].transform("max") if epoch == "last" else epoch
         found[metric] = rows[rows["epoch"] == wanted]
         if found[metric].empty:
-            raise ValueError(f"figure.epochs: got {epoch}; '{metric}' has {sorted(rows['epoch'].astype(int).unique())}")
+            epochs = sorted(rows["epoch"].astype(int).unique())
+            raise ValueError(f"figure.epochs: got {epoch}; '{metric}' was measured at {epochs}")
     return found
 
 
 def _figure(shown: Shown, panels: Mapping[str, pd.DataFrame], fill: Any) -> Figure:
-    """A column a metric, a row for each combination of the other keys."""
+    """Draw one column of panels per metric and one row per combination of the other keys."""
     first = next(iter(panels.values()))
     combinations = (
         list(first[shown.others].drop_duplicates().itertuples(index=False, name=None)) if shown.others else [()]
@@ -117,24 +119,24 @@ def _figure(shown: Shown, panels: Mapping[str, pd.DataFrame], fill: Any) -> Figu
         axes_of_row[0].set_ylabel(label)
     for axes, metric in zip(grid[0], panels, strict=True):
         if metric == "weight_gap":
-            axes.set_ylim(bottom=0)  # last: the column shares its axis, and the top would stay where it was
+            axes.set_ylim(bottom=0)  # after all panels of the column are drawn: setting one limit fixes the other
     _legend(shown, figure)
     return figure
 
 
 def _legend(shown: Shown, figure: Figure) -> None:
-    """One for all panels, above them; it says what is shown."""
+    """Draw one legend above all panels. Its title names the reference arm, the layer, the split and the band."""
     found = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     reference, layer, split = (shown.figure[key] for key in ("reference", "layer", "split"))
-    about = f"against {reference}, layer {layer}, {split} images; mean, and one standard deviation over seeds"
+    about = f"compared with {reference}, layer {layer}, {split} images; mean and one standard deviation over seeds"
     look: dict[str, Any] = {"title": about, "ncols": 6, "frameon": False, "handlelength": 3.5}
     figure.legend(found.values(), found.keys(), loc="outside upper center", **look)
 
 
 def _against_factor(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
-    """One line an arm."""
+    """Draw one line per arm."""
     numbers = all(isinstance(value, int | float) for value in shown.values)
     places = {value: value if numbers else place for place, value in enumerate(shown.values)}
     for arm, own in _in_order(rows, "arm", shown.styles):
@@ -152,7 +154,7 @@ def _against_factor(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _against_epochs(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
-    """One line a value of the factor for the arm of the figure; without a factor one line an arm."""
+    """Draw one line per value of the factor for `figure.arm`; without a factor, one line per arm."""
     styles = shown.styles
     column = "arm"
     if shown.factor:
@@ -176,7 +178,7 @@ def _in_order(rows: pd.DataFrame, column: str, order: Iterable[Any]) -> list[tup
 
 
 def _curve(axes: Axes, values: pd.DataFrame, label: str, style: Style) -> None:
-    """The mean, and where there are several seeds a band around it."""
+    """Draw the mean and, with several seeds, a band around it."""
     line(axes, values["x"], values["mean"], label, style)
     if values["sd"].notna().any():
         low, high = values["mean"] - values["sd"], values["mean"] + values["sd"]

@@ -1,4 +1,4 @@
-"""The programs of a sweep's points in processes of their own: a point that crashes does not take the others down."""
+"""Run the programs of a sweep's points, each in a separate process, so that a crash affects only its own point."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 class Children:
-    """The processes that are running; `stop` ends them all and lets no further one begin."""
+    """The running processes. `stop` ends all of them and prevents new ones."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -31,7 +31,7 @@ class Children:
         self.stopped = False
 
     def run(self, command: Sequence[str], log: Path) -> int:
-        """The exit status of `command`, whose output is added to the file `log`; -1 if all was stopped before."""
+        """Run `command`, append its output to `log` and return its exit status; -1 if `stop` was called before."""
         with log.open("ab") as file:
             with self.lock:
                 if self.stopped:
@@ -44,7 +44,7 @@ class Children:
         return status
 
     def stop(self) -> None:
-        """Ask every process to end; train.py saves its state after the running step."""
+        """Send SIGTERM to every process; train.py saves its state after the current step."""
         with self.lock:
             self.stopped = True
             for child in self.running:
@@ -52,7 +52,7 @@ class Children:
 
 
 def is_finished(point: Point) -> bool:
-    """Whether the run is there with these settings and the snapshot of the last epoch of every arm."""
+    """Whether the run has these settings and a snapshot of the last epoch of every arm."""
     path = point.folder / "run.json"
     try:
         there = json.loads(path.read_text(encoding="utf-8"))["settings"]
@@ -62,11 +62,11 @@ def is_finished(point: Point) -> bool:
         last = {(arm, point.settings["epochs"]) for arm in point.settings["arms"]}
         return last <= {(entry.arm, entry.epoch) for entry in SnapshotStore(point.folder / "snapshots").entries()}
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # not a whole run: `coupled train` says what is wrong with it
+        return False  # the run is incomplete or damaged; `coupled train` reports the reason
 
 
 def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
-    """`train_and_analyse` for the one process that holds the point: another's output would mix with it in its log."""
+    """Call `train_and_analyse` while holding the lock of the point, so that no two programs write into its log."""
     try:
         with run_lock(point.folder.with_name(f"{point.name}.running"), "--index"):
             return train_and_analyse(sweep, point, children, say)
@@ -77,33 +77,33 @@ def work_alone(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
 
 
 def train_and_analyse(sweep: Sweep, point: Point, children: Children, say: Say) -> str:
-    """Bring one point to its end: "", or what went wrong in one line."""
+    """Train and analyse one point. Return "" on success, otherwise one line that describes the error."""
     log = point.log()
     if is_finished(point):
-        say(f"{point.name}: finished before")
+        say(f"{point.name}: already finished")
     else:
-        say(f"{point.name}: {'continues' if (point.folder / 'run.json').is_file() else 'begins'}")
+        say(f"{point.name}: {'resuming' if (point.folder / 'run.json').is_file() else 'training'}")
         train = ["train", "--config", str(sweep.base), "--run-dir", str(point.folder), "--resume"]
         if children.run(child_command(*train, *point.overrides), log) or not is_finished(point):
             return f"{last_line(log)} ({log})"
     for command, *options in sweep.analyses:
         if point.settings.get("code") and command not in NEED_NO_CODE:
-            options.append("--allow-code")  # the configuration of the sweep names this code, its digest included
+            options.append("--allow-code")  # the sweep's settings name this code
         if children.run(child_command(command, *options, "--run-dir", str(point.folder)), log):
             return f"{last_line(log)} ({log})"
     return ""
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that is not empty: of a traceback the error."""
+    """Return the last line of a log that is not empty, which for a traceback is the error."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def run_points(sweep: Sweep, chosen: Sequence[Point], jobs: int, say: Say) -> dict[str, str]:
-    """Train and analyse the points, so many at a time; what went wrong, by the name of the point.
+    """Train and analyse the points, at most `jobs` at a time. Return the errors by name of the point.
 
-    Raises KeyboardInterrupt, after all children have saved their state, if Ctrl-C or SIGTERM comes.
+    On Ctrl-C or SIGTERM raises KeyboardInterrupt after all child processes have saved their state.
     """
     children = Children()
     failed: dict[str, str] = {}
@@ -117,7 +117,7 @@ def run_points(sweep: Sweep, chosen: Sequence[Point], jobs: int, say: Say) -> di
                     done = len(chosen) - len(waiting)
                     say(f"[{done}/{len(chosen)}] {point.name}: {'failed: ' + wrong if wrong else 'done'}")
         except KeyboardInterrupt:
-            say("stopping: waiting until the running points have saved their state")
+            say("stopping: waiting for the running points to save their state")
             pool.shutdown(wait=False, cancel_futures=True)
             children.stop()
             raise
@@ -126,7 +126,7 @@ def run_points(sweep: Sweep, chosen: Sequence[Point], jobs: int, say: Say) -> di
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """A cluster's SIGTERM does what Ctrl-C does. Outside the main thread, where Python has no signals, nothing."""
+    """Treat SIGTERM, which clusters send, as Ctrl-C. Only the main thread receives signals; elsewhere do nothing."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Names of a sweep's points: of the folder, which a reader and a shell can read, and of the run inside."""
+"""Names of a sweep's folder, of its points' folders and of their runs."""
 
 import hashlib
 import json
@@ -6,34 +6,34 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-LONGEST_NAME = 180  # a file system takes 255 bytes
+LONGEST_NAME = 180  # file systems allow 255 bytes
 
 
 def order(key: str) -> tuple[bool, str]:
-    """Keys in the order of the alphabet, the seed last."""
+    """Sort key: alphabetical, the seed last."""
     return key == "seed", key
 
 
 def point_name(values: Mapping[str, Any]) -> str:
-    """The folder of a point, such as "temperature=0.1,seed=3": keys in order, no character that a shell minds."""
+    """Return the folder of a point, such as "temperature=0.1,seed=3"; no character needs quoting in a shell."""
     name = ",".join(f"{key}={spelled(values[key])}" for key in sorted(values, key=order))
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{_digest(name)}"
 
 
 def keys_name(keys: Iterable[str]) -> str:
-    """The folder of a sweep over these keys and seeds, such as "batch.size,temperature"; "" for seeds alone."""
+    """Return the folder of a sweep over these keys, such as "batch.size,temperature"; "" if only seeds are swept."""
     name = ",".join(sorted(set(keys) - {"seed"}))
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{_digest(name)}"
 
 
 def run_name(name: str) -> str:
-    """The `name` of a point's run, for which letters, digits, - and _ are allowed: temperature-0_1_seed-3."""
+    """Return the `name` of a point's run, made of letters, digits, - and _, such as temperature-0_1_seed-3."""
     plain = re.sub(r"[^A-Za-z0-9-]+", "_", name.replace("=", "-"))
     return plain if len(plain) <= 64 else f"{plain[:55]}-{_digest(name)}"
 
 
 def spelled(value: Any) -> str:
-    """A value in a folder's name; equal numbers are spelled alike, lists of plain values joined by +."""
+    """Return a value as text for a folder's name: equal numbers give equal text, lists are joined by +."""
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     if value is None or isinstance(value, bool | int):

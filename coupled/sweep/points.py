@@ -1,4 +1,4 @@
-"""What a sweep is: a configuration, keys with lists of values, and from them the points, each with its run folder."""
+"""Read a sweep: a settings file and keys with lists of values. Its points are their combinations, one run each."""
 
 import itertools
 import json
@@ -25,21 +25,21 @@ Values = Annotated[list[Any], Field(min_length=1)]
 
 
 class FigureSettings(Section):
-    """What the figures show. A metric is `weight_gap`, or one of the tables such as `cka` or `nccc:euclidean`."""
+    """What the figures show. A metric is `weight_gap` or a metric of the tables, such as `cka` or `nccc:euclidean`."""
 
     reference: str = "cl"
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("cka", "rsa", "weight_gap")
     layer: str = "h"
     split: Literal["train", "test"] = "test"
-    arm: str = "nscl"  # of the figure against epochs
-    epochs: tuple[Literal["last"] | Count, ...] = ("last",)  # a figure against the factor for each
+    arm: str = "nscl"  # the arm that the figure over epochs shows
+    epochs: tuple[Literal["last"] | Count, ...] = ("last",)  # one figure over the factor per epoch
 
 
 class SweepFile(Section):
-    """A sweep file; `base` is a settings file, relative to this one, and the keys of the others are dotted."""
+    """A sweep file. `base` is a settings file, relative to this one; keys of settings are dotted."""
 
     base: str
-    name: Name | None = None  # of the folder under runs/; that of the file if not given
+    name: Name | None = None  # of the folder under runs/; default: the name of the file
     overrides: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, Values] = Field(default_factory=dict)
     zip: tuple[dict[str, Values], ...] = ()
@@ -56,7 +56,7 @@ class SweepFile(Section):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep. Each of `groups` holds keys whose lists are as long as each other's and go together."""
+    """A checked sweep. The lists of each of `groups` have the same length and are paired value by value."""
 
     folder: Path
     base: Path
@@ -68,7 +68,7 @@ class Sweep:
 
 
 class Point(NamedTuple):
-    """One run of a sweep. `overrides` are train.py's, `settings` what its run.json will hold."""
+    """One run of a sweep. `overrides` are arguments of train.py; `settings` are the resolved settings in run.json."""
 
     name: str
     values: dict[str, Any]
@@ -77,7 +77,7 @@ class Point(NamedTuple):
     settings: dict[str, Any]
 
     def log(self) -> Path:
-        """Where the output of its programs goes."""
+        """Return the path of the file that receives the output of its programs."""
         return self.folder.with_name(self.name + ".log")
 
 
@@ -90,12 +90,13 @@ def read_sweep(
     name: str | None = None,
     analyses: Sequence[str] | None = None,
 ) -> Sweep:
-    """The sweep of a sweep file, or of a settings file, changed by the lists on the command line.
+    """Return the sweep that a sweep file or a settings file describes, changed by the lists of the command line.
 
-    `given` are "temperature=0.1,0.5" or "seed=0:4", the product of which is swept; the lists of each of `zips` go
-    together. They replace what the file says of their keys. The folder is runs/<name>; the name is that of the file,
-    with "_sweep" behind the name of a settings file, and where other keys are swept than the file's, a folder of that
-    name for them: sweeps over different keys share no table and no log. Raises ValueError.
+    `given` are lists such as "temperature=0.1,0.5" or "seed=0:4"; their product is swept. The lists of each of `zips`
+    are paired value by value. Both replace the values that the file has for their keys. The folder is runs/<name>. The
+    default name is that of the file, with "_sweep" appended for a settings file. If the swept keys differ from the
+    file's, a subfolder is named after them, so that sweeps over different keys share no table and no log.
+    Raises ValueError.
     """
     tree = read_yaml(config)
     is_sweep = isinstance(tree, dict) and "base" in tree
@@ -125,7 +126,7 @@ def read_sweep(
 
 
 def parse_list(text: str) -> tuple[str, list[Any]]:
-    """("temperature", [0.1, 0.5]) of "temperature=0.1,0.5"; a range first:last[:step] includes its last.
+    """Return ("temperature", [0.1, 0.5]) for "temperature=0.1,0.5"; a range first:last[:step] includes `last`.
 
     Commas within brackets and braces belong to the value. Raises ValueError.
     """
@@ -135,11 +136,11 @@ def parse_list(text: str) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for part in _parts(rest):
         if not part.strip():
-            raise ValueError(f"'{text}': a value between commas is empty")
+            raise ValueError(f"'{text}': empty value between commas; remove a comma")
         if numbers := _numbers(text, part):
             values += numbers
         elif re.fullmatch(r"[-+.\deE]*(:[-+.\deE]*)+", part):  # YAML 1.1 would read 1:30.5 as ninety and a half
-            raise ValueError(f"'{text}': the range {part} is not of whole numbers, first:last or first:last:step")
+            raise ValueError(f"'{text}': range {part}: allowed are whole numbers, first:last or first:last:step")
         else:
             values.append(parse_yaml(part, f"'{text}'"))
     return key.strip(), values
@@ -151,12 +152,12 @@ def _numbers(text: str, part: str) -> range | None:
     except ValueError as error:
         raise ValueError(f"'{text}': {error}") from None
     if numbers and len(numbers) > MOST_POINTS:
-        raise ValueError(f"'{text}': the range {part} holds more than {MOST_POINTS:,} numbers")
+        raise ValueError(f"'{text}': range {part}: more than {MOST_POINTS:,} numbers are not allowed")
     return numbers
 
 
 def _parts(text: str) -> list[str]:
-    """The text cut at the commas that are in no bracket or brace."""
+    """Split the text at commas outside brackets and braces."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "[{") - (letter in "]}")
@@ -171,16 +172,16 @@ def _check_keys(config: Path, fixed: Mapping[str, Any], groups: Sequence[Mapping
     keys = [*fixed, *(key for group in groups for key in group)]
     for key in keys:
         if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key):
-            raise ValueError(f"{config}: '{key}' is no key of the settings; write one such as optimizer.base_lr")
+            raise ValueError(f"{config}: '{key}' is not a settings key; use a dotted key such as optimizer.base_lr")
         if key == "name":
-            raise ValueError(f"{config}: name: a point is named after its values; the sweep has the option --name")
+            raise ValueError(f"{config}: name: a point is named after its values; to name the sweep, use --name")
         if keys.count(key) > 1:
-            raise ValueError(f"{config}: {key}: given twice (overrides, grid, zip and seeds are one set of keys)")
+            raise ValueError(f"{config}: {key}: given twice; use each key once in overrides, grid, zip and seeds")
     for group in groups:
         lengths = {key: len(values) for key, values in group.items()}
         if len(set(lengths.values())) > 1:
-            said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-            raise ValueError(f"{config}: zip: lists that go together are equally long: {said}")
+            counts = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+            raise ValueError(f"{config}: zip: the lists of a group must have the same length; {counts}")
     if (count := _count(groups)) > MOST_POINTS:
         raise ValueError(f"{config}: {count:,} points; at most {MOST_POINTS:,} are allowed")
 
@@ -193,10 +194,10 @@ def _count(groups: Sequence[Mapping[str, list[Any]]]) -> int:
 
 
 def _factor(asked: str | None, groups: Sequence[Mapping[str, list[Any]]]) -> str | None:
-    """The key of the x-axis; of its own accord the first with several values that is not the seed, if any."""
+    """Return the key of the x-axis; by default the first key with several values except the seed, if any."""
     several = [key for group in groups for key, values in group.items() if len(values) > 1 and key != "seed"]
     if asked is not None and asked not in several:
-        raise ValueError(f"factor: got '{asked}'; keys with several values are {', '.join(several) or 'none'}")
+        raise ValueError(f"factor: got '{asked}'; allowed are keys with several values: {', '.join(several) or 'none'}")
     return asked or next(iter(several), None)
 
 
@@ -206,20 +207,20 @@ def _command(text: str) -> list[str]:
     except ValueError as error:
         raise ValueError(f"analyses: '{text}': {error}") from None
     if not words or words[0] not in ANALYSES:
-        raise ValueError(f"analyses: got '{text}'; it begins with one of {', '.join(ANALYSES)}")
+        raise ValueError(f"analyses: got '{text}'; it must begin with one of {', '.join(ANALYSES)}")
     if any(word.split("=")[0] == "--run-dir" for word in words):
-        raise ValueError(f"analyses: got '{text}'; leave --run-dir to the sweep")
+        raise ValueError(f"analyses: got '{text}'; remove --run-dir, which the sweep sets")
     return words
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """All points, checked; of equal values the last key, the seed, changes fastest. Raises ValueError."""
+    """Return all points, checked. The last key, the seed, changes fastest. Raises ValueError."""
     rows = [[dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)] for group in sweep.groups]
     found: dict[str, Point] = {}
     for combination in itertools.product(*rows):
         point = _point(sweep, {key: value for each in combination for key, value in each.items()})
         if point.name in found:
-            raise ValueError(f"the point {point.name} is given twice; leave the repeated value out")
+            raise ValueError(f"the point {point.name} is given twice; remove the repeated value")
         found[point.name] = point
     return list(found.values())
 

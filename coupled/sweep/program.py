@@ -1,12 +1,15 @@
-"""Train and measure a run for each point of a grid, and show what the factor does.
+"""Train and analyse one run for each point of a grid, then write one table and the figures of all points.
 
-CONFIG is a settings file, or a sweep file, which has the key `base` (see points.py for the others); what is given
-on the command line replaces the lists of the file. A point is a run folder such as temperature=0.1,seed=3 in the folder
-of the sweep, runs/<file>_sweep/temperature, with the output of its programs beside it in <point>.log. Finished points
-are skipped, broken ones resumed; a point that fails does not stop the others. At the end sweep.csv holds every value of
-all points, and figures/ shows mean and standard deviation over seeds. In a SLURM array each task calls with
-`--index "$SLURM_ARRAY_TASK_ID"`, which does one of the points that `--list` numbers; a later call without it finds all
-finished, and collects. One sweep at a time works in a folder, and one program on a point.
+CONFIG is a settings file or a sweep file. A sweep file has the key `base`; points.py lists its other keys. Lists on the
+command line replace those of the file. Each point has a run folder such as temperature=0.1,seed=3 in the folder of the
+sweep, for example runs/<file>_sweep/temperature. The output of its programs is in <point>.log beside it.
+
+Finished points are skipped and interrupted points are resumed. A point that fails does not stop the others. At the end
+sweep.csv holds every value of all points, and figures/ shows mean and standard deviation over seeds.
+
+In a SLURM array each task calls with `--index "$SLURM_ARRAY_TASK_ID"` and runs one of the points that `--list` numbers.
+A later call without `--index` finds all points finished and writes the table and the figures. Locks allow one sweep at
+a time in a folder and one program at a time on a point.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ from coupled.sweep.tables import collect, write_definition
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; its exit status: 2 for bad input, 1 if a point failed, 130 if it was stopped."""
+    """Run the program. Return its exit status: 2 for bad input, 1 if a point failed, 130 if it was stopped."""
     imports_done()
     program = program_name("sweep")
     try:
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for index, point in enumerate(every):
                 say(f"{index} {point.name}")
             return 0
-        # the tasks of an array share the folder: each holds its point alone
+        # tasks of an array share the folder, so each locks only its point
         whole = options.index is None
         with run_lock(sweep.folder, "--name") if whole else contextlib.nullcontext():
             return run(sweep, every, chosen, options.jobs, whole)
@@ -52,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_fault(program, error)
     except KeyboardInterrupt:
         again = suggest("sweep", *(arguments or ()))
-        say(f"stopped; the same command goes on where it was: {again}", sys.stderr)
+        say(f"stopped; to continue the sweep: {again}", sys.stderr)
         return INTERRUPTED
 
 
 def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int, whole: bool) -> int:
-    """Train and measure the `chosen` points, and of a `whole` sweep write the tables; the exit status."""
+    """Train and analyse the `chosen` points; if `whole`, write table and figures, too. Return the exit status."""
     if whole:
         write_definition(sweep, every)
     failed = run_points(sweep, chosen, jobs, say)
@@ -71,12 +74,12 @@ def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int
 
 def _at(every: Sequence[Point], index: int) -> Point:
     if not 0 <= index < len(every):
-        raise ValueError(f"--index: got {index}; allowed is 0 to {len(every) - 1}, see --list")
+        raise ValueError(f"--index: got {index}; allowed is 0 to {len(every) - 1}; --list prints the points")
     return every[index]
 
 
 def show(sweep: Sweep) -> bool:
-    """Write sweep.csv and the figures of what is there, and say where; whether there was anything to draw."""
+    """Write sweep.csv and the figures and print their paths. Return False if the figures could not be drawn."""
     rows = collect(sweep.folder)
     write_durably(sweep.folder / "sweep.csv", encoded(rows.to_csv(index=False)))
     say(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")

@@ -1,4 +1,4 @@
-"""The tables of a sweep's runs as one tidy table, and mean and spread over seeds."""
+"""Combine the tables of a sweep's runs into one tidy table; compute mean and standard deviation over seeds."""
 
 import json
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ FORMAT = "coupled.sweep.1"
 
 
 class Table(NamedTuple):
-    """How a table of a run becomes rows of one value: the columns of its names and values."""
+    """Which columns of a run's table name the metric and which hold its values."""
 
-    names: tuple[str, ...]  # columns that name the metric; of several values the column's name is added
+    names: tuple[str, ...]  # columns that name the metric; with several value columns, the column's name is appended
     values: tuple[str, ...]
 
 
 GAPS = Table((), ("gap", "distance", "cosine", "angle", "reference_drift", "arm_drift", "update_cosine"))
 TABLES = {
-    "weight_gap": GAPS,  # the aggregates
+    "weight_gap": GAPS,  # rows of aggregates only
     "weight_gap_permutation": GAPS,
     "weight_gap_growth": Table((), ("slope", "rate", "level", "doubling_time", "rmse")),
     "train_alignment": Table(("metric",), ("value",)),
@@ -39,13 +39,14 @@ TABLES = {
 }
 DETAILS = ("variant", "task", "shots", "k", "component", "model", "direct_arm", "loss_temperature", "fit_epochs")
 PLACES = ("epoch", "split", "reference", "arm", "module", "aggregate", "bound", "of", *DETAILS, "num_images")
-COLUMNS = ("run", "table", *PLACES, "metric", "quantity", "value")  # behind the keys of the sweep
+COLUMNS = ("run", "table", *PLACES, "metric", "quantity", "value")  # after the swept keys
 COUNTS = ("epoch", "shots", "k", "component", "fit_epochs", "num_images")
 
 
 def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
-    """Write sweep.json: what `collect` and the figures need to know. Raises ValueError if the folder is a run's, or
-    holds the tables of a sweep over other keys.
+    """Write sweep.json, which `collect` and the figures read.
+
+    Raises ValueError if the folder is a run's, or holds the tables of a sweep over other keys.
     """
     if (sweep.folder / "run.json").is_file():
         raise ValueError(f"--name: '{sweep.folder}' is the folder of a run; choose another name")
@@ -53,7 +54,7 @@ def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
     if (sweep.folder / "sweep.json").exists():
         there = keys_name(key for group in read_definition(sweep.folder)["groups"] for key in group)
         if there != keys:
-            over = f"is over {there or 'seeds alone'}, and this one over {keys or 'seeds alone'}"
+            over = f"is over {there or 'seeds only'}, this one over {keys or 'seeds only'}"
             raise ValueError(f"--name: the sweep in '{sweep.folder}' {over}; choose another name")
     content = {
         "format": FORMAT,
@@ -68,7 +69,7 @@ def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
 
 
 def read_definition(folder: Path) -> dict[str, Any]:
-    """The content of sweep.json. Raises ValueError if `folder` is not a sweep's."""
+    """Return the content of sweep.json. Raises ValueError if `folder` is not the folder of a sweep."""
     path = folder / "sweep.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -76,21 +77,21 @@ def read_definition(folder: Path) -> dict[str, Any]:
             raise ValueError(f"its format is {content['format']}, expected {FORMAT}")
         [*content["groups"], content["factor"], content["figure"], content["arms"], *content["points"].values()]
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file, so '{folder}' is no sweep") from None
+        raise ValueError(f"{path}: no such file; '{folder}' is not the folder of a sweep") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not the description of a sweep: {error}") from None
+        raise ValueError(f"{path}: not a valid description of a sweep: {error}") from None
     return dict(content)
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """All values of the sweep in `folder`, one a row: the swept keys, `seed`, and COLUMNS as far as they apply.
+    """Return all values of the sweep in `folder`, one per row: the swept keys, `seed` and those COLUMNS that apply.
 
-    Of the weight gaps the aggregates; of rows of the same place the newest. Raises ValueError if it is no sweep, or a
-    table of a point is damaged.
+    Of the weight gaps only the aggregates are included. Of several rows with the same key the newest is kept. Raises
+    ValueError if `folder` is not the folder of a sweep, or if a table of a point is damaged.
     """
     points = read_definition(folder)["points"]
     keys = sorted({key for values in points.values() for key in values}, key=order)
-    found = [pd.DataFrame(columns=[*keys, *COLUMNS])]  # all there is where no point has a table
+    found = [pd.DataFrame(columns=[*keys, *COLUMNS])]  # keeps the columns if no point has a table
     for name, values in points.items():
         cells = {key: value if type(value) in (int, float) else spelled(value) for key, value in values.items()}
         for table, layout in TABLES.items():
@@ -106,9 +107,10 @@ def collect(folder: Path) -> pd.DataFrame:
 
 
 def tidy(rows: pd.DataFrame, layout: Table) -> pd.DataFrame:
-    """The rows of one table of a run with the columns PLACES, metric, quantity and value.
+    """Return the rows of one table of a run with the columns PLACES, metric, quantity and value.
 
-    `quantity` is the column that the value stood in, `loss_temperature` the table's: the settings have one, too.
+    `quantity` is the name of the value's column in the table. The table's column `temperature` becomes
+    `loss_temperature`, because `temperature` is also a settings key.
     """
     if "tensor" in rows:
         rows = rows[rows["aggregate"].notna()]
@@ -118,13 +120,13 @@ def tidy(rows: pd.DataFrame, layout: Table) -> pd.DataFrame:
         metric = ["/".join([*map(str, cells), *last]) for cells in rows[list(layout.names)].itertuples(index=False)]
         there = rows.rename(columns={"temperature": "loss_temperature"})
         if "bound" not in layout.names:
-            there = there.drop(columns=["bound"], errors="ignore")  # of loss_gap.csv a value
+            there = there.drop(columns=["bound"], errors="ignore")  # in loss_gap.csv this column is a value
         parts.append(there.reindex(columns=list(PLACES)).assign(value=rows[column], metric=metric, quantity=column))
     return pd.concat(parts)
 
 
 def details(rows: pd.DataFrame) -> "pd.Series[str]":
-    """What tells values of one metric apart, a text a row as a figure's setting has it: "euclidean", "nccc shots=5"."""
+    """Return for each row the text that distinguishes values of one metric: "euclidean", "nccc shots=5"."""
 
     def text(cells: Sequence[Any]) -> str:
         known = [(name, cell) for name, cell in zip(DETAILS, cells, strict=True) if not pd.isna(cell)]
@@ -136,6 +138,6 @@ def details(rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def spread(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """`mean`, `sd` (of a sample: n - 1; NaN for one seed) and `seeds` of the values that agree in the columns `by`."""
+    """Return `mean`, `sd` (with n - 1; NaN for one seed) and `seeds` of the values that agree in the columns `by`."""
     groups = rows.groupby(list(by), dropna=False, sort=False)["value"]
     return groups.agg(mean="mean", sd="std", seeds="count").reset_index()

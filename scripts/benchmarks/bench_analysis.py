@@ -1,13 +1,15 @@
-"""Benchmark of the analysis at scale: wide features, many images, four arms, and the weights of a run.
+"""Benchmark the analysis at scale: wide features, many images, four arms, and the weights of a run.
 
     python scripts/benchmarks/bench_analysis.py      (about four minutes; 2 GiB of memory, 1.2 GiB of disk)
 
-* n = 50 000, d = 2 048: peak memory beyond the features (the baseline column is the features' own).
-* cost linear in n: seconds for 20 000 images over those for 5 000, divided by 4 (goal: 1).
-* four arms in one pass, networks included, against a pass for each of the three pairs.
-* weight_gap.py against merely reading the same files, once from the disk (as for a run larger than the memory) and once
-  from the page cache: wall seconds, ratio of throughputs.
-Each row in its own process on one thread; CPU seconds where not said otherwise.
+* Memory: n = 50 000, d = 2 048, peak memory in addition to the features. The baseline column is the memory of the
+  features.
+* Linear cost: the time for 20 000 images, divided by 4 times the time for 5 000 images (goal: 1).
+* Four arms in one pass, networks included, against one pass for each of the three pairs.
+* weight_gap.py against reading the same files, once from the disk (as for a run larger than the memory) and once from
+  the page cache: wall-clock seconds, ratio of throughputs.
+
+Each row runs in a separate process on one thread. Times are CPU seconds unless stated otherwise.
 """
 
 import contextlib
@@ -43,7 +45,7 @@ ARMS = {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
 
 
 def feature_scores(images: int, features: int) -> float:
-    """CPU seconds of CKA and RSA of two arms; features that are not random cost as much and take no time to make."""
+    """Measure CPU seconds of CKA and RSA of two arms. The features are not random; the cost is the same."""
     x_nD = torch.arange(images * features, dtype=torch.float32).mul_(0.7).sin_().view(images, features)
     y_nD = x_nD.roll(1, 0)
     start = time.process_time()
@@ -53,7 +55,7 @@ def feature_scores(images: int, features: int) -> float:
 
 
 def wide() -> dict[str, Any]:
-    """Memory of the widest features."""
+    """Measure the memory of the widest features."""
     feature_scores(600, 64)
     before = peak_mib()
     seconds = feature_scores(50_000, 2048)
@@ -64,14 +66,14 @@ def wide() -> dict[str, Any]:
 
 
 def linear() -> dict[str, Any]:
-    """Seconds against the number of images."""
+    """Measure the time as a function of the number of images."""
     feature_scores(5_000, 512)
     few, many = (statistics.median(feature_scores(n, 512) for _ in range(3)) for n in (5_000, 20_000))
     return _row("CKA and RSA, n=20000 over 4 x n=5000, d=512", many, 4 * few, many / (4 * few)) | {"goal": 1}
 
 
 def four_arms() -> dict[str, Any]:
-    """One pass for all arms against one for each pair."""
+    """Measure one pass for all arms against one pass for each pair."""
     with _run("resnet18", 0.25, (0,)) as run:
         images = load_dataset({"name": "digits", "image_size": 16}, "train", 0)
         embedder = Embedder(run, torch.device("cpu"))
@@ -93,12 +95,12 @@ def four_arms() -> dict[str, Any]:
 
 
 def weights_cold() -> dict[str, Any]:
-    """Weight gap of files that are not in memory."""
+    """Measure the weight gap of files that are not in the page cache."""
     return _weights("from the disk", _forget)
 
 
 def weights_warm() -> dict[str, Any]:
-    """Weight gap of files that are in memory."""
+    """Measure the weight gap of files that are in the page cache."""
     return _weights("from the page cache", lambda path: None)
 
 
@@ -137,7 +139,7 @@ def _forget(path: Path) -> None:
 
 @contextlib.contextmanager
 def _run(encoder: str, width: float, epochs: tuple[int, ...]) -> Iterator[Run]:
-    """A run of four arms with drifting weights, not trained."""
+    """Write a run of four arms whose weights drift without training."""
     content: dict[str, Any] = {
         "name": "bench",
         "device": "cpu",
@@ -170,8 +172,8 @@ ROWS = {row.__name__: row for row in (wide, linear, four_arms, weights_cold, wei
 
 
 def analysis_rows() -> list[dict[str, Any]]:
-    """All rows, each measured in a process of its own."""
-    # On Linux a child starts with the peak of the process it was forked from; a shell in between has a small one
+    """Measure all rows, each in a separate process."""
+    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__]
     done = (subprocess.run([*command, name], check=True, stdout=subprocess.PIPE, text=True).stdout for name in ROWS)
     return [json.loads(text) for text in done]

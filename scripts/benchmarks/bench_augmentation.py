@@ -1,4 +1,4 @@
-"""Measure our augmentation kernels against torchvision's per-image PIL pipeline; see `augmentation_rows`.
+"""Benchmark our augmentation kernels against torchvision's per-image PIL pipeline; see `augmentation_rows`.
 
 python scripts/benchmarks/bench_augmentation.py
 """
@@ -44,7 +44,7 @@ AUGMENTATION = Augmentation(
 
 
 def smooth_images(images: int) -> Tensor:
-    """Smooth random colours, as uint8 [B, 3, S, S]."""
+    """Return images of smooth random colours, uint8 [B, 3, S, S]."""
     coarse = torch.from_numpy(random_uint32(0, "benchmark", shape=(images, 3, 8, 8)) * np.float32(255 * 2.0**-32))
     return torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear").to(torch.uint8)
 
@@ -76,10 +76,10 @@ WAYS = {"ours": _ours, "baseline": _baseline}
 
 
 def augmentation_rows() -> list[Row]:
-    """Views per second of one thread's processor time, the median of alternating repeats, and the peak memory of both.
+    """Measure views per CPU second on one thread, the median of alternating repeats, and the peak memory of both.
 
-    Ours includes drawing and decoding the plan. Processor time, because other programs on the machine would otherwise
-    be measured too. The peak (ru_maxrss) is what a fresh process needs above one that makes the views of 16 images.
+    Our time includes drawing and decoding the plan. CPU time excludes other programs on the machine. The peak memory
+    (ru_maxrss) is the difference between a fresh process and one that makes the views of only 16 images.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def augmentation_rows() -> list[Row]:
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(REPEATS):
         for name, make_views in prepared.items():
-            make_views()  # as in training, the batch before was made in the same way
+            make_views()  # warm-up, as the previous batch in training
             start = time.process_time()
             make_views()
             seconds[name].append(time.process_time() - start)
@@ -109,9 +109,9 @@ def augmentation_rows() -> list[Row]:
 
 
 def _peak_mib(way: str, images: int) -> float:
-    """Peak resident memory in MiB of a fresh process that makes all views of so many images once."""
+    """Return the peak resident memory in MiB of a fresh process that makes all views of `images` images once."""
     program = [sys.executable, __file__, way, str(images)]
-    # On Linux a child starts with the peak of the process that it was forked from; a shell in between has a small one.
+    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]
     done = subprocess.run([*shell, *program], check=True, capture_output=True, text=True)
     return float(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,4 +1,4 @@
-"""What the coupling costs: a coupled step against the bare networks, against separate runs, and as arms and batch grow.
+"""Benchmark the cost of the coupling: against the bare networks, against separate runs, by number of arms and batch.
 
     python scripts/benchmarks/bench_coupling.py [--device cpu]      (about four minutes on two cores)
 
@@ -60,7 +60,7 @@ ON_GPU: dict[str, Any] = {
 
 @contextlib.contextmanager
 def coordinator(device: str, **changed: Any) -> Iterator[Coordinator]:
-    """A coordinator in a folder of its own, which says nothing."""
+    """Yield a silent coordinator in a temporary folder."""
     keep_freed_memory()  # as train.py does
     settings = {**(ON_GPU if device == "cuda" else ON_CPU), "device": device, **changed}
     with tempfile.TemporaryDirectory() as folder, process_group(device) as group:
@@ -68,12 +68,12 @@ def coordinator(device: str, **changed: Any) -> Iterator[Coordinator]:
 
 
 def passed(coordinating: Coordinator) -> Iterator[Batch]:
-    """The batches of epoch after epoch, of the one stream that all arms share."""
+    """Return the batches of all epochs of the stream that all arms share."""
     return (inputs[SHARED] for epoch in itertools.count(1) for inputs in coordinating.step_batches(epoch))
 
 
 def program_steps(coordinating: Coordinator) -> Callable[[], object]:
-    """What takes the program's own next steps, batches included: as many as it reads the losses of at once."""
+    """Return a function that runs the next `log_every` steps of the program, batches included."""
     lockstep, a_epoch = coordinating.lockstep, coordinating.steps_per_epoch
 
     def feed(done: int) -> Iterator[Mapping[str, Batch]]:
@@ -86,7 +86,7 @@ def program_steps(coordinating: Coordinator) -> Callable[[], object]:
 
 
 def bare_step(arms: list[Arm], batch: Batch) -> None:
-    """Forward, backward and optimizer of the same networks on ready tensors, nothing else."""
+    """Run only forward, backward and optimizer of the same networks, on tensors that are already on the device."""
     for arm in arms:
         arm.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(batch.views_VB3SS.device.type, torch.bfloat16, enabled=arm.precision == "bfloat16"):
@@ -96,7 +96,7 @@ def bare_step(arms: list[Arm], batch: Batch) -> None:
 
 
 def in_turn(*sides: Callable[[], object], device: str = "cpu") -> list[float]:
-    """Median seconds of each side, called in turn so that the load of the machine falls on all alike."""
+    """Return the median seconds of each side. They alternate, so the load of the machine affects all equally."""
     seconds: list[list[float]] = [[] for _ in sides]
     for number in range(REPEATS + 1):
         for side, taken in zip(sides, seconds, strict=True):
@@ -104,13 +104,13 @@ def in_turn(*sides: Callable[[], object], device: str = "cpu") -> list[float]:
             side()
             if device == "cuda":
                 torch.cuda.synchronize()
-            if number:  # the first warms up
+            if number:  # the first call is a warm-up
                 taken.append(time.perf_counter() - began)
     return [statistics.median(taken) for taken in seconds]
 
 
 def coupled_row(device: str) -> Row:
-    """The coupled step, batches included, against the bare work."""
+    """Measure the coupled step, batches included, against the bare step."""
     with coordinator(device) as coupled:
         ready, at_once = next(passed(coupled)), coupled.settings.log_every or 1
 
@@ -124,9 +124,9 @@ def coupled_row(device: str) -> Row:
 
 
 def optimizer_row(device: str) -> Row:
-    """The optimizer step of four ResNet-50 arms against a loop over the parameters."""
+    """Measure the optimizer step of four ResNet-50 arms against a loop over the parameters."""
     small: dict[str, Any] = {"dataset": {"name": "digits", "image_size": 8}, "batch": {"size": 16}}
-    small["encoder"] = {"name": "resnet50"}  # the images do not matter here
+    small["encoder"] = {"name": "resnet50"}  # the step does not depend on the images
     changed = {} if device == "cuda" else small
     with coordinator(device, optimizer={"name": "sgd", "warmup_epochs": 0}, **changed) as coupled:
         batch = next(passed(coupled))
@@ -143,7 +143,7 @@ def optimizer_row(device: str) -> Row:
 
 
 def growth_rows(device: str) -> list[Row]:
-    """Cost per image and arm as the batch and the number of arms double, against the smallest of each."""
+    """Measure the cost per image and arm for growing batch and number of arms, against the smallest of each."""
     sizes, numbers = (256, 512, 1024, 2048, 4096), (1, 2, 4, 8)
     enough = {**ON_GPU["dataset"], "size": 32 if device == "cuda" else 16}
 
@@ -166,7 +166,7 @@ def growth_rows(device: str) -> list[Row]:
 
 
 def separate_row(device: str) -> Row:
-    """A whole run of four arms against four runs of one, each in a process of its own; peak memory of both."""
+    """Measure a whole run of four arms against four runs of one arm, each in a separate process."""
     ours = whole_run(device, list(ARMS))
     alone = [whole_run(device, [name]) for name in ARMS]
     found = row("run of 4 arms, against four runs of one", ours[0], sum(seconds for seconds, _ in alone), 1.0)
@@ -174,16 +174,16 @@ def separate_row(device: str) -> Row:
 
 
 def whole_run(device: str, names: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a fresh process that trains these arms for three epochs."""
+    """Return seconds and peak MiB of a fresh process that trains these arms for three epochs."""
     began = time.perf_counter()
-    # On Linux a child starts with the peak of the process it was forked from; a shell in between has a small one
+    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
     command = ["sh", "-c", '"$@" && true', "sh", sys.executable, __file__, "--device", device, "--run", *names]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     return time.perf_counter() - began, json.loads(ended.stdout.splitlines()[-1])
 
 
 def run_arms(device: str, names: list[str]) -> None:
-    """In a process of its own: train, and print the peak memory in MiB."""
+    """Train in this process and print its peak memory in MiB."""
     chosen, quiet = {name: ARMS[name] for name in names}, contextlib.redirect_stdout(io.StringIO())
     with coordinator(device, epochs=3, arms=chosen) as coupled, quiet:
         coupled.train()
@@ -196,13 +196,13 @@ def _resident_mib() -> float:
 
 
 def row(name: str, ours: float, baseline: float, goal: float) -> Row:
-    """A row of the benchmark, in seconds."""
+    """Return a row of the benchmark, in seconds."""
     numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": "s"}
     return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
 
 
 def each_row(device: str) -> Iterator[Row]:
-    """All rows of this file, each as soon as it is measured."""
+    """Yield all rows of this file as they are measured."""
     yield coupled_row(device)
     yield optimizer_row(device)
     yield separate_row(device)
@@ -210,7 +210,7 @@ def each_row(device: str) -> Iterator[Row]:
 
 
 def coupling_rows() -> list[Row]:
-    """The rows for `benchmark.py`: of the GPU if there is one."""
+    """Return the rows for `benchmark.py`: measured on the GPU if there is one."""
     return list(each_row("cuda" if torch.cuda.is_available() else "cpu"))
 
 

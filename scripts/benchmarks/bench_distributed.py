@@ -1,9 +1,10 @@
-"""Benchmark of the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one.
+"""Benchmark the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one process.
 
     python scripts/benchmarks/bench_distributed.py      (about three minutes)
 
-Every process has one thread. The share of communication is what a step on two ranks spends inside collectives, waiting
-included. With fewer free cores than processes the rows say what sharing a core costs, not what a second one gives.
+Every process has one thread. The share of communication is the time that a step on two ranks spends in collectives,
+waiting included. With fewer free cores than processes, the rows measure the cost of sharing a core, not the gain from a
+second core.
 """
 
 import json
@@ -38,17 +39,17 @@ SETTINGS: dict[str, Any] = {
     "optimizer": {"name": "sgd", "warmup_epochs": 0},
     "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
 }
-LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, places of arms
+LAYOUTS = {"one process": (1, 1), "data-parallel": (2, 1), "arm-parallel": (2, 2)}  # processes, groups of arms
 
 
 def measure(places: int, size: int, log_every: int) -> None:
-    """On a rank: print, as JSON on rank 0, the median seconds of a step of all arms and those in collectives.
+    """Time steps on a rank. Rank 0 prints as JSON the median seconds of a step of all arms and of its collectives.
 
-    `places` are those of the arms, `size` is that of the global batch; losses are read every so many steps.
+    `places` is the number of groups of arms, `size` that of the global batch; losses are read every `log_every` steps.
     """
     torch.set_num_threads(1)
     waited = [0.0]
-    for name in ("all_reduce", "all_gather"):  # DDP's own all-reduce runs beside the backward and is not counted
+    for name in ("all_reduce", "all_gather"):  # not counted: DDP's all-reduce, which overlaps with the backward
         setattr(ranks.dist, name, timed(getattr(ranks.dist, name), waited))
     settings = from_resolved(
         {**SETTINGS, "parallel": {"arm_groups": places}, "batch": {"size": size}, "log_every": log_every}
@@ -62,7 +63,7 @@ def measure(places: int, size: int, log_every: int) -> None:
             before, waited[0] = time.perf_counter(), 0.0
             take()
             in_collectives.append(waited[0] / log_every)
-            ranks.barrier()  # a step has ended when the slower rank has ended it
+            ranks.barrier()  # a step ends when the slower rank ends
             seconds.append((time.perf_counter() - before) / log_every)
         if group.is_first:
             medians = [statistics.median(values[WARM_UP:]) for values in (seconds, in_collectives)]
@@ -70,7 +71,7 @@ def measure(places: int, size: int, log_every: int) -> None:
 
 
 def timed(function: Any, waited: list[float]) -> Any:
-    """`function`, its seconds added to `waited`."""
+    """Return `function` with its seconds added to `waited`."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         before = time.perf_counter()
@@ -82,7 +83,7 @@ def timed(function: Any, waited: list[float]) -> Any:
 
 
 def run_layout(size: int, processes: int, places: int, log_every: int = 1) -> tuple[float, float]:
-    """Median seconds of a step, and of those in collectives, on rank 0 of fresh processes."""
+    """Return the median seconds of a step, and of its collectives, on rank 0 of fresh processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -98,13 +99,13 @@ def run_layout(size: int, processes: int, places: int, log_every: int = 1) -> tu
     ]
     outputs = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
-        raise RuntimeError(f"a rank failed with {processes} processes and {places} places")
+        raise RuntimeError(f"a rank failed with {processes} processes and {places} groups of arms")
     seconds, in_collectives = json.loads(outputs[0])
     return seconds, in_collectives
 
 
 def distributed_rows() -> list[dict]:
-    """Step times of two processes against one, and the share of a data-parallel step spent in communication."""
+    """Measure step times of two processes against one, and the share of communication in a data-parallel step."""
     rows = []
     for size in STEPS_OF:
         found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
@@ -120,7 +121,7 @@ def distributed_rows() -> list[dict]:
 
 
 def row(name: str, ours: float, baseline: float, goal: float) -> dict:
-    """A row of the benchmark, in seconds; memory is not measured here."""
+    """Return a row of the benchmark, in seconds; memory is not measured."""
     numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": "s"}
     return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
 

@@ -1,7 +1,7 @@
-"""What only a GPU can show: the augmentation kernels against themselves on all cores of the CPU, and the objectives at
-B = 4 096 against the broadcast form, with the peak of the device's memory.
+"""Benchmark on a GPU: the augmentation kernels against all cores of the CPU, and the objectives at B = 4 096 against
+the broadcast form, with the peak memory of the device.
 
-    python scripts/benchmarks/bench_gpu.py [--device cpu --images 64]      (these options only try the program out)
+    python scripts/benchmarks/bench_gpu.py [--device cpu --images 64]      (these options only test the program)
 """
 
 import argparse
@@ -25,7 +25,7 @@ IMAGES, REPEATS = 4096, 5
 
 
 def timed(call: Callable[[], object], device: str) -> tuple[float, float]:
-    """Median wall seconds of a call, its work on the device done, and the peak MiB allocated there (0 on a CPU)."""
+    """Return median wall-clock seconds of a call, synchronised, and the peak MiB allocated on the GPU (0 on a CPU)."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -35,13 +35,13 @@ def timed(call: Callable[[], object], device: str) -> tuple[float, float]:
         call()
         if on_gpu:
             torch.cuda.synchronize()
-        if number:  # the first warms up
+        if number:  # the first call is a warm-up
             seconds.append(time.perf_counter() - began)
     return statistics.median(seconds), torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
 
 
 def augmentation_row(device: str, images: int) -> Row:
-    """Views a second, the plan included, on the device and on all cores of the CPU."""
+    """Measure views per second, the plan included, on the device and on all cores of the CPU."""
 
     def make(images_B3HW: Tensor) -> Tensor:
         return augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION)[np.arange(images)], SIZE)
@@ -54,7 +54,7 @@ def augmentation_row(device: str, images: int) -> Row:
 
 
 def objective_row(name: str, device: str, images: int) -> Row:
-    """Forward and backward of an objective against the broadcast form, which must agree."""
+    """Measure forward and backward of an objective against the broadcast form. Both must agree."""
     torch.testing.assert_close(ours(name, images, device), broadcast(name, images, device), rtol=1e-5, atol=0)
     own, own_mib = timed(lambda: ours(name, images, device), device)
     slow, slow_mib = timed(lambda: broadcast(name, images, device), device)
@@ -65,13 +65,13 @@ def objective_row(name: str, device: str, images: int) -> Row:
 def row(
     name: str, own: float, baseline: float, ratio: float, goal: float, unit: str, own_mib: float, baseline_mib: float
 ) -> Row:
-    """A row of the benchmark."""
+    """Return a row of the benchmark."""
     numbers = {"ours": own, "baseline": baseline, "ratio": ratio, "goal": goal, "unit": unit}
     return {"name": name, **numbers, "ours_peak_mib": own_mib, "baseline_peak_mib": baseline_mib}
 
 
 def gpu_rows(device: str = "cuda", images: int = IMAGES) -> list[Row]:
-    """The rows for `benchmark.py`; none without a GPU."""
+    """Return the rows for `benchmark.py`; none without a GPU."""
     if device == "cuda" and not torch.cuda.is_available():
         return []
     return [augmentation_row(device, images), *(objective_row(name, device, images) for name in OURS)]

@@ -1,9 +1,9 @@
-"""Benchmark of the pair metrics: CKA and RSA of 10 000 images, 512 features, against forms with n x n matrices.
+"""Benchmark the pair metrics: CKA and RSA of 10 000 images, 512 features, against forms with n x n matrices.
 
     python scripts/benchmarks/bench_metrics.py      (about two minutes; 5 GiB of memory for the libraries' form)
 
-All forms get the same features and must agree to 1e-9. Each is run in its own process, on one thread, and timed in CPU
-seconds, which a busy machine disturbs least.
+All forms get the same features and must agree to 1e-9. Each runs in a separate process on one thread and is timed in
+CPU seconds, which a busy machine affects least.
 n images, D features of an arm.
 """
 
@@ -30,14 +30,14 @@ GOAL = 100
 
 
 def features(images: int) -> tuple[Tensor, Tensor]:
-    """Two arms' features [n, D], float32 as networks give them: not negative, and in part shared."""
+    """Return features [n, D] of two arms in float32: not negative, as of a network with ReLU, and in part shared."""
     with torch_rng(0, "bench_metrics"):
         x_nD, y_nD = torch.randn(images, FEATURES), torch.randn(images, FEATURES)
-    return x_nD.relu_(), y_nD.add_(x_nD).relu_()  # in place, so that making them leaves no peak of memory behind
+    return x_nD.relu_(), y_nD.add_(x_nD).relu_()  # in place, so that they do not raise the peak memory
 
 
 def ours(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
-    """As analysis/alignment.py computes them, batch by batch."""
+    """Compute batch by batch, as `coupled alignment` does."""
     metrics = {metric.name: metric for metric in find_pair_metrics(["cka", "rsa"])}
     batches = ({("x", "h"): x, ("y", "h"): y} for x, y in zip(x_nD.split(BATCH), y_nD.split(BATCH), strict=True))
     cka, rsa = scores(batches, [Score("x", "y", "h", name) for name in metrics], metrics).values()
@@ -45,7 +45,7 @@ def ours(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
 
 
 def definition(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
-    """By the definitions: centred Gram matrices; Pearson correlation of the dissimilarities' upper triangles."""
+    """Compute by definition: centred Gram matrices; Pearson correlation of the upper triangles of dissimilarities."""
     x_nD, y_nD = x_nD.double(), y_nD.double()
     grams = []
     for rows_nD in (x_nD, y_nD):
@@ -61,7 +61,7 @@ def definition(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
 
 
 def libraries(x_nD: Tensor, y_nD: Tensor) -> tuple[float, float]:
-    """With ckatorch and scipy."""
+    """Compute with ckatorch and scipy."""
     from scipy.spatial.distance import pdist
     from scipy.stats import pearsonr
 
@@ -77,7 +77,7 @@ FORMS = {"ours": ours, "definition": definition, "libraries": libraries}
 
 
 def measure(form: str) -> dict:
-    """CPU seconds (median), peak MiB beyond what the features need, and the values of one form, in this process."""
+    """Return median CPU seconds, peak MiB in addition to the features, and the values of one form, in this process."""
     torch.set_num_threads(1)
     FORMS[form](*features(1000))  # imports, first use of the libraries
     x_nD, y_nD = features(IMAGES)
@@ -91,15 +91,15 @@ def measure(form: str) -> dict:
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process."""
+    """Return the peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def metric_rows() -> list[dict]:
-    """One row for each form with n x n matrices."""
+    """Measure one row for each form with n x n matrices."""
     measured = {}
     for form in FORMS:
-        # On Linux a child starts with the peak of the process it was forked from; a shell in between has a small one
+        # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
         command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, __file__, form]
         measured[form] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     ours_is = measured.pop("ours")
@@ -107,7 +107,7 @@ def metric_rows() -> list[dict]:
     for form, baseline in measured.items():
         differences = [abs(a - b) for a, b in zip(ours_is["values"], baseline["values"], strict=True)]
         if max(differences) > 1e-9:
-            raise RuntimeError(f"{form}: CKA and RSA {baseline['values']}, ours {ours_is['values']}")
+            raise RuntimeError(f"{form}: CKA and RSA {baseline['values']} and ours {ours_is['values']} must agree")
         against = {"definition": "the n x n definitions", "libraries": "ckatorch and scipy"}[form]
         rows.append(
             {

@@ -1,9 +1,9 @@
-"""Benchmark of the objectives: forward and backward against cosine similarity by broadcasting to M x M x P, and against
-pytorch-metric-learning where it has the loss.
+"""Benchmark the objectives: forward and backward against cosine similarity by broadcasting to M x M x P, and against
+pytorch-metric-learning if it has the loss.
 
     python scripts/benchmarks/bench_objectives.py      (about two minutes; 3.5 GiB of memory for the broadcast form)
 
-All forms get the same 512 images (two views, 1 024 anchors, 128 numbers each) in the same run, and must agree.
+All forms get the same 512 images (two views, 1 024 anchors, P = 128) in the same run, and must agree.
 M rows, P projection width.
 """
 
@@ -33,14 +33,14 @@ TEMPERATURE, CLASSES, WIDTH = 0.5, 10, 128
 
 
 def batch(images: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """Projections [2, images, 128] that want a gradient, and labels."""
+    """Return projections [2, images, 128] that require a gradient, and labels."""
     with torch_rng(0, "bench_objectives"):
         random = torch.randn(2, images, WIDTH)
     return F.normalize(random.to(device), dim=-1).requires_grad_(), torch.arange(images, device=device) % CLASSES
 
 
 def ours(name: str, images: int, device: str = "cpu") -> Tensor:
-    """Forward and backward of an objective of this package."""
+    """Run forward and backward of an objective of this package."""
     projections, labels = batch(images, device)
     inputs = Inputs({"projection": projections}, {"projection": projections}, labels, labels)
     loss = OURS[name](inputs, temperature=TEMPERATURE).mean
@@ -49,7 +49,7 @@ def ours(name: str, images: int, device: str = "cpu") -> Tensor:
 
 
 def broadcast(name: str, images: int, device: str = "cpu") -> Tensor:
-    """Forward and backward of the same formula on a cosine similarity broadcast to M x M x P."""
+    """Run forward and backward of the same formula with cosine similarity broadcast to M x M x P."""
     projections, labels = batch(images, device)
     images_M = torch.arange(images, device=device).repeat(2)
     rows_MP, labels_M = projections.flatten(0, 1), labels.repeat(2)
@@ -65,7 +65,7 @@ def broadcast(name: str, images: int, device: str = "cpu") -> Tensor:
 
 
 def library(name: str, images: int) -> Tensor:
-    """Forward and backward of pytorch-metric-learning's loss."""
+    """Run forward and backward of pytorch-metric-learning's loss."""
     projections, labels = batch(images)
     loss = LIBRARY[name](TEMPERATURE)(
         projections.flatten(0, 1), (labels if name == "supcon" else torch.arange(images)).repeat(2)
@@ -76,15 +76,15 @@ def library(name: str, images: int) -> Tensor:
 
 LIBRARY = {"nt_xent": NTXentLoss, "supcon": SupConLoss}
 FORMS = {"ours": ours, "broadcast": broadcast, "library": library}
-# what each is measured against: form, how it is called in the table, images, goal, repeats
+# baselines: form, name in the table, images, goal, repeats
 BASELINES = {name: [("broadcast", "the broadcast form", 512, 100, 2)] for name in OURS}
-# the library's NT-Xent makes a matrix of positive by negative pairs: 4 GiB at 512 images
+# the library's NT-Xent builds a matrix of positive by negative pairs: 4 GiB at 512 images
 BASELINES["nt_xent"].append(("library", "pytorch-metric-learning", 128, 1, 5))
 BASELINES["supcon"].append(("library", "pytorch-metric-learning", 512, 1, 11))
 
 
 def timed(form: str, name: str, images: int, repeats: int) -> tuple[float, Tensor]:
-    """Median CPU seconds of one call on one thread, which a busy machine disturbs least, and the loss."""
+    """Return median CPU seconds of one call on one thread, which a busy machine affects least, and the loss."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds = []
@@ -97,16 +97,16 @@ def timed(form: str, name: str, images: int, repeats: int) -> tuple[float, Tenso
 
 
 def process_peak_mib(form: str, name: str, images: int) -> float:
-    """Peak resident memory in MiB of a fresh process that runs one form once."""
+    """Return the peak resident memory in MiB of a fresh process that runs one form once."""
     program = [sys.executable, __file__, form, name, str(images)]
-    # On Linux a child starts with the peak of the process that it was forked from; a shell in between has a small one.
+    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]
     done = subprocess.run([*shell, *program], check=True, capture_output=True, text=True)
     return float(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def objective_rows() -> list[dict]:
-    """A row an objective and baseline: CPU seconds and peak MiB above those of 2 images, of both forms."""
+    """Measure one row per objective and baseline: CPU seconds, and peak MiB above that of 2 images, of both forms."""
     idle_mib = process_peak_mib("ours", "nt_xent", 2)
     rows = []
     for name, baselines in BASELINES.items():

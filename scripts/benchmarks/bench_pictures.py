@@ -1,9 +1,9 @@
-"""Four arms against four runs of one where decoding takes the time: pictures on the disk and a small network.
+"""Benchmark four arms against four runs of one arm when decoding dominates: images on disk and a small network.
 
     python scripts/benchmarks/bench_pictures.py      (about two minutes)
 
-128 JPEGs of 480 x 360 px, of random smooth colours, seen as `imagenet` by a ResNet-18 with a sixteenth of the channels
-at 32 px. Each run is a process of its own, start included.
+128 JPEGs of 480 x 360 px with smooth random colours, read as `imagenet`, and a ResNet-18 with one sixteenth of the
+channels at 32 px. Each run is a separate process; the time includes its start.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def write_pictures(root: Path) -> None:
-    """The pictures in ImageNet's folders; smooth, so that they are as large as photographs of their size."""
+    """Write the images into ImageNet's folders. They are smooth, so the files are as large as those of photographs."""
     draws = np.random.Generator(np.random.Philox(key=0))
     for split, count in OF_A_CLASS.items():
         for klass in range(CLASSES):
@@ -43,7 +43,7 @@ def write_pictures(root: Path) -> None:
 
 
 def train(root: Path, names: list[str]) -> None:
-    """In a process of its own: all epochs of these arms."""
+    """Train all epochs of these arms in this process."""
     images = {"name": "imagenet", "root": str(root)}
     chosen = {name: ARMS[name] for name in names}
     quiet = contextlib.redirect_stdout(io.StringIO())
@@ -52,14 +52,14 @@ def train(root: Path, names: list[str]) -> None:
 
 
 def seconds(root: Path, names: list[str]) -> float:
-    """Of a process that trains these arms."""
+    """Return the seconds of a process that trains these arms."""
     began = time.perf_counter()
     subprocess.run([sys.executable, __file__, str(root), *names], check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def picture_rows() -> list[Row]:
-    """The row for `benchmark.py`."""
+    """Return the row for `benchmark.py`."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_pictures(root)

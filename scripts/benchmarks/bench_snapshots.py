@@ -1,10 +1,10 @@
-"""Benchmark of snapshots: how long training waits for an epoch's snapshots and checkpoint, written beside it or not.
+"""Benchmark snapshots: how long training waits for an epoch's snapshots and checkpoint, with and without writer thread.
 
     python scripts/benchmarks/bench_snapshots.py      (about a minute)
 
-Four ResNet-18 arms of width 1/4 train three epochs on the digits on one thread, once with the writer thread and once
-waiting for every write. The stall of an epoch is the time spent in `CheckpointWriter.save`; the row gives it as a
-share of the epoch, in percent.
+Four ResNet-18 arms with a quarter of the channels train three epochs on the digits on one thread, once with the writer
+thread and once waiting for every write. The stall of an epoch is the time spent in `CheckpointWriter.save`, in percent
+of the epoch.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class _Timed(contextlib.AbstractContextManager["_Timed"]):
-    """Times every call of `CheckpointWriter.save` while entered; `synchronous` waits in it until all is written."""
+    """Time every call of `CheckpointWriter.save` in the context; if `synchronous`, it waits until all is written."""
 
     def __init__(self, synchronous: bool) -> None:
         self.synchronous, self.calls = synchronous, list[tuple[float, float]]()
@@ -58,7 +58,7 @@ class _Timed(contextlib.AbstractContextManager["_Timed"]):
 
 
 def stall(synchronous: bool) -> float:
-    """Percent of an epoch, from the end of one `save` to the end of the next, that training waits; the median epoch."""
+    """Return the percentage of an epoch that training waits, in the median epoch, measured from `save` to `save`."""
     quiet = contextlib.redirect_stdout(io.StringIO())
     with tempfile.TemporaryDirectory() as folder, _Timed(synchronous) as timed, process_group("cpu") as group, quiet:
         Coordinator(from_resolved(SETTINGS), group, Path(folder) / "run").train()
@@ -68,7 +68,7 @@ def stall(synchronous: bool) -> float:
 
 
 def snapshot_rows() -> list[dict[str, Any]]:
-    """One row: the stall in percent of an epoch with the writer thread (goal: below 1) and without."""
+    """Measure one row: the stall in percent of an epoch with the writer thread (goal: below 1) and without it."""
     ours, baseline = stall(synchronous=False), stall(synchronous=True)
     return [
         {

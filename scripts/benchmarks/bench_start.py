@@ -1,4 +1,4 @@
-"""How long a program takes until it does something, against the start of Python with torch.
+"""Benchmark the start of a program against the start of Python with torch.
 
 python scripts/benchmarks/bench_start.py
 """
@@ -19,7 +19,7 @@ CONFIG = Path(__file__).parents[2] / "configs/demo.yaml"
 
 
 def seconds(*command: str | Path) -> float:
-    """Median of the whole time of a command."""
+    """Return the median time of a command in seconds."""
     taken = []
     for _ in range(REPEATS):
         began = time.perf_counter()
@@ -29,7 +29,7 @@ def seconds(*command: str | Path) -> float:
 
 
 def start_rows() -> list[dict[str, Any]]:
-    """`--help`, which needs no torch (goal: under 0.5 s), and the start of a run to the end of its first step."""
+    """Measure `--help`, which does not import torch (goal: under 0.5 s), and a run up to the end of its first step."""
     bare = seconds("-c", "import torch, torchvision, timm")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

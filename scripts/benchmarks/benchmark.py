@@ -1,8 +1,8 @@
-"""Speed and memory as ratios against a named baseline, measured side by side in one run on this machine.
+"""Measure speed and memory as ratios to named baselines, in one run on this machine.
 
     python scripts/benchmarks/benchmark.py [--only NAME ...] [--output FILE.json] [--markdown FILE]
 
-Machines are noisy: read the ratios, not the times. Each row says what it is measured against and the goal.
+Machines are noisy, so compare the ratios, not the times. Each row names its baseline and its goal.
 """
 
 from coupled.monitoring.terminal import imports_done, prepare_terminal
@@ -49,11 +49,13 @@ ROWS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print a table, and write JSON and Markdown if asked."""
-    parser = argparse.ArgumentParser(prog="benchmark.py", description="Ratios against a named baseline.")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--output", type=Path, help="write the rows and the machine as JSON")
-    parser.add_argument("--markdown", type=Path, help="write the table as Markdown")
+    """Measure, print a table, and optionally write JSON and Markdown. Return the exit status."""
+    about = "Measure speed and memory as ratios to named baselines. A ratio above 1 means that this package is faster."
+    parser = argparse.ArgumentParser(prog="benchmark.py", description=about)
+    only = f"benchmarks to run (default: all): {', '.join(ROWS)}"
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="NAME", help=only)
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the rows and the machine as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE.md", help="write the table as Markdown")
     imports_done()
     options = parser.parse_args(arguments)
     rows = []
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and versions that belong to the numbers."""
+    """Return processor, cores and versions of this machine."""
     return {
         "processor": processor(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
@@ -83,7 +85,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The model's name where the system tells it."""
+    """Return the name of the processor model, if the system provides it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -91,7 +93,7 @@ def processor() -> str:
 
 
 def markdown(rows: list[dict[str, Any]], command: str) -> str:
-    """The rows as a Markdown table, below the command and the machine."""
+    """Return the rows as a Markdown table below the command and the machine."""
     about = ", ".join(f"{key} {value}" for key, value in machine().items())
     lines = [f"`{command}`: {about}", "", "| what | ours | baseline | ratio (goal) | peak MiB, ours / baseline |"]
     lines.append("|---|---|---|---|---|")
@@ -105,7 +107,7 @@ def markdown(rows: list[dict[str, Any]], command: str) -> str:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """One line a row: ours, baseline, ratio, goal, peak memory of both in MiB."""
+    """Print one line per row: ours, baseline, ratio, goal, and the peak memory of both in MiB."""
     table = Table(title=", ".join(f"{key} {value}" for key, value in machine().items()))
     for column in ("what", "ours", "baseline", "unit", "ratio", "goal", "ours MiB", "baseline MiB"):
         table.add_column(column, justify="left" if column == "what" else "right")

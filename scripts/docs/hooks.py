@@ -1,6 +1,6 @@
-"""The hooks of mkdocs.yml: what the site shows of the code, the notebooks and the changelog.
+"""The hooks of mkdocs.yml: generate pages from the code, the notebooks and the changelog.
 
-A line `<!-- generated: settings -->` of a page is replaced by the text that `reference_settings.py` makes.
+For example, the line `<!-- generated: settings -->` of a page is replaced by the output of `reference_settings.py`.
 """
 
 import re
@@ -31,12 +31,12 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "changelog": changelog_page.markdown,
 }
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
-NOTEBOOKS = "examples/*.ipynb"  # in the navigation: a page for each
-FIRST = ("quickstart", "own_parts")  # the others follow by name
+NOTEBOOKS = "examples/*.ipynb"  # this entry of the navigation becomes one page per notebook
+FIRST = ("quickstart", "own_parts")  # the other notebooks follow in alphabetical order
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Replace the entry of the notebooks in the navigation by one page a notebook, or by nothing if there is none."""
+    """Replace the entry of the notebooks in the navigation by one page per notebook; remove it if there is none."""
     pages = [notebook_pages.page_path(path) for path in _notebooks(config)]
     entries = [
         {title: pages} if value == NOTEBOOKS else {title: value}
@@ -57,11 +57,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Fill in what is generated."""
+    """Replace the markers of a page by the generated text."""
     return MARKER.sub(lambda found: GENERATORS[found.group(1)](), markdown)
 
 
 def _notebooks(config: MkDocsConfig) -> list[Path]:
-    """The notebooks of examples/ in the order of the navigation."""
+    """Return the notebooks of examples/ in the order of the navigation."""
     paths = sorted((Path(config.config_file_path).parent / "examples").glob("*.ipynb"))
     return sorted(paths, key=lambda path: FIRST.index(path.stem) if path.stem in FIRST else len(FIRST))

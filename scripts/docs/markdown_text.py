@@ -1,4 +1,4 @@
-"""Markdown from plain text, docstrings and rows of tables."""
+"""Convert plain text, docstrings and rows of tables to Markdown."""
 
 import inspect
 import json
@@ -13,7 +13,7 @@ ITEM = re.compile(r"(\*{0,2}\w+): ")
 
 
 def plain(text: str) -> str:
-    """Text in one line that Markdown shows as it is; what stands between backticks stays code."""
+    """Return the text in one line with Markdown escaped; text between backticks stays code."""
     parts = re.split(r"(`[^`\n]+`)", " ".join(text.split()))
     escaped = [part if part.startswith("`") else _escaped(part) for part in parts]
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", "".join(escaped))
@@ -24,28 +24,28 @@ def _escaped(text: str) -> str:
 
 
 def code(text: object) -> str:
-    """Text as code, also in a table."""
+    """Return the text as code, also inside tables."""
     return f"`{text}`" if str(text) else ""
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; cells are Markdown without line breaks."""
+    """Return a Markdown table; cells are Markdown without line breaks."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in lines)
 
 
 def described(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose second column is prose; site.css gives it room on a narrow screen."""
+    """Return a table whose second column is prose; site.css widens this column on narrow screens."""
     return f'<div class="described" markdown>\n\n{table(heading, rows)}\n\n</div>'
 
 
 def block(text: str, language: str = "text") -> str:
-    """A fenced block of code."""
+    """Return a fenced block of code."""
     return f"```{language}\n{text.rstrip()}\n```"
 
 
 def docstring(thing: Any, formula: bool = False) -> str:
-    """The docstring of a function or module as Markdown; with `formula` its first paragraph is a formula."""
+    """Return a docstring as Markdown; with `formula` its first paragraph is shown as a formula."""
     paragraphs = re.split(r"\n{2,}", inspect.getdoc(thing) or "")
     shown = [_paragraph(paragraph) for paragraph in paragraphs[formula:]]
     formulas = [block(paragraphs[0], "{ .text .formula }")] if formula else []
@@ -53,9 +53,9 @@ def docstring(thing: Any, formula: bool = False) -> str:
 
 
 def option_table(function: Any, computed: Mapping[str, str]) -> str:
-    """The options of a function, its arguments by keyword only; "" if it has none.
+    """Return a table of the options (keyword-only arguments) of a function; "" if it has none.
 
-    `computed` are defaults in words by the name of the option, where the settings fill in what is not given.
+    `computed` has a text for each option whose default comes from the settings.
     """
     rows = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -67,7 +67,7 @@ def option_table(function: Any, computed: Mapping[str, str]) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """An annotation in the words of a settings file."""
+    """Return a type annotation as the allowed values in a settings file."""
     if get_origin(annotation) is Literal:
         return ", ".join(code(as_yaml(each)) for each in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
@@ -77,7 +77,7 @@ def type_name(annotation: Any) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """A value as it is written in a settings file."""
+    """Return a value as it is written in a settings file."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_yaml, value))}]"
     if isinstance(value, float):
@@ -94,13 +94,13 @@ def _paragraph(paragraph: str) -> str:
         )
     if all(line.startswith(("* ", "- ", "  ")) for line in paragraph.splitlines()):
         return "\n".join(f"* {plain(item)}" for item in re.split(r"^[*-] ", paragraph, flags=re.MULTILINE) if item)
-    if re.search(r"^ {4}", paragraph, flags=re.MULTILINE):  # a drawing
+    if re.search(r"^ {4}", paragraph, flags=re.MULTILINE):  # a diagram
         return block(paragraph)
     return plain(paragraph)
 
 
 def _items(text: str) -> str:
-    """The arguments or errors of a docstring as a list; other text as it is."""
+    """Return the arguments or errors of a docstring as a list; other text unchanged."""
     if not ITEM.match(text):
         return plain(text)
     items = re.split(r"\n(?! )", text)

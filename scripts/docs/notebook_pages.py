@@ -1,4 +1,4 @@
-"""Notebooks of examples/ as Markdown pages: the text, the code, and the outputs that are stored in them."""
+"""Convert notebooks of examples/ to Markdown pages with their text, code and stored outputs."""
 
 import base64
 import json
@@ -13,12 +13,12 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def page_path(path: Path) -> str:
-    """The page of a notebook, below docs/."""
+    """Return the path of a notebook's page, relative to docs/."""
     return f"{FOLDER}/{path.stem}.md"
 
 
 def rendered(path: Path) -> dict[str, str | bytes]:
-    """The page, its pictures and the notebook, by their paths below docs/."""
+    """Return the page, its images and the notebook by their paths relative to docs/."""
     pictures: dict[str, str | bytes] = {}
     parts: list[str] = []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -34,7 +34,7 @@ def rendered(path: Path) -> dict[str, str | bytes]:
 
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, str | bytes]) -> str:
-    """One output: a picture, a table, or text."""
+    """Convert one output: an image, a table or text."""
     if output["output_type"] == "stream":
         return block(ANSI.sub("", "".join(output["text"])))
     data = output.get("data", {})

@@ -1,4 +1,4 @@
-"""The Python API: which objects mkdocstrings shows, from the public names of the package."""
+"""Generate the page of the Python API: the mkdocstrings directives of all public names of the package."""
 
 import inspect
 from importlib import import_module
@@ -13,13 +13,13 @@ OF_OBJECTIVES, OF_DATASETS = ("Needs", "Head", "Inputs", "Loss"), ("ImageDataset
 
 
 def markdown() -> str:
-    """A section for each group of public names."""
+    """Return one section for each group of public names."""
     names = [name for name in coupled.__all__ if name not in ("__version__", "metrics")]
     programs = [command.program.partition(":")[0] for command in COMMANDS.values()]
     analyses = [f"{each}.compute" for each in programs if hasattr(import_module(each), "compute")]
     called = [name for method in vars(coupled.Run).values() for name in COMPUTES.findall(method.__doc__ or "")]
     analyses = list(dict.fromkeys([*analyses, *called]))
-    # methods of `Run` that are functions of another module
+    # methods of `Run` that are defined in another module
     assigned = [(name, each) for name, each in vars(coupled.Run).items() if inspect.isfunction(each)]
     elsewhere = [(name, each) for name, each in assigned if each.__module__ != coupled.Run.__module__]
     parts = [
@@ -32,7 +32,7 @@ def markdown() -> str:
         "## coupled.metrics",
         "Functions of numpy arrays, torch tensors or blocks of rows. [Metrics](metrics.md) has their formulas.",
         *(_object(f"{metrics._MODULES[name]}.{name}", f"coupled.metrics.{name}", name) for name in metrics.__all__),
-        "## Objectives and datasets of your own",
+        "## User-defined objectives and datasets",
         *(_object(f"coupled.objectives.{name}", f"coupled.objectives.{name}", name) for name in OF_OBJECTIVES),
         *(_object(f"coupled.datasets.{name}", f"coupled.datasets.{name}", name) for name in OF_DATASETS),
     ]
@@ -44,5 +44,5 @@ def _home(name: str) -> str:
 
 
 def _object(path: str, heading: str, label: str) -> str:
-    """The directive of mkdocstrings: the object, its name for users, and its name in the table of contents."""
+    """Return the mkdocstrings directive: the object, its public name and its name in the table of contents."""
     return f"::: {path}\n    options:\n      heading: {heading}\n      toc_label: {label}"

@@ -1,4 +1,4 @@
-"""The command line, from each command's `--help`."""
+"""Generate the page of the command line from the `--help` of each command."""
 
 import os
 from unittest import mock
@@ -11,7 +11,7 @@ WIDTH = "88"  # columns of a help
 
 
 def markdown() -> str:
-    """A section for each command with its help, the overview first."""
+    """Return the overview and one section for each command with its help."""
     with mock.patch.dict(os.environ, {"COLUMNS": WIDTH, "NO_COLOR": "1"}):
         parts = [block(_as_installed(cli.overview()))]
         for name, command in cli.COMMANDS.items():
@@ -22,5 +22,5 @@ def markdown() -> str:
 
 
 def _as_installed(text: str) -> str:
-    """A help as the installed command shows it, whichever program asks for it here."""
+    """Return a help text as the installed command `coupled` prints it."""
     return text.replace("python -m coupled ", "coupled ")

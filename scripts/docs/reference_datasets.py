@@ -1,4 +1,4 @@
-"""The datasets, from the docstrings and signatures of their files."""
+"""Generate the page of the datasets from the docstrings and signatures of their files."""
 
 from markdown_text import docstring, option_table
 
@@ -6,7 +6,7 @@ from coupled.config.by_name import find, known
 
 
 def markdown() -> str:
-    """A section for each dataset: what it is, where it comes from, its usual size and its options."""
+    """Return one section for each dataset: description, source, default size and options."""
     return "\n\n".join(_section(name) for name in known("coupled.datasets"))
 
 
@@ -15,5 +15,5 @@ def _section(name: str) -> str:
     function = getattr(module, "signed", module.load)  # the function that has the options
     usual = getattr(module, "SIZE", None)
     size = f"Default of `dataset.image_size`: {usual} px." if usual else "`dataset.image_size` must be given."
-    options = option_table(function, {}) or "No options but `classes`."
+    options = option_table(function, {}) or "No options except `classes`."
     return "\n\n".join([f"## {name}", docstring(module), size, options, docstring(function)])

@@ -1,4 +1,4 @@
-"""The pair and arm metrics, from what their files declare and say."""
+"""Generate the page of the metrics from the declarations and docstrings of their files."""
 
 from math import isinf
 from types import ModuleType
@@ -11,14 +11,14 @@ from coupled.metrics.arm import Variant
 from coupled.metrics.pair import INVARIANCES
 
 SEES = {
-    "classifier": "learns from train images, scored on test images",
+    "classifier": "train images for training, test images for the score",
     "split": "the images of one split",
     "views": "several augmented views of each image",
 }
 
 
 def markdown() -> str:
-    """The metrics of pairs, then those of arms: a summary table, and a section for each."""
+    """Return the pair metrics, then the arm metrics: a summary table and one section for each metric."""
     pairs = {name: find("coupled.metrics.pair", name) for name in pair_metric_names()}
     arms = {name: find("coupled.metrics.arm", name) for name in arm_metric_names()}
     of_pairs = [
@@ -43,11 +43,11 @@ def markdown() -> str:
     ]
     parts = [
         "## Pair metrics",
-        table(["metric", "range", "more alike is", "computed on", "unchanged by"], of_pairs),
-        table(["invariance", "what may be done to one of the representations"], map(_invariance, INVARIANCES.items())),
+        table(["metric", "range", "more similar is", "computed on", "invariant to"], of_pairs),
+        table(["invariance", "allowed change of one representation"], map(_invariance, INVARIANCES.items())),
         *(_section(name, module) for name, module in pairs.items()),
         "## Arm metrics",
-        table(["metric", "range", "sees", "needs labels", "values"], of_arms),
+        table(["metric", "range", "input", "needs labels", "values"], of_arms),
         *(_section(name, module) for name, module in arms.items()),
     ]
     return "\n\n".join(parts)

@@ -1,17 +1,17 @@
-"""The objectives, from their docstrings and signatures."""
+"""Generate the page of the objectives from their docstrings and signatures."""
 
 from markdown_text import code, docstring, option_table, plain, table
 
 from coupled.config.by_name import find, known
 
-COMPUTED = {"temperature": "setting [`temperature`](settings.md#top-level)"}  # defaults that are no constants
+COMPUTED = {"temperature": "setting [`temperature`](settings.md#top-level)"}  # defaults that come from other settings
 
 
 def markdown() -> str:
-    """A table of all, then a section for each: what it is, its formula, its options with their defaults, its source."""
+    """Return a table of all objectives and one section for each: summary, formula, options with defaults, source."""
     names = known("coupled.objectives")
     rows = [[f"[{code(name)}](#{name})", plain(_summary(name))] for name in names]
-    return "\n\n".join([table(["objective", "what it is"], rows), *map(_section, names)])
+    return "\n\n".join([table(["objective", "summary"], rows), *map(_section, names)])
 
 
 def _summary(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The settings, from the pydantic models of coupled/config: keys, types, ranges, defaults, units, descriptions."""
+"""Generate the page of the settings from the pydantic models of coupled/config."""
 
 import re
 from collections.abc import Iterator
@@ -13,29 +13,29 @@ from coupled.config.schema import Settings
 TOP = "Top level"
 HEADING = ["key", "meaning", "type and allowed values", "default", "unit"]
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that is a list of words
+CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that lists the allowed words
 WORDS = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
 Schema = dict[str, Any]
 
 
 def markdown() -> str:
-    """All defaults as YAML, then a table for each section."""
+    """Return all defaults as YAML and one table for each section."""
     parts = ["## All settings", block(defaults(), "yaml")]
     for title, schema in sections():
-        keys = sorted(schema["properties"], key=lambda key: key != "preset")  # on which others depend
+        keys = sorted(schema["properties"], key=lambda key: key != "preset")  # other defaults depend on it
         rows = [_row(title, key, schema["properties"][key]) for key in keys]
         parts += [f"## {title} {{ #{_anchor(title)} }}", _prose(schema["description"]), described(HEADING, rows)]
     return "\n\n".join(parts)
 
 
 def defaults() -> str:
-    """The resolved settings of a run whose file names only a dataset, as YAML."""
+    """Return the resolved settings of a run whose file contains only a dataset, as YAML."""
     least = {"name": "mine", "dataset": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}
     return yaml.safe_dump(resolve(least).resolved(), sort_keys=False, default_flow_style=None, width=100)
 
 
 def sections() -> Iterator[tuple[str, Schema]]:
-    """The JSON schema of every section under its dotted name, that of the top level first."""
+    """Yield the JSON schema of every section with its dotted name, the top level first."""
     whole = Settings.model_json_schema()
     definitions: dict[str, Schema] = whole["$defs"]
     titled, pending = {TOP: whole}, [("", whole)]
@@ -46,12 +46,12 @@ def sections() -> Iterator[tuple[str, Schema]]:
                 title = f"{place}{key}{'.NAME' if key == 'arms' else ''}"
                 titled[title] = definitions[name]
                 pending.append((f"{title}.", definitions[name]))
-    titled.pop("augmentation.second")  # keys of `augmentation`
+    titled.pop("augmentation.second")  # it has the keys of `augmentation`
     yield from titled.items()
 
 
 def _references(schema: Any) -> list[str]:
-    """Names of the sections in the schema of a key."""
+    """Return the names of the sections that the schema of a key refers to."""
     if isinstance(schema, list):
         return [name for each in schema for name in _references(each)]
     if not isinstance(schema, dict):
@@ -63,7 +63,7 @@ def _references(schema: Any) -> list[str]:
 
 def _row(title: str, key: str, schema: Schema) -> list[str]:
     default = schema.get("default_text") or ("" if _references(schema) else _default(schema))
-    meaning = _prose(schema.get("description", ""))  # left out by pydantic where it is the section's
+    meaning = _prose(schema.get("description", ""))  # pydantic omits it for a key with the section's description
     if _references(schema) and key != "second":
         meaning += f" [Keys](#{_anchor(key if title == TOP else f'{title}.{key}')})"
     return [code(key), meaning.strip(), kind(schema), default, schema.get("unit", "")]
@@ -76,11 +76,11 @@ def _anchor(title: str) -> str:
 def _default(schema: Schema) -> str:
     if "default" in schema:
         return code(as_yaml(schema["default"]))
-    return "" if "additionalProperties" in schema else "required"  # of `code` the program fills in what there is
+    return "" if "additionalProperties" in schema else "required"  # the program fills in `code`
 
 
 def kind(schema: Schema) -> str:
-    """Type and allowed values of a key in words."""
+    """Return type and allowed values of a key as text."""
     if "$ref" in schema or "patternProperties" in schema or schema.get("type") == "object":
         return "section"
     if "anyOf" in schema:
@@ -98,20 +98,20 @@ def kind(schema: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> str:
-    """The range of a number; its spaces do not break the line."""
-    said = [f"{sign}\u00a0{_number(schema[key])}" for key, sign in BOUNDS.items() if key in schema]
+    """Return the range of a number, with non-breaking spaces."""
+    bounds = [f"{sign}\u00a0{_number(schema[key])}" for key, sign in BOUNDS.items() if key in schema]
     if "minimum" in schema and "maximum" in schema:
-        said = [f"{_number(schema['minimum'])}\u00a0to\u00a0{_number(schema['maximum'])}"]
-    return "".join(f", {each}" for each in said)
+        bounds = [f"{_number(schema['minimum'])}\u00a0to\u00a0{_number(schema['maximum'])}"]
+    return "".join(f", {each}" for each in bounds)
 
 
 def _number(value: float) -> str:
-    """A bound with spaces between thousands."""
+    """Return a bound with spaces between thousands."""
     if value != int(value):
         return f"{value:g}"
     return f"{value:,.0f}".replace(",", "\u00a0") if abs(value) >= 10_000 else f"{value:.0f}"
 
 
 def _prose(text: str) -> str:
-    """A description, which is Markdown, in one line."""
+    """Return a description, which is Markdown, in one line."""
     return " ".join(text.split())

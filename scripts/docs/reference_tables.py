@@ -1,4 +1,4 @@
-"""The CSV files, from coupled/analysis/schemas.py."""
+"""Generate the page of the CSV files from coupled/analysis/schemas.py."""
 
 from markdown_text import code, described, plain
 
@@ -9,7 +9,7 @@ HEADING = ["column", "meaning", "unit", "cells", "in the key"]
 
 
 def markdown() -> str:
-    """A section for each file: the program that writes it, its columns, their units and the key."""
+    """Return one section for each file: the program that writes it, its columns, their units and the key."""
     return "\n\n".join(_section(name, schema) for name, schema in SCHEMAS.items())
 
 

@@ -1,7 +1,7 @@
-"""The claims of docs/reproduction.md: from the rows of a sweep to a table and a verdict. Nothing is read or run here.
+"""The claims of docs/reproduction.md: compute a table and a verdict from the rows of a sweep. Reads and runs nothing.
 
-Rows are those of sweep.csv (sweep_tables.collect): the swept keys, seed, and its COLUMNS. A table has one row a case
-and, for each score, mean, standard deviation over seeds and their number.
+Rows are those of sweep.csv (coupled/sweep/tables.py, `collect`): the swept keys, seed, and its COLUMNS. A table has one
+row per case and score, with the mean, the standard deviation over seeds and the number of seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +20,16 @@ SHARED = "shared"
 
 
 class Answer(NamedTuple):
-    """A tidy table (case columns, score, mean, sd, seeds) and what it says in one sentence."""
+    """A tidy table (case columns, score, mean, sd, seeds) and its verdict in one sentence."""
 
     table: pd.DataFrame
     verdict: str
 
 
 class Claim(NamedTuple):
-    """A section of the page: its title, the sweep it comes from, the figure shown, which is one of the sweep unless
-    `draw` makes it, and how the answer is computed.
+    """A section of the page: its title, its sweep, its figure and the function that computes the answer.
+
+    The figure is one of the sweep's figures, unless `draw` draws it.
     """
 
     title: str
@@ -39,7 +40,7 @@ class Claim(NamedTuple):
 
 
 def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataFrame:
-    """The rows of these scores of layer h (weights: mean over layers) against `cl`, with a column `score`."""
+    """Return the rows of these scores of layer h (weights: mean over layers) against `cl`, with a column `score`."""
     parts = []
     for name in names:
         table, metric = SCORES["weight gap" if name == GLOBAL else name]
@@ -53,18 +54,18 @@ def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataF
 
 
 def last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last epoch of each run."""
+    """Return the rows of the last epoch of each run."""
     return rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
 
 
 def over_seeds(rows: pd.DataFrame, case: Sequence[str]) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1) and number of seeds of each case and score."""
+    """Return mean, standard deviation (n - 1) and number of seeds for each case and score."""
     groups = rows.groupby([*case, "score"], sort=False, dropna=False)["value"]
     return groups.agg(mean="mean", sd="std", seeds="count").reset_index()
 
 
 def by_seed(rows: pd.DataFrame, score: str, column: str) -> pd.DataFrame:
-    """Values of a score, a row a seed and a column a case."""
+    """Return the values of a score, one row per seed and one column per case."""
     return rows[rows["score"] == score].pivot_table(index="seed", columns=column, values="value")
 
 
@@ -83,15 +84,16 @@ def closest(rows: pd.DataFrame) -> Answer:
         next_best = values[["scl", "ce"]].mean().idxmax()
         margin, noise = (values["nscl"] - values[next_best]).mean(), 2 * values[["nscl", next_best]].std().max()
         words.append(
-            f"{score} of nscl {word} those of scl and ce in {_count(ahead)}, from the next in the mean by {margin:.3f}"
+            f"{score}: nscl is {word} scl and ce in {_count(ahead)}, mean difference to the next arm {margin:.3f}"
             f" ({'within' if abs(margin) < noise else 'beyond'} the spread)"
         )
     return Answer(over_seeds(found, ["arm"]), "; ".join(words))
 
 
 def rises(rows: pd.DataFrame, factor: str, word: str) -> str:
-    """The means at the ends of the factor, and how many seeds rise or fall at every step; a difference below two
-    standard deviations of either end is none.
+    """Describe the means at the ends of the factor and count the seeds that rise or fall at every step.
+
+    A difference below two standard deviations of either end counts as no change.
     """
     words = []
     for score in ("CKA", "RSA"):
@@ -100,10 +102,10 @@ def rises(rows: pd.DataFrame, factor: str, word: str) -> str:
         mean = values.mean()
         up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
         change, noise = mean.iloc[-1] - mean.iloc[0], 2 * values.iloc[:, [0, -1]].std().max()
-        direction = "stays within the spread" if abs(change) < noise else "rises" if change > 0 else "falls"
+        direction = "changes only within the spread," if abs(change) < noise else "rises" if change > 0 else "falls"
         words.append(
-            f"{score} {direction} from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} {word} (at every step up in {up}, down"
-            f" in {down} of {len(values)} seeds)"
+            f"{score} {direction} from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} {word} (of {len(values)} seeds"
+            f" {up} rise and {down} fall at every step)"
         )
     return "; ".join(words)
 
@@ -127,7 +129,7 @@ def classes(rows: pd.DataFrame) -> Answer:
 
 
 def batch_size(rows: pd.DataFrame) -> Answer:
-    """The size of the batch under three rules for the learning rate."""
+    """Batch size under three learning-rate rules."""
     found = last(scores(rows[rows["arm"] == "nscl"]))
     words = [
         f"{rule}: {rises(part, 'batch.size', 'as the batch grows')}"
@@ -137,7 +139,7 @@ def batch_size(rows: pd.DataFrame) -> Answer:
 
 
 def growth(rows: pd.DataFrame) -> Answer:
-    """The gap grows early and then saturates, while representations stay; the noise floor."""
+    """The weight gap grows early and then saturates, while representations stay similar; the noise floor."""
     arms = ["nscl", "scl", "ce", "cl_moved"]
     found = scores(rows[rows["arm"].isin(arms)], ("weight gap", "CKA"))
     found = found[found["epoch"].isin([1, 2, 5, 10, 20, found["epoch"].max()])]
@@ -148,9 +150,10 @@ def growth(rows: pd.DataFrame) -> Answer:
     early = by_seed(found[(found["arm"] == "nscl") & (found["epoch"] == 5)], "weight gap", "arm")["nscl"]
     floor = by_seed(last(found[found["arm"] == "cl_moved"]), "weight gap", "arm")["cl_moved"]
     verdict = (
-        f"a curve that saturates fits nscl's global gap better than an exponential in {_count(better)}; the first"
-        f" eighth of the epochs makes {early.mean() / gaps.mean():.0%} of the last gap; one moved bit makes a gap of"
-        f" {floor.mean():.3f}, {floor.mean() / gaps.mean():.0%} of nscl's"
+        f"a saturating curve fits the global weight gap of nscl better than an exponential in {_count(better)}; after"
+        f" the first eighth of the epochs the weight gap (mean over layers) is {early.mean() / gaps.mean():.0%} of the"
+        f" last one; changing one bit leads to a weight gap of {floor.mean():.3f}, {floor.mean() / gaps.mean():.0%} of"
+        " that of nscl"
     )
     return Answer(over_seeds(found, ["arm", "epoch"]), verdict)
 
@@ -186,20 +189,20 @@ def few_shot(rows: pd.DataFrame) -> Answer:
 
 
 def few_shot_verdict(table: pd.DataFrame) -> str:
-    """How many of the table's cases a bound holds in, and in how many it says something; from claim_7.csv alone."""
+    """Count the cases of claim_7.csv in which each bound holds, and those in which it is not vacuous."""
     wide = table.pivot_table(index=["arm", "task", "shots"], columns="score", values="mean")
     two_way = wide.index.get_level_values("task") == "two_way"
     vacuous = np.where(two_way, vacuous_error(2), vacuous_error(10))
     words = []
     for bound in ("proposition_1", "documented_form"):
-        holds, says = wide[bound] >= wide["measured error"], wide[bound] < vacuous
+        holds, informative = wide[bound] >= wide["measured error"], wide[bound] < vacuous
         held = f"{int(holds.sum())} of {len(wide)} cases"
-        words.append(f"{bound} holds in {held} and says something in {int(says.sum())}")
+        words.append(f"{bound} holds in {held} and is not vacuous in {int(informative.sum())}")
     return "; ".join(words)
 
 
 def shared_source(rows: pd.DataFrame) -> Answer:
-    """Which shared source of randomness matters."""
+    """Effect of each shared source of randomness."""
     names = {"nscl": SHARED, "nscl_init": "own init", "nscl_order": "own order", "nscl_views": "own views"}
     found = last(scores(rows[rows["arm"].isin(names)])).assign(shares=lambda each: each["arm"].map(names))
     table = over_seeds(found, ["shares"])

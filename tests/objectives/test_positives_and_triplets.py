@@ -204,7 +204,7 @@ def test_an_anchor_without_positive_or_negative_is_left_out(random_outputs, whol
 def test_a_number_of_positives_below_one_is_refused_in_one_line(positives):
     """No positive leaves no anchor."""
     with pytest.raises(
-        ValueError, match=rf"^num_positives: {positives} is not allowed; give a number from 1 on, or null"
+        ValueError, match=rf"^num_positives: {positives} is not allowed; give a number of at least 1, or null"
     ):
         supcon.check(temperature=TAU, num_positives=positives)
 

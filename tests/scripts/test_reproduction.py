@@ -61,13 +61,13 @@ def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, c
     ]
     answer = claims.closest(rows_of(*near, *far, *gaps, *whole))
     margin, spread = 0.91 - scl, "within" if abs(0.91 - scl) < 0.02 else "beyond"
-    said = f"in {count} of 3 seeds, from the next in the mean by {margin:.3f} ({spread} the spread)"
-    assert f"CKA of nscl above those of scl and ce {said}" in answer.verdict
+    said = f"in {count} of 3 seeds, mean difference to the next arm {margin:.3f} ({spread} the spread)"
+    assert f"CKA: nscl is above scl and ce {said}" in answer.verdict
     assert (
-        "; weight gap of nscl below those of scl and ce in 0 of 3 seeds, from the next in the mean by -0.100"
+        "; weight gap: nscl is below scl and ce in 0 of 3 seeds, mean difference to the next arm -0.100"
         in answer.verdict
     )
-    assert "global weight gap of nscl below those of scl and ce in 3 of 3 seeds" in answer.verdict
+    assert "global weight gap: nscl is below scl and ce in 3 of 3 seeds" in answer.verdict
     assert set(answer.table["score"]) == {"CKA", "RSA", "weight gap", "global weight gap"}
 
 
@@ -76,8 +76,8 @@ def test_rising_and_falling_are_told_apart() -> None:
     given += [pair("rsa", -t, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
     given += [pair("gap", 0.1, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
     verdict = claims.temperature(rows_of(*given)).verdict
-    assert "CKA rises from 0.700 to 0.900 as the temperature rises (at every step up in 3, down in 0 of 3" in verdict
-    assert "RSA falls from -0.100 to -1.000 as the temperature rises (at every step up in 0, down in 3 of 3" in verdict
+    assert "CKA rises from 0.700 to 0.900 as the temperature rises (of 3 seeds 3 rise and 0 fall at every" in verdict
+    assert "RSA falls from -0.100 to -1.000 as the temperature rises (of 3 seeds 0 rise and 3 fall at every" in verdict
 
 
 @pytest.mark.parametrize(("power", "bound", "word"), [(-1.0, 2.0, "below"), (-0.5, 0.1, "NOT always below")])
@@ -115,8 +115,8 @@ def test_the_place_of_a_dual_pair_among_all_pairs_is_said() -> None:
     given += [pair("cka", 0.99, reference=a, arm=b, epoch=0) for a, b in cka]
     given.append(quality("cl", "nccc", "euclidean", 0.5))
     verdict = objectives.duality(rows_of(*given)).verdict
-    assert "CKA of vicreg_exp and vicreg_ctr is 0.700, number 2 of the 3 pairs" in verdict
-    assert "the most alike are cl and simclr (0.800), the mean of all pairs is 0.700" in verdict
+    assert "CKA of vicreg_exp and vicreg_ctr is 0.700, rank 2 of 3 pairs" in verdict
+    assert "the most similar pair is cl and simclr (0.800), the mean of all pairs is 0.700" in verdict
 
 
 def test_collapsed_arms_are_counted_by_seed_and_weight_decay() -> None:
@@ -139,7 +139,8 @@ def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
     given = [quality(arm, "linear_probe", "regularised", value) for arm, value in probe.items()]
     verdict = objectives.supcon(rows_of(*given)).verdict
     assert (
-        "in 2 of 3 seeds (0.800 against 0.770); by number of positives: 1 0.500, 3 0.600, 5 0.700, all 0.800" in verdict
+        "in 2 of 3 seeds (mean 0.800 and 0.770); by number of positives: 0.500 (1), 0.600 (3), 0.700 (5), 0.800 (all)"
+        in verdict
     )
 
 
@@ -151,7 +152,7 @@ def test_the_page_is_what_its_csv_files_say() -> None:
 
 
 def test_a_block_that_no_claim_fills_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no claim fills the block 'claim 99'"):
+    with pytest.raises(ValueError, match="unknown block 'claim 99'"):
         reproduce.filled("<!-- claim 99 -->\nx\n<!-- end -->", tmp_path)
 
 
@@ -169,7 +170,7 @@ def test_a_change_within_the_spread_is_none_and_every_rule_is_told_by_itself() -
             given.append(pair("rsa", 0.5, **common))
     verdict = claims.batch_size(rows_of(*given)).verdict
     assert "sqrt: CKA rises from 0.100 to 1.100 as the batch grows" in verdict
-    assert "none: CKA stays within the spread from 0.100 to 0.120 as the batch grows" in verdict
+    assert "none: CKA changes only within the spread, from 0.100 to 0.120 as the batch grows" in verdict
 
 
 def test_classes_are_told_early_and_late() -> None:
@@ -196,8 +197,8 @@ def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
     ]
     verdict = claims.growth(rows_of(*given)).verdict
     assert "better than an exponential in 2 of 3 seeds" in verdict
-    assert "makes 25% of the last gap" in verdict
-    assert "a gap of 0.400, 50% of nscl's" in verdict
+    assert "is 25% of the last one" in verdict
+    assert "a weight gap of 0.400, 50% of that of nscl" in verdict
 
 
 def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() -> None:
@@ -215,8 +216,8 @@ def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() ->
             given.append({**common, "quantity": "value", "value": bound})
             given.append({**common, "quantity": "measured", "value": measured})
     answer = claims.few_shot(rows_of(*given))
-    assert "proposition_1 holds in 4 of 4 cases and says something in 1;" in answer.verdict
-    assert "documented_form holds in 2 of 4 cases and says something in 4" in answer.verdict
+    assert "proposition_1 holds in 4 of 4 cases and is not vacuous in 1;" in answer.verdict
+    assert "documented_form holds in 2 of 4 cases and is not vacuous in 4" in answer.verdict
     cases = {("all", 1), ("all", 5), ("two_way", 1), ("two_way", 5)}
     assert set(zip(answer.table["task"], answer.table["shots"], strict=True)) == cases
 
@@ -226,8 +227,8 @@ def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
     verdict = claims.few_shot_verdict(pd.read_csv(reproduce.RESULTS / "claim_7.csv"))
     verdicts = pd.read_csv(reproduce.RESULTS / "verdicts.csv", dtype=str).set_index("claim")["verdict"]
     assert verdicts["7"] == verdict
-    assert verdict.endswith("documented_form holds in 16 of 16 cases and says something in 2")
-    assert verdict.startswith("proposition_1 holds in 16 of 16 cases and says something in 0;")
+    assert verdict.endswith("documented_form holds in 16 of 16 cases and is not vacuous in 2")
+    assert verdict.startswith("proposition_1 holds in 16 of 16 cases and is not vacuous in 0;")
 
 
 def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
@@ -242,7 +243,7 @@ def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
     monkeypatch.setattr(reproduce.sweep, "main", lambda given: int("classes" in given[0]))
     assert reproduce.main(["--only", "classes", "epochs", "--runs-dir", str(tmp_path)]) == 1
     assert written == ["epochs"]
-    assert "reproduce.py: classes failed; the page has what was there of it before" in capsys.readouterr().err
+    assert "reproduce.py: classes failed; the page keeps the earlier results of these sweeps" in capsys.readouterr().err
     assert page.read_bytes() == reproduce.ROOT.joinpath("docs/reproduction.md").read_bytes()
 
 

@@ -90,7 +90,7 @@ def test_a_job_on_cpus_needs_no_gpus_and_a_wrong_number_of_tasks_is_refused(clus
     assert submit(cluster, "run.yaml", STATUS="0", SLURM_GPUS_ON_NODE=None)[0] == 0
     status, calls, errors = submit(cluster, "run.yaml", STATUS="0", SLURM_GPUS_ON_NODE="8")
     assert (status, calls) == (2, [])
-    assert errors == "slurm.sbatch: 8 GPUs and 2 tasks on a node; give --ntasks-per-node=8\n"
+    assert errors == "slurm.sbatch: 8 GPUs and 2 tasks per node; set --ntasks-per-node=8\n"
     assert "usage: sbatch scripts/slurm.sbatch CONFIG" in submit(cluster)[2]
 
 

@@ -99,7 +99,7 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     monkeypatch.setattr(sweep_jobs, "child_command", lambda *words: crashing if aborts in words else real(*words))
     assert sweep.main(["small.yaml", "seed=0:1", "--jobs", "2", "--analyses", "weight-gap"]) == 1
     said = capfd.readouterr()
-    assert "seed=1: continues" in said.out
+    assert "seed=1: resuming" in said.out
     assert "[2/2]" in said.out
     assert re.search(r"seed=0 failed: last words \(.*seed=0\.log\)", said.err)
     assert "continuing after step 2" in broken.log().read_text()
@@ -124,7 +124,7 @@ def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFi
     before = {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")}
     command = [str(measured.parents[2] / "small.yaml"), "seed=0:1", "temperature=1,0.1", "--name", measured.name]
     assert sweep.main([*command, "--runs-dir", str(measured.parent), "--analyses"]) == 0
-    assert capsys.readouterr().out.count("finished before") == 4
+    assert capsys.readouterr().out.count("already finished") == 4
     assert {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")} == before
     assert len(pd.read_csv(measured / "sweep.csv")) == len(collect(measured))
 
@@ -265,9 +265,7 @@ def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
     before = (tmp_path / "small_sweep/temperature/sweep.json").read_bytes()
     capsys.readouterr()
     assert sweep.main([base[0], "batch.size=64,128", "--name", "small_sweep/temperature", *base[1:]]) == 2
-    assert (
-        "temperature' is over temperature, and this one over batch.size; choose another name" in capsys.readouterr().err
-    )
+    assert "temperature' is over temperature, this one over batch.size; choose another name" in capsys.readouterr().err
     assert (tmp_path / "small_sweep/temperature/sweep.json").read_bytes() == before
 
 
@@ -302,7 +300,8 @@ def test_a_sweep_whose_points_all_failed_ends_with_their_list(
     said = capsys.readouterr()
     failed = [f"coupled sweep: temperature={t},seed=0 failed: out of memory (a.log)" for t in ("0.1", "1")]
     assert said.err.splitlines() == [
-        "coupled sweep: no figure: figure.metrics: no rows of 'cka', layer h, test, to draw",
+        "coupled sweep: no figure: figure.metrics: no rows of 'cka' (layer h, test images, reference cl); "
+        "check `analyses` and `figure`",
         *failed,
     ]
     assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
