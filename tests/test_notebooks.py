@@ -14,7 +14,7 @@ TINY = {  # the line of the first cell that sets the size of the experiment, by 
     "EPOCHS, BATCH": "1, 288",
 }
 MOST_CELLS, MOST_BYTES = 12, 60_000
-STORE = "execute it again: PYTHONPATH=.:tests python tests/support/notebooks.py"
+STORE = "execute it again: PYTHONPATH=$PWD:tests python tests/support/notebooks.py"
 
 
 def shortened(name: str) -> list[str]:
@@ -24,6 +24,11 @@ def shortened(name: str) -> list[str]:
     return [re.sub(r"^EPOCHS.*$", f"{names} = {TINY[names]}", first, flags=re.MULTILINE), *others]
 
 
+def results(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The values of cells, such as a DataFrame."""
+    return [output for output in notebooks.outputs(notebook) if output.output_type == "execute_result"]
+
+
 def test_every_cell_of_every_notebook_runs(tmp_path: Path) -> None:
     """One kernel for all three, because each start imports torch; the names of one are gone before the next."""
     cells = [source for name in notebooks.NAMES for source in (*shortened(name), "%reset -sf")]
@@ -31,6 +36,10 @@ def test_every_cell_of_every_notebook_runs(tmp_path: Path) -> None:
     notebooks.execute(notebook, tmp_path)
     shown = [output.data for output in notebooks.outputs(notebook) if output.output_type == "display_data"]
     assert sum("image/png" in data for data in shown) == 4
+    assert any("<table" in output.data.get("text/html", "") for output in results(notebook))
+    text = "".join(output.text for output in notebooks.outputs(notebook) if output.output_type == "stream")
+    assert "epoch 1" in text  # plain lines of progress: a kernel sets FORCE_COLOR, but a notebook is no terminal
+    assert "\x1b" not in text
     assert sorted(run.name for run in (tmp_path / "runs").iterdir()) == ["imported", "own_parts", "quickstart"]
 
 

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
-from nbclient import NotebookClient
 from support import tiny
 
 import coupled
@@ -83,23 +81,6 @@ def test_a_second_run_has_the_bytes_of_the_first_and_leaves_torch_as_it_was(fold
     run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL)
     assert switches() == before
     assert tiny.snapshot_bytes(run.path) == tiny.snapshot_bytes(folder)
-
-
-def test_a_notebook_shows_progress_and_tables_and_has_the_bytes_of_a_script(folder: Path, tmp_path: Path) -> None:
-    """In a kernel there is no terminal, an event loop runs already, and `__main__` has no file."""
-    lines = [
-        "import coupled",
-        f"run = coupled.train('demo', run_dir={str(tmp_path / 'x')!r}, **{SMALL!r})",
-        "run.weight_gap(compare=['nscl'])",
-    ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(line) for line in lines])
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
-    _, training, table = (cell.outputs for cell in notebook.cells)
-    shown = "".join(output.text for output in training if output.output_type == "stream")
-    assert "epoch 2" in shown
-    assert "\x1b" not in shown  # the kernel sets FORCE_COLOR, but a notebook is no terminal
-    assert "<table" in table[-1].data["text/html"]
-    assert tiny.snapshot_bytes(tmp_path / "x") == tiny.snapshot_bytes(folder)
 
 
 def test_a_run_in_a_thread_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:

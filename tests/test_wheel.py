@@ -67,20 +67,17 @@ def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) 
     assert again == f"coupled train --resume --config demo {shlex.join(SMALL)}"
     complete = run(again)
     assert after("next: ", complete) == "coupled weight-gap --run-dir runs/demo"
-    assert "weight_gap.csv" in run(after("next: ", complete))
     assert "test_alignment.csv" in run("coupled alignment --layers h --num-images 64 --epochs 1 --split test")
     listed = re.findall(r"; (coupled .*)", run("coupled report"))
     assert {command.split()[1] for command in listed} >= {"verify", "quality", "collapse", "losses", "bounds"}
-    run(next(command for command in listed if command.startswith("coupled verify ")))
+    run(next(command for command in listed if command.startswith("coupled losses ")))
     assert "sweep.csv" in run("coupled sweep sweep.yaml")
 
 
 def test_names_are_listed(run: Run) -> None:
     """Of the installed package: no folder of a checkout is there."""
     assert "nscl" in run("coupled list objectives").split()
-    assert "digits" in run("coupled list datasets").split()
     assert {"cka", "nccc"} <= {*run("coupled list metrics").split()}
-    assert "resnet18" in run("coupled list encoders").split()
 
 
 def after(words: str, text: str) -> str:

@@ -1,6 +1,6 @@
 """Notebooks of examples/: executed on tiny settings by a test, and as they are to store their outputs.
 
-PYTHONPATH=.:tests python tests/support/notebooks.py    # executes all three and stores outputs and pictures
+PYTHONPATH=$PWD:tests python tests/support/notebooks.py    # executes all three and stores outputs and pictures
 """
 
 import hashlib
