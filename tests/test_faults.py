@@ -132,7 +132,7 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
     run.mkdir()
     (run / "lock").symlink_to(outside / "lock")
     with pytest.raises(
-        ValueError, match=r"--run-dir: '\S+/lock' is a symbolic link, not a file of the run; delete the link"
+        ValueError, match=r"--run-dir: '\S+/lock' is a symbolic link, but must be a file of the run; delete"
     ):
         tiny.train(run, epochs=0, **ONE)
     (run / "lock").unlink()
@@ -141,15 +141,15 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
     rows = (run / "steps.csv").read_bytes()
     (run / "steps.csv").unlink()
     (run / "steps.csv").symlink_to(outside / "steps.csv")
-    with pytest.raises(ValueError, match=r"steps\.csv: its rows should lead up to step 1"):
+    with pytest.raises(ValueError, match=r"steps\.csv: rows are missing: expected all up to step 1"):
         tiny.train(run, resume=True, **ONE)
     (run / "steps.csv").unlink()
     (run / "steps.csv").write_bytes(rows)
     (tmp_path / "manifest.jsonl").symlink_to(outside / "manifest.jsonl")
-    with pytest.raises(OSError, match=r"manifest\.jsonl: a symbolic link where the run writes a file"):
+    with pytest.raises(OSError, match=r"manifest\.jsonl: is a symbolic link, but the run writes"):
         append_durably(tmp_path / "manifest.jsonl", "a line")
     (run / "epochs.csv.tmp").symlink_to(outside / "epochs.csv.tmp")
-    with pytest.raises(OSError, match=r"epochs\.csv: a symbolic link where the run writes a file of its own; delete"):
+    with pytest.raises(OSError, match=r"epochs\.csv: is a symbolic link, but the run writes a file here; delete"):
         tiny.train(run, resume=True, **ONE)
     for name in ("snapshots", "snapshots/cl", "checkpoints", "replay"):
         there = run / name
@@ -463,7 +463,7 @@ def test_warnings_that_matter_are_said_once(
     assert out.count("warning:") == 3
     assert "warning: batch.sampler: class '0' and 9 other classes cannot be in every batch: 14" in out
     assert out.count("warning: arm cl: 62.5% of the epoch's anchors had no positive or no negative") == 1
-    assert out.count("warning: arm cl: its projections collapse: their spread is 0.01") == 1
+    assert out.count("warning: arm cl: the projections collapse: their spread is 0.01") == 1
 
 
 def test_the_spread_of_projections_is_one_for_even_and_zero_for_one_point(tmp_path: Path) -> None:

@@ -205,7 +205,10 @@ def test_local_views_without_a_taker_a_taker_without_them_and_an_encoder_of_one_
     with multi_crop_is_known():
         for given, text in (
             (crops, "augmentation.local_views: got 2; no arm's objective takes local views"),
-            (["arms={m: multi_crop}"], "augmentation.local_views: got 0; 'multi_crop' of arm m takes local views"),
+            (
+                ["arms={m: multi_crop}"],
+                "augmentation.local_views: got 0; objective 'multi_crop' of arm m takes local views",
+            ),
             (
                 [
                     *crops,
