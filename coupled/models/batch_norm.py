@@ -93,7 +93,8 @@ class GlobalBatchNorm(nn.Module):
             )
         if local.momentum is None or not local.track_running_stats:
             raise ValueError(
-                "encoder: batch norm over several processes needs running averages and a momentum that is not None"
+                "encoder: batch norm without running averages, or with momentum=None, cannot be computed over several"
+                " processes"
             )
         self.eps, self.momentum = local.eps, local.momentum
         self.weight: nn.Parameter | None
