@@ -156,7 +156,7 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
         if there.exists():
             there.rename(tmp_path / "aside")
         there.symlink_to(outside)
-        with pytest.raises(ValueError, match=rf"--resume: '{there}' is a symbolic link to a folder; put the folder"):
+        with pytest.raises(ValueError, match=rf"--resume: '{there}' is a symbolic link to a folder; replace the link"):
             tiny.train(run, resume=True, **ONE)
         there.unlink()
         if (tmp_path / "aside").exists():
