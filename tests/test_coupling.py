@@ -189,7 +189,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
     tiny.train(run, arms={"old": "dcl"}, epochs=1)
     before = tiny.snapshot_bytes(run)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=0, free=10))
-    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .* snapshots\.every_epochs"):
+    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .*snapshots\.every_epochs"):
         tiny.train(run, overwrite=True)
     assert tiny.snapshot_bytes(run) == before
     with pytest.raises(ValueError, match="MiB needed"):

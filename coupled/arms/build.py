@@ -44,7 +44,8 @@ class Arms(NamedTuple):
 def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     """Build the arms of `settings` for a dataset with `classes` classes. Called by all ranks together.
 
-    Raises ValueError if the network cannot be built, and `RunError` if the arms do not start with equal weights.
+    Raises ValueError if the network cannot be built or does not fit into memory, and `RunError` if the arms do not
+    start with equal weights.
     """
     objectives = {
         name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
@@ -60,9 +61,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     if is_reference(options["encoder"]):  # the user's code may have changed while Python runs
         outline.cache_clear()
         probe.cache_clear()
-    if sketch := outline(
-        settings.precision, **options
-    ):  # before any weights are allocated: they alone may be too large
+    if sketch := outline(settings.precision, **options):  # allocates no weights: they alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)
     if augmentation.local_size:

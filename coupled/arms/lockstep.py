@@ -19,10 +19,8 @@ from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, gather_json
 from coupled.stream.batches import Batch
 
-MOST_UNREAD, SECONDS_UNREAD = (
-    10,
-    2.0,
-)  # on a GPU if `log_every` is not set: at most so many steps and so many seconds between two readings
+# on a GPU, if `log_every` is not set: at most 10 steps and at most 2 seconds between two readings
+MOST_UNREAD, SECONDS_UNREAD = 10, 2.0
 
 
 def log_every_of(given: int | None, on_gpu: bool, seconds: float) -> int:

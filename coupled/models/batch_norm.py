@@ -48,9 +48,8 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         exact = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 would lose the statistics
         own_var_C, own_mean_C = torch.var_mean(exact, _all_but_channels(x), correction=0)
-        mean_DC, var_DC = gather_images(
-            torch.stack([own_mean_C, own_var_C])[:, None]
-        )  # all ranks have the same number of images
+        # all ranks have the same number of images, so that the mean of their means is the global mean
+        mean_DC, var_DC = gather_images(torch.stack([own_mean_C, own_var_C])[:, None])
         mean_C = mean_DC.mean(0)
         var_C = (var_DC + (mean_DC - mean_C).square()).mean(0)
         y = functional.batch_norm(exact, mean_C, var_C, weight, bias, training=False, eps=eps)

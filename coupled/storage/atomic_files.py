@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space left, file size limit, quota
+THEN = "; free space or raise the limit, then start again (training: with --resume)"
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -83,7 +84,7 @@ def errors_with_path(path: Path, size: int = 0) -> Iterator[None]:
         if error.errno == errno.ENOSPC:  # of a quota or a file size limit the free bytes are unknown
             there = next(each for each in path.absolute().parents if each.exists())
             text += f"{',' if size else ':'} {shutil.disk_usage(there).free:,} bytes free on the disk"
-        raise OSError(error.errno, text) from None
+        raise OSError(error.errno, text + (THEN if error.errno in FULL else "")) from None
 
 
 def fsync_folder(folder: Path) -> None:

@@ -207,7 +207,7 @@ def _entries(manifest: Path, *_state: int) -> tuple[Entry, ...]:
                 raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
             entries.append(entry)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{manifest} line {number}: not a snapshot entry: {error}") from None
+            raise ValueError(f"{manifest} line {number}: not a snapshot entry: {error}; restore the file") from None
     return tuple(entries)
 
 

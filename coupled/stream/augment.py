@@ -39,9 +39,8 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     batch, _, height, width = images_B3HW.shape
     device = images_B3HW.device
     work_MJ, factors_M4 = _work(plan)
-    sort_M = np.lexsort(
-        [*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T]
-    )  # hue is the slowest operation: keep its slices together
+    # hue is the slowest operation: keep its slices together
+    sort_M = np.lexsort([*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T])
     work_MJ, number_M = work_MJ[sort_M], torch.from_numpy(sort_M)
     parts_BV = (crop_box(plan, height, width), plan.flip_BV, plan.blur_sigma_BV)
     box_M4, flip_M, sigma_M, factors_M4 = (part_M[number_M] for part_M in (*map(_flat, parts_BV), factors_M4))

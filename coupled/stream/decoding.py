@@ -88,8 +88,8 @@ def faults(paths_K: Sequence[list[Path]], workers: int) -> Iterator[list[str]]:
 def workers_for(given: int | None, device: torch.device | str, streams: int = 1) -> int:
     """Return the number of processes that decode for a stream.
 
-    This is `given`, or else the cores of this machine per process of the run, at most 16, divided by the streams. It is
-    0 if the networks run on the CPU, because they need the cores.
+    This is `given`, or else the usable cores per process of the run on this machine, at most 16, divided by `streams`
+    and at least 1. It is 0 if the networks run on the CPU, because they need the cores.
     """
     if given is not None:
         return given

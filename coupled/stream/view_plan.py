@@ -130,9 +130,8 @@ def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | N
         factors = _between(draw, max(0.0, 1 - strength), 1 + strength)
         return torch.from_numpy(np.where(jittered, factors, 1.0).astype(np.float32))
 
-    low, high = (
-        float(np.float32(math.log(aspect))) for aspect in augmentation.crop_ratio
-    )  # rounding removes differences of libm in the last bit
+    # rounding to float32 removes differences of libm in the last bit
+    low, high = (float(np.float32(math.log(aspect))) for aspect in augmentation.crop_ratio)
     hue = np.where(jittered, _between(hue, -augmentation.hue, augmentation.hue), 0.0)
     sigma = np.where(blur < augmentation.blur_prob, _between(sigma, *augmentation.blur_sigma), 0.0)
     threshold = degrees = None
