@@ -118,7 +118,7 @@ def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
         check_equal_start({arm.name: shared_tensors(arm.network) for arm in arms})
         with torch.no_grad():
             arms[2].network.get_parameter("encoder.layer1.0.conv1.weight")[0, 0, 0, 0] += 1e-7
-        with pytest.raises(RuntimeError, match="arm 'scl' on rank 0 does not start like arm 'cl' on rank 0"):
+        with pytest.raises(RuntimeError, match="arm 'scl' on rank 0 starts with other weights than arm 'cl' on rank 0"):
             check_equal_start({arm.name: shared_tensors(arm.network) for arm in arms})
 
 
@@ -126,7 +126,9 @@ def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     """Training on after a NaN gives a figure of noise; the message names arm, epoch and step."""
     huge = {"base_lr": 1e6, "weight_decay": 1e6}  # a step makes each weight 1e12 times as large
-    with pytest.raises(FloatingPointError, match=r"arm '\w+': (loss|gradient norm) is (nan|inf) in epoch 1, step \d+"):
+    with pytest.raises(
+        FloatingPointError, match=r"arm '\w+': (loss|gradient norm) is (nan|inf)\. .* before step \d+ \(epoch 1\)"
+    ):
         tiny.train(tmp_path / "run", optimizer={"name": "sgd", **huge, "warmup_epochs": 0, "clip_grad_norm": None})
 
 
@@ -187,7 +189,7 @@ def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
     tiny.train(run, arms={"old": "dcl"}, epochs=1)
     before = tiny.snapshot_bytes(run)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=0, free=10))
-    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .* snapshots\.every_epochs"):
+    with pytest.raises(ValueError, match=r"snapshots: .* MiB needed, 1 MiB free .*snapshots\.every_epochs"):
         tiny.train(run, overwrite=True)
     assert tiny.snapshot_bytes(run) == before
     with pytest.raises(ValueError, match="MiB needed"):

@@ -43,11 +43,11 @@ LOST: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda run: (run / "snapshots/manifest.jsonl").unlink(), "arm 'cl', epoch 0: no snapshot, but"),
     "a file": (
         lambda run: (run / "snapshots/ce/epoch_0001.safetensors").unlink(),
-        "ce/epoch_0001.safetensors: not there",
+        "ce/epoch_0001.safetensors: the file is missing",
     ),
     "part of a file": (
         lambda run: (run / "snapshots/ce/epoch_0002.safetensors").write_bytes(b"x"),
-        "not there with its",
+        "or does not have its",
     ),
     "all checkpoints": (
         lambda run: shutil.rmtree(run / "checkpoints"),
@@ -79,14 +79,18 @@ def test_a_run_that_lost_what_it_counts_as_done_is_not_continued(run: Path, lost
 def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path) -> None:
     """The epoch is trained again from the checkpoint before it, to the same bytes."""
     (run / "snapshots/cl/epoch_0002.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"restore it, or delete step_00000010 in \S+/checkpoints to train it again"):
+    with pytest.raises(
+        ValueError, match=r"restore the snapshot, delete step_00000010 in \S+/checkpoints to train the epoch again"
+    ):
         tiny.train(run, resume=True, **TWO)
     shutil.rmtree(run / "checkpoints/step_00000010")
     tiny.train(run, resume=True, **TWO)
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
     assert verify.main(["--run-dir", str(run)]) == 0
     (run / "snapshots/cl/epoch_0000.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"counts epoch 2 as done; restore it, or pass --overwrite to begin again"):
+    with pytest.raises(
+        ValueError, match=r"completed epoch 2; restore the snapshot, or pass --overwrite to start the run again"
+    ):
         tiny.train(run, resume=True, **TWO)
 
 
@@ -95,7 +99,7 @@ def test_a_killed_overwrite_may_be_started_again_but_not_resumed(run: Path, ende
     shutil.rmtree(run / "checkpoints")
     (run / "log_digests.jsonl").unlink()
     (run / "snapshots/cl/epoch_0001.safetensors").unlink()
-    with pytest.raises(ValueError, match="or pass --overwrite to begin again"):
+    with pytest.raises(ValueError, match="or pass --overwrite to start the run again"):
         tiny.train(run, resume=True, **TWO)
     tiny.train(run, overwrite=True, **TWO)
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
@@ -115,7 +119,7 @@ def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visib
     tiny.train(run, resume=True, **TWO, log_every=2)
     said = capsys.readouterr().out
     assert "steps.csv: the rows of steps 1 to 5: not as written" in said
-    assert "run.json: damaged: not as it was written; it is left as it is" in said
+    assert "run.json: damaged: it does not match its digest; the file is not changed" in said
     assert verify.main(["--run-dir", str(run)]) == 1
     found = capsys.readouterr().out
     assert "run.json: changed since it was written" in found

@@ -181,15 +181,15 @@ def test_two_runs_are_compared_without_a_word_on_inputs_that_are_not_known(
     [
         (["cl={0}/none/*.pth"], [], "--arm: no file matches '{0}/none/*.pth' of arm 'cl'"),
         (["cl"], [], "--arm: got 'cl'; write it as NAME=GLOB"),
-        (["cl={0}/dcl/*.pth", "cl={0}/ce/*.pth"], [], "--arm: arm 'cl' is given twice"),
-        (["cl={0}/*/*_9.pth"], [], "_9.pth' of arm 'cl' are both of epoch 9"),
-        (["cl={0}/last.pth"], [], "last.pth' of arm 'cl' has no epoch in its name; narrow the pattern"),
+        (["cl={0}/dcl/*.pth", "cl={0}/ce/*.pth"], [], "--arm: arm 'cl' occurs twice"),
+        (["cl={0}/*/*_9.pth"], [], "_9.pth' of arm 'cl' both have epoch 9"),
+        (["cl={0}/last.pth"], [], "last.pth' of arm 'cl' has no epoch in its name; narrow the"),
         (["moco={0}/dcl/*.pth"], [], "add what it was trained with: arms.moco=OBJECTIVE"),
         (["cl={0}/dcl/*.pth"], ["arms.ce=cross_entropy"], "arms.ce: no such --arm (arms: cl)"),
         (
             ["cl={0}/dcl/*.pth"],
             ["--stem", "imagenet"],
-            "is (4, 3, 3, 3), the encoder's (4, 3, 7, 7); the stem is another",
+            "is (4, 3, 3, 3), the encoder's (4, 3, 7, 7); the file has another stem",
         ),
         (["cl={0}/dcl/*.pth"], ["projector.hidden_dim=32"], "the files have {{'hidden_dim': 16, 'output_dim': 8}}"),
         (["cl={0}/dcl/*.pth"], ["encoder.freeze=[bn1.*]"], "encoder.weights, encoder.freeze: not of an imported run"),
@@ -218,7 +218,7 @@ def test_a_folder_that_is_there_is_left_alone(run: Path, papers: Path, capsys: p
     assert call(run, [f"cl={papers}/dcl/*.pth"]) == 2
     assert f"--run-dir: a run is already in '{run}'; choose another folder" in capsys.readouterr().err
     assert (run / "run.json").read_bytes() == before
-    with pytest.raises(ValueError, match="was imported: it has no checkpoint that could be continued"):
+    with pytest.raises(ValueError, match="was imported, so it has no checkpoint"):
         check_folder(run, open_run(run).settings.resolved(), resume=True, overwrite=False)
 
 

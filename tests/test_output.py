@@ -111,13 +111,14 @@ def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tm
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         answer = process.stdout.readline()
-        assert answer == b"SIGINT: stops after the running step and saves its state; a second Ctrl-C stops now\n"
+        said = b"SIGINT: the run stops after the current step and saves its state; "
+        assert answer == said + b"a second Ctrl-C stops at once, without saving\n"
         for _ in range(20):  # until it is later than what a launcher would pass on
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
         output, errors = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, errors) == (130, b"")
-        assert output == b"stopped now by a second Ctrl-C; --resume continues after step 5\n"
+        assert output == b"stopped by a second Ctrl-C without saving; --resume continues after step 5\n"
     finally:
         process.kill()
 

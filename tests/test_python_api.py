@@ -124,7 +124,9 @@ def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_c
     run = tmp_path / "x"
     with pytest.raises(LookupError, match="enough") as raised:
         coupled.train("demo", run_dir=run, on_epoch=gap, **SMALL)
-    assert raised.value.__notes__ == ["raised by on_epoch after epoch 1, which is saved: resume=True continues the run"]
+    assert raised.value.__notes__ == [
+        "raised by on_epoch after epoch 1; this epoch is saved, and resume=True continues the run"
+    ]
     coupled.train("demo", run_dir=run, resume=True, on_epoch=gap, **SMALL)
     assert [epoch for epoch, _ in seen] == [1, 2]
     assert 0 < seen[0][1] < seen[1][1]

@@ -21,30 +21,30 @@ from coupled.stream.seeds import torch_rng
 
 
 class StepResult(NamedTuple):
-    """Loss over the global batch, gradient norm before clipping, and anchors left out of the mean."""
+    """Mean loss over the global batch, gradient norm before clipping, and number of anchors left out of the mean."""
 
     loss: float
     grad_norm: float
     skipped_anchors: int
 
     def non_finite(self) -> str:
-        """What is not finite, or nothing."""
+        """Return which value is not finite, such as "loss is nan"; "" if both are finite."""
         named = (("loss", self.loss), ("gradient norm", self.grad_norm))
         return next((f"{what} is {value}" for what, value in named if not math.isfinite(value)), "")
 
 
 class Arm:
-    """One model trained on its stream.
+    """A network, an objective and an optimizer, trained on one stream.
 
     Args:
-        name: of the arm.
-        objective: what it is trained with.
-        network: its own network, on the device and in the layout in which it is trained.
-        build_optimizer: makes the optimizer of the parameters that are trained.
+        name: name of the arm.
+        objective: the objective that is minimised.
+        network: the network, already on the device and in the memory layout of training.
+        build_optimizer: builds the optimizer from the trainable parameters.
         precision: "float32", "bfloat16" (autocast) or "float64".
-        clip_grad_norm: the largest norm of a gradient; None does not clip.
-        seed: of the run, for what the network draws itself, such as dropout.
-        perturb: move one weight by so many units in the last place after this step; None never does.
+        clip_grad_norm: maximum gradient norm; None disables clipping.
+        seed: seed of the run, for random numbers that the network draws, such as dropout.
+        perturb: (ulps, step): move one weight by `ulps` units in the last place after step `step`; None: never.
     """
 
     def __init__(
@@ -67,14 +67,16 @@ class Arm:
         self.buffers = list(network.buffers())
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.projection_VBP: Tensor | None = None
-        self.views = 0  # of an image, in the last batch
-        self.sums: dict[str, Tensor] = {}  # over ranks, of the last batch, for the objective's own rule
+        self.views = 0  # views of an image in the last batch
+        self.sums: dict[str, Tensor] = {}  # of the last batch, summed over ranks, for `objective.after_step`
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.trained)
 
     def settle_buckets(self, image_size: int, local_size: int = 0) -> None:
-        """One backward pass that changes nothing, because DDP sorts its buckets anew after its first: with them the
-        order of its sums would differ between a run and the same run resumed.
+        """Run one backward pass that changes nothing, so that DDP has its final buckets before the first step.
+
+        DDP rebuilds its buckets after its first backward pass, which changes the order of its sums. Without this pass a
+        resumed run would sum in another order than an uninterrupted one.
         """
         if data_size() == 1:
             return
@@ -87,23 +89,23 @@ class Arm:
         self.network.load_state_dict(before)
 
     def gradients(self, batch: Batch) -> Tensor:
-        """The gradient of the loss on `batch`, clipped, for `update` to use; the weights stay as they are.
+        """Compute the clipped gradient of the loss on `batch`, for `update` to use; the weights do not change.
 
-        Returns four numbers for `read`, float64 on the device. Nothing here waits for a GPU, but torch's SyncBatchNorm
-        where several share a batch.
+        Returns four numbers for `read`, float64 on the device. The CPU does not wait for the GPU here, except in
+        torch's SyncBatchNorm where several GPUs share a batch.
         """
         if self.buffers:
             torch._foreach_copy_(self.buffers_before, self.buffers)
         self.optimizer.zero_grad(set_to_none=True)
         loss, counted, skipped = self._loss(batch)
         counts = sum_over_ranks(torch.stack([loss.detach() * counted, counted, skipped]).double())
-        # DDP averages over ranks: with this factor the average is the gradient of the mean over all counted anchors
+        # DDP averages over ranks; with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.clip_grad_norm)
         return torch.cat([counts, norm.double()[None]])
 
     def read(self, numbers_4: Sequence[float]) -> StepResult:
-        """What the numbers of `gradients` say; loss and norm may be not finite (`StepResult.complaint`).
+        """Turn the numbers of `gradients` into a result; loss and norm may be non-finite (`StepResult.non_finite`).
 
         Raises ValueError if every anchor was left out.
         """
@@ -117,8 +119,9 @@ class Arm:
 
     @torch.no_grad()
     def update(self, lr: float, step: int) -> None:
-        """Take step `step`, which `gradients` prepared, with learning rate `lr`; then what the objective sets by a rule
-        of its own, and then the target network follows.
+        """Take step `step` with the gradients of `gradients` and the learning rate `lr`.
+
+        Then apply the objective's `after_step` rule, if it has one, and update the target network, if there is one.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -132,19 +135,19 @@ class Arm:
             move_target(self.network, self.objective.needs.target_decay)
 
     def perturb_after(self, step: int) -> None:
-        """Move one weight by a few units in the last place, if the settings want that after this step."""
+        """Move one weight by a few units in the last place, if `perturb` names this step."""
         if self.perturb and self.perturb[1] == step:
             perturb(self.network, self.perturb[0])
 
     def undo(self) -> None:
-        """Put back the running averages that the forward pass of `gradients` moved: the arm is as before the step."""
+        """Restore the buffers that the forward pass of `gradients` changed: the arm is in the state before the step."""
         for buffer, before in zip(self.buffers, self.buffers_before, strict=True):
             buffer.copy_(before)
 
     def _loss(self, batch: Batch) -> Loss:
         device, self.views = batch.views_VB3SS.device, len(batch.views_VB3SS)
-        # What a network draws (dropout, drop-path) is a function of the step and the images' place alone: an arm draws
-        # the same beside others, after a resume, and as its twin.
+        # What a network draws (dropout, drop-path) depends on the step and the position of its images alone. So it is
+        # the same for a twin, after a resume, and whichever other arms are trained.
         drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self._outputs(batch.views_VB3SS, batch.local_VB3SS)
@@ -157,13 +160,13 @@ class Arm:
         return self.objective.function(inputs, **self.objective.options)
 
     def _outputs(self, views_VB3SS: Tensor, local_VB3SS: Tensor | None) -> dict[str, Tensor]:
-        """The outputs through DDP, never the module inside it; of local views too if the objective takes them."""
+        """Return the outputs, computed through DDP; local views are passed only if the objective takes them."""
         inputs = [views_VB3SS, local_VB3SS] if self.objective.needs.local else [views_VB3SS]
         outputs: dict[str, Tensor] = self.replica(*(each.to(self.dtype) for each in inputs if each is not None))
         return outputs
 
     def projection_spread(self) -> float | None:
-        """Spread of the last batch's projections: 1 if they point everywhere alike, 0 if all point the same way.
+        """Return the spread of the last batch's projections: 1 if uniform on the sphere, 0 if all are equal.
 
         The standard deviation of a coordinate over this rank's views, root mean square over coordinates, times sqrt(P).
         Source: Chen & He 2021, arXiv 2011.10566, section 4.1. None for an arm without projections.
@@ -173,16 +176,16 @@ class Arm:
         return float(self.projection_VBP.float().flatten(0, 1).var(0, correction=0).sum().sqrt())
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that exact continuation needs."""
+        """Return all tensors that an exact resume needs."""
         network = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         return network | {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer).items()}
 
     def kept_state(self) -> dict[str, Tensor]:
-        """`state`, copied where it is: later steps do not change it."""
+        """Return a copy of `state` on the same device, which later steps do not change."""
         return {name: tensor.clone() for name, tensor in self.state().items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state`."""
+        """Load the tensors that `state` returned."""
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")

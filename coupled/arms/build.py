@@ -1,4 +1,4 @@
-"""All arms of a run: copies of one network, placed on the ranks, and proven equal before they start."""
+"""Build the arms of a run: copies of one network, distributed over the ranks, with a check that they start equal."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -25,9 +25,11 @@ from coupled.parallel.process_group import ProcessGroup
 
 
 class Arms(NamedTuple):
-    """`own` are the arms of this rank, `memory` is a line on what they need; the rest is about all of them: objective,
-    parameters and bytes of a snapshot, and the random sources used, by name, and the names at each place. `weights` are
-    those that all start from, if the settings name some.
+    """The arms of a run as one rank knows them.
+
+    `own` are the arms of this rank and `memory` is a line on the memory they need. The other fields cover all arms:
+    objectives, sizes (number of parameters, bytes of a snapshot) and random sources by name, and the names in each
+    group of ranks. `weights` are the initial weights, if the settings name some.
     """
 
     own: list[Arm]
@@ -40,9 +42,10 @@ class Arms(NamedTuple):
 
 
 def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
-    """The arms of `settings` for a dataset of so many classes; all ranks together.
+    """Build the arms of `settings` for a dataset with `classes` classes. Called by all ranks together.
 
-    Raises ValueError for a network that cannot be built or placed so, `RunError` if the arms do not start equal.
+    Raises ValueError if the network cannot be built or does not fit into memory, and `RunError` if the arms do not
+    start with equal weights.
     """
     objectives = {
         name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
@@ -58,7 +61,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     if is_reference(options["encoder"]):  # the user's code may have changed while Python runs
         outline.cache_clear()
         probe.cache_clear()
-    if sketch := outline(settings.precision, **options):  # before there are weights, which alone may be too large
+    if sketch := outline(settings.precision, **options):  # allocates no weights: they alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)
     if augmentation.local_size:
@@ -86,11 +89,12 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
 
 
 def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
-    """The arms at each place, balanced by their number of parameters; a pure function, so every rank knows all of it.
+    """Distribute the arms over the groups of ranks, balanced by number of parameters.
 
-    The largest arm first, each to the place with the fewest parameters so far; equal arms in the order given. No place
-    is empty if there are as many arms. Within a place the arms keep the order given. Source: Graham 1969, the
-    longest-processing-time rule, never more than 4/3 of the best balance.
+    The arms are taken from the largest to the smallest, equal ones in the order of `parameters`. Each goes to the group
+    with the fewest parameters so far. No group is empty if there are at least as many arms as groups. Within a group
+    the arms keep the order of `parameters`. The largest group has at most 4/3 of the parameters of the best possible
+    balance. Source: Graham 1969, the longest-processing-time rule.
     """
     placed: list[list[str]] = [[] for _ in range(places)]
     for arm in sorted(parameters, key=lambda name: -parameters[name]):
@@ -100,14 +104,16 @@ def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
 
 
 def _arm(name: str, settings: Settings, objective: Objective, network: Network, device: torch.device) -> Arm:
-    """An arm whose `network`, still on the CPU, is put where and how it is trained."""
+    """Return an arm with `network` moved to the device, dtype and memory layout of training."""
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     placed = use_global_batch(network.to(device, dtype), device).train().to(memory_format=layout)
     for encoder in [each for path, each in placed.named_modules() if path in ("encoder", "target.encoder")]:
         freeze(encoder, settings.encoder.freeze)
     if not any(parameter.requires_grad for parameter in placed.parameters()):
-        raise ValueError(f"encoder.freeze: got {', '.join(settings.encoder.freeze)}; arm '{name}' has nothing to train")
+        raise ValueError(
+            f"encoder.freeze: got {', '.join(settings.encoder.freeze)}; arm '{name}' has no trainable parameter"
+        )
     if settings.compile:
         placed.compile()  # in place: names and snapshots stay as they are
     optimizer, perturb = settings.optimizer, settings.arms[name].perturb
@@ -132,7 +138,7 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
 
 
 def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
-    """The network from its seed; what no output depends on asks for no gradient, which DDP would wait for."""
+    """Return the network drawn from `seed`; unused parameters require no gradient, because DDP would wait for it."""
     network = build_network(**options, seed=seed)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in probed.unused)
@@ -140,7 +146,7 @@ def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
 
 
 def _given_weights(settings: Settings, shared: Network) -> GivenWeights | None:
-    """Give the shared encoder the weights that the settings name, if they name some."""
+    """Load the weights of `encoder.weights` into the shared encoder, if it is set."""
     given = settings.encoder
     if given.weights is None:
         return None

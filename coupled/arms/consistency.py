@@ -1,4 +1,4 @@
-"""Proofs that the ranks run one experiment: equal settings, equal starts, and no drift between ranks afterwards."""
+"""Checks that all ranks run one experiment: equal settings, equal initial weights, equal weights after an epoch."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ SETTINGS = "coupled/settings"
 
 
 def check_same_settings(rendezvous: Rendezvous, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError unless rank 0 has the same resolved `settings` as this rank. Needs no process group yet."""
+    """Raise ValueError unless rank 0 has the same resolved `settings` as this rank. Needs no process group."""
     if rendezvous.rank == 0:
         rendezvous.store.set(SETTINGS, json.dumps(settings))
         return
@@ -32,15 +32,15 @@ def check_same_settings(rendezvous: Rendezvous, settings: Mapping[str, Any]) -> 
 
 
 def check_equal_start(shared: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Raise `RunError` unless the shared tensors of all arms, on all ranks, have equal bytes; `shared` are the own."""
+    """Raise `RunError` unless the shared tensors of all arms on all ranks are equal; `shared` are of this rank."""
     of_ranks = gather_json({arm: tensors_digest(tensors) for arm, tensors in shared.items()})
     found = [(rank, arm, digest) for rank, digests in enumerate(of_ranks) for arm, digest in digests.items()]
     _, first, expected = found[0]
     for rank, arm, digest in found:
         if digest != expected:
             raise RunError(
-                f"arm '{arm}' on rank {rank} does not start like arm '{first}' on rank 0:"
-                f" its shared tensors have digest {digest}, expected {expected}"
+                f"arm '{arm}' on rank {rank} starts with other weights than arm '{first}' on rank 0: its shared tensors"
+                f" have digest {digest}, expected {expected}; use the same library versions on every machine"
             )
 
 
@@ -57,14 +57,15 @@ def check_no_drift(arms: Mapping[str, Mapping[str, Tensor]], epoch: int) -> None
     tensors = arms.get(arm, {})
     name, rank = next(_differing(gather_json({name: tensors_digest({name: tensors[name]}) for name in tensors})))
     raise RunError(
-        f"arm '{arm}': tensor '{name}' on rank {rank} differs from that on the other ranks after epoch {epoch}: the"
-        " ranks no longer train one network, so the run stops; no snapshot of this epoch is kept"
+        f"arm '{arm}': tensor '{name}' on rank {rank} differs from the other ranks after epoch {epoch}. The run stopped"
+        " and keeps no snapshot of this epoch; --resume continues from the last checkpoint"
     )
 
 
 def _differing(of_ranks: list[dict[str, str]]) -> Iterator[tuple[str, int]]:
-    """(key, rank) where the digest of a rank that has the key is not the commonest; on a tie that of the lowest rank
-    counts.
+    """Yield (key, rank) for each rank whose digest of the key is not the most common one.
+
+    On a tie the digest of the lowest rank is taken as the most common one.
     """
     for key in dict.fromkeys(key for digests in of_ranks for key in digests):
         there = {rank: digests[key] for rank, digests in enumerate(of_ranks) if key in digests}
@@ -75,10 +76,13 @@ def _differing(of_ranks: list[dict[str, str]]) -> Iterator[tuple[str, int]]:
 def check_same_folder(run: Path, step: int) -> None:
     """Raise `RunError` unless all ranks find the folder `run`, with a checkpoint of the same `step` (-1: none)."""
     found = gather_json([(run / "run.json").is_file(), step])
+    seen = [
+        "no run.json" if not there else "no checkpoint" if of_rank < 0 else f"a checkpoint of step {of_rank}"
+        for there, of_rank in found
+    ]
     for rank, (there, of_rank) in enumerate(found):
         if not there or of_rank != found[0][1]:
-            what = f"a checkpoint of step {of_rank}" if of_rank >= 0 else "no checkpoint"
             raise RunError(
-                f"rank {rank} finds {what if there else 'no run.json'} in '{run}', rank 0 one of step {found[0][1]}:"
-                " all machines must see the same folder"
+                f"rank {rank} finds {seen[rank]} in '{run}', rank 0 finds {seen[0]}: all machines must see the same"
+                " folder; use a --run-dir on a shared file system"
             )

@@ -1,4 +1,4 @@
-"""The weights that all arms start from, where the settings name some: read, matched and given to the shared encoder."""
+"""Load initial weights (`encoder.weights`) into the encoder that all arms share."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,10 @@ SHOWN = 5  # tensors that are named on the screen
 
 
 class GivenWeights(NamedTuple):
-    """Where the weights are from, the digest of the encoder's tensors with them (`storage.snapshots.tensors_digest`),
-    the prefix of their names in the file, and the names of the tensors there that the encoder does not have.
+    """Initial weights that were loaded into the encoder.
+
+    The source, the digest of the encoder's tensors (`storage.snapshots.tensors_digest`), the prefix of the encoder's
+    names in the file, and the names of the tensors in the file that were not used.
     """
 
     source: str
@@ -22,28 +24,28 @@ class GivenWeights(NamedTuple):
     unused: list[str]
 
     def description(self) -> dict[str, str]:
-        """What run.json says of them."""
+        """Return the entry of run.json."""
         return {"weights": self.source, "encoder_digest": self.encoder_digest}
 
     def notes(self) -> list[str]:
-        """What is printed of them, a line each."""
+        """Return the lines that are printed."""
         under = f" under '{self.prefix}'" if self.prefix else ""
         lines = [f"the encoder of all arms starts from {self.source}{under}; the projector from the seed"]
         if self.unused:
             more = f", ... ({len(self.unused)} in all)" if len(self.unused) > SHOWN else ""
-            lines.append(f"not used of it: {', '.join(self.unused[:SHOWN])}{more}")
+            lines.append(f"not used from this file: {', '.join(self.unused[:SHOWN])}{more}")
         return lines
 
 
 def load_given_weights(encoder: nn.Module, source: str, sha256: str | None, name: str, image_size: int) -> GivenWeights:
-    """Give the `encoder` the weights `source`.
+    """Load the weights `source` into `encoder`.
 
     Args:
         encoder: the encoder that all arms share, on the CPU.
-        source: as `encoder.weights` has it.
-        sha256: digest of the file.
-        name: of the encoder in the settings.
-        image_size: in pixels, for timm's weights that depend on it.
+        source: the value of `encoder.weights`.
+        sha256: expected digest of the file; None skips the check.
+        name: the value of `encoder.name`.
+        image_size: image side in pixels, for timm weights that depend on it.
 
     Raises:
         ValueError: if the file has changed, is not readable, or does not have every tensor of the encoder.
@@ -51,11 +53,13 @@ def load_given_weights(encoder: nn.Module, source: str, sha256: str | None, name
     path = weights_file(source, name)
     content = read_weights_file(path)
     if sha256 is not None and file_digest(content) != sha256:
-        raise ValueError(f"encoder.weights: '{path}' has changed: expected sha256 {sha256}")
+        raise ValueError(
+            f"encoder.weights: '{path}' has changed: expected sha256 {sha256}, found {file_digest(content)}; restore it"
+        )
     try:
         if source.startswith(RUN):
             folder, arm, epoch = snapshot_of(source)
-            with SnapshotStore(folder / "snapshots").open(arm, epoch):  # its digest is that of the manifest
+            with SnapshotStore(folder / "snapshots").open(arm, epoch):  # checks its digest against the manifest
                 pass
         tree = read_checkpoint(content, path)
         if source.startswith(TIMM):

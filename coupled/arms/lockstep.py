@@ -1,9 +1,9 @@
-"""Lockstep: every arm takes the same steps, and none is kept that an arm could not take.
+"""Lockstep: all arms take the same steps; a step that fails for one arm is taken by none.
 
-Losses and norms are read every k steps, for a GPU has to be waited for to read them. With k = 1 all arms' gradients are
-looked at before an arm moves. With k > 1 the arms move on meanwhile; if one of the k steps then turns out not to be
-finite, all arms go back to where they were before the first of them, and take them again one by one. An objective may
-therefore be called on weights that are NaN already.
+Losses and gradient norms are read every k steps, because reading them waits for the GPU. With k = 1 the values of all
+arms are checked before any arm is updated. With k > 1 the arms are updated first. If one of the k steps turns out to be
+non-finite, all arms are rolled back to the state before the first of these steps, and the steps are replayed one by
+one. An objective may therefore be called on weights that are already NaN.
 """
 
 import time
@@ -19,18 +19,19 @@ from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, gather_json
 from coupled.stream.batches import Batch
 
-MOST_UNREAD, SECONDS_UNREAD = 10, 2.0  # steps on a GPU if nothing is said: so many, and of no more time together
+# on a GPU, if `log_every` is not set: at most 10 steps and at most 2 seconds between two readings
+MOST_UNREAD, SECONDS_UNREAD = 10, 2.0
 
 
 def log_every_of(given: int | None, on_gpu: bool, seconds: float) -> int:
-    """Every how many steps to read: as `given`, else every step on a CPU, and on a GPU by the `seconds` of a step."""
+    """Return k, the steps between two readings: `given`, else 1 on a CPU, and on a GPU from the `seconds` of a step."""
     if given is not None or not on_gpu:
         return given or 1
     return max(1, min(MOST_UNREAD, int(SECONDS_UNREAD / max(seconds, 1e-9))))
 
 
 class Sums(NamedTuple):
-    """Of an arm over the epoch begun: the mean loss so far, as a share of the epoch's, seconds, anchors left out."""
+    """Sums of an arm over the current epoch: loss divided by the steps of an epoch, seconds, skipped anchors."""
 
     loss: float = 0.0
     seconds: float = 0.0
@@ -38,7 +39,7 @@ class Sums(NamedTuple):
 
 
 class Stopwatch:
-    """Seconds that each arm of this rank has taken since they were last read; on a GPU, of the GPU."""
+    """Measures the seconds that each arm of this rank takes; on a GPU, the time of the GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.on_gpu = device.type == "cuda"
@@ -47,7 +48,7 @@ class Stopwatch:
 
     @contextmanager
     def running(self, arm: str) -> Iterator[None]:
-        """Add the time of the work within to that of `arm`."""
+        """Add the time of the block to that of `arm`."""
         if self.on_gpu:
             mark = (arm, torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
             mark[1].record()
@@ -63,7 +64,7 @@ class Stopwatch:
         self.seconds[arm] = self.seconds.get(arm, 0.0) + seconds
 
     def read(self) -> dict[str, float]:
-        """The seconds, from zero again; waits for a GPU to do what it was given."""
+        """Return the seconds since the last call and reset them; waits for the GPU."""
         for arm, began, ended in self.marks:
             ended.synchronize()
             self._add(arm, began.elapsed_time(ended) / 1000)
@@ -73,11 +74,11 @@ class Stopwatch:
 
 @dataclass
 class StepRecord:
-    """A step of all arms: what it saw and gave.
+    """The inputs and results of one step of all arms.
 
-    `inputs` are this rank's batches without their views and `digests` those of the inputs, by stream; `error` is what
-    keeps the step from being taken, as the name of an exception and its text; `action` is for what is to be done after
-    it; `retry_reason` is what was wrong when the step, or one beside it, was taken before.
+    `inputs` are this rank's batches without their views, `digests` the digests of the inputs; both by stream. `error`
+    is the name and the text of the exception that makes the step fail. `action` is the `Action` after the step.
+    `retry_reason` is set if the step was replayed, and says which step failed before and how.
     """
 
     step: int
@@ -90,7 +91,7 @@ class StepRecord:
     retry_reason: str = ""
 
     def added_to(self, sums: dict[str, list[float]], steps_per_epoch: int) -> dict[str, list[float]]:
-        """The sums of the epoch with this step in them."""
+        """Return the sums of the epoch with this step added."""
         gained = {
             name: Sums(result.loss / steps_per_epoch, self.seconds.get(name, 0.0), result.skipped_anchors)
             for name, result in self.results.items()
@@ -99,7 +100,7 @@ class StepRecord:
 
 
 class Lockstep:
-    """The arms of this rank and the stream, by name, that each is trained on; `names` are all arms of the run."""
+    """Takes the steps of this rank's arms; `stream_of` is the stream of each arm, `names` are all arms of the run."""
 
     def __init__(
         self,
@@ -117,11 +118,11 @@ class Lockstep:
     def steps(
         self, done: int, last: int, feed: Callable[[int], Iterator[Mapping[str, Batch]]], action: Callable[[int], int]
     ) -> Iterator[StepRecord]:
-        """Take the steps after `done` up to `last`, of which `feed(n)` has the batches from step n + 1 on.
+        """Take the steps after `done` up to `last`; `feed(n)` yields the batches from step n + 1 on.
 
-        Yields each, as all ranks know it, once it is taken and it is known that it could be. One that cannot be taken
-        is yielded as the last, with its `error` and the arms' gradients as they are. `action(n)` is called whenever
-        losses are read, after step n; the highest action of all ranks comes with that step.
+        Yields the record of each step, equal on all ranks, once the step was taken and its values are known to be
+        finite. A step that fails is yielded last, with its `error`; its update is not applied. `action(n)` is called
+        after step n whenever losses are read; the record of that step has the highest action of all ranks.
         """
         careful_until, retry_reason, batches = done, "", feed(done)
         while done < last:
@@ -150,7 +151,7 @@ class Lockstep:
             done = window[-1]
             if retry_reason and done == careful_until and not wrong:
                 records[-1].retry_reason, retry_reason = retry_reason, ""
-            before = []  # not two copies at once
+            before = []  # frees the copy before the next one is made
             yield from records
 
     def _update(self, step: int) -> None:
@@ -162,8 +163,9 @@ class Lockstep:
     def _known(
         self, own: Sequence[StepRecord], numbers: Sequence[torch.Tensor], action: Callable[[int], int]
     ) -> list[StepRecord]:
-        """The steps with their results, which are waited for once, as all ranks know them; `numbers` are those of every
-        arm of the first step, then of the next.
+        """Return the records with the results of all ranks, after waiting once for the device.
+
+        `numbers` are those of every arm for the first step, then for the next step, and so on.
         """
         rows = iter(torch.stack(list(numbers)).tolist())
         seconds = {name: value / len(own) for name, value in self.stopwatch.read().items()}
@@ -177,20 +179,21 @@ class Lockstep:
             for name, result in record.results.items():
                 if result.non_finite() and record.error is None:
                     record.error = ("FloatingPointError", f"arm '{name}': {result.non_finite()}")
-        record.action = action(record.step)  # now, when the last step has been waited for
+        record.action = action(record.step)  # only after the device has finished the last step
         return of_all_ranks(own, self.group.owns_arms, self.names)
 
 
 def _record(step: int, inputs: Mapping[str, Batch]) -> StepRecord:
-    """A step that is under way: what it sees, without the views."""
+    """Return the record of a step with its inputs, without the views."""
     seen = {name: replace(b, views_VB3SS=b.views_VB3SS.new_empty(0), local_VB3SS=None) for name, b in inputs.items()}
     return StepRecord(step, seen, {name: batch.inputs_digest for name, batch in inputs.items()})
 
 
 def of_all_ranks(own: Sequence[StepRecord], owner: bool, names: Sequence[str]) -> list[StepRecord]:
-    """The records of all ranks as records that every rank knows: the results that the owners of the arms `names`
-    have, the error of the first rank that has one, the highest action. Raises `RunError` if a stream differs between
-    ranks.
+    """Combine the records of all ranks into records that are equal on every rank.
+
+    A combined record has the results of the arms `names` from the ranks that own them, the error of the first rank that
+    has one, and the highest action. Raises `RunError` if a stream differs between ranks.
     """
     gathered = gather_json(
         [[a.results if owner else {}, a.seconds if owner else {}, a.error, a.action, a.digests] for a in own]
@@ -202,7 +205,8 @@ def of_all_ranks(own: Sequence[StepRecord], owner: bool, names: Sequence[str]) -
             for name, digest in of_rank.items():
                 if digests.setdefault(name, digest) != digest:
                     raise RunError(
-                        f"rank {rank} sees other inputs than the ranks before it: {digest}, not {digests[name]}"
+                        f"step {record.step}: rank {rank} has other inputs than the ranks before it: digest {digest},"
+                        f" expected {digests[name]}; all ranks need the same images and the same library versions"
                     )
         results = {name: StepResult(*values) for each in of_ranks for name, values in each[0].items()}
         seconds = {name: value for each in of_ranks for name, value in each[1].items()}

@@ -1,9 +1,9 @@
-"""Measures beside training: every arm's embeddings of clean views, scored as the analysis scores those of snapshots.
+"""Monitor: metrics of every arm's embeddings of clean views while the run trains, computed as in the analysis.
 
-The rank that owns an arm embeds its images, in evaluation mode; rank 0 has the embeddings of all and scores them.
-Training's bits are the same with and without.
+The rank that owns an arm embeds the images in evaluation mode; rank 0 gathers the embeddings of all arms and computes
+the metrics. Training gives the same bits with and without the monitor.
 
-Shape letters: N images that are looked at, D width of the embedding.
+Shape letters: N images that are embedded, D width of the embedding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,8 +35,9 @@ TRAIN, TEST = "train", "test"
 
 @dataclass
 class Monitor:
-    """Measures the arms `names`; those of pairs are with `reference`. `images` by split are on the ranks that own arms,
-    `log` on rank 0.
+    """Measures the arms `names`; pair metrics compare each arm with `reference`.
+
+    Ranks that own arms have the `images` by split; rank 0 has the `log`.
     """
 
     names: Sequence[str]
@@ -52,16 +53,16 @@ class Monitor:
     log: CsvLog | None
 
     def __post_init__(self) -> None:
-        """Find the metrics once: a file of the user may change while the run trains."""
+        """Find the metrics once, because a user-defined file may change while the run trains."""
         own = [name for name in self.metrics if not compares_arms(name)]
         self.arm_metrics = dict(zip(own, find_arm_metrics(map(reference_of, own), KEY), strict=True))
         pairs = [name for name in self.metrics if name not in (*own, WEIGHT_GAP)]
         self.pair_metrics = {name: _pair_metric(name) for name in pairs}
 
     def measure(self, epoch: int, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-        """Write the rows of the epoch that has ended; they are returned on rank 0, and elsewhere none.
+        """Write the rows of the completed epoch and return them; [] on ranks other than 0.
 
-        All ranks together; `arms` are those of this rank.
+        Called by all ranks together; `arms` are those of this rank.
         """
         own: dict[str, Tensor] = {}
         for arm in arms if self.group.owns_arms else ():
@@ -86,7 +87,7 @@ class Monitor:
         return choose_images(len(self.images[split]), self.num_images, self.seed, split)
 
     def _embedded(self, arm: Arm, split: str) -> Tensor:
-        """The embeddings of the chosen images [N, D], on the CPU."""
+        """Return the embeddings of the chosen images [N, D], on the CPU."""
         images, chosen_N = self.images[split], self._chosen(split)
         batches = clean_batches(images, chosen_N, self.image_size, self.group.device, self.num_workers)
         encoder: nn.Module = arm.network.get_submodule("encoder")
@@ -94,7 +95,7 @@ class Monitor:
             return torch.cat([encoder(views_B3SS.to(arm.dtype)).float().cpu() for views_B3SS in batches])
 
     def _rows(self, epoch: int, arm: str, seen: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
-        """The rows of an arm, in the order of the metrics; the reference has none of pairs."""
+        """Yield the rows of an arm in the order of the metrics; the reference arm has no rows of pair metrics."""
         for name in self.metrics:
             pairs, learns, value = name not in self.arm_metrics, 0, nan
             if pairs and arm == self.reference:
@@ -124,7 +125,7 @@ class Monitor:
             }
 
     def _measured(self, name: str, sees: Sequence[object]) -> float:
-        """The one value of the arm metric."""
+        """Return the single value of the arm metric."""
         (found,) = self.arm_metrics[name].measured(*sees).values()
         return float(found.value)
 
@@ -133,7 +134,7 @@ class Monitor:
 
 
 def _pair_metric(name: str) -> Callable[..., float]:
-    """The pair metric, a function of the rows of two arms."""
+    """Return the pair metric, a function of the embeddings of two arms."""
     if is_reference(name):
         return find_pair_metrics([reference_of(name)], KEY)[0].value
     function: Callable[..., float] = getattr(find("coupled.metrics.pair", name), name)
@@ -149,9 +150,10 @@ def open_monitor(
     group: ProcessGroup,
     options: Mapping[str, Any],
 ) -> Monitor:
-    """The measures of a run that goes on after an epoch; on rank 0 with their table, closed with `opened`.
+    """Return the monitor of a run that continues after `last_epoch`; on rank 0 with its log, which `opened` closes.
 
-    `options` are the settings of the monitor, seed, image_size and num_workers. Raises ValueError for a bad table.
+    `options` are the settings of the monitor, seed, image_size and num_workers. Raises ValueError for a monitor.csv
+    with other columns.
     """
     log = open_monitor_log(run, last_epoch) if group.is_first else None
     if log:
@@ -164,13 +166,13 @@ def _compared(name: str, tensor: Tensor) -> bool:
 
 
 def _below(seen: Mapping[str, Tensor], arm: str) -> dict[str, Tensor]:
-    """The encoder's tensors of an arm."""
+    """Return the encoder's tensors of an arm."""
     return {name.removeprefix(f"{arm}/"): t for name, t in seen.items() if name.startswith(f"{arm}/encoder.")}
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Inside, all modules are in evaluation mode; afterwards each is in the mode in which it was."""
+    """Put all modules into evaluation mode inside the block, and restore the mode of each afterwards."""
     before = {module: module.training for module in network.modules()}
     network.eval()
     try:

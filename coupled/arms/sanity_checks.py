@@ -1,6 +1,6 @@
-"""What does not fit is refused, and what trains without an error but gives a figure of something else is warned of.
+"""Checks of a run: errors for settings that cannot work, warnings for settings that train but mislead.
 
-A warning is one line of text, or none. N images of the set, C classes.
+A warning is one line. N images of the dataset, C classes, K batches of an epoch, G images of the global batch.
 """
 
 import itertools
@@ -22,9 +22,9 @@ from coupled.objectives import Inputs
 from coupled.stream.sampler import order
 
 SKIPPED_SHARE = 0.01
-LOOKED_THROUGH = 20_000_000  # places of images in the orders of epochs, at most, to find a batch of one class
-UNLIKELY = 1e-3  # such batches in a whole run
-STRENGTHS_OF = {  # by probability: the keys that mean nothing where it is 0
+LOOKED_THROUGH = 20_000_000  # images, over all epochs, that are searched at most for a batch of one class
+UNLIKELY = 1e-3  # expected number of batches of one class in a run below which nothing is searched
+STRENGTHS_OF = {  # for each probability the keys that have no effect where it is 0
     "blur_prob": ("blur_sigma",),
     "jitter_prob": ("brightness", "contrast", "saturation", "hue"),
     "solarize_prob": ("solarize_threshold",),
@@ -35,8 +35,8 @@ COLLAPSED_SPREAD = 0.05
 
 
 def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
-    """Raise ValueError unless a global batch can be cut into equal parts for the ranks that share it, and the dataset
-    fills one.
+    """Raise ValueError unless a global batch divides equally among the ranks that share it, and the dataset has at
+    least one batch.
     """
     if size % sharing:
         below = size - size % sharing
@@ -45,11 +45,11 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
             f"batch.size: got {size} for {sharing} processes that share it; it must be divisible by them: {near}"
         )
     if size > images:
-        raise ValueError(f"batch.size: got {size}; dataset '{name}' has {images} images")
+        raise ValueError(f"batch.size: got {size}; dataset '{name}' has {images} images; allowed is at most {images}")
 
 
 def check_views(objectives: Mapping[str, Objective], views: int, local_views: int) -> None:
-    """Raise ValueError unless every objective takes so many views, and local ones are there if and only if one does."""
+    """Raise ValueError unless every objective takes `views` views, and local views exist if one does, else not."""
     for arm, objective in objectives.items():
         if objective.needs.views not in (None, views):
             raise ValueError(
@@ -57,27 +57,32 @@ def check_views(objectives: Mapping[str, Objective], views: int, local_views: in
             )
         if objective.needs.local and not local_views:
             raise ValueError(
-                f"augmentation.local_views: got 0; '{objective.name}' of arm {arm} takes local views: set local_views"
-                " and local_size"
+                f"augmentation.local_views: got 0; objective '{objective.name}' of arm {arm} takes local views: set"
+                " augmentation.local_views and augmentation.local_size"
             )
     if local_views and not any(objective.needs.local for objective in objectives.values()):
-        raise ValueError(f"augmentation.local_views: got {local_views}; no arm's objective takes local views")
+        raise ValueError(
+            f"augmentation.local_views: got {local_views}; no arm's objective takes local views: set it to 0"
+        )
 
 
 def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
-    """Raise ValueError, which names all arms that need labels, for a dataset without; and for a balanced order."""
+    """Raise ValueError, naming all arms that need labels, or for a balanced order: the dataset has no labels."""
     if sampler == "balanced":
         raise ValueError("batch.sampler: got 'balanced', but the dataset has no labels; allowed is uniform")
     needing = [f"{arm} ({each.name})" for arm, each in objectives.items() if depends_on_labels(each)]
     if needing:
         raise ValueError(
-            f"arms: {', '.join(needing)} need labels, and the dataset has none; leave them out, such as"
-            f" arms.{needing[0].partition(' ')[0]}=null, or put the images in one folder a class"
+            f"arms: {', '.join(needing)} need labels, and the dataset has none; remove these arms, for example with"
+            f" arms.{needing[0].partition(' ')[0]}=null, or put the images of each class in a separate folder"
         )
 
 
 def depends_on_labels(objective: Objective) -> bool:
-    """Whether an objective has a head with an output a class, or gives other losses for other labels of four images."""
+    """Return whether an objective uses labels.
+
+    It does if it has a head with one output per class, or if its loss of four images changes with their labels.
+    """
     if any(head.kind == "linear" for head in objective.needs.heads.values()):
         return True
     shape = (2, 4, 4)
@@ -97,7 +102,7 @@ def before_start(
     images: AnyImageDataset,
     device: str,
 ) -> list[str]:
-    """Warnings about a run with the resolved `settings` on the train `images`. Raises ValueError if it must fail."""
+    """Return warnings about a run with the resolved `settings` on the train `images`; raise ValueError for errors."""
     batch, epochs, labels_N = settings["batch"], settings["epochs"], images.labels_N
     views = AugmentationSettings.model_validate(settings["augmentation"]).views
     steps = epochs * (len(images) // batch["size"])
@@ -125,9 +130,10 @@ def one_class(
     epochs: int,
     views: int = 2,
 ) -> Iterator[str]:
-    """A batch whose images have one class leaves no anchor to an objective that contrasts classes, which ends the run.
+    """Warn if batches whose images all have one class are expected after the searched epochs.
 
-    Raises ValueError if there is such a batch in the first epochs, for the order of images is known.
+    In such a batch no anchor of an objective that contrasts classes has a negative, which ends the run. Raises
+    ValueError if there is such a batch in the first epochs, whose order of images is computed here.
     """
     shares_C = np.bincount(labels_N) / len(labels_N)
     expected = epochs * (len(labels_N) // batch_size) * float((shares_C**batch_size).sum())
@@ -144,17 +150,18 @@ def one_class(
             step = (epoch - 1) * len(alone_K) + int(alone_K.argmax()) + 1
             raise ValueError(
                 f"batch.size: got {batch_size}; the images of step {step} are all of one class, so no anchor of arm"
-                f" {arms} has a negative and the run would end there; use a larger batch.size or batch.sampler=balanced"
+                f" {arms} has a negative and the run would stop; use a larger batch.size or batch.sampler=balanced"
             )
     if lost and looked < epochs and sampler == "uniform":
         yield (
             f"batch.size: got {batch_size}; {expected * (1 - looked / epochs):.2g} batches of one class are expected"
-            f" after epoch {looked}, and the run ends at the first: no anchor of arm {', '.join(lost)} has a negative"
+            f" after epoch {looked}. There no anchor of arm {', '.join(lost)} has a negative, and the run stops; use a"
+            " larger batch.size or batch.sampler=balanced"
         )
 
 
 def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
-    """Whether any anchor counts for the objective in a batch of these labels, of one process."""
+    """Return whether the objective counts any anchor in a batch with these labels on one process."""
     shape = (views, len(labels_B), int(labels_B.max()) + 2)
     outputs = {name: torch.ones(shape) for name in (*objective.needs.outputs, *objective.needs.gathered)}
     loss = objective.function(Inputs(outputs, outputs, labels_B, labels_B), **objective.options)
@@ -162,7 +169,7 @@ def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
 
 
 def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, sampler: str) -> Iterator[str]:
-    """A balanced order cannot put a class into every batch that has fewer images than the epoch has batches."""
+    """Warn if a class has fewer images than an epoch has batches: a balanced order cannot put it into every batch."""
     if sampler != "balanced":
         return
     batches = len(labels_N) // batch_size
@@ -171,17 +178,17 @@ def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size:
     for name, count in short[:1]:
         others = f" and {len(short) - 1} other classes" if len(short) > 1 else ""
         yield (
-            f"batch.sampler: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches an"
+            f"batch.sampler: class '{name}'{others} cannot be in every batch: {count} images for {batches} batches per"
             " epoch; use a larger batch.size"
         )
 
 
 def same_splits(train: AnyImageDataset, test: AnyImageDataset) -> Iterator[str]:
-    """Train and test are the same images; of images on the disk, files of the same names below the split's folder."""
+    """Warn if train and test are the same images; images on the disk are compared by file name, size and label."""
     if _content(train) == _content(test):
         yield (
-            f"dataset: the test images of '{test.name}' are the train images, so scores on test say nothing of new"
-            " images"
+            f"dataset: the test images of '{test.name}' are the train images, so test scores do not measure"
+            " generalisation"
         )
 
 
@@ -193,7 +200,7 @@ def _content(images: AnyImageDataset) -> object:
 
 
 def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objective], device: str) -> Iterator[str]:
-    """Keys of the resolved `settings` that say something which nothing of this run depends on."""
+    """Warn of keys of the resolved `settings` that have no effect in this run."""
     snapshots, needs = settings["snapshots"], [each.needs for each in objectives.values()]
     temperatures = [each.options.get("temperature") for each in objectives.values()]
     read = {*(output for each in needs for output in each.outputs), *(h.input for n in needs for h in n.heads.values())}
@@ -202,7 +209,7 @@ def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objecti
     for key, ignored, why in (
         ("temperature", settings["temperature"] not in (TEMPERATURE, *temperatures), "no arm takes it"),
         *((f"augmentation.{key}", True, why) for key, why in _unused_strengths(settings["augmentation"])),
-        ("projector", not projected and settings["projector"] != PROJECTOR, "no arm looks at a projection"),
+        ("projector", not projected and settings["projector"] != PROJECTOR, "no arm uses a projection"),
         ("snapshots.dense_until_epoch", dense and every == 1, "snapshots.every_epochs is 1"),
         ("tf32", settings["tf32"] and device != "cuda", f"the device is {device}"),
     ):
@@ -211,7 +218,7 @@ def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objecti
 
 
 def _unused_strengths(augmentation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Keys of the recipes whose operation never happens, and why."""
+    """Yield keys of the recipes whose operation has probability 0, and why they have no effect."""
     first = AugmentationSettings.model_validate(augmentation)
     second, usual = first.second or first, AugmentationSettings.model_validate({"preset": first.preset})
     for probability, keys in STRENGTHS_OF.items():
@@ -221,11 +228,11 @@ def _unused_strengths(augmentation: Mapping[str, Any]) -> Iterator[tuple[str, st
             if never and (never_second or own) and getattr(first, key) != getattr(usual, key):
                 yield key, f"augmentation.{probability} is 0"
             if never_second and own:
-                yield f"second.{key}", f"{probability} of the second view is 0"
+                yield f"second.{key}", f"augmentation.second.{probability} is 0"
 
 
 def skipped_anchors_message(arm: str, skipped: int, anchors: int) -> Iterator[str]:
-    """More than 1 % of an epoch's anchors had no positive or no negative, and the loss is a mean over the others."""
+    """Warn if more than 1 % of an epoch's anchors were skipped: the loss is the mean over the other anchors."""
     if skipped > SKIPPED_SHARE * anchors:
         yield (
             f"arm {arm}: {skipped / anchors:.1%} of the epoch's anchors had no positive or no negative and were left"
@@ -234,9 +241,9 @@ def skipped_anchors_message(arm: str, skipped: int, anchors: int) -> Iterator[st
 
 
 def collapse(arm: str, spread: float | None) -> Iterator[str]:
-    """The projections of different images have become the same."""
+    """Warn if the projections of different images have become nearly equal."""
     if spread is not None and spread < COLLAPSED_SPREAD:
         yield (
-            f"arm {arm}: its projections collapse: their spread is {spread:.2g}, where 1 is even and 0 is one point;"
-            " a lower optimizer.base_lr or a higher temperature may help"
+            f"arm {arm}: the projections collapse: their spread is {spread:.2g} (1: uniform on the sphere, 0: one"
+            " point); a lower optimizer.base_lr or a higher temperature may help"
         )

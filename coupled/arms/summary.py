@@ -1,4 +1,4 @@
-"""What is written and said of a run before it starts: run.json, and a few lines on the screen."""
+"""The description of a run before it starts: the content of run.json and the lines that are printed."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.dataset_record import describe_images
 from coupled.storage.run_description import describe_code
 
-NAMED = 20  # classes that are named on the screen; run.json has all
+NAMED = 20  # classes that are printed; run.json has all
 
 
 def description(
@@ -28,7 +28,7 @@ def description(
     group: ProcessGroup,
     arms: Arms,
 ) -> dict[str, Any]:
-    """The content of run.json; `images` by split."""
+    """Return the content of run.json; `images` by split."""
     return {
         "format": "coupled.run.1",
         "name": settings["name"],
@@ -59,9 +59,9 @@ def announce(
     arms: Arms,
     space_left: str,
 ) -> None:
-    """Print what is about to run with the resolved `settings`, after `step` finished steps; warn of equal splits.
+    """Print what is about to run with the resolved `settings` after `step` completed steps; warn of equal splits.
 
-    `images` are by split, `space_left` is the line on the disk.
+    `images` are by split, `space_left` is the line on free disk space.
     """
     epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
     train, test = images["train"], images["test"]
@@ -81,7 +81,7 @@ def announce(
         f" views as negatives of an anchor without labels; peak learning rate {peak_lr:.6g}"
     )
     for place, names in enumerate(arms.placed):
-        where = f" (place {place} of {group.arms_size})" if group.arms_size > 1 else ""
+        where = f" (arm group {place} of {group.arms_size})" if group.arms_size > 1 else ""
         for name in names:
             more = controls(given[name])
             progress.say(f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}")
@@ -93,24 +93,24 @@ def announce(
 
 
 def frozen(arms: Arms, patterns: Sequence[str]) -> Iterator[str]:
-    """A line on the parameters of the encoder that are not trained, if there are any."""
+    """Yield a line on the frozen parameters of the encoder, if there are any."""
     encoders = [arm.network.get_submodule("encoder") for arm in arms.own[:1]]
     for encoder in encoders if patterns else ():
         count, names = len(list(encoder.parameters())), frozen_names(dict(encoder.named_parameters()), patterns)
         yield (
-            f"frozen: {len(names)} of the {count} parameters of the encoder; a batch norm that is frozen as a whole"
-            " normalises with its running averages, which stay as they are"
+            f"frozen: {len(names)} of the {count} parameters of the encoder; a batch norm whose parameters are all"
+            " frozen is in evaluation mode and keeps its running averages"
         )
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names with a comma between; of many the first ones."""
+    """Return the names, separated by commas; of many names only the first ones."""
     more = f", ... ({len(names)} in all)" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 
 
 def controls(arm: Mapping[str, Any]) -> str:
-    """In what an arm of the settings departs from the others on purpose, as the end of its line."""
+    """Return the controls of an arm (twin, perturbation, unshared randomness) as the end of its line."""
     moved, own = arm.get("perturb"), arm.get("unshared")
     said = [f"twin of {arm['twin']}"] if arm.get("twin") else []
     said += [f"a weight moved by {moved['ulps']} ulp at step {moved['step']}"] if moved else []
@@ -119,8 +119,8 @@ def controls(arm: Mapping[str, Any]) -> str:
 
 
 def bytes_needed(arms: Arms, kept_epochs: Collection[int], epoch: int) -> int:
-    """Bytes that a run writes after `epoch`, of which it keeps the snapshots of `kept_epochs`."""
+    """Return the bytes that a run writes after `epoch`, if it keeps the snapshots of `kept_epochs`."""
     one = sum(bytes_ for _, bytes_ in arms.sizes.values())
     snapshots = sum(e > epoch or e == epoch == 0 for e in kept_epochs)
-    # a checkpoint holds weights and up to two moments; a third one is written before the oldest is dropped
+    # a checkpoint holds weights and up to two moments; a third checkpoint is written before the oldest is deleted
     return one * (snapshots + 3 * (KEEP_NEWEST + 1))

@@ -1,4 +1,4 @@
-"""Where training is, and what it writes down of every step and epoch."""
+"""The state of a running training: the steps done, and what is written after every step and epoch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +23,14 @@ EpochSums = dict[str, list[float]]  # by arm, as `Sums`
 
 
 class Outcome(NamedTuple):
-    """What stopped a run before its end ("": nothing); whether that was a scheduler's signal, SIGTERM or SIGUSR1."""
+    """What stopped a run before its end ("": nothing), and whether it was a scheduler's signal, SIGTERM or SIGUSR1."""
 
     stopped: str = ""
     preempted: bool = False
 
 
 class PreparedFolder(NamedTuple):
-    """A run folder that training may use: its images by split, and on rank 0 run.json and what has changed."""
+    """A run folder that training may use: the images by split; on rank 0 also run.json and what has changed."""
 
     splits: Mapping[str, AnyImageDataset]
     description: Mapping[str, Any] = {}
@@ -40,7 +40,7 @@ class PreparedFolder(NamedTuple):
 
 @dataclass
 class TrainingState:
-    """The steps done, and the sums over the epoch begun. Rank 0 has a log, the owners of arms have a writer."""
+    """The steps done and the sums over the current epoch. Rank 0 has a log; ranks that own arms have a writer."""
 
     step: int
     sums: EpochSums
@@ -58,7 +58,7 @@ class TrainingState:
 
     @property
     def epochs(self) -> int:
-        """Whole epochs done."""
+        """Number of completed epochs."""
         return self.step // self.steps_per_epoch
 
     @property
@@ -67,7 +67,7 @@ class TrainingState:
         return self.step % self.steps_per_epoch == 0
 
     def action(self, step: int) -> int:
-        """What this rank wants to be done after a step."""
+        """Return the `Action` that this rank asks for after a step."""
         return (
             Action.WRITE_FAILED
             if self.writer and self.writer.background.failed()
@@ -75,13 +75,16 @@ class TrainingState:
         )
 
     def add(self, record: StepRecord) -> None:
-        """Count a step that was taken, show it and write its row; the first of an epoch begins its sums."""
+        """Count a step, show it and write its row; the first step of an epoch resets the sums."""
         if self.ends_epoch:
             self.sums = {name: list(Sums()) for name in self.sums}
         begun = self.epochs * self.steps_per_epoch
         self.step, self.sums = record.step, record.added_to(self.sums, self.steps_per_epoch)
         if record.retry_reason:
-            self.progress.warn(f"{record.retry_reason}; repeated, it is finite: a hardware fault is likely")
+            self.progress.warn(
+                f"{record.retry_reason}; replaying the step gave finite values. This points to a hardware or driver"
+                " fault."
+            )
         images, epoch = (self.step - begun) * self.batch_size, begun // self.steps_per_epoch + 1
         shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in record.results.items()}
         self.progress.step(epoch, self.step, shown)
@@ -93,9 +96,10 @@ class TrainingState:
             self.feed.step(dict(zip(self.log.steps.columns, row, strict=True)))
 
     def end_epoch(self, epochs: int, arms: Sequence[Arm], owner: bool) -> None:
-        """Write the rows of the epoch that has ended, of so many `epochs`, and warn of left-out anchors and collapse.
+        """Write the rows of the completed epoch, and warn of skipped anchors and of collapse.
 
-        All ranks together; `arms` are those of this rank, and their `owner` speaks for them.
+        Called by all ranks together. `epochs` is the number of epochs of the run, `arms` are those of this rank, and
+        `owner` says whether this rank reports for them.
         """
         own = {arm.name: arm.projection_spread() for arm in arms if owner}
         spreads = {name: spread for of_rank in gather_json(own) for name, spread in of_rank.items()}
@@ -114,7 +118,7 @@ class TrainingState:
         self.measure(arms)
 
     def measure(self, arms: Sequence[Arm]) -> None:
-        """Measure the arms after this epoch, if the settings want that; all ranks together."""
+        """Measure the arms if the monitor is due after this epoch. Called by all ranks together."""
         if self.monitor and self.epochs % self.monitor.every_epochs == 0:
             rows = self.monitor.measure(self.epochs, arms)
             if rows:
@@ -122,7 +126,7 @@ class TrainingState:
                 self.progress.measured(self.epochs, rows)
 
     def save(self, arms: Sequence[Arm]) -> None:
-        """Have the state of this rank's `arms` written, and the epoch's snapshots if it has just ended."""
+        """Queue a checkpoint of this rank's `arms`, and the epoch's snapshots if an epoch has just ended."""
         if self.writer:
             states = {arm.name: arm.state() for arm in arms}
             self.writer.save(Checkpoint(self.step, self.epochs, states, self.sums), self.ends_epoch)
@@ -130,14 +134,14 @@ class TrainingState:
         self.stop_conditions.timer.restart()
 
     def call_after_epoch(self, function: Callable[[int], None]) -> None:
-        """Call `function` with the epoch that has ended and is saved, once all of it is on the disk."""
+        """Wait until the completed epoch is on the disk, then call `function` with its number."""
         if self.writer:
             self.writer.background.finish()
         try:
             function(self.epochs)
         except Exception as error:
             error.add_note(
-                f"raised by on_epoch after epoch {self.epochs}, which is saved: resume=True continues the run"
+                f"raised by on_epoch after epoch {self.epochs}; this epoch is saved, and resume=True continues the run"
             )
             raise
 
@@ -145,18 +149,18 @@ class TrainingState:
 def abort(
     state: TrainingState, record: StepRecord, epoch: int, arms: Sequence[Arm], run: Path, is_first: bool
 ) -> NoReturn:
-    """Save the state before the step of `record` and its inputs, and raise its error with where it happened.
+    """Save the state before the failed step of `record`, save the inputs of the step, and raise its error.
 
-    All ranks together; `arms` are those of this rank, and the first rank writes the inputs into the folder `run`.
+    Called by all ranks together. `arms` are those of this rank; the first rank writes the inputs to the folder `run`.
     """
     for arm in arms:
         arm.undo()
     if state.writer:
-        state.writer.background.finish()  # if it was the writing that failed, this raises its reason
+        state.writer.background.finish()  # raises the reason if writing failed
     if record.action == Action.WRITE_FAILED:
-        barrier()  # the rank that could not write reports why meanwhile and ends this one
+        barrier()  # meanwhile the rank that could not write reports its error and ends this one
     if record.error is None:
-        raise RunError(f"step {record.step}: stopped because another rank could not write")
+        raise RunError(f"step {record.step}: the run stopped because another rank could not write its files")
     state.save(arms)
     if state.writer:
         state.writer.background.finish()
@@ -165,7 +169,14 @@ def abort(
     if is_first:
         inputs = {digest_column(name): batch for name, batch in record.inputs.items()}
         write_replay(run, epoch, step, inputs, state.learning_rate(step), text, results)
-    barrier()  # all is saved before the first rank tells and ends the others
-    where = f"in epoch {epoch}, step {step}: the run stops before this step and its state is saved;"
-    then = f"{replay_path(run, step)} has its inputs; train with --resume --max-steps {step} to repeat it"
-    raise {"ValueError": ValueError}.get(kind, FloatingPointError)(f"{text} {where} {then}")
+    barrier()  # everything is saved before the first rank reports the error and ends the others
+    message = (
+        f"{text}. The run stopped before step {step} (epoch {epoch}) and saved its state. The inputs of the step are in"
+        f" {replay_path(run, step)}. To repeat the step, train with --resume --max-steps {step}"
+    )
+    if kind == "ValueError":
+        raise ValueError(message)
+    raise FloatingPointError(
+        f"{message}; if it fails again, start a new run with a smaller optimizer.base_lr or with"
+        " optimizer.clip_grad_norm"
+    )

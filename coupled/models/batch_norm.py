@@ -1,6 +1,6 @@
-"""Batch norm over the global batch on any device: torch's SyncBatchNorm on CUDA, the same arithmetic here elsewhere.
+"""Batch norm over the global batch: torch's SyncBatchNorm on CUDA, `GlobalBatchNorm` elsewhere.
 
-torch's refuses the CPU. Arms that one rank trains alone keep their layers as they are.
+torch's SyncBatchNorm does not work on a CPU. Arms that are trained by one rank alone keep their own layers.
 
 M images of this rank, C channels, D ranks that share the batch.
 """
@@ -18,9 +18,9 @@ from coupled.parallel.process_group import data_group, data_size, gather_images,
 
 
 def use_global_batch(network: nn.Module, device: torch.device) -> nn.Module:
-    """`network` whose batch-norm layers take mean and variance over all ranks while training; same state dict.
+    """Convert the batch-norm layers of `network` to use mean and variance over all ranks in training mode.
 
-    Raises ValueError for a kind of batch norm that cannot be converted.
+    The state dict does not change. Raises ValueError for a kind of batch norm that cannot be converted.
     """
     if data_size() == 1:
         return network
@@ -35,10 +35,11 @@ def use_global_batch(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias with the mean and the biased variance over all ranks; also both.
+    """(x - mean) / sqrt(var + eps) * weight + bias, with the mean and the biased variance over all ranks.
 
-    The backward is that of Ioffe & Szegedy 2015 (arXiv 1502.03167, section 3) with its two means over all ranks. One
-    exchange of 2 C numbers in each direction; the gradients of weight and bias are this rank's, for DDP to average.
+    Returns the mean and the variance, too. The backward pass is that of Ioffe & Szegedy 2015 (arXiv 1502.03167, section
+    3), with both of its means over all ranks. Each direction exchanges 2 C numbers. The gradients of weight and bias
+    are those of this rank; DDP averages them.
     """
 
     @staticmethod
@@ -47,7 +48,8 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         exact = x.to(torch.promote_types(x.dtype, torch.float32))  # bfloat16 would lose the statistics
         own_var_C, own_mean_C = torch.var_mean(exact, _all_but_channels(x), correction=0)
-        mean_DC, var_DC = gather_images(torch.stack([own_mean_C, own_var_C])[:, None])  # ranks hold equally many images
+        # all ranks have the same number of images, so that the mean of their means is the global mean
+        mean_DC, var_DC = gather_images(torch.stack([own_mean_C, own_var_C])[:, None])
         mean_C = mean_DC.mean(0)
         var_C = (var_DC + (mean_DC - mean_C).square()).mean(0)
         y = functional.batch_norm(exact, mean_C, var_C, weight, bias, training=False, eps=eps)
@@ -75,20 +77,24 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 class GlobalBatchNorm(nn.Module):
-    """The batch-norm layer `local` with statistics over all ranks in training mode; its parameters and buffers,
-    unchanged.
+    """The batch-norm layer `local` with statistics over all ranks in training mode; parameters and buffers are shared.
 
-    y = (x - mean) / sqrt(var + eps) * weight + bias with mean and biased variance over images, places and ranks; the
-    running variance is the unbiased one. Source: Ioffe & Szegedy 2015, arXiv 1502.03167, algorithm 1.
+    y = (x - mean) / sqrt(var + eps) * weight + bias with mean and biased variance over images, positions and ranks; the
+    running variance is unbiased. Source: Ioffe & Szegedy 2015, arXiv 1502.03167, algorithm 1.
     """
 
     def __init__(self, local: _BatchNorm) -> None:
         super().__init__()
         known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
         if not isinstance(local, BatchNormAct2d) and type(local) not in known:
-            raise ValueError(f"batch norm of kind {type(local).__name__} cannot span several processes on a CPU")
+            raise ValueError(
+                f"encoder: batch norm {type(local).__name__} cannot be computed over several processes on a CPU"
+            )
         if local.momentum is None or not local.track_running_stats:
-            raise ValueError("batch norm without running averages of fixed momentum cannot span several processes")
+            raise ValueError(
+                "encoder: batch norm without running averages, or with momentum=None, cannot be computed over several"
+                " processes"
+            )
         self.eps, self.momentum = local.eps, local.momentum
         self.weight: nn.Parameter | None
         self.bias: nn.Parameter | None
@@ -106,7 +112,7 @@ class GlobalBatchNorm(nn.Module):
         self.train(local.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[M, C] or [M, C, ...] -> the same shape and type."""
+        """Normalise [M, C] or [M, C, ...]; the output has the same shape and dtype."""
         if self.training:
             y, mean_C, var_C = _Normalise.apply(x, self.weight, self.bias, self.eps)
             count = data_size() * x.numel() // x.shape[1]

@@ -1,7 +1,7 @@
-"""Encoders: timm models without classifier, with the stem and width the image size needs.
+"""Encoders: timm models without classifier, with a stem and width for the image size.
 
-A snapshot's `encoder.*` tensors load into the same timm model: a ResNet keeps timm's names at any width, and the CIFAR
-stem only replaces `conv1` and drops `maxpool`. A ViT with the CIFAR stem is timm's with `patch_size=4`.
+The `encoder.*` tensors of a snapshot load into the same timm model. A ResNet keeps timm's names at any width; the CIFAR
+stem only replaces `conv1` and removes `maxpool`. A ViT with the CIFAR stem is timm's ViT with `patch_size=4`.
 """
 
 from collections.abc import Iterator
@@ -14,26 +14,27 @@ from torch import nn
 
 STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
 SMALL_PATCH = 4  # pixels
-# timm's modules of plain ResNets and ViTs; the ResNets among them with one convolution as stem call it conv1
+# timm's modules of plain ResNets and ViTs; in a ResNet whose stem is one convolution, it is called conv1
 RESNETS = ("timm.models.resnet", "timm.models.res2net", "timm.models.sknet")
 VITS = ("timm.models.vision_transformer", "timm.models.deit")
-# What a model of timm or torch itself raises where its arguments do not go together
+# exceptions that timm or torch raises for arguments that do not fit together
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def build_encoder(
     name: str, width_multiplier: float = 1.0, stem: str = "cifar", image_size: int = 32, zero_init_last: bool = False
 ) -> nn.Module:
-    """A timm model `name` that maps images [M, 3, S, S] to embeddings [M, D]; D is `encoder_width` of it.
+    """Build the timm model `name`, which maps images [M, 3, S, S] to embeddings [M, D] with D = `encoder_width`.
 
     `stem="cifar"` gives a ResNet a 3x3 stride-1 first convolution and no max-pool, as is usual for 32-pixel images
     (Chen et al. 2020, arXiv 2002.05709, appendix B.9), and a plain vision transformer patches of 4 x 4 pixels.
     `width_multiplier` multiplies a ResNet's channels. All norm scales start at 1, as in torchvision; with
-    `zero_init_last` those that timm starts at 0, the last of every residual block, do so here (Goyal et al. 2017, arXiv
+    `zero_init_last` the last scale of every residual block starts at 0, as in timm (Goyal et al. 2017, arXiv
     1706.02677, section 5.1).
 
     The parameters are drawn from torch's global generator: wrap the call in `stream.seeds.torch_rng`. Raises ValueError
-    for a name unknown to timm or one of weights, or a stem, width or image size that the model cannot have.
+    for a name that timm does not know or that names weights, and for a stem, width or image size that the model does
+    not support.
     """
     _check_name(name)
     options, replaces_stem = timm_options(name, width_multiplier, stem, image_size)
@@ -50,9 +51,9 @@ def build_encoder(
 def timm_options(
     name: str, width_multiplier: float = 1.0, stem: str = "cifar", image_size: int = 32
 ) -> tuple[dict[str, Any], bool]:
-    """The options of `timm.create_model` of an encoder, and whether its stem is replaced afterwards.
+    """Return the options of `timm.create_model` for an encoder, and whether its stem is replaced afterwards.
 
-    Raises ValueError for a stem, width or image size that the model `name` cannot have.
+    Raises ValueError for a stem, width or image size that the model `name` does not support.
     """
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     module = model_entrypoint(name).__module__
@@ -61,28 +62,30 @@ def timm_options(
     options: dict[str, Any] = {}
     if stem == "cifar" and plain_vit:
         if image_size % SMALL_PATCH:
-            raise ValueError(f"dataset.image_size: got {image_size}; patches of {SMALL_PATCH} px need a multiple of it")
+            raise ValueError(
+                f"dataset.image_size: got {image_size}; patches of {SMALL_PATCH} px need a multiple of {SMALL_PATCH}"
+            )
         options["patch_size"] = SMALL_PATCH
     if stem == "cifar" and not (plain_vit or plain_resnet):
         raise ValueError(
-            f"encoder.stem: got 'cifar' for '{name}', which is no plain ResNet or ViT; set encoder.stem=imagenet"
+            f"encoder.stem: got 'cifar' for '{name}', which is not a plain ResNet or ViT; set encoder.stem=imagenet"
         )
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     if width_multiplier != 1:
         if not plain_resnet:
             raise ValueError(
-                f"encoder.width_multiplier: got {width_multiplier:g}; '{name}' is no plain ResNet: it must be 1"
+                f"encoder.width_multiplier: got {width_multiplier:g}; '{name}' is not a plain ResNet: set it to 1"
             )
         options["channels"] = tuple(max(1, round(width_multiplier * channels)) for channels in STAGE_CHANNELS)
-        # timm scales the stem of its deep variant alone; `_replace_stem` then puts the single convolution back
+        # timm scales only the stem of its deep variant; `_replace_stem` then restores the single convolution
         options |= {"stem_type": "deep", "stem_width": max(1, round(width_multiplier * STEM_CHANNELS / 2))}
     return options, plain_resnet and (stem == "cifar" or width_multiplier != 1)
 
 
 @contextmanager
 def failures_named(name: str, keys: str) -> Iterator[None]:
-    """Turn what the model `name` raises at the values of `keys` into a ValueError of one line."""
+    """Turn an exception of the model `name` into a ValueError in one line, with the values of `keys`."""
     try:
         yield
     except FAILURES as error:
@@ -91,32 +94,34 @@ def failures_named(name: str, keys: str) -> Iterator[None]:
 
 
 def _check_name(name: str) -> None:
-    """Raise ValueError unless `name` is a model of timm and says nothing of weights, which would be ignored."""
+    """Raise ValueError unless `name` is a timm model without a tag of weights, which would be ignored."""
     plain, tag = split_model_name_tag(name)
     if tag and timm.is_model(plain):
         raise ValueError(
-            f"encoder.name: '{name}' names timm's weights '{tag}', but this key is the model alone, which starts from"
-            f" random weights; write {plain}, and encoder.weights=timm:{tag} to start from the weights"
+            f"encoder.name: '{name}' includes timm's weights '{tag}', but this key only names the model, which starts"
+            f" from random weights; write {plain}, and encoder.weights=timm:{tag} to start from these weights"
         )
     if (now := get_deprecated_models().get(name)) is not None:
         raise ValueError(
-            f"encoder.name: '{name}' is timm's old name of '{now}', but this key is the model alone, which starts from"
-            f" random weights; write {split_model_name_tag(now)[0]}, and encoder.weights=timm:TAG to start from weights"
+            f"encoder.name: '{name}' is timm's old name of '{now}', but this key only names the model, which starts"
+            f" from random weights; write {split_model_name_tag(now)[0]}, and encoder.weights=timm:TAG to use weights"
         )
     if not timm.is_model(name) or tag or name != plain:
         near = timm.list_models(f"*{plain}*")[:5]
-        hint = f"; near: {', '.join(near)}" if near else ""
+        hint = f"; similar names: {', '.join(near)}" if near else ""
         command = "python -c 'import timm; print(timm.list_models())'"
         raise ValueError(f"encoder.name: timm has no model '{name}'{hint} (all: {command})")
 
 
 def _start_norm_scales(encoder: nn.Module, name: str, zero_init_last: bool) -> None:
-    """timm has built the encoder with its own start: keep its zero scales, or set them to 1."""
+    """Set norm scales that timm initialises to 0 to 1, unless `zero_init_last`."""
     scales = (getattr(module, "weight", None) for module in encoder.modules() if not isinstance(module, nn.Embedding))
     vectors = [each for each in scales if isinstance(each, nn.Parameter) and each.dim() == 1 and not each.is_meta]
     zeros = [each for each in vectors if not each.any()]
     if zero_init_last and vectors and not zeros:
-        raise ValueError(f"encoder.zero_init_last: got true; '{name}' has no norm scale that timm starts at 0")
+        raise ValueError(
+            f"encoder.zero_init_last: got true; '{name}' has no norm scale that timm initialises to 0; set it to false"
+        )
     if not zero_init_last:
         for scale in zeros:
             nn.init.ones_(scale)
@@ -134,5 +139,5 @@ def _replace_stem(encoder: nn.Module, small: bool) -> None:
 
 
 def encoder_width(encoder: nn.Module) -> int:
-    """D, the width of the embedding of a timm model."""
+    """Return D, the width of the embedding of a timm model."""
     return int(getattr(encoder, "head_hidden_size", None) or encoder.num_features)  # type: ignore[arg-type]

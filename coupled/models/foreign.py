@@ -1,9 +1,10 @@
-"""State dicts that other programs have saved: read without running code, and matched with an encoder and a projector.
+"""Read checkpoints of other programs without running code, and match their tensors with an encoder and a projector.
 
-A file may hold the state dict itself, or have it under a key (MODEL_STATE, state_dict, model, ...), with any prefix
-before the names of the encoder (module., encoder.net., backbone., encoder_q., ...). Nothing of this is looked up: the
+A file may be the state dict itself, or have it under a key (MODEL_STATE, state_dict, model, ...), with any prefix
+before the names of the encoder (module., encoder.net., backbone., encoder_q., ...). There is no list of formats: all
 tensors of the file get dotted names, and the prefix is the one under which all names and shapes of the encoder are
-found. Where several fit, as in a file of a student and a teacher, the one made of `USUAL` words is taken.
+found. If several prefixes fit, as in a file with a student and a teacher, the one made only of words in `USUAL` is
+taken.
 """
 
 import argparse
@@ -25,22 +26,23 @@ from coupled.models.encoders import failures_named
 from coupled.stream.seeds import torch_rng
 
 USUAL = ("MODEL_STATE", "state_dict", "model", "module", "encoder", "net", "backbone", "encoder_q", "student")
-RENAMED = {"shortcut": "downsample"}  # of a ResNet's block, in SupContrast's and other code for CIFAR
-UNCOUNTED = "num_batches_tracked"  # which torch before 0.4.1 did not save
-ZERO_BIASES = ("0.bias", "3.bias", "4.bias")  # of a projector; ours has none there
+RENAMED = {"shortcut": "downsample"}  # in the ResNet blocks of SupContrast and other code for CIFAR
+UNCOUNTED = "num_batches_tracked"  # not saved by torch before 0.4.1
+ZERO_BIASES = ("0.bias", "3.bias", "4.bias")  # biases that our projector does not have
 BATCH_NORM = ("weight", "running_mean", "running_var")
 DEEPEST = 6  # levels of mappings in a file
-TRIED = 16  # names of an encoder with which prefixes are looked for
+TRIED = 16  # number of encoder names used to search for prefixes
 SHOWN = 3  # names that a message shows
 NUMBERS = (np.dtype("f8"), np.dtype("f4"), np.dtype("i8"))
-# what is often saved beside the weights and can do nothing: command lines and numpy's numbers
+# types that are often saved beside the weights and run no code: argparse namespaces and numpy numbers
 SCALAR: Any = np.float64(0).__reduce__()[0]  # the function that unpickles a number
 HARMLESS = (argparse.Namespace, np.dtype, SCALAR, (SCALAR, "numpy.core.multiarray.scalar"), *map(type, NUMBERS))
 
 
 class Matched(NamedTuple):
-    """Tensors under the names of the encoder or projector, their prefix in the file, and the file's other tensors,
-    those with the prefix first.
+    """Tensors of a file under the names of the encoder or projector.
+
+    `prefix` is their prefix in the file. `unused` names the file's other tensors, those with the prefix first.
     """
 
     tensors: dict[str, Tensor]
@@ -49,9 +51,9 @@ class Matched(NamedTuple):
 
 
 def read_checkpoint(content: bytes, path: Path) -> Any:
-    """What a .safetensors file or one of torch.save holds, on the CPU; `path` is for its suffix and for messages.
+    """Read a .safetensors file or a file of torch.save, onto the CPU, without running code of the file.
 
-    No code of the file is run. Raises ValueError if it is not readable so.
+    `path` is used for its suffix and in messages. Raises ValueError if the file is not readable in this way.
     """
     if path.suffix == ".safetensors":
         try:
@@ -65,8 +67,8 @@ def read_checkpoint(content: bytes, path: Path) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = named[1] if named else "objects that are not tensors"
         raise ValueError(
-            f"'{path}' holds {what}, which torch reads only by running code of the file (weights_only=True refuses"
-            " it); where you trust it, save its state_dict alone: torch.save(model.state_dict(), FILE)"
+            f"'{path}' has {what}, which torch loads only by running code of the file (weights_only=True refuses"
+            " it); if you trust the file, save only its state_dict: torch.save(model.state_dict(), FILE)"
         ) from None
     except (RuntimeError, EOFError, LookupError, OSError, ValueError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:120] or type(error).__name__
@@ -74,7 +76,7 @@ def read_checkpoint(content: bytes, path: Path) -> Any:
 
 
 def named_tensors(tree: Any) -> dict[str, Tensor]:
-    """All tensors of nested mappings, with dotted names; a ResNet's blocks have torchvision's and timm's names."""
+    """Return all tensors of nested mappings with dotted names; ResNet blocks get the names of torchvision and timm."""
     return dict(_named(tree, (), DEEPEST))
 
 
@@ -89,14 +91,14 @@ def _named(tree: Any, place: tuple[str, ...], levels: int) -> Iterator[tuple[str
 
 
 def match_encoder(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Matched:
-    """The tensors of a file under the names of an encoder.
+    """Return the tensors of a file under the names of an encoder.
 
     Args:
-        found: all tensors of the file, as `named_tensors` gives them.
-        expected: the state dict of the encoder; its tensors may lie on the device "meta".
+        found: all tensors of the file, as `named_tensors` returns them.
+        expected: the state dict of the encoder; its tensors may be on the device "meta".
 
     Raises:
-        ValueError: if a name is missing or has another shape, or if several prefixes fit alike.
+        ValueError: if a name is missing or has another shape, or if several prefixes fit equally well.
     """
     needed = [name for name in expected if not name.endswith(UNCOUNTED)]
     some = needed[:: max(1, len(needed) // TRIED)]
@@ -106,17 +108,21 @@ def match_encoder(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     }
     best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
     if not best:
-        raise ValueError(f"no tensor of the encoder is in it under any prefix; it holds {_listed(list(found))}")
+        raise ValueError(
+            f"the file has no tensor of the encoder under any prefix; its tensors are {_listed(list(found))}"
+        )
     usual = [prefix for prefix in best if {*prefix.split(".")[:-1]} <= {*USUAL}]
     if len(best) > 1 and len(usual) != 1:
-        raise ValueError(f"the encoder fits under several prefixes: {', '.join(map(repr, best))}; keep one in the file")
+        raise ValueError(
+            f"the encoder fits under several prefixes: {', '.join(map(repr, best))}; keep only one in the file"
+        )
     prefix = usual[0] if len(best) > 1 else best[0]
     missing = [name for _, name in _under(prefix, needed) if name not in found]
     if missing:
         raise ValueError(f"{len(missing)} of {len(needed)} tensors of the encoder are missing: {_listed(missing)}")
     shapes = [(own, name) for own, name in _under(prefix, needed) if found[name].shape != expected[own].shape]
     for own, name in shapes[:1]:
-        hint = "; the stem is another: see encoder.stem" if own.startswith("conv1.") and len(shapes) == 1 else ""
+        hint = "; the file has another stem: set encoder.stem" if own.startswith("conv1.") and len(shapes) == 1 else ""
         raise ValueError(
             f"{len(shapes)} of {len(needed)} tensors of the encoder have another shape: '{name}' is"
             f" {tuple(found[name].shape)}, the encoder's {tuple(expected[own].shape)}{hint}"
@@ -128,10 +134,11 @@ def match_encoder(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 
 def match_projector(found: Mapping[str, Tensor], width: int) -> Matched | None:
-    """The tensors of a file under the names of `network.build_projector` for embeddings of this width.
+    """Return the tensors of a file under the names of `network.build_projector` for embeddings of this width.
 
-    None unless the file has exactly one that computes the same: Linear-BN-ReLU-Linear-BN, no biases but the first batch
-    norm's. A bias of zeros is left out, such as the papers' projector has in its last batch norm (arXiv 2510.08852).
+    None unless the file has exactly one projector that computes the same: Linear-BN-ReLU-Linear-BN, without biases
+    except that of the first batch norm. A bias of zeros is ignored, such as that of the last batch norm in the papers'
+    projector (arXiv 2510.08852).
     """
     matches = []
     for name, first in found.items():
@@ -162,7 +169,7 @@ def _matched(tensors: dict[str, Tensor], prefix: str, found: Mapping[str, Tensor
 
 
 def as_snapshot(tensor: Tensor) -> Tensor:
-    """A tensor with float32 where it has floats, as snapshots have."""
+    """Return `tensor` as snapshots store it: floating-point values as float32."""
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
@@ -180,15 +187,15 @@ def _listed(names: list[str]) -> str:
 
 
 def timm_tensors(tree: Any, name: str, image_size: int) -> dict[str, Tensor]:
-    """The tensors of timm's weights `name`, such as "resnet18.a1_in1k", as timm's own model of them has them.
+    """Return the tensors of timm's weights `name`, such as "resnet18.a1_in1k", as timm loads them.
 
-    timm renames what older files call otherwise, and resamples what depends on `image_size`. Raises ValueError if the
-    content `tree` of their file is not for that model.
+    timm renames tensors of older files and resamples tensors that depend on `image_size`. Raises ValueError if `tree`,
+    the content of the file, does not fit the model.
     """
     config = timm.get_pretrained_cfg(name)
     size: dict[str, Any] = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
     fits = failures_named(name, f"the file of these weights and dataset.image_size {image_size}")
-    with torch_rng(0, "weights"), fits:  # what it draws before it loads them
+    with torch_rng(0, "weights"), fits:  # timm draws initial weights before it loads the file
         model = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tree)}, num_classes=0, **size
         )

@@ -1,4 +1,4 @@
-"""Parameters of the encoder that are not trained."""
+"""Freeze parameters of the encoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -10,7 +10,7 @@ from coupled.models.batch_norm import GlobalBatchNorm
 
 
 def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The names that a pattern (fnmatch) matches. Raises ValueError for a pattern that matches none."""
+    """Return the names that a pattern (fnmatch) matches. Raise ValueError for a pattern that matches none."""
     known = list(names)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in known):
@@ -20,11 +20,11 @@ def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def freeze(encoder: nn.Module, patterns: Sequence[str]) -> None:
-    """Parameters whose names match ask for no gradient; a batch norm whose parameters are all frozen is a constant.
+    """Freeze the parameters whose names match a pattern, and put fully frozen batch norms into evaluation mode.
 
-    It is put into evaluation mode: it normalises with the running averages that it has, and these stay as they are. In
-    training mode its outputs would depend on the batch, and a frozen stage would not compute what its weights did.
-    Called after `train()`, before DDP. Raises ValueError for a pattern that matches nothing.
+    A batch norm whose parameters are all frozen then normalises with its running averages, which do not change. In
+    training mode its outputs would depend on the batch, so a frozen stage would not be a fixed function. Call this
+    after `train()` and before DDP. Raises ValueError for a pattern that matches nothing.
     """
     frozen = {*frozen_names([name for name, _ in encoder.named_parameters()], patterns)}
     for name, parameter in encoder.named_parameters():
@@ -35,7 +35,7 @@ def freeze(encoder: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def constant_tensors(encoder: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the parameters and running averages that `freeze` keeps as they are."""
+    """Return the names of the parameters and buffers that do not change after `freeze`."""
     frozen = frozen_names([name for name, _ in encoder.named_parameters()], patterns)
     norms = _frozen_batch_norms(encoder, {*frozen})
     return [*frozen, *(f"{path}.{name}" for path, module in norms for name, _ in module.named_buffers())]

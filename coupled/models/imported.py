@@ -1,4 +1,4 @@
-"""A checkpoint file of another program as what an arm's snapshot holds: its encoder, and its projector if it fits."""
+"""Read a checkpoint of another program as the content of a snapshot: the encoder, and the projector if it fits."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +21,10 @@ class Expected(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """A file: its encoder, its projector if that computes the same as ours, the names of the tensors that are neither,
-    and its digest.
+    """The content of a file.
+
+    The encoder, the projector if it computes the same as `network.build_projector`, the names of all other tensors, and
+    the digest of the file.
     """
 
     encoder: Matched
@@ -32,20 +34,20 @@ class Imported(NamedTuple):
 
     @property
     def projector_size(self) -> tuple[int, int] | None:
-        """Hidden and output width of the projector."""
+        """Hidden and output width of the projector; None without a projector."""
         tensors = self.projector.tensors if self.projector else {}
         return (len(tensors["0.weight"]), len(tensors["3.weight"])) if tensors else None
 
 
 def expected_encoder(network: Mapping[str, Any], seed: int) -> Expected:
-    """The encoder of the network of these arguments of `build_network`; nothing is computed for it."""
+    """Return the expected encoder for these arguments of `build_network`, without computing weights."""
     with torch.device("meta"):
         encoder = build_network(**network, seed=seed).encoder
     return Expected(encoder.state_dict(), encoder_width(encoder))
 
 
 def read_imported(arm: str, path: Path, expected: Expected) -> Imported:
-    """What a file of the `arm` has. Raises ValueError that names the file if the encoder is not in it as expected."""
+    """Read a file of the `arm`. Raise ValueError that names the file if it lacks the expected encoder."""
     content = path.read_bytes()
     try:
         found = named_tensors(read_checkpoint(content, path))

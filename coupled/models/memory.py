@@ -1,4 +1,4 @@
-"""How much memory a run needs, forecast before it starts, and how much is free."""
+"""Forecast the memory that a run needs, and find how much is free."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,15 +10,17 @@ import torch
 from coupled.models.probe import Probe
 
 MIB = 2**20
-MOMENTS = {"lars": 1, "sgd": 1, "adamw": 2}  # tensors of the size of the weights that an optimizer keeps
-BACKWARD = 1.7  # times what the forward pass keeps is what both passes take; 1.3 to 2.3 measured on a CPU
-PAIR_BYTES = 48  # of an anchor and a row: scores, masks and their gradients
+MOMENTS = {"lars": 1, "sgd": 1, "adamw": 2}  # optimizer state, as a multiple of the weights
+BACKWARD = 1.7  # peak of both passes, as a multiple of the saved activations; 1.3 to 2.3 measured on a CPU
+PAIR_BYTES = 48  # per pair of anchor and row: scores, masks and their gradients
 MEMINFO, OWN_CGROUPS, CGROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class Forecast(NamedTuple):
-    """Bytes of one process: of the step's activations, of the arms' weights with all that has their size, and of what
-    else is expected at the peak. The first two are needed at once whatever happens.
+    """Memory of one process, in bytes.
+
+    `activations` of a step, `arms`: weights, gradients and optimizer state of the arms, and `more`: further memory
+    expected at the peak. The first two are always needed at the same time.
     """
 
     activations: int
@@ -27,12 +29,12 @@ class Forecast(NamedTuple):
 
     @property
     def certain(self) -> int:
-        """Less than this cannot be enough."""
+        """Lower bound of the needed bytes."""
         return self.activations + self.arms
 
     @property
     def expected(self) -> int:
-        """Bytes at the peak, as far as can be said beforehand."""
+        """Expected bytes at the peak."""
         return self.certain + self.more
 
 
@@ -49,11 +51,11 @@ def forecast(
     local_views: int = 0,
     local_size: int = 0,
 ) -> Forecast:
-    """What a process needs that trains arms of so many bytes of `weights` on `images` of a global `batch`, each with so
-    many `views`; a local view counts as its share of a view's pixels.
+    """Forecast the memory of a process that trains arms with `weights` bytes each on `images` of a global `batch`.
 
-    The arms take their step one after the other. Beside weights, gradients and moments main memory holds the network
-    that all arms start from, and a copy of all tensors while it is written.
+    Each image has `views` views; a local view counts in proportion to its pixels. The arms take their steps one after
+    the other. Besides weights, gradients and optimizer state, main memory has the shared initial network, and a copy of
+    all tensors while a checkpoint is written.
     """
     moments, own, anchors = MOMENTS[optimizer], sum(weights), views * images
     pixels = images * (views * image_size**2 + local_views * local_size**2)
@@ -64,9 +66,9 @@ def forecast(
 
 
 def memory_line(need: Forecast, free: int | None, views: int, arms: int, device: torch.device) -> str:
-    """A line on the memory that is needed and free, a warning if that may not suffice; `views` are all of a batch.
+    """Return a line on needed and free memory, a warning if the free memory may not suffice.
 
-    Raises ValueError if what is certainly needed is not free.
+    `views` is the number of all views of this process's batch. Raises ValueError if less than the lower bound is free.
     """
     text = f"a step needs about {need.expected / MIB:,.0f} MiB of memory"
     if free is None:
@@ -85,8 +87,9 @@ def memory_line(need: Forecast, free: int | None, views: int, arms: int, device:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes of the device's memory that this process can still get, in equal parts with those beside it; None where
-    the system does not say.
+    """Return the bytes of device memory available to this process; None if unknown.
+
+    Processes on the same machine are assumed to share the free memory equally.
     """
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device.type == "cuda":
@@ -103,7 +106,7 @@ def _free_on_machine() -> Iterator[int]:
 
 
 def _free_in_cgroups() -> Iterator[int]:
-    """What is left of the limit of every control group that this process is in. Pages of files can be given back."""
+    """Yield the free bytes under the limit of each cgroup of this process; inactive file pages count as free."""
     names = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
     for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.is_file() else ():
         _, controller, path = line.split(":", 2)

@@ -1,5 +1,4 @@
-"""A network: encoder, projector, and the further heads and the target that an objective asks for; one forward over all
-views.
+"""The network of an arm: encoder, projector, and the heads and target network that its objective needs.
 
 V views, B images, D embedding width, P projection width, S image size.
 """
@@ -20,14 +19,20 @@ from coupled.stream.seeds import torch_rng
 
 
 class Network(nn.Module):
-    """Computes the outputs named in `needs`: "embedding" [V,B,D], "unnormalised" [V,B,P], which is what the projector
-    gives, "projection" [V,B,P], the same at unit norm, "target_projection" [V,B,P], that of the target, without
-    gradient, and those of `heads`; each but the target's also as "local_<name>", of the local views. The projections
-    are at least float32. "projection" is among the outputs wherever there is one, because a run watches it.
+    """Computes the outputs named in `needs`.
 
-    The V*B images pass the encoder together, so batch norm sees all views of the batch; the target's does the same with
-    running averages of its own. Parameters that no needed output depends on do not ask for a gradient: DDP then has no
-    unused parameters, and they stay as initialised.
+    * "embedding" [V, B, D]: the output of the encoder
+    * "unnormalised" [V, B, P]: the output of the projector
+    * "projection" [V, B, P]: the same at unit norm
+    * "target_projection" [V, B, P]: the projection of the target network, without gradient
+    * the outputs of `heads`
+
+    Each output except the target's also exists as "local_<name>" for the local views. Projections are at least float32.
+    "projection" is always returned if the projector is used, because the run monitors it for collapse.
+
+    The V*B images pass through the encoder together, so batch norm sees all views of the batch; the target network does
+    the same with separate running averages. Parameters that no needed output depends on require no gradient: DDP then
+    has no unused parameters, and they keep their initial values.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class Network(nn.Module):
                 self.kept.register_buffer(name, tensor)
 
     def forward(self, views_VBchw: Tensor, local_VBchw: Tensor | None = None) -> dict[str, Tensor]:
-        """Outputs by name for views [V, B, 3, S, S] and local views, which pass the encoder after them."""
+        """Return the outputs by name for views [V, B, 3, S, S] and, in a second pass, local views."""
         computed = self._outputs(views_VBchw)
         if self.target is not None:
             with torch.no_grad():
@@ -70,7 +75,7 @@ class Network(nn.Module):
         return {name: computed[name] for name in names}
 
     def _outputs(self, views_VBchw: Tensor) -> dict[str, Tensor]:
-        """The network's own outputs by name, [V, B, ...]."""
+        """Return the outputs by name, [V, B, ...], without those of the target network."""
         computed = {"embedding": self.encoder(views_VBchw.flatten(0, 1))}
         if self.project:
             computed["unnormalised"] = _exact(self.projector(computed["embedding"]))
@@ -81,13 +86,14 @@ class Network(nn.Module):
 
 
 def _exact(projection: Tensor) -> Tensor:
-    """At least float32, under autocast too: a unit norm in bfloat16 is one to 0.4 %."""
+    """Return `projection` in at least float32: in bfloat16 a unit norm has an error of 0.4 %."""
     return projection.to(torch.promote_types(projection.dtype, torch.float32))
 
 
 def build_projector(inputs: int, hidden: int, out: int) -> nn.Sequential:
-    """Linear-BN-ReLU-Linear-BN, [M, inputs] -> [M, out], no biases in the linear layers, scale only in the last batch
-    norm.
+    """Build Linear-BN-ReLU-Linear-BN, [M, inputs] -> [M, out].
+
+    The linear layers have no biases, and the last batch norm has a scale but no bias.
 
     Source: the protocol of arXiv 2510.08852 and 2506.04411.
     """
@@ -114,11 +120,11 @@ def build_network(
     projector_output_dim: int = 128,
     seed: int = 0,
 ) -> Network:
-    """The network that all arms share, on the CPU, initialised from the seed stream "init".
+    """Build the network that all arms share, on the CPU, initialised from the seed stream "init".
 
-    Its outputs are "embedding" and "projection"; `projector_hidden_dim=None` is the width of the embedding.
-    `encoder_options` are those of an encoder of the user, as JSON, which takes none of timm's. Equal
-    arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that cannot be.
+    Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding.
+    `encoder_options` are the options of a user-defined encoder as JSON; such an encoder takes no options of timm. Equal
+    arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that is not supported.
     """
     with torch_rng(seed, "init"):
         trunk = (
@@ -132,10 +138,10 @@ def build_network(
 
 
 def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> Network:
-    """A copy of the `shared` network with the outputs, heads, target and kept tensors that an objective needs.
+    """Copy the `shared` network and add the outputs, heads, target network and kept tensors that an objective needs.
 
-    Each head is drawn from its own seed stream "init/<head>", so heads change neither each other nor what is shared. A
-    target starts as another copy of what is shared.
+    Each head is drawn from a separate seed stream "init/<head>", so a head changes neither the other heads nor the
+    shared parts. The target network starts as another copy of the shared parts.
     """
     projection_width = shared.projector[-1].num_features
     assert isinstance(projection_width, int)
@@ -157,35 +163,35 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
 
 
 def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
-    """The head on an input of so many features, drawn from torch's global generator."""
+    """Build a head on an input with `inputs` features, drawn from torch's global generator."""
     if head.kind == "linear":
         return nn.Linear(inputs, classes)
     if head.kind == "linear_predictor":
         return nn.Linear(inputs, inputs, bias=False)
     if head.kind == "mlp_predictor":
-        hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # batch norm has a bias
+        hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # no bias here: the batch norm has one
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    raise ValueError(f"unknown kind of head '{head.kind}' (known: linear, linear_predictor, mlp_predictor)")
+    raise ValueError(f"head: got kind '{head.kind}'; allowed are linear, linear_predictor, mlp_predictor")
 
 
 def move_target(network: nn.Module, decay: float) -> None:
-    """target <- decay * target + (1 - decay) * encoder and projector, parameter by parameter.
+    """Update each parameter of the target network: target <- decay * target + (1 - decay) * parameter.
 
-    The target's running averages are its own. Source: Grill et al. 2020, arXiv 2006.07733, eq. 1.
+    The running averages of the target network are not copied. Source: Grill et al. 2020, arXiv 2006.07733, eq. 1.
     """
     own = [p for part in ("encoder", "projector") for p in network.get_submodule(part).parameters()]
     get_ema_multi_avg_fn(decay)([*network.get_submodule("target").parameters()], own, 0)
 
 
 def shared_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers that every arm has: those of the encoder and the projector."""
+    """Return the parameters and buffers that every arm has: those of the encoder and the projector."""
     return {name: t for name, t in network.state_dict().items() if name.split(".")[0] in ("encoder", "projector")}
 
 
 def network_size(network: nn.Module) -> tuple[int, int]:
-    """Number of parameters, frozen ones included, and bytes of a snapshot, whose floats are float32."""
+    """Return the number of parameters, frozen ones included, and the bytes of a snapshot."""
     tensors = network.state_dict().values()
     bytes_ = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in tensors)
     return sum(parameter.numel() for parameter in network.parameters()), bytes_

@@ -1,4 +1,4 @@
-"""Optimizers with the groups of SimCLR, and the learning rate as a pure function of the step."""
+"""Optimizers with the parameter groups of SimCLR, and the learning rate as a pure function of the step."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,9 +11,9 @@ LR_EXPONENT = {"linear": 1.0, "sqrt": 0.5, "fourth_root": 0.25, "none": 0.0}
 
 
 def peak_learning_rate(base_lr: float, lr_scaling: str, batch_size: int) -> float:
-    """base_lr * (batch_size / 256)^e, e = 1, 1/2, 1/4 or 0: the rules agree at 256 images.
+    """Return base_lr * (batch_size / 256)^e with e = 1, 1/2, 1/4 or 0; all rules agree at 256 images.
 
-    `batch_size` is the global batch; the world size never enters.
+    `batch_size` is the size of the global batch; the world size has no influence.
     """
     return float(base_lr * (batch_size / 256) ** LR_EXPONENT[lr_scaling])
 
@@ -21,7 +21,7 @@ def peak_learning_rate(base_lr: float, lr_scaling: str, batch_size: int) -> floa
 def learning_rate(
     step: int, *, peak: float, steps_per_epoch: int, epochs: int, warmup_epochs: float, schedule: str
 ) -> float:
-    """The rate of the update that ends step `step` (1 = the first).
+    """Return the learning rate of the update in step `step`, counted from 1.
 
     Linear warm-up from peak/warm-up steps to peak, then `cosine`: peak * (1 + cos(pi * t)) / 2 with t from 0 at the
     end of the warm-up to 1 at the end of the run, or `constant`. Source: arXiv 2510.08852, section on training.
@@ -43,8 +43,8 @@ class Lars(torch.optim.Optimizer):
         buffer = momentum * buffer + lr * trust * (gradient + weight_decay * w);    w = w - buffer
 
     Source: You et al. 2017, arXiv 1708.03888, algorithm 1; SimCLR (arXiv 2002.05709) and the code of arXiv 2510.08852
-    put the rate there too. timm's LARS multiplies by the rate after the momentum, which is another optimizer wherever
-    the rate changes.
+    also have the learning rate inside the momentum buffer. timm's LARS multiplies by the rate after the momentum, which
+    is a different optimizer when the rate changes.
 
     Args:
         groups: parameter groups with the keys "params", "weight_decay" and "adapt"; "lr" is set before every step.
@@ -57,7 +57,7 @@ class Lars(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step with the gradients that the parameters have."""
+        """Take one step with the gradients of the parameters."""
         assert closure is None
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
@@ -77,7 +77,7 @@ class Lars(torch.optim.Optimizer):
 
 
 def _trust_ratios(weights: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-    """The trust ratio of each of P parameters, computed without waiting for the device."""
+    """Return the trust ratio of each of P parameters, computed without waiting for the device."""
     weights_P, gradients_P = (torch.stack(list(torch._foreach_norm(each))) for each in (weights, gradients))
     ratios_P = group["coefficient"] * weights_P / (gradients_P + group["weight_decay"] * weights_P)
     return list(torch.where((weights_P > 0) & (gradients_P > 0), ratios_P, 1).unbind())
@@ -91,12 +91,10 @@ def build_optimizer(
     betas: tuple[float, float] | None = None,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """LARS (trust coefficient 0.001) or SGD with `momentum`, or AdamW with `betas`, over the parameters that ask for a
-    gradient.
+    """Build LARS (trust coefficient 0.001) or SGD with `momentum`, or AdamW with `betas`, for the trainable parameters.
 
     Parameters of one dimension or none (batch-norm scales and shifts, biases) get neither weight decay nor LARS
-    adaptation, the rule of SimCLR (arXiv 2002.05709, appendix B.6). The rate is set before every step; it is 0 until
-    then.
+    adaptation, as in SimCLR (arXiv 2002.05709, appendix B.6). The learning rate is 0 until it is set before each step.
     """
     trained = [p for p in parameters if p.requires_grad]
     matrices = {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay}

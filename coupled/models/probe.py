@@ -1,6 +1,6 @@
-"""A probe: one forward and backward pass of zeros through the network of a run, before anything is written.
+"""Probe a network with one forward and backward pass of zeros before the run writes anything.
 
-It says whether a model of timm works at the size of the images, and what a step of it keeps in memory.
+The probe shows whether a model works at the image size, and how much memory a step needs.
 """
 
 import functools
@@ -13,12 +13,14 @@ from coupled.models.encoders import FAILURES, failures_named
 from coupled.models.network import Network, build_network
 from coupled.stream.seeds import torch_rng
 
-IMAGES = 2  # the fewest that batch norm takes
+IMAGES = 2  # the minimum for batch norm
 
 
 class Probe(NamedTuple):
-    """Bytes that a forward pass keeps for the backward pass, `saved` once and `saved_an_image`; `weights`, the bytes of
-    all parameters and buffers; and the parameters that no output depends on.
+    """Result of a probe.
+
+    A forward pass of n images keeps `saved` + n * `saved_an_image` bytes for the backward pass. `weights` are the bytes
+    of all parameters and buffers. `unused` names the parameters that no output depends on.
     """
 
     saved: int
@@ -29,9 +31,9 @@ class Probe(NamedTuple):
 
 @functools.cache
 def outline(precision: str, **network: Any) -> Probe | None:
-    """The probe of the network of these arguments of `build_network`, without its memory: on torch's device "meta".
+    """Probe the network of these arguments of `build_network` on torch's device "meta", which allocates no memory.
 
-    None for a model that needs values.
+    Returns None for a model that does not work there because it needs values.
     """
     try:
         with torch.device("meta"):
@@ -42,9 +44,9 @@ def outline(precision: str, **network: Any) -> Probe | None:
 
 @functools.cache
 def probe(device: torch.device, precision: str, **network: Any) -> Probe:
-    """The probe of the network of these arguments of `build_network`, on the device; once, and no generator moves.
+    """Probe the network of these arguments of `build_network` on `device`; cached, and no random generator changes.
 
-    Raises ValueError for a model that does not work, and in bfloat16 on a CPU for one whose gradient is wrong there.
+    Raises ValueError for a model that does not work, and for one whose gradient is wrong in bfloat16 on a CPU.
     """
     built = build_network(**network)
     wrong = _wrong_in_bfloat16(built.encoder) if precision == "bfloat16" and device.type == "cpu" else []
@@ -56,7 +58,7 @@ def probe(device: torch.device, precision: str, **network: Any) -> Probe:
 
 @functools.cache
 def check_local_size(device: torch.device, precision: str, size: int, **network: Any) -> None:
-    """Raise ValueError as `probe` does unless the network works on local views of so many pixels a side as well."""
+    """Raise ValueError as `probe` does if the network does not work on local views of `size` pixels per side."""
     built = build_network(**network)
     wrong = _wrong_in_bfloat16(built.encoder) if precision == "bfloat16" and device.type == "cpu" else []
     with failures_named(network["encoder"], f"augmentation.local_size {size}"), torch.no_grad():
@@ -67,15 +69,15 @@ def check_local_size(device: torch.device, precision: str, size: int, **network:
 def _check_bfloat16(wrong: list[str], key: str) -> None:
     if wrong:
         raise ValueError(
-            f"precision: got bfloat16; on a CPU '{wrong[0]}' strides over a map smaller than its stride, which oneDNN"
-            f" computes wrongly in bfloat16: set precision=float32 or a larger {key}"
+            f"precision: got bfloat16; on a CPU oneDNN computes a wrong bfloat16 gradient for convolution '{wrong[0]}',"
+            f" whose input is smaller than its stride: set precision=float32 or a larger {key}"
         )
 
 
 def _pass(network: Network, size: int, precision: str, device: torch.device) -> Probe:
     dtype = torch.float64 if precision == "float64" else torch.float32
     network = network.to(device, dtype).train()
-    kind = "cpu" if device.type == "meta" else device.type  # there is no autocast for "meta", and nothing to cast
+    kind = "cpu" if device.type == "meta" else device.type  # autocast does not support "meta"
     saved = []
     for images in (2 * IMAGES, IMAGES):
         views = torch.zeros(1, images, 3, size, size, device=device, dtype=dtype)
@@ -92,13 +94,13 @@ def _pass(network: Network, size: int, precision: str, device: torch.device) -> 
 
 
 def _forward(network: Network, views_VBchw: Tensor) -> tuple[dict[str, Tensor], int]:
-    """The outputs, and the bytes that autograd keeps for the backward pass beside the network's own."""
+    """Return the outputs, and the bytes that autograd keeps for the backward pass, without the weights."""
     own = {tensor.untyped_storage()._cdata for tensor in [*network.parameters(), *network.buffers()]}
     saved: dict[int, Tensor] = {}
 
     def save(tensor: Tensor) -> Tensor:
         if (storage := tensor.untyped_storage()._cdata) not in own:
-            saved[storage] = tensor  # held, so that its storage is not that of another
+            saved[storage] = tensor  # kept alive, so that its storage is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
@@ -107,10 +109,10 @@ def _forward(network: Network, views_VBchw: Tensor) -> tuple[dict[str, Tensor], 
 
 
 def _wrong_in_bfloat16(encoder: nn.Module) -> list[str]:
-    """The convolutions, of the passes to come, whose gradient oneDNN, on a CPU, gets wrong in bfloat16.
+    """Return a list that later passes fill with convolutions whose gradient oneDNN computes wrongly in bfloat16.
 
-    Seen with torch 2.15: with stride 2 over a map smaller than the stride, the taps that touch no pixel keep whatever
-    was in memory. torch's own convolution does not, but is a hundred times slower.
+    Observed on a CPU with torch 2.15: with stride 2 over an input smaller than the stride, the kernel weights that
+    touch no pixel get a gradient of uninitialised memory. torch's own convolution is correct, but 100 times slower.
     """
     wrong: list[str] = []
 

@@ -1,4 +1,4 @@
-"""An encoder of the user: a function that returns a module with `num_features`, for images of one size."""
+"""User-defined encoders: a function that returns a module with `num_features`, for images of one size."""
 
 import json
 
@@ -11,11 +11,11 @@ from coupled.stream.seeds import generator_states
 
 
 def build_user_encoder(name: str, image_size: int, options: str = "{}") -> nn.Module:
-    """The encoder that the code `name` builds, drawn from torch's global generator as timm's are.
+    """Build the encoder of the user's code `name`, drawn from torch's global generator like timm's models.
 
-    `options` are those of its function as JSON. Its stages, for `--layers stages`, are those of its `feature_info`, a
-    list of {"module": name} as timm's models have it, or else its children with parameters, by name. Raises ValueError
-    in one line for a module that is no encoder, or that is not pure.
+    `options` are the options of its function as JSON. Its stages, for `--layers stages`, are those of its
+    `feature_info`, a list of {"module": name} as in timm's models, or else its children with parameters. Raises
+    ValueError in one line for a module that is not an encoder, or that is not pure.
     """
     code = find_encoder(name)
     arguments = encoder_arguments(code, json.loads(options), image_size)
@@ -24,7 +24,7 @@ def build_user_encoder(name: str, image_size: int, options: str = "{}") -> nn.Mo
         encoder = code.value(**arguments)
     if torch.initial_seed() != seed or _other_generators() != others:
         what = "seeds torch, or draws from the generator of NumPy or Python"
-        raise refused(code, KEY, what, "expected are weights drawn by torch alone, which follow the seed of the run")
+        raise refused(code, KEY, what, "draw the weights with torch alone, so that they follow the seed of the run")
     if not isinstance(encoder, nn.Module) or not isinstance(getattr(encoder, "num_features", None), int):
         what = type(encoder).__name__ if not isinstance(encoder, nn.Module) else "a module without num_features"
         raise refused(code, KEY, f"returns {what}", EXPECTED)
@@ -38,7 +38,7 @@ def build_user_encoder(name: str, image_size: int, options: str = "{}") -> nn.Mo
 
 
 def _check_output(code: UserCode, encoder: nn.Module, width: object, size: int) -> None:
-    """Raise ValueError unless it maps images to rows, leaves them as they are, and draws nothing in evaluation."""
+    """Raise ValueError unless the encoder maps images to rows, keeps them unchanged, and draws nothing in eval mode."""
     training, images_M3SS = encoder.training, torch.full((2, 3, size, size), 0.5)
     before, drawn = images_M3SS.clone(), generator_states(torch.device("cpu"))
     with errors_named(code, KEY, EXPECTED), torch.no_grad():
@@ -54,5 +54,5 @@ def _check_output(code: UserCode, encoder: nn.Module, width: object, size: int) 
 
 
 def _other_generators() -> tuple[object, ...]:
-    """The states of NumPy and Python."""
+    """Return the states of the generators of NumPy and Python."""
     return generator_states(torch.device("cpu"))[1:]

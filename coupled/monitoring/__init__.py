@@ -1,1 +1,1 @@
-"""What a person sees of a run, warnings about its data, and the signals that stop it."""
+"""Progress and warnings of a run, its trackers, and the signals that stop it."""

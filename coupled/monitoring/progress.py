@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live table on a terminal, plain lines elsewhere, nothing on ranks other than 0."""
+"""Progress of a run: a live table on a terminal, plain lines elsewhere; only rank 0 prints."""
 
 import os
 import sys
@@ -14,24 +14,25 @@ from rich.table import Table
 
 from coupled.monitoring.terminal import printable, say
 
-AT_ONCE = 0.5  # seconds without a word: what is done by then needs none
+AT_ONCE = 0.5  # seconds; shorter work has no progress bar
 SILENCE = 10.0  # seconds between two lines
 T = TypeVar("T")
 
 
 class Progress:
-    """Live table on a terminal, plain lines after the first step and each epoch elsewhere; silent where `shown` is
-    false.
+    """A live table on a terminal; elsewhere plain lines after the first step and each epoch.
+
+    Prints nothing if `shown` is false.
     """
 
     def __init__(self, arms: Sequence[str], first_step: int, steps: int, shown: bool) -> None:
         self.arms, self.first_step, self.steps, self.shown = tuple(arms), first_step, steps, shown
-        # plain lines in a notebook, too: its kernel sets FORCE_COLOR, by which rich takes it for a terminal
+        # plain lines in a notebook, too: its kernel sets FORCE_COLOR, which makes rich treat it as a terminal
         self.console = Console(force_jupyter=False, force_terminal=sys.stdout.isatty())
         self.live = Live(console=self.console, refresh_per_second=4) if shown and self.console.is_terminal else None
         self.begin()
         self.warned: set[str] = set()
-        self.measures: dict[str, dict[str, str]] = {}  # the last ones, by metric and arm
+        self.measures: dict[str, dict[str, str]] = {}  # the latest values, by metric and arm
 
     def __enter__(self) -> "Progress":
         if self.live:
@@ -43,16 +44,16 @@ class Progress:
             self.live.stop()
 
     def begin(self) -> None:
-        """The first step begins."""
+        """Start the clock of the first step."""
         self.started, self.forecast = time.monotonic(), False
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self.shown:
             self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, *texts: str) -> None:
-        """Warnings that stay; the same, up to its numbers, is given once."""
+        """Print warnings that stay; a warning that differs only in its numbers is printed once."""
         for text in texts:
             kind = "".join(character for character in text if not character.isdecimal())
             if kind not in self.warned:
@@ -60,7 +61,7 @@ class Progress:
                 self.say(f"warning: {text}")
 
     def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
-        """Show loss, gradient norm and images/s of every arm; without a terminal, once, how long the run will take."""
+        """Show loss, gradient norm and images/s of every arm; without a terminal, print once when the run will end."""
         if self.live:
             self.live.update(self._table(epoch, step, results))
         elif self.shown and not self.forecast:
@@ -72,13 +73,13 @@ class Progress:
             )
 
     def epoch(self, epoch: int, epochs: int, step: int, losses: Mapping[str, float]) -> None:
-        """After an epoch: one plain line with the mean losses."""
+        """Print one plain line with the mean losses after an epoch."""
         if self.shown and not self.live:
             text = "  ".join(f"{arm} {loss:.4f}" for arm, loss in losses.items())
             self.say(f"epoch {epoch}/{epochs}  step {step}/{self.steps}  loss: {text}  left {self._left(step)}")
 
     def measured(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Show rows of monitor.csv: columns of the live table, elsewhere one plain line."""
+        """Show rows of monitor.csv: as columns of the live table, elsewhere as one plain line."""
         self.measures = {}
         for row in rows:
             text = "-" if row["value"] == "" else f"{row['value']:.4f}"
@@ -98,7 +99,7 @@ class Progress:
         return table
 
     def _rate(self, step: int) -> tuple[float, float]:
-        """Seconds a step so far, and to the end of the run."""
+        """Return the seconds per step so far, and the seconds to the end of the run."""
         a_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
         return a_step, a_step * (self.steps - step)
 
@@ -108,10 +109,10 @@ class Progress:
 
 
 def tracked_count(items: Iterable[T], count: int | None, name: str) -> Iterator[T]:
-    """The items one by one, `count` of them if that is known; what takes more than `AT_ONCE` has a bar on a terminal,
-    elsewhere lines on stderr.
+    """Yield the items, with a progress bar on a terminal and lines on stderr elsewhere.
 
-    Other ranks of a machine say nothing.
+    `count` is the number of items, None if unknown. Nothing is shown for work of less than `AT_ONCE` seconds, and on
+    ranks other than the first of a machine.
     """
     console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     bar = Bar(console=console, transient=True) if console.is_terminal and not console.options.ascii_only else None

@@ -1,4 +1,4 @@
-"""When to save and when to stop: signals that ask for a clean end, and the clock."""
+"""When a run saves and stops: signals, the checkpoint timer and `max_steps`."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ from typing import NoReturn
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.terminal import INTERRUPTED
 
-AGAIN_SECONDS = 0.5  # a launcher may pass on the Ctrl-C that its ranks have received already
+AGAIN_SECONDS = 0.5  # a launcher may send its ranks a Ctrl-C that they have already received
 NO_MORE = b"\0"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SCHEDULERS = ("SIGTERM", "SIGUSR1")  # what a scheduler sends before it takes the machine away
+SCHEDULERS = ("SIGTERM", "SIGUSR1")  # signals that a scheduler sends before it ends the job
 
 
 class Action(IntEnum):
-    """What a rank asks for after a step; the highest of all ranks is done."""
+    """What a rank asks for after a step; all ranks do the highest of their actions."""
 
     GO_ON = 0
     SAVE = 1
@@ -29,17 +29,17 @@ class Action(IntEnum):
 
 
 class StopSignals:
-    """While entered, SIGTERM, SIGINT and SIGUSR1 do not end the process but are noted in `received`.
+    """A context in which SIGTERM, SIGINT and SIGUSR1 do not end the process; the first one is kept in `received`.
 
-    A thread prints each at once, even while the main thread is deep in a step, and calls `end_at_once` at a second
-    SIGINT.
-    Outside the main thread nothing is installed: Python delivers signals to the main thread only.
+    A thread prints a line for each signal at once, also while the main thread computes a step, and calls `end_at_once`
+    at a second SIGINT. Outside the main thread no handler is installed, because Python delivers signals to the main
+    thread only.
     """
 
     def __init__(self, say: Callable[[str], None], end_at_once: Callable[[], None]) -> None:
         self.received, self.say, self.end_at_once = "", say, end_at_once
         self.before: dict[signal.Signals, object] = {}
-        self.first: dict[int, float] = {}  # when each came first
+        self.first: dict[int, float] = {}  # time of the first signal of each kind
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
@@ -64,15 +64,18 @@ class StopSignals:
             os.close(self.writer)
 
     def _listen(self) -> None:
-        """Signals come through the pipe as bytes, their numbers, the moment they arrive; `_note` runs when the main
-        thread is next in Python code.
+        """Read signal numbers from the pipe, where they arrive at once.
+
+        `_note` runs only when the main thread returns to Python code.
         """
         while (received := os.read(self.reader, 1)) != NO_MORE:
             number, now = received[0], time.monotonic()
             if number not in self.first and number in SIGNALS:
                 self.first[number] = now
-                again = "; a second Ctrl-C stops now" if number == signal.SIGINT else ""
-                self.say(f"{signal.Signals(number).name}: stops after the running step and saves its state{again}")
+                again = "; a second Ctrl-C stops at once, without saving" if number == signal.SIGINT else ""
+                self.say(
+                    f"{signal.Signals(number).name}: the run stops after the current step and saves its state{again}"
+                )
             elif number == signal.SIGINT and now - self.first[number] > AGAIN_SECONDS:
                 self.end_at_once()
 
@@ -81,27 +84,27 @@ class StopSignals:
 
 
 def end_at_once(progress: Progress, newest_step: Callable[[], int | None]) -> NoReturn:
-    """End the process within the step, from whichever thread: as if it were killed, but saying what is kept."""
+    """End the process within the step, from any thread, without saving; print which checkpoint is the newest."""
     progress.__exit__()
     kept = newest_step()
-    then = "no state is saved yet" if kept is None else f"--resume continues after step {kept}"
-    progress.say(f"stopped now by a second Ctrl-C; {then}")
+    then = "no checkpoint was saved yet" if kept is None else f"--resume continues after step {kept}"
+    progress.say(f"stopped by a second Ctrl-C without saving; {then}")
     os._exit(INTERRUPTED)
 
 
 class Timer:
-    """A timer that is due every so many minutes; `None` is never due."""
+    """A timer that is due after `minutes`; with None it is never due."""
 
     def __init__(self, minutes: float | None) -> None:
         self.seconds = float("inf") if minutes is None else 60 * minutes
         self.restart()
 
     def restart(self) -> None:
-        """Count from now."""
+        """Start counting again from 0."""
         self.since = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the time is up."""
+        """Return whether the time has passed."""
         return time.monotonic() - self.since >= self.seconds
 
 
@@ -112,7 +115,7 @@ class StopConditions:
         self.signals, self.timer, self.max_steps = signals, timer, max_steps
 
     def action(self, step: int) -> Action:
-        """What to do after `step`; PREEMPTED where a scheduler asks for it."""
+        """Return what to do after `step`; PREEMPTED if a scheduler sent a signal."""
         if self.signals.received in SCHEDULERS:
             return Action.PREEMPTED
         if self.signals.received or step == self.max_steps:
@@ -120,11 +123,11 @@ class StopConditions:
         return Action.SAVE if self.timer.due() else Action.GO_ON
 
     def reason(self, step: int) -> str:
-        """What stopped the run after `step`."""
+        """Return what stopped the run after `step`."""
         return self.signals.received or ("--max-steps" if step == self.max_steps else "a signal to another rank")
 
 
 def check_max_steps(max_steps: int | None, done: int, steps: int) -> None:
-    """Raise ValueError unless a run of `steps` steps, `done` of them behind it, comes to the end of `max_steps`."""
+    """Raise ValueError unless `max_steps` is after the `done` steps and not after the last step of the run."""
     if max_steps is not None and not done < max_steps <= steps:
         raise ValueError(f"--max-steps: got {max_steps}; allowed is {done + 1} to {steps}")

@@ -1,6 +1,6 @@
-"""A program and its terminal: output that goes away is no error, any text can be printed, Ctrl-C is one line.
+"""Terminal handling: a closed output is not an error, any text can be printed, and Ctrl-C prints one line.
 
-Every program calls `prepare_terminal` before its other imports, so nothing large is imported here.
+Every program calls `prepare_terminal` before its other imports, so this file imports nothing large.
 """
 
 import contextlib
@@ -14,15 +14,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-INTERRUPTED = 130  # as shells count a program that SIGINT ended
-GONE = (errno.EPIPE, errno.EIO)  # a reader that has ended; a terminal that is closed
+INTERRUPTED = 130  # exit status that shells use for a program ended by SIGINT
+GONE = (errno.EPIPE, errno.EIO)  # the reader has ended; the terminal is closed
 
 
 class _Output(io.FileIO):
-    """The file of a standard stream. Once its reader or terminal is gone, what is written to it is dropped."""
+    """The file of a standard stream. After its reader or terminal has closed, writes are discarded."""
 
     def write(self, data: Any) -> int:
-        """Bytes written, or dropped; other errors of the system are raised."""
+        """Return the bytes written or discarded; other system errors are raised."""
         try:
             return super().write(data)
         except OSError as error:
@@ -33,7 +33,7 @@ class _Output(io.FileIO):
 
 
 def prepare_terminal() -> None:
-    """`safe_streams`, and until `imports_done` Ctrl-C ends the process with one line and status 130."""
+    """Call `safe_streams`, and let Ctrl-C end the process with one line and status 130 until `imports_done`."""
     safe_streams()
     # a process that was started to ignore SIGINT goes on ignoring it
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -41,33 +41,34 @@ def prepare_terminal() -> None:
 
 
 def safe_streams() -> None:
-    """Make stdout and stderr take any text, and drop it without an error once their reader or terminal is gone."""
+    """Make stdout and stderr accept any text, and discard it after their reader or terminal has closed."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         setattr(sys, name, _safe(number, getattr(sys, name)))
 
 
 def imports_done() -> None:
-    """From here on Ctrl-C is a KeyboardInterrupt again, if it was `prepare_terminal` that changed that."""
+    """Let Ctrl-C raise KeyboardInterrupt again, if `prepare_terminal` changed that."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is _end_at_once:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def interrupted(program: str, more: str = "") -> int:
-    """Say once a machine that Ctrl-C ended the program; the exit status, 130."""
+    """Print once per machine that Ctrl-C ended the program; return the exit status, 130."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"{program}: interrupted{more}", sys.stderr)
     return INTERRUPTED
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print one line at once, in one write because several threads may; names in it cannot move the cursor or begin
-    another line.
+    """Print one line, in one write because several threads may print.
+
+    Control characters are escaped, so a name in the text cannot move the cursor or start another line.
     """
     print(printable(text) + "\n", end="", file=file, flush=True)
 
 
 def printable(text: object) -> str:
-    """`text` as one line: control characters, line ends and halves of characters are escaped."""
+    """Return `text` as one line, with control characters, line ends and lone surrogates escaped."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in str(text).strip()
@@ -75,8 +76,8 @@ def printable(text: object) -> str:
 
 
 def _safe(number: int, stream: Any) -> Any:
-    """The standard stream of this number, whose errors are escapes and which drops what nobody can read."""
-    if stream is None:  # closed by whoever started the program: the next file opened would get its number
+    """Return the stream of this number, which escapes unencodable text and discards writes after it has closed."""
+    if stream is None:  # closed before the program started: the next opened file would get its number
         _connect_to_nothing(number)
         return io.TextIOWrapper(io.BufferedWriter(_Output(number, "w", closefd=False)), encoding="utf-8")
     if not _is_file(stream, number):  # captured, in a notebook or a test
@@ -103,7 +104,7 @@ def _is_file(stream: Any, number: int) -> bool:
 
 
 def _connect_to_nothing(number: int) -> None:
-    """Let the file `number` be /dev/null, for libraries and child processes that write to it, too."""
+    """Redirect the file `number` to /dev/null, also for libraries and child processes."""
     null = os.open(os.devnull, os.O_WRONLY)
     if null != number:
         os.dup2(null, number)
@@ -111,7 +112,7 @@ def _connect_to_nothing(number: int) -> None:
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:
-    """Without an exception, which an import would turn into another one, or into pages."""
+    """Exit without an exception, because an import could turn it into another one, or into a long traceback."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         with contextlib.suppress(OSError):
             program = Path(sys.argv[0]).name.replace("__main__.py", "coupled")

@@ -1,7 +1,7 @@
-"""A rank that fails says why once, on rank 0's output; the others stop within seconds.
+"""Failure of a rank: rank 0 prints the error once, and all other ranks stop within seconds.
 
-The first failing rank leaves its reason in the store where the ranks met. Every rank watches that key in a thread, so
-one that waits in a collective, or computes, learns of it too.
+The first rank that fails writes its error to the key-value store of the rendezvous. Every rank watches this key in a
+thread, so a rank that waits in a collective or computes also stops.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ WATCH_SECONDS, GRACE_SECONDS = 0.2, 4.0
 
 
 class RunError(RuntimeError):
-    """A failure whose message says all: no traceback is shown. The exit status is 1."""
+    """A failed run. The message is complete, so no traceback is shown. The exit status is 1."""
 
 
 class FailureBroadcast:
-    """Around the whole work of a rank. `status` is then the exit status: 0, 2 for bad input, 1 for a failed run."""
+    """Context of all work of a rank. Afterwards `status` is the exit status: 0, 1 for a failed run, 2 for bad input."""
 
     def __init__(self, program: str, rendezvous: Rendezvous) -> None:
         self.program, self.rendezvous, self.status = program, rendezvous, 0
         self.saying, self.said, self.over = threading.Lock(), False, threading.Event()
 
     def __enter__(self) -> "FailureBroadcast":
-        self.store = self.rendezvous.store.clone()  # its own connection: the other one may be busy waiting
+        self.store = self.rendezvous.store.clone()  # a separate connection, because the other one may be blocked
         self.watch = threading.Thread(target=self._watch, name="alarm", daemon=True)
         if self.rendezvous.world_size > 1:
             self.watch.start()
@@ -54,7 +54,7 @@ class FailureBroadcast:
         own = {"rank": self.rendezvous.rank, "text": text, "status": status_of(error)}
         try:
             first = json.loads(self.store.compare_set(FAILURE, "", json.dumps(own)))
-        except RuntimeError:  # the store is gone with its owner: nobody else can report
+        except RuntimeError:  # rank 0, which owns the store, has ended: report here
             first = own
             self._say(first)
         self.status = first["status"]
@@ -62,9 +62,10 @@ class FailureBroadcast:
         return True
 
     def _end(self, failure: dict[str, Any]) -> None:
-        """Rank 0 says it and waits until the others have acknowledged it; with several ranks the process ends here.
+        """Report the failure; with several ranks, end the process.
 
-        The group is broken then: to close it can abort the process (gloo) or wait for the others for ever (NCCL).
+        Rank 0 prints the error and waits until the other ranks have acknowledged it. The process group is not closed:
+        closing it after a failure can abort the process (gloo) or wait forever (NCCL).
         """
         if self.rendezvous.rank == 0:
             self._say(failure)
@@ -75,8 +76,8 @@ class FailureBroadcast:
             self._leave(failure)
 
     def _acknowledge(self, failure: dict[str, Any]) -> None:
-        """Let rank 0 tell it, for a launcher ends all ranks as soon as one has ended; if it does not, tell it here."""
-        with contextlib.suppress(RuntimeError):  # the store is gone with rank 0
+        """Wait for rank 0 to print the error, because a launcher ends all ranks when one ends; else print it here."""
+        with contextlib.suppress(RuntimeError):  # rank 0 has ended, and the store with it
             self.store.set(f"{ACKNOWLEDGED}/{self.rendezvous.rank}", "")
         if not self._wait_for([REPORTED]) and failure["rank"] == self.rendezvous.rank:
             self._say(failure)
@@ -109,14 +110,14 @@ class FailureBroadcast:
             else:
                 self.store.set(f"{ACKNOWLEDGED}/{self.rendezvous.rank}", "")
         except RuntimeError:
-            return  # the store is gone: its owner has ended, and the collectives will notice
+            return  # rank 0 has ended, and the store with it; the collectives will fail
         if not self.over.wait(GRACE_SECONDS):
             self._leave(failure)  # the main thread is stuck in a collective or in a computation
 
     def _wait_for(self, keys: list[str]) -> bool:
-        """Until the store has all of `keys`, or a grace has passed; whether it has them.
+        """Wait until the store has all of `keys`, at most `GRACE_SECONDS`; return whether it has them.
 
-        A store that ends with its owner, rank 0, counts as reported: rank 0 ends only after it has said what it had to.
+        True also if the store has ended with rank 0, because rank 0 ends only after it has reported the failure.
         """
         waiting = GRACE_SECONDS
         try:

@@ -1,4 +1,4 @@
-"""How this process keeps main memory that it has freed."""
+"""Keep freed main memory in this process, for speed."""
 
 import ctypes
 import platform
@@ -7,11 +7,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep every block that is freed, for the next one, instead of handing it back; whether this is glibc.
+    """Let glibc keep freed blocks for reuse, instead of returning them to the system; return whether that was set.
 
-    Without it a tensor of 32 MiB and more is mapped anew each time, and the system zeroes it page by page: at B = 1,024
-    of the demo 400,000 page faults a step, a third of its time (docs/performance.md). No result changes; a process then
-    holds its peak to its end. Source: mallopt(3).
+    Without this, each tensor of 32 MiB or more is mapped anew, and the system zeroes it page by page: 400,000 page
+    faults per step of the demo at B = 1,024, a third of the time of a step (docs/performance.md). Results do not
+    change. The process keeps its peak memory until it ends. Source: mallopt(3).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

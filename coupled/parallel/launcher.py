@@ -1,4 +1,4 @@
-"""torchrun's agent, which starts the ranks of a machine: a rank ends with it, and has an exit status for it."""
+"""torchrun's agent, which starts the ranks of a machine: exit statuses for it, and stopping when it has ended."""
 
 import os
 import signal
@@ -12,23 +12,24 @@ WATCH_SECONDS, ORPHAN_SECONDS = 0.5, 30.0
 
 
 def under_torchrun() -> bool:
-    """Whether an agent of torchrun started this process."""
+    """Return whether an agent of torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def exit_status(preempted: bool) -> int:
-    """Of a run without a failure: EX_TEMPFAIL (75) if a scheduler stopped it, so that a job knows that it
-    is to be continued; otherwise 0. Under torchrun always 0: its agent takes any other status of a rank for a failure,
-    ends the other ranks and starts all of them again.
+    """Return the exit status of a run without a failure.
+
+    EX_TEMPFAIL (75) if a scheduler stopped the run, which tells the job to requeue itself; otherwise 0. Under torchrun
+    always 0, because its agent treats any other status as a failure and restarts all ranks.
     """
     return os.EX_TEMPFAIL if preempted and not under_torchrun() else 0
 
 
 def end_with_agent(program: str) -> None:
-    """Under torchrun, do what SIGTERM asks for as soon as the agent that started this rank has ended without ending it.
+    """Under torchrun, stop this rank as after SIGTERM when the agent that started it has ended.
 
-    Otherwise the ranks of a killed agent would train on with the folder locked. A rank that cannot stop, because it
-    waits for another one that is gone, ends after `ORPHAN_SECONDS` without saving.
+    Without this, the ranks of a killed agent would continue to train and keep the run folder locked. A rank that cannot
+    stop, because it waits for a rank that has ended, exits after `ORPHAN_SECONDS` without saving.
     """
     if under_torchrun():
         threading.Thread(target=_watch_agent, args=(program, os.getppid()), name="agent", daemon=True).start()
@@ -40,7 +41,7 @@ def _watch_agent(program: str, agent: int) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"{program}: torchrun's agent (process {agent}) has ended; stopping", sys.stderr)
     else:
-        time.sleep(2 * WATCH_SECONDS)  # or a rank that says nothing could stop all before the first has seen it
+        time.sleep(2 * WATCH_SECONDS)  # gives the first rank time to print before this one stops all ranks
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
     os._exit(1)

@@ -1,10 +1,10 @@
-"""The process group: start, stop, gather with exact gradient, reductions. The only user of torch.distributed.
+"""The process group: start, stop, differentiable gather, reductions. The only user of torch.distributed.
 
-The W ranks form a mesh of arms x data. Ranks with the same place on the axis of arms train the same arms and share
-each batch: gradients, batch norm and gathered projections stay on their axis of data. Only what is written down or
-compared crosses between arms.
+The W ranks form a mesh of arms x data. Ranks with the same index on the arms axis train the same arms and share each
+batch. Gradients, batch-norm statistics and gathered projections are exchanged along the data axis only. Along the arms
+axis only logged and compared values are exchanged.
 
-W world size, D ranks on the axis of data, V views, B images of this rank, G = D*B images of the global batch.
+W world size, D ranks on the data axis, V views, B images of this rank, G = D*B images of the global batch.
 """
 
 import datetime
@@ -27,12 +27,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from coupled.parallel.rendezvous import NOBODY, Launch, Rendezvous, gather_over_store
 
-_data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_group`, as torch keeps its own group
+_data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_group`
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place in the group; rank r is at r // D on the axis of arms and r % D on that of data."""
+    """The position of this process in the mesh: rank r has index r // D on the arms axis and r % D on the data axis."""
 
     rank: int
     world_size: int
@@ -42,7 +42,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is rank 0, the one that prints and keeps the logs."""
+        """Whether this is rank 0, which prints and writes the logs."""
         return self.rank == 0
 
     @property
@@ -52,12 +52,12 @@ class ProcessGroup:
 
     @property
     def data_rank(self) -> int:
-        """The place on the axis of data: which part of the global batch this rank gets."""
+        """The index on the data axis: which part of the global batch this rank gets."""
         return self.rank % self.data_size
 
     @property
     def arms_rank(self) -> int:
-        """The place on the axis of arms: which arms this rank trains."""
+        """The index on the arms axis: which arms this rank trains."""
         return self.rank // self.data_size
 
     @property
@@ -67,9 +67,10 @@ class ProcessGroup:
 
 
 def join_rendezvous(timeout_seconds: float = 600) -> Rendezvous:
-    """Meet the ranks that torchrun (or whoever set RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) started, or nobody.
+    """Meet the other ranks of this launch; without a launcher, return the rendezvous of a single process.
 
-    Raises TimeoutError naming the ranks that did not come, ValueError if only a part of these variables is set.
+    A launcher such as torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Raises TimeoutError that names the
+    missing ranks, ValueError if only some of these variables are set for several processes.
     """
     launcher = "TORCHELASTIC_RUN_ID" in os.environ
     agent = f"{socket.gethostname()}:{os.getppid() if launcher else os.getpid()}"
@@ -79,15 +80,15 @@ def join_rendezvous(timeout_seconds: float = 600) -> Rendezvous:
     if absent:
         if os.environ.get("RANK", "0") != "0" or os.environ.get("WORLD_SIZE", "1") != "1":
             raise ValueError(
-                f"{', '.join(absent)}: not set, but RANK or WORLD_SIZE says that there are several processes; start"
-                " them with torchrun, or set all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
+                f"{', '.join(absent)}: not set, but RANK or WORLD_SIZE is set for several processes; start the run"
+                " with torchrun, or set all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
             )
         return Rendezvous(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
     store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
     own = [uuid.uuid4().hex, agent, restarts]
     leader, of_ranks = gather_over_store(store, rank, world_size, own, time.monotonic() + timeout_seconds)
     agents = tuple(dict.fromkeys(each[1] for each in of_ranks))
-    # what ranks said before a restart must not reach these, and a launcher may keep one store for both
+    # a launcher may keep one store across restarts; the prefix hides the keys of earlier attempts
     mine = dist.PrefixStore(leader, store)
     return Rendezvous(rank, world_size, mine, Launch(name, agents, max(each[2] for each in of_ranks)))
 
@@ -96,19 +97,19 @@ def join_rendezvous(timeout_seconds: float = 600) -> Rendezvous:
 def process_group(
     device: str = "auto", timeout_seconds: float = 600, arms: int = 1, rendezvous: Rendezvous | None = None
 ) -> Iterator[ProcessGroup]:
-    """Join the group of all ranks, as a mesh of `arms` x data; leave it at the end.
+    """Join the group of all ranks, as a mesh of `arms` x data; leave it at the end of the block.
 
-    `device` is "cpu", "cuda" or "auto" (a GPU per process if there is one). NCCL carries CUDA tensors, gloo CPU
-    tensors. A collective that takes longer than `timeout_seconds` fails. Raises ValueError if CUDA is asked for and
-    absent, or the ranks cannot be laid out.
+    `device` is "cpu", "cuda" or "auto" (one GPU per process if there are GPUs). CUDA tensors use NCCL, CPU tensors use
+    gloo. A collective that takes longer than `timeout_seconds` fails. Raises ValueError if `device` is "cuda" without a
+    CUDA device, or if `arms` does not divide the number of ranks.
     """
     global _data_axis
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: got 'cuda', but torch sees no CUDA device; set device=cpu")
     if dist.is_initialized():
         raise ValueError(
-            "torch.distributed: this process is in a process group already, and a run makes its own: call"
-            " torch.distributed.destroy_process_group() before"
+            "torch.distributed: this process already has a process group, but a run creates one: call"
+            " torch.distributed.destroy_process_group() first"
         )
     rendezvous = rendezvous or join_rendezvous(timeout_seconds)
     if rendezvous.world_size % arms:
@@ -138,27 +139,27 @@ def process_group(
 
 
 def data_size() -> int:
-    """D, the number of ranks that share each batch; 1 outside a process group."""
+    """Return D, the number of ranks that share each batch; 1 outside a process group."""
     return dist.get_world_size(_data_axis) if dist.is_initialized() else 1
 
 
 def data_group() -> dist.ProcessGroup | None:
-    """The ranks on the axis of data, for a library that asks for them; None means all ranks."""
+    """Return the process group of the data axis, for libraries that need it; None means all ranks."""
     return _data_axis
 
 
 def distribute(network: nn.Module) -> nn.Module:
-    """`network` behind DDP: gradients are averaged on the axis of data. Call the result, never the module inside it.
+    """Wrap `network` in DDP, which averages gradients along the data axis. Call the result, not the wrapped module.
 
-    DDP's own copying at the start and of buffers is off: it would hide a difference that the coordinator must see. On a
-    rank that shares its arms with no other there is nothing to average: it gets the network itself, without the copies
-    of gradients that DDP makes.
+    DDP's copying of parameters at the start and of buffers is off, because it would hide a difference that the
+    coordinator must detect. On a rank that shares its arms with no other rank, `network` itself is returned: there is
+    nothing to average, and DDP would copy the gradients.
     """
     if data_size() == 1:
         return network
     device = next(network.parameters()).device
     with warnings.catch_warnings():
-        # torch 2.15 proposes forward_sync_buffers, which copies buffers at the start all the same
+        # torch 2.15 recommends forward_sync_buffers, but that still copies the buffers at the start
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(
             network,
@@ -171,8 +172,9 @@ def distribute(network: nn.Module) -> nn.Module:
 
 
 class _GatherImages(torch.autograd.Function):
-    """[V, B, ...] of every rank -> [V, G, ...] in the order of ranks; the backward sums over ranks and cuts the own
-    part.
+    """[V, B, ...] of every rank -> [V, G, ...] in the order of ranks.
+
+    The backward pass sums the gradients over ranks and returns the part of this rank.
     """
 
     @staticmethod
@@ -191,9 +193,9 @@ class _GatherImages(torch.autograd.Function):
 
 
 def gather_images(own_VB: Tensor) -> Tensor:
-    """[V, B, ...] of every rank on the axis of data -> [V, G, ...]; differentiable with respect to every rank's part.
+    """Gather [V, B, ...] of every rank on the data axis to [V, G, ...]; differentiable.
 
-    The gradient of a rank's part is the sum over ranks of what their losses say of it.
+    The gradient of a rank's part is the sum of its gradients in the losses of all ranks.
     """
     if data_size() == 1:
         return own_VB
@@ -202,7 +204,7 @@ def gather_images(own_VB: Tensor) -> Tensor:
 
 
 def sum_over_ranks(own: Tensor) -> Tensor:
-    """Sum of a tensor over the axis of data, known to every rank of it; not differentiable."""
+    """Return the sum of a tensor over the data axis, on every rank; not differentiable."""
     total = own.detach().clone(memory_format=torch.contiguous_format)
     if data_size() > 1:
         dist.all_reduce(total, group=_data_axis)
@@ -210,7 +212,7 @@ def sum_over_ranks(own: Tensor) -> Tensor:
 
 
 def gather_json(value: Any) -> list[Any]:
-    """The JSON value of every rank of the world, in the order of ranks; floats come back as they were."""
+    """Return the JSON value of every rank of the world, in the order of ranks; floats are exact."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
     own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -223,7 +225,7 @@ def gather_json(value: Any) -> list[Any]:
 
 
 def tensors_of_all_ranks(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The named CPU tensors of every rank of the world, on rank 0; nothing elsewhere. Names differ between ranks."""
+    """Gather the named CPU tensors of all ranks on rank 0; {} on other ranks. Names must differ between ranks."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return dict(own)
     about = gather_json([[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in own.items()])
@@ -240,6 +242,6 @@ def tensors_of_all_ranks(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def barrier() -> None:
-    """Wait until every rank of the world is here."""
+    """Wait until every rank of the world has called this function."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(torch.zeros(1))  # a CPU tensor, so gloo's; NCCL's barrier would only order the device

@@ -1,4 +1,4 @@
-"""Where the ranks of a launch find each other before there is a process group."""
+"""The rendezvous: how the ranks of a launch find each other before the process group exists."""
 
 import json
 import time
@@ -9,8 +9,9 @@ LOOK_SECONDS = 0.02
 
 
 class Launch(NamedTuple):
-    """Who started the ranks: the launcher's name for it, its agents (one a machine), and how often at most one of them
-    has started its ranks again after a failure.
+    """How the ranks were started.
+
+    The launcher's name of the launch, its agents (one per machine), and the highest number of restarts of an agent.
     """
 
     name: str
@@ -23,7 +24,7 @@ NOBODY = Launch("", (), 0)
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """This rank, the number of ranks, the key-value store that they share, and who started them."""
+    """This rank, the world size, the shared key-value store, and how the ranks were started."""
 
     rank: int
     world_size: int
@@ -34,10 +35,10 @@ class Rendezvous:
 def gather_over_store(
     store: Any, rank: int, world_size: int, own: list[Any], until: float
 ) -> tuple[str, list[list[Any]]]:
-    """The first rank's mark and what every rank has in `own`, whose first element marks this life of the rank.
+    """Return the identifier of rank 0 and the list `own` of every rank; `own[0]` is an identifier of this process.
 
-    Ranks of different restarts may find each other in one store: each machine counts its own. So rank 0 names the marks
-    of those who came, and a rank that is not among them waits for a newer rank 0.
+    Ranks of different restarts may meet in one store, because each machine counts its restarts separately. Rank 0
+    therefore publishes the lists of the ranks that have joined. A rank that is not among them waits for a newer rank 0.
     """
     if rank == 0:
         store.set("leader", own[0])
@@ -45,7 +46,9 @@ def gather_over_store(
         while not all(store.check([key]) for key in keys):
             if time.monotonic() > until:
                 missing = ", ".join(key.rpartition("/")[2] for key in keys if not store.check([key]))
-                raise TimeoutError(f"of {world_size} ranks these did not come: {missing}")
+                raise TimeoutError(
+                    f"rendezvous: of {world_size} ranks these did not join in time: {missing}; see their output"
+                )
             time.sleep(LOOK_SECONDS)
         of_ranks = [own, *(json.loads(store.get(key)) for key in keys)]
         store.set(f"{own[0]}/go", json.dumps(of_ranks))
@@ -61,4 +64,4 @@ def gather_over_store(
             if of_ranks[rank] == own:
                 return leader, of_ranks
         time.sleep(LOOK_SECONDS)
-    raise TimeoutError(f"rank {rank} waited in vain for rank 0")
+    raise TimeoutError(f"rendezvous: rank {rank} found no rank 0 in time; see the output of rank 0")

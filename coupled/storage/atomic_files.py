@@ -1,4 +1,4 @@
-"""Files that survive a crash: the old or the whole new one, a line or none of it; and why one cannot be written."""
+"""Durable writes: after a crash a file has its old or its new content, and a line is whole or absent."""
 
 import contextlib
 import errno
@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space, a limit on the size of a file, a quota
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space left, file size limit, quota
+THEN = "; free space or raise the limit, then start again (training: with --resume)"
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader or a crash sees the old file or the whole new one."""
+    """Replace the content of `path` by `data`; a reader, or a crash, sees either the old or the whole new content."""
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
     with errors_with_path(path, len(data)):
@@ -22,19 +23,19 @@ def write_durably(path: Path, data: bytes) -> None:
                 append(file, data, sync=True)
             temporary.replace(path)
         except OSError:
-            with contextlib.suppress(OSError):  # on a full disk its part of the file would be in the way
+            with contextlib.suppress(OSError):  # a partial file would occupy space on a full disk
                 temporary.unlink(missing_ok=True)
             raise
         fsync_folder(path.parent)
 
 
 def encoded(text: str) -> bytes:
-    """The text of a file in UTF-8; a path in it whose bytes are no text has escapes for them."""
+    """Encode `text` as UTF-8; bytes of a path that are not valid text become escapes."""
     return text.encode(errors="backslashreplace")
 
 
 def append_durably(path: Path, text: str) -> None:
-    """Append `text` in one write and fsync it; if that fails, none of it stays."""
+    """Append `text` in one write and fsync it; if that fails, nothing of it stays in the file."""
     make_folder(path.parent)
     data = encoded(text)
     with errors_with_path(path, len(data)), open_no_follow(path, "ab") as file:
@@ -42,7 +43,7 @@ def append_durably(path: Path, text: str) -> None:
 
 
 def append(file: Any, data: bytes, sync: bool = False) -> None:
-    """Append to an unbuffered file, and fsync it with `sync`; if that fails, none of `data` stays. Raises OSError."""
+    """Append to an unbuffered file, and fsync it with `sync`. On OSError nothing of `data` stays in the file."""
     before, written = os.fstat(file.fileno()).st_size, 0
     try:
         while written < len(data):
@@ -56,37 +57,38 @@ def append(file: Any, data: bytes, sync: bool = False) -> None:
 
 
 def open_no_follow(path: Path, mode: str) -> IO[bytes]:
-    """Open the file `path` for writing, unbuffered, but never through a symbolic link: whoever hands on a run folder
-    would choose the file to be overwritten.
+    """Open the file `path` for writing, unbuffered, but never through a symbolic link.
+
+    A run folder may come from someone else, and a link in it could point to any file of this machine.
     """
     return open(path, mode, buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and those above it, where they do not exist. Raises OSError with the path."""
+    """Create `folder` and its parents where they do not exist. Raise OSError with the path."""
     with errors_with_path(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def errors_with_path(path: Path, size: int = 0) -> Iterator[None]:
-    """An OSError within gets the path and the reason, and where it is space that lacks, the bytes needed and free."""
+    """Add the path to an OSError raised in the block, and the bytes needed and free if space is missing."""
     try:
         yield
     except OSError as error:
         text = f"{path}: {error.strerror}"
         if error.errno == errno.ELOOP:
-            text = f"{path}: a symbolic link where the run writes a file of its own; delete the link"
+            text = f"{path}: is a symbolic link, but the run writes a file here; delete the link"
         if error.errno in FULL and size:
             text += f": {size:,} bytes needed"
-        if error.errno == errno.ENOSPC:  # how much of a quota or of a file's limit is left the disk does not tell
+        if error.errno == errno.ENOSPC:  # of a quota or a file size limit the free bytes are unknown
             there = next(each for each in path.absolute().parents if each.exists())
             text += f"{',' if size else ':'} {shutil.disk_usage(there).free:,} bytes free on the disk"
-        raise OSError(error.errno, text) from None
+        raise OSError(error.errno, text + (THEN if error.errno in FULL else "")) from None
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut."""
+    """Make a rename inside `folder` durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

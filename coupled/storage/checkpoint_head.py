@@ -1,4 +1,4 @@
-"""state.json of a checkpoint: its content, the digest over it, and what a sound one is like."""
+"""state.json of a checkpoint: its content, its digest and its checks."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ ARM = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class CheckpointHeader(NamedTuple):
-    """The content of state.json but for its format and its own digest; `digests` are those of the arms' files."""
+    """The content of state.json without its format and its digest; `digests` are those of the arms' files."""
 
     settings_sha256: str
     step: int
@@ -25,7 +25,7 @@ class CheckpointHeader(NamedTuple):
     digests: dict[str, str]
 
     def faults(self) -> Iterator[str]:
-        """What keeps this from being a header, a line each: key, what is allowed, what was found."""
+        """Yield what is wrong with the header, one line each: key, expected and found value."""
         for key, kind in {"settings_sha256": str, "step": int, "epoch": int, "sums": dict, "digests": dict}.items():
             found = type(getattr(self, key))
             if found is not kind:
@@ -43,15 +43,17 @@ class CheckpointHeader(NamedTuple):
 
 
 def encode_header(header: CheckpointHeader) -> bytes:
-    """The bytes of state.json: format, `header` and, last, the digest of the canonical JSON of both."""
+    """Return the bytes of state.json: format, `header` and, last, the digest of the canonical JSON of both."""
     content = {"format": FORMAT, **header._asdict()}
     seal = digest(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
     return json.dumps({**content, "digest": seal}, indent=1).encode()
 
 
 def read_header(checkpoint: Path, settings_sha256: str | None) -> CheckpointHeader:
-    """The header of a checkpoint. Raises ValueError that names the file and what is wrong, also where `settings_sha256`
-    is given and the header has another one.
+    """Return the header of a checkpoint.
+
+    Raises ValueError that names the file and what is wrong, also if the header has another `settings_sha256`; None
+    accepts any.
     """
     path = checkpoint / FILE
     if not path.is_file():
@@ -61,10 +63,14 @@ def read_header(checkpoint: Path, settings_sha256: str | None) -> CheckpointHead
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged: not readable as JSON: {error}") from None
+        raise ValueError(f"{path}: damaged: not valid JSON: {error}") from None
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != FORMAT:
-        older = " (of another version of coupled, which can continue it)" if str(found).startswith("coupled.") else ""
+        older = (
+            " (written by another version of coupled; use that version to continue the run)"
+            if str(found).startswith("coupled.")
+            else ""
+        )
         raise ValueError(f"{path}: expected format {FORMAT}, found {found}{older}")
     seal = content.pop("digest", None)
     if content.keys() != set(CheckpointHeader._fields):
@@ -72,12 +78,12 @@ def read_header(checkpoint: Path, settings_sha256: str | None) -> CheckpointHead
             f"{path}: damaged: expected the keys {', '.join(CheckpointHeader._fields)}, found {', '.join(content)}"
         )
     header = CheckpointHeader(**content)
-    if encode_header(header) != data:  # every byte counts: the same meaning in other bytes was not written here
-        raise ValueError(f"{path}: damaged: its content is not that of its digest, {seal}")
+    if encode_header(header) != data:  # compares bytes: equal JSON in other bytes was not written by this code
+        raise ValueError(f"{path}: damaged: its content does not match its digest {seal}")
     for fault in header.faults():
         raise ValueError(f"{path}: {fault}")
     if header.step != step_of(checkpoint):
-        raise ValueError(f"{path}: step: expected that of its folder, {checkpoint.name}, found {header.step}")
+        raise ValueError(f"{path}: step: expected the step of its folder, {checkpoint.name}, found {header.step}")
     if settings_sha256 not in (None, header.settings_sha256):
         both = f"expected settings_sha256 {settings_sha256}, found {header.settings_sha256}"
         raise ValueError(f"{path}: of a run with other settings: {both}")
@@ -85,12 +91,12 @@ def read_header(checkpoint: Path, settings_sha256: str | None) -> CheckpointHead
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint's folder; -1 if `path` is none."""
+    """Return the step in the name of a checkpoint's folder; -1 if `path` is not a checkpoint."""
     number = path.name.removeprefix("step_")
     named = re.fullmatch("[0-9]{8,18}", number) is not None and path.name == f"step_{int(number):08d}"
     return int(number) if named and path.is_dir() else -1
 
 
 def digest(data: bytes) -> str:
-    """blake2b, 64 hex digits."""
+    """Return the blake2b digest of `data` as 64 hex digits."""
     return hashlib.blake2b(data, digest_size=32).hexdigest()

@@ -1,7 +1,8 @@
-"""What is written of a run beside training: snapshots and checkpoints, in a thread of every rank that owns arms.
+"""Write snapshots and checkpoints in a background thread of every rank that owns arms.
 
-The owner of an arm writes its files; rank 0 waits for those of all arms before it counts them in the manifest and makes
-the checkpoint valid. Ranks tell each other through the files alone: training waits for nobody.
+The rank that owns an arm writes its files. Rank 0 waits for the files of all arms, then adds them to the manifest and
+makes the checkpoint valid. The ranks communicate only through these files, so training never waits for another rank's
+disk.
 """
 
 import json
@@ -30,12 +31,12 @@ from coupled.storage.snapshots import Entry, SnapshotStore
 from coupled.storage.write_behind import BackgroundWriter
 from coupled.stream.batches import Batch
 
-MAX_PENDING = 2  # checkpoints copied and not yet written, each as large as the arms of the rank
+MAX_PENDING = 2  # checkpoints in memory that wait to be written; each is as large as the arms of the rank
 POLL_SECONDS, GRACE_SECONDS = 0.01, 5.0
 
 
 class Position(NamedTuple):
-    """Whole epochs and steps that the newest checkpoint counts as done."""
+    """Epochs and steps that the newest checkpoint records as completed."""
 
     epoch: int
     step: int
@@ -47,30 +48,32 @@ NO_CHECKPOINT = Position(-1, -1)
 def check_nothing_lost(
     run: Path, settings_sha256: str, arms: Sequence[str], kept_epochs: Collection[int], saved: Position
 ) -> None:
-    """Raise ValueError if a snapshot is gone that the newest checkpoint counts as done, or that state itself.
+    """Raise ValueError if a snapshot of a completed epoch is missing, or if all checkpoints are.
 
-    The run would otherwise end complete with an epoch missing for good, or begin again without a word.
+    The run would otherwise end with an epoch missing, or silently start again from the beginning.
     """
     try:
         before = max((line.step for line in log_digests.read(run, settings_sha256)), default=0)
     except ValueError as error:
-        raise ValueError(f"{error}; restore it, or delete the file to go on without a check of the rows") from None
+        raise ValueError(
+            f"{error}; restore the file, or delete it to continue without a check of the rows written so far"
+        ) from None
     store = SnapshotStore(run / "snapshots")
-    if saved == NO_CHECKPOINT:  # a snapshot of a trained epoch, too, says that there were checkpoints
+    if saved == NO_CHECKPOINT:  # a snapshot of a trained epoch also shows that there were checkpoints
         before = max([before, *(entry.step for entry in store.entries())])
     if before > 0 and saved == NO_CHECKPOINT:
         raise ValueError(
-            f"{run / 'checkpoints'}: no checkpoint, but step {before} was saved; restore it, or pass --overwrite to"
-            " begin again"
+            f"{run / 'checkpoints'}: no checkpoint, but step {before} was saved; restore the folder, or pass"
+            " --overwrite to start the run again"
         )
     epochs = [epoch for epoch in sorted(kept_epochs) if epoch <= saved.epoch]
     for epoch, text in store.missing(arms, epochs):
         states = checkpoints.list_checkpoints(run / "checkpoints")
         later = [state.name for state in states if read_header(state, None).epoch >= epoch]
-        again = f", or delete {' and '.join(later)} in {run / 'checkpoints'} to train it again"
+        again = f", delete {' and '.join(later)} in {run / 'checkpoints'} to train the epoch again"
         raise ValueError(
-            f"{text}, but the newest checkpoint counts epoch {saved.epoch} as done; restore it"
-            f"{again if len(later) < len(states) else ''}, or pass --overwrite to begin again"
+            f"{text}, but the newest checkpoint has completed epoch {saved.epoch}; restore the snapshot"
+            f"{again if len(later) < len(states) else ''}, or pass --overwrite to start the run again"
         )
 
 
@@ -85,10 +88,10 @@ def open_files(
     kept_epochs: Collection[int],
     saved: Position,
 ) -> tuple[RunLog | None, "CheckpointWriter | None"]:
-    """Open what the run writes after `saved`, all ranks together: on rank 0 the log, on every owner of arms a writer.
+    """Open the files that the run writes after `saved`: the log on rank 0, a writer on every rank that owns arms.
 
-    What comes later or was half written is cleared away first, in the rows and among snapshots and checkpoints. Raises
-    ValueError as `check_nothing_lost`.
+    Called by all ranks together. Rows, snapshots and checkpoints that are later than `saved` or half written are
+    deleted first. Raises ValueError as `check_nothing_lost` does.
     """
     log, writer = None, None
     if group.is_first:
@@ -106,11 +109,10 @@ def open_files(
 
 
 class CheckpointWriter:
-    """Writes the files of this rank's arms in the folder `run`; the rank with the `log` makes them count.
+    """Writes the files of this rank's arms into the folder `run`; the rank with the `log` makes them valid.
 
-    A checkpoint is written in one job: rows synced, snapshots, the rows' digests, and last the state.json that counts
-    them as done.
-    `arms` are those of all ranks.
+    One job writes a checkpoint in this order: sync the rows, write the snapshots, write the digests of the rows, and
+    last write state.json, which makes the checkpoint valid. `arms` are the arms of all ranks.
     """
 
     def __init__(
@@ -126,15 +128,15 @@ class CheckpointWriter:
         self.kept_epochs, self.about, self.saved_step = frozenset(kept_epochs), dict(about), saved.step
         self.snapshots = SnapshotStore(run / "snapshots")
         self.background, self.closing = BackgroundWriter(MAX_PENDING), threading.Event()
-        # rank 0 deletes the lock when it fails, so the others look for a file that stays
+        # rank 0 deletes the lock when it fails, so the other ranks watch a file that is never deleted
         self.watched = run / (LOCK if log else "steps.csv")
         self.handle = os.open(self.watched, os.O_RDONLY)
 
     def save(self, state: Checkpoint, ends_epoch: bool) -> None:
-        """Copy the tensors of `state` and have them written; the epoch's snapshots too if it has just ended.
+        """Copy the tensors of `state` and queue the checkpoint; also the snapshots if an epoch has just ended.
 
-        Waits only for the copy, and for the disk if it is two checkpoints behind. Raises OSError if an earlier one
-        failed, MovedError if the run folder is no longer at its path.
+        Waits only for the copy, and for the disk if two checkpoints are queued. Raises OSError if an earlier write
+        failed, MovedError if the run folder was moved.
         """
         check_in_place(self.handle, self.watched)
         if state.step == self.saved_step:
@@ -166,24 +168,26 @@ class CheckpointWriter:
         return self.snapshots.write_file(arm, state.epoch, network, step=state.step, metadata=self.about)
 
     def _parts(self, step: int) -> list[checkpoints.Part]:
-        """The parts of all arms, once their owners have written them; soon given up when the run is closing."""
+        """Wait for the parts of all arms and return them; raise OSError if one is missing when the run closes."""
         left = GRACE_SECONDS
         while (parts := checkpoints.read_parts(self.folder, step, self.arms)) is None:
             if left <= 0:
-                raise OSError(f"{self.folder}: another rank did not write its part of step {step}")
+                raise OSError(
+                    f"{self.folder}: the checkpoint of step {step} is incomplete: another rank did not write its part"
+                )
             time.sleep(POLL_SECONDS)
             left -= POLL_SECONDS * self.closing.is_set()
         return parts
 
     def close(self) -> None:
-        """Wait for the disk; does not say whether all was well: `background.finish` does."""
+        """Wait until everything is written. Errors are not raised here but by `background.finish`."""
         self.closing.set()
         self.background.close()
         os.close(self.handle)
 
 
 def replay_path(run: Path, step: int) -> Path:
-    """Where `write_replay` puts what a step saw."""
+    """Return the file in which `write_replay` stores the inputs of a step."""
     return run / "replay" / f"step_{step:08d}.json"
 
 
@@ -196,8 +200,10 @@ def write_replay(
     error: str,
     results: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Write what a step that failed saw: place, rate, every arm's loss and gradient norm as text, and of this rank the
-    inputs, by the column of steps.csv that has their digest.
+    """Write a JSON file about a failed step.
+
+    It has epoch, step, learning rate, error, loss and gradient norm of every arm as text, and the inputs of this rank,
+    under the name of the column of steps.csv that has their digest.
     """
     content = {
         "format": "coupled.replay.1",
@@ -215,7 +221,7 @@ def write_replay(
 
 
 def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that training no longer touches; of CUDA tensors all in one go, through pinned memory."""
+    """Return copies on the CPU that training does not change; CUDA tensors are copied through pinned memory."""
     copies = {}
     for name, tensor in tensors.items():
         copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)

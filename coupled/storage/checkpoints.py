@@ -1,10 +1,10 @@
-"""Checkpoints: what exact continuation needs, a folder each, the two newest kept.
+"""Checkpoints: the state that an exact resume needs, one folder each; the two newest are kept.
 
-checkpoints/step_00000120/ holds state.json (format, settings_sha256, step, epoch, sums of the epoch begun, digests of
-the files beside it, and last a digest of all that) and one safetensors file an arm: the tensors of its network under
-"network/" and of its optimizer under "optimizer/". Order, views and whatever a network draws itself are functions of
-seed and step and need no state. A checkpoint is written in a temporary folder, fsynced and renamed, and renamed again
-before it is deleted: it is whole or absent. Nothing is pickled.
+checkpoints/step_00000120/ has one safetensors file per arm, with the tensors of its network under "network/" and of its
+optimizer under "optimizer/". state.json has format, settings_sha256, step, epoch, sums of the current epoch, digests of
+the other files, and last a digest of its own content. The order of images, the views and the random numbers of a
+network are functions of seed and step and need no state. A checkpoint is written to a temporary folder, fsynced and
+renamed, and it is renamed again before it is deleted, so it is whole or absent. Nothing is pickled.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ TEMPORARY = re.compile(r"\.step_[0-9]{8,}\.(removed\.)?tmp")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Steps and whole epochs done, every arm's tensors, and its sums over the epoch begun, whatever they count."""
+    """Completed steps and epochs, the tensors of every arm, and its sums over the current epoch."""
 
     step: int
     epoch: int
@@ -40,14 +40,14 @@ class Checkpoint:
 
 
 class Part(NamedTuple):
-    """What an arm's owner says of its part of a checkpoint: the digest of the file, the snapshot's entry if any."""
+    """An arm's part of a checkpoint: the digest of its file, and the manifest entry of its snapshot if there is one."""
 
     digest: str
     entry: dict[str, Any] | None
 
 
 def write(folder: Path, state: Checkpoint, settings_sha256: str) -> None:
-    """Write one checkpoint into `folder` and drop all but the two newest. Raises OSError: bytes needed and free."""
+    """Write a checkpoint into `folder` and delete all but the two newest. Raise OSError with bytes needed and free."""
     clear_temporary(folder)
     for arm, tensors in state.arms.items():
         write_part(folder, state.step, arm, tensors)
@@ -55,7 +55,7 @@ def write(folder: Path, state: Checkpoint, settings_sha256: str) -> None:
 
 
 def clear_temporary(folder: Path) -> None:
-    """Clear away what a crash left, before any rank writes. What is not of a checkpoint stays."""
+    """Delete temporary checkpoints that a crash left, before any rank writes. Other files stay."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name):
             with errors_with_path(path):
@@ -65,9 +65,9 @@ def clear_temporary(folder: Path) -> None:
 def write_part(
     folder: Path, step: int, arm: str, tensors: Mapping[str, Tensor], entry: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the tensors of one arm into the checkpoint that is being made, and then that they are written.
+    """Write the tensors of one arm into the temporary checkpoint, then a `.part` file that marks them as written.
 
-    Raises OSError: bytes needed and free.
+    Raises OSError with bytes needed and free.
     """
     temporary = _temporary(folder, step)
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -77,7 +77,7 @@ def write_part(
 
 
 def read_parts(folder: Path, step: int, arms: Collection[str]) -> list[Part] | None:
-    """What the owners of `arms` say of the checkpoint that is being made; None until all have written theirs."""
+    """Return the parts of `arms` in the temporary checkpoint; None until all are written."""
     files = [_temporary(folder, step) / f"{arm}.part" for arm in arms]
     if not all(file.exists() for file in files):
         return None
@@ -92,9 +92,9 @@ def commit(
     arms: Collection[str],
     settings_sha256: str,
 ) -> None:
-    """Make the checkpoint of `step` the newest, once the parts of all `arms` are written; drop all but two.
+    """Make the checkpoint of `step` valid after the parts of all `arms` are written; delete all but the two newest.
 
-    Raises OSError: bytes needed and free.
+    Raises OSError with bytes needed and free.
     """
     temporary, final = _temporary(folder, step), folder / f"step_{step:08d}"
     parts = read_parts(folder, step, arms)
@@ -117,7 +117,7 @@ def commit(
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first. Whatever bears another name, such as a copy, is none."""
+    """Return the checkpoints in `folder`, oldest first. A folder with another name, such as a copy, is ignored."""
     steps = {path: step_of(path) for path in folder.iterdir()} if folder.is_dir() else {}
     return sorted((path for path, step in steps.items() if step >= 0), key=lambda path: steps[path])
 
@@ -125,10 +125,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def read_newest(
     folder: Path, settings_sha256: str | None = None, own: Collection[str] | None = None
 ) -> Checkpoint | None:
-    """The newest checkpoint, digests checked, of all arms or of the `own`; None if there is none.
+    """Return the newest checkpoint of all arms, or of the arms `own`, with digests checked; None if there is none.
 
-    Raises ValueError that names the damaged or foreign file and what to delete, also where `settings_sha256` is given
-    and the checkpoint has another one.
+    Raises ValueError that names the damaged or foreign file and what to delete, also if the checkpoint has another
+    `settings_sha256`; None accepts any.
     """
     there = list_checkpoints(folder)
     if not there:
@@ -147,9 +147,9 @@ def read_newest(
 
 
 def check_checkpoint(folder: Path, settings_sha256: str | None) -> Iterator[str]:
-    """Everything that is wrong with the checkpoint in `folder`, a line each; reads only.
+    """Yield everything that is wrong with the checkpoint in `folder`, one line each; reads only.
 
-    With `settings_sha256` it must be a checkpoint of a run with these settings.
+    With `settings_sha256`, a checkpoint of a run with other settings is an error.
     """
     try:
         header = read_header(folder, settings_sha256)
@@ -168,15 +168,15 @@ def check_checkpoint(folder: Path, settings_sha256: str | None) -> Iterator[str]
 
 
 def _read_arm(checkpoint: Path, header: CheckpointHeader, arm: str) -> dict[str, Tensor]:
-    """The tensors of an arm, their digest checked. Raises ValueError that names the file and what is wrong."""
+    """Return the tensors of an arm, digest checked. Raise ValueError that names the file and what is wrong."""
     path, expected = checkpoint / f"{arm}.safetensors", header.digests[arm]
     with errors_with_path(path):
         data = path.read_bytes() if path.is_file() else b""
     if digest(data) != expected:
-        raise ValueError(f"{path}: damaged: its digest should be {expected}, found {digest(data)}")
+        raise ValueError(f"{path}: damaged: expected digest {expected}, found {digest(data)}")
     try:
         tensors = load(data)
-    except (SafetensorError, KeyError) as error:  # a type that torch does not know is a KeyError
+    except (SafetensorError, KeyError) as error:  # an unknown dtype raises KeyError
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
     for name in tensors:
         if not TENSOR.fullmatch(name):
@@ -189,13 +189,13 @@ def _temporary(folder: Path, step: int) -> Path:
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint; None if there is none."""
+    """Return the step of the newest checkpoint; None if there is none."""
     there = list_checkpoints(folder)
     return step_of(there[-1]) if there else None
 
 
 def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint; a process killed meanwhile leaves none that is half there."""
+    """Delete a checkpoint; if the process is killed meanwhile, no partial checkpoint keeps the name."""
     removed = checkpoint.with_name(f".{checkpoint.name}.removed.tmp")
     if removed.exists():
         _delete(removed)
@@ -212,7 +212,7 @@ def _delete(path: Path) -> None:
 
 @contextlib.contextmanager
 def _deleted_on_error(temporary: Path) -> Iterator[None]:
-    """A checkpoint that cannot be written is deleted: on a full disk it would be in the way."""
+    """Delete a checkpoint that could not be written: it would occupy space on a full disk."""
     try:
         yield
     except OSError:
@@ -221,7 +221,7 @@ def _deleted_on_error(temporary: Path) -> Iterator[None]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of `optimizer` as tensors named "<parameter number>/<key>"; its settings are not state.
+    """Return the state of `optimizer` as tensors named "<parameter number>/<key>", without its hyperparameters.
 
     Raises TypeError for an optimizer whose state is not tensors and numbers.
     """
@@ -231,7 +231,9 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
             if value is None:
                 continue
             if not isinstance(value, Tensor | int | float):
-                raise TypeError(f"{type(optimizer).__name__} keeps a {type(value).__name__} as '{key}'")
+                raise TypeError(
+                    f"{type(optimizer).__name__}: state '{key}' is a {type(value).__name__}, not a tensor or a number"
+                )
             tensors[f"{number}/{key}"] = (
                 value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
             )
@@ -239,7 +241,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """Load the tensors that `optimizer_tensors` returned."""
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition("/")

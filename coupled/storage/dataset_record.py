@@ -1,8 +1,8 @@
-"""Which images a run was trained on: `images.jsonl` in its folder, and what happens when they have changed since.
+"""The images that a run is trained on: their list `images.jsonl`, and the check whether they have changed.
 
-The file lists the pictures of datasets that are read from files, one JSON array a line: [split, file, label, content].
-The content is the size in bytes of a picture that stays on the disk, and a digest of the pixels of one that is held in
-memory. run.json has the digest of the list, beside those of the splits.
+For a dataset that is read from image files, the list has one JSON array per line: [split, file, label, content]. The
+content is the size in bytes of a file that is read while training, or a digest of the pixels of an image that is held
+in memory. run.json has the digest of the list and the digests of the splits.
 """
 
 import json
@@ -24,7 +24,7 @@ Rows = Iterator[tuple[str, str, int, int | str]]
 
 
 def describe_images(name: str, images: Mapping[str, AnyImageDataset]) -> dict[str, Any]:
-    """What run.json says of the dataset `name`, `images` by split."""
+    """Return the entry of run.json about the dataset `name`; `images` by split."""
     about: dict[str, Any] = {"name": name, "classes": list(images["train"].class_names), **colours(images["train"])}
     for split, each in images.items():
         about |= {f"{split}_images": len(each), f"{split}_digest": each.digest()}
@@ -33,16 +33,17 @@ def describe_images(name: str, images: Mapping[str, AnyImageDataset]) -> dict[st
 
 
 def colours(images: AnyImageDataset) -> dict[str, list[float]]:
-    """Mean and std of the colours, of pixel values in [0, 1], with which the images are normalised."""
+    """Return the mean and std of each colour channel, of pixel values in [0, 1], that normalise the images."""
     return {"mean": list(images.mean), "std": list(images.std)}
 
 
 def record_images(
     run: Path, content: Mapping[str, Any], images: Mapping[str, AnyImageDataset], accepted_after: int | None
 ) -> None:
-    """Write the list of the images' files, if they are files; `content` is the run.json of the images as they are.
+    """Write the list of the image files, if the images are files; `content` is the run.json for these images.
 
-    If changed images were accepted after a step, run.json gets them, and keeps what the images were up to that step.
+    If changed images were accepted after step `accepted_after`, run.json gets the changed images, and a record of the
+    images up to that step.
     """
     listed = listing(images)
     if listed and not ((run / NAME).is_file() and (run / NAME).read_bytes() == listed):
@@ -55,15 +56,15 @@ def record_images(
 
 
 def check_listing(run: Path, about: Mapping[str, Any]) -> Iterator[str]:
-    """A line if the list is not the one that run.json tells of; `about` is its `dataset`."""
+    """Yield a line if the list does not match its digest in run.json; `about` is the `dataset` of run.json."""
     expected = about.get("listing_digest")
     found = _digest((run / NAME).read_bytes()) if (run / NAME).is_file() else "no file"
     if expected and found != expected:
-        yield f"{run / NAME}: its digest should be {expected}, found {found}; it only serves to name changed images"
+        yield f"{run / NAME}: damaged: expected digest {expected}, found {found}; it only serves to name changed images"
 
 
 def changed_files(run: Path, about: Mapping[str, Any], images: Mapping[str, AnyImageDataset]) -> str:
-    """Which files have changed since the list was written, in words; or why that is unknown."""
+    """Return a text with the files that have changed since the list was written, or why they are unknown."""
     if not about.get("listing_digest"):
         return "the run has no list of files"
     for fault in check_listing(run, about):
@@ -77,9 +78,10 @@ def changed_files(run: Path, about: Mapping[str, Any], images: Mapping[str, AnyI
 def check_same_images(
     run: Path, content: Mapping[str, Any], images: Mapping[str, AnyImageDataset], accept: bool
 ) -> list[str]:
-    """A line if the images of the run in `run` have changed and that is accepted; `content` is the run.json of now.
+    """Return a line if the images have changed since the run in `run` was started, and `accept` is set; else [].
 
-    Raises ValueError if it is not accepted, or if the run could not go on: with other classes or steps an epoch.
+    `content` is the run.json for the current images. Raises ValueError if the change is not accepted, or if the run
+    cannot continue because the classes or the steps per epoch differ.
     """
     if not (run / "run.json").is_file():
         return []
@@ -87,35 +89,35 @@ def check_same_images(
     if all(was.get(key) == now.get(key) for key in SAME):
         return []
     differing = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in SAME if was.get(key) != now[key])
-    what = f"dataset: the images are not those that '{run}' was started with: {differing}; "
+    what = f"dataset: the images have changed since '{run}' was started: {differing}; "
     what += changed_files(run, was, images)
     if not accept:
-        raise ValueError(f"{what}; put them back, or go on with the images as they are: --resume {ACCEPT}")
+        raise ValueError(f"{what}; restore the images, or continue with the changed images: --resume {ACCEPT}")
     size = content["settings"]["batch"]["size"]
     steps = [about.get("train_images", 0) // size for about in (was, now)]
     if was.get("classes") != now["classes"] or steps[0] != steps[1]:
         raise ValueError(
-            f"{what}; {ACCEPT} needs the same classes and steps an epoch (were {steps[0]}, are {steps[1]}); start a new"
-            " run"
+            f"{what}; {ACCEPT} needs the same classes and steps per epoch (were {steps[0]}, are {steps[1]}); start a"
+            " new run"
         )
     return [f"{what}; accepted by {ACCEPT}"]
 
 
 def listing(images: Mapping[str, AnyImageDataset]) -> bytes:
-    """The list of both splits; empty if their images are not files of their own."""
+    """Return the list of both splits; b"" if the images are not read from image files."""
     return "".join(json.dumps(row) + "\n" for split, each in images.items() for row in _rows(split, each)).encode()
 
 
 def changes(there: bytes, split: str, images: AnyImageDataset) -> str:
-    """Which files of the split are not as in the list `there`, in words; "" if the list or the images tell of none.
+    """Return a text with the files of the split that differ from the list `there`; "" if no files are known.
 
-    Raises ValueError if `there` is no such list.
+    Raises ValueError if `there` is not such a list.
     """
     was = {}
     for number, line in enumerate(there.decode().splitlines(), 1):
         row = json.loads(line)
         if not isinstance(row, list) or len(row) != 4 or not isinstance(row[1], str):
-            raise ValueError(f"line {number} is not split, file, label and content")
+            raise ValueError(f"{NAME} line {number}: expected [split, file, label, content]")
         if row[0] == split:
             was[row[1]] = row[2:]
     now = {file: [label, content] for _, file, label, content in _rows(split, images)}

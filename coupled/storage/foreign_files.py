@@ -1,4 +1,4 @@
-"""Checkpoint files of other programs: which there are, and of which epoch each is."""
+"""Find the checkpoint files of other programs, and the epoch of each."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ Files = dict[str, dict[int, Path]]  # arm -> epoch -> file, epochs ascending
 
 
 def files_by_epoch(arm: str, pattern: str) -> dict[int, Path]:
-    """The files of an arm by epoch, ascending. Raises ValueError for no file, no number, or a number twice."""
+    """Return the files of an arm by epoch, ascending. Raise ValueError for no file, no epoch, or an epoch twice."""
     path = Path(pattern).expanduser()
     found = sorted(each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file())
     if not found:
@@ -20,13 +20,15 @@ def files_by_epoch(arm: str, pattern: str) -> dict[int, Path]:
         if epoch is None:
             raise ValueError(f"--arm: '{file}' of arm '{arm}' has no epoch in its name; narrow the pattern")
         if epoch in files:
-            raise ValueError(f"--arm: '{files[epoch]}' and '{file}' of arm '{arm}' are both of epoch {epoch}")
+            raise ValueError(
+                f"--arm: '{files[epoch]}' and '{file}' of arm '{arm}' both have epoch {epoch}; narrow the pattern"
+            )
         files[epoch] = file
     return dict(sorted(files.items()))
 
 
 def epoch_of(file: Path) -> int | None:
-    """The number behind "epoch" in a file's name, or else the last one; None without a number.
+    """Return the number after "epoch" in a file name, or else the last number; None without a number.
 
     Example:
         >>> [epoch_of(Path(name)) for name in ("snapshot_90.pth", "resnet50_epoch=7-step=99.ckpt", "last.pt")]
@@ -40,7 +42,7 @@ def epoch_of(file: Path) -> int | None:
 
 
 def in_order(files: Files) -> Iterator[tuple[int, str, Path]]:
-    """Epoch, arm and file, in the order in which training writes snapshots."""
+    """Yield epoch, arm and file in the order in which training writes snapshots."""
     for epoch in sorted({epoch for of_arm in files.values() for epoch in of_arm}):
         for arm, of_arm in files.items():
             if epoch in of_arm:
@@ -48,13 +50,13 @@ def in_order(files: Files) -> Iterator[tuple[int, str, Path]]:
 
 
 def arms_of(words: Sequence[str]) -> dict[str, str]:
-    """The pattern of each arm. Raises ValueError for words that are not NAME=GLOB, or an arm that is named twice."""
+    """Return the pattern of each arm. Raise ValueError for a word that is not NAME=GLOB, or an arm named twice."""
     arms: dict[str, str] = {}
     for word in words:
         arm, equals, pattern = word.partition("=")
         if not (equals and pattern and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", arm)):
             raise ValueError(f"--arm: got '{word}'; write it as NAME=GLOB, such as 'cl=exp/dcl/*.pth'")
         if arm in arms:
-            raise ValueError(f"--arm: arm '{arm}' is given twice; one pattern must match all its files")
+            raise ValueError(f"--arm: arm '{arm}' occurs twice; use one pattern that matches all its files")
         arms[arm] = pattern
     return arms

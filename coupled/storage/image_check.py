@@ -1,9 +1,9 @@
-"""Before the first step: every picture on the disk decodes, or all that do not are named.
+"""Check before the first step that every image file on the disk decodes, and name all that do not.
 
-The ranks share the work, in rounds, so that none waits for long. What decoded once is remembered by path, size and time
-of the last change, in `CACHE` below the working directory; the file may be deleted.
+The ranks share the work in rounds, so that no rank waits long. Files that decoded are recorded by path, size and
+modification time in `CACHE` below the working directory, and are not checked again; this cache may be deleted.
 
-Shape letters: N pictures, M those that are not known to decode.
+Shape letters: N image files, M those that are not known to decode.
 """
 
 import os
@@ -32,9 +32,10 @@ SILENCE = 10.0  # seconds between two lines
 def both_splits(
     train: AnyImageDataset, load: Callable[[str], AnyImageDataset], group: ProcessGroup, workers: int | None
 ) -> dict[str, AnyImageDataset]:
-    """Both splits on rank 0, which describes them; of pictures on the disk on every rank, and all of them decode.
+    """Return both splits, after checking that all image files on the disk decode.
 
-    Nothing on the other ranks. Raises ValueError that names pictures which do not decode.
+    Ranks other than 0 get {} if the images are in memory, because only rank 0 describes them. Raises ValueError that
+    names the files which do not decode.
     """
     if not (group.is_first or isinstance(train, ImageFiles)):
         return {}
@@ -45,9 +46,9 @@ def both_splits(
 
 
 def check_pictures(splits: Sequence[ImageFiles], group: ProcessGroup, workers: int | None) -> None:
-    """Decode every picture that is not known to decode. Raises ValueError, on every rank, that counts all bad ones.
+    """Decode every image file that is not in the cache. Raise ValueError on every rank if files do not decode.
 
-    All ranks call it together, with the same splits; rank 0 says how far it is and keeps the cache.
+    Called by all ranks together with the same splits; rank 0 prints the progress and writes the cache.
     """
     paths_N = [images.root.absolute() / name for images in splits for name in images.files_N]
     cache = _Cache(splits, paths_N) if group.is_first else None
@@ -79,11 +80,11 @@ def check_pictures(splits: Sequence[ImageFiles], group: ProcessGroup, workers: i
 
 
 class _Cache:
-    """A key of 8 bytes for each picture that decoded, sorted, in one file for a root."""
+    """The sorted keys, 8 bytes each, of the image files that decoded; one cache file per dataset root."""
 
     def __init__(self, splits: Sequence[ImageFiles], paths_N: Sequence[Path]) -> None:
         file_status = (status for images in splits for status in images.file_status)
-        # another version of Pillow may refuse what this one takes
+        # another version of Pillow may not decode the same files
         texts = (f"{PIL.__version__}\0{size}\0{time}\0" for size, time in file_status)
         digests = [
             blake2b(text.encode() + os.fsencode(path), digest_size=8).digest()
@@ -97,12 +98,12 @@ class _Cache:
         self.known: NDArray[np.uint64] = np.frombuffer(data[: len(data) // 8 * 8], np.uint64)
 
     def unknown(self) -> list[int]:
-        """The numbers of the pictures that are not known to decode."""
+        """Return the numbers of the image files that are not in the cache."""
         found: list[int] = (~np.isin(self.keys_N, self.known)).nonzero()[0].tolist()
         return found
 
     def save(self) -> None:
-        """Add what was decoded; a disk that does not take it costs the time of the next start, no more."""
+        """Add the files that decoded. If the cache cannot be written, the next start decodes them again."""
         if not self.decoded:
             return
         every = np.union1d(self.known, self.keys_N[self.decoded])

@@ -1,6 +1,7 @@
-"""log_digests.jsonl: for every save of a checkpoint how long steps.csv and epochs.csv were, and a digest of what each
-had gained since the line before. So a changed digit, a cut row or another run's table is noticed. Each line says of
-which settings it is, so that another run's tables are noticed, too, when this file came with them.
+"""log_digests.jsonl: one line per checkpoint with the sizes of steps.csv and epochs.csv and digests of their new bytes.
+
+The digests show a changed digit, a removed row or the table of another run. Each line has the digest of the settings,
+which shows tables of another run even if its log_digests.jsonl was copied with them.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ TABLES = ("steps.csv", "epochs.csv")
 
 @dataclass(frozen=True)
 class LogState:
-    """One line: whole epochs and steps done, and of each table its bytes and the blake2b of those that are new."""
+    """One line: completed epochs and steps, and for each table its size in bytes and the blake2b of the new bytes."""
 
     settings_sha256: str
     epoch: int
@@ -28,13 +29,13 @@ class LogState:
     epochs_digest: str
 
     def table(self, name: str) -> tuple[int, str]:
-        """Bytes and digest of the table with this file name."""
+        """Return size in bytes and digest of the table with this file name."""
         of_steps = name == TABLES[0]
         return (self.steps_bytes, self.steps_digest) if of_steps else (self.epochs_bytes, self.epochs_digest)
 
 
 def digest(data: bytes = b"") -> hashlib.blake2b:
-    """The hash of the lines, begun with `data`."""
+    """Return a hash object that has been updated with `data`."""
     return hashlib.blake2b(data, digest_size=32)
 
 
@@ -44,9 +45,9 @@ def append(run: Path, state: LogState) -> None:
 
 
 def read(run: Path, settings_sha256: str) -> list[LogState]:
-    """The whole lines; none without the file.
+    """Return the complete lines; [] if there is no file.
 
-    Raises ValueError naming file and line if one is not what a run of these settings writes.
+    Raises ValueError that names file and line if a line is not one that a run with these settings writes.
     """
     path, found = run / FILE, []
     lines = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.is_file() else []
@@ -57,7 +58,7 @@ def read(run: Path, settings_sha256: str) -> list[LogState]:
             if wrong:
                 raise ValueError(f"{wrong[0]}: got {getattr(state, wrong[0])!r}")
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} line {number}: not what a save of the run writes: {error}") from None
+            raise ValueError(f"{path} line {number}: not a valid line: {error}") from None
         if state.settings_sha256 != settings_sha256:
             was = f"expected settings_sha256 {settings_sha256}, found {state.settings_sha256[:64]}"
             raise ValueError(f"{path} line {number}: of a run with other settings: {was}")
@@ -66,7 +67,7 @@ def read(run: Path, settings_sha256: str) -> list[LogState]:
 
 
 def cut(run: Path, settings_sha256: str, step: int) -> LogState | None:
-    """Forget the lines after `step`, and one that is half written; the last of the others, if there is one."""
+    """Remove the lines after `step` and a half-written one; return the last remaining line, if there is one."""
     kept = [state for state in read(run, settings_sha256) if state.step <= step]
     if (run / FILE).is_file():
         write_durably(run / FILE, "".join(json.dumps(asdict(state)) + "\n" for state in kept).encode())
@@ -74,14 +75,15 @@ def cut(run: Path, settings_sha256: str, step: int) -> LogState | None:
 
 
 def changed(run: Path, lines: Sequence[LogState], arms: int) -> Iterator[str]:
-    """What is in the tables of a run with so many `arms` up to the last line, and was not written so: the first place
-    of each table.
+    """Yield the first rows of each table that differ from what the run wrote, up to the last of `lines`.
+
+    `arms` is the number of arms of the run.
     """
     for name in TABLES:
         path = run / name
         data, start, after = b"", 0, 0
         if lines and path.is_file():
-            with path.open("rb") as file:  # rows after the last save are not looked at, however many
+            with path.open("rb") as file:  # rows after the last line are not checked
                 data = file.read(min(max([0, *(line.table(name)[0] for line in lines)]), path.stat().st_size))
         for line in lines:
             end, expected = line.table(name)
@@ -89,6 +91,6 @@ def changed(run: Path, lines: Sequence[LogState], arms: int) -> Iterator[str]:
             as_written = digest(data[start:end]).hexdigest() == expected and end <= len(data)
             if not as_written or data[:end].count(b"\n") != 1 + rows:
                 rows_of = f"the rows of steps {after + 1} to {line.step}" if line.step else "the header"
-                yield f"{path}: {rows_of}: not as written (see {FILE})"
+                yield f"{path}: {rows_of}: not as written (their digest in {FILE} differs)"
                 break
             start, after = end, line.step

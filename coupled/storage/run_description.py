@@ -1,6 +1,6 @@
-"""run.json: what a run is. It may be damaged or come from someone else, so whoever reads it gets checked types.
+"""run.json: the description of a run. It may be damaged or come from someone else, so its types are checked when read.
 
-Its `digest` is over all the rest, so that every change of a finished run's description is noticed (analysis/verify.py).
+Its `digest` covers all other keys, so every change of the description is detected (analysis/verify.py).
 """
 
 import hashlib
@@ -80,24 +80,26 @@ KINDS: dict[str, Any] = {
     "git_commit": Text | None,
     "versions": dict[Text, Text | None],
 }
-_fields: dict[str, Any] = {key: (kind, None) for key, kind in KINDS.items()}  # a key that is there has its type
+_fields: dict[str, Any] = {
+    key: (kind, None) for key, kind in KINDS.items()
+}  # every key is optional; a key that exists must have its type
 _Description = create_model("_Description", __config__=ConfigDict(extra="allow"), **_fields)
 
 
 def read_run_json(run: Path) -> dict[str, Any]:
-    """The content of run/run.json. Raises ValueError of one line, with file and key, if it is not what it should be.
+    """Return the content of run/run.json. Raise ValueError in one line, with file and key, if it is not valid.
 
-    The settings are a mapping and no more: `settings.from_resolved` checks them.
+    Of the settings only the type, a mapping, is checked here; `settings.from_resolved` checks the rest.
     """
     path = run / "run.json"
     try:
         size = path.stat().st_size
         if size > LARGEST:
-            raise ValueError(f"{size:,} bytes long; at most {LARGEST:,} are read")
+            raise ValueError(f"{size:,} bytes long; allowed are at most {LARGEST:,}")
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # half of a surrogate pair could be shown nowhere
+        json.dumps(content, ensure_ascii=False).encode()  # raises for half of a surrogate pair, which cannot be printed
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as a run's description: {error}") from None
+        raise ValueError(f"{path}: not readable as a run's description: {error}; restore the file") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
     if _deeper_than(content, DEEPEST):
@@ -110,24 +112,24 @@ def read_run_json(run: Path) -> dict[str, Any]:
 
 
 def write_run_json(run: Path, content: Mapping[str, Any]) -> None:
-    """Write run/run.json durably, with a digest of what it says."""
+    """Write run/run.json durably, with a digest of its content."""
     whole = {**content, "digest": description_digest(content)}
     write_durably(run / "run.json", (json.dumps(whole, indent=2) + "\n").encode())
 
 
 def description_digest(content: Mapping[str, Any]) -> str:
-    """blake2b (32 hex digits) of all keys and values but `digest`, in their order."""
+    """Return blake2b (32 hex digits) of all keys and values except `digest`, in their order."""
     text = json.dumps({key: value for key, value in content.items() if key != "digest"})
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def is_as_written(content: Mapping[str, Any]) -> bool:
-    """Whether the description still has the digest with which it was written."""
+    """Return whether the description matches its digest."""
     return bool(content.get("digest") == description_digest(content))
 
 
 def _deeper_than(tree: Any, levels: int) -> bool:
-    """Level by level, without recursion."""
+    """Return whether nested mappings and lists are deeper than `levels`; works level by level, without recursion."""
     level: list[Any] = [tree]
     for _ in range(levels):
         inner: list[Iterable[Any]] = [each.values() if isinstance(each, dict) else each for each in level]
@@ -136,7 +138,7 @@ def _deeper_than(tree: Any, levels: int) -> bool:
 
 
 def describe_code() -> dict[str, Any]:
-    """Git commit of this code (null where nothing names it), its release, and versions of the libraries."""
+    """Return the git commit of this code (None if unknown), its release, and the versions of the libraries."""
     versions = {name: version(name) for name in LIBRARIES}
     return {
         "git_commit": git_commit(),
@@ -145,16 +147,16 @@ def describe_code() -> dict[str, Any]:
 
 
 def imported_epochs(description: Mapping[str, Any]) -> dict[str, list[int]]:
-    """The epochs that were imported, by arm; nothing of a run that was trained here."""
+    """Return the imported epochs by arm; {} for a run that was trained here."""
     arms = description.get("imported", {}).get("arms", {})
     return {name: sorted(arm.get("epochs", [])) for name, arm in arms.items()}
 
 
 def has_projector(description: Mapping[str, Any]) -> bool:
-    """Whether the snapshots of the run have a projector: an imported run may have none."""
+    """Return whether the snapshots of the run have a projector; an imported run may have none."""
     return bool(description.get("imported", {}).get("projector", True))
 
 
 def settings_of(run: Path) -> dict[str, Any]:
-    """The settings of the run in the folder `run`, not checked; none if no run is there. Raises ValueError."""
+    """Return the unchecked settings of the run in the folder `run`; {} if it has no run.json. Raise ValueError."""
     return (read_run_json(run).get("settings") or {}) if (run / "run.json").is_file() else {}

@@ -1,5 +1,6 @@
-"""One writer a run folder: the file `lock` in it, held with `filelock`. And the folder stays where it is: files that
-are open are looked for under their names before more is written.
+"""The lock of a run folder: only one run writes to it at a time. The lock is the file `lock`, held with `filelock`.
+
+`check_in_place` detects that the folder was moved or deleted: it checks that an open file is still at its path.
 """
 
 import contextlib
@@ -22,8 +23,9 @@ NO_FOLDER, DENIED = (errno.EEXIST, errno.ENOTDIR), (errno.EACCES, errno.EPERM, e
 
 
 class MovedError(RunError):
-    """A file of the run was moved, replaced or deleted while it was written; `now` is the folder where it is now, if
-    that is known.
+    """A file of the run was moved, replaced or deleted while the run was writing.
+
+    `now` is the new folder of the file, or None if it is unknown.
     """
 
     def __init__(self, message: str, now: Path | None) -> None:
@@ -33,12 +35,12 @@ class MovedError(RunError):
 
 @contextmanager
 def run_lock(folder: Path, option: str = "--run-dir") -> Iterator[None]:
-    """Hold the lock of `folder`, which is made if it does not exist and which `option` names in messages.
+    """Hold the lock of `folder` inside the block; the folder is created if it does not exist.
 
-    The kernel frees the lock of a process however it dies, so the file that a killed process leaves is taken over.
-    Where a file system knows no locks, a process of this machine is looked up by its number, and one of another machine
-    counts as alive. Raises ValueError that says who holds the lock, or that `option` names no folder for a run; OSError
-    if the machine cannot write there.
+    The kernel releases the lock when its process ends, also after a kill, so the lock file of a killed process is taken
+    over. On a file system without locks, the process is looked up by its number if it is on this machine; a process on
+    another machine is assumed to be alive. `option` is the name of the folder in messages. Raises ValueError that names
+    the holder of the lock, or if `folder` cannot be the folder of a run; OSError if the machine cannot write to it.
     """
     path = folder / NAME
     try:
@@ -48,7 +50,9 @@ def run_lock(folder: Path, option: str = "--run-dir") -> Iterator[None]:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError(f"{option}: '{path}' is a symbolic link, not a file of the run; delete the link") from None
+            raise ValueError(
+                f"{option}: '{path}' is a symbolic link, but must be a file of the run; delete the link"
+            ) from None
         if error.errno in NO_FOLDER or (option == "--run-dir" and error.errno in DENIED):
             raise ValueError(f"{option}: cannot write to '{folder}': {os.strerror(error.errno or 0)}") from None
         raise
@@ -57,17 +61,18 @@ def run_lock(folder: Path, option: str = "--run-dir") -> Iterator[None]:
     finally:
         own = _is_at(handle, path)
         if own:
-            path.unlink()  # before it is freed: a process that opened this file meanwhile looks again
+            path.unlink()  # before the release: a process that has opened this file meanwhile opens it again
         os.close(handle)
         lock.release()
         if own:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # nothing was begun in it
+                folder.rmdir()  # only an empty folder, in which no run was started
 
 
 def _acquire(path: Path, option: str) -> BaseFileLock:
-    """The lock of the file `path`, held. Its content is that of filelock's soft locks: process and machine, a line
-    each.
+    """Acquire the lock of the file `path` and return it.
+
+    The file has one line with the process and one with the machine, as filelock's soft locks have.
     """
     lock: BaseFileLock = FileLock(path, timeout=0, fallback_to_soft=False, on_acquired=_write_holder)
     try:
@@ -77,13 +82,13 @@ def _acquire(path: Path, option: str) -> BaseFileLock:
             if error.errno not in NO_FLOCK:
                 raise
             if not path.stat().st_size:
-                path.unlink()  # the attempt has just made it; a soft lock is its file
+                path.unlink()  # created by the failed attempt; the existence of the file is the soft lock
             lock = SoftFileLock(path, timeout=0.5)
             lock.acquire()
     except Timeout:
         try:
             text, since = path.read_text(errors="replace"), time.localtime(path.stat().st_mtime)
-        except FileNotFoundError:  # its holder has just left
+        except FileNotFoundError:  # released meanwhile
             return _acquire(path, option)
         process, machine = (*text.splitlines(), "?", "?")[:2]
         who = f"process {process} on {machine} since {time.strftime('%F %T', since)}"
@@ -97,7 +102,7 @@ def _write_holder(handle: int) -> None:
 
 
 def check_in_place(handle: int, path: Path) -> None:
-    """Raise MovedError unless the open file `handle`, in a run folder, is still the one at `path`."""
+    """Raise MovedError unless the open file `handle` is still the file at `path`."""
     if _is_at(handle, path):
         return
     now = _where(handle)
@@ -107,7 +112,9 @@ def check_in_place(handle: int, path: Path) -> None:
         what = f"'{path}' was deleted or replaced"
     else:
         what = f"the run folder '{path.parent}' was deleted or moved"
-    raise MovedError(f"{what} while the run was being written; nothing more is written there", now and now.parent)
+    raise MovedError(
+        f"{what} while the run was writing; the run stopped and writes nothing more there", now and now.parent
+    )
 
 
 def _is_at(handle: int, path: Path) -> bool:
@@ -118,7 +125,7 @@ def _is_at(handle: int, path: Path) -> bool:
 
 
 def _where(handle: int) -> Path | None:
-    """Where an open file is now; None if it is deleted, or the system does not say."""
+    """Return the current path of an open file; None if it is deleted, or the system cannot tell."""
     try:
         now = Path(f"/proc/self/fd/{handle}").readlink()
     except OSError:

@@ -1,6 +1,6 @@
-"""What a run writes down of itself: steps.csv and epochs.csv; which folder it may write. Only rank 0 writes.
+"""steps.csv and epochs.csv of a run, and the checks of its folder. Only rank 0 writes.
 
-steps.csv holds no timings, so two equal runs give equal bytes.
+steps.csv has no timings, so two equal runs give equal bytes.
 """
 
 import csv
@@ -20,19 +20,19 @@ from coupled.storage.run_lock import NAME as LOCK
 from coupled.storage.run_lock import check_in_place
 
 MIB = 2**20
-LEFTOVERS = (LOCK, "run.json.tmp")  # what a process leaves that is killed before there is a run.json
+LEFTOVERS = (LOCK, "run.json.tmp")  # files left by a process that was killed before run.json existed
 MAY_CHANGE_BITS = ("versions", "world_size", "device", "threads")
 
 
 def digest_column(stream: str) -> str:
-    """The column of steps.csv with the digests of the inputs of a stream."""
+    """Return the column of steps.csv with the digests of the inputs of a stream."""
     return f"{stream}_inputs_digest" if stream else "inputs_digest"
 
 
 class CsvLog:
-    """A CSV that grows row by row; floats are written so that reading them back gives the same number.
+    """A CSV file that grows row by row; reading a float back gives the same number.
 
-    Of its first `digested` bytes there is a digest already.
+    The digests of the first `digested` bytes are already written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], digested: int = 0) -> None:
@@ -45,9 +45,9 @@ class CsvLog:
         self.size, self.new = len(data), log_digests.digest(data[digested:])
 
     def row(self, values: Sequence[Any]) -> None:
-        """Append one row; whole when the call returns, durable after `sync`.
+        """Append one row; it is complete when the call returns and durable after `sync`.
 
-        Raises OSError: bytes needed and free. Raises MovedError if the file is no longer at its path.
+        Raises OSError with bytes needed and free, and MovedError if the file is no longer at its path.
         """
         check_in_place(self.file.fileno(), self.path)
         assert len(values) == len(self.columns), (values, self.columns)
@@ -58,12 +58,12 @@ class CsvLog:
         self.new.update(data)
 
     def state(self) -> tuple[int, str]:
-        """Bytes of the file, and the digest of those that are new since the last call."""
+        """Return the size in bytes, and the digest of the bytes written since the last call."""
         found, self.new = (self.size, self.new.hexdigest()), log_digests.digest()
         return found
 
     def sync(self) -> None:
-        """Force the rows to the disk. Raises OSError with the path."""
+        """Sync the rows to the disk. Raise OSError with the path."""
         with errors_with_path(self.path):
             os.fsync(self.file.fileno())
 
@@ -80,19 +80,19 @@ class CsvLog:
 
 
 def drop_rows_after(path: Path, column: str, last: int) -> None:
-    """Drop the rows of a CSV whose `column` exceeds `last`, and a half-written last row.
+    """Remove the rows of a CSV file whose `column` exceeds `last`, and a half-written last row.
 
-    Raises ValueError that names the file if it is not such a CSV, or if its rows do not lead up to `last`.
+    Raises ValueError that names the file if the column is not integers, or if it lacks one of 1 to `last`.
     """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith(b"\n")]
     try:
         rows = [(int(line.split(b",")[_place(whole, column)]), line) for line in whole[1:]]
     except (ValueError, IndexError):
-        raise ValueError(f"{path}: not a table with whole numbers in a column '{column}'; restore it") from None
+        raise ValueError(f"{path}: column '{column}' is missing or is not all integers; restore the file") from None
     kept = [(number, line) for number, line in rows if number <= last]
     if list(dict.fromkeys(number for number, _ in kept)) != list(range(1, last + 1)):
-        raise ValueError(f"{path}: its rows should lead up to {column} {last}, where the run continues; restore them")
+        raise ValueError(f"{path}: rows are missing: expected all up to {column} {last}; restore the file")
     if lines:
         write_durably(path, b"".join([*whole[:1], *(line for _, line in kept)]))
 
@@ -102,9 +102,9 @@ def _place(lines: Sequence[bytes], column: str) -> int:
 
 
 class RunLog:
-    """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are cut.
+    """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are removed.
 
-    `warnings` says which of the rows before are not those that were written.
+    `warnings` has a line for each table whose earlier rows differ from what was written.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class RunLog:
         self.epochs = CsvLog(run / "epochs.csv", columns, last.epochs_bytes if last else 0)
 
     def state(self, epoch: int, step: int) -> LogState:
-        """The line of log_digests.jsonl for what has been written after so many epochs and steps."""
+        """Return the line of log_digests.jsonl for the rows written up to `epoch` and `step`."""
         return LogState(self.settings_sha256, epoch, step, *self.steps.state(), *self.epochs.state())
 
     def sync(self) -> None:
-        """Force the rows to the disk."""
+        """Sync the rows of both files to the disk."""
         self.steps.sync()
         self.epochs.sync()
 
@@ -144,7 +144,7 @@ class RunLog:
 
 
 def was_started_by(run: Path, name: str, agents: Collection[str]) -> bool:
-    """Whether the run in the folder `run`, if any, was started by one of the `agents` in the launch `name`."""
+    """Return whether the run in the folder `run` was started by one of the `agents` in the launch `name`."""
     if not (run / "run.json").is_file():
         return False
     launch = read_run_json(run).get("launch", {})
@@ -167,7 +167,7 @@ def check_folder(
     if resume:
         description = read_run_json(run)
         if "imported" in description:
-            raise ValueError(f"--resume: '{run}' was imported: it has no checkpoint that could be continued")
+            raise ValueError(f"--resume: '{run}' was imported, so it has no checkpoint to resume from")
         there = description.get("settings", {})
         changes = [
             f"{key} was {was}, is {now}"
@@ -175,7 +175,10 @@ def check_folder(
             if not any(f"{key}.".startswith(f"{each}.") for each in may_change)
         ]
         if changes:
-            raise ValueError(f"--resume: '{run}' was started with other settings: {'; '.join(changes)}")
+            raise ValueError(
+                f"--resume: '{run}' was started with other settings: {'; '.join(changes)}; use those in run.json,"
+                " or another --run-dir"
+            )
         _check_own_folders(run)
     elif not overwrite:
         raise ValueError(
@@ -184,20 +187,20 @@ def check_folder(
 
 
 def _check_own_folders(run: Path) -> None:
-    """Raise ValueError if what is written into the run would be written elsewhere, or what is there be deleted."""
+    """Raise ValueError for a link to a folder, through which files outside the run would be written or deleted."""
     folders = [run / name for name in ("snapshots", "checkpoints", "replay")]
     for path in (*folders, *(inner for folder in folders[:2] for inner in folder.glob("*"))):
         if path.is_symlink() and path.is_dir():
             raise ValueError(
-                f"--resume: '{path}' is a symbolic link to a folder; put the folder itself there: a run writes only"
-                f" inside its own folder. '{run}' as a whole may be a link"
+                f"--resume: '{path}' is a symbolic link to a folder; replace the link by the folder itself: a run"
+                f" writes only inside its run folder. '{run}' itself may be a link"
             )
 
 
 def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
-    """One line about the bytes `needed` and those free where the folder `run` is or will be.
+    """Return a line on the bytes `needed` and free on the disk of the folder `run`.
 
-    Raises ValueError if they do not fit and `check` is set. Of a run to be overwritten the bytes count as free.
+    The bytes of a run that will be overwritten count as free. With `check`, raises ValueError if too few are free.
     """
     there = next(path for path in (run.absolute(), *run.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
@@ -206,31 +209,31 @@ def space(run: Path, needed: int, overwrite: bool, check: bool) -> str:
     text = f"snapshots and checkpoints need {needed / MIB:,.0f} MiB of {free / MIB:,.0f} MiB free on the disk"
     if check and needed > free:
         raise ValueError(
-            f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; thin them with"
-            " snapshots.every_epochs and dense_until_epoch, free space, or set snapshots.check_free_space=false"
+            f"snapshots: {needed / MIB:,.0f} MiB needed, {free / MIB:,.0f} MiB free at '{run}'; free space, keep fewer"
+            " snapshots (snapshots.every_epochs, snapshots.dense_until_epoch), or set snapshots.check_free_space=false"
         )
     return text
 
 
 def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[str]:
-    """Make ready the folder that `check_folder` allowed, with `content` as run.json.
+    """Prepare the folder that `check_folder` allowed, with `content` as run.json; return warnings, one line each.
 
-    A resumed run keeps its own, with the settings that were changed; what else has changed so that the last bits may
-    differ from here on is returned, a line each.
+    A resumed run keeps its run.json, except for settings that may change. The warnings name changes, such as library
+    versions, after which the last bits of results may differ.
     """
     if resume and (run / "run.json").is_file():
         there = read_run_json(run)
         changed = (each for key in MAY_CHANGE_BITS for each in differences(there.get(key), content.get(key), key))
         warnings = [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
         if not is_as_written(there):  # a new digest would hide it
-            return [*warnings, f"{run / 'run.json'}: damaged: not as it was written; it is left as it is"]
+            return [*warnings, f"{run / 'run.json'}: damaged: it does not match its digest; the file is not changed"]
         if there.get("settings") != content["settings"]:
             write_run_json(run, {**there, "settings": content["settings"]})
         return warnings
     run.mkdir(parents=True, exist_ok=True)
-    # run.json goes last: a folder that was half deleted by a killed process is still known as a run. Checkpoints go
-    # before the snapshots, lest a run is continued without them. What is left may refuse a `--resume`, as for any run
-    # that lost something; `--overwrite` is never refused for it.
+    # run.json is deleted last, so that a folder which a killed process has half deleted is still recognised as a run.
+    # Checkpoints are deleted before the snapshots, so that no run is resumed without its snapshots. `--resume` may
+    # refuse such a folder; `--overwrite` does not.
     order = {"checkpoints": 0, "run.json": 2}
     for path in sorted(run.iterdir(), key=lambda path: order.get(path.name, 1)):
         with errors_with_path(path):

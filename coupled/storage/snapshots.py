@@ -1,7 +1,7 @@
 """Snapshots: the weights of one arm after an epoch, as safetensors, with a manifest of digests.
 
-A file appears under its name only when it is whole: it is written to a temporary file, fsynced and renamed, the
-folder is fsynced, and only then the manifest gains its line. Nothing is pickled.
+A file appears under its name only when it is complete: it is written to a temporary file, fsynced and renamed. Then the
+folder is fsynced, and last the manifest gets its line. Nothing is pickled.
 """
 
 import hashlib
@@ -38,24 +38,24 @@ class Entry:
 
 
 class BadSnapshotError(ValueError):
-    """A snapshot that is missing, damaged or not what it should be; the message says path, expected and found."""
+    """A snapshot that is missing, damaged or of another run; the message has path, expected and found."""
 
 
 class SnapshotStore:
     """The snapshots of a run, in `folder`: manifest.jsonl and <arm>/epoch_0000.safetensors.
 
-    Whoever reads them says in `about` whose they should be, as `run` and `settings_sha256`.
+    `about` has the expected metadata of each snapshot, such as `run` and `settings_sha256`.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, str] | None = None) -> None:
         self.folder, self.about = folder, dict(about or {})
         self.manifest = folder / "manifest.jsonl"
-        self.checked: set[Path] = set()  # files whose digest was right when they were first opened
+        self.checked: set[Path] = set()  # files whose digest was already checked
 
     def entries(self) -> list[Entry]:
-        """Lines of the manifest in the order written; a half-written last line, left by a crash, is none.
+        """Return the lines of the manifest in the order written; a half-written last line is ignored.
 
-        Raises ValueError naming file and line if one is not readable or names a file that is not the store's own.
+        Raises ValueError that names file and line if a line is not readable or names a file of another arm or epoch.
         """
         if not self.manifest.is_file():
             return []
@@ -63,15 +63,15 @@ class SnapshotStore:
         return list(_entries(self.manifest, now.st_ino, now.st_size, now.st_mtime_ns))
 
     def arms(self) -> list[str]:
-        """Arms that have a snapshot, in the order first written."""
+        """Return the arms that have a snapshot, in the order first written."""
         return list(dict.fromkeys(entry.arm for entry in self.entries()))
 
     def epochs(self, arm: str) -> list[int]:
-        """Epochs of `arm`, ascending as numbers."""
+        """Return the epochs of `arm`, ascending."""
         return sorted(entry.epoch for entry in self.entries() if entry.arm == arm)
 
     def entry(self, arm: str, epoch: int) -> Entry:
-        """The manifest line of a snapshot. Raises ValueError that lists what exists."""
+        """Return the manifest line of a snapshot. Raise ValueError that lists the existing arms or epochs."""
         for entry in self.entries():
             if (entry.arm, entry.epoch) == (arm, epoch):
                 return entry
@@ -80,14 +80,14 @@ class SnapshotStore:
         raise ValueError(f"{self.folder}: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {self._span(arm)})")
 
     def path(self, arm: str, epoch: int) -> Path:
-        """Where the snapshot lies. Raises ValueError if it is not in the manifest, BadSnapshotError if it is gone."""
+        """Return the file of a snapshot. Raise ValueError if it is not in the manifest, BadSnapshotError if missing."""
         path = self.folder / self.entry(arm, epoch).file
         if not path.is_file():
             raise BadSnapshotError(f"{path}: the manifest lists this snapshot, but the file is missing")
         return path
 
     def missing(self, arms: Sequence[str], epochs: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """(epoch, what is wrong) of the snapshots that the manifest lacks, or whose file is gone or of another size."""
+        """Yield (epoch, error) for each snapshot that the manifest lacks, or whose file is gone or has another size."""
         entries = {(entry.arm, entry.epoch): entry for entry in self.entries()}
         for epoch in epochs:
             for arm in arms:
@@ -96,7 +96,7 @@ class SnapshotStore:
                 if entry is None:
                     yield epoch, f"{self.manifest}: arm '{arm}', epoch {epoch}: no snapshot"
                 elif not path.is_file() or path.stat().st_size != entry.bytes:
-                    yield epoch, f"{path}: not there with its {entry.bytes:,} bytes"
+                    yield epoch, f"{path}: the file is missing or does not have its {entry.bytes:,} bytes"
 
     def write(
         self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
@@ -107,9 +107,10 @@ class SnapshotStore:
     def write_file(
         self, arm: str, epoch: int, tensors: Mapping[str, Tensor], *, step: int, metadata: Mapping[str, Any]
     ) -> Entry:
-        """The file of `write` alone; the snapshot exists once its entry is added, which one rank does for all.
+        """Write the file of a snapshot without its manifest line; one rank adds the returned entries of all ranks.
 
-        The header has one key with JSON, sorted: safetensors orders several at random, and equal runs give equal bytes.
+        The metadata is one key with sorted JSON, because safetensors writes several keys in random order, and equal
+        runs must give equal bytes.
         """
         header = {"format": FORMAT, "arm": arm, "epoch": epoch, "step": step, **self.about, **metadata}
         data = save(
@@ -121,20 +122,20 @@ class SnapshotStore:
         return Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
 
     def add(self, entry: Entry) -> None:
-        """Append the manifest line of a file that is written."""
+        """Append the manifest line of a written file."""
         append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
-        """All tensors of a snapshot, its digest checked. Raises BadSnapshotError: path, expected, found."""
+        """Return all tensors of a snapshot, digest checked. Raise BadSnapshotError with path, expected and found."""
         with self.open(arm, epoch) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
-        """The snapshot opened lazily (safetensors' handle: keys(), get_slice(), get_tensor()), its digest, what it says
-        of itself and the types of its tensors checked.
+        """Open a snapshot lazily, as safetensors' handle with keys(), get_slice() and get_tensor().
 
-        Raises BadSnapshotError: path, expected, found.
+        Checks the digest, the metadata and the types of the tensors. Raises BadSnapshotError with path, expected and
+        found.
         """
         path, entry = self.path(arm, epoch), self.entry(arm, epoch)
         if path not in self.checked:
@@ -152,14 +153,14 @@ class SnapshotStore:
             raise BadSnapshotError(f"{path}: not a readable safetensors file: {error}") from None
 
     def _check(self, path: Path, handle: Any, entry: Entry) -> None:
-        """Raise BadSnapshotError unless an opened snapshot is that of its manifest line and of the run `about`."""
+        """Raise BadSnapshotError unless an opened snapshot matches its manifest line and `about`."""
         text = (handle.metadata() or {}).get("coupled", "null")
         try:
             header = json.loads(text)
         except (ValueError, RecursionError):
             header = None
         if not isinstance(header, dict):
-            raise BadSnapshotError(f"{path}: no snapshot of a run: its metadata has no JSON object 'coupled'")
+            raise BadSnapshotError(f"{path}: not a snapshot of a run: its metadata has no JSON object 'coupled'")
         expected = {"format": FORMAT, "arm": entry.arm, "epoch": entry.epoch, "step": entry.step, **self.about}
         wrong = [
             key for key, value in expected.items() if (type(header.get(key)), header.get(key)) != (type(value), value)
@@ -173,9 +174,9 @@ class SnapshotStore:
                 raise BadSnapshotError(f"{path}: tensor '{name}': expected one of {', '.join(KINDS)}, found {kind}")
 
     def cut(self, epoch: int) -> None:
-        """Forget manifest lines after `epoch`; their files are overwritten when training gets there again.
+        """Remove manifest lines after `epoch`; their files are overwritten when training reaches these epochs again.
 
-        What a killed process left half-written goes: a last line without its end, and temporary files.
+        A half-written last line and temporary files of a killed process are removed too.
         """
         for name in ("manifest.jsonl.tmp", "*/epoch_*.safetensors.tmp"):
             for leftover in self.folder.glob(name):
@@ -193,7 +194,7 @@ class SnapshotStore:
 
 @lru_cache(maxsize=8)
 def _entries(manifest: Path, *_state: int) -> tuple[Entry, ...]:
-    """The entries of a manifest in this state of the file; thousands of lines are not read again for every snapshot."""
+    """Return the entries of a manifest; cached until the file changes."""
     entries = []
     for number, line in enumerate(manifest.read_bytes().rpartition(b"\n")[0].splitlines(), 1):
         try:
@@ -206,17 +207,17 @@ def _entries(manifest: Path, *_state: int) -> tuple[Entry, ...]:
                 raise ValueError(f"'{entry.file}' is not the file of arm '{entry.arm}', epoch {entry.epoch}")
             entries.append(entry)
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{manifest} line {number}: not a snapshot entry: {error}") from None
+            raise ValueError(f"{manifest} line {number}: not a snapshot entry: {error}; restore the file") from None
     return tuple(entries)
 
 
 def snapshot_epochs(epochs: int, every: int, dense_until_epoch: int) -> list[int]:
-    """Epochs after which a snapshot is kept: 0, each up to `dense_until_epoch`, every `every`-th, and the last."""
+    """Return the epochs with a snapshot: 0, each up to `dense_until_epoch`, every `every`-th, and the last."""
     return [e for e in range(epochs + 1) if e <= dense_until_epoch or e % every == 0 or e == epochs]
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """blake2b (32 hex digits) over names, shapes, types and bytes of `tensors`, in the order of the names."""
+    """Return blake2b (32 hex digits) over names, shapes, types and bytes of `tensors`, in the order of the names."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

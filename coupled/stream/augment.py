@@ -1,12 +1,14 @@
-"""Apply a view plan to a batch of images: crop, flip, rotation, colour jitter in the plan's order, grayscale, blur,
-solarize: BYOL's order, and lightly's place of the rotation.
+"""Apply a view plan to a batch of images.
 
-The plan lives on the CPU, so which views an operation concerns is decided there and a GPU is never waited for. Views
-with the same order of jitters are made neighbours, so that each jitter works in place on slices; and on a CPU the
-views are made in chunks that fit into its cache.
+The order is crop, flip, rotation, colour jitter in the plan's order, grayscale, blur, solarize: the order of BYOL, with
+the rotation where lightly has it.
+
+The plan is on the CPU, which decides which views an operation applies to, so it never waits for a GPU. Views with the
+same order of jitters are sorted together, so that each jitter works in place on slices. On a CPU the views are computed
+in chunks that fit into its cache.
 
 Shape letters: V views, B images, M = V * B views of the batch (view v of image b is number v * B + b), m views of a
-chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J kinds of work.
+chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J operations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,21 +25,22 @@ from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
 
 _ADJUST = [getattr(functional, f"adjust_{name}_") for name in JITTERS]
 GREY, BLURRED, SOLARIZED, ROTATED = range(4, 8)  # columns of `work_MJ`, after the four jitters
-_CPU_CHUNK = 3 * 2**16  # float32 values: 0.75 MiB, so that a chunk stays in a usual second-level cache
+_CPU_CHUNK = 3 * 2**16  # float32 values: 0.75 MiB, so that a chunk fits into a typical L2 cache
 _GPU_CHUNK = 2**28
 
 
 def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
-    """The views of uint8 images -> float32 [V, B, 3, S, S] in [0, 1], on the images' device.
+    """Return the views of uint8 images, float32 [V, B, 3, S, S] in [0, 1], on the images' device.
 
-    A view depends on its image and its plan alone, bit for bit: not on its neighbours in the batch, the threads or the
-    device. Crop and colours follow torchvision's kernels for tensors, the blur SimCLR's (Chen et al. 2020), whose
-    kernel covers about a tenth of the view.
+    The bits of a view depend only on its image and its plan, not on the other images of the batch, the number of
+    threads or the device. Crop and colours follow torchvision's tensor kernels. The blur is that of SimCLR (Chen et al.
+    2020), whose kernel covers about a tenth of the view.
     """
     batch, _, height, width = images_B3HW.shape
     device = images_B3HW.device
     work_MJ, factors_M4 = _work(plan)
-    sort_M = np.lexsort([*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T])  # hue takes longest: keep its slices together
+    # hue is the slowest operation: keep its slices together
+    sort_M = np.lexsort([*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T])
     work_MJ, number_M = work_MJ[sort_M], torch.from_numpy(sort_M)
     parts_BV = (crop_box(plan, height, width), plan.flip_BV, plan.blur_sigma_BV)
     box_M4, flip_M, sigma_M, factors_M4 = (part_M[number_M] for part_M in (*map(_flat, parts_BV), factors_M4))
@@ -50,7 +53,7 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
 
     views_M3SS = torch.empty(len(number_M), 3, size, size, device=device)
     step = max(1, (_CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK) // (3 * size * size))
-    with torch.inference_mode():  # each of the many small operations costs a little less; `views` is from outside
+    with torch.inference_mode():  # lowers the overhead of many small operations; `views_M3SS` is created outside
         rows = functional.row_taps(top_M, high_M, size, int(box_M4[:, 2].max()))
         columns = functional.column_taps(left_M, wide_M, flip_M, size, int(box_M4[:, 3].max()))
         for start in range(0, len(number_M), step):
@@ -69,7 +72,7 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
 
 
 def augment_further(views_VB3SS: Tensor, plan: ViewPlan, steps: Sequence[Callable[..., Tensor]]) -> Tensor:
-    """The views after the steps of the user, each called with the views [M, 3, S, S] and its random numbers [M, R]."""
+    """Apply the user-defined steps; each is called with the views [M, 3, S, S] and its random numbers [M, R]."""
     for k, step in enumerate(steps):
         assert plan.steps_BVKR is not None
         random_MR = send(_flat(plan.steps_BVKR[:, :, k]).contiguous(), views_VB3SS.device)
@@ -78,13 +81,13 @@ def augment_further(views_VB3SS: Tensor, plan: ViewPlan, steps: Sequence[Callabl
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(value - mean) / std of each colour of [..., 3, S, S], as a new tensor."""
+    """Return (value - mean) / std of each colour channel of [..., 3, S, S], as a new tensor."""
     shift_3, scale_3 = send(torch.tensor([list(mean), [1 / deviation for deviation in std]]), views.device)
     return views.sub(shift_3[:, None, None]).mul_(scale_3[:, None, None])
 
 
 def clean_views(images_B3HW: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """The largest central square of uint8 images, resized and normalised -> float32 [B, 3, S, S]: for evaluation."""
+    """Return the largest central square of uint8 images, resized and normalised, float32 [B, 3, S, S]."""
     batch, _, height, width = images_B3HW.shape
     side = min(height, width)
     image_B = torch.arange(batch, device=images_B3HW.device)
@@ -96,19 +99,21 @@ def clean_views(images_B3HW: Tensor, size: int, mean: Sequence[float], std: Sequ
 
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A CPU tensor on `device`; to a GPU from pinned memory, so that the program does not wait for the copy."""
+    """Copy a CPU tensor to `device`; to a GPU from pinned memory, so that the CPU does not wait for the copy."""
     if torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def _work(plan: ViewPlan) -> tuple[NDArray[np.int64], Tensor]:
-    """What is done with each view [M, J]: its four jitters (-1: one that changes nothing), grayscale, blur, and if the
-    plan has them, solarize and rotation; and the factors of the jitters.
+    """Return the operations of each view [M, J] and the factors of the jitters [M, 4].
+
+    The columns are the four jitters (-1: changes nothing), grayscale, blur, and, if the plan has them, solarize and
+    rotation.
     """
     order_M4 = _flat(plan.order_BV4)
     factors_M4 = torch.stack([_flat(getattr(plan, f"{name}_BV")) for name in JITTERS], dim=1).gather(1, order_M4)
-    jitters_M4 = torch.where(factors_M4 == (order_M4 != HUE), -1, order_M4)  # factor 1 changes nothing, for hue 0
+    jitters_M4 = torch.where(factors_M4 == (order_M4 != HUE), -1, order_M4)  # the identity is factor 1, or 0 for hue
     work = [jitters_M4, _flat(plan.grayscale_BV), _flat(plan.blur_sigma_BV) > 0]
     if plan.solarize_BV is not None and plan.rotation_BV is not None:
         work += [_flat(plan.solarize_BV) < torch.inf, _flat(plan.rotation_BV) != 0]
@@ -116,7 +121,7 @@ def _work(plan: ViewPlan) -> tuple[NDArray[np.int64], Tensor]:
 
 
 def _further(plan: ViewPlan, number_M: Tensor, device: torch.device) -> Tensor | None:
-    """Of the views in this order the thresholds of solarize, and cosine and sine of the rotation, float32 [3, M]."""
+    """Return solarize threshold, and cosine and sine of the rotation, of the views in this order: float32 [3, M]."""
     if plan.solarize_BV is None or plan.rotation_BV is None:
         return None
     cos_M, sin_M = portable_cos_sin(_flat(plan.rotation_BV)[number_M].double().numpy())
@@ -147,18 +152,18 @@ def _colour_(pixels_3mL: Tensor, work_mJ: NDArray[np.int64], factors_4m1: Tensor
 
 
 def _runs(work_m: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
-    """The slices of consecutive views with the same work, each after that work."""
+    """Yield (operation, slice) for each run of consecutive views with the same operation."""
     borders = np.flatnonzero(work_m[1:] != work_m[:-1]) + 1
     for start, end in pairwise([0, *borders.tolist(), len(work_m)]):
         yield int(work_m[start]), slice(start, end)
 
 
 def _gaussian(sigma_M: NDArray[np.float32], taps: int) -> Tensor:
-    """Weights of a Gaussian blur that sum to 1, float32 [M, K]; where sigma is 0, those of some blur."""
+    """Return the weights of a Gaussian blur, which sum to 1, float32 [M, K]; unused where sigma is 0."""
     distance_K = np.arange(taps) - taps // 2
     scaled_MK = distance_K / np.where(sigma_M > 0, sigma_M, 1).astype(np.float64)[:, None]
     weights_KM = portable_exp(scaled_MK**2 * -0.5).T
-    total_M = sum(weights_KM)  # one after the other: the order in which NumPy sums may depend on the shape
+    total_M = sum(weights_KM)  # in a fixed order: the order of NumPy's sums may depend on the shape
     return torch.from_numpy(np.ascontiguousarray((weights_KM / total_M).T, dtype=np.float32))
 
 

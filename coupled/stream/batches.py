@@ -1,4 +1,4 @@
-"""From global batches to this rank's views: cut, augment, normalise, and prefetch in threads or worker processes.
+"""Turn global batches into the views of this rank: split, augment, normalise, and prefetch in threads or processes.
 
 Shape letters: G images of the global batch, B images of this rank, W world size (G = W * B), V views, S side of a
 view, K batches of the epoch.
@@ -27,18 +27,18 @@ from coupled.stream.view_plan import EpochPlan, ViewPlan, inputs_digest, view_pl
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's input for this rank, on its device; own image b is image `first + b` of the global batch."""
+    """The input of one step for this rank, on its device; image b is image `first + b` of the global batch."""
 
     epoch: int
-    number: int  # place in the epoch, from 0
+    number: int  # index in the epoch, from 0
     views_VB3SS: Tensor  # float32, normalised
     labels_B: Tensor  # int64
-    indices_B: Tensor  # int64, places in the dataset
+    indices_B: Tensor  # int64, indices in the dataset
     labels_G: Tensor
     indices_G: Tensor
     first: int
-    inputs_digest: str  # of the global batch: the same on every rank and for every world size
-    local_VB3SS: Tensor | None = None  # local views, as the others; None without any
+    inputs_digest: str  # of the global batch: equal on every rank and for every world size
+    local_VB3SS: Tensor | None = None  # local views; None if there are none
 
 
 def step_batches(
@@ -52,16 +52,16 @@ def step_batches(
     augmentation: Augmentation,
     **place: Any,
 ) -> Iterator[dict[str, Batch]]:
-    """The steps of an epoch from number `start` on: the batch of each stream, by name.
+    """Yield the batches of the steps of an epoch from number `start` on, as a mapping from stream to batch.
 
     Args:
         epoch: counted from 1.
         start: the first step, counted from 0 in the epoch.
         dataset: the images of all streams.
-        seeds: of each stream, by name: that of its order and that of its views.
-        batch_size: images of the global batch.
+        seeds: for each stream, the seed of its order and the seed of its views.
+        batch_size: number of images of the global batch.
         sampler: "uniform" or "balanced".
-        augmentation: of all streams.
+        augmentation: the augmentation of all streams.
         **place: `size`, `rank`, `world_size`, `device` and `workers` of `batches`.
     """
     labels_N = dataset.labels_N.numpy()
@@ -97,17 +97,18 @@ def batches(
     stream: int = 0,
     streams: int = 1,
 ) -> Iterator[Batch]:
-    """The batches of an epoch from number `start` on, with views of `size` pixels a side, for one rank.
+    """Yield the batches of an epoch from number `start` on, with views of `size` pixels per side, for one rank.
 
-    Rank r of W owns places r*B to (r+1)*B of each global batch. A set in memory is read on the device. With
-    `workers` > 0 so many threads make the next batches, at most two a thread ahead; of images on the disk, so many
-    processes decode (None: see `workers_for`), for each `stream` of the `streams` others. The batches are the same, and
-    an error there is raised here. Raises ValueError if the global batch cannot be cut into equal parts.
+    Rank r of W gets positions r*B to (r+1)*B of each global batch. A dataset in memory is copied to the device. With
+    `workers` > 0, as many threads compute batches in advance, at most two per thread. For images on the disk,
+    `workers` is the number of processes that decode for this `stream` of `streams` (None: see `workers_for`). The
+    number of workers does not change the batches, and their errors are raised here. Raises ValueError if the global
+    batch does not divide into equal parts.
     """
     if order_KG.shape[1] % world_size:
         raise ValueError(
             f"batch.size: got {order_KG.shape[1]} with {world_size} processes;"
-            f" allowed are multiples of {world_size}, so that every process has as many images"
+            f" allowed are multiples of {world_size}, so that all processes have the same number of images"
         )
     make = partial(
         _batch, on_device(dataset, device), order_KG, plan, epoch, size, rank, world_size, torch.device(device)
@@ -120,7 +121,7 @@ def batches(
 
 
 def on_device(dataset: AnyImageDataset, device: torch.device | str) -> AnyImageDataset:
-    """The set with its pixels, uint8, on the device if it is in memory; itself if they are there."""
+    """Return a dataset in memory with its uint8 pixels on the device; other datasets are returned unchanged."""
     if isinstance(dataset, ImageFiles) or dataset.images_N3HW.device == torch.device(device):
         return dataset
     return replace(dataset, images_N3HW=dataset.images_N3HW.to(device))
@@ -169,7 +170,7 @@ def _views(
     crops_VB3SS: Tensor | None,
     steps: Sequence[Callable[..., Tensor]],
 ) -> Tensor:
-    """The views of these images, of their crops if they are on the disk: [V, B, 3, S, S] in [0, 1]."""
+    """Return the views of these images, from their crops if they are on the disk: [V, B, 3, S, S] in [0, 1]."""
     if isinstance(dataset, ImageFiles):
         assert crops_VB3SS is not None
         views_VB3SS = augment_crops(send(crops_VB3SS, indices_B.device), plan)
@@ -183,7 +184,7 @@ def _own(images: int, rank: int, world_size: int) -> slice:
 
 
 def _prefetched(make: Callable[[int], Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
-    """`map(make, numbers)`, computed ahead in threads, in order."""
+    """Yield `map(make, numbers)` in order, computed in advance in threads."""
     waiting: deque[Future[Batch]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="batches")
     try:
@@ -193,5 +194,5 @@ def _prefetched(make: Callable[[int], Batch], numbers: Iterable[int], workers: i
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also when the caller stops early
+    finally:  # also if the caller stops early
         pool.shutdown(cancel_futures=True)

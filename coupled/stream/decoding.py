@@ -1,11 +1,11 @@
-"""Pictures on the disk -> crops of one size, decoded in worker processes that live as long as the program.
+"""Decode image files into crops of one size, in worker processes that live as long as the program.
 
-A worker decodes a picture, cuts and resizes it by the plan; what the plan says of colours is done afterwards in batch,
-on the device (`augment_crops`). A crop depends on its picture and its plan alone, so the number of workers, and who
-does what, changes nothing but the time. Crops are rounded to grey levels, so that a view differs from that of the same
-image in memory by about one.
+A worker decodes an image, crops and resizes it by the plan. The colour operations of the plan are applied later to the
+whole batch on the device (`augment_crops`). A crop depends only on its file and its plan, so the number of workers
+changes only the time. Crops are rounded to 8 bits, so a view differs by about one grey level from the view of the same
+image in memory.
 
-Shape letters: B images, V views, S side of a view, H, W sides of a picture.
+Shape letters: B images, V views, S side of a view, H, W sides of an image.
 """
 
 import os
@@ -33,17 +33,17 @@ from coupled.datasets._pillow import read_picture, undecodable
 from coupled.stream.augment import augment
 from coupled.stream.view_plan import EpochPlan, ViewPlan, crop_box
 
-CHUNK = 32  # images that a worker does at a time: a global batch is the work of many
-STREAMS = 64  # whose workers live on; a run of more streams would start its workers anew for every epoch
-MOST_WORKERS = 16  # where nothing is said
+CHUNK = 32  # images per request to a worker; a global batch is several requests
+STREAMS = 64  # streams whose workers are kept; a run with more streams would restart its workers in every epoch
+MOST_WORKERS = 16  # if `dataset.num_workers` is not set
 AHEAD = 4  # chunks a worker may be ahead: with 8 workers 1 024 images of 224 px, 300 MB
-# not for workers: Ctrl-C and schedulers send them to all processes of a run, which needs its workers for its last step.
-# Only Linux tells who sent one, so only there may a worker be deaf to SIGTERM, with which its program ends it.
+# Workers ignore these signals: Ctrl-C and schedulers send them to all processes of a run, but the run needs its workers
+# for the last step. SIGTERM is ignored only on Linux, where a worker can see whether its own program sent the signal.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGUSR1, *((signal.SIGTERM,) if hasattr(signal, "sigwaitinfo") else ()))
 
 
 class Request(NamedTuple):
-    """Pictures to be read, and the plans of their views by size; without a plan, the largest central square of each."""
+    """Image files to read, and the plans of their views by size; without a plan, the largest central square of each."""
 
     paths: list[Path]
     wanted: Sequence[tuple[int, EpochPlan | None]]
@@ -57,12 +57,11 @@ def crops(
     workers: int,
     stream: int = 0,
 ) -> Iterator[list[Tensor]]:
-    """For each batch of image numbers the crops of their views, uint8 [V, B, 3, S, S], on the CPU, and then those of
-    their local views if the plan has such.
+    """Yield for each batch of image numbers the crops of the views, uint8 [V, B, 3, S, S] on the CPU.
 
-    Without a plan V is 1, and the crop is the largest central square. With `workers` = 0 the pictures are decoded here.
-    Only one such iterator can be in use for each `stream` and number of workers. Raises ValueError for an undecodable
-    picture.
+    If the plan has local views, their crops follow. Without a plan V is 1, and the crop is the largest central square.
+    With `workers` = 0 the images are decoded in this process. Only one such iterator can be in use for each `stream`
+    and number of workers. Raises ValueError for a file that does not decode.
     """
     with closing(_pool(workers, stream).run(_requests(images, batches_KB, plan, size))) as results:
         for batch_B in batches_KB:
@@ -74,9 +73,9 @@ def crops(
 
 
 def faults(paths_K: Sequence[list[Path]], workers: int) -> Iterator[list[str]]:
-    """For each list of pictures, what is wrong with each of them: nothing, "", if it decodes.
+    """Yield for each list of image files the error of each file, "" if it decodes.
 
-    With `workers` = 0 threads decode them here; otherwise as for `crops`, whose workers are the same.
+    With `workers` = 0 threads of this process decode the files; otherwise the workers of `crops` do.
     """
     if workers == 0:
         with ThreadPoolExecutor() as threads:
@@ -87,10 +86,10 @@ def faults(paths_K: Sequence[list[Path]], workers: int) -> Iterator[list[str]]:
 
 
 def workers_for(given: int | None, device: torch.device | str, streams: int = 1) -> int:
-    """How many processes decode for a stream: as many as `given`, or else as this process may use cores, 16 at most.
+    """Return the number of processes that decode for a stream.
 
-    The streams and the run's processes on this machine share its cores. Beside networks on the CPU there are none: they
-    need the cores themselves.
+    This is `given`, or else the usable cores per process of the run on this machine, at most 16, divided by `streams`
+    and at least 1. It is 0 if the networks run on the CPU, because they need the cores.
     """
     if given is not None:
         return given
@@ -101,7 +100,7 @@ def workers_for(given: int | None, device: torch.device | str, streams: int = 1)
 
 
 def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:
-    """What `augment` makes of the pictures themselves, up to the crops' rounding to grey levels: [V, B, 3, S, S]."""
+    """Apply the rest of the plan to crops; equals `augment` up to 8-bit rounding of the crops: [V, B, 3, S, S]."""
     views, batch = crops_VB3SS.shape[:2]
     every = {field.name: getattr(plan, field.name) for field in fields(plan)}
     own: dict[str, Any] = {
@@ -123,7 +122,7 @@ def augment_crops(crops_VB3SS: Tensor, plan: ViewPlan) -> Tensor:
 
 
 def read(request: Request) -> list[Tensor] | str:
-    """The crops of a request, uint8 [V, B, 3, S, S] of each size; an error as its text, which any process can read."""
+    """Return the crops of a request, uint8 [V, B, 3, S, S] of each size, or the text of an error."""
     try:
         pictures = [read_picture(path) for path in request.paths]
     except ValueError as error:
@@ -151,7 +150,7 @@ def _crops(pictures: list[Tensor], size: int, epoch_plan: EpochPlan | None) -> T
 def _requests(
     images: ImageFiles, batches_KB: Iterable[NDArray[np.int64]], plan: EpochPlan | None, size: int
 ) -> Generator[Request]:
-    root = images.root.absolute()  # workers that live on may have begun in another directory
+    root = images.root.absolute()  # a worker may have been started in another directory
     for batch_B in batches_KB:
         for start in range(0, len(batch_B), CHUNK):
             part = batch_B[start : start + CHUNK]
@@ -166,7 +165,7 @@ def _central(picture_3HW: Tensor) -> Tensor:
 
 
 def _crop(picture_3HW: Tensor, box_4: Tensor, flip: Tensor, size: int) -> Tensor:
-    """The box (top, left, height, width) of a picture, resized and perhaps mirrored, uint8 [3, S, S]."""
+    """Return the box (top, left, height, width) of an image, resized and mirrored if `flip`, uint8 [3, S, S]."""
     top, left, high, wide = box_4.tolist()
     cut_13HW = picture_3HW[None, :, top : top + high, left : left + wide]
     crop_3SS = F.interpolate(cut_13HW, size=(size, size), mode="bilinear", antialias=True)[0]
@@ -179,7 +178,7 @@ class _Reading(Dataset[Any]):
 
 
 class _Requests:
-    """The crops that the loader asks its workers for: set for every epoch, while the workers stay."""
+    """The requests of the loader: replaced for every epoch, while the workers are kept."""
 
     wanted: Iterable[Any] = ()
 
@@ -189,10 +188,10 @@ class _Requests:
 
 @contextmanager
 def _ignore_signals() -> Iterator[None]:
-    """Block `IGNORED_SIGNALS`: processes started inside never receive them, this one receives them afterwards."""
+    """Block `IGNORED_SIGNALS`: processes started inside never receive them; this process receives them afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
     try:
-        resource_tracker.ensure_running()  # when it starts it lets some of them through again
+        resource_tracker.ensure_running()  # its start unblocks some of the signals
         signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED_SIGNALS)
         yield
     finally:
@@ -200,7 +199,7 @@ def _ignore_signals() -> Iterator[None]:
 
 
 def _end_with_parent(worker: int) -> None:
-    """In a worker: end on SIGTERM from the program that started it, from no other."""
+    """In a worker, exit on SIGTERM if it was sent by the program that started the worker."""
 
     def wait() -> None:
         while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
@@ -221,9 +220,9 @@ class _Pool:
             num_workers=workers,
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
-            multiprocessing_context="spawn" if workers else None,  # a fork would copy the threads' locks
+            multiprocessing_context="spawn" if workers else None,  # a fork would copy locks held by other threads
             worker_init_fn=_end_with_parent if workers else None,
-            generator=torch.Generator(),  # it draws a seed for the workers, which draw nothing
+            generator=torch.Generator(),  # the loader draws a seed from it, which the workers do not use
         )
 
     def run(self, requests: Generator[Any]) -> Generator[Any]:
@@ -235,11 +234,11 @@ class _Pool:
         try:
             for result in results:
                 yield result
-                assert use == self.uses, "two iterators share the workers; finish one before the next"
+                assert use == self.uses, "two iterators use the same workers; finish one before you start the next"
         finally:
             requests.close()
             if use == self.uses:
-                deque(results, maxlen=0)  # when the caller stops early: workers end quietly only when idle
+                deque(results, maxlen=0)  # if the caller stops early: workers exit without an error only when idle
 
 
 @lru_cache(maxsize=STREAMS)

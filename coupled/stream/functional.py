@@ -1,12 +1,12 @@
-"""Pixel operations on many views at once, each view with its own parameters; they do what a view plan says.
+"""Pixel operations on many views at once, with separate parameters for each view.
 
-Every result is made of copies, of single IEEE operations on separate elements in a fixed order, and of sums that are
-exact, hence the same in any order. So a view has the same bits whatever else is in the batch, on any number
-of threads, and on CPU and GPU; no library promises that of its sums and products otherwise. Divisions by constants are
-multiplications, because CUDA makes them so.
+Every operation consists of copies, of elementwise IEEE operations in a fixed order, and of exact sums, whose result
+does not depend on the order. So a view has the same bits for any batch, any number of threads, and on CPU and GPU.
+Libraries do not guarantee this for their sums and products. Divisions by constants are written as multiplications,
+because CUDA computes them in this way.
 
 Shape letters: B images, M views, S side of a view, H, W sides of an image, K filter taps, L = S * S pixels of a view.
-Views are kept as [3, M, ...], so that each colour is one contiguous block.
+Views are stored as [3, M, ...], so that each colour channel is one contiguous block.
 """
 
 from functools import reduce
@@ -22,32 +22,32 @@ _ROW_STEPS, _COLUMN_STEPS = 2**14, 2**12  # weights are multiples of 1 / steps: 
 
 
 class Taps(NamedTuple):
-    """Where the pixels of views come from along one axis."""
+    """Source pixels and weights of the views along one axis."""
 
     pixels_MSK: Tensor  # int32, row or column of the image
     weights_MSK: Tensor  # float32
 
     def of(self, views: slice) -> "Taps":
-        """Those of consecutive views."""
+        """Return the taps of consecutive views."""
         return Taps(self.pixels_MSK[views], self.weights_MSK[views])
 
 
 def row_taps(top_M: Tensor, high_M: Tensor, size: int, longest: int) -> Taps:
-    """Taps that resize `high` rows from `top` on to `size`; `longest` is at least every `high`."""
+    """Return taps that resize `high` rows from `top` on to `size`; `longest` is at least the maximum of `high`."""
     return _taps(top_M, high_M, torch.zeros_like(high_M), size, longest, _ROW_STEPS, _LEVELS)
 
 
 def column_taps(left_M: Tensor, wide_M: Tensor, flip_M: Tensor, size: int, longest: int) -> Taps:
-    """Taps that resize `wide` columns from `left` on to `size`, mirrored where `flip` is 1."""
+    """Return taps that resize `wide` columns from `left` on to `size`, mirrored where `flip` is 1."""
     return _taps(left_M, wide_M, flip_M, size, longest, _COLUMN_STEPS, 1)
 
 
 def _taps(start_M: Tensor, length_M: Tensor, flip_M: Tensor, size: int, longest: int, steps: int, total: int) -> Taps:
-    """Bilinear with antialiasing, as torchvision's: a triangle around the target pixel's centre, normalised to `total`.
+    """Return bilinear taps with antialiasing as in torchvision: a triangle around the centre of the target pixel.
 
-    It reaches one source or one target pixel, whichever is larger, and is cut at the ends. Taps beyond it weigh 0, so
-    `longest` changes nothing but their number. The running sums of the weights are rounded, not the weights, so that
-    the last sum stays whole.
+    The radius of the triangle is one source pixel or one target pixel, whichever is larger; it is cut at the borders.
+    The weights are normalised to the sum `total`. Taps outside the triangle have weight 0, so `longest` only changes
+    their number. The cumulative sums are rounded instead of the weights, so that the total sum stays exact.
     """
     kept_K11 = torch.arange(max(2, -(-2 * longest // size)), device=start_M.device)[:, None, None]
     target_S = torch.arange(size, device=start_M.device)
@@ -67,9 +67,9 @@ def _taps(start_M: Tensor, length_M: Tensor, flip_M: Tensor, size: int, longest:
 
 
 def resample(images_B3HW: Tensor, image_M: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    """Views of uint8 images, view m of image `image_M[m]` -> float32 [3, M, S, S] in [0, 1].
+    """Resample uint8 images, view m from image `image_M[m]`, to float32 [3, M, S, S] in [0, 1].
 
-    Rows are summed first, rounded to a sixteenth of a grey level, then columns: every sum fits into float32's 24 bits.
+    Rows are summed first and rounded to 1/16 of a grey level, then columns, so every sum fits into float32's 24 bits.
     """
     (_, _, height, width), (views, size, _) = images_B3HW.shape, rows.pixels_MSK.shape
     picked_MH3W = images_B3HW.index_select(0, image_M).permute(0, 2, 1, 3)
@@ -81,23 +81,23 @@ def resample(images_B3HW: Tensor, image_M: Tensor, rows: Taps, columns: Taps) ->
 
 
 def _weighted_sums(table: Tensor, taps: Taps, length: int) -> Tensor:
-    """For each target pixel, the weighted sum of rows of `table`, which has `length` rows for each view."""
+    """Return for each target pixel the weighted sum of rows of `table`, which has `length` rows per view."""
     first_M11 = torch.arange(0, len(table), length, dtype=torch.int32, device=table.device)[:, None, None]
     index = (taps.pixels_MSK + first_M11).flatten(0, 1)
     return F.embedding_bag(index, table, per_sample_weights=taps.weights_MSK.flatten(0, 1), mode="sum")
 
 
 def rotate(pixels_3MSS: Tensor, cos_M: Tensor, sin_M: Tensor) -> Tensor:
-    """Turn each view counter-clockwise about its centre by its angle, bilinear, black outside -> [3, M, S, S].
+    """Rotate each view counter-clockwise about its centre by its angle, bilinear, black outside -> [3, M, S, S].
 
-    A quarter turn moves pixels and changes no value.
+    A rotation by a multiple of 90 degrees only moves pixels and changes no value.
     """
     size = pixels_3MSS.shape[-1]
     from_centre_S = torch.arange(size, device=pixels_3MSS.device) - (size - 1) / 2
     cos_M11, sin_M11 = cos_M[:, None, None], sin_M[:, None, None]
     y_MSS = (sin_M11 * from_centre_S).add(cos_M11 * from_centre_S[:, None]).add_((size - 1) / 2)
     x_MSS = (cos_M11 * from_centre_S).sub(sin_M11 * from_centre_S[:, None]).add_((size - 1) / 2)
-    # with a black border of 1 pixel before and 2 after, whatever lies outside is clamped onto it with a share of 0
+    # a black border of 1 pixel before and 2 after the image: positions outside are clamped onto it with weight 0
     (top_ML, down_ML), (left_ML, right_ML) = (_pixel_and_share(each_MSS, size) for each_MSS in (y_MSS, x_MSS))
     width = size + 3
     flat_3MP = F.pad(pixels_3MSS, (1, 2, 1, 2)).flatten(2)
@@ -112,19 +112,19 @@ def rotate(pixels_3MSS: Tensor, cos_M: Tensor, sin_M: Tensor) -> Tensor:
 
 
 def _pixel_and_share(places_MSS: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """For each place along an axis the pixel at or before it, counted from the border, and the next one's share."""
+    """Return for each position on an axis the pixel at or before it, from the border on, and the weight of the next."""
     places_ML = places_MSS.flatten(1).clamp_(-1, size)
     pixel_ML = places_ML.floor()
     return pixel_ML.long().add_(1), places_ML - pixel_ML
 
 
 def _between(one: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """Equal values stay as they are. torch.lerp would fuse the operations on some devices."""
+    """Interpolate; equal values are unchanged. torch.lerp would fuse the operations on some devices."""
     return other.sub_(one).mul_(share).add_(one)
 
 
 def luma(pixels_3ML: Tensor) -> Tensor:
-    """Grey value of each pixel [M, L], ITU-R 601 weights as torchvision rounds them."""
+    """Return the grey value of each pixel [M, L], with the ITU-R 601 weights as rounded by torchvision."""
     red, green, blue = pixels_3ML
     return (red * 0.2989).add_(green * 0.587).add_(blue * 0.114)
 
@@ -151,7 +151,7 @@ def adjust_saturation_(pixels_3ML: Tensor, factor_M1: Tensor) -> None:
 
 
 def adjust_hue_(pixels_3ML: Tensor, turns_M1: Tensor) -> None:
-    """In place: turn the hue by a part of the colour wheel in [-0.5, 0.5]; HSV saturation and value stay.
+    """In place: shift the hue by a fraction of the colour wheel in [-0.5, 0.5]; HSV saturation and value are unchanged.
 
     In closed form, without a case for each sixth of the wheel. Let least and most be the smallest and the largest of
     red, green and blue, and chroma = most - least. The hue in sixths from red is 1 + (g + b - r - least) / chroma,
@@ -171,7 +171,7 @@ def adjust_hue_(pixels_3ML: Tensor, turns_M1: Tensor) -> None:
 
 
 def blur(pixels_3MSS: Tensor, weights_MK: Tensor) -> Tensor:
-    """Convolve columns and rows of each view with its own K weights (K odd), the border mirrored -> [3, M, S, S]."""
+    """Convolve columns and rows of each view with its K weights (K odd), reflected at the border -> [3, M, S, S]."""
     size, taps = pixels_3MSS.shape[-1], weights_MK.shape[1]
     margin = taps // 2
     weights_KM11 = weights_MK.T[:, :, None, None]
@@ -183,5 +183,5 @@ def blur(pixels_3MSS: Tensor, weights_MK: Tensor) -> Tensor:
 
 
 def solarize_(pixels_3ML: Tensor, threshold_M1: Tensor) -> None:
-    """In place: values from the view's threshold on are inverted, x -> 1 - x."""
+    """In place: invert values of at least the view's threshold, x -> 1 - x."""
     pixels_3ML.copy_(torch.where(pixels_3ML >= threshold_M1, 1 - pixels_3ML, pixels_3ML))

@@ -1,6 +1,6 @@
-"""Functions of numbers that give the same bits on every machine: additions and multiplications alone.
+"""exp, cos and sin with the same bits on every machine: they use only additions and multiplications.
 
-NumPy's and torch's own may differ in the last bit between machines and even between places of an array.
+Those of NumPy and torch may differ in the last bit between machines, and even between positions of an array.
 """
 
 import numpy as np
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 
 def portable_exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """exp(x) for x <= 1, relative error below 1e-12, by additions and multiplications alone.
+    """Return exp(x) for x <= 1, with a relative error below 1e-12.
 
-    A crop that is one bit wider can be one pixel wider. Here (exp(x / 1024))^1024, the inner one by its power series.
+    Computed as (exp(x / 1024))^1024, the inner exp by its power series. The exact bits matter: a crop whose size
+    differs in the last bit can be one pixel wider.
     """
     small = np.maximum(x, -80.0) * 2.0**-10
     result = np.ones_like(small)
@@ -22,9 +23,9 @@ def portable_exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def portable_cos_sin(degrees: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cosine and sine of angles from -360 to 360 degrees, error below 1e-11.
+    """Return cosine and sine of angles from -360 to 360 degrees, with an error below 1e-11.
 
-    (exp(i x / 1024))^1024 for the angle x in radians, the inner one by its power series, squared ten times.
+    Computed as (exp(i x / 1024))^1024 for the angle x in radians: the inner exp by its power series, squared ten times.
     """
     small = degrees * (np.pi / 180 / 1024)
     square = small * small

@@ -1,4 +1,4 @@
-"""What the augmentation of a run does: strengths and probabilities, plain numbers."""
+"""The augmentation of a run as plain numbers: strengths and probabilities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -10,54 +10,57 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Strengths of the augmentation of a view, with the meaning they have in torchvision and SimCLR (Chen et al. 2020);
-    solarize as in BYOL (Grill et al. 2020).
+    """Parameters of the augmentation of a view.
+
+    They have the meaning of torchvision and SimCLR (Chen et al. 2020); solarize is that of BYOL (Grill et al. 2020).
     """
 
-    crop_scale: Range  # share of the image's area
+    crop_scale: Range  # fraction of the image's area
     crop_ratio: Range  # width / height
-    hflip_prob: float  # probability
-    jitter_prob: float  # probability that the colours are jittered
-    brightness: float  # factor within 1 +- strength, not below 0
+    hflip_prob: float
+    jitter_prob: float  # of all four colour jitters together
+    brightness: float  # factor in 1 +- strength, at least 0
     contrast: float
     saturation: float
-    hue: float  # shift within +- strength, in turns of the colour wheel
-    grayscale_prob: float  # probability
-    blur_prob: float  # probability
+    hue: float  # shift in +- strength, in turns of the colour wheel
+    grayscale_prob: float
+    blur_prob: float
     blur_sigma: Range  # pixels of the view
-    solarize_prob: float = 0.0  # probability
-    solarize_threshold: float = 0.5  # values from here on are inverted, x -> 1 - x
-    rotation_prob: float = 0.0  # probability
+    solarize_prob: float = 0.0
+    solarize_threshold: float = 0.5  # values of at least this are inverted, x -> 1 - x
+    rotation_prob: float = 0.0
     rotation_degrees: Range = (90.0, 90.0)  # counter-clockwise
 
     @property
     def uses_further_draws(self) -> bool:
-        """Whether an operation of the second table happens."""
+        """Whether solarize or rotation is used, which need the table of further random numbers."""
         return self.solarize_prob > 0 or self.rotation_prob > 0
 
 
 @dataclass(frozen=True)
 class Augmentation(Recipe):
-    """The recipe of the first view and, unless there is a `second` one, of all; and how many views an image has, local
-    ones apart, which are small crops of the first view's recipe.
+    """The recipes of all views of an image, and the number of views.
+
+    The recipe itself is that of the first view, and of all views if there is no `second`. Local views are small crops
+    with the recipe of the first view; they are not counted in `views`.
     """
 
     views: int = 2
     second: Recipe | None = None  # of the second and further views
     local_views: int = 0
-    local_size: int = 0  # pixels of a side
-    local_crop_scale: Range = (0.05, 0.4)  # that of DINO (Caron et al. 2021)
-    steps: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()  # of the user, after all others: `augment_further`
+    local_size: int = 0  # side in pixels
+    local_crop_scale: Range = (0.05, 0.4)  # the value of DINO (Caron et al. 2021)
+    steps: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()  # user-defined, applied last: `augment_further`
 
     def recipe(self) -> Recipe:
-        """That of the first view alone."""
+        """Return the recipe of the first view."""
         return Recipe(**{field.name: getattr(self, field.name) for field in fields(Recipe)})
 
     def local(self) -> "Augmentation | None":
-        """That of the local views, as views of their own; None without any."""
+        """Return the augmentation of the local views as one of ordinary views; None if there are no local views."""
         only = replace(self, crop_scale=self.local_crop_scale, views=self.local_views, second=None, local_views=0)
         return only if self.local_views else None
 
     def recipes(self) -> list[tuple[slice, Recipe]]:
-        """The recipes, each after the views that are made with it."""
+        """Return pairs of views and their recipe."""
         return [(slice(0, 1), self), (slice(1, None), self.second)] if self.second else [(slice(None), self)]

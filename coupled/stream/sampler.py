@@ -1,6 +1,6 @@
-"""Which images form the global batches of an epoch: a pure function of (seed, epoch), the same for any world size.
+"""The order of images: the global batches of an epoch as a pure function of (seed, epoch), for any world size.
 
-Shape letters: N images of the set, K batches of the epoch, G images of the global batch.
+Shape letters: N images of the dataset, K batches of the epoch, G images of the global batch.
 """
 
 import numpy as np
@@ -14,15 +14,15 @@ SAMPLERS = ("uniform", "balanced")
 def order(
     seed: int, epoch: int, labels_N: NDArray[np.int64], batch_size: int, sampler: str = "uniform"
 ) -> NDArray[np.int64]:
-    """The global batches of one epoch as image indices [K, G], with K = N // G; no image occurs twice.
+    """Return the global batches of one epoch as image indices [K, G], with K = N // G; no image occurs twice.
 
-    `uniform`: a permutation of the images; the last, ragged batch is dropped.
+    `uniform`: a permutation of the images; the last, incomplete batch is dropped.
     `balanced`: every batch holds floor or ceil of G * n_c / N images of each class with n_c images.
-    Raises ValueError if the batch is larger than the set or the sampler unknown.
+    Raises ValueError if the batch is larger than the dataset or the sampler is unknown.
     """
     images = len(labels_N)
     if not 1 <= batch_size <= images:
-        raise ValueError(f"batch.size: got {batch_size}; the dataset holds {images} images, allowed is 1 to {images}")
+        raise ValueError(f"batch.size: got {batch_size}; the dataset has {images} images, allowed is 1 to {images}")
     shuffled_N = permutation(images, philox(seed, "order", epoch))
     if sampler == "uniform":
         batches = images // batch_size
@@ -35,9 +35,10 @@ def order(
 def _balanced(
     seed: int, epoch: int, shuffled_N: NDArray[np.int64], labels_N: NDArray[np.int64], batch_size: int
 ) -> NDArray[np.int64]:
-    """Sort the shuffled images by class, drop the surplus at even distances, deal the rest like cards.
+    """Sort the shuffled images by class, drop the surplus at even distances, and assign the rest to batches in turn.
 
-    Evenly spaced dropping leaves every class its share to within one image, and dealing splits each class evenly.
+    Dropping at even distances keeps the share of every class to within one image. Assigning in turn splits each class
+    evenly among the batches.
     """
     images = len(shuffled_N)
     batches, surplus = divmod(images, batch_size)

@@ -1,8 +1,8 @@
-"""Named, counter-based seed streams, and torch's determinism switches: the only place where anything is seeded.
+"""Named, counter-based seed streams, and torch's determinism switches. No other file seeds a generator.
 
 Every random number of a run comes from a Philox generator (Salmon et al. 2011) keyed by (seed, name, counters), so
-streams neither overlap nor depend on what was drawn before. Only `random_raw` is used: NumPy promises its values
-across versions, not those of the `Generator` methods.
+streams do not overlap and do not depend on earlier draws. Only `random_raw` is used, because NumPy guarantees its
+values across versions, but not those of the `Generator` methods.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 
 def philox(seed: int, name: str, *counters: int) -> np.random.Philox:
-    """The generator of one stream, at its beginning.
+    """Return the generator of one seed stream, at its beginning.
 
-    The key is a 128-bit blake2b of the JSON of the arguments: the counters (0, 1) and (1, 0) differ, as do (11,) and
-    (1, 1).
+    The key is a 128-bit blake2b digest of the arguments as JSON, so the counters (0, 1) and (1, 0) give different
+    streams, as do (11,) and (1, 1).
     """
     words = json.dumps([int(seed), name, *map(int, counters)])
     key = hashlib.blake2b(words.encode(), digest_size=16, person=b"coupled stream").digest()
@@ -30,24 +30,23 @@ def philox(seed: int, name: str, *counters: int) -> np.random.Philox:
 
 
 def random_uint32(seed: int, name: str, *counters: int, shape: tuple[int, ...]) -> NDArray[np.uint32]:
-    """The first numbers of a stream, uniform over all 32-bit integers; a longer shape begins with a shorter one's."""
+    """Return the first numbers of a seed stream, uniform uint32; a longer shape starts with the same numbers."""
     count = math.prod(shape)
     raw = philox(seed, name, *counters).random_raw((count + 1) // 2)
     return raw.astype("<u8", copy=False).view("<u4")[:count].astype(np.uint32, copy=False).reshape(shape)
 
 
 def permutation(n: int, generator: np.random.Philox) -> NDArray[np.int64]:
-    """A uniform permutation of 0 .. n-1: the stable order of n random keys (64 bits, so a tie is negligible)."""
+    """Return a uniform permutation of 0 .. n-1: the stable order of n random 64-bit keys, whose ties are negligible."""
     return np.argsort(generator.random_raw(n), kind="stable")
 
 
 @contextmanager
 def torch_rng(seed: int, name: str, *counters: int, device: torch.device | None = None) -> Iterator[None]:
-    """Inside the block torch's global generators, of the CPU and of a CUDA `device`, follow the named stream;
-    afterwards they are as they were before.
+    """Seed torch's global generators with a named seed stream inside the block, and restore their states afterwards.
 
-    For library code that draws from a global generator, such as the initialisation of a network or dropout: inside the
-    block it does not depend on the global state, and outside nobody notices.
+    These are the generators of the CPU and of a CUDA `device`. Use this for library code that draws from a global
+    generator, such as the initialisation of a network or dropout.
     """
     generators = [torch.default_generator]
     if device is not None and device.type == "cuda":
@@ -69,16 +68,17 @@ ENVIRONMENT = {
 }
 
 
-THREADS_A_CORE = 8  # with more a step that takes a second can take minutes
+THREADS_A_CORE = 8  # with more threads a step of a second can take minutes
 
 
 def set_determinism(deterministic: bool, num_threads: int | None, tf32: bool = False) -> None:
-    """Make torch repeat itself bit for bit on the same machine (`deterministic`), on `num_threads` CPU threads.
+    """Set torch's determinism switches and the number of CPU threads.
 
-    Every switch that bears on this is here; docs/guarantees.md lists them with their costs. TensorFloat-32 is on only
-    if `tf32` asks for that precision; cuDNN's timing of algorithms is always off, because it chooses by the clock. Call
-    it before the first CUDA operation and before the process group starts: the variables are read once. Raises
-    ValueError for so many threads that they would wait for each other.
+    With `deterministic`, torch gives the same bits again on the same machine. All switches are set here;
+    docs/guarantees.md lists them with their costs. TensorFloat-32 is on only with `tf32`. The cuDNN benchmark is always
+    off, because it chooses algorithms by their time. Call this before the first CUDA operation and before the process
+    group starts, because the environment variables are read once. Raises ValueError for more than `THREADS_A_CORE`
+    threads per core, which would slow each other down.
     """
     most = THREADS_A_CORE * (os.cpu_count() or 1)
     if num_threads is not None and num_threads > most:
@@ -98,7 +98,7 @@ def set_determinism(deterministic: bool, num_threads: int | None, tf32: bool = F
 
 @contextmanager
 def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False) -> Iterator[None]:
-    """`set_determinism` inside the block; afterwards torch's switches and the variables are as they were before."""
+    """Call `set_determinism` inside the block; restore torch's switches and the variables afterwards."""
     threads, environment = torch.get_num_threads(), {name: os.environ.get(name) for name in ENVIRONMENT}
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
@@ -119,7 +119,7 @@ def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False
 
 
 def generator_states(device: torch.device) -> tuple[object, ...]:
-    """The states of the global generators of torch, for the CPU and `device`, NumPy and Python: equal if none moved."""
+    """Return the states of the global generators of torch (CPU and `device`), NumPy and Python, to compare them."""
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])

@@ -1,11 +1,11 @@
-"""Every view's augmentation parameters: a function of (seed, epoch, image, view) and of nothing else.
+"""The augmentation parameters of every view, as a function of only (seed, epoch, image, view).
 
-An epoch draws one table of random 32-bit numbers, 32 per view, and a second one of 8 per view if the augmentation uses
-it. The row of (image, view) is found by its place in the Philox stream of (seed, epoch, view), so it does not depend on
-the number of images or of views, the order, the batch or the rank. A column keeps its meaning for ever: a new operation
-takes a free column of the second table, or a table of its own. All arithmetic from the table to the plan and its crops
-is single IEEE operations: the same bits on every machine. Probability p is met when a uniform number in [0, 1) is below
-p.
+An epoch draws one table with 32 random 32-bit numbers per view, and a second one with 8 per view if the augmentation
+uses it. The row of (image, view) has a fixed position in the Philox stream of (seed, epoch, view), so it does not
+depend on the number of images or views, the order, the batch or the rank. The meaning of a column never changes: a new
+operation takes a free column of the second table, or a new table. All arithmetic from the table to the plan and its
+crops is single IEEE operations, which give the same bits on every machine. An operation with probability p happens if a
+uniform number in [0, 1) is below p.
 
 Shape letters: N images of the dataset, B images of a batch, V views, R random numbers of a view, 10 crop candidates,
 4 colour jitters.
@@ -27,22 +27,22 @@ from coupled.stream.portable import portable_exp
 from coupled.stream.recipe import Augmentation, Range, Recipe
 from coupled.stream.seeds import random_uint32
 
-JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` names them by their place here
+JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` has indices into this tuple
 HUE = 3
 CANDIDATES = 10
-STEP_DRAWS = 8  # numbers per view of a step of the user
-_DRAWS = 32  # numbers per view of the table "views", all used; 8 of them are one Philox block
-_FURTHER_DRAWS = 8  # of the table "further views": solarize, rotation, its angle, 5 that are free
+STEP_DRAWS = 8  # numbers per view of a user-defined step
+_DRAWS = 32  # numbers per view of the table "views", all used; 8 numbers are one Philox block
+_FURTHER_DRAWS = 8  # of the table "further views": solarize, rotation, angle, 5 unused
 _ORDERS = np.array(list(permutations(range(4))))  # [24, 4]
 
 
 @dataclass(frozen=True, eq=False)
 class ViewPlan:
-    """Parameters of the views of a batch, on the CPU; independent of the size of images and views."""
+    """Parameters of the views of a batch, on the CPU; they do not depend on the size of images and views."""
 
-    crop_area_BVT: Tensor  # float64, T = 10 candidates: share of the image's area
+    crop_area_BVT: Tensor  # float64, T = 10 candidates: fraction of the image's area
     crop_aspect_BVT: Tensor  # float64: width / height
-    crop_top_BV: Tensor  # float64 in [0, 1): place among the possible ones
+    crop_top_BV: Tensor  # float64 in [0, 1): relative position among the possible ones
     crop_left_BV: Tensor
     flip_BV: Tensor  # bool
     brightness_BV: Tensor  # float32, 1 = unchanged
@@ -52,13 +52,13 @@ class ViewPlan:
     order_BV4: Tensor  # int64: the jitter that comes first, second, ...
     grayscale_BV: Tensor  # bool
     blur_sigma_BV: Tensor  # float32, 0 = no blur
-    solarize_BV: Tensor | None  # float32: values from here on are inverted, infinite = none
+    solarize_BV: Tensor | None  # float32: values of at least this are inverted, infinite = none
     rotation_BV: Tensor | None  # float32: degrees counter-clockwise, 0 = none; both None: the run uses neither
-    crop_ratios: tuple[Range, ...]  # of each view, for images so oblong that no candidate fits
-    steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K steps of the user
+    crop_ratios: tuple[Range, ...]  # of each view, for images so narrow that no candidate fits
+    steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K user-defined steps
 
     def __getitem__(self, images: slice) -> "ViewPlan":
-        """The plan of consecutive images of the batch."""
+        """Return the plan of consecutive images of the batch."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         sliced: dict[str, Any] = {name: part[images] for name, part in parts.items() if isinstance(part, Tensor)}
         return replace(self, **sliced)
@@ -72,14 +72,14 @@ class EpochPlan:
     further_VNR: NDArray[np.uint32] | None  # None: no operation uses them
     augmentation: Augmentation
     local: "EpochPlan | None" = None  # of the local views
-    steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the steps of the user
+    steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the user-defined steps
 
     def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
-        """The plan after the side of its views, and then that of the local views, if any, after theirs."""
+        """Return pairs (side, plan): of the views, and of the local views if there are any."""
         return [(size, self), *([(self.augmentation.local_size, self.local)] if self.local else [])]
 
     def for_crops(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
-        """What the crops and flips of these images depend on, small enough to be sent to another process."""
+        """Return the part of the plan that crops and flips of these images need, small enough to send to a worker."""
         return EpochPlan(self.table_VNR[:, indices_B], None, replace(self.augmentation, steps=()))
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
@@ -97,9 +97,10 @@ class EpochPlan:
 
 
 def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, stream: str = "views") -> EpochPlan:
-    """The plan of an epoch over a set of so many images: 128 to 160 bytes a view are kept, decoded per batch.
+    """Return the plan of an epoch over a dataset of `images` images.
 
-    Local views have tables of their own, from the stream "local views".
+    The plan keeps 128 to 160 bytes per view, which are decoded per batch. Local views have separate tables from the
+    seed stream "local views".
     """
 
     def table(name: str, numbers: int) -> NDArray[np.uint32]:
@@ -116,7 +117,7 @@ def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, st
 
 
 def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
-    """The random numbers as numbers in [0, 1): [R, B, V]."""
+    """Return the random numbers as numbers in [0, 1): [R, B, V]."""
     return table_VBR.transpose(2, 1, 0).astype(np.float64, order="C") * 2.0**-32
 
 
@@ -129,7 +130,8 @@ def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | N
         factors = _between(draw, max(0.0, 1 - strength), 1 + strength)
         return torch.from_numpy(np.where(jittered, factors, 1.0).astype(np.float32))
 
-    low, high = (float(np.float32(math.log(aspect))) for aspect in augmentation.crop_ratio)  # hides libm's last bit
+    # rounding to float32 removes differences of libm in the last bit
+    low, high = (float(np.float32(math.log(aspect))) for aspect in augmentation.crop_ratio)
     hue = np.where(jittered, _between(hue, -augmentation.hue, augmentation.hue), 0.0)
     sigma = np.where(blur < augmentation.blur_prob, _between(sigma, *augmentation.blur_sigma), 0.0)
     threshold = degrees = None
@@ -158,7 +160,7 @@ def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | N
 
 
 def _beside(plans: Sequence[ViewPlan]) -> ViewPlan:
-    """One plan of the views of several, of the same images."""
+    """Join plans of the same images into one plan with all their views."""
     parts = {field.name: [getattr(plan, field.name) for plan in plans] for field in fields(ViewPlan)}
     joined: dict[str, Any] = {
         name: torch.cat(each, dim=1) for name, each in parts.items() if isinstance(each[0], Tensor)
@@ -167,11 +169,11 @@ def _beside(plans: Sequence[ViewPlan]) -> ViewPlan:
 
 
 def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
-    """Crops as (top, left, height, width) in whole pixels, int64 [B, V, 4].
+    """Return the crops as (top, left, height, width) in whole pixels, int64 [B, V, 4].
 
-    The distribution is that of torchvision's RandomResizedCrop: the first of ten candidates (area uniform, aspect
-    log-uniform, sides rounded) that fits into the image, at a uniform place; if none fits, the largest central crop
-    within the allowed aspects.
+    The distribution is that of torchvision's RandomResizedCrop: the first of ten candidates (area uniform, aspect ratio
+    log-uniform, sides rounded) that fits into the image, at a uniform position. If none fits, the largest central crop
+    within the allowed aspect ratios is taken.
     """
     area_BVT = plan.crop_area_BVT.numpy() * (height * width)
     aspect_BVT = plan.crop_aspect_BVT.numpy()
@@ -191,11 +193,11 @@ def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
 
 
 def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
-    """32 hexadecimal digits (blake2b) over image indices and every number of their plan, or plans with local views.
+    """Return blake2b (32 hex digits) over image indices and all numbers of their plan, or plans with local views.
 
-    Equal digests are the proof that two runs saw the same inputs at a step. What no view of the run has adds nothing.
+    Equal digests prove that two runs had the same inputs at a step. Operations that the run does not use are left out.
     """
-    ratios = "".join(map(repr, dict.fromkeys(plans[0].crop_ratios)))  # one, or two for two recipes
+    ratios = "".join(map(repr, dict.fromkeys(plans[0].crop_ratios)))  # one value, or two for two recipes
     digest = hashlib.blake2b(ratios.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(indices_B, dtype="<i8").data)
     for plan, field in product(plans, fields(ViewPlan)):

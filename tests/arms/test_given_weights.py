@@ -112,7 +112,10 @@ def test_a_resume_finds_the_file_by_its_content_and_refuses_another(
         tiny.tiny_settings(encoder=pinned)
     said = capsys.readouterr().out
     assert f"starts from {moved} under 'state_dict.module.encoder_q.'; the projector from the seed" in said
-    assert "not used of it: state_dict.module.encoder_q.fc.weight, state_dict.module.encoder_k.conv1.weight" in said
+    assert (
+        "not used from this file: state_dict.module.encoder_q.fc.weight, state_dict.module.encoder_k.conv1.weight"
+        in said
+    )
 
 
 def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:
@@ -191,15 +194,18 @@ def damaged(tmp_path: Path, how: str) -> str:
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("code", "' holds torch.nn.modules.linear.Linear, which torch reads only by running code of the file"),
+        ("code", "' has torch.nn.modules.linear.Linear, which torch loads only by running code of the file"),
         ("missing", "': 10 of 100 tensors of the encoder are missing: 'model.layer4.1.conv1.weight', "),
         (
             "wide",
             "have another shape: 'conv1.weight' is (8, 3, 3, 3), the encoder's (4, 3, 3, 3)\n",
         ),
-        ("stem", "'conv1.weight' is (4, 3, 7, 7), the encoder's (4, 3, 3, 3); the stem is another: see encoder.stem"),
-        ("two", "': the encoder fits under several prefixes: 'a.', 'b.'; keep one in the file"),
-        ("other", "': no tensor of the encoder is in it under any prefix; it holds 'x'"),
+        (
+            "stem",
+            "'conv1.weight' is (4, 3, 7, 7), the encoder's (4, 3, 3, 3); the file has another stem: set encoder.stem",
+        ),
+        ("two", "': the encoder fits under several prefixes: 'a.', 'b.'; keep only one in the file"),
+        ("other", "': the file has no tensor of the encoder under any prefix; its tensors are 'x'"),
         ("cut", ".safetensors' is not a readable safetensors file: "),
         ("absent.pth", "no file 'absent.pth'; allowed is a .safetensors, .pth or .pt file, timm:TAG, or run:DIR@ARM@"),
         ("run:somewhere", "got 'run:somewhere'; write it as run:DIR@ARM@EPOCH"),

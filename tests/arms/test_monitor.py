@@ -74,7 +74,7 @@ def test_a_resumed_run_continues_the_table(watched: Path, tmp_path: Path) -> Non
     tiny.train(run, resume=True, monitor={"metrics": ["cka"]}, **SMALL)
     assert (run / "monitor.csv").read_bytes() == (watched / "monitor.csv").read_bytes()
     (run / "monitor.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"monitor\.csv: not a table of the columns epoch,split"):
+    with pytest.raises(ValueError, match=r"monitor\.csv: expected a table with the columns epoch,split"):
         tiny.train(run, resume=True, monitor=MONITOR, **SMALL)
 
 

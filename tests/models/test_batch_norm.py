@@ -97,5 +97,5 @@ def test_layers_that_cannot_span_ranks_are_refused() -> None:
     """Silent local statistics would be a different experiment on every number of processes."""
     with pytest.raises(ValueError, match="without running averages"):
         GlobalBatchNorm(nn.BatchNorm2d(3, momentum=None))
-    with pytest.raises(ValueError, match="of kind SyncBatchNorm"):
+    with pytest.raises(ValueError, match="batch norm SyncBatchNorm"):
         GlobalBatchNorm(nn.SyncBatchNorm(3))

@@ -120,8 +120,8 @@ def test_a_tracker_that_fails_warns_once_and_gets_what_it_lacks_when_the_run_goe
     tiny.train(run, max_steps=3, trackers=["wandb"], **SMALL)
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: tracker")]
     assert warned == [
-        "warning: tracker wandb: ConnectionError: the service has gone; training goes on without it, and --resume"
-        " gives it what it lacks"
+        "warning: tracker wandb: ConnectionError: the service has gone; training continues without it, and --resume"
+        " sends it the missing rows"
     ]
     wandb.fails_at = None
     tiny.train(run, resume=True, trackers=["wandb"], **SMALL)

@@ -130,7 +130,7 @@ def test_a_state_of_another_run_or_another_step_is_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=message):
         checkpoints.read_newest(tmp_path, SHA)
     checkpoint = checkpoint.rename(tmp_path / "step_00000006")
-    with pytest.raises(ValueError, match=r"state\.json: step: expected that of its folder, step_00000006, found 5"):
+    with pytest.raises(ValueError, match=r"state\.json: step: expected the step of its folder, step_00000006, found 5"):
         checkpoints.read_newest(tmp_path)
 
 
@@ -178,9 +178,9 @@ def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path) -> None:
         ("{}", "expected format coupled.checkpoint.1, found None;"),
         (
             '{"format": "coupled.resume.1"}',
-            r"expected .*, found coupled.resume.1 \(of another version .*can continue it\)",
+            r"expected .*, found coupled.resume.1 \(written by another version of coupled; use that version",
         ),
-        ("[[", "damaged: not readable as JSON"),
+        ("[[", "damaged: not valid JSON"),
     ):
         (checkpoint / "state.json").write_text(text)
         with pytest.raises(ValueError, match=rf"state\.json: {found}"):

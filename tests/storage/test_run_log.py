@@ -34,7 +34,7 @@ def test_a_table_that_was_replaced_gets_no_rows(tmp_path: Path) -> None:
     log.row([1])
     path.rename(tmp_path / "b.csv")
     path.write_text("step\n1\n")
-    with pytest.raises(MovedError, match=rf"'{path}' was deleted or replaced while the run was being written"):
+    with pytest.raises(MovedError, match=rf"'{path}' was deleted or replaced while the run was writing"):
         log.row([2])
     log.close()
     assert path.read_text() == (tmp_path / "b.csv").read_text() == "step\n1\n"
@@ -50,10 +50,10 @@ def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> No
     assert path.read_text() == "epoch,step,loss\n1,1,.5\n1,2,.4\n"
     drop_rows_after(tmp_path / "absent.csv", "step", 0)
     for file, last in (("absent.csv", 2), ("a.csv", 3)):
-        with pytest.raises(ValueError, match=rf"{file}: its rows should lead up to step {last}"):
+        with pytest.raises(ValueError, match=rf"{file}: rows are missing: expected all up to step {last}"):
             drop_rows_after(tmp_path / file, "step", last)
     path.write_text("epoch,step,loss\nx,y,z\n")
-    with pytest.raises(ValueError, match=r"a\.csv: not a table with whole numbers in a column 'step'"):
+    with pytest.raises(ValueError, match=r"a\.csv: column 'step' is missing or is not all integers"):
         drop_rows_after(path, "step", 2)
 
 

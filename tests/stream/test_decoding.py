@@ -212,7 +212,7 @@ def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> Non
     first, second = epoch(), epoch()
     next(first)
     next(second)
-    with pytest.raises(AssertionError, match="share the workers"):
+    with pytest.raises(AssertionError, match="use the same workers"):
         list(first)
 
 

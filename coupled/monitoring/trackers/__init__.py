@@ -1,8 +1,8 @@
 """Trackers: services that show a run's numbers while it trains, chosen by the setting `trackers`.
 
-Each is fed by rank 0 from the rows of steps.csv, epochs.csv and monitor.csv, in a thread beside training. A tracker
-that fails is left out with one warning, and training goes on. What a tracker has been given is noted in
-trackers/<name>.json of the run folder: a resumed run continues its series, and feeds from the files what it lacks.
+Rank 0 sends the rows of steps.csv, epochs.csv and monitor.csv to each tracker in a background thread. A tracker that
+fails is dropped with one warning, and training continues. trackers/<name>.json in the run folder records which rows a
+tracker has received; a resumed run continues its series and sends the missing rows from the CSV files.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"} 
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """Raise ValueError for the first tracker whose package is not installed; nothing is imported."""
+    """Raise ValueError for the first tracker whose package is not installed; imports nothing."""
     for name in names:
         spec = find_spec(PACKAGES[name])
         if spec is None or spec.origin is None:  # without an origin: a folder of that name, such as wandb's own

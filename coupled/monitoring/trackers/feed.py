@@ -1,4 +1,4 @@
-"""Feeds the trackers of a run, each in a thread of its own: training waits for none, and none can stop it."""
+"""Send rows to the trackers of a run, each in a separate thread; a tracker neither delays nor stops training."""
 
 import json
 import os
@@ -14,14 +14,16 @@ from typing import Any
 from coupled.monitoring.trackers.points import Layout, Point, Row, of_epoch, of_monitor, of_step, read_points
 from coupled.monitoring.trackers.services import SERVICES, Service, Session, Status
 
-MOST_BEHIND = 100_000  # points that wait for a tracker before it is given up: about 100 MB
-CLOSE_SECONDS = 30.0  # that the end of a run waits for a tracker
+MOST_BEHIND = 100_000  # queued points at which a tracker is dropped: about 100 MB
+CLOSE_SECONDS = 30.0  # time that the end of a run waits for a tracker
 FLUSH = "flush"
 
 
 class Tracker:
-    """One tracker and its thread. `written` gives the points of the tables up to where the run goes on; what the
-    tracker has of them it is not given again.
+    """One tracker and its thread.
+
+    `written` yields the points of the existing tables up to the step where the run continues; points that the tracker
+    already has are not sent again.
     """
 
     def __init__(
@@ -41,17 +43,17 @@ class Tracker:
         self.thread.start()
 
     def put(self, job: Point | str) -> None:
-        """Have a point added, or `FLUSH`, or a status to close with; returns at once."""
+        """Queue a point, `FLUSH`, or the status to close with; returns at once."""
         if not self.failed and self.jobs.qsize() > MOST_BEHIND:
-            self._give_up(f"{MOST_BEHIND:,} rows behind")
+            self._give_up(f"it is {MOST_BEHIND:,} rows behind")
         if not self.failed:
             self.jobs.put(job)
 
     def join(self, until: float) -> None:
-        """Wait until it is closed, for it was given a status, but not after this time."""
+        """Wait until the tracker has closed, but not longer than `until`; call it after `put(status)`."""
         self.thread.join(max(0.0, until - time.monotonic()))
         if self.thread.is_alive() and not self.failed:
-            self._give_up(f"not done within {CLOSE_SECONDS:g} s")
+            self._give_up(f"it did not finish within {CLOSE_SECONDS:g} s")
 
     def _work(self) -> None:
         try:
@@ -74,11 +76,11 @@ class Tracker:
                     service.close(job)  # type: ignore[arg-type]
                     self._note(service)
                     return
-        except Exception as error:  # noqa: BLE001 - whatever a tracker raises, training goes on
+        except Exception as error:  # noqa: BLE001 - training continues whatever a tracker raises
             self._give_up(" ".join(f"{type(error).__name__}: {error}".split()))
 
     def _take(self, most: int) -> tuple[list[Point], str]:
-        """The next points, up to the next job that is none; waits for the first."""
+        """Wait for a job; return up to `most` queued points, and the job after them if it is not a point, else ""."""
         points: list[Point] = []
         while not points or (len(points) < most and not self.jobs.empty()):
             job = self.jobs.get()
@@ -96,8 +98,9 @@ class Tracker:
                 self._note(service)
 
     def _kept(self) -> tuple[dict[str, Any], dict[str, int]]:
-        """What was noted of the tracker, and by table the last number that it has. One that rewinds drops what comes
-        after the step at which the run goes on.
+        """Return the record of the tracker, and for each table the number of the last row that it has.
+
+        A tracker that rewinds discards the rows after the step at which the run continues.
         """
         kept = json.loads(self.record.read_text(encoding="utf-8")) if self.record.is_file() else {}
         fed = {table: int(kept.get(table, -1)) for table in self.continues_at}
@@ -106,7 +109,7 @@ class Tracker:
         return kept, fed
 
     def _note(self, service: Service) -> None:
-        """Keep the id of the series and what it has been given; whole at any time, without waiting for the disk."""
+        """Write the id of the series and the rows it has; the file is replaced atomically, without fsync."""
         self.record.parent.mkdir(exist_ok=True)
         temporary = self.record.with_suffix(".json.tmp")
         temporary.write_text(json.dumps({"id": service.id, "store": service.store, **self.fed}) + "\n", "utf-8")
@@ -114,12 +117,12 @@ class Tracker:
 
     def _give_up(self, reason: str) -> None:
         self.failed = True
-        more = "training goes on without it, and --resume gives it what it lacks"
+        more = "training continues without it, and --resume sends it the missing rows"
         self.warn(f"tracker {self.name}: {reason[:500]}; {more}")
 
 
 class Feed:
-    """The trackers `names` of the run in the folder `run`, which goes on after step `done`; a context manager.
+    """Context manager for the trackers `names` of the run in the folder `run`, which continues after step `done`.
 
     `say` and `warn` may be called from other threads.
     """
@@ -135,7 +138,7 @@ class Feed:
     ) -> None:
         epochs = done // layout.steps_per_epoch
         continues_at = {"steps.csv": done, "epochs.csv": epochs, "monitor.csv": epochs}
-        self.layout, self.complete = layout, False  # whether the run has got to its end
+        self.layout, self.complete = layout, False  # whether the run has finished
         self.trackers = [
             Tracker(name, run, continues_at, lambda: read_points(run, layout, done), say, warn) for name in names
         ]
@@ -151,22 +154,22 @@ class Feed:
             tracker.join(until)
 
     def step(self, row: Row) -> None:
-        """A row of steps.csv was written."""
+        """Send a row of steps.csv."""
         if self.trackers:
             self._put(of_step(row, self.layout))
 
     def epoch(self, rows: Sequence[Row]) -> None:
-        """The rows of an epoch in epochs.csv were written."""
+        """Send the rows of an epoch in epochs.csv."""
         if self.trackers:
             self._put(of_epoch(rows, self.layout))
 
     def monitor(self, rows: Sequence[Row]) -> None:
-        """The rows of an epoch in monitor.csv were written."""
+        """Send the rows of an epoch in monitor.csv."""
         if self.trackers:
             self._put(of_monitor(rows, self.layout))
 
     def flush(self) -> None:
-        """All rows so far are to be out of this process."""
+        """Ask the trackers to flush all rows sent so far."""
         self._put(FLUSH)
 
     def _put(self, job: Point | str) -> None:

@@ -1,7 +1,6 @@
-"""Rows of a run's tables as the points of its series: names, values and the step that they belong to.
+"""Convert rows of a run's tables to points of its series: names, values and the step they belong to.
 
-Names group the arms of one measure, as trackers draw what stands before the first slash together: `loss/cl`,
-`loss/nscl`.
+Names have the form `loss/cl`, `loss/nscl`: trackers draw the series with the same text before the slash in one group.
 """
 
 import csv
@@ -16,7 +15,7 @@ Row = Mapping[str, Any]  # cells by column, numbers or text
 
 
 class Point(NamedTuple):
-    """Values of one step. `table` is the file that they are from, `number` the step or epoch of their rows."""
+    """The values of one step. `table` is the CSV file, `number` the step or epoch of the rows."""
 
     table: str
     number: int
@@ -25,7 +24,7 @@ class Point(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What the tables of a run are about: its arms, the columns of steps.csv for each, steps an epoch."""
+    """The layout of the tables of a run: its arms, the columns of steps.csv per arm, the steps per epoch."""
 
     arms: Sequence[str]
     per_arm: Sequence[str]
@@ -33,14 +32,14 @@ class Layout(NamedTuple):
 
 
 def of_step(row: Row, layout: Layout) -> Point:
-    """The point of a row of steps.csv: `loss/<arm>`, `grad_norm/<arm>`, `skipped_anchors/<arm>`, `lr` and `epoch`."""
+    """Return the point of a steps.csv row: `loss/<arm>`, `grad_norm/<arm>`, `skipped_anchors/<arm>`, lr and epoch."""
     each = {f"{column}/{arm}": row[f"{arm}_{column}"] for column in layout.per_arm for arm in layout.arms}
     step = int(row["step"])
     return Point("steps.csv", step, step, _numbers({"epoch": row["epoch"], "lr": row["lr"], **each}))
 
 
 def of_epoch(rows: Sequence[Row], layout: Layout) -> Point:
-    """The point of an epoch's rows of epochs.csv: `epoch_loss/<arm>`, `seconds/<arm>`, `images_per_second/<arm>`."""
+    """Return the point of an epoch in epochs.csv: `epoch_loss/<arm>`, `seconds/<arm>`, `images_per_second/<arm>`."""
     columns = {"loss": "epoch_loss", "seconds": "seconds", "images_per_second": "images_per_second"}
     each = {f"{shown}/{row['arm']}": row[column] for column, shown in columns.items() for row in rows}
     epoch = int(rows[0]["epoch"])
@@ -48,14 +47,14 @@ def of_epoch(rows: Sequence[Row], layout: Layout) -> Point:
 
 
 def of_monitor(rows: Sequence[Row], layout: Layout) -> Point:
-    """The point of an epoch's rows of monitor.csv: `<metric>/<arm>`, without the digest of a metric of the user."""
+    """Return the point of an epoch in monitor.csv: `<metric>/<arm>`, without the digest of a user-defined metric."""
     each = {f"{row['metric'].partition('@')[0]}/{row['arm']}": row["value"] for row in rows}  # MLflow refuses "@"
     epoch = int(rows[0]["epoch"])
     return Point("monitor.csv", epoch, epoch * layout.steps_per_epoch, _numbers(each))
 
 
 def read_points(run: Path, layout: Layout, last_step: int) -> Iterator[Point]:
-    """The points of the tables in the folder `run` up to a step, ascending; of a step first those of steps.csv."""
+    """Yield the points of the tables in the folder `run` up to a step, ascending; within a step, steps.csv first."""
     last_epoch = last_step // layout.steps_per_epoch
     steps = (of_step(row, layout) for row in _rows(run / "steps.csv", "step", last_step))
     epochs = (of_epoch(rows, layout) for rows in _of_epochs(run / "epochs.csv", last_epoch))
@@ -69,7 +68,7 @@ def _of_epochs(path: Path, last: int) -> Iterator[list[Row]]:
 
 
 def _rows(path: Path, column: str, last: int) -> Iterator[Row]:
-    """The rows up to `last`; none if there is no such file. Later ones may be half written: training goes on."""
+    """Yield the rows up to `last`; none without the file. Later rows may be half written while training continues."""
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8") as file:
@@ -80,6 +79,6 @@ def _rows(path: Path, column: str, last: int) -> Iterator[Row]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The values that there are: an undefined measure has none."""
+    """Return the finite values; an undefined metric has an empty cell."""
     numbers: Iterable[tuple[str, float]] = ((name, float(value)) for name, value in values.items() if value != "")
     return {name: number for name, number in numbers if isfinite(number)}

@@ -1,6 +1,6 @@
-"""The trackers themselves. Each is imported when it is opened: training needs none of them.
+"""The trackers. The package of a tracker is imported when the tracker is opened.
 
-`rewinds` says whether a series can be cut and fed again. `id` and `store` are kept in the run folder.
+`rewinds` says whether the end of a series can be removed and sent again. `id` and `store` are kept in the run folder.
 """
 
 import json
@@ -19,8 +19,10 @@ PROJECT = "coupled"  # unless the environment names another one: WANDB_PROJECT, 
 
 
 class Session(NamedTuple):
-    """What a tracker is opened with: the run folder, run.json, what was kept of it, and after which step it goes on
-    (-1: it has no step yet).
+    """What a tracker is opened with.
+
+    The run folder, the content of run.json, the recorded `id` and `store`, and the last step that the tracker has (-1:
+    none).
     """
 
     run: Path
@@ -31,25 +33,25 @@ class Session(NamedTuple):
 
 
 class Service(Protocol):
-    """An open tracker; every method may raise whatever it wants."""
+    """An open tracker; a method may raise any exception."""
 
     rewinds: bool
-    at_once: int  # points that it takes together: all of them or none
+    at_once: int  # number of points per call of `log`, which stores all of them or none
     id: str
     store: str
-    where: str  # for a person: where to look
+    where: str  # text for the user: where to see the run
 
     def __init__(self, session: Session) -> None:
-        """Open it, or go on with the series that the session names."""
+        """Open the tracker, or continue the series that the session names."""
 
     def log(self, points: Sequence[Point]) -> None:
         """Add points, ascending in their step."""
 
     def flush(self) -> None:
-        """Have all points out of this process."""
+        """Send all points out of this process."""
 
     def close(self, status: Status) -> None:
-        """The run ends here, or is to be continued."""
+        """Close the tracker with the status of the run."""
 
 
 class TensorBoard:
@@ -70,22 +72,22 @@ class TensorBoard:
             self.writer.add_text(name, f"```json\n{json.dumps(tree, indent=2)}\n```", max(session.step, 0))
 
     def log(self, points: Sequence[Point]) -> None:
-        """A scalar for each value."""
+        """Add a scalar for each value."""
         for point in points:
             for name, value in point.values.items():
                 self.writer.add_scalar(name, value, point.step)
 
     def flush(self) -> None:
-        """Write what is queued."""
+        """Write the queued values."""
         self.writer.flush()
 
     def close(self, status: Status) -> None:
-        """Write all and close the file."""
+        """Write all values and close the file."""
         self.writer.close()
 
 
 class WandB:
-    """A run of Weights & Biases, online or, with WANDB_MODE=offline, in the folder `wandb` of the run."""
+    """A run of Weights & Biases: online, or in the folder `wandb` of the run with WANDB_MODE=offline."""
 
     rewinds = False
     at_once = 1
@@ -101,27 +103,27 @@ class WandB:
             id=self.id,
             resume="allow",
             dir=str(session.run),
-            settings=wandb.Settings(console="off", silent=True),  # silent: it never asks for a key, but fails
+            settings=wandb.Settings(console="off", silent=True),  # silent: a missing key is an error, not a prompt
         )
         self.where: str = f"wandb sync {Path(self.run.dir).parent}" if self.run.offline else str(self.run.url)
         self.run.config.update(session.description["settings"], allow_val_change=True)
-        shutil.copy(session.run / "run.json", self.run.dir)  # what lies there is sent with the run
+        shutil.copy(session.run / "run.json", self.run.dir)  # files in this folder are uploaded with the run
 
     def log(self, points: Sequence[Point]) -> None:
-        """A row of the history for each step."""
+        """Add a row of the history for each step."""
         for point in points:
             self.run.log(point.values, step=point.step)
 
     def flush(self) -> None:
-        """Nothing: another process has each row already."""
+        """Do nothing: another process already has each row."""
 
     def close(self, status: Status) -> None:
-        """Wait until all is sent or written."""
+        """Wait until everything is sent or written."""
         self.run.finish(exit_code=int(status == "failed"))
 
 
 class MLflow:
-    """A run of MLflow where MLFLOW_TRACKING_URI says, or else in MLflow's usual store."""
+    """A run of MLflow, at MLFLOW_TRACKING_URI or else in the default store of MLflow."""
 
     rewinds = False
     at_once = 100
@@ -139,7 +141,7 @@ class MLflow:
         self.client.log_artifact(self.id, str(session.run / "run.json"))
 
     def _create(self, description: Mapping[str, Any]) -> str:
-        """A run with the settings as its parameters, which MLflow never changes."""
+        """Create a run with the settings as its parameters, which MLflow never changes."""
         from mlflow.entities import Param
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
@@ -152,7 +154,7 @@ class MLflow:
         return run_id
 
     def log(self, points: Sequence[Point]) -> None:
-        """The values of several steps in one request."""
+        """Send the values of several steps in one request."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -161,10 +163,10 @@ class MLflow:
             self.client.log_batch(self.id, metrics=metrics[first : first + self.MOST[0]])
 
     def flush(self) -> None:
-        """Nothing: a request returns when the store has its values."""
+        """Do nothing: a request returns when the store has its values."""
 
     def close(self, status: Status) -> None:
-        """Say how the run has ended."""
+        """Set the final status of the run."""
         self.client.set_terminated(self.id, status=self.STATUS[status])
 
 
@@ -172,7 +174,7 @@ SERVICES: dict[str, type[Service]] = {"tensorboard": TensorBoard, "wandb": WandB
 
 
 def _leaves(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings."""
+    """Yield dotted keys and values of nested mappings."""
     if isinstance(tree, Mapping) and tree:
         for name, value in tree.items():
             yield from _leaves(value, f"{key}.{name}" if key else str(name))
