@@ -129,7 +129,7 @@ def test_every_program_that_should_works_on_an_imported_run(run: Path, capsys: p
     )
     assert cli.main(["report", *words]) == 0
     said = capsys.readouterr().out
-    assert "quality.csv: whole at 2 of 4 epochs" in said
+    assert "quality.csv: complete at 2 of 4 epochs" in said
     assert "bounds" not in said
     assert "augmentation are defaults unless they were given." in (run / "analysis/report.html").read_text()
     scores = pandas.read_csv(run / "analysis/test_alignment.csv")
