@@ -90,7 +90,7 @@ def test_a_folder_has_one_name_however_it_is_given(
     ("arguments", "part"),
     [
         (["--dataset", "cifar11"], "--dataset: no folder 'cifar11', and unknown dataset 'cifar11'; did you mean"),
-        (["--dataset-root", "x"], "--dataset-root: it needs --dataset with the name of a dataset"),
+        (["--dataset-root", "x"], "--dataset-root: needs --dataset with the name of a dataset"),
         (
             ["--dataset", "cifar10", "--dataset-root", "x"],
             "--dataset cifar10: dataset.root: no complete, undamaged CIF",
