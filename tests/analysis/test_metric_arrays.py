@@ -238,7 +238,7 @@ LABELS = np.arange(6) % 2
 BAD_SPLITS = [
     ("cdnv", (GOOD, LABELS[:5]), {}, "labels: 5 labels for the 6 rows of x"),
     ("cdnv", (GOOD, LABELS / 2), {}, "labels: expected integers, found float64"),
-    ("cdnv", (GOOD, LABELS[:, None]), {}, "labels: expected one label a row [n], found 2-D"),
+    ("cdnv", (GOOD, LABELS[:, None]), {}, "labels: expected one label per row [n], found 2-D"),
     ("cdnv", (GOOD, list("ababab")), {}, "labels: expected real numbers, found <U1"),
     ("etf_deviation", (NAN, LABELS), {}, "x: row 3, column 1 is nan"),
     ("effective_rank", (GOOD[:1],), {}, "x: 1 row; at least 2 are needed"),

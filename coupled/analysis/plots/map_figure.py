@@ -66,9 +66,7 @@ def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
 
 
 def _draw_panel(axes: Axes, points: pd.DataFrame, colours: dict[str, Colour]) -> None:
-    points = points.iloc[
-        permutation(len(points), philox(0, "figures/map"))
-    ]  # shuffled, so that no class covers all others
+    points = points.iloc[permutation(len(points), philox(0, "figures/map"))]  # so that no class hides the others
     style: dict[str, Any] = {"s": 4 if len(points) > CROWDED else 12, "rasterized": True}
     known, unknown = points[points["label"].notna()], points[points["label"].isna()]
     crosses = NO_LABEL if colours else {"color": NO_LABEL["color"]}

@@ -8,7 +8,7 @@ from coupled.analysis.report.charts import Chart, Figure, TraceStyles, add_varia
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.tables import largest_sample
 
-LINES = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # one value an epoch
+LINES = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # one value per epoch
 SPECTRA = ("eigenvalue_share", "eigenvalue", "correlation_eigenvalue", "predictor_singular_value")
 BOUNDS = {"proposition_1": "dash", "documented_form": "dot"}  # of few-shot errors
 OF_A_PREDICTOR = ("eigenspace_alignment", "predictor_along")

@@ -46,7 +46,7 @@ class TraceStyles:
         self.runs = [run.name for run in runs]
         self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
         self.colours = arm_colours(self.arms)
-        self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" for an arm by itself
+        self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" without a reference
         for run in runs:
             arms = run.run.description["settings"]["arms"]
             self.twins |= {
