@@ -131,7 +131,7 @@ def bounds() -> Parser:
 
 def verify() -> Parser:
     """`coupled verify`."""
-    about = "Checks every file of a run, or compares two runs. Exit status 1: there are findings."
+    about = "Checks every file of a run; with --against also compares two runs. Exit status 1: there are findings."
     examples = ["--run-dir runs/demo", "--run-dir runs/a --against runs/b --output findings"]
     parser = command_parser("verify", about, examples, ["verify.csv   with --output: one finding per row"])
     _add_run(parser)
@@ -153,7 +153,7 @@ def figures() -> Parser:
 
 def report() -> Parser:
     """`coupled report`."""
-    about = "One page that shows a run, or several side by side. It needs no network."
+    about = "Writes one HTML page about a run, or about several runs side by side. The page needs no network."
     examples = ["--compute", "--run-dir runs/seed0 runs/seed1 --output both.html"]
     files = ["analysis/report.html   in the first run; with --compute also the missing CSV files"]
     parser = command_parser("report", about, examples, files)
@@ -185,7 +185,7 @@ def _add_pairs(parser: Parser, every_pair: str = "") -> None:
 
 
 def _add_reference(parser: Parser) -> None:
-    which = "arm they are compared with (default: cl, or the run's first arm if there is no cl)"
+    which = "reference arm, with which the others are compared (default: cl, or the run's first arm if there is no cl)"
     parser.add_argument("--reference", metavar="ARM", help=which)
 
 

@@ -1,11 +1,12 @@
-"""Check every file of a run folder, or compare two runs.
+"""Check every file of a run folder, and compare two runs.
 
 Checks run.json, steps.csv and epochs.csv, every snapshot, the checkpoints, and that the images can still be read. Each
-finding is one line. The exit status is 0 without findings, 1 with findings, 2 for bad input. With `--against` the
-findings are the differences of two runs: the step up to which the inputs were identical (by inputs_digest), the
-settings that differ, and for arms of the same name the first epoch at which weights differ and the largest gap of a
-tensor, ||a - b|| over the mean of ||a|| and ||b||, with its epoch. With `--output` the findings are also written to
-verify.csv in that folder, with the last epoch that was checked; without findings it has one row with an empty finding.
+finding is one line. The exit status is 0 without findings, 1 with findings, 2 for bad input. With `--against`, if
+nothing is wrong with either run, the findings are their differences: the step up to which the inputs were identical (by
+inputs_digest), the settings that differ, and for arms of the same name the first epoch at which weights differ and the
+largest gap of a tensor, ||a - b|| over the mean of ||a|| and ||b||, with its epoch. With `--output` the findings are
+also written to verify.csv in that folder, with the last epoch that was checked; without findings it has one row with an
+empty finding.
 """
 
 import csv

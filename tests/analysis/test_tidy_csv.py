@@ -52,7 +52,7 @@ def test_a_row_that_stands_there_twice_is_dropped_and_two_that_differ_are_refuse
     assert path.read_text() == "k,v\n1,2\n3,4\n"
     assert "t.csv: removed duplicate rows: 1" in capsys.readouterr().err
     path.write_text("k,v\n1,2\n3,4\n1,5\n")
-    with pytest.raises(BadTableError, match=r"t\.csv: rows with the same key and different values: 1; delete"):
+    with pytest.raises(BadTableError, match=r"t\.csv: two rows with the same key and different values: 1; del"):
         TidyCsv(path, ("k", "v"), ("k",))
     assert path.read_text() == "k,v\n1,2\n3,4\n1,5\n"
 

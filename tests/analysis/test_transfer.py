@@ -97,7 +97,7 @@ def test_a_folder_has_one_name_however_it_is_given(
         ),
         (["--dataset", ".", "--dataset-root", "x"], "--dataset-root: got 'x' with --dataset ., which is a folder"),
         (["--dataset", "."], "--dataset .: dataset.root: there is no folder"),
-        (["--dataset", "huggingface"], "--dataset-root: missing; with --dataset huggingface it is the name or folder"),
+        (["--dataset", "huggingface"], "--dataset-root: missing; --dataset huggingface needs the name or folder of"),
         (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; there is no file"),
         (
             ["--dataset", "digits", "--accept-changed-images"],

@@ -270,7 +270,7 @@ def test_a_tensor_of_another_type_is_no_weight_of_the_network(run: Path, capsys:
     """torch would turn integers into floats without a word."""
     change(run, cast(torch.int64))
     assert collapse.main(["--run-dir", str(run), "--epochs", "1", "--arms", "nscl"]) == 2
-    assert "expected (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
+    assert ": expected (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
 
 
 def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

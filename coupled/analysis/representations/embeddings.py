@@ -207,7 +207,7 @@ def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> 
         raise BadSnapshotError(f"{path}: tensor '{name}' {where}")
     for name, tensor in found.items():
         if kind(expected[name]) != kind(tensor):
-            raise BadSnapshotError(f"{path}: tensor '{name}' expected {kind(expected[name])}, found {kind(tensor)}")
+            raise BadSnapshotError(f"{path}: tensor '{name}': expected {kind(expected[name])}, found {kind(tensor)}")
     network.load_state_dict(found)
 
 
