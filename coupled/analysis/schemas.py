@@ -83,7 +83,7 @@ COLUMNS = {
     "task": Column("all (classes) or two_way (mean over pairs of classes)", TEXT),
     "fit_epochs": Column("number of epochs in the fit of the shape", COUNT),
     "fit_last_epoch": Column("the last epoch in the fit of the shape", COUNT),
-    "beta": Column("fitted exponent", unit="per unit of the sum of learning rates"),
+    "beta": Column("fitted rate of growth", unit="per unit of the sum of learning rates"),
     "measured": Column("measured value of the bounded quantity", unit="of the bounded quantity"),
     "log10_rho": Column("log10 of the relative distance of the similarity matrices"),
     "vacuous": Column("yes if the bound is vacuous", TEXT),

@@ -102,7 +102,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def last_values(runs: Sequence[ReportRun]) -> Table:
     """Each arm at its last measured epoch: weight gap, CKA and RSA to each reference, and accuracies."""
     rows = [row for run in runs for arm in run.arms for row in _last_values(run, arm)]
-    measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "probe (test, h)"]
+    measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "linear probe (test, h)"]
     return Table("last", "At the last measured epoch", "", ["run", "arm", "reference", *measures], rows)
 
 

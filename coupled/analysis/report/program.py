@@ -164,7 +164,7 @@ def report(options: Namespace) -> None:
     print_table(last_values(runs))
     for run in runs:
         for each in (*missing_tables(run), *partial_tables(run)):
-            say(f"{run.name}: {each.table}: {each.state}; {suggest(*each.command)}")
+            say(f"{run.name}: {each.table}: {each.state}; run: {suggest(*each.command)}")
     say(path)
     if failures:
         raise ValueError(f"--compute: {'; '.join(failures)}; the page was written without their tables")

@@ -39,7 +39,7 @@ def effective_rank(x: Matrix) -> float:
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """exp of the entropy of the singular values of the centred rows [N, D], divided by their sum.
+    """exp of the entropy of the singular values of the centred rows [N, D], normalised to sum 1.
 
     At most min(N - 1, D). Undefined if the features are constant.
     """

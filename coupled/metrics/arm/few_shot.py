@@ -81,7 +81,9 @@ def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SH
                 found[Variant("probe", m)] += [accuracy(drawn, test, STRENGTH)]
     few = classes_C[counts_C.argmin()]
     missing = Undefined(
-        f"class {few} has {counts_C.min()} train images" if len(classes_C) > 1 else "train has fewer than 2 classes"
+        f"class {few} has only {counts_C.min()} train images"
+        if len(classes_C) > 1
+        else "train has fewer than 2 classes"
     )
     return {
         detail: Measured(float(np.mean(each)), float(np.std(each, ddof=1))) if each else Measured(missing)

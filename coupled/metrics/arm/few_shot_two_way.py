@@ -91,7 +91,7 @@ def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SH
     elif len(untested):
         missing = Undefined(f"class {untested[0]} has no test images")
     else:
-        missing = Undefined(f"class {classes_C[counts_C.argmin()]} has {counts_C.min()} train images")
+        missing = Undefined(f"class {classes_C[counts_C.argmin()]} has only {counts_C.min()} train images")
     return {
         detail: Measured(float(np.mean(each)), float(np.std(each, ddof=1))) if each else Measured(missing)
         for detail, each in found.items()
