@@ -75,7 +75,7 @@ def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]
     about = json.loads((run / "run.json").read_text())
     arms = about["settings"]["arms"]
     arms["later"]["perturb"]["step"] = 0
-    text = "arms 'cl' and 'later' do not start with equal weights at epoch 0: but for one moved weight, found 0"
+    text = "arms 'cl' and 'later' do not start with equal weights at epoch 0: expected one perturbed weight, found 0"
     store = SnapshotStore(run / "snapshots")
     starts = {arm: {"encoder.conv1.weight": weights(run, arm, 0)["encoder.conv1.weight"]} for arm in arms}
     assert text in "".join(faults_of_starts(store, arms, starts))

@@ -202,7 +202,7 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert told.count("\n") == 1
     measure = ["--run-dir", "runs/try", "--layers", "h", "--metrics", "cka", "--split", "train", "--epochs", "0"]
     assert alignment.main(measure) == 2
-    assert f"train changed: {changed}; put the images back, or measure" in capsys.readouterr().err
+    assert f"train changed: {changed}; restore the original images, or measure" in capsys.readouterr().err
     assert alignment.main([*measure, ACCEPT]) == 0
     assert f"train changed: {changed}; the images are measured as they are" in capsys.readouterr().err
     assert train.main([*start, ACCEPT]) == 2

@@ -125,13 +125,14 @@ def test_every_program_that_should_works_on_an_imported_run(run: Path, capsys: p
     assert cli.main(["verify", *words, "--output", str(run / "analysis")]) == 0
     said = capsys.readouterr().out
     assert (
-        f"{run}: its snapshots are as imported (its training left no record here), and the images can be read" in said
+        f"{run}: its snapshots are unchanged since the import (there is no record of its training),"
+        " and the images can be read" in said
     )
     assert cli.main(["report", *words]) == 0
     said = capsys.readouterr().out
-    assert "quality.csv: whole at 2 of 4 epochs" in said
+    assert "quality.csv: complete at 2 of 4 epochs" in said
     assert "bounds" not in said
-    assert "augmentation are defaults unless they were given." in (run / "analysis/report.html").read_text()
+    assert "augmentation are defaults unless they were set at the import." in (run / "analysis/report.html").read_text()
     scores = pandas.read_csv(run / "analysis/test_alignment.csv")
     assert scores[scores.epoch == 0].value.tolist() == [1, 1]  # both arms start from the same file
 

@@ -1,1 +1,1 @@
-"""All that happens after training: programs that read run folders and write CSV and figures."""
+"""The analysis programs: they read run folders and write CSV files, figures and reports."""

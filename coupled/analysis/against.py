@@ -1,7 +1,7 @@
-"""Two runs as one: `--against` compares each arm of a run with the arm of the same name in another run.
+"""The option `--against`: compare each arm of a run with the arm of the same name in another run.
 
-The arms of the other run are called `<folder>:<arm>`, which no arm of a run can be called, so that their rows cannot be
-taken for rows of one run. They have tables of their own, in `analysis/against/<folder>` of the first run.
+The arms of the other run are called `<folder>:<arm>`. No arm can have a colon in its name, so the rows cannot be
+confused with those of a single run. Their tables are in `analysis/against/<folder>` of the first run.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class JointSnapshots(SnapshotStore):
-    """The snapshots of two runs as one store; the arms of the second have `label` and a colon before their name."""
+    """The snapshots of two runs as one store; the arms of the second run are called `<label>:<arm>`."""
 
     def __init__(self, own: SnapshotStore, other: SnapshotStore, label: str) -> None:
         super().__init__(own.folder)
         self.own, self.other, self.label = own, other, label
 
     def entries(self) -> list[Entry]:
-        """Those of both runs; the files of the second are absolute."""
+        """The entries of both runs; the files of the second run are absolute paths."""
         folder = self.other.folder.absolute()
         theirs = (replace(e, arm=f"{self.label}:{e.arm}", file=str(folder / e.file)) for e in self.other.entries())
         return [*self.own.entries(), *theirs]
 
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
-        """As `SnapshotStore.open`, of the run that the arm is of."""
+        """Open a snapshot as `SnapshotStore.open` does, in the run of the arm."""
         label, _, name = arm.rpartition(":")
         with (self.other if label else self.own).open(name, epoch) as handle:
             yield handle
 
 
 class JointRun(Run):
-    """A run beside another one; its images, which must be those of both, and its settings are those of the first."""
+    """Two runs as one; settings and images are those of the first. The images of both runs must be the same."""
 
     snapshots: JointSnapshots
 
@@ -50,7 +50,7 @@ class JointRun(Run):
         self.tables = self.tables / "against" / self.label
 
     def images(self, split: str, accept_changed_images: bool = False) -> "AnyImageDataset":
-        """As `Run.images`. Raises ValueError if the two runs have not the same images, at the same size."""
+        """As `Run.images`. Raises ValueError if the two runs differ in their images or the image size."""
         for key in (f"{split}_digest", "image_size"):
             one, other = (
                 each.settings.image_size if key == "image_size" else each.description["dataset"].get(key)
@@ -59,16 +59,16 @@ class JointRun(Run):
             if one != other:
                 what = "image_size" if key == "image_size" else f"digest of the {split} images"
                 raise ValueError(
-                    f"--against: '{self.path}' and '{self.other.path}' see other images: {what} {one} and {other};"
-                    " representations can only be compared of the same images"
+                    f"--against: '{self.path}' and '{self.other.path}' have different images: {what} {one} and {other};"
+                    " representations can be compared only on the same images"
                 )
         return super().images(split, accept_changed_images)
 
 
 def joined(run: Run, against: "Run | Path | str | None", allow_code: bool = False) -> Run:
-    """The run beside another one, or the run itself for None. Raises ValueError if there is no such run.
+    """The run joined with another one, or the run itself for None. Raises ValueError if there is no such run.
 
-    With `allow_code` the code that run.json of the other run names is imported, as by `open_run`.
+    With `allow_code` the user-defined code named in run.json of the other run is imported, as by `open_run`.
     """
     if against is None:
         return run
@@ -76,7 +76,7 @@ def joined(run: Run, against: "Run | Path | str | None", allow_code: bool = Fals
 
 
 def other_run(path: "Path | str", allow_code: bool = False) -> Run:
-    """The run that `--against` names. Raises ValueError, which names this option, if the folder is none."""
+    """The run in the folder of `--against`. Raises ValueError, which names this option, if it is not a run folder."""
     try:
         return Run(path, allow_code)
     except ValueError as error:
@@ -84,12 +84,12 @@ def other_run(path: "Path | str", allow_code: bool = False) -> Run:
 
 
 def run_of(run: Run, arm: str) -> Run:
-    """The run that an arm is of."""
+    """The run to which an arm belongs."""
     return run.other if isinstance(run, JointRun) and ":" in arm else run
 
 
 def identity(run: Run) -> dict[str, Any]:
-    """What tables of this run say that they are of."""
+    """The entries of source.json: the name and settings of the run whose rows a folder holds."""
     about = {key: run.description[key] for key in ("name", "settings_sha256")}
     return {**about, "against": identity(run.other)} if isinstance(run, JointRun) else about
 
@@ -99,8 +99,8 @@ def same_arms(run: JointRun, compare: Sequence[str] | None, reference: str | Non
     own, theirs = run.own.arms, run.other.arms
     if reference is not None:
         raise ValueError(
-            f"--reference: got '{reference}'; with --against the reference of each arm is the arm of the same name:"
-            " leave it out"
+            f"--reference: got '{reference}'; with --against the reference of each arm is the arm of the same name;"
+            " leave this option out"
         )
     for arm in compare or ():
         for path, there in ((run.path, own), (run.other.path, theirs)):
@@ -109,14 +109,14 @@ def same_arms(run: JointRun, compare: Sequence[str] | None, reference: str | Non
     both = [arm for arm in own if arm in (theirs if compare is None else compare)]
     if not both:
         raise ValueError(
-            f"--against: no arm of '{run.other.path}' ({', '.join(theirs) or 'none'}) has the name of one of"
-            f" '{run.path}' ({', '.join(own) or 'none'})"
+            f"--against: '{run.path}' (arms: {', '.join(own) or 'none'}) and '{run.other.path}' (arms:"
+            f" {', '.join(theirs) or 'none'}) have no arm of the same name"
         )
     return [(arm, f"{run.label}:{arm}") for arm in both]
 
 
 def common_epochs(run: JointRun, pairs: Collection[tuple[str, str]]) -> list[int]:
-    """The epochs of which all arms of the pairs have a snapshot. Raises ValueError if there is none."""
+    """The epochs at which all arms of the pairs have a snapshot. Raises ValueError if there is none."""
     epochs = run.epochs([arm for pair in pairs for arm in pair])
     if not epochs:
         raise ValueError(f"--against: '{run.path}' and '{run.other.path}' have no snapshots of the same epoch")

@@ -1,16 +1,16 @@
-"""How alike the arms' representations are to the reference arm's, at every snapshot.
+"""Measure the similarity of the arms' representations to the reference arm's, at every snapshot.
 
-Writes train_alignment.csv and test_alignment.csv, one value a row; of `--compare all` for every pair. All arms see the
-same images once an epoch, clean and in evaluation mode, however many pairs, layers and metrics; layer h is the
+Writes train_alignment.csv and test_alignment.csv, one value per row; `--compare all` measures every pair of arms. For
+each snapshot the images are read once, clean and in evaluation mode, for all pairs, layers and metrics. Layer h is the
 embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
-(`reference_module`) with every layer of the arm (`module`). The metrics are the files of pair_metrics; those that are
-not exact in one pass look at a seeded subset of the images, and `num_images` is its size. `ci_low` and `ci_high` are a
-95 % confidence interval over images from so many `resamples` (see intervals.py), empty without `--confidence`. A score
-without a value is an empty cell, and the program says why.
+(`reference_module`) with every layer of the arm (`module`). The metrics are the files of metrics/pair. A metric that is
+not exact in one pass uses a seeded subset of the images; `num_images` is its size. `ci_low` and `ci_high` are a 95 %
+confidence interval over images from `resamples` resamples (see intervals.py), empty without `--confidence`. An
+undefined score is an empty cell, and the program prints the reason.
 
-A row that is there is not computed again if it comes from the same snapshots and images: their digests, cut to 16
-digits, are its last columns. Of rows that differ in those alone, the last one counts.
+Rows are cached by snapshot and dataset digest: a row with the same digests is not computed again. The last columns
+hold the digests, cut to 16 digits. Of rows that differ only in digests, the last one is valid.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def compute(
     accept_changed_images: bool = False,
     cache: float | None = None,
 ) -> pd.DataFrame:
-    """How alike the arms' representations are to the reference arm's.
+    """Return the similarity of the arms' representations to the reference arm's.
 
     Args:
         run: the run.
@@ -75,20 +75,20 @@ def compute(
         layers: "h" (embedding), "z" (projection), "stem", modules of the encoder, or "stages".
         metrics: names of files of coupled/metrics/pair (default: those that are exact in one pass).
         cross_layer: the CKA of every layer of the reference with every layer of the arm, instead of the metrics.
-        confidence: 95 % confidence intervals over images from so many resamples (default: none).
-        num_images: at most so many images a split, always the same ones (default: all).
+        confidence: number of resamples for 95 % confidence intervals over images (default: no intervals).
+        num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        skip_corrupt: pass over missing and damaged snapshots, saying which.
-        accept_changed_images: measure the images as they are, though they are not those of the run.
-        cache: keep embeddings in analysis/cache of the run, at most so many GiB (default: keep none).
+        skip_corrupt: skip missing and damaged snapshots, and print which.
+        accept_changed_images: measure the images although they are not those of the run.
+        cache: keep at most this many GiB of embeddings in analysis/cache of the run (default: keep none).
 
     Returns:
         The rows of train_alignment.csv and test_alignment.csv, or with `cross_layer` of train_cross_layer.csv and
-        test_cross_layer.csv, with their columns (see `schemas.SCHEMAS`): one value a row, NaN where there is none.
+        test_cross_layer.csv, with their columns (see `schemas.SCHEMAS`): one value per row, NaN where it is undefined.
 
     Raises:
-        ValueError: for an arm, epoch, split, layer or metric that there is not, a damaged snapshot, or images that are
-            not those of the run.
+        ValueError: for an unknown arm, epoch, split, layer or metric, a damaged snapshot, or images that are not those
+            of the run.
 
     Example:
         >>> scores = compute(run, split="test", layers=["h"], metrics=["cka"], epochs=0)
@@ -133,8 +133,8 @@ def plan(
     output: Path,
     group: ProcessGroup | None = None,
 ) -> Plan:
-    """What is to be computed of the chosen pairs and epochs: arguments as of `compute`, the folder of the cache, the
-    ranks that share the images out.
+    """Plan the scores of the chosen pairs and epochs. Arguments as in `compute`; `output` is the folder of tables and
+    cache, `group` the ranks that share the images.
     """
     splits, group = choices("split", split, SPLITS), group or ProcessGroup(0, 1, choose_device(device))
     names = exact_metrics() if metrics is None else listed(metrics)
@@ -171,7 +171,7 @@ def missing_rows(
     skip_corrupt: bool,
     has: RowExists,
 ) -> Iterator[Chunk]:
-    """The rows of one epoch and split that the tables do not have yet; rank 0 knows the tables, and what is missing."""
+    """Yield the missing rows of one epoch and split. Rank 0 reads the tables and broadcasts which rows exist."""
     there = [has(part.table(score), *part.key(score)) for score in wanted] if group.is_first else None
     missing = [score for score, done in zip(wanted, gather_json(there)[0], strict=True) if not done]
     arms = dict.fromkeys(arm for score in missing for arm in (score.reference, score.arm))
@@ -191,15 +191,15 @@ def load_samples(
     metrics: Container[str],
     widths: Mapping[str, int],
 ) -> dict[str, Sample]:
-    """The images to look at by split; `widths` are those of the layers. Raises ValueError if a rank would have none."""
+    """The images by split; `widths` are those of the layers. Raises ValueError if there are fewer images than ranks."""
     if not group.is_first:
-        barrier()  # rank 0 first: datasets may fill a cache
+        barrier()  # rank 0 goes first, because loading a dataset may fill a cache
     samples = {}
     for name in splits:
         sample = samples[name] = load_sample(run, name, num_images, accept_changed_images)
         found, ranks = len(sample.chosen_N), group.world_size
         if found < ranks:
-            raise ValueError(f"num_images: {found} images of '{name}' for {ranks} processes; too few")
+            raise ValueError(f"num_images: {found} images of '{name}' are too few for {ranks} processes; use more")
         of_ranks = f" of {ranks} processes" if ranks > 1 else ""
         say(f"{name}: {found} of {len(sample.images)} images, on {group.device}{of_ranks}")
     if group.is_first:
@@ -209,29 +209,28 @@ def load_samples(
 
 
 def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Mapping[str, int]) -> None:
-    """Say of which layers there are fewer images of a split than features: biased CKA is not to be read there."""
+    """Warn of layers with fewer images in a split than features: there the biased CKA is too high."""
     for split, n in images.items() if CROSS_METRIC in metrics else ():
         if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < width]:
             say(
                 f"{program_name('alignment')}: warning: {split}: n = {n} images are fewer than the D features of"
-                f" {', '.join(wide)}; cka, the biased estimate, is then high"
-                " even for representations that have nothing in common: read"
-                " cka_debiased (--metrics), or take more images",
+                f" {', '.join(wide)}; cka is a biased estimate, which is then high even for independent"
+                " representations; use cka_debiased (--metrics) or more images",
                 sys.stderr,
             )
 
 
 def on_all_ranks(options: Namespace) -> int:
-    """The program in the processes that torchrun started, or in this one alone; one process says what went wrong."""
+    """Run the program in all processes of torchrun, or in a single process; one process prints an error."""
     end_with_agent(program_name("alignment"))
     rendezvous = join_rendezvous()
     if rendezvous.world_size == 1:
         return append_missing(select_pairs, plan, options)
     with contextlib.ExitStack() as opened, FailureBroadcast(program_name("alignment"), rendezvous) as alarm:
         if rendezvous.rank:
-            opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # rank 0 says it all
+            opened.enter_context(contextlib.redirect_stdout(io.StringIO()))  # only rank 0 prints
         choose_device(options.device)
-        set_determinism(True, None)  # before there is a group: it sets what NCCL reads
+        set_determinism(True, None)  # before the process group, because it sets variables that NCCL reads
         group = opened.enter_context(process_group(options.device, rendezvous=rendezvous))
         append_missing(select_pairs, partial(plan, group=group), options, writes=group.is_first)
     return sys.exit(alarm.status) if alarm.status else 0
@@ -243,5 +242,5 @@ def exact_metrics() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(on_all_ranks, parsers.alignment(), arguments)

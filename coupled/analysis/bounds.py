@@ -1,18 +1,19 @@
-"""The papers' bounds, computed from a run, beside what was measured.
+"""Compute the papers' bounds for a run and compare them with the measured values.
 
-Writes bounds.csv, one bound a row (formulas: bound_formulas.py), beside the measured value; `vacuous` is "yes" where a
-bound says nothing, `holds` "no" where the measured value is beyond it:
-* alignment, floors of CKA and RSA, from a pass over the clean images. `a_posteriori` and `a_posteriori_sharp` follow
-  from the measured distance rho of the similarity matrices (`log10_rho`): a score below them is an error. `a_priori`,
-  for a pair of dcl and nscl arms that are otherwise alike, layer z of train: its rho is the bound from the learning
-  rates of steps.csv, the batch size, the temperature and the class counts (95 %) over the measured ||K||. The theorem
-  is about descent on the similarities themselves, each a variable of its own; a network moves all of them with every
-  weight, so its scores may lie below. All rows are written then, and the program says so and ends with status 1.
-* few-shot errors, from quality.csv: `proposition_1` and `documented_form` from the test images' CDNV, beside the errors
-  of class centres and of the probe, among all classes and two-way (mean over pairs of classes).
-* weights, from weight_gap.csv: `exponential_shape`, the bound's shape with slope and beta fitted by least squares to
-  the measured global distance, so no bound any more; `fit_epochs` to `beta` say the fit.
-  It says how far the shape fits.
+Writes bounds.csv, one bound and its measured value per row (formulas: bound_formulas.py). `vacuous` is "yes" where a
+bound is vacuous; `holds` is "no" where the measured value violates the bound. The bounds:
+* alignment: lower bounds (floors) of CKA and RSA, from one pass over the clean images. `a_posteriori` and
+  `a_posteriori_sharp` follow from the measured distance rho of the similarity matrices (`log10_rho`); a score below
+  them is an error. `a_priori` exists for a pair of dcl and nscl arms that are otherwise the same, at layer z of train.
+  Its rho is a bound from the learning rates of steps.csv, the batch size, the temperature and the class counts (95 %),
+  divided by the measured ||K||. The theorem is about gradient descent on the similarities, each a free variable. In a
+  network every weight changes all similarities, so its scores may lie below this bound. Then all rows are written, a
+  message is printed, and the exit status is 1.
+* few-shot errors, from quality.csv: `proposition_1` and `documented_form` from the CDNV of the test images, with the
+  measured errors of class centres and of the probe, among all classes and two-way (mean over pairs of classes).
+* weights, from weight_gap.csv: `exponential_shape`, the shape of the bound with slope and beta fitted by least squares
+  to the measured global distance. It shows how well the shape fits; it is not a bound. `fit_epochs` to `beta` describe
+  the fit.
 """
 
 import sys
@@ -71,10 +72,10 @@ def compute(
     skip_corrupt: bool = False,
     accept_changed_images: bool = False,
 ) -> pd.DataFrame:
-    """The papers' bounds beside what was measured.
+    """Return the papers' bounds with the measured values.
 
-    Those of few-shot errors and of weights follow from quality.csv and weight_gap.csv in `run.tables`; where such a
-    table is missing, the program that writes it is said.
+    The bounds of few-shot errors and of weights are computed from quality.csv and weight_gap.csv in `run.tables`. If
+    such a table is missing, the command that writes it is printed.
 
     Args:
         run: the run.
@@ -83,22 +84,23 @@ def compute(
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
         split: "train", "test" or both.
         layers: "h" (embedding), "z" (projection) or both.
-        num_images: at most so many images a split, always the same ones (default: all).
+        num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        skip_corrupt: pass over missing and damaged snapshots, saying which.
-        accept_changed_images: measure the images as they are, though they are not those of the run.
+        skip_corrupt: skip missing and damaged snapshots, and print which.
+        accept_changed_images: measure the images although they are not those of the run.
 
     Returns:
-        The rows of bounds.csv with its columns (see `schemas.SCHEMAS`): one bound a row, NaN where nothing is known.
+        The rows of bounds.csv with its columns (see `schemas.SCHEMAS`): one bound per row, NaN where a column does not
+        apply.
 
     Raises:
-        ValueError: for an arm, epoch, split or layer that there is not, a damaged snapshot or table, images that are
-            not those of the run, or a score below an a-posteriori floor, which cannot be.
+        ValueError: for an unknown arm, epoch, split or layer, a damaged snapshot or table, images that are not those
+            of the run, or a score below an a-posteriori bound, which contradicts the theorem.
 
     Example:
         >>> found = compute(run, split="test", layers="h", epochs=[0])  # doctest: +ELLIPSIS
-        runs/tiny/analysis/quality.csv: nothing in it for a bound; what is needed ...
-        runs/tiny/analysis/weight_gap.csv: nothing in it for a bound; what is needed ...
+        runs/tiny/analysis/quality.csv: no bounds from this table; ...
+        runs/tiny/analysis/weight_gap.csv: no bounds from this table; ...
         >>> sorted(set(found["bound"]))
         ['a_posteriori', 'a_posteriori_sharp']
     """
@@ -120,7 +122,7 @@ def plan(
     accept_changed_images: bool,
     output: Path,
 ) -> Plan:
-    """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the tables."""
+    """Plan the bounds of the chosen arms and epochs. Arguments as in `compute`; `output` is the folder of tables."""
     check_labelled(run, "bounds")
     splits, wanted = choices("split", split, SPLITS), choices("layers", layers, OUTPUTS)
     embedder = Embedder(run, choose_device(device))
@@ -149,9 +151,9 @@ def missing_floors(
     samples: Mapping[str, Sample],
     share: float,
 ) -> Iterator[list[Row]]:
-    """The rows of CKA and RSA that the table does not have yet, for each epoch and split; `share` of the largest class.
+    """Yield the missing rows of CKA and RSA for each epoch and split; `share` is that of the largest class.
 
-    Raises ValueError where a score lies below an a-posteriori floor, or steps.csv lacks an epoch.
+    Raises ValueError if a score lies below an a-posteriori bound, or if steps.csv lacks an epoch.
     """
     rates, digests = read_rates(run.path), run.snapshot_digests()
     for epoch in tracked(chosen.epochs, "epochs"):
@@ -174,7 +176,7 @@ def missing_floors(
             if not places:
                 continue
             if epoch not in rates:
-                raise ValueError(f"{run.path / 'steps.csv'}: no steps of epoch {epoch}; restore it")
+                raise ValueError(f"{run.path / 'steps.csv'}: no steps of epoch {epoch}; restore the file")
             wanted = [Score(chosen.reference, arm, layer, metric) for arm, layer in places for metric in METRICS]
             values = scores(embedder.outputs(sample.images, sample.chosen_N, good, epoch), wanted, METRICS)
             rows: list[Row] = []
@@ -187,7 +189,7 @@ def missing_floors(
 
 
 def of_tables(run: Run, reference: str, output: Path, classes: int) -> Iterator[Chunk]:
-    """The rows that follow from quality.csv and weight_gap.csv in `output`; says how to write what is missing there."""
+    """Yield the rows from quality.csv and weight_gap.csv in `output`; print the command for a missing table."""
     rates = {epoch: each.total for epoch, each in read_rates(run.path).items()}
     quality, gaps = output / "quality.csv", output / "weight_gap.csv"
     elsewhere = [] if output == run.tables else ["--output", str(output)]
@@ -198,12 +200,12 @@ def of_tables(run: Run, reference: str, output: Path, classes: int) -> Iterator[
     ):
         if not rows:
             command = typed_command(path.stem, run.path, *elsewhere, *more)
-            say(f"{path}: nothing in it for a bound; what is needed ({needed}) is written by: {command}")
+            say(f"{path}: no bounds from this table; it needs {needed}; write them with: {command}")
         yield Chunk(TABLE, rows, renew=True)
 
 
 def print_scores_below_bounds(output: Path) -> int:
-    """Say which scores of bounds.csv lie below an a-priori bound; the exit status, 1 if there are any."""
+    """Report the scores of bounds.csv below an a-priori bound; return the exit status, 1 if there are any."""
     found = read_newest(output / TABLE, "value", "measured", "log10_rho", "vacuous", "holds")
     priori = found[found["bound"] == "a_priori"]
     below = priori[priori["holds"] == "no"]
@@ -213,15 +215,15 @@ def print_scores_below_bounds(output: Path) -> int:
     farthest = max(records, key=lambda row: float(row["value"] - row["measured"]))
     say(
         f"{program_name('bounds')}: {output / TABLE}: {len(below)} of {len(priori)} scores lie below their"
-        f" a-priori bound, which the theorem rules out for descent on the similarities themselves;"
-        f" farthest: {in_words(farthest)}",
+        f" a-priori bound; the theorem excludes this only for gradient descent on the similarities themselves;"
+        f" largest difference: {in_words(farthest)}",
         file=sys.stderr,
     )
     return 1
 
 
 def in_words(row: Mapping[str, object]) -> str:
-    """An a-priori bound, with "vacuous" or what it says and whether the measured score keeps to it."""
+    """The text of an a-priori bound: "vacuous", or the bound, the measured score, and whether the bound is violated."""
     says = "vacuous"
     if row["vacuous"] == "no":
         says = f"{row['of']} >= {row['value']:.4g}, measured {row['measured']:.4g}"
@@ -230,5 +232,5 @@ def in_words(row: Mapping[str, object]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(partial(append_missing, select_reference, plan), parsers.bounds(), arguments)

@@ -1,4 +1,4 @@
-"""What the cells of a column of a CSV file may hold."""
+"""The values that are allowed in the cells of a CSV column."""
 
 from math import inf
 from typing import NamedTuple
@@ -7,7 +7,7 @@ LAST_EPOCH = 10**6
 
 
 class Cells(NamedTuple):
-    """What the cells of a column may hold; `words` say it. Text if there are no limits."""
+    """The values that are allowed in a column; `words` describes them. Without limits a cell is text."""
 
     words: str
     least: float | None = None
@@ -26,7 +26,7 @@ EPOCH = Cells(f"a whole number from 0 to {LAST_EPOCH:,}", 0, LAST_EPOCH, whole=T
 
 
 class Column(NamedTuple):
-    """One column: what it says, what its cells may hold, and the unit of a number."""
+    """One column: its description, the allowed values, and the unit of a number."""
 
     text: str
     cells: Cells = NUMBER

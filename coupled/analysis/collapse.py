@@ -1,12 +1,12 @@
-"""Has an arm's representation collapsed? At every snapshot: spread, effective rank, alignment, uniformity, spectra.
+"""Dimensional-collapse diagnostics at every snapshot: spread, effective rank, alignment, uniformity, spectra.
 
-Writes collapse.csv, one value a row; the metrics are explained in collapse_measures.py. Layer h is the embedding and
-z the projection, of clean images in evaluation mode; `alignment` is that of the augmented views, the same for every arm
-and epoch. Layer `predictor`, for arms that have one, is about its inputs (the projections of the views before they are
-normalised) and, if it is one matrix, about that. `component` numbers eigenvalues and directions from the largest, and
-`variant` names the convention of the others. `collapsed` says of a layer at an epoch whether it is a point, a line or
-neither ("no"), and a line is printed where it is one; epoch 0, an untrained network, is not printed. The digests of
-what a row comes from are its last columns, and of rows that differ in those alone the last one counts.
+Writes collapse.csv, one value per row; collapse_measures.py explains the metrics. Layer h is the embedding and z the
+projection, of clean images in evaluation mode. `alignment` is computed on augmented views, which are the same for every
+arm and epoch. Layer `predictor`, for arms that have one, describes the predictor's inputs (the projections of the views
+before normalisation) and, if the predictor is one matrix, the matrix. `component` numbers eigenvalues and directions
+from the largest; `variant` names the convention of the other metrics. `collapsed` is "point", "line" or "no" for a
+layer at an epoch. A collapse is also printed, except at epoch 0, where the network is untrained. The last columns are
+the digests of snapshot and images; of rows that differ only in digests, the last one is valid.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -59,23 +59,23 @@ def compute(
     skip_corrupt: bool = False,
     accept_changed_images: bool = False,
 ) -> pd.DataFrame:
-    """Spread, effective rank, alignment, uniformity and spectra of each arm's representation.
+    """Return spread, effective rank, alignment, uniformity and spectra of each arm's representation.
 
     Args:
         run: the run.
         arms: arms to measure (default: all).
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
         split: "train", "test" or both.
-        num_images: at most so many images a split, always the same ones (default: all).
+        num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        skip_corrupt: pass over missing and damaged snapshots, saying which.
-        accept_changed_images: measure the images as they are, though they are not those of the run.
+        skip_corrupt: skip missing and damaged snapshots, and print which.
+        accept_changed_images: measure the images although they are not those of the run.
 
     Returns:
-        The rows of collapse.csv with its columns (see `schemas.SCHEMAS`): one value a row, NaN where there is none.
+        The rows of collapse.csv with its columns (see `schemas.SCHEMAS`): one value per row, NaN where it is undefined.
 
     Raises:
-        ValueError: for an arm, epoch or split that there is not, a damaged snapshot, or images that are not the run's.
+        ValueError: for an unknown arm, epoch or split, a damaged snapshot, or images that are not those of the run.
 
     Example:
         >>> found = compute(run, arms="cl", split="test", epochs=0, num_images=64)
@@ -95,7 +95,7 @@ def plan(
     skip_corrupt: bool,
     accept_changed_images: bool,
 ) -> Plan:
-    """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
+    """Plan the values of the chosen arms and epochs; arguments as in `compute`."""
     check_projector(run)
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
 
@@ -115,15 +115,15 @@ def plan(
 def rows(
     measured: Mapping[str, Values], where: tuple[int, str, str], source: tuple[object, ...]
 ) -> Iterator[tuple[object, ...]]:
-    """The rows of an arm, the one of `LAST` last; says what has collapsed and what has no value."""
+    """Yield the rows of an arm, the row `LAST` at the end; print what has collapsed and what is undefined."""
     epoch, split, arm = where
     last = None
     for layer, values in measured.items():
         collapsed, shown = verdict(values) if layer in OUTPUTS else ("", "")
         if shown and epoch > 0:
-            say(f"arm {arm} is collapsed at epoch {epoch}: {layer} of {split} is a {collapsed} ({shown})")
+            say(f"arm {arm} has collapsed at epoch {epoch}: {layer} of {split} is a {collapsed} ({shown})")
         for metric, detail, reason in with_reasons(values):
-            say(f"{epoch} {split} {arm} {layer} {metric} {detail}: no value: {reason}")
+            say(f"epoch {epoch}, {split}, {arm} {layer} {metric} {detail}: no value: {reason}")
         for (metric, detail), value in values.items():
             variant, component = (detail, "") if isinstance(detail, str) else ("", detail)
             row = (*where, layer, metric, variant, component, value, collapsed, *source)
@@ -137,7 +137,7 @@ def rows(
 
 @torch.no_grad()
 def measure(embedder: Embedder, sample: Sample, arm: str, epoch: int) -> dict[str, Values]:
-    """All values of an arm by layer."""
+    """Return all values of an arm by layer."""
     clean = clean_features(embedder, sample.images, sample.chosen_N, arm, epoch)
     views = view_features(embedder, sample.images, sample.chosen_N, arm, epoch)
     found = {layer: of_rows(clean[layer].rows_ND) | alignment(views[layer]) for layer in OUTPUTS}
@@ -149,12 +149,12 @@ def measure(embedder: Embedder, sample: Sample, arm: str, epoch: int) -> dict[st
 
 
 def before_normalising(network: Network, embeddings_MD: Tensor) -> Tensor:
-    """The projections [M, P] of embeddings as the projector gives them, on the CPU."""
+    """Return the projections [M, P] of embeddings before normalisation, on the CPU."""
     device = next(network.parameters()).device
     projections_MP: Tensor = network.projector(embeddings_MD.to(device))
     return projections_MP.cpu()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(partial(append_missing, select_arms, plan), parsers.collapse(), arguments)

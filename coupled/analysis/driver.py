@@ -1,4 +1,4 @@
-"""What the analysis programs share: errors of one line, progress, suggested command lines."""
+"""Shared parts of the analysis programs: errors of one line, progress, suggested command lines."""
 
 import argparse
 import inspect
@@ -33,7 +33,7 @@ from coupled.stream.seeds import determinism
 if TYPE_CHECKING:
     import pandas as pd
 
-SILENCE = 10.0  # seconds without a word, where no bar is
+SILENCE = 10.0  # seconds between lines of progress, if no progress bar is shown
 
 
 T = TypeVar("T")
@@ -42,8 +42,10 @@ T = TypeVar("T")
 def run_program(
     program: Callable[[argparse.Namespace], int | None], options: Parser, arguments: Sequence[str] | None
 ) -> int:
-    """Parse and run; returns the exit status, the program's or 0. A ValueError is bad input: one line, status 2. An
-    OSError is a fault of the machine: one line, status 1. Ctrl-C is a line, too.
+    """Parse the arguments, run the program, and return its exit status, or 0 for None.
+
+    A ValueError is bad input: one line, status 2. An OSError is a fault of the machine: one line, status 1. Ctrl-C
+    prints one line as well.
     """
     imports_done()
     given = argparse.Namespace()
@@ -55,11 +57,11 @@ def run_program(
     except OSError as error:
         return report_fault(options.prog, error)
     except KeyboardInterrupt:
-        return interrupted(options.prog, "; rows that are written stay, and are not made again")
+        return interrupted(options.prog, "; rows already written are kept and will not be computed again")
 
 
 def of_option(error: ValueError, given: argparse.Namespace) -> ValueError:
-    """The error of a function's argument, "num_images: ...", as that of the option: "--num-images: ..."."""
+    """Turn an error about an argument, "num_images: ...", into one about the option: "--num-images: ..."."""
     argument, colon, rest = str(error).partition(":")
     if not colon or argument not in {*vars(given), "run_dir"} or isinstance(error, UnicodeError):
         return error
@@ -67,7 +69,7 @@ def of_option(error: ValueError, given: argparse.Namespace) -> ValueError:
 
 
 class RowExists(Protocol):
-    """Says whether a table has a row already."""
+    """A function that says whether a table already has a row."""
 
     def __call__(self, table: str, *key: object) -> bool:
         """Whether a row with these key cells is in the table."""
@@ -83,7 +85,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What an analysis will do, checked: the tables it fills, and their missing rows, made while they are asked for."""
+    """A checked analysis: the tables that it fills, and a generator that computes their missing rows."""
 
     tables: Sequence[str]
     chunks: Callable[[RowExists], Iterator[Chunk]]
@@ -91,9 +93,9 @@ class Plan:
 
 
 def to_frame(plan: Plan, *tables: str) -> "pd.DataFrame":
-    """All rows of `tables` (default: all of the plan's), which have the same columns, as a DataFrame.
+    """Return all rows of `tables` (default: all of the plan's), which have the same columns, as a DataFrame.
 
-    torch's switches are those of a deterministic program in the meantime.
+    torch runs with deterministic algorithms meanwhile.
     """
     wanted = tables or tuple(plan.tables)
     with determinism(True, None):
@@ -105,10 +107,10 @@ def to_frame(plan: Plan, *tables: str) -> "pd.DataFrame":
 def append_missing(
     select: Callable[..., Any], plan: Callable[..., Plan], options: argparse.Namespace, writes: bool = True
 ) -> int:
-    """Add the rows that the tables of a run do not have yet; returns the exit status.
+    """Add the missing rows to the tables of a run and return the exit status.
 
-    The folder of the tables is held meanwhile, and belongs to one run. `select` and `plan` are called with those of the
-    options that they name. A rank that does not write makes the rows of its part and leaves the tables alone.
+    The folder of the tables is locked meanwhile; it may hold rows of one run only. `select` and `plan` are called with
+    the options that they have as parameters. A rank with `writes=False` computes its part and writes nothing.
     """
     allow_code = getattr(options, "allow_code", False)
     run = joined(open_run(options.run, allow_code), getattr(options, "against", None), allow_code)
@@ -121,7 +123,7 @@ def append_missing(
     with run_lock(output, "--output") if writes else nullcontext(), determinism(True, None):
         if writes:
             claim(output, identity(run))
-        table = cache(lambda name: open_table(output / name))  # not before the images are found to be those of the run
+        table = cache(lambda name: open_table(output / name))  # opened only after the images were checked
         for chunk in planned.chunks(lambda name, *key: table(name).has(*key)):
             if writes:
                 (table(chunk.table).renew if chunk.renew else table(chunk.table).append)(chunk.rows)
@@ -135,37 +137,37 @@ def _named_by(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[st
 
 
 def claim(output: Path, owner: dict[str, Any]) -> None:
-    """Note in output/source.json whose rows the folder holds. Raises ValueError if they are another run's."""
+    """Record in output/source.json whose rows the folder holds. Raises ValueError if they are another run's."""
     path = output / "source.json"
     if not path.is_file():
         write_durably(path, (json.dumps(owner) + "\n").encode())
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # of which those of JSON and of UTF-8 are
+    except ValueError as error:  # includes JSONDecodeError and UnicodeDecodeError
         raise ValueError(f"{path}: not readable as JSON ({error}); choose another --output") from None
     if known != owner:
         raise ValueError(f"--output: '{output}' holds rows of another run (see {path}); choose another folder")
 
 
 def report_fault(program: str, error: OSError) -> int:
-    """Say in one line on stderr what the machine could not do, and with which file; the exit status, 1."""
+    """Print one line on stderr with the file and the reason of an OSError; return the exit status, 1."""
     report_error(program, ValueError(fault(error)))
     return 1
 
 
 def fault(error: OSError) -> str:
-    """The files of an OSError, if it names any, and the reason."""
+    """The text of an OSError: its files, if it names any, and the reason."""
     where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return f"{where}: {error.strerror}" if where else error.strerror or str(error)
 
 
 def typed_command(program: str, run: Path, *options: str) -> str:
-    """A command line that runs an analysis program on `run` for the user who started this one."""
+    """The command line that runs another analysis program on `run`."""
     return suggest(program.replace("_", "-"), "--run-dir", str(run), *options)
 
 
 def tracked(items: Iterable[T], name: str) -> Iterator[T]:
-    """The items one by one, with a bar on a terminal; elsewhere, now and then, a line on how far it is."""
+    """Yield the items with a progress bar on a terminal; elsewhere with a line of progress every few seconds."""
     every = list(items)
     if os.environ.get("RANK", "0") != "0":
         yield from every
@@ -185,11 +187,11 @@ def tracked(items: Iterable[T], name: str) -> Iterator[T]:
 
 @contextmanager
 def skipping(skip: bool) -> Iterator[None]:
-    """Within, a bad snapshot ends the block but not the program, if the user asked for that with --skip-corrupt."""
+    """A context in which, with `skip` (--skip-corrupt), a bad snapshot ends the block but not the program."""
     try:
         yield
     except BadSnapshotError as error:
         if not skip:
             raise
-        if os.environ.get("RANK", "0") == "0":  # every rank skips it
+        if os.environ.get("RANK", "0") == "0":  # every rank skips it, one prints
             say(f"skipped: {error}", sys.stderr)

@@ -1,8 +1,9 @@
-"""Embeddings of images by one arm, a row each; or, with `--project`, two-dimensional maps (representations/maps.py).
+"""Write the embeddings of images by one arm, one row per image. `--project` writes two-dimensional maps instead (see
+representations/maps.py).
 
-Layer h is the embedding, z the projection; images are clean views, normalised with the mean and the std of the run's
-train images, and the network is in evaluation mode. The rows are those of `run.encoder(arm, epoch)` applied to these
-views. They come split by split, in the order of the dataset; of a folder in that of its paths.
+Layer h is the embedding, z the projection. Images are clean views, normalised with mean and std of the run's train
+images; the network is in evaluation mode. The rows of h equal `run.encoder(arm, epoch)` applied to these views. They
+are ordered by split, then as in the dataset; images of a folder are ordered by path.
 Shape letters: N images, D width of the layer.
 """
 
@@ -34,7 +35,7 @@ ONE, SEVERAL = ("arm", "epoch"), ("arms", "epochs")  # options without and with 
 
 
 class Embeddings(NamedTuple):
-    """Rows of images, float32 [N, D], and what they are of: split, image (its number there), file and label."""
+    """Embeddings, float32 [N, D], and a table of their images: split, image (index in the split), file and label."""
 
     rows_ND: NDArray[np.float32]
     images: pd.DataFrame
@@ -53,27 +54,27 @@ def compute(
     device: str = "auto",
     accept_changed_images: bool = False,
 ) -> Embeddings:
-    """The embeddings of images by one arm.
+    """Return the embeddings of images by one arm.
 
     Args:
         run: the run.
         arm: the arm (default: the run's only arm).
         epoch: number of epochs trained (default: the last that has a snapshot).
         layer: "h" (embedding) or "z" (projection).
-        images: a dataset by name, the path of a folder of pictures, or a function that returns a dataset (default: the
+        images: a dataset by name, the path of a folder of images, or a function that returns a dataset (default: the
             run's images).
-        dataset_root: where the files of that dataset lie.
-        split: "train", "test" or both (default: both, or all pictures of a folder that has no splits).
-        num_images: at most so many images a split, always the same ones (default: all).
+        dataset_root: folder that holds the files of that dataset.
+        split: "train", "test" or both (default: both, or all images of a folder that has no splits).
+        num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        accept_changed_images: embed the run's images as they are, though they have changed since.
+        accept_changed_images: embed the run's images although they have changed since training.
 
     Returns:
-        The rows [N, D] in a stable order, and a DataFrame of the same length with split, image, file and label; file
-        and label are missing where they are not known.
+        The rows [N, D] in a stable order, and a DataFrame of the same length with split, image, file and label. File
+        and label are missing where they are unknown.
 
     Raises:
-        ValueError: for an arm, epoch, layer, split or images that there are not, or a damaged snapshot or picture.
+        ValueError: for an unknown arm, epoch, layer, split or dataset, or a damaged snapshot or image.
 
     Example:
         >>> rows, about = compute(run, "nscl", split="test", num_images=100)
@@ -91,10 +92,10 @@ def compute(
 
 
 def write(path: Path, found: Embeddings, layer: str, about: dict[str, Any]) -> list[Path]:
-    """Write the embeddings as the suffix of `path` says; the paths of the files.
+    """Write the embeddings in the format of the suffix of `path`; return the paths of the files.
 
-    A column of CSV is a dimension, such as h_0; the column `embedding` of Parquet is a list, with `about` in the
-    metadata of the table; .npy is the array alone, with a CSV of the images beside it. Raises ValueError for another
+    CSV has one column per dimension, such as h_0. Parquet has one column `embedding` of lists, and `about` in the
+    metadata of the table. .npy holds only the array; a CSV beside it lists the images. Raises ValueError for another
     suffix and for Parquet without pyarrow.
     """
     check_suffix(path)
@@ -144,7 +145,7 @@ def _parquet(found: Embeddings, about: dict[str, Any]) -> bytes:
 
 
 def embed(options: Namespace) -> int:
-    """Write the embeddings, or the maps; the exit status."""
+    """Write the embeddings or the maps; return the exit status."""
     run = open_run(options.run, options.allow_code)
     names = ("layer", "images", "dataset_root", "split", "num_images", "device", "accept_changed_images")
     shared = {name: getattr(options, name) for name in names}

@@ -1,8 +1,8 @@
-"""The encoder of one arm as files that other programs load: timm, torchvision, ONNX or Hugging Face.
+"""Write the encoder of one arm as files that other programs load: timm, torchvision, ONNX or Hugging Face.
 
-Before a file is written, the weights are loaded back as the target loads them and must give the outputs of the run's
-encoder. A network that the target does not have is refused. Beside the weights are README.md and metadata.json, which
-say run, arm, epoch, mean, std and image size.
+Before anything is written, the weights are loaded as the target loads them, and the outputs must equal those of the
+run's encoder. A network that the target does not support is an error. README.md and metadata.json name the run, arm,
+epoch, mean, std and image size.
 """
 
 import json
@@ -40,12 +40,12 @@ After {epoch} epochs on {dataset}. It maps images [B, 3, {size}, {size}] to embe
 ```
 
 Images: RGB, the largest central square resized to {size} x {size} pixels, values in [0, 1], then
-(value - mean) / std of each colour with
+(value - mean) / std per channel, with
 
 * mean: {mean}
 * std: {std}
 
-`metadata.json` has the same as JSON, and the digest of the snapshot. Written by `coupled export --format {format}`.
+`metadata.json` has the same information and the digest of the snapshot. Written by `coupled export --format {format}`.
 """
 FRONT = "---\nlibrary_name: timm\ntags:\n- image-feature-extraction\n---\n"
 
@@ -64,8 +64,8 @@ def write(run: Run, folder: Path | str, format: str, arm: str | None = None, *, 
         The paths of the files.
 
     Raises:
-        ValueError: for an arm, epoch or format that there is not, a folder with files in it, a damaged snapshot, a
-            network that the target does not have, or a library that is missing.
+        ValueError: for an unknown arm, epoch or format, a folder that is not empty, a damaged snapshot, a network that
+            the target does not support, or a missing library.
 
     Example:
         >>> sorted(path.name for path in write(run, "exported/nscl", "timm", arm="nscl"))

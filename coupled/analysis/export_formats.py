@@ -1,7 +1,7 @@
-"""The formats of `coupled export`: an encoder and what is known of it -> the files of a folder, by name.
+"""The formats of `coupled export`: functions that turn an encoder into files, returned as bytes by file name.
 
-Each function loads the weights back as the target does, and compares the outputs with the encoder's. Raises ValueError
-where the target has no such network.
+Each function loads the weights as the target does and compares the outputs with the encoder's. It raises ValueError if
+the target does not support the network.
 """
 
 import importlib
@@ -24,16 +24,16 @@ from coupled.config.encoder_settings import EncoderSettings
 from coupled.models.encoders import encoder_width, timm_options
 
 WEIGHTS, LOADER = "model.safetensors", "load.py"
-TOLERANCE = 1e-4  # of the largest output: between those of the encoder and of what is loaded back
+TOLERANCE = 1e-4  # allowed difference of the outputs, as a share of the largest output
 PROBE = 3  # images of the comparison
-TORCHVISION = (  # ResNets that torchvision has under timm's names, with the same tensors
+TORCHVISION = (  # ResNets with the same names and tensors in timm and torchvision
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"),
 )
 PROGRAM = '''"""The encoder of arm {arm} of the run {run} after {epoch} epochs. Needs {needs}.
 
     from load import load_encoder
-    embeddings = load_encoder()(images)  # images [B, 3, {size}, {size}]: (value in [0, 1] - MEAN) / STD of each colour
+    embeddings = load_encoder()(images)  # images [B, 3, {size}, {size}]: (value in [0, 1] - MEAN) / STD per channel
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ IMAGE_SIZE = {size}
 
 
 def load_encoder() -> nn.Module:
-    """The encoder with its weights, in evaluation mode."""
+    """Return the encoder with its weights, in evaluation mode."""
 {lines}
     encoder.load_state_dict(load_file(Path(__file__).with_name("{weights}")), strict=True)
     return encoder.eval()
@@ -54,7 +54,7 @@ def load_encoder() -> nn.Module:
 
 
 class Source(NamedTuple):
-    """An encoder in evaluation mode, its settings, and what the files say of it: run, arm, epoch, mean, std, ..."""
+    """An encoder in evaluation mode, its settings, and its metadata: run, arm, epoch, mean, std, ..."""
 
     encoder: nn.Module
     settings: EncoderSettings
@@ -62,15 +62,15 @@ class Source(NamedTuple):
     about: dict[str, Any]
 
     def probe(self) -> Tensor:
-        """Some images [3, 3, S, S]: numbers from -2 to 2 that look like noise, so that no layer sees a pattern."""
+        """Noise-like images [3, 3, S, S] with values from -2 to 2, without a random number generator."""
         shape = PROBE, 3, self.image_size, self.image_size
         return torch.arange(math.prod(shape)).double().square().mul(0.618).sin().mul(2).float().view(shape)
 
 
 def to_timm(source: Source) -> dict[str, bytes]:
-    """For timm: the weights, and a program that builds the model with `timm.create_model` and loads them strictly.
+    """For timm: the weights, and load.py, which calls `timm.create_model` and loads them strictly.
 
-    A stem that timm does not build, of small images or another width, is replaced by the program after that.
+    If timm cannot build the stem (for small images or another width), load.py replaces it.
     """
     name, options, stem = _timm_model(source, "timm")
     model = timm.create_model(name, num_classes=0, **options)
@@ -80,7 +80,7 @@ def to_timm(source: Source) -> dict[str, bytes]:
         sizes = stem.out_channels, stem.kernel_size[0], stem.stride[0], int(stem.padding[0])
         text = "nn.Conv2d(3, {}, kernel_size={}, stride={}, padding={}, bias=False)".format(*sizes)
         model.add_module("conv1", nn.Conv2d(3, sizes[0], *sizes[1:], bias=False))
-        lines.append(f"encoder.conv1 = {text}  # the stem, which timm has not")
+        lines.append(f"encoder.conv1 = {text}  # a stem that timm cannot build")
         if small:
             model.add_module("maxpool", nn.Identity())
             lines.append("encoder.maxpool = nn.Identity()")
@@ -88,7 +88,7 @@ def to_timm(source: Source) -> dict[str, bytes]:
 
 
 def to_torchvision(source: Source) -> dict[str, bytes]:
-    """For torchvision: the weights, and a program that loads them strictly into its ResNet without `fc`."""
+    """For torchvision: the weights, and load.py, which loads them strictly into a ResNet without `fc`."""
     settings, text = source.settings, "--format torchvision: torchvision has no"
     other = "; use --format timm or onnx"
     if settings.name not in TORCHVISION:
@@ -111,7 +111,7 @@ def to_huggingface(source: Source) -> dict[str, bytes]:
     if stem is not None:
         raise ValueError(
             f"--format huggingface: timm cannot build {name} with encoder.stem {source.settings.stem} and"
-            f" encoder.width_multiplier {source.settings.width_multiplier:g}; use --format timm, which writes a program"
+            f" encoder.width_multiplier {source.settings.width_multiplier:g}; use --format timm, which writes a load.py"
             " that can, or onnx"
         )
     size, was = source.image_size, getattr(source.encoder, "pretrained_cfg", {})
@@ -141,7 +141,7 @@ def to_huggingface(source: Source) -> dict[str, bytes]:
 
 
 def to_onnx(source: Source) -> dict[str, bytes]:
-    """For ONNX: images [B, 3, S, S] to embeddings [B, D], any B, checked with onnxruntime."""
+    """For ONNX: a graph from images [B, 3, S, S] to embeddings [B, D] for any B, checked with onnxruntime."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(module)
@@ -150,7 +150,7 @@ def to_onnx(source: Source) -> dict[str, bytes]:
     import onnxruntime
 
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of torch about its own code
+        warnings.simplefilter("ignore")  # torch warns about its own code
         program = torch.onnx.export(
             source.encoder,
             (source.probe(),),
@@ -180,10 +180,10 @@ TARGETS: dict[str, Callable[[Source], dict[str, bytes]]] = {
 
 
 def _timm_model(source: Source, target: str) -> tuple[str, dict[str, Any], nn.Conv2d | None]:
-    """The name and the options of timm's model, and the stem that is put into it. Raises ValueError."""
+    """The name and options of timm's model, and the stem that replaces its own. Raises ValueError."""
     settings = source.settings
     if not timm.is_model(settings.name):
-        raise ValueError(f"--format {target}: the encoder '{settings.name}' is none of timm's; use --format onnx")
+        raise ValueError(f"--format {target}: the encoder '{settings.name}' is not a timm model; use --format onnx")
     options, replaces = timm_options(settings.name, settings.width_multiplier, settings.stem, source.image_size)
     stem = source.encoder.get_submodule("conv1") if replaces else None
     assert stem is None or isinstance(stem, nn.Conv2d)
@@ -193,7 +193,7 @@ def _timm_model(source: Source, target: str) -> tuple[str, dict[str, Any], nn.Co
 def _loadable(
     source: Source, model: nn.Module, libraries: list[str], lines: list[str], imported: str = ""
 ) -> dict[str, bytes]:
-    """The weights and the program, after the weights are loaded into `model`, which the `lines` build."""
+    """The weights and load.py; `lines` are its code that builds `model`, in which the weights are tested."""
     model.load_state_dict(source.encoder.state_dict(), strict=True)
     _compare(source, libraries[0], model.eval())
     imports = [imported or f"import {libraries[0]}", "from safetensors.torch import load_file", "from torch import nn"]
@@ -219,10 +219,13 @@ def _keywords(options: dict[str, Any]) -> list[str]:
 
 @torch.no_grad()
 def _compare(source: Source, target: str, loaded: Callable[[Tensor], Tensor]) -> None:
-    """Raise ValueError unless what was loaded back gives the outputs of the encoder."""
+    """Raise ValueError if the outputs of the loaded model differ from those of the encoder."""
     images = source.probe()
     expected, found = source.encoder(images), loaded(images)
     difference = (found - expected).abs().max().item() if found.shape == expected.shape else float("inf")
     if not difference <= TOLERANCE * expected.abs().max().item():
         name = source.settings.name
-        raise ValueError(f"--format {target}: {name} does not compute there what it does here (by {difference:g})")
+        raise ValueError(
+            f"--format {target}: the outputs of the exported {name} differ from the encoder's by up to {difference:g};"
+            f" allowed is {TOLERANCE:g} of the largest output"
+        )

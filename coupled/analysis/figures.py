@@ -1,17 +1,17 @@
-"""The figures of a run, from the tables of the other analysis programs, as PNG and PDF.
+"""Draw the figures of a run from the tables of the other analysis programs, as PNG and PDF.
 
-Writes to analysis/figures of the run every figure whose tables exist, and names the command that writes a missing one:
-* drift: weight gap, CKA and RSA of h on test against epochs. Where the run has twins of the reference, arms with its
-  objective, options and draws, a grey band shows how far such arms differ: the noise floor, which has a height only if
-  a bit of a twin was moved (`perturb`). Shades around a curve are confidence intervals, where alignment.py was given
-  `--confidence`.
-* matrix: CKA of h on test of every pair of arms at the last epoch, after `alignment.py --compare all`.
-* layers_alignment, layers_gap: heat maps layer by epoch of CKA on test, and of the weight gap by stage.
-* quality: metrics of quality.csv of h on test against epochs, the reference included.
-* collapse: metrics of collapse.csv of z on test against epochs, and how symmetric and aligned predictors are.
-* gap_alignment: alignment against weight gap, a path an arm.
-The reference is `cl`, or in a run without it the one of the tables. An arm has the same colour in all figures,
-whichever arms are drawn (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
+The program writes every figure whose tables exist to analysis/figures of the run. For a missing table it names the
+command that writes it. Figures:
+* drift: weight gap, CKA and RSA of h on test, over epochs. If the run has twins of the reference (arms with the same
+  objective, options and random draws), a grey band shows how much twins differ: the noise floor. Its height is above 0
+  only if a twin was perturbed (`perturb`). Shaded areas are confidence intervals from `coupled alignment --confidence`.
+* matrix: CKA of h on test for every pair of arms, at the last epoch. Needs `coupled alignment --compare all`.
+* layers_alignment, layers_gap: heat maps, layer by epoch, of CKA on test and of the weight gap by stage.
+* quality: metrics of quality.csv for h on test, over epochs, including the reference.
+* collapse: metrics of collapse.csv on test, over epochs, including symmetry and alignment of predictors.
+* gap_alignment: alignment against weight gap, one path per arm.
+The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
+(see plots/drawing.py). A damaged table is reported, and the exit status is 2.
 """
 
 import sys
@@ -42,13 +42,13 @@ def draw(run: Run, reference: str | None = None) -> list[Path]:
 
     Args:
         run: the run.
-        reference: the arm that the others are compared with; by default `cl`, or that of the tables.
+        reference: the arm that the others are compared with (default: `cl`, or the reference of the tables).
 
     Returns:
         The paths of the PNG and PDF files.
 
     Raises:
-        ValueError: for a reference that is no arm of the run, if a table is damaged, or if there is no figure to draw.
+        ValueError: if the reference is not an arm of the run, a table is damaged, or no figure can be drawn.
     """
     results = dict(draw_each(figure_tables(run, reference)))
     paths = [path for result in results.values() if isinstance(result, list) for path in result]
@@ -60,7 +60,7 @@ def draw(run: Run, reference: str | None = None) -> list[Path]:
 
 
 def draw_each(tables: FigureTables) -> Iterator[tuple[str, list[Path] | ValueError]]:
-    """The name of each figure, and the files that were written or why it cannot be drawn."""
+    """Yield the name of each figure with the files that were written, or the error if it cannot be drawn."""
     for name, figure in FIGURES.items():
         try:
             drawing = figure(tables)
@@ -71,7 +71,7 @@ def draw_each(tables: FigureTables) -> Iterator[tuple[str, list[Path] | ValueErr
 
 
 def figures(options: Namespace) -> int:
-    """Draw and print the paths; the exit status is 2 if a table is damaged or there is no figure."""
+    """Draw the figures and print their paths. The exit status is 2 if a table is damaged or no figure was drawn."""
     run = open_run(options.run)
     reference = options.reference or default_reference(run)
     if not options.reference and reference != USUAL_REFERENCE:
@@ -90,5 +90,5 @@ def figures(options: Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(figures, parsers.figures(), arguments)

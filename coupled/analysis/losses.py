@@ -1,16 +1,18 @@
-"""What every arm's network makes of every contrastive loss, and DCL - NSCL beside its bounds.
+"""Evaluate every contrastive loss for every arm, and compare DCL - NSCL with its bounds.
 
-All arms and epochs see the same views in the same batches of the run's size (of the whole split where it is smaller),
-drawn with the run's recipe and seed, of an epoch that is never trained on; networks in evaluation mode; the ragged last
-batch is dropped. One pass over the images an epoch serves all. Everything after the projections is float64.
+All arms and epochs see the same views in the same batches. The batch size is the run's, or the whole split if that is
+smaller; an incomplete last batch is dropped. The views are drawn with the run's augmentation and seed, for an epoch
+number that is never trained on. Networks are in evaluation mode. The images are read once per epoch for all arms. All
+computations after the projections are in float64.
 
-losses.csv: the mean over the anchors of nt_xent, dcl, nscl and supcon, and how many anchors a loss leaves out.
-loss_gap.csv: the mean of DCL - NSCL (`gap`, over the anchors that both count), of its bound for the classes of the
-batches (`bound`; bound_formulas.anchor_gap) and the bound for the whole set (`set_bound`; set_gap), how much of each is
-used (`tightness`, `set_tightness`), and `tightest`, the highest gap / bound of a batch. 0 <= DCL - NSCL <= bound is a
-theorem for every anchor; where it fails the program stops with an error.
-Written anew from losses.csv at the end: loss_correlation.csv, the correlation of DCL and NSCL along training; and
-nscl_reached.csv, each arm's NSCL loss beside that of the arms that minimise it (arXiv 2506.04411: CL comes near).
+losses.csv: the mean over the anchors of nt_xent, dcl, nscl and supcon, and the number of anchors that a loss skips.
+loss_gap.csv: the mean of DCL - NSCL (`gap`, over the anchors that neither loss skips), of its bound for the classes of
+the batches (`bound`; bound_formulas.anchor_gap), and the bound for the whole set (`set_bound`; set_gap); their ratios
+(`tightness`, `set_tightness`), and `tightest`, the highest gap / bound of a batch. 0 <= DCL - NSCL <= bound is a
+theorem for every anchor; the program stops with an error if it fails.
+At the end two tables are rewritten from losses.csv: loss_correlation.csv, the correlation of DCL and NSCL during
+training; and nscl_reached.csv, each arm's NSCL loss compared with that of the arms that minimise it (arXiv 2506.04411:
+CL comes near).
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -65,12 +67,12 @@ class Batches(NamedTuple):
     num_images: int
 
     def source(self, snapshot: str) -> tuple[object, ...]:
-        """The last cells of both keys: images chosen, images of a batch, digests of the snapshot and of all images."""
+        """The last cells of both keys: number of images, batch size, digests of the snapshot and of all images."""
         return self.num_images, self.order_KG.shape[1], snapshot, self.images.digest()[:DIGITS]
 
 
 def batches_of(settings: Settings, sample: Sample) -> Batches:
-    """The batches of the images that are looked at."""
+    """Return the batches of the chosen images."""
     labels_N = sample.images.labels_N[sample.chosen_N].numpy()
     size = min(settings.batch.size, len(labels_N))
     order_KG = order(settings.seed, UNTRAINED_EPOCH, labels_N, size, settings.batch.sampler)
@@ -82,7 +84,7 @@ def batches_of(settings: Settings, sample: Sample) -> Batches:
 def measure(
     embedder: Embedder, seen: Batches, arms: Sequence[str], temperatures: Sequence[float], epoch: int
 ) -> dict[str, LossSums]:
-    """The sums over all batches, by arm. Raises ViolatedBoundError that says the batch and the arm."""
+    """Return the sums over all batches by arm. Raises ViolatedBoundError, which names batch and arm."""
     sums = {arm: LossSums(temperatures) for arm in arms}
     networks = {arm: embedder.network(arm, epoch) for arm in arms}
     settings = embedder.settings
@@ -108,12 +110,12 @@ def measure(
 
 @torch.no_grad()
 def projections_of(network: Network, views_VB3SS: Tensor) -> Tensor:
-    """Projections [V, B, P], of unit norm in float64: in float32 the bounds would hold to e^(2/tau) roundings only."""
+    """Return projections [V, B, P] of unit norm in float64; float32 would violate the bounds by e^(2/tau) roundings."""
     return normalize(network(views_VB3SS)["projection"].double(), dim=-1)
 
 
 def loss_rows(epoch: int, split: str, arm: str, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
-    """The rows of losses.csv."""
+    """Return the rows of losses.csv."""
     return [
         (epoch, split, arm, loss, temperature, total.mean, total.skipped_anchors, *source)
         for (loss, temperature), total in sums.losses.items()
@@ -121,7 +123,7 @@ def loss_rows(epoch: int, split: str, arm: str, source: Row, sums: LossSums) -> 
 
 
 def gap_rows(epoch: int, split: str, arm: str, seen: Batches, source: Row, sums: LossSums) -> list[tuple[object, ...]]:
-    """The rows of loss_gap.csv."""
+    """Return the rows of loss_gap.csv."""
     found: list[tuple[object, ...]] = []
     for temperature in sums.temperatures:
         gap = sums.gap(temperature, seen.largest_class, seen.num_images)
@@ -142,7 +144,7 @@ def compute(
     skip_corrupt: bool = False,
     accept_changed_images: bool = False,
 ) -> pd.DataFrame:
-    """What every arm's network makes of every contrastive loss, or of DCL - NSCL beside its bounds.
+    """Return every contrastive loss evaluated for every arm, or DCL - NSCL with its bounds.
 
     Args:
         run: the run.
@@ -151,17 +153,17 @@ def compute(
         split: "train", "test" or both.
         temperatures: numbers above 0 (default: the run's, and 1).
         table: "losses", the mean of each loss, or "loss_gap", DCL - NSCL and its bounds.
-        num_images: at most so many images a split, always the same ones (default: all).
+        num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        skip_corrupt: pass over missing and damaged snapshots, saying which.
-        accept_changed_images: measure the images as they are, though they are not those of the run.
+        skip_corrupt: skip missing and damaged snapshots, and print which.
+        accept_changed_images: measure the images although they are not those of the run.
 
     Returns:
         The rows of losses.csv or loss_gap.csv with their columns (see `schemas.SCHEMAS`), in nats.
 
     Raises:
-        ValueError: for an arm, epoch, split or temperature that there is not, a damaged snapshot, images that are not
-            those of the run, or an anchor for which 0 <= DCL - NSCL <= bound does not hold.
+        ValueError: for an unknown arm, epoch or split, a temperature of 0 or less, a damaged snapshot, images that are
+            not those of the run, or an anchor for which 0 <= DCL - NSCL <= bound does not hold.
 
     Example:
         >>> found = compute(run, split="test", epochs=0, temperatures=[0.5])
@@ -184,7 +186,7 @@ def plan(
     skip_corrupt: bool,
     accept_changed_images: bool,
 ) -> Plan:
-    """What is to be computed of the chosen arms and epochs; arguments as of `compute`."""
+    """Plan the losses of the chosen arms and epochs; arguments as in `compute`."""
     check_projector(run)
     check_labelled(run, "losses")
     splits, embedder = choices("split", split, SPLITS), Embedder(run, choose_device(device))
@@ -216,5 +218,5 @@ def plan(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(partial(append_missing, select_arms, plan), parsers.losses(), arguments)

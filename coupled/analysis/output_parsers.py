@@ -1,6 +1,6 @@
-"""The command lines of the programs that take representations and networks out of a run.
+"""The command lines of the programs that export representations and networks of a run.
 
-Imported to print a help, so nothing large is imported here.
+`--help` imports this module, so it imports no large library.
 """
 
 from pathlib import Path
@@ -16,57 +16,59 @@ MAP_IMAGES = 2000
 def embed() -> Parser:
     """`coupled embed`."""
     about = (
-        "Embeddings of images by one arm: of the run's, of another dataset, or of a folder of pictures.\n"
-        "With --project two-dimensional maps of the same images by several arms at several epochs."
+        "Embeddings by one arm of the run's images, of another dataset, or of a folder of images.\n"
+        "With --project: two-dimensional maps of the same images by several arms at several epochs."
     )
     examples = [
         "--arm nscl --images photos --output photos.parquet",
         "--project umap --arms cl nscl --epochs 0,10,100 --split test",
     ]
     files = [
-        "--output FILE      .parquet, .csv, or .npy with a .images.csv beside it: a row an image",
-        "map.csv            of --project, in --output DIR (default: analysis/ of the run): a point a row",
-        "figures/map.png    of --project, there, and map.pdf: a panel an arm, a row of panels an epoch",
+        "--output FILE      .parquet, .csv, or .npy with a .images.csv beside it: one row per image",
+        "map.csv            with --project, in --output DIR (default: analysis/ of the run): one point per row",
+        "figures/map.png    with --project, in the same folder, and map.pdf: columns are arms, rows are epochs",
     ]
     parser = command_parser("embed", about, examples, files)
     _add_run(parser)
     parser.add_argument("--arm", metavar="ARM", help="the arm that embeds (default: the run's only arm)")
     parser.add_argument("--epoch", type=int, metavar="E", help="epochs trained (default: the last)")
     parser.add_argument("--layer", choices=OUTPUTS, default="h", help="h: embedding (default), z: projection")
-    images = "a dataset by name, or a folder of pictures (default: the run's images)"
+    images = "a dataset by name, or a folder of images (default: the run's images)"
     parser.add_argument("--images", metavar="FOLDER|DATASET", help=images)
     add_dataset_root(parser)
-    splits = "default: both; a folder has splits if it holds train/ and test/ or val/"
+    splits = "default: both; a folder of images has splits if it holds train/ and test/ or val/"
     parser.add_argument("--split", nargs="+", choices=SPLITS, help=splits)
-    method = f"draw two-dimensional maps instead, without --num-images of at most {MAP_IMAGES} images a split"
+    method = f"write two-dimensional maps instead, of at most --num-images per split (default: {MAP_IMAGES})"
     parser.add_argument("--project", choices=METHODS, help=method)
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="of --project: a panel each (default: all)")
-    epochs = "of --project: a row of panels each, as 0,10,20 or first:last[:step] (default: the last)"
+    parser.add_argument(
+        "--arms", nargs="+", metavar="ARM", help="with --project: one column of panels per arm (default: all)"
+    )
+    epochs = "with --project: one row of panels per epoch, as 0,10,20 or first:last[:step] (default: the last)"
     parser.add_argument("--epochs", metavar="LIST", help=epochs)
-    parser.add_argument("--output", type=Path, metavar="FILE|DIR", help="see below; what is there is replaced")
+    parser.add_argument("--output", type=Path, metavar="FILE|DIR", help="see below; an existing file is replaced")
     _add_images(parser)
     return parser
 
 
 def export() -> Parser:
     """`coupled export`."""
-    about = "The encoder of one arm as files that other programs load, with mean, std and image size beside it."
+    about = "The encoder of one arm as files that other programs load, with mean, std and image size."
     examples = [
         "--arm nscl --format timm exported/nscl",
         "--run-dir runs/demo --arm cl --epoch 10 --format onnx exported/cl",
     ]
     files = [
-        "DIR/model.safetensors   of timm, torchvision and huggingface; DIR/model.onnx of onnx",
-        "DIR/load.py             of timm and torchvision: builds the model and loads the weights",
-        "DIR/config.json         of huggingface: for timm.create_model('local-dir:DIR', pretrained=True)",
+        "DIR/model.safetensors   for timm, torchvision and huggingface; DIR/model.onnx for onnx",
+        "DIR/load.py             for timm and torchvision: builds the model and loads the weights",
+        "DIR/config.json         for huggingface: timm.create_model('local-dir:DIR', pretrained=True)",
         "DIR/metadata.json       run, arm, epoch, mean, std, image size",
-        "DIR/README.md           the same, and how to load it",
+        "DIR/README.md           the same, and how to load the encoder",
     ]
     parser = command_parser("export", about, examples, files)
     _add_run(parser)
     parser.add_argument("--arm", metavar="ARM", help="the arm (default: the run's only arm)")
     parser.add_argument("--epoch", type=int, metavar="E", help="epochs trained (default: the last)")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="who is to load it")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="library that loads the files")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder to write to")
     _add_code(parser)
     return parser

@@ -1,6 +1,6 @@
-"""The command lines of the analysis programs: one function a program.
+"""The command lines of the analysis programs, one function per program.
 
-Imported to print a help, so nothing large is imported here.
+`--help` imports this module, so it imports no large library.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from coupled.config.command_line import Parser, command_parser, positive, positi
 CACHE_GIB = 10.0
 EVERY_PAIR = ", or all for every pair of arms"
 SPLITS, OUTPUTS = ("train", "test"), ("h", "z")  # as in datasets and layers, which need torch
-NEED_NO_CODE = ("weight-gap", "figures")  # the programs of a run that never import code of the user
+NEED_NO_CODE = ("weight-gap", "figures")  # these programs never import user-defined code
 
 
 def weight_gap() -> Parser:
@@ -19,15 +19,15 @@ def weight_gap() -> Parser:
     about = "Distances and angles between the arms' weights, tensor by tensor, at every snapshot. Needs no GPU."
     examples = ["--compare nscl", "--run-dir runs/demo --compare all --epochs 0:20:5"]
     files = [
-        "weight_gap.csv               a row for each tensor, stage and encoder",
-        "weight_gap_growth.csv        growth over the epochs, fitted",
-        "weight_gap_permutation.csv   of --align permutation, instead of the two",
+        "weight_gap.csv               one row per tensor, stage and encoder",
+        "weight_gap_growth.csv        curves fitted to the gap over the epochs",
+        "weight_gap_permutation.csv   with --align permutation, instead of these two",
     ]
     parser = command_parser("weight-gap", about, examples, files)
     _add_pairs(parser, EVERY_PAIR)
     _add_against(parser)
     _add_table(parser)
-    align = "compare after the channels are put into the order that fits the reference best (default: none)"
+    align = "permutation: first reorder the arm's channels to match the reference best (default: none)"
     parser.add_argument("--align", choices=("none", "permutation"), default="none", help=align)
     return parser
 
@@ -36,13 +36,13 @@ def alignment() -> Parser:
     """`coupled alignment`."""
     about = (
         "Similarity of the arms' representations to the reference's, at every snapshot.\n"
-        "torchrun shares the images out over several processes."
+        "Under torchrun the images are split over the processes."
     )
     examples = ["--layers stages --cross-layer", "--compare all --split test --layers h --confidence 1000"]
     files = [
-        "train_alignment.csv, test_alignment.csv       one score a row",
-        "train_cross_layer.csv, test_cross_layer.csv   of --cross-layer: every layer with every layer",
-        "cache/                                        of --cache: embeddings",
+        "train_alignment.csv, test_alignment.csv       one score per row",
+        "train_cross_layer.csv, test_cross_layer.csv   with --cross-layer: CKA of every pair of layers",
+        "cache/                                        with --cache: embeddings",
     ]
     parser = command_parser("alignment", about, examples, files)
     _add_pairs(parser, EVERY_PAIR)
@@ -51,8 +51,8 @@ def alignment() -> Parser:
     _add_split(parser)
     layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
     parser.add_argument("--layers", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
-    parser.add_argument("--cross-layer", action="store_true", help="CKA of every layer with every layer, too")
-    metrics = f"of {', '.join(known('coupled.metrics.pair'))}; default: those that are exact in one pass"
+    parser.add_argument("--cross-layer", action="store_true", help="also compute the CKA of every pair of layers")
+    metrics = f"one or more of {', '.join(known('coupled.metrics.pair'))} (default: those that are exact in one pass)"
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=metrics)
     confidence = "95 %% confidence interval over images: delete-a-group jackknife, R resamples (such as 1000)"
     parser.add_argument("--confidence", type=positive, metavar="R", help=confidence)
@@ -63,12 +63,12 @@ def alignment() -> Parser:
 
 def quality() -> Parser:
     """`coupled quality`."""
-    about = "Quality of each arm's representation by itself: probes, class centres, few-shot, rank, class scatter."
+    about = "Quality of each arm's representation: probes, class centres, few-shot, effective rank, class scatter."
     examples = ["--metrics nccc linear_probe", "--layers h --epochs 0,10,20 --dataset cifar100"]
     files = [
-        "quality.csv    one value a row",
-        "transfer.csv   of --dataset, instead: on another dataset",
-        "cache/         of --cache: embeddings",
+        "quality.csv    one value per row",
+        "transfer.csv   with --dataset, instead of quality.csv: measured on another dataset",
+        "cache/         with --cache: embeddings",
     ]
     parser = command_parser("quality", about, examples, files)
     _add_arms(parser)
@@ -88,7 +88,7 @@ def quality() -> Parser:
 def collapse() -> Parser:
     """`coupled collapse`."""
     about = "Dimensional collapse of each arm's representation: spread, effective rank, alignment, uniformity, spectra."
-    files = ["collapse.csv   one value a row"]
+    files = ["collapse.csv   one value per row"]
     parser = command_parser("collapse", about, ["--split test", "--arms byol simsiam --epochs 0:20:5"], files)
     _add_arms(parser)
     _add_table(parser)
@@ -99,12 +99,12 @@ def collapse() -> Parser:
 
 def losses() -> Parser:
     """`coupled losses`."""
-    about = "Every arm's network under every contrastive loss, and DCL - NSCL beside its bounds."
+    about = "Every contrastive loss evaluated for every arm, and DCL - NSCL with its bounds."
     files = [
         "losses.csv             mean loss over the anchors",
         "loss_gap.csv           DCL - NSCL and its bounds",
         "loss_correlation.csv   correlation of DCL and NSCL over the epochs",
-        "nscl_reached.csv       NSCL beside that of the arms that minimise it",
+        "nscl_reached.csv       NSCL loss compared with the arms that minimise it",
     ]
     parser = command_parser("losses", about, ["--epochs 0:20:5", "--split test --temperatures 0.5 1"], files)
     _add_arms(parser)
@@ -118,8 +118,8 @@ def losses() -> Parser:
 
 def bounds() -> Parser:
     """`coupled bounds`."""
-    about = "The papers' bounds, computed from a run, beside what was measured."
-    files = ["bounds.csv   one bound a row; reads quality.csv and weight_gap.csv"]
+    about = "The papers' bounds, computed for a run and compared with the measured values."
+    files = ["bounds.csv   one bound per row; reads quality.csv and weight_gap.csv"]
     parser = command_parser("bounds", about, ["--epochs 0:20:5", "--compare nscl --split test --layers h"], files)
     _add_pairs(parser)
     _add_table(parser)
@@ -131,9 +131,9 @@ def bounds() -> Parser:
 
 def verify() -> Parser:
     """`coupled verify`."""
-    about = "Checks every file of a run, and says how far two runs are the same. Exit status 1: something was found."
+    about = "Checks every file of a run; with --against also compares two runs. Exit status 1: there are findings."
     examples = ["--run-dir runs/demo", "--run-dir runs/a --against runs/b --output findings"]
-    parser = command_parser("verify", about, examples, ["verify.csv   of --output: one finding a row"])
+    parser = command_parser("verify", about, examples, ["verify.csv   with --output: one finding per row"])
     _add_run(parser)
     parser.add_argument("--against", type=Path, metavar="DIR", help="another run folder to compare with")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write verify.csv to (default: none)")
@@ -144,7 +144,7 @@ def verify() -> Parser:
 def figures() -> Parser:
     """`coupled figures`."""
     about = "The figures of a run, from the CSV files that the other commands write."
-    files = ["analysis/figures/*.png, *.pdf   what the CSV files allow"]
+    files = ["analysis/figures/*.png, *.pdf   every figure whose CSV files exist"]
     parser = command_parser("figures", about, ["--run-dir runs/demo", "--reference cl"], files)
     _add_run(parser)
     _add_reference(parser)
@@ -153,13 +153,13 @@ def figures() -> Parser:
 
 def report() -> Parser:
     """`coupled report`."""
-    about = "One page that shows a run, or several side by side. It needs no network."
+    about = "Writes one HTML page about a run, or about several runs side by side. The page needs no network."
     examples = ["--compute", "--run-dir runs/seed0 runs/seed1 --output both.html"]
-    files = ["analysis/report.html   in the first run; of --compute the CSV files, too"]
+    files = ["analysis/report.html   in the first run; with --compute also the missing CSV files"]
     parser = command_parser("report", about, examples, files)
     where = "run folders (default: the newest one under runs/)"
     parser.add_argument("--run-dir", dest="run", nargs="+", action="append", type=Path, metavar="DIR", help=where)
-    parser.add_argument("--compute", action="store_true", help="first compute what is missing")
+    parser.add_argument("--compute", action="store_true", help="first compute the missing tables")
     _add_code(parser)
     page = "page to write (default: DIR/analysis/report.html)"
     parser.add_argument("--output", type=Path, metavar="FILE", help=page)
@@ -167,8 +167,8 @@ def report() -> Parser:
 
 
 def add_dataset_root(parser: Parser) -> None:
-    """Where the files of a dataset lie that is not the run's."""
-    root = "folder that holds the files of that dataset (default: where it looks by itself)"
+    """Add --dataset-root, the folder of a dataset that is not the run's."""
+    root = "folder that holds the files of that dataset (default: the dataset's default folder)"
     parser.add_argument("--dataset-root", type=Path, metavar="DIR", help=root)
 
 
@@ -185,7 +185,7 @@ def _add_pairs(parser: Parser, every_pair: str = "") -> None:
 
 
 def _add_reference(parser: Parser) -> None:
-    which = "arm they are compared with (default: cl, or the run's first arm if there is no cl)"
+    which = "reference arm, with which the others are compared (default: cl, or the run's first arm if there is no cl)"
     parser.add_argument("--reference", metavar="ARM", help=which)
 
 
@@ -202,7 +202,7 @@ def _add_arms(parser: Parser) -> None:
 def _add_table(parser: Parser) -> None:
     epochs = "epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)"
     parser.add_argument("--epochs", metavar="LIST", help=epochs)
-    skip = "skip missing and damaged snapshots, and say which"
+    skip = "skip missing and damaged snapshots, and print which"
     parser.add_argument("--skip-corrupt", action="store_true", help=skip)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
 
@@ -217,9 +217,9 @@ def _add_outputs(parser: Parser) -> None:
 
 
 def _add_images(parser: Parser) -> None:
-    accept = "measure the images although they have changed since the run; every row has their digest"
+    accept = "measure the images although they have changed since the run; every row records their digest"
     parser.add_argument("--accept-changed-images", action="store_true", help=accept)
-    most = "at most N images a split, always the same ones"
+    most = "at most N images per split, always the same ones (default: all)"
     parser.add_argument("--num-images", type=positive, metavar="N", help=most)
     device = "default: a GPU if there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)
@@ -227,10 +227,10 @@ def _add_images(parser: Parser) -> None:
 
 
 def _add_code(parser: Parser) -> None:
-    allow = "import the code outside the package that run.json names (see docs/your_own.md); read it first"
+    allow = "import the user-defined code that run.json names (see docs/your_own.md); read that code first"
     parser.add_argument("--allow-code", action="store_true", help=allow)
 
 
 def _add_cache(parser: Parser) -> None:
-    what = f"keep embeddings in cache/ beside the tables, at most GIB there (default: {CACHE_GIB:g})"
+    what = f"keep up to GIB gibibytes of embeddings in cache/ beside the tables (without a number: {CACHE_GIB:g})"
     parser.add_argument("--cache", nargs="?", const=CACHE_GIB, type=positive_number, metavar="GIB", help=what)

@@ -1,14 +1,14 @@
-"""How good each arm's representation is by itself, at every snapshot.
+"""Measure the quality of each arm's representation at every snapshot.
 
-Writes quality.csv, one value a row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
-the files of arm_metrics. Classifiers learn from clean images of train and are scored on test (`split` test, with
-`num_train_images`); the others look at the images of one split. `variant`, `shots` and `k` tell the values of one
-metric apart and name their convention; `std` is the standard deviation where a value is the mean of seeded repeats. A
-score without a value is an empty cell, and the program says why. As in the tables of alignment.py, the digests of what
-a row comes from are its last columns, and of rows that differ in those alone the last one counts.
+Writes quality.csv, one value per row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
+the files of metrics/arm. Classifiers are fitted on clean images of train and scored on test (`split` test, with
+`num_train_images`); other metrics use the images of one split. `variant`, `shots` and `k` distinguish the values of a
+metric and name their convention; `std` is the standard deviation over the seeded repeats of which `value` is the mean.
+An undefined score is an empty cell, and the program prints the reason. As in the tables of alignment.py, the last
+columns are digests; of rows that differ only in digests, the last one is valid.
 
-With `--dataset` the images are those of another dataset, normalised with the mean and std of the run, and the rows go
-to transfer.csv, which has the dataset as a column more: no row there is about the run's own images.
+With `--dataset` the images are those of another dataset, normalised with mean and std of the run. The rows go to
+transfer.csv, which has the additional column `dataset` and no rows about the run's own images.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -58,9 +58,9 @@ class Task(NamedTuple):
 def key_of(
     epoch: int, dataset: tuple[str, ...], arm: str, snapshot: str, samples: Samples, task: Task, variant: Variant
 ) -> tuple[object, ...]:
-    """The cells of the table's key of one of the values; `snapshot` is the digest of the arm's.
+    """Return the key cells of one value; `snapshot` is the digest of the arm's snapshot.
 
-    `dataset` is the label of a dataset that is not the run's, if it is one.
+    `dataset` is the label of a dataset other than the run's, or empty.
     """
     seen = [samples[split] for split in (task.split, "train")]
     sizes, digests = zip(*((len(sample.chosen_N), sample.digest) for sample in seen), strict=True)
@@ -85,31 +85,31 @@ def compute(
     dataset: str | Path | Callable[..., Any] | None = None,
     dataset_root: Path | str | None = None,
 ) -> pd.DataFrame:
-    """How good each arm's representation is by itself: classifiers, scatter within classes, effective rank.
+    """Return the quality of each arm's representation: classifiers, scatter within classes, effective rank.
 
     Args:
         run: the run.
         arms: arms to measure (default: all).
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
-        split: "train", "test" or both; classifiers learn from train and are scored on test.
+        split: "train", "test" or both; classifiers are fitted on train and scored on test.
         layers: "h" (embedding), "z" (projection) or both.
         metrics: names of files of coupled/metrics/arm (default: all).
-        num_images: at most so many images a split, always the same ones (default: all).
+        num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        skip_corrupt: pass over missing and damaged snapshots, saying which.
-        accept_changed_images: measure the images as they are, though they are not those of the run.
-        cache: keep embeddings in analysis/cache of the run, at most so many GiB (default: keep none).
-        dataset: another dataset to measure on, by name, as a folder with train/ and test/, or as a function, see
+        skip_corrupt: skip missing and damaged snapshots, and print which.
+        accept_changed_images: measure the images although they are not those of the run.
+        cache: keep at most this many GiB of embeddings in analysis/cache of the run (default: keep none).
+        dataset: another dataset to measure on: a name, a folder with train/ and test/, or a function, see
             docs/your_own.md (default: the run's).
-        dataset_root: where the files of that dataset lie.
+        dataset_root: folder that holds the files of that dataset.
 
     Returns:
         The rows of quality.csv, or of transfer.csv for another dataset, with their columns (see `schemas.SCHEMAS`): one
-        value a row, NaN where there is none.
+        value per row, NaN where it is undefined.
 
     Raises:
-        ValueError: for an arm, epoch, split, layer or metric that there is not, a damaged snapshot, or images that are
-            not those of the run.
+        ValueError: for an unknown arm, epoch, split, layer or metric, a damaged snapshot, or images that are not those
+            of the run.
 
     Example:
         >>> found = compute(run, split="test", layers="h", metrics=["nccc"], epochs=0)
@@ -137,7 +137,7 @@ def plan(
     dataset: str | None = None,
     dataset_root: Path | None = None,
 ) -> Plan:
-    """What is to be computed of the chosen arms and epochs; arguments as of `compute`, and the folder of the cache."""
+    """Plan the values of the chosen arms and epochs. Arguments as in `compute`; `output` holds tables and cache."""
     check_dataset(dataset, dataset_root, accept_changed_images)
     table, label = (OWN, ()) if dataset is None else (TRANSFER, (dataset_label(dataset, dataset_root),))
     place = SCHEMAS[table].columns.index("value")
@@ -159,7 +159,8 @@ def plan(
             if missing and not embedder.readable([arm], epoch, skip_corrupt):
                 continue
             for task, values in zip(missing, measure(embedder, samples, missing, arm, epoch), strict=True):
-                print_undefined_reasons(f"{epoch} {task.split} {arm} {task.layer} {task.metric.name}", values)
+                where = f"epoch {epoch}, {task.split}, {arm} {task.layer} {task.metric.name}"
+                print_undefined_reasons(where, values)
                 keys = {variant: key(task, variant) for variant in values}
                 yield Chunk(table, [(*keys[v][:place], *found, *keys[v][place:]) for v, found in values.items()])
 
@@ -167,36 +168,35 @@ def plan(
 
 
 def check_dataset(dataset: str | None, dataset_root: Path | None, accept_changed_images: bool) -> None:
-    """Raise ValueError for options of the one use with the other."""
+    """Raise ValueError for options that do not fit together."""
     if dataset is None and dataset_root is not None:
-        raise ValueError("--dataset-root: it needs --dataset with the name of a dataset")
+        raise ValueError("--dataset-root: needs --dataset with the name of a dataset")
     if dataset is not None and accept_changed_images:
         raise ValueError("--accept-changed-images: not used with --dataset, whose images are not the run's; drop it")
 
 
 def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> None:
-    """Say of what there is no value, and why."""
+    """Print the undefined values and their reasons."""
     for variant, measured in values.items():
         if isinstance(measured.value, Undefined):
             say(f"{where} {variant}: no value: {measured.value.reason}")
 
 
 def without_labels(run: Run, metrics: Sequence[ArmMetric]) -> Sequence[ArmMetric]:
-    """The metrics that the dataset of the run allows: all, or without labels those that need none, which is said.
-
-    Raises ValueError if metrics that need labels were asked for by name.
+    """Return the metrics that the dataset of the run allows. Without labels those that need labels are left out, with a
+    message. Raises ValueError if such metrics were requested by name.
     """
     labelled = [each.name for each in metrics if each.labels]
     if not is_unlabelled(run) or not labelled:
         return metrics
     if len(metrics) < len(arm_metric_names()):
         check_labelled(run, ", ".join(labelled))
-    say(f"the dataset of this run has no labels: left out are {', '.join(labelled)}")
+    say(f"the dataset of this run has no labels; metrics that need labels are left out: {', '.join(labelled)}")
     return [each for each in metrics if not each.labels]
 
 
 def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> list[ArmMetric]:
-    """The metrics called `names`; all for None. Raises ValueError for an unknown one, and one that has no split."""
+    """Return the metrics called `names`, or all. Raises ValueError for an unknown one or one that needs test."""
     try:
         metrics = find_arm_metrics(dict.fromkeys(arm_metric_names() if names is None else listed(names)))
     except ValueError as error:
@@ -209,7 +209,7 @@ def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> l
 
 
 def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str]) -> list[Task]:
-    """What there is to do for one arm at one epoch; a classifier is scored on test only."""
+    """Return the tasks for one arm at one epoch; a classifier is scored on test only."""
     return [
         Task(split, layer, metric)
         for split in dict.fromkeys(splits)
@@ -222,7 +222,7 @@ def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequ
 def measure(
     embedder: Embedder, samples: Samples, tasks: Sequence[Task], arm: str, epoch: int
 ) -> Iterator[dict[Variant, Measured]]:
-    """The values of task after task; only the passes over the images that these tasks need."""
+    """Yield the values of each task, with only the passes over the images that the tasks need."""
     seen = {(task.split, task.metric.sees) for task in tasks}
     clean = {split for split, sees in seen if sees != "views"} | (
         {"train"} if ("test", "classifier") in seen else set()
@@ -243,5 +243,5 @@ def measure(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(partial(append_missing, select_arms, plan), parsers.quality(), arguments)

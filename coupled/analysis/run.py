@@ -1,4 +1,4 @@
-"""A run as an object: what its folder holds, and what the analysis programs say of it."""
+"""The class `Run`: the contents of a run folder, and the analysis programs as methods."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,32 +14,32 @@ from coupled.config.controls import USUAL_REFERENCE as USUAL_REFERENCE
 from coupled.config.controls import usual_reference as usual_reference
 from coupled.config.schema import Settings, from_resolved
 
-if TYPE_CHECKING:  # the weight gap is read on machines without timm, torchvision and images
+if TYPE_CHECKING:  # the weight gap needs neither timm nor torchvision
     from torch import Tensor, nn
 
     from coupled.datasets import AnyImageDataset
     from coupled.models.network import Network
 
-DIGITS = 16  # of a digest, as tables hold it
+DIGITS = 16  # hexadecimal digits of a digest in a table
 
 
 class Run:
-    """A run folder: its settings, snapshots and images, and the measures of the analysis programs as DataFrames.
+    """A run folder: its settings, snapshots and images, and the results of the analysis programs as DataFrames.
 
-    Nothing in the folder is changed: the programs of the command line write tables, the methods here return them.
+    The methods return tables and change nothing in the folder; the programs of the command line write the tables.
 
     Args:
         path: the folder of the run, which holds run.json.
-        allow_code: import the user's code that run.json names, if it is what the run was trained with.
+        allow_code: import the user-defined code that run.json names, if it is unchanged since training.
 
     Attributes:
         path: the folder.
-        description: run.json as a dictionary, its settings with their defaults written out.
+        description: run.json as a dictionary; its settings include all defaults.
         snapshots: the store of the weights of every arm and epoch.
         tables: the folder in which the programs write their CSV files.
 
     Raises:
-        ValueError: if the folder has no run.json, or one that is not the description of a run.
+        ValueError: if the folder has no run.json, or run.json does not describe a run.
 
     Example:
         >>> run = Run("runs/tiny")
@@ -79,11 +79,11 @@ class Run:
 
     @property
     def reference(self) -> str:
-        """The arm that others are compared with: `cl`, or the first arm of a run without it."""
+        """The arm that the others are compared with: `cl`, or the first arm in a run without `cl`."""
         return usual_reference(self.arms)
 
     def epochs(self, arms: Sequence[str] | None = None) -> list[int]:
-        """The epochs of which every one of the arms has a snapshot.
+        """Return the epochs at which all of the arms have a snapshot.
 
         Args:
             arms: names of arms (default: every arm of the run).
@@ -102,10 +102,10 @@ class Run:
         return sorted(set.intersection(*there)) if there else []
 
     def snapshot_digests(self) -> dict[tuple[str, int], str]:
-        """The digest of each snapshot, as the tables hold it.
+        """Return the digest of each snapshot, as it appears in the tables.
 
         Returns:
-            The first 16 hexadecimal digits (blake2b of the file) by (arm, epoch).
+            The first 16 hexadecimal digits of the blake2b digest of the file, by (arm, epoch).
 
         Raises:
             ValueError: if the list of the snapshots is damaged.
@@ -117,7 +117,7 @@ class Run:
         return {(entry.arm, entry.epoch): entry.digest[:DIGITS] for entry in self.snapshots.entries()}
 
     def state_dict(self, arm: str, epoch: int) -> "dict[str, Tensor]":
-        """All tensors of a snapshot.
+        """Return all tensors of a snapshot.
 
         Args:
             arm: name of the arm.
@@ -127,7 +127,7 @@ class Run:
             Tensors on the CPU by name: `encoder.*`, `projector.*` and those of the heads.
 
         Raises:
-            ValueError: if there is no such snapshot, or its digest is not that of the manifest.
+            ValueError: if there is no such snapshot, or its digest differs from the one in the manifest.
 
         Example:
             >>> run.state_dict("cl", epoch=0)["encoder.conv1.weight"].shape
@@ -136,7 +136,7 @@ class Run:
         return self.snapshots.read(arm, epoch)
 
     def network(self, arm: str, epoch: int) -> "Network":
-        """Encoder and projector of `arm` after `epoch` epochs, on the CPU in evaluation mode.
+        """Return encoder and projector of `arm` after `epoch` epochs, on the CPU in evaluation mode.
 
         Args:
             arm: name of the arm.
@@ -162,7 +162,7 @@ class Run:
         return network.eval()
 
     def encoder(self, arm: str, epoch: int) -> "nn.Module":
-        """The encoder of `arm` after `epoch` epochs: a timm model on the CPU in evaluation mode.
+        """Return the encoder of `arm` after `epoch` epochs: a timm model on the CPU in evaluation mode.
 
         Args:
             arm: name of the arm.
@@ -184,18 +184,18 @@ class Run:
         return encoder
 
     def images(self, split: str, accept_changed_images: bool = False) -> "AnyImageDataset":
-        """The images of "train" or "test", checked against the digest in run.json.
+        """Return the images of "train" or "test", checked against the digest in run.json.
 
         Args:
             split: "train" or "test".
-            accept_changed_images: take images of the same classes although they are not those of the run; said on
-                stderr.
+            accept_changed_images: accept images that have changed since training, if their classes are the same; a
+                warning is printed on stderr.
 
         Returns:
             A dataset with `labels_N`, `class_names`, `mean` and `std`.
 
         Raises:
-            ValueError: if the images are not there, or not those of the run.
+            ValueError: if the images are missing or are not those of the run.
 
         Example:
             >>> images = run.images("test")
@@ -219,17 +219,17 @@ class Run:
 
 
 def open_run(path: Path | str | None = None, allow_code: bool = False) -> Run:
-    """The run in a folder, or the newest one under runs/.
+    """Return the run in a folder, or the newest run under runs/.
 
     Args:
         path: the folder (default: the one under runs/ whose run.json was written last).
-        allow_code: import the user's code that run.json names, if it is what the run was trained with.
+        allow_code: import the user-defined code that run.json names, if it is unchanged since training.
 
     Returns:
         The run. Nothing in its folder is changed.
 
     Raises:
-        ValueError: if there is no such run, or its run.json is not the description of a run.
+        ValueError: if there is no such run, or its run.json does not describe a run.
 
     Example:
         >>> run = open_run("runs/tiny")

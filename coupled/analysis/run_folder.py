@@ -1,4 +1,4 @@
-"""The folder of a run: which is the newest, its description, and the store of its snapshots."""
+"""The folder of a run: the newest folder, its description, and the store of its snapshots."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from coupled.storage.snapshots import SnapshotStore
 
 
 def newest_run(folder: Path) -> Path:
-    """The run in `folder` whose run.json was written last. Raises ValueError if there is none."""
+    """Return the run in `folder` whose run.json was written last. Raises ValueError if there is none."""
     runs = sorted((path.stat().st_mtime_ns, path.parent) for path in folder.glob("*/run.json"))
     if not runs:
         raise ValueError(f"run_dir: not given, and there is no run under '{folder.resolve()}'; pass a run folder")
@@ -19,21 +19,21 @@ def newest_run(folder: Path) -> Path:
 
 
 def read_description(run: Path) -> dict[str, Any]:
-    """run.json, checked, its settings with their defaults written out. Raises ValueError of one line."""
+    """Return run.json after checks, with all defaults in its settings. Raises ValueError with one line."""
     path = run / "run.json"
     if not path.is_file():
-        raise ValueError(f"run_dir: '{run}' is no run folder: it has no run.json")
+        raise ValueError(f"run_dir: '{run}' is not a run folder: it has no run.json")
     description = read_run_json(run)
     for key in sorted({"name", "settings", "settings_sha256", "dataset"} - set(description)):
-        raise ValueError(f"{path}: not the description of a run: it has no key '{key}'")
+        raise ValueError(f"{path}: does not describe a run: it has no key '{key}'")
     try:
         settings = from_resolved(description["settings"], "settings").resolved()
-        random_sources(settings["arms"])  # refuses the twin of no arm
+        random_sources(settings["arms"])  # raises for a twin of an unknown arm
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return {**description, "settings": settings}
 
 
 def open_store(run: Path, about: Mapping[str, Any]) -> SnapshotStore:
-    """The snapshots of the run, each held against its description when it is opened."""
+    """Return the snapshots of the run; opening one checks that it belongs to this description."""
     return SnapshotStore(run / "snapshots", {"run": about["name"], "settings_sha256": about["settings_sha256"]})

@@ -1,4 +1,4 @@
-"""What is measured of a run, as DataFrames. These functions are methods of `Run`."""
+"""The analyses of a run, as DataFrames. These functions are methods of `Run`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def weight_gap(run: "Run", **options: Any) -> "pd.DataFrame":
-    """Distances between the arms' weights.
+    """Return distances between the arms' weights.
 
     Args:
         run: the run.
@@ -17,7 +17,7 @@ def weight_gap(run: "Run", **options: Any) -> "pd.DataFrame":
             align, skip_corrupt.
 
     Returns:
-        The rows of weight_gap.csv, one a tensor, epoch and pair of arms, then those over stages and over the
+        The rows of weight_gap.csv, one per tensor, epoch and pair of arms, then aggregates over stages and the
         encoder: gap (distance over the mean of both norms, 0 to 2), distance, cosine, angle (degrees) and more.
 
     Raises:
@@ -35,7 +35,7 @@ def weight_gap(run: "Run", **options: Any) -> "pd.DataFrame":
 
 
 def alignment(run: "Run", **options: Any) -> "pd.DataFrame":
-    """Similarity of the arms' representations.
+    """Return the similarity of the arms' representations.
 
     Args:
         run: the run.
@@ -44,7 +44,7 @@ def alignment(run: "Run", **options: Any) -> "pd.DataFrame":
             accept_changed_images, cache.
 
     Returns:
-        The rows of train_alignment.csv and test_alignment.csv, one value a row: epoch, split, reference, arm,
+        The rows of train_alignment.csv and test_alignment.csv, one value per row: epoch, split, reference, arm,
         module, metric, value and more.
 
     Raises:
@@ -62,7 +62,7 @@ def alignment(run: "Run", **options: Any) -> "pd.DataFrame":
 
 
 def quality(run: "Run", **options: Any) -> "pd.DataFrame":
-    """Quality of each arm's representation by itself: classifiers, scatter within classes, effective rank.
+    """Return the quality of each arm's representation: classifiers, scatter within classes, effective rank.
 
     Args:
         run: the run.
@@ -70,7 +70,7 @@ def quality(run: "Run", **options: Any) -> "pd.DataFrame":
             num_images, device, skip_corrupt, accept_changed_images, cache, dataset, dataset_root.
 
     Returns:
-        The rows of quality.csv, or of transfer.csv for another dataset, one value a row: epoch, split, arm, module,
+        The rows of quality.csv, or of transfer.csv for another dataset, one value per row: epoch, split, arm, module,
         metric, variant, value and more.
 
     Raises:
@@ -87,7 +87,7 @@ def quality(run: "Run", **options: Any) -> "pd.DataFrame":
 
 
 def collapse(run: "Run", **options: Any) -> "pd.DataFrame":
-    """Spread, effective rank, alignment, uniformity and spectra of each arm's representation.
+    """Return spread, effective rank, alignment, uniformity and spectra of each arm's representation.
 
     Args:
         run: the run.
@@ -95,7 +95,7 @@ def collapse(run: "Run", **options: Any) -> "pd.DataFrame":
             skip_corrupt, accept_changed_images.
 
     Returns:
-        The rows of collapse.csv, one value a row: epoch, split, arm, module, metric, component, value and more.
+        The rows of collapse.csv, one value per row: epoch, split, arm, module, metric, component, value and more.
 
     Raises:
         ValueError: as `coupled.analysis.collapse.compute`.
@@ -111,7 +111,7 @@ def collapse(run: "Run", **options: Any) -> "pd.DataFrame":
 
 
 def losses(run: "Run", **options: Any) -> "pd.DataFrame":
-    """Every arm under every contrastive loss.
+    """Return every contrastive loss, evaluated for every arm.
 
     Args:
         run: the run.
@@ -119,7 +119,7 @@ def losses(run: "Run", **options: Any) -> "pd.DataFrame":
             num_images, device, skip_corrupt, accept_changed_images.
 
     Returns:
-        The rows of losses.csv or loss_gap.csv, in nats, one value a row: epoch, split, arm, loss, temperature,
+        The rows of losses.csv or loss_gap.csv, in nats, one value per row: epoch, split, arm, loss, temperature,
         value and more.
 
     Raises:
@@ -136,7 +136,7 @@ def losses(run: "Run", **options: Any) -> "pd.DataFrame":
 
 
 def bounds(run: "Run", **options: Any) -> "pd.DataFrame":
-    """The papers' bounds beside what was measured.
+    """Return the papers' bounds with the measured values.
 
     Args:
         run: the run.
@@ -144,16 +144,16 @@ def bounds(run: "Run", **options: Any) -> "pd.DataFrame":
             num_images, device, skip_corrupt, accept_changed_images.
 
     Returns:
-        The rows of bounds.csv, one bound a row: epoch, split, arm, bound, value, measured and more; NaN where
-        nothing is known.
+        The rows of bounds.csv, one bound per row: epoch, split, arm, bound, value, measured and more; NaN where
+        a column does not apply.
 
     Raises:
         ValueError: as `coupled.analysis.bounds.compute`.
 
     Example:
         >>> found = run.bounds(split="test", layers="h", epochs=[0])  # doctest: +ELLIPSIS
-        runs/tiny/analysis/quality.csv: nothing in it for a bound; what is needed ...
-        runs/tiny/analysis/weight_gap.csv: nothing in it for a bound; what is needed ...
+        runs/tiny/analysis/quality.csv: no bounds from this table; ...
+        runs/tiny/analysis/weight_gap.csv: no bounds from this table; ...
         >>> sorted(set(found["bound"]))
         ['a_posteriori', 'a_posteriori_sharp']
     """
@@ -169,10 +169,10 @@ def verify(run: "Run") -> list[str]:
         run: the run.
 
     Returns:
-        What is wrong, one line a finding; empty if the run is whole.
+        The findings, one line each; empty if nothing is wrong.
 
     Raises:
-        ValueError: if the settings of the run name code that has not been imported.
+        ValueError: if the settings of the run name user-defined code that has not been imported.
 
     Example:
         >>> run.verify()

@@ -1,4 +1,4 @@
-"""What a run gives away: embeddings, maps and exported encoders. These functions are methods of `Run`."""
+"""Embeddings, maps and exported encoders of a run. These functions are methods of `Run`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def embed(run: "Run", arm: str | None = None, **options: Any) -> "Embeddings":
-    """The embeddings of images by one arm: of the run's, of another dataset, or of a folder of pictures.
+    """Return the embeddings by one arm of the run's images, of another dataset, or of a folder of images.
 
     Args:
         run: the run.
@@ -37,7 +37,7 @@ def embed(run: "Run", arm: str | None = None, **options: Any) -> "Embeddings":
 
 
 def project(run: "Run", method: str, **options: Any) -> "pd.DataFrame":
-    """Two-dimensional maps of the same images by several arms.
+    """Return two-dimensional maps of the same images by several arms.
 
     Args:
         run: the run.
@@ -46,7 +46,7 @@ def project(run: "Run", method: str, **options: Any) -> "pd.DataFrame":
             dataset_root, split, num_images, device, accept_changed_images.
 
     Returns:
-        The rows of map.csv, one an image, arm and epoch, with x and y.
+        The rows of map.csv, one per image, arm and epoch, with x and y.
 
     Raises:
         ValueError: as `coupled.analysis.representations.maps.compute`.

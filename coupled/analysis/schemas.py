@@ -1,7 +1,7 @@
-"""Every CSV file that a run and its analyses write: its columns in their order, their cells and units, its key.
+"""Every CSV file that a run and its analyses write: columns in order, allowed values, units, key.
 
-A column means the same in all tables, unless a table says otherwise. Rows that agree in the key are the same row; of
-rows that differ in the digests of what they come from alone, the last one is the newest.
+A column means the same in all tables unless a table overrides it. Rows with the same key are the same row. Of rows that
+differ only in digests, the last one is the newest.
 """
 
 from collections.abc import Mapping
@@ -11,110 +11,109 @@ from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, 
 
 COLUMNS = {
     "epoch": Column("epochs trained; 0 is the start", EPOCH, "epochs"),
-    "last_epoch": Column("the last epoch that was looked at", EPOCH, "epochs"),
+    "last_epoch": Column("the last epoch that was checked", EPOCH, "epochs"),
     "step": Column("steps trained", COUNT, "steps"),
-    "inputs_digest": Column("of the indices and the view plan of the step, hexadecimal", TEXT),
+    "inputs_digest": Column("digest of the image indices and the view plan of the step, hexadecimal", TEXT),
     "dataset": Column("name of a dataset, or its folder", NAME),
     "split": Column("train or test", NAME),
-    "reference": Column("the arm that is compared with", NAME),
+    "reference": Column("the reference arm", NAME),
     "arm": Column("the arm", NAME),
-    "direct_arm": Column("the arm that minimises NSCL itself", NAME),
-    "tensor": Column("full name of the tensor in the snapshot; empty in a row over several", TEXT),
-    "module": Column(
-        "module of the encoder as its named_modules spells it, stem, h (embedding) or z (projection)", NAME
-    ),
-    "reference_module": Column("the same, of the reference", NAME),
+    "direct_arm": Column("the arm that minimises NSCL directly", NAME),
+    "tensor": Column("full name of the tensor in the snapshot; empty in a row that aggregates several tensors", TEXT),
+    "module": Column("module of the encoder, as in named_modules(); or stem, h (embedding) or z (projection)", NAME),
+    "reference_module": Column("module of the reference arm, named like module", NAME),
     "aggregate": Column(
-        "over the tensors of a module: mean, sum, or global (one long vector); empty for one tensor", TEXT
+        "aggregate over the tensors of a module: mean, sum, or global (one concatenated vector); empty for one tensor",
+        TEXT,
     ),
-    "kind": Column("of the tensor: conv, linear, norm_scale, norm_shift, running or other", TEXT),
-    "parameters": Column("entries of the tensors"),
-    "gap": Column("distance over the mean of both norms", SIZE),
+    "kind": Column("kind of the tensor: conv, linear, norm_scale, norm_shift, running or other", TEXT),
+    "parameters": Column("number of entries of the tensors"),
+    "gap": Column("distance divided by the mean of both norms", SIZE),
     "distance": Column("||reference - arm||, Frobenius", SIZE),
     "reference_norm": Column("||reference||, Frobenius"),
     "arm_norm": Column("||arm||, Frobenius"),
-    "cosine": Column("of the two tensors"),
-    "angle": Column("between the two tensors", unit="degrees"),
-    "reference_drift": Column("the reference's distance from its epoch 0"),
-    "arm_drift": Column("the arm's distance from its epoch 0"),
-    "update_cosine": Column("of what the two arms have moved since the last snapshot before"),
-    "moved": Column("channels of the arm that were put elsewhere"),
-    "model": Column("early, exponential or saturation", NAME),
-    "points": Column("epochs that were fitted to", COUNT, "epochs"),
+    "cosine": Column("cosine similarity of the two tensors"),
+    "angle": Column("angle between the two tensors", unit="degrees"),
+    "reference_drift": Column("distance of the reference from its epoch 0"),
+    "arm_drift": Column("distance of the arm from its epoch 0"),
+    "update_cosine": Column("cosine similarity of the two arms' updates since the previous snapshot"),
+    "moved": Column("number of the arm's channels that were reordered"),
+    "model": Column("fitted curve: early, exponential or saturation", NAME),
+    "points": Column("number of epochs in the fit", COUNT, "epochs"),
     "slope": Column("fitted gap per epoch at the start", unit="per epoch"),
     "slope_error": Column("standard error of slope", unit="per epoch"),
-    "rate": Column("fitted", unit="per epoch"),
+    "rate": Column("fitted rate of growth or saturation", unit="per epoch"),
     "rate_error": Column("standard error of rate", unit="per epoch"),
-    "level": Column("gap that the fit saturates at"),
+    "level": Column("gap at which the fit saturates"),
     "level_error": Column("standard error of level"),
-    "doubling_time": Column("of the fitted gap", unit="epochs"),
+    "doubling_time": Column("doubling time of the fitted gap", unit="epochs"),
     "doubling_time_error": Column("standard error of doubling_time", unit="epochs"),
-    "rmse": Column("root mean square of gap less fit"),
-    "aic": Column("Akaike's criterion; lower is better"),
-    "better": Column("yes for the curve of the lower aic", TEXT),
-    "metric": Column("what is measured", NAME),
-    "variant": Column("convention, protocol or classifier, where a metric has several values", TEXT),
-    "shots": Column("labelled train images a class", ORDINAL, "images"),
-    "k": Column("neighbours", ORDINAL, "images"),
-    "component": Column("number of the eigenvalue or direction, 1 for the largest", ORDINAL),
-    "value": Column("the metric's value; empty where there is none", unit="of the metric"),
+    "rmse": Column("root mean square error of the fit"),
+    "aic": Column("Akaike information criterion; lower is better"),
+    "better": Column("yes for the curve with the lower aic", TEXT),
+    "metric": Column("name of the metric", NAME),
+    "variant": Column("convention, protocol or classifier, if a metric has several values", TEXT),
+    "shots": Column("labelled train images per class", ORDINAL, "images"),
+    "k": Column("number of neighbours", ORDINAL, "images"),
+    "component": Column("index of the eigenvalue or direction, 1 for the largest", ORDINAL),
+    "value": Column("value of the metric; empty if undefined", unit="of the metric"),
     "std": Column("standard deviation of the value over seeded repeats", SIZE),
     "ci_low": Column("lower end of the 95 % interval over images"),
     "ci_high": Column("upper end of the 95 % interval over images"),
-    "collapsed": Column("point, line or no, of the whole module", TEXT),
-    "num_images": Column("images that were looked at", COUNT._replace(empty=False), "images"),
-    "num_train_images": Column("train images that were learned from", COUNT, "images"),
-    "resamples": Column("of the jackknife's blocks, for the interval", COUNT),
-    "batch_size": Column("images of a batch", COUNT, "images"),
+    "collapsed": Column("whether the module has collapsed: point, line or no", TEXT),
+    "num_images": Column("number of images measured", COUNT._replace(empty=False), "images"),
+    "num_train_images": Column("number of train images that the classifier was fitted on", COUNT, "images"),
+    "resamples": Column("number of resamples of the jackknife's blocks for the interval", COUNT),
+    "batch_size": Column("images per batch", COUNT, "images"),
     "loss": Column("name of the objective", NAME),
-    "temperature": Column("of the loss", POSITIVE),
-    "skipped_anchors": Column("anchors that the mean leaves out: no positive or no negative", unit="anchors"),
-    "bound": Column("which bound", NAME),
+    "temperature": Column("temperature of the loss", POSITIVE),
+    "skipped_anchors": Column("anchors without a positive or without a negative; not in the mean", unit="anchors"),
+    "bound": Column("name of the bound", NAME),
     "set_bound": Column("bound for the whole set", unit="nats"),
     "tightness": Column("gap / bound"),
     "set_tightness": Column("gap / set_bound"),
     "tightest": Column("the highest gap / bound of a batch"),
-    "epochs": Column("epochs that were correlated", COUNT, "epochs"),
-    "correlation": Column("Pearson's, of the DCL and the NSCL loss"),
+    "epochs": Column("number of epochs in the correlation", COUNT, "epochs"),
+    "correlation": Column("Pearson correlation of the DCL and the NSCL loss"),
     "nscl": Column("NSCL loss of the arm", unit="nats"),
     "nscl_direct": Column("NSCL loss of the direct arm", unit="nats"),
     "excess": Column("nscl - nscl_direct", unit="nats"),
-    "share": Column("part of the direct arm's descent that the arm has made"),
-    "of": Column("what is bounded", NAME),
+    "share": Column("the arm's descent of the NSCL loss divided by that of the direct arm"),
+    "of": Column("the bounded quantity", NAME),
     "task": Column("all (classes) or two_way (mean over pairs of classes)", TEXT),
-    "fit_epochs": Column("epochs that the shape was fitted to", COUNT),
-    "fit_last_epoch": Column("the last of these", COUNT),
-    "beta": Column("fitted", unit="per unit of the sum of learning rates"),
-    "measured": Column("what the bound is about", unit="of what is bounded"),
+    "fit_epochs": Column("number of epochs in the fit of the shape", COUNT),
+    "fit_last_epoch": Column("the last epoch in the fit of the shape", COUNT),
+    "beta": Column("fitted rate of growth", unit="per unit of the sum of learning rates"),
+    "measured": Column("measured value of the bounded quantity", unit="of the bounded quantity"),
     "log10_rho": Column("log10 of the relative distance of the similarity matrices"),
-    "vacuous": Column("yes where the bound says nothing", TEXT),
-    "holds": Column("no where the measured value is beyond the bound", TEXT),
+    "vacuous": Column("yes if the bound is vacuous", TEXT),
+    "holds": Column("no if the measured value violates the bound", TEXT),
     "lr": Column("learning rate", SIZE._replace(empty=False)),
-    "seconds": Column("of the arm's own part of the epoch's steps", SIZE, "seconds"),
-    "images_per_second": Column("of the arm's own part of the step", SIZE, "images per second"),
+    "seconds": Column("time of the arm's part of the epoch's steps", SIZE, "seconds"),
+    "images_per_second": Column("throughput of the arm's part of the step", SIZE, "images per second"),
     "layer": Column("h (embedding) or z (projection)", NAME),
     "method": Column("umap, tsne or pca", NAME),
-    "image": Column("number of the image in its split or folder", COUNT._replace(empty=False)),
-    "file": Column("of the image, below the root of its dataset; empty if it is no file of its own", TEXT),
-    "label": Column("name of the image's class; empty if it is not known", TEXT),
-    "x": Column("of the map; without a unit"),
-    "y": Column("of the map; without a unit"),
-    "finding": Column("what is wrong with the run; empty if nothing is", TEXT),
-    "reference_digest": Column("of the reference's snapshot, 16 hexadecimal digits", TEXT),
-    "arm_digest": Column("of the arm's snapshot, 16 hexadecimal digits", TEXT),
-    "images_digest": Column("of the images of the split, 16 hexadecimal digits", TEXT),
-    "train_images_digest": Column("of the train images, 16 hexadecimal digits", TEXT),
+    "image": Column("index of the image in its split or folder", COUNT._replace(empty=False)),
+    "file": Column("path of the image below the root of its dataset; empty if the image has no file", TEXT),
+    "label": Column("name of the image's class; empty if unknown", TEXT),
+    "x": Column("x coordinate in the map; without a unit"),
+    "y": Column("y coordinate in the map; without a unit"),
+    "finding": Column("what is wrong with the run; empty if nothing is wrong", TEXT),
+    "reference_digest": Column("digest of the reference's snapshot, 16 hexadecimal digits", TEXT),
+    "arm_digest": Column("digest of the arm's snapshot, 16 hexadecimal digits", TEXT),
+    "images_digest": Column("digest of the images of the split, 16 hexadecimal digits", TEXT),
+    "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
 }
-OF_STEPS = {  # columns of steps.csv behind `lr`, each for every arm as <arm>_<name>
-    "loss": Column("of the global batch", unit="nats"),
-    "grad_norm": Column("of all gradients, before they are clipped"),
+OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
+    "loss": Column("loss of the global batch", unit="nats"),
+    "grad_norm": Column("norm of all gradients before clipping"),
     "skipped_anchors": COLUMNS["skipped_anchors"],
 }
 
 
 @dataclass(frozen=True)
 class Schema:
-    """A table: who writes it, its columns in order, those that are no key, and those that mean something else."""
+    """A table: the program that writes it, its columns in order, the columns outside the key, overridden columns."""
 
     program: str
     columns: tuple[str, ...]
@@ -123,17 +122,17 @@ class Schema:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The columns that say what a row is about, and what it comes from."""
+        """The columns that identify a row, including digests."""
         return tuple(column for column in self.columns if column not in self.values)
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The columns of the key that say what a row comes from."""
+        """The columns of the key with digests of the row's sources."""
         return tuple(column for column in self.key if column.endswith("_digest"))
 
     @property
     def place(self) -> tuple[str, ...]:
-        """The columns that say what a row is about: of rows that agree in them the last one is the newest."""
+        """The columns of the key without digests: of rows that agree in these, the last one is the newest."""
         return tuple(column for column in self.key if column not in (*self.digests, "resamples"))
 
 
@@ -153,7 +152,7 @@ _ALIGNMENT, _CROSS = (
 _RATES, _IMAGES = "loss lr seconds images_per_second", "num_images num_train_images"
 _OF_MONITOR = {
     "split": Column("test; empty for weights", TEXT),
-    "reference": Column("empty for an arm by itself", TEXT),
+    "reference": Column("the reference arm; empty for a metric of one arm", TEXT),
 }
 _LOSS_GAP, _REACHED = "gap bound set_bound tightness set_tightness tightest", "nscl nscl_direct excess share"
 _FLOOR = "slope beta value measured log10_rho vacuous holds"
@@ -169,7 +168,7 @@ SCHEMAS = {
         "weight_gap",
         f"reference arm model points last_epoch {_FIT}",
         f"points last_epoch {_FIT}",
-        last_epoch=Column("the last epoch that was fitted to", EPOCH),
+        last_epoch=Column("the last epoch in the fit", EPOCH),
     ),
     **dict.fromkeys(("train_alignment.csv", "test_alignment.csv"), _ALIGNMENT),
     **dict.fromkeys(("train_cross_layer.csv", "test_cross_layer.csv"), _CROSS),
@@ -202,7 +201,7 @@ SCHEMAS = {
         f"epoch split arm temperature {_LOSS_GAP} num_images batch_size arm_digest images_digest",
         _LOSS_GAP,
         gap=Column("mean of DCL - NSCL", unit="nats"),
-        bound=Column("of gap, for the classes of the batches", unit="nats"),
+        bound=Column("bound of gap for the classes of the batches", unit="nats"),
     ),
     "loss_correlation.csv": _schema(
         "losses", "arm split temperature num_images batch_size epochs correlation", "epochs correlation"
@@ -215,13 +214,13 @@ SCHEMAS = {
         f"epoch split reference arm module aggregate bound of task shots fit_epochs fit_last_epoch {_FLOOR} num_images"
         " num_train_images reference_digest arm_digest images_digest",
         _FLOOR,
-        reference=Column("the arm that is compared with; empty for an arm by itself", TEXT),
+        reference=Column("the reference arm; empty for a bound about one arm", TEXT),
         split=Column("train or test; empty for weights", TEXT),
         module=Column("h (embedding) or z (projection); empty for the whole encoder", TEXT),
-        aggregate=Column("global: of the encoder's weights as one long vector; else empty", TEXT),
+        aggregate=Column("global (the encoder's weights as one concatenated vector) for weights; else empty", TEXT),
         slope=Column("fitted distance per unit of the sum of learning rates at the start"),
-        value=Column("the bound", unit="of what is bounded"),
-        num_images=Column("images that were looked at; empty for weights", COUNT),
+        value=Column("the bound", unit="of the bounded quantity"),
+        num_images=Column("number of images measured; empty for weights", COUNT),
     ),
     "map.csv": _schema(
         "embed",

@@ -1,4 +1,4 @@
-"""Which arms, pairs and epochs of a run an analysis looks at: what was asked for, checked against what there is."""
+"""Select the arms, pairs and epochs of an analysis, and check that the run has them."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ Pair = tuple[str, str]  # reference, arm
 
 @dataclass(frozen=True)
 class Selection:
-    """The arms and epochs to look at. `pairs` and the reference are empty where each arm is measured by itself."""
+    """The selected arms and epochs. `pairs` and `reference` are empty if arms are not compared."""
 
     arms: list[str]  # without the reference
     epochs: list[int]
@@ -27,11 +27,11 @@ class Selection:
     against: str = ""  # the run whose arms are compared with the arms of the same name
 
     def __str__(self) -> str:
-        """The choice in words, as a program prints it."""
+        """The text that a program prints."""
         if not self.reference:
             return ", ".join(self.arms)
         if self.against:
-            return f"{', '.join(reference for reference, _ in self.pairs)} against the same of {self.against}"
+            return f"{', '.join(reference for reference, _ in self.pairs)} against the same arms of {self.against}"
         if self.every_pair:
             return f"every pair of {', '.join([self.reference, *self.arms])}"
         return f"{self.reference} against {', '.join(self.arms)}"
@@ -44,7 +44,10 @@ def select_arms(
     epochs: Collection[int] | int | str | None = None,
     skip_corrupt: bool = False,
 ) -> Selection:
-    """The arms (default: all) and epochs (default: all that these arms have). Raises ValueError: what there is."""
+    """Select arms (default: all) and epochs (default: all that these arms have).
+
+    Raises ValueError, which lists what exists.
+    """
     chosen = named(run.snapshots, None if arms is None else listed(arms))
     return Selection(chosen, choose_epochs(run.snapshots, chosen, epochs, skip_corrupt))
 
@@ -57,8 +60,8 @@ def select_reference(
     epochs: Collection[int] | int | str | None = None,
     skip_corrupt: bool = False,
 ) -> Selection:
-    """Each of `compare` (default: every other arm) with the reference (default: that of the run), at the epochs that
-    all of these arms have. Raises ValueError, listing what exists.
+    """Select the pairs of the reference (default: that of the run) with each of `compare` (default: every other arm),
+    at epochs that all of these arms have. Raises ValueError, which lists what exists.
     """
     reference = reference or run.reference
     arms = choose_arms(run.snapshots, reference, None if compare is None else listed(compare), skip_corrupt)
@@ -74,13 +77,13 @@ def select_pairs(
     epochs: Collection[int] | int | str | None = None,
     skip_corrupt: bool = False,
 ) -> Selection:
-    """As `select_reference`; `compare="all"` is every pair of arms, and beside another run each arm has its like."""
+    """As `select_reference`; `compare="all"` selects every pair. With another run, arms of the same name are pairs."""
     every = compare is not None and listed(compare) == [EVERY_PAIR]
     if isinstance(run, JointRun):
         if every:
             raise ValueError(
-                "--compare: got 'all', which means every pair of arms; --against compares each arm with the same one of"
-                " the other run: name arms, or leave --compare out for all that both runs have"
+                "--compare: got 'all', which compares every pair of arms; --against compares each arm with the arm of"
+                " the same name in the other run; name arms, or leave --compare out for all arms that both runs have"
             )
         pairs = same_arms(run, None if compare is None else listed(compare), reference)
         first, *others = [arm for pair in pairs for arm in pair]
@@ -96,7 +99,7 @@ def select_pairs(
 
 
 def select_snapshot(run: Run, arm: str | None = None, epoch: int | None = None) -> tuple[str, int]:
-    """The arm (default: the only one) and the epoch (default: its last). Raises ValueError that lists what there is."""
+    """Select an arm (default: the only one) and an epoch (default: the last). Raises ValueError with what exists."""
     arms = named(run.snapshots, None)
     if arm is None and len(arms) > 1:
         raise ValueError(f"--arm: missing; the run has the arms {', '.join(arms)}")
@@ -111,7 +114,7 @@ def select_snapshot(run: Run, arm: str | None = None, epoch: int | None = None) 
 
 
 def check_labelled(run: Run, what: str) -> None:
-    """Raise ValueError if the dataset of the run has no labels; `what` needs them."""
+    """Raise ValueError if the dataset of the run has no labels, which `what` needs."""
     if is_unlabelled(run):
         raise ValueError(f"{run.path}: the dataset of this run has no labels, which {what} needs")
 
@@ -127,7 +130,7 @@ def listed(values: Iterable[str] | str) -> list[str]:
 
 
 def choices(option: str, values: Iterable[str] | str, allowed: Collection[str]) -> list[str]:
-    """One name or several, each once. Raises ValueError, naming the option, for one that is not among `allowed`."""
+    """The names without duplicates. Raises ValueError, which names the option, for a name that is not `allowed`."""
     names = list(dict.fromkeys(listed(values)))
     for name in names:
         if name not in allowed:
@@ -136,7 +139,7 @@ def choices(option: str, values: Iterable[str] | str, allowed: Collection[str]) 
 
 
 def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
-    """The arms to measure, each once; all without `arms`. Raises ValueError that lists the arms there are."""
+    """The arms to measure, without duplicates (default: all). Raises ValueError, which lists the arms of the run."""
     there = store.arms()
     if not there:
         raise ValueError(f"run_dir: '{store.folder.parent}' has no snapshots yet")
@@ -149,9 +152,9 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
 def choose_arms(
     store: SnapshotStore, reference: str, compare: Sequence[str] | None, skip_corrupt: bool = False
 ) -> list[str]:
-    """The arms to compare, each once; without `compare` all but the reference. Raises ValueError.
+    """The arms to compare, without duplicates (default: all but the reference). Raises ValueError.
 
-    With `skip_corrupt` an arm that is not there is said and passed over, unless none is left.
+    With `skip_corrupt` an unknown arm is reported and skipped, unless no arm is left.
     """
     there = store.arms()
     others = [arm for arm in there if arm != reference]
@@ -166,18 +169,17 @@ def choose_arms(
             with skipping(skip_corrupt and any(each in others for each in compare or ())):
                 raise BadSnapshotError(f"compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
     if not others:
-        raise ValueError(f"compare: the run has no other arm than '{reference}'")
+        raise ValueError(f"compare: the run has no arm except '{reference}'; a comparison needs two arms")
     return [arm for arm in dict.fromkeys(compare or others) if arm in others]
 
 
 def choose_epochs(
     store: SnapshotStore, arms: Sequence[str], wanted: Collection[int] | int | str | None, skip_corrupt: bool = False
 ) -> list[int]:
-    """The `wanted` epochs, numbers or a text for `parse_epochs`, ascending; None: all up to the last of every arm.
+    """The `wanted` epochs in ascending order: numbers, or a text for `parse_epochs`.
 
-    A running training writes its arms one after the other, hence "up to the last"; before that, an epoch that one arm
-    has and another has not is an error, as is an asked-for epoch without a snapshot. Raises ValueError; with
-    `skip_corrupt` such an epoch is said and passed over.
+    None selects all epochs up to the last one that every arm has, because a running training writes its arms one after
+    the other. An epoch that some arm lacks raises ValueError; with `skip_corrupt` it is reported and skipped.
     """
     files = {(entry.arm, entry.epoch): store.folder / entry.file for entry in store.entries()}
     there = {arm: store.epochs(arm) for arm in arms}
@@ -195,7 +197,7 @@ def choose_epochs(
                     raise BadSnapshotError(
                         f"epochs: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {_spans(epochs)})"
                     )
-                if not files[arm, epoch].is_file() and not skip_corrupt:  # or it is passed over when it is read
+                if not files[arm, epoch].is_file() and not skip_corrupt:  # else it is skipped when it is read
                     raise BadSnapshotError(
                         f"{files[arm, epoch]}: the manifest lists this snapshot, but the file is missing"
                     )
@@ -204,7 +206,7 @@ def choose_epochs(
 
 
 def _spans(numbers: Sequence[int]) -> str:
-    """Ascending numbers in short: 0-20, 30, 40."""
+    """Ascending numbers as ranges: 0-20, 30, 40."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:

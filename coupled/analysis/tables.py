@@ -1,6 +1,6 @@
-"""CSV tables as they are read: a cell that cannot be what its column says is refused, with file, row and column.
+"""Read CSV tables and check every cell. An error names file, row and column.
 
-The first row is the header, as a spreadsheet counts. A last row without its end is being written, and is left out.
+Row 1 is the header, as in a spreadsheet. An incomplete last row is being written and is ignored.
 """
 
 import csv
@@ -17,14 +17,14 @@ from pandas.api.types import is_integer_dtype
 from coupled.analysis.cells import NUMBER, Cells, Column
 from coupled.analysis.schemas import COLUMNS, SCHEMAS
 
-LARGEST = 2**31  # bytes of a table; beyond, reading it takes minutes and more memory than most machines have
+LARGEST = 2**31  # bytes of a table; reading a larger one takes minutes and a lot of memory
 
 
 class BadTableError(ValueError):
-    """A table that is there and cannot be read; the message says file, row and column."""
+    """A table exists but is not valid; the message names file, row and column."""
 
 
-REQUIRED = {  # metric or bound -> the column without which its rows mean nothing
+REQUIRED = {  # metric or bound -> a column that its rows must fill
     **dict.fromkeys(("few_shot", "few_shot_two_way", "proposition_1", "documented_form"), "shots"),
     **dict.fromkeys(("eigenvalue_share", "eigenvalue", "correlation_eigenvalue"), "component"),
     **dict.fromkeys(("predictor_singular_value", "eigenspace_alignment", "predictor_along"), "component"),
@@ -33,9 +33,9 @@ REQUIRED = {  # metric or bound -> the column without which its rows mean nothin
 
 
 def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = ()) -> pd.DataFrame:
-    """The rows of a table that has the columns `needed`, in which arms are among `arms`, if any are given.
+    """Return the rows of a table, after checks that it has the columns `needed` and, with `arms`, only these arms.
 
-    An empty file has no rows, an empty cell is missing (NaN). Raises BadTableError; OSError for an unreadable file.
+    An empty file has no rows; an empty cell is NaN. Raises BadTableError; OSError for an unreadable file.
     """
     text = read_text(path)
     if not text:
@@ -43,7 +43,7 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     header = next(checked_rows(path, text))
     for name in header:
         if header.count(name) > 1:
-            raise BadTableError(f"{path}: row 1: the column '{name}' is given twice; {RESTORE}")
+            raise BadTableError(f"{path}: row 1: the column '{name}' appears twice; {RESTORE}")
     if missing := [name for name in needed if name not in header]:
         raise BadTableError(f"{path}: row 1: no column '{missing[0]}' (columns: {', '.join(header)}); {RESTORE}")
     for _ in checked_rows(path, text):
@@ -55,7 +55,7 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     types: dict[Hashable, type] = dict.fromkeys(kinds, str)
     try:
         table = pd.read_csv(io.StringIO(text), keep_default_na=False, low_memory=False, dtype=types, na_values=empty)
-    except (ValueError, OverflowError) as error:  # of the former the parser's errors are
+    except (ValueError, OverflowError) as error:  # pandas' ParserError is a ValueError
         raise BadTableError(f"{path}: not readable as a table ({' '.join(str(error).split())}); {RESTORE}") from None
     for name, kind in kinds.items():
         table[name] = _checked_column(path, table[name], kind, name in needed)
@@ -74,16 +74,16 @@ def read_table(path: Path, needed: Sequence[str] = (), arms: Collection[str] = (
     return table
 
 
-RESTORE = "mend it, or move the file away to have it written anew"
+RESTORE = "repair the file, or move it away and run the program that writes it again"
 
 
 def read_text(path: Path) -> str:
-    """The whole rows of a CSV as text. Raises BadTableError for a file that is too large or not text."""
+    """Return the complete rows of a CSV as text. Raises BadTableError for a file that is too large or not text."""
     if (size := path.stat().st_size) > LARGEST:
         raise BadTableError(f"{path}: {size:,} bytes long; a table has at most {LARGEST:,}")
     try:
         data = path.read_bytes()
-    except OSError as error:  # a read, unlike an open, does not say of which file
+    except OSError as error:  # the error of a read does not name the file
         raise OSError(error.errno, error.strerror, str(path)) from None
     data = data[: data.rfind(b"\n") + 1]
     try:
@@ -93,13 +93,13 @@ def read_text(path: Path) -> str:
         raise BadTableError(f"{path}: row {row}: not UTF-8 text ({error.reason}); {RESTORE}") from None
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
-        raise BadTableError(f"{path}: row {row}: a NUL byte, which no text has; {RESTORE}")
+        raise BadTableError(f"{path}: row {row}: a NUL byte, which is not allowed in text; {RESTORE}")
     return text
 
 
 def checked_rows(path: Path, text: str) -> Any:
-    """The rows of a CSV one by one, the header first. Raises BadTableError for one of another length."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)  # a quote that is not closed
+    """Yield the rows of a CSV, header first. Raises BadTableError for a row of another length."""
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)  # strict: an unclosed quote is an error
     length = None
     number = 0
     try:
@@ -113,7 +113,7 @@ def checked_rows(path: Path, text: str) -> Any:
 
 
 def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Cells, needed: bool) -> "pd.Series[Any]":
-    """The cells, as numbers unless the kind is text. Raises BadTableError that names the first of another kind."""
+    """Return the cells, as numbers unless the kind is text. Raises BadTableError, which names the first wrong cell."""
     empty = cells.isna()
     if needed and not kind.empty:
         _refuse(path, cells, empty, kind.words)
@@ -127,7 +127,7 @@ def _checked_column(path: Path, cells: "pd.Series[Any]", kind: Cells, needed: bo
     _refuse(path, cells, wrong, kind.words)
     if kind.whole or is_integer_dtype(numbers):
         return numbers
-    exact = cells.fillna("nan").to_numpy(object).astype(float)  # to the last bit, unlike pandas below version 4
+    exact = cells.fillna("nan").to_numpy(object).astype(float)  # exact to the last bit, unlike pandas before version 4
     return pd.Series(exact, index=cells.index, name=cells.name)
 
 
@@ -140,10 +140,9 @@ def _refuse(path: Path, column: "pd.Series[Any]", wrong: "pd.Series[bool]", allo
 
 
 def read_newest(path: Path, *more: str, arms: Collection[str] = ()) -> pd.DataFrame:
-    """The rows of one of the SCHEMAS with the columns of its place and `more`; of those that agree in the place the
-    last, which is of the newest snapshots.
+    """Return the newest rows of one of the SCHEMAS: of rows with the same `place` columns, the last one.
 
-    Raises ValueError if there is no such file, BadTableError.
+    Checks the `place` columns and `more`. Raises ValueError if there is no such file, BadTableError if it is damaged.
     """
     schema = SCHEMAS[path.name]
     if not path.exists():
@@ -155,7 +154,7 @@ def read_newest(path: Path, *more: str, arms: Collection[str] = ()) -> pd.DataFr
 
 
 def as_frame(rows: Sequence[Sequence[object]], name: str) -> pd.DataFrame:
-    """Rows of table `name` as `read_table` reads them from its file: numbers as numbers, NaN for an empty cell."""
+    """Return rows of table `name` as `read_table` would: numbers as numbers, NaN for an empty cell."""
     columns = SCHEMAS[name].columns
     by_column = zip(*rows, strict=True) if rows else [()] * len(columns)
     return pd.DataFrame(
@@ -176,12 +175,12 @@ def _typed(cells: Sequence[object], kind: Cells) -> "pd.Series[Any]":
 
 
 def newest(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Of the rows of table `name` that differ at most in what they come from, the last."""
+    """Return the last of the rows of table `name` that differ at most in their digests."""
     return rows.drop_duplicates([column for column in SCHEMAS[name].place if column in rows], keep="last")
 
 
 def largest_sample(rows: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
-    """The rows of the largest sample, of train images too: others are estimates of these. Of each value of `by`."""
+    """Return the rows with the most images and train images, for each value of `by`; others are rougher estimates."""
     for column in ("num_images", "num_train_images"):
         if column in rows:
             counts = rows[column]
@@ -191,5 +190,5 @@ def largest_sample(rows: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
 
 
 def whole_encoder(rows: pd.DataFrame, aggregate: str) -> pd.DataFrame:
-    """The rows of weight_gap.csv over the whole encoder: `mean`, `sum` or `global`."""
+    """Return the rows of weight_gap.csv over the whole encoder; `aggregate` is `mean`, `sum` or `global`."""
     return rows[(rows["aggregate"] == aggregate) & rows["module"].isna()]

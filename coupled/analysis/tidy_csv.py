@@ -1,4 +1,4 @@
-"""CSV files that grow by whole rows, each of which they have once."""
+"""CSV files that grow by complete rows, without duplicates."""
 
 import csv
 import io
@@ -14,18 +14,18 @@ from coupled.storage.atomic_files import append_durably, encoded, write_durably
 
 
 class TidyCsv:
-    """A CSV file of long rows that gains them block by block; a row it has already is never written again.
+    """A CSV file in long format that is extended block by block; an existing row is never written again.
 
-    Two rows are the same if they agree in the columns `key`. Floats are written in full, NaN as an empty cell. A last
-    row that was not written to its end is cut off, and a row that it has twice is dropped, which is said. Raises
-    ValueError if the file has other columns, or two rows that agree in the key and not in the rest.
+    Two rows are the same if they agree in the columns `key`. Floats are written in full, NaN as an empty cell. An
+    incomplete last row is removed. Duplicate rows are removed with a message. Raises ValueError if the file has other
+    columns, or two rows with the same key and different values.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], key: Sequence[str]) -> None:
         self.path, self.columns = path, list(columns)
         self.places = [self.columns.index(name) for name in key]
         self.written = 0
-        self.held: dict[tuple[str, ...], int] = {}  # the hash of the row, by key
+        self.held: dict[tuple[str, ...], int] = {}  # hash of each row, by key
         whole = read_text(path) if path.exists() else ""
         size = path.stat().st_size if path.exists() else 0
         header = self._text([self.columns])
@@ -34,13 +34,13 @@ class TidyCsv:
         rows = self._rows(whole) if whole else []
         once = [row for row in rows if self._is_new(row)]
         if len(once) < len(rows):
-            say(f"{path}: {len(rows) - len(once)} rows stood there twice; each is kept once", sys.stderr)
+            say(f"{path}: removed duplicate rows: {len(rows) - len(once)}", sys.stderr)
             whole = self._text([self.columns, *once])
         if not whole or len(whole.encode()) != size:
             write_durably(path, encoded(whole or header))
 
     def _rows(self, text: str) -> list[list[str]]:
-        """The rows below the header. Raises BadTableError for a file that is not this table."""
+        """Return the rows below the header. Raises BadTableError for a file that is not this table."""
         rows = checked_rows(self.path, text)
         if next(rows) != self.columns:
             raise self._foreign()
@@ -48,16 +48,16 @@ class TidyCsv:
 
     def _foreign(self) -> BadTableError:
         columns = ",".join(self.columns)
-        return BadTableError(f"{self.path}: its columns should be {columns}; move the file away to start a new one")
+        return BadTableError(f"{self.path}: expected the columns {columns}; move the file away to start a new one")
 
     def _is_new(self, row: list[str]) -> bool:
-        """Whether the row is the first of its key. Raises BadTableError if another row of that key has other cells."""
+        """Whether the row is the first of its key. Raises BadTableError if a row with that key has other values."""
         key = tuple(row[place] for place in self.places)
         new = key not in self.held
         if self.held.setdefault(key, hash(tuple(row))) != hash(tuple(row)):
             raise BadTableError(
-                f"{self.path}: two rows that are about the same, and differ: {', '.join(filter(None, key))}; delete"
-                " the one that is wrong, or move the file away to start a new one"
+                f"{self.path}: two rows with the same key and different values: {', '.join(filter(None, key))}; delete"
+                " the wrong one, or move the file away to start a new one"
             )
         return new
 
@@ -66,13 +66,13 @@ class TidyCsv:
         return tuple(map(str, key)) in self.held
 
     def append(self, rows: Iterable[Sequence[object]]) -> None:
-        """Write the rows that are not in the file yet, in one write, and sync them to the disk."""
+        """Append the rows that are not in the file yet with one write, and sync them to disk."""
         new = [row for row in map(self._cells, rows) if not self.has(*(row[place] for place in self.places))]
         append_durably(self.path, self._text([row for row in new if self._is_new(row)]))
         self.written += len(new)
 
     def renew(self, rows: Iterable[Sequence[object]]) -> None:
-        """As `append`, and a row that the file has with other values is replaced: for values that cost nothing."""
+        """As `append`, but replace rows of the same key with other values; for values that are cheap to compute."""
         cells = {tuple(row[place] for place in self.places): row for row in map(self._cells, rows)}
         stale = {key for key, row in cells.items() if self.held.get(key, hash(tuple(row))) != hash(tuple(row))}
         if stale:
@@ -84,7 +84,7 @@ class TidyCsv:
 
     @staticmethod
     def _cells(row: Sequence[object]) -> list[str]:
-        """The cells as text, as a csv writer has them."""
+        """Return the cells as text, as csv.writer formats them."""
         return ["" if cell is None or (isinstance(cell, float) and isnan(cell)) else str(cell) for cell in row]
 
     @staticmethod
@@ -95,6 +95,6 @@ class TidyCsv:
 
 
 def open_table(path: Path) -> TidyCsv:
-    """The table at `path`, whose name is one of the SCHEMAS."""
+    """Return the table at `path`, whose file name is one of the SCHEMAS."""
     schema = SCHEMAS[path.name]
     return TidyCsv(path, schema.columns, schema.key)

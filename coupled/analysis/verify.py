@@ -1,12 +1,12 @@
-"""Whether a run folder is whole, and how far two runs are the same.
+"""Check every file of a run folder, and compare two runs.
 
-Looks at run.json, both tables of rows, every snapshot, the checkpoints, and whether the images can still be read.
-Prints a line for everything that is wrong, or differs between the two runs; the exit status is 0 if there is nothing of
-the kind, 1 if there is, 2 for bad input. With --against it says up to which step the inputs were identical (by
-inputs_digest), which settings differ, and for arms of the same name the first epoch at which weights differ and by
-how much at most: the largest gap of a tensor, ||a - b|| over the mean of ||a|| and ||b||, with its epoch. With
---output the findings are written to verify.csv in that folder, too, with the last epoch that was looked at: one row
-with an empty finding if nothing is wrong.
+Checks run.json, steps.csv and epochs.csv, every snapshot, the checkpoints, and that the images can still be read. Each
+finding is one line. The exit status is 0 without findings, 1 with findings, 2 for bad input. With `--against`, if
+nothing is wrong with either run, the findings are their differences: the step up to which the inputs were identical (by
+inputs_digest), the settings that differ, and for arms of the same name the first epoch at which weights differ and the
+largest gap of a tensor, ||a - b|| over the mean of ||a|| and ||b||, with its epoch. With `--output` the findings are
+also written to verify.csv in that folder, with the last epoch that was checked; without findings it has one row with an
+empty finding.
 """
 
 import csv
@@ -38,17 +38,17 @@ from coupled.storage.run_description import description_digest, is_as_written, r
 
 
 def compute(run: Run, against: Run | None = None) -> list[str]:
-    """Everything that is wrong with a run.
+    """Return everything that is wrong with a run.
 
     Args:
         run: the run.
-        against: a second run. If nothing is wrong with either, in what the two differ is added.
+        against: a second run. If nothing is wrong with either run, their differences are findings.
 
     Returns:
-        The findings, one line each; empty if the run is whole and both are the same.
+        The findings, one line each; empty if nothing is wrong and, with `against`, the runs do not differ.
 
     Raises:
-        ValueError: if the settings of a run name code that has not been imported.
+        ValueError: if the settings of a run name user-defined code that has not been imported.
 
     Example:
         >>> compute(run)
@@ -58,7 +58,7 @@ def compute(run: Run, against: Run | None = None) -> list[str]:
 
 
 def findings(run: Run, against: Run | None, note: Callable[[str], None] = lambda text: None) -> Iterator[str]:
-    """As `compute`, one by one. `note` takes the line that the inputs of both runs are identical."""
+    """Yield the findings of `compute`. `note` is called with the line that the inputs of both runs are identical."""
     whole = True
     for each in (run, against) if against else (run,):
         for text in faults(each):
@@ -69,7 +69,7 @@ def findings(run: Run, against: Run | None, note: Callable[[str], None] = lambda
 
 
 def faults(run: Run) -> Iterator[str]:
-    """Everything that is wrong with the run, a line each."""
+    """Yield everything that is wrong with the run, one line each."""
     dataset, settings_sha256 = run.description["dataset"], run.description["settings_sha256"]
     yield from faults_of_description(run.path, run.settings)
     yield from check_listing(run.path, dataset)
@@ -92,19 +92,19 @@ def faults(run: Run) -> Iterator[str]:
 
 
 def faults_of_description(run: Path, settings: Settings) -> Iterator[str]:
-    """run.json as a whole, and the digest of its settings."""
+    """Check the digest of run.json and that of its settings."""
     path, content = run / "run.json", read_run_json(run)
     if not is_as_written(content):
         of, found = content.get("digest"), description_digest(content)
         changed = f"changed since it was written: expected digest {of}, found {found}"
-        yield f"{path}: {changed if 'digest' in content else 'no digest: nothing tells whether it was changed'}"
+        yield f"{path}: {changed if 'digest' in content else 'no digest; a change of the file cannot be detected'}"
     if content["settings_sha256"] != settings.sha256():
         of, found = settings.sha256(), content["settings_sha256"]
-        yield f"{path}: settings_sha256: expected that of its settings, {of}, found {found}"
+        yield f"{path}: settings_sha256: expected the digest of its settings, {of}, found {found}"
 
 
 def faults_of_images(run: Path, settings: Settings, dataset: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the images of the run can still be read, as every further analysis must."""
+    """Check that the images of the run can still be read, which the other analyses need."""
     for split in SPLITS:
         try:
             load_images(settings, split, dataset, run)
@@ -113,7 +113,7 @@ def faults_of_images(run: Path, settings: Settings, dataset: Mapping[str, Any]) 
 
 
 def differences(run: Run, against: Run, note: Callable[[str], None]) -> Iterator[str]:
-    """In what two whole runs differ, a line each; identical inputs are a line for `note`."""
+    """Yield the differences of two valid runs, one line each; `note` is called with the line on identical inputs."""
     if any("imported" in each.description for each in (run, against)):
         text, identical = "inputs: not compared, because an imported run has no record of them", True
     else:
@@ -130,7 +130,7 @@ def differences(run: Run, against: Run, note: Callable[[str], None]) -> Iterator
 
 
 def compare_inputs(path: Path, against: Path) -> tuple[str, bool]:
-    """Up to which step two tables of steps have equal digests of the inputs, and whether all of them are equal."""
+    """Return a line on the step up to which two steps.csv have equal input digests, and whether all are equal."""
     tables = read_rows(path), read_rows(against)
     columns = [column for column in input_columns(tables[0]) if column in input_columns(tables[1])]
     one, other = ([[row[column] for column in columns] for row in rows] for rows in tables)
@@ -141,7 +141,7 @@ def compare_inputs(path: Path, against: Path) -> tuple[str, bool]:
 
 
 def verify(options: Namespace) -> int:
-    """Print the findings; 1 if there are any."""
+    """Print the findings; return 1 if there are any."""
     run = open_run(options.run, options.allow_code)
     against = other_run(options.against, options.allow_code) if options.against else None
     found: list[str] = []
@@ -150,7 +150,8 @@ def verify(options: Namespace) -> int:
         found.append(text)
     runs = f"{run.path} and {against.path}" if against else f"{run.path}"
     imported = any("imported" in each.description for each in (run, against) if each)
-    checked = "its snapshots are as imported (its training left no record here)" if imported else "nothing is wrong"
+    unchanged = "its snapshots are unchanged since the import (there is no record of its training)"
+    checked = unchanged if imported else "nothing is wrong"
     say(f"{len(found)} findings" if found else f"{runs}: {checked}, and the images can be read")
     if options.output:
         write_findings(options.output / "verify.csv", last_epoch(run), found)
@@ -158,15 +159,15 @@ def verify(options: Namespace) -> int:
 
 
 def last_epoch(run: Run) -> int:
-    """The last epoch of which the manifest has a snapshot; -1 if there is none or it cannot be read."""
+    """Return the last epoch with a snapshot in the manifest; -1 if there is none or the manifest cannot be read."""
     try:
         return max((entry.epoch for entry in run.snapshots.entries()), default=-1)
-    except ValueError:  # a manifest that is not readable is one of the findings
+    except ValueError:  # an unreadable manifest is one of the findings
         return -1
 
 
 def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
-    """Write verify.csv anew."""
+    """Write verify.csv."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(
         [SCHEMAS[path.name].columns, *((epoch, each) for each in findings or [""])]
@@ -179,5 +180,5 @@ def write_findings(path: Path, epoch: int, findings: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(verify, parsers.verify(), arguments)

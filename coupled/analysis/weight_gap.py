@@ -1,19 +1,18 @@
-"""How far the arms' weights have drifted from the reference arm's, layer by layer, at every snapshot.
+"""Measure distances and angles between the arms' weights and the reference arm's, layer by layer, at every snapshot.
 
-Writes weight_gap.csv. Tensors are read by name, one at a time: no model, no image, no GPU. For each compared arm (all
-pairs with `--compare all`) and epoch there is a row for every floating tensor of the encoder and the projector, and
-rows over the encoder's `.weight` tensors (batch norm's scales among them; biases, running statistics and the projector
-not), for each stage (`module` layer1 ...) and for the whole encoder (`module` empty). `tensor` is the full name, empty
-in rows over several; `module` that of alignment.py's tables; `aggregate` empty for one tensor:
-* `mean` and `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
-* `global`: of those layers taken as one long vector.
-A drift is an arm's distance from its epoch 0; update_cosine is the cosine between what the two arms have moved since
-the last snapshot before. The last columns are the digests of the two snapshots; of rows that differ in those alone
-the last one counts. From the `global` rows of the encoder, all epochs in the table, weight_gap_growth.csv is
-written anew (see growth.py).
+Writes weight_gap.csv. Tensors are read by name, one at a time, without a model, images or a GPU. For each compared arm
+(every pair with `--compare all`) and epoch there is one row per floating-point tensor of encoder and projector. Further
+rows aggregate the encoder's `.weight` tensors (including the scales of batch norm, without biases, running statistics
+and the projector) for each stage (`module` layer1 ...) and for the whole encoder (`module` empty). `tensor` is the full
+name, empty in aggregates; `module` is named as in the tables of alignment.py; `aggregate` is empty for one tensor, else
+* `mean`, `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
+* `global`: of those layers concatenated to one vector.
+A drift is an arm's distance from its epoch 0. update_cosine is the cosine between the two arms' updates since the
+previous snapshot. The last columns are the digests of the two snapshots; of rows that differ only in digests, the last
+one is valid. weight_gap_growth.csv is rewritten from the encoder's `global` rows of all epochs (see growth.py).
 
-`--align permutation` writes weight_gap_permutation.csv instead: the same after the channels of each compared arm, a
-ResNet, are put into the order that fits the reference best (see channel_matching.py); `moved` counts the channels.
+`--align permutation` writes weight_gap_permutation.csv instead: the same measures after the channels of each compared
+arm, a ResNet, are reordered to match the reference (see channel_matching.py); `moved` counts the reordered channels.
 """
 
 import contextlib
@@ -41,15 +40,15 @@ Row = tuple[object, ...]
 
 
 class ComparedEpochs(NamedTuple):
-    """An epoch and those it is compared with."""
+    """An epoch, and the earlier epochs for its drifts and updates."""
 
     epoch: int
     start: int | None  # 0, if the run has that snapshot
-    before: int | None  # the last snapshot before, if there is one
+    before: int | None  # the epoch of the previous snapshot, if there is one
 
 
 class OpenSnapshots:
-    """The snapshots of `store`, opened when they are asked for; a context manager that closes them."""
+    """The snapshots of `store`, opened on demand; a context manager that closes them."""
 
     def __init__(self, store: SnapshotStore) -> None:
         self.store = store
@@ -62,14 +61,14 @@ class OpenSnapshots:
         self.keep([])
 
     def get(self, arm: str, epoch: int) -> Any:
-        """The open snapshot (safetensors' handle). Raises ValueError as `SnapshotStore.open` does."""
+        """Return the handle of a snapshot (safetensors). Raises ValueError as `SnapshotStore.open` does."""
         if (arm, epoch) not in self._held:
             closing = contextlib.ExitStack()
             self._held[arm, epoch] = closing, closing.enter_context(self.store.open(arm, epoch))
         return self._held[arm, epoch][1]
 
     def tensor(self, arm: str, epoch: int, name: str) -> torch.Tensor:
-        """One tensor of a snapshot; nothing else of it is read."""
+        """Read one tensor of a snapshot."""
         found: torch.Tensor = self.get(arm, epoch).get_tensor(name)
         return found
 
@@ -79,7 +78,7 @@ class OpenSnapshots:
             self._held.pop(key)[0].close()
 
     def shapes(self, arm: str, epoch: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the floating tensors of encoder and projector; no weight is read."""
+        """Return names and shapes of the floating-point tensors of encoder and projector, without reading them."""
         snapshot = self.get(arm, epoch)
         slices = {
             name: snapshot.get_slice(name)
@@ -90,9 +89,9 @@ class OpenSnapshots:
 
 
 def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
-    """The rows of these pairs at one epoch: layers sorted by name, then the aggregates. Raises ValueError.
+    """Return the rows of these pairs at one epoch: layers sorted by name, then the aggregates. Raises ValueError.
 
-    Each tensor of each arm is read once. With `align` a row ends with the number of channels that were moved.
+    Each tensor of each arm is read once. With `align` a row ends with the number of reordered channels.
     """
     layers = {pair: _layers(opened, moment.epoch, *pair) for pair in pairs}
     shapes = {arm: opened.shapes(arm, moment.epoch) for pair in pairs for arm in pair}
@@ -130,7 +129,7 @@ def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list
 
 
 def _history(opened: OpenSnapshots, arm: str, moment: ComparedEpochs, layer: str) -> tuple[torch.Tensor | None, ...]:
-    """The tensor at the epoch, at the start and before."""
+    """Return the tensor at the epoch, at the start and at the previous snapshot."""
     there = {epoch: opened.tensor(arm, epoch, layer) for epoch in set(moment) if epoch is not None}
     return tuple(None if epoch is None else there[epoch] for epoch in moment)
 
@@ -153,7 +152,7 @@ def compute(
     align: str = "none",
     skip_corrupt: bool = False,
 ) -> pd.DataFrame:
-    """How far the arms' weights have drifted from the reference arm's.
+    """Return distances and angles between the arms' weights and the reference arm's.
 
     Args:
         run: the run; only its snapshots are read.
@@ -161,15 +160,15 @@ def compute(
         reference: the arm they are compared with (default: cl, or the run's first arm if there is no cl).
         against: another run: each arm is compared with its arm of the same name, `<folder>:<arm>` in the rows.
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
-        align: "permutation" puts the channels of each compared arm, a ResNet, into the order that fits best first.
-        skip_corrupt: pass over missing and damaged snapshots, saying which.
+        align: "permutation" first reorders the channels of each compared arm, a ResNet, to match the reference.
+        skip_corrupt: skip missing and damaged snapshots, and print which.
 
     Returns:
         The rows of weight_gap.csv, or of weight_gap_permutation.csv, with their columns (see `schemas.SCHEMAS`): for
-        each epoch and pair one a tensor, then those over stages and over the encoder. NaN where there is no value.
+        each epoch and pair one row per tensor, then aggregates over stages and the encoder. NaN where undefined.
 
     Raises:
-        ValueError: for an arm, epoch or alignment that there is not, or a snapshot that is damaged.
+        ValueError: for an unknown arm, epoch or alignment, or a damaged snapshot.
 
     Example:
         >>> gaps = compute(run, compare=["nscl"])
@@ -183,7 +182,7 @@ def compute(
 
 
 def plan(run: Run, chosen: Selection, *, align: str = "none", skip_corrupt: bool = False) -> Plan:
-    """What is to be computed of the chosen pairs and epochs; arguments as of `compute`."""
+    """Plan the rows of the chosen pairs and epochs; arguments as in `compute`."""
     choices("align", [align], ALIGNMENTS)
     table = "weight_gap.csv" if align == "none" else "weight_gap_permutation.csv"
 
@@ -195,13 +194,13 @@ def plan(run: Run, chosen: Selection, *, align: str = "none", skip_corrupt: bool
 
 
 def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: bool, has: RowExists) -> Iterator[Chunk]:
-    """The rows that the table does not have yet, epoch by epoch."""
+    """Yield the missing rows of the table, epoch by epoch."""
     digests = run.snapshot_digests()
     arms = (chosen.reference, *chosen.arms)
     there = run.epochs(arms)
     with OpenSnapshots(run.snapshots) as opened:
         for epoch in tracked(chosen.epochs, "epochs"):
-            # `global` is the last of a pair's rows: a write that was cut short has not got there
+            # `global` is the last row of a pair: an interrupted write does not contain it
             sources = {pair: [digests[arm, epoch] for arm in pair] for pair in chosen.pairs}
             missing = [pair for pair in chosen.pairs if not has(table, epoch, *pair, *LAST, *sources[pair])]
             before = max((earlier for earlier in there if earlier < epoch), default=None)
@@ -215,7 +214,7 @@ def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: b
 
 
 def readable(opened: OpenSnapshots, pair: Pair, moment: ComparedEpochs) -> ComparedEpochs:
-    """The moment without the earlier epochs of which a snapshot of the pair is bad; each is said at its own epoch."""
+    """Return the moment without earlier epochs whose snapshots are damaged; those are reported at their own epoch."""
 
     def good(epoch: int) -> bool:
         with contextlib.suppress(BadSnapshotError):
@@ -227,5 +226,5 @@ def readable(opened: OpenSnapshots, pair: Pair, moment: ComparedEpochs) -> Compa
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(partial(append_missing, select_pairs, plan), parsers.weight_gap(), arguments)

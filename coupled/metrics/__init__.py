@@ -1,10 +1,10 @@
 """Metrics as plain functions of numpy arrays, torch tensors and blocks of rows: `from coupled.metrics import cka`.
 
-A pair metric, of two representations of the same images: `cka(x, y)`, `procrustes(x, y)`, `mutual_knn(x, y, k=10)`.
-An arm metric, of one: `effective_rank(x)`, `cdnv(x, labels)`, `knn(train, train_labels, test, test_labels, k=20)`.
-`weight_gap(state_a, state_b)` compares two state dicts. `dir(coupled.metrics)` lists them; each is a file of its name
-in `pair/` or `arm/`, which is imported when the metric is asked for: this module alone imports neither torch nor
-scikit-learn.
+A pair metric compares two representations of the same images: `cka(x, y)`, `procrustes(x, y)`,
+`mutual_knn(x, y, k=10)`. An arm metric measures one: `effective_rank(x)`, `cdnv(x, labels)`,
+`knn(train, train_labels, test, test_labels, k=20)`. `weight_gap(state_a, state_b)` compares two state dicts.
+`dir(coupled.metrics)` lists all metrics. Each is in the file of its name in `pair/` or `arm/`, which is imported on
+first access, so that this module imports neither torch nor scikit-learn.
 """
 
 from importlib import import_module

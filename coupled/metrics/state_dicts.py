@@ -12,25 +12,25 @@ from coupled.metrics.weights import Gap, Place, all_squares, comparable_layers, 
 
 
 def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataFrame:
-    """Layer-wise distances and angles of two networks' weights (arXiv 2510.08852); `Squares.gap` says the formula.
+    """Layer-wise distances and angles of two networks' weights (arXiv 2510.08852); see `Squares.gap` for the formula.
 
-    The values and rows are those of the program for one pair and epoch; drifts and the cosine of updates, which need
-    earlier snapshots, are left out. If no name starts with `encoder.`, all tensors count as the encoder's; else those
-    of the encoder and the projector are compared. Integer tensors are not. Sums are float64.
+    Values and rows are those of `coupled weight-gap` for one pair and epoch, without drifts and the cosine of updates,
+    which need earlier snapshots. If no name starts with `encoder.`, all tensors belong to the encoder; else the tensors
+    of encoder and projector are compared. Integer tensors are ignored. Sums are float64.
 
     Args:
         reference: the state dict of a network: tensors or numpy arrays by name.
-        arm: that of another network with an encoder of the same names and shapes.
+        arm: the state dict of another network whose encoder has the same names and shapes.
 
     Returns:
-        A row a tensor, sorted by name, then `mean`, `sum` and `global` over the encoder's `.weight` tensors, for each
-        stage and for the encoder: tensor, module, aggregate, kind, parameters (entries), gap (0 to 2), distance,
-        reference_norm, arm_norm, cosine, angle (degrees). Cosine and angle are NaN where one tensor is zero and in
-        `sum`.
+        One row per tensor, sorted by name, then `mean`, `sum` and `global` over the encoder's `.weight` tensors, for
+        each stage and for the encoder: tensor, module, aggregate, kind, parameters (number of entries), gap (0 to 2),
+        distance, reference_norm, arm_norm, cosine, angle (degrees). Cosine and angle are NaN if one tensor is zero, and
+        in `sum`.
 
     Raises:
-        ValueError: if one is not a mapping, they have no floating tensor in common, a name is in one encoder only,
-            shapes differ, or a weight is not finite.
+        ValueError: if one is not a mapping, they have no floating-point tensor in common, a name is in only one
+            encoder, shapes differ, or a weight is not finite.
 
     Example:
         >>> a, b = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
@@ -49,7 +49,7 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
     ]
     layers = comparable_layers(*shapes)
     if not layers:
-        raise ValueError("reference and arm have no floating tensor in common")
+        raise ValueError("reference and arm have no floating-point tensor in common")
     pair = "reference", "arm"
     sums = {n: all_squares({pair[0]: [one[n]], pair[1]: [other[n].to(one[n].device)]}, [pair])[pair] for n in layers}
     found = gap_rows(sums, {layer: len(shapes[0][layer]) for layer in layers})

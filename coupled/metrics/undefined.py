@@ -1,15 +1,15 @@
-"""A score that has no value, and why."""
+"""An undefined score with its reason."""
 
 from math import nan
 
 
 class Undefined(float):
-    """NaN that carries the reason for which a metric has no value: `Undefined("constant features")`."""
+    """NaN with the reason why a metric is undefined: `Undefined("constant features")`."""
 
     reason: str
 
     def __new__(cls, reason: str) -> "Undefined":
-        """NaN with `reason`, a few words."""
+        """Create NaN with `reason`, a few words."""
         self = super().__new__(cls, nan)
         self.reason = reason
         return self

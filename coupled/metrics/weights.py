@@ -1,4 +1,4 @@
-"""Distances and angles between two arms' weights, from sums over the entries of a tensor; sums of layers add up."""
+"""Distances and angles between two arms' weights, from additive sums over the entries of tensors."""
 
 from collections.abc import Mapping, Sequence
 from math import atan2, degrees, nan, sqrt
@@ -25,24 +25,24 @@ class Gap(NamedTuple):
 
 
 class State(NamedTuple):
-    """One tensor of an arm, float64: as it is, and how it came there."""
+    """One tensor of an arm, float64, with its drift and its last update."""
 
     now: Tensor
     drift: float  # squared distance from epoch 0; NaN if the run has no such snapshot
-    update: Tensor | None  # what the last snapshot lacks to it; None if it is the first
+    update: Tensor | None  # difference from the previous snapshot; None for the first snapshot
 
 
 def state(now: Tensor | None, start: Tensor | None = None, before: Tensor | None = None) -> State:
-    """The state of a tensor of any floating type whose earlier values are given."""
+    """Return the state of a tensor of any floating-point type from its present and earlier values."""
     assert now is not None
     now = now.double()
-    # converted first: torch subtracts tensors of two types many times more slowly
+    # both are converted before the subtraction, because torch is much slower with mixed types
     moved, update = (None if earlier is None else now - earlier.double() for earlier in (start, before))
     return State(now, nan if moved is None else _product(moved, moved), update)
 
 
 class Squares(NamedTuple):
-    """Sums over the entries of two tensors; those of two layers add up to those of both taken together."""
+    """Sums over the entries of two tensors. The sums of two layers add up to those of their concatenation."""
 
     parameters: int
     distance: float
@@ -56,10 +56,10 @@ class Squares(NamedTuple):
     update_product: float
 
     def gap(self) -> Gap:
-        """||a - b|| / ((||a|| + ||b||) / 2), and what it is made of (arXiv 2510.08852).
+        """Return the gap ||a - b|| / ((||a|| + ||b||) / 2) and its components (arXiv 2510.08852).
 
-        Two zero tensors have gap 0, cosine 1 and angle 0; with one zero tensor cosine and angle are undefined, NaN, as
-        is the cosine of the updates where one of them is zero.
+        Two zero tensors have gap 0, cosine 1 and angle 0. With one zero tensor cosine and angle are NaN. The cosine of
+        the updates is NaN if one update is zero.
         """
         distance, reference, arm = sqrt(self.distance), sqrt(self.reference), sqrt(self.arm)
         drifts = sqrt(self.reference_drift), sqrt(self.arm_drift)
@@ -84,10 +84,10 @@ class Squares(NamedTuple):
 
 
 def angle(distance: float, one: float, other: float) -> float:
-    """Degrees between two vectors of norms `one`, `other` > 0 at `distance`; exact for small angles too.
+    """Return the degrees between two vectors of norms `one`, `other` > 0 at `distance`; exact for small angles.
 
-    By the half-angle form of the law of cosines (Kahan 2014, "Miscalculating area and angles of a needle-like
-    triangle"); acos of the cosine would lose half of the digits.
+    Uses the half-angle form of the law of cosines (Kahan 2014, "Miscalculating area and angles of a needle-like
+    triangle"), because acos of the cosine would lose half of the digits.
     """
     opposite = (distance - (one - other)) * (distance + (one - other))
     adjacent = (one + other - distance) * (one + other + distance)
@@ -95,19 +95,19 @@ def angle(distance: float, one: float, other: float) -> float:
 
 
 def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
-    """The layers both have. Raises ValueError naming a layer if the encoders or the shapes differ."""
+    """Return the layers that both have. Raises ValueError, which names a layer, if encoders or shapes differ."""
     for layer in sorted(reference.keys() ^ arm.keys()):
         if layer.startswith("encoder."):
-            raise ValueError(f"layer '{layer}' is in one of the two snapshots only: the encoders differ")
+            raise ValueError(f"layer '{layer}' is in only one of the two snapshots: the encoders differ")
     shared = [layer for layer in reference if layer in arm]
     for layer in shared:
         if reference[layer] != arm[layer]:
-            raise ValueError(f"layer '{layer}' has shape {reference[layer]} in the one and {arm[layer]} in the other")
+            raise ValueError(f"layer '{layer}' has shape {reference[layer]} in one and {arm[layer]} in the other")
     return shared
 
 
 def squares(reference: State, arm: State) -> Squares:
-    """The sums for two tensors of equal shape."""
+    """Return the sums for two tensors of equal shape."""
     a, b = reference.now, arm.now
     updates = (nan, nan, nan)
     if reference.update is not None and arm.update is not None:
@@ -121,9 +121,9 @@ def squares(reference: State, arm: State) -> Squares:
 def all_squares(
     tensors: Mapping[str, Sequence[Tensor | None]], pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Squares]:
-    """The sums of pairs of arms whose tensor, now, at the start and before, is given.
+    """Return the sums of pairs of arms from the history of each arm's tensor: now, at the start, and before.
 
-    Part by part, so that what is in float64 stays in the processor's cache: twice as fast as tensor by tensor.
+    The tensors are processed in parts, so that the float64 copies stay in the processor's cache; this is twice as fast.
     """
     flat = {arm: [None if each is None else each.reshape(-1) for each in history] for arm, history in tensors.items()}
     parts: dict[tuple[str, str], list[Squares]] = {pair: [] for pair in pairs}
@@ -136,18 +136,18 @@ def all_squares(
 
 
 def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:
-    """`mean`, `sum` and `global` over layers; `parameters` is the number of entries in all three."""
+    """Return `mean`, `sum` and `global` over layers; `parameters` is the number of entries in all three."""
     total = Gap(*map(sum, zip(*(layer.gap() for layer in layers), strict=True)))
     together = Squares(*map(sum, zip(*layers, strict=True)))
     return {
         "mean": Gap(total.parameters, *(column / len(layers) for column in total[1:])),
-        "sum": total._replace(cosine=nan, angle=nan, update_cosine=nan),  # sums of these mean nothing
+        "sum": total._replace(cosine=nan, angle=nan, update_cosine=nan),  # a sum of these has no meaning
         "global": together.gap(),
     }
 
 
 class Place(NamedTuple):
-    """What a row of gaps is about: a tensor, or an aggregate over the `.weight` tensors of a module ("": all)."""
+    """The subject of a row of gaps: a tensor, or an aggregate over the `.weight` tensors of a module ("": all)."""
 
     tensor: str
     module: str
@@ -156,9 +156,9 @@ class Place(NamedTuple):
 
 
 def gap_rows(sums: Mapping[str, Squares], dimensions: Mapping[str, int]) -> list[tuple[Place, Gap]]:
-    """The gap of each tensor, then the aggregates of each stage and of the encoder, whose `global` is the last.
+    """Return the gap of each tensor, then the aggregates of each stage and of the encoder; `global` is the last row.
 
-    There are no aggregates without a `.weight`.
+    Without a `.weight` tensor there are no aggregates.
     """
     rows = [(Place(t, module_of(t), "", layer_kind(t, dimensions)), total.gap()) for t, total in sums.items()]
     stages: dict[str, list[Squares]] = {}
@@ -172,7 +172,7 @@ def gap_rows(sums: Mapping[str, Squares], dimensions: Mapping[str, int]) -> list
 
 
 def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
-    """conv, linear, norm_scale, norm_shift, running or other, by the name of a tensor and the dimensions of all."""
+    """Return conv, linear, norm_scale, norm_shift, running or other, from the tensor's name and all dimensions."""
     module, _, name = layer.rpartition(".")
     of_weight = dimensions.get(f"{module}.weight", 0)
     if name.startswith("running_"):
@@ -183,13 +183,13 @@ def layer_kind(layer: str, dimensions: Mapping[str, int]) -> str:
 
 
 def module_of(tensor: str) -> str:
-    """The module of a tensor, an encoder's as alignment.py calls it; "" for a tensor of the encoder itself."""
+    """Return the module of a tensor, without the prefix `encoder.`; "" for a tensor of the encoder itself."""
     module = tensor.rpartition(".")[0]
     return "" if module == "encoder" else module.removeprefix("encoder.")
 
 
 def stage(layer: str) -> str:
-    """The stage of an encoder's tensor: layer1 to layer4 and stem of a ResNet, else the module below the encoder."""
+    """Return the stage of an encoder's tensor: stem or layer1 to layer4 of a ResNet, else the child module."""
     name = layer.split(".")[1]
     return "stem" if name in ("conv1", "bn1") else name
 

@@ -99,14 +99,18 @@ def test_what_cannot_be_compared_is_one_line(
     late = new_run("late", arms=("cl",), epochs=(7,))
     for program, bad, said in (
         (weight_gap, ["--against", str(other), "--compare", "scl"], f"'{other}' has no arm 'scl' (arms: cl, nscl)"),
-        (weight_gap, ["--against", str(other), "--compare", "all"], "--compare: got 'all', which means every pair"),
+        (weight_gap, ["--against", str(other), "--compare", "all"], "--compare: got 'all', which compares every pair"),
         (weight_gap, ["--against", str(other), "--reference", "cl"], "--reference: got 'cl'; with --against"),
         (weight_gap, ["--against", str(other), "--epochs", "1"], "arm 'cl' has no snapshot of epoch 1"),
-        (weight_gap, ["--against", str(alone)], f"--against: no arm of '{alone}' (ce) has the name of one of"),
+        (weight_gap, ["--against", str(alone)], f"'{alone}' (arms: ce) have no arm of the same name"),
         (weight_gap, ["--against", str(late)], "have no snapshots of the same epoch"),
-        (weight_gap, ["--against", str(tmp_path)], f": --against: '{tmp_path}' is no run folder: it has no run.json"),
-        (verify, ["--against", str(tmp_path)], f": --against: '{tmp_path}' is no run folder: it has no run.json"),
-        (alignment, ["--against", str(foreign), *FEW], "see other images: digest of the test images"),
+        (
+            weight_gap,
+            ["--against", str(tmp_path)],
+            f": --against: '{tmp_path}' is not a run folder: it has no run.json",
+        ),
+        (verify, ["--against", str(tmp_path)], f": --against: '{tmp_path}' is not a run folder: it has no run.json"),
+        (alignment, ["--against", str(foreign), *FEW], "have different images: digest of the test images"),
     ):
         assert program.main(["--run-dir", str(run), *bad]) == 2
         error = capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_f
 def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
     """rho = 0.25 leaves no CKA below 0.6; the a-priori bound is not about networks."""
     values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 2.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
-    with pytest.raises(ValueError, match=r"cka is 0\.59, below its a_posteriori bound 0\.6, which cannot be"):
+    with pytest.raises(ValueError, match=r"cka is 0\.59, below its a_posteriori bound 0\.6, which contradicts"):
         list(floors(values, None))
     with pytest.raises(ValueError, match=r"cka is 0\.96, below its a_posteriori_sharp bound 0\.968"):
         list(floors(values | {"cka": 0.96}, None))
@@ -159,7 +159,7 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     ].item()
     assert few.loc[("probe_error", "all", "1", "h"), "measured"] == pytest.approx(1 - accuracy)
     assert (
-        "weight_gap.csv: nothing in it for a bound; what is needed (four epochs or more) is written by:"
+        "weight_gap.csv: no bounds from this table; it needs four epochs or more; write them with:"
         f" coupled weight-gap --run-dir {run} --reference cl" in said
     )
 
@@ -175,7 +175,7 @@ def test_scores_below_the_a_priori_bound_are_an_error_when_all_rows_are_there(
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert "bounds.csv: 4 of 6 scores lie below their a-priori bound" in error
-        assert "farthest: epoch 2, train, 'nscl'" in error
+        assert "largest difference: epoch 2, train, 'nscl'" in error
     table = pd.read_csv(run / "analysis/bounds.csv")
     assert set(table[table["holds"] == "no"]["bound"]) == {"a_priori"}
     assert {*table["epoch"]} == {0, 1, 2}

@@ -112,9 +112,9 @@ def test_matching_never_makes_the_distance_larger() -> None:
 def test_only_plain_resnets_are_matched() -> None:
     """A symmetry that is not known must not be guessed."""
     shapes = {"encoder.conv1.weight": (4, 3, 3, 3), "encoder.blocks.0.mlp.weight": (4, 4)}
-    with pytest.raises(ValueError, match=r"tensor 'encoder\.blocks\.0\.mlp\.weight' is none of a plain ResNet's"):
+    with pytest.raises(ValueError, match=r"tensor 'encoder\.blocks\.0\.mlp\.weight' is not part of a plain ResNet"):
         channel_axes(shapes)
     shapes = {name: tuple(t.shape) for name, t in floating(network("resnet18")).items()}
     shapes["encoder.layer1.0.conv2.weight"] = (8, 4, 3, 3)  # grouped
-    with pytest.raises(ValueError, match=r"'encoder\.layer1\.0\.conv2\.weight' has 4 channels where others have 8"):
+    with pytest.raises(ValueError, match=r"'encoder\.layer1\.0\.conv2\.weight' has 4 channels; other tensors have 8"):
         channel_axes(shapes)

@@ -41,8 +41,8 @@ def predictor(epoch: int) -> dict[str, Tensor]:
 def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pytest.CaptureFixture[str]) -> None:
     """Hidden collapse would pass for a bad seed; the untrained network is not complained of."""
     assert main(["--run-dir", str(run), *OPTIONS]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if "is collapsed" in line]
-    assert any(line.startswith("arm scl is collapsed at epoch 1: z of test is a point (std ") for line in said)
+    said = [line for line in capsys.readouterr().out.splitlines() if "has collapsed" in line]
+    assert any(line.startswith("arm scl has collapsed at epoch 1: z of test is a point (spread ") for line in said)
     assert not any("epoch 0" in line for line in said)
     rows = table(run / "analysis/collapse.csv")
     assert tuple(rows[0]) == SCHEMAS["collapse.csv"].columns

@@ -44,7 +44,7 @@ def test_collapsed_features_are_called_so() -> None:
     point = of_rows(torch.ones(9, 4))
     assert point["spread", "unit_norm"] == point["uniformity", "t=2"] == 0
     assert {reason for *_, reason in with_reasons(point)} == {"constant features"}
-    assert verdict(point) == ("point", "std 0, where 1 is even and 0 is one point")
+    assert verdict(point) == ("point", "spread 0; 1 is even, 0 is a single point")
     assert verdict(of_rows(torch.ones(9, 4) * 1000 + random(9, 4)))[0] == "point"
     line = of_rows(torch.tensor([[3.0], [-1.0]]).repeat(20, 1) * torch.ones(1, 8) + 0.01 * random(40, 8))
     assert line["spread", "unit_norm"] == pytest.approx(1, abs=1e-3)

@@ -34,4 +34,4 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert run_program(interrupted, Parser(prog="coupled quality"), []) == 130
     error = capsys.readouterr().err
-    assert error == "coupled quality: interrupted; rows that are written stay, and are not made again\n"
+    assert error == "coupled quality: interrupted; rows already written are kept and will not be computed again\n"

@@ -86,7 +86,7 @@ def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Pat
         (b"epoch,lr\n1,2\n1,\xff\n", "row 3: not UTF-8 text"),
         ("epoch,lr\n1,2\n".encode("utf-16"), "row 1: not UTF-8 text"),
         (b"epoch,loss\n1,2\n", r"row 1: no column 'lr' \(columns: epoch, loss\)"),
-        (b"epoch,lr,lr\n1,2,3\n", "row 1: the column 'lr' is given twice"),
+        (b"epoch,lr,lr\n1,2,3\n", "row 1: the column 'lr' appears twice"),
         (b"epoch,lr\n1,2\n1\n1,2\n", "row 3: 1 cells, the header has 2"),
         (b"epoch,lr\n1,2,3\n", "row 2: 3 cells, the header has 2"),
         (b"epoch,lr\n1,2\n\n1,2\n", "row 3: 0 cells"),

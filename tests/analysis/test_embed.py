@@ -165,7 +165,7 @@ def test_run_json_and_every_snapshot_hold_mean_and_std(tmp_path: Path) -> None:
         ),
         (["--arms", "cl", "--output", "x.csv"], "--arms: not used without --project; use --arm"),
         (["--project", "pca", "--epoch", "1"], "--epoch: not used with --project; use --epochs"),
-        (["--project", "pca", "--output", "x.csv"], "--output: got 'x.csv'; with --project it is a folder"),
+        (["--project", "pca", "--output", "x.csv"], "--output: got 'x.csv'; with --project it must be a folder"),
         (
             ["--output", "x.csv", "--arm", "cl", "--images", "cifar11"],
             "--images: no folder 'cifar11', and unknown dataset 'cifar11'; did you mean 'cifar10'?",
@@ -176,13 +176,13 @@ def test_run_json_and_every_snapshot_hold_mean_and_std(tmp_path: Path) -> None:
         ),
         (
             ["--output", "x.csv", "--arm", "cl", "--dataset-root", "r"],
-            "--dataset-root: it needs --images with the name of a dataset",
+            "--dataset-root: needs --images with the name of a dataset",
         ),
         (
             ["--output", "x.csv", "--arm", "cl", "--images", "digits", "--accept-changed-images"],
             "--accept-changed-images: not used with --images, which are not the run's; drop it",
         ),
-        (["--output", "x.csv", "--arm", "cl", "--images", "."], "--images: '.' holds no picture"),
+        (["--output", "x.csv", "--arm", "cl", "--images", "."], "--images: '.' holds no image"),
         (
             ["--output", "x.csv", "--arm", "cl", "--images", ".", "--split", "test"],
             "--split: got test, but '.' has no folders train and test",

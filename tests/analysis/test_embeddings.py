@@ -68,7 +68,7 @@ def test_weights_that_do_not_fit_are_named(drifting_run: Path) -> None:
         load_weights(network, {n: t for n, t in tensors.items() if n != name}, "file")
     with pytest.raises(ValueError, match=r"file: tensor 'encoder\.more' is not in the network"):
         load_weights(network, {**tensors, "encoder.more": torch.ones(1)}, "file")
-    with pytest.raises(ValueError, match=rf"file: tensor '{name}' should be \(.*\) float32, found \(2,\) float32"):
+    with pytest.raises(ValueError, match=rf"file: tensor '{name}': expected \(.*\) float32, found \(2,\) float32"):
         load_weights(network, {**tensors, name: torch.ones(2)}, "file")
 
 

@@ -169,7 +169,7 @@ def test_torchvision_is_refused_a_network_that_it_has_not(full_run: Path) -> Non
 def test_an_encoder_that_is_none_of_timms_is_refused_by_name(full_run: Path) -> None:
     source = Source(open_run(full_run).encoder("cl", 0), EncoderSettings(name="mine.py:encoder"), 8, {})
     with pytest.raises(
-        ValueError, match=r"^--format timm: the encoder 'mine.py:encoder' is none of timm's; use --form"
+        ValueError, match=r"^--format timm: the encoder 'mine.py:encoder' is not a timm model; use --form"
     ):
         export_formats.to_timm(source)
 
@@ -189,7 +189,7 @@ def test_a_network_that_computes_something_else_there_is_refused(
 
     monkeypatch.setattr(torchvision.models, "get_model", other)
     source = Source(run.encoder("cl", 0), run.settings.encoder, 8, {})
-    with pytest.raises(ValueError, match="resnet18 does not compute there what it does here"):
+    with pytest.raises(ValueError, match="the outputs of the exported resnet18 differ from the encoder's"):
         export_formats.to_torchvision(source)
 
 

@@ -177,7 +177,7 @@ def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: P
     """Of the whole split; an arm without a predictor is not in a predictor's panel."""
     figure = collapse(described(folder))
     visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
-    assert visible == ["spread of z", "alignment of predictor and F"]
+    assert visible == ["spread of z", "eigenspace alignment of predictor"]
     assert lines(figure, 0)["ce"] == [[0, 1, 3], pytest.approx([value(e, "ce") for e in (0, 1, 3)])]
     assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "ce"]
     assert lines(figure, 1) == {"mine": [[0, 1, 3], pytest.approx([0.3, 0.4, 0.6])]}
@@ -250,7 +250,7 @@ def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     assert main(["--run-dir", str(folder)]) == 0
     said = capsys.readouterr()
     assert said.err.splitlines() == [
-        f"{name}: not drawn: the run has one arm, and nothing to compare it with" for name in ("drift", "matrix")
+        f"{name}: not drawn: the run has one arm; this figure compares two or more arms" for name in ("drift", "matrix")
     ]
     assert "quality.png" in said.out
 
@@ -307,5 +307,7 @@ def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> No
         assert shown[arms.index(a), arms.index(b)] == shown[arms.index(b), arms.index(a)] == pytest.approx(cka)
     assert list(np.diag(shown)) == [1.0] * 4
     (tmp_path / "test_alignment.csv").write_text("\n".join(rows[:-5]) + "\n")
-    with pytest.raises(ValueError, match=r"no score of nscl and ce; .*: coupled alignment --run-dir \S+ --compare all"):
+    with pytest.raises(
+        ValueError, match=r"no CKA score .* 'nscl' and 'ce'; .*: coupled alignment --run-dir \S+ --compare all"
+    ):
         matrix(run)

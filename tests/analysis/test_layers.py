@@ -98,8 +98,8 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
     ("layer", "part"),
     [
         ("twice", "'twice' is used several times in one forward"),
-        ("never", "'never' has no output with one row an image; allowed are stages, h, z, stem, pair"),
-        ("flat", "'flat' has no output with one row an image"),
+        ("never", "'never' has no output with one row per image; allowed are stages, h, z, stem, pair"),
+        ("flat", "'flat' has no output with one row per image"),
         ("pair", "the output of 'pair' is tuple; allowed are"),
         ("stem", "the encoder has no module 'stem'"),
         ("lasst", "the encoder has no module 'lasst'"),

@@ -77,7 +77,7 @@ def test_a_violation_on_a_single_anchor_is_an_error(wrong: float) -> None:
     zero_A, counted_A = torch.zeros(8, dtype=torch.float64), torch.ones(8, dtype=torch.bool)
     gap_of_batch(batch, AnchorLosses(zero_A, counted_A), AnchorLosses(zero_A, counted_A), 0.5)
     one_A = zero_A.index_fill(0, torch.tensor([3]), wrong)
-    with pytest.raises(ViolatedBoundError, match=r"at temperature 0\.5 is .*, allowed is 0 to"):
+    with pytest.raises(ViolatedBoundError, match=r"at temperature 0\.5 is .*, expected 0 to"):
         gap_of_batch(batch, AnchorLosses(one_A, counted_A), AnchorLosses(zero_A, counted_A), 0.5)
 
 

@@ -138,7 +138,7 @@ def test_many_classes_get_a_scale_and_none_no_legend() -> None:
     """A legend of a hundred names could not be read."""
     many = draw(points([f"n{k:03d}" for k in range(100)]))
     assert not many.legends
-    assert many.axes[-1].get_ylabel() == "class, by its place among the names"
+    assert many.axes[-1].get_ylabel() == "class index (sorted by name)"
     none = draw(points([None] * 7))
     assert not none.legends
     assert not none.subfigs

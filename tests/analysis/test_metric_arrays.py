@@ -238,7 +238,7 @@ LABELS = np.arange(6) % 2
 BAD_SPLITS = [
     ("cdnv", (GOOD, LABELS[:5]), {}, "labels: 5 labels for the 6 rows of x"),
     ("cdnv", (GOOD, LABELS / 2), {}, "labels: expected integers, found float64"),
-    ("cdnv", (GOOD, LABELS[:, None]), {}, "labels: expected one label a row [n], found 2-D"),
+    ("cdnv", (GOOD, LABELS[:, None]), {}, "labels: expected one label per row [n], found 2-D"),
     ("cdnv", (GOOD, list("ababab")), {}, "labels: expected real numbers, found <U1"),
     ("etf_deviation", (NAN, LABELS), {}, "x: row 3, column 1 is nan"),
     ("effective_rank", (GOOD[:1],), {}, "x: 1 row; at least 2 are needed"),
@@ -314,8 +314,8 @@ def test_the_weight_gap_of_state_dicts_has_the_rows_of_the_program(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder.fc.weight": torch.zeros(2, 5)}, "layer 'encoder.fc.weight' has shape (2, 4) in the one and (2, 5)"),
-        ({"encoder.new.weight": torch.zeros(2)}, "layer 'encoder.new.weight' is in one of the two"),
+        ({"encoder.fc.weight": torch.zeros(2, 5)}, "layer 'encoder.fc.weight' has shape (2, 4) in one and (2, 5)"),
+        ({"encoder.new.weight": torch.zeros(2)}, "layer 'encoder.new.weight' is in only one of the two"),
         (
             {"encoder.fc.bias": torch.tensor([0, torch.nan])},
             "arm: tensor 'encoder.fc.bias' has a value that is not",
@@ -334,7 +334,7 @@ def test_what_is_no_state_dict_is_named() -> None:
     """A module, and two networks that share nothing."""
     with pytest.raises(ValueError, match=r"^reference: expected a state dict \(tensors by name\), found Linear$"):
         state_dicts.weight_gap(torch.nn.Linear(1, 1), {})
-    with pytest.raises(ValueError, match=r"^reference and arm have no floating tensor in common$"):
+    with pytest.raises(ValueError, match=r"^reference and arm have no floating-point tensor in common$"):
         state_dicts.weight_gap({}, {"n": torch.tensor(3)})
 
 

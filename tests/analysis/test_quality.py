@@ -193,7 +193,7 @@ def test_a_score_without_a_value_says_why(
     """An empty cell alone would look like a mistake of the program."""
     options = ["--num-images", "5", "--metrics", "knn", "--arms", "ce", "--epochs", "1", "--layers", "h"]
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
-    said = "1 test ce h knn cosine k=20: no value: fewer than 20 train images\n"
+    said = "epoch 1, test, ce h knn cosine k=20: no value: fewer than 20 train images\n"
     assert said in capsys.readouterr().out
     assert b"\n1,test,ce,h,knn,cosine,,20,,,5,5," in (tmp_path / "quality.csv").read_bytes()
 

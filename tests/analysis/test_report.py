@@ -249,7 +249,7 @@ def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_p
     table.to_csv(path, index=False)
     (run / "analysis/weight_gap.csv").unlink()
     found = {each.table: each.state for each in missing_tables(report_runs(run)[0])}
-    assert found["bounds.csv"] == "without what weight_gap.csv lacks"
+    assert found["bounds.csv"] == "incomplete: weight_gap.csv is missing or incomplete"
 
 
 def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: Path) -> None:
@@ -257,8 +257,8 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
     (run,) = report_runs(measured_run)
     assert missing_tables(run) == []
     assert [(each.table, each.state) for each in partial_tables(run)] == [
-        ("quality.csv", "whole at 2 of 4 epochs"),
-        ("collapse.csv", "whole at 2 of 4 epochs"),
+        ("quality.csv", "complete at 2 of 4 epochs"),
+        ("collapse.csv", "complete at 2 of 4 epochs"),
     ]
     tables = {**run.tables}
     scores = tables["test_alignment.csv"]
@@ -268,9 +268,9 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
     del tables["collapse.csv"]
     found = {each.table: each.state for each in partial_tables(replace(run, tables=tables))}
     assert found == {
-        "train_alignment.csv": "whole at 1 of 4 epochs",
-        "test_alignment.csv": "of layers h, z only",
-        "quality.csv": "whole at 2 of 4 epochs; of layers h only",
+        "train_alignment.csv": "complete at 1 of 4 epochs",
+        "test_alignment.csv": "only layers h, z",
+        "quality.csv": "complete at 2 of 4 epochs; only layers h",
     }
     table = to_complete([changed(run, path=Path("my run"))])
     assert [each.value for each in table.rows[0]][::3] == ["drift", "coupled quality --run-dir 'my run'"]
@@ -479,7 +479,7 @@ def test_compute_runs_what_is_missing_in_order(
         assert main(["--run-dir", str(run), "--compute"]) == 2
         assert ran == list(PROGRAMS)  # the others and the page are made all the same
         assert (run / "analysis/report.html").is_file()
-        error = f"--compute: 'coupled {program} --run-dir {run}' ended with status {failed}"
+        error = f"--compute: 'coupled {program} --run-dir {run}' ended with exit status {failed}"
         assert error in capsys.readouterr().err
 
 
@@ -499,12 +499,12 @@ def test_compute_makes_the_tables(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--run-dir", "nowhere"], "--run-dir: 'nowhere' is no run folder"),
+        (["--run-dir", "nowhere"], "--run-dir: 'nowhere' is not a run folder"),
         (
             ["--run-dir", "{run}", "--output", "{run}/snapshots"],
             "--output: {run}/snapshots: Is a directory",
         ),
-        (["--run-dir", "{run}", "{run}/analysis/.."], "--run-dir: a folder is given twice; name each run once"),
+        (["--run-dir", "{run}", "{run}/analysis/.."], "--run-dir: a run folder is listed twice; list each run once"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

@@ -32,7 +32,7 @@ def test_every_line_is_a_column_of_its_table(charts: dict[str, Chart], measured_
 
     own = table("analysis/losses", "loss == 'dcl' and split == 'test'")
     assert line("losses", "dcl, test, τ = 1")["y"] == numbers(own["value"])
-    trained = line("losses", "while training, each arm's own")
+    trained = line("losses", "training loss of each arm")
     assert (trained["x"], trained["y"]) == ([1, 2, 3], numbers(table("epochs", "epoch > 0")["loss"]))
     for column in ("excess", "share"):
         reached = table("analysis/nscl_reached", "split == 'train'")[column]

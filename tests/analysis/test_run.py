@@ -145,7 +145,7 @@ def test_the_lines_of_the_design(drifting_run: Path) -> None:
     assert not encoder.training
     assert (run.name, run.arms, run.reference, run.epochs()) == ("drift", ["cl", "nscl", "scl", "ce"], "cl", [0, 1, 2])
     assert run.settings.seed == 5
-    assert "log_digests.jsonl: expected a line of every save" in run.verify()[0]
+    assert "log_digests.jsonl: expected one line per save" in run.verify()[0]
 
 
 def test_an_encoder_has_the_weights_of_its_snapshot(drifting_run: Path) -> None:
@@ -222,5 +222,5 @@ def test_a_run_without_a_folder_is_the_newest(new_run: NewRun, tmp_path: Path, m
     run = open_run()
     assert run.path == Path("runs/own")
     assert repr(run) == "Run('runs/own', arms: cl)"
-    with pytest.raises(ValueError, match=r"'nowhere' is no run folder"):
+    with pytest.raises(ValueError, match=r"'nowhere' is not a run folder"):
         open_run("nowhere")

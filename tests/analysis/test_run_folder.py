@@ -76,7 +76,7 @@ def test_a_run_with_nothing_to_compare_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no snapshots yet"):
         choose_arms(store, "cl", None)
     store.write("cl", 0, {}, step=0, metadata={})
-    with pytest.raises(ValueError, match="no other arm than 'cl'"):
+    with pytest.raises(ValueError, match="no arm except 'cl'"):
         choose_arms(store, "cl", None)
 
 

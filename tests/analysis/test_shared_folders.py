@@ -101,7 +101,7 @@ def test_fewer_images_than_features_are_a_warning_where_cka_is_read(
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "cka"]) == 0
     error = capsys.readouterr().err
     assert error.startswith(
-        "coupled alignment: warning: test: n = 20 images are fewer than the D features of h (D = 32); cka, the biased"
+        "coupled alignment: warning: test: n = 20 images are fewer than the D features of h (D = 32); cka is a biased"
     )
     assert error.count("\n") == 1
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "rsa"]) == 0

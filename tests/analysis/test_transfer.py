@@ -90,14 +90,14 @@ def test_a_folder_has_one_name_however_it_is_given(
     ("arguments", "part"),
     [
         (["--dataset", "cifar11"], "--dataset: no folder 'cifar11', and unknown dataset 'cifar11'; did you mean"),
-        (["--dataset-root", "x"], "--dataset-root: it needs --dataset with the name of a dataset"),
+        (["--dataset-root", "x"], "--dataset-root: needs --dataset with the name of a dataset"),
         (
             ["--dataset", "cifar10", "--dataset-root", "x"],
             "--dataset cifar10: dataset.root: no complete, undamaged CIF",
         ),
         (["--dataset", ".", "--dataset-root", "x"], "--dataset-root: got 'x' with --dataset ., which is a folder"),
         (["--dataset", "."], "--dataset .: dataset.root: there is no folder"),
-        (["--dataset", "huggingface"], "--dataset-root: missing; with --dataset huggingface it is the name or folder"),
+        (["--dataset", "huggingface"], "--dataset-root: missing; --dataset huggingface needs the name or folder of"),
         (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; there is no file"),
         (
             ["--dataset", "digits", "--accept-changed-images"],

@@ -182,11 +182,11 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
     "no epochs": (lambda run: (run / "epochs.csv").unlink(), "epochs.csv: expected a table of epochs, found no file"),
     "no digests of rows": (
         lambda run: (run / "log_digests.jsonl").unlink(),
-        "expected a line of every save, found none",
+        "expected one line per save, found none",
     ),
-    "a setting": (change_setting, "run.json: settings_sha256: expected that of its settings, "),
+    "a setting": (change_setting, "run.json: settings_sha256: expected the digest of its settings, "),
     "a version": (lambda run: edit(run / "run.json", '"torch": "', '"torch": "1'), "run.json: changed since it was"),
-    "no digest of the description": (drop_digest, "run.json: no digest: nothing tells whether it was changed"),
+    "no digest of the description": (drop_digest, "run.json: no digest; a change of the file cannot be detected"),
     "a table that is too large": (enlarge, "epochs.csv: 2,147,483,649 bytes long; a table has at most"),
     "an older manifest": (older_manifest, NO_EPOCH),
     "no manifest": (lambda run: (run / MANIFEST).unlink(), NO_EPOCH),
@@ -270,7 +270,7 @@ def test_a_tensor_of_another_type_is_no_weight_of_the_network(run: Path, capsys:
     """torch would turn integers into floats without a word."""
     change(run, cast(torch.int64))
     assert collapse.main(["--run-dir", str(run), "--epochs", "1", "--arms", "nscl"]) == 2
-    assert "should be (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
+    assert ": expected (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
 
 
 def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +306,7 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     shutil.copytree(good, tmp_path / "changed")
     change(tmp_path / "changed", lambda tensors: tensors.update({"encoder.more": torch.ones(2)}), epoch=2)
     found = weight_difference(*(open_run(each).snapshots for each in (good, tmp_path / "changed")), "nscl")
-    lacks = "encoder.more is in one of them only, or of another shape"
+    lacks = "encoder.more is in only one of the runs, or has another shape"
     assert found == f"arm 'nscl': the weights differ from epoch 2 on; {lacks}"
     assert "arm 'cl': the weights" in out  # the schedule of one epoch is another
     assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "seed")]) == 1

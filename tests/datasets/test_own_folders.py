@@ -133,7 +133,7 @@ def test_a_folder_without_labels_trains_what_needs_none(
     assert quality.main(["--epochs", "1", "--metrics", "knn"]) == 2
     assert "the dataset of this run has no labels, which knn needs" in capsys.readouterr().err
     assert quality.main(["--epochs", "1", "--arms", "cl"]) == 0
-    assert "has no labels: left out are cdnv, " in capsys.readouterr().out
+    assert "has no labels; metrics that need labels are left out: cdnv, " in capsys.readouterr().out
 
 
 def test_the_start_says_what_is_read_and_what_is_passed_over_and_why(

@@ -1,1 +1,1 @@
-"""What the figures share."""
+"""The figures of a run."""

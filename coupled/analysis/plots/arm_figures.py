@@ -1,4 +1,4 @@
-"""The figures of each arm by itself, over epochs: the quality of its representation, and collapse."""
+"""The figures of single arms over epochs: quality of the representation, and collapse."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,30 +10,30 @@ from coupled.analysis.plots.drawing import grid, line, over_epochs
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
 from coupled.analysis.tables import largest_sample
 
-SHOTS = 5  # labelled images a class, of the panel of few-shot accuracy
+SHOTS = 5  # labelled images per class in the panel of few-shot accuracy
 QUALITY = {  # metric, variant -> title of the panel
     ("nccc", "euclidean"): "accuracy, nearest class centre",
     ("linear_probe", "regularised"): "accuracy, linear probe",
-    ("knn", "cosine"): "accuracy, 20 neighbours",
-    ("few_shot", "nccc"): f"accuracy, {SHOTS} images a class",
+    ("knn", "cosine"): "accuracy, k-NN (k = 20)",
+    ("few_shot", "nccc"): f"accuracy, {SHOTS} images per class",
     ("cdnv", "one_class"): "CDNV",
     ("directional_cdnv", "one_class"): "directional CDNV",
     ("effective_rank", "centred"): "effective rank",
     ("augmentation_spread", "relative"): "augmentation spread",
 }
-COLLAPSE = {  # module, metric -> title of the panel; a metric with a value a direction is averaged
+COLLAPSE = {  # module, metric -> title of the panel; a metric with a value per direction is averaged
     ("z", "spread"): "spread of z",
     ("z", "effective_rank"): "effective rank of z",
     ("z", "alignment"): "distance of two views, z",
     ("z", "uniformity"): "uniformity of z",
     ("h", "effective_rank"): "effective rank of h",
     ("predictor", "asymmetry"): "asymmetry of the predictor",
-    ("predictor", "eigenspace_alignment"): "alignment of predictor and F",
+    ("predictor", "eigenspace_alignment"): "eigenspace alignment of predictor",
 }
 
 
 def quality(tables: FigureTables) -> Figure:
-    """The metrics of quality.csv of h on test."""
+    """Return the figure of the metrics of quality.csv for h on test."""
     rows = tables.read("quality.csv", "value")
     rows = rows[(rows["split"] == "test") & (rows["module"] == "h") & (rows["shots"].isna() | (rows["shots"] == SHOTS))]
     panels = _panels(largest_sample(rows), ("metric", "variant"), QUALITY)
@@ -43,7 +43,7 @@ def quality(tables: FigureTables) -> Figure:
 
 
 def collapse(tables: FigureTables) -> Figure:
-    """The metrics of collapse.csv on test, one value an epoch."""
+    """Return the figure of the metrics of collapse.csv on test, one value per epoch."""
     rows = tables.read("collapse.csv", "value")
     panels = _panels(largest_sample(rows[rows["split"] == "test"]), ("module", "metric"), COLLAPSE)
     if not panels:
@@ -53,13 +53,13 @@ def collapse(tables: FigureTables) -> Figure:
 
 
 def _panels(rows: pd.DataFrame, columns: tuple[str, str], titles: Mapping[Any, str]) -> dict[str, pd.DataFrame]:
-    """The rows by title of their panel, in the order of `titles`; a panel without rows is left out."""
+    """Return the rows by title of their panel, in the order of `titles`, without empty panels."""
     groups = dict(iter(rows.groupby(list(columns))))
     return {title: groups[key] for key, title in titles.items() if key in groups}
 
 
 def _over_epochs(panels: Mapping[str, pd.DataFrame], tables: FigureTables) -> Figure:
-    """One panel a title, one line an arm."""
+    """Return a figure with one panel per title and one line per arm."""
     figure, grid_axes = grid(len(panels))
     for axes, (title, rows) in zip(grid_axes, panels.items(), strict=True):
         for arm in tables.arms(rows):

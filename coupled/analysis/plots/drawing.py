@@ -1,4 +1,4 @@
-"""How every figure looks: one colour, dash and marker an arm, plain axes, PNG and PDF."""
+"""The style of every figure: one colour, dash and marker per arm, plain axes, PNG and PDF."""
 
 import io
 import re
@@ -12,17 +12,17 @@ from matplotlib.ticker import MaxNLocator
 
 from coupled.storage.atomic_files import write_durably
 
-# after Okabe and Ito, whose colours colour-blind readers can tell apart, of a lightness that shows on white and black;
-# dashes and markers do the same in grey print
+# Based on the palette of Okabe and Ito for colour-blind readers, with colours that are visible on white and on black.
+# Dashes and markers tell the arms apart in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
-FIRST_ARMS = ("nscl", "scl", "ce", "cl")  # these have the first styles wherever they appear
+FIRST_ARMS = ("nscl", "scl", "ce", "cl")  # these have the same styles in every run
 
 
 class Style(NamedTuple):
-    """Of one arm, in every figure; the fields are arguments of matplotlib's `plot`."""
+    """The style of one arm in every figure; the fields are arguments of matplotlib's `plot`."""
 
     color: str
     linestyle: str
@@ -41,7 +41,7 @@ def arm_colours(arms: Sequence[str]) -> dict[str, str]:
 
 
 def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
-    """The style of each arm of a run, given in the order of run.json: it does not depend on which arms are drawn."""
+    """The style of each arm of a run; `arms` are all arms in the order of run.json, whichever are drawn."""
     colours = arm_colours(arms)
     return {
         arm: Style(colours[arm], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
@@ -50,12 +50,12 @@ def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
 
 
 def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
-    """One arm's curve (numbers, arrays or columns of a table), about ten markers on it."""
+    """Draw one arm's curve with about ten markers; x and y are numbers, arrays or columns of a table."""
     axes.plot(x, y, label=arm, markersize=4, markevery=max(1, len(x) // 10), **style._asdict())
 
 
 def grid(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure of so many small panels, at most four in a row."""
+    """A figure with this number of small panels, at most four in a row, and their axes."""
     columns = min(4, panels)
     rows = -(-panels // columns)
     figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * rows + 0.4), layout="constrained")
@@ -66,25 +66,25 @@ def grid(panels: int) -> tuple[Figure, list[Axes]]:
 
 
 def plain(axes: Axes) -> None:
-    """A light grid, no box, few ticks."""
+    """Give the axes a light grid, few ticks and no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     axes.locator_params(axis="x", nbins=6)
 
 
 def over_epochs(axes: Axes) -> None:
-    """Plain axes with whole epochs below."""
+    """Make the axes plain, with epochs as integers on the x axis."""
     plain(axes)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path`.png and `path`.pdf, each whole or not at all; equal figures give equal bytes."""
+    """Write `path`.png and `path`.pdf atomically; equal figures give equal bytes."""
     kinds: dict[str, dict[str, Any]] = {".png": {"dpi": 200}, ".pdf": {"metadata": {"CreationDate": None}}}
     written = []
     for kind, options in kinds.items():
-        data = io.BytesIO()  # a file that matplotlib cannot write to its end is named by write_durably
+        data = io.BytesIO()  # write_durably names the file in its error if the disk is full
         figure.savefig(data, format=kind[1:], **options)
         written.append(path.with_name(path.name + kind))
         write_durably(written[-1], data.getvalue())
@@ -92,8 +92,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def layer_sort_key(name: str) -> tuple[Any, ...]:
-    """A key that sorts layers.2 before layers.10, the encoder's stem first, the projector's layers, h and z last, and a
-    ResNet's batch norms behind the convolutions of their number.
+    """A sort key for names of layers: stem first; projector, h and z last; layers.2 before layers.10; a ResNet's bn1
+    directly after its conv1.
     """
     parts = re.split(r"(\d+)", name.replace(".bn", ".conv"))
     first = name.removeprefix("encoder.").partition(".")[0]

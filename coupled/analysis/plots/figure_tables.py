@@ -1,4 +1,4 @@
-"""What the figures of a run are drawn from: the rows of its tables, the reference arm, and how each arm looks."""
+"""The input of the figures of a run: the rows of its tables, the reference arm, and the style of each arm."""
 
 import contextlib
 from pathlib import Path
@@ -16,7 +16,7 @@ from coupled.config.controls import twins
 
 
 class FigureTables(NamedTuple):
-    """What the figures of a run share."""
+    """The folder of a run's tables, the reference arm, and the style of each arm."""
 
     folder: Path  # of the tables
     reference: str
@@ -24,25 +24,26 @@ class FigureTables(NamedTuple):
     twins: list[str]  # of the reference
 
     def gaps(self) -> pd.DataFrame:
-        """Rows of weight_gap.csv about the reference."""
+        """Rows of weight_gap.csv with this reference."""
         return self._of_reference("weight_gap.csv", "gap")
 
     def scores(self) -> pd.DataFrame:
-        """Rows of test_alignment.csv about the reference, of the largest sample for each metric."""
+        """Rows of test_alignment.csv with this reference, of the largest sample for each metric."""
         return largest_sample(self._of_reference("test_alignment.csv", "value"), by="metric")
 
     def read(self, name: str, value: str) -> pd.DataFrame:
-        """The newest rows of the table `name`, values that no axis can show missing.
+        """The newest rows of the table `name`, with NaN for values that are not finite.
 
-        Raises ValueError if the table does not exist or compares the arms of a run with one arm, BadTableError.
+        Raises ValueError if the table does not exist, or if it compares arms and the run has only one arm;
+        BadTableError if it is damaged.
         """
         if "reference" in SCHEMAS[name].key and len(self.styles) < 2:
-            raise ValueError("the run has one arm, and nothing to compare it with")
+            raise ValueError("the run has one arm; this figure compares two or more arms")
         rows = read_newest(self.folder / name, value, arms=list(self.styles))
         return rows.assign(**{value: rows[value].where(np.isfinite(rows[value]))}) if len(rows) else rows
 
     def _of_reference(self, name: str, value: str) -> pd.DataFrame:
-        """The rows of a table that compare with the reference. Raises ValueError if there are none."""
+        """The rows of a table with this reference. Raises ValueError if there are none."""
         rows = self.read(name, value)
         rows = rows[rows["reference"] == self.reference]
         if rows.empty:
@@ -56,9 +57,9 @@ class FigureTables(NamedTuple):
 
 
 def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
-    """The tables of a run; `reference` is by default that of `default_reference`.
+    """The tables of a run; the default of `reference` is `default_reference(run)`.
 
-    Raises ValueError for a reference that is no arm of the run.
+    Raises ValueError if the reference is not an arm of the run.
     """
     arms, folder = run.description["settings"]["arms"], run.path / "analysis"
     reference = reference or default_reference(run)
@@ -68,7 +69,7 @@ def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
 
 
 def default_reference(run: Run) -> str:
-    """`cl`; in a run without it the reference of its tables, or else its first arm."""
+    """`cl`; in a run without `cl`, the reference in its tables; without tables, its first arm."""
     arms = list(run.settings.arms)
     usual = usual_reference(arms)
     if usual != USUAL_REFERENCE:
@@ -80,7 +81,7 @@ def default_reference(run: Run) -> str:
 
 
 def add_legend(figure: Figure, tables: FigureTables) -> None:
-    """One legend for all panels, above them: arms first."""
+    """Add one legend for all panels above them, arms first."""
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 
 from coupled.stream.seeds import permutation, philox
 
-MOST_NAMED = 20  # classes; of more a colour bar shows the numbers
+MOST_NAMED = 20  # classes in the legend; with more classes a colour bar shows their indices
 LONGEST_NAME = 26  # characters of a class's name in the legend
 PANEL, LINE, CHARACTER = 2.6, 0.2, 0.085  # inches: side of a panel, height of a line of the legend, width of a letter
-CROWDED = 500  # points of a panel, above which they are small
+CROWDED = 500  # a panel with more points has smaller ones
 NAMES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 NO_LABEL: dict[str, Any] = {"marker": "x", "color": "0.45"}
 Colour = tuple[float, float, float, float]
@@ -37,7 +37,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     high = max(PANEL * len(epochs) + 0.6, LINE * (lines + 1))
     figure = Figure(figsize=(wide + beside, high), layout="constrained")
     maps: Any = figure
-    if lines:  # apart, so that the title does not run into the legend
+    if lines:  # a separate subfigure, so that the title does not overlap the legend
         maps, legend = figure.subfigures(1, 2, width_ratios=[wide, beside], squeeze=False)[0]
         _draw_legend(legend, [(name, colours[name]) for name in named], unknown)
     cells = maps.subplots(len(epochs), len(arms), squeeze=False)
@@ -52,12 +52,12 @@ def draw(rows: pd.DataFrame) -> Figure:
     maps.suptitle(f"{NAMES[first['method']]} of {first['layer']}{between}{images}", fontsize="medium")
     if len(classes) > MOST_NAMED:
         scale = ScalarMappable(Normalize(0, len(classes) - 1), "turbo")
-        maps.colorbar(scale, ax=cells, label="class, by its place among the names", fraction=0.05)
+        maps.colorbar(scale, ax=cells, label="class index (sorted by name)", fraction=0.05)
     return figure
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
-    """A colour for each class: of up to 20 colours that can be told apart, of more the places of a scale."""
+    """A colour for each class: distinct colours for up to 20 classes, a continuous scale for more."""
     if len(classes) > MOST_NAMED:
         scale = matplotlib.colormaps["turbo"]
         return {name: scale(k / (len(classes) - 1)) for k, name in enumerate(classes)}
@@ -66,7 +66,7 @@ def class_colours(classes: Sequence[str]) -> dict[str, Colour]:
 
 
 def _draw_panel(axes: Axes, points: pd.DataFrame, colours: dict[str, Colour]) -> None:
-    points = points.iloc[permutation(len(points), philox(0, "figures/map"))]  # no class lies upon all others
+    points = points.iloc[permutation(len(points), philox(0, "figures/map"))]  # so that no class hides the others
     style: dict[str, Any] = {"s": 4 if len(points) > CROWDED else 12, "rasterized": True}
     known, unknown = points[points["label"].notna()], points[points["label"].isna()]
     crosses = NO_LABEL if colours else {"color": NO_LABEL["color"]}
@@ -92,6 +92,6 @@ def _numbers_first(name: str) -> tuple[bool, int, str]:
 
 
 def _short(name: str) -> str:
-    """The name, or both ends of a long one: names may differ at the end alone."""
+    """The name; a long one is cut in the middle, because names may differ only at the end."""
     half = (LONGEST_NAME - 3) // 2
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3 - half]}...{name[-half:]}"

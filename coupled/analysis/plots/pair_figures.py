@@ -1,4 +1,4 @@
-"""The figures that compare the arms with the reference: weight gap and alignment, over epochs and layers."""
+"""The figures that compare arms with the reference: weight gap and alignment, over epochs and layers."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -19,7 +19,7 @@ ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
 
 
 def drift(tables: FigureTables) -> Figure:
-    """Weight gap, CKA and RSA against epochs, beside the noise floor of the reference's twins."""
+    """Return the figure of weight gap, CKA and RSA over epochs, with the noise floor of the reference's twins."""
     gaps, scores = whole_encoder(tables.gaps(), "mean"), tables.scores()
     gaps = gaps.assign(value=gaps["gap"])
     figure = Figure(figsize=(10.0, 3.2), layout="constrained")
@@ -43,7 +43,7 @@ def drift(tables: FigureTables) -> Figure:
 
 
 def _draw_noise_floor(axes: Axes, rows: pd.DataFrame, equal_arms: float, tables: FigureTables) -> None:
-    """A band from the value of `equal_arms` to the farthest twin of the reference."""
+    """Draw a band from the value `equal_arms` to that of the most distant twin of the reference."""
     twins = rows[rows["arm"].isin(tables.twins)].groupby("epoch")["value"]
     if len(twins):
         farthest = twins.max() if equal_arms == 0 else twins.min()
@@ -53,7 +53,7 @@ def _draw_noise_floor(axes: Axes, rows: pd.DataFrame, equal_arms: float, tables:
 
 
 def layers_alignment(tables: FigureTables) -> Figure:
-    """Heat maps of CKA by layer and epoch, one an arm."""
+    """Return heat maps of CKA by layer and epoch, one per arm."""
     scores = tables.scores()
     return _heat_maps(
         tables, scores[scores["metric"] == "cka"], f"CKA with {tables.reference}, test images", lowest=None
@@ -61,14 +61,14 @@ def layers_alignment(tables: FigureTables) -> Figure:
 
 
 def layers_gap(tables: FigureTables) -> Figure:
-    """Heat maps of the weight gap by stage and epoch, one an arm."""
+    """Return heat maps of the weight gap by stage and epoch, one per arm."""
     gaps = tables.gaps()
     gaps = gaps[(gaps["aggregate"] == "mean") & gaps["module"].notna()]
     return _heat_maps(tables, gaps.assign(value=gaps["gap"]), f"weight gap to {tables.reference}", lowest=0.0)
 
 
 def _heat_maps(tables: FigureTables, rows: pd.DataFrame, label: str, lowest: float | None) -> Figure:
-    """One map an arm, all with one colour scale; the first layer is at the bottom. Raises ValueError without rows."""
+    """Return one map per arm with a common colour scale, first layer at the bottom. Raises ValueError without rows."""
     arms, layers = tables.arms(rows), sorted(dict.fromkeys(rows["module"]), key=layer_sort_key)
     if not arms:
         raise ValueError(f"{tables.folder}: no rows of '{label}'")
@@ -89,7 +89,7 @@ def _heat_maps(tables: FigureTables, rows: pd.DataFrame, label: str, lowest: flo
 
 
 def gap_alignment(tables: FigureTables) -> Figure:
-    """Alignment against weight gap, one path an arm; rings mark the last epoch."""
+    """Return the figure of alignment against weight gap, one path per arm; rings mark the last epoch."""
     gaps, scores = tables.gaps(), tables.scores()
     gaps = whole_encoder(gaps, "mean")[["epoch", "arm", "gap"]]
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
@@ -110,15 +110,16 @@ def gap_alignment(tables: FigureTables) -> Figure:
 
 
 def matrix(tables: FigureTables) -> Figure:
-    """CKA of h on test of every pair of arms, at the last epoch."""
+    """Return the matrix of CKA of h on test for every pair of arms, at the last epoch."""
     every_pair = suggest("alignment", "--run-dir", str(tables.folder.parent), "--compare", "all")
     return alignment_matrix(tables.read("test_alignment.csv", "value"), list(tables.styles), every_pair)
 
 
 def alignment_matrix(rows: pd.DataFrame, order: Sequence[str], command: str = "alignment --compare all") -> Figure:
-    """A symmetric map of the CKA of h in rows of test_alignment.csv, of the last epoch and the largest sample.
+    """Return the symmetric matrix of CKA of h from rows of test_alignment.csv, at the last epoch, largest sample.
 
-    Raises ValueError for fewer than three arms, and for a pair without a score, which `command` computes.
+    Raises ValueError for fewer than three arms, and for a pair without a score; the message names `command`, which
+    computes it.
     """
     rows = rows[(rows["metric"] == "cka") & (rows["module"] == "h") & (rows["epoch"] == rows["epoch"].max())]
     arms, scores_AA = _scores_of_pairs(largest_sample(rows), order, command)
@@ -139,13 +140,13 @@ def alignment_matrix(rows: pd.DataFrame, order: Sequence[str], command: str = "a
 
 
 def _scores_of_pairs(rows: pd.DataFrame, order: Sequence[str], command: str) -> tuple[list[str], NDArray[np.float64]]:
-    """The arms of the rows, in `order`, and the symmetric matrix of their scores; 1 for an arm with itself."""
+    """Return the arms of the rows in `order`, and the symmetric matrix of their scores with 1 on the diagonal."""
     arms = [arm for arm in order if arm in {*rows["reference"], *rows["arm"]}]
     if len(arms) < 3:
-        raise ValueError(f"{len(arms)} arms make no matrix; 3 or more do")
+        raise ValueError(f"the table has scores of {len(arms)} arms; a matrix needs 3 or more")
     scores = {frozenset((a, b)): value for a, b, value in rows[["reference", "arm", "value"]].itertuples(index=False)}
     missing = [pair for pair in combinations(arms, 2) if frozenset(pair) not in scores]
     if missing:
         one, other = missing[0]
-        raise ValueError(f"no score of {one} and {other}; compute every pair with: {command}")
+        raise ValueError(f"no CKA score of arms '{one}' and '{other}'; compute every pair with: {command}")
     return arms, np.array([[1.0 if a == b else scores[frozenset((a, b))] for b in arms] for a in arms])

@@ -1,4 +1,4 @@
-"""The charts of each arm by itself: quality, few-shot errors, collapse, spectra, throughput."""
+"""The charts of single arms: quality, few-shot errors, collapse, spectra, throughput."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from coupled.analysis.report.charts import Chart, Figure, TraceStyles, add_varia
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.tables import largest_sample
 
-LINES = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # one value an epoch
+LINES = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # one value per epoch
 SPECTRA = ("eigenvalue_share", "eigenvalue", "correlation_eigenvalue", "predictor_singular_value")
 BOUNDS = {"proposition_1": "dash", "documented_form": "dot"}  # of few-shot errors
 OF_A_PREDICTOR = ("eigenspace_alignment", "predictor_along")
 
 
 def quality(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """All arm metrics but few-shot over epochs."""
+    """All arm metrics except few-shot, over epochs."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("quality.csv")
@@ -32,11 +32,12 @@ def quality(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                 figure = add_variant(variants, f"{metric} ({detail}), {layer}, {split}", axes)
                 for arm, rows in largest_sample(group).groupby("arm", sort=False):
                     figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["value"]))
-    return Chart("quality", "Quality of each arm's representation", "Each arm by itself.", variants)
+    caption = "Each line is computed from one arm alone, without the reference arm."
+    return Chart("quality", "Quality of each arm's representation", caption, variants)
 
 
 def few_shot(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """Errors against shots at the last epoch that was measured, and both forms of the bound."""
+    """Errors against shots at the last measured epoch, with both forms of the bound."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("quality.csv")
@@ -49,7 +50,7 @@ def few_shot(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
             continue
         for (metric, classifier, layer), group in table.groupby(["metric", "variant", "module"], sort=False):
             task = "two classes" if metric == "few_shot_two_way" else "all classes"
-            axes = layout(f"error of {classifier}", "labelled images a class")
+            axes = layout(f"error of {classifier}", "labelled images per class")
             axes["xaxis"]["type"] = axes["yaxis"]["type"] = "log"
             figure = add_variant(variants, f"{classifier}, {task}, {layer}", axes)
             for arm, rows in largest_sample(group).groupby("arm", sort=False):
@@ -64,14 +65,14 @@ def few_shot(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                     if len(bound := bounds[bounds["bound"] == form])
                 ]
     caption = (
-        "On both axes logarithmic. Bars are standard deviations of ten draws. A bound of 1 and more says nothing, nor"
-        " does one of 1/2 and more between two classes."
+        "Both axes are logarithmic. Bars: standard deviation over ten draws of the labelled images. A bound is vacuous"
+        " from 1 upwards, for two classes from 1/2 upwards."
     )
     return Chart("few_shot", "Few-shot errors and their bounds", caption, variants)
 
 
 def _few_shot_bounds(run: ReportRun, arm: str, layer: str, classifier: str, metric: str, epoch: int) -> pd.DataFrame:
-    """The rows of bounds.csv about these few-shot errors, by shots."""
+    """The rows of bounds.csv about these few-shot errors, sorted by shots."""
     table = run.table("bounds.csv")
     if table.empty:
         return pd.DataFrame(columns=["bound"])
@@ -82,7 +83,7 @@ def _few_shot_bounds(run: ReportRun, arm: str, layer: str, classifier: str, metr
 
 
 def collapse(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """What has one value an epoch."""
+    """The collapse metrics that have one value per epoch."""
     variants: dict[str, Figure] = {}
     for run in runs:
         for metric, layer, split, group in _rows_by_metric(run, LINES):
@@ -91,14 +92,15 @@ def collapse(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                 rows = rows.sort_values("epoch")
                 figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["value"]))
     caption = (
-        "Spread: 1 is even, 0 is one point. Alignment: distance of two views, 0 is the same. Uniformity: 0 is one"
-        " point, lower is more even. Asymmetry: of a predictor of one matrix, 0 is symmetric."
+        "Spread: 1 = directions are spread evenly, 0 = a single point. Alignment: mean squared distance of two views of"
+        " an image, 0 = equal. Uniformity: 0 = a single point, lower = more even. Asymmetry of a predictor that is one"
+        " matrix: 0 = symmetric."
     )
-    return Chart("collapse", "Collapse: spread, rank, alignment, uniformity", caption, variants)
+    return Chart("collapse", "Collapse diagnostics: spread, rank, alignment, uniformity", caption, variants)
 
 
 def spectra(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """What has a value a direction, at the last measured epoch of each arm."""
+    """The collapse metrics that have one value per direction, at the last measured epoch of each arm."""
     variants: dict[str, Figure] = {}
     for run in runs:
         for metric, layer, split, group in _rows_by_metric(run, SPECTRA + OF_A_PREDICTOR):
@@ -112,8 +114,9 @@ def spectra(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                 heights = rows["value"].where(rows["value"] > 0) if metric in SPECTRA else rows["value"]
                 figure["data"].append(styles.line(run, str(arm), rows["component"], numbers(heights)))
     caption = (
-        "Eigenvalues of the covariance (shares of its trace), of the correlation F of a predictor's inputs, and"
-        " singular values of the predictor W; the cosine of each eigenvector u of F with W u, and u·W u."
+        "Eigenvalues of the covariance (as shares of its trace) and of the correlation matrix F of the predictor's"
+        " inputs; singular values of the predictor W. eigenspace_alignment is the cosine of u and W u for each"
+        " eigenvector u of F; predictor_along is u·W u."
     )
     return Chart("spectra", "Spectra at the last measured epoch", caption, variants)
 
@@ -130,11 +133,12 @@ def _rows_by_metric(run: ReportRun, metrics: Sequence[str]) -> list[tuple[str, s
 
 
 def throughput(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """Images a second of each arm's part of the step."""
+    """Images per second of each arm's part of the step."""
     figure: Figure = {"data": [], "layout": layout("images per second", showlegend=True)}
     for run in runs:
         table = run.table("epochs.csv")
         for arm, rows in table.groupby("arm", sort=False) if len(table) else ():
             figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["images_per_second"]))
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
-    return Chart("throughput", "Throughput", "As epochs.csv has it.", {"": figure} if figure["data"] else {})
+    caption = "Images per second of each arm's part of the training step, from epochs.csv."
+    return Chart("throughput", "Training throughput", caption, {"": figure} if figure["data"] else {})

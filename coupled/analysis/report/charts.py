@@ -1,7 +1,7 @@
-"""What the charts of a report share: tables in, plotly's JSON out. Nothing is read or drawn here.
+"""Shared parts of the report's charts: they turn tables into plotly's JSON, and neither read nor draw anything.
 
-A chart has variants, of which the page shows one at a time. Each trace says in `meta` which arm it belongs to, so that
-arms can be switched on and off; an arm has one colour in all charts, a run one kind of line. Times are epochs.
+A chart has variants; the page shows one at a time. The `meta` of each trace names its arm, so that the page can switch
+arms on and off. An arm has the same colour in all charts, and a run the same dash. Times are epochs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ DASHES = (  # of runs
     "longdash",
     "longdashdot",
 )
-NOISE = "#999999"  # what twins differ by is noise
+NOISE = "#999999"  # the colour of twins
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One chart of the page: title, caption and its variants by name; without any it is left out."""
+    """One chart of the page: title, caption and its variants by name. A chart without variants is left out."""
 
     key: str
     title: str
@@ -46,7 +46,7 @@ class TraceStyles:
         self.runs = [run.name for run in runs]
         self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
         self.colours = arm_colours(self.arms)
-        self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" for an arm by itself
+        self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" without a reference
         for run in runs:
             arms = run.run.description["settings"]["arms"]
             self.twins |= {
@@ -55,11 +55,11 @@ class TraceStyles:
             }
 
     def is_noise(self, run: ReportRun, arm: str, reference: str = "") -> bool:
-        """Whether an arm is a twin: of the one it is compared with, or by itself of an earlier one."""
+        """Whether an arm is a twin of the reference; without a reference, of an earlier arm."""
         return arm in self.twins[run.name, reference]
 
     def name(self, run: ReportRun, arm: str, more: str = "", reference: str = "") -> str:
-        """What the legend says."""
+        """The text in the legend."""
         floor = "noise floor" if self.is_noise(run, arm, reference) else ""
         return " · ".join(filter(None, (arm, floor, more, run.name if len(self.runs) > 1 else "")))
 
@@ -74,9 +74,9 @@ class TraceStyles:
         reference: str = "",
         **trace: Any,
     ) -> Trace:
-        """A line over epochs; `more` tells lines of one arm apart, by `dash`, and such lines have no markers.
+        """A line over epochs. `more` labels one of several lines of an arm; a line with `dash` has no markers.
 
-        Lines of one arm to several references, which `more` names, differ as runs do.
+        Lines of one arm to several references, which `more` names, differ in dash and marker, like runs.
         """
         index = self.runs.index(run.name)
         if more and reference in run.arms:
@@ -96,23 +96,23 @@ class TraceStyles:
 
 
 def numbers(values: Any) -> list[Any]:
-    """Plain numbers of 7 digits; None, a gap in a line, for what is not finite."""
+    """Python numbers of 7 digits; None, which is a gap in a line, for values that are not finite."""
     return [float(f"{v:.7g}") if isinstance(v, (int, float)) and np.isfinite(v) else None for v in map(_plain, values)]
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python."""
+    """A number of numpy as a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def layout(y: str, x: str = "epoch", **more: Any) -> dict[str, Any]:
-    """Titles of the axes; colours are the page's."""
+    """A layout with titles of the axes. The page sets the colours."""
     integers = {"tickformat": "d"} if x == "epoch" else {}
     return {"xaxis": {"title": {"text": x}, **integers}, "yaxis": {"title": {"text": y}}, **more}
 
 
 def rows_by_pair(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(arm, "to <reference>" where there are several, rows by epoch) of a table of pairs."""
+    """Yield the arm, "to <reference>" if there are several, and the rows by epoch of each pair of a table."""
     several = table["reference"].nunique() > 1
     for (reference, arm), rows in table.groupby(["reference", "arm"], sort=False):
         yield str(arm), f"to {reference}" if several else "", rows.sort_values("epoch")
@@ -124,5 +124,5 @@ def reference_of(rows: pd.DataFrame) -> str:
 
 
 def add_variant(variants: dict[str, Figure], name: str, layout: Mapping[str, Any]) -> Figure:
-    """The variant called `name`, with this layout and no traces if it is new."""
+    """Return the variant called `name`; add it with this layout and no traces if it is new."""
     return variants.setdefault(name, {"data": [], "layout": dict(layout)})

@@ -1,7 +1,7 @@
 """The report's heat maps: layers over epochs, and layers of one network against layers of another, with a slider.
 
-A figure with `slider`, the epochs, has traces whose `meta` says what the slider changes: `profile`, the x of a line at
-each epoch, or `frames`, the z of a heat map at each epoch. Heat maps over epochs get a line at the slider's.
+A figure with a `slider` (its epochs) has traces whose `meta` holds the data of each epoch: `profile`, the x values of a
+line, or `frames`, the z values of a heat map. Heat maps over epochs have a vertical line at the slider's epoch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +30,11 @@ def weights_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
             for measure in ("gap", "angle", "update_cosine"):
                 title = measure.replace("_", " ")
                 variants[_name(styles, run, title, f"to {reference}")] = over_epochs(run, styles, group, measure, title)
-    caption = "A row a layer, by name; the slider's epoch is the vertical line, and the profile at the right."
-    return Chart("layers", "Weight gap by layer", caption, variants)
+    caption = (
+        "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the panel at the right"
+        " shows the values at this epoch."
+    )
+    return Chart("layers", "Weight gap, angle and update cosine by layer", caption, variants)
 
 
 def alignment_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
@@ -41,25 +44,29 @@ def alignment_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
         rows = pd.concat([largest_sample(each) for _, each in group.groupby("module", sort=False)])
         variants[name] = over_epochs(run, styles, rows, "value", metric)
     caption = (
-        "A row a layer, from stem to projection; the slider's epoch is the vertical line, and the profile at the right."
+        "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the panel at the"
+        " right shows the values at this epoch."
     )
     return Chart("alignment_layers", "Alignment by layer", caption, variants)
 
 
 def cross_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """Every layer of the reference with every layer of an arm, at the slider's epoch."""
+    """Every layer of the reference against every layer of an arm, at the slider's epoch."""
     scores = _scores(runs, styles, "cross_layer")
     variants = {
         name: _against_layers(largest_sample(group), metric, reference) for name, _, metric, reference, group in scores
     }
-    caption = "Rows are the reference's layers, columns the arm's, at the slider's epoch; one scale of colours for all."
-    return Chart("cross_layer", "Every layer with every layer", caption, variants)
+    caption = (
+        "Rows: layers of the reference arm. Columns: layers of the compared arm. The slider selects the epoch. All"
+        " panels and epochs share one colour scale."
+    )
+    return Chart("cross_layer", "Cross-layer alignment", caption, variants)
 
 
 def _scores(
     runs: Sequence[ReportRun], styles: TraceStyles, table: str
 ) -> Iterator[tuple[str, ReportRun, str, str, pd.DataFrame]]:
-    """The variant's name, run, metric, reference and rows of each group of <split>_<table>.csv that is one figure."""
+    """Yield name of the variant, run, metric, reference and rows of each figure of <split>_<table>.csv."""
     for run in runs:
         for split in SPLITS:
             rows = run.table(f"{split}_{table}.csv")
@@ -69,12 +76,12 @@ def _scores(
 
 
 def _name(styles: TraceStyles, run: ReportRun, *parts: str) -> str:
-    """The name of a variant, with the run's where there are several."""
+    """The name of a variant; it ends with the run's name if there are several runs."""
     return ", ".join([*parts, *([run.name] if len(styles.runs) > 1 else [])])
 
 
 def over_epochs(run: ReportRun, styles: TraceStyles, table: pd.DataFrame, measure: str, title: str) -> Figure:
-    """A heat map an arm, layers over epochs, and at the right the profile over layers at the slider's epoch."""
+    """One heat map per arm, layers over epochs; at the right the profile over layers at the slider's epoch."""
     layers = sorted(table["module"].unique(), key=layer_sort_key)
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
     arms = list(dict.fromkeys(table["arm"]))
@@ -96,7 +103,7 @@ def over_epochs(run: ReportRun, styles: TraceStyles, table: pd.DataFrame, measur
 
 
 def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
-    """A heat map an arm, layers of the reference by layers of the arm, at the slider's epoch."""
+    """One heat map per arm, layers of the reference by layers of the arm, at the slider's epoch."""
     rows, columns = (sorted(table[name].unique(), key=layer_sort_key) for name in ("reference_module", "module"))
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
     arms = list(dict.fromkeys(table["arm"]))
@@ -116,7 +123,7 @@ def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
 
 
 def _panels(arms: Sequence[str], x: str, width: float) -> tuple[list[Trace], dict[str, Any]]:
-    """Empty heat maps, one an arm, and their axes from left to right."""
+    """Empty heat maps, one per arm, and their axes from left to right."""
     traces, axes = [], {}
     for index, arm in enumerate(arms):
         axis = str(index + 1) if index else ""
@@ -135,7 +142,7 @@ def _figure(
     scale: Mapping[str, Any],
     y: str = "",
 ) -> Figure:
-    """The layers on a shared axis, from the top; `y` is its title."""
+    """A figure whose panels share the axis of layers, from the top; `y` is the reference arm in its title."""
     axis: dict[str, Any] = {
         "autorange": "reversed",
         "type": "category",

@@ -1,4 +1,4 @@
-"""The charts of losses: every arm under every loss, DCL - NSCL and its bounds, and how near CL comes to NSCL."""
+"""The charts of losses: every loss for every arm, DCL - NSCL with its bounds, NSCL against direct minimisation."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from coupled.analysis.tables import largest_sample
 
 
 def losses(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """Every arm under every loss; and the loss that each was trained with."""
+    """Every loss for every arm, and the training loss of each arm."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("losses.csv")
@@ -21,14 +21,17 @@ def losses(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
     for run in runs:
         table = run.table("epochs.csv")
         for arm, rows in table.groupby("arm", sort=False) if len(table) else ():
-            figure = add_variant(variants, "while training, each arm's own", layout("training loss (nats)"))
+            figure = add_variant(variants, "training loss of each arm", layout("training loss (nats)"))
             figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows["loss"]))
-    caption = "On views that no arm was trained on, the same for all arms and epochs."
-    return Chart("losses", "Every arm under every loss", caption, variants)
+    caption = (
+        "Evaluated on augmented views that no arm was trained on, the same for all arms and epochs. The last variant,"
+        " the training loss, is the mean over the steps of an epoch (epochs.csv)."
+    )
+    return Chart("losses", "Every loss evaluated for every arm", caption, variants)
 
 
 def loss_gap(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """DCL - NSCL, and what bounds it."""
+    """DCL - NSCL and its bounds."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("loss_gap.csv")
@@ -46,21 +49,24 @@ def loss_gap(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                 ("set_bound", "bound of the set", "dot"),
             ):
                 figure["data"].append(line_of_no_arm(first["epoch"], first[column], label, dash, run, styles))
-    caption = "Logarithmic. The gap is at least 0 and never above the bound of its batch: held for every anchor."
-    return Chart("loss_gap", "Contrastive minus supervised loss, and its bounds", caption, variants)
+    caption = (
+        "The y axis is logarithmic. For every anchor the gap lies between 0 and the bound of its batch; coupled losses"
+        " checks this and stops if it fails."
+    )
+    return Chart("loss_gap", "Loss gap DCL - NSCL and its bounds", caption, variants)
 
 
 def line_of_no_arm(
     x: Iterable[float], y: Iterable[float], label: str, dash: str, run: ReportRun, styles: TraceStyles
 ) -> Trace:
-    """A line that no switch of an arm hides."""
+    """A line that belongs to no arm, so that no switch of an arm hides it."""
     name = f"{label} · {run.name}" if len(styles.runs) > 1 else label
     line = {"dash": dash, "color": "#888888", "width": 1.4}
     return {"type": "scatter", "mode": "lines", "name": name, "x": numbers(x), "y": numbers(y), "line": line}
 
 
 def nscl_reached(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """How near each arm comes to the NSCL loss of the arm that minimises it."""
+    """The NSCL loss of each arm, compared with an arm that minimises NSCL directly."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("nscl_reached.csv")
@@ -68,11 +74,14 @@ def nscl_reached(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
             continue
         for (split, tau), group in table.groupby(["split", "temperature"], sort=False):
             for column, title in (
-                ("excess", "NSCL loss above the direct arm's (nats)"),
-                ("share", "share of its descent"),
+                ("excess", "NSCL loss minus that of the direct arm (nats)"),
+                ("share", "share of the direct arm's descent"),
             ):
                 figure = add_variant(variants, f"{column}, {split}, τ = {tau:g}", layout(title))
                 for (arm, _), rows in largest_sample(group).groupby(["arm", "direct_arm"], sort=False):
                     figure["data"].append(styles.line(run, str(arm), rows["epoch"], rows[column]))
-    caption = "Minimising CL is said to bring the NSCL loss near what direct minimisation reaches: excess 0, share 1."
-    return Chart("reached", "Does CL minimise NSCL?", caption, variants)
+    caption = (
+        "The direct arm minimises NSCL itself. According to arXiv 2506.04411, minimising CL brings the NSCL loss near"
+        " that of the direct arm: excess 0, share 1."
+    )
+    return Chart("reached", "NSCL loss compared with direct minimisation", caption, variants)

@@ -1,4 +1,4 @@
-"""Which tables of a run are still to be computed, and the commands that compute them."""
+"""The missing and partial tables of a run, and the commands that compute them."""
 
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ OPTIONS = {  # besides --run-dir
     "verify": ("--output", "{run}/analysis"),
     "alignment": ("--layers", "stages", "--cross-layer"),
 }
-SERIES = ("split", "reference", "arm", "module", "metric", "temperature")  # a whole table has each at all epochs
+SERIES = ("split", "reference", "arm", "module", "metric", "temperature")  # a complete table has each at all epochs
 NEVER_BEHIND = ("weight_gap_growth.csv", "loss_correlation.csv", "nscl_reached.csv")  # written with the others
-COMPARING = ("weight_gap", "alignment", "bounds")  # these take a reference, and need another arm beside it
-BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # what they hold gets its bounds in bounds.csv
+COMPARING = ("weight_gap", "alignment", "bounds")  # these compare arms with a reference, so they need two arms
+BEFORE_BOUNDS = ("weight_gap.csv", "quality.csv")  # bounds.csv has bounds for the values of these tables
 
 
 class Missing(NamedTuple):
@@ -32,7 +32,7 @@ class Missing(NamedTuple):
 
 
 def programs_for(run: ReportRun) -> dict[str, tuple[str, ...]]:
-    """`PROGRAMS` without those that need what the run, if it was imported, does not have."""
+    """`PROGRAMS` without those that cannot work on the run: an imported run may lack logs or a projector."""
     description = run.run.description
     refuse = ["bounds"] if imported_epochs(description) else []
     refuse += [] if has_projector(description) else ["collapse", "losses"]
@@ -40,10 +40,10 @@ def programs_for(run: ReportRun) -> dict[str, tuple[str, ...]]:
 
 
 def missing_tables(run: ReportRun) -> list[Missing]:
-    """The tables that do not exist, stop before the last snapshot of the run, or lack an arm, program by program.
+    """The tables that do not exist, end before the last snapshot of the run, or lack an arm, program by program.
 
-    A table of some epochs, layers or metrics only is not missing; `partial_tables` has those of the first two. A run of
-    one arm has nothing to compare.
+    A table of some epochs, layers or metrics only is not missing; `partial_tables` lists those of some epochs or
+    layers. Tables that compare arms are not missing in a run of one arm.
     """
     missing: list[Missing] = []
     for program, names in programs_for(run).items():
@@ -52,18 +52,18 @@ def missing_tables(run: ReportRun) -> list[Missing]:
         for name in names:
             state = _lacking(run, name)
             if not state or (name in NEVER_BEHIND and not run.table(names[0]).empty):
-                continue  # too few epochs or no such arms for it, if it is empty
+                continue  # an empty one means too few epochs or no such arms
             missing.append(Missing(run.name, name, state, _command(run, program)))
     tables = [each.table for each in missing]
     if not run.table("bounds.csv").empty and "bounds.csv" not in tables:
         inputs = [table for table in tables if table in BEFORE_BOUNDS]
-        state = f"without what {inputs[-1]} lacks" if inputs else _lacking_few_shot(run)
+        state = f"incomplete: {inputs[-1]} is missing or incomplete" if inputs else _lacking_few_shot(run)
         missing += [Missing(run.name, "bounds.csv", state, _command(run, "bounds"))] if state else []
     return missing
 
 
 def partial_tables(run: ReportRun) -> list[Missing]:
-    """The tables, not missing, of some epochs or layers only, and the command that would add the rest."""
+    """The tables of some epochs or layers only that are not missing, and the commands that add the rest."""
     others = {*NEVER_BEHIND, *(each.table for each in missing_tables(run))}
     return [
         Missing(run.name, name, state, _command(run, program))
@@ -74,12 +74,12 @@ def partial_tables(run: ReportRun) -> list[Missing]:
 
 
 def _lacking(run: ReportRun, name: str) -> str:
-    """What a table lacks; "" if it is whole."""
+    """What a table lacks; "" if it is complete."""
     table, last = run.table(name), run.kept_epochs[-1]
     if table.empty:
         return "not computed"
     if "reference" in table:
-        table = table.dropna(subset=["reference"])  # in bounds.csv an arm has few-shot errors by itself
+        table = table.dropna(subset=["reference"])  # few-shot rows of bounds.csv have no reference
     column = next((column for column in ("last_epoch", "epoch") if column in table), None)
     if column and not table[column].max() >= last:
         return f"up to epoch {int(table[column].max())} of {last}" if len(table) else "without comparisons"
@@ -92,14 +92,14 @@ def _lacking(run: ReportRun, name: str) -> str:
 
 
 def _lacking_few_shot(run: ReportRun) -> str:
-    """Whether bounds.py ran before quality.py had errors to bound."""
+    """The state of bounds.csv if quality.csv has few-shot errors and bounds.csv has none; else ""."""
     quality, bounds = run.table("quality.csv"), run.table("bounds.csv")
     measured = not quality.empty and quality["shots"].notna().any()
     return "without few-shot errors" if measured and not bounds["shots"].notna().any() else ""
 
 
 def _measured_part(run: ReportRun, name: str, of_stages: bool) -> str:
-    """How much of what it could have a table has; "" if it has all."""
+    """The epochs and layers that a partial table covers; "" if it covers all."""
     table, epochs = run.table(name), run.kept_epochs
     if "epoch" not in table:
         return ""
@@ -109,12 +109,12 @@ def _measured_part(run: ReportRun, name: str, of_stages: bool) -> str:
     whole = int((series.groupby("epoch").size().reindex(epochs) == count).sum())
     layers = list(dict.fromkeys(table.get("module", ())))
     outputs_only = bool(layers) and {*layers} <= {*OUTPUTS} and (of_stages or len(layers) < len(OUTPUTS))
-    state = [f"whole at {whole} of {len(epochs)} epochs"] if whole < len(epochs) else []
-    return "; ".join([*state, *([f"of layers {', '.join(layers)} only"] if outputs_only else [])])
+    state = [f"complete at {whole} of {len(epochs)} epochs"] if whole < len(epochs) else []
+    return "; ".join([*state, *([f"only layers {', '.join(layers)}"] if outputs_only else [])])
 
 
 def _command(run: ReportRun, program: str) -> tuple[str, ...]:
-    """The command and its options that run a program on the run."""
+    """The command, with its options, that runs a program on the run."""
     options = [each.format(run=run.run.path) for each in OPTIONS.get(program, ())]
     if program in COMPARING and USUAL_REFERENCE not in run.arms:
         options += ["--reference", run.arms[0]]

@@ -1,4 +1,4 @@
-"""The tables of a report: what was run, the last values, the fits, and what is still to be computed."""
+"""The tables of a report: run and settings, last values, fits, and missing tables with their commands."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DIFFERS = "≠"
 
 
 class Cell(NamedTuple):
-    """What is copied, what is seen, and the arm whose switch hides the row."""
+    """The value that is copied, the text that is shown, and the arm whose switch hides the row."""
 
     value: str
     text: str
@@ -37,7 +37,7 @@ class Table:
 
 
 def cell(value: Any, arm: str = "") -> Cell:
-    """Numbers in full for the copy, with four digits for the eye; an empty cell for nothing."""
+    """A cell: a float is copied in full and shown with four digits; None and NaN give an empty cell."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return Cell("", "", arm=arm)
     if isinstance(value, float):
@@ -46,17 +46,17 @@ def cell(value: Any, arm: str = "") -> Cell:
 
 
 def about(runs: Sequence[ReportRun]) -> Table:
-    """State, versions and digests, and whether verify passes."""
+    """State, versions and digests of each run, and the result of verify."""
     columns, rows = _side_by_side(runs, [flatten(description_facts(run)) for run in runs])
     return Table("about", "State, versions and digests", "", columns, rows)
 
 
 def settings(runs: Sequence[ReportRun]) -> Table:
-    """All settings; of several runs side by side, what differs first."""
+    """All settings; of several runs side by side, with the settings that differ first."""
     columns, rows = _side_by_side(runs, [flatten(run.run.description["settings"]) for run in runs])
     rows.sort(key=lambda row: row[-1].value != DIFFERS)
     imported = [run.name for run in runs if "imported" in run.run.description]
-    defaults = "Of an imported run optimizer, batch and augmentation are defaults unless they were given."
+    defaults = "In an imported run, optimizer, batch and augmentation are defaults unless they were set at the import."
     return Table("settings", "Settings", defaults if imported else "", columns, rows, folded=True)
 
 
@@ -72,14 +72,14 @@ def _side_by_side(runs: Sequence[ReportRun], facts: Sequence[Mapping[str, str]])
 
 
 def description_facts(run: ReportRun) -> dict[str, Any]:
-    """run.json without the settings, and the state of the run first."""
+    """The state of the run, then run.json without the settings."""
     left_out = ("settings", "format", "launch", "placement")
     facts = {key: value for key, value in run.run.description.items() if key not in left_out}
     return {"folder": str(run.run.path), "last epoch": run.last_epoch, "verify": verify_result(run), **facts}
 
 
 def verify_result(run: ReportRun) -> str:
-    """What verify found, and up to which epoch."""
+    """The result of verify, and the last epoch that it checked."""
     table = run.table("verify.csv")
     if table.empty:
         return "not run yet"
@@ -102,12 +102,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 def last_values(runs: Sequence[ReportRun]) -> Table:
     """Each arm at its last measured epoch: weight gap, CKA and RSA to each reference, and accuracies."""
     rows = [row for run in runs for arm in run.arms for row in _last_values(run, arm)]
-    measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "probe (test, h)"]
+    measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "linear probe (test, h)"]
     return Table("last", "At the last measured epoch", "", ["run", "arm", "reference", *measures], rows)
 
 
 def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
-    """A row for each reference that the arm was compared with, or one row without."""
+    """A row for each reference that the arm was compared with, or one row without a reference."""
     gaps = run.table("weight_gap.csv")
     gaps = _where(whole_encoder(gaps, "mean") if len(gaps) else gaps, arm=arm)
     scores = _where(run.table("test_alignment.csv"), module="h", arm=arm)
@@ -125,7 +125,7 @@ def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
 
 
 def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
-    """The rows with these cells."""
+    """The rows with these values in these columns."""
     for column, value in cells.items():
         table = table[table[column] == value] if len(table) else table
     return table
@@ -142,14 +142,19 @@ def _last(table: pd.DataFrame, column: str) -> float:
 def fits(runs: Sequence[ReportRun]) -> Table:
     """weight_gap_growth.csv."""
     return _whole_table(
-        "fits", "Growth fits", "Errors are one sigma; better is the lower aic.", runs, "weight_gap_growth.csv"
+        "fits",
+        "Fits of the growth of the weight gap",
+        "Errors are standard errors. The curve with the lower AIC is better.",
+        runs,
+        "weight_gap_growth.csv",
     )
 
 
 def correlations(runs: Sequence[ReportRun]) -> Table:
     """loss_correlation.csv."""
     caption = "Pearson correlation of an arm's DCL and NSCL losses over the epochs."
-    return _whole_table("correlations", "DCL and NSCL along training", caption, runs, "loss_correlation.csv")
+    title = "Correlation of DCL and NSCL during training"
+    return _whole_table("correlations", title, caption, runs, "loss_correlation.csv")
 
 
 def _whole_table(key: str, title: str, caption: str, runs: Sequence[ReportRun], name: str) -> Table:
@@ -164,15 +169,18 @@ def _whole_table(key: str, title: str, caption: str, runs: Sequence[ReportRun], 
 
 
 def to_compute(runs: Sequence[ReportRun]) -> Table:
-    """What is missing, and the command that computes it."""
-    caption = "Or all at once: add --compute to the command that wrote this page."
+    """The missing tables and the commands that compute them."""
+    caption = "To compute all of them at once, add --compute to the command that wrote this page."
     return _commands("missing", "Missing tables", caption, [each for run in runs for each in missing_tables(run)])
 
 
 def to_complete(runs: Sequence[ReportRun]) -> Table:
-    """What was measured at some epochs or layers only, and the command that adds the rest."""
-    caption = "As requested. These commands add the other epochs or layers; --compute does not run them."
-    return _commands("thinned", "Measured in part", caption, [each for run in runs for each in partial_tables(run)])
+    """The tables of some epochs or layers only, and the commands that add the rest."""
+    caption = (
+        "These tables were computed for some epochs or layers only. The commands add the rest; --compute does not run"
+        " them."
+    )
+    return _commands("thinned", "Partial tables", caption, [each for run in runs for each in partial_tables(run)])
 
 
 def _commands(key: str, title: str, caption: str, tables: Sequence[Missing]) -> Table:

@@ -25,7 +25,7 @@ FLOORS = {"a_posteriori": "dash", "a_posteriori_sharp": "dot", "a_priori": "long
 
 
 def headline(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """Weight gap and CKA over epochs, the two panels that the project is about."""
+    """Weight gap and CKA over epochs, in two panels."""
     traces = []
     for run in runs:
         gaps, scores = run.table("weight_gap.csv"), run.table("test_alignment.csv")
@@ -50,14 +50,15 @@ def headline(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
         },
     }
     caption = (
-        "Left the weights, right the representations, against the reference arm's. Arms that share their start begin at"
-        " gap 0 and CKA 1; grey twins show the noise floor."
+        "Left: weight gap to the reference arm. Right: CKA with the reference arm. Arms with the same initialisation"
+        " start at gap 0 and CKA 1. Grey lines are twins and show the noise floor."
     )
-    return Chart("headline", "Weights part, representations stay?", caption, {"": figure} if traces else {})
+    title = "Weight gap and representation similarity during training"
+    return Chart("headline", title, caption, {"": figure} if traces else {})
 
 
 def alignment(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """Every pair metric of every pair, with intervals where they were computed."""
+    """Every pair metric of every pair, with the confidence intervals that were computed."""
     variants: dict[str, Figure] = {}
     for run in runs:
         for split in ("test", "train"):
@@ -70,7 +71,7 @@ def alignment(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                 for arm, more, rows in rows_by_pair(largest_sample(group)):
                     line = styles.line(run, arm, rows["epoch"], rows["value"], more, reference=reference_of(rows))
                     figure["data"].append(_with_interval(line, rows))
-    caption = "One pair a line; bars are 95 % intervals over images, where --confidence computed them."
+    caption = "One line per pair of arms. Bars: 95 % confidence intervals over images, if computed with --confidence."
     return Chart("alignment", "Alignment of every pair", caption, variants)
 
 
@@ -84,7 +85,7 @@ def _with_interval(line: Trace, rows: pd.DataFrame) -> Trace:
 
 
 def alignment_bounds(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """CKA and RSA above their floors; a vacuous floor is a gap in its line."""
+    """CKA and RSA with their lower bounds; the line of a bound has a gap where the bound is vacuous."""
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("bounds.csv")
@@ -103,14 +104,15 @@ def alignment_bounds(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                         caption = " ".join(filter(None, (more, bound.replace("_", " "))))
                         figure["data"].append(styles.line(run, arm, floor["epoch"], y, caption, dash, **options))
     caption = (
-        "Full lines are measured, others are floors; where a floor is vacuous (rho ≥ 1) its line has a gap. The"
-        " a-priori floor is about descent on similarities, which a network need not follow: it may lie above the score."
+        "Lines with markers: measured scores. Other lines: lower bounds, with a gap where a bound is vacuous (rho ≥ 1)."
+        " The a-priori bound holds for gradient descent on the similarities themselves. Training a network is not such"
+        " a descent, so this bound may lie above the score."
     )
-    return Chart("alignment_bounds", "Alignment and its floors", caption, variants)
+    return Chart("alignment_bounds", "Alignment and its lower bounds", caption, variants)
 
 
 def growth(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """The global gap and the two curves that were fitted to it."""
+    """The global weight gap and the two curves fitted to it."""
     variants: dict[str, Figure] = {}
     for run in runs:
         gaps, fits = run.table("weight_gap.csv"), run.table("weight_gap_growth.csv")
@@ -129,12 +131,15 @@ def growth(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                         with np.errstate(over="ignore", invalid="ignore"):  # a gap in the line
                             curve = fit["slope"] * t * exprel(sign * fit["rate"] * t)
                         figure["data"].append(styles.line(run, arm, t, curve, model, dash, **options))
-    caption = "Points are measured; both curves start at 0 and have two parameters. The table says which is nearer."
-    return Chart("growth", "Does the gap grow or saturate?", caption, variants)
+    caption = (
+        "Points are measured. Both fitted curves start at 0 and have two parameters. The table of fits marks the curve"
+        " with the lower AIC as better."
+    )
+    return Chart("growth", "Growth of the weight gap: exponential or saturating", caption, variants)
 
 
 def weight_shape(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
-    """The global distance and the fitted shape of its bound."""
+    """The global weight distance and the fitted shape of its bound."""
     figure: Figure = {"data": [], "layout": layout("||w_a - w_b||, all weights")}
     for run in runs:
         table = run.table("bounds.csv")
@@ -147,14 +152,15 @@ def weight_shape(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
             caption = " ".join(filter(None, (more, f"shape {describe_fit(rows)}")))
             figure["data"].append(styles.line(run, arm, rows["epoch"], rows["value"], caption, "dash", **options))
     caption = (
-        "slope (e^(β Σ lr) - 1)/β with slope and β fitted by least squares: how far the bound's shape fits, no bound."
+        "Points are measured. Dashed: slope (e^(β Σ lr) - 1)/β, with slope and β fitted by least squares. The curve"
+        " shows how well the shape of the bound fits; it is not a bound."
     )
     return Chart(
-        "weight_shape", "Weights and the shape of their bound", caption, {"": figure} if figure["data"] else {}
+        "weight_shape", "Weight distance and the shape of its bound", caption, {"": figure} if figure["data"] else {}
     )
 
 
 def describe_fit(rows: pd.DataFrame) -> str:
-    """The parameters of the fit that the rows have."""
+    """The parameters of the fit in the last row."""
     epochs, last, slope, beta = rows[["fit_epochs", "fit_last_epoch", "slope", "beta"]].iloc[-1]
     return f"fitted to {epochs:g} epochs up to {last:g}: slope={slope:.6g} beta={beta:.6g}"

@@ -1,9 +1,9 @@
-"""One page that shows a run, or several side by side: report.html, self-contained, readable without a network.
+"""Write report.html: one self-contained page about a run, or about several runs side by side. It needs no network.
 
-Reads the CSV files and run.json of each run, nothing else. What has not been computed yet is listed on the page with
-the command that computes it; --compute runs those commands first. Tables that were kept to a few epochs or layers are
-listed, too, and left as they are. Without --output the page goes to
-DIR/analysis/report.html of the first run. Needs plotly and jinja2 (extra `report`).
+The program reads only run.json and the CSV files of each run. The page lists every missing table with the command that
+computes it; `--compute` runs these commands first. The page also lists tables that cover only some epochs or layers;
+`--compute` does not complete them. The default of `--output` is DIR/analysis/report.html of the first run. Needs plotly
+and jinja2 (extra `report`).
 """
 
 import json
@@ -43,26 +43,26 @@ from coupled.storage.atomic_files import encoded, write_durably
 
 PAGE = Path(__file__).parent / "page"
 LIBRARIES = ("jinja2", "plotly")
-REPORTS_FINDINGS = ("verify", "bounds")  # their status 1 means findings, which belong on the page
+REPORTS_FINDINGS = ("verify", "bounds")  # their exit status 1 means findings, which the page shows
 
 
 def page(runs: Sequence[Run]) -> str:
-    """A page about runs, side by side.
+    """Return a page about one run, or about several runs side by side.
 
     Args:
-        runs: the runs, each once.
+        runs: the runs, without duplicates.
 
     Returns:
         The whole page as HTML.
 
     Raises:
-        ValueError: for a run that is given twice, and a damaged table.
+        ValueError: if a run is listed twice or a table is damaged.
     """
     return render(read_runs(runs))
 
 
 def render(runs: Sequence[ReportRun]) -> str:
-    """The whole page as HTML."""
+    """Return the whole page as HTML."""
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -81,18 +81,18 @@ def render(runs: Sequence[ReportRun]) -> str:
 
 
 def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, Any]]:
-    """The sections of the page in their order; sections, charts and tables without content are left out."""
+    """Return the sections of the page in order, without empty sections, charts and tables."""
     of_pairs, of_arms, of_losses, maps = pair_charts, arm_charts, loss_charts, heat_maps
 
     def draw(*charts: Callable[[Sequence[ReportRun], TraceStyles], Chart]) -> list[Chart | Table]:
         return [chart(runs, styles) for chart in charts]
 
     every: list[tuple[str, str, list[Chart | Table]]] = [
-        ("run", "What was run", [about(runs), settings(runs)]),
-        ("headline", "Headline", [*draw(of_pairs.headline), last_values(runs)]),
+        ("run", "Run and settings", [about(runs), settings(runs)]),
+        ("headline", "Summary", [*draw(of_pairs.headline), last_values(runs)]),
         ("missing", "Not computed yet", [to_compute(runs), to_complete(runs)]),
         ("alignment", "Alignment", draw(of_pairs.alignment, of_pairs.alignment_bounds)),
-        ("layers", "Alignment, layer by layer", draw(maps.alignment_by_layer, maps.cross_layer)),
+        ("layers", "Layer-wise alignment", draw(maps.alignment_by_layer, maps.cross_layer)),
         (
             "weights",
             "Weights",
@@ -116,12 +116,12 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
 
 
 def embedded(data: Any) -> str:
-    """JSON that ends no script and begins no comment, whatever names and cells are in it: `<` is an escape."""
+    """Return JSON for a script element: `<` is escaped, so that no name or cell can end the script."""
     return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def compute_missing(run: ReportRun, allow_code: bool = False) -> list[str]:
-    """Run the programs whose tables are missing; those that failed, a line each."""
+    """Run the programs whose tables are missing. Return one line for each program that failed."""
     failures = []
     of_code = run.run.description["settings"].get("code")
     for words in dict.fromkeys(each.command for each in missing_tables(run)):
@@ -131,22 +131,22 @@ def compute_missing(run: ReportRun, allow_code: bool = False) -> list[str]:
         say(f"$ {command}")
         status = subprocess.run(child_command(*words), env=child_environment(), check=False).returncode
         if status and not (status == 1 and words[0] in REPORTS_FINDINGS):
-            failures.append(f"'{command}' ended with status {status}")
+            failures.append(f"'{command}' ended with exit status {status}")
     return failures
 
 
 def check_no_code(runs: Sequence[Run]) -> None:
-    """Raise ValueError for a run whose settings name code of the user, which what is missing needs."""
+    """Raise ValueError for a run whose settings name user-defined code, which the missing tables may need."""
     for run in runs:
         if code := run.description["settings"].get("code"):
             raise ValueError(
-                f"--compute: '{run.path}' names code of the user, which this would import: {', '.join(code)}; read it,"
-                " then pass --allow-code"
+                f"--compute: the settings of '{run.path}' name user-defined code, which would be imported:"
+                f" {', '.join(code)}; read that code, then pass --allow-code"
             )
 
 
 def report(options: Namespace) -> None:
-    """Write the page, print the last values and where the page is."""
+    """Write the page; print the last values and the path of the page."""
     for library in LIBRARIES:
         if find_spec(library) is None:
             raise ValueError(f"the report needs {library}, which is not installed: pip install plotly jinja2")
@@ -164,10 +164,10 @@ def report(options: Namespace) -> None:
     print_table(last_values(runs))
     for run in runs:
         for each in (*missing_tables(run), *partial_tables(run)):
-            say(f"{run.name}: {each.table}: {each.state}; {suggest(*each.command)}")
+            say(f"{run.name}: {each.table}: {each.state}; run: {suggest(*each.command)}")
     say(path)
     if failures:
-        raise ValueError(f"--compute: {'; '.join(failures)}; the page has the rest")
+        raise ValueError(f"--compute: {'; '.join(failures)}; the page was written without their tables")
 
 
 def print_table(table: Table) -> None:
@@ -176,7 +176,7 @@ def print_table(table: Table) -> None:
         return
     shown = TerminalTable(title=table.title, box=box.SIMPLE_HEAD)
     columns = [index for index in range(len(table.columns)) if any(row[index].text for row in table.rows)]
-    columns = columns[len({row[0].text for row in table.rows}) == 1 :]  # of one run without its name
+    columns = columns[len({row[0].text for row in table.rows}) == 1 :]  # a single run needs no column of names
     for index in columns:
         number = any(row[index].number for row in table.rows)
         shown.add_column(table.columns[index], justify="right" if number else "left")
@@ -186,5 +186,5 @@ def print_table(table: Table) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     return run_program(report, parsers.report(), arguments)

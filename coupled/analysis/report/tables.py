@@ -1,4 +1,4 @@
-"""What a report is made of: runs, each with its tables by name. Nothing but run.json and CSV files is read."""
+"""The input of a report: runs, each with its tables by name. Only run.json and CSV files are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from coupled.analysis.tables import newest, read_table
 from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
-# epochs.csv is not in the folder analysis; transfer.csv is about other images than the run's
+# epochs.csv is not in the folder analysis; transfer.csv is about images of another dataset
 NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv", "transfer.csv", "map.csv")
 SHOWN = tuple(name for name in SCHEMAS if name not in NOT_SHOWN)
 
 
 @dataclass(frozen=True)
 class ReportRun:
-    """A run of a report and its tables; one that does not exist, or has no rows, is an empty frame."""
+    """A run of a report and its tables. A table that does not exist or has no rows is an empty frame."""
 
     name: str  # unique in a report
     run: Run
     tables: dict[str, pd.DataFrame]  # by the file's name
 
     def table(self, name: str) -> pd.DataFrame:
-        """The rows of a table; empty if there are none."""
+        """The rows of a table; an empty frame if there are none."""
         return self.tables.get(name, pd.DataFrame())
 
     @property
@@ -48,20 +48,20 @@ class ReportRun:
         settings, last = self.run.settings, self.last_epoch
         if imported := imported_epochs(self.run.description):
             return sorted(set.intersection(*map(set, imported.values()))) or [last]
-        # the settings may name a million epochs: no more are looked at than decide which of the trained ones are kept
+        # the settings may name a million epochs; the epochs after last + 1 do not change which trained ones are kept
         near = min(settings.epochs, last + 1)
         kept = snapshot_epochs(near, settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch)
         return [epoch for epoch in kept if epoch <= last]
 
 
 def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
-    """The runs with their tables, under names that tell them apart.
+    """Return the runs with their tables, under unique names.
 
-    Raises ValueError for a run that is given twice, BadTableError.
+    Raises ValueError for a run that is listed twice, BadTableError for a damaged table.
     """
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
-        raise ValueError("run_dir: a folder is given twice; name each run once")
+        raise ValueError("run_dir: a run folder is listed twice; list each run once")
     names = [run.name for run in runs]
     if len({*names}) < len(names):
         names = [path.name for path in paths]
@@ -74,7 +74,7 @@ def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
 
 
 def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """All tables of a run with these arms that have rows, by file name. Raises BadTableError."""
+    """Return the non-empty tables of a run with these arms, by file name. Raises BadTableError."""
     tables = {}
     for path in (folder / "epochs.csv", *(folder / "analysis" / name for name in SHOWN)):
         if path.exists():
@@ -85,10 +85,10 @@ def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
 
 
 def _newest_rows(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Of rows that differ only in what they come from the last one, in the order of epochs."""
+    """Return the last of the rows that differ only in their digests, in the order of epochs."""
     schema = SCHEMAS[name]
-    if "ci_low" in table:  # an interval stays when the score is written again without one
+    if "ci_low" in table:  # a newer row without an interval keeps the interval of the older row
         key, interval = [*schema.place, *schema.digests], ["ci_low", "ci_high"]
         table[interval] = table.groupby(key, dropna=False)[interval].transform("last")
     table = newest(table, name) if schema.digests else table
-    return table.sort_values("epoch", kind="stable") if "epoch" in table else table  # calls come in any order
+    return table.sort_values("epoch", kind="stable") if "epoch" in table else table  # rows are appended in any order

@@ -1,1 +1,1 @@
-"""Embeddings of a run's images and scores of them."""
+"""Embeddings of a run's images, and scores computed from them."""

@@ -1,7 +1,7 @@
-"""Embeddings kept on the disk between calls, up to a size; the files longest unused go first.
+"""A disk cache of embeddings with a size limit; the least recently used files are deleted first.
 
-A file holds the rows [N, D] of one layer. Its name is a digest of all they are computed from, so rows of another
-snapshot, dataset or choice of images are never taken for them; the file has a digest of the rows themselves.
+A file holds the rows [N, D] of one layer. Its name is a digest of everything the rows depend on, such as snapshot,
+dataset and selected images. The file also holds a digest of the rows.
 """
 
 import hashlib
@@ -23,19 +23,19 @@ from coupled.storage.snapshots import tensors_digest
 
 
 class EmbeddingCache:
-    """Rows by what they come from, in `folder`, never more than `limit` bytes."""
+    """Rows by their sources, in `folder`, at most `limit` bytes in all."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
 
     def get(self, sources: Any) -> Tensor | None:
-        """The rows of `sources` (a JSON value), or None. A damaged file is said, and counts as none."""
+        """Return the rows of `sources` (a JSON value), or None. A damaged file is reported and ignored."""
         path = self._path(sources)
         try:
             with safe_open(path, framework="pt") as handle:
                 rows_ND: Tensor = handle.get_tensor("rows")
                 digest = (handle.metadata() or {}).get("digest")
-        except FileNotFoundError:  # also where another process removed it just now
+        except FileNotFoundError:  # also if another process has just deleted it
             return None
         except SafetensorError:
             digest = None
@@ -47,7 +47,7 @@ class EmbeddingCache:
         return rows_ND
 
     def put(self, sources: Any, rows_ND: Tensor) -> None:
-        """Keep the rows of `sources`; older files go until they fit. Rows larger than the limit are not kept."""
+        """Store the rows of `sources`; delete older files until they fit. Rows larger than the limit are not stored."""
         rows_ND = rows_ND.cpu().contiguous()
         data = save({"rows": rows_ND}, metadata={"digest": tensors_digest({"rows": rows_ND})})
         if len(data) > self.limit:
@@ -64,7 +64,7 @@ class EmbeddingCache:
         write_durably(path, data)
 
     def _files(self) -> Iterator[tuple[int, int, Path]]:
-        """Time of last use, bytes and path; ranks share the folder, so a file may vanish while one looks."""
+        """Yield time of last use, bytes and path. Ranks share the folder, so a file may vanish meanwhile."""
         for file in self.folder.glob("*.safetensors"):
             with suppress(FileNotFoundError):
                 about = file.stat()
@@ -76,5 +76,5 @@ class EmbeddingCache:
 
 
 def open_cache(folder: Path, gib: float | None) -> EmbeddingCache | None:
-    """The cache beside the tables in `folder`, of at most so many GiB; None without a limit."""
+    """Return the cache in `folder`/cache with a limit in GiB, or None without a limit."""
     return EmbeddingCache(folder / "cache", int(gib * 2**30)) if gib else None

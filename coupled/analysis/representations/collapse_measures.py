@@ -1,7 +1,8 @@
-"""What collapse looks like: spread, alignment, uniformity, spectra, and how a predictor relates to its inputs.
+"""Dimensional-collapse diagnostics: spread, alignment, uniformity, spectra, and the relation of a predictor to its
+inputs.
 
-Each function returns values by (metric, detail): the convention, or for one of several the number of its eigenvalue or
-direction, from 1 for the largest. A value is `Undefined` where there is none.
+Each function returns values by (metric, detail). The detail is the convention, or the index of an eigenvalue or
+direction, 1 for the largest. A value without a definition is `Undefined`.
 
 Shape letters: N images, V views, D width, P projection width, M rows. Computed in float64.
 """
@@ -16,7 +17,7 @@ from coupled.metrics.arm import Labelled, effective_rank
 from coupled.metrics.undefined import Undefined
 
 Values = dict[tuple[str, str | int], float]
-TOP = 16  # eigenvalues and directions that are written
+TOP = 16  # number of eigenvalues and directions that are written
 POINT_SPREAD, LINE_SHARE = 0.05, 0.95
 BLOCK = 2**22  # entries of a strip of the matrix of distances
 
@@ -24,9 +25,9 @@ BLOCK = 2**22  # entries of a strip of the matrix of distances
 def of_rows(rows_ND: Tensor) -> Values:
     """Spread, uniformity, effective rank, and the largest eigenvalues of the covariance with their shares of its trace.
 
-    `spread` is the root of the total variance of the rows at unit norm: the standard deviation of a coordinate, root
-    mean square, times sqrt(D); 1 if they point everywhere alike, 0 if all point the same way (Chen & He 2021,
-    arXiv 2011.10566, section 4.1). The spectrum is that of the rows as they are, about their mean.
+    `spread` is the root of the total variance of the rows at unit norm: the root mean square standard deviation of a
+    coordinate times sqrt(D). It is 1 if the directions are spread evenly and 0 if all are equal (Chen & He 2021, arXiv
+    2011.10566, section 4.1). The spectrum is that of the centred rows without normalisation.
     """
     rows_ND = rows_ND.double()
     unit_ND = F.normalize(rows_ND, dim=1)
@@ -46,7 +47,7 @@ def of_rows(rows_ND: Tensor) -> Values:
 def uniformity(unit_ND: Tensor) -> float:
     """log of the mean of exp(-2 ||x - y||^2) over pairs of different rows of unit norm: 0 for a point, lower if even.
 
-    Source: Wang & Isola 2020, arXiv 2005.10242, section 4.1.2, t = 2. Strips of the matrix of pairs, never all of it.
+    Source: Wang & Isola 2020, arXiv 2005.10242, section 4.1.2, t = 2. The matrix of pairs is computed in strips.
     """
     count = len(unit_ND)
     if count < 2:
@@ -58,8 +59,8 @@ def uniformity(unit_ND: Tensor) -> float:
 
 
 def alignment(views_VND: Tensor) -> Values:
-    """The mean squared distance of two views of an image, of unit norm: 0 if augmentation does not matter, about 2 if
-    views have nothing in common.
+    """The mean squared distance of two views of an image at unit norm: 0 if augmentation has no effect, about 2 if
+    views are independent.
 
     Source: Wang & Isola 2020, arXiv 2005.10242, section 4.1.1, alpha = 2; over pairs of different views.
     """
@@ -70,12 +71,12 @@ def alignment(views_VND: Tensor) -> Values:
 
 
 def of_predictor(inputs_MP: Tensor, weight_PP: Tensor | None) -> Values:
-    """The spectrum of F = E[f f^T] of the predictor's inputs f, and how a predictor of one matrix W relates to F.
+    """The spectrum of F = E[f f^T] of the predictor's inputs f, and the relation of a predictor matrix W to F.
 
-    `asymmetry` is ||W - W^T|| / ||W||, 0 if symmetric, 2 at most; `predictor_singular_value` is the spectrum of W.
-    Along the eigenvectors u_j of F, largest first: `eigenspace_alignment`, the cosine of u_j and W u_j, 1 if u_j is an
-    eigenvector of W too; `predictor_along`, p_j = u_j^T W u_j, which DirectPred's theory ties to the eigenvalue s_j of
-    F by s_j = p_j^2 / alpha + a term that dies out. Source: arXiv 2102.06810, sections 3 and 5.
+    `asymmetry` is ||W - W^T|| / ||W||, 0 if symmetric, at most 2; `predictor_singular_value` is the spectrum of W. For
+    the eigenvectors u_j of F, largest eigenvalue first: `eigenspace_alignment` is the cosine of u_j and W u_j, 1 if u_j
+    is an eigenvector of W; `predictor_along` is p_j = u_j^T W u_j. In DirectPred's theory the eigenvalue s_j of F is
+    p_j^2 / alpha plus a term that decays. Source: arXiv 2102.06810, sections 3 and 5.
     """
     inputs_MP = inputs_MP.double()
     correlation_PP = inputs_MP.T @ inputs_MP / len(inputs_MP)
@@ -97,7 +98,7 @@ def of_predictor(inputs_MP: Tensor, weight_PP: Tensor | None) -> Values:
 
 
 def spectrum(metric: str, symmetric_DD: Tensor, *, with_shares: bool) -> Values:
-    """The largest eigenvalues under the details 1, 2, ..., and with them as `<metric>_share` of the trace."""
+    """The largest eigenvalues with details 1, 2, ...; `with_shares` adds shares of the trace as `<metric>_share`."""
     largest = torch.linalg.eigvalsh(symmetric_DD).flip(0).clamp(min=0)
     values: Values = {(metric, j): value for j, value in enumerate(largest[:TOP].tolist(), 1)}
     if with_shares:
@@ -108,21 +109,21 @@ def spectrum(metric: str, symmetric_DD: Tensor, *, with_shares: bool) -> Values:
 
 
 def verdict(values: Values) -> tuple[str, str]:
-    """What the rows of `of_rows` have collapsed to, "point", "line" or "no", and the number that shows it.
+    """Return "point", "line" or "no" for the values of `of_rows`, and a text with the numbers that show it.
 
-    A point: the spread is below 0.05. A line: one direction has 95 % of the variance, as that of two classes that a
-    supervised objective has pulled together has too.
+    Point: the spread is below 0.05. Line: one direction has 95 % of the variance. Two classes that a supervised
+    objective has contracted are a line as well.
     """
     spread, share = values["spread", "unit_norm"], values["eigenvalue_share", 1]
     if spread < POINT_SPREAD:
-        return "point", f"std {spread:.2g}, where 1 is even and 0 is one point"
+        return "point", f"spread {spread:.2g}; 1 is even, 0 is a single point"
     if share >= LINE_SHARE:
-        return "line", f"std {spread:.2g}, {share:.1%} of the variance in one direction"
+        return "line", f"spread {spread:.2g}, {share:.1%} of the variance in one direction"
     return "no", ""
 
 
 def with_reasons(values: Values) -> Iterator[tuple[str, str | int, str]]:
-    """Metric, detail and reason of the values that there are not."""
+    """Yield metric, detail and reason of each undefined value."""
     for (metric, detail), value in values.items():
         if isinstance(value, Undefined):
             yield metric, detail, value.reason

@@ -1,8 +1,8 @@
-"""Snapshots of several arms -> their embeddings and projections of the same images, in one pass over the images.
+"""Embeddings and projections of the same images by snapshots of several arms, in one pass over the images.
 
 Clean views (no augmentation), networks in evaluation mode, no gradients.
 
-Shape letters: N images that are looked at, B of a batch, D width of an output.
+Shape letters: N selected images, B images of a batch, D width of an output.
 """
 
 import hashlib
@@ -36,30 +36,30 @@ DEVICES = ("auto", "cpu", "cuda")
 def load_images(
     settings: Settings, split: str, digests: Mapping[str, Any], run: Path | None = None, accept: bool = False
 ) -> AnyImageDataset:
-    """The split of the run's dataset; `digests` is `dataset` of run.json, and `run` the folder it lies in.
+    """Load a split of the run's dataset; `digests` is `dataset` of run.json, `run` the folder of the run.
 
-    Raises ValueError, which names the files, if the images are not those that the run was made with. Those of the same
-    classes may be accepted as they are, which is said; every table has the digest of the images its rows come from.
+    Raises ValueError, which names the changed files, if the images are not those of the training. With `accept`,
+    changed images of the same classes are used with a warning. Every row of a table has the digest of its images.
     """
     images = load_dataset(settings.dataset.model_dump(), split, settings.seed)
     expected, found, names = digests.get(f"{split}_digest"), images.digest(), list(images.class_names)
     if found == expected:
         return images
     what = (
-        f"dataset: the {split} split of '{images.name}' is not the one of the run: its digest should be {expected},"
+        f"dataset: the {split} split of '{images.name}' is not the one of the run: expected digest {expected},"
         f" found {found}" + (f"; {changed_files(run, digests, {split: images})}" if run else "")
     )
     if names != digests.get("classes", names):
-        raise ValueError(f"{what}; its classes are others, too: put the images back")
+        raise ValueError(f"{what}; its classes differ as well; restore the original images")
     if not accept:
-        raise ValueError(f"{what}; put the images back, or measure those that are there: {ACCEPT}")
+        raise ValueError(f"{what}; restore the original images, or measure the changed ones: {ACCEPT}")
     if os.environ.get("RANK", "0") == "0":
         say(f"warning: {what}; the images are measured as they are", sys.stderr)
     return images
 
 
 class Sample(NamedTuple):
-    """The images of a split, the numbers of those to look at, and the digest of all images as tables hold it."""
+    """The images of a split, the indices of the selected ones, and the digest of all images as in the tables."""
 
     images: AnyImageDataset
     chosen_N: Tensor
@@ -82,7 +82,7 @@ def choose_device(name: str) -> torch.device:
 
 
 class Embedder:
-    """The networks of the arms of a run, each built once; weights are read when an epoch is asked for."""
+    """The networks of the arms of a run. Each is built once; weights are read on demand for an epoch."""
 
     def __init__(self, run: Run, device: torch.device, cache: EmbeddingCache | None = None) -> None:
         self.run, self.settings, self.device, self.cache = run, run.settings, device, cache
@@ -90,7 +90,7 @@ class Embedder:
         self.epochs: dict[str, int] = {}
 
     def network(self, arm: str, epoch: int) -> Network:
-        """The network of `arm` after `epoch`, in evaluation mode. Raises ValueError if the snapshot does not fit it."""
+        """Return the network of `arm` after `epoch`, in evaluation mode. Raises ValueError for a bad snapshot."""
         if arm not in self.networks:
             self.networks[arm] = self._build(run_of(self.run, arm))
         if self.epochs.get(arm) != epoch:
@@ -99,19 +99,19 @@ class Embedder:
         return self.networks[arm]
 
     def layers(self, names: Iterable[str]) -> dict[str, int]:
-        """The layers that `names` mean, and their widths. Raises ValueError that lists those there are."""
+        """Return the layers of `names` and their widths. Raises ValueError, which lists the layers of the network."""
         return find_layers(self._build(self.run), names, self.settings.image_size)
 
     @property
     def outputs_there(self) -> tuple[str, ...]:
-        """`h` and `z`, or `h` alone of a run that was imported without a projector."""
+        """`h` and `z`; only `h` for a run that was imported without a projector."""
         return tuple(OUTPUTS) if has_projector(self.run.description) else ("h",)
 
     def _build(self, run: Run) -> Network:
         return network_of(run).to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_corrupt: bool) -> list[str]:
-        """Those of `arms` whose snapshot of `epoch` can be read: all, or with `skip_corrupt` the others are said."""
+        """Return the arms whose snapshot of `epoch` can be read. Without `skip_corrupt` a bad snapshot is an error."""
         good = []
         for arm in arms:
             with skipping(skip_corrupt):
@@ -127,9 +127,9 @@ class Embedder:
         epoch: int,
         layers: Collection[str] = tuple(OUTPUTS),
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
-        """Batch by batch, the outputs [B, D] of the chosen images by (arm, layer); see `layers.py` for their names.
+        """Yield the outputs [B, D] of the chosen images by (arm, layer), batch by batch; see `layers.py` for layers.
 
-        An arm of which the cache has all `layers` is not computed; what is computed is cached after the last batch.
+        An arm whose `layers` are all in the cache is not computed. Computed outputs are cached after the last batch.
         Raises ValueError if a snapshot is damaged or does not fit the network.
         """
         ends = [(arm, layer) for arm in arms for layer in layers]
@@ -153,7 +153,7 @@ class Embedder:
                 self.cache.put(sources[end], torch.cat(parts))
 
     def _sources(self, images: AnyImageDataset, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
-        """All that the rows of a layer depend on."""
+        """Return everything that the rows of a layer depend on."""
         of_arm = run_of(self.run, arm).settings
         settings = [of_arm.encoder.model_dump(), of_arm.projector.model_dump()]
         colours = [images.mean, images.std]
@@ -165,7 +165,7 @@ class Embedder:
     def _computed(
         self, images: AnyImageDataset, chosen_N: Tensor, arms: Sequence[str], epoch: int, layers: Collection[str]
     ) -> Iterator[dict[tuple[str, str], Tensor]]:
-        """The outputs of `arms` batch by batch; without arms nothing is read, and the batches are empty."""
+        """Yield the outputs of `arms` batch by batch. Without arms no image is read and the batches are empty."""
         if not arms:
             yield from ({} for _ in chosen_N.split(BATCH))
             return
@@ -180,12 +180,12 @@ class Embedder:
 
 
 def untrained_network(settings: Settings) -> Network:
-    """The encoder and projector that the settings of a run describe, as they were before training."""
+    """Return the encoder and projector that the settings of a run describe, before training."""
     return build_network(**settings.network_options(), seed=settings.seed)
 
 
 def network_of(run: Run) -> Network:
-    """The network that the snapshots of a run fit, untrained; without a projector if it was imported without one."""
+    """Return an untrained network for the snapshots of a run; without a projector if it was imported without one."""
     network = untrained_network(run.settings)
     if has_projector(run.description):
         return network
@@ -195,11 +195,11 @@ def network_of(run: Run) -> Network:
 def check_projector(run: Run) -> None:
     """Raise ValueError unless the snapshots of the run have a projector."""
     if not has_projector(run.description):
-        raise ValueError(f"--run-dir: '{run.path}' was imported without a projector, and this needs projections")
+        raise ValueError(f"--run-dir: '{run.path}' was imported without a projector; this program needs projections")
 
 
 def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> None:
-    """Give `network` the encoder and projector of a snapshot. Raises BadSnapshotError if one does not fit."""
+    """Load encoder and projector of a snapshot into `network`. Raises BadSnapshotError if one does not fit."""
     expected = shared_tensors(network)
     found = {name: tensor for name, tensor in tensors.items() if name.split(".")[0] in ("encoder", "projector")}
     for name in sorted(expected.keys() ^ found.keys()):
@@ -207,11 +207,11 @@ def load_weights(network: Network, tensors: Mapping[str, Tensor], path: str) -> 
         raise BadSnapshotError(f"{path}: tensor '{name}' {where}")
     for name, tensor in found.items():
         if kind(expected[name]) != kind(tensor):
-            raise BadSnapshotError(f"{path}: tensor '{name}' should be {kind(expected[name])}, found {kind(tensor)}")
+            raise BadSnapshotError(f"{path}: tensor '{name}': expected {kind(expected[name])}, found {kind(tensor)}")
     network.load_state_dict(found)
 
 
 def kind(tensor: Tensor) -> str:
-    """Shape and type of a tensor as a snapshot keeps it: every float is a float32."""
+    """Return shape and type of a tensor as stored in a snapshot, where every float is a float32."""
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     return f"{tuple(tensor.shape)} {str(dtype).removeprefix('torch.')}"

@@ -1,6 +1,6 @@
-"""The representations of one arm for metrics that need them all at once, on the CPU.
+"""The representations of one arm, all in memory on the CPU, for metrics that need them at once.
 
-Shape letters: N images that are looked at, B of a batch, V views, D width of an output.
+Shape letters: N selected images, B images of a batch, V views, D width of an output.
 """
 
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from coupled.metrics.arm import Labelled
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import EpochPlan, view_plan
 
-UNTRAINED_EPOCH = 0  # training starts at 1: the views of this epoch are like the trained ones, and none of them
+UNTRAINED_EPOCH = 0  # training starts at epoch 1, so the views of epoch 0 are never trained on
 
 
 def clean_features(
     embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Labelled]:
-    """The chosen images' representations [N, D] by layer "h" and "z", clean views; see `Embedder.outputs`."""
+    """Return representations [N, D] of clean views of the chosen images by layer; see `Embedder.outputs`."""
     layers = embedder.outputs_there
     batches = list(embedder.outputs(images, chosen_N, [arm], epoch, layers))
     return {
@@ -35,18 +35,18 @@ def clean_features(
 def view_features(
     embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Tensor]:
-    """Representations of the augmented views of each chosen image [V, N, D] by layer, in evaluation mode.
+    """Return representations [V, N, D] of augmented views of the chosen images by layer, in evaluation mode.
 
-    The views are drawn with the run's augmentation and seed, of an epoch that is never trained on: the same for every
-    arm and epoch. Raises ValueError if the snapshot does not fit the network.
+    The views are drawn with the run's augmentation and seed, for an epoch number that is never trained on. They are the
+    same for every arm and epoch. Raises ValueError if the snapshot does not fit the network.
     """
     parts = list(_outputs(embedder, images, chosen_N, arm, epoch))
     return {layer: torch.cat([part[OUTPUTS[layer]].cpu() for part in parts], dim=1) for layer in embedder.outputs_there}
 
 
 def plan_of(settings: Settings, images: AnyImageDataset) -> EpochPlan:
-    """The plan of views that no arm is trained on, with the run's augmentation and seed."""
-    augmentation = replace(settings.augmentation.plain(), local_views=0)  # measures look at whole views
+    """Return the plan of views that no arm is trained on, with the run's augmentation and seed."""
+    augmentation = replace(settings.augmentation.plain(), local_views=0)  # metrics use global views only
     return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), augmentation)
 
 
@@ -58,7 +58,7 @@ def _outputs(
     plan = plan_of(settings, images)
     network = embedder.network(arm, epoch)
     whole_N, rest_N = chosen_N.tensor_split([len(chosen_N) // BATCH * BATCH])
-    # two calls, not one a batch: each sends a set in memory to the device, or fills the pipeline of workers anew
+    # two calls instead of one per batch, because each call copies the dataset to the device or starts the workers
     for order_KB in (whole_N.view(-1, BATCH), rest_N.view(-1, max(1, len(rest_N)))):
         for batch in batches(
             images,

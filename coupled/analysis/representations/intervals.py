@@ -1,20 +1,21 @@
-"""Confidence intervals over images: how far would a score move with other images of the same kind and number?
+"""Confidence intervals over images: the variation of a score over other image samples of the same kind and number.
 
-A bootstrap that draws images with replacement is not sound for these scores: a drawn-twice image is its own perfect
-neighbour in both representations, and all of them, being made of pairs of images, rise. Instead the images are dealt at
-random into K blocks, the score is computed without each block in turn (delete-a-group jackknife; Quenouille 1949,
-Arvesen 1969 for scores made of pairs, Kott 2001 for groups), and R resamples of the blocks weigh their contributions:
+A bootstrap that draws images with replacement is biased for these scores. They are functions of pairs of images, and an
+image that is drawn twice is its own perfect neighbour in both representations, which raises them. Instead the images
+are divided at random into K blocks, the score is computed without each block in turn (delete-a-group jackknife;
+Quenouille 1949, Arvesen 1969 for scores of pairs, Kott 2001 for groups), and R resamples of the blocks weigh their
+contributions:
 
     value_r = value + sum_k (w_rk - 1) c_k,   c_k = sqrt((K - 1) / K) (mean of left-out values - value without block k)
 
-with w_r the number of times each block was drawn. Their variance is that of the jackknife; the interval is between
-their quantiles 2.5 % and 97.5 %, within the metric's range. The sums of one-pass metrics without a block are the sums
-less those of the block, so the left-out values are exact, and no image is embedded twice; the price is that the rows of
-all images are kept in memory, in the networks' own precision, and K more evaluations of each metric.
+with w_r the number of times each block was drawn. Their variance is that of the jackknife. The interval lies between
+their 2.5 % and 97.5 % quantiles, clipped to the range of the metric. For one-pass metrics the sums without a block are
+the sums minus those of the block, so the left-out values are exact and no image is embedded twice. The cost is memory
+for the rows of all images, in the precision of the networks, and K more evaluations of each metric.
 
-The interval tells of the choice of images alone: not of the seed of training, nor of the bias of a biased estimate
-(`cka`). Where the arms have next to nothing in common, the
-jackknife's variance is too large rather than too small (CKA .07 of 200 images: by a fifth).
+The interval covers the choice of images only. It covers neither the training seed nor the bias of a biased estimate
+(`cka`). For nearly independent representations the variance of the jackknife is too large (CKA 0.07 on 200 images: by a
+fifth).
 
 Shape letters: N images of this rank, or of a subset, K blocks, R resamples.
 """
@@ -37,12 +38,12 @@ LEVEL = 0.95
 
 
 def block_count(images: int) -> int:
-    """Into how many blocks so many images are dealt."""
+    """The number of blocks for this number of images."""
     return min(BLOCKS, images)
 
 
 def blocks(images: int, seed: int, name: str) -> Tensor:
-    """The block of each of so many images, at random and of equal size to within one [images]."""
+    """The block of each image [images], drawn at random; the sizes of blocks differ by at most one."""
     return torch.from_numpy(permutation(images, philox(seed, f"analysis/blocks/{name}")) % block_count(images))
 
 
@@ -54,10 +55,10 @@ def jackknife_scores(
     count: int,
     subset_blocks: Mapping[int, Tensor],
 ) -> dict[Score, NDArray[np.float64]]:
-    """The scores without block 0, 1, ..., each an array [K], from a pass that has kept its rows.
+    """Return the scores without block 0, 1, ..., each an array [K], from a pass with `keep_rows`.
 
-    `blocks_N` has the block, less than `count`, of each of this rank's images; `subset_blocks`, by size, that of each
-    image of a subset.
+    `blocks_N` has the block (below `count`) of each of this rank's images. `subset_blocks` maps the size of a subset to
+    the blocks of its images.
     """
     whole = {key: over_ranks(sums) for key, sums in seen.sums.items()}
     found: dict[Score, list[float]] = {score: [] for score in wanted}
@@ -84,7 +85,7 @@ def jackknife_scores(
 def interval(
     value: float, jackknife_K: NDArray[np.float64], resamples: int, seed: int, within: tuple[float, float]
 ) -> tuple[float, float]:
-    """The ends of the interval around `value`; NaN if it, or a value without a block, is undefined."""
+    """Return both ends of the interval around `value`; NaN if `value` or a value without a block is undefined."""
     count = len(jackknife_K)
     if count < 2 or np.isnan(value) or np.isnan(jackknife_K).any():
         return nan, nan

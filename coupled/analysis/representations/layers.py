@@ -1,13 +1,13 @@
-"""Layers of a network by name: what `--layers` may say, and their outputs as one row an image.
+"""Layers of a network by name, as in `--layers`, and their outputs as one row per image.
 
-`h` is the embedding and `z` the projection. Any other name is a module of the encoder as `named_modules` spells it:
-layer1, layer4.1.conv2, blocks.3. `stem` is what enters the first stage: the encoder's own module `stem` if it has one,
-else a ResNet's `maxpool` (which for small images changes nothing), else a ViT's `patch_embed`. `stages` stands for the
-stem, the stages that timm names in the encoder's `feature_info`, and `h` and `z`.
+`h` is the embedding and `z` the projection. Any other name is a module of the encoder as in `named_modules()`: layer1,
+layer4.1.conv2, blocks.3. `stem` is the input of the first stage: the encoder's module `stem` if it has one, else a
+ResNet's `maxpool` (the identity for small images), else a ViT's `patch_embed`. `stages` means the stem, the stages in
+the `feature_info` of timm's encoder, and `h` and `z`.
 
-A module's output is taken by a forward hook, before anything changes it in place, and its mean is taken over space
-([B, C, H, W], or [B, H, W, C] of an encoder that declares this format, such as timm's Swin), or over the tokens, class
-token included ([B, T, C]).
+A forward hook captures a module's output before it is changed in place. The output is averaged over space
+([B, C, H, W], or [B, H, W, C] for an encoder that declares this format, such as timm's Swin) or over tokens including
+the class token ([B, T, C]).
 
 Shape letters: B images of a batch, C channels, T tokens.
 """
@@ -29,13 +29,13 @@ if TYPE_CHECKING:  # timm takes seconds to import, and the report needs the name
 OUTPUTS = {"h": "embedding", "z": "projection"}  # layer on the command line and in CSVs -> output of a network
 STEMS = ("stem", "maxpool", "patch_embed")
 STAGES = "stages"
-PROBE = 2  # images of the trial that shows what a layer gives
+PROBE = 2  # number of images in the forward that measures the widths
 
 
 def find_layers(network: "Network", names: Iterable[str], image_size: int) -> dict[str, int]:
-    """The layers that `names` mean, each once, and their widths, from a forward of zeros.
+    """Return the layers of `names` without duplicates, and their widths, measured with an input of zeros.
 
-    Raises ValueError, which lists the layers there are, for a name that is none.
+    Raises ValueError, which lists the layers of the network, for an unknown name.
     """
     meant = list(dict.fromkeys(layer for name in names for layer in _meant(network.encoder, name)))
     layers = present(meant, ["h"] if not network.project else list(OUTPUTS))
@@ -46,7 +46,7 @@ def find_layers(network: "Network", names: Iterable[str], image_size: int) -> di
 
 
 def present(layers: Sequence[str], outputs: Sequence[str]) -> list[str]:
-    """`layers` without those of `OUTPUTS` that the network does not have, of which a line says so.
+    """Return `layers` without those of `OUTPUTS` that the network does not have, and print a line about them.
 
     Raises ValueError if no layer is left.
     """
@@ -54,7 +54,7 @@ def present(layers: Sequence[str], outputs: Sequence[str]) -> list[str]:
     if kept != [*layers]:
         why = "z: left out, because the run was imported without a projector"
         if not kept:
-            raise ValueError(f"--layers: {why}; h is there")
+            raise ValueError(f"--layers: {why}; use h")
         say(f"layer {why}", sys.stderr)
     return kept
 
@@ -71,19 +71,19 @@ def _meant(encoder: nn.Module, name: str) -> list[str]:
 
 
 def layer_outputs(network: "Network", views_1B3SS: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-    """Rows [B, C] by layer of one forward. Raises ValueError for a layer without one row an image."""
+    """Return rows [B, C] by layer from one forward. Raises ValueError for a layer without one row per image."""
     inner = {layer: _module(network.encoder, layer) for layer in layers if layer not in OUTPUTS}
     with _captured(network.encoder, inner) as rows:
         outputs = network(views_1B3SS)
     for layer in inner:
         if layer not in rows or len(rows[layer]) != views_1B3SS.shape[1]:
-            raise ValueError(f"layers: '{layer}' has no output with one row an image; {_known(network.encoder)}")
+            raise ValueError(f"layers: '{layer}' has no output with one row per image; {_known(network.encoder)}")
     return {layer: rows[layer] if layer in inner else outputs[OUTPUTS[layer]][0] for layer in layers}
 
 
 @contextmanager
 def _captured(encoder: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """Within, a forward of the encoder fills the dictionary with the modules' rows."""
+    """A context in which a forward of the encoder fills the yielded dictionary with the modules' rows."""
     rows: dict[str, Tensor] = {}
     channels_last = getattr(encoder, "output_fmt", "") == "NHWC"
     hooks = [m.register_forward_hook(partial(_keep, rows, layer, channels_last)) for layer, m in modules.items()]

@@ -1,8 +1,8 @@
-"""Two-dimensional maps of embeddings: one of each arm at each epoch, of the same images.
+"""Two-dimensional maps of embeddings of the same images, one map per arm and epoch.
 
-Each map is computed by itself, from a seed of the run, on one thread: equal calls give equal maps. Those of umap and
-tsne may be turned and mirrored at will; they are turned to lie as near as can be to the map of the first arm at their
-epoch, and that to the one of the epoch before. Those of pca keep their axes, and are mirrored alone.
+Each map is computed independently, from a seed of the run and on one thread, so equal calls give equal maps. The
+orientation of umap and tsne is arbitrary: each map is rotated and reflected to fit the map of the first arm at its
+epoch, and that one to the previous epoch. A pca map keeps its axes; only their signs are changed.
 Shape letters: N images, D width of a layer.
 """
 
@@ -32,7 +32,7 @@ from coupled.storage.run_lock import run_lock
 from coupled.stream.seeds import determinism, random_uint32
 
 TABLE = "map.csv"
-FEWEST = 5  # images of a map
+FEWEST = 5  # images that a map needs
 
 
 def compute(
@@ -49,7 +49,7 @@ def compute(
     device: str = "auto",
     accept_changed_images: bool = False,
 ) -> pd.DataFrame:
-    """Two-dimensional maps of the same images by several arms.
+    """Return two-dimensional maps of the same images by several arms.
 
     Args:
         run: the run.
@@ -57,20 +57,20 @@ def compute(
         arms: the arms (default: all).
         epochs: numbers of epochs, or a text such as "0:100:10" (default: the last that all of these arms have).
         layer: "h" (embedding) or "z" (projection).
-        images: a dataset by name, the path of a folder of pictures, or a function that returns a dataset (default: the
+        images: a dataset by name, the path of a folder of images, or a function that returns a dataset (default: the
             run's images).
-        dataset_root: where the files of that dataset lie.
+        dataset_root: folder that holds the files of that dataset.
         split: "train", "test" or both (default: both).
-        num_images: at most so many images a split, always the same ones (default: 2000).
+        num_images: at most this many images per split, always the same ones (default: 2000).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
-        accept_changed_images: use the run's images as they are, though they have changed since.
+        accept_changed_images: use the run's images although they have changed since training.
 
     Returns:
         The rows of map.csv with its columns (see `schemas.SCHEMAS`).
 
     Raises:
-        ValueError: for a method, arm, epoch, layer, split or images that there are not, a damaged snapshot, fewer than
-            5 images, or embeddings that are not finite.
+        ValueError: for an unknown method, arm, epoch, layer, split or dataset, a damaged snapshot, fewer than 5 images,
+            or embeddings that are not finite.
 
     Example:
         >>> found = compute(run, "pca", split="test", num_images=50)
@@ -86,7 +86,7 @@ def compute(
     dataset = run.settings.dataset.name if name is None else dataset_label(name, root)
     embedder, digests = Embedder(run, choose_device(device)), run.snapshot_digests()
     parts: list[pd.DataFrame] = []
-    like_N2: NDArray[np.float64] | None = None  # the map that the next is turned to
+    like_N2: NDArray[np.float64] | None = None  # the map to which the next one is fitted
     with determinism(True, None):
         for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "maps"):
             if arm == chosen.arms[0]:
@@ -105,7 +105,7 @@ def compute(
 
 
 def projector(method: str, seed: int) -> Any:
-    """The function that maps rows [N, D] to centred points [N, 2]. Raises ValueError for umap without umap-learn."""
+    """Return a function from rows [N, D] to centred points [N, 2]. Raises ValueError for umap without umap-learn."""
     if method == "umap":
         try:
             import umap
@@ -134,7 +134,7 @@ def projector(method: str, seed: int) -> Any:
             return np.zeros((len(rows_ND), 2))
         from threadpoolctl import threadpool_limits
 
-        with threadpool_limits(1):  # several threads add up in another order each time
+        with threadpool_limits(1):  # several threads would add in a different order each time
             found = np.asarray(fit(rows_ND), dtype=np.float64)
         map_N2 = np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
         centred_N2: NDArray[np.float64] = map_N2 - map_N2.mean(0)
@@ -144,7 +144,7 @@ def projector(method: str, seed: int) -> Any:
 
 
 def turned(map_N2: NDArray[np.float64], like_N2: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    """The map turned and mirrored to lie as near to `like_N2` as can be; of pca its axes are mirrored alone."""
+    """Rotate and reflect the map to fit `like_N2` (orthogonal Procrustes); for pca only change the signs of axes."""
     if method == "pca":
         signs_2 = np.where((map_N2 * like_N2).sum(0) < 0, -1.0, 1.0)
         return map_N2 * signs_2
@@ -154,10 +154,10 @@ def turned(map_N2: NDArray[np.float64], like_N2: NDArray[np.float64], method: st
 
 
 def write(run: Run, method: str, output: Path | None, **options: Any) -> int:
-    """Write map.csv and figures/map.png and .pdf into the folder `output`; the exit status."""
+    """Write map.csv and figures/map.png and .pdf into the folder `output`; return the exit status."""
     folder = output or run.tables
     if folder.suffix in (".csv", ".npy", ".parquet", ".png", ".pdf"):
-        raise ValueError(f"--output: got '{folder}'; with --project it is a folder")
+        raise ValueError(f"--output: got '{folder}'; with --project it must be a folder")
     with run_lock(folder, "--output"):
         claim(folder, {key: run.description[key] for key in ("name", "settings_sha256")})
         rows = compute(run, method, **options)

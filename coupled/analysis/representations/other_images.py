@@ -1,4 +1,4 @@
-"""Images that a run was not trained on, normalised as its own: another dataset, or a folder of pictures."""
+"""Images that a run was not trained on, normalised like its own: another dataset, or a folder of images."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +28,9 @@ ALSO_TEST = ("val", "validation")  # names of a folder of test images, where the
 
 
 def normalisation(run: Run) -> tuple[Colour, Colour]:
-    """Mean and std with which the run's images were normalised: those of run.json.
+    """Return mean and std with which the run's images were normalised, from run.json.
 
-    The run.json of an older run has none; they are then measured again on its train images, whose digest is checked.
+    If run.json has none, they are measured on the train images of the run, whose digest is checked.
     """
     about = run.description["dataset"]
     if about.get("mean") and about.get("std"):
@@ -41,18 +41,16 @@ def normalisation(run: Run) -> tuple[Colour, Colour]:
 
 
 def other_dataset(run: Run, name: str, root: Path | None, split: str, option: str) -> AnyImageDataset:
-    """A split of the dataset `name` at the size of the run's images, or of a folder of images with that path.
+    """Load a split of the dataset `name`, or of the folder of images at that path, at the run's image size.
 
     Raises ValueError, which begins with the name of the option, if there is no such dataset.
     """
     section: dict[str, Any] = {"name": name, "image_size": run.settings.image_size}
-    if is_reference(name):  # named by the user, who so allows to import it
+    if is_reference(name):  # the user named this code on the command line, which permits the import
         section["name"] = import_code(name, option).reference
     if name == "huggingface":
         if root is None:
-            raise ValueError(
-                f"--dataset-root: missing; with {option} huggingface it is the name or folder of the dataset"
-            )
+            raise ValueError(f"--dataset-root: missing; {option} huggingface needs the name or folder of the dataset")
         section["path"] = str(root)
     elif is_folder(name):
         if root is not None:
@@ -72,7 +70,7 @@ def _normalised(images: AnyImageDataset, colours: tuple[Colour, Colour]) -> AnyI
 
 
 def _of_option(option: str, name: str, root: Path | None, error: str) -> str:
-    """The message about a key of the settings as one about an option."""
+    """Turn a message about a key of the settings into one about an option."""
     if error.startswith("dataset.name: "):
         return f"{option}: no folder '{name}', and {error.removeprefix('dataset.name: ')}"
     if root is not None and error.startswith("dataset.root: unknown key"):
@@ -83,7 +81,10 @@ def _of_option(option: str, name: str, root: Path | None, error: str) -> str:
 
 
 def other_sample(run: Run, name: str, root: Path | None, split: str, num_images: int | None) -> Sample:
-    """At most `num_images` labelled images of a split of another dataset, always the same ones. Raises ValueError."""
+    """Select at most `num_images` labelled images of a split of another dataset, always the same ones.
+
+    Raises ValueError if an image has no label.
+    """
     images = other_dataset(run, name, root, split, "--dataset")
     if (images.labels_N < 0).any():
         raise ValueError(f"--dataset: '{name}' has {split} images without a label, which is needed to measure quality")
@@ -91,19 +92,19 @@ def other_sample(run: Run, name: str, root: Path | None, split: str, num_images:
 
 
 def images_name(images: "str | Path | Callable[..., object] | None", argument: str) -> str | None:
-    """A name, a folder or a function that returns a dataset as text, as the options of the programs have it."""
+    """Return a name, a folder or a function that returns a dataset as text, as in an option of the programs."""
     if callable(images) and not isinstance(images, str | Path):
         return of_callable(images, argument).reference
     return None if images is None else str(images)
 
 
 def is_folder(name: str) -> bool:
-    """Whether the value of an option is the path of a folder; the name of a dataset is none, whatever lies there."""
+    """Whether the value of an option is the path of a folder. The name of a dataset never is."""
     return name not in known("coupled.datasets") and Path(name).is_dir()
 
 
 def dataset_label(name: str, root: Path | None) -> str:
-    """How tables call the dataset: by its name, or by the whole path of a folder, so that two folders are not mixed."""
+    """Return the name of the dataset in tables; for a folder its absolute path, so that folders are not confused."""
     if name == "folder" and root is not None:
         return str(root.resolve())
     if name == "huggingface" and root is not None:
@@ -118,18 +119,18 @@ def images_by_split(
     splits: Sequence[str] | str | None = None,
     accept_changed_images: bool = False,
 ) -> dict[str, AnyImageDataset]:
-    """The images of the dataset `name`, of a folder with that path, or of the run (None), by split.
+    """Return the images of the dataset `name`, of a folder at that path, or of the run (None), by split.
 
-    Pictures of a folder stay on the disk; they may lie in it anyhow. Of one with train/ and test/ (or val/) each is a
-    split; otherwise all pictures are one split, whose name is "". The label of a picture is the name of the folder
-    below the split's in which it lies; a picture that lies in none has no label (-1).
+    Images of a folder are read from disk on demand. A folder with train/ and test/ (or val/) has these splits;
+    otherwise all images are one split with the name "". The label of an image is the name of the first folder below the
+    split; an image directly in the split has no label (-1).
 
-    Raises ValueError for images or a split that there are not.
+    Raises ValueError for missing images or an unknown split.
     """
     chosen = choices("split", SPLITS if splits is None else splits, SPLITS)
     if name is None:
         if root is not None:
-            raise ValueError("--dataset-root: it needs --images with the name of a dataset")
+            raise ValueError("--dataset-root: needs --images with the name of a dataset")
         colours = normalisation(run)
         own = {split: run.images(split, accept_changed_images) for split in chosen}
         return {split: _normalised(images, colours) for split, images in own.items()}
@@ -150,7 +151,7 @@ def images_by_split(
 
 
 def _folders_of_splits(folder: Path) -> dict[str, Path]:
-    """The folders of both splits; none unless both are there."""
+    """Return the folders of both splits; an empty dictionary unless both exist."""
     test = next((folder / each for each in ("test", *ALSO_TEST) if (folder / each).is_dir()), None)
     return {"train": folder / "train", "test": test} if test and (folder / "train").is_dir() else {}
 
@@ -159,7 +160,7 @@ def _pictures(run: Run, folder: Path, split: str) -> ImageFiles:
     passed: Counter[str] = Counter()
     files = [Path(path).relative_to(folder) for path in image_paths(folder, passed)]
     if not files:
-        raise ValueError(f"--images: '{folder}' holds no picture")
+        raise ValueError(f"--images: '{folder}' holds no image")
     for note in passed_over(split or str(folder), passed):
         say(note)
     names = sorted({file.parts[0] for file in files if len(file.parts) > 1})
@@ -187,9 +188,9 @@ def embedded(
     layer: str,
     show_progress: bool = False,
 ) -> tuple[dict[str, Tensor], pd.DataFrame]:
-    """The rows [N, D] of the images by arm, float32 on the CPU; and split, image, file and label of each row.
+    """Return the rows [N, D] of the images by arm, float32 on the CPU, and split, image, file and label of each row.
 
-    At most `num_images` a split, always the same ones. `image` is the number in the split, from 0. Raises ValueError
+    At most `num_images` per split, always the same ones. `image` is the index in the split, from 0. Raises ValueError
     if a snapshot is damaged or does not fit the network.
     """
     rows: dict[str, list[Tensor]] = {arm: [] for arm in arms}
@@ -197,7 +198,7 @@ def embedded(
     for images in by_split.values():
         chosen_N = choose_images(len(images), num_images, embedder.settings.seed, images.split)
         parts = chosen_N.split(PART)
-        for part_N in tracked(parts, f"{PART:,} images at a time") if show_progress else parts:
+        for part_N in tracked(parts, f"blocks of {PART:,} images") if show_progress else parts:
             for batch in embedder.outputs(images, part_N, arms, epoch, [layer]):
                 for arm in arms:
                     rows[arm].append(batch[arm, layer].float().cpu())

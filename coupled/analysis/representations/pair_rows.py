@@ -16,12 +16,12 @@ from coupled.monitoring.terminal import say
 from coupled.parallel.process_group import ProcessGroup
 from coupled.stream.clean import choose_images
 
-ALIGNMENT, CROSS = "_alignment.csv", "_cross_layer.csv"  # behind the name of the split
+ALIGNMENT, CROSS = "_alignment.csv", "_cross_layer.csv"  # after the name of the split
 Row = tuple[object, ...]
 
 
 class Measurement(NamedTuple):
-    """What the scores of one epoch and split depend on, besides themselves."""
+    """Everything that the scores of one epoch and split depend on."""
 
     epoch: int
     split: str
@@ -31,27 +31,27 @@ class Measurement(NamedTuple):
     snapshots: Mapping[tuple[str, int], str]  # digests by arm and epoch
 
     def num_images(self, metric: str) -> int:
-        """The number of images that a metric looks at."""
+        """The number of images that a metric uses."""
         return min(len(self.sample.chosen_N), self.metrics[metric].subset or len(self.sample.chosen_N))
 
     def key(self, score: Score) -> Row:
-        """The cells of the table's key of a score."""
+        """The key cells of a score."""
         where = (self.epoch, self.split, score.reference, score.arm)
         layers = (score.reference_layer, score.layer) if score.reference_layer else (score.layer,)
         digests = (*(self.snapshots[arm, self.epoch] for arm in (score.reference, score.arm)), self.sample.digest)
         return (*where, *layers, score.metric, self.num_images(score.metric), self.confidence or "", *digests)
 
     def table(self, score: Score) -> str:
-        """Where a score belongs."""
+        """The name of the table of a score."""
         return f"{self.split}{CROSS if score.reference_layer else ALIGNMENT}"
 
 
 def pair_rows(
     measurement: Measurement, missing: Sequence[Score], arms: Sequence[str], embedder: Embedder, group: ProcessGroup
 ) -> dict[str, list[Row]]:
-    """The rows of the missing scores by table, from one pass; says which have no value.
+    """Return the rows of the missing scores by table, from one pass; print which scores are undefined.
 
-    Every rank takes a part of the images and has all rows.
+    Every rank processes a part of the images and returns all rows.
     """
     name, (images, chosen_N, _), metrics = measurement.split, measurement.sample, measurement.metrics
     seed = embedder.settings.seed

@@ -1,7 +1,7 @@
 """Scores of pairs of arms from one pass over the images.
 
-All scores of an epoch come from one pass: sums that are shared between arms, layers and metrics, and the rows of the
-subsets for metrics that look at a subset. The images may be shared out over ranks; every rank gets the same values.
+All scores of an epoch are computed in one pass: from sums that arms, layers and metrics share, and from the rows of a
+subset of images for metrics that use one. The images may be split over ranks; every rank gets the same values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ End = tuple[str, str]  # arm, layer
 class Score(NamedTuple):
     """One number to compute: `metric` between `reference` at `reference_layer` and `arm` at `layer`.
 
-    `reference_layer` is "" where it is the same layer.
+    `reference_layer` is "" if it is the same layer.
     """
 
     reference: str
@@ -31,12 +31,12 @@ class Score(NamedTuple):
 
 
 class Accumulated(NamedTuple):
-    """What a pass over the images leaves behind."""
+    """The result of a pass over the images: sums and rows."""
 
     streams: dict[tuple[str, End], RowStream]  # by transform
     sums: dict[tuple[str, End, End], CrossSums]  # by transform, this rank's
     subset_rows: dict[tuple[int, End], Tensor]  # of all ranks
-    rows: dict[End, Tensor]  # all of this rank's, if asked for
+    rows: dict[End, Tensor]  # all of this rank's, with keep_rows
 
 
 def scores(
@@ -45,10 +45,10 @@ def scores(
     metrics: Mapping[str, PairMetric],
     subsets: Mapping[int, Tensor] | None = None,
 ) -> dict[Score, float]:
-    """The wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer).
+    """Return the wanted scores from one pass over `batches` of outputs [B, D] by (arm, layer).
 
-    `subsets` says by size which of this rank's images are in the subset of metrics that look at so many (bool [N], N
-    images of all batches); without it, all are.
+    `subsets` maps the size of a subset to a mask of this rank's images in it (bool [N], N images of all batches).
+    Without it, all images are in every subset.
     """
     return values(one_pass(batches, wanted, metrics, subsets), wanted, metrics)
 
@@ -60,7 +60,7 @@ def one_pass(
     subsets: Mapping[int, Tensor] | None = None,
     keep_rows: bool = False,
 ) -> Accumulated:
-    """Sums and rows that `values` needs, and with `keep_rows` all rows, which intervals need; see `scores`."""
+    """Return the sums and rows that `values` needs; `keep_rows` adds all rows, for intervals. See `scores`."""
     streams: dict[tuple[str, End], RowStream] = {}
     sums: dict[tuple[str, End, End], CrossSums] = {}  # an arm's sums with itself serve every pair
     kept: dict[tuple[int, End], list[Tensor]] = {}
@@ -95,7 +95,7 @@ def one_pass(
 
 
 def values(seen: Accumulated, wanted: Sequence[Score], metrics: Mapping[str, PairMetric]) -> dict[Score, float]:
-    """The wanted scores of all images of a pass."""
+    """Return the wanted scores of all images of a pass."""
     moments = {key: over_ranks(sums).moments() for key, sums in seen.sums.items()}
     found = {}
     for score in wanted:
@@ -108,7 +108,7 @@ def values(seen: Accumulated, wanted: Sequence[Score], metrics: Mapping[str, Pai
 
 
 def over_ranks(sums: CrossSums) -> CrossSums:
-    """The sums over the images of all ranks, added in the order of ranks: every rank gets the same bits."""
+    """Return the sums over all ranks, added in the order of ranks, so that every rank gets the same bits."""
     if data_size() == 1:
         return sums
     assert sums.pilots is not None
@@ -120,7 +120,7 @@ def over_ranks(sums: CrossSums) -> CrossSums:
 
 
 def rows_over_ranks(own_ND: Tensor) -> Tensor:
-    """The rows of all ranks in their order; a rank may have any number of them."""
+    """Return the rows of all ranks in the order of ranks, which may differ in their number of rows."""
     counts = gather_json(len(own_ND))
     padded_ND = torch.nn.functional.pad(own_ND, (0, 0, 0, max(counts) - len(own_ND)))
     parts = gather_images(padded_ND[None])[0].split(max(counts))
@@ -128,6 +128,6 @@ def rows_over_ranks(own_ND: Tensor) -> Tensor:
 
 
 def ends(score: Score) -> tuple[tuple[End, End], ...]:
-    """The three pairs whose sums a metric takes: xx, yy, xy."""
+    """Return the three pairs whose sums a metric needs: xx, yy, xy."""
     x, y = (score.reference, score.reference_layer or score.layer), (score.arm, score.layer)
     return (x, x), (y, y), (x, y)

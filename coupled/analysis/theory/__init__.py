@@ -1,1 +1,1 @@
-"""Bounds and losses of the papers, computed on what was measured."""
+"""The papers' bounds and losses, computed from measured values."""

@@ -1,8 +1,8 @@
-"""Floors of CKA and RSA: from the measured distance of the similarity matrices, and from the learning rates.
+"""Lower bounds (floors) of CKA and RSA, from the measured distance of the similarity matrices or the learning rates.
 
-CKA correlates centred Gram matrices, RSA the cosine similarities of all pairs less their mean; both are cosines of two
-vectors k, l, so what is needed is rho = ||k - l|| / ||k|| and ||k||. Both come from the D x D sums of the pair metrics:
-no n x n matrix is made. Source of the use: arXiv 2510.08852.
+CKA correlates centred Gram matrices; RSA correlates the cosine similarities of all pairs after their mean is
+subtracted. Both are cosines of two vectors k, l, so the bounds need rho = ||k - l|| / ||k|| and ||k||. These are
+computed from the D x D sums of the pair metrics, without an n x n matrix. Source of the bounds: arXiv 2510.08852.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,21 +27,21 @@ from coupled.metrics.pair.rsa import covariance
 from coupled.metrics.undefined import Undefined
 
 DELTA = 0.05  # the probability with which the a-priori bound may fail
-ROUNDING = 1e-9  # by which a score may lie below its floor
+ROUNDING = 1e-9  # rounding error by which a score may lie below its floor
 
 
 INF = float("inf")
 
 
 class Rates(NamedTuple):
-    """The steps of a run up to an epoch and the sum of their learning rates."""
+    """The number of steps of a run up to an epoch, and the sum of their learning rates."""
 
     steps: int
     total: float
 
 
 def rates_by_epoch(rows: Sequence[Mapping[str, Any]]) -> dict[int, Rates]:
-    """`Rates` after each epoch of steps.csv, epoch 0 included."""
+    """Return `Rates` after each epoch of steps.csv, including epoch 0."""
     found = {0: Rates(0, 0.0)}
     now = found[0]
     for row in rows:
@@ -51,7 +51,7 @@ def rates_by_epoch(rows: Sequence[Mapping[str, Any]]) -> dict[int, Rates]:
 
 
 def read_rates(run: Path) -> dict[int, Rates]:
-    """`Rates` after each epoch of the run. Raises ValueError without a steps.csv, and if a cell of it is wrong."""
+    """Return `Rates` after each epoch of the run. Raises ValueError if steps.csv is missing or has a wrong cell."""
     path = run / "steps.csv"
     if not path.exists():
         raise ValueError(f"{path}: expected a table of steps, found no file")
@@ -60,7 +60,7 @@ def read_rates(run: Path) -> dict[int, Rates]:
 
 
 def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: float) -> float:
-    """log of the a-priori bound on the distance of the similarity matrices of `arm` and its counterpart."""
+    """Return the log of the a-priori bound on the distance of the similarity matrices of `arm` and the reference."""
     batch = settings.batch.size
     temperature = settings.arms[arm].options.get("temperature", settings.temperature)
     gap = log_gradient_gap(batch, max(rates.steps, 1), temperature, largest_share, DELTA)
@@ -68,9 +68,9 @@ def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: flo
 
 
 def has_apriori_bound(settings: Settings, *pair: str) -> bool:
-    """Whether the a-priori bound holds for this pair of arms: dcl and nscl, with the same options and random sources.
+    """Whether the a-priori bound applies to this pair of arms: dcl and nscl, with equal options and random sources.
 
-    run.json has every option written out: DCL's `similarity`, which NSCL does not have, too.
+    run.json includes all defaults, so DCL has an option `similarity`, which NSCL lacks.
     """
     arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
     used, objectives = random_sources(arms), {settings.arms[arm].objective for arm in pair}
@@ -80,7 +80,7 @@ def has_apriori_bound(settings: Settings, *pair: str) -> bool:
 
 
 def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:
-    """(bound, of, floor, measured score, log rho) of a pair at one layer; without a-priori bound for None.
+    """Yield (bound, of, floor, measured score, log rho) of a pair at one layer. None: no a-priori bound.
 
     Raises ValueError if a score lies below an a-posteriori floor.
     """
@@ -95,12 +95,14 @@ def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[t
         for bound, log_rho in log_rhos.items():
             floor = (sharp_alignment_floor if bound.endswith("sharp") else alignment_floor)(log_rho)
             if bound != "a_priori" and not measured >= floor - ROUNDING:
-                raise ValueError(f"{of} is {measured:.12g}, below its {bound} bound {floor:.12g}, which cannot be")
+                raise ValueError(
+                    f"{of} is {measured:.12g}, below its {bound} bound {floor:.12g}, which contradicts the theorem"
+                )
             yield bound, of, floor, measured, log_rho
 
 
 def floor_rows(values: Mapping[str, float], log_rho: float | None, place: Mapping[str, object]) -> list[Row]:
-    """The rows of one pair of arms at one layer. Raises ValueError where a score lies below an a-posteriori floor."""
+    """Return the rows of one pair of arms at one layer. Raises ValueError for a score below an a-posteriori floor."""
     try:
         found = list(floors(values, log_rho))
     except ValueError as error:
@@ -125,7 +127,7 @@ def rho_cka(xx: Moments, yy: Moments, xy: Moments) -> float:
 
 
 def rho_rsa(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """The same of the cosine similarities of all pairs i != j, less their mean. Undefined where all are equal in X."""
+    """As `rho_cka`, for the cosine similarities of all pairs i != j minus their mean. Undefined if equal in X."""
     return _ratio(covariance(xx), covariance(yy), covariance(xy))
 
 
@@ -135,7 +137,7 @@ def log_norm_cka(xx: Moments, yy: Moments, xy: Moments) -> float:
 
 
 def log_norm_rsa(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """log of the norm of the cosine similarities of all ordered pairs i != j, less their mean. Undefined for 0."""
+    """log of the norm of the cosine similarities of all ordered pairs i != j minus their mean. Undefined for 0."""
     return _half_log(covariance(xx))
 
 
@@ -149,7 +151,7 @@ def _half_log(square: float) -> float:
     return log(square) / 2 if square > 0 else Undefined("constant features")
 
 
-DISTANCES = {  # as pair metrics, so that the one pass of alignment.py gathers their sums, too
+DISTANCES = {  # as pair metrics, so that the same pass over the images collects their sums
     name: PairMetric(name, span, "lower", frozenset(), transform, None, value)
     for name, transform, span, value in (
         ("rho_cka", "plain", (0.0, INF), rho_cka),

@@ -1,4 +1,4 @@
-"""Bounds that need no network: rows of bounds.csv made of quality.csv and weight_gap.csv."""
+"""Bounds that need no network: rows of bounds.csv computed from quality.csv and weight_gap.csv."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
@@ -19,20 +19,20 @@ from coupled.analysis.weights.growth import fits
 
 Row = tuple[object, ...]
 SCATTER = ("cdnv", "root_cdnv", "directional_cdnv")
-SCATTERS = (1e-100, 1e100)  # what a scatter that is not 0 may be: beyond, the formulas leave the range of floats
+SCATTERS = (1e-100, 1e100)  # range of a scatter that is not 0; outside it the formulas exceed the range of floats
 TASKS = {"few_shot": "all", "few_shot_two_way": "two_way"}
 COLUMNS, KEY = SCHEMAS["bounds.csv"].columns, SCHEMAS["bounds.csv"].key
 
 
 def cells(columns: Sequence[str], **known: object) -> Row:
-    """The cells of these columns of bounds.csv, empty where nothing is known."""
+    """Return the cells of these columns of bounds.csv; a column that is not in `known` is empty."""
     return tuple(known.get(column, "") for column in columns)
 
 
 def few_shot_rows(quality: Path, classes: int) -> list[Row]:
-    """Both forms of the bound for every arm, epoch, layer and number of shots; [] if nothing was measured.
+    """Return both forms of the bound for every arm, epoch, layer and number of shots; [] if nothing was measured.
 
-    The mean over pairs of two-way bounds is the bound at the mean scatter: that of all classes over C - 1.
+    The mean of the two-way bounds over pairs is the bound at the mean scatter: that of all classes divided by C - 1.
     """
     if not quality.is_file():
         return []
@@ -75,9 +75,10 @@ def few_shot_rows(quality: Path, classes: int) -> list[Row]:
 
 
 def weight_rows(gaps: Path, rates: Mapping[int, float]) -> list[Row]:
-    """The fitted shape of the weight bound at every epoch of every pair; [] with fewer than 4 epochs.
+    """Return the fitted shape of the weight bound at every epoch of every pair; [] with fewer than 4 epochs.
 
-    `rates` is the sum of the learning rates by epoch. Least squares over slope and beta >= 0, not an upper bound.
+    `rates` is the sum of the learning rates by epoch. The fit is least squares over slope and beta >= 0; it is not an
+    upper bound.
     """
     if not gaps.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Sums of the contrastive losses and of DCL - NSCL over batches, with the bounds of the batches; float64.
+"""Sums of the contrastive losses and of DCL - NSCL over batches, with the bounds of the batches, in float64.
 
 Shape letters: V views, B images of a batch, A = V * B anchors.
 """
@@ -21,12 +21,12 @@ Key = tuple[str, float]  # loss, temperature
 
 
 class ViolatedBoundError(ValueError):
-    """0 <= DCL - NSCL <= bound does not hold: a mistake in the program, or weights that are not finite."""
+    """0 <= DCL - NSCL <= bound does not hold: an error in the program, or weights that are not finite."""
 
 
 @dataclass
 class Total:
-    """A loss over all batches so far."""
+    """The sum of a loss over the batches so far."""
 
     sum: float = 0.0
     counted: int = 0
@@ -39,7 +39,7 @@ class Total:
 
 
 class GapOfBatch(NamedTuple):
-    """Sums over the anchors of a batch that DCL and NSCL both count."""
+    """Sums over the anchors of a batch that neither DCL nor NSCL skips."""
 
     gap: float
     bound: float
@@ -47,7 +47,7 @@ class GapOfBatch(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """The columns of loss_gap.csv from `gap` on, in nats; NaN where no anchor is counted or nothing is used of 0."""
+    """The columns of loss_gap.csv from `gap` on, in nats; NaN without counted anchors and for a ratio to 0."""
 
     gap: float
     bound: float
@@ -79,7 +79,7 @@ class LossSums:
             self.batches[tau].append(gap_of_batch(inputs, found["dcl"], found["nscl"], tau))
 
     def gap(self, temperature: float, largest_class: int, images: int) -> Gap:
-        """The gap over all batches beside its bounds, for a set of `images` whose classes have `largest_class`."""
+        """Return the gap over all batches with its bounds, for `images` with at most `largest_class` per class."""
         parts = [part for part in self.batches[temperature] if part.counted]
         counted = sum(part.counted for part in parts)
         if not counted:
@@ -91,7 +91,7 @@ class LossSums:
 
 
 def gap_of_batch(inputs: Inputs, of_dcl: AnchorLosses, of_nscl: AnchorLosses, temperature: float) -> GapOfBatch:
-    """DCL - NSCL beside the bound, over the anchors that both count. Raises ViolatedBoundError for a single anchor."""
+    """Sum DCL - NSCL and its bound over the anchors that neither skips. Raises ViolatedBoundError."""
     counted_A = of_dcl.counted_A & of_nscl.counted_A
     gaps_A = (of_dcl.losses_A - of_nscl.losses_A)[counted_A]
     bounds_A = _bounds(inputs.labels_B, temperature).repeat(len(inputs.outputs["projection"]))[counted_A]
@@ -99,8 +99,8 @@ def gap_of_batch(inputs: Inputs, of_dcl: AnchorLosses, of_nscl: AnchorLosses, te
     if not holds_A.all():
         worst = int((~holds_A).nonzero()[0])
         raise ViolatedBoundError(
-            f"DCL - NSCL of an anchor at temperature {temperature:g} is {float(gaps_A[worst]):.6g}, allowed is 0 to"
-            f" {float(bounds_A[worst]):.6g}; are the weights finite?"
+            f"DCL - NSCL of an anchor at temperature {temperature:g} is {float(gaps_A[worst]):.6g}, expected 0 to"
+            f" {float(bounds_A[worst]):.6g}; the weights may not be finite."
         )
     return GapOfBatch(float(gaps_A.sum()), float(bounds_A.sum()), int(counted_A.sum()))
 

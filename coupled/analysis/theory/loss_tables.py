@@ -1,4 +1,4 @@
-"""Tables that follow from losses.csv, written anew each time."""
+"""Tables that are computed from losses.csv and rewritten each time."""
 
 from collections.abc import Sequence
 from math import nan
@@ -12,11 +12,13 @@ from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
 WHERE = ["split", "temperature", "num_images", "batch_size"]
-LEAST = 3  # epochs below which a correlation says nothing
+LEAST = 3  # epochs that a correlation needs
 
 
 def correlation(losses: pd.DataFrame) -> pd.DataFrame:
-    """Pearson correlation over the epochs of an arm's DCL and NSCL losses; NaN for a constant loss or few epochs.
+    """Return the Pearson correlation of an arm's DCL and NSCL losses over epochs.
+
+    It is NaN for a constant loss or fewer than 3 epochs.
 
     Args:
         losses: rows of losses.csv, as `Run.losses` returns them.
@@ -33,10 +35,10 @@ def correlation(losses: pd.DataFrame) -> pd.DataFrame:
 
 
 def reached(losses: pd.DataFrame, direct: Sequence[str]) -> pd.DataFrame:
-    """The NSCL loss of each arm beside that of each `direct` arm, which minimises it.
+    """Return the NSCL loss of each arm with that of each `direct` arm, which minimises NSCL.
 
-    excess = nscl - nscl_direct; `share` = the part of the direct arm's descent since the first epoch in the table that
-    the arm has made, too: 1 where it reaches the same loss; NaN where the direct arm has not come down.
+    `excess` is nscl - nscl_direct. `share` is the arm's descent since the first epoch in the table, divided by that of
+    the direct arm; NaN where the direct arm's loss has not fallen.
 
     Args:
         losses: rows of losses.csv, as `Run.losses` returns them.
@@ -61,7 +63,7 @@ def reached(losses: pd.DataFrame, direct: Sequence[str]) -> pd.DataFrame:
 
 
 def write_what_follows(losses: Path, direct: Sequence[str]) -> None:
-    """Write the tables that follow from losses.csv anew, beside it; `direct` are the arms that minimise NSCL."""
+    """Rewrite the tables computed from losses.csv in its folder; `direct` are the arms that minimise NSCL."""
     rows = read_newest(losses, "value")
     for name, table in (("loss_correlation.csv", correlation(rows)), ("nscl_reached.csv", reached(rows, direct))):
         path = losses.parent / name

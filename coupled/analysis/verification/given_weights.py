@@ -1,4 +1,4 @@
-"""Whether all arms of a run started from the weights that it was given, and frozen tensors stayed as they were."""
+"""Check that all arms of a run started from `encoder.weights`, and that frozen tensors did not change."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +14,8 @@ from coupled.storage.snapshots import SnapshotStore, tensors_digest
 
 
 def faults_of_given_weights(store: SnapshotStore, settings: Settings, description: Mapping[str, Any]) -> Iterator[str]:
-    """At epoch 0 the encoder of every arm has the digest of the weights in run.json, but for an arm that a control
-    moves there. Snapshots that cannot be read are passed over: `faults_of_snapshots` names them.
+    """Check that at epoch 0 the encoder of every arm has the digest in run.json, except in an arm that `perturb`
+    changes there. Unreadable snapshots are skipped, because `faults_of_snapshots` reports them.
     """
     if settings.encoder.weights is None:
         return
@@ -35,7 +35,7 @@ def faults_of_given_weights(store: SnapshotStore, settings: Settings, descriptio
 
 
 def faults_of_frozen(store: SnapshotStore, settings: Settings) -> Iterator[str]:
-    """The first snapshot of every arm in which a frozen tensor of the encoder is not as at the start."""
+    """Yield the first snapshot of every arm in which a frozen tensor of the encoder has changed."""
     if not settings.encoder.freeze:
         return
     with torch.device("meta"):
@@ -53,12 +53,12 @@ def faults_of_frozen(store: SnapshotStore, settings: Settings) -> Iterator[str]:
             both = [name for name in names if name in tensors and name in first]
             moved = [name for name in both if not torch.equal(tensors[name], first[name])]
             if moved:
-                yield f"{store.path(arm, epoch)}: '{moved[0]}' is frozen, but is not as it was at the start"
+                yield f"{store.path(arm, epoch)}: '{moved[0]}' is frozen, but differs from its value at the start"
                 break
 
 
 def _tensors(store: SnapshotStore, arm: str, epoch: int) -> dict[str, Tensor]:
-    """The tensors of a snapshot; none of one that is not readable."""
+    """The tensors of a snapshot; empty if it is not readable."""
     try:
         return store.read(arm, epoch)
     except ValueError:
@@ -66,7 +66,7 @@ def _tensors(store: SnapshotStore, arm: str, epoch: int) -> dict[str, Tensor]:
 
 
 def _epochs(store: SnapshotStore, arm: str) -> list[int]:
-    """The epochs of an arm; none if the manifest is not readable."""
+    """The epochs of an arm; empty if the manifest is not readable."""
     try:
         return store.epochs(arm)
     except ValueError:

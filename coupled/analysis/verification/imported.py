@@ -1,4 +1,4 @@
-"""Whether the snapshots of an imported run are those that were imported. Of its training there is nothing to check."""
+"""Check that the snapshots of an imported run are unchanged. There is no record of its training to check."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from coupled.storage.snapshots import BadSnapshotError
 
 
 def faults_of_import(run: Run) -> Iterator[str]:
-    """Everything that is wrong with the manifest and the snapshots, a line each."""
+    """Yield everything that is wrong with the manifest and the snapshots, one line each."""
     expected = imported_epochs(run.description)
     try:
         stored = {arm: run.snapshots.epochs(arm) for arm in {**expected, **dict.fromkeys(run.snapshots.arms())}}

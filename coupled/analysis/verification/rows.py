@@ -1,4 +1,4 @@
-"""Whether steps.csv and epochs.csv of a run are those that training wrote, and whether its checkpoints fit them."""
+"""Check that steps.csv and epochs.csv of a run are as training wrote them, and that the checkpoints match."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +13,7 @@ from coupled.storage.log_digests import TABLES, LogState
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The complete rows of a table as text, unchecked.
-
-    Raises ValueError if there is no table, or it is too large.
-    """
+    """Return the complete rows of a table as text, unchecked. Raises ValueError if it is missing or too large."""
     if not path.is_file():
         raise ValueError(f"{path}: expected a table of {path.stem}, found no file")
     if (size := path.stat().st_size) > LARGEST:
@@ -26,18 +23,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def input_columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The columns of steps.csv with digests of inputs, one a stream."""
+    """Return the columns of steps.csv with input digests, one per stream."""
     return [column for column in (rows[0] if rows else ()) if column and column.endswith("inputs_digest")]
 
 
 def faults_of_rows(run: Path, settings: Settings, lines: Sequence[LogState]) -> Iterator[str]:
-    """Both tables up to the last save against the digests that training wrote, and all whole rows by their form.
+    """Check both tables up to the last save against the digests that training wrote, and the format of all rows.
 
-    Rows after the last save, which a run under way or killed has, are not counted: `--resume` writes them again.
+    Rows after the last save exist in a running or killed run. They have no digest, and `--resume` writes them again.
     """
     arms = list(settings.arms)
     if not lines:
-        yield f"{run / log_digests.FILE}: expected a line of every save, found none: no row can be checked"
+        yield f"{run / log_digests.FILE}: expected one line per save, found none; the rows cannot be checked"
     yield from log_digests.changed(run, lines, len(arms))
     for name in TABLES if lines and lines[-1].epoch == settings.epochs else ():
         path, size = run / name, lines[-1].table(name)[0]
@@ -48,7 +45,7 @@ def faults_of_rows(run: Path, settings: Settings, lines: Sequence[LogState]) -> 
 
 
 def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
-    """The first row that is not the next step with its digests and a finite loss of every arm."""
+    """Yield the first row that is not the next step with its digests and finite losses of all arms."""
     try:
         rows = read_rows(path)
     except (ValueError, csv.Error) as error:
@@ -67,7 +64,7 @@ def faults_of_steps(path: Path, arms: Sequence[str]) -> Iterator[str]:
 
 
 def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
-    """The first row that is not the next arm of the next epoch with finite numbers."""
+    """Yield the first row that is not the expected epoch and arm with finite numbers."""
     try:
         rows = read_rows(path)
     except (ValueError, csv.Error) as error:
@@ -85,7 +82,7 @@ def faults_of_epochs(path: Path, arms: Sequence[str]) -> Iterator[str]:
 
 
 def fault_of_cells(row: Mapping[str, str], columns: Sequence[str], numbers: Sequence[str]) -> str:
-    """What is wrong with the cells of a row; "" if it has all `columns` and finite `numbers`, and no more cells."""
+    """Return what is wrong with the cells of a row; "" if it has all `columns`, finite `numbers` and no other cells."""
     if None in row or any(not row.get(column) for column in (*columns, *numbers)):
         return f"expected the columns of the header, found '{','.join(map(str, row.values()))}'"
     return next(
@@ -106,9 +103,9 @@ def _is_finite(text: str) -> bool:
 
 
 def faults_of_saves(run: Path, settings_sha256: str, lines: Sequence[LogState]) -> Iterator[str]:
-    """What is wrong with the checkpoints, each by itself; and the newest is that of the last line of the rows.
+    """Check each checkpoint, and that the newest one belongs to the last line of the log of digests.
 
-    A save that is under way, or was when the run was killed, has its lines before its state, which is then temporary.
+    A save writes its line before its checkpoint, so an interrupted save leaves a line and a temporary folder.
     """
     folder = run / "checkpoints"
     states = checkpoints.list_checkpoints(folder)

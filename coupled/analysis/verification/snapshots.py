@@ -1,4 +1,4 @@
-"""Whether the manifest of a run has every snapshot that it should, and each holds the tensors that it should."""
+"""Check that the manifest of a run lists every expected snapshot, and that each has the expected tensors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -22,13 +22,13 @@ Kinds = dict[str, str]  # tensor -> its shape and type
 def faults_of_snapshots(
     store: SnapshotStore, settings: Settings, num_classes: int, epochs_done: int | None
 ) -> Iterator[str]:
-    """Everything that is wrong with the manifest and the snapshots of a run, a line each.
+    """Yield everything that is wrong with the manifest and the snapshots of a run, one line each.
 
     Args:
         store: the snapshots.
-        settings: of the run.
-        num_classes: of its dataset.
-        epochs_done: epochs that were trained; None for as many as the manifest has.
+        settings: those of the run.
+        num_classes: number of classes of its dataset.
+        epochs_done: number of epochs trained; None for the last epoch in the manifest.
     """
     try:
         stored = {arm: store.epochs(arm) for arm in settings.arms}
@@ -52,9 +52,9 @@ def faults_of_snapshots(
 
 
 def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds], list[str]]:
-    """By arm the tensors of its snapshots, and the names of those that all arms share; nothing is computed for it.
+    """Return shape and type of the tensors of each arm's snapshots, and the names of the tensors that all arms share.
 
-    Raises ValueError for an encoder or an objective that cannot be.
+    Networks are built on the meta device. Raises ValueError for an encoder or objective that cannot be built.
     """
     arms = {}
     with torch.device("meta"):
@@ -70,9 +70,9 @@ def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds]
 def faults_of_manifest(
     store: SnapshotStore, settings: Settings, stored: Mapping[str, Sequence[int]], epochs_done: int | None
 ) -> Iterator[str]:
-    """Every kept epoch of every arm once, in the order written.
+    """Check that the manifest lists every kept epoch of every arm once and in order.
 
-    An epoch that is being saved, or was when the run was killed, may be there in part.
+    An epoch whose save is running or was interrupted may be incomplete.
     """
     if epochs_done is None:
         epochs_done = max((epochs[-1] for epochs in stored.values() if epochs), default=0)
@@ -81,7 +81,7 @@ def faults_of_manifest(
         counted = [epoch for epoch in kept if epoch <= epochs_done]
         for epoch in (e for e in kept if epochs.count(e) > 1 or (e in counted and not epochs.count(e))):
             yield f"{store.manifest}: arm '{arm}', epoch {epoch}: expected one snapshot, found {epochs.count(epoch)}"
-        # under a rate that does not depend on them the run may once have had fewer epochs, of which this was the last
+        # if `epochs` may change on --resume, the run may have had fewer epochs before, and this was its last epoch
         for epoch in sorted(set(epochs) - set(kept)) if "epochs" not in settings.may_change() else ():
             yield f"{store.manifest}: arm '{arm}', epoch {epoch}: not among the epochs that the settings keep"
     for arm in sorted(set(store.arms()) - set(settings.arms)):
@@ -92,7 +92,7 @@ def faults_of_manifest(
 
 
 def faults_of_tensors(path: str, tensors: Mapping[str, Tensor], expected: Kinds) -> Iterator[str]:
-    """Names, shapes, types, and finite numbers."""
+    """Check names, shapes and types of tensors, and that their values are finite."""
     found = {name: kind(tensor) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
@@ -104,19 +104,19 @@ def faults_of_tensors(path: str, tensors: Mapping[str, Tensor], expected: Kinds)
 def faults_of_starts(
     store: SnapshotStore, arms: Mapping[str, Mapping[str, Any]], starts: Mapping[str, Mapping[str, Tensor]]
 ) -> Iterator[str]:
-    """Arms that share their initialisation start with equal weights, but for the weight that a control moves."""
+    """Check that arms with the same initialisation start with equal weights, except for a perturbed weight."""
     used, moved = random_sources(arms), {arm: initial_ulps(arms[arm]) for arm in starts}
     for one, other in combinations(starts, 2):
         if used[one].init != used[other].init:
             continue
         allowed, differing = int(moved[one] != moved[other]), count_differing_elements(starts[one], starts[other])
         if differing != allowed:
-            text = f"{'but for one moved weight, ' if allowed else ''}found {differing} that differ"
+            text = f"{'expected one perturbed weight, ' if allowed else ''}found {differing} weights that differ"
             yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0: {text}"
 
 
 def initial_ulps(arm: Mapping[str, Any]) -> int:
-    """By how many units in the last place a weight of `arm` was moved before its first snapshot."""
+    """The units in the last place by which `perturb` changed a weight of `arm` before its first snapshot."""
     perturbed = arm.get("perturb") or {"step": 0, "ulps": 0}
     return int(perturbed["ulps"]) if perturbed["step"] == 0 else 0
 
@@ -128,9 +128,9 @@ def count_differing_elements(one: Mapping[str, Tensor], other: Mapping[str, Tens
 
 
 def weight_difference(one: SnapshotStore, other: SnapshotStore, arm: str) -> str:
-    """From which epoch on an arm's weights differ between two runs, and the tensor and epoch at which they differ most.
+    """Return a line on the first epoch at which an arm's weights differ between two runs, and on the largest gap.
 
-    Nothing if all snapshots of the same epochs have the same bits. Distances are those of weight_gap.csv.
+    It is "" if all snapshots of the same epochs have the same bits. Distances are those of weight_gap.csv.
     """
     first, largest, unlike = None, (0.0, 0, ""), ""
     for epoch in sorted({*one.epochs(arm)} & {*other.epochs(arm)}):
@@ -147,5 +147,5 @@ def weight_difference(one: SnapshotStore, other: SnapshotStore, arm: str) -> str
         return ""
     gap, epoch, name = largest
     most = f"; most at epoch {epoch}: {name}, with a gap of {gap:.3g} (Frobenius)" if name else ""
-    lacks = f"; {unlike} is in one of them only, or of another shape" if unlike else ""
+    lacks = f"; {unlike} is in only one of the runs, or has another shape" if unlike else ""
     return f"arm '{arm}': the weights differ from epoch {first} on{most}{lacks}"

@@ -1,10 +1,10 @@
-"""The order of a ResNet's channels that brings one arm's weights nearest to another's.
+"""Permute a ResNet's channels so that one arm's weights are as close as possible to another's.
 
-Permuting the channels between two layers does not change what a network computes, so part of a distance between
-weights may be such a permutation only. Source: weight matching, algorithm 1 of Ainsworth, Hayase, Srinivasa 2022,
-arXiv 2209.04836: one group of channels after the other is matched by linear assignment until nothing improves.
+Permuting the channels between two layers does not change the function of a network, so a permutation may contribute to
+the distance between weights. Source: weight matching, algorithm 1 of Ainsworth, Hayase, Srinivasa 2022, arXiv
+2209.04836. It matches one group of channels after the other by linear assignment until nothing improves.
 
-A group is a set of channels that many tensors share, such as a residual stream; C its size.
+A group is a set of channels that several tensors share, such as a residual stream; C is its size.
 """
 
 import re
@@ -14,19 +14,19 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-FIXED = ""  # an axis whose order means something: colours, pixels of a kernel, outputs of the projector
-_LEAST = 1e-9  # relative improvement that is worth another order; below it the present one is kept
+FIXED = ""  # an axis that must not be permuted: colours, pixels of a kernel, outputs of the projector
+_LEAST = 1e-9  # smallest relative improvement for which an order is changed
 
 
 def channel_axes(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, ...]]:
-    """For each tensor of a ResNet (timm's names) and its projector, the group of each axis.
+    """Return the group of each axis for each tensor of a ResNet (timm's names) and its projector.
 
-    Raises ValueError naming a tensor that is not a plain ResNet's.
+    Raises ValueError, which names the tensor, if the network is not a plain ResNet.
     """
     axes: dict[str, tuple[str, ...]] = {}
 
     def layer(module: str, output: str, inputs: str) -> None:
-        """A convolution or linear layer; then `output` is also what the norm after it has."""
+        """Set the groups of a convolution or linear layer; a norm layer has only `output`."""
         for name in [name for name in shapes if name.rpartition(".")[0] == module]:
             several = len(shapes[name]) > 1
             axes[name] = (output, inputs, *[FIXED] * (len(shapes[name]) - 2)) if several else (output,)
@@ -62,14 +62,14 @@ def _check(shapes: Mapping[str, Sequence[int]], axes: Mapping[str, Sequence[str]
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         if name.startswith("encoder.") and name not in axes:
-            raise ValueError(f"tensor '{name}' is none of a plain ResNet's; permutations are known for those only")
+            raise ValueError(f"tensor '{name}' is not part of a plain ResNet; permutations work only for plain ResNets")
         for group, size in zip(axes.get(name, ()), shape, strict=False):
             if group != FIXED and sizes.setdefault(group, size) != size:
-                raise ValueError(f"tensor '{name}' has {size} channels where others have {sizes[group]}")
+                raise ValueError(f"tensor '{name}' has {size} channels; other tensors have {sizes[group]}")
 
 
 def permuted(tensor: Tensor, axes: Sequence[str], orders: Mapping[str, Tensor]) -> Tensor:
-    """The tensor with each axis in its group's order: place i gets channel order[i]."""
+    """Return the tensor with each axis in its group's order: position i gets channel order[i]."""
     for axis, group in enumerate(axes):
         if group in orders:
             tensor = tensor.index_select(axis, orders[group])
@@ -79,11 +79,11 @@ def permuted(tensor: Tensor, axes: Sequence[str], orders: Mapping[str, Tensor]) 
 def match_channels(
     reference: Mapping[str, Tensor], arm: Mapping[str, Tensor], axes: Mapping[str, Sequence[str]]
 ) -> dict[str, Tensor]:
-    """For each group the order of `arm`'s channels that fits `reference`: the one with the larger inner product.
+    """Return for each group the order of `arm`'s channels that maximises the inner product with `reference`.
 
-    Matching starts twice: from the channels as they are, and from those matched in the order of the layers, each by
-    what comes before it. The better end is the result, the first one if they are equally good. Only parameters count,
-    running statistics do not.
+    The matching runs from two starts: the original order, and an order from matching the layers one after the other,
+    each by the layers before it. The result is the better of the two, or the first if they are equal. Only parameters
+    are used, no running statistics.
     """
     counted = {name: groups for name, groups in axes.items() if name.endswith((".weight", ".bias"))}
     sizes = {
@@ -107,7 +107,7 @@ def _improved(
     axes: Mapping[str, Sequence[str]],
     orders: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Orders matched group by group until none improves; each step raises the inner product, so it ends."""
+    """Match group by group until none improves. Each step raises the inner product, so the loop terminates."""
     orders, improves = dict(orders), True
     while improves:
         improves = False
@@ -129,9 +129,9 @@ def _similarity(
     orders: Mapping[str, Tensor],
     known_only: bool = False,
 ) -> Tensor:
-    """Inner products of `reference`'s channels with `arm`'s [C, C] over all tensors that have `group`.
+    """Return inner products [C, C] of `reference`'s channels with `arm`'s over all tensors that have `group`.
 
-    With `known_only` over those alone whose other axes are fixed or in `orders`.
+    `known_only` restricts them to tensors whose other axes are fixed or in `orders`.
     """
     parts = []
     for name, groups in axes.items():
@@ -148,7 +148,7 @@ def _similarity(
 
 
 def _assign(similarity_CC: Tensor) -> Tensor:
-    """The order with the largest sum of similarities."""
+    """Return the order with the largest sum of similarities."""
     return torch.from_numpy(linear_sum_assignment(similarity_CC.numpy(), maximize=True)[1])
 
 

@@ -1,11 +1,11 @@
-"""Does the weight gap grow exponentially, or does it saturate? Fits to the global gap over the epochs.
+"""Fit exponential and saturating growth to the global weight gap over the epochs.
 
-arXiv 2510.08852 proves that the gap may grow exponentially; measured gaps saturate. Both curves start at gap 0 with
-some slope, so they have two parameters each and differ in the sign of their curvature:
+The bound of arXiv 2510.08852 allows the gap to grow exponentially; measured gaps saturate. Both curves start at gap 0
+and have two parameters. They differ in the sign of their curvature:
 * exponential: slope (exp(rate t) - 1) / rate, which doubles every ln 2 / rate once it is large;
-* saturation: slope (1 - exp(-rate t)) / rate, which ends at the level slope / rate.
-`early` is the straight line through the logarithm of the gap, from the first epoch with a gap until the gap first
-reaches half of its maximum: its doubling time is what the gap does at first, whatever it does later.
+* saturation: slope (1 - exp(-rate t)) / rate, which approaches the level slope / rate.
+`early` is a straight line fitted to the logarithm of the gap, from the first epoch with a gap until the gap first
+reaches half of its maximum. Its doubling time describes the initial growth.
 """
 
 import csv
@@ -28,14 +28,14 @@ from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
 TABLE = "weight_gap_growth.csv"
-LEAST = 4  # points that two parameters and an error need
-STEEPEST = 50.0  # exponents of the fits stay within this over the whole run
-STRAIGHT = 1e-6  # an exponent that stays below this over the whole run is none: the fit is the straight line
+LEAST = 4  # points that a fit of two parameters with errors needs
+STEEPEST = 50.0  # largest exponent of a fit over the whole run
+STRAIGHT = 1e-6  # an exponent below this over the whole run is set to 0: the fit is a straight line
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One row after reference and arm; NaN, an empty cell, where a number does not apply. Errors are one sigma."""
+    """The cells of a row after reference and arm; NaN if a number does not apply. Errors are standard errors."""
 
     model: str
     points: int
@@ -49,12 +49,12 @@ class Fit:
     doubling_time: float = nan  # epochs
     doubling_time_error: float = nan
     rmse: float = nan
-    aic: float = nan  # Akaike's criterion of a fit with Gaussian errors; lower is better
-    better: str = ""  # "yes" for the model of the lower aic
+    aic: float = nan  # Akaike information criterion with Gaussian errors; lower is better
+    better: str = ""  # "yes" for the model with the lower aic
 
 
 def growth(gaps: pd.DataFrame) -> pd.DataFrame:
-    """Fits to the gap of the whole encoder over the epochs, for each pair of arms that has four epochs or more.
+    """Fit the gap of the whole encoder over the epochs, for each pair of arms with four epochs or more.
 
     Args:
         gaps: rows of weight_gap.csv, as `Run.weight_gap` returns them.
@@ -82,7 +82,7 @@ def write_growth(gaps: Path, path: Path) -> None:
 
 
 def _rows_of_pairs(gaps: pd.DataFrame) -> list[list[tuple[object, ...]]]:
-    """The rows of each pair; a pair with fewer than 4 epochs has none."""
+    """Return the rows of each pair; a pair with fewer than 4 epochs has none."""
     table = whole_encoder(gaps, "global")
     table = table[table["gap"].notna()]
     found = []
@@ -94,7 +94,7 @@ def _rows_of_pairs(gaps: pd.DataFrame) -> list[list[tuple[object, ...]]]:
 
 
 def fits(epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> list[Fit]:
-    """`early`, `exponential` and `saturation`; none for fewer than 4 epochs or a gap that is always 0."""
+    """Return the fits `early`, `exponential` and `saturation`; [] for fewer than 4 epochs or a gap that is always 0."""
     if len(epochs_T) < LEAST or not gaps_T.any():
         return []
     curved = [_curved(name, sign, epochs_T, gaps_T) for name, sign in (("exponential", 1), ("saturation", -1))]
@@ -104,7 +104,7 @@ def fits(epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> list[Fit
 
 
 def _curved(name: str, sign: int, epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> Fit:
-    """Least squares over slope and rate >= 0, on epochs and gaps scaled to at most 1."""
+    """Fit slope and rate >= 0 by least squares, on epochs and gaps scaled to at most 1."""
     last, top = float(epochs_T[-1]), float(gaps_T.max())
 
     def curve(t_T: NDArray[np.float64], slope: float, rate: float) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ def _curved(name: str, sign: int, epochs_T: NDArray[np.float64], gaps_T: NDArray
         (slope, rate), covariance = curve_fit(
             curve, epochs_T / last, gaps_T / top, p0=(1.0, 1.0), bounds=([0, 0], [inf, STEEPEST]), method="trf"
         )
-    except RuntimeError:  # no curve of this kind comes near, such as to a gap that is 0 for long
+    except RuntimeError:  # the fit does not converge, for example for a gap that is 0 in many epochs
         return Fit(name, len(epochs_T), int(last))
     residuals_T = top * curve(epochs_T / last, slope, rate) - gaps_T
     squares = float(residuals_T @ residuals_T)
@@ -144,7 +144,7 @@ def _curved(name: str, sign: int, epochs_T: NDArray[np.float64], gaps_T: NDArray
 def _ratio(
     slope: float, rate: float, covariance: NDArray[np.float64], of: Callable[[float, float], float]
 ) -> tuple[float, float]:
-    """A function of slope and rate and its standard error to first order; infinite, without error, at rate 0."""
+    """Return a function of slope and rate and its first-order standard error; (inf, NaN) at rate 0."""
     if rate == 0:
         return inf, nan
     step = 1e-6
@@ -158,7 +158,7 @@ def _ratio(
 
 
 def _early(epochs_T: NDArray[np.float64], gaps_T: NDArray[np.float64]) -> Fit:
-    """The line through log gap over the early phase; without numbers if that phase has fewer than 3 epochs."""
+    """Fit a line to the log gap of the early phase; without numbers if that phase has fewer than 3 epochs."""
     first = int(np.argmax(gaps_T > 0))
     end = int(np.argmax(gaps_T >= gaps_T.max() / 2)) + 1
     t_T, log_T = epochs_T[first:end], np.log(gaps_T[first:end])

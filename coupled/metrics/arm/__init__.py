@@ -1,18 +1,18 @@
-"""Arm metrics: scores of one arm's representation; one file each, found by its name.
+"""Arm metrics: scores of one arm's representation, one file per metric, found by its name.
 
-A file `<name>.py` holds
+A file `<name>.py` defines
 * a function `<name>(...)` of arrays, tensors or blocks of rows, for users;
-* `RANGE`: the lowest and the highest value it can have;
-* `DETAILS`: its values by name, which says what differs between them, or the convention if there is but one; a
-  `Variant` where a number belongs to it;
-* `LABELS = False` if it sees labels and does not need them;
-* `SEES`, and `values(...) -> {detail: Measured}`, a pure function of what it sees:
-  - "classifier": values(train: Labelled, test: Labelled, seed: int), learns from train and is scored on test;
+* `RANGE`: the lowest and the highest possible value;
+* `DETAILS`: the names of its values (variants, or the convention of a single value); a `Variant` if a number such as
+  `shots` belongs to the name;
+* `LABELS = False` if it does not need labels;
+* `SEES`, its kind of input, and `values(...) -> {detail: Measured}`, a pure function of this input:
+  - "classifier": values(train: Labelled, test: Labelled, seed: int), fitted on train and scored on test;
   - "split": values(images: Labelled), the images of one split;
   - "views": values(views_VND), V augmented views of N images.
 
-A value is `Undefined`, which says why, where and only where the docstring says that there is none. Rows are float32 or
-float64 on the CPU. Shape letters: N images, M test images, D width, C classes, V views.
+A value is `Undefined`, with a reason, exactly in the cases that the docstring names. Rows are float32 or float64 on the
+CPU. Shape letters: N images, M test images, D width, C classes, V views.
 """
 
 from math import nan
@@ -22,32 +22,32 @@ from torch import Tensor
 
 
 class Labelled(NamedTuple):
-    """Representations of images and the classes of these."""
+    """Representations of images and their classes."""
 
     rows_ND: Tensor
     labels_N: Tensor  # int64
 
 
 class Measured(NamedTuple):
-    """A value and, if it is the mean of seeded repeats, their standard deviation."""
+    """A value, and the standard deviation if the value is a mean over seeded repeats."""
 
     value: float
     std: float = nan
 
 
 class Variant(NamedTuple):
-    """What tells the values of a metric apart: columns of quality.csv."""
+    """The columns of quality.csv that distinguish the values of a metric."""
 
     name: str
     shots: int | str = ""
     k: int | str = ""
 
     def __str__(self) -> str:
-        """As a message has it: `nccc shots=5`."""
+        """The text in a message: `nccc shots=5`."""
         more = (f"{name}={number}" for name, number in (("shots", self.shots), ("k", self.k)) if number)
         return " ".join([self.name, *more])
 
     @classmethod
     def of(cls, detail: "Variant | str") -> "Variant":
-        """The variant that a metric calls so."""
+        """The variant of an entry of a metric's `DETAILS`."""
         return detail if isinstance(detail, Variant) else cls(detail)

@@ -14,7 +14,7 @@ Labels: TypeAlias = Tensor | NDArray[Any] | Iterable[Any]  # [N], or an iterable
 
 
 def labelled(x: Matrix, labels: Labels, name: str = "x", labels_name: str = "labels", least: int = 2) -> Labelled:
-    """The rows and their labels. Raises ValueError if either is bad or their numbers differ."""
+    """Return the rows with their labels. Raises ValueError if either is invalid or their numbers differ."""
     rows_ND, labels_N = rows_on_cpu(x, name, least), _label_vector(labels, labels_name)
     if len(labels_N) != len(rows_ND):
         raise ValueError(f"{labels_name}: {len(labels_N)} labels for the {len(rows_ND)} rows of {name}")
@@ -22,7 +22,7 @@ def labelled(x: Matrix, labels: Labels, name: str = "x", labels_name: str = "lab
 
 
 def train_and_test(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels) -> tuple[Labelled, Labelled]:
-    """Both splits. Raises ValueError if one is bad or their widths differ."""
+    """Return both splits. Raises ValueError if one is invalid or their widths differ."""
     learned = labelled(train, train_labels, "train", "train_labels")
     scored = labelled(test, test_labels, "test", "test_labels", least=1)
     widths = learned.rows_ND.shape[1], scored.rows_ND.shape[1]
@@ -32,7 +32,7 @@ def train_and_test(train: Matrix, train_labels: Labels, test: Matrix, test_label
 
 
 def rows_on_cpu(x: Matrix, name: str, least: int = 2) -> Tensor:
-    """The rows [N, D], float32 or float64. Raises ValueError if `x` is bad or lies on another device."""
+    """Return the rows [N, D], float32 or float64. Raises ValueError if `x` is invalid or on another device."""
     rows_ND = all_rows(x, name, least)
     _check_device(rows_ND, name)
     return rows_ND if rows_ND.dtype == torch.float64 else rows_ND.float()
@@ -42,7 +42,7 @@ def _label_vector(labels: Labels, name: str) -> Tensor:
     parts = []
     for part in parts_of(labels, name):
         if part.ndim != 1:
-            raise ValueError(f"{name}: expected one label a row [n], found {part.ndim}-D")
+            raise ValueError(f"{name}: expected one label per row [n], found {part.ndim}-D")
         vector = part if isinstance(part, Tensor) else tensor_of(part)
         if vector.is_floating_point() or vector.is_complex():
             raise ValueError(f"{name}: expected integers, found {str(vector.dtype).removeprefix('torch.')}")
@@ -53,4 +53,4 @@ def _label_vector(labels: Labels, name: str) -> Tensor:
 
 def _check_device(tensor: Tensor, name: str) -> None:
     if tensor.device.type != "cpu":
-        raise ValueError(f"{name}: is on {tensor.device}; this metric is computed on the CPU, pass {name}.cpu()")
+        raise ValueError(f"{name}: is on {tensor.device}; this metric is computed on the CPU; pass {name}.cpu()")

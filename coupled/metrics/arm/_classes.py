@@ -9,18 +9,18 @@ from coupled.metrics.arm import Labelled
 
 
 class Classes(NamedTuple):
-    """Rows by class, float64, with the mean over classes of their means taken off: a large mean costs no digits."""
+    """Statistics of classes, float64. The mean of the class means is subtracted, so a large mean costs no precision."""
 
     labels_C: Tensor  # ascending
     counts_C: Tensor
-    place_N: Tensor  # place of each image's class in labels_C
+    place_N: Tensor  # index of each image's class in labels_C
     means_CD: Tensor
-    deviations_ND: Tensor  # rows less the mean of their class
-    centre_D: Tensor  # what was taken off
+    deviations_ND: Tensor  # rows minus the mean of their class
+    centre_D: Tensor  # the subtracted mean of the class means
 
 
 def classes(images: Labelled) -> Classes:
-    """The classes of labelled rows."""
+    """Return the statistics of the classes of labelled rows."""
     labels_C, place_N, counts_C = torch.unique(images.labels_N, return_inverse=True, return_counts=True)
     first_D = images.rows_ND[0].double()
     rows_ND = images.rows_ND.double() - first_D
@@ -31,13 +31,13 @@ def classes(images: Labelled) -> Classes:
 
 
 def variances(found: Classes) -> Tensor:
-    """v_i, the mean of |x - mu_i|^2 over the images of class i [C]."""
+    """Return v_i, the mean of |x - mu_i|^2 over the images of class i [C]."""
     sums_C = found.deviations_ND.new_zeros(len(found.labels_C))
     return sums_C.index_add_(0, found.place_N, found.deviations_ND.square().sum(1)).div_(found.counts_C)
 
 
 def why_no_variability(found: Classes) -> str:
-    """Why variances and distances of classes mean nothing here; "" if they do."""
+    """Return why the class-distance normalised variance is undefined; "" if it is defined."""
     if len(found.labels_C) < 2:
         return "fewer than 2 classes"
     if int(found.counts_C.min()) < 2:
@@ -48,5 +48,5 @@ def why_no_variability(found: Classes) -> str:
 
 
 def squared_distances(rows_CD: Tensor) -> Tensor:
-    """|a - b|^2 of every two rows [C, C]; equal rows are at distance 0, exactly."""
+    """Return |a - b|^2 of every two rows [C, C]; the distance of equal rows is exactly 0."""
     return torch.cdist(rows_CD, rows_CD, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -1,4 +1,4 @@
-"""How far augmented views of one image lie apart, against how far all views do: 0 is full invariance."""
+"""Augmentation spread: variance of the augmented views of an image relative to all views; 0 is full invariance."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -17,14 +17,14 @@ RANGE = (0.0, 2.0)
 
 
 def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> float:
-    """How far views of one image lie apart, against how far all views do; `values` says the formula.
+    """Variance of the augmented views of an image relative to that of all views; see `values` for the formula.
 
     Args:
         views: V augmented views of the same N images [V, N, D]: a numpy array, a tensor on the CPU, or an iterable of V
             arrays [N, D].
 
     Returns:
-        0 for full invariance, about 1 if views of an image are no more alike than those of different images.
+        0 for full invariance, about 1 if views of an image are no more similar than views of different images.
         NaN, whose attribute `reason` says why, if the features are constant.
 
     Raises:
@@ -51,9 +51,9 @@ def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> floa
 
 
 def values(views_VND: Tensor) -> dict[str, Measured]:
-    """Variance between the views of an image (n - 1, mean over images) over the variance of all views.
+    """Variance between the views of an image (n - 1, mean over images) divided by the variance of all views.
 
-    About 1 if the views of an image are no more alike than those of different images. Undefined for constant features.
+    About 1 if views of an image are no more similar than views of different images. Undefined for constant features.
     """
     views_VND = views_VND.double() - views_VND[0, 0]
     total = (views_VND - views_VND.mean(dim=(0, 1))).square().sum(2).mean()

@@ -1,4 +1,4 @@
-"""Class-distance normalised variance: how far the images of a class scatter, against how far apart the classes are.
+"""Class-distance normalised variance (CDNV): the variance within a class relative to the distance between classes.
 
 Source: Galanti et al. 2022, arXiv 2112.15121; the convention is that of proposition 1 of arXiv 2506.04411.
 """
@@ -16,14 +16,15 @@ RANGE = (0.0, float("inf"))
 def cdnv(x: Matrix, labels: Labels) -> float:
     """Class-distance normalised variance (Galanti et al. 2022, arXiv 2112.15121; convention of arXiv 2506.04411).
 
-    `values` says the formula.
+    See `values` for the formula.
 
     Args:
-        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
 
     Returns:
-        The variance of a class over the squared distance to another, mean over ordered pairs of classes, at least 0.
+        The variance of a class divided by the squared distance to another, mean over ordered pairs of classes; 0 or
+        more.
         NaN, whose attribute `reason` says why, for fewer than 2 classes, a class with fewer than 2 images, or two
         classes with the same mean.
 
@@ -44,9 +45,9 @@ def cdnv(x: Matrix, labels: Labels) -> float:
 def values(images: Labelled) -> dict[str, Measured]:
     """Mean over ordered pairs of classes i != j of v_i / |mu_i - mu_j|^2; v_i = mean of |x - mu_i|^2 over class i.
 
-    One class' variance a pair, hence `one_class`. The mean over unordered pairs of (v_i + v_j) / (2 |mu_i - mu_j|^2),
-    the halved sum of the literature, is the same number; that of the unhalved sum is twice it. Undefined for fewer
-    than 2 classes, a class with fewer than 2 images, or two classes with the same mean.
+    Each pair uses the variance of one class, hence `one_class`. The mean over unordered pairs of
+    (v_i + v_j) / (2 |mu_i - mu_j|^2) in the literature is the same number; without the factor 2 it is twice as large.
+    Undefined for fewer than 2 classes, a class with fewer than 2 images, or two classes with the same mean.
     """
     found = classes(images)
     why = why_no_variability(found)

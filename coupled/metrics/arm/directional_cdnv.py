@@ -1,4 +1,4 @@
-"""Directional CDNV: the scatter of a class along the line to another class only, against their distance.
+"""Directional CDNV: the variance of a class along the line to another class, relative to their distance.
 
 Source: arXiv 2506.04411, proposition 1.
 """
@@ -16,10 +16,10 @@ RANGE = (0.0, float("inf"))
 def directional_cdnv(x: Matrix, labels: Labels) -> float:
     """Class-distance normalised variance along the lines between classes (arXiv 2506.04411, proposition 1).
 
-    `values` says the formula.
+    See `values` for the formula.
 
     Args:
-        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
 
     Returns:
@@ -44,7 +44,7 @@ def directional_cdnv(x: Matrix, labels: Labels) -> float:
 def values(images: Labelled) -> dict[str, Measured]:
     """Mean over ordered pairs of classes i != j of the variance of u.x over class i, divided by |mu_i - mu_j|^2.
 
-    u is the unit vector from mu_j to mu_i. The convention is that of `cdnv`, of which this is at most the same.
+    u is the unit vector from mu_j to mu_i. The convention is that of `cdnv`, which is an upper bound.
     Undefined for fewer than 2 classes, a class with fewer than 2 images, or two classes with the same mean.
     """
     found = classes(images)

@@ -1,4 +1,4 @@
-"""Effective rank: how many directions of feature space the representation uses.
+"""Effective rank: the number of directions of feature space that a representation uses.
 
 Source: Roy and Vetterli 2007, EUSIPCO; used on representations by Garrido et al. 2023, arXiv 2210.02885 (uncentred).
 """
@@ -10,7 +10,7 @@ from coupled.metrics.arm._arrays import Matrix, rows_on_cpu
 from coupled.metrics.undefined import Undefined
 
 SEES = "split"
-LABELS = False  # of no use to it
+LABELS = False
 DETAILS = ("centred",)
 RANGE = (1.0, float("inf"))
 
@@ -18,10 +18,10 @@ RANGE = (1.0, float("inf"))
 def effective_rank(x: Matrix) -> float:
     """Effective rank of the centred rows (Roy and Vetterli 2007; Garrido et al. 2023, arXiv 2210.02885, uncentred).
 
-    `values` says the formula.
+    See `values` for the formula.
 
     Args:
-        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
 
     Returns:
         Between 1 and min(N - 1, D).
@@ -39,7 +39,7 @@ def effective_rank(x: Matrix) -> float:
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """exp of the entropy of the singular values of the centred rows [N, D], these divided by their sum.
+    """exp of the entropy of the singular values of the centred rows [N, D], normalised to sum 1.
 
     At most min(N - 1, D). Undefined if the features are constant.
     """

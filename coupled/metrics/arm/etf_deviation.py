@@ -18,14 +18,14 @@ RANGE = (0.0, 2**0.5)
 def etf_deviation(x: Matrix, labels: Labels) -> float:
     """Deviation of the class means from a simplex equiangular tight frame (NC2 of arXiv 2105.02375).
 
-    `values` says the formula.
+    See `values` for the formula.
 
     Args:
-        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
 
     Returns:
-        0 if all class means are equally long and at equal angles, about their mean.
+        0 if all class means, after their mean is subtracted, have equal norms and equal angles.
         NaN, whose attribute `reason` says why, for fewer than 2 classes, or if all class means are the same.
 
     Raises:
@@ -43,10 +43,10 @@ def etf_deviation(x: Matrix, labels: Labels) -> float:
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """|| M M^T / ||M M^T||_F - (I - 1/C) / sqrt(C - 1) ||_F of class means M [C, D] less the mean of these.
+    """|| M M^T / ||M M^T||_F - (I - 1/C) / sqrt(C - 1) ||_F of class means M [C, D] minus their mean.
 
-    0 if and only if all class means are equally long and at equal angles. Undefined for fewer than 2 classes, or if
-    all class means are the same.
+    0 if and only if all class means have equal norms and equal angles. Undefined for fewer than 2 classes, or if all
+    class means are the same.
     """
     means_CD = classes(images).means_CD
     count = len(means_CD)

@@ -1,4 +1,4 @@
-"""Few-shot accuracy: class centres and a probe from m train images a class, accuracy on all of test.
+"""Few-shot accuracy: class centres and a probe fitted on m train images per class, accuracy on all of test.
 
 Source: the few-shot evaluation of arXiv 2506.04411.
 """
@@ -17,7 +17,7 @@ from coupled.metrics.undefined import Undefined
 SEES = "classifier"
 SHOTS = (1, 5, 10, 20, 50, 100, 500)
 REPEATS = 10
-STRENGTH = 1.0  # of the probe: one image a class leaves none to choose it with
+STRENGTH = 1.0  # of the probe; it cannot be selected with one image per class
 DETAILS = tuple(Variant(classifier, shots=m) for m in SHOTS for classifier in ("nccc", "probe"))
 RANGE = (0.0, 1.0)
 
@@ -25,26 +25,26 @@ RANGE = (0.0, 1.0)
 def few_shot(
     train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, shots: int = 5, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy of classifiers that learn from a few train images a class (arXiv 2506.04411).
+    """Accuracy of classifiers that are fitted on a few train images per class (arXiv 2506.04411).
 
     `values` describes the classifiers and the draws.
 
     Args:
-        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
         test: rows [M, D].
         test_labels: their classes [M].
-        shots: train images a class.
+        shots: number of train images per class.
         seed: decides the draws; an integer of at least 0.
 
     Returns:
         `nccc` and `probe`, the mean accuracies over 10 draws, and `nccc_std` and `probe_std`, their standard deviations
         (n - 1).
-        NaN, whose attribute `reason` says why, where a class has fewer train images, or train has one class only.
+        NaN, whose attribute `reason` says why, if a class has fewer train images, or train has only one class.
 
     Raises:
         ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
-            their widths differ, or the labels are not integers, one a row; if shots is less than 1 or seed less than 0.
+            their widths differ, or the labels are not integers, one per row; if shots is below 1 or seed below 0.
 
     Example:
         >>> import numpy as np
@@ -61,11 +61,11 @@ def few_shot(
 
 
 def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SHOTS) -> dict[Variant, Measured]:
-    """Mean accuracy, and its standard deviation (n - 1), over 10 seeded draws of m images a class.
+    """Mean accuracy, and its standard deviation (n - 1), over 10 seeded draws of m images per class.
 
-    The images of a draw of m lie within those of the same draw of a larger m. `nccc` is the rule of `nccc`; `probe` is
-    L2 logistic regression with C = 1 as in `linear_probe`. Undefined where a class has fewer than m train images, or
-    train has one class only.
+    The images of a draw with m shots are a subset of the same draw with more shots. `nccc` is the rule of `nccc`;
+    `probe` is L2 logistic regression with C = 1 as in `linear_probe`. Undefined if a class has fewer than m train
+    images, or if train has only one class.
     """
     labels_N = train.labels_N.numpy()
     classes_C, counts_C = np.unique(labels_N, return_counts=True)
@@ -81,7 +81,9 @@ def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SH
                 found[Variant("probe", m)] += [accuracy(drawn, test, STRENGTH)]
     few = classes_C[counts_C.argmin()]
     missing = Undefined(
-        f"class {few} has {counts_C.min()} train images" if len(classes_C) > 1 else "train has fewer than 2 classes"
+        f"class {few} has only {counts_C.min()} train images"
+        if len(classes_C) > 1
+        else "train has fewer than 2 classes"
     )
     return {
         detail: Measured(float(np.mean(each)), float(np.std(each, ddof=1))) if each else Measured(missing)

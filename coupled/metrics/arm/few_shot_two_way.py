@@ -1,4 +1,4 @@
-"""Few-shot accuracy between two classes: as `few_shot`, mean over pairs of classes.
+"""Few-shot accuracy between two classes: like `few_shot`, mean over pairs of classes.
 
 Source: the two-way evaluation of arXiv 2506.04411.
 """
@@ -33,22 +33,22 @@ def few_shot_two_way(
     `values` describes the classifiers, the draws and the pairs.
 
     Args:
-        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
         test: rows [M, D].
         test_labels: their classes [M].
-        shots: train images a class.
+        shots: number of train images per class.
         seed: decides the draws; an integer of at least 0.
 
     Returns:
         `nccc` and `probe`, the mean accuracies over 10 draws, and `nccc_std` and `probe_std`, their standard deviations
         (n - 1).
-        NaN, whose attribute `reason` says why, where a class has fewer train images or no test image, or train has one
-        class only.
+        NaN, whose attribute `reason` says why, if a class has fewer train images or no test image, or train has only
+        one class.
 
     Raises:
         ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
-            their widths differ, or the labels are not integers, one a row; if shots is less than 1 or seed less than 0.
+            their widths differ, or the labels are not integers, one per row; if shots is below 1 or seed below 0.
 
     Example:
         >>> import numpy as np
@@ -65,11 +65,11 @@ def few_shot_two_way(
 
 
 def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SHOTS) -> dict[Variant, Measured]:
-    """Mean accuracy, and its standard deviation (n - 1), over the 10 seeded draws of m images a class of `few_shot`.
+    """Mean accuracy, and its standard deviation (n - 1), over the 10 seeded draws of m images per class of `few_shot`.
 
-    `nccc` is the mean over all ordered pairs of classes i != j of the share of i's test images nearer to the centre of
-    i than to that of j; `probe` is fitted to 5 seeded pairs in each draw, others in the next. Undefined where a class
-    has fewer than m train images or no test image, or train has one class only.
+    `nccc` is the mean over all ordered pairs of classes i != j of the share of i's test images that are nearer to the
+    centre of i than to that of j. `probe` is fitted to 5 seeded pairs per draw, which differ from draw to draw.
+    Undefined if a class has fewer than m train images or no test image, or if train has only one class.
     """
     labels_N = train.labels_N.numpy()
     classes_C, counts_C = np.unique(labels_N, return_counts=True)
@@ -91,7 +91,7 @@ def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SH
     elif len(untested):
         missing = Undefined(f"class {untested[0]} has no test images")
     else:
-        missing = Undefined(f"class {classes_C[counts_C.argmin()]} has {counts_C.min()} train images")
+        missing = Undefined(f"class {classes_C[counts_C.argmin()]} has only {counts_C.min()} train images")
     return {
         detail: Measured(float(np.mean(each)), float(np.std(each, ddof=1))) if each else Measured(missing)
         for detail, each in found.items()
@@ -99,9 +99,9 @@ def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SH
 
 
 def two_way(train: Labelled, test: Labelled) -> float:
-    """The mean of the two-way accuracies of class centres over all ordered pairs; each class of train has test images.
+    """Mean two-way accuracy of class centres over all ordered pairs. Each class of train must have test images.
 
-    Equally near counts as wrong; test images of other classes are not looked at.
+    A tie counts as wrong. Test images of other classes are ignored.
     """
     found = classes(train)
     known_M = torch.isin(test.labels_N, found.labels_C)

@@ -1,4 +1,4 @@
-"""Nearest neighbours: the class that most of the nearest train images have, accuracy on test.
+"""k-nearest-neighbour classifier: majority class of the nearest train images, accuracy on test.
 
 Source: Wu et al. 2018, arXiv 1805.01978, without weights; 20 neighbours as in Caron et al. 2021, arXiv 2104.14294.
 """
@@ -17,16 +17,16 @@ RANGE = (0.0, 1.0)
 
 
 def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, k: int = NEIGHBOURS) -> float:
-    """Accuracy of nearest neighbours by cosine, without weights (Wu et al. 2018, arXiv 1805.01978).
+    """Accuracy of a k-nearest-neighbour classifier by cosine, without weights (Wu et al. 2018, arXiv 1805.01978).
 
-    `values` says the rule, ties included.
+    See `values` for the rule and for ties.
 
     Args:
-        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
         test: rows [M, D].
         test_labels: their classes [M].
-        k: how many neighbours vote; 20 in the program, as in Caron et al. 2021, arXiv 2104.14294.
+        k: number of neighbours that vote; `coupled quality` uses 20, as in Caron et al. 2021, arXiv 2104.14294.
 
     Returns:
         The share of test images that are classified correctly, between 0 and 1.
@@ -34,7 +34,7 @@ def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, 
 
     Raises:
         ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
-            their widths differ, or the labels are not integers, one a row; if k is less than 1.
+            their widths differ, or the labels are not integers, one per row; if k is less than 1.
 
     Example:
         >>> import numpy as np
@@ -48,15 +48,15 @@ def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, 
 
 
 def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
-    """The share of test images whose class is the commonest among the 20 train images of the highest cosine.
+    """The share of test images whose class is the most frequent among the 20 train images with the highest cosine.
 
-    Of equally common classes the lowest wins. Undefined for fewer than 20 train images.
+    In a tie the lowest class wins. Undefined for fewer than 20 train images.
     """
     return {DETAILS[0]: Measured(accuracy(train, test, NEIGHBOURS))}
 
 
 def accuracy(train: Labelled, test: Labelled, k: int) -> float:
-    """The share of right votes of k neighbours."""
+    """The share of test images that k neighbours classify correctly."""
     if len(train.rows_ND) < k:
         return Undefined(f"fewer than {k} train images")
     model = KNeighborsClassifier(n_neighbors=k, metric="cosine", algorithm="brute")

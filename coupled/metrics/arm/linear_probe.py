@@ -38,20 +38,20 @@ def linear_probe(
     `values` describes the two protocols.
 
     Args:
-        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
         test: rows [M, D].
         test_labels: their classes [M].
         protocol: "regularised", scikit-learn's logistic regression, or "paper", that of arXiv 2510.08852.
-        seed: decides which fifth of train chooses the strength of the regularisation; "paper" draws nothing.
+        seed: selects the fifth of train on which the regularisation is chosen; "paper" uses no random numbers.
 
     Returns:
         The share of test images that are classified correctly, between 0 and 1.
-        NaN, whose attribute `reason` says why, if train has one class only.
+        NaN, whose attribute `reason` says why, if train has only one class.
 
     Raises:
         ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
-            their widths differ, or the labels are not integers, one a row; for another protocol or a negative seed.
+            their widths differ, or the labels are not integers, one per row; for another protocol or a negative seed.
 
     Example:
         >>> import numpy as np
@@ -68,12 +68,12 @@ def linear_probe(
 
 
 def values(train: Labelled, test: Labelled, seed: int, protocols: Sequence[str] = DETAILS) -> dict[str, Measured]:
-    """Accuracy by two protocols. Undefined if train has one class only.
+    """Accuracy by two protocols. Undefined if train has only one class.
 
-    * `regularised`: L2 logistic regression with bias; of `STRENGTHS` that which is best on a held-out fifth of train
-      (of each class; of equally good ones the most regularised), then fitted to all of train.
-    * `paper`: no bias, no regularisation, 300 full-batch steps of Adam with rate 0.003 on the rows as they are, from
-      zero (the authors start at random).
+    * `regularised`: L2 logistic regression with bias. The C of `STRENGTHS` is selected on a held-out fifth of each
+      class of train (in a tie the strongest regularisation); then the model is fitted on all of train.
+    * `paper`: no bias, no regularisation, 300 full-batch steps of Adam with learning rate 0.003 on the unscaled rows,
+      starting from zero (the authors start from random weights).
     """
     if len(torch.unique(train.labels_N)) < 2:
         return dict.fromkeys(protocols, Measured(Undefined("train has fewer than 2 classes")))
@@ -86,12 +86,12 @@ def values(train: Labelled, test: Labelled, seed: int, protocols: Sequence[str] 
 
 
 def best_strength(train: Labelled, seed: int) -> float:
-    """The strength with the highest accuracy on the held-out fifth of train."""
+    """The C with the highest accuracy on the held-out fifth of train."""
     order_N = shuffled_by_class(train.labels_N.numpy(), seed, "analysis/linear_probe")
     held_out = torch.arange(len(order_N)).remainder(5) == 4
     fitted, scored = (chosen(train, order_N[part.numpy()]) for part in (~held_out, held_out))
     if len(torch.unique(fitted.labels_N)) < 2 or len(scored.labels_N) == 0:
-        return 1.0  # too few images to choose
+        return 1.0  # too few images to select C
     return max(STRENGTHS, key=lambda strength: accuracy(fitted, scored, strength))
 
 

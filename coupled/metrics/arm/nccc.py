@@ -17,10 +17,10 @@ RANGE = (0.0, 1.0)
 def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels) -> float:
     """Accuracy of the nearest class-centre classifier (arXiv 2510.08852); scikit-learn's `NearestCentroid`.
 
-    `values` says the rule, ties included.
+    See `values` for the rule and for ties.
 
     Args:
-        train: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         train_labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
         test: rows [M, D].
         test_labels: their classes [M].
@@ -30,7 +30,7 @@ def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels)
 
     Raises:
         ValueError: if a split is not 2-D or has a value that is not finite, train has fewer than 2 rows or test none,
-            their widths differ, or the labels are not integers, one a row.
+            their widths differ, or the labels are not integers, one per row.
 
     Example:
         >>> import numpy as np
@@ -46,19 +46,19 @@ def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels)
 def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
     """The share of test images whose nearest class mean of train, by Euclidean distance, is that of their class.
 
-    Of equally near means that of the lower class wins. An image whose class train lacks counts as wrong.
+    In a tie the lowest class wins. An image of a class that train does not have counts as wrong.
     """
     hits_M = nearest_class(train, test.rows_ND) == test.labels_N
     return {"euclidean": Measured(float(hits_M.double().mean()))}
 
 
 def nearest_class(train: Labelled, rows_MD: Tensor) -> Tensor:
-    """The class of `train` whose mean is nearest to each row, [M]."""
+    """Return the class of `train` whose mean is nearest to each row, [M]."""
     found = classes(train)
     return found.labels_C[nearness(found, rows_MD).argmax(dim=1)]
 
 
 def nearness(found: Classes, rows_MD: Tensor) -> Tensor:
-    """A number for each row and class [M, C]: in a row it falls as the distance from the class mean grows."""
+    """Return scores [M, C] of rows and classes; in a row they decrease with the distance from the class mean."""
     # |x - c|^2 is |x|^2 - 2 (x.c - |c|^2 / 2)
     return (rows_MD.double() - found.centre_D) @ found.means_CD.T - found.means_CD.square().sum(1) / 2

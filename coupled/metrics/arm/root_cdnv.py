@@ -16,10 +16,10 @@ RANGE = (0.0, float("inf"))
 def root_cdnv(x: Matrix, labels: Labels) -> float:
     """The mean root of the class-distance normalised variance (arXiv 2506.04411, proposition 1).
 
-    `values` says the formula.
+    See `values` for the formula.
 
     Args:
-        x: rows [N, D], one an image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
+        x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
         labels: the class of each row [N], integers; an array, a list, a tensor, or an iterable of blocks.
 
     Returns:
@@ -44,7 +44,7 @@ def root_cdnv(x: Matrix, labels: Labels) -> float:
 def values(images: Labelled) -> dict[str, Measured]:
     """Mean over ordered pairs of classes i != j of sqrt(v_i) / |mu_i - mu_j|; v_i = mean of |x - mu_i|^2 over class i.
 
-    Its square is at most the `cdnv` of the same convention. Undefined where that is.
+    Its square is at most the `cdnv` of the same convention. Undefined in the same cases as `cdnv`.
     """
     found = classes(images)
     why = why_no_variability(found)

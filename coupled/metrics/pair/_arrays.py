@@ -16,11 +16,11 @@ from coupled.metrics.pair._sums import CrossSums, Moments, RowStream
 
 Matrix: TypeAlias = Tensor | NDArray[Any] | Iterable[Any]  # [n, D], or an iterable of blocks [b, D]
 
-BLOCK = 256  # rows; as the batches of the programs, so that a value here has the same bits as in their CSVs
+BLOCK = 256  # rows; the batch size of the programs, so that a value has the same bits as in their CSV files
 
 
 def value_from_sums(value: Callable[[Moments, Moments, Moments], float], transform: str, x: Matrix, y: Matrix) -> float:
-    """`value` of the sums over all rows; one pass, memory for D x E sums and a block of rows."""
+    """Return `value` of the sums over all rows, in one pass, with memory for D x E sums and a block of rows."""
     streams = RowStream(transform), RowStream(transform)
     xx, yy, xy = CrossSums(), CrossSums(), CrossSums()
     for x_bD, y_bE in paired_blocks(x, y):
@@ -32,13 +32,13 @@ def value_from_sums(value: Callable[[Moments, Moments, Moments], float], transfo
 
 
 def value_from_rows(value: Callable[[Tensor, Tensor], float], x: Matrix, y: Matrix) -> float:
-    """`value` of all rows at once."""
+    """Return `value` of all rows at once."""
     x_blocks, y_blocks = zip(*paired_blocks(x, y), strict=True)
     return value(torch.cat(x_blocks), torch.cat(y_blocks))
 
 
 def paired_blocks(x: Matrix, y: Matrix) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of `x` and of `y` with the same images. Raises ValueError if either is bad or they do not match."""
+    """Yield blocks of `x` and `y` with the same images. Raises ValueError if either is invalid or they do not match."""
     x_count = y_count = 0
     for x_bD, y_bE in ((block, block) for block in blocks(x, "x")) if x is y else zip_longest(*_both(x, y)):
         x_count += 0 if x_bD is None else len(x_bD)
@@ -57,20 +57,20 @@ def _both(x: Matrix, y: Matrix) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
 
 
 def all_rows(x: Matrix, name: str, least: int = 2) -> Tensor:
-    """The rows [n, D] of `x`. Raises ValueError if it is bad or has fewer than `least`."""
+    """Return the rows [n, D] of `x`. Raises ValueError if it is invalid or has fewer than `least` rows."""
     parts = list(blocks(x, name))
     check_count(sum(map(len, parts)), name, least)
     return torch.cat(parts)
 
 
 def check_count(count: int, name: str, least: int = 2) -> None:
-    """Raises ValueError for fewer than `least` rows."""
+    """Raise ValueError for fewer than `least` rows."""
     if count < least:
         raise ValueError(f"{name}: {count} row{'' if count == 1 else 's'}; at least {least} are needed")
 
 
 def check_at_least(value: int, least: int, name: str) -> None:
-    """Raises ValueError if an option is not an integer of at least `least`."""
+    """Raise ValueError if an option is not an integer of at least `least`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}: got {value!r}; expected an integer of at least {least}")
 
@@ -104,7 +104,7 @@ def blocks(x: Matrix, name: str) -> Iterator[Tensor]:
 
 
 def parts_of(data: Any, name: str) -> Iterator[Any]:
-    """Tensors and numpy arrays that `data` is or consists of; a list of numbers or of lists is one array."""
+    """Yield the tensors or numpy arrays of `data`; a list of numbers or of lists is one array."""
     if isinstance(data, Tensor) or hasattr(data, "__array__") or np.isscalar(data):
         parts: Iterable[Any] = (data,)
     elif isinstance(data, list | tuple) and not any(hasattr(each, "__array__") for each in data):
@@ -119,7 +119,7 @@ def parts_of(data: Any, name: str) -> Iterator[Any]:
             continue
         try:
             array = np.asarray(part)
-        except ValueError:  # numpy's message names neither the argument nor a row
+        except ValueError:  # numpy's message does not name the argument
             raise ValueError(f"{name}: the rows differ in length") from None
         if array.dtype.kind not in "biuf":
             raise ValueError(f"{name}: expected real numbers, found {array.dtype}")
@@ -127,7 +127,7 @@ def parts_of(data: Any, name: str) -> Iterator[Any]:
 
 
 def tensor_of(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor on the CPU; a copy only where torch cannot share the memory."""
+    """Return the array as a tensor on the CPU; copied only if torch cannot share the memory."""
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 

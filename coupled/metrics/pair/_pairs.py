@@ -5,11 +5,11 @@ from torch import Tensor
 
 
 def cosine_dissimilarities(rows_nD: Tensor) -> Tensor:
-    """1 - cosine of every two rows, float64 [n, n]; a row of zeros has cosine 0 with every other.
+    """Return 1 - cosine of every two rows, float64 [n, n]; a row of zeros has cosine 0 with every other row.
 
-    For unit rows that is half the squared distance, which keeps its digits where rows with a large mean have cosines
-    near 1. Values are rounded to 12 digits of the largest, so that those which are equal but for rounding are equal;
-    between rows that all have one direction they are 0.
+    It is computed as half the squared distance of unit rows, which is precise even if a large mean makes all cosines
+    close to 1. Values are rounded to 12 digits of the largest, so that values that differ only by rounding errors
+    become equal. Rows of the same direction have the value 0.
     """
     rows_nD = rows_nD.double()
     norms_n1 = rows_nD.norm(dim=1, keepdim=True)
@@ -26,12 +26,12 @@ def cosine_dissimilarities(rows_nD: Tensor) -> Tensor:
 
 
 def all_equal(values_P: Tensor) -> bool:
-    """Whether there are no two different values."""
+    """Whether all values are equal."""
     return values_P.numel() == 0 or bool(values_P.max() == values_P.min())
 
 
 def upper_triangle(pairs_nn: Tensor) -> Tensor:
-    """The entries of pairs i < j, [n (n - 1) / 2]."""
+    """Return the entries of pairs i < j, [n (n - 1) / 2]."""
     n = len(pairs_nn)
     first_P, second_P = torch.triu_indices(n, n, 1, device=pairs_nn.device)
     return pairs_nn[first_P, second_P]

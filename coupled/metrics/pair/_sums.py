@@ -1,9 +1,9 @@
-"""The sums from which every pair metric is computed, gathered in one pass over the images, float64 throughout.
+"""The sums for one-pass pair metrics, accumulated in one pass over the images in float64.
 
-A row x of width D enters as (x - pilot, |x - pilot|^2, 1), of width X = D + 2. One product of two such matrices then
-holds every sum that linear CKA, its debiased form, RSA and Procrustes need: no n x n matrix is ever made, batches may
-come in any order, and the sums of two parts of the images add up to those of the whole. The pilot, the mean of the
-first batch, keeps features with a large mean exact; the results do not depend on it.
+A row x of width D becomes (x - pilot, |x - pilot|^2, 1), of width X = D + 2. The product of two such matrices contains
+every sum that linear CKA, its debiased form, RSA and Procrustes need. There is no n x n matrix, the order of batches
+does not matter, and the sums of two parts of the images add up to those of the whole. The pilot is the mean of the
+first batch. It keeps features with a large mean precise; the results do not depend on it.
 
 Shape letters: B rows of a batch, n rows in all, D and E widths of two representations, X = D + 2, Y = E + 2.
 """
@@ -31,21 +31,21 @@ def _unit_centred(rows_BD: Tensor) -> Tensor:
 
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"plain": _plain, "unit": _unit, "unit_centred": _unit_centred}
-_BLOCK = 160  # columns of half a product that are computed together; with X = 514 that takes 3/4 of the full one's time
+_BLOCK = 160  # columns of a half product that are computed at once; for X = 514 it takes 3/4 of the time of a full one
 
 
 class Rows(NamedTuple):
-    """A batch ready for `CrossSums.update`: rows less the pilot, their squared norms, and ones."""
+    """A batch for `CrossSums.update`: rows minus the pilot, their squared norms, and ones."""
 
     pilot_D: Tensor
     augmented_BX: Tensor
 
 
 class RowStream:
-    """Makes `Rows` of the batches of one representation; the first batch sets the pilot.
+    """Converts batches of one representation to `Rows`; the first batch sets the pilot.
 
-    `transform` is a key of `TRANSFORMS`: "plain" leaves the rows as they are, "unit" divides each by its norm,
-    "unit_centred" takes the mean of its entries off first; a row of zeros stays so.
+    `transform` is a key of `TRANSFORMS`: "plain" does not change the rows; "unit" divides each row by its norm;
+    "unit_centred" first subtracts the mean of the row's entries. A row of zeros stays zero.
     """
 
     def __init__(self, transform: str) -> None:
@@ -53,11 +53,11 @@ class RowStream:
         self.pilot_D: Tensor | None = None
 
     def rows(self, batch_BD: Tensor) -> Rows:
-        """Rows of a batch [B, D] of any floating type, on its device."""
+        """Return the `Rows` of a batch [B, D] of any floating-point type, on its device."""
         rows_BD = self.transform(batch_BD)
         if self.pilot_D is None:
             first_D = rows_BD[0].double()
-            # summing differences: the mean of equal rows is then that row, exactly, and their sums are exactly zero
+            # the mean of differences is exact for equal rows, so their sums are exactly zero
             self.pilot_D = first_D + (rows_BD - first_D).mean(dim=0)
         augmented_BX = self.pilot_D.new_empty(len(rows_BD), rows_BD.shape[1] + 2)
         centred_BD = torch.sub(rows_BD, self.pilot_D, out=augmented_BX[:, :-2])
@@ -68,10 +68,10 @@ class RowStream:
 
 @dataclass(frozen=True)
 class Moments:
-    """What a metric is made of: sums over the n rows x_i [D], y_i [E] of two representations, means taken off."""
+    """The input of a metric: sums over the n centred rows x_i [D], y_i [E] of two representations."""
 
     n: int
-    means: tuple[Tensor, Tensor]  # the means that were taken off, [D] and [E]
+    means: tuple[Tensor, Tensor]  # the subtracted means, [D] and [E]
     products_DE: Tensor  # sum of x_i y_i^T
     squares: tuple[float, float]  # sum of |x_i|^2, sum of |y_i|^2
     thirds: tuple[Tensor, Tensor]  # sum of x_i |y_i|^2 [D], sum of |x_i|^2 y_i [E]
@@ -79,7 +79,7 @@ class Moments:
 
 
 class CrossSums:
-    """Sums over the rows of two representations of the same images; self sums have y = x."""
+    """Sums over the rows of two representations of the same images; y = x for sums of an arm with itself."""
 
     def __init__(self) -> None:
         self.pilots: tuple[Tensor, Tensor] | None = None
@@ -88,16 +88,16 @@ class CrossSums:
 
     @classmethod
     def of(cls, pilots: tuple[Tensor, Tensor], total_XY: Tensor) -> "CrossSums":
-        """The sums whose pilots and `total` are given."""
+        """Create sums from pilots and `total`."""
         sums = cls()
         sums.pilots, sums._full_XY = pilots, total_XY
         return sums
 
     def update(self, x: Rows, y: Rows) -> None:
-        """Add a batch: row b of `x` and of `y` belong to the same image.
+        """Add a batch; row b of `x` and row b of `y` belong to the same image.
 
-        If the rows are equal, half of their product is enough. Arms with equal weights take that way as self sums do,
-        and score exactly 1, not 1 to rounding.
+        If the rows are equal, half of their product is computed. Arms with equal weights then have the same sums as an
+        arm with itself, and score exactly 1.
         """
         if self.pilots is None:
             self.pilots = (x.pilot_D, y.pilot_D)
@@ -111,7 +111,7 @@ class CrossSums:
             self._full_XY.addmm_(x.augmented_BX.T, y.augmented_BX)
 
     def merge(self, other: "CrossSums") -> None:
-        """Add the sums of other images, whatever their pilots."""
+        """Add the sums of other images; their pilots may differ."""
         if other.pilots is None:
             return
         if self.pilots is None:
@@ -121,13 +121,13 @@ class CrossSums:
             self._full_XY, self._half_XX = self.total() + _moved(other.total(), moves), None
 
     def without(self, part: "CrossSums") -> "CrossSums":
-        """The sums of the images that are not in `part`, which holds some of these."""
+        """Return the sums without the images of `part`, which must be included in these sums."""
         assert self.pilots is not None and part.pilots is not None, "no rows yet"  # noqa: PT018
         moves = part.pilots[0] - self.pilots[0], part.pilots[1] - self.pilots[1]
         return CrossSums.of(self.pilots, self.total() - _moved(part.total(), moves))
 
     def moments(self) -> Moments:
-        """The sums when the mean is taken from every row."""
+        """Return the sums after the mean is subtracted from every row."""
         sums_XY, pilots = self.total(), self.pilots
         assert pilots is not None
         n = sums_XY[-1, -1]
@@ -143,7 +143,7 @@ class CrossSums:
         )
 
     def total(self) -> Tensor:
-        """Sum of the products of the augmented rows, [X, Y]."""
+        """Return the sum of the products of the augmented rows, [X, Y]."""
         assert self.pilots is not None, "no rows yet"
         parts = [] if self._full_XY is None else [self._full_XY]
         if self._half_XX is not None:
@@ -152,7 +152,7 @@ class CrossSums:
 
 
 def _equal(one_BX: Tensor, other_BY: Tensor) -> bool:
-    # the first rows tell different arms apart without a look at the others
+    # comparing the first rows is usually enough to tell different arms apart
     return one_BX is other_BY or (torch.equal(one_BX[:1], other_BY[:1]) and torch.equal(one_BX, other_BY))
 
 
@@ -163,9 +163,9 @@ def _room(sums_XY: Tensor | None, x: Rows, y: Rows) -> Tensor:
 
 
 def _moved(sums_XY: Tensor, moves: tuple[Tensor, Tensor]) -> Tensor:
-    """The sums when every x becomes x + moves[0] and every y becomes y + moves[1].
+    """Return the sums after every x becomes x + moves[0] and every y becomes y + moves[1].
 
-    That is a linear map of the augmented rows, so of the rows of the sums (for x) and of their columns (for y).
+    This is a linear map of the augmented rows, and so of the rows (for x) and columns (for y) of the sums.
     """
     moved_XY = sums_XY.clone()
     for side, move in zip((moved_XY, moved_XY.T), moves, strict=True):

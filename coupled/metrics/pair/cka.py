@@ -15,10 +15,10 @@ INVARIANCES = ("rotation", "permutation", "scale", "shift")
 def cka(x: Matrix, y: Matrix) -> float:
     """Linear CKA of two representations (Kornblith et al. 2019, arXiv 1905.00414, section 3).
 
-    `value` says the formula. Exact over all rows in one pass, without an n x n matrix.
+    See `value` for the formula. Exact over all rows in one pass, without an n x n matrix.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
 
     Returns:

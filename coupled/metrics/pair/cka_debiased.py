@@ -18,10 +18,10 @@ INVARIANCES = ("rotation", "permutation", "scale", "shift")
 def cka_debiased(x: Matrix, y: Matrix) -> float:
     """Linear CKA from the unbiased HSIC (Song et al. 2012, JMLR 13:1393, eq. 5; Nguyen et al. 2021, arXiv 2010.15327).
 
-    `value` says the formula. Use it instead of `cka` where n is not much larger than the widths.
+    See `value` for the formula. Use it instead of `cka` where n is not much larger than the widths.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
 
     Returns:

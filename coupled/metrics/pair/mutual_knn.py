@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours, of a subset of the images: do two representations give an image the same neighbours?
+"""Mutual k-nearest neighbours: the overlap of the neighbours of an image in two representations; on a subset of images.
 
 Source: Huh et al. 2024, arXiv 2405.07987, section 2 and appendix A, with the 10 neighbours and about 1000 images of its
 figures.
@@ -21,13 +21,13 @@ INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 def mutual_knn(x: Matrix, y: Matrix, *, k: int = NEIGHBOURS) -> float:
     """Mutual nearest neighbours (Huh et al. 2024, arXiv 2405.07987, section 2 and appendix A).
 
-    `value` says the formula. By chance it is k / (n - 1): compare values of the same n only.
+    See `value` for the formula. The chance level is k / (n - 1), so compare values of the same n only.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
-            with memory for several n x n matrices; the program gives it a seeded subset of 1000 images.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
+            with memory for several n x n matrices; `coupled alignment` uses a seeded subset of 1000 images.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
-        k: how many neighbours of an image are compared; 10 in the program.
+        k: number of neighbours of an image that are compared; `coupled alignment` uses 10.
 
     Returns:
         The share of the nearest neighbours in common, between 0 and 1.
@@ -51,7 +51,7 @@ def mutual_knn(x: Matrix, y: Matrix, *, k: int = NEIGHBOURS) -> float:
 def value(x_nD: Tensor, y_nE: Tensor, k: int = NEIGHBOURS) -> float:
     """Mean over the images of the share of the k nearest images by cosine in X that are among those in Y.
 
-    Of equally near images the earlier counts as nearer. By chance it is k / (n - 1), so compare values of the same
+    In a tie the image with the lower index is nearer. The chance level is k / (n - 1), so compare values of the same
     `num_images` only. Undefined for fewer than k + 2 images, where all images are neighbours, and if all pairs of X or
     of Y are equally similar.
     """

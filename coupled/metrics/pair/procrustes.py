@@ -1,4 +1,4 @@
-"""Orthogonal Procrustes similarity: how well does a rotation turn one representation into the other?
+"""Orthogonal Procrustes similarity: how well a rotation maps one representation to the other.
 
 Source: Schoenemann 1966, Psychometrika 31:1; Ding et al. 2021, arXiv 2108.01661, for its use on representations.
 """
@@ -20,10 +20,10 @@ INVARIANCES = ("rotation", "permutation", "scale", "shift")
 def procrustes(x: Matrix, y: Matrix) -> float:
     """Orthogonal Procrustes similarity (Schoenemann 1966, Psychometrika 31:1; Ding et al. 2021, arXiv 2108.01661).
 
-    `value` says the formula, and how distances follow from it.
+    See `value` for the formula and its relation to distances.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
 
     Returns:
@@ -46,12 +46,12 @@ def procrustes(x: Matrix, y: Matrix) -> float:
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """||X^T Y||_* / (||X||_F ||Y||_F) of centred X [n, D], Y [n, E]; ||.||_* is the sum of the singular values.
 
-    With X and Y scaled to norm 1, the least ||X - Y Q||_F^2 over orthogonal Q is 2 - 2 value, and the least
-    ||X - s Y Q||_F^2 over s, too, is 1 - value^2. Undefined if X or Y is constant over the images.
+    With X and Y scaled to norm 1, the minimum of ||X - Y Q||_F^2 over orthogonal Q is 2 - 2 value, and the minimum of
+    ||X - s Y Q||_F^2 over Q and s is 1 - value^2. Undefined if X or Y is constant over the images.
     """
     scale = xx.squares[0] * yy.squares[0]
     if scale == 0:
         return Undefined("constant features")
     if torch.equal(xy.products_DE, xx.products_DE) and torch.equal(xy.products_DE, yy.products_DE):
-        return 1.0  # ||X - Y||^2 is the trace of xx + yy - 2 xy, so X = Y; singular values would say so to rounding
+        return 1.0  # ||X - Y||^2 is the trace of xx + yy - 2 xy, so X = Y; singular values would give 1 up to rounding
     return float(torch.linalg.svdvals(xy.products_DE).sum()) / sqrt(scale)

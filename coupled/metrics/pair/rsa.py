@@ -1,4 +1,4 @@
-"""RSA: do two representations find the same pairs of images alike?
+"""Representational similarity analysis (RSA): correlation of the pairwise dissimilarities of two representations.
 
 Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; here with cosine dissimilarity and Pearson
 correlation, as in arXiv 2510.08852.
@@ -19,10 +19,10 @@ INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 def rsa(x: Matrix, y: Matrix) -> float:
     """Representational similarity (Kriegeskorte et al. 2008) as in arXiv 2510.08852, from cosine dissimilarities.
 
-    `value` says the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
+    See `value` for the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
 
     Returns:
@@ -46,7 +46,7 @@ def rsa(x: Matrix, y: Matrix) -> float:
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """Pearson correlation, over all n (n-1) / 2 pairs, of the cosine dissimilarities of X [n, D] and Y [n, E].
 
-    A row of zeros counts as unlike every other (cosine 0), as in torch's `cosine_similarity`. Undefined if all pairs of
+    A row of zeros has cosine 0 with every other, as in torch's `cosine_similarity`. Undefined if all pairs of
     X or all pairs of Y are equally similar: constant features, or fewer than 3 images.
     """
     if xy.n < 3:
@@ -59,8 +59,8 @@ def covariance(sums: Moments) -> float:
     """n (n-1) times the covariance over pairs i != j of s_ij = u_i.u_j and t_ij = v_i.v_j, for unit rows u, v.
 
     With u_i = p + x_i, v_i = q + y_i and p, q the means, s_ij - |p|^2 = x_i.x_j + p.x_i + p.x_j. Over all i, j these
-    sum to 0; on the diagonal they are |x_i|^2 + 2 p.x_i. So where the rows have a large mean no large numbers are
-    subtracted from each other, as they would be in sum s_ij t_ij - sum s_ij sum t_ij / (n (n-1)).
+    sum to 0; on the diagonal they are |x_i|^2 + 2 p.x_i. This form avoids cancellation for rows with a large mean,
+    unlike sum s_ij t_ij - sum s_ij sum t_ij / (n (n-1)).
     """
     n, (p_D, q_E) = sums.n, sums.means
     mixed = p_D @ sums.products_DE @ q_E

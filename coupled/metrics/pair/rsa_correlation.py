@@ -1,6 +1,6 @@
-"""RSA with correlation distance: do two representations find the same pairs of images alike?
+"""RSA with correlation distance.
 
-Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4, whose dissimilarity this is.
+Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4, who use this dissimilarity.
 """
 
 from coupled.metrics.pair import rsa
@@ -10,16 +10,16 @@ from coupled.metrics.pair._sums import Moments
 TRANSFORM = "unit_centred"
 RANGE = (-1.0, 1.0)
 DIRECTION = "higher"
-INVARIANCES = ("permutation", "scale", "row_scale", "row_shift")  # a rotation does not keep the mean of the features
+INVARIANCES = ("permutation", "scale", "row_scale", "row_shift")  # a rotation changes the mean of the features
 
 
 def rsa_correlation(x: Matrix, y: Matrix) -> float:
     """Representational similarity (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4), correlation distance.
 
-    `value` says the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
+    See `value` for the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
 
     Returns:
@@ -43,7 +43,7 @@ def rsa_correlation(x: Matrix, y: Matrix) -> float:
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     """Pearson correlation, over all pairs of images, of one minus the Pearson correlation of their rows.
 
-    That is `rsa` of rows less their own mean. A row of equal entries counts as uncorrelated with every other. Undefined
-    if all pairs of X or all pairs of Y are equally similar, or for fewer than 3 images.
+    Equal to `rsa` after the mean of each row is subtracted. A row of equal entries has correlation 0 with every other.
+    Undefined if all pairs of X or all pairs of Y are equally similar, or for fewer than 3 images.
     """
     return rsa.value(xx, yy, xy)

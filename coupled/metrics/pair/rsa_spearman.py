@@ -1,4 +1,4 @@
-"""RSA with rank correlation, of a subset of the images.
+"""RSA with rank correlation, on a subset of the images.
 
 Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; Spearman 1904, average ranks for ties.
 """
@@ -21,11 +21,11 @@ INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 def rsa_spearman(x: Matrix, y: Matrix) -> float:
     """Representational similarity (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4), rank correlation.
 
-    `value` says the formula.
+    See `value` for the formula.
 
     Args:
-        x: rows [n, D], one an image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
-            with memory for several n x n matrices; the program gives it a seeded subset of 1000 images.
+        x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
+            with memory for several n x n matrices; `coupled alignment` uses a seeded subset of 1000 images.
         y: rows [n, E] of the same images in the same order; another width and other blocks are allowed.
 
     Returns:
@@ -49,9 +49,8 @@ def rsa_spearman(x: Matrix, y: Matrix) -> float:
 def value(x_nD: Tensor, y_nE: Tensor) -> float:
     """Spearman correlation, over the n (n-1) / 2 pairs of images, of the cosine dissimilarities of X and Y.
 
-    Dissimilarities that agree to 12 digits of the largest share a rank. A row of zeros counts as unlike every other
-    (cosine 0). Undefined if all pairs of X or all pairs of Y are equally similar: constant features, or fewer than 3
-    images.
+    Dissimilarities that agree to 12 digits of the largest share a rank. A row of zeros has cosine 0 with every other.
+    Undefined if all pairs of X or all pairs of Y are equally similar: constant features, or fewer than 3 images.
     """
     if len(x_nD) < 3:
         return Undefined("fewer than 3 images")
@@ -63,7 +62,7 @@ def value(x_nD: Tensor, y_nE: Tensor) -> float:
 
 
 def centred_ranks(values_P: Tensor) -> Tensor:
-    """Ranks less their mean, float64; equal values share the mean of their ranks."""
+    """Return ranks minus their mean, float64; equal values share the mean of their ranks."""
     _, place_P, count_U = torch.unique(values_P, return_inverse=True, return_counts=True)
-    rank_U = count_U.cumsum(0).double() - (count_U - 1) / 2  # of integers: CUDA sums floats in no fixed order
+    rank_U = count_U.cumsum(0).double() - (count_U - 1) / 2  # of integers: CUDA's float sums vary
     return rank_U[place_P] - (len(values_P) + 1) / 2

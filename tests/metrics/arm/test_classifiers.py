@@ -164,7 +164,7 @@ def test_few_shot_draws_m_images_of_each_class_from_train() -> None:
     assert found[Variant("nccc", 1)].std > found[Variant("nccc", 10)].std > 0
     assert found[Variant("nccc", 1)].value < found[Variant("nccc", 5)].value < found[Variant("nccc", 20)].value
     for m in SHOTS[4:]:
-        assert found[Variant("probe", m)].value.reason == "class 0 has 20 train images"
+        assert found[Variant("probe", m)].value.reason == "class 0 has only 20 train images"
 
 
 def test_two_way_few_shot_is_that_of_every_pair_alone() -> None:

@@ -1,5 +1,5 @@
 "use strict";
-// REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; plotly is on the page.
+// REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; the page contains plotly.
 const NARROW = 640; // pixels of a chart
 const root = document.documentElement;
 const off = new Set(); // arms that are switched off
@@ -7,7 +7,7 @@ const charts = [...document.querySelectorAll("figure.chart")];
 
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
-function legendRows(data, width) { // plotly gives every entry the width of the longest
+function legendRows(data, width) { // plotly gives every entry of the legend the width of the longest one
   const names = [...new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || ""))];
   return Math.ceil(names.length / Math.max(1, Math.floor(width / (55 + 7 * Math.max(...names.map((name) => name.length))))));
 }
@@ -88,12 +88,12 @@ for (const [arm, hue] of Object.entries(REPORT.arms)) {
 const themes = ["system", "light", "dark"], button = document.getElementById("theme");
 button.addEventListener("click", () => {
   const next = themes[(themes.indexOf(root.dataset.theme || "system") + 1) % themes.length];
-  root.dataset.theme = next; // the styles know light and dark: "system" is neither
+  root.dataset.theme = next; // page.css has rules for light and dark; "system" matches neither
   button.textContent = "theme: " + next;
   drawAll();
 });
 let drawnWidth = innerWidth, waiting;
-addEventListener("resize", () => { // plotly fits the width; legend and panels are ours
+addEventListener("resize", () => { // plotly adapts the width only; draw() adapts legend and panels
   clearTimeout(waiting);
   if (Math.abs(innerWidth - drawnWidth) > 40) waiting = setTimeout(() => { drawnWidth = innerWidth; drawAll(); }, 200);
 });
@@ -112,7 +112,7 @@ function csv(table) {
     [...row.children].map((cell) => quoted(cell.dataset.value ?? cell.textContent)).join(",")).join("\n") + "\n";
 }
 async function copy(text) {
-  if (navigator.clipboard) try { return await navigator.clipboard.writeText(text); } catch { /* not allowed here: the old way */ }
+  if (navigator.clipboard) try { return await navigator.clipboard.writeText(text); } catch { /* not allowed: use execCommand */ }
   const area = document.createElement("textarea");
   area.value = text; document.body.append(area); area.select(); document.execCommand("copy"); area.remove();
 }
