@@ -25,6 +25,7 @@ from coupled.config.errors import one_line
 from coupled.config.fields import Above0, Name, Section, about
 from coupled.config.monitor import MonitorSettings, Trackers
 from coupled.config.sections import (
+    MAY_CHANGE,
     TEMPERATURE,
     ArmSettings,
     BatchSettings,
@@ -39,27 +40,22 @@ from coupled.config.user_code import is_reference
 
 LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
-# With `epochs` under a constant learning rate, which does not depend on it. `temperature` and the preset have been
-# consumed: the options of the arms and the strengths say what they give.
-MAY_CHANGE = (
-    "temperature",
-    "augmentation.preset",
-    "device",
-    "num_threads",
-    "log_every",
-    "parallel.arm_groups",
-    "timeout_seconds",
-    "dataset.num_workers",
-    "encoder.weights",  # where they are; `encoder.weights_digest` says which
-    "checkpoint.every_minutes",
-    "snapshots.check_free_space",
-    "trackers",
-    "monitor",
-)
 
 
 class Settings(Section):
-    """All settings of a run."""
+    """All settings of a run: a frozen object with one field per top-level key of a settings file.
+
+    `coupled.load_settings` makes one from a YAML file, `coupled.config.load.resolve` from a mapping. Both fill in every
+    default and check every value, so the result is final. A section such as `optimizer` is an object with a field per
+    key. The page Settings (docs/reference/settings.md) lists all keys with type, allowed values, default and unit. To
+    change a value, load the settings again with the change: an assignment raises an error.
+
+    Example:
+        >>> import coupled
+        >>> settings = coupled.load_settings("demo", ["optimizer.base_lr=0.2"], epochs=2)
+        >>> settings.epochs, settings.optimizer.base_lr, settings.arms["nscl"].objective
+        (2, 0.2, 'nscl')
+    """
 
     name: Annotated[Name, about("Name of the run; letters, digits, - and _.", default="name of the settings file")]
     seed: Annotated[

@@ -21,6 +21,23 @@ from coupled.config.fields import (
 TEMPERATURE = 0.5
 BETAS = (0.9, 0.999)  # of AdamW, as in torch
 MOMENTUM = 0.9  # of LARS and SGD
+# Settings that may change when a run is continued: they do not enter the computation of a step. `temperature` and
+# `augmentation.preset` have already taken effect in the options of the arms and the strengths of the augmentation.
+MAY_CHANGE = (
+    "temperature",
+    "augmentation.preset",
+    "device",
+    "num_threads",
+    "log_every",
+    "parallel.arm_groups",
+    "timeout_seconds",
+    "dataset.num_workers",
+    "encoder.weights",  # the location; the content is in `encoder.weights_digest`
+    "checkpoint.every_minutes",
+    "snapshots.check_free_space",
+    "trackers",
+    "monitor",
+)
 
 
 def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
