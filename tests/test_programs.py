@@ -97,7 +97,7 @@ def test_ranks_are_continued_by_what_started_them(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     launcher = "torchrun --standalone --nproc_per_node=2"
     assert train.next_time(options, 2) == f"{launcher} {ranks} --resume --config a.yaml seed=1"
-    of_four = f"of every rank, started as before: {single} --resume --config a.yaml seed=1"
+    of_four = f"(on every rank, started as before) {single} --resume --config a.yaml seed=1"
     assert train.next_time(options, 4) == of_four
 
 
@@ -255,9 +255,9 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (
             ["--config", "nowhere.yaml"],
-            "config: no file 'nowhere.yaml'; give a path or the name of one in the package",
+            "config: no file 'nowhere.yaml'; pass a path or the name of a packaged settings file",
         ),
-        (["epochs=1"], "CONFIG: missing; give a settings file or the name of one in the package (demo)"),
+        (["epochs=1"], "CONFIG: missing; pass a settings file or the name of a packaged one (demo)"),
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (
