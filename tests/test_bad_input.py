@@ -214,8 +214,8 @@ CHAIN = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1,
         (b"name: !!timestamp x\n", "tags are not read: leave !!timestamp out"),
         (b"name: ! x\n", "tags are not read: leave ! out"),
         (b"seed: 1" + b":59" * 300 + b".5\n", "not readable as YAML"),
-        (b"- a\n- b\n", "a settings file is a mapping of keys, got list"),
-        (b"", "a settings file is a mapping of keys, got NoneType"),
+        (b"- a\n- b\n", "a settings file must be a mapping of keys, got list"),
+        (b"", "a settings file must be a mapping of keys, got NoneType"),
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -241,8 +241,8 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["epochs=1", "epochs=2"], "override 'epochs=2': it would undo the earlier 'epochs=1'"),
-        (["batch.size=64", "batch={sampler: balanced}"], "it would undo the earlier 'batch.size=64'"),
+        (["epochs=1", "epochs=2"], "override 'epochs=2': it overwrites the earlier 'epochs=1'"),
+        (["batch.size=64", "batch={sampler: balanced}"], "it overwrites the earlier 'batch.size=64'"),
         (["--config", "a.yaml", "--config", "b.yaml"], "--config: given twice"),
         (["--run-dir", "a", "--run-dir=b"], "--run-dir: given twice"),
         (["--max-steps", "1", "--max-steps", "2"], "--max-steps: given twice"),

@@ -224,7 +224,9 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
     command = "coupled sweep sweep.yaml"
-    assert f"sweep.yaml: a sweep file, for it has the key 'base'; run it with: {command}" in capsys.readouterr().err
+    assert (
+        f"sweep.yaml: this is a sweep file (it has the key 'base'); run it with: {command}" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("here")

@@ -25,7 +25,7 @@ class _Once(argparse.Action):
     ) -> None:
         assert isinstance(parser, Parser)
         if option and self.dest in parser.given:
-            parser.error(f"{option}: written twice; write it once, with all its values")
+            parser.error(f"{option}: given twice; give it once, with all its values")
         parser.given.add(self.dest)
         setattr(namespace, self.dest, values)
 

@@ -219,7 +219,7 @@ def test_an_arm_alone_has_the_scores_it_has_beside_others(
         (["--num-images", "0"], "argument --num-images: got '0'; a whole number of 1 or more is allowed"),
         (["--compare", "byol"], "--compare: the run has no arm 'byol' (arms: cl, nscl, scl, ce)"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run-dir", "nowhere"], "--run-dir: written twice; write it once, with all its values"),
+        (["--run-dir", "nowhere"], "--run-dir: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

@@ -220,7 +220,7 @@ def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
         (["--layers", "y"], "argument --layers: invalid choice: 'y' (choose from "),
         (["--num-images", "0"], "argument --num-images: got '0'; a whole number of 1 or more is allowed"),
         (["--epochs", "9"], "--epochs: arm 'cl' has no snapshot of epoch 9 (epochs: 0-2)"),
-        (["--run-dir", "nowhere"], "--run-dir: written twice; write it once, with all its values"),
+        (["--run-dir", "nowhere"], "--run-dir: given twice; give it once, with all its values"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

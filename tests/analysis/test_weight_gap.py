@@ -218,7 +218,7 @@ def test_it_needs_no_model_and_no_image(new_run: NewRun) -> None:
         (["--epochs", "0:two"], "--epochs: got '0:two'; allowed is"),
         (["--epochs", "2:0"], "--epochs: got '2:0'"),
         (["--align", "x"], "argument --align: invalid choice: 'x' (choose from "),
-        (["--compare", "nscl", "--compare", "scl"], "--compare: written twice; write it once, with all its values"),
+        (["--compare", "nscl", "--compare", "scl"], "--compare: given twice; give it once, with all its values"),
         (["--compare"], "argument --compare: expected at least one argument"),
         (["--ouput", "x"], "unrecognized arguments: --ouput"),
     ],
