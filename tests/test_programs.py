@@ -194,7 +194,7 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
 
     monkeypatch.setattr("coupled.coordinator.load_dataset", in_ascii)
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 1
-    reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
+    reason = "'data/\u732b' cannot be written in ascii; set PYTHONUTF8=1 to use UTF-8"
     assert capsys.readouterr().err == f"coupled train: {reason}\n"
     for text in ("<p>" * 1000 + "\udcfc" + "</p>" * 1000, "\udcfc" * 1000):  # a page
         error = UnicodeEncodeError("utf-8", text, text.index("\udcfc"), text.index("\udcfc") + 1, "surrogates")

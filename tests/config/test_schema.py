@@ -135,7 +135,7 @@ def test_bad_settings_are_refused_in_one_line(config: Path, override: str, parts
 def test_a_key_written_twice_is_refused(config: Path) -> None:
     """YAML keeps the last of two equal keys silently; which of the two did the user mean?"""
     config.write_text(YAML + "epochs: 40\n")
-    with pytest.raises(ValueError, match="'epochs' is given twice"):
+    with pytest.raises(ValueError, match="'epochs' appears twice"):
         load_settings(config)
 
 
