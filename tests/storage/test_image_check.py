@@ -52,7 +52,7 @@ def test_ranks_share_the_work_and_all_know_what_is_bad(tmp_path: Path) -> None:
     files(tmp_path)
     (said, one), (also, other) = ranks.run(2, checked, tmp_path)
     assert said == also
-    assert said.startswith("3 pictures cannot be used: ")
+    assert said.startswith("3 images cannot be decoded: ")
     assert [f"{number:02d}.jpg: not a readable image" in said for number in range(12)] == [n in BAD for n in range(12)]
     assert (one, other) == (7, 5)
     for number in BAD:
@@ -74,7 +74,7 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(
         said = capsys.readouterr().out
         assert "checking that 12 of 12 pictures decode\n" in said
         assert ".cache" in said.splitlines()[-1]
-        assert said.endswith(": the next start will decode the pictures again\n")
+        assert said.endswith(": the next start decodes them again\n")
         Path(".cache").unlink()
         monkeypatch.setattr(image_check, "ROUND", 5)
         monkeypatch.setattr(image_check, "SILENCE", 0)
