@@ -115,7 +115,7 @@ def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visib
     tiny.train(run, resume=True, **TWO, log_every=2)
     said = capsys.readouterr().out
     assert "steps.csv: the rows of steps 1 to 5: not as written" in said
-    assert "run.json: damaged: changed after it was written; it is left as it is" in said
+    assert "run.json: damaged: not as it was written; it is left as it is" in said
     assert verify.main(["--run-dir", str(run)]) == 1
     found = capsys.readouterr().out
     assert "run.json: changed since it was written" in found

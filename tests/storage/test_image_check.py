@@ -74,7 +74,7 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(
         said = capsys.readouterr().out
         assert "checking that 12 of 12 pictures decode\n" in said
         assert ".cache" in said.splitlines()[-1]
-        assert said.endswith(": the next start decodes them again\n")
+        assert said.endswith(": the next start will decode the pictures again\n")
         Path(".cache").unlink()
         monkeypatch.setattr(image_check, "ROUND", 5)
         monkeypatch.setattr(image_check, "SILENCE", 0)
