@@ -98,7 +98,7 @@ def test_a_folder_has_one_name_however_it_is_given(
         (["--dataset", ".", "--dataset-root", "x"], "--dataset-root: got 'x' with --dataset ., which is a folder"),
         (["--dataset", "."], "--dataset .: dataset.root: no folder"),
         (["--dataset", "huggingface"], "--dataset-root: missing; with --dataset huggingface it is the name or folder"),
-        (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; there is no file"),
+        (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; no file"),
         (
             ["--dataset", "digits", "--accept-changed-images"],
             "--accept-changed-images: not used with --dataset, whose images are not the run's; drop it",
