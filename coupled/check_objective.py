@@ -1,7 +1,8 @@
-"""Checks an objective on random batches: `coupled check-objective FILE:NAME [option=value ...]`.
+"""Check an objective on random batches: `coupled check-objective FILE:NAME [option=value ...]`.
 
-The batches are float64 outputs of a network for 8 images of 4 classes in two views. Prints a row for each check: its
-largest difference, what is allowed, and the result. The exit status is 1 if a check fails, 2 for bad input.
+The batches imitate float64 outputs of a network for 8 images of 4 classes in two views. The program prints one row per
+check: the largest difference, the allowed difference, and the result. The exit status is 1 if a check fails, 2 for bad
+input.
 """
 
 import sys
@@ -28,18 +29,21 @@ class Check(NamedTuple):
     name: str
     difference: float
     allowed: float
-    not_checked: str = ""  # why this row does not apply
+    not_checked: str = ""  # the reason, if the check does not apply
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is a number, and allowed; or the row does not apply."""
+        """Whether the difference is allowed (NaN never is), or the check does not apply."""
         return bool(self.not_checked) or self.difference <= self.allowed
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     examples = ["dcl", "examples/hard_negatives.py:hard_negatives beta=0.5"]
-    about = "Check that an objective is finite, differentiable, and the same for every order and sharing of the images."
+    about = (
+        "Check that an objective is finite and differentiable, and that its value depends neither on the order of\n"
+        "the images nor on the number of processes that share the batch."
+    )
     result = command_parser("check-objective", about, examples, ["none"])
     result.add_argument("objective", metavar="OBJECTIVE", help="FILE:NAME, MODULE:NAME, or a name of the package")
     result.add_argument("options", nargs="*", metavar="key=value", help="options of the objective")
@@ -47,7 +51,7 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     imports_done()
     command_line = parser()
     try:
@@ -68,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checks(objective: "Objective") -> Iterator[Check]:
-    """Every check of an objective. Raises ValueError if it is not pure, or returns what is no loss."""
+    """Yield every check of an objective. Raises ValueError if it is not pure, or does not return a loss."""
     import torch
 
     labels_G = torch.arange(IMAGES) % CLASSES
@@ -94,7 +98,7 @@ def checks(objective: "Objective") -> Iterator[Check]:
 
 
 def _own_rule(objective: "Objective", outputs: "dict[str, Tensor]") -> "Iterator[Check]":
-    """Whether `batch_sums` add up over processes, and whether `after_step` then gives the same, finite tensors."""
+    """Check that `batch_sums` add up over processes, and that `after_step` then gives the same, finite tensors."""
     absent = [name for name in ("batch_sums", "after_step") if getattr(objective, name) is None]
     rows = [f"{name}, shared by W = {ranks}" for ranks in (2, 4) for name in ("batch_sums", "after_step")]
     if objective.batch_sums is None or objective.after_step is None:
@@ -115,7 +119,7 @@ def _own_rule(objective: "Objective", outputs: "dict[str, Tensor]") -> "Iterator
 
 
 def _after_step(objective: "Objective", sums: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """What the rule sets after the first step, of tensors as a network has them at its start."""
+    """Return the tensors that `after_step` sets after the first step, from the tensors of an untrained network."""
     import torch
 
     from coupled.models.network import build_head
@@ -139,7 +143,7 @@ def _after_step(objective: "Objective", sums: "dict[str, Tensor]") -> "dict[str,
 
 
 def _between(one: "dict[str, Tensor]", other: "dict[str, Tensor]") -> float:
-    """The largest difference between tensors of the same names; infinite if one is not finite."""
+    """Return the largest difference between tensors of the same names; infinity if one is not finite."""
     if not _finite([*one.values(), *other.values()]):
         return inf
     return max((float((one[name] - other[name]).abs().max()) for name in one), default=0.0)
@@ -162,7 +166,7 @@ def _objective(name: str, given: Sequence[str]) -> "Objective":
 
 
 def _outputs(objective: "Objective") -> "dict[str, Tensor]":
-    """Random outputs of a network [V, G, width], as the objective's needs name them."""
+    """Return random outputs of a network [V, G, width], those that the objective needs."""
     import torch
     from torch.nn.functional import normalize
 
@@ -180,7 +184,7 @@ def _outputs(objective: "Objective") -> "dict[str, Tensor]":
 def _loss_and_gradients(
     objective: "Objective", outputs: "dict[str, Tensor]", own: Sequence[slice], labels_G: "Tensor"
 ) -> "tuple[Tensor, dict[str, Tensor]]":
-    """The loss of processes that own these images each, and its gradient by output, 0 where it depends on none."""
+    """Return the loss over processes that each own some of the images, and its gradient by output (0 if unused)."""
     import torch
 
     leaves = {name: each.clone().requires_grad_() for name, each in outputs.items()}
@@ -207,9 +211,9 @@ def _loss(objective: "Objective", leaves: "dict[str, Tensor]", own: slice, label
 def _finite_differences(
     objective: "Objective", outputs: "dict[str, Tensor]", gradients: "dict[str, Tensor]", labels_G: "Tensor"
 ) -> float:
-    """The largest difference to central differences along three random directions, relative to 1 or the slope.
+    """Return the largest difference to central differences along three random directions, divided by max(1, |slope|).
 
-    An output from which the loss takes no gradient at all, such as that of a target network, stays as it is.
+    Outputs without any gradient, such as those of a target network, are not changed.
     """
     import torch
 
@@ -233,7 +237,7 @@ def _finite_differences(
 
 
 def _apart(one: "Tensor", other: "Tensor", slopes: "dict[str, Tensor]", others: "dict[str, Tensor]") -> float:
-    """The largest difference between two losses and their gradients."""
+    """Return the largest difference between two losses and their gradients."""
     apart = [float(abs(one - other)), *(float((slopes[name] - others[name]).abs().max()) for name in slopes)]
     return max(apart) if all(each == each for each in apart) else inf
 

@@ -14,7 +14,7 @@ from coupled.monitoring.terminal import prepare_terminal, say
 
 @dataclass(frozen=True)
 class Command:
-    """A command. `parser` and `program` are "module:function"; for a help the parser's module alone is imported."""
+    """A command. `parser` and `program` are "module:function"; `--help` imports only the module of the parser."""
 
     summary: str
     parser: str
@@ -33,13 +33,13 @@ COMMANDS = {
     "alignment": _analysis("similarity of the arms' representations (CKA, RSA, ...)", "alignment"),
     "quality": _analysis("quality of each arm's representation (probes, few-shot, ...)", "quality"),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
-    "losses": _analysis("every arm under every contrastive loss", "losses"),
-    "bounds": _analysis("the papers' bounds beside what was measured", "bounds"),
+    "losses": _analysis("contrastive losses of every arm", "losses"),
+    "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
     "verify": _analysis("check the files of a run, or compare two runs", "verify"),
     "figures": _analysis("draw the figures of a run", "figures"),
-    "report": _analysis("one page that shows a run, or several", "report", "report.program"),
+    "report": _analysis("an HTML page of one run or several runs", "report", "report.program"),
     "embed": Command(
-        "embeddings of any images, and maps of them",
+        "embeddings of any images, and two-dimensional maps of them",
         "coupled.analysis.output_parsers:embed",
         "coupled.analysis.embed:main",
     ),
@@ -55,15 +55,19 @@ COMMANDS = {
         "unpack the archives of a dataset", "coupled.prepare_data:parser", "coupled.prepare_data:main"
     ),
     "import-checkpoints": Command(
-        "make a run folder of checkpoints of other programs",
+        "make a run folder from checkpoints of other programs",
         "coupled.import_checkpoints:parser",
         "coupled.import_checkpoints:main",
     ),
     "check-objective": Command(
-        "check an objective, also one of your own", "coupled.check_objective:parser", "coupled.check_objective:main"
+        "check an objective of the package or of your own",
+        "coupled.check_objective:parser",
+        "coupled.check_objective:main",
     ),
     "list": Command(
-        "list what a setting or an option takes by name", "coupled.cli:list_parser", "coupled.cli:list_names"
+        "list the names of objectives, datasets, metrics or encoders",
+        "coupled.cli:list_parser",
+        "coupled.cli:list_names",
     ),
 }
 
@@ -78,7 +82,7 @@ LISTS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status."""
+    """Run one command and return its exit status."""
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     name, rest = (words[0], words[1:]) if words else ("--help", [])
     if name in ("-h", "--help"):
@@ -125,8 +129,8 @@ def overview() -> str:
             f"  {suggest('weight-gap', '--compare', 'nscl')}",
             "",
             "files written:",
-            "  runs/<name>/            of train: settings, logs, snapshots of every epoch",
-            "  runs/<name>/analysis/   of the others: CSV files, figures, report.html",
+            "  runs/<name>/            by train: settings, logs, snapshots of every epoch",
+            "  runs/<name>/analysis/   by the analyses: CSV files, figures, report.html",
         ]
     )
 
@@ -139,7 +143,7 @@ def say_lines(text: str) -> None:
 
 def list_parser() -> Parser:
     """`coupled list`."""
-    about = "The names that settings and options take, one a line."
+    about = "List the names of objectives, datasets, metrics or encoders, one per line."
     result = command_parser("list", about, ["objectives", "encoders"], ["none"])
     result.add_argument("kind", choices=tuple(LISTS), help="what to list")
     return result

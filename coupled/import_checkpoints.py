@@ -1,14 +1,14 @@
-"""A run folder made of checkpoints that other programs have saved: `coupled import-checkpoints`.
+"""Make a run folder from checkpoints that other programs have saved: `coupled import-checkpoints`.
 
-Each `--arm NAME=GLOB` is one arm. Its files (.pth, .pt and others of torch.save, .safetensors) hold a state dict, at
-the top or under a key, with any prefix before the names of the encoder; these are found by comparing names and shapes
-with the encoder (see models/foreign.py). The epoch of a file is the number in its name: that behind "epoch", or else
-the last one. No code of a file is run.
+Each `--arm NAME=GLOB` is one arm. Its files (.safetensors, or .pth, .pt and others of torch.save) hold a state dict, at
+the top level or under a key. Any prefix may precede the names of the encoder's tensors: the tensors are found by
+comparing names and shapes with the encoder (see models/foreign.py). The epoch of a file is the number after "epoch" in
+its name, or else the last number in its name. Code in a file is never executed.
 
-The result is a run on which weight-gap, alignment, quality, figures, report and verify work. run.json says under
-`imported` what was imported; of its settings the dataset, the encoder, the projector, the arms and what was given as
-`key=value` describe the checkpoints, the others are defaults. There is no log of a training and no checkpoint. A
-projector is imported if every file has one that computes the same as ours; without one there is no layer z.
+weight-gap, alignment, quality, figures, report and verify work on the new run. run.json records under `imported` what
+was imported. The settings of the dataset, the encoder, the projector and the arms, and those set by `key=value`,
+describe the checkpoints; the other settings are defaults. The run has no training log and no checkpoint. A projector is
+imported if every file has one of the form that this package builds; without it there is no layer z.
 """
 
 import re
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from coupled.config.schema import Settings
     from coupled.models.imported import Expected, Imported
 
-SHOWN = 20  # tensors that are named on the screen
+SHOWN = 20  # names of tensors in a message
 
 
 def parser() -> Parser:
-    """The command line."""
-    about = "Make a run folder of checkpoints that other programs have saved, to measure them like a run of this one."
+    """Return the parser of the command."""
+    about = "Make a run folder from checkpoints that other programs have saved, to analyse them like any run."
     base = "--encoder resnet50 --stem cifar --dataset cifar10"
     examples = [
         f"--arm 'cl=exp/dcl/*.pth' --arm 'nscl=exp/nscl/*.pth' {base} --run-dir runs/papers",
@@ -40,14 +40,16 @@ def parser() -> Parser:
     ]
     files = ["<run-dir>/run.json      what was imported", "<run-dir>/snapshots/    the weights of every arm and epoch"]
     result = command_parser("import-checkpoints", about, examples, files)
-    arm = "an arm and its files, quoted; once for each arm. The number in a file's name is its epoch"
+    arm = "an arm and a quoted pattern of its files; repeat it for each arm. The number in a file's name is its epoch"
     result.add_argument("--arm", action="append", required=True, metavar="NAME=GLOB", help=arm)
     encoder = "timm's name of the encoder (coupled list encoders)"
     result.add_argument("--encoder", required=True, metavar="NAME", help=encoder)
-    stem = "first convolution: 3x3 without max-pool, or the encoder's own (default: cifar)"
+    stem = "cifar: 3x3 convolution without max-pool; imagenet: the encoder's own stem (default: cifar)"
     result.add_argument("--stem", choices=("cifar", "imagenet"), help=stem)
-    result.add_argument("--dataset", required=True, metavar="NAME", help="images to measure on (coupled list datasets)")
-    result.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="folder to make")
+    result.add_argument(
+        "--dataset", required=True, metavar="NAME", help="images of the analyses (coupled list datasets)"
+    )
+    result.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="run folder to create")
     known = "further settings, such as dataset.root=data encoder.width_multiplier=2 arms.NAME=OBJECTIVE temperature=0.1"
     result.add_argument("overrides", nargs="*", metavar="key=value", help=known)
     return result
@@ -62,19 +64,19 @@ def import_checkpoints(
     stem: str | None = None,
     overrides: Sequence[str] = (),
 ) -> None:
-    """Make a run folder of checkpoints that other programs have saved, and print what was found.
+    """Make a run folder from checkpoints that other programs have saved, and print what was found.
 
     Args:
         arms: pattern of the files of each arm.
         run_dir: the folder, which must not exist.
         encoder: timm's name of the encoder.
-        dataset: name of the images to measure on.
-        stem: "cifar" or "imagenet" (default: "cifar"; none for an encoder of your own).
+        dataset: name of the dataset that the analyses use.
+        stem: "cifar" or "imagenet" (default: "cifar"; None for a user-defined encoder).
         overrides: further settings, such as "encoder.width_multiplier=2".
 
     Raises:
-        ValueError: for a setting, a file or a folder that cannot be, before anything is written, or for a later file
-            that does not match, after which the folder is gone again.
+        ValueError: for an invalid setting, file or folder, before anything is written; or for a later file that does
+            not match, after which the snapshots are deleted.
 
     Example:
         >>> import_checkpoints({"cl": "a/*.pth"}, Path("x"), encoder="resnet50", dataset="cifar10")  # doctest: +SKIP
@@ -104,7 +106,7 @@ def import_checkpoints(
     say_what_matched(files, firsts, projector)
     images = {split: load_dataset(settings.dataset.model_dump(), split, settings.seed) for split in SPLITS}
     mean, std = (", ".join(f"{each:.4f}" for each in (getattr(images["train"], key))) for key in ("mean", "std"))
-    say(f"images are normalised with the mean {mean} and std {std}; the checkpoints must have been trained so, too")
+    say(f"the analyses normalise images with mean {mean} and std {std}; the checkpoints must be trained with the same")
     with run_lock(run_dir):
         check_new(run_dir)
         try:
@@ -115,7 +117,7 @@ def import_checkpoints(
 
 
 def check_new(run_dir: Path) -> None:
-    """Raise ValueError if something is in the folder already."""
+    """Raise ValueError if the folder already holds a run or other files."""
     from coupled.storage.run_log import check_folder
 
     if (run_dir / "run.json").exists():
@@ -124,7 +126,7 @@ def check_new(run_dir: Path) -> None:
 
 
 def settings_of(tree: Mapping[str, Any], arms: Sequence[str], overrides: Sequence[str]) -> "Settings":
-    """The resolved settings of the run. Raises ValueError, also for an arm whose objective is not known."""
+    """Return the resolved settings of the run. Raises ValueError, also for an arm whose objective is unknown."""
     from coupled.config.load import DEFAULT_ARMS, apply_override, resolve
 
     whole = {**tree, "arms": {arm: DEFAULT_ARMS.get(arm) for arm in arms}}
@@ -134,22 +136,22 @@ def settings_of(tree: Mapping[str, Any], arms: Sequence[str], overrides: Sequenc
         apply_override(whole, override)
     for arm in arms:
         if whole["arms"].get(arm) is None:
-            add = f"add what it was trained with: arms.{arm}=OBJECTIVE"
-            raise ValueError(f"--arm: no objective is known of '{arm}'; {add}")
+            add = f"add the one that it was trained with: arms.{arm}=OBJECTIVE"
+            raise ValueError(f"--arm: the objective of arm '{arm}' is unknown; {add}")
     more = [arm for arm in whole["arms"] if arm not in arms]
     if more:
-        raise ValueError(f"arms.{more[0]}: no such --arm (arms: {', '.join(arms)})")
+        raise ValueError(f"arms.{more[0]}: no --arm has this name (arms: {', '.join(arms)})")
     settings = resolve(whole, "import-checkpoints")
     if settings.encoder.weights or settings.encoder.freeze:
-        raise ValueError("encoder.weights, encoder.freeze: not of an imported run; its weights are the files of --arm")
+        raise ValueError("encoder.weights, encoder.freeze: not allowed here; the weights come from the files of --arm")
     sizes = tree.get("projector", {})
     if any(getattr(settings.projector, key) != value for key, value in sizes.items()):
-        raise ValueError(f"projector: got {settings.projector.model_dump()}; the files have {sizes}: leave it out")
+        raise ValueError(f"projector: got {settings.projector.model_dump()}; the files have {sizes}; leave it out")
     return settings
 
 
 def say_what_matched(files: Files, firsts: Mapping[str, "Imported"], projector: bool) -> None:
-    """A few lines for every arm: how many files, under which prefixes, and what is not imported."""
+    """Print for every arm the number of files, the prefixes of its tensors, and the tensors that are not imported."""
     for arm, first in firsts.items():
         epochs = list(files[arm])
         span = f"epochs {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"epoch {epochs[0]}"
@@ -161,7 +163,9 @@ def say_what_matched(files: Files, firsts: Mapping[str, "Imported"], projector: 
             more = f", ... ({len(unused)} in all)" if len(unused) > SHOWN else ""
             say(f"arm {arm}: not imported: {', '.join(unused[:SHOWN])}{more}")
     if not projector:
-        say("no projector is imported, because not every arm has one like ours, of one size: there is no layer z")
+        say(
+            "no projector is imported, so there is no layer z: not every arm has one of the supported form and one size"
+        )
 
 
 def write_run(
@@ -174,7 +178,7 @@ def write_run(
     projector: bool,
     overrides: Sequence[str],
 ) -> None:
-    """Write the snapshots epoch by epoch, the list of the images, and run.json last: then it is a run."""
+    """Write the snapshots epoch by epoch, the list of the images, and run.json last: it makes the folder a run."""
     from coupled.models.imported import read_imported
     from coupled.storage.dataset_record import describe_images, record_images
     from coupled.storage.run_description import describe_code, write_run_json
@@ -195,10 +199,10 @@ def write_run(
         tensors = {f"encoder.{name}": each for name, each in found.encoder.tensors.items()}
         if projector:
             if found.projector is None:
-                raise ValueError(f"--arm: '{path}' of arm '{arm}' has no projector, unlike the first file")
+                raise ValueError(f"--arm: '{path}' of arm '{arm}' has no projector, but the first file has one")
             tensors |= {f"projector.{name}": each for name, each in found.projector.tensors.items()}
         about = {"imported_from": str(path), "sha256": found.sha256}
-        store.write(arm, epoch, tensors, step=0, metadata=about)  # nothing tells the step
+        store.write(arm, epoch, tensors, step=0, metadata=about)  # the step is unknown
         if epoch == 0:
             starts[arm] = tensors_digest(found.encoder.tensors)
     if len(starts) > 1:
@@ -214,7 +218,7 @@ def write_run(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status: 2 for bad input, 1 where the disk does not do."""
+    """Run the program and return its exit status: 2 for bad input, 1 for an error of the file system."""
     command_line = parser()
     imports_done()
     try:
@@ -234,5 +238,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{command_line.prog}: {error}", sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        return interrupted(command_line.prog, "; nothing is kept of it")
+        return interrupted(command_line.prog, "; nothing was imported")
     return 0

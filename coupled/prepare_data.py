@@ -1,4 +1,4 @@
-"""Unpack what a dataset is published as into the folder that coupled/datasets reads: `coupled prepare-data`.
+"""Unpack the published files of a dataset into the folder that coupled/datasets reads: `coupled prepare-data`.
 
 The sources are
 * tiny_imagenet: tiny-imagenet-200.zip
@@ -6,13 +6,13 @@ The sources are
 * imagenet: ILSVRC2012_img_train.tar ILSVRC2012_img_val.tar ILSVRC2012_devkit_t12.tar.gz
 * any of the three: train-00000-of-00001.parquet validation-00000-of-00001.parquet ...
 
-Archives may be .zip, .tar or .tar.gz. In place of ImageNet's devkit a text file will do that has one WordNet id a
-line, in the order of the validation images. A Hugging Face dataset is given as its parquet files, or a folder of them,
-for any of the three sets; that needs `pip install pyarrow`. Images are copied byte for byte.
+Archives are .zip, .tar or .tar.gz. A text file with one WordNet id per line, in the order of the validation images, can
+replace ImageNet's devkit. For any of the three datasets the sources can be the parquet files of a Hugging Face dataset,
+or a folder of them; reading them needs `pip install pyarrow`. Images are copied byte for byte.
 
-A folder gets its name when it is complete (of ImageNet and parquet files each split has its own); until then it is
-called <name>.partial. Called again after an interruption, the program continues with the files that are missing or
-differ. It stops before it has unpacked more than --max-gib, and before the disk is full.
+A folder is called <name>.partial until it is complete. For ImageNet and for parquet files each split is such a folder.
+After an interruption the same command continues with the files that are missing or differ. The program stops before it
+has unpacked more than --max-gib, and before the disk is full.
 """
 
 import sys
@@ -28,23 +28,23 @@ GIB = 2**30
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     examples = ["tiny_imagenet tiny-imagenet-200.zip", "mini_imagenet mini-imagenet.tar.gz --output data/mini-imagenet"]
-    files = ["data/<folder>/   the images byte for byte; <folder>.partial until it is complete"]
-    about = "Unpack a dataset as it is published. An interrupted call is continued by the same command."
+    files = ["data/<folder>/   the images, copied byte for byte; called <folder>.partial until complete"]
+    about = "Unpack the published files of a dataset. After an interruption, run the same command again to continue."
     result = command_parser("prepare-data", about, examples, files)
     result.add_argument("name", choices=FOLDERS, help="dataset")
     result.add_argument("sources", nargs="+", type=Path, metavar="FILE", help="archives, lists or parquet files")
     usual = ", ".join(f"data/{folder}" for folder in FOLDERS.values())
-    result.add_argument("--output", type=Path, metavar="DIR", help=f"folder to make (default: {usual})")
+    result.add_argument("--output", type=Path, metavar="DIR", help=f"folder to create (default: {usual})")
     usual = ", ".join(f"{gib:g} for {name}" for name, gib in MAX_GIB.items())
-    most = f"refuse to unpack more than so many GiB into a folder (default: {usual})"
+    most = f"most GiB to unpack into one folder (default: {usual})"
     result.add_argument("--max-gib", type=positive_number, metavar="GIB", help=most)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status: 2 for bad input, 1 where the disk or a file does not do."""
+    """Run the program and return its exit status: 2 for bad input, 1 for an error of the file system."""
     from coupled.datasets.prepare.sources import prepare
 
     imports_done()
@@ -57,5 +57,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{command_line.prog}: {error}", sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
     except KeyboardInterrupt:
-        return interrupted(command_line.prog, "; the same command goes on with what is unpacked")
+        return interrupted(command_line.prog, "; the same command continues after the files that are unpacked")
     return 0

@@ -6,7 +6,7 @@ coupled train demo [--run-dir runs/demo] [--resume | --overwrite] [--max-steps K
 
 import sys
 
-if __name__ == "__main__":  # this folder leaves sys.path, so that no file in it hides a module
+if __name__ == "__main__":  # remove this folder from sys.path: a file in it would hide a module of the same name
     here = __file__.rpartition("/")[0]
     sys.path[:] = [here.rpartition("/")[0], *(place for place in sys.path if place != here)]
     from coupled import cli
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; its exit status: 2 for bad input, 1 for a failed run, 75 for one that a scheduler stopped, to be
-    continued (0 under torchrun), 130 for Ctrl-C before or within a step.
+    """Run the program and return its exit status: 2 for bad input, 1 for a failed run, 75 for a run that a scheduler
+    stopped and that can be continued (0 under torchrun), 130 for Ctrl-C before or within a step.
     """
     program = program_name("train")
     try:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return report_error(program, error)
     end_with_agent(program)
-    # torch is imported after the arguments are read, so that --help answers at once
+    # torch is imported after the arguments are parsed, so that --help is fast
     try:
         from coupled.coordinator import Coordinator
         from coupled.parallel.failure_broadcast import FailureBroadcast, RunError
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.print_config:
             return print_config(options)
         rendezvous, preempted = join_rendezvous(), False
-        # a failure is reported before the group is left, which other ranks would take for a failure of their own
+        # a failure is reported before the group is left: otherwise the other ranks would report one of their own
         with contextlib.ExitStack() as opened, FailureBroadcast(program, rendezvous) as failure:
             settings = settings_for(options)
             group = opened.enter_context(session(settings, rendezvous))
             run = options.run_dir or Path("runs") / settings.name
             try:
-                # not kept: what refers to the process group should be gone before the group is
+                # the coordinator is not kept in a variable: it refers to the process group, which is destroyed after it
                 outcome = Coordinator(settings, group, run).train(
                     options.resume, options.overwrite, options.max_steps, options.accept_changed_images
                 )
@@ -73,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             preempted = outcome.preempted
             if outcome.stopped and group.is_first:
                 again = next_time(options, group.world_size)
-                kept = "nothing is lost: the same command with --resume continues it"
-                say(f"{outcome.stopped}; {kept}: {again}")
+                say(f"{outcome.stopped}; the run is saved; continue it with: {again}")
             elif group.is_first:
                 say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
         return failure.status or exit_status(preempted)
@@ -97,27 +96,29 @@ def train(
 ) -> "Run":
     """Train all arms of a run in lockstep, from Python; `coupled.train(...)` is this function.
 
-    Every process of a torchrun calls it. torch's global switches are as before when it returns or raises.
+    Under torchrun every process must call it. torch's global switches are restored when it returns or raises.
 
     Args:
-        config: a settings file, or the name of one in the package, such as "demo".
-        run_dir: folder of the run; runs/<name of the run> if None.
-        resume: continue the run in the folder, or start it if none is there.
-        overwrite: delete the run in the folder and start afresh.
-        max_steps: stop after this step of the run, to be continued.
-        accept_changed_images: with `resume`: go on although images have changed since the run began.
-        on_epoch: called by rank 0 as on_epoch(run, epoch) after each epoch trained that has a snapshot, once that can
-            be read. Training waits for it: with several ranks for less than `timeout_seconds`. What it raises ends the
-            run and is raised here; the epoch is saved, and resume=True continues with the next one.
+        config: a settings file, or the name of a packaged one, such as "demo".
+        run_dir: run folder; runs/<name of the run> if None.
+        resume: continue the run in the folder, or start one if there is none.
+        overwrite: delete the run in the folder and start again.
+        max_steps: stop after this step of the run; `resume=True` continues it.
+        accept_changed_images: with `resume`: continue although images have changed since the run began.
+        on_epoch: function that rank 0 calls as on_epoch(run, epoch) after each trained epoch that has a snapshot, when
+            the snapshot can be read. Training waits for it; with several ranks it must return within `timeout_seconds`.
+            An exception in it ends the run and is raised here; the epoch is saved, and resume=True continues with the
+            next one.
         settings: changed top-level settings, such as epochs=2 or optimizer={"base_lr": 0.1}; see `load_settings`.
 
     Returns:
         The run, with its DataFrames and encoders.
 
     Raises:
-        ValueError: for a bad setting or `on_epoch`, or a run that is in the way or cannot be resumed.
+        ValueError: for an invalid setting or `on_epoch`, a folder that already holds a run, or a run that cannot be
+            resumed.
         FloatingPointError: if an arm's loss or gradient is not finite.
-        OSError: if something cannot be written.
+        OSError: if a file cannot be written.
 
     Example:
         >>> import coupled
@@ -135,9 +136,9 @@ def train(
     from coupled.parallel.process_group import join_rendezvous
 
     if accept_changed_images and not resume:
-        raise ValueError("accept_changed_images: only with resume=True; a new run takes the images as they are")
+        raise ValueError("accept_changed_images: needs resume=True; a new run always uses the images that it finds")
     if on_epoch is not None and not callable(on_epoch):
-        raise ValueError(f"on_epoch: got {on_epoch!r}; allowed is a function of a run and the number of an epoch")
+        raise ValueError(f"on_epoch: got {on_epoch!r}; allowed is a function f(run, epoch)")
     rendezvous = join_rendezvous()
     with contextlib.ExitStack() as opened:
         if rendezvous.world_size > 1:
@@ -151,7 +152,7 @@ def train(
 
 
 def call_on_epoch(on_epoch: "Callable[[Run, int], object]", folder: Path, epoch: int) -> None:
-    """Call the user's function with the run as it is now."""
+    """Call the user's function with the run, opened from its folder."""
     from coupled.analysis.run import open_run
 
     on_epoch(open_run(folder), epoch)
@@ -159,7 +160,7 @@ def call_on_epoch(on_epoch: "Callable[[Run, int], object]", folder: Path, epoch:
 
 @contextlib.contextmanager
 def session(settings: "Settings", rendezvous: "Rendezvous") -> "Iterator[ProcessGroup]":
-    """The process group of a run with torch's switches as its settings want them; both are as before afterwards."""
+    """Open the process group of a run and set torch's switches as its settings say; undo both on exit."""
     from coupled.arms.consistency import check_same_settings
     from coupled.parallel.host_memory import keep_freed_memory
     from coupled.parallel.process_group import process_group
@@ -176,7 +177,7 @@ def session(settings: "Settings", rendezvous: "Rendezvous") -> "Iterator[Process
 
 
 def settings_for(options: argparse.Namespace) -> "Settings":
-    """The settings of the command line; with --resume what they leave open is the run's. Raises ValueError."""
+    """Return the settings of the command line; --resume takes missing values from the run. Raises ValueError."""
     from coupled.config.load import load_settings
 
     before = partial(earlier, options.run_dir, options.resume)
@@ -184,14 +185,14 @@ def settings_for(options: argparse.Namespace) -> "Settings":
 
 
 def earlier(run_dir: str | Path | None, resume: bool, name: str) -> dict[str, Any]:
-    """The settings of the run that is to be continued, if there is one: `name` is the run's if no folder is given."""
+    """Return the settings of the run to be continued, {} if there is none. Without `run_dir` the run is runs/`name`."""
     from coupled.storage.run_description import settings_of
 
     return settings_of(Path(run_dir or Path("runs") / name)) if resume else {}
 
 
 def print_config(options: argparse.Namespace) -> int:
-    """Print the resolved settings, once however many ranks there are; the exit status."""
+    """Print the resolved settings, on rank 0 only, and return the exit status."""
     import yaml
 
     try:
@@ -204,24 +205,24 @@ def print_config(options: argparse.Namespace) -> int:
 
 
 def next_command(arms: Sequence[str], run: Path) -> str:
-    """The command line that looks at the run next: weight gaps, or of a single arm, which has none, its quality."""
+    """Return the command line that analyses the run: weight-gap, or quality for a run of one arm, which has no gap."""
     return suggest("weight-gap" if len(arms) > 1 else "quality", "--run-dir", str(run))
 
 
 def next_time(options: argparse.Namespace, processes: int, moved_to: Path | None = None) -> str:
-    """The command line that continues the run to its end on as many processes, in the folder `moved_to` if it was
-    moved; for ranks that one command cannot start, that of each rank.
+    """Return the command line that continues the run to its end on the same number of processes, in the folder
+    `moved_to` if it was moved; if one command cannot start all ranks, the command of each rank.
     """
     run = moved_to or options.run_dir
     where = ["--run-dir", str(run)] if run else []
     words = ["--resume", "--config", options.config, *where, *options.overrides]
     if under_torchrun() and os.environ.get("LOCAL_WORLD_SIZE") == str(processes):
         return suggest_torchrun("train", processes, *words)
-    return ("of every rank, started as before: " if processes > 1 else "") + suggest("train", *words)
+    return ("(on every rank, started as before) " if processes > 1 else "") + suggest("train", *words)
 
 
 class _Program(types.ModuleType):
-    """This module, which can be called: importing it sets the attribute `train` of the package."""
+    """This module as a function: importing it sets the attribute `train` of the package, which users call."""
 
     def __call__(self, *arguments: Any, **options: Any) -> "Run":
         return train(*arguments, **options)

@@ -156,6 +156,11 @@ def test_a_class_has_its_attributes_and_an_example(module: str, name: str) -> No
     assert entries(has["Attributes"])[: len(fields) or None] == list(fields or entries(has["Attributes"]))
 
 
+def test_the_settings_have_an_example() -> None:
+    """Their keys are on the page of settings; `help(coupled.Settings)` says how to make one."""
+    assert ">>> " in sections(inspect.getdoc(coupled.Settings) or "")["Example"]
+
+
 @pytest.mark.parametrize("name", RUN_MEASURES[:-1])
 def test_a_method_of_a_run_lists_the_options_of_its_function(name: str) -> None:
     """`help(run.alignment)` is what a notebook shows; it must not fall behind."""

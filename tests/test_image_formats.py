@@ -164,7 +164,7 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     assert train.main(start) == 2
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
-    for text in ("2 pictures cannot be used: ", *(f"{path}: not a readable image" for path in bad)):
+    for text in ("2 images cannot be decoded: ", *(f"{path}: not a readable image" for path in bad)):
         assert text in told.err
     assert "checking that 32 of 32 pictures decode" in told.out
     assert not Path("runs/try").exists()
@@ -236,7 +236,7 @@ def test_equal_splits_and_what_was_passed_over_are_said_at_the_start(
         assert f"{name}, 12 train, 12 test images{shown}, 2 classes; 0 epochs of 3 steps\n" in told
         assert "classes: n01644900, n01443537\n" in told
         assert "warning: dataset: the test images of " in told
-        assert "dataset: test: passed over 1 .gif; images are files that end in .jpg," in told
+        assert "dataset: test: ignored 1 .gif; images are files that end in .jpg," in told
         assert ("dataset.image_size: 24 of 24 train images are enlarged to 64 px" in told) == (name == "folder")
 
 

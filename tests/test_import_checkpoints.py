@@ -185,16 +185,16 @@ def test_two_runs_are_compared_without_a_word_on_inputs_that_are_not_known(
         (["cl={0}/dcl/*.pth", "cl={0}/ce/*.pth"], [], "--arm: arm 'cl' occurs twice"),
         (["cl={0}/*/*_9.pth"], [], "_9.pth' of arm 'cl' both have epoch 9"),
         (["cl={0}/last.pth"], [], "last.pth' of arm 'cl' has no epoch in its name; narrow the"),
-        (["moco={0}/dcl/*.pth"], [], "add what it was trained with: arms.moco=OBJECTIVE"),
-        (["cl={0}/dcl/*.pth"], ["arms.ce=cross_entropy"], "arms.ce: no such --arm (arms: cl)"),
+        (["moco={0}/dcl/*.pth"], [], "is unknown; add the one that it was trained with: arms.moco=OBJECTIVE"),
+        (["cl={0}/dcl/*.pth"], ["arms.ce=cross_entropy"], "arms.ce: no --arm has this name (arms: cl)"),
         (
             ["cl={0}/dcl/*.pth"],
             ["--stem", "imagenet"],
             "is (4, 3, 3, 3), the encoder's (4, 3, 7, 7); the file has another stem",
         ),
         (["cl={0}/dcl/*.pth"], ["projector.hidden_dim=32"], "the files have {{'hidden_dim': 16, 'output_dim': 8}}"),
-        (["cl={0}/dcl/*.pth"], ["encoder.freeze=[bn1.*]"], "encoder.weights, encoder.freeze: not of an imported run"),
-        (["cl={0}/mixed/*.pth"], [], "e2.pth' of arm 'cl' has no projector, unlike the first file"),
+        (["cl={0}/dcl/*.pth"], ["encoder.freeze=[bn1.*]"], "encoder.weights, encoder.freeze: not allowed here"),
+        (["cl={0}/mixed/*.pth"], [], "e2.pth' of arm 'cl' has no projector, but the first file has one"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(

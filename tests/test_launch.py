@@ -194,7 +194,7 @@ def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config
     assert output.count("global batch 360 = 2 x 180") == 1  # the other rank says nothing
     (said,) = (line for line in errors.splitlines() if "coupled train" in line)  # torch warns too, of the agent's store
     assert re.fullmatch(r"coupled train: torchrun's agent \(process \d+\) has ended; stopping", said)
-    stopped = re.search(r"stopped by .+ after step (\d+) of 800; nothing is lost", output)
+    stopped = re.search(r"stopped by .+ after step (\d+) of 800; the run is saved", output)
     assert stopped, output + errors
     state = read_newest(tmp_path / "run/checkpoints")
     assert state is not None

@@ -97,7 +97,7 @@ def test_ranks_are_continued_by_what_started_them(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     launcher = "torchrun --standalone --nproc_per_node=2"
     assert train.next_time(options, 2) == f"{launcher} {ranks} --resume --config a.yaml seed=1"
-    of_four = f"of every rank, started as before: {single} --resume --config a.yaml seed=1"
+    of_four = f"(on every rank, started as before) {single} --resume --config a.yaml seed=1"
     assert train.next_time(options, 4) == of_four
 
 
@@ -194,7 +194,7 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
 
     monkeypatch.setattr("coupled.coordinator.load_dataset", in_ascii)
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/never"]) == 1
-    reason = "'data/\u732b' cannot be written in ascii: set PYTHONUTF8=1, so that files have names in UTF-8"
+    reason = "'data/\u732b' cannot be written in ascii; set PYTHONUTF8=1 to use UTF-8"
     assert capsys.readouterr().err == f"coupled train: {reason}\n"
     for text in ("<p>" * 1000 + "\udcfc" + "</p>" * 1000, "\udcfc" * 1000):  # a page
         error = UnicodeEncodeError("utf-8", text, text.index("\udcfc"), text.index("\udcfc") + 1, "surrogates")
@@ -224,7 +224,9 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
     command = "coupled sweep sweep.yaml"
-    assert f"sweep.yaml: a sweep file, for it has the key 'base'; run it with: {command}" in capsys.readouterr().err
+    assert (
+        f"sweep.yaml: this is a sweep file (it has the key 'base'); run it with: {command}" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("here")
@@ -255,9 +257,9 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
     [
         (
             ["--config", "nowhere.yaml"],
-            "config: no file 'nowhere.yaml'; give a path or the name of one in the package",
+            "config: no file 'nowhere.yaml'; pass a path or the name of a packaged settings file",
         ),
-        (["epochs=1"], "CONFIG: missing; give a settings file or the name of one in the package (demo)"),
+        (["epochs=1"], "CONFIG: missing; pass a settings file or the name of a packaged one (demo)"),
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),
         (

@@ -22,6 +22,7 @@ from coupled.analysis.schemas import OF_STEPS, SCHEMAS
 from coupled.config.by_name import find, known
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
+from coupled.sweep.sweep_file import SweepFile
 
 pytest.importorskip("mkdocs", reason="no mkdocs; pip install -e '.[docs]'")
 pytestmark = pytest.mark.slow
@@ -125,10 +126,10 @@ def inside(annotation: Any) -> list[type[BaseModel]]:
     return [model for each in get_args(annotation) for model in inside(each)]
 
 
-def test_every_setting_has_a_description_and_is_in_its_table(site: Path) -> None:
+def test_every_key_of_settings_and_sweep_files_has_a_description_and_is_in_its_table(site: Path) -> None:
     """A key without one is found in the code alone."""
     page = sections(site, "reference/settings.html")
-    for place, model in models(Settings):
+    for place, model in [*models(Settings), *models(SweepFile, "sweep-file")]:
         of_section = page[place.replace(".", "-") or "top-level"] if place != "augmentation.second" else ""
         for key, field in model.model_fields.items():
             assert (field.description or "").endswith("."), f"{place}.{key} has no description; give it one by about()"

@@ -118,7 +118,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None
     second.communicate(timeout=300)
     assert (first.returncode, second.returncode) == (0, 0), errors
     step = rows(place / "runs/two") - 1
-    assert f"stopped by a signal to another rank after step {step} of 1000; nothing is lost" in out
+    assert f"stopped by a signal to another rank after step {step} of 1000; the run is saved" in out
     assert "coupled train --resume --config tiny.yaml --run-dir runs/two epochs=200" in out
     state = read_newest(place / "runs/two/checkpoints")
     assert state is not None

@@ -93,7 +93,7 @@ def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
     for number, status in ((signal.SIGINT, 0), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)):
         at_step(1, lambda number=number: os.kill(os.getpid(), number))
         assert train.main(command) == status
-        assert f"stopped by {number.name} after step 1 of 10; nothing is lost" in capsys.readouterr().out
+        assert f"stopped by {number.name} after step 1 of 10; the run is saved" in capsys.readouterr().out
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
     assert exit_status(preempted=True) == 0
 

@@ -171,7 +171,7 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"arms": {"a": "nowhere.py:f"}}, r"arms\.a\.objective: got 'nowhere\.py:f'; there is no file /"),
+        ({"arms": {"a": "nowhere.py:f"}}, r"arms\.a\.objective: got 'nowhere\.py:f'; no file /"),
         ({"arms": {"a": "no.such.module:f"}}, "No module named 'no'"),
         ({"arms": {"a": "{}:nothing"}}, r"own\.py has no 'nothing' \(it defines: .*encoder"),
         ({"arms": {"a": "{}:positional"}}, r"own\.py:\d+: positional takes \(inputs, weight=1\)"),
@@ -182,21 +182,27 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
             {"arms": {"a": "{}:NoNeeds"}},
             "NoNeeds has `needs` that returns tuple; expected is",
         ),
-        ({"arms": {"a": "{}:Unknown"}}, "Unknown needs the output 'bogus', there are embedding, local_embedding"),
-        ({"arms": {"a": "{}:Gathers"}}, "Gathers needs the gathered output 'embedding', there are projection"),
+        ({"arms": {"a": "{}:Unknown"}}, "Unknown needs the output 'bogus', allowed are embedding, local_embedding"),
+        ({"arms": {"a": "{}:Gathers"}}, "Gathers needs the gathered output 'embedding', allowed are projection"),
         ({"augmentation": {"steps": ["{}:infinite"]}}, "infinite returns values that are not finite"),
-        ({"arms": {"a": "{}:number"}}, r"own\.py:[2-9]: number is no function"),
+        ({"arms": {"a": "{}:number"}}, r"own\.py:[2-9]: number is not a function"),
         (
             {"arms": {"a": "{}:twin_of"}},
-            r"has an option 'twin'; arms\.a\.twin has a meaning already: rename",
+            r"has an option 'twin'; arms\.a\.twin is already a key of the settings: rename",
         ),
-        ({"dataset": {"name": "{}:named", "image_size": 8}}, r"has an option 'name'; dataset\.name has a meaning"),
+        ({"dataset": {"name": "{}:named", "image_size": 8}}, r"has an option 'name'; dataset\.name is already a key"),
         ({"dataset": {"name": "{}:draws", "image_size": 8}}, r"own\.py:\d+: draws draws from a global random"),
-        ({"augmentation": {"steps": ["{}:named_step"]}}, r"has an option 'name'; augmentation\.steps\.0\.name has"),
+        (
+            {"augmentation": {"steps": ["{}:named_step"]}},
+            r"has an option 'name'; augmentation\.steps\.0\.name is already a key",
+        ),
         ({"encoder": {**NO_TIMM, "name": "{}:shared"}}, r"own\.py:\d+: shared returns the same module at every call"),
-        ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on the others of its batch"),
+        ({"augmentation": {"steps": ["{}:mixes"]}}, "makes a view depend on other views of its batch"),
         ({"augmentation": {"steps": ["solarize"]}}, r"augmentation\.steps\.0\.name: got 'solarize'; allowed is"),
-        ({"arms": {"a": lambda inputs: 0}}, r"arms\.a\.objective: got .*<lambda>, which no file and name lead to"),
+        (
+            {"arms": {"a": lambda inputs: 0}},
+            r"arms\.a\.objective: got .*<lambda>, which cannot be imported from a file",
+        ),
     ],
 )
 def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -453,7 +459,7 @@ def step_fails(views, random): return views @ None
         ("fails", "KeyError: 'no'"),
         ("draws", "draws draws from a global random generator"),
         ("changes", "changes changes its input in place"),
-        ("three", "three is no such function"),
+        ("three", "three is not a function of 2 arguments"),
         ("a_wrong", "a_wrong returns str"),
         ("a_fails", "AttributeError"),
         ("a_draws", "a_draws draws from a global random generator"),

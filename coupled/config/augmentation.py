@@ -1,7 +1,7 @@
-"""The section `augmentation`: the recipe of the views, how many there are, and what the second and further ones change.
+"""The section `augmentation`: the recipe of the views, their number, and what differs in the second and further ones.
 
-The keys that came later (`OPTIONAL`) are written out only where they differ from their defaults, so that the digest of
-the settings of a run without them stays what it was.
+The keys in `OPTIONAL` are written out only if they differ from their defaults, so that a key that is not used does not
+change the digest of the settings.
 """
 
 from dataclasses import fields
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # facts of the papers' protocol: 32-64 p
 
 
 def _both_ways(given: Any) -> Any:
-    """A number d from 0 on is the range -d to d, as in torchvision's RandomRotation."""
+    """Turn a number d >= 0 into the range -d to d, as torchvision's RandomRotation does."""
     number = isinstance(given, int | float) and not isinstance(given, bool)
     return (-given, given) if number and given >= 0 else given
 
@@ -43,7 +43,7 @@ class RecipeSettings(Section):
         4 / 3,
     )
     hflip_prob: Annotated[Probability, about("Probability of a horizontal flip.")] = 0.5
-    jitter_prob: Annotated[Probability, about("Probability that the colours are changed.")] = 0.8
+    jitter_prob: Annotated[Probability, about("Probability of a colour jitter.")] = 0.8
     brightness: Annotated[NonNegative, _of_preset("Largest change of the brightness.", "brightness")]
     contrast: Annotated[NonNegative, _of_preset("Largest change of the contrast.", "contrast")]
     saturation: Annotated[NonNegative, _of_preset("Largest change of the saturation.", "saturation")]
@@ -51,15 +51,15 @@ class RecipeSettings(Section):
         Annotated[float, Field(strict=True, ge=0, le=0.5)],
         _of_preset("Largest turn of the hue.", "hue", "turns of the colour circle"),
     ]
-    grayscale_prob: Annotated[Probability, about("Probability that the view is made grey.")] = 0.2
+    grayscale_prob: Annotated[Probability, about("Probability that the view becomes grey.")] = 0.2
     blur_prob: Annotated[Probability, _of_preset("Probability of a Gaussian blur.", "blur_prob")]
     blur_sigma: Annotated[Range, about("Range of the blur's standard deviation.", "pixels")] = (0.1, 2.0)
     solarize_prob: Annotated[
         Probability,
-        about("Probability that values from `solarize_threshold` on are inverted, x to 1 - x, after the blur."),
+        about("Probability of solarization after the blur: values x >= `solarize_threshold` become 1 - x."),
     ] = Recipe.solarize_prob
     solarize_threshold: Annotated[
-        Probability, about("Of a value in [0, 1]; 128 of torchvision and lightly is 0.502.")
+        Probability, about("For values in [0, 1]; 128 of torchvision and lightly is 0.502.")
     ] = Recipe.solarize_threshold
     rotation_prob: Annotated[
         Probability,
@@ -115,21 +115,21 @@ class AugmentationSettings(RecipeSettings):
     preset: Annotated[
         Literal["cifar", "imagenet"],
         about(
-            "Sets the keys of the recipe that have a default for each preset, where they are not given. `cifar` is for"
-            " 32 to 64 px, `imagenet` for 224 px.",
+            "Default values of the keys below that list one value per preset. `cifar` is for 32 to 64 px, `imagenet`"
+            " for 224 px.",
             default="`cifar` up to 64 px, else `imagenet`",
         ),
     ] = "cifar"
-    views: Annotated[Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)], about("Views of an image.")] = 2
+    views: Annotated[Annotated[int, Field(strict=True, ge=2, le=MOST_VIEWS)], about("Number of views of an image.")] = 2
     second: Annotated[
         RecipeSettings | None,
-        about("Keys of the recipe that the second and further views change; the rest is as for the first view."),
+        about("Keys of the recipe with other values for the second and further views; the rest is as for the first."),
     ] = None
     local_views: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=MOST_VIEWS)],
         about(
-            "Local views (multi-crop) beside the views. Refused unless an arm's objective reads an output of them, such"
-            " as `local_projection`."
+            "Number of local views (multi-crop) in addition to `views`. Allowed only if an arm's objective reads an"
+            " output of them, such as `local_projection`."
         ),
     ] = Augmentation.local_views
     local_size: Annotated[
@@ -139,9 +139,7 @@ class AugmentationSettings(RecipeSettings):
     local_crop_scale: Annotated[
         Range, about("Range of the crop's area of a local view.", "share of the image's area")
     ] = Augmentation.local_crop_scale
-    steps: Annotated[
-        tuple[StepSettings, ...], about("Augmentation steps of your own, after all others; see below.")
-    ] = ()
+    steps: Annotated[tuple[StepSettings, ...], about("Augmentation steps of your own, applied after all others.")] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -161,7 +159,7 @@ class AugmentationSettings(RecipeSettings):
             raise ValueError(f"local_size: missing; the {self.local_views} local_views need their side in pixels")
         for key in LOCAL[1:]:
             if not self.local_views and (value := getattr(self, key)) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: got {value}; there are no local views: set local_views")
+                raise ValueError(f"{key}: got {value}; it has no effect without local views: set local_views")
         return self
 
     @model_serializer(mode="wrap")
@@ -174,7 +172,7 @@ class AugmentationSettings(RecipeSettings):
         return {key: tree[key] for key in ("preset", *tree) if key not in unused}
 
     def plain(self) -> Augmentation:
-        """The recipes as plain numbers, without the preset that they came from."""
+        """The recipes as plain numbers, without the preset."""
         first, second = self.recipe(), self.second.recipe() if self.second else None
         return Augmentation(
             **vars(first),

@@ -1,4 +1,4 @@
-"""Objectives, datasets and metrics are found by the name of their file: to add one is to add a file."""
+"""Find objectives, datasets and metrics by the name of their file. To add one, add a file."""
 
 import difflib
 import importlib
@@ -17,24 +17,25 @@ CUTOFF = 0.7  # similarity of a typo in difflib's measure; "count" and "contrast
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about the unknown `name`: "; did you mean 'nscl'?", or "" if no known name is close."""
+    """Return the end of a message about an unknown name: "; did you mean 'nscl'?", or "" if no known name is close."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=CUTOFF)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def known(package: str) -> tuple[str, ...]:
-    """Names of the public modules of `package` (such as "coupled.objectives"), sorted; a leading underscore hides
-    one.
+    """Return the names of the public modules of `package` (such as "coupled.objectives"), sorted.
+
+    A module with a leading underscore is not public.
     """
-    spec = importlib.util.find_spec(package)  # does not import it, so that a help needs no torch
+    spec = importlib.util.find_spec(package)  # does not import the package, so that --help needs no torch
     paths = spec.submodule_search_locations if spec else None
     return tuple(sorted(m.name for m in pkgutil.iter_modules(paths) if not (m.ispkg or m.name.startswith("_"))))
 
 
 def find(package: str, name: str) -> ModuleType:
-    """The module `name` of `package`.
+    """Return the module `name` of `package`.
 
-    Raises ValueError, naming the nearest and all known names, if there is no such file.
+    Raises ValueError with the nearest and all known names if there is no such file.
     """
     names = known(package)
     if name not in names:

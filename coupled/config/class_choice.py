@@ -1,4 +1,4 @@
-"""The option `classes` of every dataset: a number of classes to draw, or a list of class numbers and names."""
+"""The option `classes` of every dataset: the number of classes to draw, or a list of class numbers and names."""
 
 from typing import Any
 
@@ -20,10 +20,13 @@ def check_classes(classes: Any) -> None:
 
 
 def chosen_classes(images: AnyImageDataset, classes: Classes, seed: int) -> list[int]:
-    """The numbers of the chosen classes. Drawn ones ascend, and fewer lie among more; listed ones stay as listed."""
+    """The numbers of the chosen classes: listed classes in their order, drawn classes sorted.
+
+    With the same seed, a smaller number of drawn classes is a subset of a larger one.
+    """
     names = images.class_names
     if not names:
-        raise ValueError(f"dataset.classes: got {classes}, but '{images.name}' has no labels; leave it out")
+        raise ValueError(f"dataset.classes: got {classes}, but '{images.name}' has no labels; remove this setting")
     if isinstance(classes, int):
         if classes > len(names):
             raise ValueError(f"dataset.classes: got {classes}; '{images.name}' has {len(names)} classes")
@@ -36,7 +39,7 @@ def chosen_classes(images: AnyImageDataset, classes: Classes, seed: int) -> list
 
 
 def _number(images: AnyImageDataset, chosen: int | str) -> int:
-    """The class that an entry of a list means. A number that may also be a name must mean the same class."""
+    """The class number of an entry of the list. Raises ValueError for a number that also names another class."""
     names = images.class_names
     if isinstance(chosen, str):
         numbers = [names.index(chosen)] if chosen in names else []

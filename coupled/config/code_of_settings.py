@@ -1,4 +1,4 @@
-"""The user's code that settings name: imported once, spelled in one way, its digests in the section `code`."""
+"""User code that settings name: import it once, spell it in one way, and keep its digests in the section `code`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from coupled.config.user_code import import_code, imported, is_reference, of_cal
 
 
 def with_code(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a user gives them, with every callable as its reference, every reference imported and spelled in one
-    way, and `code`, the digest of each file that is named.
+    """Import all user code of the settings, replace callables by references, spell references in one way, and add
+    `code` with the digest of each file.
 
-    Raises ValueError as `import_code` and `of_callable` do, and if `code` was given and a file has another digest.
+    Raises ValueError as `import_code` and `of_callable` do, and if the settings have `code` and a file another digest.
     """
     digests: dict[str, str] = {}
 
@@ -32,14 +32,14 @@ def with_code(tree: Mapping[str, Any]) -> dict[str, Any]:
     for name in {**given, **digests} if isinstance(given, dict) and given else ():
         if given.get(name) != digests.get(name):
             found = digests.get(name, "no setting that names it")
-            raise ValueError(f"code.{name}: got {given.get(name)}, found {found}; leave the section 'code' out")
+            raise ValueError(f"code.{name}: got {given.get(name)}, found {found}; remove the section 'code'")
     return {**tree, "code": dict(sorted(digests.items()))} if digests else tree
 
 
 def import_of_run(settings: Mapping[str, Any], files: Mapping[str, str]) -> None:
-    """Import all code that the resolved settings of a run name; `files` says where it was when the run was trained.
+    """Import all code that the resolved settings of a run name; `files` has its location at the time of the training.
 
-    Raises ValueError as `import_code` does, and for a file that is not what it was.
+    Raises ValueError as `import_code` does, and for a file that has changed.
     """
 
     def checked(key: str, named: Any) -> Any:
@@ -52,17 +52,17 @@ def import_of_run(settings: Mapping[str, Any], files: Mapping[str, str]) -> None
 
 
 def check_imported(code: Mapping[str, str]) -> None:
-    """Raise ValueError if a file is imported with another content than a run's settings say."""
+    """Raise ValueError if an imported file has another digest than in a run's settings."""
     for name, digest in code.items():
         if name in imported and imported[name].digest != digest:
             raise ValueError(
-                f"code.{name}: the run was trained with the digest {digest}, and this process has imported"
-                f" {imported[name].digest}; put the file back and start Python again"
+                f"code.{name}: the run was trained with the digest {digest}, but this process has imported"
+                f" {imported[name].digest}; restore the file and restart Python"
             )
 
 
 def files_of(code: Mapping[str, str]) -> dict[str, str]:
-    """Where the files are from which the code of settings was imported, by name."""
+    """The paths of the files from which the code of settings was imported, by name."""
     return {name: str(imported[name].file) for name in code}
 
 

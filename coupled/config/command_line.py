@@ -1,6 +1,6 @@
-"""Command lines: the parser, types of options, ranges of numbers, the end of a help, packaged settings files.
+"""Command lines: the parser, types of options, ranges of numbers, the end of `--help`, packaged settings files.
 
-Imported to print a help, so nothing large is imported here.
+`--help` imports this module, so it imports no large library.
 """
 
 import argparse
@@ -18,7 +18,7 @@ LONGEST_RANGE = 1_000_001  # epochs of the longest run, and 0
 
 
 class _Once(argparse.Action):
-    """Store the values of an argument; of an option given twice argparse would ignore the first without a word."""
+    """Store the values of an argument and refuse an option that is repeated; argparse would silently use the last."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -31,10 +31,7 @@ class _Once(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose error for bad input is a ValueError, and that takes an option once.
-
-    Options cannot be abbreviated.
-    """
+    """An argparse parser that raises ValueError for bad input. Options cannot be repeated or abbreviated."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **options})
@@ -42,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         self.given: set[str] = set()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, which is asked for every command line."""
+        """Parse as argparse does, without the options of an earlier command line."""
         self.given.clear()
         return super().parse_known_args(args, namespace)
 
@@ -52,13 +49,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_parser(command: str, description: str, examples: Sequence[str], files: Sequence[str]) -> Parser:
-    """The parser of a command, whose help ends with examples and the files that the program writes.
+    """Return the parser of a command, whose help ends with examples and the files that the program writes.
 
     Args:
         command: such as "weight-gap".
         description: one or more lines of text.
-        examples: the words that follow the command; the help shows how it was started before them.
-        files: a line each, such as "analysis/weight_gap.csv   distances of every tensor".
+        examples: the words that follow the command; the help adds the command as the user started it.
+        files: one line per file, such as "analysis/weight_gap.csv   distances of every tensor".
     """
     start = suggest(command)
     lines = ["examples:", *(f"  {start} {words}" for words in examples), "", "files written:"]
@@ -67,14 +64,14 @@ def command_parser(command: str, description: str, examples: Sequence[str], file
 
 
 def positive(text: str) -> int:
-    """An integer of 1 or more, for argparse's `type`."""
+    """Return an integer of 1 or more, for argparse's `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; a whole number of 1 or more is allowed")
     return int(text)
 
 
 def positive_number(text: str) -> float:
-    """A number above 0, for argparse's `type`."""
+    """Return a number above 0, for argparse's `type`."""
     try:
         number = float(text)
     except ValueError:
@@ -85,7 +82,7 @@ def positive_number(text: str) -> float:
 
 
 def parse_range(text: str) -> range | None:
-    """The whole numbers of first:last[:step], the last included; None if `text` is no such range.
+    """Return the integers of first:last[:step], the last included; None if `text` is not a range.
 
     Raises ValueError for a range without numbers, or with more than `LONGEST_RANGE`.
 
@@ -103,7 +100,7 @@ def parse_range(text: str) -> range | None:
 
 
 def parse_epochs(text: str) -> set[int]:
-    """The numbers in a list such as "0,5,10:30:10": numbers, and ranges first:last[:step]. Raises ValueError."""
+    """Return the numbers of a list of numbers and ranges such as "0,5,10:30:10". Raises ValueError."""
     epochs: set[int] = set()
     for part in text.split(","):
         if part.strip().isdecimal():
@@ -114,22 +111,24 @@ def parse_epochs(text: str) -> set[int]:
         except ValueError as error:
             raise ValueError(f"--epochs: got '{text}'; {error}") from None
         if numbers is None or min(numbers) < 0:
-            raise ValueError(f"--epochs: got '{text}'; allowed is a list of numbers and first:last[:step]")
+            raise ValueError(
+                f"--epochs: got '{text}'; allowed is a list of numbers and first:last[:step], such as 0,5,10:30:10"
+            )
         epochs.update(numbers)
     return epochs
 
 
 def packaged_configs() -> list[str]:
-    """Names of the settings files in the package, sorted."""
+    """Return the names of the settings files in the package, sorted."""
     return sorted(path.stem for path in PACKAGED.glob("*.yaml"))
 
 
 def find_config(name: str | Path) -> Path:
-    """The settings file `name`: a path, or the name of a packaged one such as "demo". Raises ValueError."""
+    """Return the settings file `name`: a path, or the name of a packaged one such as "demo". Raises ValueError."""
     path, packaged = Path(name), PACKAGED / f"{name}.yaml"
     if path.is_file():
         return path
     if str(name) in packaged_configs():
         return packaged
     known = ", ".join(packaged_configs())
-    raise ValueError(f"config: no file '{name}'; give a path or the name of one in the package ({known})")
+    raise ValueError(f"config: no file '{name}'; pass a path or the name of a packaged settings file ({known})")

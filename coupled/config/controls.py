@@ -1,8 +1,8 @@
-"""Controls that say what is noise: twins, arms moved by the last bit of one weight, and arms with draws of their own.
+"""Controls for the noise floor: twins, arms with one weight moved by its last bit, and arms with unshared draws.
 
-An arm's initialisation, the order of its images and the parameters of its views come from the random sources that all
-arms share, unless it has some `unshared`; a twin uses those of the arm it repeats. Arms are plain mappings here, as in
-run.json.
+All arms share the random sources of the initialisation, the order of the images and the parameters of the views. An arm
+does not share those that it lists in `unshared`; a twin uses the sources of the arm that it repeats. Arms are plain
+mappings here, as in run.json.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,25 +15,25 @@ from torch import nn
 from coupled.stream.seeds import philox
 
 USUAL_REFERENCE = "cl"
-SHARED = ""  # in the place of an arm's name: what all arms share
+SHARED = ""  # instead of an arm's name: the source that all arms share
 KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its options
 SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
 
 
 def usual_reference(arms: Sequence[str]) -> str:
-    """The reference of a run where none is asked for: `cl`, or the first arm if there is none."""
+    """The default reference arm of a run: `cl`, or the first arm if there is no `cl`."""
     return USUAL_REFERENCE if USUAL_REFERENCE in arms else next(iter(arms), USUAL_REFERENCE)
 
 
 class RandomSources(NamedTuple):
-    """For each source of randomness the arm whose own draws are used, or `SHARED`."""
+    """For each source of randomness the arm that it belongs to, or `SHARED`."""
 
     init: str = SHARED
     order: str = SHARED
     views: str = SHARED
 
     def seed(self, source: str, seed: int) -> int:
-        """The seed of `source` in a run with the seed `seed`: that of the run, or one of the arm's own."""
+        """The seed of `source` in a run with the seed `seed`: that of the run, or one derived for the arm."""
         arm = getattr(self, source)
         own = np.uint64(0) if arm == SHARED else philox(seed, f"own/{source}/{arm}").random_raw(1)[0] >> np.uint64(1)
         return seed if arm == SHARED else int(own)
@@ -44,7 +44,7 @@ class RandomSources(NamedTuple):
 
 
 def random_sources(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, RandomSources]:
-    """Whose draws each arm uses: its own, its sibling's if it is a twin, otherwise the shared ones."""
+    """The random sources of each arm: `unshared` ones are its own; a twin has its sibling's; all others are shared."""
     found: dict[str, RandomSources] = {}
     for name in arms:
         used = dict.fromkeys(RandomSources._fields, SHARED)
@@ -55,7 +55,7 @@ def random_sources(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, RandomSou
 
 
 def streams(used: Mapping[str, RandomSources]) -> dict[str, str]:
-    """The stream of each arm; arms with the same order and views have one, called `SHARED` or after its first arm."""
+    """The stream of each arm, `SHARED` or the name of its first arm. Arms with equal order and views share it."""
     first: dict[tuple[str, str], str] = {(SHARED, SHARED): SHARED}
     return {name: first.setdefault((each.order, each.views), name) for name, each in used.items()}
 
@@ -63,8 +63,8 @@ def streams(used: Mapping[str, RandomSources]) -> dict[str, str]:
 def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The arms with the objective and the options of its sibling written out for every twin.
 
-    Raises ValueError for a twin of an arm that is not there or of itself, and for one whose objective or options differ
-    from its sibling's.
+    Raises ValueError for a twin of a missing arm or of itself, and for a twin whose objective or options differ from
+    those of its sibling.
     """
     filled = {}
     for name, arm in arms.items():
@@ -81,7 +81,7 @@ def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
 
 
 def twins(arms: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
-    """The other resolved arms that train like the arm `of` but for a moved bit: what lies between them is noise."""
+    """The other resolved arms that train like the arm `of`, except for `perturb`: their difference is noise."""
     used = random_sources(arms)
     same = {
         name: {key: arm[key] for key in arm if key not in KEYS} | used[name]._asdict() for name, arm in arms.items()
@@ -90,13 +90,13 @@ def twins(arms: Mapping[str, Mapping[str, Any]], of: str) -> list[str]:
 
 
 def twins_of_earlier_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The arms that have an earlier twin."""
+    """The arms of which an earlier arm is a twin."""
     return [name for place, name in enumerate(arms) if {*twins(arms, name)} & {*list(arms)[:place]}]
 
 
 @torch.no_grad()
 def perturb(network: nn.Module, ulps: int) -> None:
-    """Move one weight, the first of the first trained kernel or matrix, up by `ulps` units in the last place."""
+    """Increase one weight, the first entry of the first trained kernel or matrix, by `ulps` units in the last place."""
     weight = next(parameter for parameter in network.parameters() if parameter.dim() > 1 and parameter.requires_grad)
     first = (0,) * weight.dim()
     value = weight[first].clone()
@@ -106,7 +106,7 @@ def perturb(network: nn.Module, ulps: int) -> None:
 
 
 def _line(arms: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[str]:
-    """The arm, its sibling if it is a twin, that one's sibling, and so on."""
+    """The arm, the arm that it is a twin of, the arm that this one is a twin of, and so on."""
     seen = [name]
     yield name
     while (twin := arms[seen[-1]].get("twin")) is not None:
@@ -114,6 +114,6 @@ def _line(arms: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[str]:
         if twin not in arms:
             raise ValueError(f"{key}: no arm '{twin}' (arms: {', '.join(arms)})")
         if twin in seen:
-            raise ValueError(f"{key}: got {twin}, which makes an arm its own twin")
+            raise ValueError(f"{key}: got {twin}, which makes an arm its own twin; name another arm")
         seen.append(twin)
         yield twin

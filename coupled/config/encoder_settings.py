@@ -1,4 +1,4 @@
-"""The section `encoder` of the settings: a timm model, or code of the user."""
+"""The section `encoder` of the settings: a timm model, or user code."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,14 +9,14 @@ from coupled.config.fields import OpenSection, about
 from coupled.config.user_code import is_reference
 
 OF_TIMM = ("width_multiplier", "stem", "zero_init_last")
-OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only where given
+OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only if they are set
 
 
 class EncoderSettings(OpenSection):
     """The network without its projector, the same in all arms.
 
-    Beside a `name` of your code the further keys are options of its function, and timm's keys are refused unless the
-    function takes them.
+    If `name` is your own code, further keys are options of its function. The keys of timm encoders are then refused
+    unless the function takes them.
     """
 
     name: Annotated[
@@ -27,7 +27,7 @@ class EncoderSettings(OpenSection):
         ),
     ] = "resnet50"
     width_multiplier: Annotated[
-        Annotated[float, Field(strict=True, gt=0, le=16)], about("Factor on the channels of a ResNet of timm.")
+        Annotated[float, Field(strict=True, gt=0, le=16)], about("Factor for the number of channels of a timm ResNet.")
     ] = 1.0
     stem: Annotated[
         Literal["cifar", "imagenet"],
@@ -38,7 +38,7 @@ class EncoderSettings(OpenSection):
     ] = "cifar"
     zero_init_last: Annotated[
         Annotated[bool, Field(strict=True)],
-        about("Start the last norm scale of every residual block at 0, as timm does by default, in place of 1."),
+        about("Initialise the last norm scale of every residual block to 0, as timm does by default, instead of 1."),
     ] = False
     weights: Annotated[
         Annotated[str, Field(min_length=1)] | None,
@@ -48,7 +48,7 @@ class EncoderSettings(OpenSection):
     ] = None
     weights_digest: Annotated[
         Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None,
-        about("sha256 of the file of `weights`; filled in, and compared where it is given."),
+        about("sha256 of the file of `weights`. Filled in by the program; if you set it, the file must match."),
     ] = None
     freeze: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
@@ -58,7 +58,7 @@ class EncoderSettings(OpenSection):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
-        """Of timm no further keys; of the user's code null is a key of timm that was not given."""
+        """Refuse further keys for timm; for user code, drop keys of timm that are null."""
         if not isinstance(given, dict):
             return given
         if is_reference(str(given.get("name", ""))):
@@ -72,7 +72,7 @@ class EncoderSettings(OpenSection):
     @model_validator(mode="after")
     def _digest_of_weights(self) -> "EncoderSettings":
         if self.weights_digest and not self.weights:
-            raise ValueError(f"weights_digest: got {self.weights_digest} without encoder.weights, whose file it is of")
+            raise ValueError(f"weights_digest: got {self.weights_digest} without encoder.weights; set both or none")
         return self
 
     @model_serializer(mode="wrap")

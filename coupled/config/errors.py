@@ -16,14 +16,14 @@ from coupled.monitoring.terminal import say
 
 
 def report_error(program: str, error: ValueError) -> int:
-    """Say in one line on stderr what is wrong, once a machine however many ranks see it; the exit status."""
+    """Print the error in one line on stderr, once per machine, and return the exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"{program}: {in_words(error)}", sys.stderr)
     return status_of(error)
 
 
 def status_of(error: Exception) -> int:
-    """2 if `error` is bad input, else 1. A character that this locale cannot encode is not the input's fault."""
+    """Return 2 if `error` is bad input, else 1; also 1 for a character that the locale cannot encode."""
     return 2 if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError) else 1
 
 
@@ -31,10 +31,10 @@ SHOWN = 80  # characters of a text that cannot be encoded
 
 
 def in_words(error: Exception) -> str:
-    """The message of `error`; for text that cannot be encoded, the text and what to do."""
+    """Return the message of `error`; for text that cannot be encoded, the text and what to do."""
     if not isinstance(error, UnicodeEncodeError):
         return str(error)
-    remedy = "" if error.encoding.startswith("utf") else ": set PYTHONUTF8=1, so that files have names in UTF-8"
+    remedy = "" if error.encoding.startswith("utf") else "; set PYTHONUTF8=1 to use UTF-8"
     start = max(0, error.start - SHOWN // 2)  # the text may be a whole page
     shown = error.object[start : start + SHOWN]
     before, after = "..." if start else "", "..." if start + SHOWN < len(error.object) else ""
@@ -44,9 +44,9 @@ def in_words(error: Exception) -> str:
 def check_options(
     function: Callable[..., Any], options: Mapping[str, Any], where: str, also: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The keyword-only options of `function`, defaults filled in and types checked against its annotations.
+    """Return the keyword-only options of `function`, with defaults filled in and types checked against its annotations.
 
-    `also` holds further options that are known, name -> type; they are None where they are not given.
+    `also` maps the names of further known options to their types; their default is None.
 
     Raises ValueError that begins with `where` (such as "arms.nscl") for an unknown, missing or ill-typed option.
     """
@@ -66,14 +66,14 @@ def check_options(
 
 
 def _exact(kind: Any) -> Any:
-    """Numbers and truth values are not read from text or from each other; an integer is a float."""
+    """Make numbers and booleans strict: they are not converted from text or from each other; an integer is a float."""
     if isinstance(kind, UnionType):
         return reduce(or_, map(_exact, get_args(kind)))
     return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error of pydantic as one line: dotted key, value, what is allowed."""
+    """Return the first error of pydantic as one line: dotted key, value, what is allowed."""
     found = error.errors()
     first = found[0]
     key = ".".join(str(part) for part in first["loc"])
@@ -82,7 +82,7 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
         hint = did_you_mean(str(first["loc"][-1]), known)
         text = f"{key}: unknown key{hint} (known: {', '.join(known) or 'none'})"
     elif first["type"] == "missing":
-        text = f"{key}: missing; this key has no default"
+        text = f"{key}: missing; set it, because it has no default"
     elif first["type"] == "value_error":  # raised by our own checks, which name key, value and fix
         said = str(first["ctx"]["error"])
         text = f"{key}: {said}" if said.startswith("got ") else f"{key}{'.' if key else ''}{said}"
@@ -95,7 +95,7 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys at which two trees of settings differ, with both values."""
+    """Yield the dotted keys at which two trees of settings differ, with both values."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in [*there, *(name for name in here if name not in there)]:
             yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)

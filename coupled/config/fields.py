@@ -1,10 +1,10 @@
-"""What the sections of the settings are made of: kinds of values, descriptions of keys, and their base classes."""
+"""Building blocks of the sections of the settings: types of values, descriptions of keys, and base classes."""
 
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-LARGEST = 1e6  # of a number with a fraction: far above all uses, and far below what float32 holds
+LARGEST = 1e6  # for floating-point settings: far above all uses, and far below the range of float32
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Pixels = Annotated[int, Field(strict=True, ge=4, le=4096)]
@@ -18,7 +18,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
 def about(description: str, unit: str = "", default: str = "") -> Any:
-    """The metadata that describe a key on the reference page.
+    """Return the metadata that describe a key on the reference page.
 
     Args:
         description: what the key sets, in Markdown.
@@ -30,13 +30,16 @@ def about(description: str, unit: str = "", default: str = "") -> Any:
 
 
 class Section(BaseModel):
-    """A group of keys, all known."""
+    """A section in which unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class OpenSection(BaseModel):
-    """A section whose further keys are the options of something found by name, checked by `errors.check_options`."""
+    """A section whose further keys are the options of an objective, dataset or other function that it names.
+
+    `errors.check_options` checks them.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

@@ -24,21 +24,21 @@ def load_settings(
     earlier: Callable[[str], Mapping[str, Any]] = lambda name: {},
     **changed: Any,
 ) -> Settings:
-    """The final settings of a YAML file: defaults of the dataset and options of the objectives are filled in.
+    """Return the final settings of a YAML file: defaults of the dataset and options of the objectives are filled in.
 
     Args:
         config: a YAML file, or the name of one that comes with the package, such as "demo".
-        overrides: changes such as "optimizer.base_lr=0.2"; "arms.X=null" leaves that arm out.
-        earlier: gives the resolved settings of the run that is to be continued, by the name that the run has here; what
-            is left open here is taken from there.
+        overrides: changes such as "optimizer.base_lr=0.2"; "arms.X=null" removes that arm.
+        earlier: function that returns the resolved settings of the run to be continued, given the name of the run; its
+            name, warm-up and image size are used where this file has none.
         changed: top-level keys with their values, such as epochs=2 or optimizer={"base_lr": 0.2}; a mapping changes
-            only the keys that it has, `arms` is replaced.
+            only the keys that it has, except that `arms` is replaced as a whole.
 
     Returns:
-        Frozen settings. Nothing completes them later, and two spellings of one experiment have one `sha256()`.
+        Frozen, complete settings. Two spellings of the same experiment have the same `sha256()`.
 
     Raises:
-        ValueError: in one line, for a file, key or value that cannot be.
+        ValueError: in one line, for an invalid file, key or value.
 
     Example:
         >>> load_settings("demo", ["seed=1"], epochs=2).epochs
@@ -47,16 +47,16 @@ def load_settings(
     path = find_config(str(config))
     given = read_yaml(path)
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: a settings file is a mapping of keys, got {type(given).__name__}")
+        raise ValueError(f"{path}: a settings file must be a mapping of keys, got {type(given).__name__}")
     if "base" in given:  # no key of the settings
         command = suggest("sweep", str(path))
-        raise ValueError(f"{path}: a sweep file, for it has the key 'base'; run it with: {command}")
+        raise ValueError(f"{path}: this is a sweep file (it has the key 'base'); run it with: {command}")
     tree = {"arms": dict(DEFAULT_ARMS), **given}
     for place, override in enumerate(overrides):
         key = override.partition("=")[0].strip()
         for before in overrides[:place]:
             if f"{before.partition('=')[0].strip()}.".startswith(f"{key}."):
-                raise ValueError(f"override '{override}': it would undo the earlier '{before}'; leave one out")
+                raise ValueError(f"override '{override}': it overwrites the earlier '{before}'; remove one of them")
         apply_override(tree, override)
     for key, value in changed.items():
         below = tree.get(key)
@@ -68,17 +68,17 @@ def load_settings(
 
 
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
-    """The final settings of a plain mapping, as a user would write it in YAML.
+    """Return the final settings of a plain mapping, as a user would write it in YAML.
 
     Args:
-        tree: settings by section; what is left open gets its default.
+        tree: settings by section; missing keys get their defaults.
         source: where the settings are from, for messages.
 
     Returns:
         Frozen settings, with the options of dataset and objectives filled in.
 
     Raises:
-        ValueError: in one line that begins with `source` or the key, for a key or value that cannot be.
+        ValueError: in one line that begins with `source` or the key, for an invalid key or value.
 
     Example:
         >>> settings = resolve({"name": "mine", "dataset": {"name": "digits"}, "arms": {"cl": "dcl"}})
@@ -90,8 +90,8 @@ def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:
 
 
 def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
-    """`tree` with the values of `earlier` for what it leaves open and would get from elsewhere: the name from the
-    settings file, the warm-up from the epochs, the size of the images from the pictures, any of which may have changed.
+    """Return `tree` with name, warm-up and image size of `earlier` where it has none: their defaults depend on the name
+    of the settings file, the epochs and the image files, which may have changed.
     """
     tree = dict(tree)
     if "name" in earlier:
@@ -107,7 +107,7 @@ def _as_before(tree: Tree, earlier: Mapping[str, Any]) -> Tree:
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set the value of "key=value", with dots in the key, in the tree. Raises ValueError."""
+    """Set the value of "key=value" in the tree; dots in the key separate sections. Raises ValueError."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):

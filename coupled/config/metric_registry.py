@@ -1,4 +1,4 @@
-"""The pair and the arm metrics there are, found by the name of their file, or of the user's."""
+"""Find pair metrics and arm metrics: those of the package by the name of their file, and user-defined ones."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -47,20 +47,20 @@ class ArmMetric:
     variants: tuple[Variant, ...]
     range: tuple[float, float]
     values: Callable[..., dict[str | Variant, Measured]]
-    labels: bool  # whether it needs them
+    labels: bool  # whether it needs labels
 
     def measured(self, *seen: object) -> dict[Variant, Measured]:
-        """Its values of what it sees."""
+        """The values of the metric, by variant."""
         return {Variant.of(detail): value for detail, value in self.values(*seen).items()}
 
 
 def pair_metric_names() -> tuple[str, ...]:
-    """The pair metrics there are, sorted."""
+    """The names of all pair metrics, sorted."""
     return known(pair.__name__)
 
 
 def arm_metric_names() -> tuple[str, ...]:
-    """The arm metrics there are, sorted."""
+    """The names of all arm metrics, sorted."""
     return known(arm.__name__)
 
 
@@ -140,10 +140,10 @@ def user_arm_metric(reference: str, key: str) -> ArmMetric:
 
 
 def _called(code: UserCode, name: str, arguments: int, expected: str, key: str) -> Callable[..., Any]:
-    """The function, whose every call is checked: what it raises, that it changes no rows, and that it draws nothing."""
+    """Wrap the metric and check each call: its exceptions, that it changes no rows, and draws no random number."""
     function = getattr(code.value, name, None) if inspect.isclass(code.value) else code.value
     if not callable(function) or len(inspect.signature(function).parameters) != arguments:
-        raise refused(code, key, "is no such function", expected)
+        raise refused(code, key, f"is not a function of {arguments} arguments", expected)
 
     def call(*seen: Any) -> Any:
         tensors = [part for each in seen for part in (each if isinstance(each, tuple) else (each,))]
@@ -161,5 +161,5 @@ def _called(code: UserCode, name: str, arguments: int, expected: str, key: str) 
 
 
 def _name(code: UserCode) -> str:
-    """As the tables hold it: with the file's digest, so that a changed file gets rows of its own."""
+    """The name in the tables. It has the file's digest, so that rows of a changed file are separate."""
     return f"{code.reference}@{code.source.digest[:8]}"

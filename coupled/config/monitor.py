@@ -1,4 +1,4 @@
-"""The settings of what is watched beside training: trackers, and measures on clean views."""
+"""The settings of trackers, and of metrics that are computed during training."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,17 +12,25 @@ from coupled.config.user_code import FORM, find, import_code, is_reference, of_c
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 WEIGHT_GAP = "weight_gap"
-OF_ARMS = ("cdnv", "directional_cdnv", "effective_rank", "etf_deviation", "knn", "nccc", "root_cdnv")  # of one value
-OF_ONE_ARM = (["images"], ["train", "test"])  # arguments of a function of the user that is an arm metric
+OF_ARMS = (
+    "cdnv",
+    "directional_cdnv",
+    "effective_rank",
+    "etf_deviation",
+    "knn",
+    "nccc",
+    "root_cdnv",
+)  # arm metrics with one value
+OF_ONE_ARM = (["images"], ["train", "test"])  # arguments of a user-defined arm metric
 KEY = "monitor.metrics"
 OF_PAIRS = known("coupled.metrics.pair")
 MEASURES = (*OF_PAIRS, WEIGHT_GAP, *OF_ARMS)
 
 
 def with_measures(monitor: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with every metric of the user, a callable or a reference, imported and written `reference@digest`.
+    """Import every user-defined metric, a callable or a reference, and write it `reference@digest` in the section.
 
-    So the rows of a changed file have another name in monitor.csv. Raises ValueError as `import_code` does.
+    After a change of the file, its rows have another name in monitor.csv. Raises ValueError as `import_code` does.
     """
 
     def spelled(named: Any) -> Any:
@@ -39,7 +47,7 @@ def with_measures(monitor: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reference_of(name: str) -> str:
-    """The reference of a metric of the user, without the digest that may follow it; of the package its name."""
+    """Return the name of a metric; of a user-defined one the reference without the digest."""
     if not is_reference(name):
         return name
     file, _, function = name.rpartition(":")
@@ -47,7 +55,7 @@ def reference_of(name: str) -> str:
 
 
 def compares_arms(name: str) -> bool:
-    """Whether a metric is one of two arms. That of the user is one of a single arm if its arguments are called so."""
+    """Whether a metric compares two arms. The names of its arguments decide it for a user-defined one."""
     if not is_reference(name):
         return name not in OF_ARMS
     value = find(reference_of(name), KEY).value
@@ -62,7 +70,7 @@ def _measures(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in MEASURES and not is_reference(name):
             raise ValueError(
-                f"got '{name}'{did_you_mean(name, MEASURES)}; allowed beside training are {', '.join(MEASURES)}, {FORM}"
+                f"got '{name}'{did_you_mean(name, MEASURES)}; allowed during training are {', '.join(MEASURES)}, {FORM}"
             )
     return _once(names)
 
@@ -71,9 +79,11 @@ Trackers = Annotated[tuple[TrackerName, ...], AfterValidator(_once)]
 
 
 class MonitorSettings(Section):
-    """Measures beside training, on clean views. `monitor: {}` takes these defaults."""
+    """Metrics during training, on images without augmentation. `monitor: {}` uses these defaults."""
 
-    every_epochs: Annotated[Positive, about("Interval between two measures; the start is measured too.", "epochs")] = 1
+    every_epochs: Annotated[
+        Positive, about("Interval between two measurements; epoch 0 is measured too.", "epochs")
+    ] = 1
     metrics: Annotated[
         tuple[str, ...],
         Field(min_length=1),
@@ -85,12 +95,12 @@ class MonitorSettings(Section):
     ] = ("cka", "rsa", WEIGHT_GAP, "knn", "nccc")
     num_images: Annotated[
         Annotated[int, Field(strict=True, ge=2, le=10**9)],
-        about("Most test images that are looked at; classifiers learn from as many train images.", "images"),
+        about("Most test images that are measured; classifiers are fitted to as many train images.", "images"),
     ] = 2000
 
 
 def unpaired(monitor: Mapping[str, Any] | None, arms: Sequence[str]) -> Iterator[str]:
-    """A warning of metrics that compare two arms, in a run of one. Raises ValueError if there are no others."""
+    """Yield a warning for metrics that compare two arms, in a run of one. Raises ValueError if there are no others."""
     pairs = [name for name in monitor["metrics"] if compares_arms(name)] if monitor and len(arms) == 1 else []
     if monitor and pairs:
         text = f"monitor.metrics: {', '.join(pairs)} compare two arms, and the run has only '{arms[0]}'"

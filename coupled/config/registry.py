@@ -1,7 +1,7 @@
-"""What the settings choose by name: objectives and datasets, their options checked and filled in.
+"""Find objectives and datasets by name, and check and complete their options.
 
-Every dataset takes the option `classes`, the classes to use: a number to draw so many, or a list of them by number or
-name. Whatever trains or measures loads its images here, so that all see the same ones.
+Every dataset takes the option `classes`: the number of classes to draw, or a list of class numbers or names. All
+programs load their images here, so they all use the same ones.
 """
 
 import inspect
@@ -25,11 +25,11 @@ from coupled.datasets import AnyImageDataset, check_labels, defaults_for
 from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
 
-OWN_KEYS = ("name", "image_size", "num_workers")  # of the section `dataset`; the others are the dataset's options
+OWN_KEYS = ("name", "image_size", "num_workers")  # of the section `dataset`; its other keys are options of the dataset
 
 
 class Objective(NamedTuple):
-    """An objective with its options filled in, and the rule of its own by which it sets weights, if it has one."""
+    """An objective with its options filled in, and its rule for setting weights after a step, if it has one."""
 
     name: str
     function: Callable[..., Loss]
@@ -44,13 +44,13 @@ class Objective(NamedTuple):
 
 
 def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature: float) -> Objective:
-    """The objective of an arm, with its options checked and filled in.
+    """Return the objective of an arm, with its options checked and filled in.
 
     Args:
         arm: name of the arm, for messages.
         name: a file of coupled/objectives, "path/to/file.py:function" or "module:function".
-        options: options of the objective; what is left open gets its default.
-        temperature: of the run, where the objective takes one and the options give none.
+        options: options of the objective; missing ones get their defaults.
+        temperature: temperature of the run, for an objective that takes one and whose options set none.
 
     Returns:
         The function with its options, and what it needs of the network.
@@ -77,7 +77,7 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
 
 
 def _of_package(name: str, key: str) -> Declared:
-    """The functions of a file of coupled/objectives. Raises ValueError if there is no such file, or it lacks some."""
+    """The functions of a file of coupled/objectives. Raises ValueError if the file or a needed function is missing."""
     try:
         module = by_name.find("coupled.objectives", name)
     except ValueError as error:
@@ -90,12 +90,12 @@ def _of_package(name: str, key: str) -> Declared:
 
 
 def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageDataset:
-    """One split of a dataset, of the chosen classes.
+    """Load one split of a dataset, restricted to the chosen classes.
 
     Args:
         section: the resolved section `dataset` of the settings.
         split: "train" or "test".
-        seed: of the run; draws the classes, if a number of them is asked for, and the split of a folder.
+        seed: seed of the run; it draws the classes, if `classes` is a number, and the split of a folder.
 
     Returns:
         The images, in memory or as files, with `labels_N`, `class_names`, `mean` and `std`.
@@ -117,9 +117,9 @@ def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageD
 
 
 def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as a user gives them, with what suits their dataset added where they say nothing.
+    """Return the settings of a user with the defaults that depend on the dataset filled in.
 
-    Raises ValueError for an unknown dataset; whatever else is wrong stays for the check of the settings.
+    Raises ValueError for an unknown dataset; the settings are checked for all other faults later.
     """
     dataset = settings.get("dataset")
     if not isinstance(dataset, dict) or not isinstance(dataset.get("name"), str):
@@ -130,7 +130,7 @@ def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     suits = defaults_for(size) if isinstance(size, int) else {}
     given = {section: settings.get(section, {}) for section in suits}
     if isinstance(encoder := given.get("encoder"), dict) and is_reference(str(encoder.get("name", ""))):
-        del given["encoder"]  # stems are of timm's encoders
+        del given["encoder"]  # only encoders of timm have a stem
     return {
         **settings,
         "dataset": dataset,
@@ -139,9 +139,9 @@ def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_size(dataset: Mapping[str, Any]) -> int:
-    """The size at which a dataset is usually shown; of a folder of images, that of its images."""
+    """The usual image size of a dataset; for a folder, the size of its images."""
     if is_reference(dataset["name"]):
-        raise ValueError("dataset.image_size: missing; a dataset of your own needs it: the side of a view in pixels")
+        raise ValueError("dataset.image_size: missing; a user-defined dataset needs it: the side of a view in pixels")
     module = _find_dataset(dataset["name"])
     if hasattr(module, "own_size"):
         takes = inspect.signature(module.own_size).parameters
@@ -153,10 +153,10 @@ def _own_size(dataset: Mapping[str, Any]) -> int:
 
 
 def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Resolved settings with every option of the dataset and of the arms' objectives written out, defaults included.
+    """Return resolved settings with all options of the dataset and of the arms' objectives, defaults included.
 
-    So run.json says what was trained, and two spellings of one experiment have one digest. Plain JSON values. Raises
-    ValueError for an unknown name or option.
+    They make run.json complete, and give two spellings of one experiment the same digest. All values are plain JSON.
+    Raises ValueError for an unknown name or option.
     """
     section = settings["dataset"]
     _, checked, classes = _dataset(section)
@@ -175,7 +175,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _find_dataset(name: str) -> Any:
-    """The file of a dataset, or what the user's code has in its place."""
+    """The module of a dataset of the package, or a `UserDataset`."""
     if is_reference(name):
         return UserDataset(find_code(name, "dataset.name"))
     try:
@@ -187,7 +187,7 @@ def _find_dataset(name: str) -> Any:
 def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageDataset], dict[str, Any], Classes | None]:
     """The loader of the dataset, its options filled in, and the classes to use (None: all).
 
-    A dataset that is made, not found, takes `classes` itself: it makes so many, or as many as a list needs.
+    A generated dataset takes `classes` itself: it generates that number, or as many as a list needs.
     """
     module = _find_dataset(section["name"])
     load, signed = module.load, getattr(module, "signed", module.load)  # the function that has the options

@@ -1,4 +1,4 @@
-"""YAML as settings are written in it: safe, of bounded size, every mistake one line."""
+"""Read the YAML of settings: safe, of bounded size, with errors of one line."""
 
 import re
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import yaml
 
-LONGEST = 2**16  # characters of YAML, aliases written out: a hundred arms and more
+LONGEST = 2**16  # characters of YAML with aliases expanded: enough for more than a hundred arms
 DEEPEST = 20
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 3e-4 as a number and refuses tags, a key written twice, and what is deep or long once its
-    aliases are written out: a few lines can stand for billions.
+    """Safe YAML that reads 3e-4 as a number and refuses tags, duplicate keys, and values that are too deep or too long
+    with aliases expanded: a few lines with aliases can expand to billions.
     """
 
     depth = 0
@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         tag = getattr(self.peek_event(), "tag", None)
         if tag is not None:
-            raise yaml.YAMLError(f"tags are not read: leave {tag.replace('tag:yaml.org,2002:', '!!')} out")
+            raise yaml.YAMLError(f"tags are not allowed: remove {tag.replace('tag:yaml.org,2002:', '!!')}")
         self.depth += 1
         if self.depth > DEEPEST:
             raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
@@ -43,13 +43,13 @@ class _Loader(yaml.SafeLoader):
                 shown = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
                 raise yaml.YAMLError(f"the key {shown} is not text; put it in quotes")
             if key.value in seen:
-                raise yaml.YAMLError(f"the key '{key.value}' is given twice in one mapping")
+                raise yaml.YAMLError(f"the key '{key.value}' appears twice in one mapping")
             seen.add(key.value)
         return node
 
     def flatten_mapping(self, node: Any) -> None:
-        """Write merged keys out: the mapping's own win, then those of the first mapping that has them. PyYAML 6.0.4
-        takes the wrong one where a merged mapping has itself replaced a merged key.
+        """Expand merged keys: the mapping's own keys win, then those of the first mapping that has them. PyYAML 6.0.4
+        takes the wrong value if a merged mapping itself overrides a merged key.
         """
         pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for _, merged in (each for each in node.value if each[0].tag == MERGE):
@@ -64,13 +64,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) -> tuple[int, int]:
-    """Levels and characters of `node` with its aliases written out. Raises YAMLError if they are too many."""
+    """Levels and characters of `node` with aliases expanded. Raises YAMLError if they are too many."""
     if node in known:
         found = known[node]
         if found is None:
-            raise yaml.YAMLError("an alias is inside the value that it repeats")
+            raise yaml.YAMLError("an alias refers to a value that contains it")
         return found
-    known[node] = None  # not yet whole
+    known[node] = None  # in progress
     levels, length = 0, len(node.value) if isinstance(node, yaml.ScalarNode) else 0
     inner = [] if isinstance(node, yaml.ScalarNode) else node.value
     for child in (each for part in inner for each in (part if isinstance(part, tuple) else (part,))):
@@ -80,7 +80,7 @@ def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int] | None]) ->
     if levels + 1 > DEEPEST:
         raise yaml.YAMLError(f"nested deeper than {DEEPEST} levels")
     if length >= LONGEST:
-        raise yaml.YAMLError(f"longer than {LONGEST:,} characters with aliases written out")
+        raise yaml.YAMLError(f"longer than {LONGEST:,} characters with aliases expanded")
     return levels + 1, length + 1
 
 
@@ -92,7 +92,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises ValueError that begins with its path; a huge file is not read at all."""
+    """The content of a YAML file. Raises ValueError that begins with its path; a file that is too large is not read."""
     size = path.stat().st_size
     if size > LONGEST:
         raise ValueError(f"{path}: {size:,} bytes long; settings are at most {LONGEST:,}")
@@ -104,11 +104,11 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """The value that `text` spells; 3e-4 is a number. Raises ValueError that begins with `source`."""
+    """The value of the YAML `text`; 3e-4 is a number. Raises ValueError that begins with `source`."""
     if len(text) > LONGEST:
         raise ValueError(f"{source}: {len(text):,} characters long; settings are at most {LONGEST:,}")
     try:
         return yaml.load(text, _Loader)  # _Loader is a SafeLoader
-    # PyYAML lets through a date that is none as ValueError, and a number of many parts, 1:59:...:59.5, as OverflowError
+    # PyYAML raises ValueError for an invalid date, and OverflowError for a number of many parts, 1:59:...:59.5
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None

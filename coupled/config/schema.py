@@ -25,6 +25,7 @@ from coupled.config.errors import one_line
 from coupled.config.fields import Above0, Name, Section, about
 from coupled.config.monitor import MonitorSettings, Trackers
 from coupled.config.sections import (
+    MAY_CHANGE,
     TEMPERATURE,
     ArmSettings,
     BatchSettings,
@@ -39,32 +40,27 @@ from coupled.config.user_code import is_reference
 
 LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
-# With `epochs` under a constant learning rate, which does not depend on it. `temperature` and the preset have been
-# consumed: the options of the arms and the strengths say what they give.
-MAY_CHANGE = (
-    "temperature",
-    "augmentation.preset",
-    "device",
-    "num_threads",
-    "log_every",
-    "parallel.arm_groups",
-    "timeout_seconds",
-    "dataset.num_workers",
-    "encoder.weights",  # where they are; `encoder.weights_digest` says which
-    "checkpoint.every_minutes",
-    "snapshots.check_free_space",
-    "trackers",
-    "monitor",
-)
 
 
 class Settings(Section):
-    """All settings of a run."""
+    """All settings of a run: a frozen object with one field per top-level key of a settings file.
+
+    `coupled.load_settings` makes one from a YAML file, `coupled.config.load.resolve` from a mapping. Both fill in every
+    default and check every value, so the result is final. A section such as `optimizer` is an object with a field per
+    key. The page Settings (docs/reference/settings.md) lists all keys with type, allowed values, default and unit. To
+    change a value, load the settings again with the change: an assignment raises an error.
+
+    Example:
+        >>> import coupled
+        >>> settings = coupled.load_settings("demo", ["optimizer.base_lr=0.2"], epochs=2)
+        >>> settings.epochs, settings.optimizer.base_lr, settings.arms["nscl"].objective
+        (2, 0.2, 'nscl')
+    """
 
     name: Annotated[Name, about("Name of the run; letters, digits, - and _.", default="name of the settings file")]
     seed: Annotated[
         Annotated[int, Field(strict=True, ge=0, lt=2**63)],
-        about("Seed of everything that is drawn: initial weights, order, views, classes."),
+        about("Seed of all random draws: initial weights, order of the images, views, classes."),
     ] = 0
     epochs: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=1_000_000)], about("Length of the training.", "epochs")
@@ -73,11 +69,12 @@ class Settings(Section):
         "auto"
     )
     precision: Annotated[
-        Literal["float32", "bfloat16", "float64"], about("Of the networks; `bfloat16` is torch's autocast.")
+        Literal["float32", "bfloat16", "float64"],
+        about("Floating-point type of the networks; `bfloat16` uses torch's autocast."),
     ] = "float32"
-    deterministic: Annotated[bool, about("The same bits on the same machine; see [Guarantees](../guarantees.md).")] = (
-        True
-    )
+    deterministic: Annotated[
+        bool, about("Repeated runs on one machine give equal bits; see [Guarantees](../guarantees.md).")
+    ] = True
     tf32: Annotated[bool, about("TensorFloat-32 in matrix products and convolutions on a GPU.")] = False
     channels_last: Annotated[
         bool,
@@ -86,12 +83,12 @@ class Settings(Section):
             " [Performance](../performance.md#channels_last)."
         ),
     ] = False
-    compile: Annotated[bool, about("torch.compile, for all arms.")] = False
+    compile: Annotated[bool, about("Compile the networks of all arms with torch.compile.")] = False
     num_threads: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=4096)] | None,
         about("CPU threads of a process. `null`: as torch or torchrun sets them."),
     ] = None
-    parallel: Annotated[ParallelSettings, about("How several processes share out arms and batch.")] = ParallelSettings()
+    parallel: Annotated[ParallelSettings, about("How several processes share arms and batch.")] = ParallelSettings()
     log_every: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None,
         about(
@@ -108,30 +105,29 @@ class Settings(Section):
     augmentation: Annotated[AugmentationSettings, about("The recipe of the views.")] = Field(
         default_factory=lambda: AugmentationSettings.model_validate({})
     )
-    encoder: Annotated[EncoderSettings, about("The network.")] = EncoderSettings()
-    projector: Annotated[ProjectorSettings, about("The projector behind it.")] = ProjectorSettings()
+    encoder: Annotated[EncoderSettings, about("The encoder.")] = EncoderSettings()
+    projector: Annotated[ProjectorSettings, about("The projector on top of the encoder.")] = ProjectorSettings()
     optimizer: Annotated[OptimizerSettings, about("The optimizer of every arm.")]
-    temperature: Annotated[Above0, about("Of every objective that takes one and is given no other.")] = TEMPERATURE
-    snapshots: Annotated[SnapshotSettings, about("Which epochs' weights are kept.")] = SnapshotSettings()
-    checkpoint: Annotated[CheckpointSettings, about("What a run is continued from.")] = CheckpointSettings()
+    temperature: Annotated[Above0, about("Of every objective that takes one and sets no other.")] = TEMPERATURE
+    snapshots: Annotated[SnapshotSettings, about("Which epochs' weights are saved.")] = SnapshotSettings()
+    checkpoint: Annotated[CheckpointSettings, about("How often the training state is saved.")] = CheckpointSettings()
     trackers: Annotated[
-        Trackers, about("Where the run is shown while it trains; see [Trackers](../how-to/trackers.md).")
+        Trackers, about("Experiment trackers that receive losses and metrics; see [Trackers](../how-to/trackers.md).")
     ] = ()
-    monitor: Annotated[MonitorSettings | None, about("Measures beside training, into monitor.csv. `null`: none.")] = (
-        None
-    )
+    monitor: Annotated[MonitorSettings | None, about("Metrics during training, in monitor.csv. `null`: none.")] = None
     arms: Annotated[
         dict[Name, ArmSettings],
         Field(min_length=1),
         about("The arms by name.", default="`cl: dcl`, `nscl: nscl`, `scl: supcon`, `ce: cross_entropy`"),
     ]
     code: Annotated[
-        dict[str, str], about("Filled in: each file of your own code that the settings name, with its digest.")
+        dict[str, str],
+        about("Filled in by the program: each file of your own code that the settings name, with its digest."),
     ] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_empty_code(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings that name no code of the user are as they were before there was such a key, digest included."""
+        """Omit an empty `code`, so that it does not enter the digest of the settings."""
         return {key: value for key, value in whole(self).items() if key != "code" or value}
 
     @field_validator("arms", mode="before")
@@ -140,7 +136,9 @@ class Settings(Section):
         if not isinstance(arms, dict):
             return arms
         if arms.get(EVERY_ARM) is not None:
-            raise ValueError(f"{EVERY_ARM}: not an arm's name: `--compare {EVERY_ARM}` means all arms; use another one")
+            raise ValueError(
+                f"{EVERY_ARM}: not allowed as an arm's name: `--compare {EVERY_ARM}` means all arms; rename it"
+            )
         return {
             name: {"objective": arm} if isinstance(arm, str) else arm for name, arm in arms.items() if arm is not None
         }
@@ -166,7 +164,7 @@ class Settings(Section):
         for name in self.arms if self.encoder.weights else ():
             if "init" in self.arms[name].unshared:
                 raise ValueError(
-                    f"arms.{name}.unshared: got init with encoder.weights, from which all arms start; leave one out"
+                    f"arms.{name}.unshared: got init with encoder.weights, from which all arms start; remove one"
                 )
         if self.parallel.arm_groups > len(self.arms):
             raise ValueError(
@@ -179,7 +177,7 @@ class Settings(Section):
     def image_size(self) -> int:
         """The side of a view in pixels. Raises ValueError for settings that are not resolved."""
         if self.dataset.image_size is None:
-            raise ValueError("dataset.image_size: missing; settings are resolved by load_settings or resolve")
+            raise ValueError("dataset.image_size: missing; make the settings with load_settings or resolve")
         return self.dataset.image_size
 
     def network_options(self) -> dict[str, Any]:
@@ -187,7 +185,7 @@ class Settings(Section):
         encoder, projector = self.encoder.model_dump(exclude={*OF_WEIGHTS}), self.projector.model_dump()
         of_projector = {f"projector_{key}": value for key, value in projector.items()}
         name = encoder.pop("name")
-        if is_reference(name):  # as text, because a probe is kept by its arguments
+        if is_reference(name):  # as text, because networks are cached by their arguments
             encoder = {"encoder_options": json.dumps(encoder, sort_keys=True)}
         return {"encoder": name, **encoder, "image_size": self.image_size, **of_projector}
 
@@ -204,7 +202,7 @@ class Settings(Section):
         return self.model_dump(mode="json")
 
     def may_change(self) -> tuple[str, ...]:
-        """Keys that may be changed when a run is continued: they do not enter what is computed at a step."""
+        """Keys that may be changed when a run is continued: they do not enter the computation of a step."""
         return (*MAY_CHANGE, "epochs") if self.optimizer.schedule == "constant" else MAY_CHANGE
 
     def sha256(self) -> str:
@@ -235,7 +233,7 @@ def from_resolved(tree: Mapping[str, Any], source: str = "settings") -> Settings
         Frozen settings.
 
     Raises:
-        ValueError: in one line that begins with `source`, for a key or value that cannot be.
+        ValueError: in one line that begins with `source`, for an invalid key or value.
 
     Example:
         >>> from_resolved(settings.resolved()) == settings

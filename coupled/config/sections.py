@@ -21,6 +21,23 @@ from coupled.config.fields import (
 TEMPERATURE = 0.5
 BETAS = (0.9, 0.999)  # of AdamW, as in torch
 MOMENTUM = 0.9  # of LARS and SGD
+# Settings that may change when a run is continued: they do not enter the computation of a step. `temperature` and
+# `augmentation.preset` have already taken effect in the options of the arms and the strengths of the augmentation.
+MAY_CHANGE = (
+    "temperature",
+    "augmentation.preset",
+    "device",
+    "num_threads",
+    "log_every",
+    "parallel.arm_groups",
+    "timeout_seconds",
+    "dataset.num_workers",
+    "encoder.weights",  # the location; the content is in `encoder.weights_digest`
+    "checkpoint.every_minutes",
+    "snapshots.check_free_space",
+    "trackers",
+    "monitor",
+)
 
 
 def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,8 +67,8 @@ class DatasetSettings(OpenSection):
     num_workers: Annotated[
         Annotated[int, Field(strict=True, ge=0, le=1024)] | None,
         about(
-            "Workers that make batches ahead: processes for images on the disk, threads for images in memory. `null`:"
-            " for images on the disk one a core on a GPU machine, at most 16; otherwise none."
+            "Workers that prepare batches in advance: processes for images on the disk, threads for images in memory."
+            " `null`: for images on the disk of a GPU machine one per core, at most 16; otherwise none."
         ),
     ] = None
 
@@ -68,28 +85,30 @@ class PerturbSettings(Section):
 
 class ArmSettings(OpenSection):
     """One network that is trained on the shared stream. Further keys are options of its objective. `name: objective` is
-    short for `name: {objective: ...}`, and `name: null` leaves a default arm out.
+    short for `name: {objective: ...}`, and `name: null` removes a default arm.
     """
 
     objective: Annotated[
         str | None,
         about(
             "An [objective](objectives.md) of the package, or code of your own: `path/to/file.py:function` or"
-            " `package.module:function`. Required unless `twin` is given."
+            " `package.module:function`. Required unless `twin` is set."
         ),
     ] = None
-    twin: Annotated[Name | None, about("Name of another arm, whose objective and draws this arm has.")] = None
-    perturb: Annotated[PerturbSettings | None, about("Move one weight by a rounding error; see below.")] = None
+    twin: Annotated[
+        Name | None, about("Name of another arm; this arm has the same objective and uses the same random draws.")
+    ] = None
+    perturb: Annotated[PerturbSettings | None, about("Move one weight by a rounding error, as a control.")] = None
     unshared: Annotated[
         tuple[Literal["init", "order", "augmentation"], ...],
         AfterValidator(_sorted_once),
-        about("Draws that the arm does not share with the others."),
+        about("Random draws that the arm does not share with the others."),
     ] = ()
 
     @model_validator(mode="after")
     def _objective_or_twin(self) -> "ArmSettings":
         if self.objective is None and self.twin is None:
-            raise ValueError("objective: missing; an arm has an objective, or is the twin of one")
+            raise ValueError("objective: missing; set objective, or set twin to the name of another arm")
         return self
 
     @model_serializer(mode="wrap")
@@ -105,12 +124,12 @@ class BatchSettings(Section):
     ] = 256
     sampler: Annotated[
         Literal["uniform", "balanced"],
-        about("Order of the images: a permutation an epoch, or as many images of each class in every batch."),
+        about("`uniform`: a permutation per epoch; `balanced`: every batch has equally many images of each class."),
     ] = "uniform"
 
 
 class ProjectorSettings(Section):
-    """The two-layer projector behind the encoder, the same in all arms."""
+    """The two-layer projector on top of the encoder, the same in all arms."""
 
     hidden_dim: Annotated[
         Width | None, about("Width of its hidden layer. `null`: the width of the embedding.", "features")
@@ -122,14 +141,14 @@ class OptimizerSettings(Section):
     """The optimizer of every arm. The world size never enters the learning rate."""
 
     name: Annotated[Literal["lars", "sgd", "adamw"], about("Update rule.")] = "lars"
-    base_lr: Annotated[Above0, about("Learning rate at a batch of 256 images, under every scaling rule.")] = 0.3
+    base_lr: Annotated[Above0, about("Learning rate for a batch of 256 images, whatever `lr_scaling` is.")] = 0.3
     lr_scaling: Annotated[
         Literal["linear", "sqrt", "fourth_root", "none"],
         about("How the learning rate grows with `batch.size` / 256."),
     ] = "linear"
-    momentum: Annotated[Share | None, about("Of `lars` and `sgd`.", default="0.9; `null` for `adamw`")] = None
+    momentum: Annotated[Share | None, about("Momentum of `lars` and `sgd`.", default="0.9; `null` for `adamw`")] = None
     betas: Annotated[
-        tuple[Share, Share] | None, about("Of `adamw`.", default="[0.9, 0.999] for `adamw`, else `null`")
+        tuple[Share, Share] | None, about("Betas of `adamw`.", default="[0.9, 0.999] for `adamw`, else `null`")
     ] = None
     weight_decay: Annotated[NonNegative, about("Not applied to biases and norm parameters.")] = 1e-6
     warmup_epochs: Annotated[
@@ -140,7 +159,7 @@ class OptimizerSettings(Section):
     clip_grad_norm: Annotated[
         Above0 | None,
         about(
-            "Largest norm of each arm's gradient; a larger one is scaled down. `null`: no clipping. Check it for"
+            "Largest norm of each arm's gradient; a larger one is scaled down. `null`: no clipping. Check the value for"
             " objectives with large losses, such as VICReg."
         ),
     ] = 1.0
@@ -156,25 +175,25 @@ class OptimizerSettings(Section):
     @model_validator(mode="after")
     def _only_its_own(self) -> "OptimizerSettings":
         if self.name == "adamw" and self.momentum is not None:
-            raise ValueError(f"momentum: got {self.momentum} with adamw, which has betas; allowed is betas=[a, b]")
+            raise ValueError(f"momentum: got {self.momentum} with adamw, which has no momentum; set betas=[a, b]")
         if self.name != "adamw" and self.betas is not None:
-            raise ValueError(f"betas: got {list(self.betas)} with {self.name}, which has a momentum; set momentum")
+            raise ValueError(f"betas: got {list(self.betas)} with {self.name}, which has no betas; set momentum")
         return self
 
 
 class SnapshotSettings(Section):
-    """Which epochs' weights are kept. The start and the last epoch always are."""
+    """Which epochs' weights are saved. Epoch 0 and the last epoch are always saved."""
 
     every_epochs: Annotated[Positive, about("Interval between two snapshots.", "epochs")] = 1
-    dense_until_epoch: Annotated[Count, about("Up to this epoch, every epoch is kept.", "epochs")] = 0
+    dense_until_epoch: Annotated[Count, about("Every epoch up to this one is saved.", "epochs")] = 0
     check_free_space: Annotated[bool, about("Refuse to start if the snapshots do not fit on the disk.")] = True
 
 
 class CheckpointSettings(Section):
-    """What a run is continued from. A checkpoint is saved after every epoch and when the run is asked to stop."""
+    """The state from which a run is continued. A checkpoint is saved after every epoch and when the run is stopped."""
 
     every_minutes: Annotated[
-        Above0 | None, about("Interval of further checkpoints within an epoch. `null`: none.", "minutes")
+        Above0 | None, about("Interval of additional checkpoints within an epoch. `null`: none.", "minutes")
     ] = 15.0
 
 
@@ -184,7 +203,7 @@ class ParallelSettings(Section):
     arm_groups: Annotated[
         Positive,
         about(
-            "Groups of ranks that share out the arms; the ranks of a group share out the batch. At most one group per"
-            " arm.",
+            "Number of groups of ranks. Each group trains a part of the arms; its ranks share the batch. At most one"
+            " group per arm.",
         ),
     ] = 1

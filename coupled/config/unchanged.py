@@ -1,4 +1,4 @@
-"""Whether code of the user has changed the tensors that it was given."""
+"""Check whether user code has changed its input tensors."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def watch(tensors: Mapping[str, Tensor], values: bool) -> Callable[[], str | None]:
-    """A function that says which of the tensors was changed since, or None.
+    """Return a function that names a tensor that has changed since this call, or returns None.
 
-    torch counts what changes a tensor, but not what goes through `.data` or an array of NumPy. With `values` copies are
-    compared, which finds these, too.
+    It compares torch's version counters, which miss changes through `.data` or a NumPy array. With `values` it compares
+    copies, too, which finds all changes.
     """
     versions = {name: tensor._version for name, tensor in tensors.items()}
     copies = {name: tensor.detach().clone() for name, tensor in tensors.items()} if values else {}

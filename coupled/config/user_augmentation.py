@@ -1,4 +1,4 @@
-"""An augmentation step of the user: `f(views_M3SS, random_MR, *, options)`, applied after the built-in ones."""
+"""A user-defined augmentation step: `f(views_M3SS, random_MR, *, options)`, applied after the built-in ones."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from coupled.stream.view_plan import STEP_DRAWS
 
 EXPECTED = (
     "expected is a pure function f(views_M3SS, random_MR, *, options) that returns views of the same shape and type,"
-    f" each from its own view and its own {STEP_DRAWS} random numbers in [0, 1) alone (docs/your_own.md)"
+    f" each computed only from its view and its {STEP_DRAWS} random numbers in [0, 1) (docs/your_own.md)"
 )
-TRIED = 64  # pixels of the views on which a step is tried
-TOLERANCE = 1e-4  # between a view alone and among others
+TRIED = 64  # pixels of the views on which a step is tested
+TOLERANCE = 1e-4  # between a view alone and the same view in a batch
 
 
 def with_step_options(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -28,10 +28,10 @@ def with_step_options(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def user_step(name: str, options: Mapping[str, Any], number: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The step `number` of `augmentation.steps`, with its options, tried on random views.
+    """The step `number` of `augmentation.steps`, with its options, tested on random views.
 
-    Raises ValueError for one that raises, changes its input, draws random numbers of its own, mixes views, or returns
-    something else than views.
+    Raises ValueError for one that raises, changes its input, draws random numbers, mixes views, or does not return
+    views.
     """
     code, checked = _checked({"name": name, **options}, number)
     step, key = partial(_step, code, checked, f"augmentation.steps.{number}"), f"augmentation.steps.{number}"
@@ -49,7 +49,7 @@ def user_step(name: str, options: Mapping[str, Any], number: int) -> Callable[[T
         raise refused(code, key, "returns values that are not finite", EXPECTED)
     alone = torch.cat([step(view[None], random[None]) for view, random in zip(views_M3SS, random_MR, strict=True)])
     if not torch.allclose(found, alone, rtol=0, atol=TOLERANCE):
-        raise refused(code, key, "makes a view depend on the others of its batch", EXPECTED)
+        raise refused(code, key, "makes a view depend on other views of its batch", EXPECTED)
     return step
 
 

@@ -1,8 +1,8 @@
-"""Code of the user: `path/to/file.py:function` or `package.module:function` wherever the settings take a name.
+"""User code: `path/to/file.py:function` or `package.module:function` wherever the settings take a name.
 
-Code is imported in three places only: where settings are resolved (code_of_settings.py), where a metric is named on the
-command line, and where an analysis is allowed to import what run.json names (`--allow-code`). `find` imports nothing:
-a run folder alone never makes a program run code. What is imported is known by the digest of its source file.
+Code is imported in three cases only: when settings are resolved (code_of_settings.py), when a metric is named on the
+command line, and when `--allow-code` lets an analysis import what run.json names. `find` imports nothing: a run folder
+alone never makes a program execute code. Imported code is identified by the digest of its source file.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Source(NamedTuple):
 
 
 class UserCode(NamedTuple):
-    """What a reference names: `value` is the function or class, `source` the file that defines it."""
+    """The target of a reference: `value` is the function or class, `source` the file that defines it."""
 
     reference: str
     source: Source
@@ -39,11 +39,11 @@ class UserCode(NamedTuple):
 
     @property
     def declared(self) -> Any:
-        """Where further declarations are: the class itself, or the file of a function."""
+        """The object that holds further declarations: the class itself, or the module of a function."""
         return self.value if inspect.isclass(self.value) else self.source.module
 
 
-imported: dict[str, Source] = {}  # by the part of a reference before the colon
+imported: dict[str, Source] = {}  # key: the part of a reference before the colon
 
 
 def is_reference(name: str) -> bool:
@@ -52,13 +52,13 @@ def is_reference(name: str) -> bool:
 
 
 def import_code(reference: str, key: str, expected: str | None = None, file: str | None = None) -> UserCode:
-    """Import what `reference` names, once for each content of its file.
+    """Import the target of `reference`, once for each content of its file.
 
     Args:
-        reference: `path/to/file.py:function`, seen from the current folder, or `package.module:function`.
-        key: of the setting or the option, for messages.
+        reference: `path/to/file.py:function`, relative to the current folder, or `package.module:function`.
+        key: key of the setting or name of the option, for messages.
         expected: the digest that the file must have.
-        file: where the file was when the run was trained, for one that is not there any more, seen from here.
+        file: path of the file when the run was trained, used if the file of `reference` does not exist.
 
     Raises:
         ValueError: in one line, if there is no such file, module or function, the file cannot be imported, or it has
@@ -75,8 +75,8 @@ def import_code(reference: str, key: str, expected: str | None = None, file: str
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     if expected and digest != expected:
         raise ValueError(
-            f"{key}: {path} has changed since the run was trained: expected digest {expected}, found {digest}; put the"
-            " file back"
+            f"{key}: {path} has changed since the run was trained: expected digest {expected}, found {digest};"
+            " restore the file"
         )
     if name not in imported or imported[name][:2] != (path, digest):
         module = _run_file(path, content, digest, key) if by_path else _module(name, key)
@@ -85,12 +85,12 @@ def import_code(reference: str, key: str, expected: str | None = None, file: str
 
 
 def find(reference: str, key: str) -> UserCode:
-    """What `reference` names, if its file is imported already. Raises ValueError that says what would be imported."""
+    """The target of `reference` in a file that is imported. Raises ValueError with the file that would be imported."""
     name, _, attribute = reference.rpartition(":")
     if name not in imported:
         raise ValueError(
-            f"{key}: got '{reference}', which is code of the user: to look at this run imports {name}, which runs what"
-            " is in it; read it, then pass --allow-code (from Python: open_run(..., allow_code=True))"
+            f"{key}: got '{reference}', which is user code: analysing this run imports {name} and executes it; read the"
+            " code, then pass --allow-code (from Python: open_run(..., allow_code=True))"
         )
     source = imported[name]
     try:
@@ -106,9 +106,9 @@ def find(reference: str, key: str) -> UserCode:
 
 
 def of_callable(function: Any, key: str) -> UserCode:
-    """A function or class that was passed from Python, known by its source file and its name there.
+    """The reference to a function or class that was passed from Python: its source file and its name in it.
 
-    Raises ValueError for one that a file and a name do not lead to: a lambda, a local function, a notebook's cell.
+    Raises ValueError for an object without such a name: a lambda, a local function, a function of a notebook's cell.
     """
     name, module = getattr(function, "__qualname__", ""), sys.modules.get(getattr(function, "__module__", None) or "")
     file = getattr(module, "__file__", None)
@@ -118,8 +118,8 @@ def of_callable(function: Any, key: str) -> UserCode:
         there = None
     if not file or not Path(file).is_file() or there is not function:
         raise ValueError(
-            f"{key}: got {name or repr(function)}, which no file and name lead to (a lambda, a local function or a cell"
-            " of a notebook); write it as a function at the top level of a file, so that run.json can name it"
+            f"{key}: got {name or repr(function)}, which cannot be imported from a file (it is a lambda, local, or in a"
+            " notebook's cell); define it at the top level of a file, so that run.json can refer to it"
         )
     assert module is not None
     path = Path(file)
@@ -130,7 +130,7 @@ def of_callable(function: Any, key: str) -> UserCode:
 
 @contextmanager
 def errors_named(code: UserCode, key: str, expected: str) -> Iterator[None]:
-    """Within, whatever the user's code raises becomes a ValueError with file and line, and what is expected."""
+    """Turn any exception of the user's code into a ValueError with file, line, and what is expected."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -138,11 +138,11 @@ def errors_named(code: UserCode, key: str, expected: str) -> Iterator[None]:
 
 
 def refused(code: UserCode, key: str, what: str, expected: str) -> ValueError:
-    """The error for user code that does something else than is expected, with the line where it begins."""
+    """The error for user code that does not do what is expected, with the line of its definition."""
     function = inspect.unwrap(code.value) if not inspect.isclass(code.value) else code.value
     try:
         line = inspect.getsourcelines(function)[1]
-    except (OSError, TypeError):  # no function: the line that gives it its name
+    except (OSError, TypeError):  # not a function: the line that assigns its name
         name = code.reference.rpartition(":")[2].partition(".")[0]
         lines = code.source.file.read_text(encoding="utf-8", errors="replace").splitlines()
         line = next((n for n, text in enumerate(lines, 1) if text.split("=")[0].split(":")[0].strip() == name), 1)
@@ -150,10 +150,10 @@ def refused(code: UserCode, key: str, what: str, expected: str) -> ValueError:
 
 
 def refuse_option_names(code: UserCode, key: str, function: Any, taken: Collection[str]) -> None:
-    """Raise ValueError for an option that is called like a key of its section of the settings: it could not be set."""
+    """Raise ValueError for an option with the name of a key of its section: it could not be set."""
     for name, parameter in inspect.signature(function).parameters.items():
         if name in taken and parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            expected = f"{key.rpartition('.')[0]}.{name} has a meaning already: rename the option"
+            expected = f"{key.rpartition('.')[0]}.{name} is already a key of the settings: rename the option"
             raise refused(code, key, f"has an option '{name}'", expected)
 
 
@@ -169,7 +169,7 @@ def _path(name: str, reference: str, key: str, file: str | None) -> Path:
     if not path.is_file() and file:
         path = Path(file)
     if not path.is_file():
-        raise ValueError(f"{key}: got '{reference}'; there is no file {path}; allowed is {FORM}")
+        raise ValueError(f"{key}: got '{reference}'; no file {path}; allowed is {FORM}")
     return path
 
 
@@ -177,12 +177,12 @@ def _module_file(name: str, key: str) -> Path:
     with _reading(Path(name), key), _current_folder():
         spec = importlib.util.find_spec(name)
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
-        raise ValueError(f"{key}: there is no module '{name}' with a source file; allowed is {FORM}")
+        raise ValueError(f"{key}: no module '{name}' with a source file; allowed is {FORM}")
     return Path(spec.origin)
 
 
 def _module(name: str, key: str) -> ModuleType:
-    """The module `name`, imported anew if it was imported with another content of its file."""
+    """The module `name`, reloaded if its file has changed since it was imported."""
     with _reading(Path(name), key), _current_folder():
         return importlib.reload(sys.modules[name]) if name in imported else importlib.import_module(name)
 
@@ -190,7 +190,7 @@ def _module(name: str, key: str) -> ModuleType:
 def _run_file(path: Path, content: bytes, digest: str, key: str) -> ModuleType:
     module = ModuleType(f"coupled_user_code_{path.stem}_{digest[:8]}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses and typing look there
+    sys.modules[module.__name__] = module  # dataclasses and typing look modules up there
     with _reading(path, key):
         exec(compile(content, str(path), "exec"), module.__dict__)  # noqa: S102 - these bytes have the digest
     return module
@@ -198,17 +198,17 @@ def _run_file(path: Path, content: bytes, digest: str, key: str) -> ModuleType:
 
 @contextmanager
 def _reading(path: Path, key: str) -> Iterator[None]:
-    """Within, whatever a file raises while it is imported becomes a ValueError with its line."""
+    """Turn any exception during an import into a ValueError with the line of the file."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        what = "it must import without an error; what it imports must be installed or on PYTHONPATH"
+        what = "the file must import without an error; its imports must be installed or on PYTHONPATH"
         raise ValueError(_told(error, path, key, what)) from error
 
 
 @contextmanager
 def _current_folder() -> Iterator[None]:
-    """Within, modules in the current folder are found, after all others, as `python -m` finds them."""
+    """Append the current folder to sys.path, as `python -m` does, so that modules in it are found after all others."""
     here = str(Path.cwd())
     sys.path.append(here)
     try:
@@ -218,6 +218,6 @@ def _current_folder() -> Iterator[None]:
 
 
 def _shortest(path: Path) -> str:
-    """The path as settings hold it: below the current folder if it is there, otherwise absolute."""
+    """The path as settings hold it: relative to the current folder if it is below it, otherwise absolute."""
     whole = path.resolve()
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)

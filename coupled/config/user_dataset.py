@@ -1,10 +1,9 @@
-"""A dataset of the user, held in memory: a function `f(split, *, options)` that returns it, or a class built so.
+"""A user-defined dataset, held in memory: a function `f(split, *, options)` that returns it, or a class built so.
 
-What it returns is an `ImageDataset` or `ImageFiles`, or a sequence of (image, label), such as a torch `Dataset`, or of
-rows with the columns "image" (or "img") and "label", such as a dataset of Hugging Face. An image is a picture of
-Pillow, a uint8 array [H, W, 3] or tensor [3, H, W], or a float tensor [3, H, W] within [0, 1]; grey ones have one
-channel or none. A label counts from 0. The names of the classes are `classes` of the dataset, or those of Hugging
-Face's `features`.
+The result is an `ImageDataset` or `ImageFiles`, or a sequence of (image, label), such as a torch `Dataset`, or of
+rows with the columns "image" (or "img") and "label", such as a dataset of Hugging Face. An image is a Pillow image, a
+uint8 array [H, W, 3] or tensor [3, H, W], or a float tensor [3, H, W] within [0, 1]; grey images have one channel or no
+channel axis. Labels start at 0. The class names are `classes` of the dataset, or those of Hugging Face's `features`.
 """
 
 import inspect
@@ -30,7 +29,7 @@ IMAGES, LABELS = ("image", "img"), ("label", "labels")
 
 
 class UserDataset:
-    """What the registry sees of a dataset: `load(split, **options)`, and `signed`, which has the options."""
+    """A user-defined dataset for the registry: `load(split, **options)`; `signed` is the function with its options."""
 
     def __init__(self, code: UserCode) -> None:
         self.code = code
@@ -54,7 +53,8 @@ class UserDataset:
         names = images["train"].class_names
         for number in (images[split].labels_N >= len(names)).nonzero().flatten().tolist()[:1]:
             label = int(images[split].labels_N[number])
-            raise refused(self.code, KEY, f"gives {split} image {number} the label {label} of {len(names)}", EXPECTED)
+            what = f"gives {split} image {number} the label {label}, but has {len(names)} classes"
+            raise refused(self.code, KEY, what, EXPECTED)
         return replace(images[split], mean=mean, std=std, class_names=names)
 
     def _items(self, split: str, options: Mapping[str, Any]) -> Any:
@@ -102,7 +102,7 @@ class UserDataset:
 
 
 class _Alone:
-    """Within, no global random generator may move: the images of a run are the same whenever they are loaded."""
+    """Refuse draws from a global random generator: a run must load the same images every time."""
 
     def __init__(self, code: UserCode, what: str) -> None:
         self.code, self.what, self.before = code, what, generator_states(torch.device("cpu"))
@@ -121,7 +121,7 @@ def _feature_names(items: Any) -> list[str] | None:
 
 
 def _pixels(image: Any) -> Tensor | None:
-    """The image as uint8 [3, H, W]; None if it is none."""
+    """The image as uint8 [3, H, W]; None if it is not an image."""
     if isinstance(image, Image.Image):
         image = np.array(image.convert("RGB"))
     if isinstance(image, np.ndarray):

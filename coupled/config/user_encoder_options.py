@@ -1,4 +1,4 @@
-"""The options of an encoder of the user: the arguments that its function takes, as keys of the section `encoder`."""
+"""The options of a user-defined encoder: the arguments of its function, as keys of the section `encoder`."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ EXPECTED = (
     "expected is f(*, options) that returns an nn.Module with the attribute num_features, which maps images"
     " [M, 3, S, S] to [M, num_features]; with the argument image_size it gets S (docs/your_own.md)"
 )
-OF_SECTION = ("name", "weights", "weights_digest", "freeze")  # keys that every encoder has; no option is called so
+OF_SECTION = ("name", "weights", "weights_digest", "freeze")  # keys of every encoder; not allowed as names of options
 SIZE = "image_size"
 
 
 def with_encoder_options(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The resolved section `encoder` with all options of the user's function written out; of timm's as it is.
+    """The resolved section `encoder` with all options of the user's function written out; unchanged for timm.
 
     Raises ValueError for a key that the function does not take.
     """
@@ -32,14 +32,14 @@ def with_encoder_options(section: Mapping[str, Any]) -> dict[str, Any]:
         if key not in takes:
             raise ValueError(
                 f"encoder.{key}: got {value}; {code.reference} does not take it (it takes:"
-                f" {', '.join(takes) or 'none'}); leave it out, or write encoder.{key}=null"
+                f" {', '.join(takes) or 'none'}); remove it, or write encoder.{key}=null"
             )
     kept = {key: section[key] for key in OF_SECTION if key in section}
     return {**kept, **encoder_arguments(code, given, None)}
 
 
 def encoder_arguments(code: UserCode, options: Mapping[str, Any], image_size: int | None) -> dict[str, Any]:
-    """The options with their defaults, checked; with `image_size` the arguments of the function, which may take it."""
+    """The options with their defaults, checked; and `image_size`, if it is set and the function takes it."""
     parameters = inspect.signature(code.value).parameters
     takes_size = SIZE in parameters
     by_keyword = takes_size and parameters[SIZE].kind is inspect.Parameter.KEYWORD_ONLY
@@ -49,10 +49,10 @@ def encoder_arguments(code: UserCode, options: Mapping[str, Any], image_size: in
 
 
 def find_encoder(name: str) -> UserCode:
-    """The function called `name`. Raises ValueError if it cannot be called with options by keyword only."""
+    """The function that `name` refers to. Raises ValueError if its options are not keyword-only."""
     code = find(name, KEY)
     if not callable(code.value):
-        raise refused(code, KEY, "is no function", EXPECTED)
+        raise refused(code, KEY, "is not a function", EXPECTED)
     for each in inspect.signature(code.value).parameters.values():
         if each.name in OF_SECTION or (each.name != SIZE and each.kind is not inspect.Parameter.KEYWORD_ONLY):
             own = "; " + ", ".join(OF_SECTION) + " are keys of every encoder" if each.name in OF_SECTION else ""

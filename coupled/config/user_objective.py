@@ -1,8 +1,8 @@
-"""An objective of the user: a function or a class outside the package, made into what a file of coupled/objectives is.
+"""A user-defined objective: a function or a class outside the package, used like a file of coupled/objectives.
 
 A function `f(inputs, *, options) -> Loss | Tensor` reads the projections of this process and of the global batch,
-unless its file has `needs(**options)`; a class has the function as `loss`, without `self`. Beside it, in the file or
-the class, may be `needs`, `check`, `batch_sums` and `after_step`, as `coupled.objectives` describes them.
+unless its file defines other `needs(**options)`. A class has the function as `loss`, without `self`. The file or the
+class may also define `needs`, `check`, `batch_sums` and `after_step`, as `coupled.objectives` describes them.
 """
 
 import functools
@@ -19,18 +19,18 @@ from coupled.objectives import LOCAL, Inputs, Loss, Needs
 from coupled.stream.seeds import generator_states
 
 EXPECTED = (
-    "expected is a pure function f(inputs, *, options) that returns a Loss, or a scalar tensor, the mean over the own"
-    " images (docs/your_own.md)"
+    "expected is a pure function f(inputs, *, options) that returns a Loss, or a scalar tensor, the mean over the"
+    " images of this process (docs/your_own.md)"
 )
 
 
 NEEDS_EXPECTED = "expected is a coupled.objectives.Needs of outputs that the network has (docs/your_own.md)"
-SAME = 1e-3  # relative, between two calls with the same inputs: some kernels on a GPU round each time anew
+SAME = 1e-3  # relative, between two calls with the same inputs: some GPU kernels round differently in each call
 SHARED_OUTPUTS = ("embedding", "unnormalised", "projection")
 
 
 class Declared(NamedTuple):
-    """The functions of an objective, as its file would have them."""
+    """The functions that the file of an objective defines."""
 
     function: Callable[..., Loss]
     needs: Callable[..., Needs]
@@ -40,10 +40,10 @@ class Declared(NamedTuple):
 
 
 def declared(code: UserCode, key: str) -> Declared:
-    """The functions of the objective that `code` names. Raises ValueError if it cannot be called as one."""
+    """The functions of the objective that `code` names. Raises ValueError if it is not an objective."""
     function = getattr(code.value, "loss", None) if inspect.isclass(code.value) else code.value
     if not callable(function):
-        what = "has no function `loss`" if inspect.isclass(code.value) else "is no function"
+        what = "has no function `loss`" if inspect.isclass(code.value) else "is not a function"
         raise refused(code, key, what, EXPECTED)
     parameters = [*inspect.signature(function).parameters.values()]
     if not parameters or any(each.kind is not inspect.Parameter.KEYWORD_ONLY for each in parameters[1:]):
@@ -65,7 +65,7 @@ def _projections(**_options: object) -> Needs:
 
 
 def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..., Needs]:
-    """The function, whose result must be `Needs` of outputs that a network has."""
+    """Wrap `needs` and check its result: `Needs` of outputs that a network has."""
 
     @functools.wraps(function)
     def call(**options: Any) -> Needs:
@@ -83,7 +83,7 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
             ("kept width", kept, {*SHARED_OUTPUTS}),
         ):
             for unknown in {*names} - known:
-                what = f"needs the {which} '{unknown}', there are {', '.join(sorted(known))}"
+                what = f"needs the {which} '{unknown}', allowed are {', '.join(sorted(known))}"
                 raise refused(code, key, what, NEEDS_EXPECTED)
         return needs
 
@@ -100,9 +100,9 @@ def _named(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
 
 
 def _pure(function: Callable[..., Any], code: UserCode, key: str) -> Callable[..., Loss]:
-    """The function, each call checked: what it returns, that it changes no input, and that it draws nothing.
+    """Wrap the objective and check each call: its result, that it changes no input, and that it draws no random number.
 
-    The first call compares all values and is made twice; the others compare what torch counts, which costs nothing.
+    The first call is made twice and compares all values; later calls compare torch's version counters, which is cheap.
     """
     first = True
 

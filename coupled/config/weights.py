@@ -1,7 +1,7 @@
-"""The weights that `encoder.weights` names: which file they are in, and its digest, which enters the settings.
+"""Find the file that `encoder.weights` names, and its digest, which enters the settings.
 
-FILE               .safetensors, or .pth and others that torch.save wrote
-timm:TAG           timm's weights of `encoder.name`, such as timm:a1_in1k, downloaded unless they are in its cache
+FILE               .safetensors, or .pth and other files of torch.save
+timm:TAG           timm's weights for `encoder.name`, such as timm:a1_in1k, downloaded if they are not cached
 run:DIR@ARM@EPOCH  a snapshot of another run
 """
 
@@ -79,7 +79,7 @@ def _snapshot_file(source: str) -> Path:
 
 
 def _timm_file(name: str, tag: str) -> Path:
-    """The file of timm's weights `name.tag` in its cache, where it is put if it is not there yet."""
+    """The file of timm's weights `name.tag` in its cache, to which it is downloaded if it is missing."""
     import timm
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -95,7 +95,7 @@ def _timm_file(name: str, tag: str) -> Path:
         why = " ".join(str(error).split())[:200]
         raise ValueError(
             f"encoder.weights: '{TIMM}{tag}' of '{name}' is not in timm's cache and cannot be downloaded"
-            f" ({type(error).__name__}: {why}); run it once with a network, or give the file: encoder.weights=FILE"
+            f" ({type(error).__name__}: {why}); run once with network access, or pass a file: encoder.weights=FILE"
         ) from None
 
 
@@ -116,6 +116,6 @@ def _cached(config: Any) -> Path:
     for name in [config.hf_hub_filename] if config.hf_hub_filename else HUB_FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, name))
-        except EntryNotFoundError as error:  # also of the cache, where there is no network
+        except EntryNotFoundError as error:  # also raised for the cache, without a network
             failures.append(error)
     raise failures[0]

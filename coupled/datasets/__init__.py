@@ -1,7 +1,7 @@
 """Datasets: one file each, found by its name; every file has `load(split, *, ...options) -> ImageDataset` and `SIZE`.
 
-All images of a split are held as uint8, shown at one size, or stay on the disk (`ImageFiles`). `SIZE` is the side in
-pixels at which the set is usually shown; what else suits a set follows from it (`defaults_for`).
+All images of a split are held as uint8 at one size, or stay on the disk (`ImageFiles`). `SIZE` is the usual side of an
+image in pixels; the defaults of other settings follow from it (`defaults_for`).
 Shape letters: N images, H height, W width, C classes.
 """
 
@@ -22,7 +22,7 @@ from coupled.monitoring.progress import tracked_count as tracked_count  # for th
 from coupled.monitoring.terminal import say as say
 
 SPLITS = ("train", "test")
-MOST_IN_MEMORY = 8 * 2**30  # bytes of decoded images, of both splits together, unless a setting says it
+MOST_IN_MEMORY = 8 * 2**30  # default: bytes of decoded images, of both splits together
 LARGEST_SMALL = 64  # pixels; the papers' protocol for small images is stated for 32, and Tiny-ImageNet follows it
 Colour = tuple[float, float, float]  # red, green, blue
 Permute = Callable[[int], NDArray[np.int64]]  # a permutation of 0 .. n-1, drawn by the run's seed
@@ -33,7 +33,7 @@ class ImageDataset:
     """One split of a dataset.
 
     `mean` and `std` are per channel, of pixel values in [0, 1], measured on the train split whatever `split` is,
-    so that both splits are normalised alike. A set that is read from picture files names them.
+    so that both splits are normalised alike. `files_N` names the files of a dataset that is read from image files.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ImageDataset:
     mean: Colour
     std: Colour
     files_N: tuple[str, ...] = ()  # below the root of the set; empty if an image is not a file
-    notes: tuple[str, ...] = ()  # what a user should know of how the set was read, a line each
+    notes: tuple[str, ...] = ()  # remarks for the user on how the dataset was read, one line each
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -58,9 +58,9 @@ class ImageDataset:
         return tensors_digest(self.images_N3HW, self.labels_N)
 
     def only(self, classes: Sequence[int]) -> "ImageDataset":
-        """The images of these classes, in the order they have here; class `classes[k]` gets the label k.
+        """Return the images of these classes, in their present order; class `classes[k]` gets the label k.
 
-        Mean and std stay those of the whole set.
+        Mean and std stay those of the whole dataset.
         """
         kept, labels_N, names = _relabelled(self, classes)
         files_N = tuple(self.files_N[number] for number in kept.tolist()) if self.files_N else ()
@@ -97,7 +97,7 @@ class ImageFiles:
     def digest(self) -> str:
         """32 hexadecimal digits (blake2b) over names and sizes of the files and labels; computed once.
 
-        Not over the pixels: to read them all would take as long as an epoch.
+        It does not include the pixels: reading all of them would take as long as an epoch.
         """
         return self._digest
 
@@ -127,10 +127,10 @@ def _relabelled(images: AnyImageDataset, classes: Sequence[int]) -> tuple[Tensor
 
 
 def defaults_for(image_size: int) -> dict[str, dict[str, str]]:
-    """Keys of the settings, by section, that suit images of so many pixels a side, for what a user leaves open.
+    """Return default settings, by section, for images of `image_size` pixels a side.
 
-    Up to 64 px the stem and the augmentation of the papers' 32-pixel sets, above it those of their 224 px (Luthra et
-    al. 2025, arXiv 2510.08852; for 84 and 96 px nothing is stated there).
+    Up to 64 px these are the stem and the augmentation of the papers for 32 px, above it those for 224 px (Luthra et
+    al. 2025, arXiv 2510.08852, which states nothing for 84 and 96 px).
     """
     name = "cifar" if image_size <= LARGEST_SMALL else "imagenet"
     return {"encoder": {"stem": name}, "augmentation": {"preset": name}}
@@ -148,7 +148,7 @@ def channel_statistics(images_N3HW: Tensor, chunk: int = 1024) -> tuple[Colour, 
     """Mean and standard deviation of each channel over all pixels of uint8 images, as fractions of 255.
 
     The sums are of integers, hence exact: the result depends on neither the order of the images nor the threads.
-    A channel without spread gets the std 1/255, one grey level, so that normalising by it stays finite.
+    A constant channel gets the std 1/255, one grey level, so that the normalised values are finite.
     """
     sums, squares = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
     for part in images_N3HW.split(chunk):
@@ -168,9 +168,9 @@ def check_split(split: str) -> None:
 
 
 def check_labels(images: AnyImageDataset) -> None:
-    """Raise ValueError for a label that no class has, and for a class without a train image.
+    """Raise ValueError for a label without a class, and for a class without a train image.
 
-    Images without labels have no class and the label -1.
+    A dataset without labels has no classes, and -1 for every label.
     """
     classes, labels_N = len(images.class_names), images.labels_N
     if classes == 0 and bool((labels_N == -1).all()):

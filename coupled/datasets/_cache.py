@@ -1,9 +1,9 @@
-"""Decoded images kept between runs: .npy files that are mapped into memory, so that a second start decodes nothing.
+"""Cache of decoded images: .npy files that are mapped into memory, so that a second start decodes nothing.
 
-They lie in the folder `COUPLED_CACHE` (default ~/.cache/coupled), which takes at most `COUPLED_CACHE_GIB` GiB (default
-32; 0 keeps nothing): what was used longest ago is deleted. An entry is two files, the images and a JSON file with their
-checksums; its name is a digest of all that the images depend on. An entry that is damaged is not used, and made anew.
-The folder may be deleted at any time.
+The files are in the folder `COUPLED_CACHE` (default ~/.cache/coupled), which takes at most `COUPLED_CACHE_GIB` GiB
+(default 32; 0 disables the cache); the least recently used entries are deleted. An entry is two files, the images and a
+JSON file with their checksums. Its name is a digest of everything that the images depend on. A damaged entry is not
+used, but written again. The folder may be deleted at any time.
 
 Shape letters: N images, S size.
 """
@@ -31,10 +31,10 @@ from torch import Tensor
 from coupled.datasets import say
 
 CHUNK = 64 * 2**20  # bytes that have a checksum
-SMALLEST = 2**20  # bytes; fewer are decoded faster than they are looked for
+SMALLEST = 2**20  # bytes; decoding fewer is faster than using the cache
 SPARE = 2**30  # bytes that are left free on the disk
-PATIENCE = 1.0  # seconds that are waited for another process before it is said
-ABANDONED = 24 * 3600.0  # seconds after which a temporary file or a lock has no owner any more
+PATIENCE = 1.0  # seconds to wait for another process before a message is printed
+ABANDONED = 24 * 3600.0  # seconds after which a temporary file or a lock counts as abandoned
 MOST = 32.0  # GiB
 
 
@@ -45,7 +45,7 @@ def cache_folder() -> Path:
 
 
 def most_bytes() -> int:
-    """The bytes that the cache may take. Raises ValueError for a limit that is no number."""
+    """The bytes that the cache may take. Raises ValueError for a limit that is not a number."""
     given = os.environ.get("COUPLED_CACHE_GIB", str(MOST))
     try:
         return round(float(given) * 2**30)
@@ -127,9 +127,9 @@ def replacing(key: str) -> Iterator[tuple[Path, Path]]:
 
 @contextmanager
 def alone(key: str) -> Iterator[None]:
-    """Only one process at a time decodes the images of an entry; the others wait, and then find it.
+    """Only one process at a time decodes the images of an entry; the others wait, and then read it.
 
-    Nobody waits where the folder cannot be written or has no locks.
+    If the folder cannot be written or does not support locks, no process waits.
     """
     path = files_of(key)[1].with_suffix(".lock")
     with ExitStack() as held:
@@ -139,7 +139,7 @@ def alone(key: str) -> Iterator[None]:
             try:
                 lock.acquire(timeout=PATIENCE)
             except Timeout:
-                say(f"another process decodes the same pictures; waiting for it, which holds {path}", sys.stderr)
+                say(f"waiting for another process that decodes the same images; it holds the lock {path}", sys.stderr)
                 lock.acquire()
             held.callback(lock.release)
         yield
@@ -191,9 +191,9 @@ def checksums(values: np.ndarray) -> list[int]:
 
 
 def make_room(folder: Path, needed: int) -> None:
-    """Delete what was used longest ago, until `needed` bytes more are allowed, and files without a writer or a pair.
+    """Delete abandoned files, and the least recently used entries until `needed` more bytes are allowed.
 
-    Who has mapped a deleted file keeps it.
+    A process that has mapped a deleted file can still read it.
     """
     used = {path: path.stat().st_mtime for path in folder.glob("*.json")}
     for path in folder.glob("*"):

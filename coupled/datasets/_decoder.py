@@ -1,11 +1,11 @@
-"""Decoding: a picture file -> pixels. By Pillow; torchvision has deprecated its decoders since 0.29.
+"""Decode an image file into pixels, with Pillow; torchvision has deprecated its decoders since 0.29.
 
 A file is not trusted: only regular files of known formats are opened, and the size in the header is checked before any
-pixel is decoded, so that no picture takes more than about 1 GiB.
+pixel is decoded, so that no image takes more than about 1 GiB.
 
-Called as a program it decodes for another process: a JSON list of paths a line on stdin; for each path three numbers on
-stdout (height, width, bytes of a message), then the pixels or the message. So that it starts at once, it imports Pillow
-and numpy alone, nothing of this package.
+As a program it decodes for another process. Each line of stdin is a JSON list of paths. For each path it writes three
+numbers to stdout (height, width, bytes of a message), then the pixels or the message. It imports only Pillow and numpy,
+and nothing of this package, so that it starts fast.
 """
 
 import json
@@ -59,7 +59,7 @@ def opened(path: Path | str) -> Iterator[Image.Image]:
                 wide, high = image.size
                 if wide * high > MOST_PIXELS or max(wide, high) > LONGEST_SIDE:
                     raise ValueError(
-                        f"{path}: {wide} x {high} pixels; allowed are {MOST_PIXELS:,}, and {LONGEST_SIDE:,} a side"
+                        f"{path}: {wide} x {high} pixels; allowed are {MOST_PIXELS:,}, and {LONGEST_SIDE:,} per side"
                     )
                 yield image
     except DAMAGED as error:
@@ -68,7 +68,7 @@ def opened(path: Path | str) -> Iterator[Image.Image]:
             text = f"none of {', '.join(FORMATS)}"
         if text.startswith(f"{path}: "):
             raise ValueError(text) from None
-        raise ValueError(f"{path}: not a readable image ({text}); mend or remove it") from None
+        raise ValueError(f"{path}: not a readable image ({text}); repair or remove it") from None
 
 
 def _serve() -> None:

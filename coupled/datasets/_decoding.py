@@ -1,8 +1,9 @@
-"""Many pictures decoded at once, on all cores that this process may use.
+"""Decode many images in parallel, on all cores that this process may use.
 
-Threads do not suffice: Pillow releases the lock of the interpreter while it decodes, but small pictures spend most of
-their time in Python (measured on 20 000 JPEGs of 32 px: two cores give 1.0 to 1.4 times one with threads). So many
-pictures go to processes of their own (`_decoder.py`), which import neither torch nor the program that runs here.
+Threads are not enough: Pillow releases the global interpreter lock while it decodes, but small images spend most of the
+time in Python (measured on 20 000 JPEGs of 32 px: two cores are 1.0 to 1.4 times as fast as one with threads). Large
+numbers of images are therefore decoded in separate processes (`_decoder.py`), which import neither torch nor the main
+program.
 """
 
 import json
@@ -20,17 +21,17 @@ from numpy.typing import NDArray
 
 from coupled.datasets import _decoder
 
-CHUNK = 64  # pictures that a process gets at a time
-MANY = 2000  # pictures from which on it pays to start processes
+CHUNK = 64  # images that a process gets at a time
+MANY = 2000  # number of images from which starting processes saves time
 T = TypeVar("T")
 Use = Callable[[NDArray[np.uint8]], T]
 Process = subprocess.Popen[bytes]
 
 
 def decoded(paths: Sequence[str], use: Use[T]) -> Generator[T | str]:
-    """For each picture, in order, what `use` makes of its pixels, uint8 [H, W, 3]; of a bad one what is wrong with it.
+    """Yield for each image, in order, `use(pixels)` with pixels uint8 [H, W, 3], or the message of its fault.
 
-    `use` is called in threads. Raises OSError if a process ends before it should.
+    `use` is called in threads. Raises OSError if a process ends too early.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
@@ -89,7 +90,7 @@ def _in_process(paths: Sequence[str], use: Use[T], idle: "SimpleQueue[Process]")
                 results.append(use(pixels.reshape(high, wide, 3)))
     except (BrokenPipeError, EOFError):
         status = process.wait()
-        raise ChildProcessError(f"a process that decodes pictures ended with status {status}; start again") from None
+        raise ChildProcessError(f"a decoding process ended with status {status}; start the command again") from None
     finally:
         idle.put(process)
     return results

@@ -1,7 +1,7 @@
-"""What the sets of picture files share: which files a folder holds.
+"""Find the image files of a folder.
 
-A class is a folder, and its images are all files below it that end as torchvision's ImageFolder wants them. Classes and
-images are taken in the order of their names. What is passed over, such as hidden and other files, is counted.
+A class is a folder. Its images are all files below it with one of the endings of torchvision's ImageFolder. Classes and
+images are sorted by name. Ignored files, such as hidden files, are counted.
 """
 
 import os
@@ -29,7 +29,7 @@ def check_same_classes(
     if odd:
         more = f" and {len(odd) - SHOWN} more" if len(odd) > SHOWN else ""
         raise ValueError(
-            f"dataset.root: {root}: {names[0]} and {names[1]} must have the same classes; only one has"
+            f"dataset.root: {root}: {names[0]} and {names[1]} must have the same classes; only one of them has"
             f" {', '.join(odd[:SHOWN])}{more}"
         )
 
@@ -37,16 +37,16 @@ def check_same_classes(
 def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, list[str]]:
     """Class name -> paths of its images, both sorted; they lie anywhere below folder/<class>.
 
-    What is passed over is counted in `passed`. Raises ValueError if the folder is missing or a class has no image.
+    Ignored files are counted in `passed`. Raises ValueError if the folder is missing or a class has no image.
     """
     if not folder.is_dir():
-        raise ValueError(f"dataset.root: there is no folder {folder.resolve()}; put <class>/<image> files in it")
+        raise ValueError(f"dataset.root: no folder {folder.resolve()}; put <class>/<image> files in it")
     passed = Counter() if passed is None else passed
     loose: Counter[str] = Counter()
     classes = folders(folder, loose)
     if not classes:
-        there = f"{loose_images(loose)} images that are in no class" if loose_images(loose) else "no class"
-        raise ValueError(f"dataset.root: {folder.resolve()} holds {there}; make one folder of images a class")
+        there = f"{loose_images(loose)} images outside class folders" if loose_images(loose) else "no class folder"
+        raise ValueError(f"dataset.root: {folder.resolve()} contains {there}; make one folder of images per class")
     passed.update({f"{kind} beside the classes": count for kind, count in loose.items()})
     files = {}
     for name in classes:
@@ -55,7 +55,7 @@ def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, l
         if not files[name]:
             there = f", but {_counts(others)}" if others else ""
             raise ValueError(
-                f"dataset.root: {(folder / name).resolve()} holds no image{there}; put {', '.join(SUFFIXES)} files"
+                f"dataset.root: {(folder / name).resolve()} contains no image{there}; put {', '.join(SUFFIXES)} files"
                 " in it"
             )
         passed.update(others)
@@ -83,7 +83,7 @@ def names_below(root: Path, files: Files) -> tuple[str, ...]:
 def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
     """The names of the folders in `folder`, sorted; other files are counted in `passed`.
 
-    Raises ValueError for a name that is no text in this locale: no table or page of the run could hold it.
+    Raises ValueError for a name that is not text in this locale: it could not be written to a table or page.
     """
     names = []
     with os.scandir(folder) as opened:
@@ -94,13 +94,15 @@ def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
         elif passed is not None:
             passed[_kind(entry.name)] += 1
     for name in names:
-        if any("\ud800" <= character <= "\udfff" for character in name):  # what bytes become that are no UTF-8
+        if any(
+            "\ud800" <= character <= "\udfff" for character in name
+        ):  # how Python represents bytes that are not UTF-8
             raise ValueError(f"dataset.root: class folder {os.fsencode(folder / name)!r} has {_no_text(name)}")
     return sorted(names)
 
 
 def _no_text(name: str) -> str:
-    """What is wrong with the name of a file whose bytes are no text here, and what to do."""
+    """The fault of a file name whose bytes are not text in this locale, and what to do."""
     try:
         os.fsencode(name).decode("utf-8")
     except UnicodeDecodeError:
@@ -109,12 +111,12 @@ def _no_text(name: str) -> str:
 
 
 def loose_images(passed: Mapping[str, int]) -> int:
-    """How many images there are among what `folders` has counted."""
+    """The number of images among the files that `folders` has counted."""
     return sum(passed.get(suffix, 0) for suffix in SUFFIXES)
 
 
 def images(folder: Path, passed: Counter[str] | None = None) -> list[str]:
-    """Paths of the images below `folder`, sorted by part; what else lies there is counted in `passed` by its kind."""
+    """Paths of the images below `folder`, sorted by part; other files are counted in `passed` by kind."""
     found = _walk(str(folder), Counter() if passed is None else passed, ())
     return sorted(found, key=lambda path: path.split(os.sep))  # noqa: PTH206 - the same order, and faster
 
@@ -123,7 +125,7 @@ def _walk(folder: str, passed: Counter[str], above: tuple[tuple[int, int], ...])
     status = os.stat(folder)  # noqa: PTH116 - text, not a `Path`
     here = status.st_dev, status.st_ino
     if here in above:
-        raise ValueError(f"dataset.root: {folder}: a link to a folder that holds it; remove it")
+        raise ValueError(f"dataset.root: {folder}: a link to a folder that contains it; remove the link")
     with os.scandir(folder) as opened:
         entries = list(opened)
     for entry in entries:
@@ -140,13 +142,13 @@ def _walk(folder: str, passed: Counter[str], above: tuple[tuple[int, int], ...])
 
 
 def passed_over(split: str, passed: Mapping[str, int]) -> Iterator[str]:
-    """A line on what was passed over, if anything was."""
+    """A line on the ignored files, if there are any."""
     if passed:
-        yield f"dataset: {split}: passed over {_counts(passed)}; images are files that end in {', '.join(SUFFIXES)}"
+        yield f"dataset: {split}: ignored {_counts(passed)}; images are files that end in {', '.join(SUFFIXES)}"
 
 
 def divide(files: Files, share: float, permute: Permute) -> dict[str, Files]:
-    """`share` of each class to train, the others to test; each gets one image at least.
+    """Divide the images: `share` of each class for train, the others for test, at least one image for each.
 
     The draw is one permutation of all images; within a split they keep their order. Raises ValueError for a class of
     one image.

@@ -1,4 +1,4 @@
-"""Folders that are not laid out as one folder a class, though they are known: what they are, and what to do."""
+"""Recognise known datasets whose folder does not have one folder per class, and say what to do."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,12 +12,12 @@ def check_layout(root: Path, name: str) -> None:
     """Raise ValueError if `root`, read as the dataset `name`, is Kaggle's ILSVRC or Tiny ImageNet as published."""
     if (root / "val" / "images").is_dir() and (root / "val" / "val_annotations.txt").is_file():
         raise ValueError(
-            f"dataset.root: {root.resolve()} is Tiny ImageNet, whose validation images lie in one folder; use"
+            f"dataset.root: {root.resolve()} is Tiny ImageNet, whose validation images are in one folder; use"
             " dataset.name=tiny_imagenet"
         )
     for inner in KAGGLE:
         if not (root / "train").is_dir() and (root / inner / "train").is_dir():
-            raise ValueError(f"dataset.root: got {root}; the folders of images are in it: use {root / inner}")
+            raise ValueError(f"dataset.root: got {root}; the image folders are below it: use {root / inner}")
     if name == "folder" and (root / "train").is_dir() and not folders(root / "train"):
         return  # images without labels, in all splits
     for part in ("val", "test") if name == "folder" else ("val",):
@@ -27,6 +27,6 @@ def check_layout(root: Path, name: str) -> None:
             sort = f"{listed} lists their classes; " if listed.is_file() and part == "val" else ""
             rename = "rename it and put the validation images in val/<class>/" if part == "test" else ""
             raise ValueError(
-                f"dataset.root: {(root / part).resolve()} holds {loose_images(loose)} images that are in no class, as"
-                f" Kaggle's copy of ILSVRC does; {sort}{rename or 'sort them into one folder a class'}"
+                f"dataset.root: {(root / part).resolve()} contains {loose_images(loose)} images outside class folders,"
+                f" as Kaggle's copy of ILSVRC does; {sort}{rename or 'sort them into one folder per class'}"
             )

@@ -1,4 +1,4 @@
-"""What the sets of picture files share: their pictures decoded, at one size, and a dataset made of them.
+"""Decode image files to one size, and make a dataset of them.
 
 Shape letters: N images, S size.
 """
@@ -20,8 +20,8 @@ from coupled.datasets._decoding import decoded
 from coupled.datasets._files import Files, check_same_classes, class_names, labels, names_below, passed_over
 from coupled.datasets._pillow import refuse
 
-STATISTICS_IMAGES = 4096  # enough: a mean over so many images errs by 1/64 of the spread between images
-LONGEST = 16  # times its shorter side: more of a picture is cut off before it is resized, which bounds the memory
+STATISTICS_IMAGES = 4096  # enough: the mean over 4096 images errs by 1/64 of the spread between images
+LONGEST = 16  # longest allowed ratio of the sides: a longer image is cropped before it is resized, to bound the memory
 
 
 def load_files(
@@ -30,7 +30,7 @@ def load_files(
     """The images of `files[split]`, as RGB, shorter side scaled to `size`, centre square; labels in the files' order.
 
     Mean and std are those of the train images: of all up to 4096, of 4096 evenly spaced ones if there are more.
-    `passed` says what was passed over. Raises ValueError for classes that differ between the splits, and for images
+    `passed` counts the ignored files. Raises ValueError for classes that differ between the splits, and for images
     that cannot be decoded, all of the split in one line.
     """
     check_same_classes(root, files["train"], files["test"], ("train", "test"))
@@ -79,7 +79,7 @@ def _measured(images: int) -> NDArray[np.int64]:
 
 
 def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
-    """A line on pictures that are smaller than they are shown, if there are any."""
+    """A line on images that are enlarged, if there are any."""
     smaller = [side for side in sides_N if side < size]
     if smaller:
         yield (
@@ -91,7 +91,7 @@ def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
 def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
     """The pictures as uint8 [N, 3, S, S], and the shorter side that each had; from the cache if they are in it.
 
-    Raises ValueError that tells of all pictures that cannot be decoded.
+    Raises ValueError with all images that cannot be decoded.
     """
     if 3 * size**2 * len(paths) < _cache.SMALLEST or not _cache.most_bytes():
         return _decode(paths, size)
@@ -110,7 +110,10 @@ def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
             if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
                 _cache.write_entry(key, images_N3SS, sides_N)
         except OSError as error:
-            say(f"{_cache.cache_folder()}: {error.strerror}: the next start will decode the pictures again", sys.stderr)
+            say(
+                f"{_cache.cache_folder()}: {error.strerror}; images are not cached; the next start decodes them again",
+                sys.stderr,
+            )
         return images_N3SS, sides_N
 
 
@@ -119,7 +122,7 @@ def _decode(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
     images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     sides_N, faults = [], []
     with closing(decoded(paths, partial(_shown, size=size))) as results:
-        for row, found in enumerate(tracked_count(results, len(paths), "decoding pictures")):
+        for row, found in enumerate(tracked_count(results, len(paths), "decoding images")):
             if isinstance(found, str):
                 faults.append(found)
             else:

@@ -1,4 +1,4 @@
-"""Pictures as tensors, and what is wrong with those that do not decode."""
+"""Read images as tensors, and report those that cannot be decoded."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor
 from coupled.datasets._decoder import read_pixels
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
-SHOWN = 3  # bad pictures that a message names
+SHOWN = 3  # images that a message names
 
 
 def read_picture(path: Path) -> Tensor:
@@ -21,17 +21,17 @@ def read_picture(path: Path) -> Tensor:
 
 
 def undecodable(paths: Iterable[Path]) -> list[str]:
-    """What is wrong with each of the pictures; "" if it decodes."""
+    """The fault of each image; "" if it can be decoded."""
     return [_fault(path) for path in paths]
 
 
 def refuse(faults: Sequence[str]) -> None:
-    """Raise ValueError with the faults of pictures in one line, unless there are none."""
+    """Raise ValueError with the faults of images in one line, unless there are none."""
     if len(faults) == 1:
         raise ValueError(faults[0])
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise ValueError(f"{len(faults)} pictures cannot be used: {'; '.join(faults[:SHOWN])}{more}")
+        raise ValueError(f"{len(faults)} images cannot be decoded: {'; '.join(faults[:SHOWN])}{more}")
 
 
 def _fault(path: Path) -> str:

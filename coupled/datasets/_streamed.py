@@ -1,4 +1,4 @@
-"""Images that come one by one, with their labels, kept decoded in the cache: read once, then mapped into memory.
+"""Read images and labels one by one, keep them decoded in the cache, and map them into memory.
 
 Shape letters: N images, S size.
 """
@@ -31,7 +31,7 @@ def kept_or_streamed(key: str, size: int, rows: Callable[[], Rows]) -> tuple[Ten
         _write(key, size, rows())
         found = _read(key, size)
     if not found:
-        raise OSError(f"{_cache.files_of(key)[0]}: not as it was written; start again")
+        raise OSError(f"{_cache.files_of(key)[0]}: changed after it was written; start the command again")
     return found
 
 
@@ -91,7 +91,9 @@ def _append(file: Any, part: Sequence[Tensor]) -> None:
         )
     _cache.make_room(folder, total)
     if shutil.disk_usage(folder).free < needed + _cache.SPARE:
-        raise OSError(f"{folder}: the disk has no room for the decoded images; COUPLED_CACHE=DIR names another folder")
+        raise OSError(
+            f"{folder}: not enough disk space for the decoded images; set COUPLED_CACHE to a folder on another disk"
+        )
     file.write(torch.stack(list(part)).numpy().data)
 
 

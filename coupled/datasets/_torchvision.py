@@ -1,4 +1,4 @@
-"""What the sets in torchvision's formats share: its classes read the files, whose md5 sums they check."""
+"""Read datasets in torchvision's formats with its classes, which check the md5 sums of the files."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def read(split: str, make: Callable[[str], Any], root: Path, url: str, download:
     except (RuntimeError, OSError) as error:
         if download:
             reason = " ".join(str(error).split())
-            raise ValueError(f"dataset.download: fetching {url} to {root} failed ({reason})") from None
+            raise ValueError(f"dataset.download: downloading {url} to {root} failed ({reason})") from None
         raise ValueError(f"dataset.root: {missing} ({url}) or pass dataset.download=true") from None
 
 

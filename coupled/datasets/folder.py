@@ -1,7 +1,7 @@
-"""Your own images from folders, one a class, or without classes; the licence is that of your images.
+"""Your own images from folders, one per class, or without classes; the licence is that of your images.
 
-Read from one of these layouts, in which images may lie in folders within a class:
-    train/<class>/*.png and test/<class>/*.png; in place of test also val or validation
+One of these layouts is read; within a class, images may be in subfolders:
+    train/<class>/*.png and test/<class>/*.png; instead of test also val or validation
     <class>/*.png, divided by `dataset.split`
     the same without <class>/: images without labels
 """
@@ -67,12 +67,12 @@ def load(
 
     Args:
         part: "train" or "test".
-        permute: draws the split.
+        permute: function that draws the permutation for the split.
         root: the folder.
         image_size: in pixels; without it, `own_size`.
-        split: the share of each class that is for training, above 0 and below 1, if root is not divided already.
-        labels: "auto": a class is a folder, and images that lie in none have no labels if there is no class at all;
-            "none": folders are no classes, and no image has a label.
+        split: share of each class for training, above 0 and below 1, if root is not divided into train and test.
+        labels: "auto": each folder is a class; if there is no folder, the images have no labels. "none": folders are
+            not classes, and no image has a label.
         in_memory: hold the images decoded in memory, or read them from the disk whenever they are needed; "auto": in
             memory if the decoded images of both splits take at most 8 GiB.
 
@@ -97,15 +97,17 @@ def load(
     notes = [_counted(part, files[part], found.places.get(part, root))]
     if part == "train" and split is not None:
         each = "images" if UNLABELLED in files[part] else "images of each class"
-        notes.append(f"dataset.split: {split:g} of the {each} for training, drawn by the seed")
+        notes.append(f"dataset.split: {split:g} of the {each} for training, drawn with the seed")
     if part == "test" and found.unread:
         of, more = (
             found.places[part].name,
             f" and {len(found.unread) - SHOWN} more" if len(found.unread) > SHOWN else "",
         )
-        notes.append(f"dataset: {root}: passed over {', '.join(found.unread[:SHOWN])}{more}; read are train and {of}")
+        notes.append(f"dataset: {root}: ignored {', '.join(found.unread[:SHOWN])}{more}; only train and {of} are read")
     if part == "train" and not held:
-        why = f"their {needed / 2**30:,.1f} GiB are more than 8" if in_memory == "auto" else "as asked for"
+        why = (
+            f"decoded they take {needed / 2**30:,.1f} GiB, more than 8" if in_memory == "auto" else "in_memory is false"
+        )
         notes.append(f"dataset.in_memory: the images stay on the disk ({why})")
     return replace(result, notes=(*notes, *result.notes))
 
@@ -130,7 +132,7 @@ def _find(root: Path | None, split: float | None, labels: Labels) -> Found:
     for folder in (root / "train", test):
         if not folder.is_dir():
             raise ValueError(
-                f"dataset.root: there is no folder {folder.resolve()}; put <class>/<image> files in it, or set"
+                f"dataset.root: no folder {folder.resolve()}; put <class>/<image> files in it, or set"
                 " dataset.split=0.9 to divide one folder of classes"
             )
     passed = {"train": Counter[str](), "test": Counter[str]()}
@@ -150,11 +152,13 @@ def _find_undivided(root: Path, split: float, labels: Labels) -> Found:
     if not 0 < split < 1:
         raise ValueError(f"dataset.split: got {split:g}; allowed is a share for training above 0 and below 1")
     if not root.is_dir():
-        raise ValueError(f"dataset.root: there is no folder {root.resolve()}; put <class>/<image> files in it")
+        raise ValueError(f"dataset.root: no folder {root.resolve()}; put <class>/<image> files in it")
     parts = [name for name in ("train", *TESTS) if (root / name).is_dir()]
     if parts and labels == "auto":
         alone = f"dataset.root={root / 'train'}" if parts == ["train"] else "no dataset.split"
-        raise ValueError(f"dataset.split: got {split:g}, but {root} is divided: it has {', '.join(parts)}; use {alone}")
+        raise ValueError(
+            f"dataset.split: got {split:g}, but {root} is already divided into {', '.join(parts)}; use {alone}"
+        )
     passed = {"all": Counter[str]()}
     return Found({"all": _images(root, labels, passed["all"])}, passed, {}, [])
 
@@ -166,7 +170,7 @@ def _images(folder: Path, labels: Labels, passed: Counter[str]) -> Files:
         return class_files(folder, passed)
     found = images(folder, passed)
     if not found:
-        raise ValueError(f"dataset.root: {folder.resolve()} holds no image")
+        raise ValueError(f"dataset.root: {folder.resolve()} contains no image")
     return {UNLABELLED: found}
 
 
@@ -204,7 +208,7 @@ def _measured_side(paths: list[str]) -> int:
             sides |= {each for each in found if isinstance(each, int)}
             faults += [each for each in found if isinstance(each, str)]
             if len(sides) > 1 and not faults:
-                return SIZE  # to load the pictures tells of all that are bad
+                return SIZE  # loading the images reports all that are bad
     refuse(faults)
     side = sides.pop()
     return side if SMALLEST <= side <= LARGEST else SIZE

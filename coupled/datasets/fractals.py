@@ -1,6 +1,6 @@
-"""Fractals: a procedural dataset; each class an iterated function system, each image a variation of it in colour.
+"""Fractals: a procedural dataset. Each class is an iterated function system, each image a variation of it in colour.
 
-Any number of classes at any size, made on the spot (about 2 000 images of 32 px a second on one core) and kept under
+Any number of classes at any size is generated (about 2 000 images of 32 px per second on one core) and kept under
 `root`. Everything is a function of (seed, class, split, image): class k does not depend on the number of classes, nor
 image i on the number of images, and neither on the machine.
 
@@ -37,7 +37,7 @@ def load(
 ) -> ImageDataset:
     """`classes` fractals (2 to 1000) at `image_size` px (8 or more), of `root` (default data/fractals), or made there.
 
-    Raises ValueError for an option out of range, and for a file under `root` that is damaged or not its own.
+    Raises ValueError for an option out of range, and for a file under `root` that is damaged or has other content.
     """
     check_split(split)
     check_range("classes", classes, 2, 1000)
@@ -123,12 +123,12 @@ def _read(path: Path, options: str) -> dict[str, Tensor]:
             metadata = file.metadata() or {}
             images = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and it is made again") from None
+        raise ValueError(f"{path}: damaged ({error}); delete it, it will be generated again") from None
     found, wanted = (metadata.get("format"), metadata.get("options")), (FORMAT, options)
     if found != wanted:
-        raise ValueError(f"{path}: holds {found}, expected {wanted}; delete it and it is made again")
+        raise ValueError(f"{path}: holds {found}, expected {wanted}; delete it, it will be generated again")
     if metadata.get("digest") != _digest(images):
-        raise ValueError(f"{path}: damaged (its pixels do not have its digest); delete it and it is made again")
+        raise ValueError(f"{path}: damaged (its pixels do not match its digest); delete it, it will be generated again")
     return images
 
 

@@ -29,12 +29,12 @@ from coupled.datasets import (
 from coupled.datasets._pictures import square
 from coupled.datasets._streamed import kept_or_streamed
 
-IMAGES, LABELS = ("image", "img"), ("label", "labels")  # columns that are found without being named
+IMAGES, LABELS = ("image", "img"), ("label", "labels")  # columns that are used without a setting
 
 
 def own_size(*, path: str) -> int:
-    """Refused: rows may have any sizes, and reading them all to find one would take as long as loading them."""
-    raise ValueError(f"dataset.image_size: missing; '{path}' is shown at the size given here, in pixels a side")
+    """Raise ValueError: rows may have any sizes, and reading all of them would take as long as loading them."""
+    raise ValueError(f"dataset.image_size: missing; set the side in pixels to which the images of '{path}' are resized")
 
 
 def load(
@@ -57,7 +57,7 @@ def load(
         image_size: pixels a side, 4 to 4096.
         config: configuration of the dataset, where it has several.
         train_split: the dataset's name of the split that is trained on.
-        test_split: its name of the split that is measured on as "test", such as "validation".
+        test_split: the dataset's name of the split that is used as "test", such as "validation".
         image_column: column of images; without it "image" or "img".
         label_column: column of class labels; without it "label" or "labels".
         streaming: read the rows once, without downloading the dataset, and keep the decoded images in the local cache,
@@ -73,7 +73,7 @@ def load(
     check_range("image_size", image_size, 4, 4096)
     names = {"train": train_split, "test": test_split}
     if train_split == test_split:
-        raise ValueError(f"dataset.test_split: got '{test_split}', which is trained on; name another split")
+        raise ValueError(f"dataset.test_split: got '{test_split}', which is the train split; name another split")
     if streaming and not _cache.most_bytes():
         raise ValueError(
             "dataset.streaming: got true, but COUPLED_CACHE_GIB=0 keeps no decoded images; allowed is false"

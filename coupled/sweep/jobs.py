@@ -13,7 +13,7 @@ from types import FrameType
 from coupled.analysis.driver import fault
 from coupled.analysis.parsers import NEED_NO_CODE
 from coupled.config.errors import differences
-from coupled.config.schema import MAY_CHANGE
+from coupled.config.sections import MAY_CHANGE
 from coupled.monitoring.commands import child_command, child_environment
 from coupled.storage.run_lock import run_lock
 from coupled.storage.snapshots import SnapshotStore

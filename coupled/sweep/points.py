@@ -7,51 +7,19 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from coupled.cli import ANALYSES
 from coupled.config.command_line import find_config, parse_range
 from coupled.config.errors import one_line
-from coupled.config.fields import Count, Name, Positive, Section
 from coupled.config.load import load_settings
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.sweep.names import keys_name, order, point_name, run_name
+from coupled.sweep.sweep_file import FigureSettings, SweepFile
 
 MOST_POINTS = 10_000
-DEFAULT_ANALYSES = ("weight-gap", "alignment --split test --layers h")
-Values = Annotated[list[Any], Field(min_length=1)]
-
-
-class FigureSettings(Section):
-    """What the figures show. A metric is `weight_gap` or a metric of the tables, such as `cka` or `nccc:euclidean`."""
-
-    reference: str = "cl"
-    metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("cka", "rsa", "weight_gap")
-    layer: str = "h"
-    split: Literal["train", "test"] = "test"
-    arm: str = "nscl"  # the arm that the figure over epochs shows
-    epochs: tuple[Literal["last"] | Count, ...] = ("last",)  # one figure over the factor per epoch
-
-
-class SweepFile(Section):
-    """A sweep file. `base` is a settings file, relative to this one; keys of settings are dotted."""
-
-    base: str
-    name: Name | None = None  # of the folder under runs/; default: the name of the file
-    overrides: dict[str, Any] = Field(default_factory=dict)
-    grid: dict[str, Values] = Field(default_factory=dict)
-    zip: tuple[dict[str, Values], ...] = ()
-    seeds: Positive | Annotated[list[Count], Field(min_length=1)] | None = None
-    analyses: tuple[str, ...] = DEFAULT_ANALYSES
-    factor: str | None = None
-    figure: FigureSettings = FigureSettings()
-
-    @field_validator("zip", mode="before")
-    @classmethod
-    def _one_group(cls, given: Any) -> Any:
-        return [given] if isinstance(given, dict) else given
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from mkdocs.structure.pages import Page
 
 GENERATORS: dict[str, Callable[[], str]] = {
     "settings": reference_settings.markdown,
+    "sweep_file": reference_settings.sweep_markdown,
     "commands": reference_commands.markdown,
     "tables": reference_tables.markdown,
     "objectives": reference_objectives.markdown,

@@ -1,16 +1,18 @@
-"""Generate the page of the settings from the pydantic models of coupled/config."""
+"""The settings and the keys of a sweep file, from their pydantic models: types, ranges, defaults, units, meanings."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from markdown_text import as_yaml, block, code, described
+from markdown_text import SECTION, as_yaml, block, code, described
 
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
+from coupled.sweep.sweep_file import SweepFile
 
 TOP = "Top level"
+SWEEP = "Sweep file"
 HEADING = ["key", "meaning", "type and allowed values", "default", "unit"]
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that lists the allowed words
@@ -22,10 +24,24 @@ def markdown() -> str:
     """Return all defaults as YAML and one table for each section."""
     parts = ["## All settings", block(defaults(), "yaml")]
     for title, schema in sections():
-        keys = sorted(schema["properties"], key=lambda key: key != "preset")  # other defaults depend on it
-        rows = [_row(title, key, schema["properties"][key]) for key in keys]
-        parts += [f"## {title} {{ #{_anchor(title)} }}", _prose(schema["description"]), described(HEADING, rows)]
+        parts += _section(title, schema)
     return "\n\n".join(parts)
+
+
+def sweep_markdown() -> str:
+    """A table of the keys of a sweep file, and one of its section `figure`."""
+    whole = SweepFile.model_json_schema()
+    parts = _section(SWEEP, whole) + _section(f"{SWEEP}.figure", whole["$defs"]["FigureSettings"])
+    return "\n\n".join(parts)
+
+
+def _section(title: str, schema: Schema) -> list[str]:
+    """Heading, description and table of one section."""
+    keys = sorted(schema["properties"], key=lambda key: key != "preset")  # the preset sets defaults of other keys
+    rows = [_row(title, key, schema["properties"][key]) for key in keys]
+    text = _prose(SECTION.split(schema["description"])[0])  # without the example
+    heading = title.replace(f"{SWEEP}.", f"{SWEEP}: ")
+    return [f"## {heading} {{ #{_anchor(title)} }}", text, described(HEADING, rows)]
 
 
 def defaults() -> str:
@@ -81,8 +97,12 @@ def _default(schema: Schema) -> str:
 
 def kind(schema: Schema) -> str:
     """Return type and allowed values of a key as text."""
-    if "$ref" in schema or "patternProperties" in schema or schema.get("type") == "object":
+    if "$ref" in schema or "patternProperties" in schema:
         return "section"
+    if schema.get("type") == "object":
+        return "mapping"
+    if "const" in schema:
+        return code(schema["const"])
     if "anyOf" in schema:
         return " or ".join(kind(each) for each in schema["anyOf"])
     if "enum" in schema:
@@ -91,7 +111,9 @@ def kind(schema: Schema) -> str:
         if "prefixItems" in schema:
             return f"list of {len(schema['prefixItems'])}, each a {kind(schema['prefixItems'][0])}"
         inner = schema["items"]
-        return f"list of {kind(inner)}{'' if 'enum' in inner or inner.get('type') == 'string' else 's'}"
+        words, comma, bounds = kind(inner).partition(",")
+        several = "" if {"enum", "anyOf"} & inner.keys() or inner.get("type") == "string" else "s"
+        return f"list of {words}{several}{comma}{bounds}"
     if CHOICES.fullmatch(schema.get("pattern", "")):
         return ", ".join(map(code, schema["pattern"].strip("^$()").split("|")))
     return f"{WORDS.get(schema['type'], schema['type'])}{_bounds(schema)}"

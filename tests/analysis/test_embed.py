@@ -103,7 +103,7 @@ def test_a_folder_of_loose_pictures_needs_no_classes(
     assert about["file"].tolist() == ["a.JPG", "b.png", "cats/2020/c.png"]
     assert about["label"].isna().tolist() == [True, True, False]
     assert about["label"][2] == "cats"
-    assert "passed over 1 .txt" in capsys.readouterr().out
+    assert "ignored 1 .txt" in capsys.readouterr().out
     squares = [np.asarray(Image.open(photos / name).convert("RGB"))[1:10] for name in about["file"]]  # 9 of 12 rows
     pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
     np.testing.assert_allclose(rows, by_hand(run, "cl", 1, pixels).numpy(), rtol=0.02, atol=0.02)  # grey levels

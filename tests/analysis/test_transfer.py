@@ -96,9 +96,9 @@ def test_a_folder_has_one_name_however_it_is_given(
             "--dataset cifar10: dataset.root: no complete, undamaged CIF",
         ),
         (["--dataset", ".", "--dataset-root", "x"], "--dataset-root: got 'x' with --dataset ., which is a folder"),
-        (["--dataset", "."], "--dataset .: dataset.root: there is no folder"),
+        (["--dataset", "."], "--dataset .: dataset.root: no folder"),
         (["--dataset", "huggingface"], "--dataset-root: missing; --dataset huggingface needs the name or folder of"),
-        (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; there is no file"),
+        (["--dataset", "none.py:f"], "--dataset: got 'none.py:f'; no file"),
         (
             ["--dataset", "digits", "--accept-changed-images"],
             "--accept-changed-images: not used with --dataset, whose images are not the run's; drop it",

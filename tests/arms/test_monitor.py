@@ -112,7 +112,7 @@ def test_each_module_is_put_back_into_its_own_mode() -> None:
 def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experiment() -> None:
     for names, said in (
         (["ckaa"], "monitor.metrics: got 'ckaa'; did you mean 'cka'"),
-        (["few_shot"], "allowed beside training are cka"),
+        (["few_shot"], "allowed during training are cka"),
     ):
         with pytest.raises(ValueError, match=said):
             tiny.tiny_settings(monitor={"metrics": names})

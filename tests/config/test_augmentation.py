@@ -78,8 +78,11 @@ def test_local_views_need_a_size_and_nothing_says_it_without_them() -> None:
     assert found.augmentation.plain().local_size == 8
     for wrong, text in (
         ({"local_views": 6}, r"augmentation\.local_size: missing; the 6 local_views need"),
-        ({"local_size": 8}, r"augmentation\.local_size: got 8; there are no local views"),
-        ({"local_crop_scale": [0.1, 0.2]}, r"augmentation\.local_crop_scale: got \(0\.1, 0\.2\); there are no local"),
+        ({"local_size": 8}, r"augmentation\.local_size: got 8; it has no effect without local views"),
+        (
+            {"local_crop_scale": [0.1, 0.2]},
+            r"augmentation\.local_crop_scale: got \(0\.1, 0\.2\); it has no effect without local",
+        ),
         (
             {"local_views": 1, "local_size": 8, "local_crop_scale": [0.5, 2]},
             r"local_crop_scale: got \[0\.5, 2\.0\]; a crop",

@@ -37,7 +37,7 @@ def test_a_run_is_named_after_its_file_and_has_the_four_arms(config: Path) -> No
 
 def test_no_arm_is_called_as_all_of_them_are(config: Path) -> None:
     """`--compare all` means every arm."""
-    with pytest.raises(ValueError, match=r"arms\.all: not an arm's name: `--compare all` means all arms"):
+    with pytest.raises(ValueError, match=r"arms\.all: not allowed as an arm's name: `--compare all` means all arms"):
         load_settings(config, ["arms.all=dcl"])
 
 
@@ -135,7 +135,7 @@ def test_bad_settings_are_refused_in_one_line(config: Path, override: str, parts
 def test_a_key_written_twice_is_refused(config: Path) -> None:
     """YAML keeps the last of two equal keys silently; which of the two did the user mean?"""
     config.write_text(YAML + "epochs: 40\n")
-    with pytest.raises(ValueError, match="'epochs' is given twice"):
+    with pytest.raises(ValueError, match="'epochs' appears twice"):
         load_settings(config)
 
 
@@ -144,7 +144,7 @@ def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.yaml"):
         load_settings(tmp_path / "nowhere.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
-    with pytest.raises(ValueError, match=r"list\.yaml: a settings file is a mapping"):
+    with pytest.raises(ValueError, match=r"list\.yaml: a settings file must be a mapping"):
         load_settings(tmp_path / "list.yaml")
 
 

@@ -136,7 +136,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(own: Path, capsys: pyte
     """It lies outside of what a run promises."""
     _cache.cache_folder().write_text("in the way")
     first = load(own)
-    assert "the next start will decode the pictures again" in capsys.readouterr().err
+    assert "the next start decodes them again" in capsys.readouterr().err
     assert load(own) == first
 
 
@@ -185,7 +185,7 @@ def test_two_that_start_at_once_decode_once_and_see_the_same(
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(load, [own, own])) == [without, without]
     assert counts == [3]
-    assert "another process decodes the same pictures; waiting for it" in capsys.readouterr().err
+    assert "waiting for another process that decodes the same images" in capsys.readouterr().err
 
 
 def test_a_run_has_the_same_bits_with_and_without_the_cache(

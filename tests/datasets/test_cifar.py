@@ -53,7 +53,7 @@ def test_one_damaged_byte_is_noticed(write_cifar: Callable, tmp_path: Path) -> N
 def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network the user must see the key and the address, not a traceback of urllib."""
     monkeypatch.setattr(CIFAR10, "url", (tmp_path / "nowhere" / CIFAR10.filename).as_uri())
-    with pytest.raises(ValueError, match=r"dataset.download: fetching file:.* failed") as raised:
+    with pytest.raises(ValueError, match=r"dataset.download: downloading file:.* failed") as raised:
         cifar10.load("train", root=tmp_path, download=True)
     assert "\n" not in str(raised.value)
 

@@ -56,7 +56,7 @@ def test_a_process_that_dies_is_one_line(
         return process
 
     monkeypatch.setattr(_decoding, "_started", killed)
-    with pytest.raises(OSError, match="a process that decodes pictures ended with status -9"):
+    with pytest.raises(OSError, match="a decoding process ended with status -9"):
         _pictures._decode(sorted(map(str, pictures.rglob("*.png"))), 24)
 
 

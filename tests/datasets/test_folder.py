@@ -116,7 +116,7 @@ def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> No
     assert [Path(file) for file in found.files_N] == sorted(Path(file) for file in found.files_N)
     assert found.notes == (
         f"dataset: train: 15 images in 2 class folders of {pictures}/train: ant 2, cat 13",
-        "dataset: train: passed over 2 .txt, 1 .gif, 1 .txt beside the classes, 1 hidden; images are files that end"
+        "dataset: train: ignored 2 .txt, 1 .gif, 1 .txt beside the classes, 1 hidden; images are files that end"
         " in .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp",
     )
 
@@ -142,7 +142,7 @@ def test_all_bad_pictures_are_told_at_once(pictures: Path) -> None:
     """To mend one, start again and find the next takes a day."""
     for number in range(5):
         (pictures / "train" / "cat" / f"bad{number}.png").write_text("a text")
-    with pytest.raises(ValueError, match=r"^5 pictures cannot be used: .*bad0.*bad1.*bad2.png: .*; and 2 more$"):
+    with pytest.raises(ValueError, match=r"^5 images cannot be decoded: .*bad0.*bad1.*bad2.png: .*; and 2 more$"):
         load("train", root=pictures, image_size=20)
 
 
@@ -156,15 +156,17 @@ def test_a_known_layout_that_is_not_one_folder_a_class_is_named(tmp_path: Path) 
     for name, count in (("train/n01440764/a", 2), ("val/ILSVRC2012_val_", 3), ("test/ILSVRC2012_test_", 4)):
         for number in range(count):
             formats.write(kaggle / f"{name}{number}.JPEG", formats.jpeg(number))
-    listed = r"val holds 3 images that are in no class, as Kaggle's .*/kaggle/LOC_val_solution.csv lists their classes"
+    listed = (
+        r"val contains 3 images outside class folders, as Kaggle's .*/kaggle/LOC_val_solution.csv lists their classes"
+    )
     for read in (load, imagenet.load):
-        with pytest.raises(ValueError, match=r"dataset.root: got .*; the folders of images are in it: use .*/CLS-LOC"):
+        with pytest.raises(ValueError, match=r"dataset.root: got .*; the image folders are below it: use .*/CLS-LOC"):
             read("train", root=tmp_path / "kaggle")
         with pytest.raises(ValueError, match=listed):
             read("train", root=kaggle)
     shutil.rmtree(kaggle / "val")
     formats.write(kaggle / "val/n01440764/b.JPEG", formats.jpeg(9))
-    with pytest.raises(ValueError, match=r"test holds 4 images that are in no class, .*; rename it and put"):
+    with pytest.raises(ValueError, match=r"test contains 4 images outside class folders, .*; rename it and put"):
         load("train", root=kaggle)
     assert len(imagenet.load("test", root=kaggle)) == 1
 
@@ -250,21 +252,21 @@ def _sixteen_bits(root: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "place", "message"),
     [
-        (_no_root, "train", "there is no folder .*; put <class>/<image> files in it"),
-        (_no_test, "test", "there is no folder"),
-        (_no_class, "train", "holds no class; make one folder of images a class"),
+        (_no_root, "train", "no folder .*; put <class>/<image> files in it"),
+        (_no_test, "test", "no folder"),
+        (_no_class, "train", "contains no class folder; make one folder of images per class"),
         (_loose_images, "train", "train has no class folders, but test has; set dataset.labels=none"),
         (_not_utf8, "train", r"class folder b'.*/caf\\xe9' has a name that is not UTF-8; rename it"),
         (_fifo, "train/cat/pipe.png", "not a regular file; remove it"),
         (_broken_link, "train/cat/link.png", "not a regular file; remove it"),
-        (_ring, "train/cat/inner/again", "a link to a folder that holds it; remove it"),
-        (_empty_class, "train/dog", r"holds no image, but 2 .gif; put .jpg, .jpeg, .png, .* files in it"),
-        (_other_classes, "", "train and test must have the same classes; only one has cat, cow"),
-        (_cut_file, "train/cat/a.jpg", "not a readable image .*; mend or remove it"),
-        (_cut_png, "train/cat/b.png", "not a readable image .*; mend or remove it"),
-        (_bent_header, "train/cat/b.png", "not a readable image .*; mend or remove it"),
-        (_bent_chunk, "train/cat/b.png", "not a readable image .*; mend or remove it"),
-        (_no_picture, "train/cat/b.png", "not a readable image .*; mend or remove it"),
+        (_ring, "train/cat/inner/again", "a link to a folder that contains it; remove the link"),
+        (_empty_class, "train/dog", r"contains no image, but 2 .gif; put .jpg, .jpeg, .png, .* files in it"),
+        (_other_classes, "", "train and test must have the same classes; only one of them has cat, cow"),
+        (_cut_file, "train/cat/a.jpg", "not a readable image .*; repair or remove it"),
+        (_cut_png, "train/cat/b.png", "not a readable image .*; repair or remove it"),
+        (_bent_header, "train/cat/b.png", "not a readable image .*; repair or remove it"),
+        (_bent_chunk, "train/cat/b.png", "not a readable image .*; repair or remove it"),
+        (_no_picture, "train/cat/b.png", "not a readable image .*; repair or remove it"),
         (_sixteen_bits, "train/cat/b.png", "more than 8 bits .*; save it with 8 bits a channel"),
     ],
 )
@@ -299,7 +301,7 @@ def test_the_folder_must_be_given() -> None:
 def test_a_picture_that_claims_too_many_pixels_is_not_decoded(wide: int, high: int, tmp_path: Path) -> None:
     """1 x 100 000 000 pixels are 400 MB, and 77 GB once they are 8 px wide."""
     path = claiming(tmp_path / "long.png", wide, high)
-    with pytest.raises(ValueError, match=rf"{wide} x {high} pixels; allowed are 89,478,485, and 65,535 a side"):
+    with pytest.raises(ValueError, match=rf"{wide} x {high} pixels; allowed are 89,478,485, and 65,535 per side"):
         read_picture(path)
 
 

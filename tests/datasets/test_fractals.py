@@ -114,7 +114,7 @@ def test_a_damaged_file_is_an_error_that_names_it(harm: str, tmp_path: Path) -> 
         other.replace(path)
     else:
         save_file(load_file(path), path)
-    with pytest.raises(ValueError, match="delete it and it is made again") as raised:
+    with pytest.raises(ValueError, match="delete it, it will be generated again") as raised:
         load("train", root=tmp_path, **SMALL)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -68,7 +68,7 @@ def test_a_run_trains_on_it(saved: Path, tmp_path: Path) -> None:
         ("dataset.test_split=test", "dataset.path: cannot load split 'test' of .* it has train, validation"),
         ("dataset.label_column=kind", "dataset.label_column: got kind; the columns are img, label"),
         ("dataset.path=/nowhere/at/all", "dataset.path: cannot load split 'train' of '/nowhere/at/all'"),
-        ("dataset.test_split=train", "dataset.test_split: got 'train', which is trained on"),
+        ("dataset.test_split=train", "dataset.test_split: got 'train', which is the train split"),
         ("dataset.image_size=null", "dataset.image_size: missing"),
     ],
 )

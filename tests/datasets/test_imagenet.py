@@ -71,8 +71,8 @@ def _empty_class(root: Path) -> None:
     ("harm", "message"),
     [
         (_no_val, r"no ImageNet in .*: val/ is missing; fetch .* run 'coupled prepare-data imagenet"),
-        (_no_class, f"train and val must have the same classes; only one has {IDS[2]}"),
-        (_empty_class, "n09999999 holds no image"),
+        (_no_class, f"train and val must have the same classes; only one of them has {IDS[2]}"),
+        (_empty_class, "n09999999 contains no image"),
     ],
 )
 def test_an_incomplete_imagenet_is_refused(harm: Callable[[Path], None], message: str, root: Path) -> None:

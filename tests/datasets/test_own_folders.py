@@ -48,7 +48,7 @@ def test_one_folder_is_divided_by_class_and_seed(tmp_path: Path) -> None:
     assert len(files["train"] | files["test"]) == 30
     assert load("test", tmp_path, split=0.8).digest() == parts["test"].digest()
     assert set(load("test", tmp_path, seed=1, split=0.8).files_N) != files["test"]
-    assert "dataset.split: 0.8 of the images of each class for training, drawn by the seed" in parts["train"].notes
+    assert "dataset.split: 0.8 of the images of each class for training, drawn with the seed" in parts["train"].notes
     write_images(tmp_path, "d/alone")
     with pytest.raises(ValueError, match=r"dataset\.split: class 'd' has 1 image; two are needed"):
         load("train", tmp_path, split=0.8)
@@ -65,7 +65,7 @@ def test_a_share_that_leaves_a_split_empty_is_refused(share: float, tmp_path: Pa
 def test_a_divided_folder_is_not_divided_again(tmp_path: Path) -> None:
     """Its splits would be read as classes."""
     write_images(tmp_path, "train/a/1", "train/b/2", "test/a/3", "test/b/4")
-    with pytest.raises(ValueError, match=r"dataset.split: got 0.9, but .* is divided: it has train, test; use no"):
+    with pytest.raises(ValueError, match=r"dataset.split: got 0.9, but .* is already divided into train, test; use no"):
         load("train", tmp_path, split=0.9)
 
 
@@ -158,10 +158,10 @@ def test_the_start_says_what_is_read_and_what_is_passed_over_and_why(
     assert "dataset: test: 2 images in 2 class folders of own/val: a 1, b 1" in told
     others = "1 .md beside the classes, 1 .png beside the classes, 1 .txt, 1 hidden, 1 hidden beside the classes"
     why = "images are files that end in .jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp"
-    assert f"dataset: train: passed over {others}; {why}" in told
-    assert f"dataset: test: passed over 1 .db; {why}" in told
-    assert "dataset: own: passed over extra, validation; read are train and val" in told
+    assert f"dataset: train: ignored {others}; {why}" in told
+    assert f"dataset: test: ignored 1 .db; {why}" in told
+    assert "dataset: own: ignored extra, validation; only train and val are read" in told
     (root / "train/c").mkdir()
     (root / "train/c/x.txt").touch()
     assert program.main(["--config", "own.yaml", "--run-dir", "other"]) == 2
-    assert "own/train/c holds no image, but 1 .txt; put .jpg, " in capsys.readouterr().err
+    assert "own/train/c contains no image, but 1 .txt; put .jpg, " in capsys.readouterr().err

@@ -86,7 +86,9 @@ def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> Non
 @pytest.mark.parametrize("label", [None, -1, 4])
 def test_an_image_without_a_label_is_refused(label: int | None) -> None:
     """Hugging Face marks those of ImageNet's test split with -1, which Python would take for the last class."""
-    with pytest.raises(ValueError, match=r"test-0.parquet: image 7 of the split has no label .*; leave this split out"):
+    with pytest.raises(
+        ValueError, match=r"test-0.parquet: image 7 of the split has no valid label .*; do not use this split"
+    ):
         parquet._member(Path("test-0.parquet"), 7, formats.jpeg(0), label, IDS)
 
 
@@ -137,7 +139,7 @@ def test_no_file_leaves_the_folder(kind: str, name: str, tmp_path: Path, capsys:
     place = tmp_path / "inner"
     place.mkdir()
     assert run("tiny_imagenet", make(place / f"a.{kind}", {name: b"gotcha"}), "--output", place / "out") == 2
-    assert "would lie outside" in capsys.readouterr().err
+    assert "would be written outside" in capsys.readouterr().err
     assert not Path("/tmp/coupled_out.txt").exists()
     assert not list(tmp_path.rglob("out.txt"))
 
@@ -240,7 +242,7 @@ def _no_parquet(place: Path) -> Path:
         (_no_archive, "neither a zip nor a tar archive; fetch it again"),
         (_empty, "holds no file; fetch it again"),
         (_nowhere, "no such file"),
-        (_no_split, "of which split? its name or folder must begin with one of train,"),
+        (_no_split, "unknown split; the name of the file or its folder must begin with one of train,"),
         (_no_second_file, "hub: file 00000 of 2 of train is missing; fetch it too"),
         (_no_parquet, "not readable as parquet"),
     ],
@@ -360,17 +362,17 @@ def _pipe(place: Path) -> Path:
         (_below_zero, "neither a zip nor a tar archive"),
         (_long_name, "neither a zip nor a tar archive"),
         (_sparse, "'a.jpg' is sparse; only files are unpacked"),
-        (_no_name, "'' is no name of a file; this is not the original file"),
-        (_nul_name, r"'a\x00b' is no name of a file"),
-        (_long_file_name, "xxx...' is no name of a file"),
+        (_no_name, "'' is not a file name; this is not the original file"),
+        (_nul_name, r"'a\x00b' is not a file name"),
+        (_long_file_name, "xxx...' is not a file name"),
         (_file_and_folder, "'a/b' is both a file and a folder; delete "),
         (_bent_sum_of_gz, "damaged or cut off (CRC check failed"),
         (_encrypted, "'a.jpg' is encrypted; only plain and deflated files are unpacked"),
         (_other_method, "'a.jpg' is compressed by method 99; only plain"),
         (_other_version, "damaged or cut off (zip file version 9.9)"),
         (_empty_zip_name, "damaged or cut off (string index out of range)"),
-        (_zip_bomb, "unpacks to more than 2 GiB; if it is what you want, set --max-gib"),
-        (_tar_bomb, "unpacks to more than 2 GiB; if it is what you want, set --max-gib"),
+        (_zip_bomb, "unpacks to more than 2 GiB; to allow it, set a larger --max-gib"),
+        (_tar_bomb, "unpacks to more than 2 GiB; to allow it, set a larger --max-gib"),
         (_pipe, "a.zip: not a regular file; leave it out"),
     ],
 )
@@ -403,7 +405,7 @@ def test_parquet_files_that_are_no_image_set_are_one_line(
     parquet.write_table(table.replace_schema_metadata({"huggingface": features}), path)
     assert run("tiny_imagenet", path, "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
-    assert "validation-00000-of-00001.parquet: no dataset: " in said
+    assert "validation-00000-of-00001.parquet: not an image-classification dataset: " in said
     assert said.count("\n") == 1
 
 
@@ -439,7 +441,7 @@ def test_the_limit_may_be_raised_and_the_disk_is_not_filled(
     usage = SimpleNamespace(free=archives.LEFT_FREE + 2999)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
     assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 1
-    assert "3,000 bytes needed, 268,438,455 bytes free, of which 268,435,456 are left free" in capsys.readouterr().err
+    assert "3,000 bytes needed, 268,438,455 bytes free, 268,435,456 of them are kept free" in capsys.readouterr().err
     usage.free += 1
     assert run("tiny_imagenet", archive, "--output", tmp_path / "out") == 0
 
@@ -462,11 +464,11 @@ def test_imagenet_takes_no_list_of_numbers_and_no_file_that_it_would_pass_over(
     labels = tmp_path / "truth.txt"
     labels.write_text("\n".join(["490"] * 8))
     assert run("imagenet", val, labels, "--output", tmp_path / "out") == 2
-    assert "truth.txt: '490' is no WordNet id, such as n01440764" in capsys.readouterr().err
+    assert "truth.txt: '490' is not a WordNet id such as n01440764" in capsys.readouterr().err
     other = train.with_name("bounding_boxes.tar")
     other.write_bytes(train.read_bytes())
     assert run("imagenet", train, other, "--output", tmp_path / "out") == 2
-    assert "bounding_boxes.tar: not one of ILSVRC2012's archives by its name" in capsys.readouterr().err
+    assert "bounding_boxes.tar: its name is not that of an ILSVRC2012 archive" in capsys.readouterr().err
     assert not {"train", "val"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 

@@ -38,7 +38,7 @@ def test_the_validation_images_have_the_labels_of_their_list(tiny: Path) -> None
 
 
 def test_sorted_validation_images_are_the_same_set(tiny: Path) -> None:
-    """Many people have moved them into one folder a class."""
+    """Many people have moved them into one folder per class."""
     before = tiny_imagenet.load("test", root=tiny).digest()
     for line in (tiny / "val/val_annotations.txt").read_text().splitlines():
         name, label = line.split("\t")[:2]

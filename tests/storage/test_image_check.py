@@ -52,7 +52,7 @@ def test_ranks_share_the_work_and_all_know_what_is_bad(tmp_path: Path) -> None:
     files(tmp_path)
     (said, one), (also, other) = ranks.run(2, checked, tmp_path)
     assert said == also
-    assert said.startswith("3 pictures cannot be used: ")
+    assert said.startswith("3 images cannot be decoded: ")
     assert [f"{number:02d}.jpg: not a readable image" in said for number in range(12)] == [n in BAD for n in range(12)]
     assert (one, other) == (7, 5)
     for number in BAD:

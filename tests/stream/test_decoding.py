@@ -167,7 +167,7 @@ def test_an_undecodable_picture_is_one_line_that_names_it(workers: int, epoch: C
     """Among a million files the user must learn which one to mend; a traceback of a worker hides it."""
     path = files.root / "11.png"
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"11.png: not a readable image .*; mend or remove it") as raised:
+    with pytest.raises(ValueError, match=r"11.png: not a readable image .*; repair or remove it") as raised:
         list(epoch(workers=workers))
     assert "\n" not in str(raised.value)
 

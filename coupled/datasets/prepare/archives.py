@@ -1,6 +1,6 @@
-"""Archives -> the files in them, and files -> a folder that is complete or not there. Used by prepare-data.
+"""Read the files of archives, and write files into a folder that appears only when it is complete. For prepare-data.
 
-An archive is not trusted: what it says of itself may be wrong, and what it unpacks to may be without end.
+An archive is not trusted: its headers may be wrong, and it may unpack to an unbounded amount of data.
 """
 
 import errno
@@ -24,8 +24,8 @@ PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 GIB = 2**30
 MOST_FILES = 2_000_000  # ImageNet has 1.3 million
 LONGEST_NAME = 1024
-COMPARED = 2**26  # bytes: a file that is there and larger is written again without a look
-LEFT_FREE = 2**28  # bytes that are never written to on the disk
+COMPARED = 2**26  # bytes: a larger file that exists is written again without a comparison
+LEFT_FREE = 2**28  # bytes of the disk that are left free
 # what the readers raise for archives that are damaged or made to harm, beside OSError of the disk
 ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, struct.error),
@@ -42,7 +42,7 @@ class Member(NamedTuple):
 
 
 class RefusedError(ValueError):
-    """A message that says all."""
+    """A complete message, to which no caller adds anything."""
 
 
 def archive_members(path: Path, most: int) -> Iterator[Member]:
@@ -99,7 +99,7 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
     OSError before the disk is full.
     """
     if target.exists():
-        say(f"{target}: there already; delete it to unpack {source} again")
+        say(f"{target}: already exists; delete it to unpack {source} again")
         return
     partial = target.with_name(f"{target.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -126,13 +126,13 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
 def check_amount(files: int, size: int, most: int, source: str) -> None:
     """Raise ValueError for more files or bytes than an archive may unpack to."""
     if size > most:
-        raise RefusedError(f"{source}: unpacks to more than {most / GIB:g} GiB; if it is what you want, set --max-gib")
+        raise RefusedError(f"{source}: unpacks to more than {most / GIB:g} GiB; to allow it, set a larger --max-gib")
     if files > MOST_FILES:
         raise RefusedError(f"{source}: holds more than {MOST_FILES:,} files; this is not the original file")
 
 
 def shown(name: str) -> str:
-    """A name from an archive, safe to print in a message."""
+    """A name from an archive, made safe to print in a message."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -155,9 +155,11 @@ def _write(member: Member, folder: Path, source: str) -> Path:
     name = member.name.replace("\\", "/")
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or ":" in "".join(relative.parts[:1]):
-        raise RefusedError(f"{source}: '{shown(name)}' would lie outside of {folder}; this is not the original file")
+        raise RefusedError(
+            f"{source}: '{shown(name)}' would be written outside {folder}; this is not the original file"
+        )
     if not relative.parts or "\0" in name or len(os.fsencode(name)) > LONGEST_NAME:
-        raise RefusedError(f"{source}: '{shown(name)}' is no name of a file; this is not the original file")
+        raise RefusedError(f"{source}: '{shown(name)}' is not a file name; this is not the original file")
     path = folder / relative
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -183,7 +185,7 @@ def _write(member: Member, folder: Path, source: str) -> Path:
 def _check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + LEFT_FREE > free:
-        text = f"{folder}: {size:,} bytes needed, {free:,} bytes free, of which {LEFT_FREE:,} are left free"
+        text = f"{folder}: {size:,} bytes needed, {free:,} bytes free, {LEFT_FREE:,} of them are kept free"
         raise OSError(errno.ENOSPC, text)
 
 

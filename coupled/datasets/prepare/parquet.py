@@ -1,4 +1,4 @@
-"""Hugging Face's parquet files of an image-classification dataset -> its images, one folder a class.
+"""Turn the parquet files of a Hugging Face image-classification dataset into images, one folder per class.
 
 Used by prepare-data; needs pyarrow, the extra [hf].
 """
@@ -32,7 +32,9 @@ def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
         words = [re.split(r"[-_.]", name)[0] for name in (path.name, path.parent.name)]
         split = next((SPLITS[word] for word in words if word in SPLITS), None)
         if split is None:
-            raise ValueError(f"{path}: of which split? its name or folder must begin with one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"{path}: unknown split; the name of the file or its folder must begin with one of {', '.join(SPLITS)}"
+            )
         found.setdefault(split, []).append(path)
     for split, files in found.items():
         shards = [tuple(map(int, match.groups())) for path in files if (match := SHARD.search(path.name))]
@@ -53,7 +55,7 @@ def parquet_members(paths: Sequence[Path]) -> Iterator[Member]:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ModuleNotFoundError:
-        raise ValueError("parquet files are read by pyarrow, which is not installed: pip install pyarrow") from None
+        raise ValueError("parquet files need pyarrow, which is not installed: pip install pyarrow") from None
     row = 0
     for path in paths:
         try:
@@ -76,30 +78,35 @@ def _columns(path: Path, schema: Any) -> tuple[str, str, list[str]]:
         features: dict[str, Any] = noted.get("info", {}).get("features", {})
         kinds = {str(of["_type"]): key for key, of in features.items() if isinstance(of, dict) and "_type" in of}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise RefusedError(f"{path}: no dataset: its features cannot be read ({error})") from None
+        raise RefusedError(
+            f"{path}: not an image-classification dataset: its features cannot be read ({error})"
+        ) from None
     if not {"Image", "ClassLabel"} <= kinds.keys():
         raise RefusedError(
-            f"{path}: no dataset: its features have no Image and ClassLabel, but {shown(str([*features]))}"
+            f"{path}: not an image-classification dataset: its features have no Image and ClassLabel, but"
+            f" {shown(str([*features]))}"
         )
     image, label = kinds["Image"], kinds["ClassLabel"]
     names = features[label].get("names")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len({*names}) != len(names):
         raise RefusedError(
-            f"{path}: no dataset: '{shown(label)}' has no list of different names, but {shown(str(names))}"
+            f"{path}: not an image-classification dataset: '{shown(label)}' has no list of different names, but"
+            f" {shown(str(names))}"
         )
     for column, kind in ((image, "struct<bytes: binary, path: string>"), (label, "int64")):
         found = str(schema.field(column).type) if column in schema.names else "no such column"
         if not (PICTURE if column == image else WHOLE).fullmatch(found):
-            raise RefusedError(f"{path}: no dataset: column '{shown(column)}' should be {kind}, found {shown(found)}")
+            text = f"column '{shown(column)}' should be {kind}, found {shown(found)}"
+            raise RefusedError(f"{path}: not an image-classification dataset: {text}")
     return image, label, names
 
 
 def _member(path: Path, row: int, content: bytes | None, label: int | None, names: Sequence[str]) -> Member:
     ending = ENDINGS.get((content or b"")[:2])
     if content is None or ending is None:
-        raise RefusedError(f"{path}: image {row} of the split is no JPEG, PNG or WebP; use another copy")
+        raise RefusedError(f"{path}: image {row} of the split is not a JPEG, PNG or WebP; use another copy")
     if label is None or not 0 <= label < len(names):
-        raise RefusedError(f"{path}: image {row} of the split has no label ({label}); leave this split out")
+        raise RefusedError(f"{path}: image {row} of the split has no valid label ({label}); do not use this split")
     name = names[label]
     if not WORDNET_ID.fullmatch(name):
         name = f"{label:04d}_{re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')}"[:LONGEST_NAME]

@@ -1,4 +1,4 @@
-"""What each dataset is published as: which of the files hold images, which labels, and the folders they become."""
+"""The published files of each dataset: which hold images, which hold labels, and the folders they become."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ LARGEST_LIST = 2**26  # bytes of a file of the devkit
 def prepare(name: str, sources: Sequence[Path], target: Path, most: int) -> None:
     """Unpack the `sources` of the dataset `name` into `target`, at most so many bytes a folder.
 
-    Raises ValueError for sources that cannot be it, OSError if the disk does not take them.
+    Raises ValueError for sources of another dataset, OSError if they cannot be written.
     """
     for path in sources:
         if not path.exists():
@@ -51,11 +51,11 @@ def prepare(name: str, sources: Sequence[Path], target: Path, most: int) -> None
 
 
 def prepare_imagenet(sources: Sequence[Path], target: Path, most: int) -> None:
-    """The training images come in one archive a class, the validation images in one without classes: sort them."""
+    """Sort ImageNet's images: the training set has one archive per class, the validation set one without classes."""
     train, val, labels = (_named(sources, *words) for words in (["_train"], ["_val."], ["devkit", ".txt"]))
     for path in sources:
         if path not in (train, val, labels):
-            raise ValueError(f"{path}: not one of ILSVRC2012's archives by its name; leave it out or rename it")
+            raise ValueError(f"{path}: its name is not that of an ILSVRC2012 archive; leave it out or rename it")
     if not train and not val:
         raise ValueError(
             "imagenet: give ILSVRC2012_img_train.tar, or ILSVRC2012_img_val.tar with the devkit or a list of labels"
@@ -109,7 +109,7 @@ def _val_labels(path: Path) -> list[str]:
         listed = path.read_text(encoding="utf-8").split()
         odd = next((each for each in listed if not WORDNET_ID.fullmatch(each)), None)
         if odd is not None:
-            raise ValueError(f"{path}: '{odd}' is no WordNet id, such as n01440764; give the devkit instead")
+            raise ValueError(f"{path}: '{odd}' is not a WordNet id such as n01440764; use the devkit instead")
         return listed
     content = {}
     for member in archive_members(path, GIB):
@@ -117,7 +117,7 @@ def _val_labels(path: Path) -> list[str]:
             with readable(str(path)), member.open() as file:
                 content[PurePosixPath(member.name).suffix] = file.read(LARGEST_LIST)
     if content.keys() != {".mat", ".txt"}:
-        raise ValueError(f"{path}: no devkit of ILSVRC2012: meta.mat or the ground truth is missing")
+        raise ValueError(f"{path}: not the devkit of ILSVRC2012: meta.mat or the ground truth is missing")
     try:
         synsets = loadmat(io.BytesIO(content[".mat"]), squeeze_me=True)["synsets"]
         named = dict(zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True))
@@ -126,5 +126,5 @@ def _val_labels(path: Path) -> list[str]:
         raise ValueError(f"{path}: meta.mat or the ground truth is damaged ({error}); fetch it again") from None
     odd = next((each for each in found if not WORDNET_ID.fullmatch(each)), None)
     if odd is not None:
-        raise ValueError(f"{path}: '{shown(odd)}' in meta.mat is no WordNet id; fetch it again")
+        raise ValueError(f"{path}: '{shown(odd)}' in meta.mat is not a WordNet id; fetch it again")
     return found

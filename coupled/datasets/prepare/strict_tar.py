@@ -1,4 +1,4 @@
-"""Tar archives that are not trusted: bad headers are errors, and neither memory nor time is without bounds."""
+"""Read tar archives that are not trusted: bad headers are errors, and memory and time are bounded."""
 
 import gzip
 import sys
