@@ -1,5 +1,6 @@
-"""The claims of docs/reproduction.md about further objectives: their duality, what keeps prediction from collapse, and
-SupCon's variants. Rows and answers are as in reproduction_claims.py.
+"""Claims 10 to 12 of docs/reproduction.md: duality of objectives, collapse of prediction, and SupCon's variants.
+
+Rows and answers are those of reproduction_claims.py.
 """
 
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def duality(rows: pd.DataFrame) -> Answer:
-    """Is the duality of dimensions and images visible as higher alignment?"""
+    """CKA of the dual pairs among all pairs without labels."""
     every = pairs(rows)
     inside = every[every["reference"].isin(WITHOUT_LABELS) & every["arm"].isin(WITHOUT_LABELS)]
     mean = by_seed(inside, "CKA", "pair").mean().sort_values(ascending=False)
@@ -45,9 +46,10 @@ def duality(rows: pd.DataFrame) -> Answer:
     for pair in DUAL:
         name = " ".join(sorted(pair))
         place = list(mean.index).index(name) + 1
-        words.append(f"CKA of {pair[0]} and {pair[1]} is {mean[name]:.3f}, number {place} of the {len(mean)} pairs")
+        words.append(f"CKA of {pair[0]} and {pair[1]} is {mean[name]:.3f}, rank {place} of {len(mean)} pairs")
     nearest = mean.index[0].replace(" ", " and ")
-    words.append(f"the most alike are {nearest} ({mean.iloc[0]:.3f}), the mean of all pairs is {mean.mean():.3f}")
+    words.append(f"the most similar pair is {nearest} ({mean.iloc[0]:.3f})")
+    words.append(f"the mean of all pairs is {mean.mean():.3f}")
     return Answer(over_seeds(last(qualities(rows)), ["arm"]), "; ".join(words))
 
 
@@ -60,7 +62,7 @@ def matrix(rows: pd.DataFrame) -> Figure:
 
 
 def directpred(rows: pd.DataFrame) -> Answer:
-    """Eigenspace alignment over training; which collapse, with and without target network and weight decay."""
+    """Collapse with and without target network and weight decay; eigenspace alignment over training."""
     key = "optimizer.weight_decay"
     collapse = rows[rows["table"] == "collapse"]
     spread = collapse[(collapse["module"] == "z") & (collapse["metric"] == "spread")].assign(score="spread of z")
@@ -81,28 +83,28 @@ def directpred(rows: pd.DataFrame) -> Answer:
         f"{each['arm']} with weight decay {each[key]:g} in {each['count']} of 3 seeds"
         for each in gone.to_dict("records")
     ]
-    said = "collapsed (spread below .05): " + (", ".join(words) or "none")
+    said = f"collapsed arms (spread of z below {COLLAPSED}): " + (", ".join(words) or "none")
     trained = [
         found[(found["arm"] == "byol") & (found["score"] == part)]["value"].mean()
         for part in ("W aligned with F, epoch 1", "W aligned with F, last")
     ]
     said += (
-        f"; the trained linear predictor of byol aligns with F's first {FIRST} directions from {trained[0]:.2f} after"
-        f" the first epoch to {trained[1]:.2f} after the last"
+        f"; the alignment of byol's trained linear predictor with F's first {FIRST} directions is {trained[0]:.2f}"
+        f" after the first epoch and {trained[1]:.2f} after the last"
     )
     return Answer(over_seeds(found, [key, "arm"]), said)
 
 
 def supcon(rows: pd.DataFrame) -> Answer:
-    """In against out, and the number of positives."""
+    """The `out` and `in` forms, and the number of positives."""
     found = last(qualities(rows))
     probe = by_seed(found, "linear probe", "arm")
     out_wins = int((probe["out"] > probe["in"]).sum())
     order = probe[["out_1", "out_3", "out_5", "out"]].mean()
-    counts = ", ".join(f"{name} {value:.3f}" for name, value in zip(("1", "3", "5", "all"), order, strict=True))
+    counts = ", ".join(f"{value:.3f} ({name})" for name, value in zip(("1", "3", "5", "all"), order, strict=True))
     verdict = (
-        f"the probe is better after `out` than after `in` in {out_wins} of {len(probe)} seeds"
-        f" ({probe['out'].mean():.3f} against {probe['in'].mean():.3f}); by number of positives: {counts}"
+        f"the linear probe of `out` is better than that of `in` in {out_wins} of {len(probe)} seeds (means"
+        f" {probe['out'].mean():.3f} and {probe['in'].mean():.3f}); linear probe by number of positives: {counts}"
     )
     likeness = pairs(rows)
     likeness = likeness[likeness["reference"] == "out"].assign(score="CKA with out")
