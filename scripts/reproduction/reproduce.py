@@ -3,10 +3,10 @@
     python scripts/reproduction/reproduce.py [--jobs 2] [--runs-dir runs/reproduction] [--only classes ...]
            [--page-only]
 
-1. Train and analyse the sweeps of configs/reproduction/; finished points are skipped.
-2. Compute the answer to every claim of these sweeps (reproduction_claims.py, reproduction_objectives.py). Write
-   claim_<n>.csv, verdicts.csv, costs.csv and the figures to docs/reproduction/.
-3. Write the tables of docs/reproduction.md from these CSV files. `--page-only` does only this step.
+Trains and measures the sweeps of configs/reproduction/; finished points are kept. Computes the answer to each claim of
+these sweeps (reproduction_claims.py, reproduction_objectives.py) and writes docs/reproduction/claim_<n>.csv,
+verdicts.csv, costs.csv and the figures. Then writes the tables of the page from these CSV files; `--page-only` does
+only this last step.
 """
 
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, prepare_terminal, say
@@ -37,21 +37,22 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
 CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS}
+COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)"}
 SWEEPS = tuple(dict.fromkeys(claim.sweep for claim in CLAIMS.values()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program. Return its exit status: 2 for bad input, 1 if a sweep failed, 130 if one was stopped."""
-    about = "Run the experiments of docs/reproduction.md and write their results into it."
-    parser = Parser(prog="reproduce.py", description=about, allow_abbrev=False)
-    parser.add_argument("--jobs", type=positive, default=2, metavar="N", help="points to run in parallel (default: 2)")
-    runs = "folder of the sweeps (default: runs/reproduction)"
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR", help=runs)
+    """Run the program and return its exit status: 2 for bad input, 1 if a sweep failed, 130 if one was stopped."""
+    parser = Parser(prog="reproduce.py", description="Run the experiments of docs/reproduction.md.", allow_abbrev=False)
+    parser.add_argument(
+        "--jobs", type=positive, default=2, metavar="N", help="number of points that train in parallel (default: 2)"
+    )
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR")
     which = parser.add_mutually_exclusive_group()
-    only = f"sweeps to run: {', '.join(SWEEPS)}"
-    which.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=only)
-    page = "only write the page from the CSV files in docs/reproduction/"
-    which.add_argument("--page-only", action="store_true", help=page)
+    which.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
+    which.add_argument(
+        "--page-only", action="store_true", help="only write the page from the CSV files of docs/reproduction"
+    )
     imports_done()
     try:
         options = parser.parse_args(arguments)
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given = [str(CONFIGS / f"{name}.yaml"), "--jobs", str(options.jobs), "--runs-dir", str(options.runs_dir)]
             status = sweep.main(given)
             if status == INTERRUPTED:
-                return INTERRUPTED  # Ctrl-C stops all sweeps, not only this one
+                return INTERRUPTED  # Ctrl-C also stops the sweeps that follow
             failed += [name] if status else []
         if not options.page_only:
             write_results(options.runs_dir, [name for name in options.only if name not in failed])
@@ -75,12 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report_fault("reproduce.py", error)
     say(PAGE)
     if failed:
-        say(f"reproduce.py: {', '.join(failed)} failed; the page keeps the earlier results of these sweeps", sys.stderr)
+        say(f"reproduce.py: {', '.join(failed)} failed; the page keeps the earlier results", sys.stderr)
     return min(len(failed), 1)
 
 
 def write_results(runs: Path, sweeps: Sequence[str]) -> None:
-    """Write the CSV files and figures of the claims of these sweeps; keep those of other sweeps."""
+    """Write the CSV files and figures of the claims of these sweeps; those of other sweeps stay."""
     RESULTS.mkdir(exist_ok=True)
     rows = {name: collect(runs / name) for name in sweeps}
     verdicts = _known(RESULTS / "verdicts.csv", "claim")
@@ -120,19 +121,21 @@ def _write(rows: dict[str, dict[str, object]], path: Path, key: str) -> None:
 
 
 def filled(page: str, results: Path) -> str:
-    """Return the page with every block between `<!-- claim N -->` and `<!-- end -->` written from the CSV files.
+    """Return the page with every block from `<!-- claim N -->` to `<!-- end -->` rewritten from the CSV files.
 
-    Raises ValueError for a block with an unknown name.
+    Raises ValueError for a block that no claim fills.
     """
 
     def block(match: re.Match[str]) -> str:
         name = match.group(1)
         if name == "costs":
-            body = _markdown(pd.read_csv(results / "costs.csv", dtype=str))
+            body = _markdown(pd.read_csv(results / "costs.csv", dtype=str).rename(columns=COSTS))
         elif (number := name.removeprefix("claim ")) in CLAIMS:
             body = _section(number, results)
         else:
-            raise ValueError(f"{PAGE}: unknown block '{name}'; allowed are claim 1 to claim {len(CLAIMS)}, and costs")
+            raise ValueError(
+                f"{PAGE}: no claim fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)}, and costs"
+            )
         return f"<!-- {name} -->\n{body}\n<!-- end -->"
 
     return re.sub(r"<!-- ([^\n]+?) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
@@ -145,11 +148,12 @@ def _section(number: str, results: Path) -> str:
     verdict = _known(results / "verdicts.csv", "claim")[number]["verdict"]
     image = results / f"{claim.sweep}_{claim.figure}.png"
     shown = f"\n\n![{claim.title}]({results.name}/{image.name})" if claim.figure and image.is_file() else ""
-    return f"**Measured:** {verdict}.\n\n{_markdown(_wide(pd.read_csv(path)))}{shown}"
+    sentences = "\n".join(f"* {sentence}" for sentence in verdict.split("; "))
+    return f"**Measured:**\n\n{sentences}\n\n{_markdown(_wide(pd.read_csv(path)))}{shown}"
 
 
 def _wide(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per case and one column per score with cells "mean +- sd", and the number of seeds."""
+    """One row per case, one column per score with "mean +- sd" in its cells, and the number of seeds."""
     case = [column for column in table if column not in ("score", "mean", "sd", "seeds")]
     cells = [
         f"{mean:.3g}" + ("" if pd.isna(sd) else f" +- {sd:.2g}")

@@ -1,6 +1,6 @@
-"""The claims of docs/reproduction.md about further objectives: duality, prevention of collapse, variants of SupCon.
+"""Claims 10 to 12 of docs/reproduction.md: duality of objectives, collapse of prediction, and SupCon's variants.
 
-Rows and answers are as in reproduction_claims.py.
+Rows and answers are those of reproduction_claims.py.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ QUALITY = {
     ("knn", "cosine"): "20 neighbours",
     ("effective_rank", "centred"): "effective rank",
 }
-DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # one over dimensions, one over images
+DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # the same criterion of dimensions and of images
 WITHOUT_LABELS = ("simclr", "cl", "spectral", "vicreg", "vicreg_exp", "vicreg_ctr", "barlow", "tcr", "simsiam", "byol")
-COLLAPSED = 0.05  # an arm with a lower spread of z, as in collapse.csv, counts as collapsed
-FIRST = 5  # number of eigenvectors with the largest eigenvalues
+COLLAPSED = 0.05  # spread of z, as in collapse.csv
+FIRST = 5  # directions of the largest eigenvalues
 
 
 def qualities(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of quality.csv that QUALITY names, for layer h, with a column `score`."""
+    """The rows of quality.csv that QUALITY names, of h, with a column `score`."""
     rows = rows[(rows["table"] == "quality") & (rows["module"] == "h")]
     keys = list(zip(rows["metric"], rows["variant"], strict=True))
     rows = rows.assign(score=[QUALITY.get(key, "") for key in keys])
@@ -32,13 +32,13 @@ def qualities(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the CKA of layer h of every pair at the last epoch, with a column `pair`."""
+    """CKA of h of every pair at the last epoch, with a column `pair`."""
     found = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["module"] == "h")])
     return found.assign(score="CKA", pair=[" ".join(sorted(each)) for each in found[["reference", "arm"]].to_numpy()])
 
 
 def duality(rows: pd.DataFrame) -> Answer:
-    """Rank of the dual pairs by alignment among all pairs of objectives without labels."""
+    """CKA of the dual pairs among all pairs without labels."""
     every = pairs(rows)
     inside = every[every["reference"].isin(WITHOUT_LABELS) & every["arm"].isin(WITHOUT_LABELS)]
     mean = by_seed(inside, "CKA", "pair").mean().sort_values(ascending=False)
@@ -48,12 +48,13 @@ def duality(rows: pd.DataFrame) -> Answer:
         place = list(mean.index).index(name) + 1
         words.append(f"CKA of {pair[0]} and {pair[1]} is {mean[name]:.3f}, rank {place} of {len(mean)} pairs")
     nearest = mean.index[0].replace(" ", " and ")
-    words.append(f"the most similar pair is {nearest} ({mean.iloc[0]:.3f}), the mean of all pairs is {mean.mean():.3f}")
+    words.append(f"the most similar pair is {nearest} ({mean.iloc[0]:.3f})")
+    words.append(f"the mean of all pairs is {mean.mean():.3f}")
     return Answer(over_seeds(last(qualities(rows)), ["arm"]), "; ".join(words))
 
 
 def matrix(rows: pd.DataFrame) -> Figure:
-    """Draw the CKA of every pair, mean over seeds."""
+    """CKA of every pair, mean over seeds."""
     every = pairs(rows)
     where = ["epoch", "reference", "arm", "module", "metric", "num_images"]
     mean = every.groupby(where, sort=False)["value"].mean().reset_index()
@@ -61,7 +62,7 @@ def matrix(rows: pd.DataFrame) -> Figure:
 
 
 def directpred(rows: pd.DataFrame) -> Answer:
-    """Eigenspace alignment over training; arms that collapse, with and without target network and weight decay."""
+    """Collapse with and without target network and weight decay; eigenspace alignment over training."""
     key = "optimizer.weight_decay"
     collapse = rows[rows["table"] == "collapse"]
     spread = collapse[(collapse["module"] == "z") & (collapse["metric"] == "spread")].assign(score="spread of z")
@@ -82,28 +83,28 @@ def directpred(rows: pd.DataFrame) -> Answer:
         f"{each['arm']} with weight decay {each[key]:g} in {each['count']} of 3 seeds"
         for each in gone.to_dict("records")
     ]
-    said = "collapsed (spread below .05): " + (", ".join(words) or "none")
+    said = f"collapsed arms (spread of z below {COLLAPSED}): " + (", ".join(words) or "none")
     trained = [
         found[(found["arm"] == "byol") & (found["score"] == part)]["value"].mean()
         for part in ("W aligned with F, epoch 1", "W aligned with F, last")
     ]
     said += (
-        f"; the alignment of byol's trained linear predictor with the first {FIRST} eigenvectors of F changes from"
-        f" {trained[0]:.2f} after the first epoch to {trained[1]:.2f} after the last"
+        f"; the alignment of byol's trained linear predictor with F's first {FIRST} directions is {trained[0]:.2f}"
+        f" after the first epoch and {trained[1]:.2f} after the last"
     )
     return Answer(over_seeds(found, [key, "arm"]), said)
 
 
 def supcon(rows: pd.DataFrame) -> Answer:
-    """SupCon "in" and "out", and the number of positives."""
+    """The `out` and `in` forms, and the number of positives."""
     found = last(qualities(rows))
     probe = by_seed(found, "linear probe", "arm")
     out_wins = int((probe["out"] > probe["in"]).sum())
     order = probe[["out_1", "out_3", "out_5", "out"]].mean()
     counts = ", ".join(f"{value:.3f} ({name})" for name, value in zip(("1", "3", "5", "all"), order, strict=True))
     verdict = (
-        f"the linear probe is better with `out` than with `in` in {out_wins} of {len(probe)} seeds (mean"
-        f" {probe['out'].mean():.3f} and {probe['in'].mean():.3f}); by number of positives: {counts}"
+        f"the linear probe of `out` is better than that of `in` in {out_wins} of {len(probe)} seeds (means"
+        f" {probe['out'].mean():.3f} and {probe['in'].mean():.3f}); linear probe by number of positives: {counts}"
     )
     likeness = pairs(rows)
     likeness = likeness[likeness["reference"] == "out"].assign(score="CKA with out")
