@@ -137,7 +137,7 @@ def gap_of_means(x_nD: torch.Tensor, y_nE: torch.Tensor) -> float:
 
 
 def test_user_defined_metrics_are_measured_under_the_digest_of_their_file(tmp_path: Path) -> None:
-    """By file and by callable: metrics of a pair, of one split, and metrics that learn from train, by their arguments."""
+    """By file and by callable: metrics of a pair, of a split, and of train and test, as their arguments are named."""
     file = tmp_path / "own.py"
     file.write_text(
         "def pair(x, y): return (x - y).norm()\ndef rows(images): return len(images.rows_ND)\n"
