@@ -1,4 +1,4 @@
-"""A synthetic run folder: random networks that drift apart arm by arm and epoch by epoch, no training."""
+"""A synthetic run folder: random networks whose weights diverge by arm and epoch; nothing is trained."""
 
 import csv
 import os
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def drifted(arm: str, epoch: int) -> dict[str, Tensor]:
-    """Tensors of an arm: the shared start plus its drift in a direction of its own; `ce` has a head more."""
+    """Return the tensors of an arm: the shared start plus a drift in the arm's direction; `ce` has one more head."""
     settings = from_resolved(SETTINGS)
     network = build_network(
         encoder=settings.encoder.name,
@@ -81,19 +81,19 @@ def _torch_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def drifting_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that tests only read; they pass --output."""
+    """A run that tests must not change; they pass --output."""
     return make_run(tmp_path_factory.mktemp("runs") / "drift")
 
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a run of the test's own under tmp_path/runs."""
+    """Make a run for one test, under tmp_path/runs."""
     return lambda name="own", **changed: make_run(tmp_path / "runs" / name, **changed)
 
 
 @pytest.fixture
 def table() -> Callable[[Path], list[dict[str, str]]]:
-    """Reads a CSV as it stands, cells as text."""
+    """Read a CSV file with every cell as text."""
 
     def read(path: Path) -> list[dict[str, str]]:
         with path.open(newline="") as file:
@@ -117,7 +117,7 @@ def measured_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(folder: Path) -> Path:
-    """A run of 4 epochs about which every program has said something of few images."""
+    """A run of 4 epochs on which every program has run, with few images."""
     from coupled.analysis import alignment, bounds, collapse, losses, quality, verify, weight_gap
     from coupled.analysis.representations import intervals
     from coupled.metrics.arm import few_shot, few_shot_two_way

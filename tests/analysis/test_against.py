@@ -1,4 +1,4 @@
-"""--against: each arm beside the arm of the same name in another run, in tables that are of these two runs alone."""
+"""--against: each arm is compared with the arm of the same name in another run, in tables of these two runs only."""
 
 import json
 import shutil
@@ -35,8 +35,8 @@ def other(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return other_run(drifting_run, tmp_path_factory.mktemp("runs") / "warmer")
 
 
-def test_arms_of_two_runs_are_compared_as_two_arms_of_one_run_would_be(new_run: NewRun, other: Path) -> None:
-    """The other learning rate, seed or temperature is in another folder; the values are those of the same weights."""
+def test_arms_of_two_runs_score_like_two_arms_of_one_run(new_run: NewRun, other: Path) -> None:
+    """The other run has another learning rate, seed or temperature; the values are those of the same weights."""
     run = new_run("own", epochs=(0, 1, 2))
     base = ["--run-dir", str(run), "--against", str(other)]
     assert weight_gap.main([*base, "--compare", "nscl"]) == 0
@@ -61,7 +61,7 @@ def test_arms_of_two_runs_are_compared_as_two_arms_of_one_run_would_be(new_run: 
     assert found.value.tolist() == found.value_within.tolist()
 
 
-def test_nothing_mixes_the_rows_of_different_pairs_of_runs(
+def test_rows_of_different_pairs_of_runs_are_never_mixed(
     new_run: NewRun, drifting_run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A row of another run in weight_gap.csv would be drawn as an arm of this one."""
@@ -90,7 +90,7 @@ def test_nothing_mixes_the_rows_of_different_pairs_of_runs(
     assert "arm: got 'warmer:cl', expected an arm of the run" in capsys.readouterr().err
 
 
-def test_what_cannot_be_compared_is_one_line(
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(
     new_run: NewRun, drifting_run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = new_run("own", epochs=(0, 2), arms=("cl", "nscl", "scl"))

@@ -19,7 +19,7 @@ Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
 
 
-def test_one_pass_gives_what_each_pair_alone_gives() -> None:
+def test_scores_of_one_pass_equal_the_scores_of_each_pair_alone() -> None:
     """Sums shared between arms, layers and metrics must not be mixed up."""
     generator = torch.Generator().manual_seed(0)
     arms, layers = ("cl", "nscl", "ce"), {"h": 12, "z": 5}
@@ -37,7 +37,7 @@ def test_one_pass_gives_what_each_pair_alone_gives() -> None:
 
 @pytest.fixture(scope="module")
 def finished(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of the program called with nothing but the run."""
+    """The output of the program called with the run as its only argument."""
     output = tmp_path_factory.mktemp("alignment")
     assert main(["--run-dir", str(drifting_run), "--output", str(output)]) == 0
     return output
@@ -70,10 +70,10 @@ def test_the_shared_start_scores_exactly_one_and_drift_lowers_it(finished: Path,
             assert last["ce", layer, metric] < last["nscl", layer, metric] < 1
 
 
-def test_only_what_is_missing_is_computed(
+def test_only_missing_rows_are_computed(
     new_run: NewRun, table: Read, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Asked again for more metrics, arms and epochs: the old rows stay as they are, no pass repeats them."""
+    """A call with more metrics, arms and epochs keeps the old rows; no pass over the images repeats them."""
     run = new_run()
     base = ["--run-dir", str(run), "--split", "test", "--layers", "z", "--num-images", "50"]
     path = run / "analysis/test_alignment.csv"
@@ -96,7 +96,7 @@ def test_only_what_is_missing_is_computed(
     assert {row["num_images"] for row in table(path)} == {"50"}
 
 
-def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
+def test_rows_of_other_snapshots_or_images_are_computed_again(
     new_run: NewRun, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run trained anew into the same folder, or another set of images, gives other values."""
@@ -124,10 +124,10 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
     assert "1 new rows, 8 in all" in capsys.readouterr().out
 
 
-def test_rows_appear_epoch_by_epoch(
+def test_rows_are_written_after_each_epoch(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash after hours must not lose the epochs that were done."""
+    """A crash after hours must not lose the finished epochs."""
     seen: list[int] = []
     append = TidyCsv.append
 
@@ -141,8 +141,8 @@ def test_rows_appear_epoch_by_epoch(
     assert seen == [3, 6, 9]
 
 
-def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Path, table: Read) -> None:
-    """A value of 100 images must not stand for one of all images; a split with fewer is used whole."""
+def test_each_row_states_its_number_of_images(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """A value from 100 images must not pass for one from all images; a smaller split is used whole."""
     base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "1", "--metrics", "rsa"]
     base += ["--layers", "h"]
     for samples in ("100", "400"):
@@ -155,7 +155,7 @@ def test_the_number_of_samples_is_part_of_a_row(drifting_run: Path, tmp_path: Pa
 def test_metrics_of_a_subset_see_the_same_images_in_every_epoch(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They say how many; the images are those that `--num-images` of that number would choose; equal weights give 1."""
+    """The row states the number; the images are those that `--num-images` chooses for it; equal weights score 1."""
     base = ["--run-dir", str(drifting_run), "--compare", "nscl", "--layers", "h", "--split", "train"]
     assert main([*base, "--metrics", "rsa_spearman", "mutual_knn", "cka", "--output", str(tmp_path / "all")]) == 0
     rows = table(tmp_path / "all/train_alignment.csv")
@@ -170,10 +170,10 @@ def test_metrics_of_a_subset_see_the_same_images_in_every_epoch(
             assert float(row["value"]) == pytest.approx(expected[row["epoch"]], abs=1e-6)
 
 
-def test_a_score_without_a_value_says_why(
+def test_an_undefined_score_states_its_reason(
     drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An empty cell alone would look like a mistake of the program."""
+    """An empty cell alone would look like a fault of the program."""
     options = ["--compare", "scl", "--layers", "h", "--split", "test", "--num-images", "3", "--epochs", "1"]
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     said = "epoch 1, test, cl scl h cka_debiased: no value: fewer than 4 images\n"
@@ -183,7 +183,7 @@ def test_a_score_without_a_value_says_why(
     assert float(values["cka"]) > 0
 
 
-def test_an_arm_alone_has_the_scores_it_has_beside_others(
+def test_scores_of_an_arm_do_not_depend_on_the_other_arms(
     new_run: NewRun,
     tmp_path: Path,
     finished: Path,
@@ -191,7 +191,7 @@ def test_an_arm_alone_has_the_scores_it_has_beside_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In a pass over the images of its own, from another directory."""
+    """The arm is measured alone, in another pass over the images and from another directory."""
     run = new_run("one", epochs=(0, 1))
     monkeypatch.chdir(tmp_path)
     assert main(["--split", "test", "--compare", "scl"]) == 0
@@ -244,7 +244,7 @@ def test_a_flipped_bit_in_a_snapshot_is_noticed(new_run: NewRun, capsys: pytest.
     assert f"{path}: damaged" in capsys.readouterr().err
 
 
-def test_every_pair_comes_from_one_pass_with_the_values_of_each_alone(
+def test_all_pairs_come_from_one_pass_and_equal_each_pair_alone(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A matrix of all arms must not need a pass for each of them."""

@@ -26,7 +26,7 @@ scatters = st.builds(Scatter, positive, positive, positive)
 
 
 def naive(scatter: Scatter, m: int, a: np.ndarray, documented: bool) -> np.ndarray:
-    """The formula of the paper at many a, for two classes."""
+    """The paper's formula at many a, for two classes."""
     v, vs, vdir = scatter
     A = 2 + 2**1.5 / m
     second = a * 2 * sqrt(2) * v / m if documented else a / 4 * (2 / sqrt(m) * (vs + v) + v / m)
@@ -34,8 +34,8 @@ def naive(scatter: Scatter, m: int, a: np.ndarray, documented: bool) -> np.ndarr
 
 
 @pytest.mark.parametrize(("classes", "value"), [(10, 0.60), (100, 0.072), (1000, 0.0074)])
-def test_the_closed_form_at_tau_1_is_that_of_the_paper(classes: int, value: float) -> None:
-    """The numbers of arXiv 2506.04411; at tau = 0.1 the same bound says nothing."""
+def test_the_closed_form_at_tau_1_equals_the_paper(classes: int, value: float) -> None:
+    """The numbers of arXiv 2506.04411; at tau = 0.1 the same bound is vacuous."""
     assert set_gap(7, 7 * classes, 1.0) == pytest.approx(value, rel=0.01)
     assert set_gap(7, 7 * classes, 1.0) == pytest.approx(log(1 + exp(2) / (classes - 1)), rel=1e-12)
     assert set_gap(7, 7 * classes, 0.1) > 13
@@ -60,8 +60,8 @@ def test_the_gap_bounds_grow_with_the_class_and_shrink_with_batch_and_temperatur
 
 
 @given(scatters, st.integers(1, 500), st.booleans())
-def test_few_shot_is_the_least_over_a(scatter: Scatter, m: int, documented: bool) -> None:
-    """No a of a fine grid gives less, and the a that is named gives the value."""
+def test_the_few_shot_bound_is_the_minimum_over_a(scatter: Scatter, m: int, documented: bool) -> None:
+    """No a of a fine grid gives a lower value, and the reported a gives the reported value."""
     found = (documented_form if documented else proposition_1)(scatter, 2, m)
     grid = np.maximum(5, 2 * (2 + 2**1.5 / m) * (1 + np.geomspace(1e-6, 1e6, 4001)))
     values = naive(scatter, m, grid, documented)
@@ -71,7 +71,7 @@ def test_few_shot_is_the_least_over_a(scatter: Scatter, m: int, documented: bool
 
 
 @given(scatters, st.integers(1, 500))
-def test_few_shot_falls_with_shots_and_rises_with_every_scatter_and_the_classes(scatter: Scatter, m: int) -> None:
+def test_the_few_shot_bound_falls_with_shots_and_rises_with_scatter_and_classes(scatter: Scatter, m: int) -> None:
     for bound in (proposition_1, documented_form):
         value = bound(scatter, 2, m).error
         assert bound(scatter, 2, m + 1).error < value
@@ -81,8 +81,8 @@ def test_few_shot_falls_with_shots_and_rises_with_every_scatter_and_the_classes(
     assert proposition_1(scatter._replace(root=scatter.root + 0.1), 2, m).error > proposition_1(scatter, 2, m).error
 
 
-def test_the_few_shot_bound_is_over_a_of_5_and_more() -> None:
-    """It is proved for these only; below, the least of this scatter is .012197, at an a of 4.9. By hand at a = 5."""
+def test_the_few_shot_bound_uses_only_a_of_5_and_more() -> None:
+    """It is proved for these a only. Below, the minimum for this scatter is .012197, at a = 4.9. By hand at a = 5."""
     scatter = Scatter(cdnv=0.01, root=0.09, directional=1e-5)
     A = 2 + 2**1.5 / 500
     by_hand = 1e-5 / (0.5 - A / 5) ** 2 + 5 / 4 * (2 / sqrt(500) * 0.1 + 0.01 / 500)
@@ -93,8 +93,8 @@ def test_the_few_shot_bound_is_over_a_of_5_and_more() -> None:
     assert proposition_1(Scatter(0.5, 0.7, 0), 2, 500).a == 5.0
 
 
-def test_few_shot_limits() -> None:
-    """Collapsed classes have no error; without scatter along the line the least is at a = 2A; many shots leave Vdir."""
+def test_the_few_shot_bound_has_the_known_limits() -> None:
+    """Collapsed classes: no error. No scatter along the line: minimum at a = 2A. Many shots: Vdir remains."""
     assert proposition_1(Scatter(0, 0, 0), 9, 1).error == 0
     at_edge = proposition_1(Scatter(0.5, 0.7, 0), 2, 4)
     A = 2 + 2**1.5 / 4
@@ -105,7 +105,7 @@ def test_few_shot_limits() -> None:
 
 
 def test_the_gradient_gap_and_the_a_priori_bound_by_hand() -> None:
-    """In logarithms: the bound of the papers' regime is e^(1e2) and more, and must not overflow."""
+    """Logarithms are needed: in the papers' regime the bound exceeds e^(1e2) and must not overflow."""
     share = 0.1 + sqrt(log(100 * 256 / 0.05) / 512)
     gap = log_gradient_gap(256, 100, 0.5, 0.1, 0.05)
     assert exp(gap) == pytest.approx(2 * exp(4) * share / (1 - share), rel=1e-12)
@@ -127,8 +127,8 @@ def test_the_a_priori_bound_grows_with_the_rates_and_shrinks_with_batch_and_temp
     assert bound(rates, batch, tau * 1.1) < bound(rates, batch, tau)
 
 
-def test_alignment_floors_by_hand_and_at_their_ends() -> None:
-    """rho = 0 means equal; from rho = 1 on neither says anything."""
+def test_alignment_floors_by_hand_and_in_their_limits() -> None:
+    """rho = 0 means equal; from rho = 1 on, both floors are vacuous."""
     assert alignment_floor(log(0.25)) == pytest.approx(0.6, rel=1e-12)
     assert sharp_alignment_floor(log(0.6)) == pytest.approx(0.8, rel=1e-12)
     assert alignment_floor(-inf) == sharp_alignment_floor(-inf) == 1
@@ -138,7 +138,7 @@ def test_alignment_floors_by_hand_and_at_their_ends() -> None:
 
 @given(st.integers(0, 10**6), st.floats(0.01, 3))
 def test_no_cosine_lies_below_its_floors_and_the_sharp_one_is_reached(seed: int, size: float) -> None:
-    """Any two vectors; the worst perturbation of a given size has exactly the sharp floor."""
+    """For any two vectors; the worst perturbation of a given size reaches the sharp floor exactly."""
     rng = torch.Generator().manual_seed(seed)
     a, step = torch.randn(2, 7, generator=rng, dtype=torch.float64)
     step = step / step.norm() * a.norm() * size
@@ -158,7 +158,7 @@ def test_no_cosine_lies_below_its_floors_and_the_sharp_one_is_reached(seed: int,
 
 
 def test_the_weight_shape_begins_with_its_slope_and_grows_exponentially() -> None:
-    """A straight line at beta = 0, and continuous there."""
+    """It is a straight line at beta = 0, and continuous there."""
     assert weight_distance(2.0, 3.0, 0.5) == pytest.approx(3 * (exp(1) - 1) / 0.5, rel=1e-12)
     assert weight_distance(2.0, 3.0, 0.0) == 6
     assert weight_distance(2.0, 3.0, 1e-12) == pytest.approx(6, rel=1e-9)

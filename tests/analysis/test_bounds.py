@@ -1,4 +1,4 @@
-"""bounds: rows against definitions, floors that scores may not break, and what is left out when tables are missing."""
+"""bounds: rows equal the definitions, no score is below its floor, and bounds without their tables are left out."""
 
 import csv
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def run(new_run: NewRun) -> Path:
 
 
 def matrices(rows_nD: Tensor) -> dict[str, Tensor]:
-    """What CKA and RSA correlate, n x n: centred Gram matrix; cosines of pairs less their mean."""
+    """The n x n matrices that CKA and RSA correlate: the centred Gram matrix; pairwise cosines minus their mean."""
     n = len(rows_nD)
     centring = torch.eye(n, dtype=torch.float64) - 1 / n
     unit = torch.nn.functional.normalize(rows_nD, dim=1)
@@ -55,7 +55,7 @@ def matrices(rows_nD: Tensor) -> dict[str, Tensor]:
 
 
 @given(st.integers(0, 10**6), st.floats(0, 2))
-def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_floor(seed: int, apart: float) -> None:
+def test_distances_equal_those_of_n_x_n_matrices_and_no_score_is_below_its_floor(seed: int, apart: float) -> None:
     """To 1e-8, for arms near and far; the floors are checked by `floors` itself."""
     rng = torch.Generator().manual_seed(seed)
     x, noise = torch.randn(2, 12, 4, generator=rng, dtype=torch.float64)
@@ -75,8 +75,8 @@ def test_the_distances_are_those_of_the_n_x_n_matrices_and_no_score_breaks_its_f
     ]
 
 
-def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
-    """rho = 0.25 leaves no CKA below 0.6; the a-priori bound is not about networks."""
+def test_a_score_below_its_a_posteriori_floor_is_an_error() -> None:
+    """rho = 0.25 allows no CKA below 0.6. A score below its a-priori floor is a row, not an error."""
     values = {"cka": 0.59, "rho_cka": 0.25, "log_norm_cka": 2.0, "rsa": 1.0, "rho_rsa": 0.0, "log_norm_rsa": 0.0}
     with pytest.raises(ValueError, match=r"cka is 0\.59, below its a_posteriori bound 0\.6, which contradicts"):
         list(floors(values, None))
@@ -89,7 +89,7 @@ def test_a_score_below_its_floor_is_an_error_and_a_priori_it_is_said() -> None:
     assert found["a_posteriori", "rsa"] == 1
 
 
-def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> None:
+def test_the_a_priori_bound_needs_dcl_and_nscl_arms_that_are_otherwise_alike() -> None:
     own = {
         "init": {"objective": "nscl", "unshared": ["init"]},
         "augmentation": {"twin": "b", "unshared": ["augmentation"]},
@@ -105,8 +105,8 @@ def test_the_a_priori_bound_is_about_dcl_and_nscl_that_are_otherwise_alike() -> 
         assert not has_apriori_bound(settings, "square", "b")
 
 
-def test_the_a_priori_bound_is_of_the_run_s_own_numbers() -> None:
-    """The arm's temperature, not the run's; the batch; the steps and the rates up to the epoch; the largest class."""
+def test_the_a_priori_bound_uses_the_settings_of_the_arm_and_the_run() -> None:
+    """The arm's temperature, not the run's; the batch; steps and rates up to the epoch; the largest class."""
     arms = {"a": {"objective": "dcl", "temperature": 0.4}, "b": {"objective": "nscl", "temperature": 0.4}}
     settings = tiny.tiny_settings(arms=arms)
     share = 0.2 + (log(10 * 256 / 0.05) / 512) ** 0.5
@@ -115,13 +115,15 @@ def test_the_a_priori_bound_is_of_the_run_s_own_numbers() -> None:
     assert log_distances(settings, "a", Rates(10, 1.5), 0.2) == pytest.approx(expected, rel=1e-12)
 
 
-def test_rates_add_up_over_steps() -> None:
+def test_learning_rates_are_summed_over_steps() -> None:
     rows = [{"epoch": str(epoch), "lr": lr} for epoch, lr in ((1, "0.5"), (1, "0.25"), (2, "1"))]
     assert rates_by_epoch(rows) == {0: (0, 0), 1: (2, 0.75), 2: (3, 1.75)}
 
 
-def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """All tables there: alignment beside the values of alignment.py, few-shot errors beside quality.py."""
+def test_bounds_are_written_beside_the_measured_values(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all tables: alignment beside alignment.py's values, few-shot errors beside quality.py's."""
     calls: list[Any] = []
     monkeypatch.setattr(bounds, "log_distances", lambda *a: calls.append(a) or log_distances(*a))  # type: ignore[func-returns-value]
     base = ["--run-dir", str(run), "--num-images", "90"]
@@ -164,10 +166,10 @@ def test_the_rows_of_a_run(run: Path, capsys: pytest.CaptureFixture[str], monkey
     )
 
 
-def test_scores_below_the_a_priori_bound_are_an_error_when_all_rows_are_there(
+def test_scores_below_the_a_priori_bound_are_an_error_after_all_rows_are_written(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Status 1 and one line that names the farthest; a second call, which computes nothing, says the same."""
+    """Status 1 and one line with the largest violation; a second call, which computes nothing, prints the same."""
     monkeypatch.setattr(bounds, "log_distances", lambda *_: -50.0)
     options = ["--run-dir", str(run), "--num-images", "40", "--split", "train"]
     for _ in range(2):
@@ -183,7 +185,7 @@ def test_scores_below_the_a_priori_bound_are_an_error_when_all_rows_are_there(
     assert main([*options, "--output", str(run / "other")]) == 0
 
 
-def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_rows_are_computed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second call passes over no image; a new arm or table adds its rows only."""
     passes: list[int] = []
     real = bounds.scores
@@ -200,7 +202,7 @@ def test_only_what_is_missing_is_computed(run: Path, monkeypatch: pytest.MonkeyP
     assert (run / "analysis/bounds.csv").read_bytes() == first
 
 
-def test_the_weight_shape_finds_what_it_was_made_of(tmp_path: Path) -> None:
+def test_the_weight_fit_recovers_slope_and_beta(tmp_path: Path) -> None:
     """Distances of slope 2 and beta 0.5 over uneven rates; fewer than four epochs have no fit."""
     rates = {0: 0.0, 1: 0.5, 2: 1.5, 5: 4.0, 9: 5.0}
     digests = ("reference_digest", "arm_digest")
@@ -228,7 +230,7 @@ def test_the_weight_shape_finds_what_it_was_made_of(tmp_path: Path) -> None:
     )
 
 
-def test_words_of_an_a_priori_bound() -> None:
+def test_a_printed_a_priori_bound_is_vacuous_kept_or_violated() -> None:
     """Vacuous, kept, and not kept."""
     row = {"epoch": 3, "split": "train", "arm": "nscl", "of": "cka", "value": 0.9, "measured": 0.95, "log10_rho": -1.2}
     assert bounds.in_words(row | {"vacuous": "no", "holds": "yes"}).endswith(
@@ -238,7 +240,7 @@ def test_words_of_an_a_priori_bound() -> None:
     assert bounds.in_words(row | {"log10_rho": 8.04, "vacuous": "yes"}).endswith("rho <= 10^8.04: vacuous")
 
 
-def test_without_learning_rates_it_says_so(
+def test_missing_learning_rates_are_an_error(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 2

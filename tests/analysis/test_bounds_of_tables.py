@@ -1,4 +1,4 @@
-"""bounds_of_tables: what a row says of a bound (its values are tested in test_bounds.py, from the tables of a run)."""
+"""bounds_of_tables: the columns `vacuous` and `holds` (test_bounds.py tests the values, from the tables of a run)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from coupled.analysis.theory.bounds_of_tables import COLUMNS, SCATTER, few_shot_
 
 
 def write_quality(path: Path, scatters: Mapping[str, Sequence[float]], metric: str) -> None:
-    """A quality.csv with an error of one half of each arm beside its scatter: V, Vs, Vdir."""
+    """Write a quality.csv with an error of one half for each arm, and its scatter: V, Vs, Vdir."""
     rows = [
         (0, split, arm, "h", name, how, shots, "", value, 9, 90, "s", "i")
         for arm, scatter in scatters.items()
@@ -30,8 +30,10 @@ def found_in(path: Path, classes: int) -> dict[tuple[str, str], dict[str, object
     return {(str(row["arm"]), str(row["bound"])): row for row in every}
 
 
-def test_a_few_shot_bound_says_whether_it_says_anything_and_holds(tmp_path: Path) -> None:
-    """An error of one half beside scatter so small that the bound is below it, and so large that it is above 1."""
+def test_a_few_shot_bound_states_whether_it_is_vacuous_and_whether_it_holds(tmp_path: Path) -> None:
+    """The error is one half. The scatter is so small that the bound is below it, and so large that the bound is above
+    1.
+    """
     scatters = {"small": [1e-4] * 3, "large": [9.0] * 3}
     write_quality(tmp_path / "quality.csv", scatters, "few_shot_two_way")
     found = found_in(tmp_path / "quality.csv", 3)
@@ -45,10 +47,10 @@ def test_a_few_shot_bound_says_whether_it_says_anything_and_holds(tmp_path: Path
     ("metric", "classes", "vacuous"),
     [("few_shot_two_way", 3, "yes"), ("few_shot", 2, "yes"), ("few_shot", 10, "no")],
 )
-def test_between_two_classes_a_bound_from_one_half_on_is_vacuous(
+def test_a_two_class_bound_of_one_half_or_more_is_vacuous(
     tmp_path: Path, metric: str, classes: int, vacuous: str
 ) -> None:
-    """A coin reaches 1/2: bounds of .63 to .96 were counted as saying something. Among ten classes 1 is the limit."""
+    """Guessing reaches 1/2 between two classes, so .63 to .96 say nothing. Among ten classes the limit is 1."""
     scale = 0.75 / proposition_1(Scatter(1.0, 1.0, 1.0), 2 if metric.endswith("two_way") else classes, 5).error
     write_quality(tmp_path / "quality.csv", {"cl": [scale] * 3}, metric)
     row = found_in(tmp_path / "quality.csv", classes)["cl", "proposition_1"]

@@ -1,4 +1,4 @@
-"""Matching channels: the groups are symmetries of the network, planted permutations are found, nothing else moves."""
+"""Matching channels: the groups are symmetries of the network, a known permutation is found, nothing else is moved."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ Orders = dict[str, Tensor]
 
 
 def network(name: str, seed: int = 0) -> Network:
-    """A small ResNet with a projector, evaluation mode, batch norm's numbers all different."""
+    """A small ResNet with a projector in evaluation mode; all numbers of its batch norms differ."""
     found = build_network(
         encoder=name,
         width_multiplier=0.125,
@@ -49,8 +49,8 @@ def reordered(tensors: Mapping[str, Tensor], axes: Mapping[str, tuple[str, ...]]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_another_order_of_a_group_computes_the_same(name: str) -> None:
-    """Else a smaller gap after matching would compare two different functions."""
+def test_reordering_a_group_does_not_change_the_function(name: str) -> None:
+    """Otherwise a smaller gap after matching would compare two different functions."""
     one = network(name)
     tensors = floating(one)
     axes = axes_of(tensors)
@@ -68,7 +68,7 @@ def test_another_order_of_a_group_computes_the_same(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_a_planted_permutation_is_found(name: str, noise: float) -> None:
+def test_a_known_permutation_is_found(name: str, noise: float) -> None:
     """All groups at once, exactly, also under noise of a fifth of the weights' size."""
     tensors = floating(network(name))
     axes = axes_of(tensors)
@@ -87,8 +87,8 @@ def test_a_planted_permutation_is_found(name: str, noise: float) -> None:
         assert torch.equal(tensor, noisy[layer])
 
 
-def test_equal_and_nearly_equal_arms_stay_as_they_are() -> None:
-    """Also where channels are equal to one another, and a match has many answers."""
+def test_equal_and_nearly_equal_arms_are_not_permuted() -> None:
+    """Also where channels are equal to one another, so that several matchings are optimal."""
     tensors = floating(network("resnet18"))
     axes = axes_of(tensors)
     generator = torch.Generator().manual_seed(4)
@@ -100,7 +100,7 @@ def test_equal_and_nearly_equal_arms_stay_as_they_are() -> None:
 
 
 def test_matching_never_makes_the_distance_larger() -> None:
-    """Two networks that have nothing to do with each other come a little nearer."""
+    """Two unrelated networks become slightly closer."""
     one, other = (floating(network("resnet18", seed)) for seed in (0, 1))
     axes = axes_of(one)
     found = reordered(other, axes, match_channels(one, other, axes))

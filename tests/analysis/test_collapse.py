@@ -1,4 +1,4 @@
-"""collapse: its rows, what it says of a collapsed arm, predictors, and that it computes nothing twice."""
+"""collapse: its rows, what it reports about a collapsed arm, predictors, and that nothing is computed twice."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ OPTIONS = ["--split", "test", "--num-images", "100"]
 
 @pytest.fixture
 def run(new_run: NewRun) -> Path:
-    """Epochs 0 and 1: `cl` as it is, `scl` whose projections have become one point, `ce` with a linear predictor."""
+    """Epochs 0 and 1: `cl` unchanged, `scl` with all projections at one point, `ce` with a linear predictor."""
     folder = new_run(epochs=(0, 1), arms=("cl",))
     store = open_store(folder, read_description(folder))
     for epoch in (0, 1):
@@ -38,8 +38,8 @@ def predictor(epoch: int) -> dict[str, Tensor]:
     return {"predictor.weight": torch.randn(8, 8, generator=generator)}
 
 
-def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pytest.CaptureFixture[str]) -> None:
-    """Hidden collapse would pass for a bad seed; the untrained network is not complained of."""
+def test_a_collapsed_arm_is_reported_and_marked(run: Path, table: Read, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hidden collapse would pass for a bad seed; the untrained network is not reported."""
     assert main(["--run-dir", str(run), *OPTIONS]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "has collapsed" in line]
     assert any(line.startswith("arm scl has collapsed at epoch 1: z of test is a point (spread ") for line in said)
@@ -54,7 +54,7 @@ def test_a_collapsed_arm_is_said_and_marked(run: Path, table: Read, capsys: pyte
     assert {(r["num_images"], r["split"]) for r in rows} == {("100", "test")}
 
 
-def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
+def test_rows_hold_the_values_of_the_measures(run: Path, table: Read) -> None:
     """Layers, epochs, and clean images and views must not be mixed up."""
     assert main(["--run-dir", str(run), "--split", "test"]) == 0
     rows = {
@@ -80,7 +80,7 @@ def test_the_values_are_those_of_the_measures(run: Path, table: Read) -> None:
     assert float(rows["1", "ce", "z", "alignment", "alpha=2"]["value"]) == pytest.approx(distance, rel=1e-4)
 
 
-def test_a_second_call_computes_what_is_missing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_computes_only_missing_rows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after a call that was cut off within the rows of an arm."""
     path = run / "analysis/collapse.csv"
     assert main(["--run-dir", str(run), *OPTIONS, "--epochs", "1", "--arms", "cl", "ce"]) == 0

@@ -1,4 +1,4 @@
-"""Measures of collapse on features with known answers, and against slow definitions."""
+"""Collapse diagnostics on features with known answers, and against slow definitions."""
 
 import math
 
@@ -24,8 +24,8 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_even_features_have_the_known_values() -> None:
-    """Spread 1, all directions alike; lengths do not count for directions."""
+def test_isotropic_features_have_the_known_values() -> None:
+    """Spread 1 and equal eigenvalues; the lengths of rows do not affect the measures of directions."""
     values = of_rows(3 * AXES)
     assert values["spread", "unit_norm"] == pytest.approx(1, abs=1e-12)
     assert values["effective_rank", "centred"] == pytest.approx(6, abs=1e-9)
@@ -39,8 +39,8 @@ def test_even_features_have_the_known_values() -> None:
     assert verdict(values) == ("no", "")
 
 
-def test_collapsed_features_are_called_so() -> None:
-    """One point, nearly one point, and a line, whose spread alone looks healthy; far from the origin too."""
+def test_collapsed_features_are_recognised() -> None:
+    """One point, nearly one point, and a line, whose spread alone looks healthy; also far from the origin."""
     point = of_rows(torch.ones(9, 4))
     assert point["spread", "unit_norm"] == point["uniformity", "t=2"] == 0
     assert {reason for *_, reason in with_reasons(point)} == {"constant features"}
@@ -53,7 +53,7 @@ def test_collapsed_features_are_called_so() -> None:
     assert verdict(of_rows(random(40, 8))) == ("no", "")
 
 
-def test_the_spread_is_that_of_the_warning_while_training() -> None:
+def test_the_spread_equals_that_of_the_warning_during_training() -> None:
     """sqrt(P) times the root mean square of the coordinates' standard deviations; few digits of float32 are lost."""
     rows = torch.nn.functional.normalize(random(50, 5) + 2, dim=1)
     expected = math.sqrt(5) * math.sqrt(np.mean(rows.numpy().std(axis=0) ** 2))
@@ -101,8 +101,8 @@ def test_a_predictor_with_the_eigenvectors_of_its_inputs_is_aligned() -> None:
     assert [sheared["eigenspace_alignment", j] for j in (1, 2, 3)] == pytest.approx([1, 1 / math.sqrt(5), 1])
 
 
-def test_the_symmetry_of_a_predictor_has_its_two_ends() -> None:
-    """0 for a symmetric matrix, 2 for one that is its own negative transpose; for no matrix there is none."""
+def test_the_asymmetry_of_a_predictor_is_0_if_symmetric_and_2_if_antisymmetric() -> None:
+    """A zero matrix has no value."""
     inputs, square = random(9, 4), random(4, 4, seed=1)
     assert of_predictor(inputs, square + square.T)["asymmetry", "frobenius"] == 0
     assert of_predictor(inputs, square - square.T)["asymmetry", "frobenius"] == pytest.approx(2)

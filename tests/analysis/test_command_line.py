@@ -1,4 +1,4 @@
-"""What all analysis programs share: progress, and what becomes of Ctrl-C."""
+"""What all analysis programs share: progress lines and the answer to Ctrl-C."""
 
 import argparse
 
@@ -9,10 +9,10 @@ from coupled.analysis.driver import run_program, tracked
 from coupled.config.command_line import Parser
 
 
-def test_progress_is_lines_where_no_terminal_is(
+def test_progress_without_a_terminal_is_plain_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On rank 0 alone, on stderr, none after the last; short work says nothing."""
+    """On rank 0 only, on stderr, and none after the last; short work prints nothing."""
     monkeypatch.setattr(driver, "SILENCE", 0.0)
     assert list(tracked(iter("abc"), "epochs")) == ["a", "b", "c"]
     printed = capsys.readouterr()
@@ -26,8 +26,8 @@ def test_progress_is_lines_where_no_terminal_is(
     assert capsys.readouterr().err == ""
 
 
-def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the status that shells know, not a traceback."""
+def test_an_interrupt_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback; 130 is the status that shells use."""
 
     def interrupted(options: argparse.Namespace) -> None:
         raise KeyboardInterrupt

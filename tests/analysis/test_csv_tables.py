@@ -1,4 +1,4 @@
-"""Tables as they are read: a cell, a row or a file that is wrong is one line with file, row and column."""
+"""Reading tables: a wrong cell, row or file is reported in one line with file, row and column."""
 
 import csv
 import errno
@@ -37,7 +37,7 @@ def good(name: str, column: str) -> str:
 
 
 def harmful(name: str, column: str) -> list[str]:
-    """Cells that this column cannot have."""
+    """Return cells that are not allowed in this column."""
     kind = cells_of(name, column)
     found = next((cells for words, cells in HARMFUL.items() if kind.words.startswith(words)), [])
     if column in ("arm", "reference", "direct_arm"):
@@ -55,9 +55,9 @@ def write(path: Path, columns: tuple[str, ...], *rows: list[str]) -> Path:
     return path
 
 
-def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Path) -> None:
-    """Every table that is read, column by column, the wrong cell between good rows: one cell of every column, and every
-    cell of every kind of column.
+def test_every_invalid_cell_is_named_with_its_row(tmp_path: Path) -> None:
+    """Every table, column by column, the wrong cell between good rows: one cell for every column, and every wrong cell
+    for every kind of column.
     """
     checked, kinds = 0, set()
     for name, schema in SCHEMAS.items():
@@ -95,7 +95,7 @@ def test_every_cell_that_a_table_cannot_have_is_named_with_its_row(tmp_path: Pat
         (b"\n" * 9, "row 1: no column 'epoch'"),
     ],
 )
-def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_a_table_is_refused_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "steps.csv"
     path.write_bytes(content)
     with pytest.raises(BadTableError, match=rf"steps\.csv: {said}") as caught:
@@ -104,7 +104,7 @@ def test_a_file_that_is_no_table_is_one_line(tmp_path: Path, content: bytes, sai
 
 
 def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four GiB without a block on the disk; and a table of one row less than its end."""
+    """A sparse file of 4 GiB is refused by its size; an incomplete last row and an empty file are accepted."""
     path = tmp_path / "steps.csv"
     with path.open("wb") as file:
         file.truncate(2**32)
@@ -116,8 +116,8 @@ def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_table(path, ("epoch", "lr")).empty
 
 
-def test_numbers_are_read_to_the_last_bit_and_names_as_they_stand(tmp_path: Path) -> None:
-    """An arm called NA or 007 is no missing arm and no number; an empty cell is missing."""
+def test_numbers_are_read_exactly_and_names_stay_text(tmp_path: Path) -> None:
+    """An arm called NA is not missing, and 007 is not a number; an empty cell is missing."""
     numbers = ["0.1234567890123456789", "5e-324", "1.7976931348623157e308", "-0.3", "", "nan", "inf"]
     path = tmp_path / "quality.csv"
     write(path, ("arm", "value"), *[[arm, cell] for arm, cell in zip(["NA", "007", *"abcde"], numbers, strict=True)])
@@ -139,9 +139,7 @@ def test_numbers_are_read_to_the_last_bit_and_names_as_they_stand(tmp_path: Path
         ("bounds.csv", {"bound": "a_priori", "shots": "", "reference": "cl"}, True),
     ],
 )
-def test_numbers_without_which_a_row_means_nothing_are_checked(
-    tmp_path: Path, name: str, cells: dict[str, str], ok: bool
-) -> None:
+def test_required_numbers_of_a_row_are_checked(tmp_path: Path, name: str, cells: dict[str, str], ok: bool) -> None:
     """The number of shots, and which eigenvalue it is."""
     column = "component" if "component" in cells else "shots"
     row = [cells.get(each, good(name, each)) for each in SCHEMAS[name].columns]
@@ -154,8 +152,8 @@ def test_numbers_without_which_a_row_means_nothing_are_checked(
 
 
 @pytest.mark.parametrize("cell", ["-1", "inf", "1e308", "5e-324"])
-def test_a_scatter_that_no_formula_takes_is_named(tmp_path: Path, cell: str) -> None:
-    """It would end in a division by 0, or in a bound of nothing."""
+def test_an_invalid_scatter_is_named(tmp_path: Path, cell: str) -> None:
+    """It would lead to a division by 0 or to a meaningless bound."""
     columns = (
         "epoch",
         "split",
@@ -178,14 +176,14 @@ def test_a_scatter_that_no_formula_takes_is_named(tmp_path: Path, cell: str) -> 
 
 
 def test_the_rates_of_a_damaged_steps_csv_are_refused(tmp_path: Path) -> None:
-    """Their sum is what the a-priori bound grows with: an empty cell would make it nan, and say "vacuous"."""
+    """The a-priori bound grows with their sum: an empty cell would make it nan, reported as "vacuous"."""
     write(tmp_path / "steps.csv", ("epoch", "step", "lr"), ["1", "1", "0.5"], ["1", "2", ""])
     with pytest.raises(BadTableError, match=r"steps\.csv: row 3: lr: got '', expected a finite number of 0 or more"):
         bounds.read_rates(tmp_path)
 
 
-def test_a_table_that_is_not_there_is_written_by_a_command_that_exists(tmp_path: Path) -> None:
-    """As it can be typed here."""
+def test_a_missing_table_names_a_command_that_writes_it(tmp_path: Path) -> None:
+    """The command can be typed as printed."""
     path = tmp_path / "a run/analysis/quality.csv"
     said = rf"quality\.csv: no such file; write it with: coupled quality --run-dir '{tmp_path}/a run'"
     with pytest.raises(ValueError, match=said):
@@ -194,7 +192,7 @@ def test_a_table_that_is_not_there_is_written_by_a_command_that_exists(tmp_path:
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """A read, unlike an open, does not say of which file."""
+    """Unlike open, read raises an OSError without the file's name."""
 
     def fails(self: Path) -> Any:
         raise OSError(number, os.strerror(number))

@@ -1,4 +1,4 @@
-"""verify.py against 300 damaged runs: each damage is noticed, or the file still says the same."""
+"""verify.py on 300 damaged runs: each damage is detected, or the file's content is unchanged."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +19,7 @@ COUNT = 200
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One that ended, one stopped within an epoch, and one of other settings."""
+    """One complete run, one stopped within an epoch, and one with other settings."""
     folder = tmp_path_factory.mktemp("runs")
     tiny.train(folder / "ended", arms=ARMS)
     tiny.train(folder / "stopped", arms=ARMS, max_steps=7)
@@ -28,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[..., Any]:
-    """The function, called once for arguments of the same key; a ValueError is raised again."""
+    """Call the function once for each key of the arguments; a ValueError is raised again."""
     found: dict[str, Any] = {}
 
     def known(*arguments: Any) -> Any:
@@ -47,14 +47,14 @@ def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[.
 
 @pytest.fixture
 def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks and images, which no damage changes, are made once for equal settings."""
+    """Build networks and images, which no damage changes, once for equal settings."""
     build, load = snapshots.expected_tensors, verify.load_images
     monkeypatch.setattr(snapshots, "expected_tensors", once(build, lambda *both: both))
     monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.dataset, more)))
 
 
 def findings(run: Path) -> list[str]:
-    """What verify.py says of a run, bad input included."""
+    """Return the findings of verify.py on a run, including refusals of bad input."""
     try:
         return list(verify.faults(open_run(run)))
     except ValueError as error:
@@ -63,7 +63,7 @@ def findings(run: Path) -> list[str]:
 
 @pytest.mark.usefixtures("_read_once")
 def test_every_damage_is_noticed_or_harmless(runs: dict[str, Path]) -> None:
-    """What verify lets pass is found by nobody. Every kind of damage and every kind of file is among them."""
+    """Damage that verify accepts is found by nothing else. Every kind of damage and of file is covered."""
     unnoticed, harmless, kinds = [], [], Counter[str]()
     for number, name in enumerate(("ended", "stopped")):
         run = runs[name]

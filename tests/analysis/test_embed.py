@@ -1,4 +1,4 @@
-"""embed: the rows it writes are the encoder's, in every format; which images it takes, and what it refuses."""
+"""embed: rows equal the encoder's output in every format; which images are embedded, and which input is refused."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ MEAN, STD = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]  # not those of the digits
 
 @pytest.fixture(scope="module")
 def run(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run with a mean and a std in run.json that no images here have."""
+    """The run with a mean and a std in run.json that differ from those of all images used here."""
     folder = tmp_path_factory.mktemp("embed") / "run"
     shutil.copytree(drifting_run, folder)
     about = json.loads((folder / "run.json").read_text())
@@ -38,7 +38,7 @@ def run(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two loose pictures, one in a folder within a folder, and a file that is no picture."""
+    """Two pictures outside class folders, one picture in a nested folder, and a file that is not a picture."""
     folder = tmp_path_factory.mktemp("photos")
     for number, name in enumerate(("b.png", "a.JPG", "cats/2020/c.png")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_hand(run: Path, arm: str, epoch: int, images_N3HW: torch.Tensor, layer: str = "h") -> torch.Tensor:
-    """What `run.encoder`, or the network for z, makes of the images as the run normalises them."""
+    """Return the outputs of `run.encoder`, or of the network for z, for images normalised as in the run."""
     opened = open_run(run)
     mean, std = normalisation(opened)
     views_N3SS = clean_views(images_N3HW, 8, mean, std)
@@ -63,8 +63,8 @@ def digits(split: str) -> AnyImageDataset:
     return find("coupled.datasets", "digits").load(split, image_size=8)
 
 
-def test_the_rows_are_those_of_the_encoder_applied_by_hand(run: Path) -> None:
-    """The run's images, both splits, by default of the last epoch, with mean and std of run.json."""
+def test_rows_equal_the_encoder_applied_by_hand(run: Path) -> None:
+    """The run's images, both splits, by default the last epoch, normalised with mean and std of run.json."""
     rows, about = open_run(run).embed("nscl")
     images = torch.cat([digits(split).images_N3HW for split in ("train", "test")])
     assert rows.dtype == np.float32
@@ -76,7 +76,7 @@ def test_the_rows_are_those_of_the_encoder_applied_by_hand(run: Path) -> None:
 
 
 def test_every_format_has_the_same_rows(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Floats are written in full; of .npy the images are in a CSV beside it."""
+    """Floats are written in full; for .npy a CSV beside it lists the images."""
     expected, images = open_run(run).embed("ce", epoch=1, layer="z", split="test", num_images=20)
     hand = by_hand(run, "ce", 1, digits("test").images_N3HW[images["image"].tolist()], "z")
     np.testing.assert_allclose(expected, hand.numpy(), rtol=1e-4, atol=1e-5)
@@ -95,10 +95,10 @@ def test_every_format_has_the_same_rows(run: Path, tmp_path: Path, capsys: pytes
         assert beside[columns].to_dict("list") == images[columns].to_dict("list")
 
 
-def test_a_folder_of_loose_pictures_needs_no_classes(
+def test_a_folder_of_pictures_without_classes_is_embedded(
     run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the order of their paths; the first folder is the label, and what is passed over is said."""
+    """Rows follow the order of paths; the first folder is the label; skipped files are reported."""
     rows, about = open_run(run).embed("cl", epoch=1, images=photos)
     assert about["file"].tolist() == ["a.JPG", "b.png", "cats/2020/c.png"]
     assert about["label"].isna().tolist() == [True, True, False]
@@ -110,7 +110,7 @@ def test_a_folder_of_loose_pictures_needs_no_classes(
 
 
 def test_a_folder_with_train_and_validation_has_splits(run: Path, photos: Path, tmp_path: Path) -> None:
-    """The label is the folder below the split's; without --split both are embedded, train first."""
+    """The label is the folder below the split; without --split both splits are embedded, train first."""
     for part in ("train", "val"):
         (tmp_path / part / "dogs").mkdir(parents=True)
         shutil.copy(photos / "b.png", tmp_path / part / "dogs" / f"{part}.png")
@@ -124,8 +124,8 @@ def test_a_folder_with_train_and_validation_has_splits(run: Path, photos: Path, 
     assert len(only) == 1
 
 
-def test_another_dataset_is_normalised_as_the_run_was(run: Path) -> None:
-    """With its own mean it would be other inputs than those that the network was trained on."""
+def test_another_dataset_is_normalised_with_the_statistics_of_the_run(run: Path) -> None:
+    """With another mean, the inputs would differ from those that the network was trained on."""
     images = find("coupled.datasets", "fractals").load("test", image_size=8)
     rows, about = open_run(run).embed("scl", epoch=2, images="fractals", split="test", num_images=30)
     chosen = about["image"].tolist()
@@ -134,15 +134,15 @@ def test_another_dataset_is_normalised_as_the_run_was(run: Path) -> None:
     assert about["label"][0] == images.class_names[int(images.labels_N[chosen[0]])]
 
 
-def test_a_run_without_a_mean_in_its_run_json_takes_that_of_its_images(drifting_run: Path) -> None:
-    """As those of before it was written there."""
+def test_a_run_json_without_mean_and_std_uses_those_of_its_images(drifting_run: Path) -> None:
+    """Older versions did not write them."""
     run = open_run(drifting_run)
     assert "mean" not in run.description["dataset"]
     assert normalisation(run) == (digits("train").mean, digits("train").std)
 
 
 def test_run_json_and_every_snapshot_hold_mean_and_std(tmp_path: Path) -> None:
-    """A snapshot alone must say how its inputs were normalised."""
+    """A snapshot alone must state how its inputs were normalised."""
     tiny.train(tmp_path / "run", epochs=0, arms={"cl": "dcl"})
     images = digits("train")
     about = json.loads((tmp_path / "run/run.json").read_text())["dataset"]
@@ -222,7 +222,7 @@ def test_a_missing_library_is_named_with_its_extra(
     extra: str,
     tmp_path: Path,
 ) -> None:
-    """Before minutes of computing are lost."""
+    """The check comes before minutes of computation."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     assert main(["--run-dir", str(run), *arguments]) == 2
@@ -230,7 +230,7 @@ def test_a_missing_library_is_named_with_its_extra(
 
 
 def test_a_damaged_picture_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And no half of a table is written."""
+    """No partial table is written."""
     (tmp_path / "bad.png").write_bytes(b"no picture")
     command = ["--run-dir", str(run), "--arm", "cl", "--images", str(tmp_path), "--output", str(tmp_path / "x.csv")]
     assert main(command) == 2

@@ -1,4 +1,4 @@
-"""Embeddings on the disk: the same rows, of the same things only, within the limit."""
+"""The embedding cache on disk: it returns the same rows, only for identical inputs, and stays below its size limit."""
 
 import os
 from collections.abc import Callable
@@ -31,10 +31,10 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_a_second_call_computes_no_embedding_and_gives_the_same_values(
+def test_a_second_call_reads_all_embeddings_from_the_cache(
     drifting_run: Path, tmp_path: Path, table: Read, forwards: list[int]
 ) -> None:
-    """Other metrics of the same images: from the disk, bit for bit; quality.py reads the same files."""
+    """Other metrics on the same images: same values, bit for bit; quality.py reads the same files."""
     base = ["--run-dir", str(drifting_run), "--epochs", "1", "--split", "test", "--num-images", "300"]
     cached, plain = (
         [*base, "--output", str(tmp_path / "cached"), "--cache"],
@@ -54,8 +54,8 @@ def test_a_second_call_computes_no_embedding_and_gives_the_same_values(
     assert len(forwards) == 6 * 4
 
 
-def test_rows_are_those_of_the_same_arm_epoch_images_and_layer(drifting_run: Path, tmp_path: Path) -> None:
-    """Whatever is asked for after it, in whatever order; half of the arms from the disk, half computed."""
+def test_cached_rows_belong_to_the_same_arm_epoch_images_and_layer(drifting_run: Path, tmp_path: Path) -> None:
+    """Requests in any order; also with half of the arms cached and half computed."""
     run, cpu = open_run(drifting_run), torch.device("cpu")
     cache = EmbeddingCache(tmp_path, 2**30)
     for split in ("test", "train"):
@@ -71,8 +71,8 @@ def test_rows_are_those_of_the_same_arm_epoch_images_and_layer(drifting_run: Pat
     assert len(list(tmp_path.iterdir())) == 2 * 2 * 4
 
 
-def test_the_limit_is_kept_and_the_longest_unused_goes_first(tmp_path: Path) -> None:
-    """A disk that fills up in the night stops the training beside it."""
+def test_the_least_recently_used_entry_is_deleted_to_keep_the_limit(tmp_path: Path) -> None:
+    """A full disk would stop a training run on the same machine."""
     cache = EmbeddingCache(tmp_path, 6000)
     rows = {name: torch.full((100, 4), float(place)) for place, name in enumerate("abcd")}  # 1.6 kB and a header
     for age, name in enumerate("abc"):
@@ -108,15 +108,13 @@ def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, harm: str, capsy
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "much", "inf", "nan"])
-def test_a_limit_that_is_none_is_refused(drifting_run: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_an_invalid_cache_limit_is_refused(drifting_run: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     """One line, status 2."""
     assert main(["--run-dir", str(drifting_run), f"--cache={text}"]) == 2
     assert f"argument --cache: got '{text}'; a number above 0 is allowed" in capsys.readouterr().err
 
 
-def test_a_file_that_another_rank_removes_meanwhile_is_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_removed_by_another_rank_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ranks of alignment.py share the folder and its limit."""
     rows_ND = torch.zeros(10, 50)
     cache = EmbeddingCache(tmp_path / "cache", 3000)

@@ -1,4 +1,4 @@
-"""Embeddings: the images chosen, the weights loaded, and outputs as evaluation must make them."""
+"""Embeddings: the choice of images, the loaded weights, and outputs in evaluation mode."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def all_outputs(
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def test_a_subset_is_fixed_and_smaller_ones_lie_in_larger_ones() -> None:
+def test_subsets_of_images_are_fixed_and_nested() -> None:
     """A fresh subset for every call would move the curves by sampling noise."""
     some = choose_images(1000, 100, seed=3, split="train")
     assert torch.equal(some, choose_images(1000, 100, seed=3, split="train"))
@@ -59,7 +59,7 @@ def test_projections_have_unit_norm(drifting_run: Path) -> None:
 
 
 def test_weights_that_do_not_fit_are_named(drifting_run: Path) -> None:
-    """A tensor left as initialised would be an error nobody sees."""
+    """A tensor that keeps its initial values would be an unnoticed error."""
     network = embedder(drifting_run).network("cl", 0)
     tensors = SnapshotStore(drifting_run / "snapshots").read("ce", 0)
     load_weights(network, tensors, "file")  # the classifier is not asked for
@@ -72,8 +72,8 @@ def test_weights_that_do_not_fit_are_named(drifting_run: Path) -> None:
         load_weights(network, {**tensors, name: torch.ones(2)}, "file")
 
 
-def test_other_images_than_those_of_the_run_are_refused(drifting_run: Path) -> None:
-    """A folder of images that changed since would give numbers of another experiment."""
+def test_images_that_differ_from_those_of_the_run_are_refused(drifting_run: Path) -> None:
+    """If the image folder has changed, the numbers would describe another experiment."""
     digests = {**read_description(drifting_run)["dataset"], "test_digest": "0"}
     with pytest.raises(ValueError, match=r"dataset: the test split of 'digits' is not the one of the run"):
         load_images(embedder(drifting_run).settings, "test", digests)

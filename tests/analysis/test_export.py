@@ -1,4 +1,4 @@
-"""export: every format is loaded where it claims to be loadable, and gives the outputs of the run's encoder."""
+"""export: every format loads in its target library and gives the outputs of the run's encoder."""
 
 import json
 import runpy
@@ -25,7 +25,7 @@ IMAGES = torch.linspace(-2, 2, 4 * 3 * 8 * 8).view(4, 3, 8, 8).sin()
 
 @pytest.fixture(scope="module")
 def full_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one arm, an untrained ResNet-18 of full width with the stem of ImageNet."""
+    """A run of one arm: an untrained full-width ResNet-18 with ImageNet's stem."""
     folder = tmp_path_factory.mktemp("full") / "run"
     tiny.train(folder, epochs=0, arms={"cl": "dcl"}, encoder={"name": "resnet18", "stem": "imagenet"})
     return folder
@@ -37,7 +37,7 @@ def outputs(run: Path, arm: str, epoch: int) -> torch.Tensor:
 
 
 def loaded(folder: Path) -> nn.Module:
-    """What the folder's own program gives."""
+    """Return the model that the exported loading script builds."""
     return runpy.run_path(str(folder / "load.py"))["load_encoder"]()  # type: ignore[no-any-return]
 
 
@@ -45,7 +45,7 @@ def loaded(folder: Path) -> nn.Module:
 def test_timm_loads_a_narrow_network_with_the_stem_of_small_images(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By the program beside the weights, without this package; with all that is needed to use it."""
+    """With the script beside the weights, which does not import this package and has all that is needed for use."""
     folder = tmp_path / "out"
     command = ["--run-dir", str(drifting_run), "--arm", "nscl", "--epoch", "1", "--format", "timm", str(folder)]
     assert main(command) == 0
@@ -64,7 +64,7 @@ def test_timm_loads_a_narrow_network_with_the_stem_of_small_images(
 
 @torch.no_grad()
 def test_timm_and_torchvision_load_a_resnet_strictly(full_run: Path, tmp_path: Path) -> None:
-    """Without the program too: the tensors are those of the libraries."""
+    """Also without the script: the tensors have the libraries' names and shapes."""
     import torchvision
 
     run = open_run(full_run)
@@ -82,8 +82,8 @@ def test_timm_and_torchvision_load_a_resnet_strictly(full_run: Path, tmp_path: P
 
 
 @torch.no_grad()
-def test_timm_reads_the_folder_of_hugging_face(full_run: Path, tmp_path: Path) -> None:
-    """As from the hub: architecture, weights, and how images are normalised."""
+def test_timm_loads_the_hugging_face_folder(full_run: Path, tmp_path: Path) -> None:
+    """As from the hub: architecture, weights and normalisation of images."""
     run = open_run(full_run)
     run.export(tmp_path / "hub", "huggingface", "cl", epoch=0)
     model = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
@@ -94,8 +94,8 @@ def test_timm_reads_the_folder_of_hugging_face(full_run: Path, tmp_path: Path) -
     assert (tmp_path / "hub/README.md").read_text().startswith("---\nlibrary_name: timm\n")
 
 
-def test_hugging_face_takes_the_options_of_a_vision_transformer() -> None:
-    """Its patches of 4 px and its size stand in config.json; the function loads it back itself."""
+def test_the_hugging_face_folder_keeps_the_options_of_a_vision_transformer() -> None:
+    """Patch size 4 and image size are in config.json; the exported function loads it back."""
     encoder = build_encoder("vit_tiny_patch16_224", stem="cifar", image_size=8).eval()
     settings = EncoderSettings(name="vit_tiny_patch16_224")
     files = to_huggingface(Source(encoder, settings, 8, {"mean": [0.5] * 3, "std": [0.2] * 3}))
@@ -134,7 +134,7 @@ def test_onnxruntime_gives_the_same_embeddings(drifting_run: Path, tmp_path: Pat
         (["--format", "timm", "out", "--epoch", "5"], "--epoch: arm 'nscl' has no snapshot of epoch 5 (epochs: 0-2)"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(
+def test_a_model_that_cannot_be_exported_is_refused_in_one_line(
     drifting_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,8 +153,8 @@ def test_what_cannot_be_exported_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_torchvision_is_refused_a_network_that_it_has_not(full_run: Path) -> None:
-    """By name and by stem."""
+def test_export_to_torchvision_is_refused_for_a_network_it_does_not_have(full_run: Path) -> None:
+    """By architecture name and by stem."""
     run = open_run(full_run)
     source = Source(run.encoder("cl", 0), run.settings.encoder, 8, {})
     for changed, part in (
@@ -166,7 +166,7 @@ def test_torchvision_is_refused_a_network_that_it_has_not(full_run: Path) -> Non
             export_formats.to_torchvision(source._replace(settings=settings))
 
 
-def test_an_encoder_that_is_none_of_timms_is_refused_by_name(full_run: Path) -> None:
+def test_export_of_an_encoder_that_is_not_from_timm_is_refused(full_run: Path) -> None:
     source = Source(open_run(full_run).encoder("cl", 0), EncoderSettings(name="mine.py:encoder"), 8, {})
     with pytest.raises(
         ValueError, match=r"^--format timm: the encoder 'mine.py:encoder' is not a timm model; use --form"
@@ -174,10 +174,10 @@ def test_an_encoder_that_is_none_of_timms_is_refused_by_name(full_run: Path) -> 
         export_formats.to_timm(source)
 
 
-def test_a_network_that_computes_something_else_there_is_refused(
+def test_export_is_refused_if_the_target_network_computes_other_outputs(
     full_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tensors that fit are not enough: torchvision's ResNet with another epsilon would load without a word."""
+    """Matching tensors are not enough: torchvision's ResNet with another epsilon would load without an error."""
     import torchvision
 
     run, build = open_run(full_run), torchvision.models.get_model
@@ -193,7 +193,7 @@ def test_a_network_that_computes_something_else_there_is_refused(
         export_formats.to_torchvision(source)
 
 
-def test_a_missing_library_of_onnx_is_named_with_its_extra(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_onnx_library_is_named_with_its_extra(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setitem(sys.modules, "onnx", sys)
     source = Source(open_run(full_run).encoder("cl", 0), EncoderSettings(name="resnet18"), 8, {})

@@ -1,4 +1,4 @@
-"""Figures: they show the rows they should, an arm has one colour everywhere, and what is missing is named."""
+"""Figures: they show the right rows, each arm has one colour everywhere, and missing tables are named."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def value(epoch: int, arm: str, shift: float = 0.0) -> float:
 
 
 def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
-    """Gap g, CKA 1 - g, RSA 1 - g / 2 at h, less by layers below; a row of another snapshot and one of fewer images."""
+    """Gap g, CKA 1 - g, RSA 1 - g / 2 at h, less at lower layers; a row of another snapshot and one of fewer images."""
     gaps, scores = (
         ["epoch,reference,arm,tensor,module,aggregate,gap,arm_digest"],
         ["epoch,split,reference,arm,module,metric,value,ci_low,ci_high,num_images"],
@@ -99,7 +99,7 @@ def lines(figure: Figure, panel: int) -> dict[str, list[list[float]]]:
 def test_every_figure_is_written_as_png_and_pdf_and_equal_tables_give_equal_bytes(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For the screen and for print; a file that changes without its data cannot be kept in a repository."""
+    """A figure file must change only when its data change, so that it can be kept in a repository."""
     names = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")}
     contents = []
     assert main(["--run-dir", str(folder)]) == 0
@@ -116,7 +116,7 @@ def test_every_figure_is_written_as_png_and_pdf_and_equal_tables_give_equal_byte
 
 
 def test_drift_shows_the_newest_rows_of_the_largest_sample(folder: Path) -> None:
-    """One line an arm, no twin among them, at the values of the tables."""
+    """One line for each arm except twins, at the values of the tables."""
     figure = drift(described(folder))
     for panel, of in enumerate((lambda g: g, lambda g: 1 - g, lambda g: 1 - g / 2)):
         found = lines(figure, panel)
@@ -126,8 +126,8 @@ def test_drift_shows_the_newest_rows_of_the_largest_sample(folder: Path) -> None
             assert values == pytest.approx([of(value(epoch, arm)) for epoch in epochs])
 
 
-def test_the_twin_is_a_band_from_equal_arms_to_the_twin(folder: Path) -> None:
-    """What two arms of one objective differ by is the noise floor; intervals are shaded around their own arm only."""
+def test_the_twin_is_drawn_as_the_noise_floor_band(folder: Path) -> None:
+    """The difference between twins is the noise floor; confidence intervals are shaded around their arm only."""
     figure = drift(described(folder))
     for panel, (same, far) in enumerate(((0, 0.09), (1, 0.91), (1, 0.955))):
         band, *shades = figure.axes[panel].collections
@@ -142,8 +142,8 @@ def test_the_twin_is_a_band_from_equal_arms_to_the_twin(folder: Path) -> None:
             assert to_hex(shade.get_facecolor()[0][:3]).upper() == arm_styles(list(ARMS))["ce"].color
 
 
-def test_heat_maps_have_a_row_a_layer_and_a_column_an_epoch(folder: Path) -> None:
-    """Layers from the bottom as in the network, whatever the table's order, on one scale for all arms."""
+def test_heat_maps_have_one_row_per_layer_and_one_column_per_epoch(folder: Path) -> None:
+    """Layers in the order of the network, whatever the table's order; one colour scale for all arms."""
     run = described(folder)
     for figure, layers, of in (
         (layers_alignment(run), list(LAYERS), lambda gap, place: 1 - gap - 0.1 * (2 - place)),
@@ -159,8 +159,8 @@ def test_heat_maps_have_a_row_a_layer_and_a_column_an_epoch(folder: Path) -> Non
             assert np.asarray(axes.images[0].get_array()) == pytest.approx(np.array(expected))
 
 
-def test_quality_shows_every_arm_and_gap_alignment_joins_the_two_tables(folder: Path) -> None:
-    """The reference has a quality of its own; points of one epoch belong together."""
+def test_quality_shows_every_arm_and_the_gap_alignment_figure_joins_both_tables(folder: Path) -> None:
+    """The reference arm is included; a point joins gap and alignment of the same epoch."""
     run = described(folder)
     figure = quality(run)
     visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
@@ -174,7 +174,7 @@ def test_quality_shows_every_arm_and_gap_alignment_joins_the_two_tables(folder: 
 
 
 def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: Path) -> None:
-    """Of the whole split; an arm without a predictor is not in a predictor's panel."""
+    """Values of the whole split; an arm without a predictor is not in a predictor's panel."""
     figure = collapse(described(folder))
     visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
     assert visible == ["spread of z", "eigenspace alignment of predictor"]
@@ -185,14 +185,14 @@ def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: P
 
 @pytest.mark.parametrize("panels", [1, 4, 5, 7])
 def test_a_grid_shows_no_panel_without_a_curve(panels: int) -> None:
-    """An empty frame at the end looks like a curve that is missing."""
+    """An empty panel at the end would look like a missing curve."""
     figure, found = grid(panels)
     assert [axes for axes in figure.axes if axes.get_visible()] == found
     assert len(found) == panels
 
 
-def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: Path) -> None:
-    """A reader goes from one figure to the next by colour."""
+def test_an_arm_has_one_colour_in_every_figure(folder: Path) -> None:
+    """The colour does not depend on which other arms there are; readers compare figures by colour."""
     run = described(folder)
     styles = {arm: style.color for arm, style in run.styles.items()}
     assert len(set(styles.values())) == len(styles)
@@ -205,7 +205,7 @@ def test_an_arm_has_one_colour_in_every_figure_whichever_arms_there_are(folder: 
 
 
 def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody should wait for quality.csv to see the drift; without any table the status says so."""
+    """The drift figure does not need quality.csv; if no table exists, the exit status is 2."""
     (folder / "analysis/quality.csv").unlink()
     assert main(["--run-dir", str(folder)]) == 0
     assert "quality: not drawn: " in capsys.readouterr().err
@@ -220,10 +220,10 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
     assert "--reference: the run has no arm 'byol' (arms: cl, mine, nscl, twin, ce)" in capsys.readouterr().err
 
 
-def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
+def test_a_run_without_cl_is_drawn_against_the_reference_of_its_tables(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Said in a line; without tables the first arm is meant, and --reference chooses."""
+    """A line names the reference; without tables it is the first arm, and --reference chooses another."""
     arms = {"other": {"objective": "simsiam"}, **{arm: about for arm, about in ARMS.items() if arm != "cl"}}
     arms["base"] = arms.pop("mine")
     describe(folder, arms)
@@ -242,7 +242,7 @@ def test_a_run_without_cl_has_figures_about_the_reference_of_its_tables(
 def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What compares arms says why it is not there, and names no program that would refuse the run."""
+    """Figures that compare arms are skipped with the reason, and no program is suggested that would refuse the run."""
     describe(folder, {"cl": ARMS["cl"]})
     rows = (folder / "analysis/quality.csv").read_text().splitlines()
     (folder / "analysis/quality.csv").write_text("\n".join(row for row in rows if ",cl," in row or "arm" in row) + "\n")
@@ -255,10 +255,10 @@ def test_a_run_of_one_arm_has_the_figures_of_one_arm(
     assert "quality.png" in said.out
 
 
-def test_a_damaged_table_is_said_and_the_others_are_drawn(
+def test_a_damaged_table_is_reported_and_the_others_are_drawn(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With file and row, and status 2, unlike a table that is not there; a value that no axis has is left out."""
+    """With file and row, and status 2, unlike a missing table; a value that no axis can show is skipped."""
     monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"quality": quality, "collapse": collapse})
     path = folder / "analysis/quality.csv"
     lines = path.read_text().splitlines()
@@ -293,7 +293,7 @@ def test_a_full_disk_is_one_line(
 
 
 def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> None:
-    """CKA of the last epoch; an early epoch, a subset and other layers stay out."""
+    """CKA of the last epoch only; earlier epochs, subsets and other layers are not used."""
     arms = ["cl", "mine", "nscl", "ce"]
     known = {pair: 0.9 - 0.1 * place for place, pair in enumerate(combinations(arms, 2))}
     rows = ["epoch,split,reference,arm,module,metric,value,num_images"]

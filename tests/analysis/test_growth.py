@@ -1,4 +1,4 @@
-"""Growth of the gap: curves with known parameters are found again, errors are right, the better is named."""
+"""Growth of the gap: known curves are recovered, error estimates are correct, and the better model is named."""
 
 import math
 from pathlib import Path
@@ -19,8 +19,8 @@ def by_model(epochs_T: np.ndarray, gaps_T: np.ndarray) -> dict[str, Fit]:
 
 
 @pytest.mark.parametrize("epochs_T", [EPOCHS, 10 * EPOCHS, np.array([0.0, 1, 2, 5, 10, 20, 40])])
-def test_a_saturating_gap_is_found_again(epochs_T: np.ndarray) -> None:
-    """Level .9 approached with 8 % an epoch; the slope at the start is their product."""
+def test_the_parameters_of_a_saturating_gap_are_recovered(epochs_T: np.ndarray) -> None:
+    """Level .9 is approached by 8 % each epoch; the slope at the start is the product of both."""
     found = by_model(epochs_T, 0.9 * (1 - np.exp(-0.08 * epochs_T)))
     fit = found["saturation"]
     assert (fit.level, fit.rate, fit.slope) == pytest.approx((0.9, 0.08, 0.072), rel=1e-5)
@@ -30,7 +30,7 @@ def test_a_saturating_gap_is_found_again(epochs_T: np.ndarray) -> None:
     assert math.isnan(fit.doubling_time)
 
 
-def test_an_exponential_gap_is_found_again() -> None:
+def test_the_parameters_of_an_exponential_gap_are_recovered() -> None:
     """Doubling every 7 epochs once it is large."""
     rate = math.log(2) / 7
     found = by_model(EPOCHS, 0.01 * (np.exp(rate * EPOCHS) - 1))
@@ -40,8 +40,8 @@ def test_an_exponential_gap_is_found_again() -> None:
     assert math.isnan(fit.level)
 
 
-def test_a_straight_line_has_no_curvature_of_either_sign() -> None:
-    """At rate 0 both models are the line, the level and the doubling time are beyond all bounds."""
+def test_both_models_fit_a_straight_line_with_rate_0() -> None:
+    """At rate 0 both models are the line; level and doubling time are very large."""
     found = by_model(EPOCHS, 0.02 * EPOCHS)
     for model in ("exponential", "saturation"):
         assert found[model].slope == pytest.approx(0.02, rel=1e-3)
@@ -51,14 +51,14 @@ def test_a_straight_line_has_no_curvature_of_either_sign() -> None:
 
 
 def test_a_saturating_gap_has_no_doubling_time() -> None:
-    """The exponential ends at the straight line: rate 0, not 1e-27 with errors of 1e+50 derived from it."""
+    """The exponential ends at the straight line: rate 0, not 1e-27 with errors of 1e+50."""
     fit = by_model(EPOCHS, 0.9 * (1 - np.exp(-0.08 * EPOCHS)))["exponential"]
     assert (fit.rate, fit.doubling_time) == (0, math.inf)
     assert math.isnan(fit.doubling_time_error)
 
 
-def test_the_errors_are_those_of_repeated_measurements() -> None:
-    """Noise of 1 %, drawn 200 times: the fits scatter by what they say of themselves."""
+def test_estimated_errors_equal_the_scatter_of_repeated_fits() -> None:
+    """Noise of 1 %, drawn 200 times: the fits scatter as their error estimates state."""
     generator = np.random.Generator(np.random.Philox(key=0))
     clean = 0.9 * (1 - np.exp(-0.08 * EPOCHS))
     noise = 0.01 * generator.standard_normal((200, len(EPOCHS)))
@@ -69,8 +69,8 @@ def test_the_errors_are_those_of_repeated_measurements() -> None:
     assert np.mean([fit.rmse for fit in found]) == pytest.approx(0.01, rel=0.05)
 
 
-def test_the_early_doubling_time_is_that_of_the_first_half() -> None:
-    """Doubling every 3 epochs up to .5, then nothing more: what comes later does not count."""
+def test_the_early_doubling_time_uses_the_first_half_only() -> None:
+    """The gap doubles every 3 epochs up to .5, then stays; later epochs do not count."""
     gaps_T = np.minimum(0.01 * 2 ** (EPOCHS / 3), 0.5)
     gaps_T[0] = 0
     early = by_model(EPOCHS, gaps_T)["early"]
@@ -86,13 +86,13 @@ def test_the_early_doubling_time_is_that_of_the_first_half() -> None:
 
 
 def test_a_twin_or_a_short_run_has_no_growth() -> None:
-    """A gap that is always 0 has neither slope nor rate; three points do not tell two parameters and an error."""
+    """A gap of 0 everywhere has neither slope nor rate; three points do not determine two parameters and an error."""
     assert fits(EPOCHS, np.zeros_like(EPOCHS)) == []
     assert fits(EPOCHS[:3], EPOCHS[:3]) == []
 
 
 def test_a_gap_that_no_curve_fits_is_a_row_without_numbers() -> None:
-    """A gap of 0 for long and then not: scipy gives up on an exponential, the other fits remain."""
+    """The gap is 0 for long, then grows: scipy fails on the exponential; the other fits remain."""
     gaps_T = np.array([0.0, 0, 0, 0.7450927899552892])
     found = by_model(np.array([18.0, 100, 367, 398]), gaps_T)
     lost = [fit for fit in found.values() if fit.model != "early" and math.isnan(fit.slope)]
@@ -101,8 +101,8 @@ def test_a_gap_that_no_curve_fits_is_a_row_without_numbers() -> None:
     assert all(fit.better == "yes" for fit in found.values() if fit.model != "early" and not math.isnan(fit.slope))
 
 
-def test_rows_are_those_of_the_global_gap_of_each_pair(tmp_path: Path) -> None:
-    """In whatever order the epochs were measured; the layers of the same table do not count."""
+def test_fits_use_the_global_gap_of_each_pair(tmp_path: Path) -> None:
+    """In whatever order the epochs were measured; rows of layers in the same table are not used."""
     lines = ["epoch,reference,arm,tensor,module,aggregate,gap"]
     for epoch in (5, 0, 1, 4, 2, 3):
         lines += [

@@ -1,4 +1,4 @@
-"""run.json from someone else, or damaged: analysis programs refuse it in one line, or work with what is sound."""
+"""A damaged or hostile run.json: analysis programs refuse it in one line, or use the parts that are valid."""
 
 import json
 from collections.abc import Callable
@@ -99,7 +99,7 @@ def changed(run: Path, key: str, value: Any) -> bytes:
 
 @pytest.fixture
 def says(new_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> Callable[[ModuleType, bytes], Any]:
-    """Runs a program on a run with that run.json; its status and the lines on stderr."""
+    """Run a program on a run with that run.json; return its status and the lines on stderr."""
     run = new_run(epochs=(0,), arms=("cl", "nscl"))
 
     def call(program: ModuleType, data: bytes) -> tuple[int, list[str]]:
@@ -112,8 +112,8 @@ def says(new_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> Ca
     return call
 
 
-def test_a_hostile_description_is_one_line_of_every_program(says: Any) -> None:
-    """A traceback tells nobody what to mend, and epochs without end kept program.py busy for minutes."""
+def test_every_program_refuses_a_hostile_run_json_in_one_line(says: Any) -> None:
+    """A traceback does not tell what to fix, and a huge number of epochs must not keep a program busy."""
     hostile = TEXTS | {name: changed(says.run, *change) for name, change in CHANGES.items()}
     assert len(hostile) >= 36
     for name, data in hostile.items():
@@ -125,8 +125,8 @@ def test_a_hostile_description_is_one_line_of_every_program(says: Any) -> None:
             read_description(says.run)
 
 
-def test_what_only_some_programs_need_is_refused_by_those(says: Any) -> None:
-    """One line, or findings of verify.py; the weights can be compared whatever the images were."""
+def test_only_programs_that_need_a_bad_key_refuse_it(says: Any) -> None:
+    """One line, or findings of verify.py; weights can be compared even if the image settings are wrong."""
     for name, change in ALLOWED.items():
         data = changed(says.run, *change)
         for program in (alignment, quality, verify):
@@ -136,7 +136,7 @@ def test_what_only_some_programs_need_is_refused_by_those(says: Any) -> None:
         (says.run / "run.json").write_bytes(data)
 
 
-def test_a_description_too_large_is_not_read(says: Any) -> None:
+def test_a_run_json_above_the_size_limit_is_not_read(says: Any) -> None:
     """A folder from elsewhere must not fill the memory."""
     status, lines = says(verify, b'{"a": "' + b"x" * LARGEST + b'"}')
     assert status == 2

@@ -1,4 +1,4 @@
-"""Confidence intervals over images: they cover, they are seeded, and they are not invented."""
+"""Confidence intervals over images: coverage, seeding, and no interval without a defined score."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Read = Callable[[Path], list[dict[str, str]]]
 
 
 def sample(seed: int, images: int) -> tuple[Tensor, Tensor]:
-    """Two representations of images drawn from one population: not negative, as networks give them, in part shared."""
+    """Two representations of images from one population: non-negative like ReLU features, and partly shared."""
     generator = torch.Generator().manual_seed(seed)
     shared = torch.randn(images, 6, generator=generator, dtype=torch.float64).relu()
     own = torch.randn(2, images, 6, generator=generator, dtype=torch.float64)
@@ -40,7 +40,7 @@ def without_blocks(x_nD: Tensor, y_nE: Tensor, wanted: list[Score], seed: int = 
     return values(seen, wanted, METRICS), parts
 
 
-def test_scores_without_a_block_are_those_of_the_other_images() -> None:
+def test_leave_one_block_out_scores_equal_scores_of_the_other_images() -> None:
     """Differences of sums must not lose digits, nor mix up blocks."""
     x_nD, y_nE = sample(1, 120)
     _, parts = without_blocks(x_nD, y_nE, WANTED)
@@ -54,8 +54,10 @@ def test_scores_without_a_block_are_those_of_the_other_images() -> None:
 
 
 @pytest.mark.parametrize(("images", "wanted", "repeats"), [(200, EXACT, 40), (60, SUBSET, 40)])
-def test_intervals_cover_and_are_as_wide_as_the_scores_spread(images: int, wanted: list[Score], repeats: int) -> None:
-    """Of many draws of images 95 % of the intervals hold the mean score, and their width is that of 95 % of draws."""
+def test_intervals_cover_95_percent_and_have_the_width_of_the_score_distribution(
+    images: int, wanted: list[Score], repeats: int
+) -> None:
+    """Over many samples of images, 95 % of the intervals contain the mean score."""
     found: dict[Score, list[float]] = {score: [] for score in wanted}
     ends: dict[Score, list[tuple[float, float]]] = {score: [] for score in wanted}
     for seed in range(repeats):
@@ -72,7 +74,7 @@ def test_intervals_cover_and_are_as_wide_as_the_scores_spread(images: int, wante
         assert 0.8 <= width <= 1.25, score
 
 
-def test_arms_with_equal_rows_have_an_interval_without_width() -> None:
+def test_equal_arms_have_an_interval_of_width_0() -> None:
     """At the shared start every score is 1 whatever the images."""
     x_nD, _ = sample(2, 70)
     whole, parts = without_blocks(x_nD, x_nD.clone(), WANTED)
@@ -81,7 +83,7 @@ def test_arms_with_equal_rows_have_an_interval_without_width() -> None:
 
 
 def test_an_interval_is_seeded_within_the_range_and_empty_where_a_score_is_undefined() -> None:
-    """The same twice; other seeds draw other resamples; more resamples move the ends less."""
+    """Equal seeds give equal intervals; other seeds resample differently; more resamples vary less."""
     part_K = np.linspace(0.9, 0.99, 50)
     low, high = interval(0.95, part_K, 200, 3, (0, 1))
     assert (low, high) == interval(0.95, part_K, 200, 3, (0, 1))
@@ -95,7 +97,7 @@ def test_an_interval_is_seeded_within_the_range_and_empty_where_a_score_is_undef
 
 
 def test_blocks_are_random_and_of_equal_size() -> None:
-    """Datasets in folders are sorted by class: consecutive images in one block would vary less than others."""
+    """Folder datasets are sorted by class: blocks of consecutive images would vary less."""
     block_N = blocks(1440, 5, "train")
     assert set(block_N.bincount().tolist()) == {28, 29}
     assert not torch.equal(block_N, blocks(1440, 6, "train"))
@@ -104,8 +106,8 @@ def test_blocks_are_random_and_of_equal_size() -> None:
     assert sorted(blocks(7, 5, "train").tolist()) == list(range(7))
 
 
-def test_the_program_states_the_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
-    """Beside rows without; repeated in another folder they are the same; the value is the one without intervals."""
+def test_the_program_writes_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """Beside rows without intervals. A second call into another folder gives equal intervals and the same scores."""
     base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--num-images", "90", "--epochs", "0,2"]
     base += ["--compare", "ce", "--metrics", *METRICS]
     for folder in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Layers by name: rows of any module, pooled as documented, and errors that list what there is."""
+"""Layers by name: rows of any module, pooled as documented; errors list the existing layers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +30,8 @@ def views(size: int = 16, images: int = 3) -> Tensor:
 
 
 @torch.no_grad()
-def test_layers_of_a_resnet_are_its_outputs_averaged_over_space() -> None:
-    """Against a forward written out; bn1 is changed in place by the activation after it, and must not be here."""
+def test_resnet_layers_are_outputs_averaged_over_space() -> None:
+    """Against an explicit forward pass; the activation after bn1 works in place and must not change bn1's rows."""
     network = resnet("standard")
     encoder, views_1B3SS = network.encoder, views()
     bn1 = encoder.bn1(encoder.conv1(views_1B3SS[0])).clone()
@@ -47,8 +47,8 @@ def test_layers_of_a_resnet_are_its_outputs_averaged_over_space() -> None:
 
 
 @torch.no_grad()
-def test_layers_of_a_vit_are_averaged_over_all_tokens() -> None:
-    """Class token included; `stem` is its patches."""
+def test_vit_layers_are_averaged_over_all_tokens() -> None:
+    """The class token is included; `stem` is the patch embedding."""
     network = build_network(
         encoder="vit_tiny_patch16_224", stem="imagenet", image_size=32, projector_output_dim=4
     ).eval()
@@ -59,8 +59,8 @@ def test_layers_of_a_vit_are_averaged_over_all_tokens() -> None:
     assert found["blocks.1"].shape == (3, 192)
 
 
-def test_stages_are_those_that_timm_names() -> None:
-    """Between the stem and h; a named layer that is among them is there once."""
+def test_stages_are_the_feature_stages_of_timm() -> None:
+    """Between the stem and h; a layer that is also named explicitly appears once."""
     assert list(find_layers(resnet(), ["stages", "layer2"], 16)) == LAYERS
     vit = build_network(encoder="vit_tiny_patch16_224", stem="imagenet", image_size=32, projector_output_dim=4).eval()
     assert list(find_layers(vit, ["h", "stages"], 32)) == ["h", "stem", *(f"blocks.{i}" for i in range(12)), "z"]
@@ -69,7 +69,7 @@ def test_stages_are_those_that_timm_names() -> None:
 
 
 class Odd(nn.Module):
-    """An encoder with channels last, a module used twice, one with a pair of outputs and one that is never used."""
+    """An encoder with a channels-last layer, a module used twice, one that returns a pair, one never used."""
 
     output_fmt = "NHWC"
 
@@ -89,7 +89,7 @@ def odd() -> Network:
 
 
 def test_maps_with_channels_last_are_averaged_over_space() -> None:
-    """Of Swin and its like; over the other two axes the widths would be wrong, and nobody would notice."""
+    """As in Swin; the mean over the other two axes would give wrong widths without an error."""
     views_1B3SS = views(5, images=2)
     torch.testing.assert_close(layer_outputs(odd(), views_1B3SS, ["last"])["last"], views_1B3SS[0].mean(dim=(2, 3)))
 
@@ -105,14 +105,14 @@ def test_maps_with_channels_last_are_averaged_over_space() -> None:
         ("lasst", "the encoder has no module 'lasst'"),
     ],
 )
-def test_a_layer_that_is_none_is_an_error(layer: str, part: str) -> None:
-    """Found out before any snapshot is read."""
+def test_an_unknown_layer_is_an_error(layer: str, part: str) -> None:
+    """Detected before any snapshot is read."""
     with pytest.raises(ValueError, match=rf"^layers: .*{part}"):
         find_layers(odd(), ["h", layer], 5)
 
 
-def test_hooks_are_gone_afterwards() -> None:
-    """Even after an error; else each epoch would be slower than the one before."""
+def test_hooks_are_removed_after_use() -> None:
+    """Also after an error; otherwise each epoch would be slower than the one before."""
     network = odd()
     with pytest.raises(ValueError, match="twice"):
         find_layers(network, ["twice", "last"], 5)
@@ -120,10 +120,10 @@ def test_hooks_are_gone_afterwards() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_the_program_writes_the_scores_of_every_layer_and_of_every_two(
+def test_the_program_scores_every_layer_and_every_pair_of_layers(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
-    """Layer by epoch in one table, layer by layer in the other; values as from the rows themselves."""
+    """One table has layer by epoch, the other layer by layer; values equal those computed from the rows."""
     options = ["--split", "test", "--num-images", "80", "--epochs", "0,2", "--compare", "scl", "ce", "--metrics", "rsa"]
     command = ["--run-dir", str(drifting_run), "--output", str(tmp_path), *options, "--layers", *LAYERS]
     command += ["--cross-layer"]

@@ -1,4 +1,6 @@
-"""losses: the values against loops over anchors, the same inputs for all, the inequality, and the tables after it."""
+"""losses: the values against loops over anchors, equal inputs for all arms, the inequality, and the tables derived from
+it.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +52,7 @@ def gap_by_hand(views_VBP: Tensor, labels_B: Tensor, tau: float) -> tuple[float,
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.5, 1.0, 3.0]), st.integers(2, 4))
-def test_the_gap_is_that_of_the_definition_and_within_its_bound(seed: int, tau: float, classes: int) -> None:
+def test_the_gap_equals_its_definition_and_is_within_its_bound(seed: int, tau: float, classes: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     views, labels = torch.randn(2, 9, 3, generator=rng), torch.randint(classes, (9,), generator=rng)
     labels[:2] = torch.tensor([0, 1])
@@ -62,8 +64,8 @@ def test_the_gap_is_that_of_the_definition_and_within_its_bound(seed: int, tau: 
     assert found.tightness == pytest.approx(found.tightest, nan_ok=True)
 
 
-def test_the_bound_is_reached_by_the_worst_of_all_batches() -> None:
-    """Images of a class at one point and of the other opposite: the gap is the bound, not merely below it."""
+def test_the_bound_is_reached_by_the_worst_batch() -> None:
+    """One class at one point, the other opposite: the gap equals the bound."""
     views = torch.tensor([[1.0, 0.0]] * 3 + [[-1.0, 0.0]] * 4).expand(2, 7, 2)
     sums = LossSums([0.5])
     sums.update(inputs(views, torch.tensor([0] * 3 + [1] * 4)))
@@ -72,7 +74,7 @@ def test_the_bound_is_reached_by_the_worst_of_all_batches() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.01, 7.0, float("nan")])
 def test_a_violation_on_a_single_anchor_is_an_error(wrong: float) -> None:
-    """Hidden in the mean of a batch it would pass."""
+    """The mean over a batch would hide it."""
     batch = inputs(torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 1, 1]))
     zero_A, counted_A = torch.zeros(8, dtype=torch.float64), torch.ones(8, dtype=torch.bool)
     gap_of_batch(batch, AnchorLosses(zero_A, counted_A), AnchorLosses(zero_A, counted_A), 0.5)
@@ -81,8 +83,8 @@ def test_a_violation_on_a_single_anchor_is_an_error(wrong: float) -> None:
         gap_of_batch(batch, AnchorLosses(one_A, counted_A), AnchorLosses(zero_A, counted_A), 0.5)
 
 
-def test_means_are_over_anchors_not_over_batches_and_left_out_ones_are_counted() -> None:
-    """A batch of one class has no NSCL; a second batch must weigh by its anchors."""
+def test_means_are_over_anchors_and_skipped_anchors_are_counted() -> None:
+    """A batch of one class has no NSCL; every other batch is weighted by its number of anchors."""
     rng = torch.Generator().manual_seed(1)
     first, second = torch.randn(2, 4, 3, generator=rng), torch.randn(2, 4, 3, generator=rng)
     whole, parts = LossSums([1.0]), [LossSums([1.0]), LossSums([1.0])]
@@ -100,7 +102,7 @@ def test_means_are_over_anchors_not_over_batches_and_left_out_ones_are_counted()
     assert (total.counted, total.skipped_anchors) == (8, 16)
 
 
-def test_the_tightest_batch_is_that_with_the_highest_share() -> None:
+def test_the_tightest_batch_has_the_highest_share_of_its_bound() -> None:
     worst = inputs(torch.tensor([[1.0, 0.0]] * 2 + [[-1.0, 0.0]] * 2).expand(2, 4, 2), torch.tensor([0, 0, 1, 1]))
     other = inputs(torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 0, 1, 1]))
     sums = LossSums([1.0])
@@ -111,8 +113,8 @@ def test_the_tightest_batch_is_that_with_the_highest_share() -> None:
     assert found.tightness < 0.9
 
 
-def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path: Path) -> None:
-    """Arms, epochs, splits and temperatures must not be mixed up; at equal weights all arms agree to the bit."""
+def test_rows_hold_the_losses_on_the_views_of_the_run(drifting_run: Path, tmp_path: Path) -> None:
+    """Arms, epochs, splits and temperatures must not be mixed up; arms with equal weights have equal bits."""
     few = ["--num-images", "130", "--epochs", "0,2"]
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *few]) == 0
     table, gaps = pd.read_csv(tmp_path / "losses.csv"), pd.read_csv(tmp_path / "loss_gap.csv")
@@ -141,10 +143,10 @@ def test_the_rows_are_the_losses_of_the_run_s_views(drifting_run: Path, tmp_path
     assert 0 < row["tightness"] <= row["tightest"] <= 1
 
 
-def test_one_pass_serves_all_arms_and_only_what_is_missing_is_computed(
+def test_one_pass_serves_all_arms_and_only_missing_rows_are_computed(
     new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Asked for one temperature more the images are passed once again an epoch; asked for nothing more, not at all."""
+    """One more temperature costs one more pass for each epoch; a repeated call costs none."""
     run = new_run(epochs=(0, 1))
     passes: list[int] = []
     real = losses.batches
@@ -161,8 +163,8 @@ def test_one_pass_serves_all_arms_and_only_what_is_missing_is_computed(
     assert "losses.csv: 0 new rows, 64 in all" in capsys.readouterr().out
 
 
-def test_a_gap_that_was_not_written_is_made_up_for(drifting_run: Path, tmp_path: Path) -> None:
-    """A call that was stopped between the two tables left the losses and no gap."""
+def test_missing_rows_of_the_gap_table_are_added(drifting_run: Path, tmp_path: Path) -> None:
+    """A call that was killed between the two tables wrote the losses but not the gap."""
     base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--num-images", "64", "--split", "test"]
     base += ["--arms", "cl", "ce", "--epochs", "1", "--temperatures", "1"]
     assert main(base) == 0
@@ -198,8 +200,8 @@ def losses_of(folder: Path, values: Mapping[str, tuple[Sequence[float], Sequence
     return folder / "losses.csv"
 
 
-def test_a_share_of_no_descent_and_a_correlation_of_too_little_are_empty(tmp_path: Path) -> None:
-    """A direct arm that went up or nowhere has no descent; two points, or a constant loss, lie on every line."""
+def test_undefined_shares_and_correlations_are_empty(tmp_path: Path) -> None:
+    """A direct arm whose loss did not fall has no descent; two points or a constant loss have no correlation."""
     falls: Sequence[float] = [4, 3, 2, 1]
     path = losses_of(tmp_path, {"cl": (falls, falls), "direct": (falls, [4, 5, 4, 3])})
     of_cl = reached(read_table(path), ["direct"]).query("arm == 'cl'")
@@ -213,8 +215,8 @@ def test_a_share_of_no_descent_and_a_correlation_of_too_little_are_empty(tmp_pat
     assert found[["two", "still"]].isna().all()
 
 
-def test_the_tables_that_follow(tmp_path: Path) -> None:
-    """Correlation 1 for losses in step; the share of the direct arm's descent that another arm has made."""
+def test_correlation_and_share_of_descent_have_known_values(tmp_path: Path) -> None:
+    """Correlation 1 for losses that fall together; the share of the direct arm's descent that another arm has made."""
     values = {"cl": ([5, 4, 3], [4.5, 3.0, 2.5]), "nscl": ([5, 4.5, 4], [4.0, 3.0, 2.0])}
     path = losses_of(tmp_path, values)
     write_what_follows(path, ["nscl"])
@@ -245,8 +247,8 @@ def test_bad_input_is_one_line_and_status_2(
     assert error.count("\n") == 1
 
 
-def test_rows_of_another_snapshot_do_not_count_as_there(new_run: NewRun) -> None:
-    """A run that went on from an older state has other weights under the same name."""
+def test_rows_of_other_snapshots_are_computed_again(new_run: NewRun) -> None:
+    """A run that continued from an older checkpoint has other weights under the same name."""
     run = new_run(epochs=(0, 1))
     base = ["--run-dir", str(run), "--num-images", "64", "--split", "test", "--temperatures", "1"]
     base += ["--arms", "cl", "nscl"]

@@ -1,4 +1,4 @@
-"""embed --project: maps of the same images, seeded, turned alike; their table and their figure."""
+"""embed --project: maps of the same images, seeded and aligned with each other; their table and their figure."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def rows_of(seed: int, n: int = 40, d: int = 6) -> NDArray[np.float64]:
 def test_a_map_has_a_panel_for_each_arm_and_a_row_for_each_epoch(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same points in all; equal networks have equal maps; another call gives equal bytes."""
+    """The same points in all panels; equal networks have equal maps; a second call gives equal bytes."""
     command = ["--run-dir", str(drifting_run), "--project", "pca", "--arms", "nscl", "ce", "--epochs", "0,2"]
     command += ["--split", "test", "--num-images", "60"]
     for place in ("one", "other"):
@@ -54,7 +54,7 @@ def test_the_default_is_the_last_epoch_of_all_arms(drifting_run: Path) -> None:
     assert set(found["epoch"]) == {2}
 
 
-def test_pca_is_that_of_numpy() -> None:
+def test_pca_equals_numpy() -> None:
     rows = rows_of(1)
     found = projector("pca", 0)(rows)
     left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
@@ -90,8 +90,8 @@ def test_umap_gets_the_seed_and_one_thread(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-12)
 
 
-def test_maps_are_turned_to_lie_alike() -> None:
-    """A rotated and mirrored map is put back; of pca an axis is mirrored and stays an axis."""
+def test_maps_are_aligned_by_rotation_and_reflection() -> None:
+    """A rotated and mirrored map is mapped back; PCA axes are only mirrored."""
     like = rows_of(4, d=2)
     turn = np.array([[0.6, -0.8], [-0.8, -0.6]])
     np.testing.assert_allclose(turned(like @ turn, like, "umap"), like, atol=1e-12)
@@ -99,7 +99,7 @@ def test_maps_are_turned_to_lie_alike() -> None:
     assert np.array_equal(np.abs(turned(like @ turn, like, "pca")), np.abs(like @ turn))
 
 
-def test_rows_that_are_one_point_stay_one_point() -> None:
+def test_equal_rows_stay_one_point() -> None:
     """A collapsed arm has no directions to project on."""
     for method in ("pca", "tsne"):
         assert np.array_equal(projector(method, 0)(np.ones((9, 4))), np.zeros((9, 2)))
@@ -115,15 +115,15 @@ def test_too_few_images_for_a_map_are_refused(
 
 
 def points(labels: list[str | None]) -> pd.DataFrame:
-    """One panel of map.csv with these labels."""
+    """Return one panel of map.csv with these labels."""
     about = {"epoch": 1, "arm": "cl", "layer": "h", "method": "tsne", "dataset": "/data/photos", "split": ""}
     xy = rows_of(5, n=len(labels), d=2)
     frame = pd.DataFrame({**about, "image": range(len(labels)), "label": labels, "x": xy[:, 0], "y": xy[:, 1]})
     return frame.astype({"label": "str"}).assign(num_images=len(labels))
 
 
-def test_a_legend_names_every_class_and_says_what_has_no_label() -> None:
-    """Long names that differ at the end alone stay apart."""
+def test_a_legend_names_every_class_and_the_unlabelled_points() -> None:
+    """Long names that differ only at the end remain distinct."""
     names = [f"golden_retriever_of_the_class_{k}" for k in range(12)]
     figure = draw(points([*names, None, *names]))
     (legend,) = [each for part in figure.subfigs for each in part.legends]
@@ -134,7 +134,7 @@ def test_a_legend_names_every_class_and_says_what_has_no_label() -> None:
     assert len(set(class_colours(names).values())) == 12
 
 
-def test_many_classes_get_a_scale_and_none_no_legend() -> None:
+def test_many_classes_get_a_colour_scale_and_no_labels_no_legend() -> None:
     """A legend of a hundred names could not be read."""
     many = draw(points([f"n{k:03d}" for k in range(100)]))
     assert not many.legends

@@ -70,8 +70,8 @@ def labelled(seed: int, per_class: int = 30) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", pair_metric_names())
-def test_a_pair_metric_of_arrays_tensors_and_chunks_is_the_value_of_the_program(name: str) -> None:
-    """To the bit, float32 rows as the network gives them, over several of the programs' batches."""
+def test_a_pair_metric_on_arrays_tensors_and_chunks_equals_the_program(name: str) -> None:
+    """Bit for bit, on float32 rows as the network gives them, over several batches of the programs."""
     assert _arrays.BLOCK == embeddings.BATCH
     x_nD, y_nE = (rows.float() for rows in related(3, 700, 8, 5, mean=2.0))
     expected, metric = streamed(name, x_nD, y_nE, batch=embeddings.BATCH), pair_metric(name)
@@ -101,8 +101,8 @@ def test_cka_equals_another_library() -> None:
     assert pair_metric("cka_debiased")(x_nD.numpy(), y_nE.numpy()) == pytest.approx(debiased, abs=1e-9)
 
 
-def test_integers_lists_and_half_floats_are_numbers_too() -> None:
-    """A list of lists is one array, a list of arrays is blocks."""
+def test_integers_lists_and_half_floats_are_accepted() -> None:
+    """A list of lists is one array; a list of arrays is a list of chunks."""
     x, y = np.arange(24).reshape(8, 3) ** 2, (np.arange(16).reshape(8, 2) * 7) % 5
     cka = pair_metric("cka")
     expected = cka(x.astype(float), y.astype(float))
@@ -111,8 +111,8 @@ def test_integers_lists_and_half_floats_are_numbers_too() -> None:
     assert cka(np.array([[0], [1], [2]]), np.array([[True], [False], [True]])) == pytest.approx(0, abs=1e-15)
 
 
-def test_a_different_number_of_neighbours_is_that_of_the_definition() -> None:
-    """All others are neighbours of each other from k = n - 1 on."""
+def test_the_number_of_neighbours_can_be_chosen() -> None:
+    """The value equals the definition; from k = n - 1 on, every other row is a neighbour."""
     x_nD, y_nE = related(5, 30, 4, 4)
     near = [torch.nn.functional.cosine_similarity(a[:, None], a[None], dim=2).fill_diagonal_(-2) for a in (x_nD, y_nE)]
     sets = [[set(row.argsort(descending=True)[:3].tolist()) for row in each] for each in near]
@@ -120,8 +120,8 @@ def test_a_different_number_of_neighbours_is_that_of_the_definition() -> None:
     assert pair_metric("mutual_knn")(x_nD, y_nE, k=3) == pytest.approx(float(expected), abs=1e-12)
 
 
-def test_a_value_that_does_not_exist_is_nan_with_the_reason() -> None:
-    """As in the CSV an empty cell: a loop over layers must not stop at a dead one."""
+def test_an_undefined_value_is_nan_with_the_reason() -> None:
+    """Like an empty cell in the CSV: a loop over layers must not stop at a layer with constant outputs."""
     constant, x = np.ones((20, 3)), np.random.Generator(np.random.Philox(0)).normal(size=(20, 3))
     for name in pair_metric_names():
         found = pair_metric(name)(constant, x)
@@ -160,7 +160,7 @@ BAD_PAIRS = [
 @pytest.mark.parametrize("name", ["cka", "mutual_knn"])
 @pytest.mark.parametrize(("x", "y", "message"), BAD_PAIRS)
 def test_bad_rows_are_named_in_one_line(name: str, x: Any, y: Any, message: str) -> None:
-    """One metric of sums and one of rows; all others share their way."""
+    """One metric of sums and one of rows; all other metrics share their code path."""
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
         pair_metric(name)(x, y)
     assert message in str(caught.value)
@@ -172,8 +172,8 @@ def measured(name: str, *seen: Any) -> list[Measured]:
 
 
 @pytest.mark.parametrize("name", OF_A_SPLIT)
-def test_a_metric_of_a_split_is_the_value_of_the_program(name: str) -> None:
-    """To the bit; labels as an array, a list, a tensor or chunks."""
+def test_a_metric_of_one_split_equals_the_program(name: str) -> None:
+    """Bit for bit; labels as an array, a list, a tensor or chunks."""
     rows_ND, labels_N = labelled(0)
     expected, metric = measured(name, Labelled(rows_ND, labels_N))[0].value, arm_metric(name)
     assert metric(rows_ND.numpy(), labels_N.numpy()) == metric(rows_ND, labels_N.tolist()) == expected
@@ -181,8 +181,8 @@ def test_a_metric_of_a_split_is_the_value_of_the_program(name: str) -> None:
     assert metric(rows_ND.numpy().astype(np.float64), pd.Series(labels_N.numpy(), dtype="int8")) == expected
 
 
-def test_the_effective_rank_and_the_spread_of_views_are_those_of_the_program() -> None:
-    """The two that see no labels."""
+def test_the_effective_rank_and_the_augmentation_spread_equal_the_program() -> None:
+    """The two metrics without labels."""
     rows_ND, labels_N = labelled(0)
     (expected,) = measured("effective_rank", Labelled(rows_ND, labels_N))
     assert arm_metric("effective_rank")(rows_ND.numpy()) == expected.value
@@ -194,8 +194,8 @@ def test_the_effective_rank_and_the_spread_of_views_are_those_of_the_program() -
 
 
 @pytest.mark.parametrize("name", ["nccc", "knn"])
-def test_a_classifier_is_that_of_the_program_and_of_scikit_learn(name: str) -> None:
-    """To the bit for the program; k is the number of neighbours."""
+def test_a_classifier_equals_the_program_and_scikit_learn(name: str) -> None:
+    """Bit for bit for the program; k is the number of neighbours."""
     (train, classes), (test, test_classes) = labelled(0), labelled(1, per_class=100)
     expected, metric = (
         measured(name, Labelled(train, classes), Labelled(test, test_classes), 0)[0].value,
@@ -222,8 +222,8 @@ def test_the_linear_probe_has_the_two_protocols_of_the_program() -> None:
 
 
 @pytest.mark.parametrize("name", ["few_shot", "few_shot_two_way"])
-def test_few_shot_of_one_number_of_images_is_a_part_of_that_of_the_program(name: str) -> None:
-    """The draws of one m do not depend on which others there are."""
+def test_few_shot_with_one_number_of_images_equals_that_row_of_the_program(name: str) -> None:
+    """The draws for one m do not depend on the other values of m."""
     (train, classes), (test, test_classes) = labelled(0), labelled(1)
     module = import_module(ARM[name].values.__module__)
     all_of_them = measured(name, Labelled(train, classes), Labelled(test, test_classes), 3)
@@ -265,20 +265,20 @@ BAD_SPLITS = [
 
 @pytest.mark.parametrize(("name", "arguments", "options", "message"), BAD_SPLITS)
 def test_bad_splits_and_options_are_named_in_one_line(name: str, arguments: Any, options: Any, message: str) -> None:
-    """Not scikit-learn's page about estimators, and no wrong number."""
+    """No long message of scikit-learn, and no wrong number."""
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
         arm_metric(name)(*arguments, **options)
     assert message in str(caught.value)
 
 
-def test_mutual_knn_names_a_bad_number_of_neighbours() -> None:
-    """It is an option of one pair metric only."""
+def test_mutual_knn_refuses_an_invalid_number_of_neighbours() -> None:
+    """The only pair metric with this option."""
     with pytest.raises(ValueError, match=r"^k: got 0; expected an integer of at least 1$"):
         pair_metric("mutual_knn")(GOOD, GOOD, k=0)
 
 
 def weights(seed: int) -> dict[str, Tensor]:
-    """A small network under the names of a snapshot."""
+    """A small network's tensors under the names of a snapshot."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"conv1.weight": (4, 3, 3, 3), "bn1.weight": (4,), "bn1.bias": (4,), "bn1.running_mean": (4,)}
     shapes |= {"layer1.0.conv1.weight": (4, 4, 3, 3), "fc.weight": (2, 4), "fc.bias": (2,)}
@@ -288,8 +288,8 @@ def weights(seed: int) -> dict[str, Tensor]:
     }
 
 
-def test_the_weight_gap_of_state_dicts_has_the_rows_of_the_program(tmp_path: Path) -> None:
-    """To the bit, aggregates included, from the snapshots of a run and from a plain network's names."""
+def test_the_weight_gap_of_state_dicts_equals_the_program(tmp_path: Path) -> None:
+    """Bit for bit, aggregates included, for snapshots of a run and for names of a plain network."""
     store, arms = SnapshotStore(tmp_path), {"cl": weights(0), "nscl": weights(1)}
     for arm, tensors in arms.items():
         store.write(arm, 1, tensors, step=1, metadata={})
@@ -324,14 +324,14 @@ def test_the_weight_gap_of_state_dicts_has_the_rows_of_the_program(tmp_path: Pat
     ],
 )
 def test_state_dicts_that_do_not_fit_are_named_in_one_line(change: dict[str, Any], message: str) -> None:
-    """A wrong shape would be a broadcast and a wrong number."""
+    """A wrong shape would be broadcast to a wrong number."""
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
         state_dicts.weight_gap(weights(0), weights(1) | change)
     assert message in str(caught.value)
 
 
-def test_what_is_no_state_dict_is_named() -> None:
-    """A module, and two networks that share nothing."""
+def test_arguments_that_are_not_matching_state_dicts_are_refused() -> None:
+    """A module, and two networks without a common tensor."""
     with pytest.raises(ValueError, match=r"^reference: expected a state dict \(tensors by name\), found Linear$"):
         state_dicts.weight_gap(torch.nn.Linear(1, 1), {})
     with pytest.raises(ValueError, match=r"^reference and arm have no floating-point tensor in common$"):
@@ -360,8 +360,8 @@ except AttributeError as error:
 """
 
 
-def test_the_package_of_metrics_imports_a_metric_when_it_is_asked_for() -> None:
-    """`import coupled.metrics` costs nothing, and a typing error is named with what there is."""
+def test_the_metrics_package_imports_each_metric_on_first_use() -> None:
+    """`import coupled.metrics` is cheap, and a misspelt name is reported with the existing ones."""
     done = subprocess.run([sys.executable, "-c", FACE], capture_output=True, text=True, cwd=tiny.REPOSITORY)
     assert done.stderr == ""
     assert done.stdout.startswith(

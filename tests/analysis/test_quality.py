@@ -1,4 +1,4 @@
-"""quality: the rows it writes, when it writes them, what its metrics see, and its errors."""
+"""quality: the rows it writes and when, the images that its metrics use, and its errors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ NewRun = Callable[..., Path]
 
 
 def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Read) -> None:
-    """All there are: classifiers of test, with the size of train; the others of both splits."""
+    """Classifiers have rows for test, with the number of train images; other metrics for both splits."""
     options = ["--arms", "nscl", "--epochs", "1", "--num-images", "120", "--layers", "z"]
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *options]) == 0
     rows = table(tmp_path / "quality.csv")
@@ -49,7 +49,7 @@ def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Re
             assert metric.range[0] <= float(row["value"]) <= metric.range[1]
 
 
-def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+def test_rows_hold_the_values_of_the_metrics(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Train and test, arms, epochs and layers must not be mixed up."""
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path), "--metrics", *FAST, "--epochs", "0,2"]) == 0
     rows = {(r["epoch"], r["split"], r["arm"], r["module"], r["metric"]): r for r in table(tmp_path / "quality.csv")}
@@ -72,7 +72,7 @@ def test_the_values_are_those_of_the_metrics(drifting_run: Path, tmp_path: Path,
 
 
 def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(drifting_run: Path) -> None:
-    """Two augmentations of an image, of the run's recipe; arms with equal weights see equal bytes."""
+    """Two augmentations of each image by the run's recipe; arms with equal weights get equal bytes."""
     embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
     images = embedder.run.images("test")
     chosen_n = choose_images(len(images), 300, embedder.settings.seed, "test")
@@ -93,7 +93,7 @@ def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(d
 def test_the_images_are_sent_at_most_twice_and_in_order(
     drifting_run: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Sent once a batch, a set of 50 000 images would cross the bus two hundred times."""
+    """Copied to the device anew for every batch, 50 000 images would be transferred two hundred times."""
     embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
     images = embedder.run.images("test")
     chosen_n = choose_images(len(images), count, embedder.settings.seed, "test")
@@ -105,7 +105,7 @@ def test_the_images_are_sent_at_most_twice_and_in_order(
     assert len(calls) <= 2
 
 
-def test_only_what_is_missing_is_computed(
+def test_only_missing_rows_are_computed(
     new_run: NewRun, table: Read, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Asked again for more: the old rows stay, and no pass over the images repeats them."""
@@ -132,7 +132,7 @@ def test_only_what_is_missing_is_computed(
     assert "0 new rows, 16 in all" in capsys.readouterr().out
 
 
-def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
+def test_rows_of_other_snapshots_or_images_are_computed_again(
     new_run: NewRun, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A classifier's row depends on the train images too; the others' do not."""
@@ -165,10 +165,10 @@ def test_rows_of_other_snapshots_and_images_are_not_taken_as_done(
         assert "1 new rows, 5 in all" in capsys.readouterr().out
 
 
-def test_rows_appear_task_by_task_and_a_cut_file_is_completed(
+def test_rows_are_written_after_each_task_and_a_truncated_file_is_completed(
     drifting_run: Path, tmp_path: Path, table: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash after hours must not lose what was done, nor may what it was writing be lost."""
+    """A crash after hours must lose neither finished tasks nor the table."""
     seen: list[int] = []
     append = TidyCsv.append
 
@@ -187,7 +187,7 @@ def test_rows_appear_task_by_task_and_a_cut_file_is_completed(
     assert path.read_bytes() == whole
 
 
-def test_a_score_without_a_value_says_why(
+def test_an_undefined_score_states_its_reason(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An empty cell alone would look like a mistake of the program."""
@@ -201,7 +201,7 @@ def test_a_score_without_a_value_says_why(
 def test_the_program_takes_the_newest_run_of_the_working_directory_and_names_it(
     new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A user calls it from wherever the runs are."""
+    """Users call it from the directory that contains runs/."""
     new_run("one", epochs=(0,))
     monkeypatch.chdir(tmp_path)
     assert main(["--metrics", "nccc", "--num-images", "30"]) == 0
@@ -236,7 +236,7 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_training_with_and_without_analysis_gives_identical_weights(tmp_path: Path) -> None:
-    """In one process, the analysis between two trainings: a number it drew from a global generator would show."""
+    """In one process, the analysis between two trainings: a draw from a global generator would change the weights."""
     arms = {"cl": "dcl", "nscl": "nscl"}
     tiny.train(tmp_path / "one", arms=arms)
     weights, state = tiny.snapshot_bytes(tmp_path / "one"), torch.get_rng_state()
@@ -250,9 +250,7 @@ def test_training_with_and_without_analysis_gives_identical_weights(tmp_path: Pa
     assert tiny.snapshot_bytes(tmp_path / "other") == weights
 
 
-def test_a_split_on_which_nothing_is_measured_is_refused(
-    drifting_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A classifier is scored on test only; a table without it would look as if it had been left out by mistake."""
+def test_a_split_that_no_chosen_metric_uses_is_refused(drifting_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Classifiers are scored on test only; a table without their rows would look incomplete."""
     assert main(["--run-dir", str(drifting_run), "--metrics", "cdnv", "knn", "--split", "train"]) == 2
     assert capsys.readouterr().err == "coupled quality: --split: got train; knn can only be measured on test\n"

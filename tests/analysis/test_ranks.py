@@ -1,4 +1,4 @@
-"""Alignment over several ranks: the images shared out, the sums merged, one table."""
+"""Alignment on several ranks: images are divided among ranks, sums are merged, one table is written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ def on_a_rank() -> list[float]:
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_score_like_one_process(world_size: int) -> None:
+def test_several_ranks_score_like_one_process(world_size: int) -> None:
     """From the same embeddings the same numbers, and equal arms still score exactly 1."""
     expected = list(scores([embeddings()], WANTED, METRICS, SUBSETS).values())
     for found in ranks.run(world_size, on_a_rank):
@@ -56,7 +56,7 @@ def program_on_a_rank(arguments: list[str]) -> int:
 def test_the_program_gives_one_table_on_two_ranks(
     drifting_run: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
 ) -> None:
-    """End to end: the rows of one process, each once, to what float32 networks in other batches allow."""
+    """End to end: the rows of one process, each once, up to float32 differences from other batches."""
     plain = ["--split", "test", "--epochs", "0,2", "--layers", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
     bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layers", "h", "--confidence", "20"]
     for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka"]):

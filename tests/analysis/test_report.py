@@ -1,4 +1,4 @@
-"""report: what is on the page, what is listed as missing, and that empty, partial and several runs work."""
+"""report: the content of the page, the list of missing tables, and empty, partial and several runs."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def charts(measured_run: Path) -> dict[str, Chart]:
 
 
 def test_every_chart_is_there_and_is_valid_plotly(charts: dict[str, Chart]) -> None:
-    """plotly itself checks every key and value of every variant."""
+    """plotly itself validates every key and value of every variant."""
     found = charts
     assert set(found) == CHARTS
     for chart in found.values():
@@ -63,7 +63,7 @@ def test_every_chart_is_there_and_is_valid_plotly(charts: dict[str, Chart]) -> N
 
 
 def test_the_charts_show_the_numbers_of_the_tables(charts: dict[str, Chart], measured_run: Path) -> None:
-    """Headline and slider, against the CSV files; an arm has one colour everywhere."""
+    """Summary and slider against the CSV files; each arm has one colour everywhere."""
     found = charts
     gaps = pd.read_csv(measured_run / "analysis/weight_gap.csv")
     left, right = ([t for t in found["headline"].variants[""]["data"] if ("xaxis" in t) == second] for second in (0, 1))
@@ -90,7 +90,7 @@ def test_the_charts_show_the_numbers_of_the_tables(charts: dict[str, Chart], mea
 
 
 def test_alignment_by_layer_is_in_the_order_of_the_network(charts: dict[str, Chart], measured_run: Path) -> None:
-    """A cell of a heat map, its profile, and a cell of a layer against a layer at each epoch of the slider."""
+    """Checked in heat maps, profiles, and layer-by-layer matrices at each epoch of the slider."""
     found = charts
     layers = ["stem", "layer1", "layer2", "layer3", "layer4", "h", "z"]
     figure = found["alignment_layers"].variants["cka, to cl, test images"]
@@ -113,10 +113,8 @@ def test_alignment_by_layer_is_in_the_order_of_the_network(charts: dict[str, Cha
     assert [scale["cmin"], scale["cmax"]] == pytest.approx([every["value"].min(), every["value"].max()], rel=1e-6)
 
 
-def test_of_rows_of_other_snapshots_the_last_counts(
-    charts: dict[str, Chart], measured_run: Path, tmp_path: Path
-) -> None:
-    """A run that was trained again from an older state on another machine has both in its tables."""
+def test_the_newest_rows_of_a_table_are_shown(charts: dict[str, Chart], measured_run: Path, tmp_path: Path) -> None:
+    """A run that was continued from an older checkpoint on another machine has old and new rows."""
     run = copied(measured_run, tmp_path / "run")
     expected = {key: chart.variants for key, chart in charts.items()}
     for name, digest in (("weight_gap", "arm_digest"), ("test_alignment", "arm_digest"), ("quality", "arm_digest")):
@@ -133,7 +131,7 @@ def test_of_rows_of_other_snapshots_the_last_counts(
     assert newest["ci_low"].isna().all()  # the interval is of the other snapshot
 
 
-def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run: Path, tmp_path: Path) -> None:
+def test_vacuous_floors_are_gaps_and_each_bound_is_shown_with_its_error(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     table = pd.read_csv(run / "analysis/bounds.csv")
     which = "arm == 'ce' and module == 'h' and of == 'cka' and bound == 'a_posteriori' and split == 'test'"
@@ -154,8 +152,8 @@ def test_a_vacuous_floor_is_a_gap_and_a_bound_belongs_to_its_error(measured_run:
     assert bound["y"] == pytest.approx(rows["value"].tolist(), rel=1e-6)
 
 
-def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_run: Path) -> None:
-    """A run without analysis misses all; one that went on is behind."""
+def test_missing_tables_are_listed_with_their_commands(new_run: NewRun, measured_run: Path) -> None:
+    """Without analysis all tables are missing; after further training, tables lack the new epochs."""
     (empty,) = report_runs(new_run(epochs=(0,)))
     assert [each.table for each in missing_tables(empty)] == [name for names in PROGRAMS.values() for name in names]
     assert {each.state for each in missing_tables(empty)} == {"not computed"}
@@ -166,7 +164,7 @@ def test_what_is_missing_is_listed_with_its_command(new_run: NewRun, measured_ru
     assert missing_tables(whole) == []
 
 
-def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> None:
+def test_tables_of_a_run_that_continued_are_out_of_date(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
     about["settings"]["epochs"] = 8
@@ -182,8 +180,8 @@ def test_a_run_that_went_on_is_behind(measured_run: Path, tmp_path: Path) -> Non
     assert partial_tables(report_runs(run)[0]) == []  # nothing is listed twice
 
 
-def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path) -> None:
-    """Whoever began with `--compare nscl` learns what is left to do."""
+def test_a_table_that_lacks_an_arm_is_reported_as_partial(measured_run: Path, tmp_path: Path) -> None:
+    """After `--compare nscl` the user sees which arms are still to be compared."""
     run = copied(measured_run, tmp_path / "run")
     for name, arms in (("train_alignment.csv", "arm != 'ce' or epoch < 3"), ("losses.csv", "arm == 'cl'")):
         path = run / "analysis" / name
@@ -193,7 +191,7 @@ def test_a_table_without_an_arm_is_not_whole(measured_run: Path, tmp_path: Path)
     assert found == expected
 
 
-def test_a_run_between_two_snapshots_is_not_behind(measured_run: Path, tmp_path: Path) -> None:
+def test_tables_are_up_to_date_between_two_snapshots(measured_run: Path, tmp_path: Path) -> None:
     """No command could compute an epoch that has no snapshot."""
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
@@ -208,10 +206,10 @@ def test_a_run_between_two_snapshots_is_not_behind(measured_run: Path, tmp_path:
 
 
 @pytest.mark.parametrize(("every", "epochs", "kept"), [(1, 10**6, [0, 1, 2]), (2, 10**6, [0, 2]), (3, 2, [0, 2])])
-def test_the_settings_epochs_cost_a_report_nothing(
+def test_the_number_of_epochs_does_not_slow_the_report(
     monkeypatch: pytest.MonkeyPatch, every: int, epochs: int, kept: list[int]
 ) -> None:
-    """A run of two epochs may have a million before it; each was looked up in the table, for every table."""
+    """A run with two snapshots may have settings of a million epochs; looking each up would take minutes."""
     looked: list[str] = []
     snapshots = SimpleNamespace(every_epochs=every, dense_until_epoch=0)
     settings = SimpleNamespace(epochs=epochs, snapshots=snapshots)
@@ -228,8 +226,8 @@ def test_the_settings_epochs_cost_a_report_nothing(
     assert asked[0] <= 3
 
 
-def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_path: Path) -> None:
-    """bounds.py had no few-shot errors when it ran first: it runs again after quality.py."""
+def test_bounds_are_out_of_date_if_their_source_tables_are_newer(measured_run: Path, tmp_path: Path) -> None:
+    """If bounds.py ran before quality.py, it lacks few-shot errors and must run again."""
     run = copied(measured_run, tmp_path / "run")
     path = run / "analysis/bounds.csv"
     table = pd.read_csv(path)
@@ -252,8 +250,8 @@ def test_bounds_are_behind_the_tables_they_are_made_of(measured_run: Path, tmp_p
     assert found["bounds.csv"] == "incomplete: weight_gap.csv is missing or incomplete"
 
 
-def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: Path) -> None:
-    """`--epochs 0,3` and `--layers h` are no mistake: not missing, so --compute leaves them, but not whole either."""
+def test_tables_of_chosen_epochs_or_layers_are_reported_but_not_recomputed(measured_run: Path) -> None:
+    """`--epochs 0,3` and `--layers h` are deliberate: --compute skips such tables; the page lists them as partial."""
     (run,) = report_runs(measured_run)
     assert missing_tables(run) == []
     assert [(each.table, each.state) for each in partial_tables(run)] == [
@@ -283,10 +281,10 @@ def test_what_was_kept_to_some_epochs_or_layers_is_told_and_left(measured_run: P
         (("scl", "ce"), ["--reference", "scl"], set()),
     ],
 )
-def test_the_listed_commands_suit_the_arms_of_the_run(
+def test_the_listed_commands_work_for_the_arms_of_the_run(
     measured_run: Path, tmp_path: Path, arms: tuple[str, ...], options: list[str], left_out: set[str]
 ) -> None:
-    """A single arm has nothing to be compared with; without `cl` the programs need --reference."""
+    """A single arm has no pair; without `cl` the programs need --reference."""
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
     about["settings"]["arms"] = {arm: about["settings"]["arms"][arm] for arm in arms}
@@ -302,8 +300,8 @@ def test_the_listed_commands_suit_the_arms_of_the_run(
         assert command[3 + len(more) :] == (options if program in COMPARING else [])
 
 
-def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Path, tmp_path: Path) -> None:
-    """nscl_reached.csv needs an arm that minimises NSCL; without one losses.py leaves it empty for ever."""
+def test_a_table_that_is_empty_for_these_arms_is_not_missing(measured_run: Path, tmp_path: Path) -> None:
+    """nscl_reached.csv needs an arm that minimises NSCL; without one, losses.py leaves it empty."""
     run = copied(measured_run, tmp_path / "run")
     path = run / "analysis/nscl_reached.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
@@ -312,7 +310,7 @@ def test_a_table_that_has_no_rows_for_these_arms_is_not_missing(measured_run: Pa
 
 @pytest.mark.parametrize("epochs", [(), (0,)])
 def test_empty_and_single_epoch_runs_have_a_page(new_run: NewRun, epochs: tuple[int, ...]) -> None:
-    """Nothing measured is no error: the page says what is missing."""
+    """A run without measurements is not an error: the page lists what is missing."""
     run = new_run(epochs=epochs)
     assert main(["--run-dir", str(run)]) == 0
     text = (run / "analysis/report.html").read_text()
@@ -320,8 +318,8 @@ def test_empty_and_single_epoch_runs_have_a_page(new_run: NewRun, epochs: tuple[
     assert "not run yet" in text
 
 
-def test_a_folder_whose_name_is_no_text_has_a_page(new_run: NewRun, tmp_path: Path) -> None:
-    """Bytes that are not UTF-8, or any but ASCII in the locale C; on the page they are escapes."""
+def test_a_folder_whose_name_is_not_utf8_has_a_page(new_run: NewRun, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, or not ASCII in the C locale, are escaped on the page."""
     folder = new_run(epochs=(0,)).rename(tmp_path / "r\udcfc")
     assert main(["--run-dir", str(folder)]) == 0
     assert "r\\udcfc" in (folder / "analysis" / "report.html").read_text(encoding="utf-8")
@@ -337,8 +335,8 @@ def test_a_single_measured_epoch_has_charts(measured_run: Path, tmp_path: Path) 
     assert "</html>" in page([open_run(run)])
 
 
-def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> None:
-    """Lines differ by dash, names by run, and settings that differ are marked and come first."""
+def test_several_runs_are_shown_together(measured_run: Path, tmp_path: Path) -> None:
+    """Lines differ by dash, labels by run; differing settings are marked and come first."""
     other = copied(measured_run, tmp_path / "other")
     about: dict[str, Any] = json.loads((other / "run.json").read_text())
     about["name"] = "other"
@@ -368,13 +366,13 @@ def test_several_runs_stand_side_by_side(measured_run: Path, tmp_path: Path) -> 
         assert all({each.arm for each in row} == {row[place].value} for row in table.rows)
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders(new_run: NewRun, tmp_path: Path) -> None:
+def test_runs_with_equal_names_are_labelled_by_their_folders(new_run: NewRun, tmp_path: Path) -> None:
     one, two, again = (new_run(epochs=(), name=name) for name in ("one", "two", "again/two"))
     assert [run.name for run in report_runs(one, two)] == ["one", "two"]
     assert [run.name for run in report_runs(two, again)] == [str(two), str(again)]
 
 
-def test_cells_and_facts_are_in_full_for_the_copy_and_short_for_the_eye(measured_run: Path) -> None:
+def test_cells_are_displayed_rounded_and_copied_in_full(measured_run: Path) -> None:
     assert cell(0.123456789, "cl") == Cell("0.123456789", "0.1235", True, "cl")
     assert cell(float("nan"), "cl") == cell(None, "cl") == Cell("", "", False, "cl")
     assert cell("1e3", "cl") == Cell("1e3", "1e3", False, "cl")
@@ -397,7 +395,7 @@ def test_cells_and_facts_are_in_full_for_the_copy_and_short_for_the_eye(measured
 
 
 def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None:
-    """Whatever the order of the rows, and where only one program has run."""
+    """Whatever the order of the rows, and also if only one program has run."""
     (run,) = report_runs(measured_run)
     quality = run.table("quality.csv")
     quality = quality.assign(value=quality["value"].where(quality["module"] == "h", 0.3))
@@ -424,7 +422,7 @@ def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None
 def test_the_last_values_are_printed_and_then_the_path(
     measured_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a newcomer sees first; a column without values and the name of a single run are left out."""
+    """Columns without values, and the name of a single run, are omitted."""
     path = tmp_path / "page.html"
     assert main(["--run-dir", str(measured_run), "--output", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -436,8 +434,8 @@ def test_the_last_values_are_printed_and_then_the_path(
     assert lines[-1] == str(path)
 
 
-def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_path: Path) -> None:
-    """No tag of ours fetches anything, the policy forbids it, and text of a run cannot become a tag."""
+def test_the_page_is_one_file_that_loads_nothing(measured_run: Path, tmp_path: Path) -> None:
+    """No tag of ours fetches anything, the content security policy forbids it, and a run's text cannot become a tag."""
     run = copied(measured_run, tmp_path / "run")
     about = json.loads((run / "run.json").read_text())
     about["device"] = "</script><b>x"  # not the name: it has letters, digits, - and _ only
@@ -457,10 +455,10 @@ def test_the_page_is_one_file_without_addresses_to_load(measured_run: Path, tmp_
     assert "<!--<script> (one_class), z, test" in json.loads(data[1])["charts"]["quality"]
 
 
-def test_compute_runs_what_is_missing_in_order(
+def test_compute_runs_the_missing_programs_in_order(
     new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each program once; its own failure stops the report with one line."""
+    """Each program once; if one fails, the report stops with one line."""
     run = new_run(epochs=(0,))
     ran: list[str] = []
 
@@ -487,7 +485,7 @@ def test_compute_runs_what_is_missing_in_order(
 def test_compute_makes_the_tables(
     new_run: NewRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """For real, with the program that needs the weights alone."""
+    """With a real program: the one that needs only weights."""
     names = {name: PROGRAMS[name] for name in ("weight_gap",)}
     monkeypatch.setattr("coupled.analysis.report.missing.PROGRAMS", names)
     run = new_run(epochs=(0, 1, 2, 3))
@@ -528,7 +526,7 @@ def test_an_unreadable_table_and_a_missing_library_are_named(
     assert "the report needs jinja2, which is not installed: pip install plotly jinja2" in capsys.readouterr().err
 
 
-def test_layers_sort_by_number_and_numbers_are_plain() -> None:
+def test_layers_are_sorted_by_number_and_numbers_are_formatted_plainly() -> None:
     names = ["projector.0", "encoder.layer1.10.conv1", "encoder.layer1.2.conv2", "encoder.layer1.2.bn1"]
     names += ["encoder.layer1.2.conv1", "encoder.bn1", "encoder.conv1"]
     assert sorted(names, key=layer_sort_key) == names[::-1]

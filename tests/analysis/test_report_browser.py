@@ -1,4 +1,4 @@
-"""The report in a real browser, opened from the disk: nothing leaves, nothing complains, everything acts."""
+"""The report in a real browser, opened from disk: no network access, no console messages, all controls work."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of epochs 0, 10, 20 and 30, so that an epoch is not its place on the slider; on train images up to 20."""
+    """A run with epochs 0, 10, 20, 30, so that an epoch differs from its index on the slider; train images up to 20."""
     run = copied(measured_run, tmp_path_factory.mktemp("page") / "run")
     about = json.loads((run / "run.json").read_text())
     about |= {"note": "broken\nline", "motto": '"quoted" words', "list": 'one, "two"'}
@@ -56,7 +56,7 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def opened(browser: Any, path: Path, theme: str) -> Iterator[Any]:
-    """The page, drawn; at the end nothing may have been asked of the network or said on the console."""
+    """The opened page; at the end there must be no network request and no console message."""
     context = browser.new_context(color_scheme=theme, viewport={"width": 1280, "height": 900})
     page = context.new_page()
     heard: list[str] = []
@@ -73,13 +73,13 @@ def opened(browser: Any, path: Path, theme: str) -> Iterator[Any]:
 
 @pytest.fixture(scope="module", params=["light", "dark"])
 def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
-    """One page a theme: each test acts on a control of its own, and leaves or puts back what others styles at."""
+    """One page for each theme, shared by all tests: each test uses one control and resets what other tests look at."""
     with opened(browser, path, request.param) as page:
         yield page
 
 
 def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None:
-    """Every chart has marks on it; the ground is light or dark as the system asks; nothing is wider than the page."""
+    """Every chart has marks; the background follows the system's theme; nothing is wider than the page."""
     drawn = page.eval_on_selector_all(
         "figure.chart", "all => all.map(f => [f.id, f.querySelectorAll('.trace, .heatmaplayer image').length])"
     )
@@ -100,14 +100,14 @@ def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None
     assert swatches == [f"rgb({int(hue[1:3], 16)}, {int(hue[3:5], 16)}, {int(hue[5:], 16)})" for hue in hues]
 
 
-def test_a_cell_that_would_open_a_script_is_a_name_as_any_other(page: Any) -> None:
-    """It took all charts with it: the page would not have been drawn."""
+def test_a_cell_that_contains_a_script_tag_is_shown_as_text(page: Any) -> None:
+    """As markup, it would keep all charts from being drawn."""
     assert f"{HOSTILE} (one_class), z, test" in page.evaluate("Object.keys(REPORT.charts.quality)")
     assert page.locator("#chart-quality option", has_text=HOSTILE).count() == 1
 
 
 def test_the_slider_moves_the_profile_and_the_line(page: Any) -> None:
-    """It begins at the last epoch; each heat map has a line at the slider's epoch."""
+    """It starts at the last epoch; each heat map has a line at the slider's epoch."""
     plot = "document.querySelector('#chart-layers .plot')"
     slider, said = page.locator("#chart-layers input[type=range]"), page.locator("#chart-layers output")
     assert (slider.get_attribute("max"), slider.input_value(), said.inner_text()) == ("3", "3", "30")
@@ -125,7 +125,7 @@ def test_the_slider_moves_the_profile_and_the_line(page: Any) -> None:
 
 
 def test_the_slider_shows_the_layers_of_its_epoch(page: Any) -> None:
-    """Two networks with one start are the same at epoch 0: every layer with itself has CKA 1."""
+    """At epoch 0 both networks are equal: every layer compared with itself has CKA 1."""
     plot = "document.querySelector('#chart-cross_layer .plot')"
     cells = f"{plot}.data[2].z"
     last = page.evaluate(cells)
@@ -139,8 +139,8 @@ def test_the_slider_shows_the_layers_of_its_epoch(page: Any) -> None:
     assert page.evaluate(f"({plot}.layout.shapes || []).length") == 0
 
 
-def test_an_arm_is_switched_off_and_on_everywhere(page: Any) -> None:
-    """Lines, heat maps with the slider's line, and rows of tables; others, and the slider, stay."""
+def test_an_arm_can_be_hidden_and_shown_everywhere(page: Any) -> None:
+    """Lines, heat maps with the slider's line, and table rows; other arms and the slider do not change."""
     lines = "document.querySelector('#chart-layers .plot').layout.shapes.map(s => [s.xref, s.x0])"
     page.locator("#chart-layers input[type=range]").fill("2")
     others = page.locator("tr:visible:has(td[data-arm=nscl])")
@@ -163,7 +163,7 @@ def test_an_arm_is_switched_off_and_on_everywhere(page: Any) -> None:
     assert rows.count() == of_tables
 
 
-def test_a_menu_shows_another_variant(page: Any) -> None:
+def test_a_menu_switches_the_variant(page: Any) -> None:
     title = "document.querySelector('#chart-alignment .plot').layout.yaxis.title.text"
     assert page.evaluate(title) == "cka"
     page.locator("#chart-alignment select").select_option("rsa, z, train images")
@@ -171,7 +171,7 @@ def test_a_menu_shows_another_variant(page: Any) -> None:
 
 
 def test_the_slider_has_the_epochs_of_the_variant(page: Any) -> None:
-    """Train images were measured up to epoch 20; among variants of the same epochs the slider stays where it is."""
+    """Train images were measured up to epoch 20; variants with equal epochs keep the slider's position."""
     menu, said = page.locator("#chart-alignment_layers select"), page.locator("#chart-alignment_layers output")
     slider = page.locator("#chart-alignment_layers input[type=range]")
     menu.select_option("cka, to cl, train images")
@@ -181,8 +181,8 @@ def test_the_slider_has_the_epochs_of_the_variant(page: Any) -> None:
     assert (slider.get_attribute("max"), said.inner_text()) == ("2", "10")
 
 
-def test_ticks_legend_and_panels_suit_the_width(page: Any) -> None:
-    """Few epochs have a tick each; a legend of several rows makes the figure higher by them; panels stack if narrow."""
+def test_ticks_legend_and_panels_adapt_to_the_width(page: Any) -> None:
+    """Few epochs have one tick each; a tall legend makes the figure taller; narrow panels are stacked."""
     ticks = "whole({{tickformat: '{}'}}, [{{type: 'scatter', x: [0, {}]}}])"
     assert page.evaluate(ticks.format("d", 12)) == {"dtick": 1}
     assert page.evaluate(ticks.format("d", 13)) == page.evaluate(ticks.format("", 12)) == {}
@@ -196,8 +196,8 @@ def test_ticks_legend_and_panels_suit_the_width(page: Any) -> None:
     assert heights[0] < heights[1] < heights[2]
 
 
-def test_figures_are_drawn_anew_when_the_window_changes(page: Any) -> None:
-    """Plotly fits the width by itself, but knows nothing of panels that stack; its own work is left out here."""
+def test_figures_are_redrawn_when_the_window_is_resized(page: Any) -> None:
+    """Plotly adapts the width but does not stack panels; plotly's own resizing is switched off here."""
     page.evaluate(
         "() => { window.react = Plotly.react; window.drawn = 0; Plotly.react = () => { window.drawn += 1; }; }"
     )
@@ -242,7 +242,7 @@ def choose_and_print(page: Any) -> None:
 
 
 def test_a_table_is_copied_as_csv(page: Any, path: Path) -> None:
-    """Cell by cell in full digits, with commas, quotes and line ends; where the clipboard is closed, too."""
+    """In full digits, with commas, quotes and line breaks; also where the clipboard is not available."""
     runs = report_runs(path.parent)
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
     for table in (about(runs), last_values(runs)):

@@ -1,4 +1,4 @@
-"""The report's charts and tables where a run was measured in several ways: all pairs, other samples, twins."""
+"""The report's charts and tables for a run measured in several ways: all pairs, other samples, twins."""
 
 import json
 from dataclasses import replace
@@ -21,8 +21,8 @@ def charts(measured_run: Path) -> dict[str, Chart]:
     return charts_of(measured_run)
 
 
-def test_every_line_is_a_column_of_its_table(charts: dict[str, Chart], measured_run: Path) -> None:
-    """Of this loss, split, layer, arm and epoch; floors with gaps; few-shot errors with their spread."""
+def test_every_line_shows_the_matching_rows_of_its_table(charts: dict[str, Chart], measured_run: Path) -> None:
+    """By loss, split, layer, arm and epoch; floors with gaps; few-shot errors with their spread."""
 
     def table(name: str, where: str) -> pd.DataFrame:
         return pd.read_csv(measured_run / f"{name}.csv").query(f"arm == 'scl' and {where}")
@@ -67,7 +67,7 @@ def test_every_line_is_a_column_of_its_table(charts: dict[str, Chart], measured_
 
 
 def test_the_order_of_rows_changes_no_figure(charts: dict[str, Chart], measured_run: Path, tmp_path: Path) -> None:
-    """`--epochs 20` first and the others later appends rows out of order: lines must not run to and fro."""
+    """`--epochs 20` first and other epochs later appends rows out of order; lines must still follow the epochs."""
     run = copied(measured_run, tmp_path / "run")
     for path in (run / "epochs.csv", *(run / "analysis").glob("*.csv")):
         pd.read_csv(path, dtype=str)[::-1].to_csv(path, index=False)
@@ -85,8 +85,8 @@ def test_the_order_of_rows_changes_no_figure(charts: dict[str, Chart], measured_
     assert drawn(charts_of(run)) == drawn(charts)
 
 
-def test_errors_curves_and_bounds_are_those_of_the_tables(charts: dict[str, Chart], measured_run: Path) -> None:
-    """Few-shot errors, not accuracies; the fitted curves by their formulas; each bound in its own line."""
+def test_errors_curves_and_bounds_equal_the_tables(charts: dict[str, Chart], measured_run: Path) -> None:
+    """Few-shot errors, not accuracies; fitted curves by their formulas; one line for each bound."""
     found, tables = charts, measured_run / "analysis"
     quality = pd.read_csv(tables / "quality.csv").query("metric == 'few_shot' and arm == 'scl' and module == 'h'")
     line = next(t for t in found["few_shot"].variants["nccc, all classes, h"]["data"] if t["name"] == "scl · epoch 3")
@@ -105,8 +105,8 @@ def test_errors_curves_and_bounds_are_those_of_the_tables(charts: dict[str, Char
     assert lines["bound of the set"] == pytest.approx(gaps[gaps["arm"] == "cl"]["set_bound"].tolist(), rel=1e-6)
 
 
-def test_errors_and_bounds_go_from_few_shots_to_many(measured_run: Path) -> None:
-    """In whatever order they were measured; those of an earlier epoch are not among them."""
+def test_errors_and_bounds_are_sorted_by_number_of_shots(measured_run: Path) -> None:
+    """In whatever order they were measured; values of an earlier epoch are not shown."""
     (run,) = report_runs(measured_run)
     tables = {}
     for name in ("quality.csv", "bounds.csv"):
@@ -118,8 +118,8 @@ def test_errors_and_bounds_go_from_few_shots_to_many(measured_run: Path) -> None
     assert [line["x"] for line in found] == [[1, 5]] * 12  # an error and two bounds of each arm
 
 
-def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) -> None:
-    """`--compare all`: an arm has a line and a row for each arm it was compared with, in its own colour."""
+def test_each_pair_of_arms_has_its_line_and_row(measured_run: Path, tmp_path: Path) -> None:
+    """With `--compare all`, an arm has one line and one row for each reference, in the arm's colour."""
     run = copied(measured_run, tmp_path / "run")
     for name, column in (("weight_gap", "gap"), ("test_alignment", "value")):
         path = run / f"analysis/{name}.csv"
@@ -142,10 +142,10 @@ def test_pairs_of_all_arms_are_told_apart(measured_run: Path, tmp_path: Path) ->
     assert "0.123" not in rows["ce", "cl"]
 
 
-def test_other_samples_splits_and_calls_hide_nothing(
+def test_rows_of_smaller_samples_other_splits_or_earlier_calls_hide_no_values(
     charts: dict[str, Chart], measured_run: Path, tmp_path: Path
 ) -> None:
-    """Collapse on another split, all else from fewer images or epochs, a score with another interval before."""
+    """Collapse of another split, other tables with fewer images or epochs, a score with an earlier interval."""
     run = copied(measured_run, tmp_path / "run")
     expected = {key: chart.variants for key, chart in charts.items()}
     changes: dict[str, dict[str, Any]] = {
@@ -177,7 +177,7 @@ def test_other_samples_splits_and_calls_hide_nothing(
         assert found[key] == expected[key] | train
 
 
-def test_noise_is_between_a_twin_and_its_sibling_only(measured_run: Path, tmp_path: Path) -> None:
+def test_the_noise_floor_is_between_a_twin_and_its_sibling_only(measured_run: Path, tmp_path: Path) -> None:
     run = copied(measured_run, tmp_path / "run")
     about: dict[str, Any] = json.loads((run / "run.json").read_text())
     about["settings"]["arms"]["again"] = about["settings"]["arms"]["cl"] | {"twin": "cl"}

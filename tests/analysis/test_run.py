@@ -1,4 +1,4 @@
-"""A run as an object: what its methods return is what its folder holds and what the programs write."""
+"""The Run object: its methods return what its folder contains and what the programs write."""
 
 import inspect
 import re
@@ -45,7 +45,7 @@ def _few_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(options: dict[str, Any]) -> list[str]:
-    """The options of a method as a command line says them."""
+    """Convert a method's options to command line arguments."""
     words: list[str] = []
     for name, value in options.items():
         if name != "table":
@@ -58,7 +58,7 @@ def arguments(options: dict[str, Any]) -> list[str]:
 def test_a_method_returns_the_rows_that_its_program_writes(
     drifting_run: Path, tmp_path: Path, name: str, options: dict[str, Any], tables: list[str]
 ) -> None:
-    """Every value to the bit, numbers as numbers, NaN for an empty cell."""
+    """Values are equal bit for bit; numbers are numbers and an empty cell is NaN."""
     assert PROGRAMS[name].main(["--run-dir", str(drifting_run), "--output", str(tmp_path), *arguments(options)]) == 0
     written = pd.concat([read_table(tmp_path / table) for table in tables], ignore_index=True)
     found = getattr(open_run(drifting_run), name)(**options)
@@ -72,8 +72,8 @@ def test_a_method_returns_the_rows_that_its_program_writes(
     assert not (drifting_run / "analysis").exists()
 
 
-def test_the_bounds_are_those_of_the_program(measured_run: Path, tmp_path: Path) -> None:
-    """They need the tables of other programs, which lie in the run."""
+def test_the_bounds_equal_those_of_the_program(measured_run: Path, tmp_path: Path) -> None:
+    """They need the tables of other programs, which are in the run folder."""
     for table in ("quality.csv", "weight_gap.csv"):
         (tmp_path / table).write_bytes((measured_run / "analysis" / table).read_bytes())
     given = ["--run-dir", str(measured_run), "--output", str(tmp_path), "--split", "train", "--num-images", "48"]
@@ -85,8 +85,8 @@ def test_the_bounds_are_those_of_the_program(measured_run: Path, tmp_path: Path)
     assert {path: path.stat().st_mtime_ns for path in measured_run.rglob("*")} == before
 
 
-def test_a_bound_follows_its_table(measured_run: Path, tmp_path: Path) -> None:
-    """A measured value that is another one now replaces the old one; it costs nothing."""
+def test_a_bound_is_updated_when_its_source_table_changes(measured_run: Path, tmp_path: Path) -> None:
+    """A changed measured value replaces the old one without a pass over images."""
     quality = pd.read_csv(measured_run / "analysis/quality.csv", dtype=str)
     given = [
         "--run-dir",
@@ -110,7 +110,7 @@ def test_a_bound_follows_its_table(measured_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_refused_program_leaves_no_table(new_run: NewRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty table would look like one that is done."""
+    """An empty table would look complete."""
     run = new_run(epochs=(0,), arms=("cl",))
     content = read_run_json(run)
     write_run_json(run, {**content, "dataset": {**content["dataset"], "test_digest": "0"}})
@@ -120,8 +120,10 @@ def test_a_refused_program_leaves_no_table(new_run: NewRun, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("module", PROGRAMS.values(), ids=PROGRAMS)
-def test_every_option_of_a_program_is_one_of_its_method(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for those that open the run and name the folder of the tables."""
+def test_every_option_of_a_program_is_an_option_of_its_method(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Except those that open the run and name the output folder."""
     seen: list[Parser] = []
     monkeypatch.setattr(module, "run_program", lambda program, options, arguments: seen.append(options) or 0)  # type: ignore[func-returns-value]
     module.main([])
@@ -132,8 +134,8 @@ def test_every_option_of_a_program_is_one_of_its_method(module: ModuleType, monk
     assert all(f"        {name}: " in module.compute.__doc__ for name in known)
 
 
-def test_the_lines_of_the_design(drifting_run: Path) -> None:
-    """What the README shows of a run, and what is in it."""
+def test_the_documented_attributes_and_methods_of_a_run(drifting_run: Path) -> None:
+    """The examples of the README, and the attributes of a run."""
     run = coupled.open_run(drifting_run)
     assert isinstance(run, coupled.Run)
     gaps = run.weight_gap(compare=["nscl"])
@@ -149,7 +151,7 @@ def test_the_lines_of_the_design(drifting_run: Path) -> None:
 
 
 def test_an_encoder_has_the_weights_of_its_snapshot(drifting_run: Path) -> None:
-    """And gives the embeddings that the programs measure, also in a plain timm model."""
+    """It gives the embeddings that the programs measure, also in a plain timm model."""
     run = open_run(drifting_run)
     encoder = run.encoder("scl", 1)
     stored = {name.removeprefix("encoder."): t for name, t in run.state_dict("scl", 1).items() if "encoder." in name}
@@ -166,8 +168,8 @@ def test_an_encoder_has_the_weights_of_its_snapshot(drifting_run: Path) -> None:
         assert torch.equal(run.network("scl", 1)(views_B3SS[None])["projection"][0], batch["scl", "z"])
 
 
-def test_networks_of_two_epochs_are_two_networks(drifting_run: Path) -> None:
-    """The second must not change the first under the user's hands."""
+def test_networks_of_two_epochs_share_no_weights(drifting_run: Path) -> None:
+    """Loading the second must not change the first."""
     run = open_run(drifting_run)
     first = run.encoder("ce", 0)
     before = first.conv1.weight.clone()
@@ -175,8 +177,8 @@ def test_networks_of_two_epochs_are_two_networks(drifting_run: Path) -> None:
     assert torch.equal(first.conv1.weight, before)
 
 
-def test_torch_is_as_before_a_method(drifting_run: Path) -> None:
-    """A notebook goes on with its own switches, also after an error."""
+def test_a_method_restores_the_switches_of_torch(drifting_run: Path) -> None:
+    """A notebook keeps its settings, also after an error."""
     run = open_run(drifting_run)
     switches = (torch.are_deterministic_algorithms_enabled, torch.get_float32_matmul_precision, torch.get_num_threads)
     torch.set_float32_matmul_precision("high")
@@ -211,12 +213,16 @@ def changed(run: Run) -> Run:
         ("losses", {"table": "gap"}, "table: got 'gap'; allowed are losses, loss_gap"),
     ],
 )
-def test_a_bad_option_says_what_is_allowed(drifting_run: Path, name: str, options: dict[str, Any], part: str) -> None:
+def test_an_invalid_option_is_refused_with_the_allowed_values(
+    drifting_run: Path, name: str, options: dict[str, Any], part: str
+) -> None:
     with pytest.raises(ValueError, match=re.escape(part)):
         getattr(open_run(drifting_run), name)(**options)
 
 
-def test_a_run_without_a_folder_is_the_newest(new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_run_without_a_folder_opens_the_newest_run(
+    new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     new_run("own", epochs=(0,), arms=("cl",))
     monkeypatch.chdir(tmp_path)
     run = open_run()

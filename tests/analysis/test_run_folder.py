@@ -1,4 +1,4 @@
-"""Run folders: the newest run, epochs on the command line, and the folder of tables, which one program holds."""
+"""Run folders: the newest run, epochs on the command line, and the output folder, which one program locks."""
 
 import argparse
 import errno
@@ -18,8 +18,8 @@ from coupled.storage.snapshots import SnapshotStore
 NewRun = Callable[..., Path]
 
 
-def test_the_newest_run_is_the_one_whose_description_was_written_last(tmp_path: Path) -> None:
-    """Analysing an old run must not make it the newest; a folder without run.json is no run."""
+def test_the_newest_run_has_the_newest_run_json(tmp_path: Path) -> None:
+    """Analysing an old run must not make it the newest; a folder without run.json is not a run."""
     for age, name in enumerate(("b", "a", "c")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
@@ -33,8 +33,8 @@ def test_the_newest_run_is_the_one_whose_description_was_written_last(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "part"), [(None, "has no run.json"), ("{", "not readable as a run's"), ("{}", "no key 'dataset'")]
 )
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, text: str | None, part: str) -> None:
-    """The error names the file, not a key that Python missed."""
+def test_a_folder_without_a_run_is_refused(tmp_path: Path, text: str | None, part: str) -> None:
+    """The error names the file, not a missing key."""
     if text is not None:
         (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=part):
@@ -46,19 +46,19 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, text: str | None, pa
     [("5", [5]), ("0,10,20", [0, 10, 20]), ("0:100:50", [0, 50, 100]), ("3:5,1", [1, 3, 4, 5]), ("0:5:2", [0, 2, 4])],
 )
 def test_epoch_lists_include_the_last_number(text: str, epochs: list[int]) -> None:
-    """0:100:10 is how a user says "every tenth of 100 epochs", the end of the training among them."""
+    """0:100:10 means "every tenth of 100 epochs", with the last one."""
     assert sorted(parse_epochs(text)) == epochs
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,", "1:2:3:4", "-1", "0:10:0", "5:1", "1.5"])
-def test_other_epoch_lists_are_refused(text: str) -> None:
+def test_invalid_epoch_lists_are_refused(text: str) -> None:
     """A misread list would analyse the wrong epochs."""
     with pytest.raises(ValueError, match=r"epochs: got"):
         parse_epochs(text)
 
 
-def test_all_epochs_that_every_arm_has_are_the_default(tmp_path: Path) -> None:
-    """A training under way has written its newest epoch for some arms only; a hole before that is an error."""
+def test_the_default_epochs_are_those_of_every_arm(tmp_path: Path) -> None:
+    """During training only some arms have the newest epoch; a missing epoch before it is an error."""
     store = SnapshotStore(tmp_path)
     for arm, epochs in {"cl": (0, 1, 2, 10), "nscl": (0, 1, 2), "scl": (0, 2, 10)}.items():
         for epoch in epochs:
@@ -70,7 +70,7 @@ def test_all_epochs_that_every_arm_has_are_the_default(tmp_path: Path) -> None:
         choose_epochs(store, ["cl", "nscl"], "0:10:10")
 
 
-def test_a_run_with_nothing_to_compare_says_so(tmp_path: Path) -> None:
+def test_a_run_with_nothing_to_compare_is_refused(tmp_path: Path) -> None:
     """Neither an empty table nor a traceback."""
     store = SnapshotStore(tmp_path)
     with pytest.raises(ValueError, match="has no snapshots yet"):
@@ -81,7 +81,7 @@ def test_a_run_with_nothing_to_compare_says_so(tmp_path: Path) -> None:
 
 
 def test_rows_of_two_runs_never_share_a_folder(tmp_path: Path) -> None:
-    """The second run's rows would count as already there."""
+    """The second run's rows would pass for finished."""
     claim(tmp_path / "out", {"name": "a", "settings_sha256": "1"})
     claim(tmp_path / "out", {"name": "a", "settings_sha256": "1"})
     with pytest.raises(ValueError, match="holds rows of another run"):
@@ -89,15 +89,15 @@ def test_rows_of_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """There is a file in the place of the folder."""
+    """A file has the name of the folder."""
     (tmp_path / "out").write_text("")
     for folder in (tmp_path / "out", tmp_path / "out/below"):
         with pytest.raises(ValueError, match=r"--output: cannot write to '.*out.*'"), run_lock(folder, "--output"):
             pass
 
 
-def test_a_folder_of_tables_is_held_by_one_program(tmp_path: Path) -> None:
-    """Two at once would write every row twice. The second gets an error that names the holder."""
+def test_an_output_folder_is_locked_by_one_program(tmp_path: Path) -> None:
+    """Two programs would write every row twice. The second gets an error that names the first."""
     with run_lock(tmp_path / "out", "--output"):
         said = rf"--output: '.*out' is being written by process {os.getpid()} on .*; wait for it, or stop it"
         with pytest.raises(ValueError, match=said), run_lock(tmp_path / "out", "--output"):
@@ -108,10 +108,10 @@ def test_a_folder_of_tables_is_held_by_one_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT])
-def test_a_folder_that_the_machine_cannot_write_is_no_bad_input(
+def test_an_output_folder_that_cannot_be_written_is_an_os_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """An OSError with the folder and the true reason, of which the programs make one line and status 1."""
+    """It has the folder and the system's reason; programs print it as one line with status 1."""
 
     def fails(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
@@ -126,7 +126,7 @@ def test_a_folder_that_the_machine_cannot_write_is_no_bad_input(
 def test_an_error_names_the_argument_in_python_and_the_option_on_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever calls `compute` has no option `--num-images`, and whoever types an option no argument `num_images`."""
+    """`compute` has no option `--num-images`, and the command line has no argument `num_images`."""
 
     def program(options: argparse.Namespace) -> None:
         raise ValueError(options.message)

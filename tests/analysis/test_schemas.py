@@ -1,4 +1,4 @@
-"""The schema of the CSV files: it says every column, and it is what the programs and training write."""
+"""The schema of the CSV files lists every column, and equals what the programs and training write."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from coupled.metrics.weights import Gap
 from coupled.storage.run_log import RunLog
 
 
-def test_every_column_of_every_table_has_a_text_and_every_text_a_table() -> None:
+def test_every_column_is_described_and_every_description_is_used() -> None:
     """One short text a column, once."""
     used = {column for schema in SCHEMAS.values() for column in schema.columns}
     assert used == {*COLUMNS}
@@ -21,7 +21,7 @@ def test_every_column_of_every_table_has_a_text_and_every_text_a_table() -> None
         assert {*schema.others} | schema.values <= {*schema.columns}
 
 
-def test_the_key_is_what_is_no_value_and_the_place_is_the_key_without_what_a_row_comes_from() -> None:
+def test_the_key_has_no_values_and_the_place_no_provenance() -> None:
     assert SCHEMAS["quality.csv"].key == (
         *("epoch", "split", "arm", "module", "metric", "variant", "shots", "k"),
         *("num_images", "num_train_images", "arm_digest", "images_digest", "train_images_digest"),
@@ -33,15 +33,15 @@ def test_the_key_is_what_is_no_value_and_the_place_is_the_key_without_what_a_row
 
 
 def test_the_schema_names_the_fields_that_the_programs_compute() -> None:
-    """They are NamedTuples and dataclasses, which the schema cannot import: it is read without torch."""
+    """These are NamedTuples and dataclasses, which the schema cannot import because it is read without torch."""
     columns = SCHEMAS["weight_gap.csv"].columns
     first = columns.index("parameters")
     assert columns[first : first + len(Gap._fields)] == Gap._fields
     assert SCHEMAS["weight_gap_growth.csv"].columns[2:] == tuple(each.name for each in dataclasses.fields(Fit))
 
 
-def test_the_schema_says_what_training_writes(tmp_path: Path) -> None:
-    """Training imports no analysis, so the columns are listed there, too."""
+def test_the_schema_lists_the_columns_that_training_writes(tmp_path: Path) -> None:
+    """Training does not import the analysis, so it lists its columns itself."""
     assert tuple(OF_STEPS) == StepResult._fields
     RunLog(tmp_path, "0" * 64, ["inputs_digest"], ["cl"], StepResult._fields, 0, 0).close()
     steps, epochs = ((tmp_path / name).read_text().splitlines()[0].split(",") for name in ("steps.csv", "epochs.csv"))

@@ -1,4 +1,4 @@
-"""What the programs do with a folder of tables that another program holds, or that the machine cannot write."""
+"""The programs with an output folder that is locked by another program or cannot be written."""
 
 import errno
 import os
@@ -21,10 +21,10 @@ def name_of(program: ModuleType) -> str:
     return program.__name__.removesuffix(".program").rpartition(".")[2].replace("_", "-")
 
 
-def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
+def test_a_second_program_on_a_locked_folder_names_the_holder_and_writes_nothing(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two analyses at once wrote every row twice in nine of ten tries."""
+    """Without the lock, two analyses at once write rows twice."""
     with run_lock(tmp_path, "--output"):
         for program in WRITERS:
             assert program.main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 2
@@ -39,7 +39,7 @@ def test_a_second_program_is_told_who_holds_the_tables_and_writes_nothing(
 
 @pytest.mark.parametrize("program", [*WRITERS, verify, report], ids=name_of)
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EDQUOT])
-def test_a_folder_that_cannot_be_made_is_one_line_with_the_true_reason(
+def test_an_output_folder_that_cannot_be_created_is_one_line_with_the_reason(
     drifting_run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_with_the_true_reason(
     program: Any,
     number: int,
 ) -> None:
-    """Status 1: it is no bad input. figures.py is in test_figures.py."""
+    """Status 1, because the input is valid. figures.py is tested in test_figures.py."""
 
     def fails(self: Path, *_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), str(self))
@@ -61,10 +61,10 @@ def test_a_folder_that_cannot_be_made_is_one_line_with_the_true_reason(
     assert error == [f"coupled {name_of(program)}: {tmp_path / 'out'}: {os.strerror(number)}"]
 
 
-def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_partial_row(
     drifting_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The rows that are there stay, and the next call writes the others."""
+    """Existing rows are kept, and the next call writes the others."""
     real, calls = os.fsync, []
 
     def full(handle: int) -> None:
@@ -86,16 +86,16 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_no_half_row(
 
 
 def test_a_run_without_cl_is_compared_with_its_first_arm(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
-    """What train.py and the report name next works for every run."""
+    """The next commands that train.py and the report suggest work for every run."""
     run = new_run(arms=("scl", "ce"), epochs=(0,))
     assert weight_gap.main(["--run-dir", str(run)]) == 0
     assert "scl against ce" in capsys.readouterr().out
 
 
-def test_fewer_images_than_features_are_a_warning_where_cka_is_read(
+def test_cka_of_fewer_images_than_features_is_a_warning(
     drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Biased CKA of 20 images and 32 features is high whatever the arms; of 8 features of z it is not said."""
+    """Biased CKA of 20 images and 32 features is high for any two arms; for the 8 features of z there is no warning."""
     few = ["--run-dir", str(drifting_run), "--epochs", "0", "--compare", "nscl", "--split", "test"]
     few += ["--num-images", "20"]
     assert alignment.main([*few, "--output", str(tmp_path), "--metrics", "cka"]) == 0

@@ -1,4 +1,4 @@
-"""Tables that grow: every row once and whole, whatever happened to the file."""
+"""Growing tables: every row is written once and completely, whatever happened to the file."""
 
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from coupled.analysis.tidy_csv import TidyCsv
 
 
 @given(cut=st.integers(0, 60))
-def test_a_file_cut_anywhere_is_completed_to_the_same_rows(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    """Whatever byte the power cut came at, the table has every row once and whole."""
+def test_a_file_truncated_anywhere_is_completed_to_the_same_rows(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    """Truncated at any byte, as by a power cut."""
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     rows = [(0, "nscl", 0.1), (0, "scl", float("nan")), (1, "nscl", 1e-17), (1, "scl", 2.0)]
     TidyCsv(path, ("epoch", "arm", "value"), ("epoch", "arm")).append(rows)
@@ -33,7 +35,7 @@ def test_cells_read_back_as_the_same_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["other,columns\n1,2\n", "k,v\n1,2,3\n", "k,v\n1,2\n3\n4,5", "notes"])
-def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
+def test_a_file_of_another_format_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     """Rows appended to another table would ruin both."""
     path = tmp_path / "t.csv"
     path.write_text(text)
@@ -42,10 +44,10 @@ def test_a_foreign_file_is_refused_and_kept(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
-def test_a_row_that_stands_there_twice_is_dropped_and_two_that_differ_are_refused(
+def test_duplicate_rows_are_dropped_and_contradicting_rows_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two programs wrote at once, before one held the folder: a mean over such rows counts some twice."""
+    """Two programs at once may have written them before folders were locked; a mean would count rows twice."""
     path = tmp_path / "t.csv"
     path.write_text("k,v\n1,2\n3,4\n1,2\n")
     assert TidyCsv(path, ("k", "v"), ("k",)).has(3)
@@ -57,8 +59,8 @@ def test_a_row_that_stands_there_twice_is_dropped_and_two_that_differ_are_refuse
     assert path.read_text() == "k,v\n1,2\n3,4\n1,5\n"
 
 
-def test_values_that_cost_nothing_are_replaced_where_they_differ(tmp_path: Path) -> None:
-    """A bound whose formula was mended must not keep its old value, nor appear twice."""
+def test_derived_values_are_replaced_where_they_differ(tmp_path: Path) -> None:
+    """After a correction of a formula, the old bound must neither remain nor appear beside the new one."""
     path = tmp_path / "t.csv"
     table = TidyCsv(path, ("k", "v"), ("k",))
     table.append([(1, 0.5), (2, 0.25)])

@@ -1,4 +1,4 @@
-"""quality --dataset: an arm's quality on another dataset, in a table of its own."""
+"""quality --dataset: an arm's quality on another dataset, in a separate table."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ METRICS = ["knn", "nccc", "linear_probe"]
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train/ and test/ with 30 bright and 30 dark pictures each."""
+    """Write train/ and test/ with 30 bright and 30 dark pictures each."""
     folder = tmp_path_factory.mktemp("squares")
     for seed, part in enumerate(("train", "test")):
         for name, least in (("bright", 120), ("dark", 0)):
@@ -34,7 +34,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_values_are_those_of_the_metrics_on_the_embeddings_of_the_other_images(
+def test_transfer_scores_equal_the_metrics_on_embeddings_of_the_other_dataset(
     drifting_run: Path, squares: Path, tmp_path: Path, table: Read
 ) -> None:
     """Learned from its train images, scored on its test images, with the run's normalisation."""
@@ -58,10 +58,10 @@ def test_the_values_are_those_of_the_metrics_on_the_embeddings_of_the_other_imag
             assert float(row["value"]) == pytest.approx(expected.value, abs=0.02)
 
 
-def test_datasets_are_mixed_neither_with_each_other_nor_with_the_runs_own(
+def test_tables_of_different_datasets_are_never_mixed(
     drifting_run: Path, squares: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rows of one are not taken as done for another; the report and the figures read quality.csv alone."""
+    """Rows of one do not count as finished for another; report and figures read quality.csv only."""
     base = ["--run-dir", str(drifting_run), "--output", str(tmp_path / "analysis"), "--arms", "ce", "--epochs", "2"]
     base += ["--layers", "h", "--metrics", "nccc", "--num-images", "60"]
     for dataset in (["--dataset", "fractals"], ["--dataset", str(squares)], [], ["--dataset", "fractals"]):
@@ -74,10 +74,10 @@ def test_datasets_are_mixed_neither_with_each_other_nor_with_the_runs_own(
     assert len(table(tmp_path / "analysis/quality.csv")) == 1
 
 
-def test_a_folder_has_one_name_however_it_is_given(
+def test_a_folder_has_one_dataset_name_in_both_spellings(
     drifting_run: Path, squares: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By its path, or as the root of the dataset `folder`: two folders of that name would be taken for one."""
+    """As a path, or as root of the dataset `folder`; otherwise one folder would be measured as two datasets."""
     base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--arms", "ce", "--epochs", "2"]
     base += ["--layers", "h", "--metrics", "nccc"]
     assert main([*base, "--dataset", "folder", "--dataset-root", str(squares)]) == 0
@@ -124,8 +124,8 @@ def test_bad_input_is_one_line_and_status_2(
     assert not list(tmp_path.glob("out/*.csv"))
 
 
-def test_a_dataset_of_the_users_code_is_measured_without_allow_code(drifting_run: Path, tmp_path: Path) -> None:
-    """Who names it on the command line allows to import it; a run folder does not name it."""
+def test_a_dataset_named_on_the_command_line_needs_no_allow_code(drifting_run: Path, tmp_path: Path) -> None:
+    """The user who names it on the command line permits its import; a run folder does not name it."""
     file = tmp_path / "own.py"
     file.write_text(
         "from coupled.datasets.fractals import load\n\ndef own(split):\n    return load(split, image_size=8)\n"
@@ -137,12 +137,12 @@ def test_a_dataset_of_the_users_code_is_measured_without_allow_code(drifting_run
 
 
 def small_fractals(split: str) -> object:
-    """A dataset of this file."""
+    """A user-defined dataset."""
     return find("coupled.datasets", "fractals").load(split, image_size=8)
 
 
-def test_a_function_is_taken_for_a_dataset(drifting_run: Path) -> None:
-    """From Python, where a callable may be passed in place of its name."""
+def test_a_dataset_may_be_a_function(drifting_run: Path) -> None:
+    """From Python, a callable may be passed instead of a name."""
     run = open_run(drifting_run)
     frame = run.quality(arms="ce", epochs=2, layers="h", metrics=["nccc"], dataset=small_fractals)
     assert frame["dataset"].str.endswith("test_transfer.py:small_fractals").all()
@@ -151,7 +151,7 @@ def test_a_function_is_taken_for_a_dataset(drifting_run: Path) -> None:
 
 
 def test_a_dataset_of_hugging_face_is_named_by_its_folder(drifting_run: Path, tmp_path: Path) -> None:
-    """`--dataset-root` is its name on the hub, or a local folder; the tables have both."""
+    """`--dataset-root` is the name on the hub or a local folder; tables state dataset and root."""
     fractals = find("coupled.datasets", "fractals").load
     features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=[*map(str, range(10))]))
     saved = datasets.DatasetDict()

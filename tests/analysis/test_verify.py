@@ -1,4 +1,4 @@
-"""verify.py and --skip-corrupt: each harm done to a copy of a good run is one line; a good run has none."""
+"""verify.py and --skip-corrupt: each fault in a copy of a good run is one line; a good run has none."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def header_of(path: Path) -> dict[str, str]:
 
 
 def change(run: Path, harm: Callable[[dict[str, torch.Tensor]], None], epoch: int = 1) -> None:
-    """Rewrite a snapshot of `nscl` with a manifest that agrees."""
+    """Rewrite a snapshot of `nscl` and update the manifest to match."""
     path = run / f"snapshots/nscl/epoch_{epoch:04d}.safetensors"
     tensors = load_file(path)
     harm(tensors)
@@ -66,14 +66,14 @@ def change(run: Path, harm: Callable[[dict[str, torch.Tensor]], None], epoch: in
 
 
 def forge(folder: Path, about: str | None, **changed: object) -> None:
-    """Give a snapshot of `nscl` other metadata, as text or with changed keys, with a manifest that agrees."""
+    """Give a snapshot of `nscl` other metadata, as text or with changed keys, and a matching manifest."""
     path = folder / SNAPSHOT
     text = about if about is not None else json.dumps(json.loads(header_of(path)["coupled"]) | changed)
     replace(folder, 1, save(load_file(path), metadata={"coupled": text}))
 
 
 def replace(run: Path, epoch: int, data: bytes) -> None:
-    """Put `data` in the place of a snapshot of `nscl`, with a manifest that agrees."""
+    """Replace a snapshot of `nscl` by `data`, with a matching manifest."""
     path = run / f"snapshots/nscl/epoch_{epoch:04d}.safetensors"
     path.write_bytes(data)
     manifest = run / "snapshots/manifest.jsonl"
@@ -127,7 +127,7 @@ def cast(dtype: torch.dtype) -> Callable[[dict[str, torch.Tensor]], None]:
 
 
 def change_setting(run: Path) -> None:
-    """As an editor would: the digest of the file is none of its business."""
+    """Change a setting as an editor would: the file's digest is not updated."""
     about = json.loads((run / "run.json").read_text())
     about["settings"]["optimizer"]["base_lr"] = 0.25
     (run / "run.json").write_text(json.dumps(about, indent=2) + "\n")
@@ -140,7 +140,7 @@ def drop_digest(run: Path) -> None:
 
 
 def enlarge(run: Path) -> None:
-    """A sparse file: it takes no room on the disk."""
+    """Extend a file beyond the size limit; it is sparse and uses no disk space."""
     os.truncate(run / "epochs.csv", 2**31 + 1)
 
 
@@ -216,18 +216,18 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_every_harm_is_found_and_named(run: Path, capsys: pytest.CaptureFixture[str], harm: str) -> None:
-    """One that verify lets pass is found by nobody."""
+def test_every_fault_is_found_and_named(run: Path, capsys: pytest.CaptureFixture[str], harm: str) -> None:
+    """A fault that verify misses is found by nothing else."""
     do, message = HARM[harm]
     do(run)
     assert verify.main(["--run-dir", str(run)]) == 1
     assert message in capsys.readouterr().out
 
 
-def test_nothing_is_said_of_a_good_run_but_that_its_images_can_be_read(
+def test_verify_of_a_good_run_reports_only_that_its_images_can_be_read(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without them nothing further can be measured."""
+    """Without its images nothing more can be measured."""
     assert verify.main(["--run-dir", str(run)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{run}: nothing is wrong, and the images can be read"]
 
@@ -241,10 +241,8 @@ def test_nothing_is_said_of_a_good_run_but_that_its_images_can_be_read(
     assert said[-1] == "2 findings"
 
 
-def test_another_runs_snapshots_are_not_measured_under_this_ones_name(
-    run: Path, other: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Their manifest agrees with them."""
+def test_snapshots_of_another_run_are_refused(run: Path, other: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their manifest is consistent, but they belong to another run."""
     shutil.rmtree(run / "snapshots")
     shutil.copytree(other / "snapshots", run / "snapshots")
     for program, options in ((weight_gap, []), (alignment, ["--num-images", "64"])):
@@ -253,10 +251,10 @@ def test_another_runs_snapshots_are_not_measured_under_this_ones_name(
 
 
 @pytest.mark.parametrize("harm", ["float8", "metadata: deep", "metadata: none"])
-def test_a_forged_snapshot_is_one_line_of_every_program(
+def test_every_program_refuses_a_forged_snapshot_in_one_line(
     run: Path, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
-    """From someone else's folder; a traceback does not say which file it is."""
+    """It may come from someone else's folder; a traceback would not name the file."""
     HARM[harm][0](run)
     few = ["--run-dir", str(run), "--epochs", "1"]
     for program in (alignment, collapse, losses, quality, weight_gap):
@@ -266,15 +264,15 @@ def test_a_forged_snapshot_is_one_line_of_every_program(
         assert SNAPSHOT in line
 
 
-def test_a_tensor_of_another_type_is_no_weight_of_the_network(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """torch would turn integers into floats without a word."""
+def test_a_tensor_of_another_dtype_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torch would convert integers to floats without a warning."""
     change(run, cast(torch.int64))
     assert collapse.main(["--run-dir", str(run), "--epochs", "1", "--arms", "nscl"]) == 2
     assert ": expected (4, 3, 3, 3) float32, found (4, 3, 3, 3) int64" in capsys.readouterr().err
 
 
-def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A save writes rows' digests and manifest lines before the state that counts them; later rows are not counted."""
+def test_verify_accepts_a_run_in_progress_and_a_killed_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Row digests and manifest lines are written before the checkpoint that counts them; later rows are ignored."""
     (run / "checkpoints/step_00000010").rename(run / "checkpoints/.step_00000010.tmp")
     assert verify.main(["--run-dir", str(run)]) == 0, capsys.readouterr().out
     for name, lines in (("log_digests.jsonl", 2), (MANIFEST, 2 * len(ARMS) + 1)):
@@ -286,7 +284,7 @@ def test_a_run_under_way_and_a_killed_one_are_whole(run: Path, capsys: pytest.Ca
 
 
 def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Inputs, settings and weights of two runs: the same, other objectives on the same inputs, another seed."""
+    """Inputs, settings and weights: a run with itself, with other objectives on equal inputs, with another seed."""
     tiny.train(tmp_path / "same", arms=ARMS)
     tiny.train(tmp_path / "other", arms={**ARMS, "nscl": {"objective": "nscl", "temperature": 0.2}}, epochs=1)
     tiny.train(tmp_path / "seed", arms=ARMS, epochs=1, seed=9)
@@ -313,10 +311,10 @@ def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.Captur
     assert "inputs: identical up to step 0" in capsys.readouterr().out
 
 
-def test_the_findings_are_those_that_the_program_prints(
+def test_findings_from_python_equal_those_of_the_program(
     good: Path, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A list from Python, of one run and of two; identical inputs are no finding."""
+    """For one run and for two; identical inputs are not a finding."""
     run = open_run(good)
     assert verify.compute(run) == verify.compute(run, run) == []
     assert verify.main(["--run-dir", str(good), "--against", str(other)]) == 1
@@ -325,8 +323,8 @@ def test_the_findings_are_those_that_the_program_prints(
     assert count == f"{len(lines)} findings"
 
 
-def test_the_findings_are_written_where_a_report_finds_them(run: Path, tmp_path: Path) -> None:
-    """With --output only; nothing wrong is a row, too, so that "never verified" looks different."""
+def test_findings_are_written_to_a_table_for_the_report(run: Path, tmp_path: Path) -> None:
+    """Only with --output; a run without faults has a row too, so that it differs from one never verified."""
     before = sorted(run.rglob("*"))
     assert verify.main(["--run-dir", str(run)]) == 0
     assert sorted(run.rglob("*")) == before
@@ -340,7 +338,7 @@ def test_the_findings_are_written_where_a_report_finds_them(run: Path, tmp_path:
 
 
 @pytest.mark.parametrize("program", [weight_gap, alignment])
-def test_a_bad_snapshot_stops_the_analysis_unless_it_may_be_skipped(
+def test_a_damaged_snapshot_stops_the_analysis_without_skip_corrupt(
     run: Path, capsys: pytest.CaptureFixture[str], program: object
 ) -> None:
     """A flipped bit must not become a point of a figure; with --skip-corrupt it is one line, the rest is computed."""
@@ -360,16 +358,16 @@ def test_a_bad_snapshot_stops_the_analysis_unless_it_may_be_skipped(
     assert found == {("nscl", 0), ("ce", 0), ("ce", 1), ("nscl", 2)}
 
 
-def test_a_path_that_is_no_text_stands_in_the_table_with_escapes(tmp_path: Path) -> None:
-    """A folder of Latin-1 bytes, or of any but ASCII in the locale C."""
+def test_a_path_that_is_not_utf8_is_escaped_in_the_table(tmp_path: Path) -> None:
+    """A folder of Latin-1 bytes, or of non-ASCII bytes in the C locale."""
     verify.write_findings(tmp_path / "verify.csv", 3, ["r\udcfc/run.json: damaged"])
     assert (tmp_path / "verify.csv").read_text() == "last_epoch,finding\n3,r\\udcfc/run.json: damaged\n"
 
 
-def test_a_file_in_the_place_of_the_folder_is_bad_input(
+def test_a_file_instead_of_the_output_folder_is_bad_input(
     good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As every other program says it."""
+    """The message equals that of the other programs."""
     (tmp_path / "fil").write_text("")
     assert verify.main(["--run-dir", str(good), "--output", str(tmp_path / "fil")]) == 2
     assert capsys.readouterr().err == f"coupled verify: --output: cannot write to '{tmp_path / 'fil'}': File exists\n"

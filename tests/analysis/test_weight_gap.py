@@ -1,4 +1,4 @@
-"""weight_gap: what gets a row, when it is written, and the program in a subprocess."""
+"""weight_gap: which tensors have rows, when rows are written, and the program in a subprocess."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def place(row: dict[str, str]) -> str:
 
 
 def test_layers_that_cannot_be_compared_are_named() -> None:
-    """Two arms of different encoders must not be compared over what happens to match."""
+    """Arms with different encoders must not be compared over the tensors that happen to match."""
     ours = {"encoder.a.weight": (2, 3), "projector.0.weight": (4, 4), "projector.1.weight": (4,)}
     assert comparable_layers(ours, {"encoder.a.weight": (2, 3), "projector.0.weight": (4, 4)}) == list(ours)[:2]
     with pytest.raises(ValueError, match=r"'encoder\.b\.weight' is in only one"):
@@ -41,7 +41,7 @@ def test_layers_that_cannot_be_compared_are_named() -> None:
 def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
-    """`ce` has a classifier that the others lack: it is not compared, and the rest of `ce` is."""
+    """`ce` has a classifier that the others lack: it is not compared; the rest of `ce` is."""
     assert main(["--run-dir", str(drifting_run), "--compare", "ce", "--epochs", "2", "--output", str(tmp_path)]) == 0
     rows = {place(row): row for row in table(tmp_path / "weight_gap.csv")}
     tensors = SnapshotStore(drifting_run / "snapshots").read("ce", 2)
@@ -65,8 +65,8 @@ def test_every_floating_tensor_of_encoder_and_projector_has_a_row(
     assert rows["layer2/mean"]["module"] == "layer2"
 
 
-def test_its_rows_join_with_those_of_alignment_on_the_module(measured_run: Path) -> None:
-    """As a reader joins them, by name alone: the stages, and of single tensors those of modules that were looked at."""
+def test_rows_join_with_alignment_rows_on_the_module_name(measured_run: Path) -> None:
+    """Joined by name only: stages, and modules of single tensors that alignment measured."""
     gaps, scores = (pd.read_csv(measured_run / f"analysis/{name}.csv") for name in ("weight_gap", "test_alignment"))
     both = gaps.merge(scores[scores["metric"] == "cka"], on=["epoch", "reference", "arm", "module"])
     assert set(both["module"]) == {"stem", *STAGES}
@@ -74,7 +74,7 @@ def test_its_rows_join_with_those_of_alignment_on_the_module(measured_run: Path)
 
 
 def test_all_gaps_are_zero_at_the_shared_start_and_grow(drifting_run: Path, tmp_path: Path, table: Read) -> None:
-    """Epoch 0 is the shared initialisation; exactly 0 there, not nearly."""
+    """Epoch 0 is the shared initialisation; the gap is exactly 0 there."""
     assert main(["--run-dir", str(drifting_run), "--output", str(tmp_path)]) == 0
     rows = table(tmp_path / "weight_gap.csv")
     assert {(row["arm"], row["epoch"]) for row in rows} == {(a, e) for a in ("nscl", "scl", "ce") for e in "012"}
@@ -85,8 +85,8 @@ def test_all_gaps_are_zero_at_the_shared_start_and_grow(drifting_run: Path, tmp_
         assert gaps["nscl", "2"] < gaps["scl", "2"] < gaps["ce", "2"]
 
 
-def test_a_second_call_computes_only_what_is_missing(new_run: NewRun, table: Read) -> None:
-    """Rows that exist are not computed again: a snapshot that is gone by now and no other needs does no harm."""
+def test_a_second_call_computes_only_missing_epochs(new_run: NewRun, table: Read) -> None:
+    """Existing rows are not recomputed, so a snapshot that was deleted since and is not needed does no harm."""
     run = new_run(epochs=(0, 1, 2, 3))
     path = run / "analysis" / "weight_gap.csv"
     assert main(["--run-dir", str(run), "--compare", "nscl", "--epochs", "0,1"]) == 0
@@ -99,8 +99,8 @@ def test_a_second_call_computes_only_what_is_missing(new_run: NewRun, table: Rea
     assert len(table(path)) == 3 * len(first.splitlines()[1:]) // 2
 
 
-def test_drifts_and_updates_are_those_of_the_snapshots(new_run: NewRun, tmp_path: Path, table: Read) -> None:
-    """Drift from epoch 0, update since the last snapshot there is: 1 -> 4, also where only epoch 4 is asked for."""
+def test_drifts_and_updates_equal_those_of_the_snapshots(new_run: NewRun, tmp_path: Path, table: Read) -> None:
+    """Drift from epoch 0, update since the previous snapshot: 1 -> 4, also if only epoch 4 is requested."""
     run = new_run(epochs=(0, 1, 4))
     layer = "encoder.layer2.0.conv1.weight"
     assert main(["--run-dir", str(run), "--compare", "ce", "--epochs", "4", "--output", str(tmp_path / "out")]) == 0
@@ -130,10 +130,8 @@ def test_all_compares_every_pair_and_each_pair_as_if_alone(drifting_run: Path, t
     assert table(tmp_path / "one/weight_gap.csv") == [r for r in rows if (r["reference"], r["arm"]) == ("scl", "ce")]
 
 
-def test_aligned_channels_stay_where_they_are_after_a_shared_start(
-    drifting_run: Path, tmp_path: Path, table: Read
-) -> None:
-    """Early divergence is no permutation: the same numbers as without --align, and no channel moved."""
+def test_align_moves_no_channel_after_a_shared_start(drifting_run: Path, tmp_path: Path, table: Read) -> None:
+    """Early divergence is not a permutation: the numbers equal those without --align."""
     options = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "0,2", "--compare", "nscl", "ce"]
     assert main(options) == 0
     assert main([*options, "--align", "permutation"]) == 0
@@ -142,8 +140,8 @@ def test_aligned_channels_stay_where_they_are_after_a_shared_start(
     assert aligned == plain
 
 
-def test_an_arm_whose_channels_were_shuffled_has_a_gap_that_alignment_takes_away(new_run: NewRun, table: Read) -> None:
-    """Divergence by symmetry alone; drift and update are those of the arm, whatever the order of its channels."""
+def test_align_removes_the_gap_of_an_arm_with_permuted_channels(new_run: NewRun, table: Read) -> None:
+    """Divergence by symmetry alone; drift and update do not depend on the order of channels."""
     run = new_run(epochs=(0, 1), arms=("cl",))
     store = open_store(run, read_description(run))
     for epoch in (0, 1):
@@ -167,8 +165,8 @@ def test_an_arm_whose_channels_were_shuffled_has_a_gap_that_alignment_takes_away
     assert float(aligned["1", "global"]["update_cosine"]) == pytest.approx(1, abs=1e-12)
 
 
-def test_the_growth_of_each_pair_is_written_anew(new_run: NewRun, table: Read) -> None:
-    """Four epochs are the least; a later call has more of them."""
+def test_the_growth_fits_are_rewritten_with_more_epochs(new_run: NewRun, table: Read) -> None:
+    """At least four epochs are needed; a later call has more of them."""
     run = new_run(epochs=(0, 1, 2, 3, 4, 5))
     path = run / "analysis/weight_gap_growth.csv"
     assert main(["--run-dir", str(run), "--compare", "nscl", "ce", "--epochs", "0:2"]) == 0
@@ -184,7 +182,7 @@ def test_the_growth_of_each_pair_is_written_anew(new_run: NewRun, table: Read) -
     assert path.read_bytes() == before
 
 
-def test_a_write_that_was_cut_short_is_completed(new_run: NewRun) -> None:
+def test_a_truncated_table_is_completed(new_run: NewRun) -> None:
     """Killed in the middle of a row: the rest of that epoch is written, nothing twice."""
     run = new_run(epochs=(0, 1))
     path = run / "analysis" / "weight_gap.csv"
@@ -196,8 +194,8 @@ def test_a_write_that_was_cut_short_is_completed(new_run: NewRun) -> None:
         assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
-def test_it_needs_no_model_and_no_image(new_run: NewRun) -> None:
-    """On a machine with the snapshots alone: nothing that builds networks or reads images may be imported."""
+def test_weight_gap_imports_no_model_and_no_dataset(new_run: NewRun) -> None:
+    """It must run on a machine with snapshots only."""
     code = (
         "import sys; from coupled.analysis.weight_gap import main; status = main(sys.argv[1:]);"
         "sys.exit(status or [m for m in sys.modules if m in ('timm', 'torchvision', 'coupled.models.network')] or 0)"
@@ -248,8 +246,8 @@ def test_a_damaged_or_missing_snapshot_is_named(new_run: NewRun, capsys: pytest.
     assert f"{path}: the manifest lists this snapshot, but the file is missing" in capsys.readouterr().err
 
 
-def test_rows_of_other_snapshots_are_not_taken_as_done(new_run: NewRun, table: Read) -> None:
-    """A run trained anew into the same folder: what changed is computed again, and the fits are to the newest rows."""
+def test_rows_of_other_snapshots_are_computed_again(new_run: NewRun, table: Read) -> None:
+    """After retraining into the same folder, changed rows are recomputed and fits use the newest rows."""
     run = new_run(epochs=(0, 1, 2, 3, 4))
     assert main(["--run-dir", str(run), "--compare", "nscl", "ce"]) == 0
     path = run / "analysis/weight_gap.csv"

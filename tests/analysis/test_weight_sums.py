@@ -1,4 +1,4 @@
-"""Distances and angles of weights against hand-computed examples and long double."""
+"""Distances and angles of weights against values computed by hand and in long double."""
 
 import math
 
@@ -23,8 +23,8 @@ def test_a_hand_computed_layer() -> None:
     assert gap[:7] == pytest.approx(expected, abs=1e-13)
 
 
-def test_sums_by_parts_are_those_of_the_whole_tensor() -> None:
-    """Of a tensor of several parts and a rest, for every pair; an entry left out or counted twice would show."""
+def test_sums_over_chunks_equal_sums_over_the_whole_tensor() -> None:
+    """Several chunks and a remainder, for every pair; no entry may be skipped or counted twice."""
     generator = torch.Generator().manual_seed(0)
     arms = {arm: list(torch.randn(3, 3, PART // 4, 3, generator=generator)) for arm in "abc"}
     arms["c"] = [arms["c"][0], None, None]
@@ -63,7 +63,7 @@ def test_two_zero_tensors_have_no_gap_and_one_zero_tensor_the_largest() -> None:
 
 
 def test_the_gap_is_symmetric_and_at_most_two() -> None:
-    """Opposite vectors are as far apart as the gap can say."""
+    """Opposite vectors reach the maximum."""
     a, b = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
     assert gap_of(a, b).gap == gap_of(b, a).gap
     assert gap_of(a, -a).gap == pytest.approx(2, abs=1e-15)
@@ -77,7 +77,7 @@ def test_float32_weights_are_summed_in_float64() -> None:
     assert gap_of(a, b).distance == pytest.approx(float(expected), rel=1e-13)
 
 
-def test_kinds_are_told_from_name_and_dimensions() -> None:
+def test_the_kind_of_a_tensor_follows_from_name_and_dimensions() -> None:
     """A reader averages by kind; a bias of a convolution is no batch-norm shift."""
     dimensions = {
         "encoder.conv1.weight": 4,
@@ -96,7 +96,7 @@ def test_kinds_are_told_from_name_and_dimensions() -> None:
     ]
 
 
-def test_stages_are_those_of_a_resnet_and_else_the_module_below_the_encoder() -> None:
+def test_stages_are_those_of_a_resnet_or_the_top_level_modules_of_the_encoder() -> None:
     """Drift is reported by stage; a transformer has other stages."""
     names = (
         "encoder.conv1.weight",
@@ -116,8 +116,8 @@ def test_hand_computed_drifts_and_updates() -> None:
     assert gap.update_cosine == pytest.approx(20 / (math.sqrt(20) * 5), abs=1e-15)
 
 
-def test_what_has_no_past_has_neither_drift_nor_update() -> None:
-    """The first snapshot; and a tensor that did not move has no direction."""
+def test_a_first_snapshot_has_neither_drift_nor_update() -> None:
+    """A tensor that did not move has no direction."""
     a, b = torch.ones(3), torch.tensor([1.0, 2.0, 3.0])
     first = gap_of(a, b)
     assert math.isnan(first.reference_drift)
@@ -143,8 +143,8 @@ def test_drifts_and_updates_of_layers_add_up() -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(exponent=st.floats(-9, 0.4), size=st.floats(0.1, 10), turn=st.floats(0, 6))
-def test_angles_keep_their_digits_however_small(exponent: float, size: float, turn: float) -> None:
-    """acos of the cosine says 0 below 1e-8 radians; here ten digits are left of 1e-4."""
+def test_small_angles_keep_their_digits(exponent: float, size: float, turn: float) -> None:
+    """acos of the cosine gives 0 below 1e-8 radians; here ten digits of 1e-4 are correct."""
     radians = 10**exponent
     a = torch.tensor([math.cos(turn), math.sin(turn)], dtype=torch.float64)
     b = size * torch.tensor([math.cos(turn + radians), math.sin(turn + radians)], dtype=torch.float64)

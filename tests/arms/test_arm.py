@@ -1,4 +1,4 @@
-"""An arm's gradient over several ranks is that of the global loss in one process, for every objective."""
+"""An arm's gradient on several ranks equals that of the global loss in one process, for every objective."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def gradients_on_a_rank(folder: Path) -> dict[str, dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
-    """Written out for one process: no arm, no DDP, no group."""
+    """The same gradient in one process, written out without Arm, DDP or a process group."""
     settings = tiny.tiny_settings(**CHANGED)
     with process_group("cpu") as group:
         coordinator = Coordinator(settings, group, Path("unused"))
@@ -82,10 +82,10 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_gradient_is_that_of_the_global_loss(
+def test_the_gradient_equals_that_of_the_global_loss(
     world_size: int, tmp_path: Path, of_the_global_loss: dict[str, dict[str, torch.Tensor | None]]
 ) -> None:
-    """A gather whose backward keeps the own slice gives 1/W of it; a mean of means gives another one."""
+    """A gather whose backward keeps only this rank's slice gives 1/W of it; a mean of the ranks' means differs, too."""
     for of_rank in ranks.run(world_size, gradients_on_a_rank, tmp_path):
         for name in ARMS:
             found, wanted = (
@@ -100,7 +100,7 @@ def test_the_gradient_is_that_of_the_global_loss(
 
 
 def loss_peak(world_size: int) -> int:
-    """Numbers in the largest tensor that the objective of an arm makes on this rank."""
+    """Number of elements of the largest tensor that an arm's objective creates on this rank."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
@@ -133,14 +133,14 @@ def loss_peak(world_size: int) -> int:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [1, 4])
-def test_the_loss_of_a_rank_needs_anchors_times_rows(world_size: int) -> None:
-    """A similarity matrix of all rows with all rows on every rank would undo what more ranks are for."""
+def test_the_loss_of_a_rank_needs_memory_for_anchors_times_rows(world_size: int) -> None:
+    """A similarity matrix of all rows with all rows on every rank would not shrink with the number of ranks."""
     rows, anchors = 2 * 128, 2 * 128 // world_size
     assert ranks.run(world_size, loss_peak, world_size) == [anchors * rows] * world_size
 
 
-def test_a_gradient_is_clipped_and_its_norm_logged_before(tmp_path: Path) -> None:
-    """With plain SGD the update has the length lr * clip_grad_norm; steps.csv keeps the norm that the loss had."""
+def test_the_gradient_is_clipped_after_its_norm_is_logged(tmp_path: Path) -> None:
+    """With plain SGD the update has the length lr * clip_grad_norm; steps.csv has the norm before clipping."""
     plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0, "clip_grad_norm": 1e-3}
     with process_group("cpu") as group:
         settings = tiny.tiny_settings(optimizer=plain, arms={"cl": "dcl"}, precision="float64")

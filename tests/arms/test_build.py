@@ -1,4 +1,4 @@
-"""Options that make all arms alike faster, and no arm another one."""
+"""Options that speed up all arms alike and change the result of none."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ ONE: dict[str, Any] = {"arms": {"cl": "dcl"}, "epochs": 1, "precision": "float64
 
 
 def assert_nearly_equal(run: Path, other: Path) -> None:
-    """The same start to the bit, the same end but for the order of sums."""
+    """Equal start bit for bit; equal end up to the order of sums."""
     for epoch, tolerance in ((0, 0.0), (1, 1e-6)):  # snapshots are float32
         one, two = tiny.tensors(run, "cl", epoch), tiny.tensors(other, "cl", epoch)
         assert list(one) == list(two)
@@ -21,8 +21,8 @@ def assert_nearly_equal(run: Path, other: Path) -> None:
             torch.testing.assert_close(two[name], tensor, rtol=tolerance, atol=tolerance, msg=name)
 
 
-def test_the_memory_layout_changes_no_more_than_roundings(tmp_path: Path) -> None:
-    """Snapshots are contiguous whatever the layout was in training."""
+def test_the_memory_layout_changes_only_rounding(tmp_path: Path) -> None:
+    """Snapshots are contiguous whatever the layout was during training."""
     (arm,) = tiny.train(tmp_path / "last", **ONE, channels_last=True).arms
     weights = [weight for weight in arm.trained if weight.dim() == 4 and weight.shape[2] > 1]
     assert weights
@@ -31,8 +31,8 @@ def test_the_memory_layout_changes_no_more_than_roundings(tmp_path: Path) -> Non
     assert_nearly_equal(tmp_path / "last", tmp_path / "first")
 
 
-def test_a_compiled_network_keeps_its_names_and_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced but not translated here, which would take a minute: the names and the forward are what could go wrong."""
+def test_a_compiled_network_has_equal_names_and_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced but not compiled here, which would take a minute: names and forward pass are what could go wrong."""
     compiled: list[str] = []
     usual: Callable[..., None] = nn.Module.compile
 

@@ -1,4 +1,4 @@
-"""`encoder.weights` and `encoder.freeze`: one start for all arms, proven, and parts of it that are not trained."""
+"""`encoder.weights` and `encoder.freeze`: one verified start for all arms, and parameters that are not trained."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ TIMM = {"name": "test_resnet", "stem": "imagenet"}  # timm's smallest ResNet
 
 
 def encoder_tensors(seed: int = 9, **changed: Any) -> dict[str, Tensor]:
-    """The state dict of an encoder that some other program has trained."""
+    """The state dict of an encoder trained by another program."""
     options = {"encoder": "resnet18", "width_multiplier": 0.0625, "image_size": 8, **changed}
     tensors = build_network(**options, seed=seed).encoder.state_dict()
     return {name: each + 0.25 if name.endswith("running_mean") else each for name, each in tensors.items()}
@@ -39,7 +39,7 @@ def encoder_tensors(seed: int = 9, **changed: Any) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as MoCo's and SupContrast's code write them, with what lies beside the weights there."""
+    """A checkpoint as MoCo's and SupContrast's code write it, with the other entries that such files contain."""
     path = tmp_path_factory.mktemp("weights") / "w.pth"
     tensors = {f"module.encoder_q.{name}": each for name, each in encoder_tensors().items()}
     tensors |= {f"module.encoder_k.{name}": each for name, each in encoder_tensors(seed=1).items()}
@@ -69,7 +69,7 @@ def test_all_arms_start_from_the_given_weights_and_run_json_has_their_digests(ru
 
 
 def test_frozen_tensors_stay_equal_in_all_snapshots_and_the_others_move(run: Path) -> None:
-    """A batch norm that is frozen as a whole keeps its running averages, too."""
+    """A batch norm that is frozen as a whole keeps its running averages as well."""
     for arm in ARMS:
         first, last = tiny.tensors(run, arm, 0), tiny.tensors(run, arm, 2)
         same = {name for name in first if torch.equal(first[name], last[name])}
@@ -80,7 +80,7 @@ def test_frozen_tensors_stay_equal_in_all_snapshots_and_the_others_move(run: Pat
 
 
 def test_verify_notices_another_start_and_a_frozen_tensor_that_moved(run: Path) -> None:
-    """Looked at as if other weights had been given, and more been frozen."""
+    """The settings are changed to other weights and to more frozen parameters."""
     opened = open_run(run)
     other = {"start": {"encoder_digest": "0" * 32}}
     found = list(faults_of_given_weights(opened.snapshots, opened.settings, other))
@@ -96,10 +96,10 @@ def test_verify_notices_another_start_and_a_frozen_tensor_that_moved(run: Path) 
     ]
 
 
-def test_a_resume_finds_the_file_by_its_content_and_refuses_another(
+def test_a_resume_identifies_the_weights_file_by_its_content(
     run: Path, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Moved weights are the same weights; changed ones are another experiment."""
+    """A moved file holds the same weights; a changed file is refused, because it is another experiment."""
     moved = shutil.copy(file, tmp_path / "moved.pth")
     encoder = {**ENCODER, "weights": str(moved), "freeze": FROZEN}
     tiny.train(shutil.copytree(run, tmp_path / "run"), resume=True, encoder=encoder, arms=ARMS, batch=BATCH)
@@ -123,8 +123,8 @@ def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:
 
 
 @pytest.mark.distributed
-def test_two_ranks_train_beside_frozen_stages(tmp_path: Path) -> None:
-    """DDP waits for no gradient of theirs; a run's snapshot is given as weights."""
+def test_two_ranks_train_with_frozen_stages(tmp_path: Path) -> None:
+    """DDP must not wait for gradients of frozen parameters; the weights are a snapshot of another run."""
     few: dict[str, Any] = {"epochs": 1, "batch": {"size": 720}, "arms": {"cl": "dcl"}}
     tiny.train(tmp_path / "first", encoder=TIMM, seed=4, **{**few, "epochs": 0})
     weights = f"run:{tmp_path / 'first'}@cl@0"
@@ -140,8 +140,8 @@ def test_two_ranks_train_beside_frozen_stages(tmp_path: Path) -> None:
     assert open_run(tmp_path / "second").verify() == []
 
 
-def test_settings_without_weights_are_as_before() -> None:
-    """Keys that say nothing are in no digest and in no run.json."""
+def test_settings_without_weights_keep_their_digest() -> None:
+    """Unused keys are neither in the digest nor in run.json."""
     assert tiny.tiny_settings().resolved()["encoder"].keys() == {
         "name",
         "width_multiplier",
@@ -151,8 +151,10 @@ def test_settings_without_weights_are_as_before() -> None:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_an_arm_without_anything_to_train_is_refused(frozen: bool, tmp_path: Path) -> None:
-    """The classifier of CE on the embedding is left; L_C has nothing behind its projector."""
+def test_a_frozen_encoder_leaves_the_classifier_trainable_and_unknown_patterns_are_refused(
+    frozen: bool, tmp_path: Path
+) -> None:
+    """CE on the embedding still trains its classifier."""
     arms = {"ce": {"objective": "cross_entropy", "input": "embedding"}}
     if frozen:
         tiny.train(tmp_path / "run", encoder={**ENCODER, "freeze": ["*"]}, arms=arms, epochs=1, batch=BATCH)
@@ -217,7 +219,7 @@ def damaged(tmp_path: Path, how: str) -> str:
 def test_weights_that_cannot_be_used_are_refused_in_one_line(
     how: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is written, and no code of a file is run."""
+    """Nothing is written, and no code from a file is executed."""
     config = tmp_path / "tiny.yaml"
     config.write_text(tiny.TINY_YAML + "arms: {cl: dcl}\n")
     weights = "timm:a1_in1k" if how == "tagged" else damaged(tmp_path, how)
@@ -238,20 +240,20 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(
         ({"weights": "x.pth", "freeze": [""]}, r"encoder\.freeze\.0: got ''"),
     ],
 )
-def test_keys_that_mean_nothing_alone_are_refused(changed: dict[str, Any], says: str) -> None:
+def test_invalid_keys_of_given_weights_are_refused(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         tiny.tiny_settings(encoder={**ENCODER, **changed})
 
 
-def test_an_arm_with_an_initialisation_of_its_own_does_not_go_with_given_weights(file: Path) -> None:
+def test_an_arm_with_unshared_initialisation_is_refused_with_given_weights(file: Path) -> None:
     with pytest.raises(ValueError, match=r"arms\.cl\.unshared: got init with encoder\.weights"):
         tiny.tiny_settings(
             encoder={**ENCODER, "weights": str(file)}, arms={"cl": {"objective": "dcl", "unshared": ["init"]}}
         )
 
 
-def test_a_name_with_a_tag_is_refused_with_the_way_to_say_it() -> None:
-    """It would train from random weights, under a name that says otherwise."""
+def test_an_encoder_name_with_a_pretrained_tag_is_refused_with_the_fix() -> None:
+    """It would train from random weights under a name that claims otherwise."""
     for name, way in (("resnet18.a1_in1k", "write resnet18, and encoder.weights=timm:a1_in1k to start from"),):
         with pytest.raises(ValueError, match=way):
             build_network(encoder=name)
@@ -269,8 +271,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, tensors: dic
         save_file(tensors, snapshot / "model.safetensors")
 
 
-def test_timms_weights_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the classifier of 1000 classes that timm's files have."""
+def test_timm_weights_are_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's files contain a classifier of 1000 classes."""
     model = timm.create_model("test_resnet", num_classes=1000)
     cache(monkeypatch, tmp_path / "hub", "test_resnet.r160_in1k", model.state_dict())
     settings = {"encoder": {**TIMM, "weights": "timm:r160_in1k"}, "epochs": 0, "arms": {"cl": "dcl"}}
@@ -281,7 +283,9 @@ def test_timms_weights_come_from_its_cache(tmp_path: Path, monkeypatch: pytest.M
     assert len(json.loads((tmp_path / "run/run.json").read_text())["settings"]["encoder"]["weights_digest"]) == 64
 
 
-def test_timms_weights_without_a_network_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timm_weights_without_internet_access_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache(monkeypatch, tmp_path / "hub", "test_resnet.r160_in1k", {})
     tree = {**tiny.TINY, "encoder": {**TIMM, "weights": "timm:r160_in1k"}}
     says = r"^encoder\.weights: 'timm:r160_in1k' of 'test_resnet' is not in timm's cache and cannot be downloaded \("
@@ -289,7 +293,7 @@ def test_timms_weights_without_a_network_are_one_line(tmp_path: Path, monkeypatc
         resolve(tree)
 
 
-def test_a_safetensors_file_is_taken_too(tmp_path: Path) -> None:
+def test_a_safetensors_file_is_accepted(tmp_path: Path) -> None:
     """In half precision here; a snapshot has float32."""
     tensors = {name: each.half() if each.is_floating_point() else each for name, each in encoder_tensors().items()}
     save_file({f"backbone.{name}": each for name, each in tensors.items()}, tmp_path / "w.safetensors")
@@ -299,8 +303,8 @@ def test_a_safetensors_file_is_taken_too(tmp_path: Path) -> None:
     assert all(torch.equal(start[f"encoder.{name}"], each.float()) for name, each in tensors.items() if each.dim())
 
 
-def test_a_perturbation_moves_a_weight_that_is_trained() -> None:
-    """The twin of a run with a frozen stem would else differ in what must not move."""
+def test_a_perturbation_moves_a_trainable_weight() -> None:
+    """Otherwise the twin of a run with a frozen stem would differ in a frozen tensor."""
     network = build_network(encoder="resnet18", width_multiplier=0.0625, image_size=8)
     before = {name: each.clone() for name, each in network.state_dict().items()}
     freeze(network.encoder, ["conv1.weight"])

@@ -1,4 +1,4 @@
-"""Losses read every k steps: the same run, also when one of the k steps turns out not to be finite."""
+"""Losses read every k steps: the run is equal to one that reads every step, also after a step that is not finite."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ def assert_equal_runs(run: Path, other: Path) -> None:
 
 @contextmanager
 def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
-    """The gradients of `arm` are NaN when it first comes to `step`; the list has the steps that this rank tries."""
+    """Make the gradients of `arm` NaN at its first attempt of `step`; the list has the steps that this rank tries."""
     usual, tried = Arm.gradients, [0]
     met = 0
 
@@ -82,8 +82,8 @@ def not_finite_once(arm: str, step: int) -> Iterator[list[int]]:
 
 
 @pytest.mark.slow
-def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one: Path, tmp_path: Path) -> None:
-    """Neither the end of an epoch nor that of a run need be a multiple of k; a resumed run may have another k."""
+def test_reading_losses_every_k_steps_equals_reading_every_step(one_by_one: Path, tmp_path: Path) -> None:
+    """Neither an epoch nor the run need be a multiple of k; a resumed run may use another k."""
     tiny.train(tmp_path / "run", log_every=3, **RUN)
     assert_equal_runs(tmp_path / "run", one_by_one)
     stopped = tiny.train(tmp_path / "parts", log_every=100, max_steps=6, **RUN).outcome.stopped
@@ -94,11 +94,11 @@ def test_reading_every_k_steps_gives_the_bytes_of_reading_every_step(one_by_one:
 
 
 @pytest.mark.parametrize("arm", ["byol", "direct"])
-def test_all_arms_go_back_and_take_the_steps_one_by_one(
+def test_all_arms_roll_back_and_replay_the_steps_one_by_one(
     one_by_one: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arm: str
 ) -> None:
-    """Weights, running averages, momentum and target networks are those from before the steps that were not looked at;
-    the fault does not come again, so the run says so and goes on as one that never had it.
+    """Weights, running averages, momentum and target networks return to the state before the unread steps. The fault
+    does not recur, so the run warns and ends equal to one without a fault.
     """
     with not_finite_once(arm, step=6) as tried:
         tiny.train(tmp_path / "run", log_every=3, **RUN)
@@ -108,8 +108,10 @@ def test_all_arms_go_back_and_take_the_steps_one_by_one(
     assert_equal_runs(tmp_path / "run", one_by_one)
 
 
-def test_k_steps_are_read_once_and_those_in_doubt_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When k steps are under way, and not before, their numbers are looked at; behind the fault k is k again."""
+def test_losses_are_read_once_per_k_steps_and_step_by_step_in_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses of k steps are read when all k are launched, not before; after the replay k is k again."""
     order: list[str] = []
 
     def noted(name: str, usual: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,10 +125,10 @@ def test_k_steps_are_read_once_and_those_in_doubt_one_by_one(tmp_path: Path, mon
     assert "".join(order) == "gugugurrr" + 3 * "gru" + "gru" + "gugugurrr" + "gru"
 
 
-def test_a_signal_that_comes_while_losses_are_waited_for_stops_the_run_there(
+def test_a_signal_during_the_wait_for_losses_stops_after_the_running_steps(
     one_by_one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU that is most of the time: the steps under way are finished, no others begun."""
+    """On a GPU this is most of the time: running steps are finished, no others begin."""
     read, run = Arm.read, tmp_path / "run"
 
     def signalled(arm: Arm, numbers_4: list[float]) -> StepResult:
@@ -148,16 +150,16 @@ def test_a_signal_that_comes_while_losses_are_waited_for_stops_the_run_there(
         *((None, True, float("inf"), 1), (None, True, 4.0, 1), (None, True, 0.5, 4), (None, True, 0.01, 10)),
     ],
 )
-def test_a_gpu_is_left_alone_for_two_seconds_at_most(
+def test_losses_are_read_at_least_every_two_seconds(
     given: int | None, on_gpu: bool, seconds: float, wanted: int
 ) -> None:
-    """A scheduler that stops a run waits half a minute; nothing is known of the first step."""
+    """A scheduler waits about 30 seconds before it kills; the duration of the first step is unknown."""
     assert log_every_of(given, on_gpu, seconds) == wanted
 
 
 @pytest.mark.parametrize("log_every", [1, 3])
-def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, log_every: int) -> None:
-    """Ten batches of 1 024 views would fill a GPU; a replay needs the numbers of the images alone."""
+def test_views_are_not_kept_for_the_replay(tmp_path: Path, log_every: int) -> None:
+    """Ten batches of 1 024 views would fill a GPU; a replay needs only the images' indices."""
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**RUN, log_every=log_every), group, tmp_path / "run")
         made = list(coordinator.lockstep.steps(0, 4, lambda done: coordinator.step_batches(1, done), lambda step: 0))
@@ -167,15 +169,15 @@ def test_views_are_not_kept_until_losses_are_read(tmp_path: Path, log_every: int
         assert len(each.inputs[""].indices_G) == 360
 
 
-def test_local_views_are_not_kept_either() -> None:
-    """They are as many pixels as the views."""
+def test_local_views_are_not_kept_for_the_replay() -> None:
+    """They have as many pixels as the other views."""
     views, labels_B = torch.zeros(2, 1, 3, 4, 4), torch.zeros(1, dtype=torch.int64)
     record = _record(1, {"": Batch(1, 0, views, labels_B, labels_B, labels_B, labels_B, 0, "", local_VB3SS=views)})
     assert record.inputs[""].local_VB3SS is None
 
 
 class Waiting(TorchDispatchMode):
-    """Notes the operations that cannot go on before a GPU has answered."""
+    """Record the operations that must wait for a result from the GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,8 +190,8 @@ class Waiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
-def test_a_step_waits_for_nothing(tmp_path: Path, optimizer: str) -> None:
-    """No value is asked of the device from the batch to the end of the update, but for DirectPred's eigenvectors."""
+def test_a_step_never_synchronises_with_the_device(tmp_path: Path, optimizer: str) -> None:
+    """No value is read from the device between batch and update, except DirectPred's eigenvectors."""
     arms = {name: name for name in known("coupled.objectives")}
     changed = {**RUN, "arms": arms, "optimizer": {"name": optimizer, "warmup_epochs": 0}}
     with process_group("cpu") as group:
@@ -212,8 +214,8 @@ def train_on_a_rank(run: Path, log_every: int, step: int, places: int) -> list[i
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("places", [2, 1], ids=["an arm each", "both arms on both"])
-def test_ranks_go_back_together(tmp_path: Path, places: int) -> None:
-    """The rank whose arm is well must not stay where it is, nor go on."""
+def test_all_ranks_roll_back_together(tmp_path: Path, places: int) -> None:
+    """A rank whose own arm is finite must neither stay where it is nor continue."""
     ranks.run(2, train_on_a_rank, tmp_path / "one", 1, 0, places)
     tried = ranks.run(2, train_on_a_rank, tmp_path / "three", 3, 3, places)
     assert tried == 2 * [[0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 7, 8]]

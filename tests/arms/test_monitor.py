@@ -1,4 +1,4 @@
-"""`monitor`: measures beside training are those of the analysis, and training does not notice them."""
+"""`monitor`: measures taken during training equal those of the analysis, and do not change the training."""
 
 import hashlib
 import json
@@ -38,14 +38,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_training_has_the_same_bits_with_and_without(plain: Path, watched: Path) -> None:
-    """A measure that moves a running average or draws a number would change what it measures."""
+def test_training_has_the_same_bits_with_and_without_the_monitor(plain: Path, watched: Path) -> None:
+    """A measure that moves a running average or draws a random number would change what it measures."""
     assert tiny.snapshot_bytes(watched) == tiny.snapshot_bytes(plain)
     assert (watched / "steps.csv").read_bytes() == (plain / "steps.csv").read_bytes()
 
 
-def test_the_values_are_those_of_the_analysis_of_the_snapshots(watched: Path) -> None:
-    """Two programs with two values for one measure would make both of no use."""
+def test_monitored_values_equal_the_analysis_of_the_snapshots(watched: Path) -> None:
+    """Two programs with different values for one measure would make both useless."""
     found = pd.read_csv(watched / "monitor.csv")
     assert tuple(found.columns) == SCHEMAS["monitor.csv"].columns
     assert len(found) == 3 * (3 + 2 * 3)
@@ -62,8 +62,8 @@ def test_the_values_are_those_of_the_analysis_of_the_snapshots(watched: Path) ->
     assert both.num_train_images[~learned].isna().all()
 
 
-def test_a_resumed_run_continues_the_table(watched: Path, tmp_path: Path) -> None:
-    """No row twice, none lost, whatever was written after the checkpoint; the settings of the monitor may change."""
+def test_a_resumed_run_continues_the_table_of_the_monitor(watched: Path, tmp_path: Path) -> None:
+    """No row twice, none lost, whatever was written after the checkpoint; the monitor's settings may change."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=3, monitor=MONITOR, **SMALL)
     with (run / "monitor.csv").open("a") as file:
@@ -83,8 +83,8 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
 
 
 @pytest.mark.distributed
-def test_the_values_are_the_same_where_arms_have_ranks_of_their_own(watched: Path, tmp_path: Path) -> None:
-    """The reference is then in another process."""
+def test_monitored_values_are_the_same_with_arms_on_different_ranks(watched: Path, tmp_path: Path) -> None:
+    """The reference arm is then in another process."""
     changed = {**SMALL, "monitor": MONITOR, "parallel": {"arm_groups": 2}}
     ranks.run(2, train_on_a_rank, tmp_path / "run", changed)
     assert (tmp_path / "run/monitor.csv").read_bytes() == (watched / "monitor.csv").read_bytes()
@@ -92,7 +92,7 @@ def test_the_values_are_the_same_where_arms_have_ranks_of_their_own(watched: Pat
 
 @pytest.mark.distributed
 def test_two_ranks_that_share_an_arm_measure_it_once(tmp_path: Path) -> None:
-    """Their batch norms span both ranks while training; one rank alone must not wait for the other."""
+    """Batch norm in training mode spans both ranks; a single rank must not wait for the other."""
     run = tmp_path / "run"
     ranks.run(2, train_on_a_rank, run, {**SMALL, "epochs": 1, "monitor": {**MONITOR, "metrics": ["cka", "weight_gap"]}})
     found = pd.read_csv(run / "monitor.csv")
@@ -101,15 +101,15 @@ def test_two_ranks_that_share_an_arm_measure_it_once(tmp_path: Path) -> None:
     assert found[found.metric == "cka"].value.tolist() == pytest.approx(expected.value.tolist(), abs=1e-9)
 
 
-def test_each_module_is_put_back_into_its_own_mode() -> None:
-    """A frozen part stays in evaluation mode."""
+def test_each_module_returns_to_its_mode() -> None:
+    """A frozen module stays in evaluation mode."""
     network = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
     with evaluating(network):
         assert not any(module.training for module in network.modules())
     assert [module.training for module in network.modules()] == [True, True, False]
 
 
-def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experiment() -> None:
+def test_an_unknown_measure_is_refused_and_measures_are_not_in_the_digest() -> None:
     for names, said in (
         (["ckaa"], "monitor.metrics: got 'ckaa'; did you mean 'cka'"),
         (["few_shot"], "allowed during training are cka"),
@@ -120,7 +120,7 @@ def test_an_unknown_measure_is_one_line_and_measures_are_no_part_of_the_experime
     assert tiny.tiny_settings(monitor={}).resolved()["monitor"]["num_images"] == 2000
 
 
-def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one(tmp_path: Path) -> None:
+def test_pair_metrics_are_refused_in_a_run_of_one_arm(tmp_path: Path) -> None:
     """An empty monitor.csv would look like a fault of the program."""
     both = {"metrics": ["cka", "knn"]}
     assert [*unpaired(None, ["cl"]), *unpaired(both, ["cl", "nscl"])] == []
@@ -132,12 +132,12 @@ def test_measures_of_two_arms_are_not_ignored_in_a_run_of_one(tmp_path: Path) ->
 
 
 def gap_of_means(x_nD: torch.Tensor, y_nE: torch.Tensor) -> float:
-    """A pair metric of the user."""
+    """A user-defined pair metric."""
     return float((x_nD.mean(0) - y_nE.mean(0)).norm())
 
 
-def test_metrics_of_the_user_are_measured_and_a_changed_file_gets_another_name(tmp_path: Path) -> None:
-    """By file and by callable; of two arms, of a split, and learned from train, as their arguments are called."""
+def test_user_defined_metrics_are_measured_under_the_digest_of_their_file(tmp_path: Path) -> None:
+    """By file and by callable: metrics of a pair, of a split, and of train and test, as their arguments are named."""
     file = tmp_path / "own.py"
     file.write_text(
         "def pair(x, y): return (x - y).norm()\ndef rows(images): return len(images.rows_ND)\n"
@@ -160,8 +160,8 @@ def test_metrics_of_the_user_are_measured_and_a_changed_file_gets_another_name(t
         tiny.train(tmp_path / "other", **few, monitor={"metrics": [f"{file}:wrong"]})
 
 
-def test_a_file_that_changes_while_the_run_trains_changes_no_metric(tmp_path: Path) -> None:
-    """The rows bear the digest of the file that the run began with."""
+def test_a_metric_file_edited_during_training_changes_no_metric(tmp_path: Path) -> None:
+    """Rows keep the digest of the file as it was at the start of the run."""
     file = tmp_path / "own.py"
     file.write_text("def pair(x, y): return 1.0\ndef rows(images): return 1.0\n")
     metrics = tiny.tiny_settings(monitor={"metrics": [f"{file}:pair", f"{file}:rows"]}).monitor.metrics

@@ -1,4 +1,4 @@
-"""Training of a run equals a plain PyTorch loop: its schedule, its optimizer, its order and its views."""
+"""Training equals a plain PyTorch loop: schedule, optimizer, order and views."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,7 @@ RUN: dict[str, Any] = {
 
 
 def rate(step: int) -> float:
-    """Linear from 0 over the warm-up, then half a cosine that starts at its peak."""
+    """Linear from 0 during warm-up, then a half cosine that starts at its peak."""
     warm = WARMUP * STEPS
     if step <= warm:
         return BASE_LR * step / warm
@@ -50,8 +50,8 @@ def nscl(projections_VBP: Tensor, labels_B: Tensor) -> Tensor:
     return (similarities_MM.masked_fill(same_class_MM, -math.inf).logsumexp(1) - positive_M).mean()
 
 
-def test_a_run_has_the_weights_of_a_plain_loop(tmp_path: Path) -> None:
-    """Optimizer and momentum are written out; a rate that is a step late, or a decayed batch norm, would show."""
+def test_a_run_equals_a_plain_pytorch_loop(tmp_path: Path) -> None:
+    """Optimizer and momentum are written out; a learning rate one step late, or a decayed batch norm, would show."""
     tiny.train(tmp_path / "run", **RUN)
     run = coupled.open_run(tmp_path / "run")
     network, images, settings = run.network("cl", 0).double().train(), run.images("train"), run.settings

@@ -1,4 +1,4 @@
-"""What is said or refused before a run starts."""
+"""Warnings and refusals before a run starts."""
 
 from pathlib import Path
 from typing import Any
@@ -24,30 +24,30 @@ def look(batch_size: int, epochs: int = 100, kind: str = "uniform", **names: str
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_the_step_that_would_end_the_run_is_named(size: int) -> None:
-    """The order is known, so the first batch of one class is, too."""
+def test_the_first_step_without_negatives_is_named_before_the_start(size: int) -> None:
+    """The order is known in advance, and so is the first batch of one class."""
     steps = np.concatenate([LABELS_N[order(7, epoch, LABELS_N, size)] for epoch in range(1, 101)])
     first = next(step for step, labels_B in enumerate(steps, 1) if len({*labels_B.tolist()}) == 1)
     with pytest.raises(ValueError, match=rf"^batch\.size: got {size}; the images of step {first} are all .* arm b has"):
         look(size, a="dcl", b="nscl")
 
 
-def test_what_has_negatives_in_any_batch_is_let_through() -> None:
-    """Other images are enough for CL; SCL has all other rows in its denominator; CE needs none."""
+def test_objectives_with_negatives_in_every_batch_are_accepted() -> None:
+    """CL needs only other images; SCL's denominator has all other rows; CE needs no negatives."""
     assert look(2, a="dcl", b="supcon", c="cross_entropy", d="vicreg", e="byol") == []
     assert look(60, b="nscl") == []
     assert look(6, b="nscl", kind="balanced") == []
 
 
-def test_a_batch_that_may_come_later_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To look through all epochs of a large set would take minutes."""
+def test_a_possible_batch_without_negatives_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checking all epochs of a large dataset would take minutes."""
     monkeypatch.setattr("coupled.arms.sanity_checks.LOOKED_THROUGH", 1)
     (line,) = look(7, b="nscl")
     assert line.startswith("batch.size: got 7; 2.3 batches of one class are expected after epoch 1")
 
 
-def test_which_objectives_need_another_class_is_asked_of_them() -> None:
-    """Nothing here lists objectives: a new one is a new file."""
+def test_objectives_that_need_another_class_are_detected() -> None:
+    """There is no list of objectives: a new objective is a new file."""
     labels_B, names = (
         torch.zeros(4, dtype=torch.int64),
         ("dcl", "nscl", "n_pairs", "triplet", "supcon", "directpred", "spectral"),
@@ -70,8 +70,8 @@ def said(device: str = "cpu", **changed: Any) -> list[str]:
     return [line.split(":")[0] for line in without_effect(settings, chosen, device)]
 
 
-def test_a_key_that_nothing_depends_on_is_said() -> None:
-    """Whoever sets it believes that it does something."""
+def test_a_key_without_effect_is_a_warning() -> None:
+    """A user who sets it expects an effect."""
     none: dict[str, Any] = {"arms": {"ce": {"objective": "cross_entropy", "input": "embedding"}}}
     assert said() == []
     assert said(temperature=0.3) == []
@@ -98,7 +98,7 @@ def test_a_key_that_nothing_depends_on_is_said() -> None:
     assert said("cuda", tf32=True) == []
 
 
-def test_a_run_says_it_at_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not only the function."""
+def test_a_run_warns_about_keys_without_effect_at_its_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not only the function that finds them."""
     tiny.train(tmp_path / "run", max_steps=1, tf32=True, arms={"cl": "dcl"})
     assert "warning: tf32: has no effect, because the device is cpu" in capsys.readouterr().out

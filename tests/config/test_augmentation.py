@@ -1,4 +1,4 @@
-"""The section `augmentation`: two spellings of one experiment are one, and what is not used is not written."""
+"""The section `augmentation`: two spellings of one experiment are equal, and unused keys are not written."""
 
 import pytest
 
@@ -14,8 +14,8 @@ def settings(**augmentation: object) -> Settings:
     return resolve({**TREE, "augmentation": augmentation})
 
 
-def test_the_keys_that_came_later_leave_the_settings_of_earlier_runs_as_they_were() -> None:
-    """The digest is in every snapshot and decides what may be resumed."""
+def test_newer_keys_do_not_change_the_digest_of_older_settings() -> None:
+    """The digest is in every snapshot and decides whether a run may be resumed."""
     plain, later = settings(), {"views", "second", "solarize_prob", "rotation_prob", "rotation_degrees"}
     assert not later & set(plain.resolved()["augmentation"])
     same = settings(views=2, second={"hue": 0.1}, solarize_prob=0.0, rotation_degrees=[90, 90])
@@ -24,8 +24,8 @@ def test_the_keys_that_came_later_leave_the_settings_of_earlier_runs_as_they_wer
     assert settings(second=None, solarize_threshold=0.5).resolved() == plain.resolved()
 
 
-def test_what_is_used_is_written_and_read_back() -> None:
-    """Analysis draws its views from run.json, and a resumed run must go on with the same ones."""
+def test_used_keys_are_written_and_read_back() -> None:
+    """Analysis draws its views from run.json, and a resumed run must use the same ones."""
     given = {
         "views": 4,
         "solarize_threshold": 0.0,
@@ -52,8 +52,8 @@ def test_what_is_used_is_written_and_read_back() -> None:
     assert settings(**{**given, "views": 3}).sha256() != found.sha256()
 
 
-def test_the_second_recipe_changes_what_it_names_and_nothing_else() -> None:
-    """Whatever it does not name is that of the first view, from a preset or given."""
+def test_the_second_recipe_changes_only_the_keys_that_it_names() -> None:
+    """All other keys are those of the first view, from a preset or written out."""
     found = settings(preset="imagenet", hflip_prob=0.1, second={"blur_prob": 0.1}).augmentation.plain()
     assert found.second is not None
     assert (found.blur_prob, found.second.blur_prob) == (0.5, 0.1)
@@ -62,16 +62,16 @@ def test_the_second_recipe_changes_what_it_names_and_nothing_else() -> None:
     assert settings(second={}).augmentation.plain().second is None
 
 
-def test_the_defaults_are_those_of_the_stream() -> None:
-    """Two defaults would be two meanings of a key that is left out."""
+def test_the_defaults_equal_those_of_the_stream() -> None:
+    """Two defaults would give an omitted key two meanings."""
     section = AugmentationSettings.model_validate({})
     of_preset = {key: getattr(section, key) for key in ("brightness", "contrast", "saturation", "hue", "blur_prob")}
     rest = {"crop_scale": (0.08, 1.0), "crop_ratio": (3 / 4, 4 / 3), "hflip_prob": 0.5, "jitter_prob": 0.8}
     assert section.plain() == Augmentation(**of_preset, **rest, grayscale_prob=0.2, blur_sigma=(0.1, 2.0))
 
 
-def test_local_views_need_a_size_and_nothing_says_it_without_them() -> None:
-    """A size that nothing reads would be believed to do something."""
+def test_local_views_need_a_size_and_a_size_needs_local_views() -> None:
+    """A size without local views would have no effect."""
     found = settings(local_views=6, local_size=8)
     assert found.resolved()["augmentation"]["local_views"] == 6
     assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()

@@ -1,4 +1,4 @@
-"""Whose random_sources an arm uses, what a twin takes from its sibling, and the moved bit."""
+"""Which random sources an arm uses, which settings a twin copies from its sibling, and the perturbation of a twin."""
 
 from typing import Any
 
@@ -31,8 +31,8 @@ def test_arms_that_share_order_and_views_share_a_stream_whatever_their_start() -
     assert streams(found) == {"cl": "", "a": "", "b": "b", "c": "c"}
 
 
-def test_seeds_are_the_runs_own_unless_an_arm_has_its_own_one_for_each_source() -> None:
-    """Different sources, arms and runs give different seeds, the same for ever."""
+def test_shared_sources_use_the_seed_of_the_run_and_unshared_ones_a_seed_of_the_arm() -> None:
+    """Different sources, arms and runs give different seeds, the same in every version."""
     assert RandomSources().seed("views", 7) == 7
     own = RandomSources("a", "a", "a")
     seeds = {own.seed(source, seed) for source in RandomSources._fields for seed in (7, 8)} | {
@@ -43,7 +43,7 @@ def test_seeds_are_the_runs_own_unless_an_arm_has_its_own_one_for_each_source() 
     assert own.seed("init", 7) == RandomSources("a").seed("init", 7)
 
 
-def test_a_twin_is_filled_in_from_its_sibling() -> None:
+def test_a_twin_copies_the_settings_of_its_sibling() -> None:
     arms = {"t": {"twin": "cl", "perturb": {"ulps": 1, "step": 0}}, "cl": {"objective": "dcl", "temperature": 0.2}}
     filled = with_twin_options(arms)
     assert filled["t"] == {"objective": "dcl", "temperature": 0.2, "twin": "cl", "perturb": {"ulps": 1, "step": 0}}
@@ -63,13 +63,13 @@ def test_a_twin_is_filled_in_from_its_sibling() -> None:
         ),
     ],
 )
-def test_what_is_no_twin_is_refused(arms: dict[str, Any], message: str) -> None:
+def test_an_invalid_twin_is_refused(arms: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         with_twin_options(arms)
 
 
 def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:
-    """An arm with its own views is a control of another kind: it is not in the noise floor."""
+    """An arm with unshared views is a control of another kind: it is not part of the noise floor."""
     dcl = {"objective": "dcl", "temperature": 0.5}
     arms = {
         "cl": dcl,
@@ -85,7 +85,7 @@ def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:
 
 @pytest.mark.parametrize("ulps", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_perturbation_moves_one_weight_by_so_many_representable_numbers(ulps: int, dtype: torch.dtype) -> None:
+def test_a_perturbation_moves_one_weight_by_the_given_ulps(ulps: int, dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).to(dtype)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     perturb(network, ulps)

@@ -1,4 +1,4 @@
-"""What the settings choose by name, with the options that apply."""
+"""Objects chosen by name in the settings, with the options that apply to them."""
 
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,15 +21,15 @@ TREE = {
 }
 
 
-def test_the_runs_temperature_reaches_the_arms_and_an_arms_own_wins() -> None:
-    """An arm at another temperature than the settings say would be another experiment."""
+def test_the_temperature_of_an_arm_overrides_that_of_the_run() -> None:
+    """An arm at another temperature than its settings state would be another experiment."""
     assert find_objective("cl", "nscl", {}, 0.3).options == {"temperature": 0.3, "positive_in_denominator": False}
     assert find_objective("cold", "nscl", {"temperature": 0.1}, 0.3).options["temperature"] == 0.1
     assert "temperature" not in find_objective("ce", "cross_entropy", {}, 0.3).options
 
 
-def test_settings_filled_in_say_everything_and_stay_the_same_when_filled_again() -> None:
-    """run.json is read back by --resume and by the analysis: it must rebuild the very run, whatever defaults become."""
+def test_resolved_settings_are_complete_and_resolving_twice_changes_nothing() -> None:
+    """--resume and the analysis read run.json: it must rebuild the same run even if defaults change."""
     filled = resolve(TREE).resolved()
     assert filled["arms"]["cold"] == {"objective": "nscl", "temperature": 0.1, "positive_in_denominator": False}
     assert filled["dataset"] == {"name": "digits", "image_size": 16, "num_workers": None}
@@ -39,7 +39,7 @@ def test_settings_filled_in_say_everything_and_stay_the_same_when_filled_again()
 
 
 def test_two_spellings_of_one_experiment_have_one_digest() -> None:
-    """The run's temperature and the preset are consumed: the arms and the strengths say what they give."""
+    """The run's temperature and the preset are replaced by the values that they set in the arms and strengths."""
     run_level = resolve({**TREE, "temperature": 0.2, "arms": {"cl": "dcl", "nscl": "nscl"}})
     arms = {name: {"objective": objective, "temperature": 0.2} for name, objective in (("cl", "dcl"), ("nscl", "nscl"))}
     assert resolve({**TREE, "temperature": 0.7, "arms": arms}).sha256() == run_level.sha256()
@@ -50,8 +50,8 @@ def test_two_spellings_of_one_experiment_have_one_digest() -> None:
     assert spelled.sha256() != resolve({**TREE, "augmentation": {"preset": "imagenet"}}).sha256()
 
 
-def test_a_file_without_what_an_objective_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody's own file, half written."""
+def test_an_incomplete_objective_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unfinished user-defined file."""
     half = ModuleType("half")
     half.__file__ = "coupled/objectives/half.py"
     half.needs = lambda: None  # type: ignore[attr-defined]
@@ -60,7 +60,7 @@ def test_a_file_without_what_an_objective_has_is_refused(monkeypatch: pytest.Mon
         find_objective("b", "half", {}, 0.5)
 
 
-def test_the_key_that_is_wrong_is_named() -> None:
+def test_the_invalid_key_is_named() -> None:
     """arms.<name>.<key>, as the user wrote it."""
     with pytest.raises(ValueError, match=r"arms\.cl\.objective: unknown objective 'dlc'"):
         find_objective("cl", "dlc", {}, 0.3)
@@ -71,8 +71,8 @@ def test_the_key_that_is_wrong_is_named() -> None:
 @pytest.mark.parametrize(
     "options", [{"ema_decay": "0.9"}, {"ema_decay": True}, {"hidden_dim": 8.5}, {"ema_decay": 2.0}]
 )
-def test_an_option_that_may_be_null_is_no_less_strict(options: dict[str, object]) -> None:
-    """A number in quotes is text, in a union too."""
+def test_an_option_that_may_be_null_is_checked_as_strictly(options: dict[str, object]) -> None:
+    """A number in quotes is text, also for a type such as float | None."""
     assert find_objective("b", "byol", {"ema_decay": None}, 0.3).options["ema_decay"] is None
     assert find_objective("b", "byol", {"ema_decay": 1}, 0.3).options["ema_decay"] == 1.0
     with pytest.raises(ValueError, match=rf"^arms\.b\.{next(iter(options))}") as error:
@@ -80,7 +80,7 @@ def test_an_option_that_may_be_null_is_no_less_strict(options: dict[str, object]
     assert "\n" not in str(error.value)
 
 
-def test_drawn_classes_are_the_seeds_and_fewer_lie_among_more() -> None:
+def test_drawn_classes_follow_from_the_seed_and_are_nested() -> None:
     """A sweep over numbers of classes should add classes, not exchange them; and a run must be repeatable."""
     names = {n: load_dataset({"name": "digits", "classes": n}, "test", 5).class_names for n in (2, 4, 8, 10)}
     assert [len(each) for each in names.values()] == [2, 4, 8, 10]
@@ -102,7 +102,7 @@ def test_classes_are_listed_by_number_or_name_in_their_order() -> None:
 def test_a_number_that_is_also_the_name_of_another_class_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folders 0 to 11 sort as text: number 2 is the class "10", and who writes 2 means the class "2"."""
+    """Folders 0 to 11 sort as text, so number 2 is the class "10", but a user who writes 2 means the class "2"."""
     images_N3HW, labels_N = torch.zeros(12, 3, 4, 4, dtype=torch.uint8), torch.arange(12)
 
     def load(names: list[str], classes: list[int | str]) -> tuple[str, ...]:
@@ -125,8 +125,8 @@ def test_a_number_that_is_also_the_name_of_another_class_is_refused(
     assert load([f"{k}" for k in range(100, 112)], [105, 3]) == ("105", "103")  # no class has the number 105
 
 
-def test_a_set_that_is_made_makes_as_many_classes_as_asked_for(tmp_path: Path) -> None:
-    """Of fractals there are as many classes as one likes, and a class does not depend on their number."""
+def test_a_generated_dataset_has_as_many_classes_as_requested(tmp_path: Path) -> None:
+    """Fractals have any number of classes, and a class does not depend on that number."""
     options = {"root": tmp_path, "image_size": 8, "train_per_class": 3, "test_per_class": 1}
     six = load_dataset({"name": "fractals", **options, "classes": 6}, "train", 0)
     some = load_dataset({"name": "fractals", **options, "classes": [5, 2]}, "train", 0)
@@ -155,8 +155,8 @@ def test_a_set_that_is_made_makes_as_many_classes_as_asked_for(tmp_path: Path) -
         ([3, 4, "3"], r"dataset.classes: class 3 \('3'\) is listed twice"),
     ],
 )
-def test_classes_that_cannot_be_are_refused_in_one_line(classes: object, message: str) -> None:
-    """A class that is silently left out would be another experiment."""
+def test_impossible_choices_of_classes_are_refused_in_one_line(classes: object, message: str) -> None:
+    """A class that is silently omitted would be another experiment."""
     with pytest.raises(ValueError, match=message) as raised:
         load_dataset({"name": "digits", "classes": classes}, "test", 0)
     assert "\n" not in str(raised.value)
@@ -172,15 +172,17 @@ def test_classes_that_cannot_be_are_refused_in_one_line(classes: object, message
         ({"dataset": {"name": "folder", "image_size": 224}}, 224, "imagenet", "imagenet"),
     ],
 )
-def test_what_a_user_leaves_open_suits_the_dataset(given: dict, size: int, stem: str, preset: str) -> None:
-    """STL-10 at 32 pixels would be another, worse set; what a user writes is never touched."""
+def test_omitted_settings_have_defaults_that_depend_on_the_dataset(
+    given: dict, size: int, stem: str, preset: str
+) -> None:
+    """STL-10 at 32 px would lose detail; a value that the user writes is never changed."""
     tree = with_dataset_defaults({"dataset": {"name": "stl10"}, **given})
     assert tree["dataset"]["image_size"] == size
     assert (tree["encoder"], tree["augmentation"]) == ({"stem": stem}, {"preset": preset})
 
 
-def test_settings_that_are_wrong_are_left_for_their_check() -> None:
-    """One place words the errors; only the unknown dataset must be refused at once."""
+def test_dataset_defaults_ignore_invalid_settings() -> None:
+    """The validation that follows reports them; only an unknown dataset is refused here."""
     for tree in ({}, {"dataset": None}, {"dataset": {}}, {"dataset": {"name": 3}}):
         assert with_dataset_defaults(tree) == tree
     assert with_dataset_defaults({"dataset": {"name": "stl10"}, "augmentation": None, "encoder": 3})["encoder"] == 3

@@ -1,4 +1,4 @@
-"""Settings: what is accepted, and that every refusal is one line that names key, value and what is allowed."""
+"""Settings: which are accepted, and that every refusal is one line with key, value and allowed values."""
 
 import re
 from pathlib import Path
@@ -35,14 +35,14 @@ def test_a_run_is_named_after_its_file_and_has_the_four_arms(config: Path) -> No
     assert {name: arm.objective for name, arm in settings.arms.items()} == DEFAULT_ARMS
 
 
-def test_no_arm_is_called_as_all_of_them_are(config: Path) -> None:
+def test_an_arm_called_all_is_refused(config: Path) -> None:
     """`--compare all` means every arm."""
     with pytest.raises(ValueError, match=r"arms\.all: not allowed as an arm's name: `--compare all` means all arms"):
         load_settings(config, ["arms.all=dcl"])
 
 
-def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
-    """`arms.nscl.temperature=0.1` must keep the arm's objective, and null removes an arm."""
+def test_overrides_change_defaults_and_arms_written_on_one_line(config: Path) -> None:
+    """`arms.nscl.temperature=0.1` must keep the arm's objective; null removes an arm."""
     settings = load_settings(config, ["arms.nscl.temperature=0.1", "arms.ce=null", "arms.twin=dcl", "batch.size=64"])
     assert settings.arms["nscl"].objective == "nscl"
     assert settings.arms["nscl"].options["temperature"] == 0.1
@@ -51,7 +51,7 @@ def test_overrides_reach_into_defaults_and_one_line_arms(config: Path) -> None:
 
 
 def test_short_runs_warm_up_for_a_tenth_of_their_epochs(config: Path) -> None:
-    """Ten epochs of warm-up would be most of a short run, or more than it has; the resolved settings say the number."""
+    """The default of ten epochs would be most of a short run or exceed it; resolved settings state the number."""
     for epochs, warmup in ((1000, 10.0), (100, 10.0), (30, 3.0), (5, 0.5), (1, 0.1), (0, 0.0)):
         settings = load_settings(config, [f"epochs={epochs}"])
         assert settings.optimizer.warmup_epochs == warmup
@@ -64,8 +64,8 @@ def test_short_runs_warm_up_for_a_tenth_of_their_epochs(config: Path) -> None:
         load_settings(config, ["epochs=many"])
 
 
-def test_anchors_and_merge_keys_are_written_out(tmp_path: Path) -> None:
-    """A mapping's own keys win, then those of the first mapping merged, also where that one has merged others."""
+def test_yaml_anchors_and_merge_keys_are_expanded(tmp_path: Path) -> None:
+    """A mapping's own keys have priority, then those of the first merged mapping, also through nested merges."""
     text = (
         "p: {q: {a: &a {<<: &b {x: 1, y: 1}, x: 2}}}\nc: {<<: *a, z: 3}\nd: {z: 4, <<: [*b, {y: 5, w: 6}]}\n"
         "e: [*a, &n 3e-2, *n]\n"
@@ -82,14 +82,14 @@ def test_anchors_and_merge_keys_are_written_out(tmp_path: Path) -> None:
     assert {name: arm.options["temperature"] for name, arm in settings.arms.items()} == {"cl": 0.2, "warm": 0.9}
 
 
-def test_the_preset_fills_only_what_is_not_given(config: Path) -> None:
-    """A strength that the user writes wins over the preset's."""
+def test_the_preset_sets_only_keys_that_the_user_omits(config: Path) -> None:
+    """A strength that the user writes overrides the preset's."""
     augmentation = load_settings(config, ["augmentation.preset=imagenet", "augmentation.hue=0.05"]).augmentation
     assert (augmentation.brightness, augmentation.hue, augmentation.blur_prob) == (0.8, 0.05, 0.5)
 
 
 def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
-    """run.json must rebuild the very settings, or an analysis would look at another experiment."""
+    """run.json must rebuild the same settings, or an analysis would use another experiment."""
     settings = load_settings(config, ["augmentation.preset=imagenet", "arms.nscl.temperature=0.1"])
     again = from_resolved(settings.resolved())
     assert again == settings
@@ -133,13 +133,13 @@ def test_bad_settings_are_refused_in_one_line(config: Path, override: str, parts
 
 
 def test_a_key_written_twice_is_refused(config: Path) -> None:
-    """YAML keeps the last of two equal keys silently; which of the two did the user mean?"""
+    """YAML silently keeps the last of two equal keys."""
     config.write_text(YAML + "epochs: 40\n")
     with pytest.raises(ValueError, match="'epochs' appears twice"):
         load_settings(config)
 
 
-def test_a_missing_or_foreign_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_settings_file_or_one_that_is_not_a_mapping_is_named(tmp_path: Path) -> None:
     """The path is in the message."""
     with pytest.raises(ValueError, match=r"nowhere\.yaml"):
         load_settings(tmp_path / "nowhere.yaml")
@@ -165,8 +165,8 @@ def test_options_are_checked_against_the_signature_of_their_function() -> None:
         check_options(objective, {"temperature": 1, "keep": "perhaps"}, "arms.x")
 
 
-def test_an_arm_that_is_not_there_cannot_be_left_out() -> None:
-    """A typing error in `arms.ce=null` would train CE, without a word."""
+def test_removing_an_unknown_arm_is_refused() -> None:
+    """A typing error in `arms.ce=null` would train CE without a warning."""
     assert "ce" not in load_settings("demo", ["arms.ce=null"]).arms
     with pytest.raises(ValueError, match=r"override 'arms\.cee=null': no arm 'cee'.*'ce'.*; arms: cl, nscl, scl, ce"):
         load_settings("demo", ["arms.cee=null"])

@@ -49,7 +49,7 @@ def write_cifar(monkeypatch: pytest.MonkeyPatch) -> WriteCifar:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder of two classes, 3 + 2 train and 1 + 2 test pictures of different shapes and kinds."""
+    """A folder of two classes, 3 + 2 train and 1 + 2 test pictures of different shapes and colour modes."""
     root = tmp_path / "pictures"
     rng = np.random.default_rng(11)
     for place, suffix in (

@@ -1,4 +1,4 @@
-"""Decoded images that are kept between runs: the same images, never stale or damaged ones."""
+"""The cache of decoded images: it returns the same images, never outdated or damaged ones."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from coupled.datasets import _cache, _pictures, folder
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of images, and a cache that keeps the smallest sets, too."""
+    """A folder of images, and a cache that also stores very small datasets."""
     monkeypatch.setenv("COUPLED_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(_cache, "SMALLEST", 1)
     rng = np.random.default_rng(5)
@@ -29,7 +29,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pictures each later call decodes."""
+    """Count the pictures that each later call decodes."""
     counts: list[int] = []
     decode = _pictures._decode
     monkeypatch.setattr(_pictures, "_decode", lambda paths, size: (counts.append(len(paths)), decode(paths, size))[1])
@@ -37,7 +37,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def load(root: Path) -> tuple[object, ...]:
-    """All that a run sees of the train images."""
+    """Return all that a run uses of the train images."""
     found = folder.load("train", root=root, image_size=24)
     return found.digest(), found.labels_N.tolist(), found.mean, found.std, found.files_N, found.notes
 
@@ -46,8 +46,8 @@ def entries(kind: str = "npy") -> list[Path]:
     return sorted((_cache.cache_folder() / "decoded").glob(f"*.{kind}"))
 
 
-def test_a_second_start_decodes_nothing_and_sees_the_same(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Digest, statistics and notes are those of a start without the cache."""
+def test_a_second_start_reads_the_same_images_from_the_cache(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digest, statistics and notes equal those of a start without the cache; nothing is decoded."""
     counts = decoded(monkeypatch)
     monkeypatch.setenv("COUPLED_CACHE_GIB", "0")
     without = load(own)
@@ -62,7 +62,7 @@ def test_a_second_start_decodes_nothing_and_sees_the_same(own: Path, monkeypatch
 
 @pytest.mark.parametrize("change", ["pixels", "times put back", "renamed", "size"])
 def test_a_changed_file_is_decoded_again(change: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that was mended must be seen, whatever its time says."""
+    """A repaired picture must be read again, even if its modification time is unchanged."""
     path = own / "train/a/1.png"
     path = path.rename(path.with_suffix(".bmp"))
     Image.open(path).convert("RGB").save(path)  # two of one size have as many bytes
@@ -101,7 +101,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_entry_is_made_anew(damage: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_cache_entry_is_rebuilt(damage: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache may cost time; it must never change an image."""
     before = load(own)
     (path,) = entries()
@@ -111,8 +111,8 @@ def test_a_damaged_entry_is_made_anew(damage: str, own: Path, monkeypatch: pytes
     assert counts == [3]
 
 
-def test_what_was_used_longest_ago_goes_and_the_newest_stays(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache must not fill the disk; two sets fit, three do not."""
+def test_the_least_recently_used_cache_entry_is_deleted(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache must not fill the disk; here it has room for two datasets, not three."""
     for number, size in enumerate((24, 23)):
         folder.load("train", root=own, image_size=size)
         newest = max(entries("json"), key=lambda path: path.stat().st_mtime_ns)
@@ -132,23 +132,23 @@ def test_what_was_used_longest_ago_goes_and_the_newest_stays(own: Path, monkeypa
         load(own)
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(own: Path, capsys: pytest.CaptureFixture) -> None:
-    """It lies outside of what a run promises."""
+def test_a_run_continues_if_the_cache_cannot_be_written(own: Path, capsys: pytest.CaptureFixture) -> None:
+    """The cache is optional: failing to write it costs time only."""
     _cache.cache_folder().write_text("in the way")
     first = load(own)
     assert "the next start decodes them again" in capsys.readouterr().err
     assert load(own) == first
 
 
-def test_the_entry_of_one_file_names_says_what_it_holds(own: Path) -> None:
-    """Sides are kept, because a note counts the pictures that are enlarged."""
+def test_a_cache_entry_lists_the_sizes_of_its_pictures(own: Path) -> None:
+    """A note on the pictures that are enlarged needs these sizes."""
     notes = load(own)[-1]
     assert any("are enlarged to 24 px" in str(note) for note in notes)
     assert json.loads(entries("json")[0].read_text())["sides"] == [20, 20, 20]
     assert torch.equal(*(folder.load("test", root=own, image_size=24).images_N3HW for _ in range(2)))
 
 
-def test_the_size_of_many_pictures_is_kept_and_a_damaged_one_is_not_believed(
+def test_the_common_picture_size_is_cached_and_a_damaged_entry_is_ignored(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another size would be another run."""
@@ -164,10 +164,10 @@ def test_the_size_of_many_pictures_is_kept_and_a_damaged_one_is_not_believed(
     assert [folder.own_size(root=own), len(asked)] == [64, 15]
 
 
-def test_two_that_start_at_once_decode_once_and_see_the_same(
+def test_two_processes_that_start_together_decode_once(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """As the ranks of a machine do, and the runs of a sweep: the second waits for the first."""
+    """As the ranks of a machine, or the runs of a sweep: the second waits for the first and gets the same images."""
     monkeypatch.setenv("COUPLED_CACHE_GIB", "0")
     without = load(own)
     monkeypatch.delenv("COUPLED_CACHE_GIB")
@@ -191,7 +191,7 @@ def test_two_that_start_at_once_decode_once_and_see_the_same(
 def test_a_run_has_the_same_bits_with_and_without_the_cache(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoded, kept, read back: weights and steps.csv are the same."""
+    """Decoding, writing to and reading from the cache give equal weights and equal steps.csv."""
     files = {}
     for kind, limit in (("off", "0"), ("writes", "1"), ("reads", "1")):
         monkeypatch.setenv("COUPLED_CACHE_GIB", limit)

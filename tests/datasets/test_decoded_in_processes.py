@@ -1,4 +1,4 @@
-"""Many pictures are decoded in processes: the same pixels and messages, and one line if a process dies."""
+"""Decoding in several processes: equal pixels and messages, and one line if a process dies."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from coupled.datasets import _decoding, _pictures
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """Two cores, for which every set is large; the processes that were started."""
+    """Pretend two cores and treat every dataset as large; collect the processes that were started."""
     monkeypatch.setattr(_decoding, "MANY", 1)
     monkeypatch.setattr(_decoding, "CHUNK", 2)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
@@ -23,10 +23,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
     return processes
 
 
-def test_pixels_and_messages_are_those_of_threads(
+def test_pixels_and_messages_equal_those_of_threads(
     pictures: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How many cores decode must not change an image, nor what is said of a bad one; and no process stays behind."""
+    """The number of processes must change neither an image nor an error message; no process is left running."""
     paths = sorted(str(path) for path in pictures.rglob("*") if path.is_file())
     in_processes, sides = _pictures._decode(paths, 24)
     assert [process.poll() is not None for process in started] == [True, True]
@@ -44,10 +44,10 @@ def test_pixels_and_messages_are_those_of_threads(
     assert len(started) == 4
 
 
-def test_a_process_that_dies_is_one_line(
+def test_a_killed_decoding_process_is_one_line(
     pictures: Path, started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the machine is short of memory: nobody waits for its pictures for ever."""
+    """As when the machine is out of memory: the others must not wait forever."""
     start = _decoding._started
 
     def killed() -> subprocess.Popen[bytes]:
@@ -60,8 +60,8 @@ def test_a_process_that_dies_is_one_line(
         _pictures._decode(sorted(map(str, pictures.rglob("*.png"))), 24)
 
 
-def test_it_starts_without_torch() -> None:
-    """An import of torch would take longer than the pictures."""
+def test_a_decoding_process_does_not_import_torch() -> None:
+    """Importing torch would take longer than decoding."""
     source = Path(_decoding._decoder.__file__).read_text()
     assert "import torch" not in source
     assert "coupled" not in source.split('"""', 2)[2]

@@ -1,4 +1,4 @@
-"""What every dataset promises, whatever its source."""
+"""Properties that every dataset has, whatever its source."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ NAMES = [name for name in by_name.known("coupled.datasets") if name not in ON_DI
 
 @pytest.fixture
 def options(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict]:
-    """Options that make each dataset small; a new dataset is entered here."""
+    """Options that make each dataset small; a new dataset must be added here."""
     formats.cifar(CIFAR10, tmp_path, monkeypatch)
     formats.cifar(CIFAR100, tmp_path, monkeypatch)
     formats.svhn(tmp_path / "svhn", monkeypatch)
@@ -39,7 +39,7 @@ def options(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_bytes_and_labels_count_from_zero(name: str, options: dict) -> None:
-    """Kernels take uint8 pictures and losses take int64 classes 0..C-1; anything else would fail far from here."""
+    """Augmentation needs uint8 pictures and losses need int64 classes 0..C-1; other types would fail elsewhere."""
     for split in SPLITS:
         found = by_name.find("coupled.datasets", name).load(split, **options[name])
         assert (found.name, found.split) == (name, split)
@@ -53,7 +53,7 @@ def test_images_are_bytes_and_labels_count_from_zero(name: str, options: dict) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_splits_are_normalised_by_the_train_images(name: str, options: dict) -> None:
-    """A test split normalised by its own statistics would be shown to the network in other colours."""
+    """With other statistics, the network would get test images in other colours."""
     load = by_name.find("coupled.datasets", name).load
     train, test = (load(split, **options[name]) for split in SPLITS)
     pixels = train.images_N3HW.numpy() / 255
@@ -85,8 +85,8 @@ def test_an_unknown_split_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_some_classes_of_a_set_are_those_images_and_no_others(name: str, options: dict) -> None:
-    """An image under another class's label would be noise that nobody sees; both splits must choose alike."""
+def test_a_choice_of_classes_has_exactly_their_images(name: str, options: dict) -> None:
+    """An image with another class's label would be unnoticed noise; both splits must choose alike."""
     load = by_name.find("coupled.datasets", name).load
     for split in SPLITS:
         whole = load(split, **options[name])
@@ -101,8 +101,8 @@ def test_some_classes_of_a_set_are_those_images_and_no_others(name: str, options
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_set_says_at_which_size_it_is_shown(name: str, options: dict) -> None:
-    """The network's input size follows from it; another one would blur or crop every image in silence."""
+def test_a_dataset_declares_its_image_size(name: str, options: dict) -> None:
+    """The network's input size follows from it; another size would silently blur or crop every image."""
     module = by_name.find("coupled.datasets", name)
     shown = {**options[name], "image_size": module.SIZE} if "image_size" in options[name] else options[name]
     assert module.load("train", **shown).images_N3HW.shape[2:] == (module.SIZE, module.SIZE)
@@ -112,8 +112,8 @@ FETCHED = ["cifar10", "cifar100", "imagenet", "mini_imagenet", "stl10", "svhn", 
 
 
 @pytest.mark.parametrize("name", FETCHED)
-def test_a_missing_set_is_one_line_that_says_where_to_get_and_to_put_it(name: str, tmp_path: Path) -> None:
-    """The first thing that most users see."""
+def test_a_missing_dataset_names_its_source_and_its_folder(name: str, tmp_path: Path) -> None:
+    """In one line. It is the first message that most users see."""
     with pytest.raises(ValueError, match=r"dataset\.root: no .*https?://") as raised:
         by_name.find("coupled.datasets", name).load("train", root=tmp_path / "nowhere")
     assert str(tmp_path / "nowhere") in str(raised.value)
@@ -136,16 +136,16 @@ def test_the_digest_notices_one_pixel_one_label_and_the_shape() -> None:
     assert _image_set(images_N3HW.clone(), labels_N.clone()).digest() in digests
 
 
-def test_the_statistics_do_not_depend_on_how_the_images_are_cut() -> None:
-    """Sums of floats would differ with the cut, the order and the threads, and with them every view of a run."""
+def test_mean_and_std_do_not_depend_on_the_chunks() -> None:
+    """Sums of floats would differ with chunks, order and threads, and with them every view of a run."""
     images_N3HW = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (50, 3, 9, 9), dtype=np.uint8))
     whole = channel_statistics(images_N3HW)
     assert channel_statistics(images_N3HW, chunk=7) == whole
     assert channel_statistics(images_N3HW.flip(0), chunk=13) == whole
 
 
-def test_a_channel_of_one_colour_has_a_spread_to_divide_by() -> None:
-    """Pictures without any blue would otherwise be normalised to NaN."""
+def test_a_constant_channel_has_a_std_above_0() -> None:
+    """Otherwise pictures without any blue would be normalised to NaN."""
     images_N3HW = torch.full((3, 3, 4, 4), 200, dtype=torch.uint8)
     mean, std = channel_statistics(images_N3HW)
     assert mean == (200 / 255,) * 3

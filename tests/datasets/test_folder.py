@@ -1,4 +1,4 @@
-"""Pictures from folders, one a class."""
+"""Pictures from folders, one folder for each class."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from coupled.datasets.folder import load, own_size
 
 
 def read_alone(path: Path, size: int) -> torch.Tensor:
-    """One picture, read by itself."""
+    """Read one picture by itself."""
     (image_3SS,), _ = module.read([path], size)
     return image_3SS
 
@@ -39,8 +39,8 @@ def test_classes_and_images_come_in_the_order_of_their_names(pictures: Path) -> 
         assert torch.equal(image, alone)
 
 
-def test_the_centre_square_is_kept_and_the_proportions_are(tmp_path: Path) -> None:
-    """A squeezed picture, or one cut at the edge, would be another picture than the user put there."""
+def test_the_central_square_is_read_without_distortion(tmp_path: Path) -> None:
+    """A stretched picture, or one cut at the edge, would differ from the user's picture."""
     wide_HW3 = np.zeros((16, 48, 3), np.uint8)
     wide_HW3[:, 16:32] = (10, 200, 90)
     path = tmp_path / "wide.png"
@@ -52,8 +52,8 @@ def test_the_centre_square_is_kept_and_the_proportions_are(tmp_path: Path) -> No
     )
 
 
-def test_grey_palette_and_turned_pictures_become_upright_rgb(tmp_path: Path) -> None:
-    """Cameras store a turned picture with a note; scanners store one channel."""
+def test_grey_palette_and_rotated_pictures_become_upright_rgb(tmp_path: Path) -> None:
+    """Cameras store the orientation as EXIF data; scanners store one channel."""
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
     image_388 = read_alone(tmp_path / "grey.png", 8)
@@ -69,25 +69,23 @@ def test_grey_palette_and_turned_pictures_become_upright_rgb(tmp_path: Path) -> 
     assert np.array_equal(read_alone(tmp_path / "palette.png", 8)[0].numpy(), grey)
 
 
-def test_val_stands_in_for_a_missing_test_folder(pictures: Path) -> None:
+def test_val_is_the_test_split_if_there_is_no_test_folder(pictures: Path) -> None:
     """ImageNet's folders are called train and val."""
     test = load("test", root=pictures, image_size=20)
     (pictures / "test").rename(pictures / "val")
     assert load("test", root=pictures, image_size=20).digest() == test.digest()
 
 
-def test_mean_and_std_of_many_images_come_from_evenly_spaced_ones(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both splits must agree on which images are measured, and later classes must count as well as early ones."""
+def test_mean_and_std_of_many_images_use_evenly_spaced_images(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both splits must measure the same images, from early and late classes."""
     monkeypatch.setattr(module, "STATISTICS_IMAGES", 2)
     train, test = load("train", root=pictures, image_size=20), load("test", root=pictures, image_size=20)
     assert (train.mean, train.std) == channel_statistics(train.images_N3HW[[0, 2]])
     assert (test.mean, test.std) == (train.mean, train.std)
 
 
-def test_hidden_and_other_files_are_passed_over(pictures: Path) -> None:
-    """Desktops leave files of their own in every folder."""
+def test_hidden_files_and_other_formats_are_skipped(pictures: Path) -> None:
+    """Desktops put hidden files into every folder."""
     before = load("train", root=pictures, image_size=20).digest()
     (pictures / "train" / ".cache").mkdir()
     (pictures / "train" / "readme.txt").write_text("pictures of animals")
@@ -96,8 +94,8 @@ def test_hidden_and_other_files_are_passed_over(pictures: Path) -> None:
     assert load("train", root=pictures, image_size=20).digest() == before
 
 
-def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> None:
-    """A class of which only some images are read is another set; what is passed over is named and counted."""
+def test_the_images_equal_those_of_torchvision_image_folder(pictures: Path) -> None:
+    """A class that is read only in part is another dataset; skipped files are named and counted."""
     cat = pictures / "train" / "cat"
     for name in ("a/x.png", "a/b/y.jpg", "images/z.png", "u.BMP", "v.tif", "w.tiff", "x.ppm", "y.pgm", "z.JPG"):
         path = cat / name
@@ -121,8 +119,8 @@ def test_the_images_are_those_of_torchvisions_image_folder(pictures: Path) -> No
     )
 
 
-def test_without_a_size_the_pictures_have_their_own_if_they_share_it(tmp_path: Path) -> None:
-    """Pictures of 32 px shown at 64 cost four times the memory and show nothing more."""
+def test_the_default_image_size_is_the_common_size_of_the_pictures(tmp_path: Path) -> None:
+    """Pictures of 32 px enlarged to 64 px need four times the memory and have no more information."""
     for place in ("train/a/1", "train/b/2", "test/a/3", "test/b/4"):
         path = tmp_path / f"{place}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,16 +136,16 @@ def test_without_a_size_the_pictures_have_their_own_if_they_share_it(tmp_path: P
     )
 
 
-def test_all_bad_pictures_are_told_at_once(pictures: Path) -> None:
-    """To mend one, start again and find the next takes a day."""
+def test_all_bad_pictures_are_reported_together(pictures: Path) -> None:
+    """Repairing one, restarting and finding the next would take a day."""
     for number in range(5):
         (pictures / "train" / "cat" / f"bad{number}.png").write_text("a text")
     with pytest.raises(ValueError, match=r"^5 images cannot be decoded: .*bad0.*bad1.*bad2.png: .*; and 2 more$"):
         load("train", root=pictures, image_size=20)
 
 
-def test_a_known_layout_that_is_not_one_folder_a_class_is_named(tmp_path: Path) -> None:
-    """Its own cause is no class that only one split has."""
+def test_a_known_layout_without_class_folders_is_named(tmp_path: Path) -> None:
+    """The message names the layout, not a class that only one split has."""
     formats.write_files(tmp_path / "tiny", formats.tiny_imagenet_files())
     with pytest.raises(ValueError, match=r"is Tiny ImageNet, whose .*; use dataset.name=tiny_imagenet"):
         load("train", root=tmp_path / "tiny")
@@ -270,10 +268,10 @@ def _sixteen_bits(root: Path) -> None:
         (_sixteen_bits, "train/cat/b.png", "more than 8 bits .*; save it with 8 bits a channel"),
     ],
 )
-def test_a_fault_in_the_folder_is_one_line_that_names_the_place(
+def test_a_fault_in_a_folder_is_one_line_with_the_path(
     harm: Callable[[Path], None], place: str, message: str, pictures: Path
 ) -> None:
-    """Among a million files the user must learn which one to mend."""
+    """Among a million files the user must learn which one to repair."""
     harm(pictures)
     with pytest.raises(ValueError, match=message) as raised:
         load("train", root=pictures, image_size=20)
@@ -281,8 +279,8 @@ def test_a_fault_in_the_folder_is_one_line_that_names_the_place(
     assert "\n" not in str(raised.value)
 
 
-def test_a_class_in_utf8_is_not_called_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a locale that is ASCII its name is no text, either; to rename it would be the wrong advice."""
+def test_a_class_name_in_utf8_is_recognised_in_an_ascii_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advice to rename the folder would be wrong; the locale must change."""
     name = "\u00e4".encode().decode("ascii", errors="surrogateescape")
     entry = SimpleNamespace(name=name, is_dir=lambda: True)
     monkeypatch.setattr(os, "scandir", lambda folder: contextlib.nullcontext([entry]))
@@ -291,22 +289,22 @@ def test_a_class_in_utf8_is_not_called_anything_else(monkeypatch: pytest.MonkeyP
         _files.folders(Path("train"))
 
 
-def test_the_folder_must_be_given() -> None:
-    """There is no place where a user's own pictures lie by default."""
+def test_the_root_folder_is_required() -> None:
+    """There is no default place for a user's pictures."""
     with pytest.raises(ValueError, match=r"dataset.root: missing"):
         load("train")
 
 
 @pytest.mark.parametrize(("wide", "high"), [(1, 100_000_000), (65_536, 1), (20_000, 20_000)])
 def test_a_picture_that_claims_too_many_pixels_is_not_decoded(wide: int, high: int, tmp_path: Path) -> None:
-    """1 x 100 000 000 pixels are 400 MB, and 77 GB once they are 8 px wide."""
+    """1 x 100 000 000 pixels are 400 MB, and 77 GB after resizing to a width of 8 px."""
     path = claiming(tmp_path / "long.png", wide, high)
     with pytest.raises(ValueError, match=rf"{wide} x {high} pixels; allowed are 89,478,485, and 65,535 per side"):
         read_picture(path)
 
 
-def test_a_long_picture_is_cut_before_it_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 1 x 65 535 pixels only the middle is shown; at 64 px all of it would be 800 MB."""
+def test_a_long_picture_is_cropped_before_it_is_resized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1 x 65 535 pixels only the middle is used; all of it at 64 px would need 800 MB."""
     path = tmp_path / "long.png"
     Image.new("RGB", (1, 65_535), (10, 200, 90)).save(path)
     seen: list[tuple[int, ...]] = []
@@ -317,7 +315,7 @@ def test_a_long_picture_is_cut_before_it_is_resized(tmp_path: Path, monkeypatch:
 
 
 def claiming(path: Path, wide: int, high: int) -> Path:
-    """A PNG of 4 x 4 pixels whose header says other numbers."""
+    """A PNG of 4 x 4 pixels whose header states other numbers."""
     Image.new("RGB", (4, 4)).save(path)
     data = bytearray(path.read_bytes())
     data[16:24] = struct.pack(">II", wide, high)
@@ -326,8 +324,8 @@ def claiming(path: Path, wide: int, high: int) -> Path:
     return path
 
 
-def test_only_formats_of_images_are_read(tmp_path: Path) -> None:
-    """Pillow has some forty decoders; what calls itself .png may be for any of them."""
+def test_only_the_listed_image_formats_are_decoded(tmp_path: Path) -> None:
+    """Pillow has some forty decoders; a file called .png may be for any of them."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", "PCX")
     with pytest.raises(ValueError, match=r"a.png: not a readable image \(none of BMP, JPEG, PNG, PPM, TIFF, WEBP\)"):
         read_picture(tmp_path / "a.png")
@@ -339,7 +337,7 @@ def test_only_formats_of_images_are_read(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("suffix", [".bmp", ".jpg", ".png", ".ppm", ".tif", ".webp"])
 def test_a_damaged_picture_is_pixels_or_one_line(suffix: str, tmp_path: Path) -> None:
-    """Whatever byte is wrong, in the header or behind it, no traceback."""
+    """Whichever byte is wrong, there is no traceback."""
     path, rng = tmp_path / f"a{suffix}", np.random.default_rng(3)
     Image.fromarray(formats.noise(1, 12, 15, 3)).save(path)
     whole = path.read_bytes()

@@ -13,13 +13,13 @@ from coupled.datasets.fractals import POINTS_AT_ONCE, draw, load
 SMALL = {"classes": 3, "image_size": 16, "train_per_class": 4, "test_per_class": 2}
 
 
-def test_the_fractals_are_for_ever_the_same(tmp_path: Path) -> None:
-    """The set is defined by its code alone: another pixel anywhere is another dataset, and FORMAT must be raised."""
+def test_the_fractals_never_change(tmp_path: Path) -> None:
+    """The dataset is defined by its code only: if a pixel changes, it is another dataset and FORMAT must be raised."""
     assert load("train", root=tmp_path, **SMALL).digest() == "da1f4552406f18fafcb89814d8426f9f"
     assert load("test", root=tmp_path, **SMALL).digest() == "bb90b3b91b63a8b90871bd46f9596f56"
 
 
-def test_a_class_does_not_depend_on_the_others_nor_an_image_on_their_number() -> None:
+def test_a_class_and_an_image_do_not_depend_on_the_size_of_the_dataset() -> None:
     """A sweep over the number of classes must add classes, not exchange them."""
     few = draw("train", classes=2, per_class=3, size=16, seed=0).reshape(2, 3, 3, 16, 16)
     many = draw("train", classes=4, per_class=5, size=16, seed=0).reshape(4, 5, 3, 16, 16)
@@ -27,14 +27,14 @@ def test_a_class_does_not_depend_on_the_others_nor_an_image_on_their_number() ->
 
 
 def test_drawing_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded by drawing some images at a time; their pixels must not tell which."""
+    """Chunks bound the memory; they must not change pixels."""
     whole = draw("test", classes=1, per_class=7, size=16, seed=0)
     monkeypatch.setattr("coupled.datasets.fractals.POINTS_AT_ONCE", POINTS_AT_ONCE // 300)
     assert torch.equal(draw("test", classes=1, per_class=7, size=16, seed=0), whole)
 
 
 def test_seed_split_class_and_image_each_change_the_picture() -> None:
-    """Two equal pictures would mean that a stream of random bits is used twice."""
+    """Two equal pictures would mean that a random stream is used twice."""
     pictures = [
         draw(split, classes=3, per_class=4, size=16, seed=seed) for split in ("train", "test") for seed in (0, 1)
     ]
@@ -43,9 +43,9 @@ def test_seed_split_class_and_image_each_change_the_picture() -> None:
 
 
 def test_images_of_a_class_resemble_each_other_in_shape_but_not_in_colour() -> None:
-    """Otherwise there is nothing to learn from the set, or nothing but the colour.
+    """Otherwise there is nothing to learn from the dataset, or only the colour.
 
-    Shape: which pixels differ from the ground colour (the commonest one). Chance for ten classes is .1.
+    Shape: which pixels differ from the background colour (the most frequent one). Chance level for ten classes is .1.
     """
     train, test = (draw(split, classes=10, per_class=20, size=24, seed=0) for split in ("train", "test"))
     labels = np.repeat(np.arange(10), 20)
@@ -86,7 +86,7 @@ def test_the_walk_visits_the_attractor_of_a_known_system() -> None:
 
 
 def test_a_second_load_reads_the_file_and_leaves_it_untouched(tmp_path: Path) -> None:
-    """Drawing a large set anew at every start would cost minutes."""
+    """Generating a large dataset at every start would take minutes."""
     load("train", root=tmp_path, **SMALL)
     (path,) = tmp_path.iterdir()
     before = path.stat()
@@ -97,7 +97,7 @@ def test_a_second_load_reads_the_file_and_leaves_it_untouched(tmp_path: Path) ->
 
 @pytest.mark.parametrize("harm", ["bit", "cut", "foreign", "renamed", "no metadata"])
 def test_a_damaged_file_is_an_error_that_names_it(harm: str, tmp_path: Path) -> None:
-    """Damaged pixels must be neither trained on nor replaced in silence."""
+    """Damaged pixels must neither be trained on nor be silently replaced."""
     load("train", root=tmp_path, **SMALL)
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_an_error_that_names_it(harm: str, tmp_path: Path) -> 
     ],
 )
 def test_an_option_out_of_range_is_refused(option: str, value: int, allowed: str, tmp_path: Path) -> None:
-    """The user must learn which option, and what is allowed, before anything is written."""
+    """The message names the option and the allowed values; nothing is written."""
     with pytest.raises(ValueError, match=rf"dataset.{option}: got {value}; allowed is {allowed}"):
         load("train", root=tmp_path, **{**SMALL, option: value})
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Datasets of Hugging Face, saved locally: no test needs a network."""
+"""Datasets of Hugging Face, saved locally: no test needs internet access."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def saved(tmp_path: Path) -> Path:
 def test_rows_are_central_squares_with_the_names_of_their_classes(
     saved: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both local forms; the pixels of a picture that needs no resizing are its own."""
+    """Both local forms; pixels are unchanged if no resizing is needed."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     if kind == "parquet":
         for name, split in datasets.load_from_disk(str(saved)).items():
@@ -54,7 +54,7 @@ def test_rows_are_central_squares_with_the_names_of_their_classes(
     assert test.mean == train.mean
 
 
-def test_a_run_trains_on_it(saved: Path, tmp_path: Path) -> None:
+def test_a_run_trains_on_a_hugging_face_dataset(saved: Path, tmp_path: Path) -> None:
     """From the settings to the digest of the images in run.json."""
     dataset = {"name": "huggingface", "path": str(saved), "image_size": 8, "test_split": "validation"}
     arms = {"cl": "dcl", "nscl": "nscl"}
@@ -72,10 +72,10 @@ def test_a_run_trains_on_it(saved: Path, tmp_path: Path) -> None:
         ("dataset.image_size=null", "dataset.image_size: missing"),
     ],
 )
-def test_what_is_not_there_is_one_line(
+def test_a_missing_dataset_split_or_column_is_one_line(
     saved: Path, tmp_path: Path, changed: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    """The key and what there is; nothing is downloaded to find out."""
+    """The message lists what exists; nothing is downloaded for it."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     given = ["dataset={name: huggingface, path: " + str(saved) + ", image_size: 8, test_split: validation}", changed]
     assert main(["train", "demo", "--run-dir", str(tmp_path / "run"), *given, "batch.size=6"]) == 2
@@ -86,7 +86,7 @@ def test_what_is_not_there_is_one_line(
 
 @pytest.fixture
 def parquet(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """The options that stream a folder of parquet files, into a cache of its own."""
+    """The options that stream a folder of parquet files into a separate cache."""
     monkeypatch.setenv("COUPLED_CACHE", str(tmp_path / "decoded"))
     monkeypatch.setattr(_cache, "SMALLEST", 1)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -96,14 +96,14 @@ def parquet(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dic
 
 
 def seen(**options: object) -> list[object]:
-    """All that a run sees of both splits."""
+    """Return all that a run uses of both splits."""
     _decoded.cache_clear()
     both = [load(split, **options) for split in ("train", "test")]
     return [(each.digest(), each.labels_N.tolist(), each.class_names, each.mean, each.std) for each in both]
 
 
 def squares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One number for each picture that is decoded later."""
+    """Record one number for each picture decoded later."""
     counts: list[int] = []
     real = huggingface._square
     monkeypatch.setattr(huggingface, "_square", lambda *given: (counts.append(1), real(*given))[1])
@@ -111,10 +111,10 @@ def squares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["save_to_disk", "parquet"])
-def test_a_streamed_set_is_decoded_once_and_is_that_in_memory(
+def test_a_streamed_dataset_is_decoded_once_and_equals_one_in_memory(
     parquet: dict, saved: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pixels, labels and statistics; and nothing of it is kept in the cache of `datasets`."""
+    """Pixels, labels and statistics; the cache of `datasets` holds no copy."""
     options = parquet if kind == "parquet" else {**parquet, "path": str(saved)}
     counts = squares(monkeypatch)
     monkeypatch.setattr(_cache, "CHUNK", 7 * 3 * 8 * 8)  # several parts
@@ -131,10 +131,10 @@ def test_a_streamed_set_is_decoded_once_and_is_that_in_memory(
 
 
 @pytest.mark.parametrize("damage", ["interrupted", "images", "labels", "changed file"])
-def test_a_stream_that_was_not_read_whole_or_is_damaged_is_read_again(
+def test_an_incomplete_or_damaged_stream_is_read_again(
     parquet: dict, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a set must not be taken for a set."""
+    """An incomplete dataset must not pass for a complete one."""
     expected = seen(**parquet)
     folder = _cache.cache_folder() / "decoded"
     (images, *_), (about, *_) = sorted(folder.glob("*.npy")), sorted(folder.glob("*.json"))
@@ -162,7 +162,7 @@ def test_a_stream_that_was_not_read_whole_or_is_damaged_is_read_again(
     assert len(counts) in ((39,) if damage in ("interrupted", "changed file") else (30, 9))
 
 
-def test_a_run_trains_on_a_stream_and_says_what_the_cache_does_not_hold(
+def test_a_run_trains_on_a_stream_and_names_a_cache_limit_that_is_too_small(
     parquet: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the settings; a limit that is too small is one line that names it."""
@@ -184,10 +184,10 @@ def test_a_run_trains_on_a_stream_and_says_what_the_cache_does_not_hold(
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_without_the_network_or_the_extra_it_is_one_line(
+def test_missing_internet_access_or_a_missing_extra_is_one_line(
     streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name on the hub; and what to install."""
+    """A dataset on the hub; the message says what to install."""
     options = {"path": "nobody/nothing", "image_size": 8, "streaming": streaming}
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"dataset.path: cannot load split 'train' of 'nobody/nothing': [^\n]+$"):
@@ -197,10 +197,8 @@ def test_without_the_network_or_the_extra_it_is_one_line(
         load("train", **options)
 
 
-def test_a_stream_from_the_hub_is_known_by_the_commit_of_its_files(
-    parquet: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A dataset that was changed on the hub is read again; a local builder stands for the hub's."""
+def test_a_stream_from_the_hub_is_identified_by_its_commit(parquet: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset that changed on the hub is read again; here a local builder replaces the hub's."""
     stream = datasets.load_dataset(parquet["path"], split="train", streaming=True)
     real = datasets.load_dataset_builder
 
@@ -219,7 +217,7 @@ def test_a_stream_from_the_hub_is_known_by_the_commit_of_its_files(
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_picture_that_does_not_decode_is_one_line_that_names_its_row(parquet: dict, streaming: bool) -> None:
-    """Among a million rows nobody finds it otherwise."""
+    """Among a million rows it could not be found otherwise."""
     table = rows(30, 0).cast_column("img", datasets.Image(decode=False)).to_dict()
     table["img"][4] = {**table["img"][4], "bytes": table["img"][4]["bytes"][:60]}
     features = rows(1, 0).features

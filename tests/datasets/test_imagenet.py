@@ -1,4 +1,4 @@
-"""ImageNet from its folders; the pictures stay there."""
+"""ImageNet, read from its folders; the pictures stay on disk."""
 
 import shutil
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "imagenet"
 
 
-def test_labels_are_those_of_the_folders(root: Path) -> None:
-    """In the order of their names, as everywhere for ImageNet; val is the test split."""
+def test_labels_follow_the_sorted_folder_names(root: Path) -> None:
+    """As everywhere for ImageNet; val is the test split."""
     for split, folder in (("train", "train"), ("test", "val")):
         found = load(split, root=root)
         assert found.class_names == IDS
@@ -31,8 +31,8 @@ def test_labels_are_those_of_the_folders(root: Path) -> None:
         assert (found.mean, found.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as torchvision's models
 
 
-def test_the_digest_notices_a_file_a_size_and_a_label(root: Path) -> None:
-    """run.json has it instead of a digest of the pixels, which would take an epoch to read."""
+def test_the_digest_changes_with_a_file_a_size_or_a_label(root: Path) -> None:
+    """run.json has it instead of a digest of the pixels, which would take an epoch to compute."""
     digests = {load("train", root=root).digest(), load("train", root=root).only([0, 1, 2]).digest()}
     assert len(digests) == 2
     digests.add(load("train", root=root).only([1, 0, 2]).digest())
@@ -46,8 +46,8 @@ def test_the_digest_notices_a_file_a_size_and_a_label(root: Path) -> None:
     assert load("train", root=moved).digest() in digests
 
 
-def test_some_classes_are_those_files_and_no_others(root: Path) -> None:
-    """A picture under another class's label would be noise that nobody sees."""
+def test_a_choice_of_classes_has_exactly_their_files(root: Path) -> None:
+    """An image with another class's label would be unnoticed noise."""
     some = load("train", root=root).only([3, 1])
     assert some.class_names == (IDS[3], IDS[1])
     assert len(some) == 2 * formats.IMAGES
@@ -76,7 +76,7 @@ def _empty_class(root: Path) -> None:
     ],
 )
 def test_an_incomplete_imagenet_is_refused(harm: Callable[[Path], None], message: str, root: Path) -> None:
-    """Half of it would train, on another dataset."""
+    """Otherwise a run would train on another dataset."""
     harm(root)
     with pytest.raises(ValueError, match=message) as raised:
         load("train", root=root)

@@ -1,4 +1,4 @@
-"""The layouts of a user's own folder: without labels, undivided, in memory or on the disk."""
+"""Layouts of a user's folder: without labels, without splits, in memory or on disk."""
 
 import json
 from pathlib import Path
@@ -31,14 +31,14 @@ def load(part: str, root: Path, seed: int = 0, **options: object) -> object:
 
 
 @pytest.mark.parametrize("name", ["test", "val", "validation"])
-def test_the_other_split_may_have_any_usual_name(name: str, tmp_path: Path) -> None:
-    """They are what archives call it."""
+def test_the_test_split_may_have_any_usual_name(name: str, tmp_path: Path) -> None:
+    """These are the names used in archives."""
     write_images(tmp_path, "train/a/1", "train/b/2", f"{name}/a/3", f"{name}/b/4")
     assert load("test", tmp_path).files_N == (f"{name}/a/3.png", f"{name}/b/4.png")
 
 
-def test_one_folder_is_divided_by_class_and_seed(tmp_path: Path) -> None:
-    """Both splits together are the folder, every class is in both, and the seed alone decides."""
+def test_one_folder_is_split_by_class_and_seed(tmp_path: Path) -> None:
+    """The splits together are the folder, both have every class, and only the seed decides."""
     write_images(tmp_path, *(f"{name}/{number:02d}" for name in ("a", "b", "c/in") for number in range(10)))
     parts = {part: load(part, tmp_path, split=0.8) for part in ("train", "test")}
     assert parts["train"].labels_N.bincount().tolist() == [8, 8, 8]
@@ -56,20 +56,20 @@ def test_one_folder_is_divided_by_class_and_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5])
 def test_a_share_that_leaves_a_split_empty_is_refused(share: float, tmp_path: Path) -> None:
-    """1.0 would have no test image."""
+    """With 1.0 there would be no test image."""
     write_images(tmp_path, "a/1", "a/2")
     with pytest.raises(ValueError, match=f"dataset.split: got {share:g}; allowed is a share"):
         load("train", tmp_path, split=share)
 
 
-def test_a_divided_folder_is_not_divided_again(tmp_path: Path) -> None:
+def test_a_folder_with_splits_is_not_split_again(tmp_path: Path) -> None:
     """Its splits would be read as classes."""
     write_images(tmp_path, "train/a/1", "train/b/2", "test/a/3", "test/b/4")
     with pytest.raises(ValueError, match=r"dataset.split: got 0.9, but .* is already divided into train, test; use no"):
         load("train", tmp_path, split=0.9)
 
 
-def test_folders_are_no_classes_where_labels_are_not_wanted(tmp_path: Path) -> None:
+def test_folders_are_not_classes_without_labels(tmp_path: Path) -> None:
     """Pictures sorted by year have no classes."""
     write_images(tmp_path, *(f"{year}/{number}" for year in (2020, 2021) for number in range(5)))
     found = load("train", tmp_path, split=0.8, labels="none")
@@ -78,8 +78,8 @@ def test_folders_are_no_classes_where_labels_are_not_wanted(tmp_path: Path) -> N
         load("train", tmp_path, split=0.8, labels="none", classes=2)
 
 
-def test_images_on_the_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they lie changes the memory that is needed, and nothing that is measured on them."""
+def test_images_on_disk_equal_those_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice affects memory use, but no measured value."""
     write_images(tmp_path, *(f"{name}/{number}" for name in ("a", "b") for number in range(4)))
     held = load("train", tmp_path, split=0.75)
     on_disk = load("train", tmp_path, split=0.75, in_memory=False)
@@ -97,15 +97,15 @@ def test_images_on_the_disk_are_those_in_memory(tmp_path: Path, monkeypatch: pyt
 LABELLED = {"cross_entropy", "n_pairs", "nscl", "supcon", "triplet"}
 
 
-def test_the_objectives_that_need_labels_are_these() -> None:
-    """It is found out by trying, so that an objective of a user need not say it."""
+def test_objectives_that_need_labels_are_detected() -> None:
+    """By running them, so that a user-defined objective need not declare it."""
     from coupled.arms.sanity_checks import depends_on_labels
 
     names = known("coupled.objectives")
     assert {name for name in names if depends_on_labels(find_objective("x", name, {}, 0.5))} == LABELLED
 
 
-def test_a_folder_without_labels_trains_what_needs_none(
+def test_a_folder_without_labels_trains_objectives_without_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Arms and analysis that need labels are refused by name; the others work."""
@@ -136,10 +136,10 @@ def test_a_folder_without_labels_trains_what_needs_none(
     assert "has no labels; metrics that need labels are left out: cdnv, " in capsys.readouterr().out
 
 
-def test_the_start_says_what_is_read_and_what_is_passed_over_and_why(
+def test_the_start_lists_read_and_skipped_files_with_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Classes with images at any depth and with every suffix; what is missing in a count must be in another one."""
+    """Classes with images at any depth and every suffix; each file is counted as read or as skipped."""
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "own"
     write_images(root, *(f"{part}/{name}/deep/er/1" for part in ("train", "val", "validation") for name in "ab"))

@@ -1,4 +1,4 @@
-"""Archives become the folders that the datasets read: whole, once, and nowhere else."""
+"""prepare-data turns archives into the folders that the datasets read: completely, once, and nowhere else."""
 
 import io
 import json
@@ -20,7 +20,7 @@ IDS = formats.WORDNET_IDS
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path."""
+    """Return every file below a folder by its path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -30,8 +30,8 @@ def run(*arguments: str | Path) -> int:
 
 @pytest.mark.parametrize("top", ["", "tiny-imagenet-200/"])
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
-def test_an_archive_becomes_its_files(kind: str, top: str, tmp_path: Path) -> None:
-    """With or without a folder around them; what macOS adds is left out."""
+def test_an_archive_is_unpacked(kind: str, top: str, tmp_path: Path) -> None:
+    """With or without a top folder; files added by macOS are skipped."""
     files = formats.tiny_imagenet_files()
     make = formats.write_zip if kind == "zip" else formats.write_tar
     archive = make(tmp_path / f"tiny.{kind}", {**files, "__MACOSX/x": b"fork", "val/.DS_Store": b"desktop"}, top)
@@ -39,8 +39,8 @@ def test_an_archive_becomes_its_files(kind: str, top: str, tmp_path: Path) -> No
     assert tree(tmp_path / "out") == files
 
 
-def test_the_folder_of_a_single_class_stays(tmp_path: Path) -> None:
-    """Left away as a folder around everything, the class would lose its name."""
+def test_the_folder_of_a_single_class_is_kept(tmp_path: Path) -> None:
+    """If it were removed as a top folder, the class would lose its name."""
     files = {"n01440764/a.JPEG": b"1", "n01440764/b.JPEG": b"2"}
     archive = formats.write_zip(tmp_path / "part.zip", files)
     assert run("mini_imagenet", archive, "--output", tmp_path / "out") == 0
@@ -60,7 +60,7 @@ def test_lists_may_lie_beside_the_archive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", ["devkit", "text"])
 def test_imagenets_archives_become_class_folders(labels: str, tmp_path: Path) -> None:
-    """The devkit numbers the classes in an order of its own; here it is the reverse of the names' order."""
+    """The devkit has a separate numbering of classes; here it is the reverse of the order of names."""
     train, val, devkit = formats.imagenet_archives(tmp_path / "archives")
     wordnet_ids = [*reversed(IDS)] * formats.TEST_IMAGES
     if labels == "text":
@@ -74,7 +74,7 @@ def test_imagenets_archives_become_class_folders(labels: str, tmp_path: Path) ->
 
 
 def test_parquet_becomes_class_folders_over_all_its_files(tmp_path: Path) -> None:
-    """Rows are counted on from file to file, or the second would overwrite the first."""
+    """Rows are numbered across files; otherwise the second file would overwrite the first."""
     assert run("tiny_imagenet", formats.write_parquet(tmp_path / "hub"), "--output", tmp_path / "out") == 0
     files = tree(tmp_path / "out")
     assert len(files) == (formats.IMAGES + 2) * len(IDS)
@@ -92,18 +92,18 @@ def test_an_image_without_a_label_is_refused(label: int | None) -> None:
         parquet._member(Path("test-0.parquet"), 7, formats.jpeg(0), label, IDS)
 
 
-def test_names_that_are_no_wordnet_ids_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
-    """Hugging Face's ImageNet calls its classes "tench, Tinca tinca"; a slash in a name must not make a folder."""
+def test_class_names_become_folders_in_the_order_of_the_labels(tmp_path: Path) -> None:
+    """Hugging Face's ImageNet has names such as "tench, Tinca tinca"; a slash in a name must not create a subfolder."""
     source = formats.write_parquet(tmp_path / "hub", names=("tench, Tinca tinca", "a/b", "../c", "crane"))
     assert run("imagenet", source, "--output", tmp_path / "out") == 0
     folders = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
     assert folders == ["0000_tench_Tinca_tinca", "0001_a_b", "0002_c", "0003_crane"]
 
 
-def test_an_interrupted_run_continues_and_the_name_appears_at_the_end(
+def test_an_interrupted_preparation_continues_and_the_folder_appears_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ImageNet takes an hour; a folder that looks complete and is not would be trained on."""
+    """ImageNet takes an hour; an incomplete folder must not look complete."""
     files = formats.tiny_imagenet_files()
     archive = formats.write_zip(tmp_path / "tiny.zip", files)
     written: list[str] = []
@@ -133,7 +133,9 @@ def test_an_interrupted_run_continues_and_the_name_appears_at_the_end(
     "name", ["../out.txt", "/tmp/coupled_out.txt", "train/../../out.txt", "c:/out.txt", "a\\..\\..\\out.txt"]
 )
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_no_file_leaves_the_folder(kind: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_no_file_is_written_outside_the_folder(
+    kind: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """An archive from a stranger must not overwrite the user's files."""
     make = formats.write_zip if kind == "zip" else formats.write_tar
     place = tmp_path / "inner"
@@ -160,7 +162,7 @@ def _cut_tar(place: Path) -> Path:
 
 
 def _cut_between_files(place: Path) -> Path:
-    """One of the 512 bytes between two pictures is as likely as any other place; tarfile calls it the end."""
+    """Truncate between two pictures at a multiple of 512 bytes, which tarfile takes for the end."""
     path = formats.write_tar(place / "a.tar", formats.tiny_imagenet_files())
     with tarfile.open(path) as archive:
         start = archive.getmembers()[5].offset
@@ -169,7 +171,7 @@ def _cut_between_files(place: Path) -> Path:
 
 
 def _bent_tar(place: Path) -> Path:
-    """A header in the middle whose sum is wrong."""
+    """A header in the middle with a wrong checksum."""
     path = formats.write_tar(place / "a.tar", formats.tiny_imagenet_files())
     content = bytearray(path.read_bytes())
     with tarfile.open(path) as archive:
@@ -179,7 +181,7 @@ def _bent_tar(place: Path) -> Path:
 
 
 def _cut_class(place: Path) -> Path:
-    """ImageNet's archive is whole, that of a class in it is not."""
+    """ImageNet's archive is complete; a class archive inside it is truncated."""
     whole = formats.write_tar(place / "n01440764.tar", dict(formats.of_class(0, 3))).read_bytes()
     with tarfile.open(place / "n01440764.tar") as archive:
         start = archive.getmembers()[2].offset
@@ -247,10 +249,10 @@ def _no_parquet(place: Path) -> Path:
         (_no_parquet, "not readable as parquet"),
     ],
 )
-def test_a_source_that_cannot_be_it_is_one_line(
+def test_an_unusable_source_is_one_line(
     make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Which file, and what to do; and no folder that looks like a dataset."""
+    """Which file, and what to do; no folder is left that looks like a dataset."""
     name = "imagenet" if make is _cut_class else "tiny_imagenet"
     assert run(name, make(tmp_path), "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
@@ -274,7 +276,7 @@ def _below_zero(place: Path) -> Path:
 
 
 def _long_name(place: Path) -> Path:
-    """tarfile reads a name of any length into memory; gigabytes of it compress to nothing."""
+    """tarfile reads a name of any length into memory; gigabytes of it compress to a few bytes."""
     return formats.write_tar(place / "a.tar.gz", {"x" * 2**21: b"1"})
 
 
@@ -287,7 +289,7 @@ def _pax(place: Path, **headers: str) -> Path:
 
 
 def _sparse(place: Path) -> Path:
-    """A map of holes: a petabyte of zeros from a few bytes."""
+    """A sparse file: a petabyte of zeros from a few bytes."""
     return _pax(place, GNU_sparse_map="0,1", GNU_sparse_size=str(2**50))
 
 
@@ -308,7 +310,7 @@ def _file_and_folder(place: Path) -> Path:
 
 
 def _bent_sum_of_gz(place: Path) -> Path:
-    """The sum is at the end of the file, behind the end of the tar archive in it."""
+    """A wrong checksum at the end of the .gz file, after the end of the tar archive."""
     path = formats.write_tar(place / "a.tar.gz", formats.tiny_imagenet_files())
     content = bytearray(path.read_bytes())
     content[-6] ^= 1
@@ -376,10 +378,10 @@ def _pipe(place: Path) -> Path:
         (_pipe, "a.zip: not a regular file; leave it out"),
     ],
 )
-def test_an_archive_that_is_made_to_harm_is_one_line(
+def test_a_malicious_archive_is_one_line(
     make: Callable[[Path], Path], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """No traceback, no endless loop, no more memory or disk than the set itself takes."""
+    """No traceback, no endless loop, no more memory or disk space than the dataset needs."""
     assert run("tiny_imagenet", make(tmp_path), "--output", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert message in said
@@ -388,10 +390,10 @@ def test_an_archive_that_is_made_to_harm_is_one_line(
 
 
 @pytest.mark.parametrize("features", [b"{", b"[]", b'{"info": 3}', b"[" * 100_000, "names", "words", "twice", "column"])
-def test_parquet_files_that_are_no_image_set_are_one_line(
+def test_parquet_files_without_an_image_dataset_are_one_line(
     features: bytes | str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """Their metadata may hold anything."""
+    """Their metadata may contain anything."""
     parquet = pytest.importorskip("pyarrow.parquet")
     path = formats.write_parquet(tmp_path / "hub") / "validation-00000-of-00001.parquet"
     table = parquet.read_table(path)
@@ -409,8 +411,8 @@ def test_parquet_files_that_are_no_image_set_are_one_line(
     assert said.count("\n") == 1
 
 
-def test_pictures_of_a_damaged_archive_are_not_kept(tmp_path: Path) -> None:
-    """They have the size of the good ones, and a wrong pixel trains without a word; a wrong name adds a class."""
+def test_files_of_a_damaged_archive_are_deleted(tmp_path: Path) -> None:
+    """A wrong pixel would be trained on without an error; a wrong name would add a class."""
     files = formats.tiny_imagenet_files()
     good = formats.write_tar(tmp_path / "good.tar", files)
     content = bytearray(good.read_bytes())
@@ -429,7 +431,7 @@ def test_pictures_of_a_damaged_archive_are_not_kept(tmp_path: Path) -> None:
     assert not (out / "train/n09999999").exists()
 
 
-def test_the_limit_may_be_raised_and_the_disk_is_not_filled(
+def test_the_size_limit_can_be_raised_and_the_disk_is_never_filled(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk costs every program on the machine its data."""
@@ -456,10 +458,8 @@ def test_without_pyarrow_the_error_says_how_to_get_it(
     assert "pip install pyarrow" in capsys.readouterr().err
 
 
-def test_imagenet_takes_no_list_of_numbers_and_no_file_that_it_would_pass_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    """The devkit's ground truth is numbers: the folders called so would fit no class of train."""
+def test_imagenet_refuses_numeric_labels_and_unknown_archives(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The devkit's ground truth has numbers: folders with these names would match no class of train."""
     train, val, _ = formats.imagenet_archives(tmp_path)
     labels = tmp_path / "truth.txt"
     labels.write_text("\n".join(["490"] * 8))
@@ -473,7 +473,7 @@ def test_imagenet_takes_no_list_of_numbers_and_no_file_that_it_would_pass_over(
 
 
 def test_validation_images_need_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Alone they could only be sorted wrongly."""
+    """Without labels they cannot be sorted into classes."""
     _, val, devkit = formats.imagenet_archives(tmp_path)
     assert run("imagenet", val, "--output", tmp_path / "out") == 2
     assert "ILSVRC2012_devkit_t12.tar.gz; give this file too" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Tiny ImageNet and mini-ImageNet from the folders that people have."""
+"""Tiny ImageNet and mini-ImageNet from the layouts in common use."""
 
 import shutil
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def mini(tmp_path: Path) -> Path:
 
 
 def test_the_validation_images_have_the_labels_of_their_list(tiny: Path) -> None:
-    """They lie in one folder, whose order is not that of the classes."""
+    """They are in one folder, whose order is not that of the classes."""
     found = tiny_imagenet.load("test", root=tiny)
     assert found.class_names == IDS
     assert found.labels_N.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -37,8 +37,8 @@ def test_the_validation_images_have_the_labels_of_their_list(tiny: Path) -> None
         assert torch.equal(found.images_N3HW[row], alone_3HW)
 
 
-def test_sorted_validation_images_are_the_same_set(tiny: Path) -> None:
-    """Many people have moved them into one folder per class."""
+def test_validation_images_in_class_folders_are_the_same_dataset(tiny: Path) -> None:
+    """Many users have sorted them into class folders."""
     before = tiny_imagenet.load("test", root=tiny).digest()
     for line in (tiny / "val/val_annotations.txt").read_text().splitlines():
         name, label = line.split("\t")[:2]
@@ -75,7 +75,7 @@ def _no_class(root: Path) -> None:
     ],
 )
 def test_an_incomplete_tiny_imagenet_is_refused(harm: Callable[[Path], None], message: str, tiny: Path) -> None:
-    """Half an archive would train, on another dataset."""
+    """Otherwise a run would train on another dataset."""
     harm(tiny)
     with pytest.raises(ValueError, match=message) as raised:
         tiny_imagenet.load("train", root=tiny)
@@ -83,7 +83,7 @@ def test_an_incomplete_tiny_imagenet_is_refused(harm: Callable[[Path], None], me
 
 
 def test_all_classes_are_in_both_splits_and_no_image_is(mini: Path) -> None:
-    """The lists split the classes; a classifier needs each class on both sides, and no test image in training."""
+    """The lists split the classes; a classifier needs every class in both splits, and no test image in train."""
     files = mini_imagenet._files(mini)
     for name in IDS:
         train, test = files["train"][name], files["test"][name]
@@ -92,15 +92,15 @@ def test_all_classes_are_in_both_splits_and_no_image_is(mini: Path) -> None:
     assert mini_imagenet.load("train", root=mini).class_names == IDS
 
 
-def test_the_split_is_for_ever_the_same() -> None:
-    """Published numbers hold for these images; the digest of a name is the same on any machine, in any folder."""
+def test_the_split_never_changes() -> None:
+    """Published numbers hold for these images; it depends only on file names, on any machine and in any folder."""
     files = {"n01": [Path(f"/somewhere/{number:03d}.jpg") for number in range(18)]}
     assert [path.stem for path in mini_imagenet._split(files)["test"]["n01"]] == HELD_OUT
     moved = {"n01": [Path(f"/elsewhere/{number:03d}.jpg") for number in reversed(range(18))]}
     assert [path.stem for path in mini_imagenet._split(moved)["test"]["n01"]] == HELD_OUT
 
 
-def test_class_folders_are_the_same_set_as_the_lists(mini: Path, tmp_path: Path) -> None:
+def test_class_folders_give_the_same_split_as_the_lists(mini: Path, tmp_path: Path) -> None:
     """One layout for another must not give another split."""
     by_class, by_part = tmp_path / "by_class", tmp_path / "by_part"
     for number, name in enumerate(IDS):
@@ -113,8 +113,8 @@ def test_class_folders_are_the_same_set_as_the_lists(mini: Path, tmp_path: Path)
         assert len(digests) == 1
 
 
-def test_a_split_of_images_that_is_there_is_kept(tmp_path: Path) -> None:
-    """Copies with every class in train and test have made the choice already."""
+def test_an_existing_split_of_images_is_kept(tmp_path: Path) -> None:
+    """Copies with every class in train and test are used as they are."""
     for part, count in (("train", 3), ("val", 2), ("test", 1)):
         for name, content in formats.of_class(0, count):
             formats.write(tmp_path / part / IDS[0] / f"{part}_{name}", content)
@@ -160,7 +160,7 @@ def _empty_list(root: Path) -> None:
     ],
 )
 def test_an_incomplete_mini_imagenet_is_refused(harm: Callable[[Path], None], message: str, mini: Path) -> None:
-    """Half an archive would train, on another dataset."""
+    """Otherwise a run would train on another dataset."""
     harm(mini)
     with pytest.raises(ValueError, match=message) as raised:
         mini_imagenet.load("train", root=mini)

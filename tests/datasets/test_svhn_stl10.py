@@ -24,8 +24,8 @@ def test_a_house_number_has_the_pixels_and_the_digit_of_the_file(
         assert np.array_equal(found.images_N3HW[7].numpy(), file["X"][:, :, :, 7].transpose(2, 0, 1))
 
 
-def test_an_image_of_stl10_stands_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files hold columns, not rows; without the turn a picture would lie on its side."""
+def test_an_image_of_stl10_is_upright(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files store columns, not rows; without a transpose, pictures would be rotated and mirrored."""
     formats.stl10(tmp_path, monkeypatch)
     folder = tmp_path / "stl10_binary"
     content = np.fromfile(folder / "test_X.bin", np.uint8)
@@ -44,7 +44,7 @@ def test_an_image_of_stl10_stands_upright(tmp_path: Path, monkeypatch: pytest.Mo
 def test_one_damaged_byte_is_noticed(
     module: object, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training on damaged pixels would be silent."""
+    """Otherwise damaged pixels would be trained on without an error."""
     formats.svhn(tmp_path, monkeypatch)
     formats.stl10(tmp_path, monkeypatch)
     content = bytearray((tmp_path / name).read_bytes())

@@ -36,7 +36,7 @@ def values(name: str, train: Labelled, test: Labelled, seed: int = 0) -> dict[st
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_classes_far_apart_are_told_apart_and_mixed_ones_are_not(name: str) -> None:
+def test_separated_classes_score_1_and_mixed_classes_score_chance(name: str) -> None:
     """The two answers everybody knows: 1, and chance."""
     far = values(name, clusters(0, 30, 20.0), clusters(1, 40, 20.0))
     mixed = values(name, clusters(0, 30, 0.0), clusters(1, 400, 0.0))
@@ -50,8 +50,8 @@ def test_classes_far_apart_are_told_apart_and_mixed_ones_are_not(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSIFIERS if "two_way" not in name])
-def test_what_is_learned_comes_from_train_alone(name: str) -> None:
-    """Centres or strengths from test would flatter: with the classes of test renamed in a circle nothing is right."""
+def test_classifiers_learn_from_train_only(name: str) -> None:
+    """If test centres or strengths were used, a cyclic renaming of the test classes would not give accuracy 0."""
     train, test = clusters(0, 30, 20.0), clusters(1, 40, 20.0)
     renamed = values(name, train, Labelled(test.rows_ND, (test.labels_N + 2) % 10))
     assert {value for value in renamed.values() if not isinstance(value, Undefined)} == {0}
@@ -68,7 +68,7 @@ def test_nccc_equals_scikit_learn(mean: float) -> None:
 
 
 def test_nccc_counts_a_class_without_train_images_as_wrong() -> None:
-    """A subset may miss a class; its test images are not left out."""
+    """A subset may miss a class; its test images are still counted."""
     train, test = clusters(0, 30, 20.0), clusters(1, 40, 20.0)
     kept = train.labels_N != 4
     few = Labelled(train.rows_ND[kept], train.labels_N[kept])
@@ -76,7 +76,7 @@ def test_nccc_counts_a_class_without_train_images_as_wrong() -> None:
 
 
 def test_the_probe_minimises_the_regularised_loss() -> None:
-    """C times the sum of the cross-entropies plus half the squared weights, by torch's own L-BFGS."""
+    """C times the sum of cross-entropies plus half the squared weights; the minimum is found by torch's L-BFGS."""
     train, test = clusters(0, 40, 0.5), clusters(1, 200, 0.5)
     mean_D = train.rows_ND.mean(0)
     size = (train.rows_ND - mean_D).square().mean().sqrt()
@@ -98,15 +98,15 @@ def test_the_probe_minimises_the_regularised_loss() -> None:
     assert accuracy(train, test, 0.1) == pytest.approx(float(expected), abs=2e-3)
 
 
-def test_the_probe_sees_neither_mean_nor_size_of_the_features() -> None:
-    """Otherwise one strength would mean another thing for every arm."""
+def test_the_probe_is_invariant_to_mean_and_scale_of_the_features() -> None:
+    """Otherwise one regularisation strength would mean something else for every arm."""
     train, test = clusters(0, 40, 0.5), clusters(1, 200, 0.5)
     moved = [Labelled(1e-3 * split.rows_ND + 100, split.labels_N) for split in (train, test)]
     assert accuracy(*moved, 1.0) == pytest.approx(accuracy(train, test, 1.0), abs=2e-3)
 
 
-def test_the_strength_is_chosen_on_train_and_follows_the_noise() -> None:
-    """Few images in many noisy features want more regularisation than many in few."""
+def test_the_regularisation_strength_is_chosen_on_train() -> None:
+    """Few images with many noisy features need more regularisation than many images with few features."""
     generator = torch.Generator().manual_seed(5)
 
     def labelled(images: int, width: int) -> Labelled:
@@ -121,7 +121,7 @@ def test_the_strength_is_chosen_on_train_and_follows_the_noise() -> None:
 
 
 def test_the_protocol_of_the_paper_has_no_bias_and_the_other_has() -> None:
-    """Two classes in one direction at two distances: no linear map without bias tells them apart."""
+    """Two classes in one direction at two distances: a linear map without bias cannot separate them."""
     rows_ND = torch.tensor([1.0, 1.1, 3.0, 3.1]).repeat(10)[:, None]
     split = Labelled(rows_ND, (rows_ND[:, 0] > 2).long())
     assert values("linear_probe", split, split) == {"regularised": 1.0, "paper": 0.5}
@@ -167,7 +167,7 @@ def test_few_shot_draws_m_images_of_each_class_from_train() -> None:
         assert found[Variant("probe", m)].value.reason == "class 0 has only 20 train images"
 
 
-def test_two_way_few_shot_is_that_of_every_pair_alone() -> None:
+def test_two_way_few_shot_equals_the_mean_over_separate_pairs() -> None:
     """Ten draws, ordered pairs of classes i != j, scikit-learn's centres of two classes, images of class i."""
     train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
     labels_N, labels_M = train.labels_N.numpy(), test.labels_N.numpy()
@@ -187,8 +187,8 @@ def test_two_way_few_shot_is_that_of_every_pair_alone() -> None:
     assert found[Variant("probe", 20)].value == pytest.approx(found[Variant("nccc", 20)].value, abs=0.1)
 
 
-def test_of_two_classes_two_way_is_few_shot() -> None:
-    """All images of a draw, balanced test classes: the same classifiers, nothing left to average over."""
+def test_two_way_equals_few_shot_for_two_classes() -> None:
+    """All images in each draw and balanced test classes: the classifiers are equal."""
     train, test = clusters(0, 20, 0.3, classes=2), clusters(1, 100, 0.3, classes=2)
     one, other = (values(name, train, test, 3) for name in ("few_shot", "few_shot_two_way"))
     assert 0.5 < one[Variant("nccc", 5)] < 0.95
@@ -199,15 +199,15 @@ def test_of_two_classes_two_way_is_few_shot() -> None:
     assert values("few_shot_two_way", train, none)[Variant("nccc", 1)].reason == "class 2 has no test images"
 
 
-def test_few_shot_repeats_itself_and_depends_on_the_seed() -> None:
-    """Every epoch and arm must see the same images: differences are then the arms'."""
+def test_few_shot_is_repeatable_and_depends_on_the_seed() -> None:
+    """Every epoch and arm must use the same images, so that differences come from the arms."""
     train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
     first, again, other = (METRICS["few_shot"].values(train, test, seed) for seed in (0, 0, 1))
     assert str(first) == str(again)
     assert first[Variant("nccc", 1)] != other[Variant("nccc", 1)]
 
 
-def test_mean_and_spread_of_few_shot_are_those_of_ten_draws() -> None:
+def test_mean_and_std_of_few_shot_equal_those_of_ten_draws() -> None:
     """Recomputed with scikit-learn from the draws."""
     train, test = clusters(0, 20, 0.5), clusters(1, 100, 0.5)
     labels_N = train.labels_N.numpy()
@@ -223,8 +223,8 @@ def test_mean_and_spread_of_few_shot_are_those_of_ten_draws() -> None:
     assert found == pytest.approx((np.mean(scores), np.std(scores, ddof=1)), abs=1e-12)
 
 
-def test_one_class_alone_has_no_probe() -> None:
-    """scikit-learn would stop the program with an error of its own."""
+def test_a_probe_of_one_class_is_undefined() -> None:
+    """Otherwise an error of scikit-learn would stop the program."""
     one = Labelled(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(30, dtype=torch.int64))
     probes = ("linear_probe", ("regularised", "paper"))
     for name, details in (probes, ("few_shot", DETAILS), ("few_shot_two_way", DETAILS)):

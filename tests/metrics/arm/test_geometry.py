@@ -74,8 +74,10 @@ def test_values_equal_the_slow_definitions(name: str, seed: int, classes: int, w
 @pytest.mark.parametrize("name", OF_A_SPLIT)
 @EVERY_SEED
 @given(seed=st.integers(0, 2**31), size=st.floats(1e-3, 1e3), mean=st.sampled_from([0.0, 1.0, 1e6]))
-def test_rotation_scale_and_mean_change_nothing(name: str, seed: int, size: float, mean: float) -> None:
-    """All of them are about the shape of the cloud; a mean a million times its size must not cost the digits."""
+def test_geometry_metrics_are_invariant_to_rotation_scale_and_mean(
+    name: str, seed: int, size: float, mean: float
+) -> None:
+    """A mean a million times the spread must not cost digits."""
     images = some(seed)
     generator = torch.Generator().manual_seed(seed)
     turn_DD = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q
@@ -92,8 +94,8 @@ def test_hand_computed_cdnv() -> None:
     assert value("directional_cdnv", images) == pytest.approx((0 + 1 / 16) / 2, abs=1e-15)
 
 
-def test_the_mean_of_halved_sums_is_the_same_number() -> None:
-    """What the docstring says about the conventions of the literature."""
+def test_both_conventions_of_cdnv_in_the_literature_agree() -> None:
+    """The docstring of cdnv states this."""
     images = some(3)
     labels = images.labels_N.unique()
     classes = [images.rows_ND[images.labels_N == label] for label in labels]
@@ -117,7 +119,7 @@ def test_round_clusters_scatter_equally_in_all_directions() -> None:
 
 
 def test_collapsed_classes_at_the_corners_of_a_simplex() -> None:
-    """Full neural collapse: no variance, no deviation; a corner pulled out is a deviation."""
+    """Complete neural collapse: no variance, no deviation; moving one corner creates a deviation."""
     corners_CD = torch.eye(5, 7, dtype=torch.float64)
     images = Labelled(corners_CD.repeat(4, 1), torch.arange(5).repeat(4))
     assert value("cdnv", images) == pytest.approx(0, abs=1e-15)
@@ -128,7 +130,7 @@ def test_collapsed_classes_at_the_corners_of_a_simplex() -> None:
 
 
 def test_the_effective_rank_counts_equal_directions() -> None:
-    """k orthogonal directions of equal size; one direction; a size that hardly counts."""
+    """k orthogonal directions of equal size; one direction; one direction of negligible size."""
     directions = torch.linalg.qr(torch.randn(200, 8, generator=torch.Generator().manual_seed(0)).double()).Q
     directions = torch.linalg.qr(directions - directions.mean(0)).Q
     labels = torch.zeros(200, dtype=torch.int64)
@@ -149,15 +151,15 @@ def test_the_effective_rank_counts_equal_directions() -> None:
         ("effective_rank", Labelled(torch.full((9, 2), 1 / 3), torch.arange(9)), "constant features"),
     ],
 )
-def test_what_is_undefined_says_why(name: str, images: Labelled, reason: str) -> None:
-    """A collapsed arm must show a gap, not a division by rounding noise."""
+def test_an_undefined_metric_states_its_reason(name: str, images: Labelled, reason: str) -> None:
+    """A collapsed arm must have a gap in the figure, not a value from rounding noise."""
     found = value(name, images)
     assert isinstance(found, Undefined)
     assert found.reason == reason
 
 
 def test_augmentation_spread_of_known_views() -> None:
-    """0 for invariant features, about 1 for views that know nothing of their image, 2 for opposite ones."""
+    """0 for invariant features, about 1 for views independent of their image, 2 for opposite views."""
     one_ND, other_ND = torch.randn(2, 3000, 6, generator=torch.Generator().manual_seed(0)) + 100
     spread = METRICS["augmentation_spread"].values
     for views, expected in (((one_ND, one_ND), 0), ((one_ND, other_ND), 1), ((one_ND, 200 - one_ND), 2)):
@@ -179,8 +181,8 @@ def test_augmentation_spread_equals_the_slow_definition(seed: int, views: int) -
     assert found == pytest.approx(np.mean(within) / total, abs=1e-12)
 
 
-def test_every_metric_declares_what_it_gives() -> None:
-    """The program asks for the rows by their variants before it computes anything."""
+def test_every_metric_declares_its_variants() -> None:
+    """The program derives the expected rows from the variants before it computes anything."""
     assert {metric.sees for metric in METRICS.values()} == {"classifier", "split", "views"}
     for name in OF_A_SPLIT:
         assert tuple(METRICS[name].measured(some(0))) == METRICS[name].variants
@@ -189,6 +191,6 @@ def test_every_metric_declares_what_it_gives() -> None:
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
-    """A misspelt metric must not be left out silently."""
+    """A misspelt metric must not be skipped silently."""
     with pytest.raises(ValueError, match=r"unknown arm metric 'nccs'; did you mean 'nccc'"):
         find_arm_metrics(["nccs"])

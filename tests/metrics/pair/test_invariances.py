@@ -1,4 +1,4 @@
-"""What each pair metric declares of itself holds, and no more than it declares.
+"""Each pair metric has exactly the invariances that it declares.
 
 Shape letters: n images, D, E widths.
 """
@@ -31,7 +31,7 @@ def draw(rows: int, columns: int, generator: torch.Generator) -> Tensor:
 
 
 def changed(name: str, change: str, seed: int, n: int, width: int) -> tuple[float, float]:
-    """The metric before and after one of the representations is changed."""
+    """Return the metric before and after a change of one representation."""
     x_nD, y_nE = related(seed, n, width, 6, mean=0.5)
     other_nD = CHANGES[change](x_nD, torch.Generator().manual_seed(seed + 1))
     return streamed(name, x_nD, y_nE), streamed(name, other_nD, y_nE)
@@ -43,22 +43,22 @@ def changed(name: str, change: str, seed: int, n: int, width: int) -> tuple[floa
 @settings(deadline=None, max_examples=15, derandomize=True)
 @given(seed=st.integers(0, 2**31), n=st.integers(12, 40), width=st.integers(3, 12))
 def test_a_declared_invariance_holds(name: str, change: str, seed: int, n: int, width: int) -> None:
-    """A reader takes a drop of the value for a change of the geometry that the metric claims to see."""
+    """A reader takes a drop of the value for a change of geometry."""
     before, after = changed(name, change, seed, n, width)
     assert after == pytest.approx(before, abs=1e-11)
 
 
 @pytest.mark.parametrize(("name", "change"), [(n, each) for n in METRICS for each in sorted(INVARIANCES)])
-def test_what_is_not_declared_changes_the_value(name: str, change: str) -> None:
-    """A metric that is invariant to more than it says sees less than its reader thinks."""
+def test_an_undeclared_invariance_does_not_hold(name: str, change: str) -> None:
+    """A metric with more invariances than declared sees less than its reader thinks."""
     if change not in METRICS[name].invariances:
         before, after = changed(name, change, 3, 40, 9)
         assert abs(after - before) > 1e-3
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_more_alike_scores_in_the_declared_direction(name: str) -> None:
-    """Less and less of the other representation is noise: the value must move one way."""
+def test_more_similar_representations_score_in_the_declared_direction(name: str) -> None:
+    """With less and less noise in one representation, the value must change monotonically."""
     x_nD, noise_nD = (related(seed, 200, 12, 1)[0] for seed in (0, 1))
     values = [streamed(name, x_nD, x_nD + share * noise_nD) for share in (4.0, 2.0, 1.0, 0.5, 0.0)]
     assert METRICS[name].direction in ("higher", "lower")
@@ -67,8 +67,8 @@ def test_more_alike_scores_in_the_declared_direction(name: str) -> None:
     assert values[-1] == (high if METRICS[name].direction == "higher" else low)
 
 
-def test_every_invariance_that_is_declared_is_one_of_the_list() -> None:
-    """A misspelt one would be tested by nobody."""
+def test_every_declared_invariance_is_a_known_one() -> None:
+    """A misspelt one would not be tested."""
     assert set(CHANGES) == set(INVARIANCES)
     for metric in METRICS.values():
         assert metric.invariances <= set(INVARIANCES)

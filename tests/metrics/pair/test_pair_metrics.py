@@ -1,4 +1,4 @@
-"""Pair metrics: the streamed sums equal the n x n definitions, in any order and in parts, with any mean.
+"""Pair metrics: streamed sums equal the n x n definitions, in any order, in chunks, and with any mean.
 
 Shape letters: n images, D, E widths.
 """
@@ -58,7 +58,7 @@ def test_streamed_values_equal_the_n_by_n_definitions(
 
 @pytest.mark.parametrize("name", ["cka", "cka_debiased"])
 def test_a_mean_a_million_times_the_spread_costs_no_digits(name: str) -> None:
-    """Without a pilot, float64 sums of squares would keep four digits of the spread."""
+    """Without shifting by a pilot mean, float64 sums of squares would keep four digits of the spread."""
     x_nD, y_nE = related(1, 60, 8, 5, mean=1e6)
     assert streamed(name, x_nD, y_nE) == pytest.approx(definition(name, x_nD, y_nE), abs=1e-10)
 
@@ -71,7 +71,7 @@ def test_cosines_of_rows_with_a_large_mean_keep_their_digits(name: str) -> None:
 
 
 def test_procrustes_of_features_with_a_large_mean_keeps_its_digits() -> None:
-    """Centring takes a million off; the definition by eigenvalues has only the roots of float64's digits."""
+    """Centring removes a mean of a million; the definition by eigenvalues keeps half of float64's digits."""
     x_nD, y_nE = related(1, 60, 8, 5)
     moved = streamed("procrustes", x_nD + 1e6, y_nE - 3e5)
     assert moved == pytest.approx(streamed("procrustes", x_nD, y_nE), abs=1e-9)
@@ -100,7 +100,7 @@ def test_rsa_equals_scipy(name: str, distance: str, compare: Callable) -> None:
 
 
 def test_tied_dissimilarities_share_a_rank_as_in_scipy() -> None:
-    """Rows of few whole numbers repeat and are often orthogonal; a rank by order would favour early images."""
+    """Rows of few integers repeat and are often orthogonal; ranks by position would favour early images."""
     generator = torch.Generator().manual_seed(0)
     x_nD, y_nD = torch.randint(0, 2, (2, 50, 4), generator=generator).double().mul_(2).sub_(1)  # unit rows are exact
     distances = [np.round(pdist(a.numpy(), "cosine"), 9) for a in (x_nD, y_nD)]
@@ -109,7 +109,7 @@ def test_tied_dissimilarities_share_a_rank_as_in_scipy() -> None:
 
 
 def test_procrustes_equals_scipy() -> None:
-    """`procrustes` gives the least distance with a free scale, `orthogonal_procrustes` the nuclear norm."""
+    """`procrustes` gives the minimal distance with a free scale, `orthogonal_procrustes` the nuclear norm."""
     x_nD, y_nD = related(4, 200, 10, 10, mean=2.0)
     value = streamed("procrustes", x_nD, y_nD)
     assert procrustes(x_nD.numpy(), y_nD.numpy())[2] == pytest.approx(1 - value**2, abs=1e-10)
@@ -166,7 +166,7 @@ def test_values_are_symmetric_and_within_the_declared_range(name: str) -> None:
 
 @pytest.mark.parametrize("transform", ["plain", "unit", "unit_centred"])
 def test_merged_parts_equal_one_pass_whatever_their_pilots(transform: str) -> None:
-    """Ranks see different images, hence have different pilots; their sums must add up to those of the whole."""
+    """Ranks have different images, hence different pilot means; their sums must add up to those of one pass."""
     x_nD, y_nE = related(8, 90, 7, 4, mean=3.0)
     whole = sums_of(x_nD, y_nE, transform, 10)
     merged = [CrossSums() for _ in PAIRS]
@@ -188,7 +188,7 @@ def test_merged_parts_equal_one_pass_whatever_their_pilots(transform: str) -> No
 
 
 def test_equal_rows_in_some_batches_only_give_the_same_sums() -> None:
-    """Equal rows are summed by another product than unequal ones; both kinds may occur in one pass."""
+    """Batches of equal rows are summed by another product than others; one pass may have both."""
     x_nD, _ = related(13, 60, 400, 1, mean=1.0)
     y_nD = x_nD.clone()
     y_nD[30:] += 1e-3 * related(14, 30, 400, 1)[0]
@@ -207,7 +207,7 @@ def test_float32_features_are_summed_in_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", pair_metric_names())
-def test_the_order_and_size_of_batches_do_not_matter(name: str) -> None:
+def test_scores_do_not_depend_on_order_and_size_of_batches(name: str) -> None:
     """A score is a property of the images, not of how they were handed in."""
     x_nD, y_nE = related(9, 80, 7, 4, mean=1.0)
     expected = streamed(name, x_nD, y_nE)
@@ -218,7 +218,7 @@ def test_the_order_and_size_of_batches_do_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", pair_metric_names())
 def test_constant_features_have_no_score(name: str) -> None:
-    """A collapsed arm must show a gap in the figure, not rounding noise that looks like a value."""
+    """A collapsed arm must have a gap in the figure, not a value from rounding noise."""
     x_nD, _ = related(10, 30, 5, 5)
     for entry, batch in itertools.product((0.0, 0.1, 1 / 3, 1e5 / 7), (3, 7, 11, 30)):
         constant_nE = torch.tensor([entry, 2 * entry, -entry / 3], dtype=torch.float64).expand(30, 3)
@@ -229,7 +229,7 @@ def test_constant_features_have_no_score(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rsa_spearman", "mutual_knn"])
 def test_rows_of_one_direction_have_no_score(name: str) -> None:
-    """Unit rows differ in their last bit; ranks and neighbours would be those of the rounding."""
+    """Their unit vectors differ only in the last bit: ranks and neighbours would be rounding noise."""
     x_nD, scale_nD = related(10, 30, 5, 1)
     assert streamed(name, x_nD, scale_nD[:, :1].exp() * x_nD[0]).reason == "all pairs of images are equally similar"
 
@@ -260,6 +260,6 @@ def test_rsa_counts_a_row_of_zeros_as_unlike_every_other(name: str, compare: Cal
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
-    """A misspelt metric must not be left out silently."""
+    """A misspelt metric must not be skipped silently."""
     with pytest.raises(ValueError, match=r"unknown pair metric 'ckaa'; did you mean 'cka'.*cka_debiased, mutual_knn"):
         find_pair_metrics(["ckaa"])
