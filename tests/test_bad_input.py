@@ -1,4 +1,4 @@
-"""Bad input: whatever is wrong with settings or overrides: status 2, one line that names the key, nothing written."""
+"""Invalid settings and overrides: status 2, one line that names the key, and nothing is written."""
 
 import os
 import resource
@@ -82,7 +82,7 @@ KEYS = [key for key in WRONG if key not in ("arms.cl.colour",)]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working directory with good settings; torch's switches are put back afterwards."""
+    """A working directory with valid settings; torch's switches are restored afterwards."""
     place, here = tmp_path_factory.mktemp("bad"), Path.cwd()
     (place / "tiny.yaml").write_text(tiny.TINY_YAML)
     was = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
@@ -94,7 +94,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr, after all that must hold has been checked."""
+    """Return the one line on stderr after checking everything else that must hold."""
     before = sorted(place.rglob("*"))
     config = [] if "--config" in arguments else ["--config", "tiny.yaml"]
     status = train.main([*config, *arguments])
@@ -107,10 +107,8 @@ def refused(place: Path, capsys: pytest.CaptureFixture[str], *arguments: str) ->
 
 
 @pytest.mark.parametrize("key", WRONG)
-def test_a_value_that_is_not_allowed_is_refused_by_its_key(
-    place: Path, capsys: pytest.CaptureFixture[str], key: str
-) -> None:
-    """Wrong types, values out of range, names that lead elsewhere, numbers that are none."""
+def test_an_invalid_value_is_refused_with_its_key(place: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    """Wrong types, values out of range, names that lead to other folders, numbers that are not finite."""
     for value in WRONG[key]:
         assert key.rpartition(".")[2] in refused(place, capsys, f"{key}={value}")
 
@@ -120,7 +118,7 @@ def test_a_value_that_is_not_allowed_is_refused_by_its_key(
 def test_a_misspelt_key_is_refused_by_name(
     place: Path, capsys: pytest.CaptureFixture[str], key: str, place_in_key: int, letter: str, drop: bool
 ) -> None:
-    """A typo that is silently ignored is a run with the wrong settings."""
+    """A misspelt key that is ignored would give a run with wrong settings."""
     section, _, last = key.rpartition(".")
     cut = place_in_key % len(last)
     typo = last[:cut] + ("" if drop else letter) + last[cut + drop :]
@@ -135,10 +133,10 @@ YAML_LIKE = st.text(st.sampled_from(string.ascii_letters + string.digits + " .:,
 
 @MANY
 @given(st.sampled_from(KEYS), YAML_LIKE)
-def test_any_text_as_a_value_is_taken_or_refused_in_one_line(
+def test_any_text_as_a_value_is_accepted_or_refused_in_one_line(
     place: Path, capsys: pytest.CaptureFixture[str], key: str, text: str
 ) -> None:
-    """What the settings accept is another test's; the rest must end in one line, whatever PyYAML or pydantic raise."""
+    """What is accepted is tested elsewhere; every refusal is one line, whatever PyYAML or pydantic raise."""
     override = f"{key}={text}"
     assume(not accepted(place / "tiny.yaml", override))
     assert key.partition(".")[0] in refused(place, capsys, override)
@@ -146,7 +144,7 @@ def test_any_text_as_a_value_is_taken_or_refused_in_one_line(
 
 @MANY
 @given(YAML_LIKE)
-def test_any_text_as_an_override_is_taken_or_refused_in_one_line(
+def test_any_text_as_an_override_is_accepted_or_refused_in_one_line(
     place: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     """Also without an equals sign, with empty parts, with very many parts."""
@@ -171,17 +169,17 @@ VALUES = st.recursive(
 
 @MANY
 @given(st.sampled_from(list(yaml.safe_load(tiny.TINY_YAML))), VALUES)
-def test_any_tree_in_a_settings_file_is_taken_or_refused_in_one_line(
+def test_any_tree_in_a_settings_file_is_accepted_or_refused_in_one_line(
     place: Path, capsys: pytest.CaptureFixture[str], key: str, value: Any
 ) -> None:
-    """A whole section replaced by anything that YAML can hold."""
+    """A whole section is replaced by anything that YAML can express."""
     (place / "tree.yaml").write_text(yaml.safe_dump({**yaml.safe_load(tiny.TINY_YAML), key: value}))
     assume(not accepted(place / "tree.yaml"))
     assert key in refused(place, capsys, "--config", "tree.yaml")
 
 
 def bomb(first: str, before: str, after: str) -> bytes:
-    """Sixteen lines, each of which stands for the one before, four times."""
+    """Sixteen lines, each of which refers four times to the line before."""
     lines = [f"a0: &a0 {first}"]
     lines += [f"a{n}: &a{n} {before}{', '.join([f'*a{n - 1}'] * 4)}{after}" for n in range(1, 16)]
     return "\n".join(lines).encode()
@@ -222,14 +220,14 @@ CHAIN = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1,
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    """A YAML bomb stands for gigabytes, deep nesting ends the stack, a tag could run a program."""
+    """A YAML bomb expands to gigabytes, deep nesting exhausts the stack, a tag could run a program."""
     (tmp_path / "bad.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_settings(tmp_path / "bad.yaml")
 
 
 def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
-    """100 MB take PyYAML minutes and gigabytes; here the process may not even grow by half of that."""
+    """100 MB would take PyYAML minutes and gigabytes; the process may not grow by even half of 100 MB."""
     with (tmp_path / "huge.yaml").open("wb") as file:
         file.write(b"seed: 1 #")
         file.truncate(100 * 2**20)
@@ -274,17 +272,17 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
         (["batch.size=2"], "batch.size: got 2; the images of step 9 are all of one class, so no anchor of arm nscl"),
     ],
 )
-def test_what_would_be_ignored_or_fail_later_is_refused(
+def test_settings_that_would_be_ignored_or_fail_later_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    """The first of two values, an option that nothing reads, a model that fails at the first step."""
+    """The first of two values, an option that nothing reads, a model that would fail at the first step."""
     assert message in refused(place, capsys, *arguments)
 
 
-def test_several_processes_without_a_meeting_place_are_refused(
+def test_several_processes_without_a_rendezvous_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would train alone, as if it were the only one."""
+    """Each would train alone as if it were the only one."""
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "MASTER_ADDR, MASTER_PORT: not set, but RANK" in refused(place, capsys)

@@ -1,4 +1,4 @@
-"""Controls of a run: each changes what it says and nothing else."""
+"""Controls of a run: each changes what it names and nothing else."""
 
 import json
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def inputs(run: Path, arm: str) -> list[str]:
     return list(pandas.read_csv(run / "steps.csv")[f"{arm}_inputs_digest" if arm else "inputs_digest"])
 
 
-def test_only_an_arm_with_its_own_initialisation_starts_elsewhere(run: Path) -> None:
+def test_only_an_arm_with_unshared_initialisation_starts_from_other_weights(run: Path) -> None:
     start = weights(run, "cl", 0)
     for arm in ("twin", "later", "order", "views", "views_twin"):
         assert equal(weights(run, arm, 0), start), arm
@@ -60,8 +60,8 @@ def test_only_an_arm_with_its_own_initialisation_starts_elsewhere(run: Path) -> 
     assert differing == ["encoder.conv1.weight"]
 
 
-def test_the_lines_before_a_run_name_the_controls() -> None:
-    """What departs from the shared randomness on purpose must be seen."""
+def test_the_start_of_a_run_lists_the_controls() -> None:
+    """Deliberate exceptions from shared randomness must be visible."""
     assert controls({"objective": "dcl"}) == ""
     assert controls({"twin": "cl", "unshared": ["init", "augmentation"]}) == "; twin of cl; its own init, augmentation"
     assert controls({"twin": "cl", "perturb": {"ulps": 2, "step": 0}}) == (
@@ -69,8 +69,8 @@ def test_the_lines_before_a_run_name_the_controls() -> None:
     )
 
 
-def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A weight that was moved before the first snapshot and an own initialisation are nothing wrong."""
+def test_verify_accepts_the_controls(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a weight perturbed before the first snapshot nor an unshared initialisation is a finding."""
     assert verify.main(["--run-dir", str(run)]) == 0, capsys.readouterr().out
     about = json.loads((run / "run.json").read_text())
     arms = about["settings"]["arms"]
@@ -81,8 +81,8 @@ def test_verify_knows_the_controls(run: Path, capsys: pytest.CaptureFixture[str]
     assert text in "".join(faults_of_starts(store, arms, starts))
 
 
-def test_twins_stay_bit_identical_until_a_bit_is_moved(run: Path) -> None:
-    """The twin of an arm with its own views sees those views."""
+def test_twins_stay_bit_identical_until_the_perturbation(run: Path) -> None:
+    """The twin of an arm with unshared views uses that arm's views."""
     for epoch in (1, 2):
         assert equal(weights(run, "twin", epoch), weights(run, "cl", epoch))
         assert equal(weights(run, "views_twin", epoch), weights(run, "views", epoch))
@@ -91,8 +91,8 @@ def test_twins_stay_bit_identical_until_a_bit_is_moved(run: Path) -> None:
     assert not equal(weights(run, "later", 2), weights(run, "cl", 2))
 
 
-def test_a_moved_bit_is_less_than_other_randomness(run: Path) -> None:
-    """Rounding grows fast in so small a network, so after ten steps the moved bit is not a hundredth of the others."""
+def test_a_perturbation_changes_less_than_unshared_randomness(run: Path) -> None:
+    """Rounding differences grow fast in so small a network: after ten steps the factor is not a hundred."""
 
     def gap(arm: str) -> float:
         return float(
@@ -103,7 +103,7 @@ def test_a_moved_bit_is_less_than_other_randomness(run: Path) -> None:
 
 
 def test_arms_share_a_stream_unless_they_have_their_own(run: Path) -> None:
-    """One column of digests a stream: `init`, `twin` and the moved ones are fed what `cl` is."""
+    """steps.csv has one column of digests per stream: `init`, `twin` and the perturbed arms get the inputs of `cl`."""
     columns = [column for column in pandas.read_csv(run / "steps.csv") if column.endswith("inputs_digest")]
     assert columns == ["inputs_digest", "order_inputs_digest", "views_inputs_digest"]
     assert not set(inputs(run, "")) & set(inputs(run, "order"))
@@ -113,10 +113,8 @@ def test_arms_share_a_stream_unless_they_have_their_own(run: Path) -> None:
 @pytest.mark.parametrize(
     ("own", "same"), [(["order"], ["views"]), (["augmentation"], ["order"]), (["order", "augmentation"], [])]
 )
-def test_own_draws_change_what_they_name_and_nothing_else(
-    tmp_path: Path, own: Sequence[str], same: Sequence[str]
-) -> None:
-    """The two streams of a run, step by step: the same images or not, each image's views the same or not."""
+def test_unshared_sources_change_only_what_they_name(tmp_path: Path, own: Sequence[str], same: Sequence[str]) -> None:
+    """The two streams of a run, step by step: whether images are equal, and whether each image's views are."""
     made = tiny.train(tmp_path / "run", arms={"cl": "dcl", "b": {"twin": "cl", "unshared": list(own)}}, epochs=0)
     steps = list(made.step_batches(1))
     shared, other = ([step[name] for step in steps] for name in ("", "b"))
@@ -134,13 +132,13 @@ def test_own_draws_change_what_they_name_and_nothing_else(
     assert [batch.number for batch in shared] == [batch.number for batch in other]
 
 
-def test_an_arm_is_the_same_whatever_the_others_own(run: Path, tmp_path: Path) -> None:
+def test_an_arm_does_not_depend_on_unshared_sources_of_other_arms(run: Path, tmp_path: Path) -> None:
     tiny.train(tmp_path / "alone")
     assert equal(weights(tmp_path / "alone", "cl", 2), weights(run, "cl", 2))
 
 
 def test_a_run_with_controls_resumes_without_a_changed_bit(run: Path, tmp_path: Path) -> None:
-    """Stopped just after a perturbation: it is neither lost nor done twice."""
+    """Stopped just after a perturbation: it is neither lost nor applied twice."""
     arms = tiny_arms(run)
     tiny.train(tmp_path / "run", arms=arms, max_steps=6)
     tiny.train(tmp_path / "run", arms=arms, resume=True)
@@ -149,12 +147,12 @@ def test_a_run_with_controls_resumes_without_a_changed_bit(run: Path, tmp_path: 
 
 
 def tiny_arms(run: Path) -> dict[str, Any]:
-    """The arms as run.json has them, every one written out."""
+    """The arms as in run.json, each written out."""
     arms: dict[str, Any] = json.loads((run / "run.json").read_text())["settings"]["arms"]
     return arms
 
 
-def test_run_json_says_what_is_controlled(run: Path) -> None:
+def test_run_json_records_the_controls(run: Path) -> None:
     arms = tiny_arms(run)
     assert arms["cl"].keys() == arms["twin"].keys() - {"twin"}
     assert arms["later"]["perturb"] == {"ulps": 1, "step": 6}

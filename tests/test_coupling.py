@@ -1,4 +1,4 @@
-"""The tests that define the project: shared starts, shared inputs, and nothing but the objective between two arms."""
+"""The tests that define the project: equal initial weights, equal inputs, arms that differ only in the objective."""
 
 import json
 import shutil
@@ -40,8 +40,8 @@ def assert_equal_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tenso
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def test_all_arms_start_with_equal_bytes_and_part_afterwards(four_arms: Path) -> None:
-    """A gap at epoch 0 would be counted as drift; no gap at the end would mean nothing was trained."""
+def test_all_arms_start_with_equal_bytes_and_diverge_afterwards(four_arms: Path) -> None:
+    """A gap at epoch 0 would count as drift; no gap at the end would mean that nothing was trained."""
     start = weights(four_arms, "cl", 0)
     shared = {name for name in start if name.startswith(("encoder.", "projector."))}
     for arm in ("nscl", "scl", "ce"):
@@ -51,8 +51,8 @@ def test_all_arms_start_with_equal_bytes_and_part_afterwards(four_arms: Path) ->
         assert not torch.equal(end["encoder.conv1.weight"], end_of_cl["encoder.conv1.weight"])
 
 
-def test_an_arm_is_bit_identical_alone_and_in_company_in_any_order(four_arms: Path, tmp_path: Path) -> None:
-    """If the arms beside it changed an arm, the comparison would measure the company, not the objective."""
+def test_an_arm_is_bit_identical_alone_and_with_other_arms_in_any_order(four_arms: Path, tmp_path: Path) -> None:
+    """Otherwise a comparison would measure the effect of the other arms, not of the objective."""
     tiny.train(tmp_path / "alone", arms={"nscl": "nscl"})
     tiny.train(tmp_path / "reversed", arms={"ce": "cross_entropy", "nscl": "nscl", "cl": "dcl"})
     for epoch in (0, 1, 2):
@@ -62,13 +62,13 @@ def test_an_arm_is_bit_identical_alone_and_in_company_in_any_order(four_arms: Pa
 
 
 def test_twins_stay_bit_identical(tmp_path: Path) -> None:
-    """Two arms with one objective are the noise floor: without it no gap means anything."""
+    """Two arms with one objective are the noise floor: without it no gap can be interpreted."""
     tiny.train(tmp_path / "run", arms={"cl": "dcl", "twin": "dcl"})
     for epoch in (1, 2):
         assert_equal_bits(weights(tmp_path / "run", "cl", epoch), weights(tmp_path / "run", "twin", epoch))
 
 
-def test_two_equal_runs_give_equal_bytes_and_another_seed_others(four_arms: Path, tmp_path: Path) -> None:
+def test_equal_settings_give_equal_bytes_and_another_seed_does_not(four_arms: Path, tmp_path: Path) -> None:
     """Snapshots, manifest and steps.csv are functions of the settings."""
     tiny.train(tmp_path / "again")
     assert tiny.snapshot_bytes(tmp_path / "again") == tiny.snapshot_bytes(four_arms)
@@ -88,10 +88,10 @@ def test_the_settings_of_the_arms_do_not_change_the_inputs(four_arms: Path, tmp_
 
 
 @pytest.mark.parametrize("stop_at", [3, 7])
-def test_stopped_and_resumed_equals_never_stopped(
+def test_resumed_run_equals_uninterrupted_run(
     four_arms: Path, tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Step 3 lies before the first checkpoint, step 7 inside the second epoch; rows after it are cut, not doubled."""
+    """Step 3 is before the first checkpoint, step 7 within epoch 2; later rows are removed, not doubled."""
     gradients, seen = Arm.gradients, []
 
     def interrupted(arm: Arm, batch: Batch) -> Tensor:
@@ -111,7 +111,7 @@ def test_stopped_and_resumed_equals_never_stopped(
     assert len(pandas.read_csv(tmp_path / "run" / "epochs.csv")) == 8
 
 
-def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
+def test_a_difference_between_initial_weights_is_an_error(tmp_path: Path) -> None:
     """One bit in one tensor of one arm: the run must not begin."""
     with process_group("cpu") as group:
         arms = Coordinator(tiny.tiny_settings(), group, tmp_path / "run").arms
@@ -124,7 +124,7 @@ def test_a_difference_at_the_start_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    """Training on after a NaN gives a figure of noise; the message names arm, epoch and step."""
+    """Training on after a NaN would give meaningless figures; the message names arm, epoch and step."""
     huge = {"base_lr": 1e6, "weight_decay": 1e6}  # a step makes each weight 1e12 times as large
     with pytest.raises(
         FloatingPointError, match=r"arm '\w+': (loss|gradient norm) is (nan|inf)\. .* before step \d+ \(epoch 1\)"
@@ -132,8 +132,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         tiny.train(tmp_path / "run", optimizer={"name": "sgd", **huge, "warmup_epochs": 0, "clip_grad_norm": None})
 
 
-def test_a_run_in_the_way_is_not_touched(four_arms: Path, tmp_path: Path) -> None:
-    """A finished run is days of work; the error names both ways out."""
+def test_an_existing_run_is_not_changed(four_arms: Path, tmp_path: Path) -> None:
+    """A finished run may be days of work; the error names --resume and --overwrite."""
     before = tiny.snapshot_bytes(four_arms)
     with pytest.raises(ValueError, match=r"a run is already in '.*'; pass --resume .* or --overwrite"):
         tiny.train(four_arms)
@@ -147,21 +147,21 @@ def test_a_run_in_the_way_is_not_touched(four_arms: Path, tmp_path: Path) -> Non
 
 
 def test_resuming_a_finished_run_changes_nothing(four_arms: Path) -> None:
-    """The same command on a cluster is often started once more than needed."""
+    """On a cluster the same command is often started once more than needed."""
     before = {p: p.read_bytes() for p in four_arms.rglob("*") if p.is_file()}
     tiny.train(four_arms, resume=True)
     assert {p: p.read_bytes() for p in four_arms.rglob("*") if p.is_file()} == before
 
 
-def test_overwrite_starts_afresh(tmp_path: Path) -> None:
+def test_overwrite_removes_all_of_the_old_run(tmp_path: Path) -> None:
     """Nothing of the old run may remain beside the new one."""
     tiny.train(tmp_path / "run", arms={"old": "dcl"}, epochs=1)
     tiny.train(tmp_path / "run", arms={"new": "dcl"}, epochs=1, overwrite=True)
     assert sorted(tiny.snapshot_bytes(tmp_path / "run")) == ["new/epoch_0000.safetensors", "new/epoch_0001.safetensors"]
 
 
-def test_run_json_says_what_was_run(four_arms: Path) -> None:
-    """Settings, digests and versions belong to the numbers."""
+def test_run_json_records_settings_digests_and_versions(four_arms: Path) -> None:
+    """They belong to the numbers."""
     about = json.loads((four_arms / "run.json").read_text())
     settings = from_resolved(about["settings"])
     assert about["settings_sha256"] == settings.sha256()
@@ -174,17 +174,17 @@ def test_run_json_says_what_was_run(four_arms: Path) -> None:
 
 
 def test_two_spellings_of_one_experiment_are_one_run(four_arms: Path) -> None:
-    """Defaults are filled in before the digest: resuming with a default written out is resuming, not another run."""
+    """Defaults are filled in before the digest: writing out a default does not prevent a resume."""
     spelled = {"cl": {"objective": "dcl", "temperature": 0.5}, "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
     tiny.train(four_arms, resume=True, arms=spelled)
     with pytest.raises(ValueError, match=r"arms\.cl\.temperature was 0\.5, is 0\.1"):
         tiny.train(four_arms, resume=True, arms={**spelled, "cl": {"objective": "dcl", "temperature": 0.1}})
 
 
-def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
+def test_too_little_disk_space_is_reported_before_anything_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--overwrite must not delete the old run and then refuse the new one; a refused new run leaves no folder."""
+    """--overwrite must not delete the old run and then refuse the new one; a refused run leaves no folder."""
     run = tmp_path / "run"
     tiny.train(run, arms={"old": "dcl"}, epochs=1)
     before = tiny.snapshot_bytes(run)
@@ -198,13 +198,13 @@ def test_a_disk_too_small_is_noticed_before_anything_is_deleted(
 
 
 def test_resume_without_a_run_starts_it(four_arms: Path, tmp_path: Path) -> None:
-    """One command serves a cluster's first start and every requeue."""
+    """The same command works for a cluster's first start and every requeue."""
     tiny.train(tmp_path / "run", resume=True)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(four_arms)
 
 
-def test_prefetching_changes_nothing(four_arms: Path, tmp_path: Path) -> None:
-    """Worker threads prepare batches ahead; the bytes of every snapshot stay."""
+def test_prefetching_does_not_change_a_run(four_arms: Path, tmp_path: Path) -> None:
+    """Worker threads prepare batches ahead; the bytes of every snapshot are equal."""
     tiny.train(tmp_path / "run", dataset={**tiny.TINY["dataset"], "num_workers": 2}, arms={"cl": "dcl"}, epochs=1)
     assert_equal_bits(weights(tmp_path / "run", "cl", 1), weights_after_one_epoch())
 
@@ -235,7 +235,7 @@ AT_32: dict[str, Any] = {"dataset": {"name": "digits", "image_size": 32}, "batch
     ],
 )
 def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -> None:
-    """A key that no run ever used may do nothing, or fail after a day in a queue."""
+    """A setting that no run ever used may have no effect, or fail after a day in a queue."""
     run = tmp_path / "run"
     tiny.train(run, epochs=1, **changed)
     steps = pandas.read_csv(run / "steps.csv")
@@ -250,7 +250,7 @@ def test_every_kind_of_setting_trains(tmp_path: Path, changed: dict[str, Any]) -
 
 
 def test_thinned_snapshots_are_kept_and_resumed(four_arms: Path, tmp_path: Path) -> None:
-    """every: 2 keeps epochs 0 and 2; the epoch between has a checkpoint and no snapshot."""
+    """every: 2 keeps epochs 0 and 2; the epoch between has a checkpoint but no snapshot."""
     tiny.train(tmp_path / "run", snapshots={"every_epochs": 2})
     kept = tiny.snapshot_bytes(tmp_path / "run")
     assert sorted({name.split("_")[-1] for name in kept}) == ["0000.safetensors", "0002.safetensors"]
@@ -258,7 +258,7 @@ def test_thinned_snapshots_are_kept_and_resumed(four_arms: Path, tmp_path: Path)
 
 
 def test_logs_have_a_row_for_every_step_and_epoch(four_arms: Path) -> None:
-    """Losses are those of the arms, the learning rate that of the schedule, the digest of every step another."""
+    """Losses equal those of the arms, the learning rate that of the schedule; every step has another inputs digest."""
     steps = pandas.read_csv(four_arms / "steps.csv")
     assert steps["step"].tolist() == list(range(1, 11))
     assert steps["epoch"].tolist() == [1] * 5 + [2] * 5
@@ -270,15 +270,15 @@ def test_logs_have_a_row_for_every_step_and_epoch(four_arms: Path) -> None:
     assert epochs[(epochs["epoch"] == 2) & (epochs["arm"] == "nscl")]["loss"].item() == pytest.approx(mean)
 
 
-def test_snapshots_say_what_they_are(four_arms: Path) -> None:
-    """Same shared keys in every arm; CE carries its classifier beside them."""
+def test_snapshots_contain_shared_tensors_and_metadata(four_arms: Path) -> None:
+    """Every arm has the same shared keys; CE has its classifier as well."""
     keys = {arm: set(weights(four_arms, arm, 1)) for arm in ("cl", "nscl", "scl", "ce")}
     assert keys["cl"] == keys["nscl"] == keys["scl"] == keys["ce"] - {"classifier.weight", "classifier.bias"}
     assert all(name.startswith(("encoder.", "projector.")) for name in keys["cl"])
 
 
 def test_batch_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    """More images in a batch than in the set would be an epoch of no step."""
+    """A batch larger than the dataset would give an epoch without steps."""
     with pytest.raises(ValueError, match=r"batch\.size: got 2000; dataset 'digits' has 1440 images"):
         tiny.train(tmp_path / "run", batch={"size": 2000})
     assert not (tmp_path / "run").exists()
@@ -297,8 +297,10 @@ def test_batch_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"objective": "dcl", "temperature": -1.0}, r"arms\.x\.temperature: -1\.0 is not allowed"),
     ],
 )
-def test_bad_arms_are_refused_before_anything_is_written(tmp_path: Path, arm: dict[str, object], message: str) -> None:
-    """The key, the value, what is allowed; no run folder is left behind."""
+def test_invalid_arms_are_refused_before_anything_is_written(
+    tmp_path: Path, arm: dict[str, object], message: str
+) -> None:
+    """The message has the key, the value and what is allowed; no run folder is created."""
     with pytest.raises(ValueError, match=message):
         tiny.train(tmp_path / "run", arms={"x": arm})
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""`--resume` of a run that has lost something: refused where an epoch would be missing for good, with a way on."""
+"""`--resume` of an incomplete run: refused if an epoch would stay missing, with a command that repairs it."""
 
 import re
 import shutil
@@ -66,8 +66,8 @@ LOST: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_a_run_that_lost_what_it_counts_as_done_is_not_continued(run: Path, lost: str) -> None:
-    """It would end complete, with an epoch missing for good, or begin again without a word."""
+def test_a_run_with_missing_files_of_finished_epochs_is_not_resumed(run: Path, lost: str) -> None:
+    """It would end with an epoch missing, or start again without a warning."""
     lose, message = LOST[lost]
     lose(run)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -76,8 +76,8 @@ def test_a_run_that_lost_what_it_counts_as_done_is_not_continued(run: Path, lost
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path) -> None:
-    """The epoch is trained again from the checkpoint before it, to the same bytes."""
+def test_the_suggested_repair_leads_to_a_complete_run(run: Path, ended: Path) -> None:
+    """The epoch is trained again from the checkpoint before it, bit for bit."""
     (run / "snapshots/cl/epoch_0002.safetensors").unlink()
     with pytest.raises(
         ValueError, match=r"restore the snapshot, delete step_00000010 in \S+/checkpoints to train the epoch again"
@@ -94,8 +94,8 @@ def test_the_way_on_that_is_named_leads_to_the_whole_run(run: Path, ended: Path)
         tiny.train(run, resume=True, **TWO)
 
 
-def test_a_killed_overwrite_may_be_started_again_but_not_resumed(run: Path, ended: Path) -> None:
-    """Checkpoints are deleted first; the snapshots that are left do not refuse another `--overwrite`."""
+def test_an_interrupted_overwrite_can_be_repeated_but_not_resumed(run: Path, ended: Path) -> None:
+    """Checkpoints are deleted first; remaining snapshots do not prevent another `--overwrite`."""
     shutil.rmtree(run / "checkpoints")
     (run / "log_digests.jsonl").unlink()
     (run / "snapshots/cl/epoch_0001.safetensors").unlink()
@@ -105,10 +105,10 @@ def test_a_killed_overwrite_may_be_started_again_but_not_resumed(run: Path, ende
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(ended)
 
 
-def test_changed_rows_and_a_changed_description_do_not_stop_a_run_and_stay_visible(
+def test_edited_logs_do_not_stop_a_resume_and_verify_still_reports_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training does not depend on them; new digests over them would hide that they were changed."""
+    """Training does not depend on them; new digests would hide the edit."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=7, **TWO)
     for name, old, new in (("steps.csv", "\n1,3,", "\n1,3,f"), ("run.json", '"world_size": 1', '"world_size": 2')):

@@ -1,4 +1,4 @@
-"""The demo's promise: for each of three seeds NSCL ends closer to CL than SCL and CE do, and the numbers agree."""
+"""The demo's claim: for each of three seeds NSCL ends closer to CL than SCL and CE do; all pages agree."""
 
 import re
 
@@ -8,8 +8,8 @@ from support import tiny
 HEADER = (tiny.REPOSITORY / "configs/demo.yaml").read_text(encoding="utf-8")
 
 
-def test_the_measured_values_show_the_finding_for_every_seed() -> None:
-    """The config was chosen so; a change of the config needs the three runs again."""
+def test_nscl_is_closest_to_cl_for_every_measured_seed() -> None:
+    """A change of the config requires the three runs again."""
     rows = re.findall(r"seed (\d): +CKA (\S+) (\S+) (\S+) +RSA (\S+) (\S+) (\S+)", HEADER)
     assert [row[0] for row in rows] == ["0", "1", "2"]
     for _, *values in rows:
@@ -20,7 +20,7 @@ def test_the_measured_values_show_the_finding_for_every_seed() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/reproduction.md"])
 def test_the_header_and_the_pages_give_the_same_numbers(page: str) -> None:
-    """Two copies of a measured number that differ are one wrong number."""
+    """If two copies of a measured number differ, one is wrong."""
     text = (tiny.REPOSITORY / page).read_text(encoding="utf-8")
     for arm in ("nscl", "scl", "ce"):
         header = re.search(rf"#   {arm} +(.*)", HEADER)

@@ -1,4 +1,4 @@
-"""docs/design.md tells the tree: a line for every file of the package, and no name of something that is gone."""
+"""docs/design.md describes the package: one line for every file, and no name of anything that does not exist."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ def lines_of_the_tree() -> list[str]:
     return paths
 
 
-def only_says(path: str) -> bool:
+def has_only_a_docstring(path: str) -> bool:
     """Whether a file is an `__init__.py` with nothing but a docstring."""
     return path.endswith("/__init__.py") and len(ast.parse((ROOT / path).read_text(encoding="utf-8")).body) < 2
 
@@ -32,11 +32,11 @@ def suggested(path: str) -> str:
     return f"under ### {path.rpartition('/')[0]}/: * `{path.rpartition('/')[2]}`: {(said or '?').splitlines()[0]}"
 
 
-def test_every_file_of_the_package_has_its_line_and_no_line_is_of_another() -> None:
-    """A stranger looks there for the file he needs."""
+def test_every_file_of_the_package_has_exactly_one_line() -> None:
+    """Newcomers look there for the file they need."""
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "coupled").rglob("*") if path.is_file()}
     wanted = {each for each in files if "__pycache__" not in each and not each.endswith("py.typed")}
-    wanted = {each for each in wanted if not only_says(each)}
+    wanted = {each for each in wanted if not has_only_a_docstring(each)}
     listed = lines_of_the_tree()
     missing = "\n".join(suggested(each) for each in sorted(wanted.difference(listed)))
     assert not missing, f"docs/design.md lacks\n{missing}"
@@ -45,7 +45,7 @@ def test_every_file_of_the_package_has_its_line_and_no_line_is_of_another() -> N
     assert len(listed) == len(set(listed))
 
 
-def test_every_folder_is_told_in_a_sentence() -> None:
+def test_every_folder_is_described_in_a_sentence() -> None:
     headings = re.findall(r"^### (coupled/\S*)\n\n(.*)$", PAGE, flags=re.MULTILINE)
     assert {folder for folder, _ in headings} == {f"{each.rpartition('/')[0]}/" for each in lines_of_the_tree()} - {
         "coupled/analysis/report/page/"
@@ -54,7 +54,7 @@ def test_every_folder_is_told_in_a_sentence() -> None:
 
 
 def test_every_file_and_function_that_the_page_names_exists() -> None:
-    """The way of a batch leads from function to function."""
+    """The page follows a batch from function to function."""
     named = re.findall(r"`((?:coupled|tests)/[\w/]+\.py)(?::([\w.]+))?`", PAGE)
     assert len(named) > 20
     for file, function in named:
@@ -65,7 +65,7 @@ def test_every_file_and_function_that_the_page_names_exists() -> None:
             body = found[0].body
 
 
-def test_the_floors_of_the_page_are_those_that_are_checked() -> None:
+def test_the_layers_on_the_page_equal_those_that_import_linter_checks() -> None:
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     block = re.search(r"## Floors\n.*?```text\n(.*?)```", PAGE, flags=re.DOTALL)
     assert block

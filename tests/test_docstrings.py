@@ -1,7 +1,7 @@
-"""Docstrings of the public names: which they are, that each has its sections, and that its example runs.
+"""Docstrings of the public names: the list of names, the required sections, and examples that run.
 
-A new public name is in no list here: `test_the_list_is_that_of_the_code` fails until it is added, and the others until
-its docstring says what goes in, what comes out, what it raises, shows an example, and names its source.
+A new public name must be listed: `test_the_list_of_public_names_equals_the_code` fails until it is. The other tests
+fail until its docstring states arguments, result and errors, shows an example, and names its source.
 """
 
 import ast
@@ -71,7 +71,7 @@ def functions() -> Iterator[tuple[str, str]]:
 
 
 def loaded(module: str) -> Any:
-    """A module of the package, or a file of examples/."""
+    """Import a module of the package, or a file of examples/."""
     if not module.endswith(".py"):
         return importlib.import_module(module)
     spec = importlib.util.spec_from_file_location(Path(module).stem, tiny.REPOSITORY / module)
@@ -97,12 +97,12 @@ def sections(doc: str) -> dict[str, str]:
 
 
 def entries(section: str) -> list[str]:
-    """The names that a section explains."""
+    """Return the names that a section documents."""
     return re.findall(r"^    (\w+): \S", section, flags=re.MULTILINE)
 
 
-def test_the_list_is_that_of_the_code() -> None:
-    """A public name that is new, or gone, is noticed here."""
+def test_the_list_of_public_names_equals_the_code() -> None:
+    """A new or removed public name is detected here."""
     named = {"train", "open_run", "load_settings", "Run", "Settings", "metrics", "__version__"}
     assert set(coupled.__all__) == named
     assert list(known("coupled.metrics.pair")) == PAIR_METRICS
@@ -127,10 +127,8 @@ def defines(path: Path, name: str) -> bool:
 
 
 @pytest.mark.parametrize(("module", "name"), list(functions()))
-def test_a_docstring_has_its_sections(module: str, name: str) -> None:
-    """Summary line, every argument by its name, what is returned, what is raised, an example; and the source of what is
-    a formula.
-    """
+def test_a_docstring_has_all_sections(module: str, name: str) -> None:
+    """Summary line, every argument by name, what is returned and raised, an example; the source of a formula."""
     function = found(module, name)
     doc = inspect.getdoc(function) or ""
     has, signature = sections(doc), inspect.signature(function)
@@ -147,8 +145,8 @@ def test_a_docstring_has_its_sections(module: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module in CLASSES for name in CLASSES[module]])
-def test_a_class_has_its_attributes_and_an_example(module: str, name: str) -> None:
-    """Those of a dataclass or named tuple are all explained."""
+def test_a_class_documents_its_attributes_and_has_an_example(module: str, name: str) -> None:
+    """All fields of a dataclass or named tuple are documented."""
     which = found(module, name)
     has = sections(inspect.getdoc(which) or "")
     assert ">>> " in has["Example"]
@@ -163,7 +161,7 @@ def test_the_settings_have_an_example() -> None:
 
 @pytest.mark.parametrize("name", RUN_MEASURES[:-1])
 def test_a_method_of_a_run_lists_the_options_of_its_function(name: str) -> None:
-    """`help(run.alignment)` is what a notebook shows; it must not fall behind."""
+    """Notebook users read `help(run.alignment)`; it must be complete."""
     doc = " ".join((getattr(coupled.Run, name).__doc__ or "").split())
     of_function = inspect.signature(importlib.import_module(f"coupled.analysis.{name}").compute).parameters
     options = [each.name for each in of_function.values() if each.kind is each.KEYWORD_ONLY]
@@ -172,15 +170,17 @@ def test_a_method_of_a_run_lists_the_options_of_its_function(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def work_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the run runs/tiny, of which examples speak."""
+    """A folder with the run runs/tiny, which the examples use."""
     folder = tmp_path_factory.mktemp("doctests")
     tiny.train(folder / "runs/tiny", epochs=1, arms={"cl": "dcl", "nscl": "nscl"})
     return folder
 
 
 @pytest.mark.parametrize("module", list(dict.fromkeys([*(module for module, _ in functions()), *CLASSES])))
-def test_examples_give_what_they_show(module: str, work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder with a run; `run` is that run and `settings` are those of the demo, in every example."""
+def test_examples_give_the_output_that_they_show(
+    module: str, work_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder with a run; in every example `run` is that run and `settings` are those of the demo."""
     monkeypatch.chdir(work_folder)
     given = {"run": coupled.open_run("runs/tiny"), "settings": coupled.load_settings("demo")}
     runner = doctest.DocTestRunner(verbose=False)

@@ -1,4 +1,4 @@
-"""docs/ tells the truth: its example of an objective works. Settings are generated (`test_site.py`)."""
+"""docs/: the example of an objective works. Pages of settings are generated (`test_site.py`)."""
 
 import re
 from importlib import import_module
@@ -22,7 +22,7 @@ def block(page: str, language: str) -> str:
 
 
 def test_the_example_of_an_objective_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a file of its own would be found; views that agree cost nothing."""
+    """It is found as a user-defined file; equal views have loss 0."""
     (tmp_path / "cosine_only.py").write_text(block("reference/objectives.md", "python"), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(by_name, "find", lambda _, name: import_module(name))

@@ -29,20 +29,20 @@ def test_the_environment_has_the_name_of_the_project(environment: tuple[str, dic
     assert content["name"] == INSTALLS[file][0]
 
 
-def test_conda_asks_for_the_same_python(project: dict, environment: tuple[str, dict]) -> None:
-    """With another bound, conda could choose a Python for which pip then refuses the project."""
+def test_conda_requires_the_same_python_versions(project: dict, environment: tuple[str, dict]) -> None:
+    """With another bound, conda could choose a Python for which pip refuses the project."""
     assert f"python{project['requires-python']}" in environment[1]["dependencies"]
 
 
-def test_conda_itself_adds_no_library(environment: tuple[str, dict]) -> None:
-    """A library named twice has two versions; and a torch from conda beside a torchvision from PyPI crashes."""
+def test_conda_installs_no_library_itself(environment: tuple[str, dict]) -> None:
+    """A library named twice would have two versions; torch from conda with torchvision from PyPI crashes."""
     names = {re.split(r"[<>=!~ ]", each)[0] for each in environment[1]["dependencies"] if isinstance(each, str)}
     assert names == {"python", "pip"}
 
 
 def test_pip_installs_this_project_and_nothing_else(project: dict, environment: tuple[str, dict]) -> None:
-    """What is not in pyproject.toml would be missing for everybody who does not use conda. environment.yml has what
-    training needs; tests and linters are the extra `dev`, which environment-dev.yml adds.
+    """Conda users install only what pyproject.toml lists. environment.yml has what training needs; tests and linters
+    are the extra `dev`, which environment-dev.yml adds.
     """
     file, content = environment
     (pip,) = (each["pip"] for each in content["dependencies"] if isinstance(each, dict))
@@ -50,7 +50,7 @@ def test_pip_installs_this_project_and_nothing_else(project: dict, environment: 
     assert "dev" in project["optional-dependencies"]
 
 
-def test_what_training_needs_is_no_tool_of_development(project: dict) -> None:
+def test_training_dependencies_contain_no_development_tool(project: dict) -> None:
     """`pip install .` and environment.yml install neither pytest nor a linter."""
     needed = {re.split(r"[<>=!~ \[]", each)[0] for each in project["dependencies"]}
     assert not needed & {"pytest", "hypothesis", "ruff", "mypy", "import-linter", "playwright", "nbclient", "mkdocs"}

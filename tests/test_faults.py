@@ -1,4 +1,4 @@
-"""What a long run meets: a second writer, a full disk, a failing writer, broken files, and trouble worth a warning."""
+"""Faults during a long run: a second writer, a full disk, a failing writer, broken files, and causes for a warning."""
 
 import errno
 import fcntl
@@ -42,7 +42,7 @@ ONE: dict[str, Any] = {"arms": {"cl": "dcl"}}
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may grow beyond `size` bytes: what a full disk does, without one."""
+    """Limit the size of files that this process writes, which simulates a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -51,8 +51,8 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path) -> None:
-    """Two writers would give a file that belongs to neither; a third process looks while another one trains."""
+def test_a_second_writer_is_refused_with_the_holder_of_the_lock(tmp_path: Path) -> None:
+    """Two writers would corrupt the files; here a third process tries while another one trains."""
     with run_lock.run_lock(tmp_path / "run"):
         with pytest.raises(ValueError, match=rf"being written by process {os.getpid()} on {socket.gethostname()}"):
             tiny.train(tmp_path / "run", **ONE)
@@ -61,7 +61,7 @@ def test_a_second_writer_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    """After SIGKILL the file stays; nobody should have to delete it by hand."""
+    """After SIGKILL the lock file remains; nobody should have to delete it by hand."""
     code = (
         "import os, signal, sys; from pathlib import Path; from coupled.storage.run_lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
@@ -74,10 +74,10 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("alive", "here"), [(True, True), (False, True), (True, False)])
-def test_without_locks_in_the_file_system_the_process_is_looked_up(
+def test_without_flock_the_process_of_the_lock_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool, here: bool
 ) -> None:
-    """Some cluster file systems have no flock; a process on another machine counts as alive."""
+    """Some cluster file systems have no flock; a process on another machine is assumed to be alive."""
 
     def unsupported(handle: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "no locks")
@@ -107,8 +107,8 @@ lock = run_lock.run_lock
 WRITTEN = {"run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots", "checkpoints"}
 
 
-def test_a_run_killed_while_its_first_file_is_written_may_be_started_again(tmp_path: Path) -> None:
-    """No option helped: there was a folder and no run in it."""
+def test_a_run_killed_during_its_first_write_can_be_started_again(tmp_path: Path) -> None:
+    """Its folder exists but holds no run, so neither --resume nor --overwrite must be required."""
     for number, options in enumerate(({}, {"resume": True}, {"overwrite": True})):
         run = tmp_path / str(number)
         run.mkdir()
@@ -123,7 +123,7 @@ def test_a_run_killed_while_its_first_file_is_written_may_be_started_again(tmp_p
 
 
 def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
-    """Whoever hands on a run folder would choose a file of the user to be overwritten, or a folder to be emptied."""
+    """Otherwise the author of a run folder could make a user's file be overwritten or a folder be emptied."""
     outside, run = tmp_path / "outside", tmp_path / "run"
     outside.mkdir()
     (outside / "mine.tmp").write_text("mine")
@@ -182,11 +182,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("harm", ["moved", "replaced", "deleted", "lock"])
-def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
+def test_a_run_folder_that_disappears_stops_the_run_with_a_working_command(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
-    """Half a folder would be made anew under the old name, and the rest of the run written into it; and where `lock` is
-    gone, a second process may write.
+    """Otherwise the rest of the run would go into an incomplete new folder of the same name; and without the file
+    `lock` a second process may write.
     """
     monkeypatch.chdir(undisturbed)
     run, elsewhere = undisturbed / harm, undisturbed / f"{harm}_elsewhere"
@@ -222,11 +222,11 @@ def test_a_run_folder_that_goes_away_stops_the_run_with_a_command_that_works(
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
 
 
-def test_a_harmed_or_foreign_checkpoint_is_refused_and_what_is_said_to_do_works(
+def test_a_damaged_or_foreign_checkpoint_is_refused_and_the_suggested_fix_works(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One bit trained a step twice, a digit gave a wrong loss, a bit in a key a traceback, and the state of another run
-    was continued without a word.
+    """Without the check, a flipped bit could repeat a step or give a wrong loss, and another run's state would be
+    continued without a warning.
     """
     monkeypatch.chdir(undisturbed)
     for name, *more in (("stopped",), ("other", "seed=9")):
@@ -258,7 +258,7 @@ def test_a_harmed_or_foreign_checkpoint_is_refused_and_what_is_said_to_do_works(
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes needed and free are said; what was written stays whole; with space again the run ends with equal bytes."""
+    """The message has the bytes needed and free; written files stay complete; with free space the run ends equal."""
     tiny.train(tmp_path / "whole", **ONE)
     gradients, run = Arm.gradients, tmp_path / "run"
     at_start = {}
@@ -288,8 +288,8 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path, monkeypatch
     assert (run / "steps.csv").read_bytes() == (tmp_path / "whole/steps.csv").read_bytes()
 
 
-def test_what_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> None:
-    """Half a file would fill the disk that is full, half a row would be read as a row."""
+def test_a_failed_write_leaves_no_partial_file_or_row(tmp_path: Path) -> None:
+    """A partial file would fill a full disk further; a partial row would be read as a row."""
     write_durably(tmp_path / "file", b"old")
     append_durably(tmp_path / "rows", "one\n")
     with largest_file(100):
@@ -314,10 +314,10 @@ def test_what_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> None:
         ("mkdir", errno.ENOSPC, "folder: No space left on device: {free} bytes free on the disk"),
     ],
 )
-def test_what_cannot_be_written_is_named_with_the_true_reason(
+def test_a_failed_write_names_the_path_and_the_true_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, message: str
 ) -> None:
-    """Free space beside a permission or a quota sends the user to the wrong place; a bare reason sends him nowhere."""
+    """Free space is stated for a full disk only, not for missing permission or an exceeded quota."""
     (tmp_path / "rows.csv").write_text("step\n")
     rows = CsvLog(tmp_path / "rows.csv", ["step"])
 
@@ -342,8 +342,8 @@ def test_what_cannot_be_written_is_named_with_the_true_reason(
     rows.close()
 
 
-def test_a_failed_disk_under_the_lock_is_no_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit status 1, with the path, where there is no space; a folder that may not be written is a wrong --run-dir."""
+def test_an_error_while_writing_the_lock_is_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the path. A folder without write permission is an invalid --run-dir, status 2."""
     for number, kind, message in (
         (errno.ENOSPC, OSError, r"run/lock: No space left on device: [\d,]+ bytes free"),
         (errno.EDQUOT, OSError, r"run/lock: Disk quota exceeded; free space"),
@@ -365,10 +365,10 @@ def test_a_failed_disk_under_the_lock_is_no_bad_input(tmp_path: Path, monkeypatc
         pass
 
 
-def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
+def test_a_run_whose_snapshots_do_not_fit_is_refused_unless_allowed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Better now than in three days; no folder is left behind."""
+    """Refused at the start, not after three days; no folder is created."""
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(ValueError, match=r"snapshots: \d MiB needed, 0 MiB free .*snapshots.check_free_space=false"):
@@ -377,8 +377,8 @@ def test_a_run_whose_snapshots_cannot_fit_is_refused_unless_told(
     tiny.train(tmp_path / "run", **ONE, epochs=1, snapshots={"check_free_space": False})
 
 
-def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training on while nothing is kept would lose it all; the checkpoint does not claim the snapshot.
+def test_a_failing_writer_stops_the_run_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise training would continue while nothing is saved; the checkpoint does not claim the missing snapshot.
 
     The failure is noticed at the next step, not at the next snapshot.
     """
@@ -406,8 +406,8 @@ def test_a_writer_that_fails_stops_the_run_with_its_reason(tmp_path: Path, monke
     assert len((tmp_path / "run/steps.csv").read_text().splitlines()) < 1 + 10
 
 
-def test_jobs_behind_a_failed_one_are_not_begun_and_the_queue_is_bounded() -> None:
-    """A checkpoint that counts a lost snapshot as done would lose it for good; copies must not fill the memory."""
+def test_write_jobs_after_a_failed_one_are_not_started_and_the_queue_is_bounded() -> None:
+    """A later checkpoint would count the lost snapshot as done; queued copies must not fill the memory."""
     done: list[str] = []
     behind = BackgroundWriter(2)
 
@@ -436,7 +436,7 @@ def test_the_tensors_of_a_state_are_copied_before_training_goes_on() -> None:
 
 
 def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> None:
-    """A label out of range is a wrong loss or a crash on the device, far from its cause."""
+    """A label out of range gives a wrong loss, or a crash on the device far from its cause."""
 
     def images(*labels: int) -> ImageDataset:
         pixels = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
@@ -452,10 +452,10 @@ def test_labels_that_no_class_has_and_classes_without_images_are_refused() -> No
 
 
 @pytest.mark.slow
-def test_warnings_that_matter_are_said_once(
+def test_each_warning_is_printed_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Left-out anchors, a collapsed projection, a class the order cannot balance: all train without complaint."""
+    """Skipped anchors, a collapsed projection, a class that cannot be balanced: training itself continues."""
     tiny.train(tmp_path / "good", epochs=1, **ONE)
     assert "warning:" not in capsys.readouterr().out
     read = Arm.read
@@ -469,8 +469,8 @@ def test_warnings_that_matter_are_said_once(
     assert out.count("warning: arm cl: the projections collapse: their spread is 0.01") == 1
 
 
-def test_the_spread_of_projections_is_one_for_even_and_zero_for_one_point(tmp_path: Path) -> None:
-    """The measure of the collapse warning, against its two ends."""
+def test_the_spread_of_projections_is_1_for_isotropic_and_0_for_equal_rows(tmp_path: Path) -> None:
+    """The measure behind the collapse warning."""
     with process_group("cpu") as group:
         arm = Coordinator(tiny.tiny_settings(**ONE), group, tmp_path / "run").arms[0]
     assert arm.projection_spread() is None

@@ -24,7 +24,7 @@ def entries() -> list[str]:
     return re.findall(r"^\* \*\*.*?(?=\n\*|\n\n|\Z)", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_every_line_of_the_tables_of_equality_and_failure_names_a_test() -> None:
+def test_every_row_of_the_tables_equal_and_failure_names_a_test() -> None:
     """A guarantee without a test is a hope."""
     assert len(entries()) > 100
     assert not [each for each in entries() if "::test_" not in each]

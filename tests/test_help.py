@@ -1,4 +1,4 @@
-"""`coupled`, its commands and their helps."""
+"""`coupled`, its commands and their help texts."""
 
 import json
 import shlex
@@ -26,7 +26,7 @@ sys.stderr.write(json.dumps(sorted(sys.modules)))
 
 
 def test_no_help_imports_a_large_library() -> None:
-    """torch alone takes seconds; a help that takes seconds is not read."""
+    """Importing torch takes seconds; --help must be fast."""
     done = subprocess.run([sys.executable, "-c", EVERY_HELP], capture_output=True, text=True, cwd=tiny.REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert not {*HEAVY} & {*json.loads(done.stderr)}
@@ -48,16 +48,16 @@ def test_a_help_ends_with_two_examples_and_the_files_written(name: str, capsys: 
         cli.imported(cli.COMMANDS[line[1]].parser)().parse_intermixed_args(line[2:])
 
 
-def test_a_launcher_is_called_by_its_file_in_its_help() -> None:
-    """The examples shown can be typed as they are."""
+def test_the_help_of_a_launcher_names_its_file() -> None:
+    """The examples can be typed as shown."""
     command = [sys.executable, "analysis/weight_gap.py", "--help"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=tiny.REPOSITORY).stdout
     assert said.startswith("usage: weight_gap.py ")
     assert "\n  python analysis/weight_gap.py --compare nscl\n" in said
 
 
-def test_the_parsers_know_the_splits_and_layers_of_the_programs() -> None:
-    """They have copies, because the programs' own need torch."""
+def test_the_parsers_have_the_splits_and_layers_of_the_programs() -> None:
+    """They have copies because the programs' constants need torch."""
     assert tuple(SPLITS) == parsers.SPLITS
     assert tuple(OUTPUTS) == parsers.OUTPUTS
 
@@ -72,8 +72,10 @@ def test_the_parsers_know_the_splits_and_layers_of_the_programs() -> None:
         ([], 0, "usage: coupled COMMAND"),
     ],
 )
-def test_what_coupled_says(words: list[str], status: int, part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line for what is wrong, under the name that the user typed."""
+def test_coupled_reports_usage_errors_in_one_line(
+    words: list[str], status: int, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under the name that the user typed."""
     assert cli.main(words) == status
     said = capsys.readouterr()
     assert (said.err if status else said.out).startswith(part)
@@ -89,8 +91,8 @@ def test_what_coupled_says(words: list[str], status: int, part: str, capsys: pyt
         ("encoders", {"resnet18", "vit_tiny_patch16_224"}),
     ],
 )
-def test_names_are_listed_one_a_line(kind: str, names: set[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Public names alone."""
+def test_names_are_listed_one_per_line(kind: str, names: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Public names only."""
     assert cli.main(["list", kind]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert names <= {*listed}
@@ -98,7 +100,7 @@ def test_names_are_listed_one_a_line(kind: str, names: set[str], capsys: pytest.
 
 
 def test_ranges_include_their_last_number() -> None:
-    """In --epochs and in a sweep alike."""
+    """In --epochs and in sweeps."""
     assert list(parse_range("0:20:5") or ()) == [0, 5, 10, 15, 20]
     assert list(parse_range("3:1:-1") or ()) == [3, 2, 1]
     assert list(parse_range("5:5") or ()) == [5]

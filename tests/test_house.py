@@ -1,4 +1,4 @@
-"""The rules of the house (who may import whom, names, side effects, length), held against the code."""
+"""The project's code rules (imports between layers, names, side effects, length), checked against the code."""
 
 import ast
 import json
@@ -29,12 +29,12 @@ def complaints(rule: Callable[[Module], Iterator[str]], known: dict[str, Module]
     return "\n".join(text for module in known.values() for text in rule(module))
 
 
-def test_an_objective_and_a_dataset_stand_alone() -> None:
-    """To add one is to add one file, and to remove one breaks no other."""
+def test_each_objective_and_dataset_is_one_independent_file() -> None:
+    """Adding one means adding one file; removing one breaks no other."""
     assert not complaints(lambda module: stands_alone(module, CODE), CODE)
 
 
-def test_objectives_and_metrics_only_compute() -> None:
+def test_objectives_and_metrics_have_no_side_effects() -> None:
     """one that prints, reads, chooses a device or remembers gives other values in another program."""
     assert not complaints(is_pure, CODE)
 
@@ -71,8 +71,8 @@ BANNED = {  # what ruff must see, in a file of the package
 
 
 @pytest.mark.parametrize(("rule", "name", "source", "message"), HARM)
-def test_each_rule_notices_a_breach(rule: Callable, name: str, source: str, message: str) -> None:
-    """A rule that lets everything pass would be mistaken for code that keeps it."""
+def test_each_rule_detects_a_violation(rule: Callable, name: str, source: str, message: str) -> None:
+    """A rule that accepts everything would look like code that obeys it."""
     module = Module(name, ast.parse(source))
     found = list(rule(module, CODE) if rule is stands_alone else rule(module))
     assert len(found) == 1
@@ -80,8 +80,8 @@ def test_each_rule_notices_a_breach(rule: Callable, name: str, source: str, mess
     assert found[0].startswith(f"{name}:")
 
 
-def test_no_file_is_longer_than_a_reader_can_hold() -> None:
-    """A file of more than 250 lines does several things."""
+def test_no_file_of_the_package_exceeds_250_lines() -> None:
+    """A longer file does several things."""
     paths = [path for folder in ("coupled", "scripts") for path in (ROOT / folder).rglob("*.py")]
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in paths}
     long = {name: length for name, length in lengths.items() if length > LONGEST_FILE}
@@ -89,16 +89,16 @@ def test_no_file_is_longer_than_a_reader_can_hold() -> None:
 
 
 @pytest.mark.parametrize("source", BANNED)
-def test_ruff_notices_what_is_banned(source: str) -> None:
-    """The rules of pyproject.toml apply to the package, not only to the words in which they are written."""
+def test_ruff_detects_banned_calls(source: str) -> None:
+    """The rules of pyproject.toml must apply to the package, not only be written down."""
     program = [sys.executable, "-m", "ruff", "check", "--output-format", "concise", "-"]
     where = ["--stdin-filename", "coupled/arms/arm.py"]
     done = subprocess.run([*program, *where], cwd=ROOT, input=f"{source}\n", capture_output=True, text=True)
     assert BANNED[source] in done.stdout, done.stderr
 
 
-def test_an_import_that_runs_up_is_noticed(tmp_path: Path) -> None:
-    """import-linter reads the floors of pyproject.toml; a copy of the package with one arrow up breaks them."""
+def test_an_import_from_a_higher_layer_is_detected(tmp_path: Path) -> None:
+    """import-linter reads the layers from pyproject.toml; a copy of the package with one forbidden import must fail."""
     shutil.copytree(ROOT / "coupled", tmp_path / "coupled", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / "coupled/stream/seeds.py").open("a") as file:
@@ -161,7 +161,7 @@ torch.rand(1), torch.set_num_threads(torch.get_num_threads() + 1)
 
 
 @pytest.mark.slow
-def test_importing_a_module_does_nothing(tmp_path: Path) -> None:
+def test_importing_a_module_has_no_side_effects(tmp_path: Path) -> None:
     """a module that prints, seeds or sets a flag when imported changes programs that only mention it.
 
     A module that does all this is imported last, and must be the only one that is noticed.

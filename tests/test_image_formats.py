@@ -1,4 +1,4 @@
-"""Every dataset, in each format in which it is published, trains through the program."""
+"""Every dataset, in each format in which it is published, trains with the program."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ arms: {cl: dcl, nscl: nscl}
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The images lie where they are looked for by default; the program's switches of torch are put back."""
+    """Use a temporary folder as the default data folder, and restore torch's switches."""
     monkeypatch.chdir(tmp_path)
     before = torch.are_deterministic_algorithms_enabled()
     yield
@@ -104,8 +104,10 @@ FORMATS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], None], int, str, s
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_set_in_its_own_format_trains_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user has on the disk is what the program reads, shown as suits the set."""
+def test_a_dataset_in_its_published_format_trains_one_step(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files that users have are read as they are, at the dataset's image size."""
     make, size, stem, preset = FORMATS[name]
     (tmp_path / "data").mkdir()
     make(tmp_path / "data", monkeypatch)
@@ -116,8 +118,8 @@ def test_a_set_in_its_own_format_trains_one_step(name: str, tmp_path: Path, monk
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An analysis of all classes, of a run with three, would measure something else and say nothing."""
+def test_every_program_uses_the_chosen_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a run has three classes, an analysis of all classes would silently measure something else."""
     formats.cifar(CIFAR10, tmp_path / "data", monkeypatch)
     named = run_steps("cifar10", "dataset.classes=[3, 5, 7]")
     assert named["dataset"]["classes"] == ["thing 3", "thing 5", "thing 7"]
@@ -131,8 +133,8 @@ def test_every_program_sees_the_chosen_classes(tmp_path: Path, monkeypatch: pyte
     assert run_steps("cifar10", "dataset.classes=3", "seed=1")["dataset"] == drawn
 
 
-def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> None:
-    """Worker processes, a stop in mid-epoch, a choice of classes; the analysis sees the run's pictures or refuses."""
+def test_a_dataset_on_disk_is_trained_on_and_measured(tmp_path: Path) -> None:
+    """Worker processes, a stop within an epoch, a choice of classes; the analysis uses the run's pictures or stops."""
     formats.write_files(tmp_path / "data" / "imagenet", formats.imagenet_files())
     options = ["batch.size=4", "dataset.image_size=32", f"dataset.classes=[2, {formats.WORDNET_IDS[0]}]"]
     alone = run_steps("imagenet", *options)
@@ -152,7 +154,7 @@ def test_pictures_on_the_disk_are_trained_on_and_measured(tmp_path: Path) -> Non
 def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found after a week, or in the analysis, it costs the run; what decoded once is not decoded again."""
+    """Found after a week, it would cost the run; pictures that were checked once are not decoded again."""
     formats.write_files(tmp_path / "data" / "imagenet", formats.imagenet_files())
     folders = [tmp_path / "data/imagenet" / part / formats.WORDNET_IDS[1] for part in ("train", "val")]
     bad = [next(folder.iterdir()) for folder in folders]
@@ -178,10 +180,10 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
 
 
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
-def test_changed_images_are_named_and_accepted_only_on_purpose(
+def test_changed_images_are_refused_unless_accepted_by_option(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """A picture that was mended must not end the run or its analysis, nor go unnoticed."""
+    """A repaired picture must neither end a run or its analysis, nor remain unnoticed."""
     formats.write_files(tmp_path / "data", formats.imagenet_files())
     Path("try.yaml").write_text(CONFIG)
     start = ["--config", "try.yaml", f"dataset.name={name}", "dataset.root=data", "batch.size=4"]
@@ -220,10 +222,10 @@ def test_changed_images_are_named_and_accepted_only_on_purpose(
     assert "images.jsonl: damaged: expected digest" in capsys.readouterr().out
 
 
-def test_equal_splits_and_what_was_passed_over_are_said_at_the_start(
+def test_equal_splits_and_skipped_files_are_reported_at_the_start(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    """A test split that is the train split makes every score look good."""
+    """A test split equal to the train split makes every score look good."""
     formats.write_files(tmp_path / "data", formats.imagenet_files())
     shutil.rmtree(tmp_path / "data/val")
     shutil.copytree(tmp_path / "data/train", tmp_path / "data/val")

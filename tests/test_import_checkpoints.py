@@ -1,4 +1,4 @@
-"""`coupled import-checkpoints`: other people's checkpoints as a run, and what cannot be one."""
+"""`coupled import-checkpoints`: checkpoints of other programs become a run; unusable ones are refused."""
 
 import json
 import shutil
@@ -57,7 +57,7 @@ def call(run: Path, arms: Sequence[str], *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folders as the papers' code leaves them; the second arm has a classifier, too."""
+    """Two folders as written by the papers' code; the second arm has a classifier as well."""
     folder = tmp_path_factory.mktemp("papers")
     as_the_papers_save(folder / "dcl", 1, {})
     as_the_papers_save(folder / "ce", 2, {"classifier.weight": torch.ones(10, 8)})
@@ -66,14 +66,14 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(papers: Path) -> Path:
-    """The run that is made of them."""
+    """The run imported from these folders."""
     assert call(papers / "run", [f"cl={papers}/dcl/*.pth", f"ce={papers}/ce/*.pth"], "temperature=0.1") == 0
     return papers / "run"
 
 
 @pytest.fixture(scope="module")
 def without_projector(papers: Path) -> Path:
-    """A run of one safetensors file an arm, each the encoder alone behind a wrapper of DDP."""
+    """A run of one safetensors file for each arm, with the encoder only, under DDP's prefix."""
     for arm, seed in (("a", 1), ("b", 2)):
         tensors = {n.replace("encoder.", "module."): t for n, t in network_tensors(seed).items() if n[0] == "e"}
         save_file(tensors, papers / f"{arm}_epoch_7.safetensors")
@@ -82,7 +82,7 @@ def without_projector(papers: Path) -> Path:
     return papers / "without"
 
 
-def test_the_snapshots_are_those_of_the_files_in_the_order_of_numbers(run: Path, papers: Path) -> None:
+def test_snapshots_equal_the_files_in_numerical_order(run: Path, papers: Path) -> None:
     opened = open_run(run)
     assert opened.arms == ["cl", "ce"]
     assert opened.epochs() == [*EPOCHS]
@@ -102,7 +102,9 @@ def test_the_snapshots_are_those_of_the_files_in_the_order_of_numbers(run: Path,
         assert torch.equal(tensors[name], tensor + 100 if name.startswith("encoder.") else tensor), name
 
 
-def test_what_is_and_is_not_imported_is_said(papers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_imported_and_skipped_tensors_are_listed(
+    papers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert (
         call(tmp_path / "run", [f"cl={papers}/dcl/*.pth", f"ce={papers}/ce/*_100.pth", f"scl={papers}/ce/*_0.pth"]) == 0
     )
@@ -116,7 +118,7 @@ def test_what_is_and_is_not_imported_is_said(papers: Path, tmp_path: Path, capsy
     assert said[-1].startswith(f"{tmp_path / 'run'}: complete; next: ")
 
 
-def test_every_program_that_should_works_on_an_imported_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_applicable_program_works_on_an_imported_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--run-dir", str(run)]
     few = [*words, "--epochs", "0,100", "--num-images", "32"]
     assert cli.main(["weight-gap", *words]) == 0
@@ -137,8 +139,8 @@ def test_every_program_that_should_works_on_an_imported_run(run: Path, capsys: p
     assert scores[scores.epoch == 0].value.tolist() == [1, 1]  # both arms start from the same file
 
 
-def test_without_a_projector_there_is_h_alone(without_projector: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """z is left out where it is the default, and refused where nothing else is asked for."""
+def test_without_a_projector_only_h_is_measured(without_projector: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """z is skipped where it is a default, and refused where it is the only layer requested."""
     run, words = open_run(without_projector), ["--run-dir", str(without_projector)]
     assert run.verify() == []
     assert set(run.alignment(split="test", metrics=["cka"], num_images=32).module) == {"h"}
@@ -155,7 +157,9 @@ def test_without_a_projector_there_is_h_alone(without_projector: Path, capsys: p
         assert said.count("\n") == 1
 
 
-def test_verify_notices_what_was_imported_and_is_gone(run: Path, without_projector: Path, tmp_path: Path) -> None:
+def test_verify_reports_missing_and_damaged_imported_snapshots(
+    run: Path, without_projector: Path, tmp_path: Path
+) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     manifest = copy / "snapshots/manifest.jsonl"
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
@@ -170,7 +174,7 @@ def test_verify_notices_what_was_imported_and_is_gone(run: Path, without_project
         open_run(copy)
 
 
-def test_two_runs_are_compared_without_a_word_on_inputs_that_are_not_known(
+def test_comparing_imported_runs_reports_no_finding_about_unknown_inputs(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["verify", "--run-dir", str(run), "--against", str(run)]) == 0
@@ -197,7 +201,7 @@ def test_two_runs_are_compared_without_a_word_on_inputs_that_are_not_known(
         (["cl={0}/mixed/*.pth"], [], "e2.pth' of arm 'cl' has no projector, but the first file has one"),
     ],
 )
-def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(
+def test_an_unusable_checkpoint_is_one_line_and_writes_nothing(
     arms: list[str], more: list[str], says: str, papers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (papers / "last.pth").touch()
@@ -214,7 +218,7 @@ def test_what_cannot_be_imported_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_is_there_is_left_alone(run: Path, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_folder_is_not_changed(run: Path, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "run.json").read_bytes()
     assert call(run, [f"cl={papers}/dcl/*.pth"]) == 2
     assert f"--run-dir: a run is already in '{run}'; choose another folder" in capsys.readouterr().err
@@ -233,5 +237,5 @@ def test_a_folder_that_is_there_is_left_alone(run: Path, papers: Path, capsys: p
         ("model.safetensors", None),
     ],
 )
-def test_the_epoch_is_the_number_in_the_name(name: str, epoch: int | None) -> None:
+def test_the_epoch_is_the_number_in_the_file_name(name: str, epoch: int | None) -> None:
     assert epoch_of(Path(name)) == epoch

@@ -1,4 +1,4 @@
-"""Ranks that a launcher starts: failures reported once, restarts, two agents. As users run them, in subprocesses."""
+"""Ranks under a launcher: failures reported once, restarts, two agents. In subprocesses, as users run them."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two ranks that nothing happens to."""
+    """The run of two ranks without any fault."""
     return train(2, tmp_path_factory.mktemp("undisturbed") / "run", **CHANGED)
 
 
@@ -53,7 +53,7 @@ def start(*command: str | Path, program: str = sys.executable, **environment: st
 
 
 def ends(processes: Sequence[subprocess.Popen[str] | forked.Program]) -> list[tuple[int | None, str, str]]:
-    """Status, output and errors of each; none may be left."""
+    """Return status, output and errors of each process; none may still run."""
     found = []
     try:
         for process in processes:
@@ -66,7 +66,7 @@ def ends(processes: Sequence[subprocess.Popen[str] | forked.Program]) -> list[tu
 
 
 def rendezvous(name: str) -> tuple[str, ...]:
-    """Options of torchrun for one process an agent, the agents meeting at a free port of this machine."""
+    """Options of torchrun for one process per agent; agents meet at a free port of this machine."""
     endpoint = f"--rdzv-endpoint=127.0.0.1:{forked.free_port()}"
     return "--nproc_per_node=1", "--rdzv-backend=c10d", endpoint, f"--rdzv-id={name}", "--local-addr=127.0.0.1"
 
@@ -74,15 +74,15 @@ def rendezvous(name: str) -> tuple[str, ...]:
 def two_ranks(
     fault: str, config: Path, run: Path, of_rank_1: tuple[str, ...] = ()
 ) -> list[tuple[int | None, str, str]]:
-    """Two ranks without torchrun, which would end the others itself."""
+    """Two ranks without torchrun, which would itself end the others."""
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forked.free_port()), "FAULT": fault}
     arguments = (SABOTEUR, "--config", config, "--run-dir", run)
     first = forked.Program(*arguments, RANK="0", LOCAL_RANK="0", **place)
     return ends([first, forked.Program(*arguments, *of_rank_1, RANK="1", LOCAL_RANK="1", **place)])
 
 
-def test_a_rank_that_fails_says_why_on_rank_0_and_the_other_stops(config: Path, tmp_path: Path) -> None:
-    """Rank 0 sleeps in its step: only a watch beside it can say anything, and end it."""
+def test_the_error_of_a_rank_is_printed_on_rank_0_and_all_ranks_stop(config: Path, tmp_path: Path) -> None:
+    """Rank 0 sleeps in its step: only a watching thread can print the error and end the process."""
     (status_0, _, errors_0), (status_1, output_1, errors_1) = two_ranks("raise", config, tmp_path / "run")
     assert (status_0, status_1) == (1, 1)
     assert errors_0.count("ArithmeticError: the saboteur was here") == 1
@@ -90,8 +90,8 @@ def test_a_rank_that_fails_says_why_on_rank_0_and_the_other_stops(config: Path, 
     assert (output_1, errors_1) == ("", "")
 
 
-def test_ranks_started_with_other_settings_are_refused(config: Path, tmp_path: Path) -> None:
-    """Half a batch trained with another seed would look like a run."""
+def test_ranks_with_different_settings_are_refused(config: Path, tmp_path: Path) -> None:
+    """Otherwise half of each batch could be trained with another seed."""
     (status_0, _, errors_0), (status_1, _, errors_1) = two_ranks("none", config, tmp_path / "run", ("seed=4",))
     assert (status_0, status_1) == (2, 2)
     assert errors_0.startswith(
@@ -101,16 +101,16 @@ def test_ranks_started_with_other_settings_are_refused(config: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_command_line_is_told_once_in_one_line() -> None:
-    """Every rank reads the command line; eight times the usage would hide what is wrong."""
+def test_an_invalid_command_line_is_reported_once_in_one_line() -> None:
+    """Every rank parses the command line; eight usage messages would hide the error."""
     ranks_0_and_1 = [start(TRAIN, "--resum", RANK=rank, LOCAL_RANK=rank) for rank in "01"]
     (status_0, _, errors_0), (status_1, _, errors_1) = ends(ranks_0_and_1)
     assert (status_0, errors_0) == (2, "train.py: unrecognized arguments: --resum\n")
     assert (status_1, errors_1) == (2, "")
 
 
-def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path) -> None:
-    """A machine that hangs must not hold the others for ever; the time is a setting."""
+def test_ranks_stop_after_a_timeout_if_one_does_not_answer(tmp_path: Path) -> None:
+    """A machine that hangs must not block the others forever; the timeout is a setting."""
     config = tmp_path / "tiny.yaml"
     config.write_text(json.dumps(tiny.tiny_settings(**CHANGED, timeout_seconds=10).resolved()))
     (status_0, _, errors_0), (status_1, _, errors_1) = two_ranks("sleep", config, tmp_path / "run")
@@ -122,8 +122,8 @@ def test_a_rank_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path
 def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_exactly(
     config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """By scripts/two_nodes.sh. Each agent counts its own restarts; the ranks must not miss each other for that, nor
-    tell the failure twice. Nor may the number of machines be visible.
+    """By scripts/two_nodes.sh. Each agent counts restarts separately: ranks must still find each other and report the
+    failure once. The result does not depend on the number of machines.
     """
     torchrun = tmp_path / "bin/torchrun"  # of another program than the script's
     torchrun.parent.mkdir()
@@ -162,7 +162,7 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(
     capsys: pytest.CaptureFixture[str],
     config: Path,
 ) -> None:
-    """Without --resume a run in the way is refused, also when torchrun starts the refused ranks once more."""
+    """Without --resume an existing run is refused, also when torchrun restarts the refused ranks."""
     shutil.copytree(undisturbed, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints/step_00000008")
     monkeypatch.setattr(train_program, "end_with_agent", lambda program: None)  # nothing here is an agent
@@ -178,15 +178,15 @@ def test_a_restart_does_not_continue_the_run_of_another_launch(
         assert capsys.readouterr().err.startswith("coupled train: --run-dir: a run is already in")
 
 
-def test_a_rank_whose_rank_0_is_killed_says_so_itself(config: Path, tmp_path: Path) -> None:
-    """The store dies with rank 0; whoever is left must not end without a word, nor wait for ever."""
+def test_the_other_ranks_report_that_rank_0_was_killed(config: Path, tmp_path: Path) -> None:
+    """The store ends with rank 0; the other ranks must neither end silently nor wait forever."""
     (status_0, _, _), (status_1, _, errors_1) = two_ranks("kill first", config, tmp_path / "run")
     assert (status_0, status_1) == (-9, 1)
     assert errors_1.count("coupled train: rank 1: Traceback") == 1
 
 
-def test_ranks_whose_agent_is_killed_save_their_state_and_free_the_folder(config: Path, tmp_path: Path) -> None:
-    """Nobody would end them: they would train on, and no other could continue the run."""
+def test_ranks_save_and_stop_when_their_agent_is_killed(config: Path, tmp_path: Path) -> None:
+    """Otherwise they would train on unattended, and no other process could continue the run."""
     command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "--config", config, "epochs=200")
     # the pipes end with the ranks
     ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run", FAULT="orphan")])

@@ -1,4 +1,4 @@
-"""The notebooks of examples/: they run, they are short, and the outputs that the site shows are of these cells."""
+"""The notebooks of examples/: they run, they are short, and the stored outputs belong to their cells."""
 
 import base64
 import re
@@ -30,7 +30,7 @@ def results(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def test_every_cell_of_every_notebook_runs(tmp_path: Path) -> None:
-    """One kernel for all three, because each start imports torch; the names of one are gone before the next."""
+    """One kernel for all three, because each start imports torch; variables are deleted between notebooks."""
     cells = [source for name in notebooks.NAMES for source in (*shortened(name), "%reset -sf")]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebooks.execute(notebook, tmp_path)
@@ -44,8 +44,8 @@ def test_every_cell_of_every_notebook_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", notebooks.NAMES)
-def test_the_stored_outputs_are_those_of_the_cells(name: str) -> None:
-    """A cell that was changed without executing the notebook shows the result of other code."""
+def test_stored_outputs_belong_to_the_current_cells(name: str) -> None:
+    """If a cell changes and the notebook is not executed, it shows results of other code."""
     notebook = notebooks.read(name)
     assert notebook.metadata.get(notebooks.DIGEST) == notebooks.sources_digest(notebook), f"{name}: {STORE}"
     counts = [cell.execution_count for cell in notebooks.code_cells(notebook)]
@@ -53,7 +53,7 @@ def test_the_stored_outputs_are_those_of_the_cells(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", notebooks.NAMES)
-def test_a_notebook_is_short_and_shows_no_error_and_small_pictures(name: str) -> None:
+def test_a_notebook_is_short_without_errors_and_with_small_pictures(name: str) -> None:
     """The site shows it as it is stored."""
     notebook = notebooks.read(name)
     assert len(notebook.cells) <= MOST_CELLS

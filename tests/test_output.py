@@ -1,4 +1,4 @@
-"""Pipes whose reader ends, closed terminals, Ctrl-C before and within a step: in processes, as users see it."""
+"""Closed pipes, closed terminals, Ctrl-C before and during a step: in subprocesses, as users see them."""
 
 import fcntl
 import os
@@ -53,9 +53,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_training_outlives_its_reader_and_its_terminal(config: Path, tmp_path: Path) -> None:
-    """`train.py | tee log` and Ctrl-C ends tee, too: the state is saved, the status 0. A terminal that is closed, was
-    narrow, and could not show the name of the run folder is no reason to stop, either.
+def test_training_survives_a_closed_pipe_and_a_closed_terminal(config: Path, tmp_path: Path) -> None:
+    """Ctrl-C on `train.py | tee log` ends tee, too: the state is saved, status 0. A terminal that is closed, narrow, or
+    unable to show the name of the run folder does not stop the run.
     """
     train = (tiny.REPOSITORY / "coupled/train.py", "--config", config, "--run-dir")
     piped = start(*train, tmp_path / "piped", "epochs=400", stderr=subprocess.STDOUT)
@@ -100,8 +100,8 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tmp_path: Path) -> None:
-    """The answer to the first comes while the step is still running; the second does not wait for it."""
+def test_a_second_ctrl_c_ends_a_long_step_and_names_what_is_saved(config: Path, tmp_path: Path) -> None:
+    """The first is answered while the step runs; the second does not wait for the step."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     process = start(tmp_path / "sleeper.py", "--config", config, "--run-dir", tmp_path / "run", "epochs=3")
     try:
@@ -124,8 +124,8 @@ def test_a_second_ctrl_c_ends_a_long_step_and_says_what_is_kept(config: Path, tm
 
 
 @pytest.mark.slow
-def test_verify_without_a_reader_has_its_status_and_no_traceback(tmp_path: Path) -> None:
-    """`verify.py | head -n 0`; stdout closed from the start; only the exit status reports a finding."""
+def test_verify_with_a_closed_pipe_keeps_its_status_without_a_traceback(tmp_path: Path) -> None:
+    """`verify.py | head -n 0`; stdout closed from the start; the exit status alone reports findings."""
     tiny.train(tmp_path / "run", epochs=0, arms={"cl": "dcl"})
     verify = (tiny.REPOSITORY / "analysis/verify.py", "--run-dir", tmp_path / "run")
     reader, writer = os.pipe()
@@ -139,7 +139,7 @@ def test_verify_without_a_reader_has_its_status_and_no_traceback(tmp_path: Path)
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_ctrl_c_during_the_imports_is_one_line(tmp_path: Path, program: str) -> None:
-    """They take seconds, and what they raise when they are interrupted is many lines, and another exception."""
+    """Imports take seconds and raise long tracebacks or other exceptions when interrupted."""
     for name in HEAVY:
         (tmp_path / f"{name}.py").write_text("import os, time\nos.write(1, b'importing')\ntime.sleep(1000)\n")
     arguments = ARGUMENTS.get(program, "--config none.yaml").split()
@@ -157,7 +157,7 @@ def test_ctrl_c_during_the_imports_is_one_line(tmp_path: Path, program: str) -> 
 
 
 def test_ctrl_c_while_training_imports_torch_is_one_line(config: Path, tmp_path: Path) -> None:
-    """train.py imports it after it has read its arguments."""
+    """train.py imports torch after it has read its arguments."""
     (tmp_path / "torch.py").write_text("import os, time\nos.write(1, b'importing')\ntime.sleep(1000)\n")
     process = start(tiny.REPOSITORY / "coupled/train.py", "--config", config, first=tmp_path)
     try:
@@ -187,8 +187,8 @@ sys.exit(3)
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_streams_take_any_text_and_keep_the_status_when_the_reader_ends(unbuffered: str) -> None:
-    """A run folder may have any name, and nobody has to read on. Control characters do not reach a terminal."""
+def test_any_text_can_be_printed_and_a_closed_pipe_keeps_the_status(unbuffered: str) -> None:
+    """A run folder may have any name. Control characters do not reach a terminal."""
     reader, writer = os.pipe()
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": unbuffered}
     process = start("-c", STREAMS, stdout=writer, environment=environment)

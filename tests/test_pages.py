@@ -1,4 +1,4 @@
-"""README and docs/ as a reader uses them: lengths, links, commands, code blocks and the map of the repository."""
+"""README and docs/: lengths, links, commands, code blocks and the map of the repository."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def pages() -> list[Path]:
-    """README and the pages that people write."""
+    """README and the hand-written pages."""
     docs = ROOT / "docs"
     written = [p for p in sorted(docs.rglob("*.md")) if not str(p.relative_to(docs)).startswith(GENERATED)]
     return [README, *written]
@@ -46,7 +46,7 @@ def commands(path: Path) -> list[str]:
 
 
 def test_the_readme_is_short() -> None:
-    """A reader decides in ten seconds, and reads it in two minutes."""
+    """A reader decides in ten seconds and reads it in two minutes."""
     lines = README.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 200
     assert not [line for line in lines if len(line) > 120]
@@ -54,7 +54,7 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("path", pages(), ids=by_name)
 def test_lines_of_prose_end_at_120_characters(path: Path) -> None:
-    """Tables, links and what programs write may be longer."""
+    """Tables, links and program output may be longer."""
     text = BLOCK.sub("", path.read_text(encoding="utf-8"))
     text = re.sub(r"<!-- (claim \d+|costs) -->.*?<!-- end -->", "", text, flags=re.DOTALL)
     prose = [line for line in text.splitlines() if not line.startswith(("|", "![", "<"))]
@@ -63,7 +63,7 @@ def test_lines_of_prose_end_at_120_characters(path: Path) -> None:
 
 @pytest.mark.parametrize("path", pages(), ids=by_name)
 def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
-    """A dead link is a promise that is not kept."""
+    """No dead links."""
     for target in LINK.findall(BLOCK.sub("", path.read_text(encoding="utf-8"))):
         if target.startswith(("http:", "https:", "mailto:")):
             continue
@@ -76,15 +76,15 @@ def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page as GitHub and mkdocs spell them in links."""
+    """Return the headings of a page as link anchors of GitHub and mkdocs."""
     headings = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text(encoding="utf-8")), flags=re.MULTILINE)
     words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {each.strip().replace(" ", "-") for each in words}
 
 
 @pytest.mark.parametrize("path", pages(), ids=by_name)
-def test_every_command_is_one_that_its_program_accepts(path: Path) -> None:
-    """The options exist, and make knows the targets."""
+def test_every_command_is_accepted_by_its_program(path: Path) -> None:
+    """Options and make targets exist."""
     for command in commands(path):
         words = shlex.split(command, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # variables of the environment
@@ -103,7 +103,7 @@ def test_every_command_is_one_that_its_program_accepts(path: Path) -> None:
 
 
 def parse(command: str, program: str, words: list[str]) -> None:
-    """Let the parser of the command read its words; the file of a launcher must exist."""
+    """Parse the words of a command with its parser; the file of a launcher must exist."""
     if program == "torchrun":
         words = words[next(i for i, word in enumerate(words) if not word.startswith("--")) :]
     if program == "coupled":
@@ -128,14 +128,14 @@ def parse(command: str, program: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("path", pages(), ids=by_name)
-def test_every_block_of_yaml_is_yaml(path: Path) -> None:
+def test_every_yaml_block_is_valid(path: Path) -> None:
     for _, text in blocks(path, "yaml"):
         assert yaml.safe_load(text) is not None
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The current folder of the code blocks: runs/demo, and a short configuration in place of the demo."""
+    """The current folder of the code blocks: runs/demo, and a short configuration instead of the demo."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "tiny.yaml").write_text(tiny.TINY_YAML + "name: demo\nnum_threads: 1\n", encoding="utf-8")
@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in pages() if blocks(p, "python")], ids=by_name)
 def test_the_python_of_a_page_runs(path: Path, folder: Path) -> None:
-    """In the page's order, on a run of one epoch. A block with a title is the file of that name."""
+    """In the page's order, on a run of one epoch. A block with a title is saved as a file of that name."""
     names: dict[str, object] = {}
     for title, text in blocks(path, "python"):
         if title:
@@ -164,8 +164,8 @@ def test_the_python_of_a_page_runs(path: Path, folder: Path) -> None:
         exec(compile(short, str(path), "exec"), names)  # noqa: S102 - what a reader would run
 
 
-def test_the_map_of_the_repository_is_what_git_has() -> None:
-    """One line for each folder of the repository, and no line for a folder that is gone."""
+def test_the_map_of_the_repository_equals_git() -> None:
+    """One line for each folder of the repository, and no line for a folder that does not exist."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("no git, or not a checkout")

@@ -145,7 +145,7 @@ def _section(number: str, results: Path) -> str:
     claim, path = CLAIMS[number], results / f"claim_{number}.csv"
     if not path.is_file():
         return "not measured"
-    verdict = _known(results / "verdicts.csv", "claim")[number]["verdict"]
+    verdict = str(_known(results / "verdicts.csv", "claim")[number]["verdict"])
     image = results / f"{claim.sweep}_{claim.figure}.png"
     shown = f"\n\n![{claim.title}]({results.name}/{image.name})" if claim.figure and image.is_file() else ""
     sentences = "\n".join(f"* {sentence}" for sentence in verdict.split("; "))
