@@ -63,12 +63,12 @@ def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) 
     """One run from its start to its report. The suggested commands are run as they are printed."""
     assert run("coupled --version").startswith("coupled 0.1.0")
     stopped = run(f"coupled train demo {shlex.join(SMALL)} --max-steps 2")
-    again = after("continues it: ", stopped)
+    again = after("continue it with: ", stopped)
     assert again == f"coupled train --resume --config demo {shlex.join(SMALL)}"
     complete = run(again)
     assert after("next: ", complete) == "coupled weight-gap --run-dir runs/demo"
     assert "test_alignment.csv" in run("coupled alignment --layers h --num-images 64 --epochs 1 --split test")
-    listed = re.findall(r"; (coupled .*)", run("coupled report"))
+    listed = re.findall(r"; run: (coupled .*)", run("coupled report"))
     assert {command.split()[1] for command in listed} >= {"verify", "quality", "collapse", "losses", "bounds"}
     run(next(command for command in listed if command.startswith("coupled losses ")))
     assert "sweep.csv" in run("coupled sweep sweep.yaml")

@@ -140,4 +140,4 @@ def test_a_run_json_above_the_size_limit_is_not_read(says: Any) -> None:
     """A folder from elsewhere must not fill the memory."""
     status, lines = says(verify, b'{"a": "' + b"x" * LARGEST + b'"}')
     assert status == 2
-    assert f"at most {LARGEST:,} are read" in lines[0]
+    assert f"allowed are at most {LARGEST:,}" in lines[0]
