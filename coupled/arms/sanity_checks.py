@@ -22,7 +22,7 @@ from coupled.objectives import Inputs
 from coupled.stream.sampler import order
 
 SKIPPED_SHARE = 0.01
-LOOKED_THROUGH = 20_000_000  # images, over all epochs, that are searched at most for a batch of one class
+LOOKED_THROUGH = 20_000_000  # at most this many images, over all epochs, are searched for a batch of one class
 UNLIKELY = 1e-3  # expected number of batches of one class in a run below which nothing is searched
 STRENGTHS_OF = {  # for each probability the keys that have no effect where it is 0
     "blur_prob": ("blur_sigma",),
@@ -244,6 +244,6 @@ def collapse(arm: str, spread: float | None) -> Iterator[str]:
     """Warn if the projections of different images have become nearly equal."""
     if spread is not None and spread < COLLAPSED_SPREAD:
         yield (
-            f"arm {arm}: the projections collapse: their spread is {spread:.2g} (1: uniform on the sphere, 0: one"
-            " point); a lower optimizer.base_lr or a higher temperature may help"
+            f"arm {arm}: the projections are collapsing: their standard deviation is {spread:.2g} times that of"
+            " a uniform distribution on the sphere; try a lower optimizer.base_lr or a higher temperature"
         )

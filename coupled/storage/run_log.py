@@ -162,7 +162,7 @@ def check_folder(
         return
     if not (run / "run.json").is_file():
         raise ValueError(
-            f"--run-dir: '{run}' exists and is no run folder (it has no run.json); choose another --run-dir"
+            f"--run-dir: '{run}' exists and is not a run folder (it has no run.json); choose another --run-dir"
         )
     if resume:
         description = read_run_json(run)
