@@ -5,7 +5,7 @@ Example:
     >>> run = coupled.train("demo", run_dir="runs/x", epochs=2, arms={"cl": "dcl", "nscl": "nscl"})  # doctest: +SKIP
     >>> run.weight_gap(compare=["nscl"])  # a pandas DataFrame  # doctest: +SKIP
 
-Names are imported when they are first used, so `import coupled` costs nothing.
+Names are imported on first use, so `import coupled` itself is fast.
 """
 
 import importlib
@@ -28,7 +28,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("metrics", "train"):  # modules; `train` is one that can be called
+    if name in ("metrics", "train"):  # modules; the module `train` is callable
         return importlib.import_module(f"coupled.{name}")
     if name == "__version__":
         return importlib.import_module("coupled._version").version()

@@ -1,4 +1,4 @@
-"""Which code this is: git in a checkout says it, and the version of an installed wheel, which names its commit."""
+"""The version and the git commit of this code, from git in a checkout or from the metadata of an installed wheel."""
 
 import shutil
 import subprocess
@@ -11,8 +11,9 @@ HERE = Path(__file__).parent
 
 
 def version() -> str:
-    """The release and the commit: "0.1.0+g1a2b3c4d5e6f", with ".dirty" if the tree differs from the commit; the release
-    alone where nothing names a commit, as in a copy of the sources without git.
+    """Return release and commit: "0.1.0+g1a2b3c4d5e6f", with ".dirty" if the tree differs from the commit.
+
+    If the commit is unknown, as in a copy of the sources without git, return the release alone.
     """
     commit = git_commit()
     if commit is None:
@@ -21,12 +22,13 @@ def version() -> str:
 
 
 def git_commit() -> str | None:
-    """The git commit of this code, with "+changes" if the tree differs from it: all digits in a checkout, the first 12
-    in an installed wheel or a source distribution, None where nothing names it.
+    """Return the git commit of this code, with "+changes" if the tree differs from it; None if it is unknown.
+
+    It has all digits in a checkout, and the first 12 in an installed wheel or a source distribution.
     """
     if (HERE.parent / ".git").exists():
         return _of_checkout()
-    installed = next(iter(distributions(name="coupled", path=[str(HERE.parent)])), None)  # beside this very package
+    installed = next(iter(distributions(name="coupled", path=[str(HERE.parent)])), None)  # beside this package
     if installed is None:
         return None
     digits, _, rest = installed.version.partition("+g")[2].partition(".")

@@ -41,11 +41,13 @@ def parser() -> Parser:
     """Return the parser of the command."""
     examples = ["dcl", "examples/hard_negatives.py:hard_negatives beta=0.5"]
     about = (
-        "Check that an objective is finite and differentiable, and that its value depends neither on the order of\n"
-        "the images nor on the number of processes that share the batch."
+        "Check that an objective is finite and differentiable, and that its value does not depend on the order of\n"
+        "the images or on the number of processes that share the batch."
     )
     result = command_parser("check-objective", about, examples, ["none"])
-    result.add_argument("objective", metavar="OBJECTIVE", help="FILE:NAME, MODULE:NAME, or a name of the package")
+    result.add_argument(
+        "objective", metavar="OBJECTIVE", help="FILE:NAME, MODULE:NAME, or the name of a built-in objective"
+    )
     result.add_argument("options", nargs="*", metavar="key=value", help="options of the objective")
     return result
 
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def checks(objective: "Objective") -> Iterator[Check]:
-    """Yield every check of an objective. Raises ValueError if it is not pure, or does not return a loss."""
+    """Yield all checks of an objective. Raises ValueError if the objective is not pure or does not return a loss."""
     import torch
 
     labels_G = torch.arange(IMAGES) % CLASSES
@@ -98,11 +100,11 @@ def checks(objective: "Objective") -> Iterator[Check]:
 
 
 def _own_rule(objective: "Objective", outputs: "dict[str, Tensor]") -> "Iterator[Check]":
-    """Check that `batch_sums` add up over processes, and that `after_step` then gives the same, finite tensors."""
+    """Check that `batch_sums` adds up over processes, and that `after_step` then returns the same finite tensors."""
     absent = [name for name in ("batch_sums", "after_step") if getattr(objective, name) is None]
     rows = [f"{name}, shared by W = {ranks}" for ranks in (2, 4) for name in ("batch_sums", "after_step")]
     if objective.batch_sums is None or objective.after_step is None:
-        yield from (Check(row, inf, 0, f"it has no {' and no '.join(absent)}") for row in rows)
+        yield from (Check(row, inf, 0, f"the objective has no {' and no '.join(absent)}") for row in rows)
         return
     whole = objective.batch_sums(outputs, **objective.options)
     expected = _after_step(objective, whole)
@@ -136,8 +138,8 @@ def _after_step(objective: "Objective", sums: "dict[str, Tensor]") -> "dict[str,
     for name, each in changed.items():
         if name not in tensors or each.shape != tensors[name].shape:
             raise ValueError(
-                f"OBJECTIVE: after_step of {objective.name} returns '{name}' {list(each.shape)}; expected are tensors"
-                f" of the network: {', '.join(f'{key} {list(known.shape)}' for key, known in tensors.items())}"
+                f"OBJECTIVE: after_step of {objective.name} returns '{name}' {list(each.shape)}; allowed are"
+                f" tensors of the network: {', '.join(f'{key} {list(known.shape)}' for key, known in tensors.items())}"
             )
     return changed
 
@@ -166,7 +168,7 @@ def _objective(name: str, given: Sequence[str]) -> "Objective":
 
 
 def _outputs(objective: "Objective") -> "dict[str, Tensor]":
-    """Return random outputs of a network [V, G, width], those that the objective needs."""
+    """Return the outputs that the objective needs, random and of shape [V, G, width]."""
     import torch
     from torch.nn.functional import normalize
 

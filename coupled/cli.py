@@ -1,4 +1,4 @@
-"""`coupled COMMAND`: what the commands are, and the modules of their parsers and programs."""
+"""The command line `coupled COMMAND`: the commands, with the modules of their parsers and programs."""
 
 import importlib
 import sys
@@ -36,7 +36,7 @@ COMMANDS = {
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
     "verify": _analysis("check the files of a run, or compare two runs", "verify"),
-    "figures": _analysis("draw the figures of a run", "figures"),
+    "figures": _analysis("figures of a run", "figures"),
     "report": _analysis("an HTML page of one run or several runs", "report", "report.program"),
     "embed": Command(
         "embeddings of any images, and two-dimensional maps of them",
@@ -60,7 +60,7 @@ COMMANDS = {
         "coupled.import_checkpoints:main",
     ),
     "check-objective": Command(
-        "check an objective of the package or of your own",
+        "check an objective, built-in or user-defined",
         "coupled.check_objective:parser",
         "coupled.check_objective:main",
     ),
@@ -106,13 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def imported(place: str) -> Any:
-    """The function at "module:function"."""
+    """Import and return "module:function"."""
     module, _, function = place.partition(":")
     return getattr(importlib.import_module(module), function)
 
 
 def overview() -> str:
-    """The help of `coupled`."""
+    """Return the help of `coupled`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -136,13 +136,13 @@ def overview() -> str:
 
 
 def say_lines(text: str) -> None:
-    """Print a text of several lines."""
+    """Print each line of a text."""
     for line in text.rstrip().split("\n"):
         sys.stdout.write(f"{line}\n")
 
 
 def list_parser() -> Parser:
-    """`coupled list`."""
+    """Return the parser of `coupled list`."""
     about = "List the names of objectives, datasets, metrics or encoders, one per line."
     result = command_parser("list", about, ["objectives", "encoders"], ["none"])
     result.add_argument("kind", choices=tuple(LISTS), help="what to list")
@@ -150,7 +150,7 @@ def list_parser() -> Parser:
 
 
 def list_names(arguments: Sequence[str] | None = None) -> int:
-    """The program `coupled list`; its exit status."""
+    """Run `coupled list` and return its exit status."""
     from coupled.config.by_name import known
     from coupled.config.errors import report_error
     from coupled.monitoring.terminal import imports_done

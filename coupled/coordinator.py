@@ -1,6 +1,7 @@
-"""The coordinator: builds identical arms, proves it, and feeds each the same batches; snapshots and resume.
+"""Train all arms of a run in lockstep: build identical arms, feed each the same batches, save, resume and stop.
 
-A rank trains the arms of its place; rank 0 keeps the logs of all. All ranks together call every method that gathers.
+Each rank trains the arms that are placed on it; rank 0 writes the logs of all arms. All ranks together call every
+method that gathers.
 """
 
 import contextlib
@@ -37,12 +38,12 @@ from coupled.stream.batches import Batch, on_device, step_batches
 
 
 class Coordinator:
-    """Trains the arms of `settings` in lockstep, in the process group `group`, into the folder `run`."""
+    """Train the arms of `settings` in lockstep, in the process group `group`, into the folder `run`."""
 
     def __init__(self, settings: Settings, group: ProcessGroup, run: Path) -> None:
         self.settings, self.group, self.run = settings, group, run
         if not group.is_first:
-            barrier()  # rank 0 loads first: it may have to download or to fill a cache
+            barrier()  # rank 0 loads first, because it may download files or fill a cache
         self._load = partial(load_dataset, settings.dataset.model_dump(), seed=settings.seed)
         self.images = self._load("train")
         if group.is_first:
@@ -91,21 +92,21 @@ class Coordinator:
         accept_images: bool = False,
         after_epoch: Callable[[int], None] | None = None,
     ) -> Outcome:
-        """Train to the last epoch, or to where the run is stopped; its state is then saved.
+        """Train up to the last epoch, or until the run is stopped; then save its state.
 
-        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read, `max_steps` after that step.
+        SIGTERM, SIGINT or SIGUSR1 to any rank stops the run when losses are next read.
 
         Args:
-            resume: continue the run in the folder, or start it if none is there.
-            overwrite: delete the run in the folder and start afresh.
-            max_steps: stop after this step of the run, to be continued.
+            resume: continue the run in the folder, or start it if the folder has none.
+            overwrite: delete the run in the folder and start a new one.
+            max_steps: stop after this step of the run; the run can be resumed.
             accept_images: continue although the images have changed since the run began.
-            after_epoch: called on this rank with each epoch trained that has a snapshot, once that can be read.
+            after_epoch: called on this rank with each trained epoch that has a snapshot, once the snapshot can be read.
 
         Raises:
-            ValueError: if a run is in the way or cannot be resumed.
-            FloatingPointError: if an arm's loss or gradient is not finite; it names arm, epoch and step.
-            OSError: if something cannot be written.
+            ValueError: if the run may not start in the folder, or cannot be resumed.
+            FloatingPointError: if an arm's loss or gradient is not finite; the message names arm, epoch and step.
+            OSError: if a file cannot be written.
         """
         epochs = self.settings.epochs
         with contextlib.ExitStack() as opened:
@@ -145,10 +146,10 @@ class Coordinator:
     def _prepare_folder(
         self, opened: contextlib.ExitStack, resume: bool, overwrite: bool, max_steps: int | None, accept_images: bool
     ) -> PreparedFolder:
-        """Check that the run may begin, or go on, in its folder; lock the folder and write run.json."""
+        """Check that the run may start or continue in its folder; lock the folder and write run.json."""
         launch, settings = self.group.launch, self.settings
         if launch.restarts and was_started_by(self.run, launch.name, launch.agents):
-            resume, overwrite = True, False  # the launcher started the ranks again after a failure
+            resume, overwrite = True, False  # the launcher restarted the ranks after a failure
         folder = (self.run, settings.resolved(), resume, overwrite, settings.may_change())
         check_folder(*folder)
         check_max_steps(max_steps, 0, self.steps)
@@ -156,11 +157,11 @@ class Coordinator:
             self._space(0, overwrite)
         check_installed(settings.trackers if self.group.is_first else ())
         splits = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
-        barrier()  # before rank 0 writes into it
+        barrier()  # all ranks have checked the folder before rank 0 writes into it
         prepared = PreparedFolder(splits)
         if self.group.is_first:
             opened.enter_context(run_lock(self.run))
-            check_folder(*folder)  # again: another process may have begun before this one held the lock
+            check_folder(*folder)  # again: another process may have started a run before this one held the lock
             about = description(folder[1], settings.sha256(), splits, self.group, self.all_arms)
             accepted = check_same_images(self.run, about, splits, accept_images) if resume else []
             prepared = PreparedFolder(splits, about, accepted, prepare_folder(self.run, about, resume))
@@ -168,16 +169,18 @@ class Coordinator:
         return prepared
 
     def _resume(self, max_steps: int | None) -> tuple[Position, EpochSums]:
-        """Give the arms the newest checkpoint, if any; where it was saved, and the sums of its epoch.
+        """Load the newest checkpoint, if any, into the arms. Return its position and the sums of its epoch.
 
-        Raises ValueError if it cannot go on.
+        Raises ValueError if the run cannot continue.
         """
         folder, own = self.run / "checkpoints", [arm.name for arm in self.arms]
         done = checkpoints.read_newest(folder, self.settings.sha256(), own)
         saved = Position(done.epoch, done.step) if done else NO_CHECKPOINT
         check_same_folder(self.run, saved.step)
         if saved.step > self.steps:
-            raise ValueError(f"epochs: got {self.settings.epochs}; the run has done {saved.epoch} already")
+            raise ValueError(
+                f"epochs: got {self.settings.epochs} ({self.steps} steps); {saved.step} are already trained; use more"
+            )
         check_max_steps(max_steps, max(saved.step, 0), self.steps)
         sums = {name: list(Sums()) for name in self.settings.arms}
         if done:
@@ -194,7 +197,7 @@ class Coordinator:
         sums: EpochSums,
         max_steps: int | None,
     ) -> TrainingState:
-        """Open the logs and the progress display, to be closed with `opened`; the state after the `saved` step."""
+        """Open the logs and the progress display; `opened` closes them. Return the state after the `saved` step."""
         settings, first, step = self.settings, self.group.is_first, max(saved.step, 0)
         if first:
             record_images(self.run, folder.description, folder.splits, step if folder.accepted else None)
@@ -241,6 +244,6 @@ class Coordinator:
         return self.step_batches(epoch, step - (epoch - 1) * self.steps_per_epoch)
 
     def _space(self, epoch: int, overwrite: bool) -> str:
-        """A line on the bytes that the run still needs after `epoch`. Raises ValueError if they are not there."""
+        """Return a line on the bytes that the run still needs after `epoch`. Raises ValueError if fewer are free."""
         needed = bytes_needed(self.all_arms, self.kept_epochs, epoch)
         return space(self.run, needed, overwrite, self.settings.snapshots.check_free_space)

@@ -141,7 +141,7 @@ def test_an_existing_run_is_not_changed(four_arms: Path, tmp_path: Path) -> None
         tiny.train(four_arms, resume=True, seed=4)
     assert tiny.snapshot_bytes(four_arms) == before
     (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(ValueError, match="is no run folder"):
+    with pytest.raises(ValueError, match="is not a run folder"):
         tiny.train(tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").exists()
 

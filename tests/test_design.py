@@ -67,6 +67,6 @@ def test_every_file_and_function_that_the_page_names_exists() -> None:
 
 def test_the_layers_on_the_page_equal_those_that_import_linter_checks() -> None:
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
-    block = re.search(r"## Floors\n.*?```text\n(.*?)```", PAGE, flags=re.DOTALL)
+    block = re.search(r"## Import layers\n.*?```text\n(.*?)```", PAGE, flags=re.DOTALL)
     assert block
     assert block.group(1).splitlines() == [each.removesuffix(" | _version") for each in layers]

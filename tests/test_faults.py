@@ -118,7 +118,7 @@ def test_a_run_killed_during_its_first_write_can_be_started_again(tmp_path: Path
         assert {path.name for path in run.iterdir()} == WRITTEN
     (tmp_path / "3").mkdir()
     (tmp_path / "3/thesis.tex").touch()
-    with pytest.raises(ValueError, match="exists and is no run folder"):
+    with pytest.raises(ValueError, match="exists and is not a run folder"):
         tiny.train(tmp_path / "3", **ONE)
 
 
@@ -466,7 +466,7 @@ def test_each_warning_is_printed_once(
     assert out.count("warning:") == 3
     assert "warning: batch.sampler: class '0' and 9 other classes cannot be in every batch: 14" in out
     assert out.count("warning: arm cl: 62.5% of the epoch's anchors had no positive or no negative") == 1
-    assert out.count("warning: arm cl: the projections collapse: their spread is 0.01") == 1
+    assert out.count("warning: arm cl: the projections are collapsing: their standard deviation is 0.01") == 1
 
 
 def test_the_spread_of_projections_is_1_for_isotropic_and_0_for_equal_rows(tmp_path: Path) -> None:

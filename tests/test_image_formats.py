@@ -168,12 +168,12 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     assert told.err.count("\n") == 1
     for text in ("2 images cannot be decoded: ", *(f"{path}: not a readable image" for path in bad)):
         assert text in told.err
-    assert "checking that 32 of 32 pictures decode" in told.out
+    assert "checking that 32 of 32 images decode" in told.out
     assert not Path("runs/try").exists()
     for path, data in zip(bad, whole, strict=True):
         path.write_bytes(data)
     assert train.main([*start, "--max-steps", "1", "dataset.num_workers=1"]) == 0
-    assert "checking that 2 of 32 pictures decode" in capsys.readouterr().out
+    assert "checking that 2 of 32 images decode" in capsys.readouterr().out
     monkeypatch.setattr("coupled.storage.image_check.faults", lambda *_: pytest.fail("decoded again"))
     assert train.main([*start, "--resume", "--max-steps", "2"]) == 0
     assert "24 train, 8 test images, 4 classes; 1 epochs of 6 steps" in capsys.readouterr().out

@@ -246,7 +246,7 @@ def refused(run: Path, changed: dict[str, Any]) -> str:
     [
         (
             {"batch": {"size": 71}},
-            "batch.size: got 71 for 2 processes that share it; it must be divisible by them: 70 or 72",
+            "batch.size: got 71 for 2 processes that share it; use a multiple of 2: 70 or 72",
         ),
         ({"parallel": {"arm_groups": 3}}, "parallel.arm_groups: got 3 for 2 processes; it must divide them: 1, 2"),
         (

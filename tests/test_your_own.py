@@ -532,9 +532,9 @@ def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out.count("FAILED") == 4
     own.write_text(RULE.replace("REDUCED", "sum").replace('"kept.mean": 0', '"kept.men": 0'))
     assert cli.main(["check-objective", f"{own}:Rule"]) == 2
-    assert "returns 'kept.men' [6]; expected" in capsys.readouterr().err
+    assert "returns 'kept.men' [6]; allowed are" in capsys.readouterr().err
     assert cli.main(["check-objective", "dcl"]) == 0
-    assert capsys.readouterr().out.count("not checked: it has no batch_sums and no after_step") == 4
+    assert capsys.readouterr().out.count("not checked: the objective has no batch_sums and no after_step") == 4
 
 
 def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
-"""Checks of a run: errors for settings that cannot work, warnings for settings that train but mislead.
+"""Checks of a run: errors for settings that cannot work, warnings for settings that give misleading results.
 
-A warning is one line. N images of the dataset, C classes, K batches of an epoch, G images of the global batch.
+Each warning is one line.
+Shape letters: N images of the dataset, C classes, K batches of an epoch, G images of the global batch.
 """
 
 import itertools
@@ -22,7 +23,7 @@ from coupled.objectives import Inputs
 from coupled.stream.sampler import order
 
 SKIPPED_SHARE = 0.01
-LOOKED_THROUGH = 20_000_000  # images, over all epochs, that are searched at most for a batch of one class
+LOOKED_THROUGH = 20_000_000  # at most this many images, over all epochs, are searched for a batch of one class
 UNLIKELY = 1e-3  # expected number of batches of one class in a run below which nothing is searched
 STRENGTHS_OF = {  # for each probability the keys that have no effect where it is 0
     "blur_prob": ("blur_sigma",),
@@ -42,14 +43,14 @@ def check_batch_size(size: int, sharing: int, name: str, images: int) -> None:
         below = size - size % sharing
         near = " or ".join(str(b) for b in (below, below + sharing) if b)
         raise ValueError(
-            f"batch.size: got {size} for {sharing} processes that share it; it must be divisible by them: {near}"
+            f"batch.size: got {size} for {sharing} processes that share it; use a multiple of {sharing}: {near}"
         )
     if size > images:
         raise ValueError(f"batch.size: got {size}; dataset '{name}' has {images} images; allowed is at most {images}")
 
 
 def check_views(objectives: Mapping[str, Objective], views: int, local_views: int) -> None:
-    """Raise ValueError unless every objective takes `views` views, and local views exist if one does, else not."""
+    """Raise ValueError for objectives that do not take `views` views, and for missing or unused local views."""
     for arm, objective in objectives.items():
         if objective.needs.views not in (None, views):
             raise ValueError(
@@ -67,7 +68,7 @@ def check_views(objectives: Mapping[str, Objective], views: int, local_views: in
 
 
 def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
-    """Raise ValueError, naming all arms that need labels, or for a balanced order: the dataset has no labels."""
+    """For a dataset without labels: raise ValueError if arms need labels, naming all, or if the sampler does."""
     if sampler == "balanced":
         raise ValueError("batch.sampler: got 'balanced', but the dataset has no labels; allowed is uniform")
     needing = [f"{arm} ({each.name})" for arm, each in objectives.items() if depends_on_labels(each)]
@@ -155,8 +156,8 @@ def one_class(
     if lost and looked < epochs and sampler == "uniform":
         yield (
             f"batch.size: got {batch_size}; {expected * (1 - looked / epochs):.2g} batches of one class are expected"
-            f" after epoch {looked}. There no anchor of arm {', '.join(lost)} has a negative, and the run stops; use a"
-            " larger batch.size or batch.sampler=balanced"
+            f" after epoch {looked}. In such a batch no anchor of arm {', '.join(lost)} has a negative, so the run"
+            " stops; use a larger batch.size or batch.sampler=balanced"
         )
 
 
@@ -169,7 +170,7 @@ def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
 
 
 def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, sampler: str) -> Iterator[str]:
-    """Warn if a class has fewer images than an epoch has batches: a balanced order cannot put it into every batch."""
+    """Warn if a class has fewer images than an epoch has batches, so that not every batch can contain it."""
     if sampler != "balanced":
         return
     batches = len(labels_N) // batch_size
@@ -244,6 +245,6 @@ def collapse(arm: str, spread: float | None) -> Iterator[str]:
     """Warn if the projections of different images have become nearly equal."""
     if spread is not None and spread < COLLAPSED_SPREAD:
         yield (
-            f"arm {arm}: the projections collapse: their spread is {spread:.2g} (1: uniform on the sphere, 0: one"
-            " point); a lower optimizer.base_lr or a higher temperature may help"
+            f"arm {arm}: the projections are collapsing: their standard deviation is {spread:.2g} times that of"
+            " a uniform distribution on the sphere; try a lower optimizer.base_lr or a higher temperature"
         )

@@ -35,7 +35,7 @@ class PreparedFolder(NamedTuple):
     splits: Mapping[str, AnyImageDataset]
     description: Mapping[str, Any] = {}
     accepted: Sequence[str] = ()  # changes of the images, accepted by the user
-    changed: Sequence[str] = ()  # versions and the like: the last bits may differ
+    changed: Sequence[str] = ()  # changed versions or machine: the last bits of results may differ
 
 
 @dataclass

@@ -22,7 +22,7 @@ from coupled.monitoring.progress import tracked_count as tracked_count  # for th
 from coupled.monitoring.terminal import say as say
 
 SPLITS = ("train", "test")
-MOST_IN_MEMORY = 8 * 2**30  # default: bytes of decoded images, of both splits together
+MOST_IN_MEMORY = 8 * 2**30  # bytes of decoded images of both splits together; the default
 LARGEST_SMALL = 64  # pixels; the papers' protocol for small images is stated for 32, and Tiny-ImageNet follows it
 Colour = tuple[float, float, float]  # red, green, blue
 Permute = Callable[[int], NDArray[np.int64]]  # a permutation of 0 .. n-1, drawn by the run's seed
@@ -32,7 +32,7 @@ Permute = Callable[[int], NDArray[np.int64]]  # a permutation of 0 .. n-1, drawn
 class ImageDataset:
     """One split of a dataset.
 
-    `mean` and `std` are per channel, of pixel values in [0, 1], measured on the train split whatever `split` is,
+    `mean` and `std` are per channel, of pixel values in [0, 1], computed on the train split for either split,
     so that both splits are normalised alike. `files_N` names the files of a dataset that is read from image files.
     """
 
@@ -43,8 +43,8 @@ class ImageDataset:
     class_names: tuple[str, ...]
     mean: Colour
     std: Colour
-    files_N: tuple[str, ...] = ()  # below the root of the set; empty if an image is not a file
-    notes: tuple[str, ...] = ()  # remarks for the user on how the dataset was read, one line each
+    files_N: tuple[str, ...] = ()  # below the root of the dataset; empty if an image is not a file
+    notes: tuple[str, ...] = ()  # notes for the user on how the dataset was read, one line each
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -58,7 +58,7 @@ class ImageDataset:
         return tensors_digest(self.images_N3HW, self.labels_N)
 
     def only(self, classes: Sequence[int]) -> "ImageDataset":
-        """Return the images of these classes, in their present order; class `classes[k]` gets the label k.
+        """Return the images of these classes, in their current order; class `classes[k]` gets the label k.
 
         Mean and std stay those of the whole dataset.
         """

@@ -1,4 +1,4 @@
-"""Cache of decoded images: .npy files that are mapped into memory, so that a second start decodes nothing.
+"""Cache of decoded images: .npy files that are mapped into memory, so that later starts need not decode.
 
 The files are in the folder `COUPLED_CACHE` (default ~/.cache/coupled), which takes at most `COUPLED_CACHE_GIB` GiB
 (default 32; 0 disables the cache); the least recently used entries are deleted. An entry is two files, the images and a
@@ -62,7 +62,7 @@ def key_of(paths: Sequence[str], size: int) -> str:
         PIL.__version__,
         torch.__version__,
         torchvision.__version__,
-    ]  # another one may decode or resize otherwise
+    ]  # another version may decode or resize differently
     digest = hashlib.blake2b(json.dumps([1, size, *versions, os.fsdecode(Path.cwd())]).encode(), digest_size=16)
     for path in paths:
         status = os.stat(path)  # noqa: PTH116 - a `Path` takes three times as long
@@ -72,8 +72,8 @@ def key_of(paths: Sequence[str], size: int) -> str:
 
 
 def read_entry(key: str, images: int, size: int) -> tuple[Tensor, list[int]] | None:
-    """The images of an entry, uint8 [N, 3, S, S], mapped into memory, and their sides; None if it is not there, or
-    damaged. A change of the tensor does not reach the file.
+    """The images of an entry, uint8 [N, 3, S, S], mapped into memory, and their sides; None if it is missing or
+    damaged. Changes to the tensor are not written to the file.
     """
     path, about = files_of(key)
     try:
@@ -84,14 +84,14 @@ def read_entry(key: str, images: int, size: int) -> tuple[Tensor, list[int]] | N
             return None
         if known["checksums"] != checksums(images_N3SS.reshape(-1)):
             return None
-        os.utime(about)  # used now
+        os.utime(about)  # mark the entry as recently used
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     return torch.from_numpy(images_N3SS), sides
 
 
 def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
-    """Keep the images, if the cache and the disk have room for them. Raises OSError.
+    """Write the images to the cache, if the cache and the disk have room for them. Raises OSError.
 
     Each file gets its name when it is complete, the JSON file last; two processes may write the same entry.
     """
@@ -113,7 +113,7 @@ def write_entry(key: str, images_N3SS: Tensor, sides: Sequence[int]) -> None:
 
 @contextmanager
 def replacing(key: str) -> Iterator[tuple[Path, Path]]:
-    """The two temporary files of an entry, which get their names at the end, the JSON file last; without an error."""
+    """The two temporary files of an entry. If no error is raised, they are renamed at the end, the JSON file last."""
     files = files_of(key)
     temporaries = temporary_of(files[0]), temporary_of(files[1])
     try:
@@ -127,7 +127,7 @@ def replacing(key: str) -> Iterator[tuple[Path, Path]]:
 
 @contextmanager
 def alone(key: str) -> Iterator[None]:
-    """Only one process at a time decodes the images of an entry; the others wait, and then read it.
+    """Let one process at a time decode the images of an entry; the others wait, and then read the entry.
 
     If the folder cannot be written or does not support locks, no process waits.
     """
@@ -146,21 +146,21 @@ def alone(key: str) -> Iterator[None]:
 
 
 def read_side(key: str) -> int | None:
-    """The side in pixels that is kept for these files; None if there is none, or it is damaged."""
+    """The side in pixels that the cache has for these files; None if it is missing or damaged."""
     about = files_of(key)[1]
     try:
         known = json.loads(about.read_text(encoding="utf-8"))
         side = int(known["side"])
         if known["checksum"] != zlib.crc32(f"{key} {side}".encode()):
             return None
-        os.utime(about)  # used now
+        os.utime(about)  # mark the entry as recently used
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return side
 
 
 def write_side(key: str, side: int) -> None:
-    """Keep the side that the pictures share. Raises OSError."""
+    """Write the side that all these images share to the cache. Raises OSError."""
     about = files_of(key)[1]
     about.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_of(about)
@@ -173,25 +173,25 @@ def write_side(key: str, side: int) -> None:
 
 
 def temporary_of(path: Path) -> Path:
-    """A new name beside `path`, for what is not complete yet."""
+    """A unique name beside `path`, for an incomplete file."""
     return path.with_name(f"{path.name}.{os.getpid()}-{get_native_id()}.tmp")
 
 
 def files_of(key: str) -> tuple[Path, Path]:
-    """The files of an entry: images, and what is known of them."""
+    """The files of an entry: images and JSON."""
     folder = cache_folder() / "decoded"
     return folder / f"{key}.npy", folder / f"{key}.json"
 
 
 def checksums(values: np.ndarray) -> list[int]:
-    """Of flat uint8 values, one for each `CHUNK`."""
+    """Checksums of flat uint8 values, one for each `CHUNK`."""
     parts = [values[start : start + CHUNK] for start in range(0, len(values), CHUNK)]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(lambda part: zlib.crc32(part.data), parts))
 
 
 def make_room(folder: Path, needed: int) -> None:
-    """Delete abandoned files, and the least recently used entries until `needed` more bytes are allowed.
+    """Delete abandoned files, then the least recently used entries until `needed` bytes fit.
 
     A process that has mapped a deleted file can still read it.
     """

@@ -1,4 +1,4 @@
-"""What CIFAR-10 and CIFAR-100 share: the layout of their folder and of an image in it."""
+"""Code shared by CIFAR-10 and CIFAR-100: the layout of the folder and of an image."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from coupled.datasets._torchvision import dataset, read
 def load_cifar(name: str, kind: type[CIFAR10], split: str, root: Path | None, download: bool) -> ImageDataset:
     """The dataset `name` from the folder `kind.base_folder` below `root` (default data).
 
-    Raises ValueError if the folder is missing, damaged, or cannot be fetched.
+    Raises ValueError if the folder is missing, damaged, or cannot be downloaded.
     """
     root = root or Path("data")
     missing = f"no complete, undamaged {kind.__name__} in {(root / kind.base_folder).resolve()}; "

@@ -23,17 +23,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 2**28 // 3  # 256 MiB as RGB
-LONGEST_SIDE = 65_535  # the most that a JPEG can have
+LONGEST_SIDE = 65_535  # the limit of JPEG
 HEADER = struct.Struct("<QQQ")  # height, width, bytes of a message
-# what Pillow raises for damaged files: the last four for sizes that cannot be and for broken EXIF
+# raised by Pillow for damaged files; the last four for impossible sizes and broken EXIF
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, TypeError, struct.error, MemoryError)
-Image.MAX_IMAGE_PIXELS = None  # `opened` is stricter: Pillow warns at MOST_PIXELS, and refuses at twice as many
+Image.MAX_IMAGE_PIXELS = None  # `opened` is stricter: Pillow warns at MOST_PIXELS, and raises at twice as many
 
 
 def read_pixels(path: Path | str) -> NDArray[np.uint8]:
-    """A picture as upright RGB, uint8 [H, W, 3]. Raises ValueError if it is damaged, too large or has more than 8 bits.
+    """An image as upright RGB, uint8 [H, W, 3]. Raises ValueError if it is damaged, too large or has more than 8 bits.
 
-    Of several pictures in a file it is the first.
+    If a file has several images, the first one is read.
     """
     with opened(path) as image:
         if image.mode.startswith(("I", "F")):  # Pillow clips these to white
@@ -42,16 +42,16 @@ def read_pixels(path: Path | str) -> NDArray[np.uint8]:
 
 
 def shorter_side(path: Path | str) -> int:
-    """The shorter side of a picture in pixels, from its header. Raises ValueError."""
+    """The shorter side of an image in pixels, from its header. Raises ValueError."""
     with opened(path) as image:
         return min(image.size)
 
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[Image.Image]:
-    """The picture, not decoded yet; whatever goes wrong within is a ValueError that begins with the path."""
+    """Open an image without decoding it. Errors inside the `with` block become ValueErrors that begin with the path."""
     try:
-        # not blocking: to open a FIFO would wait for a writer for ever
+        # not blocking: opening a FIFO would wait for a writer
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError(f"{path}: not a regular file; remove it")
@@ -64,7 +64,7 @@ def opened(path: Path | str) -> Iterator[Image.Image]:
                 yield image
     except DAMAGED as error:
         text = str(error) or type(error).__name__
-        if isinstance(error, UnidentifiedImageError):  # its text shows the open file, not what is wrong
+        if isinstance(error, UnidentifiedImageError):  # Pillow's text shows the file object, not the fault
             text = f"none of {', '.join(FORMATS)}"
         if text.startswith(f"{path}: "):
             raise ValueError(text) from None
@@ -72,7 +72,7 @@ def opened(path: Path | str) -> Iterator[Image.Image]:
 
 
 def _serve() -> None:
-    """Decode what stdin asks for, until it is closed."""
+    """Decode the files that stdin lists, until stdin is closed."""
     for line in sys.stdin.buffer:
         for name in json.loads(line):
             try:

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from coupled.datasets import _decoder
 
-CHUNK = 64  # images that a process gets at a time
-MANY = 2000  # number of images from which starting processes saves time
+CHUNK = 64  # images in one request to a process
+MANY = 2000  # from this number of images on, starting processes saves time
 T = TypeVar("T")
 Use = Callable[[NDArray[np.uint8]], T]
 Process = subprocess.Popen[bytes]
 
 
 def decoded(paths: Sequence[str], use: Use[T]) -> Generator[T | str]:
-    """Yield for each image, in order, `use(pixels)` with pixels uint8 [H, W, 3], or the message of its fault.
+    """Yield for each image, in order, `use(pixels)` with pixels uint8 [H, W, 3], or the error message.
 
     `use` is called in threads. Raises OSError if a process ends too early.
     """
@@ -52,7 +52,7 @@ def decoded(paths: Sequence[str], use: Use[T]) -> Generator[T | str]:
 
 
 def _started() -> Process:
-    """A process that decodes. It gets no Ctrl-C, and ends when its stdin is closed, also by the end of this program."""
+    """A decoding process. It ignores Ctrl-C, and ends when its stdin is closed, also when this program ends."""
     encoding = ["-X", "utf8"] if sys.flags.utf8_mode else []
     command = [sys.executable, *encoding, "-P", "-W", "ignore", _decoder.__file__]
     single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

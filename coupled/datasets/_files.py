@@ -16,9 +16,9 @@ from coupled.datasets._pillow import SUFFIXES
 
 SHOWN = 5  # kinds, classes or files that a message names
 
-UNLABELLED = ""  # in place of a class name: no folder is called so
+UNLABELLED = ""  # in place of a class name: no folder has this name
 
-Files = Mapping[str, Sequence[str]]  # class name -> paths of its images; to make `Path`s of them takes seconds
+Files = Mapping[str, Sequence[str]]  # class name -> paths of its images; text, because creating `Path`s takes seconds
 
 
 def check_same_classes(
@@ -35,7 +35,7 @@ def check_same_classes(
 
 
 def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, list[str]]:
-    """Class name -> paths of its images, both sorted; they lie anywhere below folder/<class>.
+    """Class name -> paths of its images, both sorted; the images may be anywhere below folder/<class>.
 
     Ignored files are counted in `passed`. Raises ValueError if the folder is missing or a class has no image.
     """
@@ -63,7 +63,7 @@ def class_files(folder: Path, passed: Counter[str] | None = None) -> dict[str, l
 
 
 def class_names(files: Files) -> tuple[str, ...]:
-    """The names of the classes; none of images without labels."""
+    """The names of the classes; empty if the images have no labels."""
     return tuple(name for name in files if name != UNLABELLED)
 
 
@@ -74,7 +74,7 @@ def labels(files: Files) -> list[int]:
 
 
 def names_below(root: Path, files: Files) -> tuple[str, ...]:
-    """The names of all images, seen from `root`."""
+    """The paths of all images relative to `root`."""
     start = f"{root}{os.sep}"
     names = (path for of_class in files.values() for path in of_class)
     return tuple(name[len(start) :] if name.startswith(start) else os.path.relpath(name, root) for name in names)
@@ -83,7 +83,7 @@ def names_below(root: Path, files: Files) -> tuple[str, ...]:
 def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
     """The names of the folders in `folder`, sorted; other files are counted in `passed`.
 
-    Raises ValueError for a name that is not text in this locale: it could not be written to a table or page.
+    Raises ValueError for a name that is not text in this locale: such a name cannot be written to a table or page.
     """
     names = []
     with os.scandir(folder) as opened:
@@ -102,7 +102,7 @@ def folders(folder: Path, passed: Counter[str] | None = None) -> list[str]:
 
 
 def _no_text(name: str) -> str:
-    """The fault of a file name whose bytes are not text in this locale, and what to do."""
+    """What is wrong with a file name whose bytes are not text in this locale, and what to do."""
     try:
         os.fsencode(name).decode("utf-8")
     except UnicodeDecodeError:
@@ -116,7 +116,7 @@ def loose_images(passed: Mapping[str, int]) -> int:
 
 
 def images(folder: Path, passed: Counter[str] | None = None) -> list[str]:
-    """Paths of the images below `folder`, sorted by part; other files are counted in `passed` by kind."""
+    """Paths of the images below `folder`, sorted by path component; other files are counted in `passed` by kind."""
     found = _walk(str(folder), Counter() if passed is None else passed, ())
     return sorted(found, key=lambda path: path.split(os.sep))  # noqa: PTH206 - the same order, and faster
 
@@ -142,7 +142,7 @@ def _walk(folder: str, passed: Counter[str], above: tuple[tuple[int, int], ...])
 
 
 def passed_over(split: str, passed: Mapping[str, int]) -> Iterator[str]:
-    """A line on the ignored files, if there are any."""
+    """Describe the ignored files in one line, if there are any."""
     if passed:
         yield f"dataset: {split}: ignored {_counts(passed)}; images are files that end in {', '.join(SUFFIXES)}"
 
@@ -177,7 +177,7 @@ def read_lines(path: Path, separator: str) -> list[list[str]]:
 
 
 def _kind(name: str) -> str:
-    """The suffix of a file's name, as it may be shown."""
+    """The suffix of a file's name, as shown in messages."""
     suffix = Path(name).suffix.lower()
     if name.startswith("."):
         return "hidden"

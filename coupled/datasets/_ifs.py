@@ -2,10 +2,10 @@
 
 Barnsley, Fractals Everywhere (1988); classes of such systems as images to learn from: Kataoka et al., "Pre-training
 without Natural Images", arXiv 2101.08515. Only additions, products, quotients, square roots and integers are used,
-which every machine rounds alike (no trigonometry, no logarithm, no BLAS): the same bits give the same picture anywhere.
+which every machine rounds alike (no trigonometry, no logarithm, no BLAS): the same bits give the same image anywhere.
 
 A map (a, b, c, d, e, f) takes (x, y) to (a x + b y + e, c x + d y + f).
-Shape letters: I systems drawn side by side, M maps of a system, T steps, W walkers, S picture size.
+Shape letters: I systems drawn side by side, M maps of a system, T steps, W walkers, S image size.
 """
 
 import numpy as np
@@ -53,7 +53,7 @@ def determinants(maps_IM6: np.ndarray) -> np.ndarray:
 
 
 def choices(weights_M: np.ndarray, bits: np.random.Philox, size: int) -> np.ndarray:
-    """Which map each walker takes at each step, [T, W], for a picture of `size`: six counted points a pixel."""
+    """Which map each walker takes at each step, [T, W], for an image of `size`: six counted points a pixel."""
     sums_M = np.cumsum(weights_M)
     edges_M = sums_M / sums_M[-1]
     steps, walkers = BURN_IN + 3 * size, 2 * size
@@ -63,7 +63,7 @@ def choices(weights_M: np.ndarray, bits: np.random.Philox, size: int) -> np.ndar
 def visits(maps_IM6: np.ndarray, choices_TW: np.ndarray, size: int) -> np.ndarray:
     """Counts [I, M, S, S]: how often a walker came to a pixel by each map (the chaos game).
 
-    All systems take the same choices. Each attractor is moved and scaled to span the picture, proportions kept.
+    All systems use the same choices. Each attractor is moved and scaled to span the image; its aspect ratio is kept.
     """
     x_TWI, y_TWI = _walk(maps_IM6, choices_TW)
     span_I = np.maximum(np.ptp(x_TWI, axis=(0, 1)), np.ptp(y_TWI, axis=(0, 1)))
@@ -94,7 +94,7 @@ def _pixel(x_TWI: np.ndarray, span_I: np.ndarray, size: int) -> np.ndarray:
 
 
 def class_system(bits: np.random.Philox) -> np.ndarray:
-    """The first system [M, 6] in the stream `bits` whose attractor fills a reasonable part of the picture."""
+    """The first system [M, 6] in the stream `bits` whose attractor fills a reasonable part of the image."""
     while True:
         numbers_IR = uniform(bits.random_raw((CANDIDATES, NUMBERS)))
         choices_TW = choices(np.ones(MAPS), bits, PROBE_SIZE)

@@ -20,8 +20,8 @@ from coupled.datasets._decoding import decoded
 from coupled.datasets._files import Files, check_same_classes, class_names, labels, names_below, passed_over
 from coupled.datasets._pillow import refuse
 
-STATISTICS_IMAGES = 4096  # enough: the mean over 4096 images errs by 1/64 of the spread between images
-LONGEST = 16  # longest allowed ratio of the sides: a longer image is cropped before it is resized, to bound the memory
+STATISTICS_IMAGES = 4096  # the error of the mean over 4096 images is 1/64 of the standard deviation between images
+LONGEST = 16  # images with a larger ratio of sides are cropped before they are resized, to bound the memory
 
 
 def load_files(
@@ -31,7 +31,7 @@ def load_files(
 
     Mean and std are those of the train images: of all up to 4096, of 4096 evenly spaced ones if there are more.
     `passed` counts the ignored files. Raises ValueError for classes that differ between the splits, and for images
-    that cannot be decoded, all of the split in one line.
+    that cannot be decoded; one message names those of the split.
     """
     check_same_classes(root, files["train"], files["test"], ("train", "test"))
     paths = {part: [path for of_class in classes.values() for path in of_class] for part, classes in files.items()}
@@ -74,12 +74,12 @@ def list_files(
 
 
 def _measured(images: int) -> NDArray[np.int64]:
-    """The numbers of the train images that mean and std are measured on."""
+    """The numbers of the train images from which mean and std are computed."""
     return np.linspace(0, images, min(images, STATISTICS_IMAGES), endpoint=False, dtype=np.int64)
 
 
 def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
-    """A line on images that are enlarged, if there are any."""
+    """Describe the enlarged images in one line, if there are any."""
     smaller = [side for side in sides_N if side < size]
     if smaller:
         yield (
@@ -89,25 +89,25 @@ def enlarged(split: str, sides_N: Sequence[int], size: int) -> Iterator[str]:
 
 
 def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
-    """The pictures as uint8 [N, 3, S, S], and the shorter side that each had; from the cache if they are in it.
+    """The images as uint8 [N, 3, S, S] and the original shorter side of each; from the cache if they are in it.
 
-    Raises ValueError with all images that cannot be decoded.
+    Raises ValueError that names the images that cannot be decoded.
     """
     if 3 * size**2 * len(paths) < _cache.SMALLEST or not _cache.most_bytes():
         return _decode(paths, size)
     try:
         key = _cache.key_of(paths, size)
     except OSError:
-        return _decode(paths, size)  # which says what is wrong with the file
+        return _decode(paths, size)  # raises an error that names the fault of the file
     kept = _cache.read_entry(key, len(paths), size)
     if kept:
         return kept
     with _cache.alone(key):
-        if kept := _cache.read_entry(key, len(paths), size):  # decoded by another process meanwhile
+        if kept := _cache.read_entry(key, len(paths), size):  # another process has decoded them meanwhile
             return kept
         images_N3SS, sides_N = _decode(paths, size)
         try:
-            if _cache.key_of(paths, size) == key:  # or a file has changed while they were decoded
+            if _cache.key_of(paths, size) == key:  # no file has changed while the images were decoded
                 _cache.write_entry(key, images_N3SS, sides_N)
         except OSError as error:
             say(
@@ -118,7 +118,7 @@ def read(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
 
 
 def _decode(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
-    """As `read`, from the files, on all cores that this process may use: many pictures in processes, few in threads."""
+    """Decode the files on all cores that this process may use: many images in processes, few in threads."""
     images_N3SS = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
     sides_N, faults = [], []
     with closing(decoded(paths, partial(_shown, size=size))) as results:
@@ -133,12 +133,12 @@ def _decode(paths: Sequence[str], size: int) -> tuple[Tensor, list[int]]:
 
 
 def _shown(pixels_HW3: NDArray[np.uint8], size: int) -> tuple[Tensor, int]:
-    """A picture as it is shown, and its shorter side."""
+    """An image at the size of the dataset, and its original shorter side."""
     return square(torch.from_numpy(pixels_HW3).permute(2, 0, 1), size), min(pixels_HW3.shape[:2])
 
 
 def square(picture_3HW: Tensor, size: int) -> Tensor:
-    """The largest central square of a picture, `size` pixels a side, uint8 [3, S, S]."""
+    """The largest central square of an image, `size` pixels a side, uint8 [3, S, S]."""
     high, wide = picture_3HW.shape[1:]
     if high == wide == size:
         return picture_3HW

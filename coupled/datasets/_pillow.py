@@ -13,9 +13,9 @@ SHOWN = 3  # images that a message names
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture as upright RGB, uint8 [3, H, W]. Raises ValueError if it is damaged, too large or has more than 8 bits.
+    """An image as upright RGB, uint8 [3, H, W]. Raises ValueError if it is damaged, too large or has more than 8 bits.
 
-    Of several pictures in a file it is the first.
+    If a file has several images, the first one is read.
     """
     return torch.from_numpy(read_pixels(path)).permute(2, 0, 1)
 
@@ -26,7 +26,7 @@ def undecodable(paths: Iterable[Path]) -> list[str]:
 
 
 def refuse(faults: Sequence[str]) -> None:
-    """Raise ValueError with the faults of images in one line, unless there are none."""
+    """Raise ValueError with the faults of images in one line, if there are any."""
     if len(faults) == 1:
         raise ValueError(faults[0])
     if faults:

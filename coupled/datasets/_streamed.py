@@ -1,4 +1,4 @@
-"""Read images and labels one by one, keep them decoded in the cache, and map them into memory.
+"""Read images and labels one by one, write them decoded to the cache, and map them into memory.
 
 Shape letters: N images, S size.
 """
@@ -19,14 +19,14 @@ Rows = Iterator[tuple[Tensor, Any]]  # uint8 [3, S, S] and a label that JSON can
 
 
 def kept_or_streamed(key: str, size: int, rows: Callable[[], Rows]) -> tuple[Tensor, list[Any]]:
-    """Images, uint8 [N, 3, S, S], mapped into memory, and labels; from the cache, or else from `rows`, which are kept.
+    """Images, uint8 [N, 3, S, S], mapped into memory, and labels; from the cache, or from `rows`, then cached.
 
-    Raises OSError, and ValueError for images that the cache has no room for.
+    Raises OSError, and ValueError if the images do not fit into the cache.
     """
     if found := _read(key, size):
         return found
     with _cache.alone(key):
-        if found := _read(key, size):  # by another process meanwhile
+        if found := _read(key, size):  # another process has written it meanwhile
             return found
         _write(key, size, rows())
         found = _read(key, size)
@@ -36,7 +36,7 @@ def kept_or_streamed(key: str, size: int, rows: Callable[[], Rows]) -> tuple[Ten
 
 
 def _read(key: str, size: int) -> tuple[Tensor, list[Any]] | None:
-    """The entry; None if it is not there, or damaged."""
+    """The entry; None if it is missing or damaged."""
     try:
         labels = json.loads(_cache.files_of(key)[1].read_text(encoding="utf-8"))
         if labels["checksum"] != _checksum(labels["labels"]):
@@ -48,7 +48,7 @@ def _read(key: str, size: int) -> tuple[Tensor, list[Any]] | None:
 
 
 def _write(key: str, size: int, rows: Rows) -> None:
-    """Write the entry part by part: it is never whole in memory. It gets its name when it is complete."""
+    """Write the entry in parts, so that it is never whole in memory. The complete file gets its final name."""
     path, _ = _cache.files_of(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     labels: list[Any] = []
@@ -72,7 +72,7 @@ def _write(key: str, size: int, rows: Rows) -> None:
 
 
 def _write_header(file: Any, images: int, size: int) -> int:
-    """The header of a .npy file; how long it is."""
+    """Write the header of a .npy file; return its length."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (images, 3, size, size)}
     np.lib.format.write_array_header_1_0(file, header)
     length: int = file.tell()

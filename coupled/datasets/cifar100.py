@@ -15,8 +15,8 @@ SIZE = 32
 
 
 def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageDataset:
-    """CIFAR-100 below `root` (default data); `download` fetches it if it is not there.
+    """CIFAR-100 below `root` (default data); `download` downloads it if it is missing.
 
-    Raises ValueError if it is missing, damaged, or cannot be fetched.
+    Raises ValueError if it is missing, damaged, or cannot be downloaded.
     """
     return load_cifar("cifar100", CIFAR100, split, root, download)

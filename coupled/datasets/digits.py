@@ -15,7 +15,7 @@ from coupled.datasets import ImageDataset, channel_statistics, check_range, chec
 
 SIZE = 16
 TEST_IMAGES = 357
-SPLIT_KEY = 0  # of the Philox generator that shuffles each class before the split; fixed for ever
+SPLIT_KEY = 0  # key of the Philox generator that shuffles each class before the split; never changed
 
 
 def load(split: str, *, image_size: int = SIZE) -> ImageDataset:
@@ -44,8 +44,8 @@ def load(split: str, *, image_size: int = SIZE) -> ImageDataset:
 def _split_rows(labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of train and of test, each ascending.
 
-    The images are sorted by class and, within a class, by random keys; every fifth or so goes to test, evenly
-    spaced, so each class gives its share rounded up or down. Philox.random_raw is the same in every NumPy.
+    The images are sorted by class and, within a class, by random keys; about every fifth goes to test, evenly
+    spaced, so the test share of each class is exact up to rounding. Philox.random_raw is the same in every NumPy.
     """
     keys_N = np.random.Philox(key=SPLIT_KEY).random_raw(len(labels_N))
     by_class = np.lexsort((keys_N, labels_N))

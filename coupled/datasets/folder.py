@@ -33,15 +33,15 @@ from coupled.datasets._pillow import refuse
 
 SIZE = 64
 SMALLEST, LARGEST = 8, 4096
-MANY = 2000  # pictures whose headers take longer to read than the cache
+MANY = 2000  # from this number of images on, reading their headers takes longer than reading the cache
 TESTS = ("test", "val", "validation")
 Labels = Literal["auto", "none"]
 
 
 class Found(NamedTuple):
-    """The images of a folder: by split, or under "all" if they are to be divided; and what was passed over in each.
+    """The images of a folder: by split, or under "all" if they are not divided yet; and the ignored files of each.
 
-    `places` are the folders that were read, `unread` the names of others beside them.
+    `places` are the folders that were read, `unread` the names of the other folders beside them.
     """
 
     parts: dict[str, Files]
@@ -113,15 +113,15 @@ def load(
 
 
 def own_size(*, root: Path | None = None, split: float | None = None, labels: Labels = "auto") -> int:
-    """The shorter side of the pictures if they all share it and it is allowed, otherwise 64 pixels.
+    """The shorter side of the images if all share it and it is allowed, otherwise 64 pixels.
 
-    Raises ValueError for folders that cannot be the set, and for pictures whose header cannot be read.
+    Raises ValueError for folders that are not such a dataset, and for images whose header cannot be read.
     """
     return _shared_side(_find(root, split, labels).parts)
 
 
 def _find(root: Path | None, split: float | None, labels: Labels) -> Found:
-    """The images below `root`, not divided yet. Raises ValueError for folders that cannot be the set."""
+    """The images below `root`, not divided yet. Raises ValueError for folders that are not such a dataset."""
     if root is None:
         raise ValueError("dataset.root: missing; give the folder that holds train/<class>/ and test/<class>/")
     if split is not None:
@@ -175,7 +175,7 @@ def _images(folder: Path, labels: Labels, passed: Counter[str]) -> Files:
 
 
 def _counted(part: str, files: Files, root: Path) -> str:
-    """A line on the images of a split and their classes."""
+    """Describe the images of a split and their classes in one line."""
     names, total = class_names(files), sum(map(len, files.values()))
     if not names:
         return f"dataset: {part}: {total:,} images without labels in {root}"
@@ -185,7 +185,7 @@ def _counted(part: str, files: Files, root: Path) -> str:
 
 
 def _shared_side(parts: dict[str, Files]) -> int:
-    """What `own_size` promises; of many pictures it is kept in the cache."""
+    """The result of `own_size`; if there are many images it is cached."""
     paths = [path for classes in parts.values() for of_class in classes.values() for path in of_class]
     if len(paths) < MANY or not _cache.most_bytes():
         return _measured_side(paths)
@@ -208,7 +208,7 @@ def _measured_side(paths: list[str]) -> int:
             sides |= {each for each in found if isinstance(each, int)}
             faults += [each for each in found if isinstance(each, str)]
             if len(sides) > 1 and not faults:
-                return SIZE  # loading the images reports all that are bad
+                return SIZE  # loading the images reports all bad images
     refuse(faults)
     side = sides.pop()
     return side if SMALLEST <= side <= LARGEST else SIZE

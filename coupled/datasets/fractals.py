@@ -1,8 +1,8 @@
 """Fractals: a procedural dataset. Each class is an iterated function system, each image a variation of it in colour.
 
 Any number of classes at any size is generated (about 2 000 images of 32 px per second on one core) and kept under
-`root`. Everything is a function of (seed, class, split, image): class k does not depend on the number of classes, nor
-image i on the number of images, and neither on the machine.
+`root`. Everything is a function of (seed, class, split, image): class k does not depend on the number of classes, and
+image i does not depend on the number of images. Neither depends on the machine.
 
 Shape letters: N images of a split, I images of a class, M maps, S size, K chunk of images.
 """
@@ -20,8 +20,8 @@ from torch import Tensor
 from coupled.datasets import ImageDataset, _ifs, channel_statistics, check_range, check_split, tensors_digest
 
 SIZE = 32
-FORMAT = "coupled.fractals.1"  # raised whenever the same options give other pixels
-MAPS_STREAM, WALK_STREAM, TRAIN_STREAM, TEST_STREAM = range(4)  # a class's streams of random bits
+FORMAT = "coupled.fractals.1"  # increased when the same options give other pixels
+MAPS_STREAM, WALK_STREAM, TRAIN_STREAM, TEST_STREAM = range(4)  # streams of random bits of a class
 POINTS_AT_ONCE = 2_000_000  # bounds the memory of a chunk to about 150 MB
 
 
@@ -35,7 +35,7 @@ def load(
     test_per_class: int = 100,
     seed: int = 0,
 ) -> ImageDataset:
-    """`classes` fractals (2 to 1000) at `image_size` px (8 or more), of `root` (default data/fractals), or made there.
+    """`classes` fractals (2 to 1000) at `image_size` px (8 or more), from `root` (default data/fractals) or generated.
 
     Raises ValueError for an option out of range, and for a file under `root` that is damaged or has other content.
     """
@@ -71,7 +71,7 @@ def draw(split: str, classes: int, per_class: int, size: int, seed: int) -> Tens
 
 def _draw_class(split: str, klass: int, count: int, size: int, seed: int) -> np.ndarray:
     maps_M6 = _ifs.class_system(_bits(seed, klass, MAPS_STREAM))
-    # By area, so that an attractor is covered evenly; a map that flattens the picture to a line still gets its share.
+    # By area, so that an attractor is covered evenly; a map that flattens the image to a line still gets a share.
     weights_M = abs(_ifs.determinants(maps_M6)) + 0.02
     choices_TW = _ifs.choices(weights_M, _bits(seed, klass, WALK_STREAM), size)
     bits = _bits(seed, klass, TRAIN_STREAM if split == "train" else TEST_STREAM)
@@ -90,23 +90,23 @@ def _picture(maps_M6: np.ndarray, choices_TW: np.ndarray, numbers_KR: np.ndarray
     total_K1SS = counts_KMSS.sum(axis=1, keepdims=True)
     bright_KM3 = 0.3 + 0.7 * colour_KR.reshape(-1, _ifs.MAPS, 3)
     dark_K3SS = 0.3 * ground_K3[:, :, None, None]
-    # A pixel mixes the colours of the maps that led to it, and covers the ground the more the oftener it was visited.
+    # A pixel mixes the colours of the maps that led to it; the more visits, the less of the background is visible.
     ink_K3SS = np.zeros((len(numbers_KR), 3, size, size))
     for each in range(_ifs.MAPS):
         ink_K3SS += counts_KMSS[:, each, None] * bright_KM3[:, each, :, None, None]
     ink_K3SS /= np.maximum(total_K1SS, 1)
     picture_K3SS = dark_K3SS + (ink_K3SS - dark_K3SS) * (total_K1SS / (total_K1SS + 2))
-    negative_K111 = negative_K1[:, :, None, None] < 0.5  # dark on bright, so that brightness tells no class
+    negative_K111 = negative_K1[:, :, None, None] < 0.5  # dark on bright, so that brightness is not a cue to the class
     return np.rint(255 * np.where(negative_K111, 1 - picture_K3SS, picture_K3SS)).astype(np.uint8)
 
 
 def _bits(seed: int, klass: int, stream: int) -> np.random.Philox:
-    # Only `random_raw` is asked of it, which is the same in every version of NumPy.
+    # Only `random_raw` is used, which is the same in every version of NumPy.
     return np.random.Philox(key=np.array([seed, klass], np.uint64), counter=np.array([0, 0, 0, stream], np.uint64))
 
 
 def _write(path: Path, options: str, images: dict[str, Tensor]) -> None:
-    """Write the file whole or not at all, also when several processes make the same one at once."""
+    """Write the file completely or not at all, also if several processes write it at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT, "options": options, "digest": _digest(images)}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -1,9 +1,10 @@
 """A dataset of the Hugging Face hub, or a local one, read with the package `datasets` (extra `hf`).
 
 `path` is what `datasets.load_dataset` takes (a name on the hub, or a folder of parquet files or of images), or a folder
-written by `save_to_disk`. What is downloaded stays in the cache of `datasets`; sources and licences are those of the
-dataset. Images are held as central squares of `image_size` pixels, in memory or, with `streaming`, in the cache of
-decoded images (`_cache.py`), from which they are mapped into memory, as many as the disk holds.
+written by `save_to_disk`. Downloads stay in the cache of `datasets`; source and licence are those of the dataset.
+
+Images are held as central squares of `image_size` pixels: in memory or, with `streaming`, in the cache of decoded
+images (`_cache.py`), which is mapped into memory. The disk limits their number.
 """
 
 import hashlib
@@ -55,7 +56,7 @@ def load(
         split: "train" or "test".
         path: name on the hub, or a local folder.
         image_size: pixels a side, 4 to 4096.
-        config: configuration of the dataset, where it has several.
+        config: configuration of the dataset, if it has several.
         train_split: the dataset's name of the split that is trained on.
         test_split: the dataset's name of the split that is used as "test", such as "validation".
         image_column: column of images; without it "image" or "img".
@@ -67,7 +68,7 @@ def load(
         The images as uint8, normalised by the mean and standard deviation of the train split.
 
     Raises:
-        ValueError: without the package or the network, and for a split or column that is not there.
+        ValueError: without the package or the network, and for a missing split or column.
     """
     check_split(split)
     check_range("image_size", image_size, 4, 4096)
@@ -139,7 +140,7 @@ def _readable(rows: Iterable[Any], split: str, path: str) -> Iterator[Any]:
             row = next(remaining)
         except StopIteration:
             return
-        except (OSError, ValueError, SyntaxError) as error:  # of Pillow, or of the network
+        except (OSError, ValueError, SyntaxError) as error:  # raised by Pillow or by the network
             text = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"dataset.path: cannot read row {number} of '{split}' of '{path}': {text[:300]}") from None
         yield row
@@ -147,7 +148,7 @@ def _readable(rows: Iterable[Any], split: str, path: str) -> Iterator[Any]:
 
 
 def _square(picture: Any, size: int, column: str) -> Tensor:
-    """A picture as it is shown, uint8 [3, S, S]."""
+    """An image at the size of the dataset, uint8 [3, S, S]."""
     if not hasattr(picture, "convert"):
         raise ValueError(f"dataset.image_column: '{column}' holds {type(picture).__name__}, allowed are images")
     return square(pil_to_tensor(picture.convert("RGB")), size)
@@ -183,14 +184,14 @@ def _rows(path: str, config: str | None, split: str, streaming: bool) -> Any:
                 raise ValueError(f"Unknown split '{split}'; it has {', '.join(map(str, splits))}")
             return splits[split].to_iterable_dataset() if streaming else splits[split]
         rows = datasets.load_dataset(path, config, split=split, streaming=streaming)
-        return rows if rows.features else rows._resolve_features()  # of a stream they are in its first row
+        return rows if rows.features else rows._resolve_features()  # the classes of a stream are in its first row
     except (OSError, ValueError) as error:  # no network, no such dataset, split or config
         text = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"dataset.path: cannot load split '{split}' of '{path}': {text[:300]}") from None
 
 
 def _column(rows: Any, given: str | None, usual: tuple[str, ...], key: str) -> str:
-    """The column that `key` names, or the usual one that there is."""
+    """The column that `key` names, or the default column that exists."""
     for name in (given,) if given else usual:
         if name in rows.features:
             return name

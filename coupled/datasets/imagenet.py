@@ -1,10 +1,11 @@
-"""ImageNet-1k: 1 281 167 train images of 1 000 classes; its 50 000 validation images serve as test. Shown at 224 px.
+"""ImageNet-1k: 1 281 167 train images of 1 000 classes; its 50 000 validation images are the test split.
 
 O. Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge" (2015), arXiv 1409.0575;
 https://www.image-net.org/download, whose terms allow non-commercial research and education.
 
-Read from train/<class>/*.JPEG and val/<class>/*.JPEG; the images stay on the disk and are decoded batch by batch in
-`dataset.num_workers` processes. Any other set of pictures in such folders can be read so, too.
+The default size is 224 px. Read from train/<class>/*.JPEG and val/<class>/*.JPEG; the images stay on the disk
+and are decoded batch by batch in `dataset.num_workers` processes. Other images in folders of this layout can be read,
+too.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from coupled.datasets._files import check_same_classes, class_files, folders, na
 from coupled.datasets._layouts import check_layout
 
 SIZE = 224
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the usual ones, of the training images
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the usual values, from the train images
 FOLDERS = {"train": "train", "test": "val"}
 
 

@@ -1,4 +1,4 @@
-"""mini-ImageNet: 100 classes of ImageNet, 600 images each, shown at 84 px.
+"""mini-ImageNet: 100 classes of ImageNet, 600 images each; default size 84 px.
 
 O. Vinyals et al., "Matching Networks for One Shot Learning" (2016), arXiv 1606.04080; the usual list of images is by
 S. Ravi, H. Larochelle (2017), https://github.com/twitter-research/meta-learning-lstm. The images are ImageNet's, whose
@@ -6,11 +6,11 @@ terms (https://www.image-net.org/download) allow non-commercial research and edu
 
 The lists split the *classes* (64 / 16 / 20) for few-shot learning. The papers on CL and NSCL train and test on all 100
 classes, so here the three parts are joined and the *images* of each class are split: a sixth (100 of 600) goes to test,
-chosen by a digest of their names and so for ever the same. Read from one of these layouts:
+chosen by a digest of their names, so the split never changes. Read from one of these layouts:
     train.csv, val.csv, test.csv (filename,label) and images/<filename>
     <class>/*.jpg
     train/<class>/*.jpg, val/<class>/*.jpg, test/<class>/*.jpg with other classes in each
-    train/<class>/*.jpg, test/<class>/*.jpg or val/<class>/*.jpg with the same classes: a split of images already, kept
+    train/<class>/*.jpg, test/<class>/*.jpg or val/<class>/*.jpg with the same classes: this split is kept
 """
 
 from collections import Counter
@@ -82,7 +82,7 @@ def _listed(root: Path, lists: list[Path]) -> dict[str, list[str]]:
 
 
 def _split(files: Files) -> dict[str, Files]:
-    """Every sixth image of each class, at least one, to test, in the order of a digest of class and name."""
+    """Every sixth image of each class, at least one, is a test image, in the order of a digest of class and name."""
     parts: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
     for name, paths in sorted(files.items()):
         if len(paths) < 2:

@@ -1,4 +1,4 @@
-"""STL-10: 5 000 train and 8 000 test images of 96 px, 10 classes (the 100 000 unlabelled images are left out).
+"""STL-10: 5 000 train and 8 000 test images of 96 px, 10 classes (the 100 000 unlabelled images are not used).
 
 A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning" (2011),
 https://cs.stanford.edu/~acoates/stl10/; no licence is stated there, and the images come from ImageNet. Read from
@@ -17,15 +17,15 @@ CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "
 
 
 class LabelledSTL10(STL10):
-    """torchvision's STL-10 without the unlabelled images, which it would otherwise ask for and sum at each start."""
+    """torchvision's STL-10 without the unlabelled images; their file is not required, and not checked at each start."""
 
     train_list = STL10.train_list[:2]
 
 
 def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageDataset:
-    """STL-10 below `root` (default data); `download` fetches it (2.6 GB) if it is not there.
+    """STL-10 below `root` (default data); `download` downloads it (2.6 GB) if it is missing.
 
-    Raises ValueError if it is missing, damaged, or cannot be fetched.
+    Raises ValueError if it is missing, damaged, or cannot be downloaded.
     """
     root = root or Path("data")
     missing = f"no complete, undamaged STL10 in {(root / STL10.base_folder).resolve()}; "

@@ -1,4 +1,4 @@
-"""SVHN, digits of house numbers: 73 257 train and 26 032 test images of 32 px, 10 classes ("extra" is left out).
+"""SVHN, digits of house numbers: 73 257 train and 26 032 test images of 32 px, 10 classes ("extra" is not used).
 
 Y. Netzer et al., "Reading Digits in Natural Images with Unsupervised Feature Learning" (2011),
 http://ufldl.stanford.edu/housenumbers/, which allows non-commercial use only. Read from torchvision's format: the two
@@ -16,9 +16,9 @@ SIZE = 32
 
 
 def load(split: str, *, root: Path | None = None, download: bool = False) -> ImageDataset:
-    """SVHN in the folder `root` (default data/svhn); `download` fetches it if it is not there. Label k is the digit k.
+    """SVHN in the folder `root` (default data/svhn); `download` downloads it if it is missing. Label k is the digit k.
 
-    Raises ValueError if it is missing, damaged, or cannot be fetched.
+    Raises ValueError if it is missing, damaged, or cannot be downloaded.
     """
     root = root or Path("data/svhn")
     files = {part: name for part, (_, name, _) in SVHN.split_list.items()}

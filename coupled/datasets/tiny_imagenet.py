@@ -1,4 +1,4 @@
-"""Tiny ImageNet: 100 000 train images of 64 px, 200 classes of ImageNet; its 10 000 validation images serve as test.
+"""Tiny ImageNet: 100 000 train images of 64 px, 200 ImageNet classes; the 10 000 validation images are the test split.
 
 Stanford CS231N (2015), http://cs231n.stanford.edu/tiny-imagenet-200.zip; no licence is stated there, and the images are
 ImageNet's, whose terms (https://www.image-net.org/download) allow non-commercial research and education.

@@ -25,7 +25,7 @@ from coupled.storage.atomic_files import write_durably
 from coupled.stream.decoding import CHUNK, faults, workers_for
 
 CACHE = Path(".cache/coupled")
-ROUND = 4096  # pictures between two exchanges
+ROUND = 4096  # images between two exchanges
 SILENCE = 10.0  # seconds between two lines
 
 
@@ -56,7 +56,7 @@ def check_pictures(splits: Sequence[ImageFiles], group: ProcessGroup, workers: i
     bad: list[str] = []
     began = said = time.monotonic()
     if cache and unknown_M:
-        say(f"checking that {len(unknown_M):,} of {len(paths_N):,} pictures decode")
+        say(f"checking that {len(unknown_M):,} of {len(paths_N):,} images decode")
     try:
         for start in range(0, len(unknown_M), ROUND):
             numbers = unknown_M[start : start + ROUND]
@@ -72,7 +72,7 @@ def check_pictures(splits: Sequence[ImageFiles], group: ProcessGroup, workers: i
                 if time.monotonic() - said >= SILENCE and done < len(unknown_M):
                     said = time.monotonic()
                     left = timedelta(seconds=round((said - began) / done * (len(unknown_M) - done)))
-                    say(f"{done:,} of {len(unknown_M):,} pictures decoded, {left} left")
+                    say(f"{done:,} of {len(unknown_M):,} images decoded, {left} left")
     finally:
         if cache:
             cache.save()
@@ -110,4 +110,4 @@ class _Cache:
         try:
             write_durably(self.path, every.tobytes())
         except OSError as error:
-            say(f"{error}: the next start will decode the pictures again")
+            say(f"{error}; the result of the check is not cached; the next start decodes the images again")

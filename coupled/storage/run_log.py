@@ -162,12 +162,12 @@ def check_folder(
         return
     if not (run / "run.json").is_file():
         raise ValueError(
-            f"--run-dir: '{run}' exists and is no run folder (it has no run.json); choose another --run-dir"
+            f"--run-dir: '{run}' exists and is not a run folder (it has no run.json); choose another --run-dir"
         )
     if resume:
         description = read_run_json(run)
         if "imported" in description:
-            raise ValueError(f"--resume: '{run}' was imported, so it has no checkpoint to resume from")
+            raise ValueError(f"--resume: '{run}' was imported, so it has no checkpoint and cannot be resumed")
         there = description.get("settings", {})
         changes = [
             f"{key} was {was}, is {now}"
@@ -192,8 +192,8 @@ def _check_own_folders(run: Path) -> None:
     for path in (*folders, *(inner for folder in folders[:2] for inner in folder.glob("*"))):
         if path.is_symlink() and path.is_dir():
             raise ValueError(
-                f"--resume: '{path}' is a symbolic link to a folder; replace the link by the folder itself: a run"
-                f" writes only inside its run folder. '{run}' itself may be a link"
+                f"--resume: '{path}' is a symbolic link to a folder; replace the link by the folder itself, because a"
+                f" run writes only inside its run folder; '{run}' itself may be a link"
             )
 
 
@@ -224,14 +224,16 @@ def prepare_folder(run: Path, content: Mapping[str, Any], resume: bool) -> list[
     if resume and (run / "run.json").is_file():
         there = read_run_json(run)
         changed = (each for key in MAY_CHANGE_BITS for each in differences(there.get(key), content.get(key), key))
-        warnings = [f"{key} was {was}, is {now}: the last bits may differ from here on" for key, was, now in changed]
-        if not is_as_written(there):  # a new digest would hide it
+        warnings = [
+            f"{key} was {was}, is {now}: from here on, results may differ in the last bits" for key, was, now in changed
+        ]
+        if not is_as_written(there):  # a new digest would hide the damage
             return [*warnings, f"{run / 'run.json'}: damaged: it does not match its digest; the file is not changed"]
         if there.get("settings") != content["settings"]:
             write_run_json(run, {**there, "settings": content["settings"]})
         return warnings
     run.mkdir(parents=True, exist_ok=True)
-    # run.json is deleted last, so that a folder which a killed process has half deleted is still recognised as a run.
+    # run.json is deleted last, so that a folder that a killed process has partly deleted is still recognised as a run.
     # Checkpoints are deleted before the snapshots, so that no run is resumed without its snapshots. `--resume` may
     # refuse such a folder; `--overwrite` does not.
     order = {"checkpoints": 0, "run.json": 2}

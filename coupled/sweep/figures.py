@@ -71,7 +71,7 @@ def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.Dat
         part = part[part["split"] == figure["split"]]
         part = part[details(part) == detail] if detail else part
     part = part[_is_or_has_none(part["reference"], figure["reference"]) & part["epoch"].notna()]
-    part = largest_sample(part, by="run")  # datasets may differ between points
+    part = largest_sample(part, by="run")  # the points may have different datasets
     if part.empty:
         where = f"layer {figure['layer']}, {figure['split']} images, reference {figure['reference']}"
         raise ValueError(f"figure.metrics: no rows of '{metric}' ({where}); check `analyses` and `figure`")

@@ -88,7 +88,7 @@ def train_and_analyse(sweep: Sweep, point: Point, children: Children, say: Say) 
             return f"{last_line(log)} ({log})"
     for command, *options in sweep.analyses:
         if point.settings.get("code") and command not in NEED_NO_CODE:
-            options.append("--allow-code")  # the sweep's settings name this code
+            options.append("--allow-code")  # the user's sweep names this code
         if children.run(child_command(command, *options, "--run-dir", str(point.folder)), log):
             return f"{last_line(log)} ({log})"
     return ""

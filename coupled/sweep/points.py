@@ -1,4 +1,4 @@
-"""Read a sweep: a settings file and keys with lists of values. Its points are their combinations, one run each."""
+"""Read a sweep: a settings file, and keys with lists of values. Each combination of values is a point, one run."""
 
 import itertools
 import json
@@ -182,7 +182,7 @@ def _command(text: str) -> list[str]:
 
 
 def points(sweep: Sweep) -> list[Point]:
-    """Return all points, checked. The last key, the seed, changes fastest. Raises ValueError."""
+    """Return all points, checked. The last key, which is the seed, changes fastest. Raises ValueError."""
     rows = [[dict(zip(group, row, strict=True)) for row in zip(*group.values(), strict=True)] for group in sweep.groups]
     found: dict[str, Point] = {}
     for combination in itertools.product(*rows):

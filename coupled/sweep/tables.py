@@ -46,7 +46,7 @@ COUNTS = ("epoch", "shots", "k", "component", "fit_epochs", "num_images")
 def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
     """Write sweep.json, which `collect` and the figures read.
 
-    Raises ValueError if the folder is a run's, or holds the tables of a sweep over other keys.
+    Raises ValueError if the folder is a run folder, or holds the tables of a sweep over other keys.
     """
     if (sweep.folder / "run.json").is_file():
         raise ValueError(f"--name: '{sweep.folder}' is the folder of a run; choose another name")
@@ -54,7 +54,7 @@ def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
     if (sweep.folder / "sweep.json").exists():
         there = keys_name(key for group in read_definition(sweep.folder)["groups"] for key in group)
         if there != keys:
-            over = f"is over {there or 'seeds only'}, this one over {keys or 'seeds only'}"
+            over = f"has the keys {there or 'seed'}, this one has {keys or 'seed'}"
             raise ValueError(f"--name: the sweep in '{sweep.folder}' {over}; choose another name")
     content = {
         "format": FORMAT,
@@ -86,7 +86,7 @@ def read_definition(folder: Path) -> dict[str, Any]:
 def collect(folder: Path) -> pd.DataFrame:
     """Return all values of the sweep in `folder`, one per row: the swept keys, `seed` and those COLUMNS that apply.
 
-    Of the weight gaps only the aggregates are included. Of several rows with the same key the newest is kept. Raises
+    Weight gaps of single tensors are not included. If rows have the same key, only the newest is kept. Raises
     ValueError if `folder` is not the folder of a sweep, or if a table of a point is damaged.
     """
     points = read_definition(folder)["points"]

@@ -65,7 +65,7 @@ def picture_rows() -> list[Row]:
         write_pictures(root)
         ours = seconds(root, list(ARMS))
         alone = sum(seconds(root, [name]) for name in ARMS)
-    return [row("run of 4 arms on pictures that are decoded, against four runs of one", ours, alone, 1.0)]
+    return [row("run of 4 arms on images that are decoded, against four runs of one", ours, alone, 1.0)]
 
 
 if __name__ == "__main__":

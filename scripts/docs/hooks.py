@@ -50,7 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the notebooks, their pictures, and the notebooks themselves for download."""
+    """Add the pages of the notebooks, their figures, and the notebooks themselves for download."""
     for path in _notebooks(config):
         for name, content in notebook_pages.rendered(path).items():
             files.append(File.generated(config, name, content=content))

@@ -72,16 +72,16 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(
         Path(".cache").write_text("in the way")
         check_pictures([images], group, 0)
         said = capsys.readouterr().out
-        assert "checking that 12 of 12 pictures decode\n" in said
+        assert "checking that 12 of 12 images decode\n" in said
         assert ".cache" in said.splitlines()[-1]
-        assert said.endswith(": the next start will decode the pictures again\n")
+        assert said.endswith("; the next start decodes the images again\n")
         Path(".cache").unlink()
         monkeypatch.setattr(image_check, "ROUND", 5)
         monkeypatch.setattr(image_check, "SILENCE", 0)
         check_pictures([images], group, 0)
-        assert "\n5 of 12 pictures decoded, 0:00:0" in capsys.readouterr().out
+        assert "\n5 of 12 images decoded, 0:00:0" in capsys.readouterr().out
         (cache,) = Path(".cache/coupled").iterdir()
         cache.write_bytes(cache.read_bytes()[:-3])
         capsys.readouterr()
         check_pictures([images], group, 0)
-        assert "checking that 1 of 12 pictures decode\n" in capsys.readouterr().out
+        assert "checking that 1 of 12 images decode\n" in capsys.readouterr().out

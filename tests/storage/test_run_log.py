@@ -67,7 +67,7 @@ def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
     assert read_run_json(run)["mark"] == "third"
     changed = {"settings": {"seed": 1, "device": "cuda"}, "world_size": 2}
     assert prepare_folder(run, changed, resume=True) == [
-        "world_size was None, is 2: the last bits may differ from here on"
+        "world_size was None, is 2: from here on, results may differ in the last bits"
     ]
     now = {"settings": changed["settings"], "mark": "third"}
     assert read_run_json(run) == {**now, "digest": description_digest(now)}

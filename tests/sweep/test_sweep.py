@@ -265,7 +265,9 @@ def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
     before = (tmp_path / "small_sweep/temperature/sweep.json").read_bytes()
     capsys.readouterr()
     assert sweep.main([base[0], "batch.size=64,128", "--name", "small_sweep/temperature", *base[1:]]) == 2
-    assert "temperature' is over temperature, this one over batch.size; choose another name" in capsys.readouterr().err
+    assert (
+        "temperature' has the keys temperature, this one has batch.size; choose another name" in capsys.readouterr().err
+    )
     assert (tmp_path / "small_sweep/temperature/sweep.json").read_bytes() == before
 
 

@@ -1,1 +1,1 @@
-"""Archives and parquet files made into image folders."""
+"""Unpack archives and parquet files into image folders."""

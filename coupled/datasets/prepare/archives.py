@@ -1,4 +1,4 @@
-"""Read the files of archives, and write files into a folder that appears only when it is complete. For prepare-data.
+"""Read the files of archives, and write them into a folder that exists only if it is complete. For prepare-data.
 
 An archive is not trusted: its headers may be wrong, and it may unpack to an unbounded amount of data.
 """
@@ -24,9 +24,9 @@ PICTURES = (".jpeg", ".jpg", ".png", ".webp")
 GIB = 2**30
 MOST_FILES = 2_000_000  # ImageNet has 1.3 million
 LONGEST_NAME = 1024
-COMPARED = 2**26  # bytes: a larger file that exists is written again without a comparison
+COMPARED = 2**26  # bytes; a larger existing file is written again without comparison
 LEFT_FREE = 2**28  # bytes of the disk that are left free
-# what the readers raise for archives that are damaged or made to harm, beside OSError of the disk
+# raised by the readers for damaged or malicious archives, in addition to OSError
 ARCHIVE_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, struct.error),
     *(ValueError, IndexError, OverflowError, RuntimeError),  # RuntimeError: encrypted, not implemented, nested too deep
@@ -34,7 +34,7 @@ ARCHIVE_ERRORS = (
 
 
 class Member(NamedTuple):
-    """One file to be written: where, below the target; its size in bytes; how to open its content."""
+    """One file to be written: its path below the target, its size in bytes, and how to open its content."""
 
     name: str
     size: int
@@ -42,13 +42,13 @@ class Member(NamedTuple):
 
 
 class RefusedError(ValueError):
-    """A complete message, to which no caller adds anything."""
+    """An error whose message is complete: callers add nothing."""
 
 
 def archive_members(path: Path, most: int) -> Iterator[Member]:
     """The files in a .zip, .tar or .tar.gz archive, in its order; each must be opened before the next is asked for.
 
-    Hidden files and macOS's resource forks are passed over. Raises ValueError for another kind of file, for one that
+    Hidden files and macOS's resource forks are ignored. Raises ValueError for another kind of file, for one that
     unpacks to much more than `most` bytes, and for a link, a device, a sparse or an encrypted file in it.
     """
     if zipfile.is_zipfile(path):
@@ -76,12 +76,12 @@ def tar_members(file: IO[bytes], path: str, most: int) -> Iterator[Member]:
                     raise RefusedError(f"{path}: '{shown(info.name)}' is {kind}; only files are unpacked")
                 yield Member(info.name, info.size, lambda info=info: _opened(archive, info))  # type: ignore[misc]
             while content.read(2**20):
-                pass  # of a compressed archive the sum is at its end
+                pass  # the checksum of a compressed archive is at its end
 
 
 @contextmanager
 def readable(path: str) -> Iterator[None]:
-    """What goes wrong within, but for the disk, is a ValueError: the archive `path` is damaged."""
+    """Turn errors inside the `with` block, except those of the disk, into a ValueError: `path` is damaged."""
     try:
         yield
     except RefusedError:
@@ -91,12 +91,12 @@ def readable(path: str) -> Iterator[None]:
 
 
 def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> None:
-    """Write the files into the folder `target`, which appears when all of them are there; say what was done.
+    """Write the files into the folder `target`, which exists only when all files are complete; print a summary.
 
-    Until then they lie in target.partial. A file that lies there with the same content is not written again, and what
-    another archive left there is removed. A single folder around all of them is left away, if it does not hold pictures
-    itself. Raises ValueError for a file that would lie outside, an archive that ends early, and more than `most` bytes;
-    OSError before the disk is full.
+    Until then they are in target.partial. A file that exists there with the same content is not written again; files
+    from another archive are removed. A single folder around all files is dropped if it has no images itself. Raises
+    ValueError for a path outside the target, an archive that ends early, and more than `most` bytes; raises OSError
+    before the disk is full.
     """
     if target.exists():
         say(f"{target}: already exists; delete it to unpack {source} again")
@@ -113,7 +113,7 @@ def unpack(members: Iterable[Member], target: Path, source: str, most: int) -> N
     if not written:
         raise RefusedError(f"{source}: holds no file; fetch it again")
     _remove_others(partial, written)
-    os.sync()  # once for all files: what bears the final name must survive a power cut
+    os.sync()  # once for all files: a folder with the final name must survive a power failure
     inner = list(partial.iterdir())
     around = len(inner) == 1 and inner[0].is_dir() and inner[0].name not in ("images", "train", "val", "test")
     around = around and not any(path.suffix.lower() in PICTURES for path in inner[0].iterdir())  # that is a class
@@ -132,7 +132,7 @@ def check_amount(files: int, size: int, most: int, source: str) -> None:
 
 
 def shown(name: str) -> str:
-    """A name from an archive, made safe to print in a message."""
+    """Return a name from an archive, made safe to print."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -151,7 +151,7 @@ def _zip_members(path: Path, most: int) -> Iterator[Member]:
 
 
 def _write(member: Member, folder: Path, source: str) -> Path:
-    """Write a file unless it is there; its path."""
+    """Write a file unless it exists; return its path."""
     name = member.name.replace("\\", "/")
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or ":" in "".join(relative.parts[:1]):
@@ -166,7 +166,7 @@ def _write(member: Member, folder: Path, source: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with readable(source), member.open() as content:
             if path.is_file() and path.stat().st_size == member.size <= COMPARED:
-                # the size alone would keep what a damaged archive, or a power cut, has left
+                # comparing only sizes would keep files from a damaged archive or a power failure
                 data = content.read(member.size + 1)
                 if path.read_bytes() == data:
                     return path
@@ -190,8 +190,8 @@ def _check_space(folder: Path, size: int) -> None:
 
 
 def _remove_others(folder: Path, written: set[Path]) -> None:
-    """Remove what is in the folder and was not written: another archive, or one that was damaged, has left it."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+    """Remove files that were not written now; another archive or a damaged one has left them."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # the content of a folder comes before the folder
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()

@@ -1,4 +1,4 @@
-"""Turn the parquet files of a Hugging Face image-classification dataset into images, one folder per class.
+"""Unpack the parquet files of a Hugging Face image-classification dataset into images, one folder per class.
 
 Used by prepare-data; needs pyarrow, the extra [hf].
 """
@@ -16,16 +16,16 @@ SPLITS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "
 ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 SHARD = re.compile(r"-(\d+)-of-(\d+)")
 WORDNET_ID = re.compile(r"n\d{8}")
-PICTURE = re.compile(r"struct<.*\bbytes: (large_)?binary\b.*>")  # as pyarrow spells types
+PICTURE = re.compile(r"struct<.*\bbytes: (large_)?binary\b.*>")  # types as pyarrow writes them
 WHOLE = re.compile(r"u?int\d+")
-ROWS = 16  # read at a time
+ROWS = 16  # rows that are read at a time
 LONGEST_NAME = 200  # characters of a class folder
 
 
 def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """The parquet files of each split (train, val, test), sorted: it is named first in a file's name, or its folder's.
+    """The parquet files of each split (train, val, test), sorted; the name of a file or its folder begins with it.
 
-    Raises ValueError for a file whose name gives no split, and if of train-00000-of-00002 ... one is missing.
+    Raises ValueError for a file whose name has no split, and for a missing file of train-00000-of-00002 ...
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(paths):
@@ -48,8 +48,8 @@ def by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:
 def parquet_members(paths: Sequence[Path]) -> Iterator[Member]:
     """The images of a split as <class>/<row>.<ending>; rows are counted over all files.
 
-    The folder of a class is its WordNet id where the classes are called so, else its number and name. Raises ValueError
-    if pyarrow is missing, or a file is not one of images and class labels.
+    The folder of a class is its WordNet id if the classes have such names, otherwise its number and name. Raises
+    ValueError if pyarrow is missing, or a file does not hold images and class labels.
     """
     try:
         import pyarrow as arrow
@@ -72,7 +72,7 @@ def parquet_members(paths: Sequence[Path]) -> Iterator[Member]:
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str, list[str]]:
-    """The column of images, that of labels, and the names of the classes, as Hugging Face notes them in a file."""
+    """The columns of images and of labels, and the class names, from Hugging Face's metadata in a file."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features: dict[str, Any] = noted.get("info", {}).get("features", {})

@@ -1,4 +1,4 @@
-"""The published files of each dataset: which hold images, which hold labels, and the folders they become."""
+"""The published files of each dataset: files of images, files of labels, and the folders made from them."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ LARGEST_LIST = 2**26  # bytes of a file of the devkit
 
 
 def prepare(name: str, sources: Sequence[Path], target: Path, most: int) -> None:
-    """Unpack the `sources` of the dataset `name` into `target`, at most so many bytes a folder.
+    """Unpack the `sources` of the dataset `name` into `target`, with a limit on the bytes per folder.
 
     Raises ValueError for sources of another dataset, OSError if they cannot be written.
     """
@@ -91,7 +91,7 @@ def _train_members(path: Path, most: int) -> Iterator[Member]:
 
 
 def _val_members(path: Path, labels: Path, most: int) -> Iterator[Member]:
-    """ILSVRC2012_val_00000001.JPEG is the first of the labels."""
+    """Sort validation images by class: ILSVRC2012_val_00000001.JPEG has the first label."""
     wordnet_ids = _val_labels(labels)
     for member in archive_members(path, most):
         file = PurePosixPath(member.name)
@@ -104,7 +104,7 @@ def _val_members(path: Path, labels: Path, most: int) -> Iterator[Member]:
 
 
 def _val_labels(path: Path) -> list[str]:
-    """The WordNet id of each validation image: a text file's, or those of the devkit, which numbers the classes."""
+    """The WordNet id of each validation image, from a text file or from the devkit, which numbers the classes."""
     if path.suffix == ".txt":
         listed = path.read_text(encoding="utf-8").split()
         odd = next((each for each in listed if not WORDNET_ID.fullmatch(each)), None)

@@ -5,12 +5,13 @@ import sys
 import tarfile
 from typing import IO, cast
 
-LONGEST_HEADER = 2**20  # bytes of a long name and the like
+LONGEST_HEADER = 2**20  # bytes of a long name or similar header
 
 
 class _Strict(tarfile.TarInfo):
-    """tarfile takes a bad header and the end of a file for the end of the archive, which are zeros. It also reads names
-    of any length into memory, and goes back for sizes below 0.
+    """A stricter header: tarfile takes a bad header, or the end of the file, for the end of the archive.
+
+    tarfile also reads names of any length into memory, and seeks backwards for negative sizes.
     """
 
     @classmethod
@@ -36,7 +37,7 @@ class _Strict(tarfile.TarInfo):
         return cast(int, super()._block(count))  # type: ignore[misc]
 
     def _proc_gnusparse_10(self, *_: object) -> None:
-        raise tarfile.ReadError("a sparse file")  # its map would be read into memory, whatever its length
+        raise tarfile.ReadError("a sparse file")  # tarfile would read its map of any length into memory
 
 
 class Bounded:
@@ -46,17 +47,17 @@ class Bounded:
         self.file, self.most, self.tell = file, most, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        """As of any file. Raises ReadError past the bound."""
+        """As for any file; raise ReadError beyond the limit."""
         self._check(self.tell() + max(size, 0))
         return self.file.read(size)
 
     def seek(self, place: int, whence: int = 0) -> int:
-        """As of any file. Raises ReadError past the bound."""
+        """As for any file; raise ReadError beyond the limit."""
         self._check(place)
         return self.file.seek(place, whence)
 
     def seekable(self) -> bool:
-        """Yes; an archive within an archive asks."""
+        """Return True; needed for an archive inside an archive."""
         return True
 
     def _check(self, place: int) -> None:
@@ -68,6 +69,6 @@ def open_tar(file: IO[bytes], most: int) -> tuple[tarfile.TarFile, Bounded]:
     """A .tar or .tar.gz archive that is open as `file`, and its stream, of which at most 2 x `most` bytes are read."""
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    # with headers; of a file that is not compressed there are no more bytes than it has
+    # with headers; an uncompressed file cannot yield more bytes than it has
     content = Bounded(cast(IO[bytes], gzip.GzipFile(fileobj=file)), 2 * most) if zipped else Bounded(file, sys.maxsize)
     return tarfile.open(fileobj=cast(IO[bytes], content), mode="r:", tarinfo=_Strict), content
