@@ -151,7 +151,7 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
     (run / "epochs.csv.tmp").symlink_to(outside / "epochs.csv.tmp")
     with pytest.raises(OSError, match=r"epochs\.csv: is a symbolic link, but the run writes a file here; delete"):
         tiny.train(run, resume=True, **ONE)
-    for name in ("snapshots", "snapshots/cl", "checkpoints", "replay"):
+    for name in ("snapshots", "snapshots/cl", "checkpoints", "replay", "trackers", "tensorboard", "wandb"):
         there = run / name
         if there.exists():
             there.rename(tmp_path / "aside")
@@ -162,9 +162,13 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path: Path) -> None:
         if (tmp_path / "aside").exists():
             (tmp_path / "aside").rename(there)
     assert sorted(path.name for path in outside.iterdir() if path.read_text() != "") == ["mine.tmp"]
+    (run / "trackers").mkdir()
+    (run / "trackers/tensorboard.json.tmp").symlink_to(outside / "mine.tmp")
     run.rename(outside / "run")
     run.symlink_to(outside / "run")
-    tiny.train(run, resume=True, **ONE)  # the whole folder may be a link
+    tiny.train(run, resume=True, trackers=["tensorboard"], **ONE)  # the whole folder may be a link
+    assert (run / "trackers/tensorboard.json").is_file()
+    assert (outside / "mine.tmp").read_text() == "mine"
 
 
 COMMAND = ["--config", "tiny.yaml", "--run-dir"]

@@ -230,6 +230,24 @@ def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("how", ["encoder.freeze", "requires_grad"])
+def test_an_arm_with_nothing_to_train_is_refused(how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An optimizer without parameters, or a run whose weights never change."""
+    own = tmp_path / "own.py"
+    own.write_text(
+        ENCODERS + "from coupled.objectives import Needs\ndef frozen(): return Net().requires_grad_(False)\n"
+        "class Untrained:\n    def needs(): return Needs(('embedding',))\n"
+        "    def loss(inputs): return inputs.outputs['embedding'].square().mean()\n"
+    )
+    encoder = "encoder.freeze=['*']" if how == "encoder.freeze" else f"encoder={{name: '{own}:frozen'}}"
+    arguments = [*WORDS, "dataset.image_size=8", encoder, f"arms={{a: '{own}:Untrained'}}"]
+    assert cli.main(["train", "demo", "--run-dir", str(tmp_path / "run"), *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("coupled train: arms.a: no trainable parameter: the parameters of the encoder are frozen")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def squared(inputs: Any, *, weight: float = 1.0) -> torch.Tensor:
     """An objective of this file, to be passed from Python."""
     return weight * inputs.outputs["projection"].mean(1).square().sum()

@@ -112,7 +112,8 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
         freeze(encoder, settings.encoder.freeze)
     if not any(parameter.requires_grad for parameter in placed.parameters()):
         raise ValueError(
-            f"encoder.freeze: got {', '.join(settings.encoder.freeze)}; arm '{name}' has no trainable parameter"
+            f"arms.{name}: no trainable parameter: the parameters of the encoder are frozen and the objective has none;"
+            " train a part of the encoder (encoder.freeze, or requires_grad in its code), or use another objective"
         )
     if settings.compile:
         placed.compile()  # in place: names and snapshots stay as they are

@@ -83,7 +83,8 @@ class TrainingState:
         if record.retry_reason:
             self.progress.warn(
                 f"{record.retry_reason}; replaying the step gave finite values. This points to a hardware or driver"
-                " fault."
+                " fault.",
+                always=True,
             )
         images, epoch = (self.step - begun) * self.batch_size, begun // self.steps_per_epoch + 1
         shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in record.results.items()}

@@ -52,11 +52,11 @@ class Progress:
         if self.shown:
             self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
-    def warn(self, *texts: str) -> None:
-        """Print warnings that stay; a warning that differs only in its numbers is printed once."""
+    def warn(self, *texts: str, always: bool = False) -> None:
+        """Print warnings that stay; without `always`, a warning that differs only in its numbers is printed once."""
         for text in texts:
             kind = "".join(character for character in text if not character.isdecimal())
-            if kind not in self.warned:
+            if always or kind not in self.warned:
                 self.warned.add(kind)
                 self.say(f"warning: {text}")
 

@@ -55,6 +55,9 @@ def gather_over_store(
         return own[0], of_ranks
     joined = ""
     while time.monotonic() <= until:
+        if not store.check(["leader"]):  # `get` would wait, and raise an error of torch
+            time.sleep(LOOK_SECONDS)
+            continue
         leader = store.get("leader").decode()
         if leader != joined:
             store.set(f"{leader}/join/{rank}", json.dumps(own))

@@ -188,7 +188,7 @@ def check_folder(
 
 def _check_own_folders(run: Path) -> None:
     """Raise ValueError for a link to a folder, through which files outside the run would be written or deleted."""
-    folders = [run / name for name in ("snapshots", "checkpoints", "replay")]
+    folders = [run / name for name in ("snapshots", "checkpoints", "replay", "trackers", "tensorboard", "wandb")]
     for path in (*folders, *(inner for folder in folders[:2] for inner in folder.glob("*"))):
         if path.is_symlink() and path.is_dir():
             raise ValueError(

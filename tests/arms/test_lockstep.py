@@ -108,6 +108,14 @@ def test_all_arms_roll_back_and_replay_the_steps_one_by_one(
     assert_equal_runs(tmp_path / "run", one_by_one)
 
 
+def test_every_hardware_fault_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two faults of one arm differ only in the step; one shown warning would look like a single accident."""
+    with not_finite_once("cl", step=1), not_finite_once("cl", step=3):
+        tiny.train(tmp_path / "run", **{**RUN, "arms": {"cl": "dcl"}}, log_every=2, max_steps=4)
+    output = capsys.readouterr().out
+    assert [output.count(f"warning: step {step}: arm 'cl': loss is nan; replaying") for step in (1, 3)] == [1, 1]
+
+
 def test_losses_are_read_once_per_k_steps_and_step_by_step_in_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

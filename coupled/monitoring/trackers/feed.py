@@ -112,6 +112,7 @@ class Tracker:
         """Write the id of the series and the rows it has; the file is replaced atomically, without fsync."""
         self.record.parent.mkdir(exist_ok=True)
         temporary = self.record.with_suffix(".json.tmp")
+        temporary.unlink(missing_ok=True)  # it may be a symbolic link to a file outside the run
         temporary.write_text(json.dumps({"id": service.id, "store": service.store, **self.fed}) + "\n", "utf-8")
         os.replace(temporary, self.record)  # noqa: PTH105 - Path.replace is the same
 
