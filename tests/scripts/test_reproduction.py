@@ -1,5 +1,6 @@
 """The claims' answers on rows with known values, and the page against its CSV files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,20 @@ def test_collapsed_arms_are_counted_by_seed_and_weight_decay() -> None:
     assert "is 0.30 after the first epoch and 0.90 after the last" in found.verdict
 
 
+def test_the_number_of_seeds_of_collapsed_arms_is_that_of_the_rows() -> None:
+    """One arm has two seeds and the other one seed."""
+    spread = {"table": "collapse", "optimizer.weight_decay": 0.0, "variant": "unit_norm", "module": "z"}
+    spread |= {"metric": "spread"}
+    rows = rows_of(
+        {**spread, "arm": "byol", "value": lambda seed: 0.01 if seed == 0 else 0.9},
+        {**spread, "arm": "byol_own", "value": 0.01},
+        {**spread, "arm": "byol", "metric": "eigenspace_alignment", "component": 1, "value": 0.5, "epoch": 1},
+    )
+    rows = rows[(rows["seed"] == 0) | ((rows["seed"] == 1) & (rows["arm"] == "byol"))]
+    verdict = objectives.directpred(rows).verdict
+    assert "byol with weight decay 0 in 1 of 2 seeds, byol_own with weight decay 0 in 1 of 1 seeds;" in verdict
+
+
 def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
     probe = {"out": 0.8, "in": lambda seed: 0.7 + 0.07 * seed, "out_1": 0.5, "out_3": 0.6, "out_5": 0.7}
     given = [quality(arm, "linear_probe", "regularised", value) for arm, value in probe.items()]
@@ -144,6 +159,16 @@ def test_the_page_is_what_its_csv_files_say() -> None:
     page = reproduce.PAGE.read_text(encoding="utf-8")
     assert reproduce.filled(page, reproduce.RESULTS) == page
     assert all(f"<!-- claim {number} -->" in page for number in reproduce.CLAIMS)
+
+
+def test_headings_are_the_titles_of_the_claims() -> None:
+    """A title is a topic. The summary table links to the heading of each claim."""
+    page = reproduce.PAGE.read_text(encoding="utf-8")
+    for number, claim in reproduce.CLAIMS.items():
+        heading = f"{number}. {claim.title}"
+        assert f"\n## {heading}\n" in page
+        anchor = re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        assert f"](#{anchor}) |" in page
 
 
 def test_a_block_that_no_claim_fills_is_refused(tmp_path: Path) -> None:
