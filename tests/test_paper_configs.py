@@ -147,7 +147,7 @@ def test_a_config_follows_the_protocol(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_header_says_what_code_counts(path: Path) -> None:
+def test_the_cost_in_the_header_is_the_computed_cost(path: Path) -> None:
     """Command, operations, hours at the assumed rate, and bytes; every network of every point is built for it."""
     said = header(path)
     program = "scripts/sweep.py" if path in SWEEPS else "coupled/train.py --config"
@@ -180,7 +180,7 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_the_line_for_the_authors_denominator_works(path: Path) -> None:
+def test_the_override_for_the_authors_denominator_works(path: Path) -> None:
     """The header gives it for who wants the published numbers; it must change these two arms and nothing else."""
     overrides = re.findall(r"arms\.\w+\.positive_in_denominator=true", header(path))
     assert sorted(overrides) == [f"arms.{arm}.positive_in_denominator=true" for arm in ("cl", "nscl")]
@@ -191,7 +191,7 @@ def test_the_line_for_the_authors_denominator_works(path: Path) -> None:
     assert changed == plain
 
 
-def test_the_sweeps_sweep_what_the_papers_swept() -> None:
+def test_the_paper_sweeps_have_the_values_of_the_papers() -> None:
     """Facts, section 4."""
     assert {path.stem for path in SWEEPS} == {
         "temperature",

@@ -59,9 +59,7 @@ def test_the_three_programs_work_from_another_directory(place: Path, capsys: pyt
         assert (rows[rows["epoch"] == 1]["value"] < 1).all()
 
 
-def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_resume_command_of_a_stopped_run_finishes_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --max-steps in it, it would stop at once again. A renamed settings file is the same run, unless a name is
     given: it would enter every snapshot.
     """
@@ -84,7 +82,7 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
         (Path("bin/coupled"), "coupled train", "-m coupled train"),
     ],
 )
-def test_ranks_are_continued_by_what_started_them(
+def test_the_resume_command_uses_the_launcher_of_the_run(
     monkeypatch: pytest.MonkeyPatch, program: Path, single: str, ranks: str
 ) -> None:
     """One process on the state of two would round differently; what several machines start has no single command."""
@@ -101,7 +99,7 @@ def test_ranks_are_continued_by_what_started_them(
     assert train.next_time(options, 4) == of_four
 
 
-def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_derived_settings_are_kept_when_a_run_resumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The warm-up follows from the epochs and the size from the pictures; neither changes the run when those do. A
     picture that became unreadable is named: another size would only be what follows from it.
     """
@@ -167,7 +165,7 @@ def test_an_installed_wheel_names_its_commit(
     assert _version.git_commit() is None
 
 
-def test_ctrl_c_before_the_first_step_is_one_line(
+def test_ctrl_c_before_the_first_step_prints_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """While pictures are read or networks are built there is nothing to save."""
@@ -184,7 +182,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(
 
 
 @pytest.mark.usefixtures("here")
-def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
+def test_an_encoding_error_is_not_reported_as_bad_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """UnicodeEncodeError is a ValueError, but the settings are right: the locale is too small. Status 1, and why."""
@@ -205,7 +203,7 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
 @pytest.mark.parametrize(
     ("arms", "program"), [(["cl", "nscl"], "weight-gap"), (["byol", "ce"], "weight-gap"), (["ce"], "quality")]
 )
-def test_what_is_named_next_fits_the_arms_of_the_run(
+def test_the_suggested_commands_fit_the_arms_of_the_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, arms: list[str], program: str
 ) -> None:
     """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
@@ -219,7 +217,7 @@ def test_what_is_named_next_fits_the_arms_of_the_run(
 
 
 @pytest.mark.usefixtures("here")
-def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_file_is_not_accepted_as_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     """It has no dataset of its own, and "dataset: missing" would be mended in the wrong file."""
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
@@ -230,7 +228,7 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("here")
-def test_the_settings_can_be_printed_and_given_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_settings_can_be_loaded_again(capsys: pytest.CaptureFixture[str]) -> None:
     """Every default is written out, nothing else is written, and the printed file is the same experiment."""
     before = sorted(Path().rglob("*"))
     assert train.main(["demo", "epochs=2", "--print-config"]) == 0
@@ -244,7 +242,7 @@ def test_the_settings_can_be_printed_and_given_again(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("here")
-def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_start_prints_the_size_and_cost_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/other", "epochs=0"]) == 0
     said = capsys.readouterr().out

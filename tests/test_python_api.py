@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_lines_of_the_readme_train_measure_and_give_the_encoder(folder: Path) -> None:
+def test_the_python_example_of_the_readme_trains_measures_and_loads_the_encoder(folder: Path) -> None:
     """What a researcher types first; the values are those of the CSV files."""
     run = coupled.open_run(folder)
     gaps = run.weight_gap(compare=["nscl"])
@@ -75,7 +75,7 @@ def others_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("others_switches")
-def test_a_second_run_has_the_bytes_of_the_first_and_leaves_torch_as_it_was(folder: Path, tmp_path: Path) -> None:
+def test_a_second_run_has_the_same_bytes_and_restores_torch_switches(folder: Path, tmp_path: Path) -> None:
     """Whatever the switches are before, the run sets its own and puts them back."""
     before = switches()
     run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL)
@@ -92,7 +92,7 @@ def test_a_run_in_a_thread_gives_the_same_bytes(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("others_switches")
-def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
+def test_a_call_after_an_error_works(tmp_path: Path) -> None:
     """A bad setting, a run in the way, and a loss that is not finite are exceptions that leave nothing behind."""
     before = switches()
     with pytest.raises(ValueError, match="unknown objective 'nowhere'"):
@@ -108,9 +108,7 @@ def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
     assert coupled.train("demo", run_dir=run.path, resume=True, **{**SMALL, "epochs": 0}).arms == run.arms
 
 
-def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_continued(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_an_error_in_on_epoch_ends_a_run_that_can_be_resumed(folder: Path, tmp_path: Path) -> None:
     """As for early stopping: it reads the snapshot of its epoch, and the caller gets the error that it raises."""
     seen: list[tuple[int, float]] = []
 
@@ -135,7 +133,7 @@ def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_c
         coupled.train("demo", run_dir=run, on_epoch=3, **SMALL)
 
 
-def test_the_package_names_what_it_has() -> None:
+def test_dir_and_attribute_errors_list_the_public_names() -> None:
     """`dir` and a typing error."""
     assert {"train", "open_run", "load_settings", "Run", "Settings", "metrics"} <= set(dir(coupled))
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):

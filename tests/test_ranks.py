@@ -101,7 +101,7 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
         (3, 3, {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}),
     ],
 )
-def test_arms_on_ranks_of_their_own_give_the_bytes_of_one_rank(
+def test_arms_on_separate_ranks_have_the_bytes_of_one_rank(
     world_size: int, places: int, arms: dict[str, str], tmp_path: Path
 ) -> None:
     """Where an arm is trained must not be visible in its weights, nor in the one manifest and the one log."""
@@ -135,7 +135,7 @@ def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_with_its_arms_on_other_ranks(tmp_path: Path) -> None:
     """A checkpoint names arms, not ranks: stopped on one, on two, and ended on one again."""
     changed = {**FEW, "arms": {"cl": "dcl", "nscl": "nscl"}}
     whole = train(1, tmp_path / "whole", **changed)
@@ -152,7 +152,7 @@ def until(run: Path, changed: dict[str, Any], step: int | None) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_resumed_on_four_ranks_gives_the_bytes_of_one_never_stopped(tmp_path: Path) -> None:
+def test_a_run_resumed_on_four_ranks_has_the_bytes_of_an_uninterrupted_run(tmp_path: Path) -> None:
     """On three ranks or more the order of a sum over ranks could depend on when the ranks were started."""
     changed = {**FEW, "arms": {"cl": "dcl"}}
     whole = train(4, tmp_path / "whole", **changed)
@@ -169,7 +169,7 @@ def elsewhere(run: Path) -> str:
     return str(error.value)
 
 
-def test_ranks_that_see_other_folders_are_refused(tmp_path: Path) -> None:
+def test_ranks_with_different_run_folders_are_rejected(tmp_path: Path) -> None:
     """One would start where another continues, and both would wait for each other in other places."""
     ranks.run(2, until, tmp_path / "run", {**FEW, "arms": {"cl": "dcl"}}, 4)
     for said in ranks.run(2, elsewhere, tmp_path / "run"):
@@ -228,7 +228,7 @@ def drifting(run: Path, how: str) -> str:
         ("in step", "no alarm"),
     ],
 )
-def test_a_drift_between_ranks_stops_the_run(how: str, message: str, tmp_path: Path) -> None:
+def test_a_difference_between_ranks_stops_the_run(how: str, message: str, tmp_path: Path) -> None:
     """One rank's weight nudged, or the network called past DDP: silently, two networks would be trained."""
     for said in ranks.run(2, drifting, tmp_path / "run", how):
         assert said.startswith(message)
@@ -255,7 +255,7 @@ def refused(run: Path, changed: dict[str, Any]) -> str:
         ),
     ],
 )
-def test_layouts_that_cannot_be_are_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_impossible_layouts_are_rejected(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
     """The message says what would be possible."""
     assert ranks.run(2, refused, tmp_path / "run", changed) == [message, message]
     assert not (tmp_path / "run").exists()
@@ -283,7 +283,7 @@ def test_bfloat16_trains_close_to_float32_on_any_number_of_ranks(tmp_path: Path)
         assert found != exact.iloc[-1][["cl_loss", "ce_loss"]].tolist()
 
 
-def test_bfloat16_on_a_cpu_is_refused_where_its_gradients_are_wrong(tmp_path: Path) -> None:
+def test_bfloat16_on_a_cpu_is_rejected_where_its_gradients_are_wrong(tmp_path: Path) -> None:
     """oneDNN leaves memory unset in the gradient of a 3x3 convolution that strides over a map of one place."""
     with pytest.raises(ValueError, match=r"precision: got bfloat16; on a CPU .* 'layer3\.0\.conv2', .*=float32"):
         tiny.train(tmp_path / "run", **FEW, precision="bfloat16")

@@ -25,7 +25,7 @@ def commands() -> list[str]:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_the_three_programs_run_as_the_readme_spells_them(
+def test_the_commands_of_the_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A newcomer pastes these lines; the training is made short by overrides, nothing else is changed. The analyses run
@@ -64,7 +64,7 @@ def status_of(words: list[str]) -> object:
 
 
 @pytest.mark.parametrize("target", [c.split()[1] for c in commands() if c.startswith("make ")])
-def test_make_knows_the_targets_of_the_readme(target: str) -> None:
+def test_make_targets_of_the_readme_exist(target: str) -> None:
     """`make -n` fails for a target that does not exist."""
     done = subprocess.run(["make", "-n", target], cwd=tiny.REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -107,7 +107,7 @@ def test_no_link_within_the_site_is_dead(site: Path, pages: dict[Path, Page]) ->
                 assert anchor in pages[target].anchors, f"{path.relative_to(site)}: {link}"
 
 
-def test_everything_that_is_to_be_generated_is(site: Path, pages: dict[Path, Page]) -> None:
+def test_every_generated_section_is_present(site: Path, pages: dict[Path, Page]) -> None:
     """A marker with a typo would stay in the page as a comment."""
     assert not [path for path in pages if "<!-- generated" in path.read_text(encoding="utf-8")]
 
@@ -126,7 +126,7 @@ def inside(annotation: Any) -> list[type[BaseModel]]:
     return [model for each in get_args(annotation) for model in inside(each)]
 
 
-def test_every_key_of_settings_and_sweep_files_has_a_description_and_is_in_its_table(site: Path) -> None:
+def test_every_key_of_settings_and_sweep_files_is_documented(site: Path) -> None:
     """A key without one is found in the code alone."""
     page = sections(site, "reference/settings.html")
     for place, model in [*models(Settings), *models(SweepFile, "sweep-file")]:
@@ -146,7 +146,7 @@ def test_the_shown_defaults_are_those_of_the_code(site: Path) -> None:
     assert shown["optimizer"].keys() == expected["optimizer"].keys()
 
 
-def test_every_command_is_there_with_all_its_options(site: Path) -> None:
+def test_every_command_is_documented_with_all_options(site: Path) -> None:
     page = sections(site, "reference/command_line.html")
     for name, command in cli.COMMANDS.items():
         parser: argparse.ArgumentParser = cli.imported(command.parser)()
@@ -156,7 +156,7 @@ def test_every_command_is_there_with_all_its_options(site: Path) -> None:
         assert "python -m" not in shown
 
 
-def test_every_table_is_there_with_all_its_columns(site: Path) -> None:
+def test_every_table_is_documented_with_all_columns(site: Path) -> None:
     page = sections(site, "reference/tables.html")
     for name, schema in SCHEMAS.items():
         shown = page[name.replace(".", "")].splitlines()
@@ -165,7 +165,7 @@ def test_every_table_is_there_with_all_its_columns(site: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["objectives", "datasets"])
-def test_every_objective_and_dataset_is_there_with_all_its_options(site: Path, kind: str) -> None:
+def test_every_objective_and_dataset_is_documented_with_all_options(site: Path, kind: str) -> None:
     page = sections(site, f"reference/{kind}.html")
     for name in known(f"coupled.{kind}"):
         options = options_of(find(f"coupled.{kind}", name), name)
@@ -180,7 +180,7 @@ def options_of(module: ModuleType, name: str) -> list[str]:
     return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
 
 
-def test_every_metric_and_every_public_name_is_there(site: Path, pages: dict[Path, Page]) -> None:
+def test_every_metric_and_public_name_is_documented(site: Path, pages: dict[Path, Page]) -> None:
     page = sections(site, "reference/metrics.html")
     assert {*known("coupled.metrics.pair"), *known("coupled.metrics.arm")} <= {*page}
     anchors = {each.rpartition(".")[2] for each in pages[site / "reference/api.html"].anchors}

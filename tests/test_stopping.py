@@ -65,7 +65,7 @@ def assert_equal_runs(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "step"), [("SIGTERM", 7), ("SIGINT", 3), ("SIGUSR1", 5)])
-def test_a_signal_stops_the_run_after_the_running_step(
+def test_a_signal_stops_the_run_after_the_current_step(
     whole: Path, tmp_path: Path, at_step: Callable[..., None], name: str, step: int
 ) -> None:
     """SLURM gives thirty seconds: no step and no row is lost, and the handlers are given back."""
@@ -82,7 +82,7 @@ def test_a_signal_stops_the_run_after_the_running_step(
     assert_equal_runs(run, whole)
 
 
-def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
+def test_only_a_stop_by_the_scheduler_has_a_special_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A job must know whether to queue itself again; under torchrun the status would be taken for a failure."""
@@ -98,7 +98,7 @@ def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
     assert exit_status(preempted=True) == 0
 
 
-def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None:
+def test_the_first_ctrl_c_prints_at_once_and_the_second_stops_at_once() -> None:
     """In a step of minutes nothing else shows that the first one was noticed. What a launcher sends twice counts once,
     and it is answered by a thread: the main one may be in the middle of a long computation.
     """
@@ -138,7 +138,7 @@ def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None
     assert len(said) == 2
 
 
-def test_max_steps_stops_there(whole: Path, tmp_path: Path) -> None:
+def test_max_steps_stops_after_that_step(whole: Path, tmp_path: Path) -> None:
     """In steps of three through two epochs of five; a step that is done already is refused."""
     run = tmp_path / "run"
     for step in (0, 11):
@@ -154,7 +154,7 @@ def test_max_steps_stops_there(whole: Path, tmp_path: Path) -> None:
     assert_equal_runs(run, whole)
 
 
-def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path, at_step: Callable[..., None]) -> None:
+def test_a_checkpoint_is_saved_after_the_set_minutes(whole: Path, tmp_path: Path, at_step: Callable[..., None]) -> None:
     """A run killed without warning loses minutes, not the epoch."""
 
     def killed() -> None:
@@ -169,9 +169,7 @@ def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path,
     assert_equal_runs(run, whole)
 
 
-def test_dropout_is_the_same_alone_in_company_as_a_twin_and_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropout_does_not_depend_on_other_arms_or_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that draws from the global generator would see its neighbours and forget where it was."""
     build = network.build_encoder
 
@@ -204,7 +202,7 @@ def network_masks() -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("log_every", [1, 4])
-def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
+def test_a_non_finite_step_saves_the_state_before_it_and_its_batch(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
 ) -> None:
     """The spot can be reached again, and once the cause is gone the run goes on as if nothing had been."""
@@ -238,7 +236,7 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
     assert_equal_runs(run, whole)
 
 
-def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_only_with_the_same_settings(whole: Path, tmp_path: Path) -> None:
     """A key that enters the result is refused, with both values; the others may change and leave the bytes alone."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=6, **TWO)
@@ -272,7 +270,7 @@ def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_p
         tiny.train(tmp_path / "run", epochs=1, resume=True, **constant)
 
 
-def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
+def test_a_run_does_not_resume_on_other_images(tmp_path: Path) -> None:
     """A folder of images may change under the same name."""
     tiny.train(tmp_path / "run", max_steps=1, **TWO)
     about = json.loads((tmp_path / "run/run.json").read_text())
@@ -282,7 +280,7 @@ def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
         tiny.train(tmp_path / "run", resume=True, **TWO)
 
 
-def test_half_written_rows_are_cut_and_missing_rows_are_an_error(whole: Path, tmp_path: Path) -> None:
+def test_partial_rows_are_removed_and_missing_rows_are_an_error(whole: Path, tmp_path: Path) -> None:
     """The row that a kill tore is written again; rows that are gone cannot be."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=6, **TWO)

@@ -42,7 +42,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> coupled.Run:
     return coupled.train(folder / "four.yaml", run_dir=folder / "run")
 
 
-def test_a_run_of_four_views_is_whole_and_its_measures_see_four_views(four: coupled.Run) -> None:
+def test_a_run_of_four_views_is_complete_and_measured_on_four_views(four: coupled.Run) -> None:
     """Otherwise training and analysis would be about different augmentations."""
     assert four.verify() == []
     assert {key: four.description["settings"]["augmentation"][key] for key in FOUR} == FOUR
@@ -57,9 +57,7 @@ def test_a_run_of_four_views_is_whole_and_its_measures_see_four_views(four: coup
     assert (spread.value > 0).all()
 
 
-def test_a_stopped_and_resumed_run_of_four_views_has_the_bytes_of_one_that_never_stopped(
-    four: coupled.Run, tmp_path: Path
-) -> None:
+def test_a_resumed_run_of_four_views_has_the_bytes_of_an_uninterrupted_run(four: coupled.Run, tmp_path: Path) -> None:
     """The views of a step are a function of seed, epoch, image and view, whenever it is taken."""
     for more in ({"max_steps": 1}, {"resume": True}):
         coupled.train(four.path.parent / "four.yaml", run_dir=tmp_path / "run", **more)
@@ -67,7 +65,7 @@ def test_a_stopped_and_resumed_run_of_four_views_has_the_bytes_of_one_that_never
     assert (tmp_path / "run/steps.csv").read_bytes() == (four.path / "steps.csv").read_bytes()
 
 
-def test_memory_negatives_and_left_out_anchors_count_all_views(
+def test_memory_negatives_and_excluded_anchors_count_all_views(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice the views need about twice the memory, and a share of the anchors is a share of all of them."""
@@ -96,7 +94,7 @@ def test_every_objective_trains_on_four_views(tmp_path: Path) -> None:
         assert steps[f"{name}_grad_norm"].gt(0).all(), name
 
 
-def test_an_objective_of_two_views_is_refused_with_more(
+def test_an_objective_of_two_views_is_rejected_with_more_views(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would otherwise fail in the middle of its formula, or leave out views without a word."""
@@ -113,7 +111,7 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
 
 
 @pytest.mark.distributed
-def test_two_ranks_train_four_views_of_two_recipes_as_one_does(tmp_path: Path) -> None:
+def test_two_ranks_train_four_views_of_two_recipes_like_one_rank(tmp_path: Path) -> None:
     """The views of an image do not depend on the rank that makes them, and every view is gathered."""
     arms = {"cl": "dcl", "v": "vicreg"}
     changed = {**SMALL, "precision": "float64", "arms": arms}
@@ -159,7 +157,7 @@ def train_local(run: Path, changed: dict[str, Any]) -> None:
         tiny.train(run, **changed)
 
 
-def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_takes_none(tmp_path: Path) -> None:
+def test_arms_with_and_without_local_views_train_and_resume_in_one_run(tmp_path: Path) -> None:
     """Multi-crop: the other arm is as without local views, bit for bit."""
     (tmp_path / "local.yaml").write_text(json.dumps({**tiny.TINY, **LOCAL}))
     with multi_crop_is_known():
@@ -183,7 +181,7 @@ def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_ta
 
 
 @pytest.mark.distributed
-def test_two_ranks_train_local_views_as_one_does(tmp_path: Path) -> None:
+def test_two_ranks_train_local_views_like_one_rank(tmp_path: Path) -> None:
     """Otherwise the local views, or the batch norm over them, would depend on the number of processes."""
     changed = {**LOCAL, "precision": "float64", "arms": {"m": "multi_crop"}}
     for world_size in (1, 2):
@@ -194,7 +192,7 @@ def test_two_ranks_train_local_views_as_one_does(tmp_path: Path) -> None:
         assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=1e-8), column
 
 
-def test_local_views_without_a_taker_a_taker_without_them_and_an_encoder_of_one_size_are_refused(
+def test_invalid_uses_of_local_views_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Crops that nobody looks at cost time and are believed to do something."""

@@ -59,7 +59,7 @@ def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) -> None:
+def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:
     """One run from its start to its report. The suggested commands are run as they are printed."""
     assert run("coupled --version").startswith("coupled 0.1.0")
     stopped = run(f"coupled train demo {shlex.join(SMALL)} --max-steps 2")
@@ -74,7 +74,7 @@ def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) 
     assert "sweep.csv" in run("coupled sweep sweep.yaml")
 
 
-def test_names_are_listed(run: Run) -> None:
+def test_list_commands_work_in_the_wheel(run: Run) -> None:
     """Of the installed package: no folder of a checkout is there."""
     assert "nscl" in run("coupled list objectives").split()
     assert {"cka", "nccc"} <= {*run("coupled list metrics").split()}

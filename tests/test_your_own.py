@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_of_examples_trains_and_run_json_has_their_digests(run: Path) -> None:
+def test_the_examples_train_and_run_json_has_their_digests(run: Path) -> None:
     """Objective, dataset, encoder and step of files outside the package; options are written out."""
     about = json.loads((run / "run.json").read_text())
     assert len(about["settings"]["code"]) == 4
@@ -74,7 +74,7 @@ def test_a_run_folder_imports_code_only_with_allow_code(
     assert cli.main(["verify", "--run-dir", str(run), "--allow-code"]) == 0
 
 
-def test_report_and_sweep_pass_allow_code_on(
+def test_report_and_sweep_pass_allow_code_to_their_programs(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The report only if it was given; a sweep always, because its configuration names the code."""
@@ -123,7 +123,7 @@ def objective(folder: Path, body: str, name: str = "mine") -> str:
 GOOD = "return weight * inputs.outputs['projection'].square().mean() - inputs.gathered['projection'].mean()"
 
 
-def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
+def test_a_changed_code_file_is_rejected_at_resume_and_reported_by_verify(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its old digest is in run.json, so the run cannot go on with other code."""
@@ -161,7 +161,7 @@ def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
         ("inputs.outputs['projection'].mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
     ],
 )
-def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path, body: str, message: str) -> None:
+def test_an_invalid_objective_prints_one_line_with_file_and_line(tmp_path: Path, body: str, message: str) -> None:
     """What it raises, returns, draws or changes."""
     with pytest.raises(ValueError, match=message) as caught:
         coupled.train("demo", run_dir=tmp_path / "run", **SMALL, arms={"a": objective(tmp_path, body)})
@@ -205,7 +205,7 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
         ),
     ],
 )
-def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_component_is_rejected_with_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     """Before anything is written."""
     own = tmp_path / "own.py"
     own.write_text(
@@ -245,7 +245,9 @@ def rows(images: Any) -> float:
     return float(len(images.rows_ND))
 
 
-def test_a_function_is_named_by_its_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_function_is_recorded_with_its_file(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As an objective, and as metrics, whose rows have the digest of the file."""
     import sys
 
@@ -263,7 +265,7 @@ def test_a_function_is_named_by_its_file(run: Path, tmp_path: Path, monkeypatch:
     assert opened.quality(metrics=[rows], layers="h", split="test", epochs=[0], arms="cl").value.tolist() == [32]
 
 
-def test_check_objective_prints_a_table_and_fails_for_what_depends_on_the_order(
+def test_check_objective_prints_a_table_and_fails_for_order_dependent_losses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The example passes; a loss that weights the images by their place does not."""
@@ -282,7 +284,7 @@ def test_check_objective_prints_a_table_and_fails_for_what_depends_on_the_order(
         assert cli.main(["check-objective", name]) == 0
 
 
-def test_hard_negatives_without_weights_are_nt_xent() -> None:
+def test_hard_negatives_with_beta_0_are_nt_xent() -> None:
     """beta = 0 weights all negatives alike."""
     from torch.nn.functional import normalize
 
@@ -297,7 +299,7 @@ def test_hard_negatives_without_weights_are_nt_xent() -> None:
     torch.testing.assert_close(example(inputs, beta=0.0), nt_xent(inputs, temperature=0.5).mean)
 
 
-def test_steps_take_numbers_of_their_own_stream_and_move_no_old_column() -> None:
+def test_a_custom_step_has_a_separate_stream_and_does_not_change_other_augmentations() -> None:
     """A step that changes nothing leaves every bit; its numbers do not depend on the batch."""
     import numpy as np
 
@@ -320,7 +322,7 @@ def test_steps_take_numbers_of_their_own_stream_and_move_no_old_column() -> None
     assert torch.equal(again.steps_BVKR[0], other.steps_BVKR[1])
 
 
-def test_settings_without_code_are_as_they_were() -> None:
+def test_settings_without_custom_code_have_no_extra_keys() -> None:
     """No key more, so the digests of existing runs stay."""
     resolved = coupled.load_settings("demo").resolved()
     assert "code" not in resolved
@@ -357,7 +359,7 @@ def rows(split):
 """
 
 
-def test_a_class_with_a_head_and_a_dataset_of_hugging_face(tmp_path: Path) -> None:
+def test_an_objective_class_with_a_head_trains_on_a_hugging_face_dataset(tmp_path: Path) -> None:
     """A class declares what a function cannot; rows have columns and names of classes."""
     pytest.importorskip("datasets")
     (tmp_path / "own.py").write_text(CLASS + ROWS)
@@ -404,9 +406,7 @@ def named(*, freeze: int = 1): return Net()
         ("named", r"own\.py:\d+: named takes \(\*, freeze: int = 1\)"),
     ],
 )
-def test_a_key_that_an_encoder_does_not_take_is_refused_and_so_is_an_impure_one(
-    tmp_path: Path, encoder: str, message: str
-) -> None:
+def test_unknown_keys_and_impure_encoders_are_rejected(tmp_path: Path, encoder: str, message: str) -> None:
     """No key is accepted and ignored; weights follow the seed of the run alone."""
     (tmp_path / "own.py").write_text(ENCODERS)
     name, _, options = encoder.partition(",")
@@ -470,7 +470,7 @@ def step_fails(views, random): return views @ None
         ("step_fails", "TypeError"),
     ],
 )
-def test_a_metric_or_a_step_that_is_none_is_one_line_with_file_and_line(
+def test_an_invalid_metric_or_step_prints_one_line_with_file_and_line(
     run: Path, tmp_path: Path, name: str, message: str
 ) -> None:
     """What it raises, returns, draws or changes, also where torch does not count it."""
@@ -492,7 +492,7 @@ def test_a_metric_or_a_step_that_is_none_is_one_line_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
-def test_metrics_of_the_user_work_from_the_command_line(run: Path, tmp_path: Path) -> None:
+def test_user_defined_metrics_work_from_the_command_line(run: Path, tmp_path: Path) -> None:
     """In the tables under their file, name and digest."""
     (tmp_path / "own.py").write_text("def one(x, y): return 0.5\ndef two(train, test): return len(train.rows_ND)\n")
     few = ["--run-dir", str(run), "--allow-code", "--layers", "h", "--epochs", "0", "--output", str(tmp_path / "out")]
@@ -521,7 +521,7 @@ class Rule:
 """
 
 
-def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_objective_checks_the_reduction_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sums add up over processes; a mean does not. What does not apply is said."""
     own = tmp_path / "own.py"
     own.write_text(RULE.replace("REDUCED", "sum"))
@@ -543,7 +543,7 @@ def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:
 
 
 @pytest.mark.distributed
-def test_on_two_ranks_an_objective_of_a_file_is_that_of_the_package(tmp_path: Path) -> None:
+def test_a_copied_objective_trains_like_the_original_on_two_ranks(tmp_path: Path) -> None:
     """A copy of DCL beside DCL: the same bits after two steps that two ranks share."""
     from support import ranks
 

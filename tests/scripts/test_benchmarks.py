@@ -14,7 +14,7 @@ ARMS: dict[str, Any] = {"cl": "dcl", "ce": "cross_entropy"}
 
 
 @pytest.mark.parametrize("log_every", [1, 5])
-def test_the_step_that_is_timed_is_the_programs(tmp_path: Path, log_every: int) -> None:
+def test_the_timed_step_is_the_training_step_of_the_program(tmp_path: Path, log_every: int) -> None:
     """After all of an epoch's steps the weights are those that a run saves, and the batches go on behind the epoch."""
     constant = {**tiny.TINY["optimizer"], "schedule": "constant"}
     changed = {**tiny.TINY, "arms": ARMS, "epochs": 1, "log_every": log_every, "optimizer": constant}
@@ -39,7 +39,7 @@ def test_the_bare_step_trains_the_same_networks() -> None:
             assert [name for name, p in arm.network.named_parameters() if p.grad is None] == [], arm.name
 
 
-def test_sides_are_timed_in_turn() -> None:
+def test_the_two_sides_are_timed_alternately() -> None:
     """The load of the machine falls on all alike; the first turn warms up and is not counted."""
     calls: list[str] = []
     sides = [lambda: calls.append("a"), lambda: calls.append("b")]
@@ -47,7 +47,7 @@ def test_sides_are_timed_in_turn() -> None:
     assert calls == list(itertools.islice(itertools.cycle("ab"), 2 * (bench_coupling.REPEATS + 1)))
 
 
-def test_the_rows_for_a_gpu_can_be_tried_out() -> None:
+def test_the_gpu_benchmark_runs_on_a_cpu() -> None:
     """Both sides agree, or the row is refused; faster means a ratio above one."""
     rows = bench_gpu.gpu_rows("cpu", images=8)
     assert len(rows) == 1 + len(bench_gpu.OURS)

@@ -69,7 +69,7 @@ def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, c
     assert set(answer.table["score"]) == {"CKA", "RSA", "weight gap", "global weight gap"}
 
 
-def test_rising_and_falling_are_told_apart() -> None:
+def test_rising_and_falling_scores_are_distinguished() -> None:
     given = [pair("cka", value, temperature=t, run=f"t{t}-") for t, value in ((0.1, 0.7), (0.5, 0.8), (1.0, 0.9))]
     given += [pair("rsa", -t, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
     given += [pair("gap", 0.1, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
@@ -79,9 +79,7 @@ def test_rising_and_falling_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("power", "bound", "count"), [(-1.0, 2.0, 9), (-0.5, 0.1, 3)])
-def test_the_exponent_of_the_loss_gap_is_found_and_a_broken_bound_is_told(
-    power: float, bound: float, count: int
-) -> None:
+def test_the_loss_gap_exponent_and_violated_bounds_are_reported(power: float, bound: float, count: int) -> None:
     given = []
     for classes in (2, 10, 100):
         common = {"table": "loss_gap", "arm": "cl", "dataset.classes": classes, "run": f"c{classes}-"}
@@ -94,7 +92,7 @@ def test_the_exponent_of_the_loss_gap_is_found_and_a_broken_bound_is_told(
     assert f"DCL - NSCL is below the bound of its batches in {count} of 9 runs" in verdict
 
 
-def test_a_change_of_sharing_is_a_distance_from_sharing_everything() -> None:
+def test_shared_sources_are_compared_with_sharing_everything() -> None:
     arms = {"nscl": 0.9, "nscl_init": 0.4, "nscl_order": 0.7, "nscl_views": 0.85}
     given = [pair(metric, value, arm=arm) for arm, value in arms.items() for metric in ("cka", "rsa", "gap")]
     verdict = claims.shared_source(rows_of(*given)).verdict
@@ -106,7 +104,7 @@ def quality(arm: str, metric: str, variant: str, value: object, **more: object) 
     return {"table": "quality", "arm": arm, "metric": metric, "variant": variant, "value": value, **more}
 
 
-def test_the_place_of_a_dual_pair_among_all_pairs_is_said() -> None:
+def test_the_rank_of_a_dual_pair_among_all_pairs_is_reported() -> None:
     """Of three pairs without labels the dual one is second; a pair with labels does not count."""
     cka = {("vicreg_exp", "vicreg_ctr"): 0.7, ("spectral", "barlow"): 0.6, ("cl", "simclr"): 0.8, ("cl", "nscl"): 0.9}
     given = [pair("cka", value, reference=a, arm=b) for (a, b), value in cka.items()]
@@ -154,7 +152,7 @@ def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
     assert "by number of positives: 0.500 (1), 0.600 (3), 0.700 (5), 0.800 (all)" in verdict
 
 
-def test_the_page_is_what_its_csv_files_say() -> None:
+def test_the_page_agrees_with_its_csv_files() -> None:
     """No number of the page is typed by hand."""
     page = reproduce.PAGE.read_text(encoding="utf-8")
     assert reproduce.filled(page, reproduce.RESULTS) == page
@@ -180,7 +178,7 @@ def test_every_sweep_of_a_claim_has_its_configuration() -> None:
     assert all((reproduce.CONFIGS / f"{name}.yaml").is_file() for name in reproduce.SWEEPS)
 
 
-def test_a_change_within_the_spread_is_none_and_every_rule_is_told_by_itself() -> None:
+def test_a_change_within_the_spread_is_no_change_and_each_rule_is_reported() -> None:
     """Batch sizes under two rules: one score rises clearly under `sqrt` alone; seeds differ by .1."""
     given = []
     for rule, gain in (("sqrt", 0.5), ("none", 0.01)):
@@ -195,7 +193,7 @@ def test_a_change_within_the_spread_is_none_and_every_rule_is_told_by_itself() -
     )
 
 
-def test_classes_are_told_early_and_late() -> None:
+def test_the_effect_of_classes_is_reported_early_and_late() -> None:
     """After two epochs alignment falls with the number of classes, after the last it rises; others do not count."""
     given = []
     for classes in (2, 10, 100):
@@ -208,7 +206,7 @@ def test_classes_are_told_early_and_late() -> None:
     assert "epoch 20: CKA rises as the number of classes grows from 2 to 100: 0.010 to 0.500" in verdict
 
 
-def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
+def test_growth_reports_the_better_fit_the_early_share_and_the_noise_floor() -> None:
     fits = {"table": "weight_gap_growth", "metric": "rmse"}
     given = [
         {**fits, "model": "saturation", "value": lambda seed: 0.1 if seed else 0.3},
@@ -223,7 +221,7 @@ def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
     assert "a gap of 0.400, 50% of nscl's" in verdict
 
 
-def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() -> None:
+def test_valid_and_vacuous_few_shot_bounds_are_counted_separately() -> None:
     """Between two classes a bound of 1/2 says no more than a coin does; among all it is one of 1 that says nothing."""
     place = {"table": "bounds", "arm": "cl"}
     given = []
@@ -244,7 +242,7 @@ def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() ->
     assert set(zip(answer.table["task"], answer.table["shots"], strict=True)) == cases
 
 
-def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
+def test_the_count_of_few_shot_bounds_agrees_with_its_table() -> None:
     """By hand: of two-way bounds only two of `documented_form` at m = 100 are below 1/2."""
     verdict = claims.few_shot_verdict(pd.read_csv(reproduce.RESULTS / "claim_7.csv"))
     verdicts = pd.read_csv(reproduce.RESULTS / "verdicts.csv", dtype=str).set_index("claim")["verdict"]
@@ -253,7 +251,7 @@ def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
     assert verdict.startswith("proposition_1 holds in 16 of 16 cases and is vacuous in 16;")
 
 
-def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
+def test_a_failed_sweep_does_not_change_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Claims computed from half of the points, or from none, would be wrong or a KeyError."""
@@ -269,7 +267,7 @@ def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
     assert page.read_bytes() == reproduce.ROOT.joinpath("docs/reproduction.md").read_bytes()
 
 
-def test_a_stopped_sweep_ends_the_program(
+def test_an_interrupted_sweep_ends_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C ended one sweep and began the next, and then the page was written."""

@@ -66,7 +66,7 @@ def submit(cluster: Path, *arguments: str, **changed: str | None) -> tuple[int, 
     return done.returncode, (cluster / "calls").read_text().splitlines(), done.stderr
 
 
-def test_a_job_starts_a_rank_for_every_task_with_what_the_job_was_given(cluster: Path) -> None:
+def test_a_job_starts_one_rank_per_task_with_its_arguments(cluster: Path) -> None:
     """The ranks must meet, each on its GPU; since SLURM 22.05 a step has one CPU a task unless srun is told."""
     status, calls, errors = submit(cluster, "my run.yaml", "--run-dir", "runs/a b", STATUS="0")
     assert (status, errors) == (0, "")
@@ -78,7 +78,7 @@ def test_a_job_starts_a_rank_for_every_task_with_what_the_job_was_given(cluster:
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(75, True), (0, False), (1, False), (2, False), (137, False)])
-def test_a_job_is_queued_again_only_if_its_run_is_to_be_continued(cluster: Path, status: int, requeued: bool) -> None:
+def test_a_job_is_requeued_only_if_its_run_can_continue(cluster: Path, status: int, requeued: bool) -> None:
     """--requeue does nothing at the time limit; a finished, a refused or a failed run must not come back for ever."""
     ended, calls, _ = submit(cluster, "run.yaml", STATUS=str(status))
     assert [call for call in calls if call.startswith("scontrol")] == ["scontrol requeue 4200017"] * requeued

@@ -35,7 +35,7 @@ def names(*arguments: Any, **options: Any) -> list[str]:
     return [point.name for point in points(read_sweep(*arguments, **options))]
 
 
-def test_lists_and_ranges_are_read_as_they_are_written() -> None:
+def test_lists_and_ranges_are_parsed() -> None:
     """A range with its last, a list as one value, and never YAML's sixties: 0:5 is not five, nor 1:30 ninety."""
     assert parse_list("temperature=0.1,5e-1,1") == ("temperature", [0.1, 0.5, 1])
     assert parse_list("seed=0:2") == ("seed", [0, 1, 2])
@@ -50,7 +50,7 @@ def test_lists_and_ranges_are_read_as_they_are_written() -> None:
             parse_list(wrong)
 
 
-def test_a_point_has_one_name_whatever_the_order_and_the_spelling(place: Path) -> None:
+def test_the_name_of_a_point_does_not_depend_on_order_or_spelling(place: Path) -> None:
     """Two folders for one point would train it twice, and average it with itself."""
     config = place / "small.yaml"
     one = names(config, ["temperature=0.1,1", "seed=0:1"])
@@ -77,7 +77,7 @@ def test_different_values_have_different_names() -> None:
     assert spelled(1) == spelled(1.0) == "1"
 
 
-def test_a_grid_is_a_product_and_zipped_lists_go_together(place: Path) -> None:
+def test_a_grid_is_a_product_and_zip_pairs_lists(place: Path) -> None:
     """In a file and on the command line; the latter replaces what the file says of a key."""
     file = sweep_file(
         place,
@@ -150,7 +150,7 @@ def test_bad_input_is_one_line_and_status_2(
     assert not (place / "runs/small_sweep").exists()
 
 
-def test_a_path_with_a_line_end_is_said_as_one_line(
+def test_a_path_with_a_newline_is_printed_on_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A name could write lines of its own, or move the cursor."""

@@ -69,7 +69,7 @@ def measured(place: Path) -> Path:
     return definition.folder
 
 
-def test_the_list_numbers_the_points_of_an_array(
+def test_list_prints_the_index_of_each_point_of_a_job_array(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each index does its point alone, and writes nothing that another index writes."""
@@ -86,7 +86,7 @@ def test_the_list_numbers_the_points_of_an_array(
 
 
 @pytest.mark.slow
-def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
+def test_an_interrupted_point_is_resumed_and_a_failure_does_not_stop_other_points(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In subprocesses, as a user runs it: one was broken off, one crashes as code in C does."""
@@ -108,7 +108,7 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     assert (set(rows["seed"]), set(rows["table"])) == ({1}, {"weight_gap"})
 
 
-def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_training_with_status_0_is_a_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train.py that somebody stopped ends with status 0; its tables would be those of half a run."""
     stopped = [sys.executable, "-c", "print('stopped after step 2')"]
     monkeypatch.setattr(sweep_jobs, "child_command", lambda *_: stopped)
@@ -119,7 +119,7 @@ def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch
     assert point.log().read_text().count("stopped") == 1  # no analysis began
 
 
-def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_points_are_not_trained_again(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second call trains nothing, and only collects and draws."""
     before = {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")}
     command = [str(measured.parents[2] / "small.yaml"), "seed=0:1", "temperature=1,0.1", "--name", measured.name]
@@ -129,7 +129,7 @@ def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFi
     assert len(pd.read_csv(measured / "sweep.csv")) == len(collect(measured))
 
 
-def test_other_settings_and_a_lost_last_snapshot_are_not_finished(place: Path) -> None:
+def test_a_point_with_other_settings_or_without_its_last_snapshot_is_not_finished(place: Path) -> None:
     """Otherwise a sweep would show runs that are not what its settings say."""
     point = points(read_sweep(place / "small.yaml", ["temperature=0.3"], runs=place / "finished"))[0]
     train(point)
@@ -146,7 +146,7 @@ def read(path: Path, *exact: str) -> pd.DataFrame:
     return pd.read_csv(path, converters=dict.fromkeys(exact, lambda cell: float(cell or "nan")))
 
 
-def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) -> None:
+def test_the_sweep_table_has_the_exact_values_of_the_runs(measured: Path) -> None:
     """Looked up in the runs' own tables one by one, from the file as a reader of sweep.csv has it."""
     collect(measured).to_csv(measured / "sweep.csv", index=False)
     rows = read(measured / "sweep.csv", "value")
@@ -165,7 +165,7 @@ def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) 
                 assert mine.loc[(column, gap["epoch"]), "value"] == gap[column]
 
 
-def test_of_rows_of_one_place_the_newest_counts() -> None:
+def test_the_newest_of_duplicate_rows_is_used() -> None:
     """A table keeps what it had when snapshots are replaced: both rows would halve the spread."""
     rows = pd.DataFrame(
         {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "num_images": 9, "images_digest": ["a", "b"]}
@@ -185,7 +185,7 @@ def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
     assert spread(cka[cka["seed"] == 0], ["temperature"])["sd"].isna().all()
 
 
-def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> None:
+def test_figures_show_mean_and_band_of_the_last_epoch(measured: Path) -> None:
     """Read from the lines themselves; and the files lie in figures/ under the factor's name."""
     rows = collect(measured)
     shown = sweep_figures._shown(json.loads((measured / "sweep.json").read_text()), rows)
@@ -204,7 +204,7 @@ def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> Non
         sweep_figures._panel(rows, "nccc", shown.figure)
 
 
-def test_further_keys_make_rows_of_panels(place: Path) -> None:
+def test_each_further_key_adds_rows_of_panels(place: Path) -> None:
     """Values of different rules under one mean would be a curve of nothing."""
     both = ["batch.size=64,128", "optimizer.lr_scaling=linear,sqrt", "seed=0:1"]
     definition = read_sweep(place / "small.yaml", both, runs=place / "rows")
@@ -223,7 +223,9 @@ def test_further_keys_make_rows_of_panels(place: Path) -> None:
     assert np.allclose(drawn, [[0.05, 0.45], [0.25, 0.65]])
 
 
-def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_ends_the_child_processes_and_starts_no_further_point(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A child gets SIGTERM, on which train.py saves its state; the points behind it never start."""
     monkeypatch.chdir(place)
     begun: list[str] = []
@@ -250,7 +252,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda *_: wrong)
 
 
-def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
+def test_sweeps_of_one_file_over_different_keys_have_separate_tables(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each has a folder of its keys; by hand, with --name, the second is refused before it replaces anything."""
@@ -269,7 +271,7 @@ def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
     assert (tmp_path / "small_sweep/temperature/sweep.json").read_bytes() == before
 
 
-def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
+def test_concurrent_sweeps_cannot_share_a_folder_or_a_point(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second gets an error that names the holder; tasks of an array share the folder, and hold a point each."""
@@ -291,7 +293,7 @@ def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
     assert {path.name for path in folder.iterdir()} == {"sweep.json", "sweep.csv"}
 
 
-def test_a_sweep_whose_points_all_failed_ends_with_their_list(
+def test_a_sweep_of_failed_points_lists_all_failures(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """There is no row with the factor then, and nothing to draw."""
@@ -307,7 +309,7 @@ def test_a_sweep_whose_points_all_failed_ends_with_their_list(
     assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
 
 
-def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
+def test_a_damaged_table_is_reported_after_the_failed_points(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With file and row; the points that failed are said all the same."""
@@ -341,7 +343,7 @@ def test_a_full_disk_is_one_line(
     assert "No space left on device" in error
 
 
-def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:
+def test_last_line_is_the_last_line_with_text(tmp_path: Path) -> None:
     """Of a traceback it is the error."""
     log = tmp_path / "log"
     log.write_text("one\nValueError: two \n\n")
@@ -361,7 +363,7 @@ def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
     assert list(sweep_figures._panel(pd.DataFrame(made), "cka", figure)["value"]) == [0.5, 0.6]
 
 
-def test_rows_of_panels_share_an_axis_that_shows_them_all() -> None:
+def test_rows_of_panels_share_an_axis_that_includes_all_values() -> None:
     """The weight gap begins at 0, and ends above the largest of all rows, not of the first."""
     where = {"table": "weight_gap", "epoch": 1, "reference": "cl", "arm": "nscl", "aggregate": "mean", "metric": "gap"}
     made = [
