@@ -21,7 +21,7 @@ FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
 
 def test_the_citation_is_of_this_version_and_licence() -> None:
-    """The keys are those that version 1.2.0 of the Citation File Format requires, and what it allows."""
+    """The keys are required or allowed by version 1.2.0 of the Citation File Format."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["cff-version"] == "1.2.0"
@@ -34,7 +34,7 @@ def test_the_citation_is_of_this_version_and_licence() -> None:
 
 
 def test_the_changelog_is_in_keep_a_changelog_format() -> None:
-    """Unreleased first, then the releases, newest first; each has sections of known kinds, and none is empty."""
+    """Unreleased first, then the releases, newest first. Each has non-empty sections of known kinds."""
     assert CHANGELOG.startswith("# Changelog\n")
     title, *versions = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)
     assert "keepachangelog.com" in title

@@ -245,9 +245,7 @@ def rows(images: Any) -> float:
     return float(len(images.rows_ND))
 
 
-def test_a_python_function_is_recorded_with_its_file(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_function_is_recorded_with_its_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an objective, and as metrics, whose rows have the digest of the file."""
     import sys
 

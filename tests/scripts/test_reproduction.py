@@ -1,4 +1,4 @@
-"""The claims' answers on rows with known values, and the page against its CSV files."""
+"""Answers of the claims for rows with known values, and the page against its CSV files."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ SEEDS = (0, 1, 2)
 
 
 def rows_of(*given: dict) -> pd.DataFrame:
-    """Rows as sweep.csv has them, for three seeds unless they say; a value may be a function of the seed."""
+    """Rows as in sweep.csv, for three seeds. A value may be a function of the seed."""
     base = {
         "reference": "cl",
         "arm": "nscl",
@@ -33,7 +33,7 @@ def rows_of(*given: dict) -> pd.DataFrame:
 
 
 def pair(metric: str, value: object, **more: object) -> dict:
-    """A row about the alignment, or with the metric `gap` about the weights."""
+    """A row of test_alignment.csv, or of weight_gap.csv for the metric `gap`."""
     place = (
         {"table": "weight_gap", "module": None, "aggregate": "mean"} if metric == "gap" else {"table": "test_alignment"}
     )
@@ -105,7 +105,7 @@ def quality(arm: str, metric: str, variant: str, value: object, **more: object) 
 
 
 def test_the_rank_of_a_dual_pair_among_all_pairs_is_reported() -> None:
-    """Of three pairs without labels the dual one is second; a pair with labels does not count."""
+    """The dual pair is second of three pairs without labels. A pair with labels is not ranked."""
     cka = {("vicreg_exp", "vicreg_ctr"): 0.7, ("spectral", "barlow"): 0.6, ("cl", "simclr"): 0.8, ("cl", "nscl"): 0.9}
     given = [pair("cka", value, reference=a, arm=b) for (a, b), value in cka.items()]
     given += [pair("cka", 0.99, reference=a, arm=b, epoch=0) for a, b in cka]
@@ -153,7 +153,7 @@ def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
 
 
 def test_the_page_agrees_with_its_csv_files() -> None:
-    """No number of the page is typed by hand."""
+    """The tables are generated, not edited by hand."""
     page = reproduce.PAGE.read_text(encoding="utf-8")
     assert reproduce.filled(page, reproduce.RESULTS) == page
     assert all(f"<!-- claim {number} -->" in page for number in reproduce.CLAIMS)
@@ -179,7 +179,7 @@ def test_every_sweep_of_a_claim_has_its_configuration() -> None:
 
 
 def test_a_change_within_the_spread_is_no_change_and_each_rule_is_reported() -> None:
-    """Batch sizes under two rules: one score rises clearly under `sqrt` alone; seeds differ by .1."""
+    """Batch sizes under two rules. CKA rises beyond the spread under `sqrt` only. Seeds differ by .1."""
     given = []
     for rule, gain in (("sqrt", 0.5), ("none", 0.01)):
         for place, size in enumerate((64, 128, 256)):
@@ -194,7 +194,7 @@ def test_a_change_within_the_spread_is_no_change_and_each_rule_is_reported() -> 
 
 
 def test_the_effect_of_classes_is_reported_early_and_late() -> None:
-    """After two epochs alignment falls with the number of classes, after the last it rises; others do not count."""
+    """Alignment falls with the number of classes after epoch 2 and rises after the last. Epoch 3 is ignored."""
     given = []
     for classes in (2, 10, 100):
         common = {"dataset.classes": classes, "run": f"c{classes}-"}
@@ -222,7 +222,7 @@ def test_growth_reports_the_better_fit_the_early_share_and_the_noise_floor() -> 
 
 
 def test_valid_and_vacuous_few_shot_bounds_are_counted_separately() -> None:
-    """Between two classes a bound of 1/2 says no more than a coin does; among all it is one of 1 that says nothing."""
+    """A bound is vacuous from 1/2 between two classes and from 1 among all classes."""
     place = {"table": "bounds", "arm": "cl"}
     given = []
     for task, shots, measured, bounds in (
@@ -243,7 +243,7 @@ def test_valid_and_vacuous_few_shot_bounds_are_counted_separately() -> None:
 
 
 def test_the_count_of_few_shot_bounds_agrees_with_its_table() -> None:
-    """By hand: of two-way bounds only two of `documented_form` at m = 100 are below 1/2."""
+    """Counted by hand: only two values, `documented_form` at m = 100 between two classes, are below 1/2."""
     verdict = claims.few_shot_verdict(pd.read_csv(reproduce.RESULTS / "claim_7.csv"))
     verdicts = pd.read_csv(reproduce.RESULTS / "verdicts.csv", dtype=str).set_index("claim")["verdict"]
     assert verdicts["7"] == verdict
@@ -254,7 +254,7 @@ def test_the_count_of_few_shot_bounds_agrees_with_its_table() -> None:
 def test_a_failed_sweep_does_not_change_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Claims computed from half of the points, or from none, would be wrong or a KeyError."""
+    """Claims computed from an incomplete sweep would be wrong."""
     page = tmp_path / "page.md"
     page.write_bytes(reproduce.PAGE.read_bytes())
     monkeypatch.setattr(reproduce, "PAGE", page)
@@ -270,7 +270,7 @@ def test_a_failed_sweep_does_not_change_the_page(
 def test_an_interrupted_sweep_ends_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ended one sweep and began the next, and then the page was written."""
+    """After Ctrl-C no further sweep starts and the page is not written."""
     begun: list[str] = []
     monkeypatch.setattr(reproduce.sweep, "main", lambda given: (begun.append(Path(given[0]).stem), 130)[1])
     monkeypatch.setattr(reproduce, "PAGE", tmp_path / "there is none")
