@@ -1,4 +1,4 @@
-"""configs/paper: every file follows the protocol, its networks can be built, and its header says what code counts.
+"""configs/paper: every file follows the protocol, its networks can be built, its header has the computed cost.
 
 Networks are built on torch's meta device, so nothing is drawn or computed, and no dataset is needed.
 """
@@ -26,12 +26,14 @@ FOLDER = tiny.REPOSITORY / "configs/paper"
 FILES = sorted(FOLDER.glob("*.yaml"))
 SWEEPS = [path for path in FILES if "base" in read_yaml(path)]
 RUNS = [path for path in FILES if path not in SWEEPS]
-RATE = 50e12  # floating-point operations a second that the headers assume
-STATES = 3 * (KEEP_NEWEST + 1)  # weights and up to two moments; one more is written before one is dropped
+RATE = 50e12  # floating-point operations per second that the headers assume
+STATES = 3 * (
+    KEEP_NEWEST + 1
+)  # weights and up to two moments; a new checkpoint is written before the oldest is deleted
 
 
 class Images(NamedTuple):
-    """What the count needs to know of a dataset."""
+    """Properties of a dataset that the cost depends on."""
 
     train: int
     classes: int
@@ -78,14 +80,14 @@ def shared_by(settings: dict[str, Any]) -> Network:
 
 @cache
 def forward_operations(network: Network, image_size: int) -> float:
-    """Floating-point operations of one view in convolutions, linear layers and attention's two products."""
+    """Floating-point operations of one view in convolutions, linear layers and the two products of attention."""
     counted = 0
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal counted
         if isinstance(layer, nn.Conv2d | nn.Linear):
             counted += 2 * output.numel() * layer.weight[0].numel()
-        else:  # of timm's attention, N tokens of width D: N x N x D each
+        else:  # timm's attention with N tokens of width D: N x N x D for each product
             counted += 2 * 2 * output.shape[1] * output.numel()
 
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) or type(m).__name__ == "Attention"]
@@ -97,9 +99,9 @@ def forward_operations(network: Network, image_size: int) -> float:
 
 
 def cost(settings: dict[str, Any]) -> tuple[float, float]:
-    """Operations and bytes on the disk of a run: forward and backward, which counts twice, of both views, of all arms.
+    """Operations of a run and its bytes on disk: forward and backward (twice the forward) of both views and all arms.
 
-    The head of CE is left out: less than a hundredth of a percent of the one, half a percent of the other.
+    The classifier of CE is not counted: below 0.01 % of the operations and 0.5 % of the bytes.
     """
     whole = IMAGES[settings["dataset"]["name"]]
     classes = settings["dataset"].get("classes") or whole.classes
@@ -114,20 +116,20 @@ def cost(settings: dict[str, Any]) -> tuple[float, float]:
 
 
 def settings_of(path: Path) -> list[dict[str, Any]]:
-    """The settings of a file's run, or of each point of a sweep."""
+    """The settings of the run, or of each point of a sweep."""
     if path in SWEEPS:
         return [point.settings for point in points(read_sweep(path))]
     return [load_settings(path).resolved()]
 
 
 def header(path: Path) -> str:
-    """The comment at the top, its lines joined."""
+    """The comment at the top of a file, in one line."""
     return " ".join(path.read_text(encoding="utf-8").split("\n\n")[0].replace("#", "").split())
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_config_follows_the_protocol(path: Path) -> None:
-    """Numbers that are to be laid beside published ones need the published settings."""
+    """Results can be compared with published ones only under the published settings."""
     (settings,) = settings_of(path)
     batch, temperature, epochs, out, pixels, stem, preset = PROTOCOL[path.stem]
     assert settings["name"] == path.stem
@@ -147,8 +149,8 @@ def test_a_config_follows_the_protocol(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_header_says_what_code_counts(path: Path) -> None:
-    """Command, operations, hours at the assumed rate, and bytes; every network of every point is built for it."""
+def test_the_cost_in_the_header_is_the_computed_cost(path: Path) -> None:
+    """Command, operations, hours at the assumed rate, and bytes, computed from the networks of every point."""
     said = header(path)
     program = "scripts/sweep.py" if path in SWEEPS else "coupled/train.py --config"
     assert f"{program} configs/paper/{path.name}" in said
@@ -162,7 +164,7 @@ def test_the_header_says_what_code_counts(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
-    """Every arm's, with the heads of its objective, as the coordinator builds them; and they give what it needs."""
+    """With the heads of each objective, as the coordinator builds them. The outputs are those the objective needs."""
     (settings,) = settings_of(path)
     first, size = shared_by(settings), settings["dataset"]["image_size"]
     for arm, options in settings["arms"].items():
@@ -171,7 +173,7 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
         with torch.device("meta"):
             network = copy_with_heads(first, needs, IMAGES[settings["dataset"]["name"]].classes, seed=0)
         outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
-        assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # which a run watches
+        assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # logged by a run
         widths = {
             "projection": settings["projector"]["output_dim"],
             "logits": IMAGES[settings["dataset"]["name"]].classes,
@@ -180,8 +182,8 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_the_line_for_the_authors_denominator_works(path: Path) -> None:
-    """The header gives it for who wants the published numbers; it must change these two arms and nothing else."""
+def test_the_override_for_the_authors_denominator_works(path: Path) -> None:
+    """It reproduces the published objectives and changes only these two arms."""
     overrides = re.findall(r"arms\.\w+\.positive_in_denominator=true", header(path))
     assert sorted(overrides) == [f"arms.{arm}.positive_in_denominator=true" for arm in ("cl", "nscl")]
     (plain,), changed = settings_of(path), load_settings(path, overrides).resolved()
@@ -191,8 +193,8 @@ def test_the_line_for_the_authors_denominator_works(path: Path) -> None:
     assert changed == plain
 
 
-def test_the_sweeps_sweep_what_the_papers_swept() -> None:
-    """Facts, section 4."""
+def test_the_paper_sweeps_have_the_values_of_the_papers() -> None:
+    """Facts, section 4, lists these values."""
     assert {path.stem for path in SWEEPS} == {
         "temperature",
         "batch_size",

@@ -1,4 +1,4 @@
-"""The programs from another working directory than the repository's: what they write, say and refuse."""
+"""The programs outside the repository folder: files, messages and errors."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory, entered, for programs called without a subprocess; torch's switch is put back."""
+    """Change to the working directory, for programs called in this process; restore torch's deterministic switch."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     monkeypatch.chdir(place)
     yield place
@@ -44,7 +44,7 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.usefixtures("here")
 def test_the_three_programs_work_from_another_directory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Paths are the user's, not the repository's; without --run-dir the newest run is taken and named."""
+    """Paths are relative to the current folder. Without --run-dir the newest run is used and printed."""
     assert weight_gap.main(["--compare", "nscl"]) == 0
     assert "runs/tiny" in capsys.readouterr().out
     assert alignment.main([]) == 0
@@ -59,11 +59,9 @@ def test_the_three_programs_work_from_another_directory(place: Path, capsys: pyt
         assert (rows[rows["epoch"] == 1]["value"] < 1).all()
 
 
-def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With --max-steps in it, it would stop at once again. A renamed settings file is the same run, unless a name is
-    given: it would enter every snapshot.
+def test_the_resume_command_of_a_stopped_run_finishes_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command has no --max-steps. A renamed settings file continues the same run, unless `name` is set: the name is
+    stored in every snapshot.
     """
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/again", "--overwrite", "--max-steps=2"]) == 0
     command = capsys.readouterr().out.rpartition(": coupled train ")[2].split()
@@ -84,10 +82,10 @@ def test_the_command_that_a_stopped_run_names_continues_it_to_its_end(
         (Path("bin/coupled"), "coupled train", "-m coupled train"),
     ],
 )
-def test_ranks_are_continued_by_what_started_them(
+def test_the_resume_command_uses_the_launcher_of_the_run(
     monkeypatch: pytest.MonkeyPatch, program: Path, single: str, ranks: str
 ) -> None:
-    """One process on the state of two would round differently; what several machines start has no single command."""
+    """Another number of processes would round differently. A run on several machines has no single command."""
     monkeypatch.chdir(tiny.REPOSITORY)
     monkeypatch.setattr(commands, "started_by", lambda: program)
     monkeypatch.setattr(shutil, "which", lambda name: name)
@@ -101,9 +99,9 @@ def test_ranks_are_continued_by_what_started_them(
     assert train.next_time(options, 4) == of_four
 
 
-def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The warm-up follows from the epochs and the size from the pictures; neither changes the run when those do. A
-    picture that became unreadable is named: another size would only be what follows from it.
+def test_derived_settings_are_kept_when_a_run_resumes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Warm-up (derived from the epochs) and image size (derived from the images) keep their values when the epochs or
+    an image change. An unreadable image is reported as such, not as a changed size.
     """
     for place in ("train/a/1", "train/b/2", "test/a/3", "test/b/4"):
         path = here / f"own/{place}.png"
@@ -135,7 +133,7 @@ def test_what_is_left_open_is_that_of_the_run_that_continues(here: Path, capsys:
 
 
 def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On PYTHONPATH alone there is no metadata, in a container perhaps no git: the release is known, the commit not."""
+    """Without package metadata and git, the version is known and the commit is not."""
 
     monkeypatch.setattr(_version, "distributions", lambda **_: iter(()))
     monkeypatch.setenv("PATH", "")
@@ -157,7 +155,7 @@ def test_a_checkout_that_is_not_installed_trains(here: Path, monkeypatch: pytest
 def test_an_installed_wheel_names_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, commit: str | None, whole: str
 ) -> None:
-    """There is no git beside it; and what is installed elsewhere says nothing of a copy on PYTHONPATH."""
+    """The wheel has no git repository. The commit of an installed wheel is not used for a copy on PYTHONPATH."""
     (tmp_path / "coupled").mkdir()
     (tmp_path / "coupled.dist-info").mkdir()
     (tmp_path / "coupled.dist-info/METADATA").write_text(f"Name: coupled\nVersion: {installed}\n")
@@ -167,10 +165,10 @@ def test_an_installed_wheel_names_its_commit(
     assert _version.git_commit() is None
 
 
-def test_ctrl_c_before_the_first_step_is_one_line(
+def test_ctrl_c_before_the_first_step_prints_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While pictures are read or networks are built there is nothing to save."""
+    """While images are read or networks are built there is nothing to save."""
 
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -184,10 +182,10 @@ def test_ctrl_c_before_the_first_step_is_one_line(
 
 
 @pytest.mark.usefixtures("here")
-def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
+def test_an_encoding_error_is_not_reported_as_bad_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """UnicodeEncodeError is a ValueError, but the settings are right: the locale is too small. Status 1, and why."""
+    """UnicodeEncodeError is a ValueError, but its cause is the locale. The status is 1."""
 
     def in_ascii(*arguments: object, **options: object) -> None:
         "data/\u732b".encode("ascii")
@@ -205,10 +203,10 @@ def test_text_that_cannot_be_encoded_is_not_called_bad_settings(
 @pytest.mark.parametrize(
     ("arms", "program"), [(["cl", "nscl"], "weight-gap"), (["byol", "ce"], "weight-gap"), (["ce"], "quality")]
 )
-def test_what_is_named_next_fits_the_arms_of_the_run(
+def test_the_suggested_commands_fit_the_arms_of_the_run(
     place: Path, monkeypatch: pytest.MonkeyPatch, arms: list[str], program: str
 ) -> None:
-    """A single arm has no weight gap; and the path is one that can be typed, here and elsewhere."""
+    """The weight gap is not suggested for a single arm. The suggested path works in a shell."""
     assert train.next_command(arms, Path("runs/a b")) == f"coupled {program} --run-dir 'runs/a b'"
     monkeypatch.setattr(commands, "started_by", lambda: tiny.REPOSITORY / "coupled/train.py")
     launcher = f"analysis/{program.replace('-', '_')}.py"
@@ -219,8 +217,8 @@ def test_what_is_named_next_fits_the_arms_of_the_run(
 
 
 @pytest.mark.usefixtures("here")
-def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has no dataset of its own, and "dataset: missing" would be mended in the wrong file."""
+def test_a_sweep_file_is_not_accepted_as_settings_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep file has no dataset; the message "dataset: missing" would be misleading."""
     Path("sweep.yaml").write_text("base: tiny.yaml\ngrid: {temperature: [0.1, 1]}\n")
     assert train.main(["--config", "sweep.yaml"]) == 2
     command = "coupled sweep sweep.yaml"
@@ -230,8 +228,8 @@ def test_a_sweep_file_is_told_from_the_settings_of_a_run(capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("here")
-def test_the_settings_can_be_printed_and_given_again(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every default is written out, nothing else is written, and the printed file is the same experiment."""
+def test_printed_settings_can_be_loaded_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """All defaults are printed, no file is written, and the printed file gives the same settings."""
     before = sorted(Path().rglob("*"))
     assert train.main(["demo", "epochs=2", "--print-config"]) == 0
     printed = capsys.readouterr().out
@@ -244,8 +242,8 @@ def test_the_settings_can_be_printed_and_given_again(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("here")
-def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """Global batch, per-rank batch, negatives, steps, rate, parameters, disk: read once, before days of training."""
+def test_the_start_prints_the_size_and_cost_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Global batch, batch per rank, negatives, steps, learning rate, parameters and disk space."""
     assert train.main(["--config", "tiny.yaml", "--run-dir", "runs/other", "epochs=0"]) == 0
     said = capsys.readouterr().out
     for part in ("global batch 256 = 1 x 256", "510", "5 steps", "learning rate 0.06", "parameters", "MiB free"):
@@ -273,7 +271,7 @@ def test_the_start_says_what_will_run(capsys: pytest.CaptureFixture[str]) -> Non
 def test_bad_input_is_one_line_and_status_2(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
-    """No traceback, and no run folder left behind."""
+    """No traceback is printed and no run folder remains."""
     if part.startswith("device") and torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so device=cuda is good input")
     assert train.main(arguments) == 2

@@ -21,7 +21,7 @@ FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
 
 def test_the_citation_is_of_this_version_and_licence() -> None:
-    """The keys are those that version 1.2.0 of the Citation File Format requires, and what it allows."""
+    """The keys are required or allowed by version 1.2.0 of the Citation File Format."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
     assert citation["cff-version"] == "1.2.0"
@@ -33,8 +33,8 @@ def test_the_citation_is_of_this_version_and_licence() -> None:
     assert [each["name"] for each in citation["authors"]] == named
 
 
-def test_the_changelog_keeps_its_form() -> None:
-    """Unreleased first, then the releases, newest first; each has sections of known kinds, and none is empty."""
+def test_the_changelog_is_in_keep_a_changelog_format() -> None:
+    """Unreleased first, then the releases, newest first. Each has non-empty sections of known kinds."""
     assert CHANGELOG.startswith("# Changelog\n")
     title, *versions = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)
     assert "keepachangelog.com" in title
@@ -57,7 +57,7 @@ def test_ci_runs_the_command_of_a_contributor_on_each_python() -> None:
 
 
 @pytest.mark.parametrize("form", [each for each in FORMS if each.name != "config.yml"], ids=lambda path: path.name)
-def test_an_issue_form_is_one_that_github_shows(form: Path) -> None:
+def test_an_issue_form_is_valid_for_github(form: Path) -> None:
     """GitHub hides a form without name, description or body, and one whose fields have no label or the same id."""
     content = yaml.safe_load(form.read_text())
     assert {"name", "description", "body"} <= set(content)
@@ -72,7 +72,7 @@ def test_there_is_a_form_for_bugs_and_one_for_features() -> None:
     assert {"bug.yml", "feature.yml"} <= {each.name for each in FORMS}
 
 
-def test_what_contributing_names_exists() -> None:
+def test_links_files_and_targets_in_contributing_exist() -> None:
     """Links, files and make targets."""
     for target in re.findall(r"\]\(([^)#]+)\)", CONTRIBUTING):
         assert (ROOT / target).exists(), target
@@ -85,5 +85,5 @@ def test_what_contributing_names_exists() -> None:
 
 
 @pytest.mark.parametrize("text", [CHANGELOG, CONTRIBUTING], ids=["CHANGELOG", "CONTRIBUTING"])
-def test_nothing_says_to_install_a_distribution_that_is_not_published(text: str) -> None:
+def test_no_page_installs_an_unpublished_distribution(text: str) -> None:
     assert not re.search(r"pip install (-U |--upgrade )?['\"]?coupled\b", text)

@@ -37,14 +37,14 @@ def switches() -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that `coupled.train` has made, of the packaged settings."""
+    """A run of `coupled.train` with the packaged settings."""
     folder = tmp_path_factory.mktemp("api") / "x"
     coupled.train("demo", run_dir=folder, **SMALL)
     return folder
 
 
-def test_the_lines_of_the_readme_train_measure_and_give_the_encoder(folder: Path) -> None:
-    """What a researcher types first; the values are those of the CSV files."""
+def test_the_python_example_of_the_readme_trains_measures_and_loads_the_encoder(folder: Path) -> None:
+    """The values equal those of the CSV files."""
     run = coupled.open_run(folder)
     gaps = run.weight_gap(compare=["nscl"])
     scores = run.alignment(split="test", layers=["h"])
@@ -75,8 +75,8 @@ def others_switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("others_switches")
-def test_a_second_run_has_the_bytes_of_the_first_and_leaves_torch_as_it_was(folder: Path, tmp_path: Path) -> None:
-    """Whatever the switches are before, the run sets its own and puts them back."""
+def test_a_second_run_has_the_same_bytes_and_restores_torch_switches(folder: Path, tmp_path: Path) -> None:
+    """The run sets its switches and restores the previous ones, whatever these are."""
     before = switches()
     run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL)
     assert switches() == before
@@ -84,7 +84,7 @@ def test_a_second_run_has_the_bytes_of_the_first_and_leaves_torch_as_it_was(fold
 
 
 def test_a_run_in_a_thread_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    """A notebook's background job; signals are then not the run's."""
+    """As in a background job of a notebook, where a run cannot handle signals."""
     thread = threading.Thread(target=coupled.train, args=("demo",), kwargs={"run_dir": tmp_path / "in", **SMALL})
     thread.start()
     thread.join()
@@ -92,8 +92,8 @@ def test_a_run_in_a_thread_gives_the_same_bytes(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("others_switches")
-def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
-    """A bad setting, a run in the way, and a loss that is not finite are exceptions that leave nothing behind."""
+def test_a_call_after_an_error_works(tmp_path: Path) -> None:
+    """A bad setting, an existing run folder and a non-finite loss raise exceptions and restore all global state."""
     before = switches()
     with pytest.raises(ValueError, match="unknown objective 'nowhere'"):
         coupled.train("demo", run_dir=tmp_path / "bad", **{**SMALL, "arms": {"cl": "nowhere"}})
@@ -108,16 +108,14 @@ def test_after_an_error_the_next_call_works(tmp_path: Path) -> None:
     assert coupled.train("demo", run_dir=run.path, resume=True, **{**SMALL, "epochs": 0}).arms == run.arms
 
 
-def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_continued(
-    folder: Path, tmp_path: Path
-) -> None:
-    """As for early stopping: it reads the snapshot of its epoch, and the caller gets the error that it raises."""
+def test_an_error_in_on_epoch_ends_a_run_that_can_be_resumed(folder: Path, tmp_path: Path) -> None:
+    """As for early stopping: on_epoch reads the snapshot of its epoch, and its error reaches the caller."""
     seen: list[tuple[int, float]] = []
 
     def gap(run: coupled.Run, epoch: int) -> None:
         found = run.weight_gap(epochs=epoch).query("aggregate == 'global' and module.isna()")
         seen.append((epoch, found.gap.item()))
-        torch.rand(3)  # the global generator is the user's
+        torch.rand(3)  # the run does not use the global generator
         if len(seen) == 1:
             raise LookupError("enough")
 
@@ -135,8 +133,8 @@ def test_on_epoch_sees_each_snapshot_and_what_it_raises_ends_a_run_that_can_be_c
         coupled.train("demo", run_dir=run, on_epoch=3, **SMALL)
 
 
-def test_the_package_names_what_it_has() -> None:
-    """`dir` and a typing error."""
+def test_dir_and_attribute_errors_list_the_public_names() -> None:
+    """`dir(coupled)`, and the error for a misspelt name."""
     assert {"train", "open_run", "load_settings", "Run", "Settings", "metrics"} <= set(dir(coupled))
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = coupled.trian

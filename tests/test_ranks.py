@@ -1,4 +1,4 @@
-"""The distributed run is the same experiment: any number of ranks, arms across ranks, no drift, no bypass."""
+"""Distributed runs train the same networks for any number of ranks and arm groups; differences stop the run."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from coupled.stream.batches import Batch
 
 pytestmark = pytest.mark.distributed
 
-SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms waits for all ranks
+SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batch norms synchronises all ranks
     "batch": {"size": 72},  # 20 steps
     "epochs": 1,
     "encoder": {"name": "test_resnet", "stem": "imagenet"},
@@ -36,7 +36,7 @@ def train(world_size: int, run: Path, **changed: Any) -> Path:
 
 
 def vectors(run: Path, step: int) -> dict[str, Tensor]:
-    """Of every arm all parameters as one vector, and all running statistics as another, as precise as they were."""
+    """All parameters of an arm as one vector and all running statistics as another, in their precision."""
     parts: dict[str, list[Tensor]] = {}
     for path in sorted((run / f"checkpoints/step_{step:08d}").glob("*.safetensors")):
         for name, tensor in load_file(path).items():
@@ -67,10 +67,10 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
     tolerance: float,
     tmp_path: Path,
 ) -> None:
-    """The number of processes is a matter of the machine; if it changed the weights it would be a hidden setting.
+    """The number of processes must not be a hidden setting of the experiment.
 
-    In float32 an encoder without ReLU: there a rounding can put a value on the other side of the kink, which is a
-    real, if tiny, other path; its size is luck. One arm: of every objective `test_arm.py` compares the gradient.
+    The float32 case has an encoder without ReLU. At the kink of ReLU a rounding error can change the gradient by an
+    unpredictable amount. `test_arm.py` compares the gradients of every objective.
     """
     optimizer = {**tiny.TINY["optimizer"], "base_lr": base_lr}
     changed = {
@@ -101,10 +101,10 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
         (3, 3, {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}),
     ],
 )
-def test_arms_on_ranks_of_their_own_give_the_bytes_of_one_rank(
+def test_arms_on_separate_ranks_have_the_bytes_of_one_rank(
     world_size: int, places: int, arms: dict[str, str], tmp_path: Path
 ) -> None:
-    """Where an arm is trained must not be visible in its weights, nor in the one manifest and the one log."""
+    """Weights, manifest and log do not depend on the rank that trains an arm."""
     one = train(1, tmp_path / "one", **FEW, arms=arms)
     several = train(world_size, tmp_path / "several", **FEW, arms=arms, parallel={"arm_groups": places})
     assert_same_run(one, several)
@@ -125,7 +125,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
-    """A mesh of 2 x 2: each half trains its arms as two ranks do that train all of them, bit for bit."""
+    """On a 2 x 2 mesh, each half trains its arms bit for bit like two ranks that train all arms."""
     arms = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
     two = train(2, tmp_path / "two", **FEW, arms=arms)
     four = train(4, tmp_path / "four", **FEW, arms=arms, parallel={"arm_groups": 2})
@@ -135,8 +135,8 @@ def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_may_be_resumed_with_its_arms_placed_elsewhere(tmp_path: Path) -> None:
-    """A checkpoint names arms, not ranks: stopped on one, on two, and ended on one again."""
+def test_a_run_can_be_resumed_with_its_arms_on_other_ranks(tmp_path: Path) -> None:
+    """A checkpoint names arms, not ranks. The run starts on one rank, continues on two and ends on one."""
     changed = {**FEW, "arms": {"cl": "dcl", "nscl": "nscl"}}
     whole = train(1, tmp_path / "whole", **changed)
     cut, apart = tmp_path / "cut", {**changed, "parallel": {"arm_groups": 2}}
@@ -152,8 +152,8 @@ def until(run: Path, changed: dict[str, Any], step: int | None) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_resumed_on_four_ranks_gives_the_bytes_of_one_never_stopped(tmp_path: Path) -> None:
-    """On three ranks or more the order of a sum over ranks could depend on when the ranks were started."""
+def test_a_run_resumed_on_four_ranks_has_the_bytes_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    """On three or more ranks the order of a sum over ranks could depend on their start times."""
     changed = {**FEW, "arms": {"cl": "dcl"}}
     whole = train(4, tmp_path / "whole", **changed)
     for step in (3, None):
@@ -162,15 +162,15 @@ def test_a_run_resumed_on_four_ranks_gives_the_bytes_of_one_never_stopped(tmp_pa
 
 
 def elsewhere(run: Path) -> str:
-    """Resume where rank 1 looks into a folder of its own, as on machines without a common disk."""
+    """Resume while rank 1 sees another folder, as on machines without a shared file system."""
     own = run if os.environ["RANK"] == "0" else run.with_name("other")
     with pytest.raises(RunError, match="must see the same folder") as error:
         tiny.train(own, resume=True, **FEW, arms={"cl": "dcl"})
     return str(error.value)
 
 
-def test_ranks_that_see_other_folders_are_refused(tmp_path: Path) -> None:
-    """One would start where another continues, and both would wait for each other in other places."""
+def test_ranks_with_different_run_folders_are_rejected(tmp_path: Path) -> None:
+    """One rank would start a run and another would resume it, and they would wait for each other for ever."""
     ranks.run(2, until, tmp_path / "run", {**FEW, "arms": {"cl": "dcl"}}, 4)
     for said in ranks.run(2, elsewhere, tmp_path / "run"):
         assert said.startswith("rank 1 finds no run.json in")
@@ -194,7 +194,7 @@ NUDGED = {"weight": "encoder.layer1.0.conv1.weight", "buffer": "encoder.bn1.runn
 
 
 def drifting(run: Path, how: str) -> str:
-    """Train with a fault on one rank or in the arm; the message that stopped the run."""
+    """Train with a fault on one rank or in the arm; return the message that stopped the run."""
     usual, made = Arm.gradients, Arm.__init__
 
     def nudged(arm: Arm, batch: Batch) -> Tensor:
@@ -228,8 +228,8 @@ def drifting(run: Path, how: str) -> str:
         ("in step", "no alarm"),
     ],
 )
-def test_a_drift_between_ranks_stops_the_run(how: str, message: str, tmp_path: Path) -> None:
-    """One rank's weight nudged, or the network called past DDP: silently, two networks would be trained."""
+def test_a_difference_between_ranks_stops_the_run(how: str, message: str, tmp_path: Path) -> None:
+    """A changed weight on one rank, or a forward pass that bypasses DDP, would train different networks."""
     for said in ranks.run(2, drifting, tmp_path / "run", how):
         assert said.startswith(message)
     assert (tmp_path / "run/snapshots/ce/epoch_0001.safetensors").exists() == (how == "in step")
@@ -255,8 +255,8 @@ def refused(run: Path, changed: dict[str, Any]) -> str:
         ),
     ],
 )
-def test_layouts_that_cannot_be_are_refused(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
-    """The message says what would be possible."""
+def test_impossible_layouts_are_rejected(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """The message lists the possible values."""
     assert ranks.run(2, refused, tmp_path / "run", changed) == [message, message]
     assert not (tmp_path / "run").exists()
 
@@ -264,7 +264,10 @@ def test_layouts_that_cannot_be_are_refused(changed: dict[str, Any], message: st
 ONE_EPOCH: dict[str, Any] = {
     "epochs": 1,
     "arms": {"cl": "dcl", "ce": "cross_entropy"},
-    "optimizer": {**tiny.TINY["optimizer"], "base_lr": 0.01},  # at higher rates rounding alone moves the loss by 2 %
+    "optimizer": {
+        **tiny.TINY["optimizer"],
+        "base_lr": 0.01,
+    },  # at higher rates rounding changes the loss by 2 %
 }
 
 
@@ -275,7 +278,7 @@ def in_bfloat16(run: Path) -> list[float]:
 
 
 def test_bfloat16_trains_close_to_float32_on_any_number_of_ranks(tmp_path: Path) -> None:
-    """Autocast in the networks alone: weights, losses and statistics stay float32, and ranks stay in step."""
+    """Autocast applies to the networks only. Weights, losses and statistics are float32 and equal on all ranks."""
     exact = pandas.read_csv(train(1, tmp_path / "exact", **ONE_EPOCH) / "steps.csv")
     for world_size in (1, 2):
         found = ranks.run(world_size, in_bfloat16, tmp_path / str(world_size))[0]
@@ -283,7 +286,7 @@ def test_bfloat16_trains_close_to_float32_on_any_number_of_ranks(tmp_path: Path)
         assert found != exact.iloc[-1][["cl_loss", "ce_loss"]].tolist()
 
 
-def test_bfloat16_on_a_cpu_is_refused_where_its_gradients_are_wrong(tmp_path: Path) -> None:
-    """oneDNN leaves memory unset in the gradient of a 3x3 convolution that strides over a map of one place."""
+def test_bfloat16_on_a_cpu_is_rejected_where_its_gradients_are_wrong(tmp_path: Path) -> None:
+    """oneDNN leaves memory uninitialised in the gradient of a strided 3x3 convolution on a 1x1 feature map."""
     with pytest.raises(ValueError, match=r"precision: got bfloat16; on a CPU .* 'layer3\.0\.conv2', .*=float32"):
         tiny.train(tmp_path / "run", **FEW, precision="bfloat16")

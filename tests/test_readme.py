@@ -1,4 +1,4 @@
-"""The README's programs run as it spells them. Its lengths, links, Python and other commands: `test_pages.py`."""
+"""The commands of the README run. `test_pages.py` checks its length, links, Python code and other commands."""
 
 import re
 import runpy
@@ -25,11 +25,11 @@ def commands() -> list[str]:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_the_three_programs_run_as_the_readme_spells_them(
+def test_the_commands_of_the_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A newcomer pastes these lines; the training is made short by overrides, nothing else is changed. The analyses run
-    in this process (`test_programs.py` starts some), which saves as many times the import of torch.
+    """Overrides shorten the training; nothing else is changed. The analyses run in this process, which saves the
+    import of torch for each (`test_programs.py` starts some as processes).
     """
     shutil.copytree(tiny.REPOSITORY / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
@@ -50,7 +50,7 @@ def test_the_three_programs_run_as_the_readme_spells_them(
 
 
 def status_of(words: list[str]) -> object:
-    """Of a program called with these words, here; torch's switch is put back."""
+    """Run a program in this process, restore torch's deterministic switch and return the exit status."""
     deterministic, given = torch.are_deterministic_algorithms_enabled(), sys.argv
     try:
         sys.argv = words
@@ -64,14 +64,14 @@ def status_of(words: list[str]) -> object:
 
 
 @pytest.mark.parametrize("target", [c.split()[1] for c in commands() if c.startswith("make ")])
-def test_make_knows_the_targets_of_the_readme(target: str) -> None:
+def test_make_targets_of_the_readme_exist(target: str) -> None:
     """`make -n` fails for a target that does not exist."""
     done = subprocess.run(["make", "-n", target], cwd=tiny.REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_make_demo_runs_the_programs_of_the_readme() -> None:
-    """What the README promises of the demo is what the Makefile does."""
+    """`make demo` runs the commands that the README shows for the demo."""
     done = subprocess.run(
         ["make", "--no-print-directory", "-n", "demo"], cwd=tiny.REPOSITORY, capture_output=True, text=True
     )
@@ -84,4 +84,4 @@ def test_make_demo_runs_the_programs_of_the_readme() -> None:
         "analysis/figures.py",
     ):
         assert part in done.stdout, part
-    assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run-dir runs/demo")  # which prints its path last
+    assert done.stdout.splitlines()[-1].endswith("analysis/report.py --run-dir runs/demo")

@@ -1,4 +1,4 @@
-"""The site builds strictly, its reference pages hold all there is in the code, and nothing is loaded from elsewhere."""
+"""The site builds strictly, its reference pages are complete, and it loads nothing from a network."""
 
 import argparse
 import html
@@ -34,7 +34,7 @@ ELSEWHERE = re.compile(r"(\w+:)?//")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built once in this process; a warning, such as of a dead link, fails the build."""
+    """The site, built once in this process. A warning, for example about a dead link, fails the build."""
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 
@@ -47,7 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """The tags of a page: what a browser fetches by itself, where links lead, and what they can lead to."""
+    """The addresses of a page: resources that a browser loads, links, and anchors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -72,19 +72,19 @@ def pages(site: Path) -> dict[Path, Page]:
 
 
 def article(site: Path, page: str) -> str:
-    """The HTML of a page's own text."""
+    """The HTML of the main text of a page."""
     return (site / page).read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
 
 
 def sections(site: Path, page: str) -> dict[str, str]:
-    """The text of the parts of a page by the id of their heading."""
+    """The text of each section of a page, by the id of its heading."""
     parts = re.split(r'<h[23] id="([^"]+)"', article(site, page))
     texts = [html.unescape(re.sub(r"<[^>]*>", "", part)) for part in parts[2::2]]
     return dict(zip(parts[1::2], texts, strict=True))
 
 
 def test_no_page_loads_anything_from_a_network(site: Path, pages: dict[Path, Page]) -> None:
-    """The documentation is read on machines without a network, and reports nobody's reading to another site."""
+    """The documentation works without a network, and no other site can record who reads it."""
     assert len(pages) > 25
     for path, page in pages.items():
         outside = [each for each in page.loads if ELSEWHERE.match(each)]
@@ -107,13 +107,13 @@ def test_no_link_within_the_site_is_dead(site: Path, pages: dict[Path, Page]) ->
                 assert anchor in pages[target].anchors, f"{path.relative_to(site)}: {link}"
 
 
-def test_everything_that_is_to_be_generated_is(site: Path, pages: dict[Path, Page]) -> None:
-    """A marker with a typo would stay in the page as a comment."""
+def test_every_generated_section_is_present(site: Path, pages: dict[Path, Page]) -> None:
+    """A misspelt marker would remain in the page as a comment."""
     assert not [path for path in pages if "<!-- generated" in path.read_text(encoding="utf-8")]
 
 
 def models(model: type[BaseModel], place: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """All sections of the settings, with the keys that lead there."""
+    """All sections of the settings with their dotted keys."""
     yield place, model
     for key, field in model.model_fields.items():
         for inner in inside(field.annotation):
@@ -126,8 +126,8 @@ def inside(annotation: Any) -> list[type[BaseModel]]:
     return [model for each in get_args(annotation) for model in inside(each)]
 
 
-def test_every_key_of_settings_and_sweep_files_has_a_description_and_is_in_its_table(site: Path) -> None:
-    """A key without one is found in the code alone."""
+def test_every_key_of_settings_and_sweep_files_is_documented(site: Path) -> None:
+    """Each key has a description and a row in the table of its section."""
     page = sections(site, "reference/settings.html")
     for place, model in [*models(Settings), *models(SweepFile, "sweep-file")]:
         of_section = page[place.replace(".", "-") or "top-level"] if place != "augmentation.second" else ""
@@ -137,7 +137,7 @@ def test_every_key_of_settings_and_sweep_files_has_a_description_and_is_in_its_t
 
 
 def test_the_shown_defaults_are_those_of_the_code(site: Path) -> None:
-    """As YAML that a user can copy; a default in words must name the value that is meant."""
+    """They are shown as YAML. A default described in words must state the value."""
     text = sections(site, "reference/settings.html")["all-settings"].partition("name: mine")
     shown = yaml.safe_load(f"{text[1]}{text[2]}")
     least = {"name": "mine", "dataset": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}
@@ -146,7 +146,7 @@ def test_the_shown_defaults_are_those_of_the_code(site: Path) -> None:
     assert shown["optimizer"].keys() == expected["optimizer"].keys()
 
 
-def test_every_command_is_there_with_all_its_options(site: Path) -> None:
+def test_every_command_is_documented_with_all_options(site: Path) -> None:
     page = sections(site, "reference/command_line.html")
     for name, command in cli.COMMANDS.items():
         parser: argparse.ArgumentParser = cli.imported(command.parser)()
@@ -156,7 +156,7 @@ def test_every_command_is_there_with_all_its_options(site: Path) -> None:
         assert "python -m" not in shown
 
 
-def test_every_table_is_there_with_all_its_columns(site: Path) -> None:
+def test_every_table_is_documented_with_all_columns(site: Path) -> None:
     page = sections(site, "reference/tables.html")
     for name, schema in SCHEMAS.items():
         shown = page[name.replace(".", "")].splitlines()
@@ -165,7 +165,7 @@ def test_every_table_is_there_with_all_its_columns(site: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["objectives", "datasets"])
-def test_every_objective_and_dataset_is_there_with_all_its_options(site: Path, kind: str) -> None:
+def test_every_objective_and_dataset_is_documented_with_all_options(site: Path, kind: str) -> None:
     page = sections(site, f"reference/{kind}.html")
     for name in known(f"coupled.{kind}"):
         options = options_of(find(f"coupled.{kind}", name), name)
@@ -174,13 +174,13 @@ def test_every_objective_and_dataset_is_there_with_all_its_options(site: Path, k
 
 
 def options_of(module: ModuleType, name: str) -> list[str]:
-    """The arguments by keyword only of the function that the settings call."""
+    """The keyword-only arguments of the function that the settings name."""
     function = getattr(module, name, None) or getattr(module, "signed", None) or module.load
     parameters = inspect.signature(function).parameters.values()
     return [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
 
 
-def test_every_metric_and_every_public_name_is_there(site: Path, pages: dict[Path, Page]) -> None:
+def test_every_metric_and_public_name_is_documented(site: Path, pages: dict[Path, Page]) -> None:
     page = sections(site, "reference/metrics.html")
     assert {*known("coupled.metrics.pair"), *known("coupled.metrics.arm")} <= {*page}
     anchors = {each.rpartition(".")[2] for each in pages[site / "reference/api.html"].anchors}
@@ -191,7 +191,7 @@ def test_every_metric_and_every_public_name_is_there(site: Path, pages: dict[Pat
 
 
 def test_every_notebook_is_shown_with_its_pictures(site: Path, pages: dict[Path, Page]) -> None:
-    """And can be downloaded."""
+    """Each notebook can also be downloaded."""
     for path in (tiny.REPOSITORY / "examples").glob("*.ipynb"):
         shown = pages[site / f"notebooks/{path.stem}.html"]
         pictures = path.read_text(encoding="utf-8").count('"image/png"')
@@ -201,7 +201,7 @@ def test_every_notebook_is_shown_with_its_pictures(site: Path, pages: dict[Path,
 
 @pytest.mark.browser
 def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk(site: Path) -> None:
-    """A wide table or line of code scrolls inside its own box; the page that scrolls sideways is hard to read."""
+    """Wide tables and code blocks scroll; the page itself does not scroll horizontally."""
     driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install -e '.[dev]'")
     if not CHROMIUM:
         pytest.skip("no Chromium; on Debian: apt-get install chromium")
@@ -212,7 +212,7 @@ def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk
         page.on("console", lambda message: heard.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: heard.append(f"error: {error}"))
         page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or heard.append(asked.url))
-        for path in sorted({*site.rglob("*.html")} - {site / "404.html"}):  # which has addresses of a server
+        for path in sorted({*site.rglob("*.html")} - {site / "404.html"}):  # 404.html has addresses of a server
             page.goto(path.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") == NARROW, path
         page.click("label[for=__search] >> visible=true")

@@ -1,7 +1,6 @@
-"""A training process that is killed again and again, and one that is told to stop, end with the bytes of one that runs
-through.
+"""Runs that were killed or stopped and then resumed have the bytes of an uninterrupted run.
 
-`make soak` kills it twenty times, and puts a fault at every file call (`fault_injection.py`).
+`make soak` kills a run twenty times and injects a fault at every file call (`fault_injection.py`).
 """
 
 import os
@@ -30,7 +29,7 @@ def start(place: Path, *arguments: str, **environment: str) -> forked.Program:
 
 
 def wait_until(seen: Callable[[], bool], process: forked.Program) -> None:
-    """Look every millisecond, until `seen` or the end of the process."""
+    """Poll every millisecond until `seen()` is true or the process ends."""
     while process.poll() is None and not seen():
         time.sleep(0.001)
 
@@ -61,13 +60,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) -> None:
-    """SIGKILL while training, while a snapshot or a checkpoint is written, after any row: nothing lost or doubled."""
+    """SIGKILL while training or while a file is written: no row is lost or duplicated."""
     run, chance = place / "runs/killed", random.Random(5)
     while_writing = 0
     for kill in range(KILLS):
         process = start(place, "--run-dir", "runs/killed", "--resume")
         before = rows(run)
-        wait_until(lambda before=before: rows(run) not in (0, before), process)  # the rows of the life before are cut
+        wait_until(lambda before=before: rows(run) not in (0, before), process)  # a resume removes some rows
         if kill % 2:
             wanted = rows(run) + chance.randrange(1, 5)
             wait_until(lambda wanted=wanted: rows(run) >= wanted, process)
@@ -86,26 +85,26 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(place: Path) ->
 
 
 SAMPLE = (
-    "kill 0 write run.json.tmp 1",  # half of a run's first file
-    "kill 1 rename checkpoints/step_00000000 1",  # before an old checkpoint goes
+    "kill 0 write run.json.tmp 1",  # half of the first file of a run
+    "kill 1 rename checkpoints/step_00000000 1",  # before an old checkpoint is deleted
     "full 1 fsync steps.csv 1",
     "full 2 write steps.csv 1",  # half a row
 )
 
 
 def test_a_fault_at_a_file_call_loses_nothing(tmp_path: Path) -> None:
-    """A sample of what `make soak` does at every file call of a run; the program compares the bytes."""
+    """A sample of the faults of `make soak`. `fault_injection.py` compares the bytes."""
     only = f"^({'|'.join(map(re.escape, SAMPLE))})$"
     program = forked.Program(tiny.REPOSITORY / "tests/support/fault_injection.py", "--only", only, cwd=tmp_path)
     output, errors = program.communicate(timeout=300)
     assert program.returncode == 0, output + errors
-    assert output.endswith("4 faults: 4 stopped the run, 0 did not and were harmless; 0 ended badly\n")
+    assert output.endswith("4 faults: 4 stopped the run, 0 did not stop it and were harmless; 0 failed\n")
 
 
 @pytest.mark.distributed
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(place: Path) -> None:
-    """If one rank stopped alone the others would wait for it until they are killed. The status is that of ranks which
-    torchrun started: any other than 0 would start them again.
+    """If one rank stopped alone, the others would wait for it until the timeout. Under torchrun the status is 0, since
+    any other status would restart the ranks.
     """
     environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(forked.free_port())}
     environment |= {"TORCHELASTIC_RUN_ID": "soak"}

@@ -1,4 +1,4 @@
-"""Stopped at any step and continued is never stopped: signals, the clock, `--max-steps`, what may change meanwhile."""
+"""A run stopped at any step and resumed equals an uninterrupted run: signals, `--max-steps`, changed settings."""
 
 import json
 import os
@@ -29,7 +29,7 @@ TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten steps without a stop."""
+    """An uninterrupted run of ten steps."""
     run = tmp_path_factory.mktemp("runs") / "whole"
     tiny.train(run, **TWO)
     return run
@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def at_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], None]:
-    """`at_step(7, do)`: in the middle of step 7, after the first arm's gradients, `do()`; each only once."""
+    """Return `at_step`: `at_step(7, do)` calls `do()` once, during step 7, after the gradients of arm `cl`."""
     gradients = Arm.gradients
 
     def patch(step: int, do: Callable[[], None]) -> None:
@@ -65,10 +65,10 @@ def assert_equal_runs(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "step"), [("SIGTERM", 7), ("SIGINT", 3), ("SIGUSR1", 5)])
-def test_a_signal_stops_the_run_after_the_running_step(
+def test_a_signal_stops_the_run_after_the_current_step(
     whole: Path, tmp_path: Path, at_step: Callable[..., None], name: str, step: int
 ) -> None:
-    """SLURM gives thirty seconds: no step and no row is lost, and the handlers are given back."""
+    """SLURM allows 30 seconds. No step and no row is lost, and the previous signal handlers are restored."""
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     at_step(step, lambda: os.kill(os.getpid(), getattr(signal, name)))
     run = tmp_path / "run"
@@ -82,10 +82,10 @@ def test_a_signal_stops_the_run_after_the_running_step(
     assert_equal_runs(run, whole)
 
 
-def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
+def test_only_a_stop_by_the_scheduler_has_a_special_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A job must know whether to queue itself again; under torchrun the status would be taken for a failure."""
+    """The job script requeues itself on this status. Under torchrun the status is 0; others count as failure."""
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(json.dumps(tiny.tiny_settings(**TWO).resolved()))
     command = ["--config", "tiny.yaml", "--overwrite"]
@@ -98,9 +98,9 @@ def test_only_a_stop_by_the_scheduler_has_an_exit_status_of_its_own(
     assert exit_status(preempted=True) == 0
 
 
-def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None:
-    """In a step of minutes nothing else shows that the first one was noticed. What a launcher sends twice counts once,
-    and it is answered by a thread: the main one may be in the middle of a long computation.
+def test_the_first_ctrl_c_prints_at_once_and_the_second_stops_at_once() -> None:
+    """A step may take minutes, so the first Ctrl-C prints a message at once, from a thread. A signal that a launcher
+    sends twice counts once.
     """
     said: list[str] = []
     stopped = threading.Event()
@@ -113,7 +113,7 @@ def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None
         raise AssertionError(said)
 
     with StopSignals(said.append, stopped.set) as signals:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # here; the thread that listens takes it
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # the listening thread receives it
         try:
             os.kill(os.getpid(), signal.SIGINT)
             wait_for(1)
@@ -138,8 +138,8 @@ def test_the_first_ctrl_c_is_answered_at_once_and_the_second_stops_now() -> None
     assert len(said) == 2
 
 
-def test_max_steps_stops_there(whole: Path, tmp_path: Path) -> None:
-    """In steps of three through two epochs of five; a step that is done already is refused."""
+def test_max_steps_stops_after_that_step(whole: Path, tmp_path: Path) -> None:
+    """Stops after every third step of two epochs of five steps. A completed step is rejected as --max-steps."""
     run = tmp_path / "run"
     for step in (0, 11):
         with pytest.raises(ValueError, match=rf"--max-steps: got {step}; allowed is 1 to 10"):
@@ -154,8 +154,8 @@ def test_max_steps_stops_there(whole: Path, tmp_path: Path) -> None:
     assert_equal_runs(run, whole)
 
 
-def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path, at_step: Callable[..., None]) -> None:
-    """A run killed without warning loses minutes, not the epoch."""
+def test_a_checkpoint_is_saved_after_the_set_minutes(whole: Path, tmp_path: Path, at_step: Callable[..., None]) -> None:
+    """A killed run loses minutes, not a whole epoch."""
 
     def killed() -> None:
         raise KeyboardInterrupt
@@ -169,10 +169,8 @@ def test_a_state_is_saved_when_the_minutes_are_over(whole: Path, tmp_path: Path,
     assert_equal_runs(run, whole)
 
 
-def test_dropout_is_the_same_alone_in_company_as_a_twin_and_after_a_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A network that draws from the global generator would see its neighbours and forget where it was."""
+def test_dropout_does_not_depend_on_other_arms_or_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It also does not depend on a twin. Masks from the global generator would depend on all three."""
     build = network.build_encoder
 
     def with_dropout(*arguments: Any) -> nn.Module:
@@ -182,7 +180,7 @@ def test_dropout_is_the_same_alone_in_company_as_a_twin_and_after_a_resume(
 
     monkeypatch.setattr(network, "build_encoder", with_dropout)
     tiny.train(tmp_path / "company", arms={"ce": "cross_entropy", "cl": "dcl", "twin": "dcl"})
-    torch.rand(7)  # as any other part of a program may
+    torch.rand(7)  # other code may use the global generator
     tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, max_steps=7)
     tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, resume=True)
     company, alone = (tiny.tensors(tmp_path / run, "cl", 2) for run in ("company", "alone"))
@@ -204,10 +202,10 @@ def network_masks() -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("log_every", [1, 4])
-def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
+def test_a_non_finite_step_saves_the_state_before_it_and_its_batch(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_every: int
 ) -> None:
-    """The spot can be reached again, and once the cause is gone the run goes on as if nothing had been."""
+    """The step can be repeated. Without the fault, the run then equals an undisturbed one."""
     gradients, run = Arm.gradients, tmp_path / "run"
 
     def broken(arm: Arm, batch: Batch) -> Tensor:
@@ -238,8 +236,8 @@ def test_a_step_that_is_not_finite_leaves_the_state_before_it_and_what_it_saw(
     assert_equal_runs(run, whole)
 
 
-def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path) -> None:
-    """A key that enters the result is refused, with both values; the others may change and leave the bytes alone."""
+def test_a_run_resumes_only_with_the_same_settings(whole: Path, tmp_path: Path) -> None:
+    """A changed key that affects the result is an error with both values. Other keys may change."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=6, **TWO)
     for changed, message in (
@@ -262,7 +260,7 @@ def test_a_run_continues_only_with_its_own_settings(whole: Path, tmp_path: Path)
 
 
 def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_path: Path) -> None:
-    """With a constant rate a longer run begins like a shorter one; fewer epochs than done make no sense."""
+    """With a constant learning rate a longer run begins like a shorter one. Fewer epochs than done are rejected."""
     constant = {**TWO, "optimizer": {**tiny.TINY["optimizer"], "schedule": "constant"}}
     tiny.train(tmp_path / "run", epochs=1, **constant)
     tiny.train(tmp_path / "run", epochs=2, resume=True, **constant)
@@ -272,8 +270,8 @@ def test_epochs_may_change_where_the_learning_rate_does_not_depend_on_them(tmp_p
         tiny.train(tmp_path / "run", epochs=1, resume=True, **constant)
 
 
-def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
-    """A folder of images may change under the same name."""
+def test_a_run_does_not_resume_on_other_images(tmp_path: Path) -> None:
+    """The images in a folder may change while its path does not."""
     tiny.train(tmp_path / "run", max_steps=1, **TWO)
     about = json.loads((tmp_path / "run/run.json").read_text())
     about["dataset"]["train_digest"] = "0" * 32
@@ -282,8 +280,8 @@ def test_a_run_does_not_continue_on_other_images(tmp_path: Path) -> None:
         tiny.train(tmp_path / "run", resume=True, **TWO)
 
 
-def test_half_written_rows_are_cut_and_missing_rows_are_an_error(whole: Path, tmp_path: Path) -> None:
-    """The row that a kill tore is written again; rows that are gone cannot be."""
+def test_partial_rows_are_removed_and_missing_rows_are_an_error(whole: Path, tmp_path: Path) -> None:
+    """A partial row is written again. Rows that are missing cannot be recovered."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=6, **TWO)
     with (run / "steps.csv").open("a") as file:

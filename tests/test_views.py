@@ -1,4 +1,4 @@
-"""Runs of more than two views and of two recipes: the same experiment for every world size, stop and analysis."""
+"""Runs of more than two views and of two augmentation recipes: world size, resume and analysis."""
 
 import json
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory: pytest.TempPathFactory) -> coupled.Run:
-    """A finished run of four views and two recipes, as `coupled.train` makes it."""
+    """A finished run of `coupled.train` with four views and two recipes."""
     folder = tmp_path_factory.mktemp("views")
     (folder / "four.yaml").write_text(json.dumps({**tiny.TINY, **SMALL}))
     return coupled.train(folder / "four.yaml", run_dir=folder / "run")
 
 
-def test_a_run_of_four_views_is_whole_and_its_measures_see_four_views(four: coupled.Run) -> None:
-    """Otherwise training and analysis would be about different augmentations."""
+def test_a_run_of_four_views_is_complete_and_measured_on_four_views(four: coupled.Run) -> None:
+    """Training and analysis use the same augmentations."""
     assert four.verify() == []
     assert {key: four.description["settings"]["augmentation"][key] for key in FOUR} == FOUR
     images, embedder = four.images("test"), Embedder(four, torch.device("cpu"))
@@ -57,20 +57,18 @@ def test_a_run_of_four_views_is_whole_and_its_measures_see_four_views(four: coup
     assert (spread.value > 0).all()
 
 
-def test_a_stopped_and_resumed_run_of_four_views_has_the_bytes_of_one_that_never_stopped(
-    four: coupled.Run, tmp_path: Path
-) -> None:
-    """The views of a step are a function of seed, epoch, image and view, whenever it is taken."""
+def test_a_resumed_run_of_four_views_has_the_bytes_of_an_uninterrupted_run(four: coupled.Run, tmp_path: Path) -> None:
+    """Views are a function of seed, epoch, image and view index only."""
     for more in ({"max_steps": 1}, {"resume": True}):
         coupled.train(four.path.parent / "four.yaml", run_dir=tmp_path / "run", **more)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(four.path)
     assert (tmp_path / "run/steps.csv").read_bytes() == (four.path / "steps.csv").read_bytes()
 
 
-def test_memory_negatives_and_left_out_anchors_count_all_views(
+def test_memory_negatives_and_excluded_anchors_count_all_views(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice the views need about twice the memory, and a share of the anchors is a share of all of them."""
+    """Twice the views need about twice the memory. A fraction of the anchors is a fraction over all views."""
     read = Arm.read
     monkeypatch.setattr(Arm, "read", lambda arm, numbers_4: read(arm, numbers_4)._replace(skipped_anchors=24))
     for views in (2, 4):
@@ -84,7 +82,7 @@ def test_memory_negatives_and_left_out_anchors_count_all_views(
 
 
 def test_every_objective_trains_on_four_views(tmp_path: Path) -> None:
-    """One that takes two views only would have to say so."""
+    """No objective of the package needs exactly two views."""
     arms = {name: {"objective": name} for name in by_name.known("coupled.objectives")}
     for name in ("byol", "simsiam"):
         arms[name]["hidden_dim"] = 16
@@ -96,10 +94,10 @@ def test_every_objective_trains_on_four_views(tmp_path: Path) -> None:
         assert steps[f"{name}_grad_norm"].gt(0).all(), name
 
 
-def test_an_objective_of_two_views_is_refused_with_more(
+def test_an_objective_of_two_views_is_rejected_with_more_views(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would otherwise fail in the middle of its formula, or leave out views without a word."""
+    """Otherwise it would fail within its formula or ignore views silently."""
     monkeypatch.setattr(cross_entropy, "needs", lambda **_: Needs(("projection",), views=2))
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(tiny.TINY_YAML)
@@ -113,8 +111,8 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
 
 
 @pytest.mark.distributed
-def test_two_ranks_train_four_views_of_two_recipes_as_one_does(tmp_path: Path) -> None:
-    """The views of an image do not depend on the rank that makes them, and every view is gathered."""
+def test_two_ranks_train_four_views_of_two_recipes_like_one_rank(tmp_path: Path) -> None:
+    """The views of an image do not depend on the rank that computes them, and all views are gathered."""
     arms = {"cl": "dcl", "v": "vicreg"}
     changed = {**SMALL, "precision": "float64", "arms": arms}
     found = {}
@@ -145,7 +143,7 @@ LOCAL: dict[str, Any] = {
 
 @contextmanager
 def multi_crop_is_known() -> Iterator[None]:
-    """Inside, `multi_crop` is an objective as those of the package."""
+    """Register `multi_crop` as an objective within the context."""
     find = by_name.find
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -159,8 +157,8 @@ def train_local(run: Path, changed: dict[str, Any]) -> None:
         tiny.train(run, **changed)
 
 
-def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_takes_none(tmp_path: Path) -> None:
-    """Multi-crop: the other arm is as without local views, bit for bit."""
+def test_arms_with_and_without_local_views_train_and_resume_in_one_run(tmp_path: Path) -> None:
+    """Multi-crop: the arm without local views is bit for bit equal to that of a run without them."""
     (tmp_path / "local.yaml").write_text(json.dumps({**tiny.TINY, **LOCAL}))
     with multi_crop_is_known():
         whole = coupled.train(tmp_path / "local.yaml", run_dir=tmp_path / "whole")
@@ -168,7 +166,7 @@ def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_ta
             coupled.train(tmp_path / "local.yaml", run_dir=tmp_path / "stopped", **more)
         assert tiny.snapshot_bytes(tmp_path / "stopped") == tiny.snapshot_bytes(whole.path)
         assert whole.verify() == []
-        assert plan_of(whole.settings, whole.images("test")).local is None  # measures look at whole views
+        assert plan_of(whole.settings, whole.images("test")).local is None  # measures use no local views
         assert len(whole.quality(arms=["m"], epochs=1, metrics=["augmentation_spread"], num_images=40))
     plain = {
         "arms": {"cl": "dcl"},
@@ -183,8 +181,8 @@ def test_an_objective_of_local_views_trains_stops_and_goes_on_beside_one_that_ta
 
 
 @pytest.mark.distributed
-def test_two_ranks_train_local_views_as_one_does(tmp_path: Path) -> None:
-    """Otherwise the local views, or the batch norm over them, would depend on the number of processes."""
+def test_two_ranks_train_local_views_like_one_rank(tmp_path: Path) -> None:
+    """Local views, and the batch norm over them, do not depend on the number of processes."""
     changed = {**LOCAL, "precision": "float64", "arms": {"m": "multi_crop"}}
     for world_size in (1, 2):
         ranks.run(world_size, train_local, tmp_path / str(world_size), changed)
@@ -194,10 +192,10 @@ def test_two_ranks_train_local_views_as_one_does(tmp_path: Path) -> None:
         assert two[column].tolist() == pytest.approx(one[column].tolist(), rel=1e-8), column
 
 
-def test_local_views_without_a_taker_a_taker_without_them_and_an_encoder_of_one_size_are_refused(
+def test_invalid_uses_of_local_views_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Crops that nobody looks at cost time and are believed to do something."""
+    """Local views without an objective that uses them, the reverse, and an encoder of fixed image size."""
     monkeypatch.chdir(tmp_path)
     Path("run.yaml").write_text(tiny.TINY_YAML)
     crops = ["augmentation.local_views=2", "augmentation.local_size=4"]

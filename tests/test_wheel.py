@@ -1,4 +1,4 @@
-"""The package as a user installs it: a wheel in an environment of its own, in a folder with the user's own packages."""
+"""The wheel in a fresh environment, run in a folder with packages that have the names of ours."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a command line in a folder whose own packages `analysis` and `coupled` must never be imported."""
+    """Run a command line in a folder whose packages `analysis` and `coupled` must not be imported."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("analysis", "coupled"):
         (folder / name).mkdir()
@@ -59,8 +59,8 @@ def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) -> None:
-    """One run from its start to its report. The suggested commands are run as they are printed."""
+def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:
+    """A run from its start to its report. The suggested commands are run as printed."""
     assert run("coupled --version").startswith("coupled 0.1.0")
     stopped = run(f"coupled train demo {shlex.join(SMALL)} --max-steps 2")
     again = after("continue it with: ", stopped)
@@ -74,13 +74,13 @@ def test_every_command_of_the_wheel_runs_and_so_does_what_it_suggests(run: Run) 
     assert "sweep.csv" in run("coupled sweep sweep.yaml")
 
 
-def test_names_are_listed(run: Run) -> None:
-    """Of the installed package: no folder of a checkout is there."""
+def test_list_commands_work_in_the_wheel(run: Run) -> None:
+    """`coupled list` works without a checkout."""
     assert "nscl" in run("coupled list objectives").split()
     assert {"cka", "nccc"} <= {*run("coupled list metrics").split()}
 
 
 def after(words: str, text: str) -> str:
-    """The rest of the line behind `words`."""
+    """The rest of the line after `words`."""
     (found,) = re.findall(f"{re.escape(words)}(.*)", text)
     return str(found)

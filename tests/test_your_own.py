@@ -1,4 +1,4 @@
-"""Parts of the user's own, through the public program: the examples, digests, refusals, `--allow-code`."""
+"""User-defined components through the programs: the examples, digests, errors, `--allow-code`."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {
     "encoder": {"width_multiplier": 0.0625},
     "projector": {"hidden_dim": 16, "output_dim": 8},
 }
-NO_TIMM = {"width_multiplier": None, "stem": None}  # takes back what demo.yaml says
+NO_TIMM = {"width_multiplier": None, "stem": None}  # removes these keys of demo.yaml
 WORDS = ["epochs=1", "num_threads=1", "projector.hidden_dim=16", "projector.output_dim=8", "batch.size=64"]
 CHOSEN = [
     f"encoder={{name: '{EXAMPLES}/small_encoder.py:small_encoder', width: 8}}",
@@ -32,14 +32,14 @@ CHOSEN = [
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose every part is an example."""
+    """A run in which every component is an example."""
     folder = tmp_path_factory.mktemp("own") / "run"
     assert cli.main(["train", "demo", "--run-dir", str(folder), *WORDS, *CHOSEN]) == 0
     return folder
 
 
-def test_a_run_of_examples_trains_and_run_json_has_their_digests(run: Path) -> None:
-    """Objective, dataset, encoder and step of files outside the package; options are written out."""
+def test_the_examples_train_and_run_json_has_their_digests(run: Path) -> None:
+    """Objective, dataset, encoder and augmentation step from user files. Options are stored with defaults."""
     about = json.loads((run / "run.json").read_text())
     assert len(about["settings"]["code"]) == 4
     assert all(len(digest) == 32 for digest in about["settings"]["code"].values())
@@ -54,7 +54,7 @@ def test_a_run_of_examples_trains_and_run_json_has_their_digests(run: Path) -> N
 def test_a_run_folder_imports_code_only_with_allow_code(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The weight gap needs none; whatever needs the encoder or the images names what it would import."""
+    """The weight gap needs no user code. Analyses that need the encoder or the images list the files to import."""
     monkeypatch.setattr(user_code, "imported", imported := {})
     for module in ("coupled.config.code_of_settings",):
         monkeypatch.setattr(f"{module}.imported", imported)
@@ -74,10 +74,10 @@ def test_a_run_folder_imports_code_only_with_allow_code(
     assert cli.main(["verify", "--run-dir", str(run), "--allow-code"]) == 0
 
 
-def test_report_and_sweep_pass_allow_code_on(
+def test_report_and_sweep_pass_allow_code_to_their_programs(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The report only if it was given; a sweep always, because its configuration names the code."""
+    """The report passes it only if it was set; a sweep always, because its configuration names the code."""
     import subprocess
 
     from coupled.analysis.report import program
@@ -114,7 +114,7 @@ def test_report_and_sweep_pass_allow_code_on(
 
 
 def objective(folder: Path, body: str, name: str = "mine") -> str:
-    """A file with an objective, and the reference to it."""
+    """Write a file with an objective; return its reference FILE:NAME."""
     path = folder / f"{name}.py"
     path.write_text(f"import torch\ndef {name}(inputs, *, weight: float = 1.0):\n    {body}\n")
     return f"{path}:{name}"
@@ -123,10 +123,10 @@ def objective(folder: Path, body: str, name: str = "mine") -> str:
 GOOD = "return weight * inputs.outputs['projection'].square().mean() - inputs.gathered['projection'].mean()"
 
 
-def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
+def test_a_changed_code_file_is_rejected_at_resume_and_reported_by_verify(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its old digest is in run.json, so the run cannot go on with other code."""
+    """run.json has the digest of the old file, and a run does not resume with other code."""
     names = {"arms": {"a": objective(tmp_path, GOOD)}}
     one = coupled.train("demo", run_dir=tmp_path / "one", **{**SMALL, "epochs": 0}, **names)
     objective(tmp_path, GOOD.replace("mean()", "sum()"))
@@ -161,8 +161,8 @@ def test_a_changed_file_is_refused_at_resume_and_named_by_verify(
         ("inputs.outputs['projection'].mul_(2); " + GOOD, r"changes its input outputs\['projection'\] in place"),
     ],
 )
-def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path, body: str, message: str) -> None:
-    """What it raises, returns, draws or changes."""
+def test_an_invalid_objective_prints_one_line_with_file_and_line(tmp_path: Path, body: str, message: str) -> None:
+    """Wrong exceptions, return values, random numbers or modified inputs."""
     with pytest.raises(ValueError, match=message) as caught:
         coupled.train("demo", run_dir=tmp_path / "run", **SMALL, arms={"a": objective(tmp_path, body)})
     assert "\n" not in str(caught.value)
@@ -205,8 +205,8 @@ def test_an_objective_that_is_none_is_one_line_with_file_and_line(tmp_path: Path
         ),
     ],
 )
-def test_what_cannot_be_a_part_is_refused_in_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
-    """Before anything is written."""
+def test_an_invalid_component_is_rejected_with_one_line(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    """No file is written."""
     own = tmp_path / "own.py"
     own.write_text(
         "def positional(inputs, weight=1): ...\ndef encoder(): return 3\ndef images(split): return [(1, 2)]\n"
@@ -249,22 +249,22 @@ def test_an_arm_with_nothing_to_train_is_refused(how: str, tmp_path: Path, capsy
 
 
 def squared(inputs: Any, *, weight: float = 1.0) -> torch.Tensor:
-    """An objective of this file, to be passed from Python."""
+    """An objective that is passed from Python."""
     return weight * inputs.outputs["projection"].mean(1).square().sum()
 
 
 def scaled_gap(x_nD: torch.Tensor, y_nE: torch.Tensor) -> torch.Tensor:
-    """A pair metric of this file."""
+    """A user-defined pair metric."""
     return (x_nD.mean(0) - y_nE.mean(0)).norm()
 
 
 def rows(images: Any) -> float:
-    """An arm metric of this file."""
+    """A user-defined arm metric."""
     return float(len(images.rows_ND))
 
 
-def test_a_function_is_named_by_its_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an objective, and as metrics, whose rows have the digest of the file."""
+def test_a_function_is_recorded_with_its_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As objective and as metrics. Rows of the metrics have the digest of the file."""
     import sys
 
     this = type(sys)("test_your_own_as_imported")
@@ -281,10 +281,10 @@ def test_a_function_is_named_by_its_file(run: Path, tmp_path: Path, monkeypatch:
     assert opened.quality(metrics=[rows], layers="h", split="test", epochs=[0], arms="cl").value.tolist() == [32]
 
 
-def test_check_objective_prints_a_table_and_fails_for_what_depends_on_the_order(
+def test_check_objective_prints_a_table_and_fails_for_order_dependent_losses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The example passes; a loss that weights the images by their place does not."""
+    """The example passes. A loss that weights images by their position in the batch fails."""
     assert cli.main(["check-objective", f"{EXAMPLES}/hard_negatives.py:hard_negatives", "beta=0.5"]) == 0
     table = capsys.readouterr().out
     assert table.count(" ok") == 7
@@ -300,8 +300,8 @@ def test_check_objective_prints_a_table_and_fails_for_what_depends_on_the_order(
         assert cli.main(["check-objective", name]) == 0
 
 
-def test_hard_negatives_without_weights_are_nt_xent() -> None:
-    """beta = 0 weights all negatives alike."""
+def test_hard_negatives_with_beta_0_are_nt_xent() -> None:
+    """beta = 0 gives all negatives the same weight."""
     from torch.nn.functional import normalize
 
     from coupled.config.user_code import import_code
@@ -315,8 +315,8 @@ def test_hard_negatives_without_weights_are_nt_xent() -> None:
     torch.testing.assert_close(example(inputs, beta=0.0), nt_xent(inputs, temperature=0.5).mean)
 
 
-def test_steps_take_numbers_of_their_own_stream_and_move_no_old_column() -> None:
-    """A step that changes nothing leaves every bit; its numbers do not depend on the batch."""
+def test_a_custom_step_has_a_separate_stream_and_does_not_change_other_augmentations() -> None:
+    """Random numbers of the other augmentations stay equal; those of the step do not depend on the batch."""
     import numpy as np
 
     from coupled.config.load import load_settings
@@ -338,15 +338,15 @@ def test_steps_take_numbers_of_their_own_stream_and_move_no_old_column() -> None
     assert torch.equal(again.steps_BVKR[0], other.steps_BVKR[1])
 
 
-def test_settings_without_code_are_as_they_were() -> None:
-    """No key more, so the digests of existing runs stay."""
+def test_settings_without_custom_code_have_no_extra_keys() -> None:
+    """The digests of existing runs are unchanged."""
     resolved = coupled.load_settings("demo").resolved()
     assert "code" not in resolved
     assert "steps" not in resolved["augmentation"]
 
 
 def test_every_example_is_short_and_shown_in_the_docs() -> None:
-    """Under 60 lines each, with the docstring."""
+    """Each has fewer than 60 lines, docstring included."""
     page = (tiny.REPOSITORY / "docs/your_own.md").read_text()
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 60
@@ -375,8 +375,8 @@ def rows(split):
 """
 
 
-def test_a_class_with_a_head_and_a_dataset_of_hugging_face(tmp_path: Path) -> None:
-    """A class declares what a function cannot; rows have columns and names of classes."""
+def test_an_objective_class_with_a_head_trains_on_a_hugging_face_dataset(tmp_path: Path) -> None:
+    """The class declares a classifier head. The class names are those of the label column."""
     pytest.importorskip("datasets")
     (tmp_path / "own.py").write_text(CLASS + ROWS)
     dataset = {"name": f"{tmp_path}/own.py:rows", "image_size": 8}
@@ -422,10 +422,8 @@ def named(*, freeze: int = 1): return Net()
         ("named", r"own\.py:\d+: named takes \(\*, freeze: int = 1\)"),
     ],
 )
-def test_a_key_that_an_encoder_does_not_take_is_refused_and_so_is_an_impure_one(
-    tmp_path: Path, encoder: str, message: str
-) -> None:
-    """No key is accepted and ignored; weights follow the seed of the run alone."""
+def test_unknown_keys_and_impure_encoders_are_rejected(tmp_path: Path, encoder: str, message: str) -> None:
+    """No key is accepted and ignored. Weights depend on the seed of the run only."""
     (tmp_path / "own.py").write_text(ENCODERS)
     name, _, options = encoder.partition(",")
     section = f"encoder={{name: '{tmp_path}/own.py:{name}', {options}}}"
@@ -440,7 +438,7 @@ def test_a_key_that_an_encoder_does_not_take_is_refused_and_so_is_an_impure_one(
 
 
 def test_options_of_an_encoder_are_in_the_settings_and_their_digest(tmp_path: Path) -> None:
-    """Two spellings are one experiment; another option is another one; a key of timm's goes where it is taken."""
+    """Two spellings of a value have one digest, other values another. Keys of timm reach encoders that accept them."""
     (tmp_path / "own.py").write_text(ENCODERS)
     one, two, other = (
         coupled.load_settings("demo", [f"encoder={{name: '{tmp_path}/own.py:plain'{more}}}"])
@@ -488,10 +486,10 @@ def step_fails(views, random): return views @ None
         ("step_fails", "TypeError"),
     ],
 )
-def test_a_metric_or_a_step_that_is_none_is_one_line_with_file_and_line(
+def test_an_invalid_metric_or_step_prints_one_line_with_file_and_line(
     run: Path, tmp_path: Path, name: str, message: str
 ) -> None:
-    """What it raises, returns, draws or changes, also where torch does not count it."""
+    """Wrong exceptions, return values, random numbers or modified inputs, also via `.data` or numpy."""
     (tmp_path / "own.py").write_text(METRICS)
     code = f"{tmp_path}/own.py:{name}"
     few: dict[str, Any] = {"layers": "h", "split": "test", "epochs": [0], "metrics": [code]}
@@ -510,8 +508,8 @@ def test_a_metric_or_a_step_that_is_none_is_one_line_with_file_and_line(
     assert "\n" not in str(caught.value)
 
 
-def test_metrics_of_the_user_work_from_the_command_line(run: Path, tmp_path: Path) -> None:
-    """In the tables under their file, name and digest."""
+def test_user_defined_metrics_work_from_the_command_line(run: Path, tmp_path: Path) -> None:
+    """The tables list them with file, name and digest."""
     (tmp_path / "own.py").write_text("def one(x, y): return 0.5\ndef two(train, test): return len(train.rows_ND)\n")
     few = ["--run-dir", str(run), "--allow-code", "--layers", "h", "--epochs", "0", "--output", str(tmp_path / "out")]
     assert cli.main(["alignment", *few, "--metrics", f"{tmp_path}/own.py:one", "--split", "test"]) == 0
@@ -539,8 +537,8 @@ class Rule:
 """
 
 
-def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sums add up over processes; a mean does not. What does not apply is said."""
+def test_check_objective_checks_the_reduction_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Batch sums can be added over processes, means cannot. Checks that do not apply are listed."""
     own = tmp_path / "own.py"
     own.write_text(RULE.replace("REDUCED", "sum"))
     assert cli.main(["check-objective", f"{own}:Rule"]) == 0
@@ -556,13 +554,13 @@ def test_check_objective_checks_the_rule_of_a_class(tmp_path: Path, capsys: pyte
 
 
 def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:
-    """As `tiny.train`, on each of several ranks."""
+    """Call `tiny.train` on each rank."""
     tiny.train(folder, **changed)
 
 
 @pytest.mark.distributed
-def test_on_two_ranks_an_objective_of_a_file_is_that_of_the_package(tmp_path: Path) -> None:
-    """A copy of DCL beside DCL: the same bits after two steps that two ranks share."""
+def test_a_copied_objective_trains_like_the_original_on_two_ranks(tmp_path: Path) -> None:
+    """A copy of DCL and DCL have the same weights after two steps on two ranks."""
     from support import ranks
 
     (tmp_path / "own.py").write_text((tiny.REPOSITORY / "coupled/objectives/dcl.py").read_text())

@@ -1,4 +1,4 @@
-"""The settings and the keys of a sweep file, from their pydantic models: types, ranges, defaults, units, meanings."""
+"""Generate the pages of the settings and sweep files from their pydantic models."""
 
 import re
 from collections.abc import Iterator
@@ -29,14 +29,14 @@ def markdown() -> str:
 
 
 def sweep_markdown() -> str:
-    """A table of the keys of a sweep file, and one of its section `figure`."""
+    """Return a table of the keys of a sweep file and one of its section `figure`."""
     whole = SweepFile.model_json_schema()
     parts = _section(SWEEP, whole) + _section(f"{SWEEP}.figure", whole["$defs"]["FigureSettings"])
     return "\n\n".join(parts)
 
 
 def _section(title: str, schema: Schema) -> list[str]:
-    """Heading, description and table of one section."""
+    """Return heading, description and table of one section."""
     keys = sorted(schema["properties"], key=lambda key: key != "preset")  # the preset sets defaults of other keys
     rows = [_row(title, key, schema["properties"][key]) for key in keys]
     text = _prose(SECTION.split(schema["description"])[0])  # without the example

@@ -3,10 +3,9 @@
     python scripts/reproduction/reproduce.py [--jobs 2] [--runs-dir runs/reproduction] [--only classes ...]
            [--page-only]
 
-Trains and measures the sweeps of configs/reproduction/; finished points are kept. Computes the answer to each claim of
-these sweeps (reproduction_claims.py, reproduction_objectives.py) and writes docs/reproduction/claim_<n>.csv,
-verdicts.csv, costs.csv and the figures. Then writes the tables of the page from these CSV files; `--page-only` does
-only this last step.
+The program trains and measures the sweeps of configs/reproduction/. Finished points are not trained again. It computes
+the answer to each claim (reproduction_claims.py, reproduction_objectives.py) and writes it, the costs and the figures
+to docs/reproduction/. Last, it writes the tables of the page from these CSV files; `--page-only` does only this step.
 """
 
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, prepare_terminal, say
@@ -39,17 +38,42 @@ PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
 CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS}
 COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)"}
 SWEEPS = tuple(dict.fromkeys(claim.sweep for claim in CLAIMS.values()))
+NAMES = ", ".join(SWEEPS)
+
+
+DESCRIPTION = """Train and measure the sweeps of configs/reproduction/ and write docs/reproduction.md.
+Finished points of a sweep are not trained again."""
+EPILOG = """examples:
+  python scripts/reproduction/reproduce.py --jobs 4
+  python scripts/reproduction/reproduce.py --only temperature epochs
+
+files written:
+  docs/reproduction/   claim_<n>.csv, verdicts.csv, costs.csv and the figures
+  docs/reproduction.md the tables of the page, from these CSV files"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status: 2 for bad input, 1 if a sweep failed, 130 if one was stopped."""
-    parser = Parser(prog="reproduce.py", description="Run the experiments of docs/reproduction.md.", allow_abbrev=False)
+    parser = Parser(prog="reproduce.py", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument(
         "--jobs", type=positive, default=2, metavar="N", help="number of points that train in parallel (default: 2)"
     )
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs/reproduction"), metavar="DIR")
+    parser.add_argument(
+        "--runs-dir",
+        type=Path,
+        default=Path("runs/reproduction"),
+        metavar="DIR",
+        help="folder of the runs, with one subfolder per sweep (default: runs/reproduction)",
+    )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--only", nargs="+", choices=SWEEPS, default=SWEEPS, metavar="SWEEP", help=", ".join(SWEEPS))
+    which.add_argument(
+        "--only",
+        nargs="+",
+        choices=SWEEPS,
+        default=SWEEPS,
+        metavar="SWEEP",
+        help=f"sweeps to run: {', '.join(SWEEPS)} (default: all)",
+    )
     which.add_argument(
         "--page-only", action="store_true", help="only write the page from the CSV files of docs/reproduction"
     )
@@ -81,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_results(runs: Path, sweeps: Sequence[str]) -> None:
-    """Write the CSV files and figures of the claims of these sweeps; those of other sweeps stay."""
+    """Write the CSV files and figures of the claims of these sweeps. Files of other sweeps are not changed."""
     RESULTS.mkdir(exist_ok=True)
     rows = {name: collect(runs / name) for name in sweeps}
     verdicts = _known(RESULTS / "verdicts.csv", "claim")

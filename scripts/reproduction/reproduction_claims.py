@@ -20,14 +20,14 @@ SHARED = "shared"
 
 
 class Answer(NamedTuple):
-    """A tidy table (case columns, score, mean, sd, seeds) and its verdict: sentences with "; " between them."""
+    """A tidy table (case columns, score, mean, sd, seeds) and its verdict: sentences joined by "; "."""
 
     table: pd.DataFrame
     verdict: str
 
 
 class Claim(NamedTuple):
-    """A section of the page. The figure is one of the sweep unless `draw` draws it; `answer` computes the answer."""
+    """A section of the page. `draw` draws the figure; without `draw`, it is a figure of the sweep."""
 
     title: str
     sweep: str
@@ -37,7 +37,7 @@ class Claim(NamedTuple):
 
 
 def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataFrame:
-    """The rows of these scores of layer h (weights: mean over layers) against `cl`, with a column `score`."""
+    """The rows of these scores for layer h (weight gaps: mean over layers) against `cl`, with a column `score`."""
     parts = []
     for name in names:
         table, metric = SCORES["weight gap" if name == GLOBAL else name]
@@ -62,7 +62,7 @@ def over_seeds(rows: pd.DataFrame, case: Sequence[str]) -> pd.DataFrame:
 
 
 def by_seed(rows: pd.DataFrame, score: str, column: str) -> pd.DataFrame:
-    """Values of a score, a row a seed and a column a case."""
+    """Values of a score, with one row per seed and one column per case."""
     return rows[rows["score"] == score].pivot_table(index="seed", columns=column, values="value")
 
 
@@ -71,7 +71,7 @@ def _count(true: "pd.Series[bool]") -> str:
 
 
 def closest(rows: pd.DataFrame) -> Answer:
-    """NSCL is closest to CL; SCL and CE are farther."""
+    """Distance of NSCL, SCL and CE from CL."""
     found = last(scores(rows[rows["arm"].isin(["nscl", "scl", "ce"])], (*SCORES, GLOBAL)))
     words = []
     for score in (*SCORES, GLOBAL):
@@ -88,9 +88,10 @@ def closest(rows: pd.DataFrame) -> Answer:
 
 
 def rises(rows: pd.DataFrame, factor: str, word: str, where: str = "") -> str:
-    """The means at both ends of the factor, and the number of seeds that rise or fall at every step.
+    """Describe how CKA and RSA change with a factor.
 
-    A difference below two standard deviations of either end is no change.
+    States the means at both ends and the number of seeds that rise or fall at every step. A difference below twice
+    the larger standard deviation of the two ends is reported as no change.
     """
     words = []
     for score in ("CKA", "RSA"):
@@ -109,7 +110,7 @@ def rises(rows: pd.DataFrame, factor: str, word: str, where: str = "") -> str:
 
 
 def temperature(rows: pd.DataFrame) -> Answer:
-    """Alignment rises with temperature, at equal epochs."""
+    """Temperature and alignment, at equal epochs."""
     found = last(scores(rows[rows["arm"] == "nscl"]))
     return Answer(over_seeds(found, ["temperature"]), rises(found, "temperature", "as the temperature rises"))
 
@@ -127,7 +128,7 @@ def classes(rows: pd.DataFrame) -> Answer:
 
 
 def batch_size(rows: pd.DataFrame) -> Answer:
-    """The size of the batch under three rules for the learning rate."""
+    """Batch size under three learning-rate rules."""
     found = last(scores(rows[rows["arm"] == "nscl"]))
     words = [
         rises(part, "batch.size", "as the batch size grows from 64 to 256", f"{rule}: ")
@@ -156,7 +157,7 @@ def growth(rows: pd.DataFrame) -> Answer:
 
 
 def loss_gap(rows: pd.DataFrame) -> Answer:
-    """DCL - NSCL falls like 1/C, under its bound."""
+    """Loss difference of DCL and NSCL, its bound, and the number of classes."""
     key = "dataset.classes"
     names = {"gap": "DCL - NSCL", "bound": "bound of the batches", "set_bound": "bound of the dataset"}
     gaps = rows[(rows["table"] == "loss_gap") & (rows["arm"] == "cl") & rows["metric"].isin(names)]
@@ -220,19 +221,19 @@ def shared_source(rows: pd.DataFrame) -> Answer:
 
 
 def longer(rows: pd.DataFrame) -> Answer:
-    """Longer training lowers alignment."""
+    """Length of training and alignment."""
     found = last(scores(rows[rows["arm"] == "nscl"]))
     return Answer(over_seeds(found, ["epochs"]), rises(found, "epochs", "from 10 to 160 epochs"))
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "1": Claim("NSCL is closest to CL; SCL and CE are farther", "controls", "epochs", closest),
-    "2": Claim("Alignment rises with temperature", "temperature", "temperature", temperature),
-    "3": Claim("Alignment and the number of classes", "classes", "dataset_classes", classes),
+    "1": Claim("Distance of NSCL, SCL and CE from CL", "controls", "epochs", closest),
+    "2": Claim("Temperature and alignment", "temperature", "temperature", temperature),
+    "3": Claim("Alignment and the number of classes, early and late", "classes", "dataset_classes", classes),
     "4": Claim("Batch size under three learning-rate rules", "batch_size", "batch_size", batch_size),
-    "5": Claim("The weight gap grows, then saturates; representations stay", "controls", "epochs", growth),
-    "6": Claim("DCL - NSCL falls like 1/C", "classes", "", loss_gap),
+    "5": Claim("Growth of the weight gap", "controls", "epochs", growth),
+    "6": Claim("Loss difference of DCL and NSCL, and the number of classes", "classes", "", loss_gap),
     "7": Claim("Few-shot error against its bounds", "controls", "", few_shot),
-    "8": Claim("Which shared source matters", "controls", "", shared_source),
-    "9": Claim("Longer training lowers alignment", "epochs", "epochs", longer),
+    "8": Claim("Which shared source of randomness matters", "controls", "", shared_source),
+    "9": Claim("Length of training and alignment", "epochs", "epochs", longer),
 }

@@ -1,6 +1,6 @@
-"""Claims 10 to 12 of docs/reproduction.md: duality of objectives, collapse of prediction, and SupCon's variants.
+"""Claims 10 to 12 of docs/reproduction.md: dual objectives, collapse without negatives, and the forms of SupCon.
 
-Rows and answers are those of reproduction_claims.py.
+Rows and answers have the format of reproduction_claims.py.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ QUALITY = {
     ("knn", "cosine"): "20 neighbours",
     ("effective_rank", "centred"): "effective rank",
 }
-DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # the same criterion of dimensions and of images
+DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # the same criterion over images and over dimensions
 WITHOUT_LABELS = ("simclr", "cl", "spectral", "vicreg", "vicreg_exp", "vicreg_ctr", "barlow", "tcr", "simsiam", "byol")
-COLLAPSED = 0.05  # spread of z, as in collapse.csv
-FIRST = 5  # directions of the largest eigenvalues
+COLLAPSED = 0.05  # an arm with a smaller spread of z in collapse.csv is collapsed
+FIRST = 5  # number of eigenvectors with the largest eigenvalues
 
 
 def qualities(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of quality.csv that QUALITY names, of h, with a column `score`."""
+    """The rows of quality.csv for layer h and the metrics of QUALITY, with a column `score`."""
     rows = rows[(rows["table"] == "quality") & (rows["module"] == "h")]
     keys = list(zip(rows["metric"], rows["variant"], strict=True))
     rows = rows.assign(score=[QUALITY.get(key, "") for key in keys])
@@ -32,7 +32,7 @@ def qualities(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """CKA of h of every pair at the last epoch, with a column `pair`."""
+    """CKA of layer h for every pair of arms at the last epoch, with a column `pair`."""
     found = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["module"] == "h")])
     return found.assign(score="CKA", pair=[" ".join(sorted(each)) for each in found[["reference", "arm"]].to_numpy()])
 
@@ -54,7 +54,7 @@ def duality(rows: pd.DataFrame) -> Answer:
 
 
 def matrix(rows: pd.DataFrame) -> Figure:
-    """CKA of every pair, mean over seeds."""
+    """Draw the CKA of every pair of arms, as mean over seeds."""
     every = pairs(rows)
     where = ["epoch", "reference", "arm", "module", "metric", "num_images"]
     mean = every.groupby(where, sort=False)["value"].mean().reset_index()
@@ -78,10 +78,10 @@ def directpred(rows: pd.DataFrame) -> Answer:
     centres = centres[centres["score"] == "nearest centre"]
     found = pd.concat([last(spread), last(rank), last(centres), early, late])
     end = last(spread)
-    gone = end[end["value"] < COLLAPSED].groupby([key, "arm"]).size().reset_index(name="count")
+    gone = (end["value"] < COLLAPSED).groupby([end[key], end["arm"]]).agg(["sum", "count"]).reset_index()
     words = [
-        f"{each['arm']} with weight decay {each[key]:g} in {each['count']} of 3 seeds"
-        for each in gone.to_dict("records")
+        f"{each['arm']} with weight decay {each[key]:g} in {each['sum']} of {each['count']} seeds"
+        for each in gone[gone["sum"] > 0].to_dict("records")
     ]
     said = f"collapsed arms (spread of z below {COLLAPSED}): " + (", ".join(words) or "none")
     trained = [
@@ -112,7 +112,7 @@ def supcon(rows: pd.DataFrame) -> Answer:
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "10": Claim("Thirteen objectives: are duals alike?", "duality", "matrix", duality, matrix),
-    "11": Claim("What keeps prediction from collapse", "directpred", "", directpred),
-    "12": Claim("SupCon in and out, and its positives", "supcon", "", supcon),
+    "10": Claim("Alignment of dual objectives", "duality", "matrix", duality, matrix),
+    "11": Claim("Collapse without negatives", "directpred", "", directpred),
+    "12": Claim("SupCon `out` and `in`, and the number of positives", "supcon", "", supcon),
 }

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: the program's own step, and two sides that compute the same."""
+"""The benchmarks time the training step of the program and compare sides that compute the same."""
 
 import itertools
 from pathlib import Path
@@ -14,8 +14,8 @@ ARMS: dict[str, Any] = {"cl": "dcl", "ce": "cross_entropy"}
 
 
 @pytest.mark.parametrize("log_every", [1, 5])
-def test_the_step_that_is_timed_is_the_programs(tmp_path: Path, log_every: int) -> None:
-    """After all of an epoch's steps the weights are those that a run saves, and the batches go on behind the epoch."""
+def test_the_timed_step_is_the_training_step_of_the_program(tmp_path: Path, log_every: int) -> None:
+    """After one epoch the weights equal those of a run. The batches continue with the next epoch."""
     constant = {**tiny.TINY["optimizer"], "schedule": "constant"}
     changed = {**tiny.TINY, "arms": ARMS, "epochs": 1, "log_every": log_every, "optimizer": constant}
     tiny.train(tmp_path / "run", **changed)
@@ -32,23 +32,23 @@ def test_the_step_that_is_timed_is_the_programs(tmp_path: Path, log_every: int) 
 
 
 def test_the_bare_step_trains_the_same_networks() -> None:
-    """Forward and backward through every part of every arm: the side that is compared with may leave nothing out."""
+    """The baseline computes forward and backward of every module of every arm."""
     with bench_coupling.coordinator(**tiny.TINY) as coupled:
         bench_coupling.bare_step(coupled.arms, next(bench_coupling.passed(coupled)))
         for arm in coupled.arms:
             assert [name for name, p in arm.network.named_parameters() if p.grad is None] == [], arm.name
 
 
-def test_sides_are_timed_in_turn() -> None:
-    """The load of the machine falls on all alike; the first turn warms up and is not counted."""
+def test_the_two_sides_are_timed_alternately() -> None:
+    """The load of the machine then affects both equally. The first call is a warm-up and is not counted."""
     calls: list[str] = []
     sides = [lambda: calls.append("a"), lambda: calls.append("b")]
     assert len(bench_coupling.in_turn(*sides)) == 2
     assert calls == list(itertools.islice(itertools.cycle("ab"), 2 * (bench_coupling.REPEATS + 1)))
 
 
-def test_the_rows_for_a_gpu_can_be_tried_out() -> None:
-    """Both sides agree, or the row is refused; faster means a ratio above one."""
+def test_the_gpu_benchmark_runs_on_a_cpu() -> None:
+    """The results of both sides must agree. A ratio above 1 means faster."""
     rows = bench_gpu.gpu_rows("cpu", images=8)
     assert len(rows) == 1 + len(bench_gpu.OURS)
     assert all(each["ours"] > 0 and each["baseline"] > 0 and each["ratio"] > 0 for each in rows)

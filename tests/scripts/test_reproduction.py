@@ -1,5 +1,6 @@
-"""The claims' answers on rows with known values, and the page against its CSV files."""
+"""Answers of the claims for rows with known values, and the page against its CSV files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ SEEDS = (0, 1, 2)
 
 
 def rows_of(*given: dict) -> pd.DataFrame:
-    """Rows as sweep.csv has them, for three seeds unless they say; a value may be a function of the seed."""
+    """Rows as in sweep.csv, for three seeds. A value may be a function of the seed."""
     base = {
         "reference": "cl",
         "arm": "nscl",
@@ -32,7 +33,7 @@ def rows_of(*given: dict) -> pd.DataFrame:
 
 
 def pair(metric: str, value: object, **more: object) -> dict:
-    """A row about the alignment, or with the metric `gap` about the weights."""
+    """A row of test_alignment.csv, or of weight_gap.csv for the metric `gap`."""
     place = (
         {"table": "weight_gap", "module": None, "aggregate": "mean"} if metric == "gap" else {"table": "test_alignment"}
     )
@@ -68,7 +69,7 @@ def test_the_first_claim_counts_the_seeds_in_which_nscl_is_closest(scl: float, c
     assert set(answer.table["score"]) == {"CKA", "RSA", "weight gap", "global weight gap"}
 
 
-def test_rising_and_falling_are_told_apart() -> None:
+def test_rising_and_falling_scores_are_distinguished() -> None:
     given = [pair("cka", value, temperature=t, run=f"t{t}-") for t, value in ((0.1, 0.7), (0.5, 0.8), (1.0, 0.9))]
     given += [pair("rsa", -t, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
     given += [pair("gap", 0.1, temperature=t, run=f"t{t}-") for t in (0.1, 0.5, 1.0)]
@@ -78,9 +79,7 @@ def test_rising_and_falling_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("power", "bound", "count"), [(-1.0, 2.0, 9), (-0.5, 0.1, 3)])
-def test_the_exponent_of_the_loss_gap_is_found_and_a_broken_bound_is_told(
-    power: float, bound: float, count: int
-) -> None:
+def test_the_loss_gap_exponent_and_violated_bounds_are_reported(power: float, bound: float, count: int) -> None:
     given = []
     for classes in (2, 10, 100):
         common = {"table": "loss_gap", "arm": "cl", "dataset.classes": classes, "run": f"c{classes}-"}
@@ -93,7 +92,7 @@ def test_the_exponent_of_the_loss_gap_is_found_and_a_broken_bound_is_told(
     assert f"DCL - NSCL is below the bound of its batches in {count} of 9 runs" in verdict
 
 
-def test_a_change_of_sharing_is_a_distance_from_sharing_everything() -> None:
+def test_shared_sources_are_compared_with_sharing_everything() -> None:
     arms = {"nscl": 0.9, "nscl_init": 0.4, "nscl_order": 0.7, "nscl_views": 0.85}
     given = [pair(metric, value, arm=arm) for arm, value in arms.items() for metric in ("cka", "rsa", "gap")]
     verdict = claims.shared_source(rows_of(*given)).verdict
@@ -105,8 +104,8 @@ def quality(arm: str, metric: str, variant: str, value: object, **more: object) 
     return {"table": "quality", "arm": arm, "metric": metric, "variant": variant, "value": value, **more}
 
 
-def test_the_place_of_a_dual_pair_among_all_pairs_is_said() -> None:
-    """Of three pairs without labels the dual one is second; a pair with labels does not count."""
+def test_the_rank_of_a_dual_pair_among_all_pairs_is_reported() -> None:
+    """The dual pair is second of three pairs without labels. A pair with labels is not ranked."""
     cka = {("vicreg_exp", "vicreg_ctr"): 0.7, ("spectral", "barlow"): 0.6, ("cl", "simclr"): 0.8, ("cl", "nscl"): 0.9}
     given = [pair("cka", value, reference=a, arm=b) for (a, b), value in cka.items()]
     given += [pair("cka", 0.99, reference=a, arm=b, epoch=0) for a, b in cka]
@@ -131,6 +130,20 @@ def test_collapsed_arms_are_counted_by_seed_and_weight_decay() -> None:
     assert "is 0.30 after the first epoch and 0.90 after the last" in found.verdict
 
 
+def test_the_number_of_seeds_of_collapsed_arms_is_that_of_the_rows() -> None:
+    """One arm has two seeds and the other one seed."""
+    spread = {"table": "collapse", "optimizer.weight_decay": 0.0, "variant": "unit_norm", "module": "z"}
+    spread |= {"metric": "spread"}
+    rows = rows_of(
+        {**spread, "arm": "byol", "value": lambda seed: 0.01 if seed == 0 else 0.9},
+        {**spread, "arm": "byol_own", "value": 0.01},
+        {**spread, "arm": "byol", "metric": "eigenspace_alignment", "component": 1, "value": 0.5, "epoch": 1},
+    )
+    rows = rows[(rows["seed"] == 0) | ((rows["seed"] == 1) & (rows["arm"] == "byol"))]
+    verdict = objectives.directpred(rows).verdict
+    assert "byol with weight decay 0 in 1 of 2 seeds, byol_own with weight decay 0 in 1 of 1 seeds;" in verdict
+
+
 def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
     probe = {"out": 0.8, "in": lambda seed: 0.7 + 0.07 * seed, "out_1": 0.5, "out_3": 0.6, "out_5": 0.7}
     given = [quality(arm, "linear_probe", "regularised", value) for arm, value in probe.items()]
@@ -139,11 +152,21 @@ def test_the_better_form_of_supcon_is_counted_by_seed() -> None:
     assert "by number of positives: 0.500 (1), 0.600 (3), 0.700 (5), 0.800 (all)" in verdict
 
 
-def test_the_page_is_what_its_csv_files_say() -> None:
-    """No number of the page is typed by hand."""
+def test_the_page_agrees_with_its_csv_files() -> None:
+    """The tables are generated, not edited by hand."""
     page = reproduce.PAGE.read_text(encoding="utf-8")
     assert reproduce.filled(page, reproduce.RESULTS) == page
     assert all(f"<!-- claim {number} -->" in page for number in reproduce.CLAIMS)
+
+
+def test_headings_are_the_titles_of_the_claims() -> None:
+    """A title is a topic. The summary table links to the heading of each claim."""
+    page = reproduce.PAGE.read_text(encoding="utf-8")
+    for number, claim in reproduce.CLAIMS.items():
+        heading = f"{number}. {claim.title}"
+        assert f"\n## {heading}\n" in page
+        anchor = re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+        assert f"](#{anchor}) |" in page
 
 
 def test_a_block_that_no_claim_fills_is_refused(tmp_path: Path) -> None:
@@ -155,8 +178,8 @@ def test_every_sweep_of_a_claim_has_its_configuration() -> None:
     assert all((reproduce.CONFIGS / f"{name}.yaml").is_file() for name in reproduce.SWEEPS)
 
 
-def test_a_change_within_the_spread_is_none_and_every_rule_is_told_by_itself() -> None:
-    """Batch sizes under two rules: one score rises clearly under `sqrt` alone; seeds differ by .1."""
+def test_a_change_within_the_spread_is_no_change_and_each_rule_is_reported() -> None:
+    """Batch sizes under two rules. CKA rises beyond the spread under `sqrt` only. Seeds differ by .1."""
     given = []
     for rule, gain in (("sqrt", 0.5), ("none", 0.01)):
         for place, size in enumerate((64, 128, 256)):
@@ -170,8 +193,8 @@ def test_a_change_within_the_spread_is_none_and_every_rule_is_told_by_itself() -
     )
 
 
-def test_classes_are_told_early_and_late() -> None:
-    """After two epochs alignment falls with the number of classes, after the last it rises; others do not count."""
+def test_the_effect_of_classes_is_reported_early_and_late() -> None:
+    """Alignment falls with the number of classes after epoch 2 and rises after the last. Epoch 3 is ignored."""
     given = []
     for classes in (2, 10, 100):
         common = {"dataset.classes": classes, "run": f"c{classes}-"}
@@ -183,7 +206,7 @@ def test_classes_are_told_early_and_late() -> None:
     assert "epoch 20: CKA rises as the number of classes grows from 2 to 100: 0.010 to 0.500" in verdict
 
 
-def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
+def test_growth_reports_the_better_fit_the_early_share_and_the_noise_floor() -> None:
     fits = {"table": "weight_gap_growth", "metric": "rmse"}
     given = [
         {**fits, "model": "saturation", "value": lambda seed: 0.1 if seed else 0.3},
@@ -198,8 +221,8 @@ def test_growth_tells_the_better_fit_the_early_share_and_the_floor() -> None:
     assert "a gap of 0.400, 50% of nscl's" in verdict
 
 
-def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() -> None:
-    """Between two classes a bound of 1/2 says no more than a coin does; among all it is one of 1 that says nothing."""
+def test_valid_and_vacuous_few_shot_bounds_are_counted_separately() -> None:
+    """A bound is vacuous from 1/2 between two classes and from 1 among all classes."""
     place = {"table": "bounds", "arm": "cl"}
     given = []
     for task, shots, measured, bounds in (
@@ -219,8 +242,8 @@ def test_few_shot_bounds_that_hold_and_that_say_something_are_counted_apart() ->
     assert set(zip(answer.table["task"], answer.table["shots"], strict=True)) == cases
 
 
-def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
-    """By hand: of two-way bounds only two of `documented_form` at m = 100 are below 1/2."""
+def test_the_count_of_few_shot_bounds_agrees_with_its_table() -> None:
+    """Counted by hand: only two values, `documented_form` at m = 100 between two classes, are below 1/2."""
     verdict = claims.few_shot_verdict(pd.read_csv(reproduce.RESULTS / "claim_7.csv"))
     verdicts = pd.read_csv(reproduce.RESULTS / "verdicts.csv", dtype=str).set_index("claim")["verdict"]
     assert verdicts["7"] == verdict
@@ -228,10 +251,10 @@ def test_the_count_of_few_shot_bounds_is_that_of_the_table_beside_it() -> None:
     assert verdict.startswith("proposition_1 holds in 16 of 16 cases and is vacuous in 16;")
 
 
-def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
+def test_a_failed_sweep_does_not_change_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Claims computed from half of the points, or from none, would be wrong or a KeyError."""
+    """Claims computed from an incomplete sweep would be wrong."""
     page = tmp_path / "page.md"
     page.write_bytes(reproduce.PAGE.read_bytes())
     monkeypatch.setattr(reproduce, "PAGE", page)
@@ -244,10 +267,10 @@ def test_a_sweep_that_failed_leaves_its_part_of_the_page_as_it_was(
     assert page.read_bytes() == reproduce.ROOT.joinpath("docs/reproduction.md").read_bytes()
 
 
-def test_a_stopped_sweep_ends_the_program(
+def test_an_interrupted_sweep_ends_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ended one sweep and began the next, and then the page was written."""
+    """After Ctrl-C no further sweep starts and the page is not written."""
     begun: list[str] = []
     monkeypatch.setattr(reproduce.sweep, "main", lambda given: (begun.append(Path(given[0]).stem), 130)[1])
     monkeypatch.setattr(reproduce, "PAGE", tmp_path / "there is none")

@@ -1,4 +1,4 @@
-"""scripts/slurm.sbatch in a job, with a srun, a scontrol and a python that write down how they are called."""
+"""scripts/slurm.sbatch, with replacements of srun, scontrol and python that record their calls."""
 
 import os
 import re
@@ -52,7 +52,7 @@ def cluster(tmp_path: Path) -> Path:
 
 
 def submit(cluster: Path, *arguments: str, **changed: str | None) -> tuple[int, list[str], str]:
-    """Exit status, calls and errors of the script as a job in the folder `cluster`."""
+    """Run the script as a job in the folder `cluster`; return exit status, calls and errors."""
     (cluster / "calls").write_text("")
     path = os.pathsep.join([str(cluster / "bin"), os.environ["PATH"]])
     environment = {**os.environ, **JOB, "PATH": path, "VENV": str(cluster / "venv"), **changed}
@@ -66,8 +66,8 @@ def submit(cluster: Path, *arguments: str, **changed: str | None) -> tuple[int, 
     return done.returncode, (cluster / "calls").read_text().splitlines(), done.stderr
 
 
-def test_a_job_starts_a_rank_for_every_task_with_what_the_job_was_given(cluster: Path) -> None:
-    """The ranks must meet, each on its GPU; since SLURM 22.05 a step has one CPU a task unless srun is told."""
+def test_a_job_starts_one_rank_per_task_with_its_arguments(cluster: Path) -> None:
+    """All ranks get the same address and one GPU each. Since SLURM 22.05, srun needs SRUN_CPUS_PER_TASK."""
     status, calls, errors = submit(cluster, "my run.yaml", "--run-dir", "runs/a b", STATUS="0")
     assert (status, errors) == (0, "")
     place, train = "at head of node[7-8]:10017 threads=6", "coupled/train.py --config my run.yaml --resume"
@@ -78,15 +78,15 @@ def test_a_job_starts_a_rank_for_every_task_with_what_the_job_was_given(cluster:
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(75, True), (0, False), (1, False), (2, False), (137, False)])
-def test_a_job_is_queued_again_only_if_its_run_is_to_be_continued(cluster: Path, status: int, requeued: bool) -> None:
-    """--requeue does nothing at the time limit; a finished, a refused or a failed run must not come back for ever."""
+def test_a_job_is_requeued_only_if_its_run_can_continue(cluster: Path, status: int, requeued: bool) -> None:
+    """SLURM's --requeue has no effect at the time limit. Finished, rejected and failed runs are not requeued."""
     ended, calls, _ = submit(cluster, "run.yaml", STATUS=str(status))
     assert [call for call in calls if call.startswith("scontrol")] == ["scontrol requeue 4200017"] * requeued
     assert ended == (0 if requeued else status)
 
 
 def test_a_job_on_cpus_needs_no_gpus_and_a_wrong_number_of_tasks_is_refused(cluster: Path) -> None:
-    """Two tasks on a GPU cannot talk over NCCL, and a GPU without a task stands idle."""
+    """NCCL needs one task per GPU, and a GPU without a task is idle."""
     assert submit(cluster, "run.yaml", STATUS="0", SLURM_GPUS_ON_NODE=None)[0] == 0
     status, calls, errors = submit(cluster, "run.yaml", STATUS="0", SLURM_GPUS_ON_NODE="8")
     assert (status, calls) == (2, [])
@@ -95,6 +95,6 @@ def test_a_job_on_cpus_needs_no_gpus_and_a_wrong_number_of_tasks_is_refused(clus
 
 
 def test_a_job_asks_for_a_signal_before_its_time_limit() -> None:
-    """Read by sbatch alone: the steps, not the script, get a signal that train.py stops on; no log is overwritten."""
+    """The job steps get the signal on which train.py stops. Logs are appended, not overwritten."""
     options = re.findall(r"^#SBATCH (\S+)$", SCRIPT.read_text(), flags=re.MULTILINE)
     assert {"--requeue", "--signal=USR1@120", "--output=%x-%j.out", "--open-mode=append"} <= set(options)

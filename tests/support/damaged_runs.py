@@ -1,6 +1,6 @@
-"""Damaged copies of a run, one fault at a time: a bit, a digit, a row, a file. For the test of analysis/verify.py.
+"""Damage a run with one fault at a time (a bit, a digit, a row, a file), for the test of analysis/verify.py.
 
-What is damaged, and how, is a function of the seed. A damage that nobody notices must be harmless by `is_harmless`.
+File and fault are a function of the seed. A fault that is not detected must be harmless according to `is_harmless`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-FILES = (  # of each in turn: text that programs read first, for it has the most ways to be wrong
+FILES = (  # text files first
     *("run.json", "steps.csv", "epochs.csv", "log_digests.jsonl", "snapshots/manifest.jsonl"),
     *("snapshots/*/*.safetensors", "checkpoints/*/state.json", "checkpoints/*/*.safetensors"),
 )
@@ -26,12 +26,12 @@ DAMAGE_KINDS = (
     "deleted",
     "of another run",
 )
-BYTES = ("bit", "cut", "emptied", "deleted", "of another run")  # of files that have neither digits nor rows
+BYTES = ("bit", "cut", "emptied", "deleted", "of another run")  # kinds for binary files
 DIGITS = b"0123456789abcdef"
 
 
 class Damage(NamedTuple):
-    """What is done to the file at `path`, relative to the run folder; `data` None deletes it."""
+    """The new bytes of the file at `path`, relative to the run folder; None deletes it."""
 
     kind: str
     path: str
@@ -39,7 +39,7 @@ class Damage(NamedTuple):
 
 
 def damages(run: Path, other: Path, count: int, seed: int) -> Iterator[Damage]:
-    """So many different damages of `run`, kinds and files in turn; `other` is a run of other settings."""
+    """Yield `count` different damages of `run` with random kinds and files; `other` is a run of other settings."""
     generator = np.random.Generator(np.random.Philox(seed))
     seen: set[Damage] = set()
     while len(seen) < count:
@@ -56,7 +56,7 @@ def damages(run: Path, other: Path, count: int, seed: int) -> Iterator[Damage]:
 
 
 def damaged(kind: str, before: bytes, foreign: bytes, generator: np.random.Generator) -> bytes | None:
-    """The bytes of a file after the damage; None if it is deleted."""
+    """Return the bytes of a file after the damage; None if it is deleted."""
     rows, place = before.splitlines(keepends=True), int(generator.integers(len(before)))
     row = int(generator.integers(len(rows)))
     if kind == "bit":
@@ -79,7 +79,7 @@ def damaged(kind: str, before: bytes, foreign: bytes, generator: np.random.Gener
 
 @contextmanager
 def applied(run: Path, damage: Damage) -> Iterator[None]:
-    """Within, the run has the damage; afterwards it is as it was."""
+    """Apply the damage within the context and restore the file afterwards."""
     path = run / damage.path
     before = path.read_bytes()
     path.unlink() if damage.data is None else path.write_bytes(damage.data)
@@ -90,9 +90,9 @@ def applied(run: Path, damage: Damage) -> Iterator[None]:
 
 
 def is_harmless(run: Path, damage: Damage) -> bool:
-    """Whether the file still says the same: JSON that means the same, with other spaces or another spelling.
+    """Return whether the file is JSON with the same content, for example with other white space.
 
-    Beside that only what `--resume` writes again is harmless: rows after the last save. A run that ended has none.
+    Rows after the last checkpoint, which `--resume` writes again, would be harmless too. A finished run has none.
     """
     if damage.data is None or not damage.path.endswith((".json", ".jsonl")):
         return False
@@ -103,5 +103,5 @@ def is_harmless(run: Path, damage: Damage) -> bool:
 
 
 def meaning(path: str, data: bytes) -> list[str]:
-    """What a JSON file says, line by line if it is of lines."""
+    """Return the content of a JSON file, or of each line of a JSON-lines file, in normalised form."""
     return [json.dumps(json.loads(each)) for each in (data.splitlines() if path.endswith("l") else [data])]

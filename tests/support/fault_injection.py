@@ -2,13 +2,13 @@
 
 PYTHONPATH=. python tests/support/fault_injection.py [--only REGEX] [--every N]
 
-The run is made by three commands: one that begins a run and stops, one that replaces it and stops, one that goes on to
-the end. Every open for writing, write, fsync, rename, mkdir, unlink, rmdir and truncation inside the run folder is a
-point. A killed write has written half of its bytes; a full disk takes half of them. After each fault the run is resumed
-and must end with the bytes of an undisturbed one; what was said of a full disk must be one line with path and reason.
+Three commands make the run: one starts a run and stops, one replaces it and stops, one resumes it to its end. Every
+open for writing, write, fsync, rename, mkdir, unlink, rmdir and truncation inside the run folder is a point. A killed
+or failed write has written half of its bytes. After each fault the run is resumed and must end with the bytes of an
+undisturbed run. The message about a full disk must be one line with path and reason.
 
-All points share one process that has imported torch; each is a fork of it. Prints the number of points and every one
-that did not end well; the exit status is then 1.
+Each point is a fork of one process that has imported torch. The program prints the number of points and every failed
+point. Its exit status is 1 if a point failed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import pandas
 
-# what train.main imports late, here once for all points
+# imported here once for all points; train.main imports these late
 import coupled.coordinator
 import coupled.datasets.digits
 import coupled.objectives.dcl
@@ -37,7 +37,7 @@ from support import tiny
 
 YAML = tiny.TINY_YAML.replace("epochs: 1", "epochs: 2") + "batch: {size: 512}\narms: {cl: dcl}\nnum_threads: 1\n"
 FIRST, OTHER = ["seed=5"], ["seed=3"]
-COMMANDS = (  # begin, replace, go on
+COMMANDS = (  # start, replace, resume
     [*FIRST, "--max-steps", "1"],
     [*OTHER, "--overwrite", "--max-steps", "3"],
     [*OTHER, "--resume"],
@@ -56,19 +56,20 @@ class Point(NamedTuple):
 
 
 class Shim:
-    """Wraps the calls of `os` and before writes. `told` is called with each call within the run folder: its name, the
-    path, what does half of it, and what the call was given, which an error of the system names if it is a path.
+    """Wrap the file calls of `os` and unbuffered writes. `told` is called before each call within the run folder.
+
+    Its arguments: name of the call, path, a function that does half of the call, and the first argument of the call.
     """
 
     def __init__(self, told: Callable[[str, str, Callable[[], Any], object], None]) -> None:
         self.told, self.run = told, RUN.absolute()
 
     def install(self) -> None:
-        """For the rest of the process."""
+        """Replace the calls for the rest of the process."""
         for call in CALLS:
             if call != "write":
                 setattr(os, call, self._patched(call, getattr(os, call)))
-        coupled.storage.atomic_files.open = self._open  # type: ignore[attr-defined] # writes of unbuffered files are made in C
+        coupled.storage.atomic_files.open = self._open  # type: ignore[attr-defined] # unbuffered files write in C code
 
     def _patched(self, call: str, usual: Callable[..., Any]) -> Callable[..., Any]:
         def patched(first: Any, *rest: Any, **more: Any) -> Any:
@@ -82,7 +83,7 @@ class Shim:
         return patched
 
     def inside(self, path: Any, folder: int | None = None) -> str | None:
-        """A path, or that of a handle, relative to the run folder; None if it is elsewhere."""
+        """Return a path, or the path of a handle, relative to the run folder; None for other paths."""
         if isinstance(path, int):
             path = handle_path(path)
         base = handle_path(folder) if folder is not None else Path.cwd()
@@ -94,12 +95,12 @@ class Shim:
 
 
 def handle_path(handle: int) -> Path:
-    """The path of an open file or folder."""
+    """Return the path of an open file or folder."""
     return Path(f"/proc/self/fd/{handle}").readlink()
 
 
 class File:
-    """An unbuffered file whose writes the shim sees."""
+    """An unbuffered file that reports its writes to the shim."""
 
     def __init__(self, file: Any, shim: Shim, path: str | None) -> None:
         self.file, self.shim, self.path = file, shim, path
@@ -120,7 +121,7 @@ class File:
 
 
 def forked(do: Callable[[], int], said: Path) -> tuple[int, str]:
-    """The exit status of `do` in a fork of this process, negative for a signal, and what it wrote to stderr."""
+    """Run `do` in a fork of this process; return its exit status (negative for a signal) and its stderr."""
     child = os.fork()
     if child == 0:
         status = 70
@@ -138,7 +139,7 @@ def forked(do: Callable[[], int], said: Path) -> tuple[int, str]:
 
 
 def command(arguments: list[str]) -> Callable[[], int]:
-    """train.py with these arguments; a traceback is printed and gives status 1."""
+    """Return a function that runs train.py with these arguments; it prints a traceback and returns 1 on errors."""
 
     def do() -> int:
         try:
@@ -151,7 +152,7 @@ def command(arguments: list[str]) -> Callable[[], int]:
 
 
 def points_of(number: int) -> list[Point]:
-    """The calls of one of the COMMANDS, which is run here, in the order made."""
+    """Run one of the COMMANDS and return its file calls in order."""
     log = Path(f"calls.{number}")
 
     def do() -> int:
@@ -167,7 +168,7 @@ def points_of(number: int) -> list[Point]:
         sys.addaudithook(audit)
         status = command(COMMANDS[number])()
         missed = {shim.inside(path) for path in opened} - {path for call, path in found if call == "open"} - {None}
-        assert not missed, f"opened for writing past the shim: {missed}"
+        assert not missed, f"files opened for writing that the shim did not see: {missed}"
         log.write_text("".join(f"{call} {path}\n" for call, path in found))
         return status
 
@@ -182,7 +183,7 @@ def points_of(number: int) -> list[Point]:
 
 
 def harmed(point: Point, how: str) -> Callable[[], int]:
-    """The command of `point`, with the fault."""
+    """Return a function that runs the command of `point` with the fault."""
     seen: Counter[tuple[str, str]] = Counter()
 
     def told(call: str, path: str, half: Callable[[], Any], name: object) -> None:
@@ -201,23 +202,23 @@ def harmed(point: Point, how: str) -> Callable[[], int]:
 
 
 def outcome(point: Point, how: str) -> str:
-    """What was wrong after the fault; "" if nothing was, "harmless" if the command did not need the call."""
+    """Return the problem after the fault; "" if there is none, "harmless" if the command ended with status 0."""
     shutil.rmtree(RUN, ignore_errors=True)
     before = Path(f"before.{point.command}")
     if before.exists():
         shutil.copytree(before, RUN)
     status, said = forked(harmed(point, how), Path("said"))
     if how == "kill" and status != -signal.SIGKILL:
-        return f"was not killed: status {status}: {said}"
+        return f"the process was not killed: status {status}: {said}"
     if how == "full" and status not in (0, 1):
         return f"status {status}: {said}"
     if how == "full" and status == 1 and not re.fullmatch(r"coupled train: .*\brun\b.*\n", said):
-        return f"no one line with the path: {said}"
+        return f"the message is not one line with the path: {said}"
     if how == "full" and status == 1 and "No space left on device" not in said:
-        return f"not the reason: {said}"
+        return f"the message has no reason: {said}"
     settings = FIRST if point.command == 0 else OTHER
     again, said = forked(command([*settings, "--resume"]), Path("said"))
-    if again == 2 and point.command == 1 and "was started with other settings" in said:  # it is not yet replaced
+    if again == 2 and point.command == 1 and "was started with other settings" in said:  # the old run is still there
         again, said = forked(command([*settings, "--overwrite"]), Path("said"))
     if again != 0:
         return f"cannot be resumed: {said}"
@@ -225,7 +226,7 @@ def outcome(point: Point, how: str) -> str:
 
 
 def differences(run: Path, whole: Path) -> str:
-    """In what two ended runs differ."""
+    """Return a difference of two finished runs; "" if there is none."""
     if tiny.snapshot_bytes(run) != tiny.snapshot_bytes(whole):
         return "other snapshots"
     for file in ("steps.csv", "snapshots/manifest.jsonl"):
@@ -246,7 +247,7 @@ def differences(run: Path, whole: Path) -> str:
 
 
 def undisturbed() -> list[Point]:
-    """The three commands, the folder before each kept, and whole runs to compare with; all points of the commands."""
+    """Run the commands, keep a copy of the folder before each, make reference runs, and return all points."""
     for settings in (FIRST, OTHER):
         status, said = forked(command(settings), Path("said"))
         assert status == 0, said
@@ -261,17 +262,21 @@ def undisturbed() -> list[Point]:
 
 
 def chosen(points: list[Point], only: str, every: int) -> Iterator[tuple[Point, str]]:
-    """Every `every`-th of the points whose text, such as "kill 1 rename run.json.tmp 1", has the pattern `only`."""
+    """Yield every `every`-th point whose text, such as "kill 1 rename run.json.tmp 1", matches `only`."""
     both = [(point, how) for point in points for how in ("kill", "full")]
     named = [(point, how) for point, how in both if re.search(only, " ".join(map(str, (how, *point))))]
     yield from named[::every]
 
 
 def main() -> int:
-    """The program; returns its exit status."""
+    """Run the program and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--only", default="", help="a regular expression for the points, such as 'kill 2 rename'")
-    parser.add_argument("--every", type=int, default=1, help="take every N-th point")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="regular expression of the points to test, for example 'kill 2 rename' (default: all)",
+    )
+    parser.add_argument("--every", type=int, default=1, help="test every N-th point (default: 1)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -285,8 +290,8 @@ def main() -> int:
             if text:
                 print(how, *point, f": {text}", flush=True)
         os.chdir("/")
-    harmless = f"{ended['harmless']} did not and were harmless"
-    print(f"{ended.total()} faults: {ended['']} stopped the run, {harmless}; {ended['wrong']} ended badly")
+    harmless = f"{ended['harmless']} did not stop it and were harmless"
+    print(f"{ended.total()} faults: {ended['']} stopped the run, {harmless}; {ended['wrong']} failed")
     return int(ended["wrong"] > 0)
 
 

@@ -1,7 +1,7 @@
-"""Processes that begin with everything imported: forked from one server, where a new interpreter imports for 5 s.
+"""Processes forked from a server that has imported torch. A new interpreter needs about 5 s for these imports.
 
-`Program` runs a program in one, with an environment, a folder, streams and signals of its own, as if it had been
-started anew; what begins with the interpreter (options, Ctrl-C while it imports) needs a real one.
+`Program` runs a program in such a process, with separate environment, folder, streams and signals. Tests of interpreter
+options or of Ctrl-C during imports need a new interpreter.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from typing import Any
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "hypothesis", "pytest", "coupled.coordinator", "coupled.datasets.digits"])
 
-_first = os.getpid() * 97 % 12_000  # several processes test at the same time, each with a pool of ranks
+_first = os.getpid() * 97 % 12_000  # parallel test processes need different ports
 _ports = itertools.cycle([*range(20_000 + _first, 32_000), *range(20_000, 20_000 + _first)])
 
 
 def process(function: Callable[..., Any], *arguments: Any, daemon: bool = False) -> ForkServerProcess:
-    """A process that has begun to run `function(*arguments)`."""
+    """Start a process that runs `function(*arguments)` and return it."""
     started = _context.Process(target=function, args=arguments, daemon=daemon)
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the server, which the first call starts, looks nowhere else
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # read by the server, which the first call starts
     try:
         started.start()
     finally:
@@ -39,7 +39,7 @@ def process(function: Callable[..., Any], *arguments: Any, daemon: bool = False)
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on, and which the system gives nobody who asks for any port."""
+    """Return a free loopback port below the range from which the system assigns ports."""
     while True:
         port = next(_ports)
         with contextlib.suppress(OSError), socket.socket() as probe:
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 class Program:
-    """A program of the repository in a process, as much like `subprocess.Popen` as the tests need."""
+    """A program of the repository in a forked process, with the part of `subprocess.Popen` that the tests need."""
 
     def __init__(self, program: Path, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
@@ -60,7 +60,7 @@ class Program:
 
     @property
     def returncode(self) -> int | None:
-        """As of a `Popen`; None while it runs."""
+        """Return the exit status as `Popen.poll` does; None while the process runs."""
         return self.process.exitcode
 
     poll = returncode.fget
@@ -72,7 +72,7 @@ class Program:
         self.process.kill()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait until it ends; its output and errors."""
+        """Wait until the process ends; return its output and errors."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             raise TimeoutError(f"{self.pid} has not ended after {timeout} s")

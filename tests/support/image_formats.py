@@ -1,6 +1,6 @@
-"""Small datasets in the formats in which the real ones are published: bytes as the archives hold them.
+"""Write small datasets in the formats of the published archives.
 
-Every writer takes a folder and returns nothing; every class has IMAGES train and TEST_IMAGES test images.
+Every class has IMAGES train images and TEST_IMAGES test images.
 """
 
 import hashlib
@@ -26,25 +26,25 @@ IMAGES, TEST_IMAGES = 6, 2
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
-    """Random bytes."""
+    """Return random bytes."""
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def jpeg(seed: int, height: int = 64, width: int = 64, kind: str = "JPEG") -> bytes:
-    """The bytes of a picture file."""
+    """Return the bytes of an image file."""
     file = io.BytesIO()
     Image.fromarray(noise(seed, height, width, 3)).save(file, kind)
     return file.getvalue()
 
 
 def of_class(label: int, count: int, start: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the pictures of a class, as ImageNet names them."""
+    """Return file names in ImageNet's form and bytes of the images of a class."""
     for number in range(start, start + count):
         yield f"{WORDNET_IDS[label]}_{number}.JPEG", jpeg(1000 * label + number)
 
 
 def write(path: Path, content: bytes | str) -> str:
-    """Write a file and its folders; the md5 sum of its content."""
+    """Write a file and its folders; return the md5 sum of its content."""
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -52,7 +52,7 @@ def write(path: Path, content: bytes | str) -> str:
 
 
 def cifar(kind: type[CIFAR10], root: Path, patch: pytest.MonkeyPatch) -> None:
-    """The folder of the archive for Python; torchvision's md5 sums become those of these files."""
+    """Write CIFAR's Python files; torchvision's md5 sums are replaced by those of these files."""
     folder = root / kind.base_folder
     key, classes = ("labels", 10) if kind is CIFAR10 else ("fine_labels", 100)
     for first, files in ((0, "train_list"), (10, "test_list")):
@@ -67,12 +67,12 @@ def cifar(kind: type[CIFAR10], root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def python2_pickle(entry: object) -> bytes:
-    """The archive was written under Python 2, whose NumPy spelled the flags of a dtype 0 and 1, not False and True."""
+    """Pickle like NumPy under Python 2, which wrote the flags of a dtype as 0 and 1, not as False and True."""
     return pickle.dumps(entry, protocol=2).replace(b"\x89\x88\x87", b"K\x00K\x01\x87")
 
 
 def svhn(root: Path, patch: pytest.MonkeyPatch) -> None:
-    """MATLAB files: X is [32, 32, 3, N], y counts 1..10 and 10 is the digit 0."""
+    """Write MATLAB files: X is [32, 32, 3, N]; y is 1 to 10, and 10 is the digit 0."""
     lists = {}
     for seed, (split, (url, name, _)) in enumerate(SVHN.split_list.items()):
         file = io.BytesIO()
@@ -82,7 +82,7 @@ def svhn(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def stl10(root: Path, patch: pytest.MonkeyPatch) -> None:
-    """Binary files: a channel after the other, each by columns; labels count from 1."""
+    """Write binary files: one channel after another, each column by column; labels begin at 1."""
     for seed, files in enumerate(("train_list", "test_list")):
         (pixels, _), (labels, _) = getattr(LabelledSTL10, files)
         folder = root / LabelledSTL10.base_folder
@@ -94,7 +94,7 @@ def stl10(root: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def tiny_imagenet_files() -> dict[str, bytes]:
-    """The members of tiny-imagenet-200.zip by name."""
+    """Return the members of tiny-imagenet-200.zip by name."""
     files: dict[str, bytes] = {"wnids.txt": "\n".join(reversed(WORDNET_IDS)).encode() + b"\n"}
     files["words.txt"] = b"".join(f"{wordnet_id}\tthing, entity\n".encode() for wordnet_id in WORDNET_IDS)
     lines = []
@@ -112,7 +112,7 @@ def tiny_imagenet_files() -> dict[str, bytes]:
 
 
 def mini_imagenet_files() -> dict[str, bytes]:
-    """Ravi and Larochelle's lists, which split the classes, and the folder of images they name."""
+    """Write the lists of Ravi and Larochelle, which split the classes, and the folder of their images."""
     files: dict[str, bytes] = {}
     parts: dict[str, tuple[int, ...]] = {"train": (0, 1), "val": (2,), "test": (3,)}
     for part, labels in parts.items():
@@ -127,13 +127,13 @@ def mini_imagenet_files() -> dict[str, bytes]:
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> None:
-    """The files below a folder."""
+    """Write the files below a folder."""
     for name, content in files.items():
         write(root / name, content)
 
 
 def write_zip(path: Path, files: dict[str, bytes], top: str = "") -> Path:
-    """A zip archive of the files, below the folder `top`."""
+    """Write a zip archive of the files, below the folder `top`."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(f"{top}{name}", content)
@@ -141,7 +141,7 @@ def write_zip(path: Path, files: dict[str, bytes], top: str = "") -> Path:
 
 
 def write_tar(path: Path, files: dict[str, bytes], top: str = "") -> Path:
-    """A tar archive of the files, compressed if its name says so."""
+    """Write a tar archive of the files, compressed according to its name."""
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(f"{top}{name}")
@@ -151,7 +151,7 @@ def write_tar(path: Path, files: dict[str, bytes], top: str = "") -> Path:
 
 
 def imagenet_archives(folder: Path) -> list[Path]:
-    """ILSVRC2012's three archives: a tar of one tar a class, a tar of all validation images, and the devkit."""
+    """Write ILSVRC2012's archives: a tar with one tar per class, a tar of all validation images, and the devkit."""
     folder.mkdir(parents=True, exist_ok=True)
     inner = {
         f"{wordnet_id}.tar": write_tar(folder / "inner.tar", dict(of_class(label, IMAGES))).read_bytes()
@@ -177,7 +177,7 @@ def imagenet_archives(folder: Path) -> list[Path]:
 
 
 def imagenet_files() -> dict[str, bytes]:
-    """Pictures of many sizes in train/<class>/ and val/<class>/."""
+    """Write images of several sizes to train/<class>/ and val/<class>/."""
     files = {}
     for label, wordnet_id in enumerate(WORDNET_IDS):
         for part, count in (("train", IMAGES), ("val", TEST_IMAGES)):
@@ -188,8 +188,8 @@ def imagenet_files() -> dict[str, bytes]:
 
 
 def write_parquet(folder: Path, names: tuple[str, ...] = WORDNET_IDS, size: tuple[int, int] = (64, 64)) -> Path:
-    """Hugging Face's files of a dataset: two of train, one of validation; the metadata has their features."""
-    import pyarrow as arrow  # of the extra [hf], which only this format needs
+    """Write a Hugging Face dataset: two train files, one validation file, and their features in the metadata."""
+    import pyarrow as arrow  # only this format needs the extra [hf]
     from pyarrow import parquet
 
     label = {"names": list(names), "_type": "ClassLabel"}

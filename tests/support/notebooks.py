@@ -1,6 +1,6 @@
-"""Notebooks of examples/: executed on tiny settings by a test, and as they are to store their outputs.
+"""Execute the notebooks of examples/: in tests on tiny settings, or unchanged to store their outputs.
 
-PYTHONPATH=$PWD:tests python tests/support/notebooks.py    # executes all three and stores outputs and pictures
+PYTHONPATH=$PWD:tests python tests/support/notebooks.py    # executes all three and stores their outputs
 """
 
 import hashlib
@@ -17,35 +17,35 @@ from nbformat import NotebookNode
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = ("quickstart", "own_parts", "foreign_checkpoints")
-DIGEST = "executed_sources_sha256"  # of the metadata: the cells whose outputs are stored
+DIGEST = "executed_sources_sha256"  # metadata key: digest of the cells whose outputs are stored
 QUIET = {"PYTHONWARNINGS": "ignore:IProgress"}  # tqdm's warning where ipywidgets is missing
 
 
 def read(name: str) -> NotebookNode:
-    """A notebook of examples/."""
+    """Return a notebook of examples/."""
     return nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """The code cells in their order."""
+    """Return the code cells in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def outputs(notebook: NotebookNode) -> Iterator[NotebookNode]:
-    """All outputs of all cells."""
+    """Return the outputs of all cells."""
     for cell in code_cells(notebook):
         yield from cell.outputs
 
 
 def sources_digest(notebook: NotebookNode) -> str:
-    """The digest of the sources of all code cells, and of the Python files of examples/ that they name."""
+    """Return the digest of all code cells and of the Python files of examples/ that they name."""
     sources = [cell.source for cell in code_cells(notebook)]
     sources += [file.read_text() for file in sorted(EXAMPLES.glob("*.py")) if file.name in "".join(sources)]
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Execute the notebook in `folder`, with the Python files of examples/ beside it. Raises what a cell raises."""
+    """Execute the notebook in `folder`, which has the Python files of examples/. Raise the error of a cell."""
     for file in EXAMPLES.glob("*.py"):
         shutil.copy(file, folder)
     place = {"metadata": {"path": str(folder)}}
@@ -54,7 +54,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
 
 
 def store(name: str) -> None:
-    """Execute a notebook as it is, and write it back with its outputs."""
+    """Execute a notebook unchanged and store its outputs in it."""
     notebook = read(name)
     with tempfile.TemporaryDirectory() as folder:
         execute(notebook, Path(folder))

@@ -1,4 +1,4 @@
-"""Pair metrics by their definitions, from n x n matrices in numpy's long double, and pairs of representations.
+"""Pair metrics by definition, from n x n matrices in numpy's long double, and test representations.
 
 Shape letters: n images, D, E widths.
 """
@@ -13,7 +13,7 @@ from coupled.config.metric_registry import find_pair_metrics
 
 
 def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
-    """The metric as the program computes it, in batches; a subset is all images."""
+    """Return the metric as the program computes it, in batches, with all images in one subset."""
     metrics = {metric.name: metric for metric in find_pair_metrics([name])}
     score = Score("x", "y", "h", name)
     parts = zip(x_nD.split(batch), y_nE.split(batch), strict=True)
@@ -21,7 +21,7 @@ def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
 
 
 def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
-    """The metric from n x n matrices."""
+    """Return the metric from n x n matrices."""
     x, y = (np.asarray(a.numpy(), dtype=np.longdouble) for a in (x_nD, y_nE))
     n = len(x)
     centring = np.eye(n, dtype=np.longdouble) - np.longdouble(1) / n
@@ -30,7 +30,7 @@ def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
         k, m = centring @ x @ x.T @ centring, centring @ y @ y.T @ centring
         return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
     if name == "cka_debiased":
-        k, m = (a @ a.T for a in (x - x.mean(0), y - y.mean(0)))  # HSIC_1 ignores a shift; the long double less so
+        k, m = (a @ a.T for a in (x - x.mean(0), y - y.mean(0)))  # centring only reduces rounding errors
         return float(hsic_1(k, m) / np.sqrt(hsic_1(k, k) * hsic_1(m, m)))
     if name == "rsa":
         return correlation(*((1 - cosines(a))[upper] for a in (x, y)))
@@ -54,19 +54,19 @@ def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
 
 
 def cosines(a: np.ndarray) -> np.ndarray:
-    """Cosine of every two rows."""
+    """Return the cosine similarity of all pairs of rows."""
     u = a / np.sqrt((a * a).sum(axis=1, keepdims=True))
     return u @ u.T
 
 
 def correlation(s: np.ndarray, t: np.ndarray) -> float:
-    """Pearson's."""
+    """Return the Pearson correlation."""
     s, t = s - s.mean(), t - t.mean()
     return float((s * t).sum() / np.sqrt((s * s).sum() * (t * t).sum()))
 
 
 def hsic_1(k: np.ndarray, m: np.ndarray) -> np.longdouble:
-    """Song et al. 2012, eq. 5, with its matrices written out."""
+    """Return the estimator of Song et al. 2012, eq. 5, with explicit matrices."""
     n = len(k)
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
     one = np.ones(n, dtype=np.longdouble)
@@ -75,7 +75,7 @@ def hsic_1(k: np.ndarray, m: np.ndarray) -> np.longdouble:
 
 
 def related(seed: int, n: int, width: int, other_width: int, mean: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Two representations with something in common; their features have means of about `mean`."""
+    """Return two correlated representations; their features have means of about `mean`."""
     generator = torch.Generator().manual_seed(seed)
     x_nD = torch.randn(n, width, generator=generator, dtype=torch.float64)
     mix_DE = torch.randn(width, other_width, generator=generator, dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""One pool of processes for every test that needs several ranks: started once, used by the whole test run.
+"""One pool of processes for all tests that need several ranks, started once per test run.
 
-`run(world_size, function, *arguments)` calls `function(*arguments)` on that many ranks at once and returns what each
-returned, or raises `RankError` with the traceback of the first that failed. The function lives at the top of a test
-file; inside it `process_group("cpu")` joins the ranks, as a program under torchrun does.
+`run(world_size, function, *arguments)` calls `function(*arguments)` on that many ranks at once. It returns the values
+of all ranks or raises `RankError` with the tracebacks. The function must be at the top level of a test file. In it,
+`process_group("cpu")` joins the ranks, as a program under torchrun does.
 """
 
 import importlib.util
@@ -29,7 +29,7 @@ class RankError(AssertionError):
 
 
 def run(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function(*arguments)` returns on each of `world_size` ranks, in the order of ranks."""
+    """Return the value of `function(*arguments)` on each of `world_size` ranks, in the order of ranks."""
     assert 1 <= world_size <= MOST
     while len(_pool) < world_size:
         _pool.append(_start())
@@ -41,7 +41,7 @@ def run(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[
     for _, pipe in _pool[:world_size]:
         if not pipe.poll(PATIENCE_SECONDS):
             stop()
-            raise RankError(f"{function.__qualname__} does not end")
+            raise RankError(f"{function.__qualname__} did not end within {PATIENCE_SECONDS} seconds")
         answers.append(pipe.recv())
     failed = [text for text, _ in answers if text]
     if failed:
@@ -50,7 +50,7 @@ def run(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[
 
 
 def stop() -> None:
-    """End the pool; the next `run` starts another."""
+    """End the pool; the next `run` starts a new one."""
     for process, pipe in _pool:
         pipe.close()
         process.terminate()
@@ -80,13 +80,13 @@ def _serve(pipe: Connection) -> None:
             if file not in files:
                 files[file] = _load(file)
             answer = (None, getattr(files[file], name)(*arguments))
-        except BaseException:  # whatever it is belongs to the test
+        except BaseException:  # sent to the test
             answer = (f"rank {environment['RANK']}:\n{traceback.format_exc()}", None)
         pipe.send(answer)
 
 
 def _load(file: str) -> Any:
-    """The test file as a module of this process."""
+    """Import the test file in this process and return the module."""
     spec = importlib.util.spec_from_file_location(f"on_ranks_{Path(file).stem}", file)
     assert spec
     assert spec.loader

@@ -1,4 +1,4 @@
-"""What the tests of the report look at: its charts, and copies of a run's folder that they may change."""
+"""Helpers for the tests of the report: its charts, and copies of run folders."""
 
 import shutil
 from copy import copy
@@ -13,24 +13,24 @@ from coupled.analysis.run import open_run
 
 
 def report_runs(*folders: Path) -> list[ReportRun]:
-    """The runs in these folders, as a report reads them."""
+    """Return the runs in these folders as a report reads them."""
     return read_runs([open_run(folder) for folder in folders])
 
 
 def charts_of(*folders: Path) -> dict[str, Chart]:
-    """The charts of a page about these runs, by key."""
+    """Return the charts of a report about these runs, by key."""
     runs = report_runs(*folders)
     parts = [part for section in sections(runs, TraceStyles(runs)) for part in section["parts"]]
     return {part.key: part for part in parts if isinstance(part, Chart)}
 
 
 def copied(run: Path, to: Path) -> Path:
-    """A copy without the page."""
+    """Copy a run without its report."""
     return Path(shutil.copytree(run, to, ignore=shutil.ignore_patterns("report.html", "snapshots")))
 
 
 def changed(run: ReportRun, **attributes: Any) -> ReportRun:
-    """The run with other attributes, such as the path of another folder."""
+    """Return the run with changed attributes, such as the path."""
     other = copy(run.run)
     for name, value in attributes.items():
         object.__setattr__(other, name, value)

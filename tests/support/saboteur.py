@@ -1,7 +1,7 @@
 """coupled/train.py with a fault at the second step of epoch 2, for the tests: FAULT=... saboteur.py --config ...
 
-raise: rank 1 raises while rank 0 sleeps. sleep: rank 1 sleeps while rank 0 waits for it. kill, kill first: rank 1, or
-rank 0, is killed, once in all lives of the run. orphan: rank 0 kills the agent of torchrun that started it.
+raise: rank 1 raises while rank 0 sleeps. sleep: rank 1 sleeps while rank 0 waits for it. kill, kill first: rank 1 or
+rank 0 is killed once, also if torchrun restarts the run. orphan: rank 0 kills the torchrun agent that started it.
 """
 
 import os
@@ -31,7 +31,7 @@ def gradients(arm: Arm, batch: Batch) -> Tensor:
             os.kill(os.getppid(), signal.SIGKILL)
         if (FAULT, RANK) in (("kill", "1"), ("kill first", "0")) and not RUN.with_name("killed").exists():
             while not (RUN / "checkpoints/step_00000004").exists():
-                time.sleep(0.01)  # the state of epoch 1 is written beside training
+                time.sleep(0.01)  # the checkpoint of epoch 1 is written by another thread
             RUN.with_name("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
     return usual(arm, batch)

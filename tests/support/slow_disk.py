@@ -1,4 +1,4 @@
-"""coupled/train.py on a disk that needs its time: run by test_soak.py, so that a kill finds half-written files."""
+"""coupled/train.py with a slow fsync, for test_soak.py: a kill then often finds half-written files."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A run small enough for tests: digits at 8 px, a ResNet-18 with a few channels, 5 steps an epoch."""
+"""A run small enough for tests: digits at 8 px, a ResNet-18 with a few channels, 5 steps per epoch."""
 
 import os
 import subprocess
@@ -43,14 +43,14 @@ optimizer: {name: sgd, base_lr: 6e-2, warmup_epochs: 0}
 
 
 def tiny_settings(**changed: Any) -> Settings:
-    """The tiny run's settings with some top-level keys replaced."""
+    """Return the settings of the tiny run with some top-level keys replaced."""
     return resolve({**TINY, **changed})
 
 
 def train(
     run: Path, resume: bool = False, overwrite: bool = False, max_steps: int | None = None, **changed: Any
 ) -> Coordinator:
-    """Train the tiny run into `run` in this process; the coordinator as it is at the end.
+    """Train the tiny run into `run` in this process and return the coordinator.
 
     A changed key may end with an underscore: `resume_` is the section `resume`.
     """
@@ -59,18 +59,18 @@ def train(
         coordinator = Coordinator(settings, group, run)
         coordinator.outcome = coordinator.train(resume, overwrite, max_steps)  # for the test to look at
         for arm in coordinator.arms:
-            arm.replica = arm.network  # with torch 2.11 a DDP that outlives its process group may hang when it goes
+            arm.replica = arm.network  # torch 2.11: deleting a DDP after its process group may hang
     return coordinator
 
 
 def snapshot_bytes(run: Path) -> dict[str, bytes]:
-    """Every snapshot file of a run, by its path below the snapshot folder."""
+    """Return the bytes of every snapshot file of a run, by its path below the snapshot folder."""
     folder = run / "snapshots"
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
 
 
 def program(*arguments: str | Path, cwd: Path, launcher: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program of the repository in a subprocess, the way a user does."""
+    """Run a program of the repository in a subprocess, as a user does."""
     launcher = launcher or [sys.executable]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -79,5 +79,5 @@ def program(*arguments: str | Path, cwd: Path, launcher: list[str] | None = None
 
 
 def tensors(run: Path, arm: str, epoch: int) -> dict[str, Tensor]:
-    """The tensors of a snapshot."""
+    """Return the tensors of a snapshot."""
     return load_file(run / f"snapshots/{arm}/epoch_{epoch:04d}.safetensors")

@@ -1,4 +1,4 @@
-"""What a sweep is: lists and ranges, names of points, grids and zipped lists, and what is refused."""
+"""Definition of a sweep: lists and ranges, names of points, grids and zipped lists, invalid input."""
 
 import re
 import shlex
@@ -35,8 +35,8 @@ def names(*arguments: Any, **options: Any) -> list[str]:
     return [point.name for point in points(read_sweep(*arguments, **options))]
 
 
-def test_lists_and_ranges_are_read_as_they_are_written() -> None:
-    """A range with its last, a list as one value, and never YAML's sixties: 0:5 is not five, nor 1:30 ninety."""
+def test_lists_and_ranges_are_parsed() -> None:
+    """A range includes its end; a list can be one value; 1:30 is a range, not YAML 1.1's base-60 number 90."""
     assert parse_list("temperature=0.1,5e-1,1") == ("temperature", [0.1, 0.5, 1])
     assert parse_list("seed=0:2") == ("seed", [0, 1, 2])
     assert parse_list("seed=7,0:6:2") == ("seed", [7, 0, 2, 4, 6])
@@ -50,8 +50,8 @@ def test_lists_and_ranges_are_read_as_they_are_written() -> None:
             parse_list(wrong)
 
 
-def test_a_point_has_one_name_whatever_the_order_and_the_spelling(place: Path) -> None:
-    """Two folders for one point would train it twice, and average it with itself."""
+def test_the_name_of_a_point_does_not_depend_on_order_or_spelling(place: Path) -> None:
+    """With two folders, one point would be trained twice and counted twice in the mean."""
     config = place / "small.yaml"
     one = names(config, ["temperature=0.1,1", "seed=0:1"])
     assert one == [f"temperature={t},seed={s}" for t in ("0.1", "1") for s in (0, 1)]
@@ -63,22 +63,22 @@ def test_a_point_has_one_name_whatever_the_order_and_the_spelling(place: Path) -
     "value", [0.1, 1e-06, True, None, "dcl", "a b/../$(x)", [1, 2], ["x", 2], [[1]], {"a": "'"}, "é" * 300, []]
 )
 def test_names_are_safe_for_a_shell_and_valid_for_a_run(value: Any) -> None:
-    """A folder's name is pasted into shells; the run's own name is checked by the settings."""
+    """Users paste folder names into shells. The settings check the name of the run."""
     name = point_name({"dataset.classes": value, "seed": 3})
-    assert shlex.quote(name) == name or "," in name  # a comma outside braces means nothing to a shell
+    assert shlex.quote(name) == name or "," in name  # a shell expands a comma only within braces
     assert re.fullmatch(r"[A-Za-z0-9._=,+-]{1,255}", name)
     assert from_resolved({**tiny.TINY, "name": run_name(name)}).name == run_name(name)
 
 
 def test_different_values_have_different_names() -> None:
-    """Also those whose unsafe characters become the same safe ones, and names that are cut."""
+    """Also values that differ only in replaced characters, and names that are shortened."""
     values = ["a b", "a/b", "a_b", ["a", "b"], [["a"], "b"], {"a": 1}, {"a": 2}, 0.1, 0.11, "x" * 400, "x" * 401]
     assert len({point_name({"key": value}) for value in values}) == len(values)
     assert spelled(1) == spelled(1.0) == "1"
 
 
-def test_a_grid_is_a_product_and_zipped_lists_go_together(place: Path) -> None:
-    """In a file and on the command line; the latter replaces what the file says of a key."""
+def test_a_grid_is_a_product_and_zip_pairs_lists(place: Path) -> None:
+    """In a file and on the command line. The command line replaces the values of a key in the file."""
     file = sweep_file(
         place,
         grid={"temperature": [0.1, 1.0]},
@@ -137,7 +137,7 @@ BAD_FILES: list[dict[str, Any]] = [
 def test_bad_input_is_one_line_and_status_2(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
-    """All points are checked before the first begins."""
+    """All points are checked before the first one starts."""
     monkeypatch.chdir(place)
     (place / "runs/taken").mkdir(parents=True, exist_ok=True)
     (place / "runs/taken/run.json").touch()
@@ -150,10 +150,10 @@ def test_bad_input_is_one_line_and_status_2(
     assert not (place / "runs/small_sweep").exists()
 
 
-def test_a_path_with_a_line_end_is_said_as_one_line(
+def test_a_path_with_a_newline_is_printed_on_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name could write lines of its own, or move the cursor."""
+    """Control characters in a name are escaped, so that they cannot change the terminal output."""
     folder = tmp_path / "a\nb"
     folder.mkdir()
     monkeypatch.setattr(sweep, "collect", lambda _: pd.DataFrame({"run": ["r"]}))

@@ -1,4 +1,4 @@
-"""Sweeps: what is skipped and what goes on, failures, the collected table, its spread and its figures."""
+"""Sweeps: finished and interrupted points, failures, the collected table, its spread and its figures."""
 
 import errno
 import json
@@ -69,10 +69,10 @@ def measured(place: Path) -> Path:
     return definition.folder
 
 
-def test_the_list_numbers_the_points_of_an_array(
+def test_list_prints_the_index_of_each_point_of_a_job_array(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each index does its point alone, and writes nothing that another index writes."""
+    """Each index trains only its point and writes no file that another index writes."""
     done: list[str] = []
     monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda _sweep, point, *_: done.append(point.name) or "")
     command = [str(place / "small.yaml"), "temperature=0.1,1", "seed=0:1", "--runs-dir", str(place / "array")]
@@ -86,10 +86,10 @@ def test_the_list_numbers_the_points_of_an_array(
 
 
 @pytest.mark.slow
-def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
+def test_an_interrupted_point_is_resumed_and_a_failure_does_not_stop_other_points(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In subprocesses, as a user runs it: one was broken off, one crashes as code in C does."""
+    """In subprocesses, as a user runs it: one point was interrupted, one aborts like a crash in C code."""
     monkeypatch.chdir(place)
     hopeless, broken = points(read_sweep(Path("small.yaml"), ["seed=0:1"]))
     train(broken, max_steps=2)
@@ -108,8 +108,8 @@ def test_a_broken_point_goes_on_and_a_failed_one_stops_no_other(
     assert (set(rows["seed"]), set(rows["table"])) == ({1}, {"weight_gap"})
 
 
-def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """train.py that somebody stopped ends with status 0; its tables would be those of half a run."""
+def test_an_incomplete_training_with_status_0_is_a_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped train.py exits with status 0, but its run is incomplete and must not be analysed."""
     stopped = [sys.executable, "-c", "print('stopped after step 2')"]
     monkeypatch.setattr(sweep_jobs, "child_command", lambda *_: stopped)
     definition = read_sweep(place / "small.yaml", runs=place / "early")
@@ -119,8 +119,8 @@ def test_a_training_that_ends_well_but_early_has_failed(place: Path, monkeypatch
     assert point.log().read_text().count("stopped") == 1  # no analysis began
 
 
-def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second call trains nothing, and only collects and draws."""
+def test_finished_points_are_not_trained_again(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second call only collects the table and draws the figures."""
     before = {path: path.stat().st_mtime_ns for path in measured.rglob("snapshots/*")}
     command = [str(measured.parents[2] / "small.yaml"), "seed=0:1", "temperature=1,0.1", "--name", measured.name]
     assert sweep.main([*command, "--runs-dir", str(measured.parent), "--analyses"]) == 0
@@ -129,14 +129,14 @@ def test_finished_points_are_left_alone(measured: Path, capsys: pytest.CaptureFi
     assert len(pd.read_csv(measured / "sweep.csv")) == len(collect(measured))
 
 
-def test_other_settings_and_a_lost_last_snapshot_are_not_finished(place: Path) -> None:
-    """Otherwise a sweep would show runs that are not what its settings say."""
+def test_a_point_with_other_settings_or_without_its_last_snapshot_is_not_finished(place: Path) -> None:
+    """Otherwise a sweep would include runs that do not match its settings."""
     point = points(read_sweep(place / "small.yaml", ["temperature=0.3"], runs=place / "finished"))[0]
     train(point)
     assert is_finished(point)
     for key, value in (("seed", 4), ("epochs", 2)):
         assert not is_finished(point._replace(settings={**point.settings, key: value}))
-    assert is_finished(point._replace(settings={**point.settings, "num_threads": 2}))  # not part of what is computed
+    assert is_finished(point._replace(settings={**point.settings, "num_threads": 2}))  # does not change the results
     manifest = point.folder / "snapshots/manifest.jsonl"
     manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
     assert not is_finished(point)
@@ -146,8 +146,8 @@ def read(path: Path, *exact: str) -> pd.DataFrame:
     return pd.read_csv(path, converters=dict.fromkeys(exact, lambda cell: float(cell or "nan")))
 
 
-def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) -> None:
-    """Looked up in the runs' own tables one by one, from the file as a reader of sweep.csv has it."""
+def test_the_sweep_table_has_the_exact_values_of_the_runs(measured: Path) -> None:
+    """Each value of sweep.csv is compared with the table of its run."""
     collect(measured).to_csv(measured / "sweep.csv", index=False)
     rows = read(measured / "sweep.csv", "value")
     assert set(zip(rows["temperature"], rows["seed"], strict=True)) == {(t, s) for t in (0.1, 1) for s in (0, 1)}
@@ -165,8 +165,8 @@ def test_the_table_holds_the_values_of_the_runs_to_the_last_bit(measured: Path) 
                 assert mine.loc[(column, gap["epoch"]), "value"] == gap[column]
 
 
-def test_of_rows_of_one_place_the_newest_counts() -> None:
-    """A table keeps what it had when snapshots are replaced: both rows would halve the spread."""
+def test_the_newest_of_duplicate_rows_is_used() -> None:
+    """A table keeps rows of replaced snapshots. With both rows the spread would be too small."""
     rows = pd.DataFrame(
         {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "num_images": 9, "images_digest": ["a", "b"]}
     )
@@ -174,7 +174,7 @@ def test_of_rows_of_one_place_the_newest_counts() -> None:
 
 
 def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
-    """The standard deviation is that of a sample; one seed has none."""
+    """The standard deviation uses n - 1; it is missing for one seed."""
     rows = collect(measured)
     cka = rows[(rows["metric"] == "cka") & (rows["epoch"] == 1)]
     for row in spread(cka, ["temperature"]).itertuples():
@@ -185,8 +185,8 @@ def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
     assert spread(cka[cka["seed"] == 0], ["temperature"])["sd"].isna().all()
 
 
-def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> None:
-    """Read from the lines themselves; and the files lie in figures/ under the factor's name."""
+def test_figures_show_mean_and_band_of_the_last_epoch(measured: Path) -> None:
+    """Checks the drawn lines, and that the files are named after the factor."""
     rows = collect(measured)
     shown = sweep_figures._shown(json.loads((measured / "sweep.json").read_text()), rows)
     panels = {metric: sweep_figures._panel(rows, metric, shown.figure) for metric in ("cka", "weight_gap")}
@@ -204,8 +204,8 @@ def test_the_figures_draw_mean_and_band_of_the_last_epoch(measured: Path) -> Non
         sweep_figures._panel(rows, "nccc", shown.figure)
 
 
-def test_further_keys_make_rows_of_panels(place: Path) -> None:
-    """Values of different rules under one mean would be a curve of nothing."""
+def test_each_further_key_adds_rows_of_panels(place: Path) -> None:
+    """Values of different learning-rate rules must not be averaged."""
     both = ["batch.size=64,128", "optimizer.lr_scaling=linear,sqrt", "seed=0:1"]
     definition = read_sweep(place / "small.yaml", both, runs=place / "rows")
     every = points(definition)
@@ -223,8 +223,8 @@ def test_further_keys_make_rows_of_panels(place: Path) -> None:
     assert np.allclose(drawn, [[0.05, 0.45], [0.25, 0.65]])
 
 
-def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child gets SIGTERM, on which train.py saves its state; the points behind it never start."""
+def test_sigterm_ends_the_children_and_starts_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child process gets SIGTERM, on which train.py saves its state. Later points do not start."""
     monkeypatch.chdir(place)
     begun: list[str] = []
     ended: list[int] = []
@@ -246,14 +246,14 @@ def test_a_stop_ends_the_children_and_begins_no_further_point(place: Path, monke
 
 
 def outcome(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    """Let every point end with this and without a table, as if its programs had."""
+    """Let every point end with this error text (empty: success) and without a table."""
     monkeypatch.setattr(sweep_jobs, "train_and_analyse", lambda *_: wrong)
 
 
-def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
+def test_sweeps_of_one_file_over_different_keys_have_separate_tables(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each has a folder of its keys; by hand, with --name, the second is refused before it replaces anything."""
+    """Each sweep has a folder named after its keys. A sweep of other keys into it with --name is rejected."""
     outcome(monkeypatch, "")
     base = [str(place / "small.yaml"), "--runs-dir", str(tmp_path), "--analyses"]
     for key in ("temperature=0.1,1", "batch.size=64,128", "seed=0:1"):
@@ -271,10 +271,10 @@ def test_sweeps_of_one_file_over_other_keys_keep_their_tables(
     assert (tmp_path / "small_sweep/temperature/sweep.json").read_bytes() == before
 
 
-def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
+def test_concurrent_sweeps_cannot_share_a_folder_or_a_point(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second gets an error that names the holder; tasks of an array share the folder, and hold a point each."""
+    """The second sweep gets an error with the process that holds the lock. Tasks of a job array share the folder."""
     outcome(monkeypatch, "")
     command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path), "--analyses"]
     folder = tmp_path / "small_sweep/temperature"
@@ -293,10 +293,10 @@ def test_two_sweeps_at_once_do_not_share_a_folder_and_two_programs_no_point(
     assert {path.name for path in folder.iterdir()} == {"sweep.json", "sweep.csv"}
 
 
-def test_a_sweep_whose_points_all_failed_ends_with_their_list(
+def test_a_sweep_of_failed_points_lists_all_failures(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is no row with the factor then, and nothing to draw."""
+    """There are no rows to draw."""
     outcome(monkeypatch, "out of memory (a.log)")
     assert sweep.main([str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path)]) == 1
     said = capsys.readouterr()
@@ -309,10 +309,10 @@ def test_a_sweep_whose_points_all_failed_ends_with_their_list(
     assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
 
 
-def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
+def test_a_damaged_table_is_reported_after_the_failed_points(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With file and row; the points that failed are said all the same."""
+    """The message names file and row. The failed points are listed before it."""
     outcome(monkeypatch, "no luck")
     shutil.copytree(measured, tmp_path / "copy")
     path = tmp_path / "copy/temperature=1,seed=0/analysis/test_alignment.csv"
@@ -329,7 +329,7 @@ def test_a_damaged_table_of_a_point_is_one_line_beside_the_list(
 def test_a_full_disk_is_one_line(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: str
 ) -> None:
-    """Where a folder cannot be made, and where a table cannot be written to its end; status 1."""
+    """Status 1 if a folder cannot be created or a table cannot be written completely."""
     outcome(monkeypatch, "")
 
     def full(*_: Any, **__: Any) -> None:
@@ -343,8 +343,8 @@ def test_a_full_disk_is_one_line(
     assert "No space left on device" in error
 
 
-def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:
-    """Of a traceback it is the error."""
+def test_last_line_is_the_last_line_with_text(tmp_path: Path) -> None:
+    """In a traceback this is the error."""
     log = tmp_path / "log"
     log.write_text("one\nValueError: two \n\n")
     assert last_line(log) == "ValueError: two"
@@ -353,7 +353,7 @@ def test_the_last_line_of_a_log_is_that_with_text(tmp_path: Path) -> None:
 
 
 def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
-    """Of each run the largest sample: the most images of all runs would leave the other points out."""
+    """The largest sample of each run is used, because the test sets may differ in size."""
     where = {"table": "test_alignment", "epoch": 1, "split": "test", "reference": "cl", "arm": "nscl", "module": "h"}
     made = [
         {**where, "metric": "cka", "run": run, "num_images": samples, "value": value}
@@ -363,8 +363,8 @@ def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
     assert list(sweep_figures._panel(pd.DataFrame(made), "cka", figure)["value"]) == [0.5, 0.6]
 
 
-def test_rows_of_panels_share_an_axis_that_shows_them_all() -> None:
-    """The weight gap begins at 0, and ends above the largest of all rows, not of the first."""
+def test_rows_of_panels_share_an_axis_that_includes_all_values() -> None:
+    """The axis of the weight gap begins at 0 and ends above the largest value of all rows."""
     where = {"table": "weight_gap", "epoch": 1, "reference": "cl", "arm": "nscl", "aggregate": "mean", "metric": "gap"}
     made = [
         {**where, "run": f"{rule}{size}", "seed": 0, "num_images": 0, "rule": rule, "size": size, "value": value}
