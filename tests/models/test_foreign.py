@@ -39,7 +39,7 @@ def test_torchvisions_resnet_has_timms_names() -> None:
     assert found.tensors.keys() == ours.keys()
 
 
-def test_shortcuts_are_downsamplings_and_old_files_have_no_counts(encoder: dict[str, Tensor]) -> None:
+def test_shortcut_keys_are_renamed_and_missing_batch_counts_are_accepted(encoder: dict[str, Tensor]) -> None:
     """As in SupContrast's ResNet, and in files of torch before 0.4.1."""
     counted = {name: each for name, each in encoder.items() if "num_batches" not in name}
     renamed = {name.replace("downsample", "shortcut"): each for name, each in counted.items()}
@@ -48,7 +48,7 @@ def test_shortcuts_are_downsamplings_and_old_files_have_no_counts(encoder: dict[
     assert found.unused == []
 
 
-def test_a_projector_is_taken_only_if_it_computes_the_same() -> None:
+def test_a_projector_is_loaded_only_if_it_is_the_same_function() -> None:
     """The papers' has a bias of zeros in its last batch norm; one with other values is another function."""
     ours = build_projector(32, 16, 8).state_dict()
     file = {f"MODEL_STATE.projector.projector.{name}": tensor for name, tensor in ours.items()}

@@ -32,7 +32,7 @@ def limit(folder: Path, limit: str, used: int, names: tuple[str, str] = ("memory
     (folder / "memory.stat").write_text(f"anon 1\ninactive_file {20 * MIB}\n")
 
 
-def test_free_is_the_least_of_the_machine_and_every_control_group(
+def test_free_memory_is_the_minimum_over_the_machine_and_all_cgroups(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a container or a SLURM job the machine's own number is of no use."""
@@ -51,7 +51,7 @@ def test_free_is_the_least_of_the_machine_and_every_control_group(
     assert free_memory(CPU) is None
 
 
-def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
+def test_weights_gradients_and_optimizer_state_are_counted() -> None:
     """Weights, gradients and moments of every arm at once; the activations of one arm."""
     seen = Probe(saved=5, saved_an_image=1000, weights=70, unused=frozenset())
     at = {"images": 8, "batch": 16, "views": 2, "image_size": 4}
@@ -66,7 +66,7 @@ def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
     assert need.more - on_gpu.more == 70 + 300  # the start, and what is being written, are in main memory
 
 
-def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -> None:
+def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_fit_warns() -> None:
     """The system ends a process that takes too much without a word on why."""
     need = Forecast(activations=300 * MIB, arms=100 * MIB, more=200 * MIB)
     assert memory_line(need, None, 16, 2, CPU) == "a step needs about 600 MiB of memory"
@@ -99,7 +99,7 @@ def test_what_certainly_does_not_fit_is_refused_and_what_may_not_fit_is_said() -
         ),
     ],
 )
-def test_the_program_says_what_it_needs_and_is_refused_before_it_writes(
+def test_memory_is_forecast_and_checked_before_anything_is_written(
     machine: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

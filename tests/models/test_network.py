@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_global_generator() -> N
     assert digest(build_network(**SMALL, seed=2)) != first
 
 
-def test_heads_do_not_change_what_is_shared() -> None:
+def test_heads_do_not_change_the_shared_initialisation() -> None:
     """CE's classifier must not shift the random numbers of the encoder."""
     shared = build_network(**SMALL, seed=1)
     with_head = copy_with_heads(shared, CLASSIFIER, classes=10, seed=1)
@@ -50,7 +50,7 @@ def test_a_copy_shares_no_memory() -> None:
     assert len(set(pointers)) == len(pointers)
 
 
-def test_outputs_have_the_shapes_and_norms_they_promise() -> None:
+def test_outputs_have_the_documented_shapes_and_norms() -> None:
     """embedding [V,B,D], unnormalised [V,B,P], projection [V,B,P] of unit norm, logits [V,B,C]."""
     needs = Needs(("embedding", "unnormalised", "projection", "logits"), heads=CLASSIFIER.heads)
     network = copy_with_heads(build_network(**SMALL), needs, classes=10, seed=0)

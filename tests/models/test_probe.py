@@ -18,7 +18,7 @@ def network(**changed: Any) -> dict[str, Any]:
     return {**small, "projector_hidden_dim": None, "projector_output_dim": 16, **changed}
 
 
-def test_a_probe_moves_no_generator_and_its_network_is_no_arms() -> None:
+def test_a_probe_changes_neither_generators_nor_the_arms() -> None:
     """Weights and running averages of the arms come from the seed alone, whatever was tried before."""
     probe.cache_clear()
     before = torch.get_rng_state()
@@ -30,7 +30,7 @@ def test_a_probe_moves_no_generator_and_its_network_is_no_arms() -> None:
 @pytest.mark.parametrize(
     "changed", [{}, {"encoder": "convnext_atto", "stem": "imagenet", "width_multiplier": 1.0, "image_size": 32}]
 )
-def test_what_is_kept_of_an_image_is_the_same_with_and_without_memory(changed: dict[str, Any]) -> None:
+def test_probe_and_outline_report_the_same_memory(changed: dict[str, Any]) -> None:
     """A forecast that counted weights, or a tensor twice, would refuse runs that fit."""
     real, sketched = probe(CPU, "float32", **network(**changed)), outline("float32", **network(**changed))
     assert sketched is not None
@@ -38,7 +38,7 @@ def test_what_is_kept_of_an_image_is_the_same_with_and_without_memory(changed: d
     assert real.weights == sum(tensor.nbytes for tensor in build_network(**network(**changed)).state_dict().values())
 
 
-def test_what_is_kept_grows_with_the_area_and_the_precision() -> None:
+def test_saved_activations_grow_with_area_and_precision() -> None:
     """In bfloat16 the copies of the weights, which are kept once, must not be counted with every image."""
     seen = probe(CPU, "float32", **network())
     half = probe(CPU, "bfloat16", **network(image_size=16))
@@ -62,7 +62,7 @@ def test_a_resnet_with_group_norm_has_the_cifar_stem() -> None:
     assert encoder.conv1.weight.shape == (64, 3, 3, 3)
 
 
-def test_what_no_output_depends_on_asks_for_no_gradient() -> None:
+def test_the_probe_reports_parameters_that_no_output_uses() -> None:
     """DDP would wait for its gradient for ever."""
     options = network(encoder="efficientvim_m1", stem="imagenet", width_multiplier=1.0, image_size=32)
     assert probe(CPU, "float32", **options).unused == {"encoder.weights"}

@@ -46,7 +46,7 @@ def online(arm: Arm) -> dict[str, Tensor]:
     return {name: t for name, t in parts(arm, "").items() if name.split(".")[0] in ("encoder", "projector")}
 
 
-def test_the_target_starts_as_the_network_and_follows_it_with_statistics_of_its_own() -> None:
+def test_the_target_is_an_ema_copy_with_separate_batch_norm_statistics() -> None:
     """Written out: the moving average of every parameter; the running averages are those of its own forwards."""
     with arms_and_batches(cl="dcl", byol=BYOL) as ((cl, byol), batches):
         slow = online(byol)
@@ -85,7 +85,7 @@ def test_the_target_output_is_that_of_its_weights_on_the_statistics_of_the_batch
         assert not torch.allclose(found["target_projection"], found["projection"], atol=1e-2)
 
 
-def test_a_step_that_is_not_taken_leaves_nothing_behind() -> None:
+def test_undo_restores_the_state_of_an_arm() -> None:
     """The forward pass moves the running averages of the target too."""
     with arms_and_batches(**BOTH) as (arms, batches):
         batch = next(batches)
@@ -98,7 +98,7 @@ def test_a_step_that_is_not_taken_leaves_nothing_behind() -> None:
             assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
-def test_directpred_sets_its_predictor_from_what_it_saw() -> None:
+def test_directpred_sets_its_predictor_from_the_correlation_of_past_batches() -> None:
     """F over both views of the batch, and W_p of it after steps 1 and 3; between them W_p is trained."""
     with arms_and_batches(direct=DIRECT) as ((direct,), batches):
         correlation = torch.zeros(16, 16, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_directpred_sets_its_predictor_from_what_it_saw() -> None:
 
 
 @pytest.mark.slow
-def test_stopped_and_resumed_is_never_stopped_and_twins_stay_equal(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one_and_twins_stay_equal(tmp_path: Path) -> None:
     """The target, its running averages and F are state: a target that starts anew follows another path."""
     settings = {**SMALL, "arms": {**BOTH, "twin": {"twin": "byol"}}}
     tiny.train(tmp_path / "whole", **settings)

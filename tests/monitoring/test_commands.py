@@ -42,7 +42,9 @@ def test_a_command_is_spelled_as_the_program_was_started(
     assert suggest_torchrun("quality", 2, "--run-dir", "runs/a b") == f"{torchrun} {ranks} {QUALITY}"
 
 
-def test_every_launcher_is_there_and_is_found_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_launcher_exists_and_is_found_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In another directory the command has the absolute path."""
     from coupled.cli import COMMANDS
 

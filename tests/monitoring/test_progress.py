@@ -79,7 +79,7 @@ def test_the_table_has_a_row_an_arm_and_the_time_left() -> None:
         assert part in text.getvalue()
 
 
-def test_what_takes_long_is_counted_from_its_first_second(
+def test_long_tasks_show_progress_and_short_ones_do_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """To decode for minutes without a word looks like a hang; what is short needs no word."""

@@ -110,7 +110,7 @@ def series_of(rows: dict[int, dict[str, float]]) -> dict[str, list[tuple[int, fl
     return {name: [(s, v[name]) for s, v in sorted(rows.items()) if name in v] for name in names}
 
 
-def test_a_tracker_that_fails_warns_once_and_gets_what_it_lacks_when_the_run_goes_on(
+def test_a_failing_tracker_warns_once_and_receives_missing_rows_on_resume(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A service that is down for an hour must cost neither the run nor its curves; its series keeps one id."""
@@ -218,7 +218,7 @@ def test_a_missing_package_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_tracker_is_one_line_and_trackers_are_no_part_of_the_experiment() -> None:
+def test_an_unknown_tracker_is_refused_and_trackers_may_change_on_resume() -> None:
     """Where the curves are looked at changes no number, so it may change at a resume."""
     with pytest.raises(ValueError, match=r"trackers\.0: got 'comet'; input should be 'tensorboard', 'wandb' or 'mlfl"):
         tiny.tiny_settings(trackers=["comet"])

@@ -24,7 +24,7 @@ def test_the_order_of_images_does_not_matter(random_outputs, whole_batch, object
     assert_same(objective, whole_batch(outputs, labels), whole_batch(shuffled, labels[order]))
 
 
-def test_turning_the_order_of_images_round_does_not_matter(random_outputs, whole_batch, objective):
+def test_reversing_the_order_of_images_does_not_matter(random_outputs, whole_batch, objective):
     """For classes of any size: no image is the first."""
     outputs = random_outputs()
     turned = {name: value.roll(2, dims=1) for name, value in outputs.items()}

@@ -71,7 +71,7 @@ def test_negatives_of_other_processes_count(random_outputs):
     assert (loss.counted, loss.skipped) == (4, 0)
 
 
-def test_the_contrast_of_a_left_out_anchor_reaches_nobody():
+def test_an_anchor_without_negatives_does_not_affect_loss_or_gradient():
     """An anchor without negatives beside one with: the mean and the gradient are those of the other alone."""
     scores_AM = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     positives_AM = torch.tensor([[False, True, False, False]]).repeat(2, 1)

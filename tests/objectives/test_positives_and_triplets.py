@@ -37,7 +37,7 @@ def cosines(outputs) -> list[list[float]]:
 @pytest.mark.parametrize("variant", ["out", "in"])
 @pytest.mark.parametrize("positives", [1, 2, 3, 5, 100])
 @pytest.mark.parametrize("views", [1, 2, 3])
-def test_supcon_takes_the_first_positives_of_the_walk(random_outputs, whole_batch, views, positives, variant):
+def test_supcon_uses_the_first_positives_in_cyclic_order(random_outputs, whole_batch, views, positives, variant):
     """Its own views, then the next images of its class: another choice would be another experiment, and one that
     differs between processes would be none.
     """
@@ -110,7 +110,7 @@ def test_n_pairs_is_nt_xent_when_all_labels_differ(random_outputs, whole_batch):
 
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("positives", [1, 3])
-def test_every_number_of_processes_takes_the_same_positives(random_outputs, whole_batch, positives, world_size):
+def test_positives_do_not_depend_on_the_world_size(random_outputs, whole_batch, positives, world_size):
     """Bit for bit: the losses of the anchors do not move with the cut."""
     outputs, labels = random_outputs(images=8), torch.tensor([0, 0, 0, 1, 1, 0, 0, 1])
     whole = supcon.per_anchor(whole_batch(outputs, labels), temperature=TAU, num_positives=positives).losses_A.view(
@@ -176,7 +176,7 @@ def agree(ours, theirs, vectors_VBP):
 
 
 @pytest.mark.parametrize("mining", ["all", "semi_hard"])
-def test_collapse_costs_the_margin_and_classes_apart_cost_nothing(whole_batch, mining):
+def test_triplet_loss_is_the_margin_at_collapse_and_zero_for_separated_classes(whole_batch, mining):
     """With no semi-hard triplet in a collapsed batch its loss would be 0, as if all were well."""
     alike = torch.zeros(2, 6, 3, dtype=torch.float64)
     alike[..., 0] = 1

@@ -69,7 +69,7 @@ def test_a_temperature_out_of_range_is_refused_in_one_line(name, tau):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_number_among_the_options_may_be_minus_one(name):
+def test_every_numeric_option_refuses_minus_one(name):
     """A weight below 0 trains the opposite without a word; an option without a range needs a `check` all the same."""
     kinds = get_type_hints(getattr(MODULES[name], name))
     for option in [key for key, kind in kinds.items() if kind in (int, float, int | None)]:
@@ -141,7 +141,7 @@ class Noted(Mapping):
         return self.held.values()
 
 
-def test_needs_name_what_is_read_and_no_more(random_outputs, chosen):
+def test_needs_lists_exactly_the_outputs_that_are_read(random_outputs, chosen):
     """The network builds heads and the arm gathers by these names: a missing one stops the first step, one too many
     costs a collective a step.
     """

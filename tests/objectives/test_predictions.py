@@ -138,7 +138,7 @@ def test_the_predictor_equals_the_construction_written_with_numpy(rule, eps):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_predictor_of_nothing_is_finite(rule):
+def test_the_predictor_of_zero_projections_is_finite(rule):
     """Projections that are exactly 0 divide by no eigenvalue."""
     assert directpred.predictor_of(torch.zeros(3, 3), rule, 0.1).isfinite().all()
 

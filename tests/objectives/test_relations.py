@@ -22,7 +22,9 @@ either_denominator = pytest.mark.parametrize("positive_in_denominator", [False, 
 @either_denominator
 @given(batches)
 @quick
-def test_every_anchor_keeps_the_bound_between_dcl_and_nscl(random_outputs, whole_batch, positive_in_denominator, batch):
+def test_the_bound_between_dcl_and_nscl_holds_for_every_anchor(
+    random_outputs, whole_batch, positive_in_denominator, batch
+):
     """0 <= dcl - nscl <= log(1 + (n_c-1) e^(2/tau) / (B-n_c)) (arXiv 2506.04411, Theorem 1, per batch and anchor).
 
     The whole project rests on this inequality; a wrong set of negatives in either objective breaks it.
@@ -103,7 +105,7 @@ def test_equal_embeddings_give_the_logarithm_of_the_number_of_terms(whole_batch,
 
 @pytest.mark.parametrize("similarity", ["square", "absolute"])
 @pytest.mark.parametrize("objective", [nt_xent.nt_xent, dcl.dcl])
-def test_only_a_similarity_without_sign_overlooks_opposite_projections(
+def test_only_a_sign_invariant_similarity_ignores_opposite_projections(
     random_outputs, whole_batch, objective, similarity
 ):
     """The second view turned round: nothing for a square or an absolute value, all for a cosine."""

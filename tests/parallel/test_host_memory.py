@@ -32,7 +32,7 @@ print(usual, kept, faults(8))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
-def test_a_large_tensor_that_is_made_again_and_again_costs_no_page_faults(tmp_path: Path) -> None:
+def test_repeated_allocation_of_a_large_tensor_causes_no_page_faults(tmp_path: Path) -> None:
     """At a batch of 1 024 the system's zeroing of pages took a third of a step."""
     (tmp_path / "counted.py").write_text(COUNTED)
     output, errors = forked.Program(tmp_path / "counted.py").communicate()
@@ -43,7 +43,7 @@ def test_a_large_tensor_that_is_made_again_and_again_costs_no_page_faults(tmp_pa
 
 
 @pytest.mark.parametrize(("libc", "refused"), [("glibc", -1), ("glibc", -4), ("musl", 0), ("", 0)])
-def test_where_it_cannot_be_done_nothing_happens(libc: str, refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mallopt_nothing_happens(libc: str, refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A libc without mallopt, such as musl or macOS's, must not end the run, nor one that refuses."""
     calls: list[int] = []
 
@@ -65,7 +65,7 @@ def _switches() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_switches")
-def test_the_program_asks_for_it_before_it_makes_networks(
+def test_training_configures_malloc_before_networks_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """What nobody calls helps nobody."""

@@ -30,7 +30,7 @@ def write(folder: Path, *steps: int, sha: str = SHA) -> Path:
     return folder / f"step_{steps[-1]:08d}"
 
 
-def test_the_newest_state_is_read_and_two_are_kept(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_read_and_two_are_kept(tmp_path: Path) -> None:
     """Sorted as numbers: step 100 is newer than step 95, and 5 is older than both."""
     write(tmp_path, 5, 95, 100)
     read = checkpoints.read_newest(tmp_path, SHA)
@@ -41,7 +41,7 @@ def test_the_newest_state_is_read_and_two_are_kept(tmp_path: Path) -> None:
     assert not list(check_checkpoint(tmp_path / "step_00000100", SHA))
 
 
-def test_without_a_state_there_is_none(tmp_path: Path) -> None:
+def test_read_returns_none_without_a_checkpoint(tmp_path: Path) -> None:
     """A run killed before its first state starts from the beginning."""
     assert checkpoints.read_newest(tmp_path) is None
     assert checkpoints.read_newest(tmp_path / "checkpoints") is None
@@ -62,7 +62,7 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     assert not torn.exists()
 
 
-def test_what_is_no_checkpoint_is_neither_read_nor_deleted(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_neither_read_nor_deleted(tmp_path: Path) -> None:
     """Someone who copies a checkpoint, or keeps notes beside it, must not lose the run or the copy."""
     checkpoint = write(tmp_path, 5)
     names = ["step_00000009 (copy)", "step_9", "step_0000000٩", ".step_00000009"]
@@ -78,7 +78,7 @@ def test_what_is_no_checkpoint_is_neither_read_nor_deleted(tmp_path: Path) -> No
     assert {*names, "notes.tmp", "step_00000010", "step_00000015"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_checkpoint_deleted_halfway_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partly_deleted_checkpoint_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process killed while it deletes the third must leave two whole ones, whatever file went first."""
     write(tmp_path, 5, 10)
     with monkeypatch.context() as patched:
@@ -103,7 +103,7 @@ def changed(checkpoint: Path, **keys: Any) -> None:
     (checkpoint / "state.json").write_bytes(encode_header(header._replace(**keys)))
 
 
-def test_every_bit_of_a_head_counts(tmp_path: Path) -> None:
+def test_a_changed_bit_in_a_checkpoint_header_is_detected(tmp_path: Path) -> None:
     """A step, a sum, a digest or a key that a disk has changed must neither be continued from nor end in a
     traceback.
     """
@@ -123,7 +123,7 @@ def test_every_bit_of_a_head_counts(tmp_path: Path) -> None:
     assert not list(check_checkpoint(checkpoint, SHA))
 
 
-def test_a_state_of_another_run_or_another_step_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path: Path) -> None:
     """Another run's state has the same shapes: it would be trained on without a word."""
     checkpoint = write(tmp_path, 5, sha="6" * 64)
     message = r"state\.json: of a run with other settings: expected settings_sha256 5+, found 6+; delete \S+05 to train"
@@ -150,7 +150,7 @@ def test_a_state_of_another_run_or_another_step_is_refused(tmp_path: Path) -> No
         ({"digests": {"ce": "0"}, "sums": {}}, "digests: no arm 'cl'"),
     ],
 )
-def test_a_head_with_a_right_digest_and_wrong_content_is_refused(
+def test_a_header_with_a_correct_digest_and_invalid_content_is_refused(
     tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
     """A run folder may come from someone else; no such line is a KeyError or a TypeError."""
@@ -159,7 +159,7 @@ def test_a_head_with_a_right_digest_and_wrong_content_is_refused(
         checkpoints.read_newest(tmp_path, SHA, ["cl"])
 
 
-def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_with_a_fix(tmp_path: Path) -> None:
     """Falling back silently would hide a failing disk."""
     checkpoint = write(tmp_path, 5)
     path = checkpoint / "cl.safetensors"
@@ -189,7 +189,7 @@ def test_a_damaged_state_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert list(check_checkpoint(checkpoint, None)) == [f"{checkpoint / 'state.json'}: missing"]
 
 
-def test_tensors_that_are_no_state_are_refused(tmp_path: Path) -> None:
+def test_files_without_checkpoint_tensors_are_refused(tmp_path: Path) -> None:
     """Also where their digest is right."""
     checkpoint = write(tmp_path, 5)
     for data, message in (

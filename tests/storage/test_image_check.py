@@ -47,7 +47,7 @@ def checked(root: Path) -> tuple[str, int]:
 
 
 @pytest.mark.distributed
-def test_ranks_share_the_work_and_all_know_what_is_bad(tmp_path: Path) -> None:
+def test_ranks_share_the_image_check_and_all_report_the_bad_files(tmp_path: Path) -> None:
     """A rank that did not know would wait for the others for ever."""
     files(tmp_path)
     (said, one), (also, other) = ranks.run(2, checked, tmp_path)
@@ -60,7 +60,7 @@ def test_ranks_share_the_work_and_all_know_what_is_bad(tmp_path: Path) -> None:
     assert ranks.run(2, checked, tmp_path) == [("", 2), ("", 1)]
 
 
-def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(
+def test_a_damaged_or_unwritable_cache_only_costs_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """It lies outside of what a run promises."""

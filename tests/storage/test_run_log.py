@@ -10,7 +10,7 @@ from coupled.storage.run_lock import MovedError
 from coupled.storage.run_log import CsvLog, check_folder, drop_rows_after, prepare_folder
 
 
-def test_numbers_in_a_row_read_back_to_the_same_bits(tmp_path: Path) -> None:
+def test_numbers_in_a_log_row_are_read_back_bit_for_bit(tmp_path: Path) -> None:
     """A rounded loss cannot prove that two runs are equal."""
     log = CsvLog(tmp_path / "a.csv", ["step", "loss"])
     log.row([1, 0.1 + 0.2])

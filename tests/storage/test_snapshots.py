@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> SnapshotStore:
     return store
 
 
-def test_what_is_written_is_read_back(store: SnapshotStore) -> None:
+def test_written_snapshots_are_read_back_unchanged(store: SnapshotStore) -> None:
     """Floats are kept as contiguous float32, integers as they are."""
     read = store.read("cl", 10)
     assert read.keys() == TENSORS.keys()
@@ -49,7 +49,7 @@ def test_equal_snapshots_are_equal_bytes(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
-def test_a_flipped_bit_is_noticed(store: SnapshotStore) -> None:
+def test_a_flipped_bit_is_detected(store: SnapshotStore) -> None:
     """A damaged weight would become a wrong figure."""
     path = store.path("cl", 2)
     data = bytearray(path.read_bytes())
@@ -83,7 +83,7 @@ def agree(store: SnapshotStore, arm: str, epoch: int) -> None:
         b"PK\x03\x04" * 100,
     ],
 )
-def test_a_safetensors_file_with_a_lying_header_is_refused(store: SnapshotStore, data: bytes) -> None:
+def test_a_safetensors_file_with_a_false_header_is_refused(store: SnapshotStore, data: bytes) -> None:
     """A header of 2^60 bytes or a tensor of 4 TiB must not be believed; nothing of that size is allocated."""
     store.path("cl", 1).write_bytes(data)
     agree(store, "cl", 1)
@@ -127,7 +127,7 @@ def test_truncated_foreign_and_missing_files_are_named(store: SnapshotStore) -> 
         store.read("scl", 3)
 
 
-def test_cut_forgets_later_epochs_only(store: SnapshotStore) -> None:
+def test_cut_removes_later_epochs_only(store: SnapshotStore) -> None:
     """After a resume from epoch 1 the manifest must not list epochs of the life before, nor half a line of it."""
     with store.manifest.open("a") as file:
         file.write('{"arm": "c')
@@ -139,9 +139,7 @@ def test_cut_forgets_later_epochs_only(store: SnapshotStore) -> None:
     assert store.epochs("cl") == [0, 1, 2]
 
 
-def test_the_manifest_is_read_anew_only_when_it_has_changed(
-    store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_manifest_is_reread_only_after_a_change(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has a line a snapshot, and each is asked for; a training beside the analysis adds some."""
     other, reads = SnapshotStore(store.folder), []
     read = Path.read_bytes
@@ -155,14 +153,14 @@ def test_the_manifest_is_read_anew_only_when_it_has_changed(
     assert other.epochs("cl") == [0, 1]
 
 
-def test_a_manifest_line_that_is_no_entry_is_named(store: SnapshotStore) -> None:
+def test_an_invalid_manifest_line_is_reported(store: SnapshotStore) -> None:
     """File and line number."""
     store.manifest.write_text(store.manifest.read_text() + '{"arm": "cl"\n')
     with pytest.raises(ValueError, match=r"manifest\.jsonl line 9"):
         store.entries()
 
 
-def test_a_half_written_last_line_is_no_entry_and_is_cut(store: SnapshotStore) -> None:
+def test_a_half_written_last_manifest_line_is_ignored_and_cut(store: SnapshotStore) -> None:
     """A process killed while it appends must not make the run unreadable."""
     before = store.manifest.read_text()
     store.manifest.write_text(before + '{"arm": "cl", "epo')
@@ -177,7 +175,7 @@ def test_thinned_snapshots_keep_the_first_and_the_last() -> None:
     assert snapshot_epochs(25, 10, 3) == [0, 1, 2, 3, 10, 20, 25]
 
 
-def test_the_digest_sees_names_shapes_types_and_bits() -> None:
+def test_the_digest_depends_on_names_shapes_dtypes_and_bits() -> None:
     """-0.0 equals 0.0 as a number but is another bit pattern."""
     base = {"a": torch.zeros(4), "b": torch.ones(2)}
     assert tensors_digest(base) == tensors_digest(dict(reversed(base.items())))

@@ -94,7 +94,7 @@ def test_views_stay_within_zero_and_one_and_black_and_white_stay_exact(images, e
     torch.testing.assert_close(white, torch.ones_like(white), rtol=0, atol=1.1e-4)  # torchvision's luma of white
 
 
-def test_a_recipe_without_strength_gives_the_image_back(images, augmentation):
+def test_augmentation_of_zero_strength_returns_the_image(images, augmentation):
     """Otherwise augmentation that is switched off would still change the images."""
     off = replace(
         augmentation,
@@ -110,7 +110,7 @@ def test_a_recipe_without_strength_gives_the_image_back(images, augmentation):
     torch.testing.assert_close(views, (square.float() / 255).expand(2, -1, -1, -1, -1), rtol=0, atol=1e-7)
 
 
-def test_augment_leaves_images_plan_and_the_global_generator_alone(images, epoch_plan):
+def test_augment_does_not_change_images_plan_or_the_global_generator(images, epoch_plan):
     """Otherwise a second epoch would start from augmented images, or a run depend on its augmentation."""
     plan, copy, state = epoch_plan[EVERYONE], images.clone(), torch.get_rng_state()
     augment(images, plan, 16)

@@ -47,7 +47,7 @@ def assert_same(one: Batch, other: Batch) -> None:
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, field.name
 
 
-def test_a_set_is_copied_to_the_device_once(dataset):
+def test_a_dataset_is_copied_to_the_device_once(dataset):
     """A copy an epoch and stream would be gigabytes of a large set; where it lies already it is not touched."""
     placed = on_device(dataset, "meta")
     assert placed.images_N3HW.is_meta
@@ -56,7 +56,7 @@ def test_a_set_is_copied_to_the_device_once(dataset):
     assert on_device(dataset, "cpu") is dataset
 
 
-def test_a_batch_holds_what_order_and_plan_say(epoch, dataset, everything):
+def test_a_batch_matches_the_sampler_order_and_the_view_plan(epoch, dataset, everything):
     """Otherwise labels, indices and views would belong to different images."""
     order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
     plan = view_plan(SEED, EPOCH, len(dataset), everything)
@@ -98,7 +98,7 @@ def test_the_ranks_batches_side_by_side_are_the_batch_of_one_process(epoch, worl
 
 @pytest.mark.parametrize("start", [1, 3, 4])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_starting_later_is_skipping_batches(epoch, start, workers):
+def test_starting_at_step_k_equals_skipping_k_batches(epoch, start, workers):
     """Otherwise a run resumed within an epoch would see other batches than one that never stopped."""
     for made, expected in zip(epoch(start=start, workers=workers), list(epoch())[start:], strict=True):
         assert_same(made, expected)
@@ -148,7 +148,7 @@ def test_workers_stay_a_bounded_number_of_batches_ahead(dataset, augmentation, m
     made.close()
 
 
-def test_a_batch_that_cannot_be_cut_evenly_is_an_error_of_one_line(epoch):
+def test_a_batch_not_divisible_by_the_world_size_is_refused_in_one_line(epoch):
     """Otherwise some ranks would hold fewer images, and gathering would hang or misplace them."""
     with pytest.raises(ValueError, match=r"^batch.size: got 6 with 4 processes; allowed are multiples of 4"):
         epoch(world_size=4)

@@ -60,7 +60,7 @@ def assert_same(found: Batch, expected: Batch) -> None:
         *((None, "cuda", 64, 8, 1, 8), (None, "cuda", 64, 1, 2, 8), (None, "cuda", 2, 4, 1, 1)),
     ],
 )
-def test_who_says_nothing_gets_the_cores_that_are_free(
+def test_the_default_number_of_workers_uses_the_free_cores(
     monkeypatch: pytest.MonkeyPatch,
     given: int | None,
     device: str,
@@ -104,7 +104,7 @@ def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, 
         assert apart.abs().mean() <= 0.35 / 255
 
 
-def test_after_the_crop_a_view_is_what_augment_makes_of_it(files: ImageFiles, everything: Augmentation) -> None:
+def test_decoded_crops_are_augmented_as_images_in_memory(files: ImageFiles, everything: Augmentation) -> None:
     """What follows the crop must be each view's own, and the crop must not be cut, resized or flipped again."""
     plan = view_plan(SEED, EPOCH, len(files), everything)
     chosen_B = np.array([17, 3, 21, 8, 0])
@@ -152,7 +152,7 @@ def test_inputs_digests_are_those_of_images_in_memory(
     assert [batch.inputs_digest for batch in epoch()] == [batch.inputs_digest for batch in expected]
 
 
-def test_without_a_plan_it_is_the_central_square(files: ImageFiles, images: Tensor) -> None:
+def test_without_a_plan_the_central_square_is_decoded(files: ImageFiles, images: Tensor) -> None:
     """What analyses look at."""
     chosen_B = np.array([23, 4, 5])
     ((crops_1B3SS,),) = crops(files, [chosen_B], None, SIZE, workers=0)
@@ -163,7 +163,7 @@ def test_without_a_plan_it_is_the_central_square(files: ImageFiles, images: Tens
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_undecodable_picture_is_one_line_that_names_it(workers: int, epoch: Callable, files: ImageFiles) -> None:
+def test_an_undecodable_image_is_named_in_a_one_line_error(workers: int, epoch: Callable, files: ImageFiles) -> None:
     """Among a million files the user must learn which one to mend; a traceback of a worker hides it."""
     path = files.root / "11.png"
     path.write_bytes(path.read_bytes()[:-40])
@@ -183,7 +183,7 @@ def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
     decoding._pool.cache_clear()
 
 
-def test_workers_outlive_a_signal_to_all_processes_and_end_with_their_program(epoch: Callable) -> None:
+def test_workers_ignore_external_signals_and_end_with_the_main_process(epoch: Callable) -> None:
     """Ctrl-C and schedulers tell every process: without its workers the run could not finish its step and save."""
     expected, found = list(epoch()), epoch(workers=2)
     assert_same(next(found), expected[0])
@@ -199,7 +199,7 @@ def test_workers_outlive_a_signal_to_all_processes_and_end_with_their_program(ep
     decoding._pool.cache_clear()
 
 
-def test_reading_leaves_the_global_generators_alone(epoch: Callable) -> None:
+def test_reading_images_does_not_touch_the_global_generators(epoch: Callable) -> None:
     """The loader draws a seed for its workers, which must not be the networks'."""
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     list(epoch())
@@ -216,7 +216,7 @@ def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> Non
         list(first)
 
 
-def test_workers_that_live_on_find_pictures_from_another_directory(
+def test_persistent_workers_find_images_after_a_change_of_directory(
     files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A second run in the same process may start elsewhere, with a root that is relative to there."""

@@ -74,7 +74,7 @@ def test_flipping_is_exact(images):
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 40])
-def test_weights_sum_to_one_exactly_and_fit_the_bits_they_may_have(size):
+def test_resampling_weights_sum_to_one_exactly_in_fixed_point(size):
     """Otherwise white would not stay white, or a sum would be rounded, and so depend on its order."""
     length = torch.arange(1, 57)
     rows = functional.row_taps(length * 0, length, size, 56)
@@ -121,7 +121,7 @@ def test_a_factor_of_one_changes_no_bit(pixels, name):
     assert torch.equal(adjusted(getattr(functional, f"adjust_{name}_"), pixels, torch.ones(24)), pixels)
 
 
-def test_hue_keeps_grey_and_comes_back_after_a_full_turn(pixels):
+def test_hue_keeps_grey_and_has_period_one(pixels):
     """Otherwise the division by the chroma of grey pixels, or the wrap around the wheel, would be wrong."""
     turned = pixels
     for _ in range(4):

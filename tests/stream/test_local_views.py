@@ -38,7 +38,7 @@ def dataset(images: Tensor) -> ImageDataset:
     return ImageDataset("test", "train", images, LABELS_N, ("a", "b", "c"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
 
 
-def test_local_views_have_tables_of_their_own_and_small_crops(local: Augmentation) -> None:
+def test_local_views_have_independent_draws_and_small_crops(local: Augmentation) -> None:
     """Otherwise a run with them would see other views than one without, or its local views would be no news."""
     plan, without = view_plan(3, 5, 24, local), view_plan(3, 5, 24, replace(local, local_views=0))
     assert without.local is None
@@ -56,7 +56,7 @@ def test_local_views_have_tables_of_their_own_and_small_crops(local: Augmentatio
     assert own.recipe() == replace(local.recipe(), crop_scale=(0.05, 0.3))
 
 
-def test_batches_have_them_beside_the_same_views_for_any_ranks_workers_and_start(
+def test_local_views_do_not_change_other_views_for_any_ranks_workers_and_start(
     dataset: ImageDataset, images: Tensor, local: Augmentation
 ) -> None:
     """The guarantees of the stream hold for them as for the others."""
@@ -82,7 +82,7 @@ def test_batches_have_them_beside_the_same_views_for_any_ranks_workers_and_start
         assert torch.equal(later.local_VB3SS, whole.local_VB3SS)
 
 
-def test_those_of_pictures_on_the_disk_are_those_of_images_in_memory(
+def test_local_views_from_disk_equal_those_from_memory(
     dataset: ImageDataset, images: Tensor, local: Augmentation, tmp_path: Path
 ) -> None:
     """A dataset must not change when it grows too large for the memory."""

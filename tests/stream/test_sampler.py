@@ -49,7 +49,7 @@ def test_an_order_depends_on_seed_and_epoch_alone(kind):
     assert not np.array_equal(first, order(0, 2, LABELS, 4, kind))
 
 
-def test_the_uniform_order_does_not_look_at_the_labels_or_the_batch_size():
+def test_the_uniform_order_does_not_depend_on_labels_or_batch_size():
     """Otherwise runs with other labels or batch sizes would see the images in another order."""
     assert np.array_equal(order(0, 1, LABELS, 4).ravel(), order(0, 1, LABELS * 0, 5).ravel())
 
@@ -66,7 +66,7 @@ def test_every_image_is_equally_likely_in_every_batch(kind):
     assert abs(times_NK / epochs - share).max() < 5 * np.sqrt(share * (1 - share) / epochs)
 
 
-def test_the_places_within_a_balanced_batch_are_shuffled():
+def test_positions_within_a_balanced_batch_are_shuffled():
     """Otherwise the first rank, which owns the first places, would see the first classes only."""
     labels_NB = LABELS[np.concatenate([order(0, epoch, LABELS, 11, "balanced") for epoch in range(300)])]
     assert abs((labels_NB == 2).mean(axis=0) - 14 / 23).max() < 0.1

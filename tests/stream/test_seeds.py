@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from coupled.stream.seeds import permutation, philox, random_uint32, set_determinism, torch_rng
 
 
-def test_the_first_numbers_of_a_stream_are_these_forever():
+def test_the_first_numbers_of_a_stream_are_fixed():
     """Otherwise a new version, of NumPy or of us, would silently give other runs from the same seed."""
     assert philox(0, "order", 1).random_raw(2).tolist() == [2231296234669605164, 14182480689222864067]
     assert random_uint32(2**63 - 1, "views", 3, 1, shape=(3,)).tolist() == [1106361137, 3916668758, 900090703]
@@ -91,7 +91,7 @@ def torch_switches(monkeypatch):
 
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.usefixtures("torch_switches")
-def test_set_determinism_switches_off_what_differs_between_runs(deterministic):
+def test_set_determinism_disables_autotuning_and_tf32(deterministic):
     """Otherwise two equal runs could differ, or be made in a precision nobody asked for."""
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("medium")

@@ -38,7 +38,7 @@ def test_a_plan_has_these_bits_on_every_machine(augmentation):
 
 
 @pytest.mark.parametrize(("images", "views"), [(50, 2), (80, 2), (50, 1), (51, 3)])
-def test_the_plan_of_an_image_depends_on_neither_the_size_of_the_set_nor_its_company(everything, images, views):
+def test_the_plan_of_an_image_does_not_depend_on_dataset_size_or_other_images(everything, images, views):
     """Otherwise views would change with the batch, the order, the rank or the number of images and views."""
     whole = view_plan(4, 7, 100, everything)[np.arange(100)]
     chosen = np.array([49, 3, 3, 17])
@@ -49,7 +49,7 @@ def test_the_plan_of_an_image_depends_on_neither_the_size_of_the_set_nor_its_com
         assert torch.equal(getattr(part, name)[:, :both], expected), name
 
 
-def test_a_row_of_the_tables_is_where_its_counter_says(everything):
+def test_one_row_of_the_plan_can_be_drawn_by_its_counter(everything):
     """Otherwise the plan of one image could not be had without drawing those of all images before it."""
     plan = view_plan(4, 7, 100, everything)
     for name, table_VNR, blocks in (("views", plan.table_VNR, 4), ("further views", plan.further_VNR, 1)):
@@ -97,7 +97,7 @@ def test_crops_are_distributed_as_torchvisions(augmentation, height, width, scal
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 100), (100, 10), (11, 97)])
-def test_where_no_candidate_fits_the_crop_is_torchvisions_central_one(augmentation, height, width):
+def test_the_fallback_crop_is_torchvisions_central_crop(augmentation, height, width):
     """Otherwise very oblong images would be cropped beyond their border, or not at all."""
     ours = crop_box(view_plan(0, 0, 20, replace(augmentation, crop_scale=(0.9, 1.0)))[EVERYONE[:20]], height, width)
     theirs = RandomResizedCrop.get_params(torch.empty(3, height, width), (0.9, 1.0), augmentation.crop_ratio)
@@ -176,7 +176,7 @@ def test_probabilities_zero_and_one_mean_never_and_always(augmentation, probabil
         assert (happens_BV == bool(probability)).all()
 
 
-def test_the_digest_notices_one_flipped_bit_of_any_part_of_the_plan_and_another_order_of_images(everything):
+def test_the_plan_digest_detects_a_flipped_bit_and_another_image_order(everything):
     """Otherwise equal digests would not prove that two runs saw the same inputs."""
     indices = EVERYONE[:6]
     plan = view_plan(0, 0, 6, everything)[indices]
@@ -190,7 +190,7 @@ def test_the_digest_notices_one_flipped_bit_of_any_part_of_the_plan_and_another_
     assert inputs_digest(indices, view_plan(0, 0, 9, everything)[indices]) in digests
 
 
-def test_each_side_has_its_recipe_and_the_first_view_is_as_without_a_second_one(augmentation):
+def test_each_view_follows_its_recipe_and_view_0_ignores_the_second_recipe(augmentation):
     """Otherwise an asymmetric recipe would change what it does not name, or not what it names."""
     second = replace(augmentation.recipe(), crop_ratio=(0.1, 10.0), blur_prob=0.1, jitter_prob=0.0, hflip_prob=1.0)
     one, both = (view_plan(0, 0, 200, replace(augmentation, views=3, second=each)) for each in (None, second))
@@ -210,7 +210,7 @@ def test_each_side_has_its_recipe_and_the_first_view_is_as_without_a_second_one(
     assert inputs_digest(EVERYONE[:200], plan) != inputs_digest(EVERYONE[:200], plain)
 
 
-def test_what_no_view_has_leaves_digest_and_tables_alone(augmentation):
+def test_disabled_operations_do_not_change_digest_or_tables(augmentation):
     """Otherwise runs of before would have other digests now, though they see the same inputs."""
     plan = view_plan(0, 0, 6, augmentation)
     assert plan.further_VNR is None
@@ -240,7 +240,7 @@ def test_solarize_and_rotation_happen_as_often_and_as_strongly_as_the_recipe_say
     assert (sides[EVERYONE].solarize_BV < math.inf).double().mean(0).tolist() == pytest.approx([0, 0.2], abs=0.03)
 
 
-def test_portable_cosine_and_sine_are_those_and_do_not_depend_on_the_place_in_an_array():
+def test_portable_cosine_and_sine_are_accurate_at_any_array_position():
     """Otherwise a rotated view would be turned by another angle, or differ between machines and batches."""
     degrees = np.linspace(-360, 360, 1441)
     for ours, theirs in zip(portable_cos_sin(degrees), (np.cos, np.sin), strict=True):
@@ -249,7 +249,7 @@ def test_portable_cosine_and_sine_are_those_and_do_not_depend_on_the_place_in_an
     assert np.array_equal(np.concatenate(alone, axis=1), np.stack(portable_cos_sin(degrees))[:, ::7])
 
 
-def test_portable_exp_is_exp_and_does_not_depend_on_the_place_in_an_array():
+def test_portable_exp_is_accurate_at_any_array_position():
     """Otherwise crops would be off, or differ by a pixel between machines and batches."""
     x = np.linspace(-79, 1, 1001)
     result = portable_exp(x)

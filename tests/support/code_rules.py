@@ -1,6 +1,6 @@
-"""Rules that neither import-linter nor ruff can see: a module's source in, complaints out, each with the fix.
+"""Code rules that neither import-linter nor ruff can check. Each rule yields the violations in one module, with a fix.
 
-`test_house.py` holds them against the code. The other rules are in pyproject.toml.
+`test_code_rules.py` checks the code with them. The other rules are in pyproject.toml.
 """
 
 import ast

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.house_rules import (
+from support.code_rules import (
     ROOT,
     Module,
     below,
@@ -35,12 +35,12 @@ def test_each_objective_and_dataset_is_one_independent_file() -> None:
 
 
 def test_objectives_and_metrics_have_no_side_effects() -> None:
-    """one that prints, reads, chooses a device or remembers gives other values in another program."""
+    """One that prints, reads files, chooses a device or keeps state depends on the calling program."""
     assert not complaints(is_pure, CODE)
 
 
 def test_no_global_generator_is_touched_outside_the_seed_streams() -> None:
-    """a seed set elsewhere, or one number drawn, silently changes the rest of a run."""
+    """A seed set elsewhere, or one drawn number, silently changes the rest of a run."""
     assert not complaints(leaves_global_generators_alone, CODE)
 
 
@@ -90,7 +90,7 @@ def test_no_file_of_the_package_exceeds_250_lines() -> None:
 
 @pytest.mark.parametrize("source", BANNED)
 def test_ruff_detects_banned_calls(source: str) -> None:
-    """The rules of pyproject.toml must apply to the package, not only be written down."""
+    """The rules of pyproject.toml must apply to the files of the package."""
     program = [sys.executable, "-m", "ruff", "check", "--output-format", "concise", "-"]
     where = ["--stdin-filename", "coupled/arms/arm.py"]
     done = subprocess.run([*program, *where], cwd=ROOT, input=f"{source}\n", capture_output=True, text=True)
@@ -162,9 +162,9 @@ torch.rand(1), torch.set_num_threads(torch.get_num_threads() + 1)
 
 @pytest.mark.slow
 def test_importing_a_module_has_no_side_effects(tmp_path: Path) -> None:
-    """a module that prints, seeds or sets a flag when imported changes programs that only mention it.
+    """A module that prints, seeds or sets a flag on import changes every program that imports it.
 
-    A module that does all this is imported last, and must be the only one that is noticed.
+    A module that does all this is imported last and must be the only one reported.
     """
     (tmp_path / "noisy.py").write_text(NOISY)
     names = {dotted for module in CODE.values() for _, dotted in module.imports}
