@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             elif group.is_first:
                 say(f"{run}: complete; next: {next_command(list(settings.arms), run)}")
         return failure.status or exit_status(preempted)
-    except ValueError as error:
+    except (ValueError, TimeoutError) as error:  # TimeoutError: ranks that do not join
         return report_error(program, error)
     except KeyboardInterrupt:
         return interrupted(program)

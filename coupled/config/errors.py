@@ -15,7 +15,7 @@ from coupled.config.by_name import did_you_mean
 from coupled.monitoring.terminal import say
 
 
-def report_error(program: str, error: ValueError) -> int:
+def report_error(program: str, error: Exception) -> int:
     """Print the error in one line on stderr, once per machine, and return the exit status."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         say(f"{program}: {in_words(error)}", sys.stderr)

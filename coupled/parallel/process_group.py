@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from coupled.parallel.rendezvous import NOBODY, Launch, Rendezvous, gather_over_store
+from coupled.parallel.rendezvous import NOBODY, Launch, Rendezvous, gather_over_store, store_error
 
 _data_axis: dist.ProcessGroup | None = None  # None: all ranks; set by `process_group`
 
@@ -70,7 +70,7 @@ def join_rendezvous(timeout_seconds: float = 600) -> Rendezvous:
     """Meet the other ranks of this launch; without a launcher, return the rendezvous of a single process.
 
     A launcher such as torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. Raises TimeoutError that names the
-    missing ranks, ValueError if only some of these variables are set for several processes.
+    missing ranks or the address, ValueError if only some of these variables are set for several processes.
     """
     launcher = "TORCHELASTIC_RUN_ID" in os.environ
     agent = f"{socket.gethostname()}:{os.getppid() if launcher else os.getpid()}"
@@ -84,7 +84,10 @@ def join_rendezvous(timeout_seconds: float = 600) -> Rendezvous:
                 " with torchrun, or set all of RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT"
             )
         return Rendezvous(0, 1, dist.HashStore(), Launch(name, (agent,), restarts))
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
+    try:
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=datetime.timedelta(seconds=timeout_seconds)))
+    except dist.DistError as error:
+        raise TimeoutError(store_error(error)) from error
     own = [uuid.uuid4().hex, agent, restarts]
     leader, of_ranks = gather_over_store(store, rank, world_size, own, time.monotonic() + timeout_seconds)
     agents = tuple(dict.fromkeys(each[1] for each in of_ranks))

@@ -1,6 +1,7 @@
 """The rendezvous: how the ranks of a launch find each other before the process group exists."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,15 @@ class Rendezvous:
     world_size: int
     store: Any
     launch: Launch
+
+
+def store_error(error: Exception) -> str:
+    """Return one line for an error of torch in creating or reaching the store of rank 0."""
+    address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return (
+        f"rendezvous: rank {os.environ['RANK']} cannot use the store of rank 0 at {address}; check MASTER_ADDR,"
+        f" MASTER_PORT and the output of rank 0: {str(error).splitlines()[0]}"
+    )
 
 
 def gather_over_store(
