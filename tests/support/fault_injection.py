@@ -1,6 +1,6 @@
 """A fault at every file call of a whole tiny run, one at a time: the process is killed, or the disk is full.
 
-PYTHONPATH=. python tests/support/fault_injection.py [--only REGEX] [--every N]
+PYTHONPATH=$PWD:tests python tests/support/fault_injection.py [--only REGEX] [--every N]
 
 Three commands make the run: one starts a run and stops, one replaces it and stops, one resumes it to its end. Every
 open for writing, write, fsync, rename, mkdir, unlink, rmdir and truncation inside the run folder is a point. A killed
