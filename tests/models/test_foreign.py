@@ -1,4 +1,4 @@
-"""State dicts of other programs are matched by names and shapes, wherever they are in a file."""
+"""State dicts of other programs are matched by names and shapes, under any key of a file."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def encoder() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("wrapper", [None, "MODEL_STATE", "state_dict", "model"])
 def test_an_encoder_is_found_under_every_usual_key_and_prefix(wrapper: str | None, encoder: dict[str, Tensor]) -> None:
-    """Beside a momentum encoder, which is not taken, and heads, which are listed."""
+    """A momentum encoder in the same file is ignored, and heads are listed as unused."""
     for prefix in PREFIXES:
         tensors = {prefix + name: tensor for name, tensor in encoder.items()}
         tensors |= {f"momentum.{name}": tensor + 1 for name, tensor in encoder.items()}

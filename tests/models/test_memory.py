@@ -35,7 +35,7 @@ def limit(folder: Path, limit: str, used: int, names: tuple[str, str] = ("memory
 def test_free_memory_is_the_minimum_over_the_machine_and_all_cgroups(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container or a SLURM job the machine's own number is of no use."""
+    """In a container or a SLURM job the limit of the control group applies, not the machine's memory."""
     assert free_memory(CPU) == 1000 * MIB
     (machine / "OWN_CGROUPS").write_text("0::/job/step\n")
     limit(machine / "CGROUPS/job/step", "max", 7)
@@ -67,7 +67,7 @@ def test_weights_gradients_and_optimizer_state_are_counted() -> None:
 
 
 def test_a_run_that_cannot_fit_is_refused_and_one_that_may_not_fit_warns() -> None:
-    """The system ends a process that takes too much without a word on why."""
+    """The system kills a process that uses too much memory without a reason."""
     need = Forecast(activations=300 * MIB, arms=100 * MIB, more=200 * MIB)
     assert memory_line(need, None, 16, 2, CPU) == "a step needs about 600 MiB of memory"
     assert memory_line(need, 600 * MIB, 16, 2, CPU).endswith("of 600 MiB free on the machine")
@@ -107,7 +107,7 @@ def test_memory_is_forecast_and_checked_before_anything_is_written(
     status: int,
     said: str,
 ) -> None:
-    """Before the weights are made, which may not fit either."""
+    """The check comes before the weights are allocated, which may not fit either."""
     monkeypatch.chdir(machine)
     Path("run.yaml").write_text(tiny.TINY_YAML)
     determinism = torch.are_deterministic_algorithms_enabled()

@@ -1,4 +1,4 @@
-"""The pass of zeros before a run: which models work, and what they keep in memory."""
+"""The probe, a forward pass of zeros before a run: which models work, and how much memory they need."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def network(**changed: Any) -> dict[str, Any]:
 
 
 def test_a_probe_changes_neither_generators_nor_the_arms() -> None:
-    """Weights and running averages of the arms come from the seed alone, whatever was tried before."""
+    """Weights and running averages of the arms come from the seed alone, not from a probe before."""
     probe.cache_clear()
     before = torch.get_rng_state()
     probe(CPU, "float32", **network())

@@ -1,4 +1,4 @@
-"""Arms with a target network or a rule of their own: what follows, what starts equal, what is restored and resumed."""
+"""Arms with a target network or an update rule: initialisation, EMA, undo and resume."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +73,7 @@ def test_the_target_is_an_ema_copy_with_separate_batch_norm_statistics() -> None
 
 
 def test_the_target_output_is_that_of_its_weights_on_the_statistics_of_the_batch() -> None:
-    """A plain network with the target's weights, in training mode, must see the same; and it must not be the own."""
+    """A plain network in training mode with the target's weights gives the same output; the online network does not."""
     with arms_and_batches(cl="dcl", byol={**BYOL, "ema_decay": 1.0}) as ((cl, byol), batches):
         first, second = next(batches), next(batches)
         byol.gradients(first)
@@ -142,7 +142,7 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
 @pytest.mark.distributed
 @pytest.mark.parametrize("arms", [1, 2], ids=["data-parallel", "arm-parallel"])
 def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
-    """The target's batch norm and F are of the global batch: with each rank's own the networks would part."""
+    """The target's batch norm and F are of the global batch: with statistics per rank the networks would diverge."""
     changed = {**SMALL, "arms": BOTH, "batch": {"size": 144}}  # 2 steps
     ranks.run(1, train_on_a_rank, tmp_path / "one", changed)
     ranks.run(2, train_on_a_rank, tmp_path / "two", {**changed, "parallel": {"arm_groups": arms}})

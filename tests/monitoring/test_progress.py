@@ -15,7 +15,7 @@ RESULTS = {"cl": (1.25, 0.5, 1000.0), "nscl": (1.125, 0.25, 2000.0)}
 def test_without_a_terminal_there_is_a_plain_line_an_epoch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Escape codes in a cluster's log file are of no use to anyone. The first step says how long the run will take."""
+    """Escape codes in a cluster's log file are useless. The first step says how long the run will take."""
     clock = [10.0]
     monkeypatch.setattr("coupled.monitoring.progress.time.monotonic", lambda: clock[0])
     with Progress(["cl", "nscl"], first_step=3, steps=3603, shown=True) as progress:
@@ -82,7 +82,7 @@ def test_the_table_has_a_row_an_arm_and_the_time_left() -> None:
 def test_long_tasks_show_progress_and_short_ones_do_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """To decode for minutes without a word looks like a hang; what is short needs no word."""
+    """Minutes without output look like a hang; short tasks need no output."""
     assert list(progress.tracked_count(range(3), 3, "decoding pictures")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(progress, "AT_ONCE", 0.0)

@@ -1,4 +1,4 @@
-"""Trackers: what each is given, how a resumed run goes on, and that none of them can stop or change a training."""
+"""Trackers: what each receives, how a resumed run continues, and that none can stop or change training."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def assert_series(found: dict[str, list[tuple[int, float]]], run: Path) -> None:
 
 
 def test_tensorboard_has_every_row_once_after_a_stop_a_kill_and_a_resume(plain: Path, tmp_path: Path) -> None:
-    """A curve with doubled or missing steps tells of a training that did not happen; the run itself is untouched."""
+    """A curve must not have duplicate or missing steps; the run itself does not change."""
     run = tmp_path / "run"
     tiny.train(run, max_steps=1, **SMALL)  # a tracker may be added later: it gets the steps before, too
     tiny.train(run, max_steps=3, resume=True, trackers=["tensorboard"], **SMALL)
@@ -113,7 +113,7 @@ def series_of(rows: dict[int, dict[str, float]]) -> dict[str, list[tuple[int, fl
 def test_a_failing_tracker_warns_once_and_receives_missing_rows_on_resume(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A service that is down for an hour must cost neither the run nor its curves; its series keeps one id."""
+    """An outage of the service must not stop the run or lose rows; the run keeps one id."""
     wandb, run = FakeWandB(), tmp_path / "run"
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     wandb.fails_at = 2
@@ -188,7 +188,7 @@ class FakeMLflow(types.ModuleType):
 def test_mlflow_keeps_one_run_with_settings_and_description_over_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two half curves in two runs cannot be read as one; the store is that of the first start, wherever it was."""
+    """A resumed run continues the same curves, in the store of its first start."""
     mlflow, run = FakeMLflow(), tmp_path / "run"
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
@@ -219,7 +219,7 @@ def test_a_missing_package_is_refused_before_training(
 
 
 def test_an_unknown_tracker_is_refused_and_trackers_may_change_on_resume() -> None:
-    """Where the curves are looked at changes no number, so it may change at a resume."""
+    """A tracker changes no result, so it may change on resume."""
     with pytest.raises(ValueError, match=r"trackers\.0: got 'comet'; input should be 'tensorboard', 'wandb' or 'mlfl"):
         tiny.tiny_settings(trackers=["comet"])
     assert tiny.tiny_settings(trackers=["wandb"]).sha256() == tiny.tiny_settings().sha256()

@@ -143,7 +143,7 @@ def test_spectral_equals_the_loops_of_its_formula(random_outputs, whole_batch, v
     assert (loss.counted, loss.skipped) == (6 * views, 0)
 
 
-# what a change of all projections does to the loss; nothing is said of a change that is not listed
+# The invariances of each objective; a change that is not listed is not tested.
 ROTATED = {"spectral": spectral.spectral, "l_c": l_c.l_c}
 SHIFTED = {
     "vicreg": vicreg.vicreg,
@@ -230,7 +230,7 @@ def test_doubly_normalised_the_criteria_differ_by_a_constant():
 
 
 def test_vicreg_ctr_is_vicreg_exp_of_the_transposed_batch(random_outputs, whole_batch):
-    """Images and dimensions change places, and nothing else."""
+    """Only images and dimensions are exchanged."""
     z_VNP = random_outputs()["unnormalised"]
     turned = whole_batch({"unnormalised": z_VNP.transpose(1, 2)}, [0] * 5)
     ctr = vicreg_ctr.vicreg_ctr(whole_batch({"unnormalised": z_VNP}, [0] * 6)).mean
@@ -238,7 +238,7 @@ def test_vicreg_ctr_is_vicreg_exp_of_the_transposed_batch(random_outputs, whole_
 
 
 def test_the_coding_rate_is_greatest_for_orthogonal_images_and_least_for_equal_ones(random_outputs, whole_batch):
-    """Collapse is the dearest of all batches, whatever the two views share."""
+    """Collapse has the highest loss of all batches, whatever the two views have in common."""
     width = 5
     spread = torch.eye(width, dtype=torch.float64).expand(2, width, width)
     equal = torch.zeros_like(spread)
@@ -252,7 +252,7 @@ def test_the_coding_rate_is_greatest_for_orthogonal_images_and_least_for_equal_o
 
 @pytest.mark.parametrize("name", ["vicreg", "barlow_twins"])
 def test_collapse_costs_what_the_formula_says(whole_batch, name):
-    """All images alike is the failure of these objectives: it must be dear, finite and of finite gradient."""
+    """All images alike is the failure of these objectives: its loss must be high and finite, with a finite gradient."""
     alike = torch.full((2, 6, 5), 0.7, dtype=torch.float64, requires_grad=True)
     loss = SHIFTED[name](whole_batch({"unnormalised": alike}, [0] * 6)).mean
     assert loss.item() == pytest.approx({"vicreg": 25 * 0.99, "barlow_twins": 5}[name], rel=1e-9)

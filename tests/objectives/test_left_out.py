@@ -53,7 +53,7 @@ def test_an_image_alone_in_the_batch_is_left_out(random_outputs, chosen):
 
 @pytest.mark.parametrize("variant", ["out", "in"])
 def test_supcon_leaves_out_an_anchor_without_positives(random_outputs, whole_batch, variant):
-    """A single view of a class of one has nothing to be near to; its pull must not be taken as 0 and averaged in."""
+    """A single view of a class of one has no positive; a loss of 0 must not enter the mean."""
     outputs = random_outputs(images=3, views=1)
     loss, gradient = value_and_gradient(supcon.supcon, whole_batch, outputs, TWO_IN_CLASS, variant=variant)
     anchors = supcon.per_anchor(whole_batch(outputs, TWO_IN_CLASS), temperature=0.5, variant=variant)

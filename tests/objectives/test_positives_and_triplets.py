@@ -111,7 +111,7 @@ def test_n_pairs_is_nt_xent_when_all_labels_differ(random_outputs, whole_batch):
 @pytest.mark.parametrize("world_size", [2, 4])
 @pytest.mark.parametrize("positives", [1, 3])
 def test_positives_do_not_depend_on_the_world_size(random_outputs, whole_batch, positives, world_size):
-    """Bit for bit: the losses of the anchors do not move with the cut."""
+    """The losses of the anchors are bit-identical for every world size."""
     outputs, labels = random_outputs(images=8), torch.tensor([0, 0, 0, 1, 1, 0, 0, 1])
     whole = supcon.per_anchor(whole_batch(outputs, labels), temperature=TAU, num_positives=positives).losses_A.view(
         2, 8
@@ -177,7 +177,7 @@ def agree(ours, theirs, vectors_VBP):
 
 @pytest.mark.parametrize("mining", ["all", "semi_hard"])
 def test_triplet_loss_is_the_margin_at_collapse_and_zero_for_separated_classes(whole_batch, mining):
-    """With no semi-hard triplet in a collapsed batch its loss would be 0, as if all were well."""
+    """With no semi-hard triplet in a collapsed batch its loss would be 0, and collapse would be invisible."""
     alike = torch.zeros(2, 6, 3, dtype=torch.float64)
     alike[..., 0] = 1
     apart = F.one_hot(torch.tensor([0, 1, 2, 0, 1, 2]), 3).double().expand(2, 6, 3)
@@ -190,7 +190,7 @@ def test_triplet_loss_is_the_margin_at_collapse_and_zero_for_separated_classes(w
 @pytest.mark.parametrize(("objective", "options"), [(triplet.triplet, {}), (n_pairs.n_pairs, {"temperature": TAU})])
 @pytest.mark.parametrize("labels", [[0] * 3, [0, 1, 2]], ids=["one class", "each its own"])
 def test_an_anchor_without_positive_or_negative_is_left_out(random_outputs, whole_batch, objective, options, labels):
-    """One view, and nothing to be near to or far from: no silent zero, and no NaN on the way back."""
+    """Such an anchor must give neither a zero in the mean nor a NaN in the gradient."""
     outputs = random_outputs(images=3, views=1)
     outputs["projection"].requires_grad_()
     with torch.autograd.set_detect_anomaly(True):

@@ -62,7 +62,7 @@ def test_extreme_temperatures_are_finite_and_right_in_float32(random_outputs, wh
 @pytest.mark.parametrize("tau", [0, -0.5, float("nan"), float("inf"), 1e-300, 1e300])
 @pytest.mark.parametrize("name", WITH_TEMPERATURE)
 def test_a_temperature_out_of_range_is_refused_in_one_line(name, tau):
-    """A negative temperature would train the opposite without a word."""
+    """A negative temperature would silently train the opposite."""
     with pytest.raises(ValueError, match=r"^temperature: .* is not allowed; give a number from 1e-06 to 1e\+06$"):
         MODULES[name].check(temperature=tau)
     MODULES[name].check(temperature=0.5)
@@ -70,7 +70,7 @@ def test_a_temperature_out_of_range_is_refused_in_one_line(name, tau):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_numeric_option_refuses_minus_one(name):
-    """A weight below 0 trains the opposite without a word; an option without a range needs a `check` all the same."""
+    """A weight below 0 silently trains the opposite; an option without a range still needs a `check`."""
     kinds = get_type_hints(getattr(MODULES[name], name))
     for option in [key for key, kind in kinds.items() if kind in (int, float, int | None)]:
         with pytest.raises(ValueError, match=rf"^arms\.x\.{option}: -1.* is not allowed; give "):

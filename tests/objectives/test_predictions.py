@@ -180,7 +180,7 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
     ],
 )
 def test_options_out_of_range_are_refused_in_one_line(module, options, message):
-    """A decay above 1 makes weights explode some steps later, without a word why."""
+    """A decay above 1 makes weights explode some steps later, without an error."""
     good = {"freq": 1, "rho": 0.3, "eps": 0.1, "ema_decay": None, "hidden_dim": 64, "predictor": "mlp"}
     module.check(**good)
     with pytest.raises(ValueError, match=message):
@@ -188,7 +188,7 @@ def test_options_out_of_range_are_refused_in_one_line(module, options, message):
 
 
 def test_needs_ask_for_the_predictor_and_the_target():
-    """The network is built from these; with `ema_decay: null` there is no second network to pay for."""
+    """The network is built from these; with `ema_decay: null` there is no second network."""
     assert simsiam.needs().target_decay is None
     assert byol.needs().target_decay == 0.996
     assert byol.needs().outputs == ("prediction", "target_projection")

@@ -1,4 +1,4 @@
-"""Large tensors use the same pages again."""
+"""Large tensors reuse memory pages."""
 
 import ctypes
 import platform
@@ -44,7 +44,7 @@ def test_repeated_allocation_of_a_large_tensor_causes_no_page_faults(tmp_path: P
 
 @pytest.mark.parametrize(("libc", "refused"), [("glibc", -1), ("glibc", -4), ("musl", 0), ("", 0)])
 def test_without_mallopt_nothing_happens(libc: str, refused: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A libc without mallopt, such as musl or macOS's, must not end the run, nor one that refuses."""
+    """A libc without mallopt, such as musl or macOS's, must not end the run, and neither must a mallopt that fails."""
     calls: list[int] = []
 
     def mallopt(option: int, value: int) -> int:
@@ -68,7 +68,7 @@ def _switches() -> Iterator[None]:
 def test_training_configures_malloc_before_networks_are_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """What nobody calls helps nobody."""
+    """The training program must call `keep_freed_memory`."""
 
     def asked() -> bool:
         raise ValueError("asked")

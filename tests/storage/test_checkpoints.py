@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, two kept, damage named."""
+"""Checkpoints are complete or ignored, the last two are kept, and damage is reported."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def state(step: int) -> Checkpoint:
 
 
 def write(folder: Path, *steps: int, sha: str = SHA) -> Path:
-    """Generations as a run writes them; the last one."""
+    """Write one checkpoint per step as a run does, and return the last one."""
     for step in steps:
         checkpoints.write(folder, state(step), sha)
     return folder / f"step_{steps[-1]:08d}"
@@ -42,7 +42,7 @@ def test_the_newest_checkpoint_is_read_and_two_are_kept(tmp_path: Path) -> None:
 
 
 def test_read_returns_none_without_a_checkpoint(tmp_path: Path) -> None:
-    """A run killed before its first state starts from the beginning."""
+    """A run killed before its first checkpoint starts from the beginning."""
     assert checkpoints.read_newest(tmp_path) is None
     assert checkpoints.read_newest(tmp_path / "checkpoints") is None
 
@@ -63,7 +63,7 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
 
 
 def test_other_files_and_folders_are_neither_read_nor_deleted(tmp_path: Path) -> None:
-    """Someone who copies a checkpoint, or keeps notes beside it, must not lose the run or the copy."""
+    """Copies of checkpoints and notes beside them must survive, and must not stop the run."""
     checkpoint = write(tmp_path, 5)
     names = ["step_00000009 (copy)", "step_9", "step_0000000٩", ".step_00000009"]
     for name in names:
@@ -79,7 +79,7 @@ def test_other_files_and_folders_are_neither_read_nor_deleted(tmp_path: Path) ->
 
 
 def test_a_partly_deleted_checkpoint_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process killed while it deletes the third must leave two whole ones, whatever file went first."""
+    """A process killed while deleting the third checkpoint leaves two complete ones, in any order of deletion."""
     write(tmp_path, 5, 10)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda path, **_: (path / "state.json").unlink())
@@ -92,7 +92,7 @@ def test_a_partly_deleted_checkpoint_is_ignored(tmp_path: Path, monkeypatch: pyt
 
 
 def changed(checkpoint: Path, **keys: Any) -> None:
-    """Give the header other values under `keys` and the digest that fits them, as one who wants to deceive would."""
+    """Change header values and recompute the digest, as a forged checkpoint would."""
     header = CheckpointHeader(
         **{
             k: v
@@ -124,7 +124,7 @@ def test_a_changed_bit_in_a_checkpoint_header_is_detected(tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path: Path) -> None:
-    """Another run's state has the same shapes: it would be trained on without a word."""
+    """A checkpoint of another run has the same shapes, so training would continue from it silently."""
     checkpoint = write(tmp_path, 5, sha="6" * 64)
     message = r"state\.json: of a run with other settings: expected settings_sha256 5+, found 6+; delete \S+05 to train"
     with pytest.raises(ValueError, match=message):
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_run_or_step_is_refused(tmp_path: Path) -> None:
 def test_a_header_with_a_correct_digest_and_invalid_content_is_refused(
     tmp_path: Path, keys: dict[str, Any], message: str
 ) -> None:
-    """A run folder may come from someone else; no such line is a KeyError or a TypeError."""
+    """Run folders may be untrusted: invalid content must give a one-line error, not a KeyError or a TypeError."""
     changed(write(tmp_path, 5), **keys)
     with pytest.raises(ValueError, match=re.escape(message)):
         checkpoints.read_newest(tmp_path, SHA, ["cl"])
@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_reported_with_a_fix(tmp_path: Path) -> None:
 
 
 def test_files_without_checkpoint_tensors_are_refused(tmp_path: Path) -> None:
-    """Also where their digest is right."""
+    """They are refused even if their digest is correct."""
     checkpoint = write(tmp_path, 5)
     for data, message in (
         (save({"elsewhere/w": torch.zeros(1)}), "expected tensors of a network and its optimizer, found 'elsewhere/w'"),

@@ -1,4 +1,4 @@
-"""Whether all pictures on the disk decode, before a run begins."""
+"""Before a run begins, all images on disk are checked for decoding errors."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ BAD = (1, 6, 7)
 
 
 def files(root: Path) -> ImageFiles:
-    """Twelve pictures in `root`, which may be there."""
+    """Twelve images in `root`, which may already exist."""
     names = tuple(f"{number:02d}.jpg" for number in range(12))
     for number, name in enumerate(names):
         if not (root / name).exists():
@@ -26,7 +26,7 @@ def files(root: Path) -> ImageFiles:
 
 
 def checked(root: Path) -> tuple[str, int]:
-    """On a rank: what the check says, and how many pictures were decoded here."""
+    """Return the result of the check on this rank, and the number of images that this rank decoded."""
     decoded: list[Path] = []
     faults = image_check.faults
 
@@ -48,7 +48,7 @@ def checked(root: Path) -> tuple[str, int]:
 
 @pytest.mark.distributed
 def test_ranks_share_the_image_check_and_all_report_the_bad_files(tmp_path: Path) -> None:
-    """A rank that did not know would wait for the others for ever."""
+    """A rank that did not know would wait for the other ranks forever."""
     files(tmp_path)
     (said, one), (also, other) = ranks.run(2, checked, tmp_path)
     assert said == also
@@ -63,7 +63,7 @@ def test_ranks_share_the_image_check_and_all_report_the_bad_files(tmp_path: Path
 def test_a_damaged_or_unwritable_cache_only_costs_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """It lies outside of what a run promises."""
+    """The cache is optional: results do not depend on it."""
     monkeypatch.chdir(tmp_path)
     images = files(tmp_path)
     for number in BAD:

@@ -20,7 +20,7 @@ def test_numbers_in_a_log_row_are_read_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_a_row_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
-    """A crash must not lose the rows of hours."""
+    """A crash must not lose hours of rows."""
     log = CsvLog(tmp_path / "a.csv", ["step"])
     log.row([1])
     assert (tmp_path / "a.csv").read_text() == "step\n1\n"
@@ -28,7 +28,7 @@ def test_a_row_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
 
 
 def test_a_table_that_was_replaced_gets_no_rows(tmp_path: Path) -> None:
-    """They would go into a file that nobody sees, such as the one that an editor has put aside or deleted."""
+    """They would be written to a file that an editor has renamed or deleted."""
     path = tmp_path / "a.csv"
     log = CsvLog(path, ["step"])
     log.row([1])
@@ -41,7 +41,7 @@ def test_a_table_that_was_replaced_gets_no_rows(tmp_path: Path) -> None:
 
 
 def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> None:
-    """Doubled rows would count steps twice; a row without its end is no row."""
+    """Duplicate rows would count steps twice; a row without a line end is incomplete."""
     path = tmp_path / "a.csv"
     path.write_text("epoch,step,loss\n1,1,.5\n1,2,.4\n2,3,.3\n2,4,.")
     drop_rows_after(path, "step", 3)
@@ -58,7 +58,7 @@ def test_rows_after_the_resume_point_and_torn_rows_are_cut(tmp_path: Path) -> No
 
 
 def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
-    """run.json is of the run that began; --overwrite makes a new one."""
+    """run.json describes the first start of the run; only --overwrite replaces it."""
     run = tmp_path / "run"
     prepare_folder(run, {"settings": {"seed": 1}, "mark": "first"}, resume=False)
     prepare_folder(run, {"settings": {"seed": 1}, "mark": "second"}, resume=True)
@@ -74,7 +74,7 @@ def test_a_resumed_run_keeps_its_description(tmp_path: Path) -> None:
 
 
 def test_every_changed_setting_is_named_with_both_values(tmp_path: Path) -> None:
-    """The user must see what differs, also where a key is new or gone."""
+    """The user must see every difference, including added and removed keys."""
     run = tmp_path / "run"
     prepare_folder(run, {"settings": {"seed": 1, "batch": {"size": 8}, "old": 1}}, resume=False)
     with pytest.raises(
@@ -84,7 +84,7 @@ def test_every_changed_setting_is_named_with_both_values(tmp_path: Path) -> None
 
 
 def test_an_unreadable_description_is_named(tmp_path: Path) -> None:
-    """Path and reason."""
+    """The error states the path and the reason."""
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json: not readable as a run's description"):
         read_run_json(tmp_path)

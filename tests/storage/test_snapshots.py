@@ -1,4 +1,4 @@
-"""Snapshots: what is written is read back, equal content gives equal bytes, and damage is noticed."""
+"""Snapshots: written tensors are read back, equal content gives equal bytes, and damage is detected."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> SnapshotStore:
 
 
 def test_written_snapshots_are_read_back_unchanged(store: SnapshotStore) -> None:
-    """Floats are kept as contiguous float32, integers as they are."""
+    """Floats are stored as contiguous float32; integers keep their dtype."""
     read = store.read("cl", 10)
     assert read.keys() == TENSORS.keys()
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS.items())
@@ -62,7 +62,7 @@ def test_a_flipped_bit_is_detected(store: SnapshotStore) -> None:
 
 
 def agree(store: SnapshotStore, arm: str, epoch: int) -> None:
-    """Give the manifest the digest that the file has, as one who wanted to deceive would."""
+    """Write the digest of the changed file into the manifest, as a forged run folder would."""
     lines = [json.loads(line) for line in store.manifest.read_text().splitlines()]
     for line in lines:
         if (line["arm"], line["epoch"]) == (arm, epoch):
@@ -84,7 +84,7 @@ def agree(store: SnapshotStore, arm: str, epoch: int) -> None:
     ],
 )
 def test_a_safetensors_file_with_a_false_header_is_refused(store: SnapshotStore, data: bytes) -> None:
-    """A header of 2^60 bytes or a tensor of 4 TiB must not be believed; nothing of that size is allocated."""
+    """A header of 2^60 bytes or a tensor of 4 TiB must be refused without allocating that size."""
     store.path("cl", 1).write_bytes(data)
     agree(store, "cl", 1)
     with pytest.raises(BadSnapshotError, match=r"epoch_0001\.safetensors: not a readable safetensors"):
@@ -93,7 +93,7 @@ def test_a_safetensors_file_with_a_false_header_is_refused(store: SnapshotStore,
 
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "nscl/epoch_0001.safetensors"])
 def test_a_manifest_that_leads_out_of_the_folder_is_refused(store: SnapshotStore, file: str) -> None:
-    """A run folder may come from someone else."""
+    """Run folders may be untrusted."""
     lines = store.manifest.read_text().splitlines(keepends=True)
     store.manifest.write_text("".join([lines[0], lines[1].replace("cl/epoch_0001.safetensors", file), *lines[2:]]))
     with pytest.raises(ValueError, match=r"manifest\.jsonl line 2: .* is not the file of arm 'cl'"):
@@ -101,7 +101,7 @@ def test_a_manifest_that_leads_out_of_the_folder_is_refused(store: SnapshotStore
 
 
 def test_truncated_foreign_and_missing_files_are_named(store: SnapshotStore) -> None:
-    """Path, expected, found."""
+    """The error states the path, the expected value and the value found."""
     path = store.path("cl", 1)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(BadSnapshotError, match=r"damaged or foreign: expected \d+ bytes with .*, found 20 with"):
@@ -128,7 +128,7 @@ def test_truncated_foreign_and_missing_files_are_named(store: SnapshotStore) -> 
 
 
 def test_cut_removes_later_epochs_only(store: SnapshotStore) -> None:
-    """After a resume from epoch 1 the manifest must not list epochs of the life before, nor half a line of it."""
+    """After a resume from epoch 1 the manifest must list neither later epochs nor a partial line."""
     with store.manifest.open("a") as file:
         file.write('{"arm": "c')
     (store.folder / "cl/epoch_0003.safetensors.tmp").write_text("half")
@@ -140,7 +140,7 @@ def test_cut_removes_later_epochs_only(store: SnapshotStore) -> None:
 
 
 def test_the_manifest_is_reread_only_after_a_change(store: SnapshotStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a line a snapshot, and each is asked for; a training beside the analysis adds some."""
+    """The analysis looks up every snapshot; a run that trains at the same time may add some."""
     other, reads = SnapshotStore(store.folder), []
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: (reads.append(path.name), read(path))[1])
@@ -154,7 +154,7 @@ def test_the_manifest_is_reread_only_after_a_change(store: SnapshotStore, monkey
 
 
 def test_an_invalid_manifest_line_is_reported(store: SnapshotStore) -> None:
-    """File and line number."""
+    """The error states the file and the line number."""
     store.manifest.write_text(store.manifest.read_text() + '{"arm": "cl"\n')
     with pytest.raises(ValueError, match=r"manifest\.jsonl line 9"):
         store.entries()

@@ -1,4 +1,4 @@
-"""What the tests of the stream share: one thread, a augmentation that does everything, and images."""
+"""What the tests of the stream share: one thread, an augmentation with all operations, and images."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +13,7 @@ from coupled.stream.seeds import random_uint32
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads of torch wait for each other actively, which is slow where other programs use the same cores."""
+    """Threads of torch busy-wait for each other, which is slow when other programs use the same cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def augmentation() -> Augmentation:
-    """Strong colours; every operation happens to some views and not to others."""
+    """Strong colour jitter; every operation applies to some views and not to others."""
     return Augmentation(
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),

@@ -34,7 +34,7 @@ def dataset(images) -> ImageDataset:
 
 @pytest.fixture
 def epoch(dataset, everything):
-    """A function of the options that makes the batches of one epoch: K = 4, N = 6, V = 3."""
+    """Return a function that maps options to the batches of one epoch: K = 4, N = 6, V = 3."""
     order_KG = order(SEED, EPOCH, dataset.labels_N.numpy(), 6)
     plan = view_plan(SEED, EPOCH, len(dataset), everything)
     return lambda **options: batches(dataset, order_KG, plan, epoch=EPOCH, size=16, **options)
@@ -48,7 +48,7 @@ def assert_same(one: Batch, other: Batch) -> None:
 
 
 def test_a_dataset_is_copied_to_the_device_once(dataset):
-    """A copy an epoch and stream would be gigabytes of a large set; where it lies already it is not touched."""
+    """One copy per epoch would move gigabytes; data that is already on the device is not copied."""
     placed = on_device(dataset, "meta")
     assert placed.images_N3HW.is_meta
     assert placed.labels_N is dataset.labels_N
@@ -124,7 +124,7 @@ def test_a_failure_in_a_worker_reaches_the_caller_after_the_batches_before_it(ep
 
 
 def test_leaving_early_stops_the_workers(epoch):
-    """Otherwise an interrupted run would not end, or keep making batches that nobody wants."""
+    """Otherwise an interrupted run would not end, or keep making batches that are never used."""
     made = epoch(workers=2)
     next(made)
     made.close()
@@ -132,7 +132,7 @@ def test_leaving_early_stops_the_workers(epoch):
 
 
 def assert_no_threads() -> None:
-    """No thread of the prefetching is alive."""
+    """Assert that all prefetching threads have ended."""
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 

@@ -1,4 +1,4 @@
-"""Pictures from the disk: the views are those of the same images in memory, whoever decodes them."""
+"""Views of images on disk equal those of the same images in memory, for any number of workers."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  #
 
 @pytest.fixture
 def files(images: Tensor, tmp_path: Path) -> ImageFiles:
-    """The 24 images of the memory as files of 3 classes."""
+    """The 24 images in memory, written as files of 3 classes."""
     names = tuple(f"{number:02d}.png" for number in range(len(images)))
     for name, image_3HW in zip(names, images, strict=True):
         Image.fromarray(image_3HW.permute(1, 2, 0).numpy()).save(tmp_path / name)
@@ -39,7 +39,7 @@ def files(images: Tensor, tmp_path: Path) -> ImageFiles:
 def epoch(
     files: ImageFiles, everything: Augmentation, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Iterator[Batch]]:
-    """A function of the options that makes the batches of one epoch: K = 4, N = 6, V = 3, in parts of 2 images."""
+    """Return a function that maps options to the batches of one epoch: K = 4, N = 6, V = 3, in chunks of 2."""
     monkeypatch.setattr(decoding, "CHUNK", 2)
     order_KG = order(SEED, EPOCH, files.labels_N.numpy(), 6)
     plan = view_plan(SEED, EPOCH, len(files), everything)
@@ -69,7 +69,7 @@ def test_the_default_number_of_workers_uses_the_free_cores(
     streams: int,
     wanted: int,
 ) -> None:
-    """None beside networks that need the cores themselves; at least one beside a GPU, and no more than help."""
+    """On a CPU no workers, since the networks need the cores; beside a GPU at least one, up to a useful maximum."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert decoding.workers_for(given, device, streams) == wanted
@@ -78,7 +78,7 @@ def test_the_default_number_of_workers_uses_the_free_cores(
 def test_streams_share_the_cores(
     files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each stream has workers of its own."""
+    """Each stream has separate workers."""
     asked: list[tuple[int | None, int]] = []
     monkeypatch.setattr(
         "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
@@ -91,7 +91,7 @@ def test_streams_share_the_cores(
 
 
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, everything: Augmentation) -> None:
-    """A dataset must not change when it grows too large for the memory: one grey level, from rounding the crops."""
+    """Reading from disk must not change a view by more than one grey level, which comes from rounding the crops."""
     chosen_B = np.array([17, 3, 21, 8, 0])
     none: dict[str, Any] = {"jitter_prob": 0.0, "grayscale_prob": 0.0, "blur_prob": 0.0}
     assert everything.second
@@ -105,7 +105,7 @@ def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, 
 
 
 def test_decoded_crops_are_augmented_as_images_in_memory(files: ImageFiles, everything: Augmentation) -> None:
-    """What follows the crop must be each view's own, and the crop must not be cut, resized or flipped again."""
+    """Each view keeps its other operations; the crop is not cropped, resized or flipped a second time."""
     plan = view_plan(SEED, EPOCH, len(files), everything)
     chosen_B = np.array([17, 3, 21, 8, 0])
     ((crops_VB3SS,),) = crops(files, [chosen_B], plan, SIZE, workers=0)
@@ -131,7 +131,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(epoch
 
 
 def test_ranks_share_a_batch(epoch: Callable) -> None:
-    """Each rank decodes its own part of the same global batch."""
+    """Each rank decodes its slice of the same global batch."""
     for whole, *parts in zip(epoch(), *([*epoch(rank=rank, world_size=3)] for rank in range(3)), strict=True):
         assert torch.equal(torch.cat([part.views_VB3SS for part in parts], dim=1), whole.views_VB3SS)
         assert {part.inputs_digest for part in parts} == {whole.inputs_digest}
@@ -140,7 +140,7 @@ def test_ranks_share_a_batch(epoch: Callable) -> None:
 def test_inputs_digests_are_those_of_images_in_memory(
     epoch: Callable, files: ImageFiles, images: Tensor, everything: Augmentation
 ) -> None:
-    """Equal digests prove equal inputs, wherever the images lie."""
+    """Equal digests prove equal inputs, in memory or on disk."""
     memory = ImageDataset("test", "train", images, files.labels_N, files.class_names, files.mean, files.std)
     expected = batches(
         memory,
@@ -153,7 +153,7 @@ def test_inputs_digests_are_those_of_images_in_memory(
 
 
 def test_without_a_plan_the_central_square_is_decoded(files: ImageFiles, images: Tensor) -> None:
-    """What analyses look at."""
+    """Analyses evaluate on these views."""
     chosen_B = np.array([23, 4, 5])
     ((crops_1B3SS,),) = crops(files, [chosen_B], None, SIZE, workers=0)
     black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -164,7 +164,7 @@ def test_without_a_plan_the_central_square_is_decoded(files: ImageFiles, images:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_undecodable_image_is_named_in_a_one_line_error(workers: int, epoch: Callable, files: ImageFiles) -> None:
-    """Among a million files the user must learn which one to mend; a traceback of a worker hides it."""
+    """The user must learn which of a million files to repair; the traceback of a worker hides it."""
     path = files.root / "11.png"
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"11.png: not a readable image .*; repair or remove it") as raised:
@@ -173,7 +173,7 @@ def test_an_undecodable_image_is_named_in_a_one_line_error(workers: int, epoch: 
 
 
 def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
-    """A machine short of memory kills one; the others would wait for its images for ever."""
+    """The out-of-memory killer may end a worker; the run must not wait forever for its images."""
     found = epoch(workers=2)
     next(found)
     decoding._pool(2, 0).loader._iterator._workers[0].kill()
@@ -184,7 +184,7 @@ def test_a_killed_worker_ends_the_epoch_with_an_error(epoch: Callable) -> None:
 
 
 def test_workers_ignore_external_signals_and_end_with_the_main_process(epoch: Callable) -> None:
-    """Ctrl-C and schedulers tell every process: without its workers the run could not finish its step and save."""
+    """Ctrl-C and schedulers signal every process; without workers the run could not finish its step and save."""
     expected, found = list(epoch()), epoch(workers=2)
     assert_same(next(found), expected[0])
     workers = decoding._pool(2, 0).loader._iterator._workers
@@ -200,7 +200,7 @@ def test_workers_ignore_external_signals_and_end_with_the_main_process(epoch: Ca
 
 
 def test_reading_images_does_not_touch_the_global_generators(epoch: Callable) -> None:
-    """The loader draws a seed for its workers, which must not be the networks'."""
+    """The loader draws a seed for its workers; it must not come from the global generators."""
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
     list(epoch())
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -208,7 +208,7 @@ def test_reading_images_does_not_touch_the_global_generators(epoch: Callable) ->
 
 
 def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> None:
-    """The second takes the workers from the first, which would go on with the second's images."""
+    """The second takes the workers from the first, which would then return the images of the second."""
     first, second = epoch(), epoch()
     next(first)
     next(second)
@@ -219,7 +219,7 @@ def test_two_iterators_over_the_same_workers_are_refused(epoch: Callable) -> Non
 def test_persistent_workers_find_images_after_a_change_of_directory(
     files: ImageFiles, augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A second run in the same process may start elsewhere, with a root that is relative to there."""
+    """A second run in the same process may have another working directory and a relative root."""
     plan, chosen_B = view_plan(SEED, EPOCH, len(files), augmentation), np.array([3, 1])
     ((expected,),) = crops(files, [chosen_B], plan, SIZE, workers=1)
     monkeypatch.chdir(files.root)

@@ -1,4 +1,4 @@
-"""Local views: small crops with draws of their own, which leave all other views as they are."""
+"""Local views: small crops with independent draws, which do not change the other views."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def dataset(images: Tensor) -> ImageDataset:
 
 
 def test_local_views_have_independent_draws_and_small_crops(local: Augmentation) -> None:
-    """Otherwise a run with them would see other views than one without, or its local views would be no news."""
+    """Otherwise a run with them would see other views than one without, or its local views would repeat other draws."""
     plan, without = view_plan(3, 5, 24, local), view_plan(3, 5, 24, replace(local, local_views=0))
     assert without.local is None
     assert plan.local is not None
@@ -59,7 +59,7 @@ def test_local_views_have_independent_draws_and_small_crops(local: Augmentation)
 def test_local_views_do_not_change_other_views_for_any_ranks_workers_and_start(
     dataset: ImageDataset, images: Tensor, local: Augmentation
 ) -> None:
-    """The guarantees of the stream hold for them as for the others."""
+    """The guarantees of the stream hold for local views too."""
     expected, without = made(dataset, local), made(dataset, replace(local, local_views=0))
     plan = view_plan(3, 5, 24, local)
     for batch, plain in zip(expected, without, strict=True):
@@ -85,7 +85,7 @@ def test_local_views_do_not_change_other_views_for_any_ranks_workers_and_start(
 def test_local_views_from_disk_equal_those_from_memory(
     dataset: ImageDataset, images: Tensor, local: Augmentation, tmp_path: Path
 ) -> None:
-    """A dataset must not change when it grows too large for the memory."""
+    """Views must not depend on whether the dataset fits in memory."""
     names = tuple(f"{number:02d}.png" for number in range(len(images)))
     for name, image_3HW in zip(names, images, strict=True):
         Image.fromarray(image_3HW.permute(1, 2, 0).numpy()).save(tmp_path / name)

@@ -32,7 +32,7 @@ def test_an_epoch_shows_each_image_at_most_once_in_full_batches(kind, labels_and
 
 @given(labels_and_size=label_sets(), seed=st.integers(0, 2**63 - 1))
 def test_every_balanced_batch_holds_each_class_in_proportion(labels_and_size, seed):
-    """Otherwise `balanced` would not be: a class could miss from a batch in which it has a place."""
+    """Otherwise `balanced` would not be: a class could be absent from a batch that should hold it."""
     labels_N, size = labels_and_size
     for indices_G in order(seed, 0, labels_N, size, "balanced"):
         held = Counter(labels_N[indices_G].tolist())
@@ -42,7 +42,7 @@ def test_every_balanced_batch_holds_each_class_in_proportion(labels_and_size, se
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_an_order_depends_on_seed_and_epoch_alone(kind):
-    """Otherwise a resumed run, or a second epoch, would not see what it should."""
+    """Otherwise a resumed run, or a second epoch, would see other images."""
     first = order(0, 1, LABELS, 4, kind)
     assert np.array_equal(first, order(0, 1, LABELS, 4, kind))
     assert not np.array_equal(first, order(1, 0, LABELS, 4, kind))
@@ -67,14 +67,14 @@ def test_every_image_is_equally_likely_in_every_batch(kind):
 
 
 def test_positions_within_a_balanced_batch_are_shuffled():
-    """Otherwise the first rank, which owns the first places, would see the first classes only."""
+    """Otherwise the first rank, which takes the first positions, would see the first classes only."""
     labels_NB = LABELS[np.concatenate([order(0, epoch, LABELS, 11, "balanced") for epoch in range(300)])]
     assert abs((labels_NB == 2).mean(axis=0) - 14 / 23).max() < 0.1
 
 
 @pytest.mark.parametrize("size", [0, 24])
 def test_a_batch_that_cannot_be_filled_is_an_error_of_one_line(size):
-    """Otherwise the run would have no steps, and say nothing."""
+    """Otherwise the run would have no steps and give no message."""
     with pytest.raises(ValueError, match=rf"^batch.size: got {size}; .* 23 images, allowed is 1 to 23$"):
         order(0, 0, LABELS, size)
 

@@ -10,7 +10,7 @@ from coupled.stream.seeds import permutation, philox, random_uint32, set_determi
 
 
 def test_the_first_numbers_of_a_stream_are_fixed():
-    """Otherwise a new version, of NumPy or of us, would silently give other runs from the same seed."""
+    """Otherwise a new version of NumPy or of this package would silently change the runs of a seed."""
     assert philox(0, "order", 1).random_raw(2).tolist() == [2231296234669605164, 14182480689222864067]
     assert random_uint32(2**63 - 1, "views", 3, 1, shape=(3,)).tolist() == [1106361137, 3916668758, 900090703]
 
@@ -65,7 +65,7 @@ def test_torch_rng_neither_reads_nor_changes_the_global_generator():
 
 
 def test_torch_rng_restores_the_global_generator_after_an_error():
-    """Otherwise a failed build would leave every later random number seeded by us."""
+    """Otherwise a failed build would leave every later random number dependent on our seed."""
     before = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), torch_rng(0, "init"):
         raise ZeroDivisionError
@@ -92,7 +92,7 @@ def torch_switches(monkeypatch):
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.usefixtures("torch_switches")
 def test_set_determinism_disables_autotuning_and_tf32(deterministic):
-    """Otherwise two equal runs could differ, or be made in a precision nobody asked for."""
+    """Otherwise two equal runs could differ, or use a precision that the settings do not name."""
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("medium")
     set_determinism(deterministic, num_threads=1)

@@ -50,7 +50,7 @@ def test_the_plan_of_an_image_does_not_depend_on_dataset_size_or_other_images(ev
 
 
 def test_one_row_of_the_plan_can_be_drawn_by_its_counter(everything):
-    """Otherwise the plan of one image could not be had without drawing those of all images before it."""
+    """Otherwise the plan of one image would need the draws of all images before it."""
     plan = view_plan(4, 7, 100, everything)
     for name, table_VNR, blocks in (("views", plan.table_VNR, 4), ("further views", plan.further_VNR, 1)):
         for view, image in ((0, 0), (1, 0), (0, 57), (2, 99)):
@@ -211,7 +211,7 @@ def test_each_view_follows_its_recipe_and_view_0_ignores_the_second_recipe(augme
 
 
 def test_disabled_operations_do_not_change_digest_or_tables(augmentation):
-    """Otherwise runs of before would have other digests now, though they see the same inputs."""
+    """Otherwise existing runs would get other digests for the same inputs."""
     plan = view_plan(0, 0, 6, augmentation)
     assert plan.further_VNR is None
     same = replace(augmentation, solarize_threshold=0.1, rotation_degrees=(-5.0, 5.0), second=augmentation.recipe())
