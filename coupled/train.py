@@ -100,7 +100,7 @@ def train(
 
     Args:
         config: a settings file, or the name of a packaged one, such as "demo".
-        run_dir: run folder; runs/<name of the run> if None.
+        run_dir: run folder; `runs/<name of the run>` if None.
         resume: continue the run in the folder, or start one if there is none.
         overwrite: delete the run in the folder and start again.
         max_steps: stop after this step of the run; `resume=True` continues it.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Column
 
+OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
 COLUMNS = {
     "epoch": Column("epochs trained; 0 is the start", EPOCH, "epochs"),
     "last_epoch": Column("the last epoch that was checked", EPOCH, "epochs"),
@@ -53,7 +54,7 @@ COLUMNS = {
     "better": Column("yes for the curve with the lower aic", TEXT),
     "metric": Column("name of the metric", NAME),
     "variant": Column("convention, protocol or classifier, if a metric has several values", TEXT),
-    "shots": Column("labelled train images per class", ORDINAL, "images"),
+    "shots": Column("labelled train images per class; empty for a metric without shots", ORDINAL, "images"),
     "k": Column("number of neighbours", ORDINAL, "images"),
     "component": Column("index of the eigenvalue or direction, 1 for the largest", ORDINAL),
     "value": Column("value of the metric; empty if undefined", unit="of the metric"),
@@ -105,7 +106,7 @@ COLUMNS = {
     "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
 }
 OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
-    "loss": Column("loss of the global batch", unit="nats"),
+    "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),
     "grad_norm": Column("norm of all gradients before clipping"),
     "skipped_anchors": COLUMNS["skipped_anchors"],
 }
@@ -158,7 +159,9 @@ _LOSS_GAP, _REACHED = "gap bound set_bound tightness set_tightness tightest", "n
 _FLOOR = "slope beta value measured log10_rho vacuous holds"
 SCHEMAS = {
     "steps.csv": _schema("train", "epoch step inputs_digest lr", "inputs_digest lr"),
-    "epochs.csv": _schema("train", f"epoch arm {_RATES}", _RATES, loss=Column("mean over the steps", unit="nats")),
+    "epochs.csv": _schema(
+        "train", f"epoch arm {_RATES}", _RATES, loss=Column("mean over the steps", unit=OF_OBJECTIVE)
+    ),
     "monitor.csv": _schema("train", f"epoch split reference arm metric value {_IMAGES}", "value", **_OF_MONITOR),
     "weight_gap.csv": _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP),
     "weight_gap_permutation.csv": _schema(

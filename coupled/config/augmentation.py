@@ -44,9 +44,9 @@ class RecipeSettings(Section):
     )
     hflip_prob: Annotated[Probability, about("Probability of a horizontal flip.")] = 0.5
     jitter_prob: Annotated[Probability, about("Probability of a colour jitter.")] = 0.8
-    brightness: Annotated[NonNegative, _of_preset("Largest change of the brightness.", "brightness")]
-    contrast: Annotated[NonNegative, _of_preset("Largest change of the contrast.", "contrast")]
-    saturation: Annotated[NonNegative, _of_preset("Largest change of the saturation.", "saturation")]
+    brightness: Annotated[NonNegative, _of_preset("Strength s: the factor is in [max(0, 1 - s), 1 + s].", "brightness")]
+    contrast: Annotated[NonNegative, _of_preset("Strength s: the factor is in [max(0, 1 - s), 1 + s].", "contrast")]
+    saturation: Annotated[NonNegative, _of_preset("Strength s: the factor is in [max(0, 1 - s), 1 + s].", "saturation")]
     hue: Annotated[
         Annotated[float, Field(strict=True, ge=0, le=0.5)],
         _of_preset("Largest turn of the hue.", "hue", "turns of the colour circle"),

@@ -108,7 +108,9 @@ class Settings(Section):
     encoder: Annotated[EncoderSettings, about("The encoder.")] = EncoderSettings()
     projector: Annotated[ProjectorSettings, about("The projector on top of the encoder.")] = ProjectorSettings()
     optimizer: Annotated[OptimizerSettings, about("The optimizer of every arm.")]
-    temperature: Annotated[Above0, about("Of every objective that takes one and sets no other.")] = TEMPERATURE
+    temperature: Annotated[
+        Above0, about("Temperature of every objective that has one, unless its arm sets another.")
+    ] = TEMPERATURE
     snapshots: Annotated[SnapshotSettings, about("Which epochs' weights are saved.")] = SnapshotSettings()
     checkpoint: Annotated[CheckpointSettings, about("How often the training state is saved.")] = CheckpointSettings()
     trackers: Annotated[

@@ -141,7 +141,9 @@ class OptimizerSettings(Section):
     """The optimizer of every arm. The world size never enters the learning rate."""
 
     name: Annotated[Literal["lars", "sgd", "adamw"], about("Update rule.")] = "lars"
-    base_lr: Annotated[Above0, about("Learning rate for a batch of 256 images, whatever `lr_scaling` is.")] = 0.3
+    base_lr: Annotated[
+        Above0, about("Peak learning rate for a batch of 256 images; `lr_scaling` adapts it to others.")
+    ] = 0.3
     lr_scaling: Annotated[
         Literal["linear", "sqrt", "fourth_root", "none"],
         about("How the learning rate grows with `batch.size` / 256."),

@@ -57,7 +57,7 @@ class Needs:
     """What an objective requires: network outputs, further heads, a target network, tensors kept between steps.
 
     With `target_decay` m the network has a target network, a copy of encoder and projector with the output
-    "target_projection". After every step target <- m target + (1 - m) network. An output "local_<name>", such as
+    "target_projection". After every step target <- m target + (1 - m) network. An output `local_<name>`, such as
     "local_projection", is computed from the local views (multi-crop); the run must then have local views.
 
     Attributes:
@@ -65,7 +65,7 @@ class Needs:
         gathered: names of the outputs that it reads for the global batch.
         heads: further heads of the network, by name.
         target_decay: decay of the target network per step; None: no target network.
-        kept: tensors that are kept from step to step, zeros at first, named "kept.<name>" in the network. Each value
+        kept: tensors that are kept from step to step, zeros at first, named `kept.<name>` in the network. Each value
             is a tuple of names of outputs, whose widths are the shape of the tensor.
         views: the only number of views that the objective takes; None: any number from 2.
 

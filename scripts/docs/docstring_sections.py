@@ -1,4 +1,4 @@
-"""A griffe extension that renames the section "Example" and adds links between docstrings."""
+"""A griffe extension that renames the section "Example", keeps colons in "Returns" and adds links to analyses."""
 
 import re
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import griffe
 
 COMPUTES = re.compile(r"`(coupled\.analysis\.[\w.]+\.(?:compute|write))`")  # functions that methods of `Run` call
+RETURNS = re.compile(r"^( *(?:Returns|Yields):\n +)(?=\S)", re.MULTILINE)
 
 
 class DocstringSections(griffe.Extension):
@@ -15,4 +16,5 @@ class DocstringSections(griffe.Extension):
         """Change one docstring. griffe calls this for every module, class, function and attribute."""
         if obj.docstring:
             text = obj.docstring.value.replace("Example:\n", "Examples:\n")
+            text = RETURNS.sub(r"\1: ", text)  # otherwise griffe takes the text before the first colon as a type
             obj.docstring.value = COMPUTES.sub(r"[`\1`][\1]", text)

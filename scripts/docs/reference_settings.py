@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 
 def markdown() -> str:
     """Return all defaults as YAML and one table for each section."""
-    parts = ["## All settings", block(defaults(), "yaml")]
+    parts = ["## Defaults of a run", "Settings that are switched off are left out.", block(defaults(), "yaml")]
     for title, schema in sections():
         parts += _section(title, schema)
     return "\n\n".join(parts)

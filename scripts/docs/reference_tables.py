@@ -2,7 +2,7 @@
 
 from markdown_text import code, described, plain
 
-from coupled.analysis.cells import Column
+from coupled.analysis.cells import TEXT, Column
 from coupled.analysis.schemas import COLUMNS, OF_STEPS, SCHEMAS, Schema
 
 HEADING = ["column", "meaning", "unit", "cells", "in the key"]
@@ -25,4 +25,5 @@ def _section(name: str, schema: Schema) -> str:
 
 
 def _row(name: str, about: Column, in_key: bool) -> list[str]:
-    return [code(name), plain(about.text), about.unit, plain(about.cells.words), "yes" if in_key else ""]
+    cells = plain(about.cells.words) + (", or empty" if about.cells.empty and about.cells is not TEXT else "")
+    return [code(name), plain(about.text), about.unit, cells, "yes" if in_key else ""]
