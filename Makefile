@@ -16,7 +16,7 @@ demo: .venv/installed
 	$(BIN)/python analysis/weight_gap.py --run-dir runs/demo --compare nscl scl ce
 	$(BIN)/python analysis/alignment.py --run-dir runs/demo --layers stages --cross-layer
 	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:5
-	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # 1: a finding, which is said
+	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # status 1: a score is below a bound
 	$(BIN)/python analysis/verify.py --run-dir runs/demo --output runs/demo/analysis
 	$(BIN)/python analysis/figures.py --run-dir runs/demo
 	$(BIN)/python analysis/report.py --run-dir runs/demo

@@ -52,7 +52,8 @@ def alignment() -> Parser:
     layers = "h, z, stem, modules of the encoder, or stages for the stem, all stages, h and z (default: h z)"
     parser.add_argument("--layers", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
     parser.add_argument("--cross-layer", action="store_true", help="also compute the CKA of every pair of layers")
-    metrics = f"one or more of {', '.join(known('coupled.metrics.pair'))} (default: all but those computed on a subset of the images)"
+    names = ", ".join(known("coupled.metrics.pair"))
+    metrics = f"one or more of {names} (default: all but those computed on a subset of the images)"
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=metrics)
     confidence = "95 %% confidence interval over images: delete-a-group jackknife, R resamples (such as 1000)"
     parser.add_argument("--confidence", type=positive, metavar="R", help=confidence)

@@ -47,8 +47,7 @@ class Settings(Section):
 
     `coupled.load_settings` makes one from a YAML file, `coupled.config.load.resolve` from a mapping. Both fill in every
     default and check every value, so the result is final. A section such as `optimizer` is an object with a field per
-    key. The page Settings (docs/reference/settings.md) lists all keys with type, allowed values, default and unit. To
-    change a value, load the settings again with the change: an assignment raises an error.
+    key. To change a value, load the settings again with the change: an assignment raises an error.
 
     Example:
         >>> import coupled
