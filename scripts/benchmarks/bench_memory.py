@@ -3,7 +3,7 @@
     python scripts/benchmarks/bench_memory.py      (about two minutes on two cores)
 
 The measured number is the largest resident size of the process, less its size when free memory is read.
-Forecast / measured was 1.00 to 1.11 (two x86-64 cores, torch 2.14.1).
+Forecast / measured was 1.00 to 1.20 in two measurements (two x86-64 cores, torch 2.14.1).
 """
 
 import contextlib
