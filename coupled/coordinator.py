@@ -20,6 +20,7 @@ from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, Trai
 from coupled.config.controls import streams
 from coupled.config.registry import load_dataset
 from coupled.config.schema import Settings
+from coupled.models.memory import memory_errors
 from coupled.models.optimizer import learning_rate, peak_learning_rate
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_max_steps, end_at_once
@@ -40,6 +41,7 @@ from coupled.stream.batches import Batch, on_device, step_batches
 class Coordinator:
     """Train the arms of `settings` in lockstep, in the process group `group`, into the folder `run`."""
 
+    @memory_errors()
     def __init__(self, settings: Settings, group: ProcessGroup, run: Path) -> None:
         self.settings, self.group, self.run = settings, group, run
         if not group.is_first:
@@ -61,6 +63,7 @@ class Coordinator:
             warmup_epochs=settings.optimizer.warmup_epochs,
             schedule=settings.optimizer.schedule,
         )
+        on_gpu = on_device(self.images, group.device)  # once for all streams, and before free memory is measured
         self.all_arms = arms = build_arms(settings, group, len(self.images.class_names))
         self.arms, self.stream_of = arms.own, streams(arms.random_sources)
         seeds = {self.stream_of[arm.name]: arms.random_sources[arm.name].of_stream(settings.seed) for arm in self.arms}
@@ -68,7 +71,7 @@ class Coordinator:
         self.warnings = sanity_checks.before_start(resolved, arms.objectives, arms.random_sources, self.images, device)
         self.step_batches = partial(
             step_batches,
-            dataset=on_device(self.images, group.device),  # once for all epochs and streams
+            dataset=on_gpu,
             seeds=seeds,
             batch_size=size,
             sampler=settings.batch.sampler,
@@ -110,6 +113,7 @@ class Coordinator:
         """
         epochs = self.settings.epochs
         with contextlib.ExitStack() as opened:
+            opened.enter_context(memory_errors(self.all_arms.need))
             folder = self._prepare_folder(opened, resume, overwrite, max_steps, accept_images)
             saved, sums = self._resume(max_steps)
             state = self._open_logs(opened, folder, saved, sums, max_steps)

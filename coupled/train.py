@@ -119,6 +119,7 @@ def train(
             resumed.
         FloatingPointError: if an arm's loss or gradient is not finite.
         OSError: if a file cannot be written.
+        RuntimeError: if memory runs out; it says what was needed and which settings to lower.
 
     Example:
         >>> import coupled

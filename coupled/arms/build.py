@@ -10,6 +10,7 @@ from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_start
 from coupled.arms.given_weights import GivenWeights, load_given_weights
+from coupled.arms.lockstep import log_every_of
 from coupled.arms.sanity_checks import check_views
 from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
@@ -17,8 +18,8 @@ from coupled.config.schema import Settings
 from coupled.config.user_code import is_reference
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
-from coupled.models.memory import forecast, free_memory, memory_line
-from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
+from coupled.models.memory import ArmBytes, Forecast, forecast, free_memory, memory_line
+from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors, trained_bytes
 from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, check_local_size, outline, probe
 from coupled.parallel.process_group import ProcessGroup
@@ -27,9 +28,9 @@ from coupled.parallel.process_group import ProcessGroup
 class Arms(NamedTuple):
     """The arms of a run as one rank knows them.
 
-    `own` are the arms of this rank and `memory` is a line on the memory they need. The other fields cover all arms:
-    objectives, sizes (number of parameters, bytes of a snapshot) and random sources by name, and the names in each
-    group of ranks. `weights` are the initial weights, if the settings name some.
+    `own` are the arms of this rank, `need` is the forecast of their memory, and `memory` is a line on it. The other
+    fields cover all arms: objectives, sizes (number of parameters, bytes of a snapshot) and random sources by name, and
+    the names in each group of ranks. `weights` are the initial weights, if the settings name some.
     """
 
     own: list[Arm]
@@ -37,6 +38,7 @@ class Arms(NamedTuple):
     sizes: dict[str, tuple[int, int]]
     random_sources: dict[str, RandomSources]
     placed: list[list[str]]
+    need: Forecast
     memory: str
     weights: GivenWeights | None
 
@@ -62,19 +64,20 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         outline.cache_clear()
         probe.cache_clear()
     if sketch := outline(settings.precision, **options):  # allocates no weights: they alone may be too large
-        _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
+        least = ArmBytes(sketch.weights, sketch.weights)
+        _memory(settings, group, sketch, [least] * (len(objectives) // group.arms_size), free)
     probed = probe(device, settings.precision, **options)
     if augmentation.local_size:
         check_local_size(device, settings.precision, augmentation.local_size, **options)
     shared = _network(options, settings.seed, probed)
     weights = _given_weights(settings, shared)
-    sizes = {
-        name: network_size(copy_with_heads(shared, objective.needs, classes, settings.seed))
-        for name, objective in objectives.items()
-    }
+    sizes, trained = {}, {}
+    for name, objective in objectives.items():
+        network = copy_with_heads(shared, objective.needs, classes, settings.seed)
+        sizes[name], trained[name] = network_size(network), trained_bytes(network)
     placed = place_arms({name: parameters for name, (parameters, _) in sizes.items()}, group.arms_size)
     own, names = [], placed[group.arms_rank]
-    memory = _memory(settings, group, probed, [sizes[name][1] for name in names], free)
+    need, memory = _memory(settings, group, probed, [ArmBytes(sizes[name][1], trained[name]) for name in names], free)
     for name in names:
         seed = used[name].seed("init", settings.seed)
         start = shared if seed == settings.seed else _network(options, seed, probed)
@@ -85,7 +88,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
     for arm in own:
         arm.perturb_after(0)
-    return Arms(own, objectives, sizes, used, placed, memory, weights)
+    return Arms(own, objectives, sizes, used, placed, need, memory, weights)
 
 
 def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
@@ -154,12 +157,16 @@ def _given_weights(settings: Settings, shared: Network) -> GivenWeights | None:
     return load_given_weights(shared.encoder, given.weights, given.weights_digest, given.name, settings.image_size)
 
 
-def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: list[int], free: int | None) -> str:
+def _memory(
+    settings: Settings, group: ProcessGroup, probed: Probe, arms: list[ArmBytes], free: int | None
+) -> tuple[Forecast, str]:
+    """Return the forecast and a line on it. Raises ValueError if clearly more memory is needed than `free`."""
     batch, size, augmentation = settings.batch.size, settings.image_size, settings.augmentation
-    images = batch // group.data_size
+    images, wider = batch // group.data_size, 2 if settings.precision == "float64" else 1
+    on_gpu = group.device.type == "cuda"
     need = forecast(
         probed,
-        [bytes_ * (2 if settings.precision == "float64" else 1) for bytes_ in weights],
+        [ArmBytes(wider * arm.tensors, wider * arm.trained) for arm in arms],
         settings.optimizer.name,
         images=images,
         batch=batch,
@@ -168,5 +175,7 @@ def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: lis
         device=group.device,
         local_views=augmentation.local_views,
         local_size=augmentation.local_size or 0,
+        keeps_copy=log_every_of(settings.log_every, on_gpu, 0.0) > 1,
+        workers=0 if on_gpu else settings.dataset.num_workers or 0,
     )
-    return memory_line(need, free, augmentation.views * images, len(weights), group.device)
+    return need, memory_line(need, free, augmentation.views * images, len(arms), group.device)

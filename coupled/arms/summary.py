@@ -10,7 +10,7 @@ from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.code_of_settings import files_of
-from coupled.datasets import AnyImageDataset, ImageDataset
+from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
@@ -19,6 +19,7 @@ from coupled.storage.dataset_record import describe_images
 from coupled.storage.run_description import describe_code
 
 NAMED = 20  # classes that are printed; run.json has all
+SAMPLED = 256  # images on the disk whose headers show whether images are enlarged
 
 
 def description(
@@ -73,7 +74,7 @@ def announce(
     )
     if settings["dataset"].get("classes") is not None:
         progress.say(f"classes: {listed(train.class_names)}")
-    for note in (*train.notes, *test.notes):
+    for note in (*train.notes, *test.notes, *enlarged(train, settings["dataset"]["image_size"])):
         progress.say(note)
     negatives = AugmentationSettings.model_validate(settings["augmentation"]).views * (size - 1)
     progress.say(
@@ -100,6 +101,19 @@ def frozen(arms: Arms, patterns: Sequence[str]) -> Iterator[str]:
         yield (
             f"frozen: {len(names)} of the {count} parameters of the encoder; a batch norm whose parameters are all"
             " frozen is in evaluation mode and keeps its running averages"
+        )
+
+
+def enlarged(train: AnyImageDataset, size: int) -> Iterator[str]:
+    """Yield a line if train images are smaller than a view of `size` pixels; a dataset that resizes has its own."""
+    sampled = isinstance(train, ImageFiles)
+    sides = train.sampled_sides(SAMPLED) if isinstance(train, ImageFiles) else [min(train.images_N3HW.shape[-2:])]
+    smaller = [side for side in sides if side < size]
+    if smaller:
+        which = f"{len(smaller)} of {len(sides)} train images that were looked at" if sampled else "the train images"
+        yield (
+            f"dataset.image_size: {which} are enlarged to {size} px; their shorter side is {min(smaller)} px"
+            f"{' or more' if sampled else ''}"
         )
 
 

@@ -22,11 +22,18 @@ def report_error(program: str, error: Exception) -> int:
     return status_of(error)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation failed, on the CPU or on a GPU; most errors of torch differ only in their text."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(part in str(error) for part in NO_MEMORY))
+
+
 def status_of(error: Exception) -> int:
     """Return 2 if `error` is bad input, else 1; also 1 for a character that the locale cannot encode."""
     return 2 if isinstance(error, ValueError) and not isinstance(error, UnicodeEncodeError) else 1
 
 
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 SHOWN = 80  # characters of a text that cannot be encoded
 
 

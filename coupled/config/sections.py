@@ -61,7 +61,7 @@ class DatasetSettings(OpenSection):
         about(
             "Side of a view, and of the images of a dataset that can be read at any size.",
             "pixels",
-            "usual size of the dataset",
+            "size of the images, if the dataset is made of files that all have one; else its usual size",
         ),
     ] = None
     num_workers: Annotated[

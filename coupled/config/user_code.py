@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from coupled.config.by_name import did_you_mean
+from coupled.config.errors import is_out_of_memory
 
 FORM = "path/to/file.py:function or package.module:function"
 
@@ -130,10 +131,15 @@ def of_callable(function: Any, key: str) -> UserCode:
 
 @contextmanager
 def errors_named(code: UserCode, key: str, expected: str) -> Iterator[None]:
-    """Turn any exception of the user's code into a ValueError with file, line, and what is expected."""
+    """Turn any exception of the user's code into a ValueError with file, line, and what is expected.
+
+    Only a failed allocation is passed on: it is no fault of the code.
+    """
     try:
         yield
     except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(_told(error, code.source.file, key, expected)) from error
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.datasets._decoder import shorter_side
 from coupled.monitoring.commands import suggest
 from coupled.monitoring.progress import tracked_count as tracked_count  # for the files of this package
 from coupled.monitoring.terminal import say as say
@@ -93,6 +94,11 @@ class ImageFiles:
         """Size in bytes and time of the last change in nanoseconds of every file."""
         found = ((self.root / name).stat() for name in self.files_N)
         return [(each.st_size, each.st_mtime_ns) for each in found]
+
+    def sampled_sides(self, images: int) -> list[int]:
+        """The shorter sides of `images` evenly spaced images, from their headers; of all if there are fewer."""
+        chosen = np.linspace(0, len(self), min(images, len(self)), endpoint=False, dtype=np.int64)
+        return [shorter_side(self.root / self.files_N[number]) for number in chosen]
 
     def digest(self) -> str:
         """32 hexadecimal digits (blake2b) over names and sizes of the files and labels; computed once.

@@ -49,7 +49,7 @@ def load_files(
         mean=mean,
         std=std,
         files_N=names_below(root, files[split]),
-        notes=(*passed_over(split, passed or {}), *enlarged(split, sides_N, size)),
+        notes=(*passed_over(split, passed or {}), *(enlarged(split, sides_N, size) if split == "train" else ())),
     )
 
 

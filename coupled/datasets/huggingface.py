@@ -9,12 +9,15 @@ images (`_cache.py`), which is mapped into memory. The disk limits their number.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -27,15 +30,40 @@ from coupled.datasets import (
     check_split,
     tracked_count,
 )
-from coupled.datasets._pictures import square
+from coupled.datasets._pictures import enlarged, square
 from coupled.datasets._streamed import kept_or_streamed
 
 IMAGES, LABELS = ("image", "img"), ("label", "labels")  # columns that are used without a setting
+SMALLEST, LARGEST = 4, 4096  # pixels a side
+SAMPLED = 256  # images whose headers show whether images are enlarged
 
 
-def own_size(*, path: str) -> int:
-    """Raise ValueError: rows may have any sizes, and reading all of them would take as long as loading them."""
-    raise ValueError(f"dataset.image_size: missing; set the side in pixels to which the images of '{path}' are resized")
+def own_size(
+    *,
+    path: str,
+    config: str | None = None,
+    train_split: str = "train",
+    test_split: str = "test",
+    image_column: str | None = None,
+    streaming: bool = False,
+) -> int:
+    """The shorter side of the images if all of both splits share it; from their headers, no image is decoded.
+
+    Raises ValueError if the sides differ or are not allowed, and for a stream, which would be read twice.
+    """
+    missing = f"dataset.image_size: missing; set the side in pixels to which the images of '{path}' are resized"
+    if streaming:
+        raise ValueError(missing)
+    found: set[int] = set()
+    for split in (train_split, test_split):
+        rows = _rows(path, config, split, streaming)
+        for side in _sides(rows, _column(rows, image_column, IMAGES, "image_column"), split, path):
+            found.add(side)
+            if len(found) > 1:
+                raise ValueError(f"{missing}, because their shorter sides differ: {min(found)} and {max(found)} px")
+    if not found or not SMALLEST <= max(found) <= LARGEST:
+        raise ValueError(missing)
+    return max(found)
 
 
 def load(
@@ -71,7 +99,7 @@ def load(
         ValueError: without the package or the network, and for a missing split or column.
     """
     check_split(split)
-    check_range("image_size", image_size, 4, 4096)
+    check_range("image_size", image_size, SMALLEST, LARGEST)
     names = {"train": train_split, "test": test_split}
     if train_split == test_split:
         raise ValueError(f"dataset.test_split: got '{test_split}', which is the train split; name another split")
@@ -85,7 +113,12 @@ def load(
     if of_split != classes:
         raise ValueError(f"dataset.path: '{path}' has other classes in '{test_split}' than in '{train_split}'")
     mean, std = channel_statistics(train_N3SS)
-    return ImageDataset("huggingface", split, images_N3SS, labels_N, classes, mean, std)
+    notes: tuple[str, ...] = ()
+    if split == "train" and not streaming:  # a cached stream needs no network
+        rows = _rows(path, config, train_split, streaming)
+        first = _sides(rows, _column(rows, image_column, IMAGES, "image_column"), train_split, path)
+        notes = tuple(enlarged(split, [*islice(first, SAMPLED)], image_size))
+    return ImageDataset("huggingface", split, images_N3SS, labels_N, classes, mean, std, notes=notes)
 
 
 @lru_cache(maxsize=2)  # both splits of a run: the train split is needed for the mean of either
@@ -147,11 +180,30 @@ def _readable(rows: Iterable[Any], split: str, path: str) -> Iterator[Any]:
         number += 1
 
 
+def _sides(rows: Any, column: str, split: str, path: str) -> Iterator[int]:
+    """The shorter sides of the images of a `datasets.Dataset`, from their headers."""
+    import datasets
+
+    if not isinstance(rows.features[column], datasets.Image):
+        raise _no_images(column, rows.features[column])
+    stored = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    return _readable(map(_shorter_side, (row[column] for row in stored)), split, path)
+
+
+def _shorter_side(stored: Mapping[str, Any]) -> int:
+    with Image.open(BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as picture:
+        return min(picture.size)
+
+
 def _square(picture: Any, size: int, column: str) -> Tensor:
     """An image at the size of the dataset, uint8 [3, S, S]."""
     if not hasattr(picture, "convert"):
-        raise ValueError(f"dataset.image_column: '{column}' holds {type(picture).__name__}, allowed are images")
+        raise _no_images(column, picture)
     return square(pil_to_tensor(picture.convert("RGB")), size)
+
+
+def _no_images(column: str, there: object) -> ValueError:
+    return ValueError(f"dataset.image_column: '{column}' holds {type(there).__name__}, allowed are images")
 
 
 def _streaming_key(rows: Any, path: str, config: str | None, split: str, size: int, *columns: str) -> str:

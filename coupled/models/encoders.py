@@ -12,6 +12,8 @@ import timm
 from timm.models import get_deprecated_models, model_entrypoint, split_model_name_tag
 from torch import nn
 
+from coupled.config.errors import is_out_of_memory
+
 STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
 SMALL_PATCH = 4  # pixels
 # timm's modules of plain ResNets and ViTs; in a ResNet whose stem is one convolution, it is called conv1
@@ -89,6 +91,8 @@ def failures_named(name: str, keys: str) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
+        if is_out_of_memory(error):
+            raise
         text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         raise ValueError(f"encoder.name: '{name}' does not work with {keys}: {text[:200]}") from None
 

@@ -195,3 +195,8 @@ def network_size(network: nn.Module) -> tuple[int, int]:
     tensors = network.state_dict().values()
     bytes_ = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.element_size()) for tensor in tensors)
     return sum(parameter.numel() for parameter in network.parameters()), bytes_
+
+
+def trained_bytes(network: nn.Module) -> int:
+    """Return the bytes of the parameters that have a gradient."""
+    return sum(parameter.nbytes for parameter in network.parameters() if parameter.requires_grad)

@@ -4,6 +4,7 @@ import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+FORDBLKS = 8  # the place of the free bytes among the numbers of mallinfo2
 
 
 def keep_freed_memory() -> bool:
@@ -17,3 +18,18 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, -1))
+
+
+class _Mallinfo2(ctypes.Structure):
+    """The ten numbers of glibc's mallinfo2(3)."""
+
+    _fields_ = (("numbers", ctypes.c_size_t * 10),)
+
+
+def reusable_bytes() -> int:
+    """Return the bytes of main memory that this process has freed and that glibc keeps for it; 0 if unknown."""
+    if platform.libc_ver()[0] != "glibc" or not hasattr(ctypes.CDLL(None), "mallinfo2"):  # since glibc 2.33
+        return 0
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo2
+    return int(mallinfo2().numbers[FORDBLKS])

@@ -15,5 +15,8 @@ def _section(name: str) -> str:
     function = getattr(module, "signed", module.load)  # the function that has the options
     usual = getattr(module, "SIZE", None)
     size = f"Default of `dataset.image_size`: {usual} px." if usual else "`dataset.image_size` must be given."
+    if hasattr(module, "own_size"):
+        otherwise = f"{usual} px" if usual else "it must be given"
+        size = f"Default of `dataset.image_size`: the size of the images if they all have one; otherwise {otherwise}."
     options = option_table(function, {}) or "No options except `classes`."
     return "\n\n".join([f"## {name}", docstring(module), size, options, docstring(function)])

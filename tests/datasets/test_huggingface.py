@@ -18,9 +18,9 @@ from coupled.datasets.huggingface import _decoded, load
 CLASSES = ["cat", "dog", "fish"]
 
 
-def rows(images: int, seed: int) -> datasets.Dataset:
-    """Random pictures, 12 x 8 px, with the classes in turn."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (images, 8, 12, 3), dtype=np.uint8)
+def rows(images: int, seed: int, high: int = 8) -> datasets.Dataset:
+    """Random pictures, 12 px wide, with the classes in turn."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (images, high, 12, 3), dtype=np.uint8)
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)})
     labels = [number % len(CLASSES) for number in range(images)]
     return datasets.Dataset.from_dict({"img": list(pixels), "label": labels}, features=features)
@@ -69,7 +69,6 @@ def test_a_run_trains_on_a_hugging_face_dataset(saved: Path, tmp_path: Path) -> 
         ("dataset.label_column=kind", "dataset.label_column: got kind; the columns are img, label"),
         ("dataset.path=/nowhere/at/all", "dataset.path: cannot load split 'train' of '/nowhere/at/all'"),
         ("dataset.test_split=train", "dataset.test_split: got 'train', which is the train split"),
-        ("dataset.image_size=null", "dataset.image_size: missing"),
     ],
 )
 def test_a_missing_dataset_split_or_column_is_one_line(
@@ -82,6 +81,23 @@ def test_a_missing_dataset_split_or_column_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error), error
+
+
+def test_the_default_image_size_is_the_common_size_of_the_images(saved: Path, tmp_path: Path) -> None:
+    """It is in run.json, so that other programs and a resumed run need no image to know it."""
+    dataset = {"name": "huggingface", "path": str(saved), "test_split": "validation"}
+    assert tiny.tiny_settings(dataset=dataset).resolved()["dataset"]["image_size"] == 8
+    given = tiny.tiny_settings(dataset={**dataset, "image_size": 8})
+    assert tiny.tiny_settings(dataset=dataset).sha256() == given.sha256()
+    assert load("train", path=str(saved), image_size=8, test_split="validation").notes == ()
+    assert load("train", path=str(saved), image_size=16, test_split="validation").notes == (
+        "dataset.image_size: 30 of 30 train images are enlarged to 16 px; their shorter side is 8 px or more",
+    )
+    datasets.DatasetDict({"train": rows(6, 0), "test": rows(6, 0, high=9)}).save_to_disk(tmp_path / "mixed")
+    with pytest.raises(ValueError, match=r"^dataset\.image_size: missing; .* shorter sides differ: 8 and 9 px$"):
+        tiny.tiny_settings(dataset={"name": "huggingface", "path": str(tmp_path / "mixed")})
+    with pytest.raises(ValueError, match=r"^dataset\.image_size: missing; set the side in pixels"):
+        tiny.tiny_settings(dataset={**dataset, "streaming": True})  # would be read twice
 
 
 @pytest.fixture

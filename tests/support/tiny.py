@@ -55,7 +55,7 @@ def train(
     A changed key may end with an underscore: `resume_` is the section `resume`.
     """
     settings = tiny_settings(**{key.rstrip("_"): value for key, value in changed.items()})
-    with process_group("cpu", settings.timeout_seconds, settings.parallel.arm_groups) as group:
+    with process_group(settings.device, settings.timeout_seconds, settings.parallel.arm_groups) as group:
         coordinator = Coordinator(settings, group, run)
         coordinator.outcome = coordinator.train(resume, overwrite, max_steps)  # for the test to look at
         for arm in coordinator.arms:
