@@ -21,6 +21,7 @@ from coupled.models.memory import forecast, free_memory, memory_line
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
 from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, check_local_size, outline, probe
+from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
 
 
@@ -61,9 +62,11 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     if is_reference(options["encoder"]):  # the user's code may have changed while Python runs
         outline.cache_clear()
         probe.cache_clear()
-    if sketch := outline(settings.precision, **options):  # allocates no weights: they alone may be too large
+    if sketch := outline(
+        settings.precision, settings.activation_checkpointing, **options
+    ):  # allocates no weights: they alone may be too large
         _memory(settings, group, sketch, [sketch.weights] * (len(objectives) // group.arms_size), free)
-    probed = probe(device, settings.precision, **options)
+    probed = probe(device, settings.precision, settings.activation_checkpointing, **options)
     if augmentation.local_size:
         check_local_size(device, settings.precision, augmentation.local_size, **options)
     shared = _network(options, settings.seed, probed)
@@ -114,6 +117,8 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
         raise ValueError(
             f"encoder.freeze: got {', '.join(settings.encoder.freeze)}; arm '{name}' has no trainable parameter"
         )
+    if settings.activation_checkpointing:
+        recompute_blocks(placed.get_submodule("encoder"))
     if settings.compile:
         placed.compile()  # in place: names and snapshots stay as they are
     optimizer, perturb = settings.optimizer, settings.arms[name].perturb

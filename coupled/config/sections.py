@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "augmentation.preset",
     "device",
     "num_threads",
+    "activation_checkpointing",  # equal bits
     "log_every",
     "parallel.arm_groups",
     "timeout_seconds",
