@@ -18,6 +18,7 @@ from coupled.config.user_code import is_reference
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
 from coupled.models.memory import forecast, free_memory, memory_line
+from coupled.models.micro_batches import use_micro_batches
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors
 from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, check_local_size, outline, probe
@@ -113,12 +114,14 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
     placed = use_global_batch(network.to(device, dtype), device).train().to(memory_format=layout)
     for encoder in [each for path, each in placed.named_modules() if path in ("encoder", "target.encoder")]:
         freeze(encoder, settings.encoder.freeze)
+        if settings.activation_checkpointing:
+            recompute_blocks(encoder)
+        if settings.batch.micro_batch:
+            use_micro_batches(encoder, settings.batch.micro_batch, settings.augmentation.views, settings.image_size)
     if not any(parameter.requires_grad for parameter in placed.parameters()):
         raise ValueError(
             f"encoder.freeze: got {', '.join(settings.encoder.freeze)}; arm '{name}' has no trainable parameter"
         )
-    if settings.activation_checkpointing:
-        recompute_blocks(placed.get_submodule("encoder"))
     if settings.compile:
         placed.compile()  # in place: names and snapshots stay as they are
     optimizer, perturb = settings.optimizer, settings.arms[name].perturb
@@ -166,6 +169,7 @@ def _memory(settings: Settings, group: ProcessGroup, probed: Probe, weights: lis
         [bytes_ * (2 if settings.precision == "float64" else 1) for bytes_ in weights],
         settings.optimizer.name,
         images=images,
+        images_at_once=min(images, settings.batch.micro_batch or images),
         batch=batch,
         views=augmentation.views,
         image_size=size,

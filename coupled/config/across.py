@@ -19,6 +19,11 @@ def check_across(settings: "Settings") -> None:
             "activation_checkpointing: got true with compile: true, and torch.compile plans itself what is computed"
             " again; set one of them to false"
         )
+    if settings.batch.micro_batch and settings.compile:
+        raise ValueError(
+            f"batch.micro_batch: got {settings.batch.micro_batch} with compile: true, which cannot compile an encoder"
+            " that sees parts of the batch; set compile=false or batch.micro_batch=null"
+        )
     for name in settings.arms if settings.encoder.weights else ():
         if "init" in settings.arms[name].unshared:
             raise ValueError(

@@ -44,6 +44,7 @@ def forecast(
     optimizer: str,
     *,
     images: int,
+    images_at_once: int,
     batch: int,
     views: int,
     image_size: int,
@@ -53,13 +54,13 @@ def forecast(
 ) -> Forecast:
     """Forecast the memory of a process that trains arms with `weights` bytes each on `images` of a global `batch`.
 
-    Each image has `views` views; a local view counts in proportion to its pixels. The arms take their steps one after
-    the other. Besides weights, gradients and optimizer state, main memory has the shared initial network, and a copy of
-    all tensors while a checkpoint is written.
+    The network keeps the activations of `images_at_once`. Each image has `views` views; a local view counts in
+    proportion to its pixels. The arms take their steps one after the other. Besides weights, gradients and optimizer
+    state, main memory has the shared initial network, and a copy of all tensors while a checkpoint is written.
     """
     moments, own, anchors = MOMENTS[optimizer], sum(weights), views * images
     pixels = images * (views * image_size**2 + local_views * local_size**2)
-    activations = probe.saved + pixels * probe.saved_an_image // image_size**2
+    activations = probe.saved + pixels * images_at_once // images * probe.saved_an_image // image_size**2
     more = (BACKWARD - 1) * activations + PAIR_BYTES * anchors * views * batch + pixels * 3 * 4
     copied = 0 if device.type == "cuda" else probe.weights + (1 + moments) * own
     return Forecast(activations, (2 + moments) * own, int(more) + copied)

@@ -54,7 +54,7 @@ def test_free_is_the_least_of_the_machine_and_every_control_group(
 def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
     """Weights, gradients and moments of every arm at once; the activations of one arm."""
     seen = Probe(saved=5, saved_an_image=1000, weights=70, unused=frozenset())
-    at = {"images": 8, "batch": 16, "views": 2, "image_size": 4}
+    at = {"images": 8, "images_at_once": 8, "batch": 16, "views": 2, "image_size": 4}
     need = memory.forecast(seen, [60, 40], "adamw", **at, device=CPU)
     assert need[:2] == (5 + 16 * 1000, 4 * 100)
     assert memory.forecast(seen, [60, 40], "sgd", **at, device=CPU).arms == 300
@@ -62,6 +62,9 @@ def test_all_that_is_as_large_as_the_weights_is_counted() -> None:
     assert more_views.activations == 5 + 32 * 1000
     local = memory.forecast(seen, [60, 40], "adamw", **at, device=CPU, local_views=6, local_size=2)
     assert local.activations == 5 + (16 + 6 * 8 // 4) * 1000  # a view of half the side keeps a quarter
+    assert (
+        memory.forecast(seen, [60, 40], "adamw", **{**at, "images_at_once": 2}, device=CPU).activations == 5 + 4 * 1000
+    )
     on_gpu = memory.forecast(seen, [60, 40], "adamw", **at, device=torch.device("cuda"))
     assert need.more - on_gpu.more == 70 + 300  # the start, and what is being written, are in main memory
 
