@@ -2,15 +2,14 @@
 
     python scripts/benchmarks/bench_memory.py [--size B] [--encoders NAME ...]     (about three minutes on a CPU)
 
-Each row is a fresh process that takes two steps. The memory is the peak beyond what the process held before its first
-step; on a GPU the peak that torch has allocated. The time is that of the second step, in CPU seconds or on a GPU in
-seconds. Ratios are to the same step with neither setting.
+Each row is a fresh process that takes two steps. The memory is the peak of what torch allocates in the first step:
+activations, gradients and momentum. The time is that of the second step, in CPU seconds or on a GPU in seconds. Ratios
+are to the same step with neither setting.
 """
 
 import argparse
+import itertools
 import json
-import resource
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from coupled.config.load import resolve
 from coupled.coordinator import Coordinator
-from coupled.parallel.host_memory import keep_freed_memory
 from coupled.parallel.process_group import process_group
 
 SETTINGS: dict[str, Any] = {
@@ -42,8 +41,7 @@ WITH_BATCH_NORM = ("resnet", "efficientnet", "mobilenet", "regnet", "densenet") 
 
 
 def take_two_steps(encoder: str, size: int, way: str) -> None:
-    """Take two steps in this process, and print as JSON the seconds of the second one and the peak in MiB."""
-    keep_freed_memory()  # as train.py does
+    """Take two steps in this process; print as JSON the seconds of the second one and the peak MiB of the first one."""
     on_gpu = torch.cuda.is_available()
     torch.set_num_threads(1)
     settings = resolve(SETTINGS | {"encoder": {"name": encoder}, **WAYS[way](size)})
@@ -51,50 +49,46 @@ def take_two_steps(encoder: str, size: int, way: str) -> None:
     with tempfile.TemporaryDirectory() as folder, process_group("auto") as group:
         coordinator = Coordinator(settings, group, Path(folder) / "run")
         (arm,), batches = coordinator.arms, coordinator.step_batches(1)
-        held, began = _held_mib(), 0.0
-        for step in (1, 2):
-            (batch,) = next(batches).values()
-            _wait()
-            began = clock()
-            arm.read(arm.gradients(batch).tolist())
-            arm.update(0.1, step)
-            _wait()
-        seconds = clock() - began
-    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak_mib()
-    print(json.dumps([seconds, peak - held]))
+
+        def step(number: int) -> None:
+            arm.read(arm.gradients(next(batches)[""]).tolist())  # waits for the device
+            arm.update(0.1, number)
+
+        peak = (_peak_on_gpu if on_gpu else _peak_of_tensors)(lambda: step(1))
+        began = clock()
+        step(2)
+        print(json.dumps([clock() - began, peak]))
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _peak_on_gpu(step: Callable[[], None]) -> float:
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def _held_mib() -> float:
-    """Return the memory that this process holds now; on a GPU what torch has allocated."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 2**20
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _peak_of_tensors(step: Callable[[], None]) -> float:
+    """Return the peak MiB that torch allocates on the CPU; the process holds more, because freed memory has holes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    assert profiled.profiler
+    events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
+    events.sort(key=lambda each: each.start_ns())
+    return max(itertools.accumulate(each.nbytes() for each in events)) / 2**20
 
 
 def measured(encoder: str, size: int, way: str) -> tuple[float, float]:
     """Return seconds of a step and peak MiB of a fresh process."""
-    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
-    words = [sys.executable, __file__, "--way", way, "--size", str(size), "--encoders", encoder]
-    command = shlex.join(words)
-    done = subprocess.run(["/bin/sh", "-c", f"{command}; exit $?"], stdout=subprocess.PIPE, text=True, check=True)
-    seconds, mib = json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, __file__, "--way", way, "--size", str(size), "--encoders", encoder]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, mib = json.loads(ended.stdout.splitlines()[-1])
     return seconds, mib
 
 
 def main() -> None:
     """Print a table, one line a process."""
     parser = argparse.ArgumentParser(prog="bench_memory.py", description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=128, metavar="B", help="images of a batch (default: 128)")
+    parser.add_argument("--size", type=int, default=64, metavar="B", help="images of a batch (default: 64)")
     parser.add_argument("--encoders", nargs="+", default=["resnet18", "vit_tiny_patch16_224"], metavar="NAME")
     parser.add_argument("--way", choices=WAYS, help="measure this way alone, in this process")
     options = parser.parse_args()
