@@ -82,10 +82,9 @@ class Coordinator:
             device=group.device,
             workers=settings.dataset.num_workers,
         )
-        rates, names = self.learning_rate, list(settings.arms)
-        self.lockstep = Lockstep(self.arms, self.stream_of, rates, settings.log_every, names, group)
-        every, dense_until = settings.snapshots.every_epochs, settings.snapshots.dense_until_epoch
-        self.kept_epochs = snapshot_epochs(settings.epochs, every, dense_until)
+        names, kept = list(settings.arms), settings.snapshots
+        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, settings.log_every, names, group)
+        self.kept_epochs = snapshot_epochs(settings.epochs, kept.every_epochs, kept.dense_until_epoch)
 
     def train(
         self,
@@ -208,7 +207,6 @@ class Coordinator:
         progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
         newest = partial(checkpoints.newest_step, self.run / "checkpoints")
         signals = opened.enter_context(StopSignals(progress.say, partial(end_at_once, progress, newest)))
-        timer = Timer(settings.checkpoint.every_minutes if first else None)
         left = self._space(step // self.steps_per_epoch, overwrite=False)
         if first:
             about_arms = self.peak_lr, self.group, self.all_arms, left
@@ -237,7 +235,9 @@ class Coordinator:
             streams=streams,
             learning_rate=self.learning_rate,
             progress=progress,
-            stop_conditions=StopConditions(signals, timer, max_steps),
+            stop_conditions=StopConditions(
+                signals, Timer(settings.checkpoint.every_minutes if first else None), max_steps
+            ),
             log=log,
             writer=writer,
             feed=feed,

@@ -39,6 +39,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "dataset.image_size": ("0", "-3", "x", "1.5", "100000000", "[8]"),
     "batch": ("null", "3", "x", "[]"),
     "batch.size": ("0", "1", "-4", "1.5", "null", "x", "100000000000", "true"),
+    "batch.micro_batch": ("0", "-1", "1.5", "all"),
+    "activation_checkpointing": ("7", "null", "[true]"),
     "batch.sampler": ("sorted", "null", "1"),
     "dataset.num_workers": ("-1", "1.5", "many", "1000000"),
     "log_every": ("0", "-1", "2.5", "often", "10000000"),

@@ -26,6 +26,7 @@ def switches() -> tuple[object, ...]:
     """Torch's global state that a run sets."""
     return (
         torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
         torch.backends.cudnn.allow_tf32,
         torch.get_float32_matmul_precision(),
@@ -64,22 +65,25 @@ def others_switches() -> Iterator[None]:
     """Torch with the opposite of every switch that a run sets."""
     found = switches()
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, True
     torch.set_float32_matmul_precision("high")
     torch.set_num_threads(2)
     yield
     torch.use_deterministic_algorithms(bool(found[0]))
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = bool(found[1]), bool(found[2])
-    torch.set_float32_matmul_precision(str(found[3]))
-    torch.set_num_threads(int(str(found[4])))
+    torch.utils.deterministic.fill_uninitialized_memory = bool(found[1])
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = bool(found[2]), bool(found[3])
+    torch.set_float32_matmul_precision(str(found[4]))
+    torch.set_num_threads(int(str(found[5])))
 
 
 @pytest.mark.usefixtures("others_switches")
 def test_a_second_run_has_the_same_bytes_and_restores_torch_switches(folder: Path, tmp_path: Path) -> None:
     """The run sets its switches and restores the previous ones, whatever these are."""
-    before = switches()
-    run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL)
+    before, meanwhile = switches(), []
+    run = coupled.train("demo", run_dir=tmp_path / "again", **SMALL, on_epoch=lambda *_: meanwhile.append(switches()))
     assert switches() == before
+    assert [each[:4] for each in meanwhile] == [(True, False, False, False)] * 2  # new memory is not filled, either
     assert tiny.snapshot_bytes(run.path) == tiny.snapshot_bytes(folder)
 
 

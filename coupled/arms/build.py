@@ -19,9 +19,11 @@ from coupled.config.user_code import is_reference
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
 from coupled.models.memory import ArmBytes, Forecast, forecast, free_memory, memory_line
+from coupled.models.micro_batches import use_micro_batches
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors, trained_bytes
 from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, check_local_size, outline, probe
+from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
 
 
@@ -63,10 +65,12 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
     if is_reference(options["encoder"]):  # the user's code may have changed while Python runs
         outline.cache_clear()
         probe.cache_clear()
-    if sketch := outline(settings.precision, **options):  # allocates no weights: they alone may be too large
+    if sketch := outline(
+        settings.precision, settings.activation_checkpointing, **options
+    ):  # allocates no weights: they alone may be too large
         least = ArmBytes(sketch.weights, sketch.weights)
         _memory(settings, group, sketch, [least] * (len(objectives) // group.arms_size), free)
-    probed = probe(device, settings.precision, **options)
+    probed = probe(device, settings.precision, settings.activation_checkpointing, **options)
     if augmentation.local_size:
         check_local_size(device, settings.precision, augmentation.local_size, **options)
     shared = _network(options, settings.seed, probed)
@@ -113,6 +117,10 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
     placed = use_global_batch(network.to(device, dtype), device).train().to(memory_format=layout)
     for encoder in [each for path, each in placed.named_modules() if path in ("encoder", "target.encoder")]:
         freeze(encoder, settings.encoder.freeze)
+        if settings.activation_checkpointing:
+            recompute_blocks(encoder)
+        if settings.batch.micro_batch:
+            use_micro_batches(encoder, settings.batch.micro_batch, settings.augmentation.views, settings.image_size)
     if not any(parameter.requires_grad for parameter in placed.parameters()):
         raise ValueError(
             f"arms.{name}: no trainable parameter: the parameters of the encoder are frozen and the objective has none;"
@@ -169,6 +177,7 @@ def _memory(
         [ArmBytes(wider * arm.tensors, wider * arm.trained) for arm in arms],
         settings.optimizer.name,
         images=images,
+        images_at_once=min(images, settings.batch.micro_batch or images),
         batch=batch,
         views=augmentation.views,
         image_size=size,

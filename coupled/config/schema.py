@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from coupled.config.across import check_across
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.encoder_settings import OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
@@ -83,6 +84,13 @@ class Settings(Section):
         ),
     ] = False
     compile: Annotated[bool, about("Compile the networks of all arms with torch.compile.")] = False
+    activation_checkpointing: Annotated[
+        bool,
+        about(
+            "Keep only the inputs of the blocks of the encoder's stages, and compute their activations again in the"
+            " backward pass: less memory, equal bits, more time."
+        ),
+    ] = False
     num_threads: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=4096)] | None,
         about("CPU threads of a process. `null`: as torch or torchrun sets them."),
@@ -156,22 +164,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _across(self) -> "Settings":
-        warmup = self.optimizer.warmup_epochs
-        if self.epochs and warmup >= self.epochs:
-            raise ValueError(
-                f"optimizer.warmup_epochs: got {warmup:g} with epochs: {self.epochs}; warm-up must end before the run"
-                f" does: set optimizer.warmup_epochs below {self.epochs}"
-            )
-        for name in self.arms if self.encoder.weights else ():
-            if "init" in self.arms[name].unshared:
-                raise ValueError(
-                    f"arms.{name}.unshared: got init with encoder.weights, from which all arms start; remove one"
-                )
-        if self.parallel.arm_groups > len(self.arms):
-            raise ValueError(
-                f"parallel.arm_groups: got {self.parallel.arm_groups} with {len(self.arms)} arms; at most one group per"
-                " arm"
-            )
+        check_across(self)
         return self
 
     @property

@@ -28,6 +28,7 @@ MAY_CHANGE = (
     "augmentation.preset",
     "device",
     "num_threads",
+    "activation_checkpointing",  # equal bits
     "log_every",
     "parallel.arm_groups",
     "timeout_seconds",
@@ -126,6 +127,19 @@ class BatchSettings(Section):
         Literal["uniform", "balanced"],
         about("`uniform`: a permutation per epoch; `balanced`: every batch has equally many images of each class."),
     ] = "uniform"
+    micro_batch: Annotated[
+        Positive | None,
+        about(
+            "Largest number of images of a process that the encoder sees at a time. The gradient is that of the whole"
+            " batch; only for encoders without batch norm and dropout. `null`: all.",
+            "images",
+        ),
+    ] = None
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit a `micro_batch` of null, so that it does not enter the digest of the settings."""
+        return {key: value for key, value in whole(self).items() if key != "micro_batch" or value}
 
 
 class ProjectorSettings(Section):

@@ -65,6 +65,7 @@ def forecast(
     optimizer: str,
     *,
     images: int,
+    images_at_once: int,
     batch: int,
     views: int,
     image_size: int,
@@ -76,14 +77,15 @@ def forecast(
 ) -> Forecast:
     """Forecast the memory of a process that trains `arms` on `images` of a global `batch`.
 
-    Each image has `views` views; a local view counts in proportion to its pixels. The arms take their steps one after
-    the other. With `keeps_copy` a copy of all states stays on the device, to go back to. Besides all this, main memory
-    has the shared initial network and the checkpoints that are being written. `workers` threads make batches ahead.
+    The network keeps the activations of `images_at_once` images. Each image has `views` views; a local view counts in
+    proportion to its pixels. The arms take their steps one after the other. With `keeps_copy` a copy of all states
+    stays on the device, to go back to. Besides all this, main memory has the shared initial network and the checkpoints
+    that are being written. `workers` threads make batches ahead.
     """
     anchors = views * images
     states = sum(arm.tensors + MOMENTS[optimizer] * arm.trained for arm in arms)
     pixels = images * (views * image_size**2 + local_views * local_size**2)
-    activations = probe.saved + pixels * probe.saved_an_image // image_size**2
+    activations = probe.saved + pixels * images_at_once // images * probe.saved_an_image // image_size**2
     more = (BACKWARD[device.type] - 1) * activations + PAIR_BYTES * anchors * views * batch
     more += pixels * 3 * 4 * (BATCHES + 2 * workers) + keeps_copy * states
     copied = 0 if device.type == "cuda" else probe.weights + CHECKPOINTS * states

@@ -88,6 +88,8 @@ def set_determinism(deterministic: bool, num_threads: int | None, tf32: bool = F
     if deterministic:
         for variable, value in ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
+        # torch would fill every new tensor with NaN, which costs time and only shows reads of memory before it is set
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = tf32
@@ -101,6 +103,7 @@ def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False
     """Call `set_determinism` inside the block; restore torch's switches and the variables afterwards."""
     threads, environment = torch.get_num_threads(), {name: os.environ.get(name) for name in ENVIRONMENT}
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32
     precision = torch.get_float32_matmul_precision()
     try:
@@ -108,6 +111,7 @@ def determinism(deterministic: bool, num_threads: int | None, tf32: bool = False
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = cudnn
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(threads)

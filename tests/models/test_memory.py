@@ -77,7 +77,7 @@ def test_what_is_freed_within_the_heap_can_be_used_again() -> None:
 def test_weights_gradients_and_optimizer_state_are_counted() -> None:
     """All tensors, gradients and moments of every arm at once, and their copies; the activations of one arm."""
     seen = Probe(saved=5, saved_an_image=1000, weights=70, unused=frozenset())
-    at = {"images": 8, "batch": 16, "views": 2, "image_size": 4}
+    at = {"images": 8, "images_at_once": 8, "batch": 16, "views": 2, "image_size": 4}
     arms = [ArmBytes(60, 60), ArmBytes(80, 40)]  # the second has a target network
     need = memory.forecast(seen, arms, "adamw", **at, device=CPU)
     assert need[:2] == (5 + 16 * 1000, 140 + 3 * 100)
@@ -91,6 +91,8 @@ def test_weights_gradients_and_optimizer_state_are_counted() -> None:
     assert kept.more - need.more == states  # to go back to, if a loss is not finite
     ahead = memory.forecast(seen, arms, "adamw", **at, device=CPU, workers=3)
     assert ahead.more - need.more == 6 * 16 * 3 * 4 * 4**2
+    few = memory.forecast(seen, arms, "adamw", **{**at, "images_at_once": 2}, device=CPU)
+    assert few.activations == 5 + 4 * 1000
     on_gpu = memory.forecast(seen, arms, "adamw", **at, device=torch.device("cuda"))
     backward = (memory.BACKWARD["cpu"] - memory.BACKWARD["cuda"]) * need.activations
     # the start, and what is being written, are in main memory

@@ -81,9 +81,11 @@ def torch_switches(monkeypatch):
     monkeypatch.delenv("NCCL_ALGO")
     cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
     before = (torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32)
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     precision = torch.get_float32_matmul_precision()
     yield
     torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = filled
     cudnn.benchmark, cudnn.allow_tf32 = before[1:]
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
@@ -95,7 +97,9 @@ def test_set_determinism_disables_autotuning_and_tf32(deterministic):
     """Otherwise two equal runs could differ, or use a precision that the settings do not name."""
     torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
     torch.set_float32_matmul_precision("medium")
+    torch.utils.deterministic.fill_uninitialized_memory = True
     set_determinism(deterministic, num_threads=1)
+    assert torch.utils.deterministic.fill_uninitialized_memory is not deterministic  # memory is filled for nothing
     assert torch.are_deterministic_algorithms_enabled() is deterministic
     assert not torch.backends.cudnn.benchmark
     assert not torch.backends.cudnn.allow_tf32

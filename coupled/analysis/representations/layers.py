@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from coupled.models.stages import stages
 from coupled.monitoring.terminal import say
 
 if TYPE_CHECKING:  # timm takes seconds to import, and the report needs the names of layers alone
@@ -62,12 +63,11 @@ def present(layers: Sequence[str], outputs: Sequence[str]) -> list[str]:
 def _meant(encoder: nn.Module, name: str) -> list[str]:
     if name != STAGES:
         return [name]
-    modules = dict(encoder.named_modules())
-    stages = [each["module"] for each in getattr(encoder, "feature_info", ())]
-    if not stages:
+    if not getattr(encoder, "feature_info", ()):
         raise ValueError(f"layers: timm names no {STAGES} of this encoder; {_known(encoder)}")
+    modules = dict(encoder.named_modules())
     stem = ["stem"] if any(each in modules for each in STEMS) else []
-    return [*stem, *(stage for stage in stages if next(modules[stage].parameters(), None) is not None), *OUTPUTS]
+    return [*stem, *stages(encoder), *OUTPUTS]
 
 
 def layer_outputs(network: "Network", views_1B3SS: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
