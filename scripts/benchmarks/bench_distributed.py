@@ -1,6 +1,6 @@
 """Benchmark the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one process.
 
-    python scripts/benchmarks/bench_distributed.py      (about three minutes)
+    python scripts/benchmarks/bench_distributed.py [--seconds 120]
 
 Every process has one thread. The share of communication is the time that a step on two ranks spends in collectives,
 waiting included. With fewer free cores than processes, the rows measure the cost of sharing a core, not the gain from a
@@ -15,15 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_coupling import program_steps
+from rows import Case, Options, Row, row, run
 
 from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
-from coupled.monitoring.terminal import safe_streams
 from coupled.parallel import process_group as ranks
 
 STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
@@ -104,32 +105,37 @@ def run_layout(size: int, processes: int, places: int, log_every: int = 1) -> tu
     return seconds, in_collectives
 
 
-def distributed_rows() -> list[dict]:
-    """Measure step times of two processes against one, and the share of communication in a data-parallel step."""
-    rows = []
-    for size in STEPS_OF:
-        found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
-        one = found["one process"][0]
-        for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7)):
-            rows.append(row(f"step of 4 arms, B = {size}, on 2 processes, {name}", found[name][0], one, goal))
-        seconds, in_collectives = found["data-parallel"]
-        unread = run_layout(size, *LAYOUTS["data-parallel"], log_every=READ_EVERY)[0]
-        what = f"data-parallel step, B = {size}, losses read every {READ_EVERY} steps, against every step"
-        rows.append(row(what, unread, found["data-parallel"][0], 1.0))
-        rows.append(row(f"communication in a data-parallel step, B = {size}", in_collectives, seconds, 2))
-    return rows
+def two_rows(size: int) -> list[Row]:
+    """Measure both layouts of two processes against one, and the share of collectives in a data-parallel step."""
+    found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
+    one, (seconds, in_collectives) = found["one process"][0], found["data-parallel"]
+    return [
+        row(f"step of 4 arms, B = {size}, on 2 processes, data-parallel, against one", seconds, one, 1.2),
+        row(
+            f"step of 4 arms, B = {size}, on 2 processes, arm-parallel, against one", found["arm-parallel"][0], one, 1.7
+        ),
+        row(f"collectives in a data-parallel step, B = {size}, against the step", in_collectives, seconds, 2),
+    ]
 
 
-def row(name: str, ours: float, baseline: float, goal: float) -> dict:
-    """Return a row of the benchmark, in seconds; memory is not measured."""
-    numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": "s"}
-    return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
+def unread_row(name: str, size: int) -> Row:
+    """Measure a data-parallel step whose losses are read every few steps, against every step."""
+    unread, read = (run_layout(size, *LAYOUTS["data-parallel"], log_every=every)[0] for every in (READ_EVERY, 1))
+    return row(name, unread, read, 1.0)
+
+
+def cases(options: Options) -> list[Case]:
+    """List the rows."""
+    lacks = "starts processes" if options.tiny else "measured on a CPU only" if options.gpu else ""
+    name = f"data-parallel step, B = 64, losses read every {READ_EVERY} steps, against every step"
+    return [
+        *(Case(f"step of 4 arms on 2 processes, B = {size}", partial(two_rows, size), lacks) for size in STEPS_OF),
+        Case(name, partial(unread_row, name, 64), lacks),
+    ]
 
 
 if __name__ == "__main__":
-    safe_streams()
     if "RANK" in os.environ:
         measure(*map(int, sys.argv[1:]))
     else:
-        for each in distributed_rows():
-            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))
+        run(cases, __doc__ or "", {})
