@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +111,19 @@ def coupled_row(name: str, options: Options, changed: Mapping[str, Any]) -> Row:
     return row(name, ours, bare, 0.95, ours_mib=peak)
 
 
-def growth_rows(options: Options, sizes: tuple[int, ...], numbers: tuple[int, ...]) -> list[Row]:
-    """Measure the cost per image and arm for growing batch or number of arms, against the smallest."""
-    enough = {**ON_GPU["dataset"], "image_size": 32 if options.gpu else 16}
+@cache
+def cost(options: Options, size: int, number: int) -> float:
+    """Return the seconds of a step for each image and arm."""
     names = [(f"{name}{twin}", objective) for twin in range(4) for name, objective in ARMS.items()]
-    found = list[tuple[str, float]]()
-    for size, number in itertools.product(sizes, numbers):
-        changed = {} if options.tiny else {"dataset": enough, "batch": {"size": size}}
-        with coordinator(options, arms=dict(names[:number]), **changed) as coupled:
-            taken = in_turn(program_steps(coupled), repeats=2)[0] / (coupled.settings.log_every or 1) / size / number
-        found.append((f"{number} arms" if len(numbers) > 1 else f"B = {size}", taken))
-    (first, least), *more = found
-    return [row(f"cost per image and arm, {name} against {first}", taken, least, 0.9) for name, taken in more]
+    enough = {**ON_GPU["dataset"], "image_size": 32 if options.gpu else 16}
+    changed = {} if options.tiny else {"dataset": enough, "batch": {"size": size}}
+    with coordinator(options, arms=dict(names[:number]), **changed) as coupled:
+        return in_turn(program_steps(coupled), repeats=2)[0] / (coupled.settings.log_every or 1) / size / number
+
+
+def growth_row(name: str, options: Options, size: int, number: int) -> Row:
+    """Measure the cost per image and arm against one arm with the smallest batch."""
+    return row(name, cost(options, size, number), cost(options, 256, 1), 0.9)
 
 
 def profile_rows(options: Options) -> list[Row]:
@@ -154,12 +155,13 @@ def cases(options: Options) -> list[Case]:
         name = f"coupled step of 4 arms, {encoder}, {how}, on a GPU, against the bare networks"
         changed = {"encoder": {"name": encoder}, "compile": compiled, "deterministic": deterministic}
         found.append(Case(name, partial(coupled_row, name, options, changed), no_gpu))
-    sizes, numbers = ((256,), (1, 2)) if options.tiny else ((256,), (1, 2, 4, 8, 16))
     found.insert(4 if options.gpu else 1, Case("profile of a step", partial(profile_rows, options)))
-    found.append(Case("cost per image and arm by arms", partial(growth_rows, options, sizes, numbers)))
-    if not options.tiny:
-        by_size = partial(growth_rows, options, (256, 512, 1024, 2048), (1,))
-        found.append(Case("cost per image and arm by batch size", by_size))
+    for number in (2,) if options.tiny else (2, 4, 8, 16):
+        name = f"cost per image and arm, {number} arms against 1"
+        found.append(Case(name, partial(growth_row, name, options, 256, number)))
+    for size in () if options.tiny else (512, 1024, 2048):
+        name = f"cost per image, B = {size} against 256"
+        found.append(Case(name, partial(growth_row, name, options, size, 1)))
     return found
 
 

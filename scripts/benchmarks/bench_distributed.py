@@ -27,7 +27,7 @@ from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
 from coupled.parallel import process_group as ranks
 
-STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
+STEPS_OF = {64: 12, 256: 3}  # steps to time, by the size of the global batch
 WARM_UP = 2
 READ_EVERY = 6
 SETTINGS: dict[str, Any] = {

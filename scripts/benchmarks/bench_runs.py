@@ -72,11 +72,11 @@ def four_runs(name: str, options: Options, root: str | None = None) -> Row:
 
 
 def train(arms: list[str], device: str, tiny: bool, root: str | None) -> float:
-    """Train these arms for three epochs in this process. Return the peak MiB of the GPU, 0 on a CPU."""
+    """Train these arms for two epochs in this process. Return the peak MiB of the GPU, 0 on a CPU."""
     import torch
 
     options = Options(device=device, tiny=tiny)
-    changed: dict[str, Any] = {"epochs": 1 if tiny else 3, "arms": {name: ARMS[name] for name in arms}}
+    changed: dict[str, Any] = {"epochs": 1 if tiny else 2, "arms": {name: ARMS[name] for name in arms}}
     if root:  # decoding costs more than these networks
         small = {"name": "resnet18", "width_multiplier": 0.0625}
         changed |= {"dataset": {"name": "imagenet", "root": root}, "batch": {"size": 64}, "encoder": small}

@@ -27,10 +27,10 @@ from coupled.monitoring.terminal import safe_streams
 HERE = Path(__file__).parent
 # the benchmarks in their order, and their shares of the budget on a CPU and on a GPU
 SHARES = {
-    "coupling": (0.24, 0.42),
-    "runs": (0.24, 0.24),
+    "coupling": (0.16, 0.42),
+    "runs": (0.28, 0.24),
     "analysis": (0.30, 0.18),
-    "objectives": (0.10, 0.10),
+    "objectives": (0.14, 0.10),
     "augmentation": (0.04, 0.06),
     "distributed": (0.08, 0.0),
 }
