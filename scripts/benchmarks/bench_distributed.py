@@ -7,11 +7,11 @@ waiting included. With fewer free cores than processes, the rows measure the cos
 second core.
 """
 
+import contextlib
 import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from bench_coupling import program_steps
-from rows import Case, Options, Row, row, run
+from rows import Case, Options, Row, row, run, started
 
 from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
@@ -89,17 +89,14 @@ def run_layout(size: int, processes: int, places: int, log_every: int = 1) -> tu
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(places), str(size), str(log_every)],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    outputs = [process.communicate()[0] for process in started]
-    if any(process.returncode for process in started):
+    command = [sys.executable, __file__, str(places), str(size), str(log_every)]
+    with contextlib.ExitStack() as ending:
+        ranks_of_run = [
+            ending.enter_context(started(command, {**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
+            for rank in range(processes)
+        ]
+        outputs = [process.communicate()[0] for process in ranks_of_run]
+    if any(process.returncode for process in ranks_of_run):
         raise RuntimeError(f"a rank failed with {processes} processes and {places} groups of arms")
     seconds, in_collectives = json.loads(outputs[0])
     return seconds, in_collectives

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from bench_coupling import ARMS, bare_step, coordinator, passed
 from PIL import Image
-from rows import Case, Options, Row, fresh, in_turn, row, run
+from rows import Case, Options, Row, fresh, in_turn, row, run, started
 
 from coupled.storage.checkpoint_writer import CheckpointWriter
 
@@ -43,11 +43,11 @@ def start_rows(options: Options, data: Callable[[], str] | None = None) -> list[
         helped = time.perf_counter() - began
         began = time.perf_counter()
         config = ["--config", str(ROOT / "configs/demo.yaml"), "--run-dir", f"{folder}/run", "--max-steps", "1"]
-        with subprocess.Popen([*command, *config, *changed], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+        with started([*command, *config, *changed]) as child:
             assert child.stdout is not None
             child.stdout.readline()
             first_line = time.perf_counter() - began
-            child.stdout.read()
+            child.communicate()
         if child.returncode:
             raise RuntimeError(f"train.py ended with status {child.returncode}")
         first_step = time.perf_counter() - began

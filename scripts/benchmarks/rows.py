@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import resource
 import signal
 import statistics
@@ -129,9 +130,24 @@ def fresh(file: str, function: Callable[..., Any], *arguments: Any, options: Opt
         return function(*arguments), NAN
     # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
     command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, file, "--call", function.__name__]
-    done = subprocess.run([*command, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True)
-    result, peak_mib = json.loads(done.stdout.splitlines()[-1])
+    with started([*command, json.dumps(arguments)]) as process:
+        printed = process.communicate()[0]
+    if process.returncode:
+        raise RuntimeError(f"{function.__name__}{arguments} ended with status {process.returncode}")
+    result, peak_mib = json.loads(printed.splitlines()[-1])
     return result, peak_mib
+
+
+@contextlib.contextmanager
+def started(command: list[str], environment: dict[str, str] | None = None) -> "Iterator[subprocess.Popen[str]]":
+    """Start a process whose output is read; kill it and its children if it has not ended with the block."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, text=True, env=environment, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def peak_mib() -> float:

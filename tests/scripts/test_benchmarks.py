@@ -85,6 +85,22 @@ def test_a_case_that_takes_too_long_is_a_row_that_says_so() -> None:
     assert [row["note"] for row in rows.measure(cases[1:], rows.Options(seconds=0))] == [slow["note"]]
 
 
+def test_no_process_outlives_the_case_that_started_it(tmp_path: Path) -> None:
+    """A form that is out of time would go on, and slow down every row after it."""
+    late = tmp_path / "late"
+    command = ["sh", "-c", f"(sleep 1; touch {late}) & wait"]
+
+    def slow() -> rows.Row:
+        with rows.started(command) as process:
+            process.communicate()
+        return {}
+
+    (found,) = rows.measure([rows.Case("slow", slow)], rows.Options(seconds=0.2))
+    assert found["note"].startswith("not measured")
+    time.sleep(1.2)
+    assert not late.exists()
+
+
 @pytest.mark.parametrize(("unit", "ratio"), [("s", 4.0), ("views/s", 0.25)])
 def test_a_ratio_above_one_means_that_ours_is_better(unit: str, ratio: float) -> None:
     assert rows.row("x", 1.0, 4.0, unit=unit)["ratio"] == ratio
