@@ -7,7 +7,7 @@ Each benchmark is a program with a share of the budget. A row is printed as soon
 written anew with every row, so that a run that is stopped leaves what it has. Machines are noisy: compare the ratios,
 not the times. On a machine with a GPU one call gives the whole table:
 
-    python scripts/benchmarks/benchmark.py --device cuda --seconds 450 --data /work/shared/data --markdown gpu.md
+    python scripts/benchmarks/benchmark.py --device cuda --seconds 450 --data data --markdown gpu.md
 """
 
 import json
