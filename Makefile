@@ -41,7 +41,7 @@ reproduce: .venv/installed
 	$(BIN)/python scripts/reproduction/reproduce.py
 
 benchmark: .venv/installed
-	$(BIN)/python scripts/benchmarks/benchmark.py --output benchmark.json --markdown benchmark.md
+	$(BIN)/python scripts/benchmarks/benchmark.py --seconds 540 --output benchmark.json --markdown benchmark.md
 
 clean:
 	rm -rf .venv

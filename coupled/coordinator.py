@@ -110,7 +110,6 @@ class Coordinator:
             FloatingPointError: if an arm's loss or gradient is not finite; the message names arm, epoch and step.
             OSError: if a file cannot be written.
         """
-        epochs = self.settings.epochs
         with contextlib.ExitStack() as opened:
             opened.enter_context(memory_errors(self.all_arms.need))
             folder = self._prepare_folder(opened, resume, overwrite, max_steps, accept_images)
@@ -120,7 +119,7 @@ class Coordinator:
                 state.measure(self.arms)
             state.save(self.arms)
             state.progress.begin()
-            for epoch in range(state.epochs + 1, epochs + 1):
+            for epoch in range(state.epochs + 1, self.settings.epochs + 1):
                 last = min(epoch * self.steps_per_epoch, max_steps or self.steps)
                 for record in self.lockstep.steps(state.step, last, partial(self._batches_after, epoch), state.action):
                     if record.error or record.action == Action.WRITE_FAILED:
@@ -128,15 +127,14 @@ class Coordinator:
                     state.add(record)
                     if state.ends_epoch:
                         check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, epoch)
-                        state.end_epoch(epochs, self.arms, self.group.owns_arms)
+                        state.end_epoch(self.settings.epochs, self.arms, self.group.owns_arms)
                     if state.ends_epoch or record.action >= Action.SAVE:
                         state.save(self.arms)
                     if after_epoch and state.ends_epoch and state.epochs in self.kept_epochs:
                         state.call_after_epoch(after_epoch)
                     if record.action in (Action.STOP, Action.PREEMPTED) and state.step < self.steps:
-                        why = state.stop_conditions.reason(state.step)
-                        stopped = f"stopped by {why} after step {state.step} of {self.steps}"
-                        state.outcome = Outcome(stopped, record.action == Action.PREEMPTED)
+                        stopped = f"stopped by {state.stop_conditions.reason(state.step)} after step {state.step}"
+                        state.outcome = Outcome(f"{stopped} of {self.steps}", record.action == Action.PREEMPTED)
                         break
                 if state.outcome.stopped:
                     break
@@ -207,6 +205,7 @@ class Coordinator:
         progress = opened.enter_context(Progress(list(sums), step, self.steps, first))
         newest = partial(checkpoints.newest_step, self.run / "checkpoints")
         signals = opened.enter_context(StopSignals(progress.say, partial(end_at_once, progress, newest)))
+        conditions = StopConditions(signals, Timer(settings.checkpoint.every_minutes if first else None), max_steps)
         left = self._space(step // self.steps_per_epoch, overwrite=False)
         if first:
             about_arms = self.peak_lr, self.group, self.all_arms, left
@@ -235,9 +234,7 @@ class Coordinator:
             streams=streams,
             learning_rate=self.learning_rate,
             progress=progress,
-            stop_conditions=StopConditions(
-                signals, Timer(settings.checkpoint.every_minutes if first else None), max_steps
-            ),
+            stop_conditions=conditions,
             log=log,
             writer=writer,
             feed=feed,

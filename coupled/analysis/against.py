@@ -30,12 +30,21 @@ class JointSnapshots(SnapshotStore):
         theirs = (replace(e, arm=f"{self.label}:{e.arm}", file=str(folder / e.file)) for e in self.other.entries())
         return [*self.own.entries(), *theirs]
 
+    def check(self, arm: str, epoch: int) -> None:
+        """Check a snapshot as `SnapshotStore.check` does, in the run of the arm."""
+        store, name = self._of(arm)
+        store.check(name, epoch)
+
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
         """Open a snapshot as `SnapshotStore.open` does, in the run of the arm."""
-        label, _, name = arm.rpartition(":")
-        with (self.other if label else self.own).open(name, epoch) as handle:
+        store, name = self._of(arm)
+        with store.open(name, epoch) as handle:
             yield handle
+
+    def _of(self, arm: str) -> tuple[SnapshotStore, str]:
+        label, _, name = arm.rpartition(":")
+        return self.other if label else self.own, name
 
 
 class JointRun(Run):

@@ -19,7 +19,7 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -31,8 +31,9 @@ from coupled.analysis.run import Run
 from coupled.analysis.selection import Pair, Selection, choices, select_pairs
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
+from coupled.analysis.weights.open_snapshots import OpenSnapshots
 from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows
-from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
+from coupled.storage.snapshots import BadSnapshotError
 
 LAST = ("", "", "global")  # tensor, module and aggregate of the last of a pair's rows
 ALIGNMENTS = ("none", "permutation")
@@ -45,47 +46,6 @@ class ComparedEpochs(NamedTuple):
     epoch: int
     start: int | None  # 0, if the run has that snapshot
     before: int | None  # the epoch of the previous snapshot, if there is one
-
-
-class OpenSnapshots:
-    """The snapshots of `store`, opened on demand; a context manager that closes them."""
-
-    def __init__(self, store: SnapshotStore) -> None:
-        self.store = store
-        self._held: dict[tuple[str, int], tuple[contextlib.ExitStack, Any]] = {}
-
-    def __enter__(self) -> "OpenSnapshots":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.keep([])
-
-    def get(self, arm: str, epoch: int) -> Any:
-        """Return the handle of a snapshot (safetensors). Raises ValueError as `SnapshotStore.open` does."""
-        if (arm, epoch) not in self._held:
-            closing = contextlib.ExitStack()
-            self._held[arm, epoch] = closing, closing.enter_context(self.store.open(arm, epoch))
-        return self._held[arm, epoch][1]
-
-    def tensor(self, arm: str, epoch: int, name: str) -> torch.Tensor:
-        """Read one tensor of a snapshot."""
-        found: torch.Tensor = self.get(arm, epoch).get_tensor(name)
-        return found
-
-    def keep(self, wanted: Iterable[tuple[str, int]]) -> None:
-        """Close all but these (arm, epoch)."""
-        for key in self._held.keys() - set(wanted):
-            self._held.pop(key)[0].close()
-
-    def shapes(self, arm: str, epoch: int) -> dict[str, tuple[int, ...]]:
-        """Return names and shapes of the floating-point tensors of encoder and projector, without reading them."""
-        snapshot = self.get(arm, epoch)
-        slices = {
-            name: snapshot.get_slice(name)
-            for name in sorted(snapshot.keys())
-            if name.startswith(("encoder.", "projector."))
-        }
-        return {name: tuple(s.get_shape()) for name, s in slices.items() if s.get_dtype() == "F32"}
 
 
 def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
@@ -196,21 +156,31 @@ def plan(run: Run, chosen: Selection, *, align: str = "none", skip_corrupt: bool
 def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: bool, has: RowExists) -> Iterator[Chunk]:
     """Yield the missing rows of the table, epoch by epoch."""
     digests = run.snapshot_digests()
-    arms = (chosen.reference, *chosen.arms)
-    there = run.epochs(arms)
+    there = run.epochs((chosen.reference, *chosen.arms))
+    work: list[tuple[ComparedEpochs, list[Pair]]] = []
+    for epoch in chosen.epochs:
+        # `global` is the last row of a pair: an interrupted write does not contain it
+        missing = [p for p in chosen.pairs if not has(table, epoch, *p, *LAST, *(digests[arm, epoch] for arm in p))]
+        before = max((earlier for earlier in there if earlier < epoch), default=None)
+        if missing:
+            work.append((ComparedEpochs(epoch, 0 if 0 in there else None, before), missing))
     with OpenSnapshots(run.snapshots) as opened:
-        for epoch in tracked(chosen.epochs, "epochs"):
-            # `global` is the last row of a pair: an interrupted write does not contain it
-            sources = {pair: [digests[arm, epoch] for arm in pair] for pair in chosen.pairs}
-            missing = [pair for pair in chosen.pairs if not has(table, epoch, *pair, *LAST, *sources[pair])]
-            before = max((earlier for earlier in there if earlier < epoch), default=None)
-            moment = ComparedEpochs(epoch, 0 if 0 in there else None, before)
-            opened.keep((arm, each) for arm in arms for each in moment if each is not None)
-            for together in [[pair] for pair in missing] if skip_corrupt else [missing] if missing else []:
+        for number, (moment, missing) in enumerate(tracked(work, "epochs")):
+            for soon, pairs in work[number : number + 2]:
+                opened.check_ahead(snapshots_of(soon, pairs))
+            opened.keep(snapshots_of(moment, missing))
+            for together in [[pair] for pair in missing] if skip_corrupt else [missing]:
                 with skipping(skip_corrupt):
                     seen = readable(opened, together[0], moment) if skip_corrupt else moment
                     found = rows(opened, seen, together, align)
-                    yield Chunk(table, [(*row, *sources[str(row[1]), str(row[2])]) for row in found])
+                    epoch = moment.epoch
+                    yield Chunk(table, [(*row, *(digests[str(arm), epoch] for arm in row[1:3])) for row in found])
+
+
+def snapshots_of(moment: ComparedEpochs, pairs: Iterable[Pair]) -> list[tuple[str, int]]:
+    """Return the snapshots (arm, epoch) that the rows of these pairs are computed from, the present epoch first."""
+    arms = dict.fromkeys(arm for pair in pairs for arm in pair)
+    return [(arm, epoch) for epoch in dict.fromkeys(moment) if epoch is not None for arm in arms]
 
 
 def readable(opened: OpenSnapshots, pair: Pair, moment: ComparedEpochs) -> ComparedEpochs:

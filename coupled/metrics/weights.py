@@ -1,7 +1,8 @@
 """Distances and angles between two arms' weights, from additive sums over the entries of tensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import atan2, degrees, nan, sqrt
+from operator import itemgetter
 from typing import NamedTuple
 
 from torch import Tensor
@@ -25,20 +26,28 @@ class Gap(NamedTuple):
 
 
 class State(NamedTuple):
-    """One tensor of an arm, float64, with its drift and its last update."""
+    """One tensor of an arm and its last update, flat and in float64, and squared norms."""
 
     now: Tensor
-    drift: float  # squared distance from epoch 0; NaN if the run has no such snapshot
     update: Tensor | None  # difference from the previous snapshot; None for the first snapshot
+    norm: float
+    drift: float  # distance from epoch 0; NaN if the run has no such snapshot
+    update_norm: float
 
 
 def state(now: Tensor | None, start: Tensor | None = None, before: Tensor | None = None) -> State:
-    """Return the state of a tensor of any floating-point type from its present and earlier values."""
+    """Return the state of a tensor of any floating-point type from its present and earlier values.
+
+    What follows from one object given twice, as in the first two epochs, is computed once.
+    """
     assert now is not None
-    now = now.double()
+    now64 = _float64(now)
     # both are converted before the subtraction, because torch is much slower with mixed types
-    moved, update = (None if earlier is None else now - earlier.double() for earlier in (start, before))
-    return State(now, nan if moved is None else _product(moved, moved), update)
+    moved = None if start is None else now64 - (now64 if start is now else _float64(start))
+    update = moved if before is start else None if before is None else now64 - _float64(before)
+    drift = nan if moved is None else _product(moved, moved)
+    update_norm = nan if update is None else drift if update is moved else _product(update, update)
+    return State(now64, update, _product(now64, now64), drift, update_norm)
 
 
 class Squares(NamedTuple):
@@ -108,14 +117,22 @@ def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, 
 
 def squares(reference: State, arm: State) -> Squares:
     """Return the sums for two tensors of equal shape."""
-    a, b = reference.now, arm.now
-    updates = (nan, nan, nan)
+    update_product = nan
     if reference.update is not None and arm.update is not None:
-        u, v = reference.update, arm.update
-        updates = _product(u, u), _product(v, v), _product(u, v)
-    difference = a - b
-    products = _product(difference, difference), _product(a, a), _product(b, b), _product(a, b)
-    return Squares(a.numel(), *products, reference.drift, arm.drift, *updates)
+        update_product = _product(reference.update, arm.update)
+    difference = reference.now - arm.now
+    return Squares(
+        parameters=difference.numel(),
+        distance=_product(difference, difference),
+        reference=reference.norm,
+        arm=arm.norm,
+        product=_product(reference.now, arm.now),
+        reference_drift=reference.drift,
+        arm_drift=arm.drift,
+        reference_update=reference.update_norm,
+        arm_update=arm.update_norm,
+        update_product=update_product,
+    )
 
 
 def all_squares(
@@ -125,14 +142,20 @@ def all_squares(
 
     The tensors are processed in parts, so that the float64 copies stay in the processor's cache; this is twice as fast.
     """
-    flat = {arm: [None if each is None else each.reshape(-1) for each in history] for arm, history in tensors.items()}
+    flat = {arm: _once(lambda each: each.reshape(-1), history) for arm, history in tensors.items()}
     parts: dict[tuple[str, str], list[Squares]] = {pair: [] for pair in pairs}
     for first in range(0, max(len(each) for history in flat.values() for each in history if each is not None), PART):
         part = slice(first, first + PART)
-        states = {arm: state(*(None if each is None else each[part] for each in h)) for arm, h in flat.items()}
+        states = {arm: state(*_once(itemgetter(part), history)) for arm, history in flat.items()}
         for reference, arm in pairs:
             parts[reference, arm].append(squares(states[reference], states[arm]))
     return {pair: Squares(*map(sum, zip(*found, strict=True))) for pair, found in parts.items()}
+
+
+def _once(change: Callable[[Tensor], Tensor], tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return `change` of each tensor, one object for one object. None stays None."""
+    changed = {id(each): None if each is None else change(each) for each in tensors}
+    return [changed[id(each)] for each in tensors]
 
 
 def aggregates(layers: Sequence[Squares]) -> dict[str, Gap]:
@@ -194,5 +217,9 @@ def stage(layer: str) -> str:
     return "stem" if name in ("conv1", "bn1") else name
 
 
+def _float64(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).double()
+
+
 def _product(one: Tensor, other: Tensor) -> float:
-    return float(one.reshape(-1).dot(other.reshape(-1)))
+    return float(one.dot(other))

@@ -11,6 +11,7 @@ from coupled.objectives._anchors import (
     same_image,
     scores,
 )
+from coupled.objectives._blocks import in_blocks
 
 check = check_temperature
 
@@ -20,6 +21,7 @@ def needs(**_options: object) -> Needs:
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
+@in_blocks
 def per_anchor(inputs: Inputs, *, temperature: float, similarity: Similarity = "cosine") -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
     same_image_AM = same_image(inputs)

@@ -9,6 +9,7 @@ from coupled.objectives._anchors import (
     mean_over_counted,
     same_image,
 )
+from coupled.objectives._blocks import in_blocks
 
 
 def needs(**_options: object) -> Needs:
@@ -16,6 +17,7 @@ def needs(**_options: object) -> Needs:
     return Needs(outputs=("unnormalised",), gathered=("unnormalised",))
 
 
+@in_blocks
 def per_anchor(inputs: Inputs) -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
     products_AM = inner_products(inputs, "unnormalised")

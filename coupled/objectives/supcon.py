@@ -16,6 +16,7 @@ from coupled.objectives._anchors import (
     same_class,
     scores,
 )
+from coupled.objectives._blocks import in_blocks
 
 
 def check(*, temperature: float, num_positives: int | None = None, **_others: object) -> None:
@@ -30,6 +31,7 @@ def needs(**_options: object) -> Needs:
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
+@in_blocks
 def per_anchor(
     inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", num_positives: int | None = None
 ) -> AnchorLosses:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, itself, mean_over, mean_over_counted, same_class, scores
+from coupled.objectives._blocks import in_blocks
 from coupled.objectives._ranges import above_zero
 
 
@@ -24,6 +25,7 @@ def needs(**_options: object) -> Needs:
     return Needs(outputs=("projection",), gathered=("projection",))
 
 
+@in_blocks
 def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
     cosines_AM = scores(inputs, temperature=1)

@@ -130,6 +130,18 @@ class SnapshotStore:
         with self.open(arm, epoch) as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
+    def check(self, arm: str, epoch: int) -> None:
+        """Check the digest of a snapshot, once a store. Raises BadSnapshotError with path, expected and found."""
+        path, entry = self.path(arm, epoch), self.entry(arm, epoch)
+        if path in self.checked:
+            return
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+        if found != entry.digest or path.stat().st_size != entry.bytes:
+            sizes = f"{entry.bytes:,} bytes with digest {entry.digest}, found {path.stat().st_size:,} with {found}"
+            raise BadSnapshotError(f"{path}: damaged or foreign: expected {sizes}")
+        self.checked.add(path)
+
     @contextmanager
     def open(self, arm: str, epoch: int) -> Iterator[Any]:
         """Open a snapshot lazily, as safetensors' handle with keys(), get_slice() and get_tensor().
@@ -137,14 +149,8 @@ class SnapshotStore:
         Checks the digest, the metadata and the types of the tensors. Raises BadSnapshotError with path, expected and
         found.
         """
+        self.check(arm, epoch)
         path, entry = self.path(arm, epoch), self.entry(arm, epoch)
-        if path not in self.checked:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-            if found != entry.digest or path.stat().st_size != entry.bytes:
-                sizes = f"{entry.bytes:,} bytes with digest {entry.digest}, found {path.stat().st_size:,} with {found}"
-                raise BadSnapshotError(f"{path}: damaged or foreign: expected {sizes}")
-            self.checked.add(path)
         try:
             with safe_open(path, framework="pt") as handle:
                 self._check(path, handle, entry)

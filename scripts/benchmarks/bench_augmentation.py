@@ -1,32 +1,24 @@
-"""Benchmark our augmentation kernels against torchvision's per-image PIL pipeline; see `augmentation_rows`.
+"""Benchmark our augmentation kernels against torchvision's per-image PIL pipeline, and on a GPU against all cores.
 
-python scripts/benchmarks/bench_augmentation.py
+python scripts/benchmarks/bench_augmentation.py [--device cuda] [--seconds 120]
 """
 
-import json
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
+from rows import Case, Options, Row, fresh, in_turn, row, run
 from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-from coupled.monitoring.terminal import safe_streams
 from coupled.stream.augment import augment
 from coupled.stream.recipe import Augmentation
 from coupled.stream.seeds import random_uint32
 from coupled.stream.view_plan import view_plan
 
-Row = dict[str, Any]  # name, ours, baseline, ratio, goal, unit, ours_peak_mib, baseline_peak_mib
-
-SIZE, IMAGES, VIEWS, REPEATS = 32, 512, 2, 7
+SIZE, VIEWS = 32, 2
 AUGMENTATION = Augmentation(
     crop_scale=(0.08, 1.0),
     crop_ratio=(3 / 4, 4 / 3),
@@ -75,53 +67,50 @@ def _baseline(images: int) -> Callable[[], Tensor]:
 WAYS = {"ours": _ours, "baseline": _baseline}
 
 
-def augmentation_rows() -> list[Row]:
-    """Measure views per CPU second on one thread, the median of alternating repeats, and the peak memory of both.
-
-    Our time includes drawing and decoding the plan. CPU time excludes other programs on the machine. The peak memory
-    (ru_maxrss) is the difference between a fresh process and one that makes the views of only 16 images.
-    """
-    threads = torch.get_num_threads()
+def peak_of(way: str, images: int) -> None:
+    """Make all views once, in a process whose peak memory is read afterwards."""
     torch.set_num_threads(1)
-    prepared = {name: prepare(IMAGES) for name, prepare in WAYS.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(REPEATS):
-        for name, make_views in prepared.items():
-            make_views()  # warm-up, as the previous batch in training
-            start = time.process_time()
-            make_views()
-            seconds[name].append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    ours, baseline = (VIEWS * IMAGES / statistics.median(seconds[name]) for name in WAYS)
-    ours_mib, baseline_mib = (_peak_mib(name, IMAGES) - _peak_mib(name, 16) for name in WAYS)
+    WAYS[way](images)()
+
+
+def cpu_row(name: str, images: int, options: Options) -> Row:
+    """Measure views per CPU second on one thread, and the peak memory above that of 16 images.
+
+    Our time includes drawing and decoding the plan. CPU time excludes other programs on the machine.
+    """
+    torch.set_num_threads(1)
+    taken = in_turn(*(prepare(images) for prepare in WAYS.values()), repeats=5, cpu_seconds=True)
+    ours_mib, baseline_mib = (
+        fresh(__file__, peak_of, way, images, options=options)[1]
+        - fresh(__file__, peak_of, way, 16, options=options)[1]
+        for way in WAYS
+    )
+    ours, baseline = (VIEWS * images / seconds for seconds in taken)
+    return row(name, ours, baseline, 10, "views/s", ours_mib, baseline_mib)
+
+
+def gpu_row(name: str, images: int, device: str) -> Row:
+    """Measure milliseconds of the views of a batch, the plan included, against all cores of the CPU."""
+    pixels_B3HW = smooth_images(images)
+    placed_B3HW = pixels_B3HW.to(device)
+
+    def make(images_B3HW: Tensor) -> Tensor:
+        return augment(images_B3HW, view_plan(0, 0, images, AUGMENTATION)[np.arange(images)], SIZE)
+
+    here, there = in_turn(lambda: make(placed_B3HW), lambda: make(pixels_B3HW))
+    return row(name, 1000 * here, 1000 * there, "under 5 ms", "ms")
+
+
+def cases(options: Options) -> list[Case]:
+    """List the rows."""
+    images = 32 if options.tiny else 512
+    name = f"augmentation of {VIEWS} x {images} images, {SIZE} px, on one core, against torchvision on PIL images"
+    on_gpu = f"augmentation of {VIEWS} x {2 * images} images, {SIZE} px, on a GPU, against all cores"
     return [
-        {
-            "name": f"augmentation of {VIEWS} x {IMAGES} images, {SIZE} px, against torchvision on PIL images",
-            "ours": ours,
-            "baseline": baseline,
-            "ratio": ours / baseline,
-            "goal": 10,
-            "unit": "views/CPU s",
-            "ours_peak_mib": ours_mib,
-            "baseline_peak_mib": baseline_mib,
-        }
+        Case(on_gpu, partial(gpu_row, on_gpu, 2 * images, options.device), "" if options.gpu else "no GPU"),
+        Case(name, partial(cpu_row, name, images, options)),
     ]
 
 
-def _peak_mib(way: str, images: int) -> float:
-    """Return the peak resident memory in MiB of a fresh process that makes all views of `images` images once."""
-    program = [sys.executable, __file__, way, str(images)]
-    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
-    shell = ["sh", "-c", '"$@"; exit $?', "sh"]
-    done = subprocess.run([*shell, *program], check=True, capture_output=True, text=True)
-    return float(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 if __name__ == "__main__":
-    safe_streams()
-    if len(sys.argv) == 3:  # started by _peak_mib
-        torch.set_num_threads(1)
-        WAYS[sys.argv[1]](int(sys.argv[2]))()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    else:
-        print(json.dumps(augmentation_rows(), indent=2))
+    run(cases, __doc__ or "", {"peak_of": peak_of})

@@ -1,32 +1,33 @@
 """Benchmark the layouts: a step of four arms on two processes, data-parallel and arm-parallel, against one process.
 
-    python scripts/benchmarks/bench_distributed.py      (about three minutes)
+    python scripts/benchmarks/bench_distributed.py [--seconds 120]
 
 Every process has one thread. The share of communication is the time that a step on two ranks spends in collectives,
 waiting included. With fewer free cores than processes, the rows measure the cost of sharing a core, not the gain from a
 second core.
 """
 
+import contextlib
 import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_coupling import program_steps
+from rows import Case, Options, Row, row, run, started
 
 from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator
-from coupled.monitoring.terminal import safe_streams
 from coupled.parallel import process_group as ranks
 
-STEPS_OF = {64: 12, 512: 3}  # steps to time, by the size of the global batch
+STEPS_OF = {64: 12, 256: 3}  # steps to time, by the size of the global batch
 WARM_UP = 2
 READ_EVERY = 6
 SETTINGS: dict[str, Any] = {
@@ -88,48 +89,50 @@ def run_layout(size: int, processes: int, places: int, log_every: int = 1) -> tu
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(places), str(size), str(log_every)],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    outputs = [process.communicate()[0] for process in started]
-    if any(process.returncode for process in started):
+    command = [sys.executable, __file__, str(places), str(size), str(log_every)]
+    with contextlib.ExitStack() as ending:
+        ranks_of_run = [
+            ending.enter_context(started(command, {**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
+            for rank in range(processes)
+        ]
+        outputs = [process.communicate()[0] for process in ranks_of_run]
+    if any(process.returncode for process in ranks_of_run):
         raise RuntimeError(f"a rank failed with {processes} processes and {places} groups of arms")
     seconds, in_collectives = json.loads(outputs[0])
     return seconds, in_collectives
 
 
-def distributed_rows() -> list[dict]:
-    """Measure step times of two processes against one, and the share of communication in a data-parallel step."""
-    rows = []
-    for size in STEPS_OF:
-        found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
-        one = found["one process"][0]
-        for name, goal in (("data-parallel", 1.2), ("arm-parallel", 1.7)):
-            rows.append(row(f"step of 4 arms, B = {size}, on 2 processes, {name}", found[name][0], one, goal))
-        seconds, in_collectives = found["data-parallel"]
-        unread = run_layout(size, *LAYOUTS["data-parallel"], log_every=READ_EVERY)[0]
-        what = f"data-parallel step, B = {size}, losses read every {READ_EVERY} steps, against every step"
-        rows.append(row(what, unread, found["data-parallel"][0], 1.0))
-        rows.append(row(f"communication in a data-parallel step, B = {size}", in_collectives, seconds, 2))
-    return rows
+def two_rows(size: int) -> list[Row]:
+    """Measure both layouts of two processes against one, and the share of collectives in a data-parallel step."""
+    found = {name: run_layout(size, *layout) for name, layout in LAYOUTS.items()}
+    one, (seconds, in_collectives) = found["one process"][0], found["data-parallel"]
+    return [
+        row(f"step of 4 arms, B = {size}, on 2 processes, data-parallel, against one", seconds, one, 1.2),
+        row(
+            f"step of 4 arms, B = {size}, on 2 processes, arm-parallel, against one", found["arm-parallel"][0], one, 1.7
+        ),
+        row(f"collectives in a data-parallel step, B = {size}, against the step", in_collectives, seconds, 2),
+    ]
 
 
-def row(name: str, ours: float, baseline: float, goal: float) -> dict:
-    """Return a row of the benchmark, in seconds; memory is not measured."""
-    numbers = {"ours": ours, "baseline": baseline, "ratio": baseline / ours, "goal": goal, "unit": "s"}
-    return {"name": name, **numbers, "ours_peak_mib": 0.0, "baseline_peak_mib": 0.0}
+def unread_row(name: str, size: int) -> Row:
+    """Measure a data-parallel step whose losses are read every few steps, against every step."""
+    unread, read = (run_layout(size, *LAYOUTS["data-parallel"], log_every=every)[0] for every in (READ_EVERY, 1))
+    return row(name, unread, read, 1.0)
+
+
+def cases(options: Options) -> list[Case]:
+    """List the rows."""
+    lacks = "starts processes" if options.tiny else "measured on a CPU only" if options.gpu else ""
+    name = f"data-parallel step, B = 64, losses read every {READ_EVERY} steps, against every step"
+    return [
+        *(Case(f"step of 4 arms on 2 processes, B = {size}", partial(two_rows, size), lacks) for size in STEPS_OF),
+        Case(name, partial(unread_row, name, 64), lacks),
+    ]
 
 
 if __name__ == "__main__":
-    safe_streams()
     if "RANK" in os.environ:
         measure(*map(int, sys.argv[1:]))
     else:
-        for each in distributed_rows():
-            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else str(v) for k, v in each.items()))
+        run(cases, __doc__ or "", {})

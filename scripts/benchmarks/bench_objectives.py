@@ -1,25 +1,21 @@
-"""Benchmark the objectives: forward and backward against cosine similarity by broadcasting to M x M x P, and against
-pytorch-metric-learning if it has the loss.
+"""Benchmark the objectives: against their own matrix products at B = 1 024 to 8 192, against cosine similarity by
+broadcasting to M x M x P, and against pytorch-metric-learning if it has the loss.
 
-    python scripts/benchmarks/bench_objectives.py      (about two minutes; 3.5 GiB of memory for the broadcast form)
+    python scripts/benchmarks/bench_objectives.py [--device cuda] [--seconds 120]
 
-All forms get the same 512 images (two views, 1 024 anchors, P = 128) in the same run, and must agree.
+Two views, P = 128. The broadcast form needs 3.5 GiB of memory at 512 images. All forms must agree.
 M rows, P projection width.
 """
 
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.losses import NTXentLoss, SupConLoss
+from rows import Case, Options, Row, fresh, in_turn, row, run
 from torch import Tensor
 
-from coupled.monitoring.terminal import safe_streams
 from coupled.objectives import Inputs, Loss, dcl, nscl, nt_xent, supcon
 from coupled.stream.seeds import torch_rng
 
@@ -76,65 +72,67 @@ def library(name: str, images: int) -> Tensor:
 
 LIBRARY = {"nt_xent": NTXentLoss, "supcon": SupConLoss}
 FORMS = {"ours": ours, "broadcast": broadcast, "library": library}
-# baselines: form, name in the table, images, goal, repeats
-BASELINES = {name: [("broadcast", "the broadcast form", 512, 100, 2)] for name in OURS}
-# the library's NT-Xent builds a matrix of positive by negative pairs: 4 GiB at 512 images
-BASELINES["nt_xent"].append(("library", "pytorch-metric-learning", 128, 1, 5))
-BASELINES["supcon"].append(("library", "pytorch-metric-learning", 512, 1, 11))
+SIZES = (1024, 2048, 4096, 8192)
 
 
-def timed(form: str, name: str, images: int, repeats: int) -> tuple[float, Tensor]:
-    """Return median CPU seconds of one call on one thread, which a busy machine affects least, and the loss."""
-    threads = torch.get_num_threads()
+def peak_of(form: str, name: str, images: int) -> None:
+    """Run one form once, in a process whose peak memory is read afterwards."""
     torch.set_num_threads(1)
-    seconds = []
-    for _ in range(repeats):
-        start = time.process_time()
-        loss = FORMS[form](name, images)
-        seconds.append(time.process_time() - start)
-    torch.set_num_threads(threads)
-    return statistics.median(seconds), loss
+    FORMS[form](name, images)
 
 
-def process_peak_mib(form: str, name: str, images: int) -> float:
-    """Return the peak resident memory in MiB of a fresh process that runs one form once."""
-    program = [sys.executable, __file__, form, name, str(images)]
-    # on Linux a child inherits the peak memory of the process that forks it; the shell in between has a small peak
-    shell = ["sh", "-c", '"$@"; exit $?', "sh"]
-    done = subprocess.run([*shell, *program], check=True, capture_output=True, text=True)
-    return float(done.stdout) / (2**20 if sys.platform == "darwin" else 2**10)
+def against_row(title: str, form: str, name: str, images: int, goal: float, options: Options) -> Row:
+    """Measure CPU seconds on one thread, and peak MiB above that of 2 images, of both forms. Both must agree."""
+    torch.set_num_threads(1)
+    torch.testing.assert_close(ours(name, images), FORMS[form](name, images), rtol=1e-5, atol=0)
+    own = in_turn(lambda: ours(name, images), repeats=9, cpu_seconds=True)[0]
+    other = in_turn(lambda: FORMS[form](name, images), repeats=1, cpu_seconds=True)[0]
+    idle, *peaks = (
+        fresh(__file__, peak_of, *arguments, options=options)[1]
+        for arguments in (("ours", "nt_xent", 2), ("ours", name, images), (form, name, images))
+    )
+    return row(title, own, other, goal, "CPU s", peaks[0] - idle, peaks[1] - idle)
 
 
-def objective_rows() -> list[dict]:
-    """Measure one row per objective and baseline: CPU seconds, and peak MiB above that of 2 images, of both forms."""
-    idle_mib = process_peak_mib("ours", "nt_xent", 2)
-    rows = []
-    for name, baselines in BASELINES.items():
-        for form, against, images, goal, repeats in baselines:
-            seconds, loss = timed("ours", name, images, repeats=21)
-            baseline_seconds, baseline_loss = timed(form, name, images, repeats)
-            torch.testing.assert_close(loss, baseline_loss, rtol=1e-5, atol=0)
-            rows.append(
-                {
-                    "name": f"objective {name}, B={images}, forward+backward, against {against}",
-                    "ours": seconds,
-                    "baseline": baseline_seconds,
-                    "ratio": baseline_seconds / seconds,
-                    "goal": goal,
-                    "unit": "CPU s",
-                    "ours_peak_mib": process_peak_mib("ours", name, images) - idle_mib,
-                    "baseline_peak_mib": process_peak_mib(form, name, images) - idle_mib,
-                }
-            )
-    return rows
+def size_row(title: str, name: str, images: int, options: Options) -> Row:
+    """Measure seconds and peak MiB of forward and backward, and the size of a matrix of all pairs of views."""
+    device = options.device
+    if options.gpu:
+        torch.cuda.reset_peak_memory_stats()
+    products = torch.randn(2 * images, WIDTH, device=device)  # the three matrix products of forward and backward
+
+    def multiply() -> None:
+        for first in range(0, 2 * images, 2048):
+            matrix = products[first : first + 2048] @ products.T
+            matrix @ products, matrix.T @ products[first : first + 2048]
+
+    own, bare = in_turn(lambda: ours(name, images, device), multiply, repeats=2)
+    if options.gpu:
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        idle, peak = (fresh(__file__, peak_of, "ours", name, n, options=options)[1] for n in (2, images))
+        peak -= idle
+    return row(title, own, bare, 0.5, "s", peak, note=f"a matrix of all pairs has {(2 * images) ** 2 / 2**18:.0f} MiB")
+
+
+def cases(options: Options) -> list[Case]:
+    """List the rows, the most important first."""
+    sizes = (64,) if options.tiny else SIZES
+    found = list[Case]()
+    for images in sizes:
+        title = f"objective nscl, B = {images}, forward and backward on {options.device}, against its matrix products"
+        found.append(Case(title, partial(size_row, title, "nscl", images, options)))
+    baselines = [("broadcast", "the broadcast form", name, 512, 100) for name in ("nscl", "supcon")]
+    # the library's NT-Xent builds a matrix of positive by negative pairs: 4 GiB at 512 images
+    baselines += [("library", "pytorch-metric-learning", "nt_xent", 128, 1)]
+    baselines += [("library", "pytorch-metric-learning", "supcon", 512, 1)]
+    for form, against, name, images, goal in baselines:
+        size = 16 if options.tiny else images
+        title = f"objective {name}, B = {size}, forward and backward, against {against}"
+        lacks = "measured on a CPU only" if options.gpu else ""
+        found.append(Case(title, partial(against_row, title, form, name, size, goal, options), lacks))
+    return found
 
 
 if __name__ == "__main__":
-    safe_streams()
-    if len(sys.argv) == 4:  # started by process_peak_mib
-        FORMS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    else:
-        for row in objective_rows():
-            values = (f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items())
-            print("  ".join(values))
+    run(cases, __doc__ or "", {"peak_of": peak_of})

@@ -26,7 +26,7 @@ from torch import Tensor
 import coupled.metrics
 from coupled.analysis import weight_gap
 from coupled.analysis.representations import embeddings
-from coupled.analysis.weight_gap import OpenSnapshots
+from coupled.analysis.weights.open_snapshots import OpenSnapshots
 from coupled.config.metric_registry import (
     arm_metric_names,
     find_arm_metrics,

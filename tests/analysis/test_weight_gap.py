@@ -1,8 +1,11 @@
 """weight_gap: which tensors have rows, when rows are written, and the program in a subprocess."""
 
+import hashlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 import pandas as pd
@@ -244,6 +247,21 @@ def test_a_damaged_or_missing_snapshot_is_named(new_run: NewRun, capsys: pytest.
     path.unlink()
     assert main(["--run-dir", str(run)]) == 2
     assert f"{path}: the manifest lists this snapshot, but the file is missing" in capsys.readouterr().err
+
+
+def test_every_digest_is_computed_once_and_beside_the_sums(new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading, hashing and comparing one after another leaves all cores but one idle."""
+    run, hashed = new_run(), list[tuple[str, bool]]()
+    digest = hashlib.file_digest
+
+    def counted(file: BufferedReader, algorithm: Callable[[], "hashlib._Hash"]) -> "hashlib._Hash":
+        hashed.append((file.name, threading.current_thread() is threading.main_thread()))
+        return digest(file, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    assert main(["--run-dir", str(run)]) == 0
+    files = sorted(map(str, (run / "snapshots").rglob("*.safetensors")))
+    assert sorted(hashed) == [(file, False) for file in files]
 
 
 def test_rows_of_other_snapshots_are_computed_again(new_run: NewRun, table: Read) -> None:

@@ -36,6 +36,27 @@ def test_sums_over_chunks_equal_sums_over_the_whole_tensor() -> None:
         assert found[one, other] == pytest.approx(expected, rel=1e-12, nan_ok=True)
 
 
+def test_sums_keep_every_bit_of_the_formula() -> None:
+    """Norms shared by the pairs and an earlier epoch given twice save work, and must change no digit of a table."""
+    generator = torch.Generator().manual_seed(1)
+    one, other = torch.randn(2, 2, PART + 5, generator=generator)
+    for histories in ([(one[0],) * 2 + (None,)] * 2, [(x[0], x[1], x[1]) for x in (one, other)]):
+        found = all_squares(dict(zip("ab", histories, strict=True)), [("a", "b")])["a", "b"]
+        expected = [0.0] * 9
+        for part in (slice(0, PART), slice(PART, None)):
+            (a, u, p), (b, v, q) = (
+                (now[part].double(), now[part].double() - start[part].double(), before)
+                for now, start, before in histories
+            )
+            products = [(a - b, a - b), (a, a), (b, b), (a, b), (u, u), (v, v), (u, u), (v, v), (u, v)]
+            updates = [math.nan if p is q is None else 1] * 3
+            factors = [1.0] * 6 + updates
+            each = [float(x.dot(y)) * f for (x, y), f in zip(products, factors, strict=True)]
+            expected = [total + more for total, more in zip(expected, each, strict=True)]
+        assert found[0] == PART + 5
+        assert str(list(found[1:])) == str(expected)
+
+
 def test_hand_computed_aggregates() -> None:
     """Layers (3, 4)-(0, 5) and (2)-(0): gaps sqrt(10)/5 and 2; as one vector (3, 4, 2)-(0, 5, 0)."""
     layers = [
