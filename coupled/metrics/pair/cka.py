@@ -17,9 +17,9 @@ def cka(x: Matrix, y: Matrix) -> float:
 
         ||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F) of centred X [n, D], Y [n, E]
 
-    The value equals <K, L> / (||K|| ||L||) of the centred Gram matrices. For few images and wide features it is far above 0
-    even if the representations are independent; see `cka_debiased`. It is exact over all rows in one pass, without an
-    n x n matrix.
+    The value equals <K, L> / (||K|| ||L||) of the centred Gram matrices. For few images and wide features it is far
+    above 0 even if the representations are independent; see `cka_debiased`. It is exact over all rows in one pass,
+    without an n x n matrix.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
