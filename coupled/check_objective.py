@@ -1,8 +1,7 @@
 """Check an objective on random batches: `coupled check-objective FILE:NAME [option=value ...]`.
 
-The batches imitate float64 outputs of a network for 8 images of 4 classes in two views. The program prints one row per
-check: the largest difference, the allowed difference, and the result. The exit status is 1 if a check fails, 2 for bad
-input.
+The batches imitate float64 outputs of a network for 8 images of 4 classes in two views. Each row is a check with its
+largest and its allowed difference. The exit status is 1 if a check fails, 2 for bad input.
 """
 
 import sys
@@ -45,10 +44,9 @@ def parser() -> Parser:
         "the images or on the number of processes that share the batch."
     )
     result = command_parser("check-objective", about, examples, ["none"])
-    result.add_argument(
-        "objective", metavar="OBJECTIVE", help="FILE:NAME, MODULE:NAME, or the name of a built-in objective"
-    )
-    result.add_argument("options", nargs="*", metavar="key=value", help="options of the objective")
+    which = "FILE:NAME, MODULE:NAME, or the name of a built-in objective"
+    result.add_argument("objective", metavar="OBJECTIVE", help=which)
+    result.add_argument("options", nargs="*", default=[], metavar="key=value", help="options of the objective")
     return result
 
 
@@ -164,7 +162,11 @@ def _objective(name: str, given: Sequence[str]) -> "Objective":
             raise ValueError(f"option '{each}': write it as key=value, such as temperature=0.2")
         options[key] = parse_yaml(text, f"option '{each}'")
     reference = import_code(name, "OBJECTIVE").reference if is_reference(name) else name
-    return find_objective("checked", reference, options, TEMPERATURE)
+    try:
+        return find_objective("checked", reference, options, TEMPERATURE)
+    except ValueError as error:
+        text = str(error).removeprefix("arms.checked.")
+        raise ValueError(text.replace("unknown key", f"unknown option of {name}", 1)) from None
 
 
 def _outputs(objective: "Objective") -> "dict[str, Tensor]":

@@ -67,6 +67,17 @@ def test_the_parsers_have_the_splits_and_layers_of_the_programs() -> None:
     [
         (["weight_gap"], 2, "coupled: unknown command 'weight_gap'; did you mean 'weight-gap'? (known: train, "),
         (["list", "objective"], 2, "coupled list: argument kind: invalid choice: 'objective'"),
+        (
+            ["check-objective"],
+            2,
+            "coupled check-objective: the following arguments are required: OBJECTIVE; see `coupled",
+        ),
+        (["sweep"], 2, "coupled sweep: the following arguments are required: CONFIG; see `coupled sweep --help`"),
+        (
+            ["check-objective", "dcl", "temperatur=1"],
+            2,
+            "coupled check-objective: temperatur: unknown option of dcl; did you mean 'temperature'? (known: ",
+        ),
         (["weight-gap", "--layer", "h"], 2, "coupled weight-gap: unrecognized arguments: --layer h"),
         (["--version"], 0, "coupled 0.1.0"),
         ([], 0, "usage: coupled COMMAND"),

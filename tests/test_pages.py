@@ -13,11 +13,18 @@ import yaml
 from support import tiny
 
 from coupled import cli
+from coupled.check_objective import _objective
+from coupled.config import load, train_options
+from coupled.config.command_line import find_config
+from coupled.sweep.parser import parser as sweep_parser
+from coupled.sweep.points import points, read_sweep
 
 ROOT = tiny.REPOSITORY
 README = ROOT / "README.md"
 GENERATED = ("reference/", "notebooks/", "changelog.md")  # `make docs` makes these pages and checks their links
 BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+PLACEHOLDER = re.compile(r"^[A-Z]{2,}$|(?<==)[A-Z]{2,}$")  # a whole word or value such as DIR: any will do
+TRAINS = ("train", "coupled/train.py", "scripts/slurm.sbatch", "scripts/two_nodes.sh")
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -125,6 +132,63 @@ def parse(command: str, program: str, words: list[str]) -> None:
     except (SystemExit, ValueError) as error:
         if "--help" not in words:
             pytest.fail(f"{command}\n{error}")
+
+
+def resolve_settings(command: str) -> None:
+    """Raise ValueError if a `key=value` of a documented command is not a setting, or the value is not allowed."""
+    words = [PLACEHOLDER.sub("1", word) for word in shlex.split(command, comments=True)]
+    start = next((place for place, word in enumerate(words[:-1]) if word in TRAINS), None)
+    if words[:2] == ["coupled", "check-objective"]:
+        _objective(words[2], words[3:])
+    elif words[:2] == ["coupled", "sweep"]:
+        swept = sweep_parser().parse_intermixed_args(words[2:])
+        points(read_sweep(find_config(swept.config), swept.lists, swept.zip))
+    elif start is not None and any("=" in word for word in words[start + 1 :]):
+        trained = train_options.parse(words[start + 1 :])
+        load.load_settings(trained.config, trained.overrides)
+
+
+@pytest.fixture
+def readers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that commands of the pages name, except runs: weights of a run are not looked up."""
+    for name in ("configs", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load, "with_weights_digest", lambda settings: settings)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", [page for page in pages() if commands(page)], ids=by_name)
+def test_every_setting_in_a_command_exists(path: Path, readers_folder: Path) -> None:
+    """A misspelt key in a page would be the reader's first error. Options of user-defined code are checked, too."""
+    for title, text in blocks(path, "python"):
+        if title:
+            file = readers_folder / title.removeprefix('title="').removesuffix('"')
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    for command in commands(path):
+        try:
+            resolve_settings(command)
+        except ValueError as error:
+            pytest.fail(f"{command}\n{error}")
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("coupled train demo epoch=5", "epoch"),
+        (
+            "torchrun --standalone coupled/train.py --config demo --run-dir DIR parallel.arm_group=2",
+            "parallel.arm_group",
+        ),
+        ("coupled sweep demo temperatur=0.1,0.5 seed=0:4", "temperatur"),
+        ("coupled check-objective dcl temperatur=1", "temperatur"),
+    ],
+)
+def test_a_misspelt_setting_of_a_command_is_found(command: str, key: str, readers_folder: Path) -> None:
+    """The check of the pages itself; DIR is a placeholder."""
+    with pytest.raises(ValueError, match=re.escape(f"{key}: unknown ")):
+        resolve_settings(command)
 
 
 @pytest.mark.parametrize("path", pages(), ids=by_name)

@@ -138,7 +138,7 @@ def test_every_key_of_settings_and_sweep_files_is_documented(site: Path) -> None
 
 def test_the_shown_defaults_are_those_of_the_code(site: Path) -> None:
     """They are shown as YAML. A default described in words must state the value."""
-    text = sections(site, "reference/settings.html")["all-settings"].partition("name: mine")
+    text = sections(site, "reference/settings.html")["defaults-of-a-run"].partition("name: mine")
     shown = yaml.safe_load(f"{text[1]}{text[2]}")
     least = {"name": "mine", "dataset": {"name": "digits"}, "arms": dict(DEFAULT_ARMS)}
     expected = resolve(least).resolved()

@@ -21,7 +21,7 @@ def weight_gap(run: "Run", **options: Any) -> "pd.DataFrame":
         encoder: gap (distance over the mean of both norms, 0 to 2), distance, cosine, angle (degrees) and more.
 
     Raises:
-        ValueError: as `coupled.analysis.weight_gap.compute`.
+        ValueError: for an unknown arm, epoch or alignment, or a damaged snapshot.
 
     Example:
         >>> gaps = run.weight_gap(compare=["nscl"])
@@ -48,7 +48,8 @@ def alignment(run: "Run", **options: Any) -> "pd.DataFrame":
         module, metric, value and more.
 
     Raises:
-        ValueError: as `coupled.analysis.alignment.compute`.
+        ValueError: for an unknown arm, epoch, split, layer or metric, a damaged snapshot, or images that are not those
+            of the run.
 
     Example:
         >>> scores = run.alignment(split="test", layers=["h"], metrics=["cka"], epochs=0)
@@ -74,7 +75,8 @@ def quality(run: "Run", **options: Any) -> "pd.DataFrame":
         metric, variant, value and more.
 
     Raises:
-        ValueError: as `coupled.analysis.quality.compute`.
+        ValueError: for an unknown arm, epoch, split, layer or metric, a damaged snapshot, or images that are not those
+            of the run.
 
     Example:
         >>> found = run.quality(split="test", layers="h", metrics=["nccc"], epochs=0)
@@ -98,7 +100,7 @@ def collapse(run: "Run", **options: Any) -> "pd.DataFrame":
         The rows of collapse.csv, one value per row: epoch, split, arm, module, metric, component, value and more.
 
     Raises:
-        ValueError: as `coupled.analysis.collapse.compute`.
+        ValueError: for an unknown arm, epoch or split, a damaged snapshot, or images that are not those of the run.
 
     Example:
         >>> found = run.collapse(arms="cl", split="test", epochs=0, num_images=64)
@@ -123,7 +125,8 @@ def losses(run: "Run", **options: Any) -> "pd.DataFrame":
         value and more.
 
     Raises:
-        ValueError: as `coupled.analysis.losses.compute`.
+        ValueError: for an unknown arm, epoch or split, a temperature of 0 or less, a damaged snapshot, images that are
+            not those of the run, or an anchor for which 0 <= DCL - NSCL <= bound does not hold.
 
     Example:
         >>> found = run.losses(split="test", epochs=0, temperatures=[0.5])
@@ -148,7 +151,8 @@ def bounds(run: "Run", **options: Any) -> "pd.DataFrame":
         a column does not apply.
 
     Raises:
-        ValueError: as `coupled.analysis.bounds.compute`.
+        ValueError: for an unknown arm, epoch, split or layer, a damaged snapshot or table, images that are not those
+            of the run, or a score below an a-posteriori bound, which contradicts the theorem.
 
     Example:
         >>> found = run.bounds(split="test", layers="h", epochs=[0])  # doctest: +ELLIPSIS

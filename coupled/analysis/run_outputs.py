@@ -24,7 +24,7 @@ def embed(run: "Run", arm: str | None = None, **options: Any) -> "Embeddings":
         The rows, float32 [N, D], and a DataFrame of the same length with split, image, file and label.
 
     Raises:
-        ValueError: as `coupled.analysis.embed.compute`.
+        ValueError: for an unknown arm, epoch, layer, split or dataset, or a damaged snapshot or image.
 
     Example:
         >>> rows, about = run.embed("nscl", split="test", num_images=100)
@@ -49,7 +49,8 @@ def project(run: "Run", method: str, **options: Any) -> "pd.DataFrame":
         The rows of map.csv, one per image, arm and epoch, with x and y.
 
     Raises:
-        ValueError: as `coupled.analysis.representations.maps.compute`.
+        ValueError: for an unknown method, arm, epoch, layer, split or dataset, a damaged snapshot, fewer than 5 images,
+            or embeddings that are not finite.
 
     Example:
         >>> found = run.project("pca", arms="cl", split="test", num_images=50)
@@ -75,7 +76,8 @@ def export(run: "Run", folder: "Path | str", format: str, arm: str | None = None
         The paths of the files.
 
     Raises:
-        ValueError: as `coupled.analysis.export.write`.
+        ValueError: for an unknown arm, epoch or format, a folder that is not empty, a damaged snapshot, a network that
+            the target does not support, or a missing library.
 
     Example:
         >>> sorted(path.name for path in run.export("exported/cl", "timm", arm="cl"))

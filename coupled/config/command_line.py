@@ -45,7 +45,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message, which names option, value and what is allowed."""
-        raise ValueError(message)
+        missing = message.startswith("the following arguments are required")
+        raise ValueError(f"{message}; see `{self.prog} --help`" if missing else message)
 
 
 def command_parser(command: str, description: str, examples: Sequence[str], files: Sequence[str]) -> Parser:

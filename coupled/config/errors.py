@@ -95,7 +95,7 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
         text = f"{key}: {said}" if said.startswith("got ") else f"{key}{'.' if key else ''}{said}"
     else:
         value = repr(first["input"])
-        allowed = _lower(first["msg"]).replace("valid tuple", "valid list")
+        allowed = _allowed(first["msg"])
         text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {allowed}"
     more = len(found) - 1
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")
@@ -125,5 +125,22 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_section, get_args(annotation))), None)
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
+ALLOWED = {  # the first words of pydantic's messages, and ours; a longer one before its beginning
+    "Input should be greater than or equal to ": "allowed are numbers of at least ",
+    "Input should be greater than ": "allowed are numbers above ",
+    "Input should be less than or equal to ": "allowed are numbers up to ",
+    "Input should be less than ": "allowed are numbers below ",
+    "Input should be a valid integer": "allowed are whole numbers",
+    "Input should be a valid number": "allowed are numbers",
+    "Input should be a finite number": "allowed are finite numbers",
+    "Input should be a valid boolean": "allowed are true and false",
+    "Input should be '": "allowed are '",
+}
+
+
+def _allowed(message: str) -> str:
+    """Return pydantic's message about a value as a statement of what is allowed."""
+    for theirs, ours in ALLOWED.items():
+        if message.startswith(theirs):
+            return ours + message.removeprefix(theirs)
+    return (message[:1].lower() + message[1:]).replace("valid tuple", "valid list")

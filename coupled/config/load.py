@@ -6,7 +6,7 @@ from typing import Any
 
 from coupled.config.by_name import did_you_mean
 from coupled.config.code_of_settings import with_code
-from coupled.config.command_line import find_config
+from coupled.config.command_line import PACKAGED, find_config
 from coupled.config.registry import with_dataset_defaults, with_options
 from coupled.config.safe_yaml import parse_yaml, read_yaml
 from coupled.config.schema import Settings, from_resolved
@@ -64,7 +64,7 @@ def load_settings(
         tree[key] = {**below, **value} if merges and below else value
     tree = _as_before(tree, earlier(str(tree.get("name", path.stem))))
     tree.setdefault("name", path.stem)
-    return resolve(tree, " with ".join(filter(None, [str(path), " ".join(overrides)])))
+    return resolve(tree, path.stem if path.parent == PACKAGED else str(path))
 
 
 def resolve(tree: Mapping[str, Any], source: str = "settings") -> Settings:

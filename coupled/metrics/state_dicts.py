@@ -12,7 +12,12 @@ from coupled.metrics.weights import Gap, Place, all_squares, comparable_layers, 
 
 
 def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataFrame:
-    """Layer-wise distances and angles of two networks' weights (arXiv 2510.08852); see `Squares.gap` for the formula.
+    """Return distances and angles between the weights of two networks, layer by layer.
+
+        gap = ||a - b|| / ((||a|| + ||b||) / 2)
+
+    a and b are the same tensor of both networks, and ||.|| is the root of the sum of squares of its entries. Two zero
+    tensors have gap 0, cosine 1 and angle 0.
 
     Values and rows are those of `coupled weight-gap` for one pair and epoch, without drifts and the cosine of updates,
     which need earlier snapshots. If no name starts with `encoder.`, all tensors belong to the encoder; else the tensors
@@ -25,8 +30,8 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
     Returns:
         One row per tensor, sorted by name, then `mean`, `sum` and `global` over the encoder's `.weight` tensors, for
         each stage and for the encoder: tensor, module, aggregate, kind, parameters (number of entries), gap (0 to 2),
-        distance, reference_norm, arm_norm, cosine, angle (degrees). Cosine and angle are NaN if one tensor is zero, and
-        in `sum`.
+        distance, reference_norm, arm_norm, cosine, angle (degrees). Cosine and angle are NaN if only one tensor is
+        zero, and in `sum`.
 
     Raises:
         ValueError: if one is not a mapping, they have no floating-point tensor in common, a name is in only one
@@ -39,6 +44,9 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
         (['bias', 'weight'], 'global')
         >>> bool((weight_gap(a.state_dict(), a.state_dict()).gap == 0).all())
         True
+
+    Source: arXiv 2510.08852. The authors' README sums the gap over layers; their code takes the mean over the encoder's
+    `.weight` tensors.
     """
     one, other = _floating_tensors(reference, "reference"), _floating_tensors(arm, "arm")
     prefix = "" if any(name.startswith("encoder.") for name in (*one, *other)) else "encoder."

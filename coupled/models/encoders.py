@@ -12,6 +12,7 @@ import timm
 from timm.models import get_deprecated_models, model_entrypoint, split_model_name_tag
 from torch import nn
 
+from coupled.config.by_name import did_you_mean
 from coupled.config.errors import is_out_of_memory
 
 STEM_CHANNELS, STAGE_CHANNELS = 64, (64, 128, 256, 512)  # timm's ResNets
@@ -112,7 +113,7 @@ def _check_name(name: str) -> None:
         )
     if not timm.is_model(name) or tag or name != plain:
         near = timm.list_models(f"*{plain}*")[:5]
-        hint = f"; similar names: {', '.join(near)}" if near else ""
+        hint = f"; similar names: {', '.join(near)}" if near else did_you_mean(name, timm.list_models())
         command = "python -c 'import timm; print(timm.list_models())'"
         raise ValueError(f"encoder.name: timm has no model '{name}'{hint} (all: {command})")
 

@@ -18,12 +18,14 @@ def needs(**_options: object) -> Needs:
 
 
 def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
-    """sum_i (1 - C_ii)^2 + redundancy * sum_{i != j} C_ij^2; C [P, P] is the correlation of dimensions of two views.
+    """Return the Barlow Twins loss: the cross-correlation of two views compared with the identity matrix.
 
-    C_ij is the mean over the global batch of z_i z'_j. Before that, each dimension of each view is standardised over
-    the batch to mean 0 and variance 1, as batch norm does: the variance is biased and 1e-5 is added to it. A constant
-    dimension therefore gives C_ii = 0 and the full loss. With more than two views the loss is the mean over all pairs
-    of views. Every anchor counts.
+        sum_i (1 - C_ii)^2 + redundancy * sum_{i != j} C_ij^2
+
+    C [P, P] is the correlation of the dimensions of two views: C_ij is the mean over the global batch of z_i z'_j.
+    Before that, each dimension of each view is standardised over the batch to mean 0 and variance 1, as batch norm
+    does: the variance is biased and 1e-5 is added to it. A constant dimension therefore gives C_ii = 0 and the full
+    loss. With more than two views the loss is the mean over all pairs of views. Every anchor counts.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.
@@ -34,7 +36,7 @@ def barlow_twins(inputs: Inputs, *, redundancy: float = 0.0051) -> Loss:
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a weight below 0.
+        ValueError: if `redundancy` is not from 0 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch

@@ -29,12 +29,14 @@ def per_anchor(
 def byol(
     inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
 ) -> Loss:
-    """-cos(q(f_v), t_w), mean over all views v and over the other views w of the same image; minimum -1.
+    """Return the BYOL loss: predict the target network's projection of one view from another view.
 
-    f is the projection and q the predictor, as in `simsiam`. t is the projection of the target network, a copy of
-    encoder and projector. After every step its weights are updated, t <- m t + (1 - m) f with m = `ema_decay`; its
-    batch norm uses the statistics of the batch. With `ema_decay: null` there is no target network, and t is the
-    projection f without gradient. The decay is constant; in the paper it rises to 1.
+        -cos(q(f_v), t_w), mean over all views v and over the other views w of the same image
+
+    The minimum is -1. f is the projection and q the predictor, as in `simsiam`. t is the projection of the target
+    network, a copy of encoder and projector. After every step its weights are updated, t <- m t + (1 - m) f with m =
+    `ema_decay`; its batch norm uses the statistics of the batch. With `ema_decay: null` there is no target network, and
+    t is the projection f without gradient. The decay is constant; in the paper it rises to 1.
 
     Args:
         inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
@@ -48,8 +50,8 @@ def byol(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a decay that is not from 0 to 1, or a width out of
-            range.
+        ValueError: if `ema_decay` is neither None nor from 0 to 1, `hidden_dim` is not from 1 to 65536, or `hidden_dim`
+            is not the default with the predictor "linear"; raised when the settings are loaded.
 
     Example:
         >>> import torch

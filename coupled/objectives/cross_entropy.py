@@ -26,10 +26,13 @@ def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "p
 
 
 def cross_entropy(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> Loss:
-    """-l_iy + log sum_c exp(l_ic), mean over all views i; l are the logits, y is the label. No temperature.
+    """Return the cross-entropy of a linear classifier on the projection or the embedding of every view.
 
-    `input` is the output that the classifier takes; only `needs` uses it. The default is the unit-norm projection, as
-    in the training of arXiv 2510.08852. Every anchor counts.
+        -l_iy + log sum_c exp(l_ic), mean over all views i
+
+    l are the logits and y is the label. There is no temperature. `input` is the output that the classifier takes; only
+    `needs` uses it. The default is the unit-norm projection, as in the training of arXiv 2510.08852. Every anchor
+    counts.
 
     Args:
         inputs: reads the "logits" of this process [V, B, C] and its labels.

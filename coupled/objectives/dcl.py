@@ -38,12 +38,14 @@ def per_anchor(
 def dcl(
     inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False, similarity: Similarity = "cosine"
 ) -> Loss:
-    """-s_ip/tau + log sum_{a not in {i, p}} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
+    """Return the decoupled contrastive loss: NT-Xent without the positive in the denominator.
 
-    s_ia is the cosine similarity of two views, or its square or absolute value; tau is the temperature. With more than
-    two views the first term is the mean over the other views of the image, and none of them is in the denominator.
-    `positive_in_denominator` adds them to the denominator, which gives NT-Xent. An anchor whose image is alone in the
-    batch has no negatives and is left out.
+        -s_ip/tau + log sum_{a not in {i, p}} exp(s_ia/tau), mean over anchors i
+
+    p is the other view of i's image. s_ia is the cosine similarity of two views, or its square or absolute value; tau
+    is the temperature. With more than two views the first term is the mean over the other views of the image, and none
+    of them is in the denominator. `positive_in_denominator` adds them to the denominator, which gives NT-Xent. An
+    anchor whose image is alone in the batch has no negatives and is left out.
 
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P]; labels
@@ -58,7 +60,7 @@ def dcl(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+        ValueError: if the temperature is not from 1e-6 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch
@@ -68,8 +70,8 @@ def dcl(
         >>> round(float(dcl(inputs, temperature=1.0).mean), 4)
         0.3863
 
-    Source: L_DCL of arXiv 2506.04411 and 2510.08852. The authors trained it with the positive in the denominator as CL.
-    The other similarities are DCL-sq and DCL-abs of arXiv 2206.02574.
+    Source: L_DCL, the CL of arXiv 2506.04411 and 2510.08852. The authors' public training code has the positive in the
+    denominator, also in its class named "decoupled". The other similarities are DCL-sq and DCL-abs of arXiv 2206.02574.
     """
     anchors = per_anchor(
         inputs, temperature=temperature, positive_in_denominator=positive_in_denominator, similarity=similarity

@@ -94,12 +94,15 @@ def directpred(
     eps: float = 0.1,
     ema_decay: float | None = 0.996,
 ) -> Loss:
-    """-cos(W_p f_v, t_w), mean over all views v and over the other views w of the same image, as `byol`; minimum -1.
+    """Return the loss of BYOL with a linear predictor that is computed instead of trained.
 
-    The predictor W_p (no bias) is set from F every `freq` steps (see `after_step`). F is the correlation of the
-    predictor's inputs f, not centred, as a moving average over steps with decay `rho`. `rule` and `eps` define how W_p
-    follows from F (see `predictor_of`). With `freq` 1 the predictor gets no gradient and no weight decay; with a larger
-    `freq` it is trained between these steps. `ema_decay: null` means no target network. W_p starts as in `byol`.
+        -cos(W_p f_v, t_w), mean over all views v and over the other views w of the same image
+
+    The minimum is -1. Targets t are those of `byol`. The predictor W_p (no bias) is set from F every `freq` steps (see
+    `after_step`). F is the correlation of the predictor's inputs f, not centred, as a moving average over steps with
+    decay `rho`. `rule` and `eps` define how W_p follows from F (see `predictor_of`). With `freq` 1 the predictor gets
+    no gradient and no weight decay; with a larger `freq` it is trained between these steps. `ema_decay: null` means no
+    target network. W_p starts as in `byol`.
 
     Args:
         inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
@@ -115,7 +118,8 @@ def directpred(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for an option that is out of range.
+        ValueError: if `freq` is below 1, `rho` is not in [0, 1), `eps` is not from 0 to 1e6, or `ema_decay` is neither
+            None nor from 0 to 1; raised when the settings are loaded.
 
     Example:
         >>> import torch

@@ -15,7 +15,9 @@ def needs(**_options: object) -> Needs:
 
 
 def l_c(inputs: Inputs) -> Loss:
-    """sum_{i != j} (z_i.z_j)^2 over images i, j of one view, mean over views.
+    """Return the sample-contrastive criterion alone, which makes different images orthogonal.
+
+        sum_{i != j} (z_i.z_j)^2 over images i, j of one view, mean over views
 
     The projections of the global batch are neither centred nor normalised. The criterion alone does not align views,
     and its minimum is reached if all projections are 0. It serves for comparison with `l_nc`.

@@ -15,11 +15,13 @@ def needs(**_options: object) -> Needs:
 
 
 def l_nc(inputs: Inputs) -> Loss:
-    """sum_{i != j} (k_i.k_j)^2 over dimensions i, j of one view, k_i the i-th entries of all images, mean over views.
+    """Return the dimension-contrastive criterion alone, which makes different dimensions orthogonal.
 
-    The projections of the global batch are neither centred nor normalised. The criterion alone does not align views,
-    and its minimum is reached if all projections are 0. It serves for comparison with `l_c`.
-    Every anchor counts.
+        sum_{i != j} (k_i.k_j)^2 over dimensions i, j of one view, mean over views
+
+    k_i are the i-th entries of all images. The projections of the global batch are neither centred nor normalised. The
+    criterion alone does not align views, and its minimum is reached if all projections are 0. It serves for comparison
+    with `l_c`. Every anchor counts.
 
     Args:
         inputs: reads "unnormalised" projections of the global batch [V, G, P]; labels are not read.

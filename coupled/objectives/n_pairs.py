@@ -34,7 +34,9 @@ def per_anchor(inputs: Inputs, *, temperature: float) -> AnchorLosses:
 
 
 def n_pairs(inputs: Inputs, *, temperature: float) -> Loss:
-    """-s_ip/tau + log (exp(s_ip/tau) + sum_{a: y_a != y_i} exp(s_ia/tau)), mean over anchors i.
+    """Return the N-pairs loss: one positive of the anchor's class against the images of all other classes.
+
+        -s_ip/tau + log (exp(s_ip/tau) + sum_{a: y_a != y_i} exp(s_ia/tau)), mean over anchors i
 
     p is the same view of the next image of i's class in the global batch (after the last comes the first), so one view
     is enough. If i's image is the only one of its class, p is i's other view. s_ia is the cosine similarity of two
@@ -51,7 +53,7 @@ def n_pairs(inputs: Inputs, *, temperature: float) -> Loss:
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+        ValueError: if the temperature is not from 1e-6 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch

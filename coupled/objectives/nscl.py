@@ -33,11 +33,14 @@ def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: b
 
 
 def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> Loss:
-    """-s_ip/tau + log sum_{a: y_a != y_i} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
+    """Return the negatives-only supervised contrastive loss: DCL with negatives from other classes only.
 
-    s_ia is the cosine similarity of two views, y are the labels, tau is the temperature. With more than two views the
-    first term is the mean over the other views of the image. `positive_in_denominator` adds them to the denominator. An
-    anchor without an image of another class in the batch has no negatives and is left out, with or without that option.
+        -s_ip/tau + log sum_{a: y_a != y_i} exp(s_ia/tau), mean over anchors i
+
+    p is the other view of i's image, s_ia is the cosine similarity of two views, y are the labels, tau is the
+    temperature. With more than two views the first term is the mean over the other views of the image.
+    `positive_in_denominator` adds them to the denominator. An anchor without an image of another class in the batch has
+    no negatives and is left out, with or without that option.
 
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
@@ -51,7 +54,7 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+        ValueError: if the temperature is not from 1e-6 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch
@@ -61,8 +64,8 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
         >>> round(float(nscl(inputs, temperature=1.0).mean), 4)
         -0.0758
 
-    Source: L_NSCL of arXiv 2506.04411 and 2510.08852. The authors trained it with the positive in the
-    denominator as NSCL.
+    Source: L_NSCL of arXiv 2506.04411 and 2510.08852. The authors' public training code has the positive in the
+    denominator.
     """
     return mean_over_counted(
         per_anchor(inputs, temperature=temperature, positive_in_denominator=positive_in_denominator)

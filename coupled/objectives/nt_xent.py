@@ -34,11 +34,13 @@ def per_anchor(inputs: Inputs, *, temperature: float, similarity: Similarity = "
 
 
 def nt_xent(inputs: Inputs, *, temperature: float, similarity: Similarity = "cosine") -> Loss:
-    """-s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i; p is the other view of i's image.
+    """Return NT-Xent, the loss of SimCLR: identify the other view of an image among all views.
 
-    s_ia is the cosine similarity of two views, or its square or absolute value; tau is the temperature. With more than
-    two views the first term is the mean over the other views of the image. An anchor whose image is alone in the batch
-    has no negatives and is left out.
+        -s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i
+
+    p is the other view of i's image. s_ia is the cosine similarity of two views, or its square or absolute value; tau
+    is the temperature. With more than two views the first term is the mean over the other views of the image. An anchor
+    whose image is alone in the batch has no negatives and is left out.
 
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P]; labels
@@ -52,7 +54,7 @@ def nt_xent(inputs: Inputs, *, temperature: float, similarity: Similarity = "cos
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a temperature that is not above 0.
+        ValueError: if the temperature is not from 1e-6 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch

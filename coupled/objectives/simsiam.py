@@ -25,11 +25,13 @@ def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int 
 
 
 def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Loss:
-    """-cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image; minimum -1.
+    """Return the SimSiam loss: predict the projection of one view from another view, with stop-gradient.
 
-    f is the projection and q the predictor. The predictor "mlp" is a linear layer of width `hidden_dim`, batch norm,
-    ReLU and a linear layer; "linear" is one matrix without `hidden_dim`. If all projections collapse to one point, the
-    loss is minimal.
+        -cos(q(f_v), stopgrad f_w), mean over all views v and over the other views w of the same image
+
+    The minimum is -1. f is the projection and q the predictor. The predictor "mlp" is a linear layer of width
+    `hidden_dim`, batch norm, ReLU and a linear layer; "linear" is one matrix without `hidden_dim`. If all projections
+    collapse to one point, the loss is minimal.
 
     Args:
         inputs: reads the "prediction" and the "projection" of this process [V, B, P].
@@ -42,7 +44,8 @@ def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = H
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a width out of range.
+        ValueError: if `hidden_dim` is not from 1 to 65536, or it is not the default with the predictor "linear";
+            raised when the settings are loaded.
 
     Example:
         >>> import torch

@@ -28,12 +28,14 @@ def per_anchor(inputs: Inputs) -> AnchorLosses:
 
 
 def spectral(inputs: Inputs) -> Loss:
-    """-2 z_i.z_p + mean over a of (z_i.z_a)^2, mean over anchors i; a are all views of other images.
+    """Return the spectral contrastive loss, whose minimum factorises the augmentation graph.
 
-    p is the other view of i's image; with more than two views the first term is the mean over the other views. The
-    projections are not normalised: in the paper's definition a norm is free and represents the degree of a view in the
-    augmentation graph. The authors' code shortens them to a chosen length. An anchor whose image is alone in the batch
-    has no negatives and is left out.
+        -2 z_i.z_p + mean over a of (z_i.z_a)^2, mean over anchors i
+
+    p is the other view of i's image, and a are all views of other images. With more than two views the first term is
+    the mean over the other views. The projections are not normalised: in the paper's definition a norm is free and
+    represents the degree of a view in the augmentation graph. The authors' code shortens them to a chosen length. An
+    anchor whose image is alone in the batch has no negatives and is left out.
 
     Args:
         inputs: reads "unnormalised" projections of this process [V, B, P] and of the global batch [V, G, P]; labels

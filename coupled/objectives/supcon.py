@@ -51,12 +51,14 @@ def per_anchor(
 def supcon(
     inputs: Inputs, *, temperature: float, variant: Literal["out", "in"] = "out", num_positives: int | None = None
 ) -> Loss:
-    """-mean_{p in P(i)} s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i (`variant` "out").
+    """Return the supervised contrastive loss (SCL): all views of the anchor's class are positives.
 
-    The variant "in" takes the mean inside the logarithm: -log mean_{p in P(i)} exp(s_ip/tau) + log sum_{a != i}
-    exp(s_ia/tau); it is never above "out". P(i) are all views of i's class except i, tau is the temperature, s_ia the
-    cosine similarity. An anchor without positives is left out, and so are the two views of an image that is alone in
-    the batch.
+        out: -mean_{p in P(i)} s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i
+        in:  -log mean_{p in P(i)} exp(s_ip/tau) + log sum_{a != i} exp(s_ia/tau), mean over anchors i
+
+    `variant` "out" takes the mean over positives outside the logarithm, "in" inside; "in" is never above "out". P(i)
+    are all views of i's class except i, tau is the temperature, s_ia the cosine similarity. An anchor without positives
+    is left out, and so are the two views of an image that is alone in the batch.
 
     `num_positives` limits the size of P(i). It takes first the other views of i's image, then the views of the images
     of its class that follow in the global batch (`nearest_places`). The choice depends only on the order of the global
@@ -76,8 +78,8 @@ def supcon(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a temperature that is not above 0, or `num_positives`
-            below 1.
+        ValueError: if the temperature is not from 1e-6 to 1e6, or `num_positives` is below 1; raised when the settings
+            are loaded.
 
     Example:
         >>> import torch

@@ -23,7 +23,10 @@ def needs(**_options: object) -> Needs:
 
 
 def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -> Loss:
-    """invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2, with R(z) = logdet(I + P / (G eps^2) z^T z) / 2.
+    """Return the total-coding-rate loss: align views and maximise the volume of the batch.
+
+        invariance * mean of (1 - z.z') - (R(z) + R(z')) / 2
+        R(z) = logdet(I + P / (G eps^2) z^T z) / 2
 
     z and z' [G, P] are two views of the global batch at unit norm; without normalisation R would grow with the scale
     alone. With more than two views the loss is the mean over all pairs of views. Every anchor counts.
@@ -38,8 +41,8 @@ def tcr(inputs: Inputs, *, invariance: float = 20.0, eps_squared: float = 0.2) -
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a weight below 0 or a distortion that is not above
-            0.
+        ValueError: if `invariance` is not from 0 to 1e6, or `eps_squared` is not from 1e-6 to 1e6; raised when the
+            settings are loaded.
 
     Example:
         >>> import torch

@@ -37,7 +37,9 @@ def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "s
 
 
 def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> Loss:
-    """max(0, |z_i - z_p|^2 - |z_i - z_n|^2 + margin), mean over p and n, then over anchors i.
+    """Return the triplet loss: keep positives nearer than negatives by a margin.
+
+        max(0, |z_i - z_p|^2 - |z_i - z_n|^2 + margin), mean over p and n, then over anchors i
 
     p are all views of i's class except i, n all views of other classes; z has unit norm, so |z_i - z_a|^2 = 2 - 2 s_ia.
     With `mining` "semi_hard" each p has one n: the nearest one that is farther from i than p or, if there is none, the
@@ -56,7 +58,7 @@ def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a margin that is not above 0.
+        ValueError: if the margin is not from 1e-6 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch

@@ -19,7 +19,9 @@ def needs(**_options: object) -> Needs:
 
 
 def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Loss:
-    """invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z')).
+    """Return the VICReg loss: align views, keep the variance of each dimension up and decorrelate dimensions.
+
+        invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z'))
 
     v is the mean over dimensions of relu(1 - sqrt(var + 1e-4)). c is the sum of the squared covariances of different
     dimensions, divided by P. Variances and covariances are over the global batch with G - 1 in the denominator. With
@@ -37,7 +39,7 @@ def vicreg(inputs: Inputs, *, invariance: float = 25.0, variance: float = 25.0, 
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a weight below 0.
+        ValueError: if a weight is not from 0 to 1e6; raised when the settings are loaded.
 
     Example:
         >>> import torch

@@ -29,7 +29,9 @@ def vicreg_ctr(
     covariance: float = 1.0,
     covariance_temperature: float = 0.5,
 ) -> Loss:
-    """invariance * MSE(z, z') + variance * (v(z^T) + v(z'^T)) / 2 + covariance * (c(z^T) + c(z'^T)).
+    """Return the VICReg-ctr loss: VICReg-exp of the transposed projections, images in place of dimensions.
+
+        invariance * MSE(z, z') + variance * (v(z^T) + v(z'^T)) / 2 + covariance * (c(z^T) + c(z'^T))
 
     v and c are those of `vicreg_exp`, here over the P coordinates of an image. v prevents small lengths. c pushes
     different images of one view apart, as `dcl` does, by their covariance over coordinates. As in the paper's formula,
@@ -48,8 +50,8 @@ def vicreg_ctr(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a weight below 0 or a temperature that is not above
-            0.
+        ValueError: if a weight is not from 0 to 1e6, or the temperature is not from 1e-6 to 1e6; raised when the
+            settings are loaded.
 
     Example:
         >>> import torch

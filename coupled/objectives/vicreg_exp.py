@@ -29,7 +29,9 @@ def vicreg_exp(
     covariance: float = 1.0,
     covariance_temperature: float = 0.5,
 ) -> Loss:
-    """invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z')), c with log-sum-exp.
+    """Return the VICReg-exp loss: VICReg with log-sum-exp in place of squared covariances.
+
+        invariance * MSE(z, z') + variance * (v(z) + v(z')) / 2 + covariance * (c(z) + c(z'))
 
     v is that of `vicreg`. c is the mean over dimensions i of log sum_{j != i} exp(C_ij / covariance_temperature); C is
     the covariance of dimensions over the global batch. With more than two views the loss is the mean over all pairs of
@@ -47,8 +49,8 @@ def vicreg_exp(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: by `check`, when the settings are read, for a weight below 0 or a temperature that is not above
-            0.
+        ValueError: if a weight is not from 0 to 1e6, or the temperature is not from 1e-6 to 1e6; raised when the
+            settings are loaded.
 
     Example:
         >>> import torch

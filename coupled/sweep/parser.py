@@ -24,7 +24,7 @@ def parser() -> Parser:
     config = "a settings file, a sweep file (with the key `base`), or the name of a settings file in the package"
     result.add_argument("config", metavar="CONFIG", help=config)
     values = "values to sweep, or a range first:last[:step] that includes the last value, such as seed=0:4"
-    result.add_argument("lists", nargs="*", metavar="key=v1,v2", help=values)
+    result.add_argument("lists", nargs="*", default=[], metavar="key=v1,v2", help=values)
     together = "keys whose lists are paired value by value instead of combined; the option can be repeated"
     result.add_argument("--zip", nargs="+", action="append", default=[], metavar="key=v1,v2", help=together)
     result.add_argument("--jobs", type=positive, default=1, metavar="N", help="points to run in parallel (default: 1)")

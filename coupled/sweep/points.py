@@ -111,6 +111,8 @@ def parse_list(text: str) -> tuple[str, list[Any]]:
             raise ValueError(f"'{text}': range {part}: allowed are whole numbers, first:last or first:last:step")
         else:
             values.append(parse_yaml(part, f"'{text}'"))
+            if key.strip() == "seed" and ":" in part:
+                raise ValueError(f"'{text}': range {part}: allowed are whole numbers, first:last or first:last:step")
     return key.strip(), values
 
 

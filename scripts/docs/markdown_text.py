@@ -3,7 +3,7 @@
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -44,12 +44,12 @@ def block(text: str, language: str = "text") -> str:
     return f"```{language}\n{text.rstrip()}\n```"
 
 
-def docstring(thing: Any, formula: bool = False) -> str:
-    """Return a docstring as Markdown; with `formula` its first paragraph is shown as a formula."""
-    paragraphs = re.split(r"\n{2,}", inspect.getdoc(thing) or "")
-    shown = [_paragraph(paragraph) for paragraph in paragraphs[formula:]]
-    formulas = [block(paragraphs[0], "{ .text .formula }")] if formula else []
-    return "\n\n".join([*formulas, *shown])
+def docstring(thing: Any, summary: bool = True, without: Collection[str] = ()) -> str:
+    """Return a docstring as Markdown, if wanted without its summary or without sections such as "Args"."""
+    paragraphs = re.split(r"\n{2,}", inspect.getdoc(thing) or "")[0 if summary else 1 :]
+    named = [(each, SECTION.match(each)) for each in paragraphs]
+    shown = [each for each, section in named if not section or section[1] not in without]
+    return "\n\n".join(map(_paragraph, shown))
 
 
 def option_table(function: Any, computed: Mapping[str, str]) -> str:
@@ -92,6 +92,8 @@ def _paragraph(paragraph: str) -> str:
         return (
             f"{title}\n\n{block(re.sub(r' *# doctest:.*', '', rest), 'pycon') if 'Example' in title else _items(rest)}"
         )
+    if all(line.startswith(" " * 4) for line in paragraph.splitlines()):
+        return block(inspect.cleandoc(paragraph), "{ .text .formula }")
     if all(line.startswith(("* ", "- ", "  ")) for line in paragraph.splitlines()):
         return "\n".join(f"* {plain(item)}" for item in re.split(r"^[*-] ", paragraph, flags=re.MULTILINE) if item)
     if re.search(r"^ {4}", paragraph, flags=re.MULTILINE):  # a diagram

@@ -59,7 +59,7 @@ def _invariance(pair: tuple[str, str]) -> list[str]:
 
 def _section(name: str, module: ModuleType) -> str:
     of_pairs = hasattr(module, "value")
-    described = docstring(module.value, formula=True) if of_pairs else docstring(module.values)
+    described = docstring(getattr(module, name), summary=False, without=("Args", "Raises", "Example"))
     home = f"coupled.metrics.{'pair' if of_pairs else 'arm'}.{name}.{name}"
     call = f"From Python: [`coupled.metrics.{name}`](api.md#{home})."
     return "\n\n".join([f"### {name} {{ #{name} }}", docstring(module), described, call])

@@ -21,4 +21,4 @@ def _summary(name: str) -> str:
 def _section(name: str) -> str:
     function = getattr(find("coupled.objectives", name), name)
     options = option_table(function, COMPUTED) or "No options."
-    return "\n\n".join([f"## {name}", plain(_summary(name)), docstring(function, formula=True), options])
+    return "\n\n".join([f"## {name}", plain(_summary(name)), docstring(function, summary=False), options])

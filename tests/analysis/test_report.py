@@ -497,7 +497,7 @@ def test_compute_makes_the_tables(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--run-dir", "nowhere"], "--run-dir: 'nowhere' is not a run folder"),
+        (["--run-dir", "nowhere"], "--run-dir: no such folder 'nowhere'"),
         (
             ["--run-dir", "{run}", "--output", "{run}/snapshots"],
             "--output: {run}/snapshots: Is a directory",

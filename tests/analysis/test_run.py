@@ -228,5 +228,5 @@ def test_open_run_without_a_folder_opens_the_newest_run(
     run = open_run()
     assert run.path == Path("runs/own")
     assert repr(run) == "Run('runs/own', arms: cl)"
-    with pytest.raises(ValueError, match=r"'nowhere' is not a run folder"):
+    with pytest.raises(ValueError, match=r"no such folder 'nowhere'; the newest under runs/: runs/own"):
         open_run("nowhere")

@@ -102,12 +102,15 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
     [
         ("optimizer.base_l=3", ["optimizer.base_l", "did you mean 'base_lr'", "momentum"]),
         ("bat=3", ["bat", "did you mean 'batch'"]),
-        ("batch.size=many", ["batch.size", "'many'", "integer"]),
-        ("epochs=true", ["epochs", "True", "integer"]),
-        ("epochs=3.5", ["epochs", "3.5", "integer"]),
+        ("batch.size=many", ["batch.size", "'many'", "allowed are whole numbers"]),
+        ("epochs=true", ["epochs", "True", "allowed are whole numbers"]),
+        ("epochs=3.5", ["epochs", "3.5", "allowed are whole numbers"]),
         ("optimizer.base_lr=.nan", ["optimizer.base_lr", "nan", "finite"]),
-        ("optimizer.base_lr=-1", ["optimizer.base_lr", "-1", "greater than 0"]),
-        ("precision=float16", ["precision", "'float16'", "'float32'", "'bfloat16'"]),
+        ("optimizer.base_lr=-1", ["optimizer.base_lr", "-1", "allowed are numbers above 0"]),
+        ("encoder.zero_init_last=maybe", ["encoder.zero_init_last", "allowed are true and false"]),
+        ("epochs=-1", ["epochs: got -1; allowed are numbers of at least 0"]),
+        ("optimizer.base_lr=1e7", ["optimizer.base_lr", "allowed are numbers up to 1000000"]),
+        ("precision=float16", ["precision", "'float16'; allowed are 'float32', 'bfloat16'"]),
         ("augmentation.crop_scale=[0.9, 0.2]", ["augmentation.crop_scale", "[0.9, 0.2]", "must not exceed"]),
         ("augmentation.preset=huge", ["augmentation.preset", "'huge'", "'cifar' or 'imagenet'"]),
         ("optimizer.warmup_epochs=30", ["optimizer.warmup_epochs", "30", "epochs: 30", "below 30"]),
@@ -130,6 +133,13 @@ def test_bad_settings_are_refused_in_one_line(config: Path, override: str, parts
     assert "\n" not in text
     for part in parts:
         assert part in text
+
+
+def test_a_message_names_the_settings_file_as_the_user_wrote_it(config: Path) -> None:
+    """A packaged one by its name, and the key once."""
+    for name in ("demo", config):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(name))}: epoch: unknown key; did you mean 'epochs'"):
+            load_settings(name, ["epoch=5"])
 
 
 def test_a_key_written_twice_is_refused(config: Path) -> None:

@@ -220,7 +220,7 @@ def test_a_missing_package_is_refused_before_training(
 
 def test_an_unknown_tracker_is_refused_and_trackers_may_change_on_resume() -> None:
     """A tracker changes no result, so it may change on resume."""
-    with pytest.raises(ValueError, match=r"trackers\.0: got 'comet'; input should be 'tensorboard', 'wandb' or 'mlfl"):
+    with pytest.raises(ValueError, match=r"trackers\.0: got 'comet'; allowed are 'tensorboard', 'wandb' or 'mlfl"):
         tiny.tiny_settings(trackers=["comet"])
     assert tiny.tiny_settings(trackers=["wandb"]).sha256() == tiny.tiny_settings().sha256()
 

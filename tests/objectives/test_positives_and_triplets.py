@@ -212,7 +212,7 @@ def test_a_number_of_positives_below_one_is_refused_in_one_line(positives):
 @pytest.mark.parametrize("positives", [True, "3", 2.5])
 def test_a_number_of_positives_that_is_no_integer_is_refused(positives):
     """`positives: true` would be read as 1."""
-    with pytest.raises(ValueError, match=r"^arms\.x\.num_positives: got .*; input should be a valid integer"):
+    with pytest.raises(ValueError, match=r"^arms\.x\.num_positives: got .*; allowed are whole numbers"):
         find_objective("x", "supcon", {"num_positives": positives}, TAU)
     assert find_objective("x", "supcon", {"num_positives": None}, TAU).options["num_positives"] is None
 

@@ -103,6 +103,7 @@ BAD = [
     (["nowhere.yaml"], "no file 'nowhere.yaml'"),
     (["small.yaml", "temperatur=1,2"], "temperatur: unknown key; did you mean 'temperature'"),
     (["small.yaml", "temperature=1,cold"], "temperature: got 'cold'"),
+    (["small.yaml", "seed=a:b"], "'seed=a:b': range a:b: allowed are whole numbers, first:last"),
     (["small.yaml", "dataset.colour=1,2"], "dataset.colour: unknown key"),
     (["small.yaml", "temperature=1,1.0"], "the point temperature=1,seed=0 is given twice"),
     (["small.yaml", "temperature=1", "temperature=2"], "temperature: given twice"),

@@ -11,8 +11,8 @@ A file `<name>.py` defines
   - "split": values(images: Labelled), the images of one split;
   - "views": values(views_VND), V augmented views of N images.
 
-A value is `Undefined`, with a reason, exactly in the cases that the docstring names. Rows are float32 or float64 on the
-CPU. Shape letters: N images, M test images, D width, C classes, V views.
+A value is `Undefined`, with a reason, exactly in the cases that the docstring of `<name>` lists under "Returns". Rows
+are float32 or float64 on the CPU. Shape letters: N images, M test images, D width, C classes, V views.
 """
 
 from math import nan

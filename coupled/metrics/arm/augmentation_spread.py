@@ -17,7 +17,11 @@ RANGE = (0.0, 2.0)
 
 
 def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> float:
-    """Variance of the augmented views of an image relative to that of all views; see `values` for the formula.
+    """Return the variance of the augmented views of an image relative to the variance of all views.
+
+        mean_n (sum_v |x_vn - mean_v x_vn|^2 / (V - 1)) / mean_vn |x_vn - mean_vn x_vn|^2
+
+    x_vn is view v of image n. The result is 0 for full invariance to augmentation.
 
     Args:
         views: V augmented views of the same N images [V, N, D]: a numpy array, a tensor on the CPU, or an iterable of V
@@ -51,10 +55,7 @@ def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> floa
 
 
 def values(views_VND: Tensor) -> dict[str, Measured]:
-    """Variance between the views of an image (n - 1, mean over images) divided by the variance of all views.
-
-    About 1 if views of an image are no more similar than views of different images. Undefined for constant features.
-    """
+    """Return the spread of views."""
     views_VND = views_VND.double() - views_VND[0, 0]
     total = (views_VND - views_VND.mean(dim=(0, 1))).square().sum(2).mean()
     if total == 0:

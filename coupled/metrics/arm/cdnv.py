@@ -1,7 +1,4 @@
-"""Class-distance normalised variance (CDNV): the variance within a class relative to the distance between classes.
-
-Source: Galanti et al. 2022, arXiv 2112.15121; the convention is that of proposition 1 of arXiv 2506.04411.
-"""
+"""Class-distance normalised variance (CDNV): the variance within a class relative to the distance between classes."""
 
 from coupled.metrics.arm import Labelled, Measured
 from coupled.metrics.arm._arrays import Labels, Matrix, labelled
@@ -14,9 +11,13 @@ RANGE = (0.0, float("inf"))
 
 
 def cdnv(x: Matrix, labels: Labels) -> float:
-    """Class-distance normalised variance (Galanti et al. 2022, arXiv 2112.15121; convention of arXiv 2506.04411).
+    """Return the class-distance normalised variance: variance within classes relative to their distances.
 
-    See `values` for the formula.
+        mean over ordered pairs of classes i != j of v_i / |mu_i - mu_j|^2
+
+    mu_i is the mean of class i, and v_i the mean of |x - mu_i|^2 over class i. Each pair uses the variance of one
+    class, hence the name `one_class` in the CSV file. The mean over unordered pairs of
+    (v_i + v_j) / (2 |mu_i - mu_j|^2) in the literature is the same number; without the factor 2 it is twice as large.
 
     Args:
         x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -37,18 +38,15 @@ def cdnv(x: Matrix, labels: Labels) -> float:
         >>> x = np.array([[0.0, 0], [2, 0], [1, 3], [1, 5]])
         >>> cdnv(x, [0, 0, 1, 1])
         0.0625
+
+    Source: Galanti et al. 2022, arXiv 2112.15121; the convention is that of proposition 1 of arXiv 2506.04411.
     """
     (measured,) = values(labelled(x, labels)).values()
     return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """Mean over ordered pairs of classes i != j of v_i / |mu_i - mu_j|^2; v_i = mean of |x - mu_i|^2 over class i.
-
-    Each pair uses the variance of one class, hence `one_class`. The mean over unordered pairs of
-    (v_i + v_j) / (2 |mu_i - mu_j|^2) in the literature is the same number; without the factor 2 it is twice as large.
-    Undefined for fewer than 2 classes, a class with fewer than 2 images, or two classes with the same mean.
-    """
+    """Return CDNV under the name of its convention."""
     found = classes(images)
     why = why_no_variability(found)
     if why:

@@ -1,7 +1,4 @@
-"""Directional CDNV: the variance of a class along the line to another class, relative to their distance.
-
-Source: arXiv 2506.04411, proposition 1.
-"""
+"""Directional CDNV: the variance of a class along the line to another class, relative to their distance."""
 
 from coupled.metrics.arm import Labelled, Measured
 from coupled.metrics.arm._arrays import Labels, Matrix, labelled
@@ -14,9 +11,12 @@ RANGE = (0.0, float("inf"))
 
 
 def directional_cdnv(x: Matrix, labels: Labels) -> float:
-    """Class-distance normalised variance along the lines between classes (arXiv 2506.04411, proposition 1).
+    """Return the class-distance normalised variance along the lines between class means.
 
-    See `values` for the formula.
+        mean over ordered pairs of classes i != j of Var_i(u.x) / |mu_i - mu_j|^2
+
+    mu_i is the mean of class i, u is the unit vector from mu_j to mu_i, and Var_i the variance over class i. The
+    convention is that of `cdnv`, which is an upper bound.
 
     Args:
         x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -36,17 +36,15 @@ def directional_cdnv(x: Matrix, labels: Labels) -> float:
         >>> x = np.array([[0.0, 0], [2, 0], [1, 3], [1, 5]])
         >>> directional_cdnv(x, [0, 0, 1, 1])
         0.03125
+
+    Source: arXiv 2506.04411, proposition 1.
     """
     (measured,) = values(labelled(x, labels)).values()
     return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """Mean over ordered pairs of classes i != j of the variance of u.x over class i, divided by |mu_i - mu_j|^2.
-
-    u is the unit vector from mu_j to mu_i. The convention is that of `cdnv`, which is an upper bound.
-    Undefined for fewer than 2 classes, a class with fewer than 2 images, or two classes with the same mean.
-    """
+    """Return directional CDNV under the name of its convention."""
     found = classes(images)
     why = why_no_variability(found)
     if why:

@@ -1,7 +1,4 @@
-"""Effective rank: the number of directions of feature space that a representation uses.
-
-Source: Roy and Vetterli 2007, EUSIPCO; used on representations by Garrido et al. 2023, arXiv 2210.02885 (uncentred).
-"""
+"""Effective rank: the number of directions of feature space that a representation uses."""
 
 import torch
 
@@ -16,9 +13,11 @@ RANGE = (1.0, float("inf"))
 
 
 def effective_rank(x: Matrix) -> float:
-    """Effective rank of the centred rows (Roy and Vetterli 2007; Garrido et al. 2023, arXiv 2210.02885, uncentred).
+    """Return the effective rank of the centred rows: how many directions of feature space they use.
 
-    See `values` for the formula.
+        exp(-sum_k p_k log p_k) with p_k = s_k / sum_l s_l
+
+    s_k are the singular values of the centred rows [N, D].
 
     Args:
         x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -33,16 +32,16 @@ def effective_rank(x: Matrix) -> float:
     Example:
         >>> round(effective_rank([[1, 0], [-1, 0], [0, 1], [0, -1]]), 10)
         2.0
+
+    Source: Roy and Vetterli 2007, EUSIPCO; used on representations by Garrido et al. 2023, arXiv 2210.02885
+    (uncentred).
     """
     (measured,) = values(Labelled(rows_on_cpu(x, "x"), torch.empty(0))).values()
     return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """exp of the entropy of the singular values of the centred rows [N, D], normalised to sum 1.
-
-    At most min(N - 1, D). Undefined if the features are constant.
-    """
+    """Return the effective rank; labels are not read."""
     rows_ND = images.rows_ND.double() - images.rows_ND[0]
     values_K = torch.linalg.svdvals(rows_ND - rows_ND.mean(dim=0))
     if not values_K.any():

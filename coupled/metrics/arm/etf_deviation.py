@@ -1,7 +1,4 @@
-"""Deviation of the class means from a simplex equiangular tight frame, the second property of neural collapse.
-
-Source: Papyan, Han, Donoho 2020, arXiv 2008.08186; the number is NC2 of Zhu et al. 2021, arXiv 2105.02375.
-"""
+"""Deviation of the class means from a simplex equiangular tight frame, the second property of neural collapse."""
 
 import torch
 
@@ -16,9 +13,12 @@ RANGE = (0.0, 2**0.5)
 
 
 def etf_deviation(x: Matrix, labels: Labels) -> float:
-    """Deviation of the class means from a simplex equiangular tight frame (NC2 of arXiv 2105.02375).
+    """Return the deviation of the class means from a simplex equiangular tight frame.
 
-    See `values` for the formula.
+        || M M^T / ||M M^T||_F - (I - 1/C) / sqrt(C - 1) ||_F
+
+    M [C, D] are the C class means minus their mean. The deviation is 0 if and only if they have equal norms and equal
+    angles.
 
     Args:
         x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -37,17 +37,15 @@ def etf_deviation(x: Matrix, labels: Labels) -> float:
         >>> x = np.array([[0.0, 0], [2, 0], [1, 3], [1, 5]])
         >>> round(etf_deviation(x, [0, 0, 1, 1]), 10)
         0.0
+
+    Source: Papyan, Han, Donoho 2020, arXiv 2008.08186; the number is NC2 of Zhu et al. 2021, arXiv 2105.02375.
     """
     (measured,) = values(labelled(x, labels)).values()
     return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """|| M M^T / ||M M^T||_F - (I - 1/C) / sqrt(C - 1) ||_F of class means M [C, D] minus their mean.
-
-    0 if and only if all class means have equal norms and equal angles. Undefined for fewer than 2 classes, or if all
-    class means are the same.
-    """
+    """Return the deviation of the class means."""
     means_CD = classes(images).means_CD
     count = len(means_CD)
     if count < 2:

@@ -1,7 +1,4 @@
-"""Few-shot accuracy: class centres and a probe fitted on m train images per class, accuracy on all of test.
-
-Source: the few-shot evaluation of arXiv 2506.04411.
-"""
+"""Few-shot accuracy: class centres and a probe fitted on m train images per class, accuracy on all of test."""
 
 from collections.abc import Sequence
 
@@ -25,9 +22,11 @@ RANGE = (0.0, 1.0)
 def few_shot(
     train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, shots: int = 5, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy of classifiers that are fitted on a few train images per class (arXiv 2506.04411).
+    """Return accuracies of two classifiers that are fitted on a few train images per class.
 
-    `values` describes the classifiers and the draws.
+    The accuracies are means over 10 seeded draws of m = `shots` images per class. The images of a draw with m shots are
+    a subset of the same draw with more shots. `nccc` is the rule of the metric `nccc`; `probe` is L2 logistic
+    regression with C = 1 as in `linear_probe`.
 
     Args:
         train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -52,6 +51,8 @@ def few_shot(
         >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
         >>> few_shot(x, labels, x, labels, shots=5)["nccc"]
         1.0
+
+    Source: the few-shot evaluation of arXiv 2506.04411.
     """
     check_at_least(shots, 1, "shots")
     check_at_least(seed, 0, "seed")
@@ -61,12 +62,7 @@ def few_shot(
 
 
 def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SHOTS) -> dict[Variant, Measured]:
-    """Mean accuracy, and its standard deviation (n - 1), over 10 seeded draws of m images per class.
-
-    The images of a draw with m shots are a subset of the same draw with more shots. `nccc` is the rule of `nccc`;
-    `probe` is L2 logistic regression with C = 1 as in `linear_probe`. Undefined if a class has fewer than m train
-    images, or if train has only one class.
-    """
+    """Return the mean accuracies of both classifiers, with standard deviations, for every number of shots."""
     labels_N = train.labels_N.numpy()
     classes_C, counts_C = np.unique(labels_N, return_counts=True)
     starts_C = counts_C.cumsum() - counts_C

@@ -1,7 +1,4 @@
-"""Few-shot accuracy between two classes: like `few_shot`, mean over pairs of classes.
-
-Source: the two-way evaluation of arXiv 2506.04411.
-"""
+"""Few-shot accuracy between two classes: like `few_shot`, mean over pairs of classes."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -28,9 +25,11 @@ RANGE = (0.0, 1.0)
 def few_shot_two_way(
     train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, shots: int = 5, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy between two classes from a few train images of each, mean over pairs (arXiv 2506.04411).
+    """Return accuracies between two classes, fitted on a few train images of each; means over pairs of classes.
 
-    `values` describes the classifiers, the draws and the pairs.
+    The accuracies are means over the 10 seeded draws of m = `shots` images per class of `few_shot`. `nccc` is the mean
+    over all ordered pairs of classes i != j of the share of i's test images that are nearer to the centre of i than to
+    that of j. `probe` is fitted to 5 seeded pairs per draw, which differ from draw to draw.
 
     Args:
         train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -56,6 +55,8 @@ def few_shot_two_way(
         >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
         >>> few_shot_two_way(x, labels, x, labels, shots=5)["nccc"]
         1.0
+
+    Source: the two-way evaluation of arXiv 2506.04411.
     """
     check_at_least(shots, 1, "shots")
     check_at_least(seed, 0, "seed")
@@ -65,12 +66,7 @@ def few_shot_two_way(
 
 
 def values(train: Labelled, test: Labelled, seed: int, shots: Sequence[int] = SHOTS) -> dict[Variant, Measured]:
-    """Mean accuracy, and its standard deviation (n - 1), over the 10 seeded draws of m images per class of `few_shot`.
-
-    `nccc` is the mean over all ordered pairs of classes i != j of the share of i's test images that are nearer to the
-    centre of i than to that of j. `probe` is fitted to 5 seeded pairs per draw, which differ from draw to draw.
-    Undefined if a class has fewer than m train images or no test image, or if train has only one class.
-    """
+    """Return the mean accuracies of both classifiers, with standard deviations, for every number of shots."""
     labels_N = train.labels_N.numpy()
     classes_C, counts_C = np.unique(labels_N, return_counts=True)
     starts_C = counts_C.cumsum() - counts_C

@@ -1,7 +1,4 @@
-"""k-nearest-neighbour classifier: majority class of the nearest train images, accuracy on test.
-
-Source: Wu et al. 2018, arXiv 1805.01978, without weights; 20 neighbours as in Caron et al. 2021, arXiv 2104.14294.
-"""
+"""k-nearest-neighbour classifier: majority class of the nearest train images, accuracy on test."""
 
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -17,9 +14,10 @@ RANGE = (0.0, 1.0)
 
 
 def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, k: int = NEIGHBOURS) -> float:
-    """Accuracy of a k-nearest-neighbour classifier by cosine, without weights (Wu et al. 2018, arXiv 1805.01978).
+    """Return the accuracy of a k-nearest-neighbour classifier by cosine, without weights.
 
-    See `values` for the rule and for ties.
+    An image is assigned the most frequent class among the k train images with the highest cosine. In a tie the lowest
+    class wins.
 
     Args:
         train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -42,16 +40,15 @@ def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, 
         >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
         >>> knn(x, labels, x, labels, k=1)
         1.0
+
+    Source: Wu et al. 2018, arXiv 1805.01978, without weights; 20 neighbours as in Caron et al. 2021, arXiv 2104.14294.
     """
     check_at_least(k, 1, "k")
     return accuracy(*train_and_test(train, train_labels, test, test_labels), k)
 
 
 def values(train: Labelled, test: Labelled, seed: int) -> dict[Variant, Measured]:
-    """The share of test images whose class is the most frequent among the 20 train images with the highest cosine.
-
-    In a tie the lowest class wins. Undefined for fewer than 20 train images.
-    """
+    """Return the accuracy with 20 neighbours."""
     return {DETAILS[0]: Measured(accuracy(train, test, NEIGHBOURS))}
 
 

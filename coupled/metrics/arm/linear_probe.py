@@ -1,8 +1,4 @@
-"""Linear probe: a linear classifier on the frozen representation of train, accuracy on test.
-
-Source: `regularised` is scikit-learn's logistic regression; `paper` is the protocol of arXiv 2510.08852 with the rate
-of its authors' public code.
-"""
+"""Linear probe: a linear classifier on the frozen representation of train, accuracy on test."""
 
 from collections.abc import Sequence
 
@@ -33,9 +29,12 @@ def linear_probe(
     protocol: str = "regularised",
     seed: int = 0,
 ) -> float:
-    """Accuracy of a linear classifier on frozen features.
+    """Return the accuracy of a linear classifier on frozen features, by one of two protocols.
 
-    `values` describes the two protocols.
+    * `regularised`: L2 logistic regression with bias. C, a power of 10 from 0.001 to 1000, is selected on a held-out
+      fifth of each class of train (in a tie the strongest regularisation); then the model is fitted on all of train.
+    * `paper`: no bias, no regularisation, 300 full-batch steps of Adam with learning rate 0.003 on the unscaled rows,
+      starting from zero (the authors start from random weights).
 
     Args:
         train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -59,6 +58,9 @@ def linear_probe(
         >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
         >>> linear_probe(x, labels, x, labels)
         1.0
+
+    Source: `regularised` is scikit-learn's logistic regression; `paper` is the protocol of arXiv 2510.08852 with the
+    learning rate of its authors' public code.
     """
     if protocol not in DETAILS:
         raise ValueError(f"protocol: got {protocol!r}; expected one of {', '.join(DETAILS)}")
@@ -68,13 +70,7 @@ def linear_probe(
 
 
 def values(train: Labelled, test: Labelled, seed: int, protocols: Sequence[str] = DETAILS) -> dict[str, Measured]:
-    """Accuracy by two protocols. Undefined if train has only one class.
-
-    * `regularised`: L2 logistic regression with bias. The C of `STRENGTHS` is selected on a held-out fifth of each
-      class of train (in a tie the strongest regularisation); then the model is fitted on all of train.
-    * `paper`: no bias, no regularisation, 300 full-batch steps of Adam with learning rate 0.003 on the unscaled rows,
-      starting from zero (the authors start from random weights).
-    """
+    """Return the accuracy by each protocol."""
     if len(torch.unique(train.labels_N)) < 2:
         return dict.fromkeys(protocols, Measured(Undefined("train has fewer than 2 classes")))
     return {

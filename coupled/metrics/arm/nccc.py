@@ -1,7 +1,4 @@
-"""Nearest class-centre classifier: centres from train, accuracy on test.
-
-Source: the evaluation of arXiv 2510.08852; scikit-learn's NearestCentroid is the same rule.
-"""
+"""Nearest class-centre classifier: centres from train, accuracy on test."""
 
 from torch import Tensor
 
@@ -15,9 +12,10 @@ RANGE = (0.0, 1.0)
 
 
 def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels) -> float:
-    """Accuracy of the nearest class-centre classifier (arXiv 2510.08852); scikit-learn's `NearestCentroid`.
+    """Return the accuracy of the nearest class-centre classifier.
 
-    See `values` for the rule and for ties.
+    An image is assigned the class whose mean of train is nearest by Euclidean distance. In a tie the lowest class wins.
+    An image of a class that train does not have counts as wrong.
 
     Args:
         train: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -38,16 +36,15 @@ def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels)
         >>> x = np.random.default_rng(0).normal(size=(100, 4)) + 10 * labels[:, None]
         >>> nccc(x, labels, x, labels)
         1.0
+
+    Source: the evaluation of arXiv 2510.08852; scikit-learn's `NearestCentroid` is the same rule.
     """
     (measured,) = values(*train_and_test(train, train_labels, test, test_labels), seed=0).values()
     return measured.value
 
 
 def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
-    """The share of test images whose nearest class mean of train, by Euclidean distance, is that of their class.
-
-    In a tie the lowest class wins. An image of a class that train does not have counts as wrong.
-    """
+    """Return the accuracy under the name of its distance."""
     hits_M = nearest_class(train, test.rows_ND) == test.labels_N
     return {"euclidean": Measured(float(hits_M.double().mean()))}
 

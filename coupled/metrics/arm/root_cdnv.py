@@ -1,7 +1,4 @@
-"""The mean root of the class-distance normalised variance, a term of the few-shot bound.
-
-Source: arXiv 2506.04411, proposition 1.
-"""
+"""The mean root of the class-distance normalised variance, a term of the few-shot bound."""
 
 from coupled.metrics.arm import Labelled, Measured
 from coupled.metrics.arm._arrays import Labels, Matrix, labelled
@@ -14,9 +11,12 @@ RANGE = (0.0, float("inf"))
 
 
 def root_cdnv(x: Matrix, labels: Labels) -> float:
-    """The mean root of the class-distance normalised variance (arXiv 2506.04411, proposition 1).
+    """Return the mean root of the class-distance normalised variance.
 
-    See `values` for the formula.
+        mean over ordered pairs of classes i != j of sqrt(v_i) / |mu_i - mu_j|
+
+    mu_i is the mean of class i, and v_i the mean of |x - mu_i|^2 over class i. Its square is at most the `cdnv` of the
+    same convention.
 
     Args:
         x: rows [N, D], one per image: a numpy array, a tensor on the CPU, or an iterable of blocks of rows.
@@ -36,16 +36,15 @@ def root_cdnv(x: Matrix, labels: Labels) -> float:
         >>> x = np.array([[0.0, 0], [2, 0], [1, 3], [1, 5]])
         >>> root_cdnv(x, [0, 0, 1, 1])
         0.25
+
+    Source: arXiv 2506.04411, proposition 1.
     """
     (measured,) = values(labelled(x, labels)).values()
     return measured.value
 
 
 def values(images: Labelled) -> dict[str, Measured]:
-    """Mean over ordered pairs of classes i != j of sqrt(v_i) / |mu_i - mu_j|; v_i = mean of |x - mu_i|^2 over class i.
-
-    Its square is at most the `cdnv` of the same convention. Undefined in the same cases as `cdnv`.
-    """
+    """Return the mean root under the name of its convention."""
     found = classes(images)
     why = why_no_variability(found)
     if why:

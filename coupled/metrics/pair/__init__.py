@@ -11,7 +11,7 @@ A file `<name>.py` defines
 * or `SUBSET`, the maximal number of images, and `value(x_nD, y_nE)`, a pure function of the rows of a seeded subset of
   the images, which are stored.
 
-`value` is `Undefined`, with a reason, exactly in the cases that its docstring names.
+`value` is `Undefined`, with a reason, exactly in the cases that the docstring of `<name>` lists under "Returns".
 """
 
 INVARIANCES = {

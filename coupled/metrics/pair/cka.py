@@ -1,4 +1,4 @@
-"""Linear CKA, the biased estimate (Kornblith et al. 2019, arXiv 1905.00414, section 3)."""
+"""Linear CKA, the biased estimate."""
 
 from math import sqrt
 
@@ -13,9 +13,13 @@ INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def cka(x: Matrix, y: Matrix) -> float:
-    """Linear CKA of two representations (Kornblith et al. 2019, arXiv 1905.00414, section 3).
+    """Return linear CKA of two representations.
 
-    See `value` for the formula. Exact over all rows in one pass, without an n x n matrix.
+        ||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F) of centred X [n, D], Y [n, E]
+
+    The value equals <K, L> / (||K|| ||L||) of the centred Gram matrices. For few images and wide features it is far
+    above 0 even if the representations are independent; see `cka_debiased`. It is exact over all rows in one pass,
+    without an n x n matrix.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
@@ -34,16 +38,14 @@ def cka(x: Matrix, y: Matrix) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> round(cka(x, 3 * x[:, ::-1] + 1), 10)
         1.0
+
+    Source: Kornblith et al. 2019, arXiv 1905.00414, section 3.
     """
     return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """||X^T Y||_F^2 / (||X^T X||_F ||Y^T Y||_F) of centred X [n, D], Y [n, E].
-
-    Equal to <K, L> / (||K|| ||L||) of the centred Gram matrices. For few images and wide features it is far above 0
-    even if the representations are independent: see `cka_debiased`. Undefined if X or Y is constant over the images.
-    """
+    """Return linear CKA from the sums."""
     scale = squared_norm(xx) * squared_norm(yy)
     return squared_norm(xy) / sqrt(scale) if scale > 0 else Undefined("constant features")
 

@@ -1,7 +1,4 @@
-"""Linear CKA from the unbiased HSIC.
-
-Source: Song et al. 2012, JMLR 13:1393, for HSIC_1; Nguyen et al. 2021, arXiv 2010.15327, for its use in CKA.
-"""
+"""Linear CKA from the unbiased HSIC."""
 
 from math import sqrt
 
@@ -16,9 +13,14 @@ INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def cka_debiased(x: Matrix, y: Matrix) -> float:
-    """Linear CKA from the unbiased HSIC (Song et al. 2012, JMLR 13:1393, eq. 5; Nguyen et al. 2021, arXiv 2010.15327).
+    """Return linear CKA from the unbiased HSIC.
 
-    See `value` for the formula. Use it instead of `cka` where n is not much larger than the widths.
+        HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X^T, L = Y Y^T
+        HSIC_1(K, L) = (tr KL + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'KL1) / (n (n - 3))
+
+    In HSIC_1 the diagonals of K and L are zero, and 1 is the vector of n ones. The expectation of the numerator is 0 if
+    the representations are independent, whatever n and D; slightly negative values occur. Use it instead of `cka`
+    where n is not much larger than the widths.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
@@ -37,16 +39,14 @@ def cka_debiased(x: Matrix, y: Matrix) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> round(cka_debiased(x, 3 * x[:, ::-1] + 1), 10)
         1.0
+
+    Source: HSIC_1 is eq. 5 of Song et al. 2012, JMLR 13:1393; Nguyen et al. 2021, arXiv 2010.15327, use it in CKA.
     """
     return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """HSIC_1(K, L) / sqrt(HSIC_1(K, K) HSIC_1(L, L)) with K = X X^T, L = Y Y^T.
-
-    0 in expectation of its numerator if the representations are independent, whatever n and D; slightly negative
-    values occur. Undefined if X or Y is constant over the images, or for fewer than 4 images.
-    """
+    """Return debiased CKA from the sums."""
     if xy.n < 4:
         return Undefined("fewer than 4 images")
     scale = _hsic_1(xx) * _hsic_1(yy)

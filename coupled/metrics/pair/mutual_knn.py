@@ -1,8 +1,4 @@
-"""Mutual k-nearest neighbours: the overlap of the neighbours of an image in two representations; on a subset of images.
-
-Source: Huh et al. 2024, arXiv 2405.07987, section 2 and appendix A, with the 10 neighbours and about 1000 images of its
-figures.
-"""
+"""Mutual k-nearest neighbours: overlap of the neighbours of images in two representations, on a subset."""
 
 import torch
 from torch import Tensor
@@ -19,9 +15,12 @@ INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 
 
 def mutual_knn(x: Matrix, y: Matrix, *, k: int = NEIGHBOURS) -> float:
-    """Mutual nearest neighbours (Huh et al. 2024, arXiv 2405.07987, section 2 and appendix A).
+    """Return the share of the k nearest images that two representations have in common.
 
-    See `value` for the formula. The chance level is k / (n - 1), so compare values of the same n only.
+        mean over images i of |N_X(i) & N_Y(i)| / k
+
+    N_X(i) are the k images that are nearest to image i by cosine in X [n, D], N_Y(i) those in Y [n, E]. In a tie the
+    image with the lower index is nearer. The chance level is k / (n - 1), so compare values of the same n only.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
@@ -43,18 +42,16 @@ def mutual_knn(x: Matrix, y: Matrix, *, k: int = NEIGHBOURS) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> mutual_knn(x, 3 * x[:, ::-1], k=5)
         1.0
+
+    Source: Huh et al. 2024, arXiv 2405.07987, section 2 and appendix A; 10 neighbours and about 1000 images as in its
+    figures.
     """
     check_at_least(k, 1, "k")
     return value_from_rows(lambda x_nD, y_nE: value(x_nD, y_nE, k), x, y)
 
 
 def value(x_nD: Tensor, y_nE: Tensor, k: int = NEIGHBOURS) -> float:
-    """Mean over the images of the share of the k nearest images by cosine in X that are among those in Y.
-
-    In a tie the image with the lower index is nearer. The chance level is k / (n - 1), so compare values of the same
-    `num_images` only. Undefined for fewer than k + 2 images, where all images are neighbours, and if all pairs of X or
-    of Y are equally similar.
-    """
+    """Return the share of common neighbours of all rows at once."""
     if len(x_nD) < k + 2:
         return Undefined(f"fewer than {k + 2} images")
     x_nn, y_nn = (cosine_dissimilarities(rows) for rows in (x_nD, y_nE))

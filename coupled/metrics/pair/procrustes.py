@@ -1,7 +1,4 @@
-"""Orthogonal Procrustes similarity: how well a rotation maps one representation to the other.
-
-Source: Schoenemann 1966, Psychometrika 31:1; Ding et al. 2021, arXiv 2108.01661, for its use on representations.
-"""
+"""Orthogonal Procrustes similarity: how well a rotation maps one representation to the other."""
 
 from math import sqrt
 
@@ -18,9 +15,12 @@ INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def procrustes(x: Matrix, y: Matrix) -> float:
-    """Orthogonal Procrustes similarity (Schoenemann 1966, Psychometrika 31:1; Ding et al. 2021, arXiv 2108.01661).
+    """Return the orthogonal Procrustes similarity: how well a rotation maps one representation to the other.
 
-    See `value` for the formula and its relation to distances.
+        ||X^T Y||_* / (||X||_F ||Y||_F) of centred X [n, D], Y [n, E]
+
+    ||.||_* is the sum of the singular values. With X and Y scaled to norm 1, the minimum of ||X - Y Q||_F^2 over
+    orthogonal Q is 2 - 2 * similarity, and the minimum of ||X - s Y Q||_F^2 over Q and s is 1 - similarity^2.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
@@ -39,16 +39,14 @@ def procrustes(x: Matrix, y: Matrix) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> round(procrustes(x, 3 * x[:, ::-1] + 1), 10)
         1.0
+
+    Source: Schoenemann 1966, Psychometrika 31:1; Ding et al. 2021, arXiv 2108.01661, for its use on representations.
     """
     return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """||X^T Y||_* / (||X||_F ||Y||_F) of centred X [n, D], Y [n, E]; ||.||_* is the sum of the singular values.
-
-    With X and Y scaled to norm 1, the minimum of ||X - Y Q||_F^2 over orthogonal Q is 2 - 2 value, and the minimum of
-    ||X - s Y Q||_F^2 over Q and s is 1 - value^2. Undefined if X or Y is constant over the images.
-    """
+    """Return the Procrustes similarity from the sums."""
     scale = xx.squares[0] * yy.squares[0]
     if scale == 0:
         return Undefined("constant features")

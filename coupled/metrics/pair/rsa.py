@@ -1,8 +1,4 @@
-"""Representational similarity analysis (RSA): correlation of the pairwise dissimilarities of two representations.
-
-Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; here with cosine dissimilarity and Pearson
-correlation, as in arXiv 2510.08852.
-"""
+"""Representational similarity analysis (RSA): correlation of the pairwise dissimilarities of two representations."""
 
 from math import sqrt
 
@@ -17,9 +13,13 @@ INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 
 
 def rsa(x: Matrix, y: Matrix) -> float:
-    """Representational similarity (Kriegeskorte et al. 2008) as in arXiv 2510.08852, from cosine dissimilarities.
+    """Return the correlation of the pairwise cosine dissimilarities of two representations (RSA).
 
-    See `value` for the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
+        corr over pairs i < j of (1 - cos(x_i, x_j)) and (1 - cos(y_i, y_j))
+
+    corr is the Pearson correlation over all n (n - 1) / 2 pairs of rows of X [n, D] and Y [n, E]. A row of zeros has
+    cosine 0 with every other, as in torch's `cosine_similarity`. It is exact over all pairs in one pass, without an
+    n x n matrix.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
@@ -39,16 +39,15 @@ def rsa(x: Matrix, y: Matrix) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> round(rsa(x, 3 * x[:, ::-1]), 10)
         1.0
+
+    Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; cosine dissimilarity and Pearson
+    correlation as in arXiv 2510.08852.
     """
     return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """Pearson correlation, over all n (n-1) / 2 pairs, of the cosine dissimilarities of X [n, D] and Y [n, E].
-
-    A row of zeros has cosine 0 with every other, as in torch's `cosine_similarity`. Undefined if all pairs of
-    X or all pairs of Y are equally similar: constant features, or fewer than 3 images.
-    """
+    """Return RSA from the sums over unit rows."""
     if xy.n < 3:
         return Undefined("fewer than 3 images")
     scale = covariance(xx) * covariance(yy)

@@ -1,7 +1,4 @@
-"""RSA with correlation distance.
-
-Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4, who use this dissimilarity.
-"""
+"""RSA with correlation distance."""
 
 from coupled.metrics.pair import rsa
 from coupled.metrics.pair._arrays import Matrix, value_from_sums
@@ -14,9 +11,13 @@ INVARIANCES = ("permutation", "scale", "row_scale", "row_shift")  # a rotation c
 
 
 def rsa_correlation(x: Matrix, y: Matrix) -> float:
-    """Representational similarity (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4), correlation distance.
+    """Return the correlation of the pairwise correlation distances of two representations (RSA).
 
-    See `value` for the formula. Exact over all pairs of rows in one pass, without an n x n matrix.
+        corr over pairs i < j of (1 - r(x_i, x_j)) and (1 - r(y_i, y_j))
+
+    corr and r are Pearson correlations: corr over all n (n - 1) / 2 pairs of rows of X [n, D] and Y [n, E], r over the
+    features of two rows. The value equals `rsa` after the mean of each row is subtracted. A row of equal entries has
+    correlation 0 with every other. It is exact over all pairs in one pass, without an n x n matrix.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64.
@@ -36,14 +37,12 @@ def rsa_correlation(x: Matrix, y: Matrix) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> round(rsa_correlation(x, 3 * x[:, ::-1] + 1), 10)
         1.0
+
+    Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4, who use this dissimilarity.
     """
     return value_from_sums(value, TRANSFORM, x, y)
 
 
 def value(xx: Moments, yy: Moments, xy: Moments) -> float:
-    """Pearson correlation, over all pairs of images, of one minus the Pearson correlation of their rows.
-
-    Equal to `rsa` after the mean of each row is subtracted. A row of equal entries has correlation 0 with every other.
-    Undefined if all pairs of X or all pairs of Y are equally similar, or for fewer than 3 images.
-    """
+    """Return RSA from the sums over centred unit rows."""
     return rsa.value(xx, yy, xy)

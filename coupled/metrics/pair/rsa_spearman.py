@@ -1,7 +1,4 @@
-"""RSA with rank correlation, on a subset of the images.
-
-Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; Spearman 1904, average ranks for ties.
-"""
+"""RSA with rank correlation, on a subset of the images."""
 
 from math import sqrt
 
@@ -19,9 +16,13 @@ INVARIANCES = ("rotation", "permutation", "scale", "row_scale")
 
 
 def rsa_spearman(x: Matrix, y: Matrix) -> float:
-    """Representational similarity (Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4), rank correlation.
+    """Return the rank correlation of the pairwise cosine dissimilarities of two representations (RSA).
 
-    See `value` for the formula.
+        corr over pairs i < j of rank(1 - cos(x_i, x_j)) and rank(1 - cos(y_i, y_j))
+
+    This is the Spearman correlation over all n (n - 1) / 2 pairs of rows of X [n, D] and Y [n, E]. Dissimilarities that
+    agree to 12 digits of the largest share a rank, the mean of their ranks. A row of zeros has cosine 0 with every
+    other.
 
     Args:
         x: rows [n, D], one per image: a numpy array, a tensor, or an iterable of blocks of rows. Computed in float64,
@@ -42,16 +43,14 @@ def rsa_spearman(x: Matrix, y: Matrix) -> float:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
         >>> round(rsa_spearman(x, 3 * x[:, ::-1]), 10)
         1.0
+
+    Source: Kriegeskorte et al. 2008, Frontiers in Systems Neuroscience 2:4; Spearman 1904, average ranks for ties.
     """
     return value_from_rows(value, x, y)
 
 
 def value(x_nD: Tensor, y_nE: Tensor) -> float:
-    """Spearman correlation, over the n (n-1) / 2 pairs of images, of the cosine dissimilarities of X and Y.
-
-    Dissimilarities that agree to 12 digits of the largest share a rank. A row of zeros has cosine 0 with every other.
-    Undefined if all pairs of X or all pairs of Y are equally similar: constant features, or fewer than 3 images.
-    """
+    """Return RSA with rank correlation of all rows at once."""
     if len(x_nD) < 3:
         return Undefined("fewer than 3 images")
     x_P, y_P = (upper_triangle(cosine_dissimilarities(rows)) for rows in (x_nD, y_nE))
