@@ -86,9 +86,10 @@ def check_same_images(
     if not (run / "run.json").is_file():
         return []
     was, now = read_run_json(run).get("dataset", {}), content["dataset"]
-    if all(was.get(key) == now.get(key) for key in SAME):
+    changed = [key for key in SAME if was.get(key) != now.get(key)]
+    if not changed:
         return []
-    differing = "; ".join(f"{key} was {was.get(key)}, is {now.get(key)}" for key in SAME if was.get(key) != now[key])
+    differing = "; ".join(f"{key} was {was.get(key)}, is {now.get(key)}" for key in changed)
     what = f"dataset: the images have changed since '{run}' was started: {differing}; "
     what += changed_files(run, was, images)
     if not accept:
