@@ -18,7 +18,7 @@ from coupled.arms.monitor import open_monitor
 from coupled.arms.summary import announce, bytes_needed, description
 from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, TrainingState, abort
 from coupled.config.controls import streams
-from coupled.config.registry import load_dataset
+from coupled.config.registry import load_dataset, load_train_images
 from coupled.config.schema import Settings
 from coupled.models.memory import memory_errors
 from coupled.models.optimizer import learning_rate, peak_learning_rate
@@ -47,7 +47,7 @@ class Coordinator:
         if not group.is_first:
             barrier()  # rank 0 loads first, because it may download files or fill a cache
         self._load = partial(load_dataset, settings.dataset.model_dump(), seed=settings.seed)
-        self.images = self._load("train")
+        self.images, self.train_split = load_train_images(settings.dataset.model_dump(), settings.seed)
         if group.is_first:
             barrier()
         size = settings.batch.size
@@ -157,13 +157,13 @@ class Coordinator:
         if not resume:
             self._space(0, overwrite)
         check_installed(settings.trackers if self.group.is_first else ())
-        splits = both_splits(self.images, self._load, self.group, settings.dataset.num_workers)
+        splits = both_splits(self.train_split, self._load, self.group, settings.dataset.num_workers)
         barrier()  # all ranks have checked the folder before rank 0 writes into it
         prepared = PreparedFolder(splits)
         if self.group.is_first:
             opened.enter_context(run_lock(self.run))
             check_folder(*folder)  # again: another process may have started a run before this one held the lock
-            about = description(folder[1], settings.sha256(), splits, self.group, self.all_arms)
+            about = description(folder[1], settings.sha256(), splits, self.images, self.group, self.all_arms)
             accepted = check_same_images(self.run, about, splits, accept_images) if resume else []
             prepared = PreparedFolder(splits, about, accepted, prepare_folder(self.run, about, resume))
         barrier()
@@ -208,7 +208,7 @@ class Coordinator:
         conditions = StopConditions(signals, Timer(settings.checkpoint.every_minutes if first else None), max_steps)
         left = self._space(step // self.steps_per_epoch, overwrite=False)
         if first:
-            about_arms = self.peak_lr, self.group, self.all_arms, left
+            about_arms = self.images, self.peak_lr, self.group, self.all_arms, left
             announce(progress, self.run, folder.splits, settings.resolved(), step, *about_arms)
         progress.warn(*self.warnings, *folder.accepted, *folder.changed)
         about = {"run": settings.name, "settings_sha256": settings.sha256(), **colours(self.images)}
@@ -222,7 +222,7 @@ class Coordinator:
         monitor, images = None, folder.splits
         if settings.monitor:
             if self.group.owns_arms and not images:
-                images = {"train": self.images, "test": self._load("test")}
+                images = {"train": self.train_split, "test": self._load("test")}
             options = settings.monitor.model_dump() | {"seed": settings.seed, "image_size": settings.image_size}
             options["num_workers"] = settings.dataset.num_workers
             monitor = open_monitor(opened, self.run, saved.epoch, list(sums), images, self.group, options)

@@ -51,6 +51,7 @@ from coupled.analysis.theory.bounds_of_tables import (
     weight_rows,
 )
 from coupled.config.metric_registry import find_pair_metrics
+from coupled.config.registry import with_label_noise
 from coupled.datasets import SPLITS
 from coupled.monitoring.commands import program_name
 from coupled.monitoring.terminal import say
@@ -128,7 +129,9 @@ def plan(
     embedder = Embedder(run, choose_device(device))
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
-        counts_C = run.images("train", accept_changed_images).labels_N.unique(return_counts=True)[1]
+        train, settings = run.images("train", accept_changed_images), run.settings
+        trained = with_label_noise(settings.dataset.model_dump(), train, settings.seed)
+        counts_C = trained.labels_N.unique(return_counts=True)[1]
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in splits}
         share = float(counts_C.max() / counts_C.sum())
         for rows in missing_floors(run, chosen, wanted, embedder, skip_corrupt, has, samples, share):
@@ -136,7 +139,7 @@ def plan(
             for row in rows:
                 if row[COLUMNS.index("bound")] == "a_priori":
                     say(in_words(dict(zip(COLUMNS, row, strict=True))))
-        yield from of_tables(run, chosen.reference, output, len(counts_C))
+        yield from of_tables(run, chosen.reference, output, len(train.class_names))
 
     return Plan([TABLE], chunks, print_scores_below_bounds)
 

@@ -78,7 +78,10 @@ def quality() -> Parser:
     _add_outputs(parser)
     names = list(known("coupled.metrics.arm"))
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=names, help=f"default: {' '.join(names)}")
-    other = "measure on another dataset: its name, or a folder with train/<class>/ and test/<class>/"
+    other = (
+        "measure on another dataset: its name, a folder with train/<class>/ and test/<class>/, or labels=coarse for"
+        " another set of labels of the run's dataset (all its classes)"
+    )
     parser.add_argument("--dataset", metavar="DATASET|FOLDER", help=other)
     add_dataset_root(parser)
     _add_cache(parser)

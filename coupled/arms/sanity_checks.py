@@ -70,12 +70,12 @@ def check_views(objectives: Mapping[str, Objective], views: int, local_views: in
 def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
     """For a dataset without labels: raise ValueError if arms need labels, naming all, or if the sampler does."""
     if sampler == "balanced":
-        raise ValueError("batch.sampler: got 'balanced', but the dataset has no labels; allowed is uniform")
+        raise ValueError("batch.sampler: got 'balanced', but the training images have no labels; allowed is uniform")
     needing = [f"{arm} ({each.name})" for arm, each in objectives.items() if depends_on_labels(each)]
     if needing:
         raise ValueError(
-            f"arms: {', '.join(needing)} need labels, and the dataset has none; remove these arms, for example with"
-            f" arms.{needing[0].partition(' ')[0]}=null, or put the images of each class in a separate folder"
+            f"arms: {', '.join(needing)} need labels, and the training images have none; remove these arms, for example"
+            f" with arms.{needing[0].partition(' ')[0]}=null, or put the images of each class in a separate folder"
         )
 
 

@@ -10,6 +10,7 @@ from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.code_of_settings import files_of
+from coupled.config.label_noise import TrainImages, described
 from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
@@ -26,10 +27,11 @@ def description(
     settings: Mapping[str, Any],
     settings_sha256: str,
     images: Mapping[str, AnyImageDataset],
+    trained: AnyImageDataset,
     group: ProcessGroup,
     arms: Arms,
 ) -> dict[str, Any]:
-    """Return the content of run.json; `images` by split."""
+    """Return the content of run.json; `images` by split, and the images of the training steps."""
     return {
         "format": "coupled.run.1",
         "name": settings["name"],
@@ -37,7 +39,8 @@ def description(
         "settings": settings,
         "settings_sha256": settings_sha256,
         **({"code_files": files_of(settings["code"])} if "code" in settings else {}),
-        "dataset": describe_images(settings["dataset"]["name"], images),
+        "dataset": describe_images(settings["dataset"]["name"], images)
+        | described(TrainImages(trained, images["train"])),
         "world_size": group.world_size,
         "placement": arms.placed,
         "threads": torch.get_num_threads(),
@@ -55,6 +58,7 @@ def announce(
     images: Mapping[str, AnyImageDataset],
     settings: Mapping[str, Any],
     step: int,
+    trained: AnyImageDataset,
     peak_lr: float,
     group: ProcessGroup,
     arms: Arms,
@@ -62,16 +66,18 @@ def announce(
 ) -> None:
     """Print what is about to run with the resolved `settings` after `step` completed steps; warn of equal splits.
 
-    `images` are by split, `space_left` is the line on free disk space.
+    `images` are by split, `trained` are those of the training steps, `space_left` is the line on free disk space.
     """
     epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
     train, test = images["train"], images["test"]
     shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageDataset) else ""
     progress.say(
         f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown},"
-        f" {len(train.class_names) or 'no'} classes; {epochs} epochs of {len(train) // size} steps"
+        f" {len(train.class_names) or 'no'} classes; {epochs} epochs of {len(trained) // size} steps"
         + (f", continuing after step {step}" if step else "")
     )
+    for note in of_train_images(TrainImages(trained, train)):
+        progress.say(note)
     if settings["dataset"].get("classes") is not None:
         progress.say(f"classes: {listed(train.class_names)}")
     for note in (*train.notes, *test.notes, *enlarged(train, settings["dataset"]["image_size"])):
@@ -91,6 +97,15 @@ def announce(
     progress.say(arms.memory)
     progress.say(space_left)
     progress.warn(*sanity_checks.same_splits(train, test))
+
+
+def of_train_images(images: TrainImages) -> Iterator[str]:
+    """Yield a line if the training steps use other images or labels than the split train."""
+    about = described(images)
+    if "replaced_labels" in about:
+        yield f"label noise: {about['replaced_labels']} of {about['training_images']} training labels are replaced"
+    elif about:
+        yield f"training steps use {about['training_images']} images without labels; analyses use the split train"
 
 
 def frozen(arms: Arms, patterns: Sequence[str]) -> Iterator[str]:

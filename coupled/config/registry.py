@@ -1,7 +1,7 @@
 """Find objectives and datasets by name, and check and complete their options.
 
-Every dataset takes the option `classes`: the number of classes to draw, or a list of class numbers or names. All
-programs load their images here, so they all use the same ones.
+Every dataset takes the options `classes`, the number of classes to draw or a list of class numbers or names, and
+`label_noise`. All programs load their images here, so they all use the same ones.
 """
 
 import inspect
@@ -15,6 +15,7 @@ from coupled.config import by_name
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, with_twin_options
 from coupled.config.errors import check_options
+from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
 from coupled.config.user_augmentation import with_step_options
 from coupled.config.user_code import find as find_code
 from coupled.config.user_code import is_reference
@@ -26,6 +27,15 @@ from coupled.objectives import Loss, Needs
 from coupled.stream.seeds import permutation, philox
 
 OWN_KEYS = ("name", "image_size", "num_workers")  # of the section `dataset`; its other keys are options of the dataset
+
+
+class Found(NamedTuple):
+    """The loader of a dataset with its options filled in, the classes to use (None: all), and the label noise."""
+
+    load: Callable[..., AnyImageDataset]
+    options: dict[str, Any]
+    classes: Classes | None
+    label_noise: LabelNoise | None
 
 
 class Objective(NamedTuple):
@@ -108,12 +118,33 @@ def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageD
         >>> images.class_names, len(images.labels_N)
         (('3', '5'), 74)
     """
-    load, checked, classes = _dataset(section)
+    load, checked, classes, _ = _dataset(section)
     drawn = {"permute": lambda n: permutation(n, philox(seed, "dataset split"))}
     draws = {key: draw for key, draw in drawn.items() if key in inspect.signature(load).parameters}
     images: AnyImageDataset = load(split, *draws.values(), **checked)
     check_labels(images)
     return images if classes is None else images.only(chosen_classes(images, classes, seed))
+
+
+def load_train_images(section: Mapping[str, Any], seed: int) -> TrainImages:
+    """Load the images of the training steps, and the split train. Arguments and errors as for `load_dataset`."""
+    train, found = load_dataset(section, "train", seed), _dataset(section)
+    unlabelled = getattr(_find_dataset(section["name"]), "unlabelled", None)
+    images = unlabelled(train, **found.options) if unlabelled else None
+    if images is None:
+        return TrainImages(with_label_noise(section, train, seed), train)
+    for key, value in (("classes", found.classes), ("label_noise", found.label_noise)):
+        if value is not None:
+            raise ValueError(
+                f"dataset.{key}: got {value}, but dataset.train_part={found.options['train_part']} trains without"
+                " labels; remove one of them"
+            )
+    return TrainImages(images, train)
+
+
+def with_label_noise(section: Mapping[str, Any], train: AnyImageDataset, seed: int) -> AnyImageDataset:
+    """Return the images of the split train with the labels of the training steps; `train` itself without noise."""
+    return with_noise(train, _dataset(section).label_noise, seed)
 
 
 def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -159,8 +190,11 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises ValueError for an unknown name or option.
     """
     section = settings["dataset"]
-    _, checked, classes = _dataset(section)
-    chosen = {} if classes is None else {"classes": classes}
+    load, checked, classes, noise = _dataset(section)
+    added = getattr(_find_dataset(section["name"]), "ADDED", ())
+    usual = {key: inspect.signature(load).parameters[key].default for key in added}
+    checked = {key: value for key, value in checked.items() if key not in added or value != usual[key]}
+    chosen = {key: value for key, value in (("classes", classes), ("label_noise", noise)) if value is not None}
     tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
     tree["encoder"] = with_encoder_options(settings["encoder"])
     if steps := settings["augmentation"].get("steps"):
@@ -184,8 +218,8 @@ def _find_dataset(name: str) -> Any:
         raise ValueError(f"dataset.name: {error}") from None
 
 
-def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageDataset], dict[str, Any], Classes | None]:
-    """The loader of the dataset, its options filled in, and the classes to use (None: all).
+def _dataset(section: Mapping[str, Any]) -> Found:
+    """The loader of the dataset, and its options checked and filled in.
 
     A generated dataset takes `classes` itself: it generates that number, or as many as a list needs.
     """
@@ -193,13 +227,12 @@ def _dataset(section: Mapping[str, Any]) -> tuple[Callable[..., AnyImageDataset]
     load, signed = module.load, getattr(module, "signed", module.load)  # the function that has the options
     takes = inspect.signature(signed).parameters
     options = {key: value for key, value in section.items() if key not in OWN_KEYS or key in takes}
-    makes, classes = "classes" in takes, options.get("classes")
-    if makes and not isinstance(classes, list):
-        return load, check_options(signed, options, "dataset"), None
-    others = {key: value for key, value in options.items() if key != "classes"}
+    also = {key: Any for key in ("classes", "label_noise") if key not in takes}
+    noise = checked_label_noise(options.get("label_noise")) if "label_noise" in also else None
+    classes = options.get("classes") if "classes" in also or isinstance(options.get("classes"), list) else None
     if classes is not None:
         check_classes(classes)
-    if makes:
-        others["classes"] = 1 + max([1, *(each for each in options["classes"] if isinstance(each, int))])
-    checked = check_options(signed, others, "dataset", {} if makes else {"classes": Any})
-    return load, {key: value for key, value in checked.items() if makes or key != "classes"}, classes
+    if classes is not None and "classes" not in also:
+        options["classes"] = 1 + max([1, *(each for each in classes if isinstance(each, int))])
+    checked = check_options(signed, options, "dataset", also)
+    return Found(load, {key: value for key, value in checked.items() if key not in also}, classes, noise)

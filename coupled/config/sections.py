@@ -46,8 +46,10 @@ def _sorted_once(sources: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class DatasetSettings(OpenSection):
-    """The images. Further keys are options of the dataset, such as `root`; every dataset takes `classes`: a number of
-    classes to draw, or a list of class numbers or names.
+    """The images. Further keys are options of the dataset, such as `root`. Every dataset takes `classes`: a number of
+    classes to draw, or a list of class numbers or names. Every dataset with labels takes `label_noise`: the share of
+    the training labels that are replaced by another class, drawn by the seed, or `random` for labels that are
+    independent of the true ones. Analyses use the true labels.
     """
 
     name: Annotated[

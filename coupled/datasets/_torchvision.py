@@ -11,15 +11,24 @@ from numpy.typing import NDArray
 from coupled.datasets import ImageDataset, channel_statistics, check_split
 
 
-def read(split: str, make: Callable[[str], Any], root: Path, url: str, download: bool, missing: str) -> dict[str, Any]:
-    """`make` of the split and of "train", because mean and std come from it: torchvision's datasets by split.
+def read(
+    split: str,
+    make: Callable[[str], Any],
+    root: Path,
+    url: str,
+    download: bool,
+    missing: str,
+    *,
+    also: Iterable[str] = (),
+) -> dict[str, Any]:
+    """`make` of the split, of "train", because mean and std come from it, and of `also`: torchvision's sets by split.
 
     Raises ValueError with `missing` and `url` if the files below `root` are missing or damaged, or if the download of
     `url` failed.
     """
     check_split(split)
     try:
-        return {part: make(part) for part in sorted({"train", split})}
+        return {part: make(part) for part in sorted({"train", split, *also})}
     except (RuntimeError, OSError) as error:
         if download:
             reason = " ".join(str(error).split())

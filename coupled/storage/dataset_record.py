@@ -18,7 +18,7 @@ from coupled.storage.run_description import read_run_json, write_run_json
 NAME = "images.jsonl"
 SHOWN = 3  # files that a message names
 ACCEPT = "--accept-changed-images"
-SAME = ("name", "classes", "train_digest", "test_digest")
+SAME = ("name", "classes", "train_digest", "test_digest", "training_digest")
 
 Rows = Iterator[tuple[str, str, int, int | str]]
 
@@ -86,15 +86,16 @@ def check_same_images(
     if not (run / "run.json").is_file():
         return []
     was, now = read_run_json(run).get("dataset", {}), content["dataset"]
-    if all(was.get(key) == now.get(key) for key in SAME):
+    changed = [key for key in SAME if was.get(key) != now.get(key)]
+    if not changed:
         return []
-    differing = "; ".join(f"{key} was {was.get(key)}, is {now[key]}" for key in SAME if was.get(key) != now[key])
+    differing = "; ".join(f"{key} was {was.get(key)}, is {now.get(key)}" for key in changed)
     what = f"dataset: the images have changed since '{run}' was started: {differing}; "
     what += changed_files(run, was, images)
     if not accept:
         raise ValueError(f"{what}; restore the images, or continue with the changed images: --resume {ACCEPT}")
     size = content["settings"]["batch"]["size"]
-    steps = [about.get("train_images", 0) // size for about in (was, now)]
+    steps = [about.get("training_images", about.get("train_images", 0)) // size for about in (was, now)]
     if was.get("classes") != now["classes"] or steps[0] != steps[1]:
         raise ValueError(
             f"{what}; {ACCEPT} needs the same classes and steps per epoch (were {steps[0]}, are {steps[1]}); start a"

@@ -36,6 +36,7 @@ class _DatasetRecord(_Part):
     classes: list[Text] = []
     train_digest: Text = ""
     test_digest: Text = ""
+    training_digest: Text = ""
     mean: tuple[Finite, Finite, Finite] | None = None
     std: tuple[Deviation, Deviation, Deviation] | None = None
 

@@ -1,12 +1,13 @@
 """The bounds: values computed by hand or on a grid, limits, monotonicity, and that they bound what they should."""
 
-from math import exp, inf, isinf, log, sqrt
+from math import acos, cos, exp, inf, isinf, log, sqrt
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
 from coupled.analysis.theory.bound_formulas import (
     Scatter,
@@ -68,6 +69,52 @@ def test_the_few_shot_bound_is_the_minimum_over_a(scatter: Scatter, m: int, docu
     assert values.min() * (1 + 1e-9) >= found.error
     assert values.min() == pytest.approx(found.error, rel=1e-3)
     assert naive(scatter, m, np.array([found.a]), documented)[0] == pytest.approx(found.error, rel=1e-6)
+
+
+def slow_minimum(scatter: Scatter, m: int, documented: bool) -> float:
+    """The minimum over a >= 5 by SciPy, in log(a - the smallest a that is allowed)."""
+    least = max(5.0, 2 * (2 + 2**1.5 / m))
+
+    def error(log_distance: float) -> float:
+        return float(naive(scatter, m, np.array([least + exp(log_distance)]), documented)[0])
+
+    found = minimize_scalar(error, bounds=(-30, 30), method="bounded", options={"xatol": 1e-10})
+    return min(found.fun, error(-30))
+
+
+@settings(deadline=None)
+@given(scatters, st.integers(1, 500), st.booleans())
+def test_the_few_shot_bound_equals_a_numerical_minimum(scatter: Scatter, m: int, documented: bool) -> None:
+    """An independent minimiser, to 1e-6; the two forms differ only in their second term."""
+    found = (documented_form if documented else proposition_1)(scatter, 2, m)
+    assert found.error == pytest.approx(slow_minimum(scatter, m, documented), rel=1e-6)
+
+
+def printed(scatter: Scatter, m: int) -> float:
+    """The closed form that the authors' documentation prints, with its root, for two classes."""
+    A = 2 + 2**1.5 / m
+    F = scatter.directional * A * m / (sqrt(2) * scatter.cdnv)
+    if A**2 >= 8 * F / 27:
+        rest = sqrt(A**2 - 8 * F / 27)
+        y = float(np.cbrt(4 * F * (2 * A + rest)) + np.cbrt(4 * F * (2 * A - rest)))
+    else:
+        y = 4 * sqrt(2 * F / 3) * cos(acos(3 * A * sqrt(3 / (8 * F))) / 3)
+    return sqrt(2) * scatter.cdnv / (2 * A * m) * (y + 2 * A) * (y + 4 * A)
+
+
+@pytest.mark.parametrize(
+    ("directional", "cdnv", "m", "value", "smallest"),
+    [(0.05, 2, 5, 12.46, 10.49), (0.5, 3, 10, 17.69, 15.16), (0.01, 5, 100, 1.444, 1.202)],
+)
+def test_the_documented_form_is_the_minimum_and_not_the_printed_value(
+    directional: float, cdnv: float, m: int, value: float, smallest: float
+) -> None:
+    """Where the printed root is wrong, its value is too large; elsewhere both agree."""
+    scatter = Scatter(cdnv, 1.0, directional)
+    assert printed(scatter, m) == pytest.approx(value, rel=1e-3)
+    assert documented_form(scatter, 2, m).error == pytest.approx(smallest, rel=1e-3)
+    many = scatter._replace(directional=1.0)
+    assert documented_form(many, 2, 1000).error == pytest.approx(printed(many, 1000), rel=1e-9)
 
 
 @given(scatters, st.integers(1, 500))

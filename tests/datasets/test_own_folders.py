@@ -117,10 +117,10 @@ def test_a_folder_without_labels_trains_objectives_without_labels(
     )
     assert program.main(["--config", "own.yaml"]) == 2
     told = capsys.readouterr().err
-    assert "arms: nscl (nscl), scl (supcon), ce (cross_entropy) need labels, and the dataset has none" in told
+    assert "arms: nscl (nscl), scl (supcon), ce (cross_entropy) need labels, and the training images have none" in told
     arms = ["arms.nscl=vicreg", "arms.scl=null", "arms.ce=null"]
     assert program.main(["--config", "own.yaml", *arms, "batch.sampler=balanced"]) == 2
-    assert "batch.sampler: got 'balanced', but the dataset has no labels" in capsys.readouterr().err
+    assert "batch.sampler: got 'balanced', but the training images have no labels" in capsys.readouterr().err
     assert program.main(["--config", "own.yaml", *arms]) == 0
     told = capsys.readouterr().out
     assert "8 train, 4 test images of 12 px, no classes" in told

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from torchvision.datasets import CIFAR10, SVHN
+from torchvision.datasets import CIFAR10, STL10, SVHN
 
 from coupled.datasets.stl10 import LabelledSTL10
 
@@ -91,6 +91,17 @@ def stl10(root: Path, patch: pytest.MonkeyPatch) -> None:
             write(folder / labels, bytes(range(1, 11)) * 2),
         )
         patch.setattr(LabelledSTL10, files, [[pixels, md5[0]], [labels, md5[1]]])
+
+
+def unlabelled_stl10(root: Path, patch: pytest.MonkeyPatch) -> np.ndarray:
+    """Write the files of `stl10` and 30 unlabelled images; return their bytes [30, 3, column, row]."""
+    stl10(root, patch)
+    content = noise(7, 30, 3, 96, 96)
+    name = STL10.train_list[2][0]
+    md5 = write(root / STL10.base_folder / name, content.tobytes())
+    patch.setattr(STL10, "train_list", [*LabelledSTL10.train_list, [name, md5]])
+    patch.setattr(STL10, "test_list", LabelledSTL10.test_list)
+    return content
 
 
 def tiny_imagenet_files() -> dict[str, bytes]:

@@ -52,6 +52,10 @@ def other_dataset(run: Run, name: str, root: Path | None, split: str, option: st
         if root is None:
             raise ValueError(f"--dataset-root: missing; {option} huggingface needs the name or folder of the dataset")
         section["path"] = str(root)
+    elif name.startswith("labels="):  # the images of the run with another set of labels
+        if root is not None:
+            raise ValueError(f"--dataset-root: got '{root}' with {option} {name}, which is the run's dataset; drop it")
+        section = {**run.settings.dataset.model_dump(), "labels": name.removeprefix("labels="), "classes": None}
     elif is_folder(name):
         if root is not None:
             raise ValueError(f"--dataset-root: got '{root}' with {option} {name}, which is a folder; drop it")

@@ -71,6 +71,10 @@ def documented_form(scatter: Scatter, classes: int, shots: int) -> FewShot:
 
     Unlike the published form (`proposition_1`) it has neither Vs nor a term in 1/sqrt m. It is larger for few shots,
     decreases faster (second term like 1/m), and is smaller for many shots. P1 proves only the published form.
+
+    It differs from the closed form that the documentation prints in two ways. The printed root is wrong where
+    A^2 >= 8 F / 27, F = Vdir A m / (sqrt 2 V): there the printed value is 5 to 20 % above the minimum, which this
+    function returns. And the printed form does not exclude a < 5, which can only give a smaller value.
     """
     return _smallest(scatter.directional, 2 * sqrt(2) * scatter.cdnv / shots, classes, shots)
 

@@ -1,0 +1,55 @@
+"""A config that does not save every epoch says so, with the override that saves all and the disk that both need."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from support import tiny
+
+from coupled.config.load import load_settings
+from coupled.config.registry import find_objective
+from coupled.config.safe_yaml import read_yaml
+from coupled.models.network import build_network, copy_with_heads, network_size
+from coupled.storage.checkpoints import KEEP_NEWEST
+from coupled.storage.snapshots import snapshot_epochs
+
+CONFIGS = sorted((tiny.REPOSITORY / "configs").rglob("*.yaml"))
+THINNED = [path for path in CONFIGS if (read_yaml(path).get("snapshots") or {}).get("every_epochs", 1) != 1]
+CLASSES = 10  # of the classifier of CE; more classes change the disk by less than 1 %
+LINE = re.compile(
+    r"\n# Thinned: snapshots of epochs 0 to (\d+) and every (\d+)th only, ([\d.]+) GB; snapshots.every_epochs=1 saves"
+    r" all: ([\d.]+) GB\.\nsnapshots: "
+)
+
+
+@pytest.mark.parametrize("path", THINNED, ids=lambda path: path.stem)
+def test_a_thinned_config_states_what_it_omits_and_the_disk_for_all(path: Path) -> None:
+    """The disk holds the snapshots of all arms and three checkpoints of up to three times their size."""
+    settings = load_settings(path)
+    stated = LINE.search(path.read_text(encoding="utf-8"))
+    assert stated, f"{path}: no line '# Thinned: ...' directly above 'snapshots:'"
+    dense, every, *disk = map(float, stated.groups())
+    kept = settings.snapshots
+    assert (kept.dense_until_epoch, kept.every_epochs) == (dense, every)
+    with torch.device("meta"):
+        shared = build_network(**settings.network_options())
+        an_epoch = 0.0
+        for name, arm in settings.arms.items():
+            needs = find_objective(name, arm.objective or "", arm.options, settings.temperature).needs
+            an_epoch += network_size(copy_with_heads(shared, needs, CLASSES, seed=0))[1] / 1e9
+    saved = [len(snapshot_epochs(settings.epochs, step, kept.dense_until_epoch)) for step in (kept.every_epochs, 1)]
+    for number, found in zip(saved, disk, strict=True):
+        assert found == pytest.approx(an_epoch * (number + 3 * (KEEP_NEWEST + 1)), rel=0.06)
+
+
+def test_thinned_configs_are_found() -> None:
+    """A test of an empty list would pass."""
+    assert {"cifar100", "imagenet", "duality"} <= {path.stem for path in THINNED}
+
+
+def test_a_sweep_that_thins_its_runs_says_so() -> None:
+    """The key stands in `overrides`, where a reader of the run's settings does not look."""
+    for path in CONFIGS:
+        if "snapshots.every_epochs" in (read_yaml(path).get("overrides") or {}):
+            assert "\n# Thinned: snapshots of epochs 0 to " in path.read_text(encoding="utf-8"), path
