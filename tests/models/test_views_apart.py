@@ -100,9 +100,7 @@ def test_two_ranks_and_activation_checkpointing_give_the_same_run(tmp_path: Path
     train_on_a_rank(tmp_path / "again", {"activation_checkpointing": True})
     ranks.run(2, train_on_a_rank, tmp_path / "two", {"activation_checkpointing": True})
     assert tiny.snapshot_bytes(tmp_path / "again") == tiny.snapshot_bytes(tmp_path / "one")
-    start, one, two = (
-        tiny.tensors(tmp_path / run, "byol", epoch) for run, epoch in (("one", 0), ("one", 1), ("two", 1))
-    )
+    one, two = (tiny.tensors(tmp_path / run, "byol", epoch) for run, epoch in (("one", 1), ("two", 1)))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
     steps, passes = 2, 2
