@@ -239,31 +239,3 @@ def test_an_existing_folder_is_not_changed(run: Path, papers: Path, capsys: pyte
 )
 def test_the_epoch_is_the_number_in_the_file_name(name: str, epoch: int | None) -> None:
     assert epoch_of(Path(name)) == epoch
-
-
-def test_a_head_of_three_layers_is_imported_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """VICReg's, under its names: the settings of the run describe it, and z and the aligned weights are measured."""
-    form = {"hidden_dims": (24, 16), "output_dim": 8, "last_norm": False, "bias": "hidden"}
-    options = {f"projector_{key}": value for key, value in form.items()}
-    options |= {"encoder": "resnet18", "width_multiplier": 0.0625, "image_size": 8}
-    for arm, seed in (("cl", 1), ("ce", 2)):
-        tensors = build_network(
-            encoder="resnet18", width_multiplier=0.0625, image_size=8, **options, seed=seed
-        ).state_dict()
-        named = {name.replace("encoder.", "backbone."): tensor for name, tensor in tensors.items()}
-        torch.save({"model": named, "epoch": 3}, tmp_path / f"{arm}_3.pth")
-    assert call(tmp_path / "run", [f"cl={tmp_path}/cl_*.pth", f"ce={tmp_path}/ce_*.pth"]) == 0
-    opened = open_run(tmp_path / "run")
-    assert opened.settings.projector.model_dump() == {"hidden_dim": None, **form}
-    views = torch.rand(1, 3, 3, 8, 8)
-    tensors = {name.replace("backbone.", "encoder."): each for name, each in named.items()}
-    network = build_network(**options).eval()
-    network.load_state_dict(tensors)
-    assert torch.equal(opened.network("ce", 3)(views)["projection"], network(views)["projection"])
-    words = ["--run-dir", str(tmp_path / "run")]
-    assert cli.main(["weight-gap", *words, "--align", "permutation", "--compare", "ce"]) == 0
-    assert cli.main(["alignment", *words, "--split", "test", "--layers", "z", "--metrics", "cka"]) == 0
-    other = [f"cl={tmp_path}/cl_*.pth", f"ce={tmp_path}/ce_*.pth"]
-    capsys.readouterr()
-    assert call(tmp_path / "refused", other, "projector.bias=all") == 2
-    assert "the files have {'hidden_dims': [24, 16], " in capsys.readouterr().err
