@@ -98,10 +98,10 @@ def import_checkpoints(
     settings = settings_of(tree, list(files), overrides)
     expected = expected_encoder(settings.network_options(), settings.seed)
     firsts = {arm: read_imported(arm, next(iter(of_arm.values())), expected) for arm, of_arm in files.items()}
-    size, *others = {first.projector_size for first in firsts.values()}
-    projector = bool(size) and not others
-    if size and projector:
-        tree["projector"] = dict(zip(("hidden_dim", "output_dim"), size, strict=True))
+    form, *others = [first.projector_settings for first in firsts.values()]
+    projector = bool(form) and all(each == form for each in others)
+    if projector:
+        tree["projector"] = form
         settings = settings_of(tree, list(files), overrides)
     say_what_matched(files, firsts, projector)
     images = {split: load_dataset(settings.dataset.model_dump(), split, settings.seed) for split in SPLITS}
@@ -144,9 +144,9 @@ def settings_of(tree: Mapping[str, Any], arms: Sequence[str], overrides: Sequenc
     settings = resolve(whole, "import-checkpoints")
     if settings.encoder.weights or settings.encoder.freeze:
         raise ValueError("encoder.weights, encoder.freeze: not allowed here; the weights come from the files of --arm")
-    sizes = tree.get("projector", {})
-    if any(getattr(settings.projector, key) != value for key, value in sizes.items()):
-        raise ValueError(f"projector: got {settings.projector.model_dump()}; the files have {sizes}; leave it out")
+    form = tree.get("projector", {})
+    if form and settings.projector != type(settings.projector).model_validate(form):
+        raise ValueError(f"projector: got {settings.projector.model_dump()}; the files have {form}; leave it out")
     return settings
 
 
@@ -200,6 +200,9 @@ def write_run(
         if projector:
             if found.projector is None:
                 raise ValueError(f"--arm: '{path}' of arm '{arm}' has no projector, but the first file has one")
+            if settings.projector != type(settings.projector).model_validate(found.projector_settings):
+                form = found.projector_settings
+                raise ValueError(f"--arm: '{path}' of arm '{arm}' has another projector than the first file: {form}")
             tensors |= {f"projector.{name}": each for name, each in found.projector.tensors.items()}
         about = {"imported_from": str(path), "sha256": found.sha256}
         store.write(arm, epoch, tensors, step=0, metadata=about)  # the step is unknown

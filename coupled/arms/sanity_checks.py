@@ -16,8 +16,9 @@ from torch import Tensor
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.controls import RandomSources
 from coupled.config.monitor import unpaired
+from coupled.config.projector_settings import PROJECTOR
 from coupled.config.registry import Objective
-from coupled.config.sections import TEMPERATURE, ProjectorSettings
+from coupled.config.sections import TEMPERATURE
 from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.objectives import Inputs
 from coupled.stream.sampler import order
@@ -31,7 +32,6 @@ STRENGTHS_OF = {  # for each probability the keys that have no effect where it i
     "solarize_prob": ("solarize_threshold",),
     "rotation_prob": ("rotation_degrees",),
 }
-PROJECTOR = ProjectorSettings().model_dump()
 COLLAPSED_SPREAD = 0.05
 
 

@@ -10,6 +10,7 @@ from coupled.config.user_code import is_reference
 
 OF_TIMM = ("width_multiplier", "stem", "zero_init_last")
 OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only if they are set
+OF_NETWORK = ("views_in_one_pass",)  # in run.json and in digests only if it is false
 
 
 class EncoderSettings(OpenSection):
@@ -40,6 +41,13 @@ class EncoderSettings(OpenSection):
         Annotated[bool, Field(strict=True)],
         about("Initialise the last norm scale of every residual block to 0, as timm does by default, instead of 1."),
     ] = False
+    views_in_one_pass: Annotated[
+        Annotated[bool, Field(strict=True)],
+        about(
+            "Pass all views of the batch through the network together in training. `false`: each view by itself, so"
+            " that every batch norm has separate statistics per view, as in the papers' published code."
+        ),
+    ] = True
     weights: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         about(
@@ -79,4 +87,5 @@ class EncoderSettings(OpenSection):
     def _only_what_applies(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = {*OF_TIMM} - self.model_fields_set if is_reference(self.name) else ()
         kept = ((key, value) for key, value in whole(self).items() if key not in unused)
+        kept = ((key, value) for key, value in kept if key not in OF_NETWORK or not value)
         return {key: value for key, value in kept if key not in OF_WEIGHTS or value}

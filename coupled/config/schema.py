@@ -21,10 +21,11 @@ from pydantic import (
 
 from coupled.config.across import check_across
 from coupled.config.augmentation import AugmentationSettings
-from coupled.config.encoder_settings import OF_WEIGHTS, EncoderSettings
+from coupled.config.encoder_settings import OF_NETWORK, OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
 from coupled.config.fields import Above0, Name, Section, about
 from coupled.config.monitor import MonitorSettings, Trackers
+from coupled.config.projector_settings import ProjectorSettings
 from coupled.config.sections import (
     MAY_CHANGE,
     TEMPERATURE,
@@ -34,7 +35,6 @@ from coupled.config.sections import (
     DatasetSettings,
     OptimizerSettings,
     ParallelSettings,
-    ProjectorSettings,
     SnapshotSettings,
 )
 from coupled.config.user_code import is_reference
@@ -176,12 +176,13 @@ class Settings(Section):
 
     def network_options(self) -> dict[str, Any]:
         """The arguments of `build_network`, but for the seed."""
-        encoder, projector = self.encoder.model_dump(exclude={*OF_WEIGHTS}), self.projector.model_dump()
+        encoder, projector = self.encoder.model_dump(exclude={*OF_WEIGHTS, *OF_NETWORK}), self.projector.model_dump()
         of_projector = {f"projector_{key}": value for key, value in projector.items()}
         name = encoder.pop("name")
         if is_reference(name):  # as text, because networks are cached by their arguments
             encoder = {"encoder_options": json.dumps(encoder, sort_keys=True)}
-        return {"encoder": name, **encoder, "image_size": self.image_size, **of_projector}
+        passes = {"views_in_one_pass": self.encoder.views_in_one_pass}
+        return {"encoder": name, **encoder, **passes, "image_size": self.image_size, **of_projector}
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain values.

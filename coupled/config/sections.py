@@ -14,7 +14,6 @@ from coupled.config.fields import (
     Positive,
     Section,
     Share,
-    Width,
     about,
 )
 
@@ -142,15 +141,6 @@ class BatchSettings(Section):
     def _without_null(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit a `micro_batch` of null, so that it does not enter the digest of the settings."""
         return {key: value for key, value in whole(self).items() if key != "micro_batch" or value}
-
-
-class ProjectorSettings(Section):
-    """The two-layer projector on top of the encoder, the same in all arms."""
-
-    hidden_dim: Annotated[
-        Width | None, about("Width of its hidden layer. `null`: the width of the embedding.", "features")
-    ] = None
-    output_dim: Annotated[Width, about("Width of the projection.", "features")] = 128
 
 
 class OptimizerSettings(Section):

@@ -12,7 +12,8 @@ EXPECTED = (
     "expected is f(*, options) that returns an nn.Module with the attribute num_features, which maps images"
     " [M, 3, S, S] to [M, num_features]; with the argument image_size it gets S (docs/your_own.md)"
 )
-OF_SECTION = ("name", "weights", "weights_digest", "freeze")  # keys of every encoder; not allowed as names of options
+# keys of every encoder; not allowed as names of options
+OF_SECTION = ("name", "views_in_one_pass", "weights", "weights_digest", "freeze")
 SIZE = "image_size"
 
 

@@ -23,13 +23,13 @@ from safetensors.torch import load
 from torch import Tensor
 
 from coupled.models.encoders import failures_named
+from coupled.models.projector import build_projector, linear_layers, projector_settings
 from coupled.stream.seeds import torch_rng
 
 USUAL = ("MODEL_STATE", "state_dict", "model", "module", "encoder", "net", "backbone", "encoder_q", "student")
 RENAMED = {"shortcut": "downsample"}  # in the ResNet blocks of SupContrast and other code for CIFAR
 UNCOUNTED = "num_batches_tracked"  # not saved by torch before 0.4.1
-ZERO_BIASES = ("0.bias", "3.bias", "4.bias")  # biases that our projector does not have
-BATCH_NORM = ("weight", "running_mean", "running_var")
+PROJECTORS = (*USUAL, "projector", "projection_head", "head", "fc")
 DEEPEST = 6  # levels of mappings in a file
 TRIED = 16  # number of encoder names used to search for prefixes
 SHOWN = 3  # names that a message shows
@@ -134,32 +134,45 @@ def match_encoder(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
 
 def match_projector(found: Mapping[str, Tensor], width: int) -> Matched | None:
-    """Return the tensors of a file under the names of `network.build_projector` for embeddings of this width.
+    """Return the tensors of a file under the names of `projector.build_projector` for embeddings of this width.
 
-    None unless the file has exactly one projector that computes the same: Linear-BN-ReLU-Linear-BN, without biases
-    except that of the first batch norm. A bias of zeros is ignored, such as that of the last batch norm in the papers'
-    projector (arXiv 2510.08852).
+    None unless the file has exactly one projector, with two linear layers or more, that computes the same as one of
+    `build_projector`. A bias of zeros that our projector does not have is ignored, such as that of the last batch norm
+    in the papers' projector (arXiv 2510.08852). A single linear layer is not taken: it may be a classifier.
     """
     matches = []
     for name, first in found.items():
         prefix = name.removesuffix("0.weight")
         if prefix == name or first.dim() != 2 or first.shape[1] != width or not ("." + prefix).endswith("."):
             continue
-        own = {each.removeprefix(prefix): tensor for each, tensor in found.items() if each.startswith(prefix)}
-        own = {each: tensor for each, tensor in own.items() if each not in ZERO_BIASES or tensor.any()}
-        last = own.get("3.weight")
-        shapes = {} if last is None else _projector_shapes(width, len(first), len(last))
-        if shapes and {each: tuple(tensor.shape) for each, tensor in own.items()} == shapes:
-            matches.append(_matched({each: as_snapshot(tensor) for each, tensor in own.items()}, prefix, found))
-    usual = [each for each in matches if {*each.prefix.split(".")[:-1]} <= {*USUAL, "projector"}]
+        under = {each.removeprefix(prefix): tensor for each, tensor in found.items() if each.startswith(prefix)}
+        if tensors := _as_projector(under, width):
+            matches.append(_matched(tensors, prefix, found))
+    usual = [each for each in matches if {*each.prefix.split(".")[:-1]} <= {*PROJECTORS}]
     best = matches if len(matches) == 1 else usual
     return best[0] if len(best) == 1 else None
 
 
-def _projector_shapes(width: int, hidden: int, out: int) -> dict[str, tuple[int, ...]]:
-    vectors = {f"{layer}.{name}": (n,) for layer, n in ((1, hidden), (4, out)) for name in BATCH_NORM}
-    counts: dict[str, tuple[int, ...]] = {f"{layer}.{UNCOUNTED}": () for layer in (1, 4)}
-    return {"0.weight": (hidden, width), "1.bias": (hidden,), "3.weight": (out, hidden), **vectors, **counts}
+def _as_projector(found: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:
+    """Return the tensors of the projector of `build_projector` that computes the same; empty without one."""
+    needed = {name: each for name, each in found.items() if not name.endswith(".bias") or each.any()}
+    linear = linear_layers({name: each.shape for name, each in needed.items()})
+    if len(linear) < 2:
+        return {}
+    settings = projector_settings(needed)
+    sizes = [settings.pop(key, None) for key in ("hidden_dim", "output_dim")]
+    with torch.device("meta"):
+        expected = build_projector(width, *sizes, **settings).state_dict()
+    biases = [f"{position}.bias" for position in linear]
+    zeros = {
+        name: torch.zeros_like(each, device="cpu")
+        for name, each in expected.items()
+        if name.endswith(UNCOUNTED) or name in biases or name in found
+    }
+    tensors = {**zeros, **needed}
+    if {name: each.shape for name, each in tensors.items()} != {name: each.shape for name, each in expected.items()}:
+        return {}
+    return {name: as_snapshot(tensors[name]) for name in expected}
 
 
 def _matched(tensors: dict[str, Tensor], prefix: str, found: Mapping[str, Tensor]) -> Matched:

@@ -11,6 +11,7 @@ from coupled.config.weights import file_digest
 from coupled.models.encoders import encoder_width
 from coupled.models.foreign import Matched, match_encoder, match_projector, named_tensors, read_checkpoint
 from coupled.models.network import build_network
+from coupled.models.projector import projector_settings
 
 
 class Expected(NamedTuple):
@@ -23,7 +24,7 @@ class Expected(NamedTuple):
 class Imported(NamedTuple):
     """The content of a file.
 
-    The encoder, the projector if it computes the same as `network.build_projector`, the names of all other tensors, and
+    The encoder, the projector if it computes the same as `build_projector`, the names of all other tensors, and
     the digest of the file.
     """
 
@@ -33,10 +34,9 @@ class Imported(NamedTuple):
     sha256: str
 
     @property
-    def projector_size(self) -> tuple[int, int] | None:
-        """Hidden and output width of the projector; None without a projector."""
-        tensors = self.projector.tensors if self.projector else {}
-        return (len(tensors["0.weight"]), len(tensors["3.weight"])) if tensors else None
+    def projector_settings(self) -> dict[str, Any]:
+        """The keys of the section `projector` that describe the projector; empty without one."""
+        return projector_settings(self.projector.tensors) if self.projector else {}
 
 
 def expected_encoder(network: Mapping[str, Any], seed: int) -> Expected:

@@ -4,7 +4,8 @@ V views, B images, D embedding width, P projection width, S image size.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coupled.config.user_code import is_reference
 from coupled.models.encoders import build_encoder, encoder_width
+from coupled.models.projector import build_projector, projector_width
 from coupled.models.user_encoder import build_user_encoder
 from coupled.objectives import LOCAL, Head, Needs
 from coupled.stream.seeds import torch_rng
@@ -30,9 +32,11 @@ class Network(nn.Module):
     Each output except the target's also exists as "local_<name>" for the local views. Projections are at least float32.
     "projection" is always returned if the projector is used, because the run monitors it for collapse.
 
-    The V*B images pass through the encoder together, so batch norm sees all views of the batch; the target network does
-    the same with separate running averages. Parameters that no needed output depends on require no gradient: DDP then
-    has no unused parameters, and they keep their initial values.
+    The V*B images pass through the network together, so batch norm sees all views of the batch; the target network does
+    the same with separate running averages. In training without `views_in_one_pass`, each view passes through both
+    networks separately: batch norm has separate statistics per view and updates its running averages once per view.
+    Parameters that no needed output depends on require no gradient: DDP then has no unused parameters, and they keep
+    their initial values.
     """
 
     def __init__(
@@ -44,8 +48,11 @@ class Network(nn.Module):
         needs: Sequence[str],
         target: nn.Module | None = None,
         kept: Mapping[str, Tensor] | None = None,
+        *,
+        views_in_one_pass: bool = True,
     ) -> None:
         super().__init__()
+        self.views_in_one_pass = views_in_one_pass
         self.encoder = encoder
         self.projector = projector
         for name, head in heads.items():
@@ -62,50 +69,44 @@ class Network(nn.Module):
 
     def forward(self, views_VBchw: Tensor, local_VBchw: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by name for views [V, B, 3, S, S] and, in a second pass, local views."""
-        computed = self._outputs(views_VBchw)
+        computed = self._outputs(views_VBchw, self._own_outputs)
         if self.target is not None:
             with torch.no_grad():
-                pixels = views_VBchw.flatten(0, 1)
-                projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(pixels))
-                projection = functional.normalize(_exact(projection), dim=-1)
-                computed["target_projection"] = projection.unflatten(0, views_VBchw.shape[:2])
+                computed |= self._outputs(views_VBchw, self._target_outputs)
         if local_VBchw is not None:
-            computed |= {f"{LOCAL}{name}": output for name, output in self._outputs(local_VBchw).items()}
+            local = self._outputs(local_VBchw, self._own_outputs)
+            computed |= {f"{LOCAL}{name}": output for name, output in local.items()}
         names = dict.fromkeys([*self.needs, "projection"] if self.project else self.needs)
         return {name: computed[name] for name in names}
 
-    def _outputs(self, views_VBchw: Tensor) -> dict[str, Tensor]:
-        """Return the outputs by name, [V, B, ...], without those of the target network."""
-        computed = {"embedding": self.encoder(views_VBchw.flatten(0, 1))}
+    def _outputs(self, views_VBchw: Tensor, compute: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return what `compute` returns for images [M, 3, S, S], as [V, B, ...], from one pass or from one per view."""
+        if self.views_in_one_pass or not self.training:
+            computed = compute(views_VBchw.flatten(0, 1))
+            return {name: output.unflatten(0, views_VBchw.shape[:2]) for name, output in computed.items()}
+        passes = [compute(view_Bchw) for view_Bchw in views_VBchw]
+        return {name: torch.stack([each[name] for each in passes]) for name in passes[0]}
+
+    def _own_outputs(self, images_Mchw: Tensor) -> dict[str, Tensor]:
+        """Return the outputs by name, [M, ...], without those of the target network."""
+        computed = {"embedding": self.encoder(images_Mchw)}
         if self.project:
             computed["unnormalised"] = _exact(self.projector(computed["embedding"]))
             computed["projection"] = functional.normalize(computed["unnormalised"], dim=-1)
         for name, head in self.heads.items():
             computed[head.output] = self.get_submodule(name)(computed[head.input])
-        return {name: output.unflatten(0, views_VBchw.shape[:2]) for name, output in computed.items()}
+        return computed
+
+    def _target_outputs(self, images_Mchw: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of the target network by name, [M, ...]."""
+        assert self.target is not None
+        projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(images_Mchw))
+        return {"target_projection": functional.normalize(_exact(projection), dim=-1)}
 
 
 def _exact(projection: Tensor) -> Tensor:
     """Return `projection` in at least float32: in bfloat16 a unit norm has an error of 0.4 %."""
     return projection.to(torch.promote_types(projection.dtype, torch.float32))
-
-
-def build_projector(inputs: int, hidden: int, out: int) -> nn.Sequential:
-    """Build Linear-BN-ReLU-Linear-BN, [M, inputs] -> [M, out].
-
-    The linear layers have no biases, and the last batch norm has a scale but no bias.
-
-    Source: the protocol of arXiv 2510.08852 and 2506.04411.
-    """
-    last = nn.BatchNorm1d(out)
-    last.register_parameter("bias", None)
-    return nn.Sequential(
-        nn.Linear(inputs, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, out, bias=False),
-        last,
-    )
 
 
 def build_network(
@@ -118,11 +119,14 @@ def build_network(
     encoder_options: str = "{}",
     projector_hidden_dim: int | None = None,
     projector_output_dim: int = 128,
+    views_in_one_pass: bool = True,
     seed: int = 0,
+    **projector_options: Any,
 ) -> Network:
     """Build the network that all arms share, on the CPU, initialised from the seed stream "init".
 
-    Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding.
+    Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding; the other
+    options of `build_projector` have the prefix `projector_`, too.
     `encoder_options` are the options of a user-defined encoder as JSON; such an encoder takes no options of timm. Equal
     arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that is not supported.
     """
@@ -133,8 +137,9 @@ def build_network(
             else build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last)
         )
         inputs = encoder_width(trunk)
-        projector = build_projector(inputs, projector_hidden_dim or inputs, projector_output_dim)
-    return Network(trunk, projector, {}, {}, needs=("embedding", "projection"))
+        further = {key.removeprefix("projector_"): value for key, value in projector_options.items()}
+        projector = build_projector(inputs, projector_hidden_dim, projector_output_dim, **further)
+    return Network(trunk, projector, {}, {}, needs=("embedding", "projection"), views_in_one_pass=views_in_one_pass)
 
 
 def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> Network:
@@ -143,8 +148,7 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     Each head is drawn from a separate seed stream "init/<head>", so a head changes neither the other heads nor the
     shared parts. The target network starts as another copy of the shared parts.
     """
-    projection_width = shared.projector[-1].num_features
-    assert isinstance(projection_width, int)
+    projection_width = projector_width(shared.projector)
     widths = {
         "embedding": encoder_width(shared.encoder),
         "unnormalised": projection_width,
@@ -159,7 +163,9 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     if needs.target_decay is not None:
         target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in shared.named_children()})
     kept = {name: torch.zeros([widths[output] for output in shape]) for name, shape in needs.kept.items()}
-    return Network(encoder, projector, heads, needs.heads, needs.outputs, target, kept)
+    return Network(
+        encoder, projector, heads, needs.heads, needs.outputs, target, kept, views_in_one_pass=shared.views_in_one_pass
+    )
 
 
 def build_head(head: Head, inputs: int, classes: int) -> nn.Module:

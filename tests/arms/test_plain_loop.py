@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from support import tiny
 from torch import Tensor
@@ -50,9 +51,14 @@ def nscl(projections_VBP: Tensor, labels_B: Tensor) -> Tensor:
     return (similarities_MM.masked_fill(same_class_MM, -math.inf).logsumexp(1) - positive_M).mean()
 
 
-def test_a_run_equals_a_plain_pytorch_loop(tmp_path: Path) -> None:
-    """Optimizer and momentum are written out; a learning rate one step late, or a decayed batch norm, would show."""
-    tiny.train(tmp_path / "run", **RUN)
+@pytest.mark.parametrize("together", [True, False], ids=["all views at once", "a view at a time"])
+def test_a_run_equals_a_plain_pytorch_loop(tmp_path: Path, together: bool) -> None:
+    """Optimizer and momentum are written out; a learning rate one step late, or a decayed batch norm, would show.
+
+    So would, with a view at a time, running averages that are not updated once per view.
+    """
+    encoder = {**tiny.TINY["encoder"], "views_in_one_pass": together}
+    tiny.train(tmp_path / "run", **RUN, encoder=encoder)
     run = coupled.open_run(tmp_path / "run")
     network, images, settings = run.network("cl", 0).double().train(), run.images("train"), run.settings
     parameters = dict(network.named_parameters())
@@ -63,8 +69,10 @@ def test_a_run_equals_a_plain_pytorch_loop(tmp_path: Path) -> None:
         for places_B in order(settings.seed, epoch, images.labels_N.numpy(), 360):
             step += 1
             views = augment(images.images_N3HW[places_B], plan[places_B], settings.image_size)
-            outputs = network(normalise(views, images.mean, images.std).double())
-            loss = nscl(outputs["projection"], images.labels_N[places_B])
+            views = normalise(views, images.mean, images.std).double()
+            passes = [views.flatten(0, 1)] if together else list(views)
+            projections = torch.cat([network.projector(network.encoder(each)) for each in passes])
+            loss = nscl(projections.unflatten(0, (2, -1)), images.labels_N[places_B])
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             with torch.no_grad():
                 for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):

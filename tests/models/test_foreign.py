@@ -6,7 +6,8 @@ import torchvision
 from torch import Tensor
 
 from coupled.models.foreign import match_encoder, match_projector, named_tensors
-from coupled.models.network import build_network, build_projector
+from coupled.models.network import build_network
+from coupled.models.projector import build_projector
 
 PREFIXES = ("", "module.", "encoder.net.", "encoder.", "backbone.", "encoder_q.", "student.", "module.encoder_q.")
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,6 +95,39 @@ def test_a_contrastive_objective_equals_the_double_loop_of_its_formula(
     else:
         expected = loop(outputs, labels, tau, loss_of_anchor, options.get("similarity", "cosine"))
         assert loss.mean.item() == pytest.approx(expected, abs=1e-12, rel=0)
+
+
+def normalised_in_a_loop(view: list[list[float]], normalisation: str) -> list[list[float]]:
+    """Number by number: each dimension centred; then each row has norm 1, or each dimension norm sqrt(rows / width)."""
+    columns = [[x - sum(column) / len(column) for x in column] for column in zip(*view, strict=True)]
+    if normalisation == "dimension":
+        wanted = math.sqrt(len(view) / len(columns))
+        columns = [[x / math.sqrt(sum(y * y for y in column)) * wanted for x in column] for column in columns]
+        return [list(row) for row in zip(*columns, strict=True)]
+    rows = list(zip(*columns, strict=True))
+    return [[x / math.sqrt(sum(y * y for y in row)) for x in row] for row in rows]
+
+
+@pytest.mark.parametrize("normalisation", ["centred", "dimension"])
+@pytest.mark.parametrize("similarity", ["cosine", "absolute"])
+def test_nt_xent_with_another_normalisation_equals_its_formula(random_outputs, whole_batch, normalisation, similarity):
+    """Over the global batch: statistics of a process alone would make the loss depend on the number of processes."""
+    outputs = random_outputs(views=2)
+    views = [normalised_in_a_loop(view, normalisation) for view in outputs["unnormalised"].tolist()]
+    z = torch.tensor(views, dtype=torch.float64)
+    expected = loop({"projection": z}, LABELS, 0.5, pairwise(other_images, True), similarity)
+    inputs = whole_batch({"unnormalised": outputs["unnormalised"]}, LABELS)
+    options = {"temperature": 0.5, "similarity": similarity, "normalisation": normalisation}
+    assert nt_xent.nt_xent(inputs, **options).mean.item() == pytest.approx(expected, abs=1e-12, rel=0)
+    assert nt_xent.needs(normalisation=normalisation).outputs == ("unnormalised",)
+    halves = []
+    for first in (0, 3):
+        own = {"unnormalised": outputs["unnormalised"][:, first : first + 3]}
+        labels = inputs.labels_B[first : first + 3]
+        halves.append(nt_xent.nt_xent(replace(inputs, outputs=own, labels_B=labels, first=first), **options).mean)
+    assert sum(halves).item() / 2 == pytest.approx(expected, abs=1e-12, rel=0)
+    if normalisation == "dimension":
+        assert z.square().sum(2).mean().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("supcon")])

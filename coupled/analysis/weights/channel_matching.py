@@ -9,10 +9,13 @@ A group is a set of channels that several tensors share, such as a residual stre
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from coupled.models.projector import linear_layers
 
 FIXED = ""  # an axis that must not be permuted: colours, pixels of a kernel, outputs of the projector
 _LEAST = 1e-9  # smallest relative improvement for which an order is changed
@@ -48,12 +51,15 @@ def channel_axes(shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[str, ..
         for module in shortcut:
             layer(module, after, stream)
         stream = after
-    for module, output, inputs in (
-        ("projector.0", "projector", stream),
-        ("projector.1", "projector", FIXED),
-        ("projector.3", FIXED, "projector"),
-    ):
-        layer(module, output, inputs)
+    own = {name.removeprefix("projector."): shape for name, shape in shapes.items() if name.startswith("projector.")}
+    linear = linear_layers(own)
+    for position, following in pairwise(linear):
+        output = f"projector.{position}"
+        for each in range(position, following):  # the linear layer and its norm
+            layer(f"projector.{each}", output, stream)
+        stream = output
+    for position in linear[-1:]:
+        layer(f"projector.{position}", FIXED, stream)
     _check(shapes, axes)
     return axes
 

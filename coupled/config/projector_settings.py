@@ -1,0 +1,66 @@
+"""The section `projector` of the settings."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from coupled.config.fields import Section, Width, about
+
+ALWAYS_WRITTEN = ("hidden_dim", "output_dim")  # the other keys are in run.json and in digests only if they are set
+Layers = Annotated[int, Field(strict=True, ge=1, le=16)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+class ProjectorSettings(Section):
+    """The projector on top of the encoder, the same in all arms: linear layers with norm and ReLU between them."""
+
+    hidden_dim: Annotated[
+        Width | None, about("Width of all hidden layers. `null`: the width of the embedding.", "features")
+    ] = None
+    output_dim: Annotated[Width, about("Width of the projection.", "features")] = 128
+    num_layers: Annotated[
+        Layers | None, about("Number of linear layers.", "layers", "2, or one more than `hidden_dims` has")
+    ] = None
+    hidden_dims: Annotated[
+        tuple[Width, ...] | None,
+        about("Width of each hidden layer, instead of `hidden_dim` and `num_layers`.", "features"),
+    ] = None
+    last_norm: Annotated[Flag, about("Add a batch norm without bias after the last linear layer.")] = True
+    last_norm_scale: Annotated[Flag, about("Train a scale in the batch norm of `last_norm`.")] = True
+    bias: Annotated[
+        Literal["none", "hidden", "all"],
+        about("Which linear layers have a bias; `hidden`: all except the last."),
+    ] = "none"
+    norm: Annotated[Literal["batch", "none"], about("Norm after each hidden linear layer.")] = "batch"
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "ProjectorSettings":
+        """Refuse keys that contradict each other or have no effect."""
+        layers = self.num_layers
+        if self.hidden_dims is not None:
+            widths = [*self.hidden_dims]
+            if self.hidden_dim is not None:
+                raise ValueError(f"hidden_dims: got {widths} with hidden_dim: {self.hidden_dim}; set one of them")
+            if layers not in (None, len(widths) + 1):
+                raise ValueError(
+                    f"hidden_dims: got {widths} with num_layers: {layers}; a projector with these hidden layers has"
+                    f" {len(widths) + 1} linear layers: leave num_layers out"
+                )
+            layers = len(widths) + 1
+        if layers == 1 and self.hidden_dim is not None:
+            raise ValueError(f"hidden_dim: got {self.hidden_dim} with num_layers: 1, which has no hidden layer")
+        if not self.last_norm and not self.last_norm_scale:
+            raise ValueError("last_norm_scale: got false with last_norm: false; leave last_norm_scale out")
+        if layers == 1 and (self.norm == "none" or self.bias == "hidden"):
+            key, value = ("norm", "none") if self.norm == "none" else ("bias", "hidden")
+            raise ValueError(f"{key}: got {value} for a projector of one linear layer, which has no hidden layer")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit further keys with their default, so that they do not enter the digest of the settings."""
+        fields = type(self).model_fields
+        return {k: v for k, v in whole(self).items() if k in ALWAYS_WRITTEN or v != fields[k].default}
+
+
+PROJECTOR = ProjectorSettings().model_dump()  # the resolved section with all defaults
