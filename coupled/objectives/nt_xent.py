@@ -56,11 +56,13 @@ def nt_xent(
         -s_ip/tau + log sum_{a != i} exp(s_ia/tau), mean over anchors i
 
     p is the other view of i's image. s_ia is the cosine similarity of two views, or its square or absolute value; tau
-    is the temperature. `normalisation`
-    "centred" first subtracts from each dimension of each view its mean over the global batch. "dimension" then gives
-    each dimension of a view the norm sqrt(G/P) over the batch of G images, P projection width, in place of each
-    embedding the norm 1: s_ia is then an inner product, and the mean squared norm of an embedding is 1. With more than two views the first term is the mean over the other views of the image. An anchor
+    is the temperature. With more than two views the first term is the mean over the other views of the image. An anchor
     whose image is alone in the batch has no negatives and is left out.
+
+    `normalisation` "centred" first subtracts from each dimension of each view its mean over the global batch.
+    "dimension" then gives each dimension of a view the norm sqrt(G/P) over the batch of G images (P is the width of the
+    projection), instead of norm 1 to each embedding. s_ia is then an inner product, and the mean squared norm of an
+    embedding is 1.
 
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], or
