@@ -18,7 +18,8 @@ from coupled.stream.policies import OPERATIONS
 from coupled.stream.portable import portable_cos_sin
 
 NUMBERS = 6  # per view and operation, for `apply_policy_`
-_AFFINE = [OPERATIONS.index(name) for name in ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")]
+_AFFINE = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")  # computed together, as "rotate"
+_KIND = np.array([OPERATIONS.index("rotate" if name in _AFFINE else name) for name in OPERATIONS])
 
 
 def numbers_of(op_MK: NDArray[np.int64], value_MK: NDArray[np.float64], size: int) -> Tensor:
@@ -64,20 +65,18 @@ def apply_policy_(pixels_3mSS: Tensor, op_mK: NDArray[np.int64], numbers_Km6: Te
     where_n = torch.from_numpy(changed_n).to(pixels_3mSS.device)
     levels_3nSS = pixels_3mSS.index_select(1, where_n).mul_(255).round_()
     for op_n, numbers_n6 in zip(op_mK[changed_n].T, numbers_Km6[:, where_n], strict=True):
-        for operations in (_AFFINE, *([number] for number in range(max(_AFFINE) + 1, len(OPERATIONS)))):
-            chosen = np.flatnonzero(np.isin(op_n, operations))
-            if len(chosen):
-                index = torch.from_numpy(chosen).to(pixels_3mSS.device)
-                name = "affine" if operations is _AFFINE else OPERATIONS[operations[0]]
-                result = _apply(name, levels_3nSS.index_select(1, index), numbers_n6[index])
-                levels_3nSS.index_copy_(1, index, result)
+        kind_n = _KIND[op_n]
+        for kind in set(kind_n.tolist()) - {0}:
+            index = torch.from_numpy(np.flatnonzero(kind_n == kind)).to(pixels_3mSS.device)
+            result = _apply(OPERATIONS[kind], levels_3nSS.index_select(1, index), numbers_n6[index])
+            levels_3nSS.index_copy_(1, index, result)
     pixels_3mSS.index_copy_(1, where_n, levels_3nSS.mul_(1 / 255))
 
 
 def _apply(name: str, levels_3nSS: Tensor, numbers_n6: Tensor) -> Tensor:
     one_n11, two_n11 = (numbers_n6[:, k, None, None] for k in range(2))
     match name:
-        case "affine":
+        case "rotate":
             return _affine(levels_3nSS, numbers_n6)
         case "brightness":
             return levels_3nSS.mul_(one_n11).clamp_(0, 255).floor_()
@@ -105,7 +104,7 @@ def _affine(levels_3nSS: Tensor, numbers_n6: Tensor) -> Tensor:
     a, b, c, d, e, f = numbers_n6.T[:, :, None, None]
     column_nSS = (a * x_S).add(b * x_S[:, None]).add_(c).round_()
     row_nSS = (d * x_S).add(e * x_S[:, None]).add_(f).round_()
-    inside_nSS = (column_nSS >= 0) & (column_nSS < size) & (row_nSS >= 0) & (row_nSS < size)
+    inside_nSS = (column_nSS == column_nSS.clamp(0, size - 1)) & (row_nSS == row_nSS.clamp(0, size - 1))
     source_nSS = row_nSS.mul_(size).add_(column_nSS).mul_(inside_nSS).long()
     picked_3nL = levels_3nSS.flatten(2).gather(2, source_nSS.flatten(1).expand(3, -1, -1))
     return picked_3nL.view_as(levels_3nSS).mul_(inside_nSS)
