@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, mode
 
 from coupled.config.fields import NonNegative, OpenSection, Pixels, Probability, Range, Section, about
 from coupled.config.user_augmentation import user_step
+from coupled.stream.policies import MOST_OPERATIONS, RAND_AUGMENT_BINS, Policy
 from coupled.stream.recipe import Augmentation, Recipe
 
 MOST_VIEWS = 64
@@ -73,6 +74,21 @@ class RecipeSettings(Section):
             "degrees",
         ),
     ] = Recipe.rotation_degrees
+    policy: Annotated[
+        Policy,
+        about(
+            "Operations chosen for each view, after the colour jitter: RandAugment or a policy of AutoAugment, as in"
+            " torchvision. They round the view to whole grey levels. Set `jitter_prob: 0` for the policy alone."
+        ),
+    ] = Recipe.policy
+    policy_num_ops: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=MOST_OPERATIONS)],
+        about("Number of operations of `rand_augment`, one after the other."),
+    ] = Recipe.policy_num_ops
+    policy_magnitude: Annotated[
+        Annotated[int, Field(strict=True, ge=0, lt=RAND_AUGMENT_BINS)],
+        about("Magnitude of the operations of `rand_augment`, 0 to 30 as in torchvision; 30 is 10 of the paper."),
+    ] = Recipe.policy_magnitude
 
     @model_validator(mode="after")
     def _ranges(self) -> "RecipeSettings":
@@ -98,6 +114,9 @@ OPTIONAL = (
     "solarize_threshold",
     "rotation_prob",
     "rotation_degrees",
+    "policy",
+    "policy_num_ops",
+    "policy_magnitude",
     "steps",
     *LOCAL,
 )
@@ -160,6 +179,15 @@ class AugmentationSettings(RecipeSettings):
         for key in LOCAL[1:]:
             if not self.local_views and (value := getattr(self, key)) != type(self).model_fields[key].default:
                 raise ValueError(f"{key}: got {value}; it has no effect without local views: set local_views")
+        return self
+
+    @model_validator(mode="after")
+    def _policy(self) -> "AugmentationSettings":
+        for key in ("policy_num_ops", "policy_magnitude"):
+            for recipe in (self, self.second or self):
+                used = "rand_augment" in (self.policy, recipe.policy)
+                if not used and (value := getattr(recipe, key)) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key}: got {value}; it has no effect without `policy: rand_augment`")
         return self
 
     @model_serializer(mode="wrap")

@@ -1,7 +1,7 @@
 """Apply a view plan to a batch of images.
 
-The order is crop, flip, rotation, colour jitter in the plan's order, grayscale, blur, solarize: the order of BYOL, with
-the rotation where lightly has it.
+The order is crop, flip, rotation, colour jitter in the plan's order, policy (RandAugment, AutoAugment), grayscale,
+blur, solarize: the order of BYOL, with the rotation where lightly has it.
 
 The plan is on the CPU, which decides which views an operation applies to, so it never waits for a GPU. Views with the
 same order of jitters are sorted together, so that each jitter works in place on slices. On a CPU the views are computed
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.stream import functional
+from coupled.stream.policy_operations import apply_policy_, numbers_of
 from coupled.stream.portable import portable_cos_sin, portable_exp
 from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
 
@@ -40,8 +41,9 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     device = images_B3HW.device
     work_MJ, factors_M4 = _work(plan)
     # hue is the slowest operation: keep its slices together
-    sort_M = np.lexsort([*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T])
-    work_MJ, number_M = work_MJ[sort_M], torch.from_numpy(sort_M)
+    op_MK, value_MK = _policy(plan)
+    sort_M = np.lexsort([*work_MJ.T[::-1], *(work_MJ[:, :4] == HUE).T, *op_MK.T[::-1]])
+    work_MJ, op_MK, number_M = work_MJ[sort_M], op_MK[sort_M], torch.from_numpy(sort_M)
     parts_BV = (crop_box(plan, height, width), plan.flip_BV, plan.blur_sigma_BV)
     box_M4, flip_M, sigma_M, factors_M4 = (part_M[number_M] for part_M in (*map(_flat, parts_BV), factors_M4))
 
@@ -49,6 +51,7 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     places_7M = torch.column_stack([number_M, number_M % batch, flip_M, box_M4]).T.contiguous()
     number_M, image_M, flip_M, top_M, left_M, high_M, wide_M = send(places_7M, device)
     factors_4M1 = send(factors_M4.T.contiguous(), device)[..., None]
+    policy_KM6 = send(numbers_of(op_MK, value_MK[sort_M], size), device)
     blur_MK = send(_gaussian(sigma_M.numpy(), max(3, size // 10 | 1)), device)
 
     views_M3SS = torch.empty(len(number_M), 3, size, size, device=device)
@@ -61,7 +64,9 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
             pixels_3mSS = functional.resample(images_B3HW, image_M[chunk], rows.of(chunk), columns.of(chunk))
             if further_3M is not None:
                 _rotate_(pixels_3mSS, work_MJ[chunk, ROTATED], further_3M[1:, chunk])
-            _colour_(pixels_3mSS.flatten(2), work_MJ[chunk], factors_4M1[:, chunk])
+            _jitter_(pixels_3mSS.flatten(2), work_MJ[chunk], factors_4M1[:, chunk])
+            apply_policy_(pixels_3mSS, op_MK[chunk], policy_KM6[:, chunk])
+            _grey_(pixels_3mSS.flatten(2), work_MJ[chunk, GREY])
             for blurred, run in _runs(work_MJ[chunk, BLURRED]):
                 if blurred:
                     pixels_3mSS[:, run] = functional.blur(pixels_3mSS[:, run], blur_MK[chunk][run])
@@ -129,6 +134,14 @@ def _further(plan: ViewPlan, number_M: Tensor, device: torch.device) -> Tensor |
     return send(torch.cat([_flat(plan.solarize_BV)[number_M][None], turns_2M]), device)
 
 
+def _policy(plan: ViewPlan) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the operations of the policy and their parameters, [M, K]; K = 0 without a policy."""
+    if plan.policy_op_BVK is None or plan.policy_value_BVK is None:
+        none_M0 = np.zeros((plan.flip_BV.numel(), 0))
+        return none_M0.astype(np.int64), none_M0
+    return _flat(plan.policy_op_BVK).numpy(), _flat(plan.policy_value_BVK).numpy()
+
+
 def _rotate_(pixels_3mSS: Tensor, rotated_m: NDArray[np.int64], turns_2m: Tensor) -> None:
     for rotated, run in _runs(rotated_m):
         if rotated:
@@ -141,12 +154,15 @@ def _solarize_(pixels_3mL: Tensor, solarized_m: NDArray[np.int64], thresholds_m1
             functional.solarize_(pixels_3mL[:, run], thresholds_m1[run])
 
 
-def _colour_(pixels_3mL: Tensor, work_mJ: NDArray[np.int64], factors_4m1: Tensor) -> None:
+def _jitter_(pixels_3mL: Tensor, work_mJ: NDArray[np.int64], factors_4m1: Tensor) -> None:
     for jitters_m, factors_m1 in zip(work_mJ.T[:4], factors_4m1, strict=True):
         for jitter, run in _runs(jitters_m):
             if jitter >= 0:
                 _ADJUST[jitter](pixels_3mL[:, run], factors_m1[run])
-    for grey, run in _runs(work_mJ[:, GREY]):
+
+
+def _grey_(pixels_3mL: Tensor, grey_m: NDArray[np.int64]) -> None:
+    for grey, run in _runs(grey_m):
         if grey:
             pixels_3mL[:, run] = functional.luma(pixels_3mL[:, run])
 

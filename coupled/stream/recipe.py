@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
+from coupled.stream.policies import Policy
+
 Range = tuple[float, float]
 
 
@@ -30,6 +32,9 @@ class Recipe:
     solarize_threshold: float = 0.5  # values of at least this are inverted, x -> 1 - x
     rotation_prob: float = 0.0
     rotation_degrees: Range = (90.0, 90.0)  # counter-clockwise
+    policy: Policy = "none"
+    policy_num_ops: int = 2  # of RandAugment
+    policy_magnitude: int = 9  # of RandAugment, 0 to 30
 
     @property
     def uses_further_draws(self) -> bool:

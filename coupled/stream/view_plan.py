@@ -1,14 +1,14 @@
 """The augmentation parameters of every view, as a function of only (seed, epoch, image, view).
 
-An epoch draws one table with 32 random 32-bit numbers per view, and a second one with 8 per view if the augmentation
-uses it. The row of (image, view) has a fixed position in the Philox stream of (seed, epoch, view), so it does not
-depend on the number of images or views, the order, the batch or the rank. The meaning of a column never changes: a new
-operation takes a free column of the second table, or a new table. All arithmetic from the table to the plan and its
-crops is single IEEE operations, which give the same bits on every machine. An operation with probability p happens if a
-uniform number in [0, 1) is below p.
+An epoch draws one table with 32 random 32-bit numbers per view, and a second and a third one with 8 per view if the
+augmentation uses them: of solarize and rotation, and of policies. The row of (image, view) has a fixed position in the
+Philox stream of (seed, epoch, view), so it does not depend on the number of images or views, the order, the batch or
+the rank. The meaning of a column never changes: a new operation takes a free column of the second table, or a new
+table. All arithmetic from the table to the plan and its crops is single IEEE operations, which give the same bits on
+every machine. An operation with probability p happens if a uniform number in [0, 1) is below p.
 
 Shape letters: N images of the dataset, B images of a batch, V views, R random numbers of a view, 10 crop candidates,
-4 colour jitters.
+4 colour jitters, K operations of a policy.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.stream.policies import POLICY_DRAWS, decode_policy
 from coupled.stream.portable import portable_exp
 from coupled.stream.recipe import Augmentation, Range, Recipe
 from coupled.stream.seeds import random_uint32
@@ -54,6 +55,8 @@ class ViewPlan:
     blur_sigma_BV: Tensor  # float32, 0 = no blur
     solarize_BV: Tensor | None  # float32: values of at least this are inverted, infinite = none
     rotation_BV: Tensor | None  # float32: degrees counter-clockwise, 0 = none; both None: the run uses neither
+    policy_op_BVK: Tensor | None  # int64, index into `policies.OPERATIONS`
+    policy_value_BVK: Tensor | None  # float64, the parameters of these operations; both None: the run has no policy
     crop_ratios: tuple[Range, ...]  # of each view, for images so narrow that no candidate fits
     steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K user-defined steps
 
@@ -73,6 +76,7 @@ class EpochPlan:
     augmentation: Augmentation
     local: "EpochPlan | None" = None  # of the local views
     steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the user-defined steps
+    policy_VNR: NDArray[np.uint32] | None = None  # None: no view has a policy
 
     def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
         """Return pairs (side, plan): of the views, and of the local views if there are any."""
@@ -85,8 +89,9 @@ class EpochPlan:
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         draws_RBV = _uniform(self.table_VNR[:, indices_B])
         further_RBV = None if self.further_VNR is None else _uniform(self.further_VNR[:, indices_B])
+        policy_RBV = None if self.policy_VNR is None else _uniform(self.policy_VNR[:, indices_B])
         plans = [
-            _decode(draws_RBV[..., views], None if further_RBV is None else further_RBV[..., views], recipe)
+            _decode(draws_RBV[..., views], _of(views, further_RBV), _of(views, policy_RBV), recipe)
             for views, recipe in self.augmentation.recipes()
         ]
         plan = plans[0] if len(plans) == 1 else _beside(plans)
@@ -99,7 +104,7 @@ class EpochPlan:
 def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, stream: str = "views") -> EpochPlan:
     """Return the plan of an epoch over a dataset of `images` images.
 
-    The plan keeps 128 to 160 bytes per view, which are decoded per batch. Local views have separate tables from the
+    The plan keeps 128 to 192 bytes per view, which are decoded per batch. Local views have separate tables from the
     seed stream "local views".
     """
 
@@ -111,9 +116,11 @@ def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, st
     further_VNR = table(f"further {stream}", _FURTHER_DRAWS) if further else None
     local = augmentation.local()
     plan_of_local = view_plan(seed, epoch, images, local, "local views") if local else None
+    policy = any(recipe.policy != "none" for _, recipe in augmentation.recipes())
+    policy_VNR = table(f"policy {stream}", POLICY_DRAWS) if policy else None
     steps = [table(f"step {k} of {stream}", STEP_DRAWS) for k in range(len(augmentation.steps))]
     steps_KVNR = np.stack(steps) if steps else None
-    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, steps_KVNR)
+    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, steps_KVNR, policy_VNR)
 
 
 def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
@@ -121,7 +128,16 @@ def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
     return table_VBR.transpose(2, 1, 0).astype(np.float64, order="C") * 2.0**-32
 
 
-def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | None, augmentation: Recipe) -> ViewPlan:
+def _of(views: slice, draws_RBV: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    return None if draws_RBV is None else draws_RBV[..., views]
+
+
+def _decode(
+    draws_RBV: NDArray[np.float64],
+    further_RBV: NDArray[np.float64] | None,
+    policy_RBV: NDArray[np.float64] | None,
+    augmentation: Recipe,
+) -> ViewPlan:
     area_TBV, ratio_TBV, rest = np.split(draws_RBV, [CANDIDATES, 2 * CANDIDATES])
     top, left, flip, jitter, brightness, contrast, saturation, hue, jitter_order, grayscale, blur, sigma = rest
     jittered = jitter < augmentation.jitter_prob
@@ -140,6 +156,10 @@ def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | N
         threshold = np.where(solarize < augmentation.solarize_prob, augmentation.solarize_threshold, np.inf)
         turned = _between(angle, *augmentation.rotation_degrees)
         degrees = np.where(rotation < augmentation.rotation_prob, turned, 0.0)
+    op_BVK = value_BVK = None
+    if policy_RBV is not None:
+        options = (augmentation.policy, augmentation.policy_num_ops, augmentation.policy_magnitude)
+        op_BVK, value_BVK = map(torch.from_numpy, decode_policy(policy_RBV, *options))
     return ViewPlan(
         crop_area_BVT=_images_first(_between(area_TBV, *augmentation.crop_scale)),
         crop_aspect_BVT=_images_first(portable_exp(_between(ratio_TBV, low, high))),
@@ -155,6 +175,8 @@ def _decode(draws_RBV: NDArray[np.float64], further_RBV: NDArray[np.float64] | N
         blur_sigma_BV=torch.from_numpy(sigma.astype(np.float32)),
         solarize_BV=None if threshold is None else torch.from_numpy(threshold.astype(np.float32)),
         rotation_BV=None if degrees is None else torch.from_numpy(degrees.astype(np.float32)),
+        policy_op_BVK=op_BVK,
+        policy_value_BVK=value_BVK,
         crop_ratios=(augmentation.crop_ratio,) * draws_RBV.shape[-1],
     )
 

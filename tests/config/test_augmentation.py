@@ -16,9 +16,11 @@ def settings(**augmentation: object) -> Settings:
 
 def test_newer_keys_do_not_change_the_digest_of_older_settings() -> None:
     """The digest is in every snapshot and decides whether a run may be resumed."""
-    plain, later = settings(), {"views", "second", "solarize_prob", "rotation_prob", "rotation_degrees"}
+    plain = settings()
+    later = {"views", "second", "solarize_prob", "rotation_prob", "rotation_degrees"}
     assert not later & set(plain.resolved()["augmentation"])
-    same = settings(views=2, second={"hue": 0.1}, solarize_prob=0.0, rotation_degrees=[90, 90])
+    assert not [key for key in plain.resolved()["augmentation"] if key.startswith("policy")]
+    same = settings(views=2, second={"hue": 0.1}, solarize_prob=0.0, rotation_degrees=[90, 90], policy="none")
     assert same.resolved() == plain.resolved()
     assert same.sha256() == plain.sha256()
     assert settings(second=None, solarize_threshold=0.5).resolved() == plain.resolved()
@@ -97,3 +99,20 @@ def test_local_views_need_a_size_and_a_size_needs_local_views() -> None:
 def test_a_number_of_degrees_is_torchvisions_range(degrees: float) -> None:
     """`RandomRotation(30)` turns by -30 to 30."""
     assert settings(rotation_degrees=degrees).augmentation.rotation_degrees == (-degrees, degrees)
+
+
+def test_a_policy_is_written_and_its_options_are_refused_where_they_have_no_effect() -> None:
+    """An option that changes nothing would look like a choice in run.json."""
+    found = settings(policy="rand_augment", policy_magnitude=5, second={"policy": "none"})
+    tree = found.resolved()["augmentation"]
+    assert {key: tree[key] for key in tree if "policy" in key} == {"policy": "rand_augment", "policy_magnitude": 5}
+    assert tree["second"] == {"policy": "none"}
+    assert from_resolved(found.resolved()).sha256() == found.sha256() != settings().sha256()
+    assert settings(second={"policy": "rand_augment", "policy_num_ops": 1}).augmentation.plain().second is not None
+    for wrong in (
+        {"policy_num_ops": 3},
+        {"policy": "auto_augment_cifar10", "policy_magnitude": 5},
+        {"second": {"policy_num_ops": 3}},
+    ):
+        with pytest.raises(ValueError, match=r"it has no effect without `policy: rand_augment`"):
+            settings(**wrong)
