@@ -53,6 +53,11 @@ COMMANDS = {
         "coupled.analysis.theory_parsers:directpred_theory",
         "coupled.analysis.directpred_theory:main",
     ),
+    "similarity-descent": Command(
+        "gradient descent on similarities for CL and NSCL, with the a-priori bound",
+        "coupled.analysis.theory_parsers:similarity_descent",
+        "coupled.analysis.similarity_descent:main",
+    ),
     "sweep": Command(
         "train and measure a run for each point of a grid", "coupled.sweep.parser:parser", "coupled.sweep.program:main"
     ),

@@ -56,3 +56,30 @@ def directpred_theory() -> Parser:
     where = "folder to write to (default: directpred_theory)"
     parser.add_argument("--output", type=Path, metavar="DIR", default=Path("directpred_theory"), help=where)
     return parser
+
+
+def similarity_descent() -> Parser:
+    """`coupled similarity-descent`."""
+    about = (
+        "Gradient descent with each similarity as a free variable, for CL and NSCL, beside the a-priori bound of\n"
+        "arXiv 2510.08852, which is proved for these dynamics. It needs no run. Exit status 1: a bound is violated."
+    )
+    files = [
+        "similarity_descent.csv   distance, CKA and RSA of CL and NSCL with their bounds, one score per row",
+        "figures/*.png, *.pdf     similarity_descent",
+    ]
+    examples = ["", "--classes 100 --temperatures 0.5 1 --output theory"]
+    parser = command_parser("similarity-descent", about, examples, files)
+    temperatures = "temperatures (default: 0.1 0.5 1)"
+    parser.add_argument(
+        "--temperatures", nargs="+", type=positive_number, metavar="TAU", default=[0.1, 0.5, 1.0], help=temperatures
+    )
+    parser.add_argument("--num-images", type=positive, metavar="N", default=512, help="points (default: 512)")
+    parser.add_argument("--classes", type=positive, metavar="C", default=10, help="classes (default: 10)")
+    parser.add_argument("--batch-size", type=positive, metavar="B", default=256, help="points a step (default: 256)")
+    parser.add_argument("--steps", type=positive, metavar="T", default=500, help="steps (default: 500)")
+    parser.add_argument("--lr", type=positive_number, metavar="X", default=2.0, help="learning rate (default: 2)")
+    parser.add_argument("--seed", type=int, metavar="S", default=0, help="seed of points and batches (default: 0)")
+    where = "folder to write to (default: similarity_descent)"
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("similarity_descent"), help=where)
+    return parser

@@ -16,6 +16,8 @@ COLUMNS = {
     "p": Column("eigenvalue of the predictor"),
     "s": Column("eigenvalue of W W^T", SIZE),
     "tau": Column("target's singular value divided by that of W; 1 without an EMA"),
+    "rates": Column("sum of the learning rates of the steps", SIZE),
+    "log10_bound": Column("log10 of the a-priori bound on the distance"),
     "invariant": Column("s - p^2 / alpha_p"),
 }
 BETA = Column("rate of the EMA of the target; empty without an EMA", SIZE)
@@ -48,5 +50,18 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         f"{_MODEL} beta start_p start_s time p s collapsed",
         "p s collapsed",
         {"beta": BETA, "collapsed": Column("yes if s has vanished at this time", TEXT)},
+    ),
+    "similarity_descent.csv": (
+        "similarity_descent",
+        "temperature batch_size step of rates distance log10_bound value measured log10_rho vacuous holds",
+        "rates distance log10_bound value measured log10_rho vacuous holds",
+        {
+            "of": Column("cka or rsa", NAME),
+            "distance": Column("||Sigma_CL - Sigma_NSCL||, Frobenius", SIZE),
+            "value": Column("the lower bound of the score; -1 if vacuous"),
+            "measured": Column("the score of CL and NSCL"),
+            "log10_rho": Column("log10 of the bound on the distance, relative to CL"),
+            "holds": Column("no if the distance or the score violates its bound", TEXT),
+        },
     ),
 }
