@@ -48,6 +48,16 @@ COMMANDS = {
         "coupled.analysis.output_parsers:export",
         "coupled.analysis.export:main",
     ),
+    "directpred-theory": Command(
+        "the linear model of DirectPred: fixed points, phase portrait, sweep",
+        "coupled.analysis.theory_parsers:directpred_theory",
+        "coupled.analysis.directpred_theory:main",
+    ),
+    "similarity-descent": Command(
+        "gradient descent on similarities for CL and NSCL, with the a-priori bound",
+        "coupled.analysis.theory_parsers:similarity_descent",
+        "coupled.analysis.similarity_descent:main",
+    ),
     "sweep": Command(
         "train and measure a run for each point of a grid", "coupled.sweep.parser:parser", "coupled.sweep.program:main"
     ),

@@ -10,6 +10,7 @@ command that writes it. Figures:
 * quality: metrics of quality.csv for h on test, over epochs, including the reference.
 * collapse: metrics of collapse.csv on test, over epochs, including symmetry and alignment of predictors.
 * gap_alignment: alignment against weight gap, one path per arm.
+* angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
 """
@@ -26,14 +27,14 @@ from coupled.analysis.driver import run_program
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
-from coupled.analysis.plots.pair_figures import drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
 from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say
 
 FIGURES: dict[str, Callable[[FigureTables], Figure]] = {
     figure.__name__: figure
-    for figure in (drift, matrix, layers_alignment, layers_gap, quality, collapse, gap_alignment)
+    for figure in (drift, matrix, layers_alignment, layers_gap, quality, collapse, gap_alignment, angles)
 }
 
 

@@ -7,6 +7,7 @@ differ only in digests, the last one is the newest.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coupled.analysis import theory_schemas
 from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Column
 
 OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
@@ -104,6 +105,7 @@ COLUMNS = {
     "arm_digest": Column("digest of the arm's snapshot, 16 hexadecimal digits", TEXT),
     "images_digest": Column("digest of the images of the split, 16 hexadecimal digits", TEXT),
     "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
+    **theory_schemas.COLUMNS,
 }
 OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
     "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),
@@ -239,4 +241,8 @@ SCHEMAS = {
             EPOCH._replace(words="a whole number of -1 or more", least=-1),
         ),
     ),
+    **{
+        name: _schema(program, columns, values, **others)
+        for name, (program, columns, values, others) in theory_schemas.TABLES.items()
+    },
 }

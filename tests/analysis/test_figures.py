@@ -1,6 +1,7 @@
 """Figures: they show the right rows, each arm has one colour everywhere, and missing tables are named."""
 
 import errno
+import math
 import os
 from collections.abc import Mapping
 from itertools import combinations
@@ -16,7 +17,7 @@ from coupled.analysis.figures import FIGURES, draw, main
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import arm_styles, grid
 from coupled.analysis.plots.figure_tables import FigureTables
-from coupled.analysis.plots.pair_figures import drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
 from coupled.analysis.run import open_run
 from coupled.analysis.tables import BadTableError
 from coupled.config.schema import from_resolved
@@ -35,15 +36,16 @@ def value(epoch: int, arm: str, shift: float = 0.0) -> float:
 def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
     """Gap g, CKA 1 - g, RSA 1 - g / 2 at h, less at lower layers; a row of another snapshot and one of fewer images."""
     gaps, scores = (
-        ["epoch,reference,arm,tensor,module,aggregate,gap,arm_digest"],
+        ["epoch,reference,arm,tensor,module,aggregate,gap,angle,arm_digest"],
         ["epoch,split,reference,arm,module,metric,value,ci_low,ci_high,num_images"],
     )
     quality_rows = ["epoch,split,arm,module,metric,variant,shots,k,value,num_images,num_train_images"]
     for epoch in (0, 1, 3):
         for arm in arms:
             gap = value(epoch, arm)
-            gaps += [f"{epoch},cl,{arm},,,mean,9,old", f"{epoch},cl,{arm},,,mean,{gap},new"]
-            gaps += [f"{epoch},cl,{arm},,{layer},mean,{gap + place},new" for place, layer in enumerate(LAYERS[:2])]
+            gaps += [f"{epoch},cl,{arm},,,mean,9,,old", f"{epoch},cl,{arm},,,mean,{gap},,new"]
+            gaps += [f"{epoch},cl,{arm},,,global,9,{100 * gap},new"]
+            gaps += [f"{epoch},cl,{arm},,{layer},mean,{gap + place},,new" for place, layer in enumerate(LAYERS[:2])]
             for metric, slope in (("cka", 1), ("rsa", 0.5)):
                 for place, layer in enumerate(reversed(LAYERS)):
                     there = 1 - slope * gap - 0.1 * place
@@ -171,6 +173,17 @@ def test_quality_shows_every_arm_and_the_gap_alignment_figure_joins_both_tables(
     assert list(joined) == ["mine", "nscl", "ce"]
     for gaps, values in joined.values():
         assert values == pytest.approx([1 - gap for gap in gaps])
+
+
+def test_angles_are_those_of_the_table_and_the_arccos_of_the_scores(folder: Path) -> None:
+    """In degrees: of the encoder's weights as one vector, of CKA and of RSA."""
+    figure = angles(described(folder))
+    for panel, arm in ((panel, arm) for panel in range(3) for arm in ("mine", "nscl", "ce")):
+        gaps = [value(epoch, arm) for epoch in (0, 1, 3)]
+        cosines = [1 - gap * (1, 1, 0.5)[panel] for gap in gaps]
+        expected = [100 * gap for gap in gaps] if panel == 0 else [math.degrees(math.acos(x)) for x in cosines]
+        assert lines(figure, panel)[arm] == [[0, 1, 3], pytest.approx(expected, abs=1e-6)]
+    assert "twin" not in lines(figure, 0)
 
 
 def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: Path) -> None:

@@ -23,9 +23,9 @@ class FigureTables(NamedTuple):
     styles: dict[str, Style]  # of every arm, in the order of the run
     twins: list[str]  # of the reference
 
-    def gaps(self) -> pd.DataFrame:
-        """Rows of weight_gap.csv with this reference."""
-        return self._of_reference("weight_gap.csv", "gap")
+    def gaps(self, value: str = "gap") -> pd.DataFrame:
+        """Rows of weight_gap.csv with this reference; `value` is the column that the figure shows."""
+        return self._of_reference("weight_gap.csv", value)
 
     def scores(self) -> pd.DataFrame:
         """Rows of test_alignment.csv with this reference, of the largest sample for each metric."""

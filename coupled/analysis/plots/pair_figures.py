@@ -109,6 +109,32 @@ def gap_alignment(tables: FigureTables) -> Figure:
     return figure
 
 
+def angles(tables: FigureTables) -> Figure:
+    """Return the figure of the angles of weights and representations to the reference over epochs, in degrees.
+
+    The angle of the weights is that of the encoder's weights as one vector. The angle of the representations is arccos
+    of CKA and of RSA, which are cosines of two vectors. Source: arXiv 2510.08852 opens with such angles; its definition
+    of the weights' angle is not known.
+    """
+    gaps, scores = whole_encoder(tables.gaps("angle"), "global"), tables.scores()
+    panels = [(gaps.assign(value=gaps["angle"]), "angle of the weights")]
+    for metric, name in ALIGNMENTS.items():
+        rows = scores[(scores["metric"] == metric) & (scores["module"] == "h")]
+        degrees = np.degrees(np.arccos(rows["value"].clip(-1, 1)))
+        panels.append((rows.assign(value=degrees), f"arccos of {name}, test images, h"))
+    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
+    for axes, (rows, label) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+        for arm in tables.arms(rows):
+            curve = rows[rows["arm"] == arm].sort_values("epoch")
+            line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
+        over_epochs(axes)
+        axes.set_title(label, fontsize="medium")
+    figure.axes[0].set_ylabel(f"degrees to {tables.reference}")
+    figure.axes[0].set_ylim(bottom=0)
+    add_legend(figure, tables)
+    return figure
+
+
 def matrix(tables: FigureTables) -> Figure:
     """Return the matrix of CKA of h on test for every pair of arms, at the last epoch."""
     every_pair = suggest("alignment", "--run-dir", str(tables.folder.parent), "--compare", "all")

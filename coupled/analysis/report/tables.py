@@ -9,11 +9,12 @@ import pandas as pd
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import newest, read_table
+from coupled.analysis.theory_schemas import TABLES as THEORY
 from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
-# epochs.csv is not in the folder analysis; transfer.csv is about images of another dataset
-NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv", "transfer.csv", "map.csv")
+# epochs.csv is not in the folder analysis; transfer.csv is about images of another dataset; theory is of no run
+NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv", "transfer.csv", "map.csv", *THEORY)
 SHOWN = tuple(name for name in SCHEMAS if name not in NOT_SHOWN)
 
 
