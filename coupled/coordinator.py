@@ -56,11 +56,8 @@ class Coordinator:
         self.steps_per_epoch = len(self.images) // size
         self.steps = settings.epochs * self.steps_per_epoch
         self.peak_lr = peak_learning_rate(settings.optimizer.base_lr, settings.optimizer.lr_scaling, size)
-        length: dict[str, Any] = {
-            "batch_size": size,
-            "steps_per_epoch": self.steps_per_epoch,
-            "epochs": settings.epochs,
-        }
+        length: dict[str, Any] = {"batch_size": size, "epochs": settings.epochs}
+        length["steps_per_epoch"] = self.steps_per_epoch
         self.learning_rate = schedule_of(**settings.optimizer.of_schedule(), **length)
         self.rate_of = {a: schedule_of(**settings.optimizer_of(a).of_schedule(), **length) for a in settings.arms}
         on_gpu = on_device(self.images, group.device)  # once for all streams, and before free memory is measured
