@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from support import tiny
 
 from coupled.analysis.plots.figure_tables import figure_tables
 from coupled.analysis.run import open_run
 from coupled.config.optimizer_settings import not_shared, not_shared_text
 from coupled.config.schema import from_resolved
-from tests.support import tiny
 
 OWN = {"name": "rmsprop", "base_lr": 0.002, "schedule": "step", "milestones": [1], "head_weight_decay": 0.1}
 BYOL = {"objective": "byol", "hidden_dim": 32, "ema_decay": 0.9, "target_schedule": "cosine"}
