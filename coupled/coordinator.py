@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import StepResult
@@ -21,7 +22,7 @@ from coupled.config.controls import streams
 from coupled.config.registry import load_dataset, load_train_images
 from coupled.config.schema import Settings
 from coupled.models.memory import memory_errors
-from coupled.models.optimizer import learning_rate, peak_learning_rate
+from coupled.models.schedules import peak_learning_rate, schedule_of
 from coupled.monitoring.progress import Progress
 from coupled.monitoring.signals import Action, StopConditions, StopSignals, Timer, check_max_steps, end_at_once
 from coupled.monitoring.trackers import check_installed
@@ -55,16 +56,12 @@ class Coordinator:
         self.steps_per_epoch = len(self.images) // size
         self.steps = settings.epochs * self.steps_per_epoch
         self.peak_lr = peak_learning_rate(settings.optimizer.base_lr, settings.optimizer.lr_scaling, size)
-        self.learning_rate = partial(
-            learning_rate,
-            peak=self.peak_lr,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=settings.epochs,
-            warmup_epochs=settings.optimizer.warmup_epochs,
-            schedule=settings.optimizer.schedule,
-        )
+        length: dict[str, Any] = {"batch_size": size, "epochs": settings.epochs}
+        length["steps_per_epoch"] = self.steps_per_epoch
+        self.learning_rate = schedule_of(**settings.optimizer.of_schedule(), **length)
+        self.rate_of = {a: schedule_of(**settings.optimizer_of(a).of_schedule(), **length) for a in settings.arms}
         on_gpu = on_device(self.images, group.device)  # once for all streams, and before free memory is measured
-        self.all_arms = arms = build_arms(settings, group, len(self.images.class_names))
+        self.all_arms = arms = build_arms(settings, group, len(self.images.class_names), self.steps)
         self.arms, self.stream_of = arms.own, streams(arms.random_sources)
         seeds = {self.stream_of[arm.name]: arms.random_sources[arm.name].of_stream(settings.seed) for arm in self.arms}
         resolved, device = settings.resolved(), group.device.type
@@ -83,7 +80,7 @@ class Coordinator:
             workers=settings.dataset.num_workers,
         )
         names, kept = list(settings.arms), settings.snapshots
-        self.lockstep = Lockstep(self.arms, self.stream_of, self.learning_rate, settings.log_every, names, group)
+        self.lockstep = Lockstep(self.arms, self.stream_of, self.rate_of, settings.log_every, names, group)
         self.kept_epochs = snapshot_epochs(settings.epochs, kept.every_epochs, kept.dense_until_epoch)
 
     def train(
@@ -233,6 +230,7 @@ class Coordinator:
             batch_size=settings.batch.size,
             streams=streams,
             learning_rate=self.learning_rate,
+            rate_of=self.rate_of,
             progress=progress,
             stop_conditions=conditions,
             log=log,

@@ -68,7 +68,7 @@ def draw_each(tables: FigureTables) -> Iterator[tuple[str, list[Path] | ValueErr
         except ValueError as error:
             yield name, error
         else:
-            yield name, save(drawing, tables.folder / "figures" / name)
+            yield name, save(drawing, tables.folder / "figures" / name, tables.note)
 
 
 def figures(options: Namespace) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coupled.config.controls import perturb
 from coupled.config.registry import Objective
 from coupled.models.network import move_target
+from coupled.models.optimizer import set_learning_rate
 from coupled.objectives import Inputs, Loss
 from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
@@ -45,6 +46,7 @@ class Arm:
         clip_grad_norm: maximum gradient norm; None disables clipping.
         seed: seed of the run, for random numbers that the network draws, such as dropout.
         perturb: (ulps, step): move one weight by `ulps` units in the last place after step `step`; None: never.
+        target_decay: decay of the target network by step; None: no target network.
     """
 
     def __init__(
@@ -58,9 +60,11 @@ class Arm:
         clip_grad_norm: float | None,
         seed: int,
         perturb: tuple[int, int] | None,
+        target_decay: Callable[[int], float] | None = None,
     ) -> None:
         self.name, self.objective, self.network = name, objective, network
         self.precision, self.seed, self.perturb = precision, seed, perturb
+        self.target_decay = target_decay
         self.clip_grad_norm = clip_grad_norm or float("inf")
         self.dtype = next(network.parameters()).dtype
         self.replica: nn.Module = distribute(network)
@@ -123,16 +127,15 @@ class Arm:
 
         Then apply the objective's `after_step` rule, if it has one, and update the target network, if there is one.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
         self.optimizer.step()
         if self.objective.after_step:
             tensors = self.network.state_dict()
             changed = self.objective.after_step(tensors, self.sums, step, **self.objective.options)
             for name, tensor in changed.items():
                 tensors[name].copy_(tensor)
-        if self.objective.needs.target_decay is not None:
-            move_target(self.network, self.objective.needs.target_decay)
+        if self.target_decay:
+            move_target(self.network, self.target_decay(step))
 
     def perturb_after(self, step: int) -> None:
         """Move one weight by a few units in the last place, if `perturb` names this step."""

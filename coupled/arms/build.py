@@ -18,11 +18,12 @@ from coupled.config.schema import Settings
 from coupled.config.user_code import is_reference
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
-from coupled.models.memory import ArmBytes, Forecast, forecast, free_memory, memory_line
+from coupled.models.memory import MOMENTS, ArmBytes, Forecast, forecast, free_memory, memory_line
 from coupled.models.micro_batches import use_micro_batches
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors, trained_bytes
 from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, check_local_size, outline, probe
+from coupled.models.schedules import target_decay
 from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
 
@@ -45,8 +46,9 @@ class Arms(NamedTuple):
     weights: GivenWeights | None
 
 
-def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
-    """Build the arms of `settings` for a dataset with `classes` classes. Called by all ranks together.
+def build_arms(settings: Settings, group: ProcessGroup, classes: int, steps: int) -> Arms:
+    """Build the arms of `settings` for a dataset with `classes` classes and a run of `steps` steps. Called by all
+    ranks together.
 
     Raises ValueError if the network cannot be built or does not fit into memory, and `RunError` if the arms do not
     start with equal weights.
@@ -86,7 +88,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int) -> Arms:
         seed = used[name].seed("init", settings.seed)
         start = shared if seed == settings.seed else _network(options, seed, probed)
         network = copy_with_heads(start, objectives[name].needs, classes, seed)
-        own.append(_arm(name, settings, objectives[name], network, device))
+        own.append(_arm(name, settings, objectives[name], network, device, steps))
     starts = {arm.name: shared_tensors(arm.network) for arm in own}
     for init in sorted({each.init for each in used.values()}):
         check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
@@ -110,7 +112,9 @@ def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
     return [sorted(own, key=order.index) for own in placed]
 
 
-def _arm(name: str, settings: Settings, objective: Objective, network: Network, device: torch.device) -> Arm:
+def _arm(
+    name: str, settings: Settings, objective: Objective, network: Network, device: torch.device, steps: int
+) -> Arm:
     """Return an arm with `network` moved to the device, dtype and memory layout of training."""
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -128,22 +132,21 @@ def _arm(name: str, settings: Settings, objective: Objective, network: Network, 
         )
     if settings.compile:
         placed.compile()  # in place: names and snapshots stay as they are
-    optimizer, perturb = settings.optimizer, settings.arms[name].perturb
+    optimizer, perturb, start = settings.optimizer_of(name), settings.arms[name].perturb, objective.needs.target_decay
+    heads = [parameter for head in objective.needs.heads for parameter in placed.get_submodule(head).parameters()]
+    decay = None
+    if start is not None:
+        decay = partial(target_decay, start=start, steps=steps, schedule=settings.arms[name].target_schedule)
     arm = Arm(
         name,
         objective,
         placed,
-        partial(
-            build_optimizer,
-            name=optimizer.name,
-            momentum=optimizer.momentum,
-            betas=optimizer.betas,
-            weight_decay=optimizer.weight_decay,
-        ),
+        partial(build_optimizer, **optimizer.of_update(), heads=heads),
         precision=settings.precision,
         clip_grad_norm=optimizer.clip_grad_norm,
         seed=settings.seed,
         perturb=(perturb.ulps, perturb.step) if perturb else None,
+        target_decay=decay,
     )
     arm.settle_buckets(settings.image_size, settings.augmentation.local_size or 0)
     return arm
@@ -175,7 +178,7 @@ def _memory(
     need = forecast(
         probed,
         [ArmBytes(wider * arm.tensors, wider * arm.trained) for arm in arms],
-        settings.optimizer.name,
+        max((settings.optimizer_of(name).name for name in settings.arms), key=MOMENTS.__getitem__),
         images=images,
         images_at_once=min(images, settings.batch.micro_batch or images),
         batch=batch,

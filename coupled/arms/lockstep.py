@@ -100,18 +100,20 @@ class StepRecord:
 
 
 class Lockstep:
-    """Takes the steps of this rank's arms; `stream_of` is the stream of each arm, `names` are all arms of the run."""
+    """Takes the steps of this rank's arms. `stream_of` is the stream of each arm, `rate_of` its learning rate by step,
+    and `names` are all arms of the run.
+    """
 
     def __init__(
         self,
         arms: Sequence[Arm],
         stream_of: Mapping[str, str],
-        learning_rate: Callable[[int], float],
+        rate_of: Mapping[str, Callable[[int], float]],
         log_every: int | None,
         names: Sequence[str],
         group: ProcessGroup,
     ) -> None:
-        self.arms, self.stream_of, self.learning_rate = arms, stream_of, learning_rate
+        self.arms, self.stream_of, self.rate_of = arms, stream_of, rate_of
         self.log_every, self.names, self.group = log_every, names, group
         self.stopwatch, self.step_seconds = Stopwatch(group.device), float("inf")
 
@@ -157,7 +159,7 @@ class Lockstep:
     def _update(self, step: int) -> None:
         for arm in self.arms:
             with self.stopwatch.running(arm.name):
-                arm.update(self.learning_rate(step), step)
+                arm.update(self.rate_of[arm.name](step), step)
                 arm.perturb_after(step)
 
     def _known(

@@ -11,6 +11,7 @@ from coupled.arms.build import Arms
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.code_of_settings import files_of
 from coupled.config.label_noise import TrainImages, described
+from coupled.config.optimizer_settings import not_shared
 from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
@@ -68,6 +69,7 @@ def announce(
 
     `images` are by split, `trained` are those of the training steps, `space_left` is the line on free disk space.
     """
+    own = not_shared(settings)
     epochs, size, given = settings["epochs"], settings["batch"]["size"], settings["arms"]
     train, test = images["train"], images["test"]
     shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageDataset) else ""
@@ -90,7 +92,7 @@ def announce(
     for place, names in enumerate(arms.placed):
         where = f" (arm group {place} of {group.arms_size})" if group.arms_size > 1 else ""
         for name in names:
-            more = controls(given[name])
+            more = controls(given[name]) + (f"; not shared: {', '.join(own[name])}" if name in own else "")
             progress.say(f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}")
     for note in (*(arms.weights.notes() if arms.weights else ()), *frozen(arms, settings["encoder"].get("freeze", ()))):
         progress.say(note)

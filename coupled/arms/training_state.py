@@ -47,7 +47,8 @@ class TrainingState:
     steps_per_epoch: int
     batch_size: int
     streams: Sequence[str]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int], float]  # of the shared settings
+    rate_of: Mapping[str, Callable[[int], float]]  # of each arm
     progress: Progress
     stop_conditions: StopConditions
     log: RunLog | None
@@ -104,11 +105,11 @@ class TrainingState:
         """
         own = {arm.name: arm.projection_spread() for arm in arms if owner}
         spreads = {name: spread for of_rank in gather_json(own) for name, spread in of_rank.items()}
-        images, lr = self.steps_per_epoch * self.batch_size, self.learning_rate(self.step)
+        images = self.steps_per_epoch * self.batch_size
         rows = []
         for name, (loss, seconds, skipped) in self.sums.items():
             if self.log:
-                row = [self.epochs, name, loss, lr, seconds, images / seconds]
+                row = [self.epochs, name, loss, self.rate_of[name](self.step), seconds, images / seconds]
                 self.log.epochs.row(row)
                 rows.append(dict(zip(self.log.epochs.columns, row, strict=True)))
             self.progress.warn(*sanity_checks.skipped_anchors_message(name, int(skipped), arms[0].views * images))

@@ -3,17 +3,16 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # schema.py imports this file
+    from coupled.config.optimizer_settings import OptimizerSettings
     from coupled.config.schema import Settings
 
 
 def check_across(settings: "Settings") -> None:
     """Raise ValueError for values that do not fit together."""
-    warmup = settings.optimizer.warmup_epochs
-    if settings.epochs and warmup >= settings.epochs:
-        raise ValueError(
-            f"optimizer.warmup_epochs: got {warmup:g} with epochs: {settings.epochs}; warm-up must end before the run"
-            f" does: set optimizer.warmup_epochs below {settings.epochs}"
-        )
+    _check_optimizer(settings.epochs, settings.optimizer, "optimizer")
+    for name, arm in settings.arms.items():
+        if arm.optimizer:
+            _check_optimizer(settings.epochs, arm.optimizer, f"arms.{name}.optimizer")
     if settings.activation_checkpointing and settings.compile:
         raise ValueError(
             "activation_checkpointing: got true with compile: true, and torch.compile plans itself what is computed"
@@ -33,4 +32,25 @@ def check_across(settings: "Settings") -> None:
         raise ValueError(
             f"parallel.arm_groups: got {settings.parallel.arm_groups} with {len(settings.arms)} arms; at most one group"
             " per arm"
+        )
+
+
+def _check_optimizer(epochs: int, optimizer: "OptimizerSettings", key: str) -> None:
+    """Raise ValueError for parts of a schedule that do not fit into a run of `epochs`; 0 trains nothing."""
+    warmup, milestones, decay = optimizer.warmup_epochs, optimizer.milestones or (), optimizer.decay_epochs
+    if epochs and warmup >= epochs:
+        raise ValueError(
+            f"{key}.warmup_epochs: got {warmup:g} with epochs: {epochs}; warm-up must end before the run"
+            f" does: set {key}.warmup_epochs below {epochs}"
+        )
+    for milestone in milestones:
+        if epochs and not warmup <= milestone < epochs:
+            raise ValueError(
+                f"{key}.milestones: got {milestone} with epochs: {epochs}; give epochs from the end of the warm-up"
+                f" ({warmup:g}) to below {epochs}"
+            )
+    if epochs and decay and warmup + decay > epochs:
+        raise ValueError(
+            f"{key}.decay_epochs: got {decay:g} with epochs: {epochs}; at most {epochs - warmup:g}, because the decay"
+            " begins after the warm-up"
         )

@@ -17,6 +17,7 @@ from coupled.stream.seeds import philox
 USUAL_REFERENCE = "cl"
 SHARED = ""  # instead of an arm's name: the source that all arms share
 KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its options
+TRAINING_KEYS = ("optimizer", "target_schedule")  # of an arm and its twins: they are no options of its objective
 SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
 
 

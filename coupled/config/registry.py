@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coupled.config import by_name
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
-from coupled.config.controls import KEYS, with_twin_options
+from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
 from coupled.config.errors import check_options
 from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
 from coupled.config.user_augmentation import with_step_options
@@ -201,9 +201,15 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
     for arm, given in with_twin_options(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
+        control |= {key: given.pop(key) for key in TRAINING_KEYS if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}
-        checked = find_objective(arm, given["objective"], options, settings["temperature"]).options
-        tree["arms"][arm] = {"objective": given["objective"], **checked, **control}
+        found = find_objective(arm, given["objective"], options, settings["temperature"])
+        if found.needs.target_decay is None and "target_schedule" in control:
+            raise ValueError(
+                f"arms.{arm}.target_schedule: got {control['target_schedule']} with '{found.name}', which has no target"
+                " network; remove it"
+            )
+        tree["arms"][arm] = {"objective": given["objective"], **found.options, **control}
     filled: dict[str, Any] = json.loads(json.dumps(tree, default=str))  # a path is text in the settings
     return filled
 

@@ -25,6 +25,7 @@ from coupled.config.encoder_settings import OF_NETWORK, OF_WEIGHTS, EncoderSetti
 from coupled.config.errors import one_line
 from coupled.config.fields import Above0, Name, Section, about
 from coupled.config.monitor import MonitorSettings, Trackers
+from coupled.config.optimizer_settings import NEVER_ENDS, OptimizerSettings, with_arm_optimizers
 from coupled.config.projector_settings import ProjectorSettings
 from coupled.config.sections import (
     MAY_CHANGE,
@@ -33,7 +34,6 @@ from coupled.config.sections import (
     BatchSettings,
     CheckpointSettings,
     DatasetSettings,
-    OptimizerSettings,
     ParallelSettings,
     SnapshotSettings,
 )
@@ -114,7 +114,7 @@ class Settings(Section):
     )
     encoder: Annotated[EncoderSettings, about("The encoder.")] = EncoderSettings()
     projector: Annotated[ProjectorSettings, about("The projector on top of the encoder.")] = ProjectorSettings()
-    optimizer: Annotated[OptimizerSettings, about("The optimizer of every arm.")]
+    optimizer: Annotated[OptimizerSettings, about("The optimizer of every arm, unless its arm changes a key.")]
     temperature: Annotated[
         Above0, about("Temperature of every objective that has one, unless its arm sets another.")
     ] = TEMPERATURE
@@ -154,13 +154,13 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_warmup(cls, given: Any) -> Any:
-        """Short runs warm up for a tenth of their epochs."""
+    def _fill_optimizers(cls, given: Any) -> Any:
+        """Short runs warm up for a tenth of their epochs. Then the arms' own keys are merged with the shared ones."""
         if not isinstance(given, dict) or not isinstance(given.get("optimizer", {}), dict):
             return given  # refused later
         epochs = given.get("epochs", cls.model_fields["epochs"].default)
         warmup = min(LONGEST_WARMUP, epochs / 10) if isinstance(epochs, int) else LONGEST_WARMUP
-        return {**given, "optimizer": {"warmup_epochs": warmup, **given.get("optimizer", {})}}
+        return with_arm_optimizers({**given, "optimizer": {"warmup_epochs": warmup, **given.get("optimizer", {})}})
 
     @model_validator(mode="after")
     def _across(self) -> "Settings":
@@ -173,6 +173,10 @@ class Settings(Section):
         if self.dataset.image_size is None:
             raise ValueError("dataset.image_size: missing; make the settings with load_settings or resolve")
         return self.dataset.image_size
+
+    def optimizer_of(self, arm: str) -> OptimizerSettings:
+        """The optimizer of an arm: the shared section with the keys that the arm changes."""
+        return self.arms[arm].optimizer or self.optimizer
 
     def network_options(self) -> dict[str, Any]:
         """The arguments of `build_network`, but for the seed."""
@@ -198,7 +202,11 @@ class Settings(Section):
 
     def may_change(self) -> tuple[str, ...]:
         """Keys that may be changed when a run is continued: they do not enter the computation of a step."""
-        return (*MAY_CHANGE, "epochs") if self.optimizer.schedule == "constant" else MAY_CHANGE
+        endless = all(
+            self.optimizer_of(name).schedule in NEVER_ENDS and arm.target_schedule == "constant"
+            for name, arm in self.arms.items()
+        )
+        return (*MAY_CHANGE, "epochs") if endless and self.optimizer.schedule in NEVER_ENDS else MAY_CHANGE
 
     def sha256(self) -> str:
         """Digest of the resolved settings without those that may change, independent of the order of keys.

@@ -4,22 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from coupled.config.fields import (
-    Above0,
-    Count,
-    Name,
-    NonNegative,
-    OpenSection,
-    Pixels,
-    Positive,
-    Section,
-    Share,
-    about,
-)
+from coupled.config.fields import Above0, Count, Name, OpenSection, Pixels, Positive, Section, about
+from coupled.config.optimizer_settings import OptimizerSettings
 
 TEMPERATURE = 0.5
-BETAS = (0.9, 0.999)  # of AdamW, as in torch
-MOMENTUM = 0.9  # of LARS and SGD
 # Settings that may change when a run is continued: they do not enter the computation of a step. `temperature` and
 # `augmentation.preset` have already taken effect in the options of the arms and the strengths of the augmentation.
 MAY_CHANGE = (
@@ -106,6 +94,20 @@ class ArmSettings(OpenSection):
         AfterValidator(_sorted_once),
         about("Random draws that the arm does not share with the others."),
     ] = ()
+    optimizer: Annotated[
+        OptimizerSettings | None,
+        about(
+            "Keys of `optimizer` that differ for this arm, such as `{base_lr: 0.1}`. run.json has the whole section;"
+            " figures name the keys that are not shared. `null`: none.",
+        ),
+    ] = None
+    target_schedule: Annotated[
+        Literal["constant", "cosine"],
+        about(
+            "Decay of the target network of an objective that has one: constant, or rising to 1 over the run, as in"
+            " BYOL."
+        ),
+    ] = "constant"
 
     @model_validator(mode="after")
     def _objective_or_twin(self) -> "ArmSettings":
@@ -115,7 +117,10 @@ class ArmSettings(OpenSection):
 
     @model_serializer(mode="wrap")
     def _only_what_is_said(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in whole(self).items() if key in self.options or value}
+        said = {key: value for key, value in whole(self).items() if key in self.options or value}
+        if self.target_schedule == "constant":
+            del said["target_schedule"]
+        return said
 
 
 class BatchSettings(Section):
@@ -141,52 +146,6 @@ class BatchSettings(Section):
     def _without_null(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit a `micro_batch` of null, so that it does not enter the digest of the settings."""
         return {key: value for key, value in whole(self).items() if key != "micro_batch" or value}
-
-
-class OptimizerSettings(Section):
-    """The optimizer of every arm. The world size never enters the learning rate."""
-
-    name: Annotated[Literal["lars", "sgd", "adamw"], about("Update rule.")] = "lars"
-    base_lr: Annotated[
-        Above0, about("Peak learning rate for a batch of 256 images; `lr_scaling` adapts it to others.")
-    ] = 0.3
-    lr_scaling: Annotated[
-        Literal["linear", "sqrt", "fourth_root", "none"],
-        about("How the learning rate grows with `batch.size` / 256."),
-    ] = "linear"
-    momentum: Annotated[Share | None, about("Momentum of `lars` and `sgd`.", default="0.9; `null` for `adamw`")] = None
-    betas: Annotated[
-        tuple[Share, Share] | None, about("Betas of `adamw`.", default="[0.9, 0.999] for `adamw`, else `null`")
-    ] = None
-    weight_decay: Annotated[NonNegative, about("Not applied to biases and norm parameters.")] = 1e-6
-    warmup_epochs: Annotated[
-        NonNegative,
-        about("Epochs of linear warm-up; must end before the run does.", "epochs", "min(10, `epochs` / 10)"),
-    ]
-    schedule: Annotated[Literal["cosine", "constant"], about("Learning rate after the warm-up.")] = "cosine"
-    clip_grad_norm: Annotated[
-        Above0 | None,
-        about(
-            "Largest norm of each arm's gradient; a larger one is scaled down. `null`: no clipping. Check the value for"
-            " objectives with large losses, such as VICReg."
-        ),
-    ] = 1.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_momentum(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        key, value = ("betas", BETAS) if given.get("name") == "adamw" else ("momentum", MOMENTUM)
-        return {**given, key: value} if given.get(key) is None else given
-
-    @model_validator(mode="after")
-    def _only_its_own(self) -> "OptimizerSettings":
-        if self.name == "adamw" and self.momentum is not None:
-            raise ValueError(f"momentum: got {self.momentum} with adamw, which has no momentum; set betas=[a, b]")
-        if self.name != "adamw" and self.betas is not None:
-            raise ValueError(f"betas: got {list(self.betas)} with {self.name}, which has no betas; set momentum")
-        return self
 
 
 class SnapshotSettings(Section):

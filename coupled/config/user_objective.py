@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coupled.config.controls import KEYS, TRAINING_KEYS
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, refuse_option_names, refused
 from coupled.objectives import LOCAL, Inputs, Loss, Needs
@@ -49,7 +50,7 @@ def declared(code: UserCode, key: str) -> Declared:
     if not parameters or any(each.kind is not inspect.Parameter.KEYWORD_ONLY for each in parameters[1:]):
         text = f"takes ({', '.join(map(str, parameters))})"
         raise refused(code, key, text, "expected is f(inputs, *, options), its options by keyword only")
-    refuse_option_names(code, key, function, ("objective", "twin", "perturb", "unshared"))
+    refuse_option_names(code, key, function, ("objective", *KEYS, *TRAINING_KEYS))
     optional = {name: getattr(code.declared, name, None) for name in ("check", "batch_sums", "after_step")}
     own = getattr(code.declared, "needs", None)
     named = {name: _named(each, code, key) for name, each in {**optional, "needs": own}.items() if each is not None}

@@ -15,7 +15,7 @@ from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.host_memory import reusable_bytes
 
 MIB = 2**20
-MOMENTS = {"lars": 1, "sgd": 1, "adamw": 2}  # optimizer state, as a multiple of the trained weights
+MOMENTS = {"lars": 1, "sgd": 1, "adamw": 2, "rmsprop": 2}  # optimizer state, as a multiple of the trained weights
 # Peak of both passes, as a multiple of the saved activations. CPU: 1.3 to 2.3 measured, because freed blocks of the
 # heap do not fit the next tensors. GPU: an estimate, not measured; the gradients of a few layers are added
 BACKWARD = {"cpu": 1.7, "cuda": 1.3}

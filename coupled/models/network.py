@@ -19,6 +19,8 @@ from coupled.models.user_encoder import build_user_encoder
 from coupled.objectives import LOCAL, Head, Needs
 from coupled.stream.seeds import torch_rng
 
+LINEAR_PREDICTORS = ("linear_predictor", "linear_bias_predictor", "symmetric_predictor", "symmetric_bias_predictor")
+
 
 class Network(nn.Module):
     """Computes the outputs named in `needs`.
@@ -172,14 +174,18 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
     """Build a head on an input with `inputs` features, drawn from torch's global generator."""
     if head.kind == "linear":
         return nn.Linear(inputs, classes)
-    if head.kind == "linear_predictor":
-        return nn.Linear(inputs, inputs, bias=False)
+    if head.kind in LINEAR_PREDICTORS:
+        layer = nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor"))
+        if head.kind.startswith("symmetric"):
+            with torch.no_grad():
+                layer.weight.copy_((layer.weight + layer.weight.T) / 2)
+        return layer
     if head.kind == "mlp_predictor":
         hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # no bias here: the batch norm has one
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    raise ValueError(f"head: got kind '{head.kind}'; allowed are linear, linear_predictor, mlp_predictor")
+    raise ValueError(f"head: got kind '{head.kind}'; allowed are linear, mlp_predictor, {', '.join(LINEAR_PREDICTORS)}")
 
 
 def move_target(network: nn.Module, decay: float) -> None:

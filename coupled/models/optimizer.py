@@ -1,38 +1,10 @@
-"""Optimizers with the parameter groups of SimCLR, and the learning rate as a pure function of the step."""
+"""Optimizers and their parameter groups: matrices and vectors, of the shared parts and of the heads."""
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-LR_EXPONENT = {"linear": 1.0, "sqrt": 0.5, "fourth_root": 0.25, "none": 0.0}
-
-
-def peak_learning_rate(base_lr: float, lr_scaling: str, batch_size: int) -> float:
-    """Return base_lr * (batch_size / 256)^e with e = 1, 1/2, 1/4 or 0; all rules agree at 256 images.
-
-    `batch_size` is the size of the global batch; the world size has no influence.
-    """
-    return float(base_lr * (batch_size / 256) ** LR_EXPONENT[lr_scaling])
-
-
-def learning_rate(
-    step: int, *, peak: float, steps_per_epoch: int, epochs: int, warmup_epochs: float, schedule: str
-) -> float:
-    """Return the learning rate of the update in step `step`, counted from 1.
-
-    Linear warm-up from peak/warm-up steps to peak, then `cosine`: peak * (1 + cos(pi * t)) / 2 with t from 0 at the
-    end of the warm-up to 1 at the end of the run, or `constant`. Source: arXiv 2510.08852, section on training.
-    """
-    warmup_steps = round(warmup_epochs * steps_per_epoch)
-    if step <= warmup_steps:
-        return peak * step / warmup_steps
-    if schedule == "constant":
-        return peak
-    progress = (step - 1 - warmup_steps) / max(1, epochs * steps_per_epoch - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Lars(torch.optim.Optimizer):
@@ -89,20 +61,49 @@ def build_optimizer(
     *,
     momentum: float | None = None,
     betas: tuple[float, float] | None = None,
+    alpha: float | None = None,
     weight_decay: float,
+    exclude_1d: bool = True,
+    heads: Iterable[nn.Parameter] = (),
+    head_lr_multiplier: float = 1.0,
+    head_weight_decay: float | None = None,
 ) -> torch.optim.Optimizer:
-    """Build LARS (trust coefficient 0.001) or SGD with `momentum`, or AdamW with `betas`, for the trainable parameters.
+    """Build LARS (trust coefficient 0.001) or SGD with `momentum`, AdamW with `betas`, or RMSProp with `alpha` and
+    `momentum`, for the trainable parameters.
 
-    Parameters of one dimension or none (batch-norm scales and shifts, biases) get neither weight decay nor LARS
-    adaptation, as in SimCLR (arXiv 2002.05709, appendix B.6). The learning rate is 0 until it is set before each step.
+    With `exclude_1d`, parameters of one dimension or none (batch-norm scales and shifts, biases) get neither weight
+    decay nor LARS adaptation, as in SimCLR (arXiv 2002.05709, appendix B.6). The parameters `heads`, which are among
+    `parameters`, have a learning rate `head_lr_multiplier` times as high, and `head_weight_decay` unless it is None.
+    The learning rate is 0 until `set_learning_rate` sets it before each step.
     """
+    in_heads = {id(parameter) for parameter in heads}
     trained = [p for p in parameters if p.requires_grad]
-    matrices = {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay}
-    vectors = {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0}
+    if head_lr_multiplier == 1 and head_weight_decay in (None, weight_decay):
+        in_heads = set()  # no separate groups: foreach operations over fewer, longer lists
+    parts = [([p for p in trained if id(p) not in in_heads], weight_decay, 1.0)]
+    if in_heads:
+        decay = weight_decay if head_weight_decay is None else head_weight_decay
+        parts.append(([p for p in trained if id(p) in in_heads], decay, head_lr_multiplier))
+    groups: list[dict[str, Any]] = []
+    for part, decay, multiplier in parts:
+        own = {"lr_multiplier": multiplier}
+        matrices, vectors = ([p for p in part if (p.dim() > 1) == wanted] for wanted in (True, False))
+        groups.append({**own, "params": matrices, "weight_decay": decay, "adapt": True})
+        excluded = {"weight_decay": 0.0, "adapt": False} if exclude_1d else {"weight_decay": decay, "adapt": True}
+        groups.append({**own, "params": vectors, **excluded})
     if name == "adamw":
         assert betas is not None
-        return torch.optim.AdamW([matrices, vectors], lr=0.0, betas=betas)
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas)
     assert momentum is not None
     if name == "lars":
-        return Lars([{**matrices, "adapt": True}, {**vectors, "adapt": False}], momentum)
-    return torch.optim.SGD([matrices, vectors], lr=0.0, momentum=momentum)
+        return Lars(groups, momentum)
+    if name == "rmsprop":
+        assert alpha is not None
+        return torch.optim.RMSprop(groups, lr=0.0, alpha=alpha, momentum=momentum, foreach=True)
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group: `lr` times the group's multiplier."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_multiplier"]

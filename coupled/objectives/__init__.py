@@ -30,11 +30,12 @@ class Head:
     """A further head of the network, which maps the output `input` to the output `output`.
 
     "linear" is a classifier with biases and one output per class. The predictors keep the width of their input:
-    "linear_predictor" is one matrix without bias; "mlp_predictor" is a linear layer of width `hidden_dim`, batch norm,
-    ReLU and a linear layer. A head with `trained=False` gets no gradient.
+    "linear_predictor" is one matrix without bias, "linear_bias_predictor" has a bias; "symmetric_predictor" and
+    "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
+    batch norm, ReLU and a linear layer. A head with `trained=False` gets no gradient.
 
     Attributes:
-        kind: "linear", "linear_predictor" or "mlp_predictor".
+        kind: "linear", "mlp_predictor", or the name of a linear predictor.
         input: name of the output that the head takes as its input.
         output: name of the output that the head computes.
         hidden_dim: width of the hidden layer of an "mlp_predictor".

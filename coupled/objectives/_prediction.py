@@ -3,6 +3,7 @@
 V views, B own images, A = V*B own anchors, P projection width.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -12,13 +13,21 @@ from torch import Tensor
 from coupled.objectives import Head, Inputs, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32
 
-Predictor = Literal["mlp", "linear"]
+Predictor = Literal["mlp", "linear", "linear_bias", "symmetric", "symmetric_bias"]
 
 
 def predicting(predictor: Predictor, hidden_dim: int, decay: float | None, *, trained: bool = True) -> Needs:
     """Declare a predictor on the projection before normalisation, and a target network unless `decay` is None."""
     head = Head(f"{predictor}_predictor", "unnormalised", "prediction", hidden_dim, trained)
     return Needs(("prediction", target_output(decay)), heads={"predictor": head}, target_decay=decay)
+
+
+def symmetrised(tensors: Mapping[str, Tensor], predictor: Predictor) -> dict[str, Tensor]:
+    """Return (W + W^T) / 2 for the matrix W of a symmetric predictor, for `after_step`; nothing for the others."""
+    if not predictor.startswith("symmetric"):
+        return {}
+    weight_PP = tensors["predictor.weight"]
+    return {"predictor.weight": (weight_PP + weight_PP.T) / 2}
 
 
 def target_output(decay: float | None) -> str:
@@ -46,9 +55,9 @@ def check_predictor(
     check_decay(ema_decay=ema_decay)
     if not 1 <= hidden_dim <= 2**16:
         raise ValueError(f"hidden_dim: {hidden_dim} is not allowed; give a width from 1 to {2**16}")
-    if predictor == "linear" and hidden_dim != default_hidden:
+    if predictor != "mlp" and hidden_dim != default_hidden:
         raise ValueError(
-            f"hidden_dim: {hidden_dim} is not allowed; predictor linear has no hidden layer; remove hidden_dim"
+            f"hidden_dim: {hidden_dim} is not allowed; predictor {predictor} has no hidden layer; remove hidden_dim"
         )
 
 

@@ -1,10 +1,13 @@
 """BYOL: predict the target network's projection of one view from another view; no negatives."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
-from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
+from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses, symmetrised
 
 HIDDEN = 4096  # default width of the predictor's hidden layer
 
@@ -17,6 +20,13 @@ def check(**options: Any) -> None:
 def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996) -> Needs:
     """Declare the predictor and the target network; nothing of the global batch."""
     return predicting(predictor, hidden_dim, ema_decay)
+
+
+def after_step(
+    tensors: Mapping[str, Tensor], sums: Mapping[str, Tensor], step: int, *, predictor: Predictor, **_others: object
+) -> dict[str, Tensor]:
+    """Keep the matrix of a symmetric predictor symmetric."""
+    return symmetrised(tensors, predictor)
 
 
 def per_anchor(
@@ -36,11 +46,13 @@ def byol(
     The minimum is -1. f is the projection and q the predictor, as in `simsiam`. t is the projection of the target
     network, a copy of encoder and projector. After every step its weights are updated, t <- m t + (1 - m) f with m =
     `ema_decay`; its batch norm uses the statistics of the batch. With `ema_decay: null` there is no target network, and
-    t is the projection f without gradient. The decay is constant; in the paper it rises to 1.
+    t is the projection f without gradient. The decay is constant, or rises to 1 as in the paper:
+    `arms.<name>.target_schedule: cosine`.
 
     Args:
         inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
-        predictor: "mlp" or "linear". Only `needs` uses this option and `hidden_dim`.
+        predictor: "mlp"; "linear" or "linear_bias", a matrix without or with bias; "symmetric" or "symmetric_bias", the
+            same with the matrix made symmetric at the start and after every step. The loss itself does not use it.
         hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
         ema_decay: decay of the target network per step, or None for no target network.
 

@@ -1,10 +1,13 @@
 """SimSiam: predict one view from another with stop-gradient; no negatives, no target network."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
-from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses
+from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses, symmetrised
 
 HIDDEN = 512  # default width of the predictor's hidden layer
 
@@ -17,6 +20,13 @@ def check(**options: Any) -> None:
 def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Needs:
     """Declare the predictor and the projection of this process; nothing of the global batch."""
     return predicting(predictor, hidden_dim, None)
+
+
+def after_step(
+    tensors: Mapping[str, Tensor], sums: Mapping[str, Tensor], step: int, *, predictor: Predictor, **_others: object
+) -> dict[str, Tensor]:
+    """Keep the matrix of a symmetric predictor symmetric."""
+    return symmetrised(tensors, predictor)
 
 
 def per_anchor(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> AnchorLosses:
@@ -35,7 +45,8 @@ def simsiam(inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = H
 
     Args:
         inputs: reads the "prediction" and the "projection" of this process [V, B, P].
-        predictor: "mlp" or "linear". Only `needs` uses this option and `hidden_dim`.
+        predictor: "mlp"; "linear" or "linear_bias", a matrix without or with bias; "symmetric" or "symmetric_bias", the
+            same with the matrix made symmetric at the start and after every step. The loss itself does not use it.
         hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
 
     Returns:

@@ -29,6 +29,7 @@ class Shown(NamedTuple):
     values: list[Any]  # values of the factor, in the order of the sweep
     styles: dict[str, Style]
     figure: Mapping[str, Any]  # the fields of FigureSettings
+    note: str = ""  # the settings that arms do not share
 
 
 def draw(folder: Path, rows: pd.DataFrame) -> list[Path]:
@@ -44,10 +45,12 @@ def draw(folder: Path, rows: pd.DataFrame) -> list[Path]:
         for epoch in shown.figure["epochs"]:
             suffix = "" if epoch == "last" else f"_epoch{epoch}"
             written += save(
-                _figure(shown, _at_epoch(panels, epoch), _against_factor), folder / "figures" / (name + suffix)
+                _figure(shown, _at_epoch(panels, epoch), _against_factor),
+                folder / "figures" / (name + suffix),
+                shown.note,
             )
     if any(part["epoch"].nunique() > 1 for part in panels.values()):
-        written += save(_figure(shown, panels, _against_epochs), folder / "figures" / "epochs")
+        written += save(_figure(shown, panels, _against_epochs), folder / "figures" / "epochs", shown.note)
     return written
 
 
@@ -58,7 +61,8 @@ def _shown(definition: Mapping[str, Any], rows: pd.DataFrame) -> Shown:
         several = [key for key, values in group.items() if len(values) > 1 and key != "seed"]
         others += [] if factor in group else several
     styles = {**arm_styles(list(arms)), **dict.fromkeys(twins(arms, figure["reference"]), GREY)}
-    return Shown(factor, others, list(dict.fromkeys(rows[factor])) if factor else [], styles, figure)
+    values = list(dict.fromkeys(rows[factor])) if factor else []
+    return Shown(factor, others, values, styles, figure, definition["note"])
 
 
 def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from coupled.analysis.tables import newest, read_table
+from coupled.config.optimizer_settings import not_shared_text
 from coupled.storage.atomic_files import write_durably
 from coupled.sweep.names import keys_name, order, spelled
 from coupled.sweep.points import Point, Sweep
@@ -63,6 +64,7 @@ def write_definition(sweep: Sweep, points: Sequence[Point]) -> None:
         "groups": [{key: [*map(spelled, values)] for key, values in group.items()} for group in sweep.groups],
         "figure": sweep.figure.model_dump(mode="json"),
         "arms": points[0].settings["arms"],
+        "note": "; ".join(dict.fromkeys(filter(None, (not_shared_text(point.settings) for point in points)))),
         "points": {point.name: point.values for point in points},
     }
     write_durably(sweep.folder / "sweep.json", (json.dumps(content, indent=2) + "\n").encode())
@@ -75,7 +77,14 @@ def read_definition(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}, expected {FORMAT}")
-        [*content["groups"], content["factor"], content["figure"], content["arms"], *content["points"].values()]
+        [
+            *content["groups"],
+            content["factor"],
+            content["figure"],
+            content["arms"],
+            content["note"],
+            *content["points"].values(),
+        ]
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; '{folder}' is not the folder of a sweep") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coupled.models.optimizer import build_optimizer, learning_rate, peak_learning_rate
+from coupled.models.optimizer import build_optimizer, set_learning_rate
+from coupled.models.schedules import learning_rate, peak_learning_rate
 
 COSINE = {"peak": 2.0, "steps_per_epoch": 10, "epochs": 20, "warmup_epochs": 5.0, "schedule": "cosine"}
 
@@ -138,3 +139,74 @@ def _trajectories(rates: list[float]) -> tuple[dict[str, torch.Tensor], ...]:
             stepping.step()
     ends = [{name: each.detach() for name, each in parameters.items()} for parameters in (ours, slow, timms)]
     return tuple({**each, "start": start["weight"]} for each in ends)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop", "lars"])
+@pytest.mark.parametrize("exclude_1d", [True, False])
+def test_two_steps_equal_an_independent_form_with_all_groups(name: str, exclude_1d: bool) -> None:
+    """Heads with their rate and decay, and vectors with or without decay: parameter by parameter."""
+    draw = torch.Generator().manual_seed(1)
+    shapes = {"weight": (4, 3), "scale": (3,), "head": (2, 3), "bias": (2,)}
+    start = {key: torch.randn(shape, generator=draw, dtype=torch.float64) for key, shape in shapes.items()}
+    ours = {key: nn.Parameter(each.clone()) for key, each in start.items()}
+    rule: dict[str, Any] = {"lars": {"momentum": 0.9}, "sgd": {"momentum": 0.9}, "adamw": {"betas": (0.8, 0.95)}}.get(
+        name, {"momentum": 0.5, "alpha": 0.9}
+    )
+    options = {"exclude_1d": exclude_1d, "head_lr_multiplier": 10.0, "head_weight_decay": 0.03}
+    optimizer = build_optimizer(
+        ours.values(), name, **rule, weight_decay=0.01, heads=[ours["head"], ours["bias"]], **options
+    )
+    slow = {key: Slow(name, each, rule) for key, each in start.items()}
+    for lr in (0.1, 0.03):
+        set_learning_rate(optimizer, lr)
+        for key, each in ours.items():
+            each.grad = torch.randn(each.shape, generator=draw, dtype=torch.float64)
+            decay = 0.03 if key in ("head", "bias") else 0.01
+            slow[key](
+                each.grad,
+                lr * (10 if key in ("head", "bias") else 1),
+                decay if each.dim() > 1 or not exclude_1d else 0.0,
+                adapt=each.dim() > 1 or not exclude_1d,
+            )
+        optimizer.step()
+    for key, each in ours.items():
+        torch.testing.assert_close(each.detach(), slow[key].weight, rtol=1e-10, atol=1e-12, msg=key)
+        assert not torch.equal(each.detach(), start[key])
+
+
+def test_default_settings_of_heads_make_no_groups() -> None:
+    """The order of a checkpoint's tensors, and the bits of a run, stay those of a run without these settings."""
+    layer = nn.Linear(3, 2)
+    optimizer = build_optimizer(layer.parameters(), "sgd", momentum=0.9, weight_decay=0.1, heads=layer.parameters())
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+
+
+class Slow:
+    """One parameter under an optimizer, written out from its formula."""
+
+    def __init__(self, name: str, weight: torch.Tensor, rule: dict[str, Any]) -> None:
+        self.name, self.weight, self.rule, self.steps = name, weight.clone(), rule, 0
+        self.first, self.second = torch.zeros_like(weight), torch.zeros_like(weight)
+
+    def __call__(self, gradient: torch.Tensor, lr: float, decay: float, adapt: bool) -> None:
+        self.steps += 1
+        decayed = gradient + decay * self.weight
+        if self.name == "adamw":
+            one, two = self.rule["betas"]
+            self.weight = self.weight * (1 - lr * decay)
+            self.first = one * self.first + (1 - one) * gradient
+            self.second = two * self.second + (1 - two) * gradient**2
+            first, second = self.first / (1 - one**self.steps), self.second / (1 - two**self.steps)
+            self.weight = self.weight - lr * first / (second.sqrt() + 1e-8)
+        elif self.name == "rmsprop":
+            self.second = self.rule["alpha"] * self.second + (1 - self.rule["alpha"]) * decayed**2
+            self.first = self.rule["momentum"] * self.first + decayed / (self.second.sqrt() + 1e-8)
+            self.weight = self.weight - lr * self.first
+        elif self.name == "lars":
+            size = self.weight.norm()
+            trust = 0.001 * size / (gradient.norm() + decay * size) if adapt else 1.0
+            self.first = 0.9 * self.first + lr * trust * decayed
+            self.weight = self.weight - self.first
+        else:
+            self.first = 0.9 * self.first + decayed
+            self.weight = self.weight - lr * self.first

@@ -156,3 +156,22 @@ def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
             torch.testing.assert_close(two.arms[name][key], tensor, rtol=0, atol=0 if arms == 2 else 1e-12, msg=key)
             worst = max(worst, float((two.arms[name][key] - tensor).abs().max()))
     print(f"{arms} places of arms: differ by {worst:.1e}, the target has moved by {moved:.1e}")
+
+
+@pytest.mark.parametrize("objective", ["byol", "simsiam"])
+@pytest.mark.parametrize("predictor", ["linear_bias", "symmetric", "symmetric_bias"])
+def test_symmetric_predictors_stay_symmetric_and_others_do_not(objective: str, predictor: str) -> None:
+    """P5's ablation: W_p <- (W_p + W_p^T) / 2 at the start and after every step; a bias exists only if it is named."""
+    settings = tiny.tiny_settings(arms={"a": {"objective": objective, "predictor": predictor}}, batch={"size": 64})
+    with process_group("cpu") as group:
+        coordinator = Coordinator(settings, group, Path("unused"))
+        arm, batch = coordinator.arms[0], next(coordinator.step_batches(1))[""]
+        start = arm.network.predictor.weight.detach().clone()
+        arm.gradients(batch)
+        arm.update(0.5, 1)
+        arm.replica = arm.network
+    weight = arm.network.predictor.weight.detach()
+    assert not torch.equal(weight, start)
+    for each in (weight, start):
+        assert torch.equal(each, each.T) == predictor.startswith("symmetric")
+    assert (arm.network.predictor.bias is not None) == predictor.endswith("_bias")

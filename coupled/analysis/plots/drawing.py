@@ -2,6 +2,7 @@
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from coupled.storage.atomic_files import write_durably
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LETTERS = 12  # of a note, in an inch
 STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
 FIRST_ARMS = ("nscl", "scl", "ce", "cl")  # these have the same styles in every run
 
@@ -79,8 +81,11 @@ def over_epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path`.png and `path`.pdf atomically; equal figures give equal bytes."""
+def save(figure: Figure, path: Path, note: str = "") -> list[Path]:
+    """Write `path`.png and `path`.pdf atomically, with a `note` below the panels; equal figures give equal bytes."""
+    if note:
+        width = max(20, int(LETTERS * figure.get_size_inches()[0]))
+        figure.supxlabel("\n".join(textwrap.wrap(note, width)), fontsize="small", color="0.3")
     kinds: dict[str, dict[str, Any]] = {".png": {"dpi": 200}, ".pdf": {"metadata": {"CreationDate": None}}}
     written = []
     for kind, options in kinds.items():

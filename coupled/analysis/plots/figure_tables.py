@@ -13,6 +13,7 @@ from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import largest_sample, read_newest
 from coupled.config.controls import twins
+from coupled.config.optimizer_settings import not_shared_text
 
 
 class FigureTables(NamedTuple):
@@ -22,6 +23,7 @@ class FigureTables(NamedTuple):
     reference: str
     styles: dict[str, Style]  # of every arm, in the order of the run
     twins: list[str]  # of the reference
+    note: str = ""  # on every figure: the settings that the arms do not share
 
     def gaps(self, value: str = "gap") -> pd.DataFrame:
         """Rows of weight_gap.csv with this reference; `value` is the column that the figure shows."""
@@ -65,7 +67,9 @@ def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
     reference = reference or default_reference(run)
     if reference not in arms:
         raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
-    return FigureTables(folder, reference, arm_styles(list(arms)), twins(arms, reference))
+    return FigureTables(
+        folder, reference, arm_styles(list(arms)), twins(arms, reference), not_shared_text(run.description["settings"])
+    )
 
 
 def default_reference(run: Run) -> str:

@@ -10,6 +10,7 @@ import json
 import subprocess
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from coupled.analysis.report.page_tables import (
 )
 from coupled.analysis.report.tables import ReportRun, read_runs
 from coupled.analysis.run import Run, open_run
+from coupled.config.optimizer_settings import not_shared_text
 from coupled.monitoring.commands import child_command, child_environment, suggest
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
@@ -84,8 +86,12 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
     """Return the sections of the page in order, without empty sections, charts and tables."""
     of_pairs, of_arms, of_losses, maps = pair_charts, arm_charts, loss_charts, heat_maps
 
+    texts = {run.name: not_shared_text(run.run.description["settings"]) for run in runs}
+    note = "".join(f" {f'{name}, ' if len(runs) > 1 else ''}{text}." for name, text in texts.items() if text)
+
     def draw(*charts: Callable[[Sequence[ReportRun], TraceStyles], Chart]) -> list[Chart | Table]:
-        return [chart(runs, styles) for chart in charts]
+        drawn = [chart(runs, styles) for chart in charts]
+        return [replace(each, caption=each.caption + note) for each in drawn]
 
     every: list[tuple[str, str, list[Chart | Table]]] = [
         ("run", "Run and settings", [about(runs), settings(runs)]),

@@ -70,13 +70,17 @@ def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: flo
 def has_apriori_bound(settings: Settings, *pair: str) -> bool:
     """Whether the a-priori bound applies to this pair of arms: dcl and nscl, with equal options and random sources.
 
+    Both have the shared optimizer, because the bound is computed from the shared learning rate in steps.csv.
+
     run.json includes all defaults, so DCL has an option `similarity`, which NSCL lacks.
     """
     arms = {name: arm.model_dump() for name, arm in settings.arms.items()}
     used, objectives = random_sources(arms), {settings.arms[arm].objective for arm in pair}
     options = [{"similarity": "cosine", **settings.arms[arm].options} for arm in pair]
     alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
-    return objectives == {"dcl", "nscl"} and alike and not any(settings.arms[arm].perturb for arm in pair)
+    rates_are_shared = not any(settings.arms[arm].optimizer for arm in pair)
+    perturbed = any(settings.arms[arm].perturb for arm in pair)
+    return objectives == {"dcl", "nscl"} and alike and rates_are_shared and not perturbed
 
 
 def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:
