@@ -58,7 +58,7 @@ def rows_of(temperature: float, options: Namespace) -> list[Row]:
     return rows
 
 
-def compute(options: Namespace) -> pd.DataFrame:
+def simulated(options: Namespace) -> pd.DataFrame:
     """The rows of similarity_descent.csv. Raises ValueError for a batch or a number of classes that does not fit."""
     if options.batch_size > options.num_images:
         raise ValueError(f"batch_size: got {options.batch_size}; at most num_images = {options.num_images} is allowed")
@@ -96,7 +96,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 def similarity_descent(options: Namespace) -> int:
     """Write the table and the figure; the exit status is 1 if a row violates the bound."""
-    found = compute(options)
+    found = simulated(options)
     options.output.mkdir(parents=True, exist_ok=True)
     write_durably(options.output / TABLE, encoded(found.to_csv(index=False, lineterminator="\n")))
     (options.output / "figures").mkdir(exist_ok=True)

@@ -149,19 +149,21 @@ class CheckpointWriter:
 
     def _write(self, state: Checkpoint, snapshots: bool, rows: LogState | None) -> None:
         check_in_place(self.handle, self.watched)
-        if self.log:
-            self.log.sync()
-        for arm, tensors in state.arms.items():
-            entry = asdict(self._snapshot(arm, state, tensors)) if snapshots else None
-            checkpoints.write_part(self.folder, state.step, arm, tensors, entry)
-        if rows:
-            for part in self._parts(state.step):
-                if part.entry:
-                    self.snapshots.add(Entry(**part.entry))
-            log_digests.append(self.run, rows)
-            sha256 = self.about["settings_sha256"]
-            checkpoints.commit(self.folder, state.step, state.epoch, state.sums, self.arms, sha256)
-        check_in_place(self.handle, self.watched)
+        try:
+            if self.log:
+                self.log.sync()
+            for arm, tensors in state.arms.items():
+                entry = asdict(self._snapshot(arm, state, tensors)) if snapshots else None
+                checkpoints.write_part(self.folder, state.step, arm, tensors, entry)
+            if rows:
+                for part in self._parts(state.step):
+                    if part.entry:
+                        self.snapshots.add(Entry(**part.entry))
+                log_digests.append(self.run, rows)
+                sha256 = self.about["settings_sha256"]
+                checkpoints.commit(self.folder, state.step, state.epoch, state.sums, self.arms, sha256)
+        finally:  # a missing file is then reported as a moved or deleted run folder
+            check_in_place(self.handle, self.watched)
 
     def _snapshot(self, arm: str, state: Checkpoint, tensors: Mapping[str, Tensor]) -> Entry:
         network = {n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")}

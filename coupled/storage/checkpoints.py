@@ -97,8 +97,8 @@ def commit(
     Raises OSError with bytes needed and free.
     """
     temporary, final = _temporary(folder, step), folder / f"step_{step:08d}"
-    parts = read_parts(folder, step, arms)
-    assert parts is not None
+    if (parts := read_parts(folder, step, arms)) is None:
+        raise FileNotFoundError(f"{temporary}: files of arms were deleted or moved while the checkpoint was written")
     digests = {arm: part.digest for arm, part in zip(arms, parts, strict=True)}
     header = CheckpointHeader(
         settings_sha256, step, epoch, {arm: list(numbers) for arm, numbers in sums.items()}, digests

@@ -62,6 +62,12 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path: Path) -> None:
     assert not torn.exists()
 
 
+def test_a_checkpoint_whose_files_disappear_while_it_is_written_names_its_folder(tmp_path: Path) -> None:
+    """The run folder may be deleted by another program."""
+    with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/\S+: files of arms were deleted or moved"):
+        checkpoints.commit(tmp_path, 5, 1, {"cl": [0.5, 1.25, 0.0]}, ("cl",), SHA)
+
+
 def test_other_files_and_folders_are_neither_read_nor_deleted(tmp_path: Path) -> None:
     """Copies of checkpoints and notes beside them must survive, and must not stop the run."""
     checkpoint = write(tmp_path, 5)
