@@ -49,7 +49,7 @@ def test_thinned_configs_are_found() -> None:
 
 
 def test_a_sweep_that_thins_its_runs_says_so() -> None:
-    """The key stands in `overrides`, where a reader of the run's settings does not look."""
+    """`overrides` changes the interval of the base file, whose comment would otherwise be wrong."""
     for path in CONFIGS:
         if "snapshots.every_epochs" in (read_yaml(path).get("overrides") or {}):
             assert "\n# Thinned: snapshots of epochs 0 to " in path.read_text(encoding="utf-8"), path

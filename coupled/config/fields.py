@@ -1,8 +1,8 @@
 """Building blocks of the sections of the settings: types of values, descriptions of keys, and base classes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 LARGEST = 1e6  # for floating-point settings: far above all uses, and far below the range of float32
 Positive = Annotated[int, Field(strict=True, ge=1)]
@@ -33,6 +33,25 @@ class Section(BaseModel):
     """A section in which unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LeanSection(Section):
+    """A section that omits the keys in `LEAN` where they have their default, in run.json and in digests.
+
+    Runs that do not use a key then have the same digest with and without it.
+    """
+
+    LEAN: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = lean_defaults(type(self))
+        return {key: value for key, value in whole(self).items() if key not in unused or value != unused[key]}
+
+
+def lean_defaults(section: type[LeanSection]) -> dict[str, Any]:
+    """Return the defaults of the keys that `section` omits."""
+    return {key: section.model_fields[key].get_default(call_default_factory=True) for key in section.LEAN}
 
 
 class OpenSection(BaseModel):

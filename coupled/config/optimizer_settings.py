@@ -1,12 +1,12 @@
-"""The section `optimizer` of the settings, and what an arm of its own changes in it."""
+"""The section `optimizer` of the settings, and the keys of it that single arms change."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from coupled.config.errors import differences
-from coupled.config.fields import Above0, NonNegative, Positive, Section, Share, about
+from coupled.config.fields import Above0, LeanSection, NonNegative, Positive, Share, about, lean_defaults
 
 # the keys of one optimizer or one schedule alone, with their defaults
 OF_NAME: dict[str, dict[str, Any]] = {
@@ -20,21 +20,15 @@ OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "warmup_stable_decay": {"decay_epochs": None},
 }
 NEVER_ENDS = ("constant", "step")  # schedules that do not depend on the length of the run
-LATER_KEYS = {  # left out of the digest of the settings where they have this value
-    "exclude_1d": True,
-    "alpha": None,
-    "milestones": None,
-    "gamma": None,
-    "decay_epochs": None,
-    "head_lr_multiplier": 1.0,
-    "head_weight_decay": None,
-}
+HEAD_KEYS = ("head_lr_multiplier", "head_weight_decay")
 
 
-class OptimizerSettings(Section):
+class OptimizerSettings(LeanSection):
     """The optimizer of every arm. An arm may change keys: `arms.<name>.optimizer`. The world size never enters the
     learning rate.
     """
+
+    LEAN = ("exclude_1d", "alpha", "milestones", "gamma", "decay_epochs", *HEAD_KEYS)
 
     name: Annotated[Literal["lars", "sgd", "adamw", "rmsprop"], about("Update rule.")] = "lars"
     base_lr: Annotated[
@@ -80,7 +74,7 @@ class OptimizerSettings(Section):
         Literal["cosine", "cosine_per_epoch", "constant", "step", "warmup_stable_decay"],
         about(
             "Learning rate after the warm-up. `cosine_per_epoch`: as in the published code of the papers, one rate for"
-            " each epoch, warm-up times cosine. `step`: `gamma` times lower at each of the `milestones`."
+            " each epoch, warm-up times cosine. `step`: multiplied by `gamma` at each of the `milestones`."
             " `warmup_stable_decay`: constant, and a linear decay to 0 in the last `decay_epochs`."
         ),
     ] = "cosine"
@@ -140,11 +134,6 @@ class OptimizerSettings(Section):
         keys = ("name", "momentum", "betas", "alpha", "weight_decay", "exclude_1d")
         return {key: getattr(self, key) for key in (*keys, "head_lr_multiplier", "head_weight_decay")}
 
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit the keys that were added later where they have their default, for the digest of the settings."""
-        return {key: value for key, value in whole(self).items() if key not in LATER_KEYS or value != LATER_KEYS[key]}
-
 
 def merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `optimizer` of an arm: the keys of `own`, and for all others those of `shared`.
@@ -189,6 +178,21 @@ def _valid(section: Mapping[str, Any]) -> OptimizerSettings | None:
         return None  # refused later, with the key in the message
 
 
+def check_heads(settings: Mapping[str, Any], with_heads: Collection[str]) -> None:
+    """Raise ValueError for settings of heads where there is no head to use them.
+
+    `settings` are resolved; `with_heads` are the arms that have a predictor or classifier.
+    """
+    shared = settings["optimizer"]
+    for key in HEAD_KEYS:
+        if key in shared and not with_heads:
+            raise ValueError(f"optimizer.{key}: got {shared[key]}, but no arm has a predictor or classifier; remove it")
+        for name, arm in settings["arms"].items():
+            own = (arm.get("optimizer") or {}).get(key)
+            if own not in (None, shared.get(key)) and name not in with_heads:
+                raise ValueError(f"arms.{name}.optimizer.{key}: got {own}, but the arm has no predictor or classifier")
+
+
 def not_shared(settings: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the settings that each arm does not share with the others, such as "optimizer.base_lr".
 
@@ -198,7 +202,7 @@ def not_shared(settings: Mapping[str, Any]) -> dict[str, list[str]]:
     for name, arm in settings["arms"].items():
         if own := arm.get("optimizer"):
             shared = settings["optimizer"]
-            absent = {key: value for key, value in LATER_KEYS.items() if key not in shared}
+            absent = {key: value for key, value in lean_defaults(OptimizerSettings).items() if key not in shared}
             found[name] = [key for key, _, _ in differences({**shared, **absent}, {**absent, **own}, "optimizer")]
     return found
 

@@ -1,18 +1,19 @@
 """The section `projector` of the settings."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from coupled.config.fields import Section, Width, about
+from coupled.config.fields import LeanSection, Width, about
 
-ALWAYS_WRITTEN = ("hidden_dim", "output_dim")  # the other keys are in run.json and in digests only if they are set
 Layers = Annotated[int, Field(strict=True, ge=1, le=16)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-class ProjectorSettings(Section):
+class ProjectorSettings(LeanSection):
     """The projector on top of the encoder, the same in all arms: linear layers with norm and ReLU between them."""
+
+    LEAN = ("num_layers", "hidden_dims", "last_norm", "last_norm_scale", "bias", "norm")
 
     hidden_dim: Annotated[
         Width | None, about("Width of all hidden layers. `null`: the width of the embedding.", "features")
@@ -55,12 +56,6 @@ class ProjectorSettings(Section):
             key, value = ("norm", "none") if self.norm == "none" else ("bias", "hidden")
             raise ValueError(f"{key}: got {value} for a projector of one linear layer, which has no hidden layer")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit further keys with their default, so that they do not enter the digest of the settings."""
-        fields = type(self).model_fields
-        return {k: v for k, v in whole(self).items() if k in ALWAYS_WRITTEN or v != fields[k].default}
 
 
 PROJECTOR = ProjectorSettings().model_dump()  # the resolved section with all defaults

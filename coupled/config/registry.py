@@ -16,6 +16,7 @@ from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
 from coupled.config.errors import check_options
 from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
+from coupled.config.optimizer_settings import check_heads
 from coupled.config.user_augmentation import with_step_options
 from coupled.config.user_code import find as find_code
 from coupled.config.user_code import is_reference
@@ -199,6 +200,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     tree["encoder"] = with_encoder_options(settings["encoder"])
     if steps := settings["augmentation"].get("steps"):
         tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
+    with_heads: list[str] = []
     for arm, given in with_twin_options(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
         control |= {key: given.pop(key) for key in TRAINING_KEYS if key in given}
@@ -209,7 +211,9 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"arms.{arm}.target_schedule: got {control['target_schedule']} with '{found.name}', which has no target"
                 " network; remove it"
             )
+        with_heads += [arm] if found.needs.heads else []
         tree["arms"][arm] = {"objective": given["objective"], **found.options, **control}
+    check_heads(tree, with_heads)
     filled: dict[str, Any] = json.loads(json.dumps(tree, default=str))  # a path is text in the settings
     return filled
 

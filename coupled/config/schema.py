@@ -12,10 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -23,7 +21,7 @@ from coupled.config.across import check_across
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.encoder_settings import OF_NETWORK, OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
-from coupled.config.fields import Above0, Name, Section, about
+from coupled.config.fields import Above0, LeanSection, Name, about
 from coupled.config.monitor import MonitorSettings, Trackers
 from coupled.config.optimizer_settings import NEVER_ENDS, OptimizerSettings, with_arm_optimizers
 from coupled.config.projector_settings import ProjectorSettings
@@ -43,7 +41,7 @@ LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
 
 
-class Settings(Section):
+class Settings(LeanSection):
     """All settings of a run: a frozen object with one field per top-level key of a settings file.
 
     `coupled.load_settings` makes one from a YAML file, `coupled.config.load.resolve` from a mapping. Both fill in every
@@ -56,6 +54,8 @@ class Settings(Section):
         >>> settings.epochs, settings.optimizer.base_lr, settings.arms["nscl"].objective
         (2, 0.2, 'nscl')
     """
+
+    LEAN = ("code",)
 
     name: Annotated[Name, about("Name of the run; letters, digits, - and _.", default="name of the settings file")]
     seed: Annotated[
@@ -133,11 +133,6 @@ class Settings(Section):
         dict[str, str],
         about("Filled in by the program: each file of your own code that the settings name, with its digest."),
     ] = Field(default_factory=dict)
-
-    @model_serializer(mode="wrap")
-    def _without_empty_code(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit an empty `code`, so that it does not enter the digest of the settings."""
-        return {key: value for key, value in whole(self).items() if key != "code" or value}
 
     @field_validator("arms", mode="before")
     @classmethod

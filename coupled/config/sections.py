@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from coupled.config.fields import Above0, Count, Name, OpenSection, Pixels, Positive, Section, about
+from coupled.config.fields import Above0, Count, LeanSection, Name, OpenSection, Pixels, Positive, Section, about
 from coupled.config.optimizer_settings import OptimizerSettings
 
 TEMPERATURE = 0.5
@@ -123,8 +123,10 @@ class ArmSettings(OpenSection):
         return said
 
 
-class BatchSettings(Section):
+class BatchSettings(LeanSection):
     """The global batch."""
+
+    LEAN = ("micro_batch",)
 
     size: Annotated[
         Annotated[int, Field(strict=True, ge=2)], about("Images of the global batch, over all processes.", "images")
@@ -141,11 +143,6 @@ class BatchSettings(Section):
             "images",
         ),
     ] = None
-
-    @model_serializer(mode="wrap")
-    def _without_null(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit a `micro_batch` of null, so that it does not enter the digest of the settings."""
-        return {key: value for key, value in whole(self).items() if key != "micro_batch" or value}
 
 
 class SnapshotSettings(Section):

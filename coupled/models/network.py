@@ -127,8 +127,8 @@ def build_network(
 ) -> Network:
     """Build the network that all arms share, on the CPU, initialised from the seed stream "init".
 
-    Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding; the other
-    options of `build_projector` have the prefix `projector_`, too.
+    Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding. Other
+    options of `build_projector` also have the prefix `projector_`.
     `encoder_options` are the options of a user-defined encoder as JSON; such an encoder takes no options of timm. Equal
     arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that is not supported.
     """

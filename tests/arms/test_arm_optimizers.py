@@ -65,8 +65,8 @@ def test_the_section_of_an_arm_is_whole_and_equal_keys_are_shared() -> None:
     assert changed.optimizer_of("ce").schedule == "step"
 
 
-def test_new_keys_leave_the_digest_of_the_tiny_run() -> None:
-    """Runs that were started before these keys existed continue."""
+def test_unused_keys_are_not_in_the_digest() -> None:
+    """Keys at their default are omitted, so a run without them has the same digest."""
     resolved = tiny.tiny_settings().resolved()
     assert list(resolved["optimizer"]) == [
         *("name", "base_lr", "lr_scaling", "momentum", "betas", "weight_decay", "warmup_epochs", "schedule"),
@@ -96,6 +96,18 @@ def test_a_target_schedule_needs_a_target_network() -> None:
     """It has no effect on DCL, so it is refused."""
     with pytest.raises(ValueError, match=r"arms\.cl\.target_schedule: got cosine with 'dcl'"):
         tiny.tiny_settings(arms={"cl": {"objective": "dcl", "target_schedule": "cosine"}})
+
+
+@pytest.mark.parametrize(("key", "value"), [("head_lr_multiplier", 10.0), ("head_weight_decay", 0.0)])
+def test_settings_of_heads_need_a_head(key: str, value: float) -> None:
+    """A key that nothing uses would be accepted and ignored."""
+    plain, with_head = {"objective": "dcl"}, {"objective": "byol", "hidden_dim": 32}
+    with pytest.raises(ValueError, match=rf"optimizer\.{key}: got {value}, but no arm has a predictor or classifier"):
+        tiny.tiny_settings(arms={"cl": plain}, optimizer={key: value})
+    own = {**plain, "optimizer": {key: value}}
+    with pytest.raises(ValueError, match=rf"arms\.cl\.optimizer\.{key}: got {value}, but the arm has no predictor"):
+        tiny.tiny_settings(arms={"cl": own, "byol": with_head})
+    tiny.tiny_settings(arms={"cl": {**plain, "optimizer": {"base_lr": 0.1}}, "byol": with_head}, optimizer={key: value})
 
 
 def test_epochs_may_change_only_if_no_arm_depends_on_them() -> None:

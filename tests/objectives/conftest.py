@@ -99,3 +99,17 @@ def rotation() -> Tensor:
     """An orthogonal float64 matrix for projections of width 5."""
     rng = torch.Generator().manual_seed(3)
     return torch.linalg.qr(torch.randn(5, 5, generator=rng, dtype=torch.float64))[0]
+
+
+@pytest.fixture
+def assert_same_gradients() -> Callable[[Tensor, Tensor, list[Tensor]], None]:
+    """Assert that two losses and their gradients by `leaf` are equal, and that some gradient is not zero."""
+
+    def check(first: Tensor, second: Tensor, leaf: list[Tensor]) -> None:
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+        gradients = [torch.autograd.grad(loss, leaf, allow_unused=True) for loss in (first, second)]
+        for of_first, of_second in zip(*gradients, strict=True):
+            torch.testing.assert_close(of_first, of_second, rtol=0, atol=1e-12)
+        assert any(gradient is not None and gradient.abs().sum() > 0.01 for gradient in gradients[1])
+
+    return check

@@ -18,7 +18,7 @@ def block_by_block(monkeypatch, images, views, of_all):
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("views", [2, 3])
 def test_blocks_give_the_loss_and_gradient_of_all_anchors(
-    random_outputs, whole_batch, objective, monkeypatch, views, size
+    random_outputs, whole_batch, objective, assert_same_gradients, monkeypatch, views, size
 ):
     """Also the last block, which is smaller, and anchors without positives or negatives."""
     outputs = random_outputs(images=len(LABELS), views=views)
@@ -28,10 +28,7 @@ def test_blocks_give_the_loss_and_gradient_of_all_anchors(
     block_by_block(monkeypatch, size, views, len(LABELS))
     blocks = objective(inputs)
     assert (blocks.counted, blocks.skipped) == (whole.counted, whole.skipped)
-    torch.testing.assert_close(blocks.mean, whole.mean, rtol=0, atol=1e-12)
-    gradients = [torch.autograd.grad(loss.mean, leaf, allow_unused=True) for loss in (blocks, whole)]
-    for of_blocks, of_whole in zip(*gradients, strict=True):
-        torch.testing.assert_close(of_blocks, of_whole, rtol=0, atol=1e-12)
+    assert_same_gradients(blocks.mean, whole.mean, leaf)
 
 
 def test_blocks_of_one_of_several_processes(random_outputs, contrastive, monkeypatch):
