@@ -38,7 +38,7 @@ def embed() -> Parser:
     add_dataset_root(parser)
     splits = "default: both; a folder of images has splits if it holds train/ and test/ or val/"
     parser.add_argument("--split", nargs="+", choices=SPLITS, help=splits)
-    method = f"write two-dimensional maps instead, of at most --num-images per split (default: {MAP_IMAGES})"
+    method = "write two-dimensional maps instead"
     parser.add_argument("--project", choices=METHODS, help=method)
     parser.add_argument(
         "--arms", nargs="+", metavar="ARM", help="with --project: one column of panels per arm (default: all)"
@@ -46,7 +46,7 @@ def embed() -> Parser:
     epochs = "with --project: one row of panels per epoch, as 0,10,20 or first:last[:step] (default: the last)"
     parser.add_argument("--epochs", metavar="LIST", help=epochs)
     parser.add_argument("--output", type=Path, metavar="FILE|DIR", help="see below; an existing file is replaced")
-    _add_images(parser)
+    _add_images(parser, f"all; {MAP_IMAGES} with --project")
     return parser
 
 

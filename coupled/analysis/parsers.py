@@ -220,10 +220,10 @@ def _add_outputs(parser: Parser) -> None:
     parser.add_argument("--layers", nargs="+", choices=OUTPUTS, default=list(OUTPUTS), help=layers)
 
 
-def _add_images(parser: Parser) -> None:
+def _add_images(parser: Parser, default: str = "all") -> None:
     accept = "measure the images although they have changed since the run; every row records their digest"
     parser.add_argument("--accept-changed-images", action="store_true", help=accept)
-    most = "at most N images per split, always the same ones (default: all)"
+    most = f"at most N images per split, always the same ones (default: {default})"
     parser.add_argument("--num-images", type=positive, metavar="N", help=most)
     device = "default: a GPU if there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=device)

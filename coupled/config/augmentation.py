@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from coupled.config.fields import NonNegative, OpenSection, Pixels, Probability, Range, Section, about
+from coupled.config.fields import Area, NonNegative, OpenSection, Pixels, Probability, Range, Section, about
 from coupled.config.user_augmentation import user_step
 from coupled.stream.policies import MOST_OPERATIONS, RAND_AUGMENT_BINS, Policy
 from coupled.stream.recipe import Augmentation, Recipe
@@ -38,7 +38,10 @@ def _of_preset(description: str, key: str, unit: str = "") -> Any:
 class RecipeSettings(Section):
     """Strengths and probabilities of the augmentation of a view."""
 
-    crop_scale: Annotated[Range, about("Range of the crop's area.", "share of the image's area")] = (0.08, 1.0)
+    crop_scale: Annotated[tuple[Area, Area], about("Range of the crop's area.", "share of the image's area")] = (
+        0.08,
+        1.0,
+    )
     crop_ratio: Annotated[Range, about("Range of the crop's width over its height.", default="`[3/4, 4/3]`")] = (
         3 / 4,
         4 / 3,
@@ -96,8 +99,6 @@ class RecipeSettings(Section):
             low, high = getattr(self, key, (0, 0))
             if low > high:
                 raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
-            if key.endswith("crop_scale") and high > 1:
-                raise ValueError(f"{key}: got [{low}, {high}]; a crop covers at most 1 of the image")
         return self
 
     def recipe(self) -> Recipe:
@@ -156,7 +157,7 @@ class AugmentationSettings(RecipeSettings):
         about("Side of a local view; needed with `local_views`. The encoder must take two sizes.", "pixels"),
     ] = None
     local_crop_scale: Annotated[
-        Range, about("Range of the crop's area of a local view.", "share of the image's area")
+        tuple[Area, Area], about("Range of the crop's area of a local view.", "share of the image's area")
     ] = Augmentation.local_crop_scale
     steps: Annotated[tuple[StepSettings, ...], about("Augmentation steps of your own, applied after all others.")] = ()
 

@@ -14,6 +14,7 @@ Above0 = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=Fal
 Probability = Annotated[float, Field(strict=True, ge=0, le=1)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Range = tuple[Above0, Above0]
+Area = Annotated[float, Field(strict=True, gt=0, le=1)]  # share of an image
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 

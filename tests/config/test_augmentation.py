@@ -87,7 +87,7 @@ def test_local_views_need_a_size_and_a_size_needs_local_views() -> None:
         ),
         (
             {"local_views": 1, "local_size": 8, "local_crop_scale": [0.5, 2]},
-            r"local_crop_scale: got \[0\.5, 2\.0\]; a crop",
+            r"local_crop_scale\.1: got 2; allowed are numbers up to 1",
         ),
         ({"second": {"local_views": 2}}, r"augmentation\.second\.local_views: unknown key"),
     ):
