@@ -22,8 +22,8 @@ from coupled.analysis.plots.drawing import save
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory import directpred_model as theory
 from coupled.analysis.theory.directpred_model import Array, Model
+from coupled.analysis.tidy_csv import write_table
 from coupled.monitoring.terminal import say
-from coupled.storage.atomic_files import encoded, write_durably
 from coupled.stream.seeds import philox
 
 BETAS = (0.01, 0.1, 1.0)  # of the fixed points
@@ -115,9 +115,8 @@ def tables(options: Namespace) -> dict[str, pd.DataFrame]:
 
 def write(found: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
     """Write tables to a folder and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, table in found.items():
-        write_durably(folder / name, encoded(table.to_csv(index=False, lineterminator="\n")))
+        write_table(folder / name, table)
     return [folder / name for name in found]
 
 

@@ -26,8 +26,9 @@ from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.representations.other_images import embedded, images_by_split, images_name, normalisation
 from coupled.analysis.run import Run, open_run
 from coupled.analysis.selection import choices, select_snapshot
+from coupled.analysis.tidy_csv import write_table
 from coupled.monitoring.terminal import say
-from coupled.storage.atomic_files import encoded, write_durably
+from coupled.storage.atomic_files import write_durably
 from coupled.stream.seeds import determinism
 
 SUFFIXES = (".parquet", ".npy", ".csv")
@@ -104,13 +105,12 @@ def write(path: Path, found: Embeddings, layer: str, about: dict[str, Any]) -> l
         np.save(data, found.rows_ND)
         beside = path.with_suffix(".images.csv")
         write_durably(path, data.getvalue())
-        write_durably(beside, encoded(found.images.to_csv(index=False, lineterminator="\n")))
+        write_table(beside, found.images)
         return [path, beside]
     if path.suffix == ".csv":
         columns = [f"{layer}_{dimension}" for dimension in range(found.rows_ND.shape[1])]
         rows = pd.DataFrame(found.rows_ND, columns=columns)
-        text = pd.concat([found.images, rows], axis=1).to_csv(index=False, lineterminator="\n")
-        write_durably(path, encoded(text))
+        write_table(path, pd.concat([found.images, rows], axis=1))
     else:
         write_durably(path, _parquet(found, about))
     return [path]

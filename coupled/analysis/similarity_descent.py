@@ -20,8 +20,8 @@ from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory.alignment_floors import DELTA, ROUNDING
 from coupled.analysis.theory.bound_formulas import alignment_floor, log_gradient_gap, log_similarity_distance
 from coupled.analysis.theory.descent import centred, correlation, descend, off_diagonal
+from coupled.analysis.tidy_csv import write_table
 from coupled.monitoring.terminal import say
-from coupled.storage.atomic_files import encoded, write_durably
 from coupled.stream.seeds import philox
 
 TABLE = "similarity_descent.csv"
@@ -97,8 +97,7 @@ def draw(rows: pd.DataFrame) -> Figure:
 def similarity_descent(options: Namespace) -> int:
     """Write the table and the figure; the exit status is 1 if a row violates the bound."""
     found = simulated(options)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_durably(options.output / TABLE, encoded(found.to_csv(index=False, lineterminator="\n")))
+    write_table(options.output / TABLE, found)
     (options.output / "figures").mkdir(exist_ok=True)
     for path in (options.output / TABLE, *save(draw(found), options.output / "figures" / "similarity_descent")):
         say(path)

@@ -1,4 +1,4 @@
-"""CSV files that grow by complete rows, without duplicates."""
+"""Write CSV files: whole tables, and files that grow by complete rows, without duplicates."""
 
 import csv
 import io
@@ -7,10 +7,17 @@ from collections.abc import Iterable, Sequence
 from math import isnan
 from pathlib import Path
 
+import pandas as pd
+
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import BadTableError, checked_rows, read_text
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import append_durably, encoded, write_durably
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Replace the file `path` by the rows of `table`, without their index."""
+    write_durably(path, encoded(table.to_csv(index=False, lineterminator="\n")))
 
 
 class TidyCsv:

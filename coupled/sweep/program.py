@@ -17,11 +17,11 @@ import sys
 from collections.abc import Sequence
 
 from coupled.analysis.driver import report_fault
+from coupled.analysis.tidy_csv import write_table
 from coupled.config.command_line import find_config
 from coupled.config.errors import report_error
 from coupled.monitoring.commands import program_name, suggest
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, say
-from coupled.storage.atomic_files import encoded, write_durably
 from coupled.storage.run_lock import run_lock
 from coupled.sweep.figures import draw
 from coupled.sweep.jobs import run_points
@@ -81,7 +81,7 @@ def _at(every: Sequence[Point], index: int) -> Point:
 def show(sweep: Sweep) -> bool:
     """Write sweep.csv and the figures and print their paths. Return False if the figures could not be drawn."""
     rows = collect(sweep.folder)
-    write_durably(sweep.folder / "sweep.csv", encoded(rows.to_csv(index=False)))
+    write_table(sweep.folder / "sweep.csv", rows)
     say(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
     try:
         for path in draw(sweep.folder, rows) if sweep.analyses else []:

@@ -26,9 +26,9 @@ from coupled.analysis.representations.other_images import dataset_label, embedde
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import choices, listed, named, select_arms
+from coupled.analysis.tidy_csv import write_table
 from coupled.config.optimizer_settings import not_shared_text
 from coupled.monitoring.terminal import say
-from coupled.storage.atomic_files import encoded, write_durably
 from coupled.storage.run_lock import run_lock
 from coupled.stream.seeds import determinism, random_uint32
 
@@ -163,7 +163,7 @@ def write(run: Run, method: str, output: Path | None, **options: Any) -> int:
         claim(folder, {key: run.description[key] for key in ("name", "settings_sha256")})
         rows = compute(run, method, **options)
         note = not_shared_text(run.description["settings"])
-        write_durably(folder / TABLE, encoded(rows.to_csv(index=False, lineterminator="\n")))
+        write_table(folder / TABLE, rows)
         paths = [folder / TABLE, *save(draw(rows), folder / "figures" / "map", note)]
     for path in paths:
         say(path)

@@ -8,8 +8,8 @@ import pandas as pd
 
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import read_newest
+from coupled.analysis.tidy_csv import write_table
 from coupled.monitoring.terminal import say
-from coupled.storage.atomic_files import encoded, write_durably
 
 WHERE = ["split", "temperature", "num_images", "batch_size"]
 LEAST = 3  # epochs that a correlation needs
@@ -67,7 +67,7 @@ def write_what_follows(losses: Path, direct: Sequence[str]) -> None:
     rows = read_newest(losses, "value")
     for name, table in (("loss_correlation.csv", correlation(rows)), ("nscl_reached.csv", reached(rows, direct))):
         path = losses.parent / name
-        write_durably(path, encoded(table.to_csv(index=False, lineterminator="\n")))
+        write_table(path, table)
         say(f"{path}: {len(table)} rows")
     if not direct:
         say("nscl_reached.csv is empty: no arm of the run minimises nscl")
