@@ -11,6 +11,7 @@ import torch
 
 from coupled.config.errors import is_out_of_memory
 from coupled.models.probe import Probe
+from coupled.objectives._blocks import WHOLE
 from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.host_memory import reusable_bytes
 
@@ -86,7 +87,8 @@ def forecast(
     states = sum(arm.tensors + MOMENTS[optimizer] * arm.trained for arm in arms)
     pixels = images * (views * image_size**2 + local_views * local_size**2)
     activations = probe.saved + pixels * images_at_once // images * probe.saved_an_image // image_size**2
-    more = (BACKWARD[device.type] - 1) * activations + PAIR_BYTES * anchors * views * batch
+    pairs = min(anchors * views * batch, WHOLE)  # more pairs are computed in blocks
+    more = (BACKWARD[device.type] - 1) * activations + PAIR_BYTES * pairs
     more += pixels * 3 * 4 * (BATCHES + 2 * workers) + keeps_copy * states
     copied = 0 if device.type == "cuda" else probe.weights + CHECKPOINTS * states
     return Forecast(activations, states + sum(arm.trained for arm in arms), int(more) + copied)

@@ -93,6 +93,10 @@ def test_weights_gradients_and_optimizer_state_are_counted() -> None:
     assert ahead.more - need.more == 6 * 16 * 3 * 4 * 4**2
     few = memory.forecast(seen, arms, "adamw", **{**at, "images_at_once": 2}, device=CPU)
     assert few.activations == 5 + 4 * 1000
+    nothing = Probe(saved=0, saved_an_image=0, weights=0, unused=frozenset())
+    batches = ({**at, "batch": size} for size in (2**19, 2**20))
+    small, large = (memory.forecast(nothing, [], "sgd", **each, device=CPU) for each in batches)
+    assert small.more == large.more  # losses of large batches are computed in blocks
     on_gpu = memory.forecast(seen, arms, "adamw", **at, device=torch.device("cuda"))
     backward = (memory.BACKWARD["cpu"] - memory.BACKWARD["cuda"]) * need.activations
     # the start, and what is being written, are in main memory
