@@ -4,7 +4,6 @@ import argparse
 import html
 import inspect
 import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from support import tiny
+from support.browser import chromium, new_page
 
 import coupled
 from coupled import cli, metrics
@@ -26,7 +26,6 @@ from coupled.sweep.sweep_file import SweepFile
 
 pytest.importorskip("mkdocs", reason="no mkdocs; pip install -e '.[docs]'")
 pytestmark = pytest.mark.slow
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
 NARROW = 390  # pixels: a phone
 ELSEWHERE = re.compile(r"(\w+:)?//")
@@ -202,13 +201,9 @@ def test_every_notebook_is_shown_with_its_pictures(site: Path, pages: dict[Path,
 @pytest.mark.browser
 def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk(site: Path) -> None:
     """Wide tables and code blocks scroll; the page itself does not scroll horizontally."""
-    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install -e '.[dev]'")
-    if not CHROMIUM:
-        pytest.skip("no Chromium; on Debian: apt-get install chromium")
     heard: list[str] = []
-    with driver.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": NARROW, "height": 844})
+    with chromium() as browser:
+        page = new_page(browser, viewport={"width": NARROW, "height": 844})
         page.on("console", lambda message: heard.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: heard.append(f"error: {error}"))
         page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or heard.append(asked.url))
@@ -217,6 +212,5 @@ def test_pages_fit_a_phone_load_without_errors_and_can_be_searched_from_the_disk
             assert page.evaluate("document.documentElement.scrollWidth") == NARROW, path
         page.click("label[for=__search] >> visible=true")
         page.locator("input.md-search__input").press_sequentially("twin")
-        page.wait_for_selector(".md-search-result__item", timeout=60_000)
-        browser.close()
+        page.wait_for_selector(".md-search-result__item")
     assert not heard

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from support import tiny
 
-SMALL = ("epochs=1", "arms.scl=null", "arms.ce=null")
-SWEEP = "base: demo\noverrides: {epochs: 1, arms.scl: null, arms.ce: null}\nseeds: 1\nanalyses: [weight-gap]\n"
+SMALL = ("epochs=1", "arms.scl=null", "arms.ce=null", "encoder.width_multiplier=0.0625", "dataset.image_size=8")
+SWEEP = f"base: demo\noverrides: {{{', '.join(SMALL).replace('=', ': ')}}}\nseeds: 1\nanalyses: [weight-gap]\n"
 SWEEP += "figure: {metrics: [weight_gap]}\n"
 Run = Callable[[str], str]
 
@@ -67,9 +67,10 @@ def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:
     assert again == f"coupled train --resume --config demo {shlex.join(SMALL)}"
     complete = run(again)
     assert after("next: ", complete) == "coupled weight-gap --run-dir runs/demo"
-    assert "test_alignment.csv" in run("coupled alignment --layers h --num-images 64 --epochs 1 --split test")
+    assert "weight_gap.csv" in run("coupled weight-gap --run-dir runs/demo")
     listed = re.findall(r"; run: (coupled .*)", run("coupled report"))
-    assert {command.split()[1] for command in listed} >= {"verify", "quality", "collapse", "losses", "bounds"}
+    others = {"alignment", "verify", "quality", "collapse", "losses", "bounds"}
+    assert {command.split()[1] for command in listed} >= others
     run(next(command for command in listed if command.startswith("coupled losses ")))
     assert "sweep.csv" in run("coupled sweep sweep.yaml")
 

@@ -11,8 +11,7 @@ Shape letters: V views, B images, M = V * B views of the batch (view v of image 
 chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J operations.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -67,11 +66,10 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
             _jitter_(pixels_3mSS.flatten(2), work_MJ[chunk], factors_4M1[:, chunk])
             apply_policy_(pixels_3mSS, op_MK[chunk], policy_KM6[:, chunk])
             _grey_(pixels_3mSS.flatten(2), work_MJ[chunk, GREY])
-            for blurred, run in _runs(work_MJ[chunk, BLURRED]):
-                if blurred:
-                    pixels_3mSS[:, run] = functional.blur(pixels_3mSS[:, run], blur_MK[chunk][run])
+            _blur_(pixels_3mSS, work_MJ[chunk, BLURRED], blur_MK[chunk])
             if further_3M is not None:
-                _solarize_(pixels_3mSS.flatten(2), work_MJ[chunk, SOLARIZED], further_3M[0, chunk, None])
+                chosen_m, thresholds_m1 = work_MJ[chunk, SOLARIZED] == 1, further_3M[0, chunk, None]
+                _apply_(functional.solarize_, pixels_3mSS.flatten(2), chosen_m, thresholds_m1)
             views_M3SS.index_copy_(0, number_M[chunk], pixels_3mSS.transpose(0, 1))
     return views_M3SS.unflatten(0, (-1, batch))
 
@@ -143,35 +141,44 @@ def _policy(plan: ViewPlan) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
 
 def _rotate_(pixels_3mSS: Tensor, rotated_m: NDArray[np.int64], turns_2m: Tensor) -> None:
-    for rotated, run in _runs(rotated_m):
-        if rotated:
-            pixels_3mSS[:, run] = functional.rotate(pixels_3mSS[:, run], *turns_2m[:, run])
+    def rotate_(part_3nSS: Tensor, turns_n2: Tensor) -> None:
+        part_3nSS.copy_(functional.rotate(part_3nSS, *turns_n2.T))
 
-
-def _solarize_(pixels_3mL: Tensor, solarized_m: NDArray[np.int64], thresholds_m1: Tensor) -> None:
-    for solarized, run in _runs(solarized_m):
-        if solarized:
-            functional.solarize_(pixels_3mL[:, run], thresholds_m1[run])
+    _apply_(rotate_, pixels_3mSS, rotated_m == 1, turns_2m.T)
 
 
 def _jitter_(pixels_3mL: Tensor, work_mJ: NDArray[np.int64], factors_4m1: Tensor) -> None:
     for jitters_m, factors_m1 in zip(work_mJ.T[:4], factors_4m1, strict=True):
-        for jitter, run in _runs(jitters_m):
-            if jitter >= 0:
-                _ADJUST[jitter](pixels_3mL[:, run], factors_m1[run])
+        for jitter, adjust_ in enumerate(_ADJUST):
+            _apply_(adjust_, pixels_3mL, jitters_m == jitter, factors_m1)
 
 
 def _grey_(pixels_3mL: Tensor, grey_m: NDArray[np.int64]) -> None:
-    for grey, run in _runs(grey_m):
-        if grey:
-            pixels_3mL[:, run] = functional.luma(pixels_3mL[:, run])
+    _apply_(lambda part_3nL: part_3nL.copy_(functional.luma(part_3nL)), pixels_3mL, grey_m == 1)
 
 
-def _runs(work_m: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
-    """Yield (operation, slice) for each run of consecutive views with the same operation."""
-    borders = np.flatnonzero(work_m[1:] != work_m[:-1]) + 1
-    for start, end in pairwise([0, *borders.tolist(), len(work_m)]):
-        yield int(work_m[start]), slice(start, end)
+def _blur_(pixels_3mSS: Tensor, blurred_m: NDArray[np.int64], weights_mK: Tensor) -> None:
+    def blur_(part_3nSS: Tensor, weights_nK: Tensor) -> None:
+        part_3nSS.copy_(functional.blur(part_3nSS, weights_nK))
+
+    _apply_(blur_, pixels_3mSS, blurred_m == 1, weights_mK)
+
+
+def _apply_(
+    operation_: Callable[..., object], pixels_3m: Tensor, chosen_m: NDArray[np.bool_], *numbers_m: Tensor
+) -> None:
+    """Apply an in-place operation to the chosen views: once, so that a GPU gets few large operations."""
+    chosen_n = np.flatnonzero(chosen_m)
+    if not len(chosen_n):
+        return
+    first, end = int(chosen_n[0]), int(chosen_n[-1]) + 1
+    if end - first == len(chosen_n):  # consecutive views need no copy
+        operation_(pixels_3m[:, first:end], *(part_m[first:end] for part_m in numbers_m))
+        return
+    index_n = send(torch.from_numpy(chosen_n), pixels_3m.device)
+    part_3n = pixels_3m.index_select(1, index_n)
+    operation_(part_3n, *(part_m.index_select(0, index_n) for part_m in numbers_m))
+    pixels_3m.index_copy_(1, index_n, part_3n)
 
 
 def _gaussian(sigma_M: NDArray[np.float32], taps: int) -> Tensor:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from support.browser import chromium, new_page
 from support.report_parts import copied, report_runs
 
 from coupled.analysis.report.page_tables import about, last_values
@@ -18,21 +18,13 @@ from coupled.analysis.report.program import main
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 HOSTILE = "<!--<script>"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install -e '.[dev]'")
-    if not CHROMIUM:
-        pytest.skip("no Chromium; on Debian: apt-get install chromium")
-    with driver.sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +49,16 @@ def path(measured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def opened(browser: Any, path: Path, theme: str) -> Iterator[Any]:
     """The opened page; at the end there must be no network request and no console message."""
-    context = browser.new_context(color_scheme=theme, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
+    page = new_page(browser, color_scheme=theme, viewport={"width": 1280, "height": 900})
     heard: list[str] = []
     page.on("console", lambda message: heard.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: heard.append(f"error: {error}"))
     page.on("request", lambda asked: heard.append(f"request: {asked.url[:100]}"))
     page.goto(path.as_uri())
-    page.wait_for_selector("html[data-drawn=yes]", timeout=60_000)
+    page.wait_for_selector("html[data-drawn=yes]")
     page.theme = theme
     yield page
-    context.close()
+    page.context.close()
     assert heard == [f"request: {path.as_uri()}"[:109]]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -74,6 +75,30 @@ def test_a_view_has_the_same_bits_for_any_chunk_and_number_of_threads(images, ep
             assert torch.equal(augment(repeated, plan, 64), expected)
     finally:
         torch.set_num_threads(threads)
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations on tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.operations += 1
+        return function(*arguments, **(options or {}))
+
+
+def test_the_number_of_operations_does_not_grow_with_the_batch(everything, monkeypatch):
+    """A GPU computes a batch in one chunk and waits for the CPU to start each operation."""
+    monkeypatch.setattr(augment_module, "_CPU_CHUNK", augment_module._GPU_CHUNK)
+    counted = []
+    for batch in (200, 800):
+        images_B388 = torch.zeros(batch, 3, 8, 8, dtype=torch.uint8)
+        with Counted() as count:
+            augment(images_B388, view_plan(0, 0, batch, everything)[np.arange(batch)], 8)
+        counted.append(count.operations)
+    assert counted[1] <= counted[0] < 800
 
 
 def test_autocast_changes_no_bit(images, epoch_plan):
