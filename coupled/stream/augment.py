@@ -1,7 +1,8 @@
 """Apply a view plan to a batch of images.
 
 The order is crop, flip, rotation, colour jitter in the plan's order, policy (RandAugment, AutoAugment), grayscale,
-blur, solarize: the order of BYOL, with the rotation where lightly has it.
+warp, blur, solarize: the order of BYOL, with the rotation where lightly has it, and policy and warp where SupCon's code
+has them.
 
 The plan is on the CPU, which decides which views an operation applies to, so it never waits for a GPU. Views with the
 same order of jitters are sorted together, so that each jitter works in place on slices. On a CPU the views are computed
@@ -23,6 +24,7 @@ from coupled.stream import functional
 from coupled.stream.policy_operations import apply_policy_, numbers_of
 from coupled.stream.portable import portable_cos_sin, portable_exp
 from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
+from coupled.stream.warp import apply_warp_, splines
 
 _ADJUST = [getattr(functional, f"adjust_{name}_") for name in JITTERS]
 GREY, BLURRED, SOLARIZED, ROTATED = range(4, 8)  # columns of `work_MJ`, after the four jitters
@@ -52,6 +54,8 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     number_M, image_M, flip_M, top_M, left_M, high_M, wide_M = send(places_7M, device)
     factors_4M1 = send(factors_M4.T.contiguous(), device)[..., None]
     policy_KM6 = send(numbers_of(op_MK, value_MK[sort_M], size), device)
+    moves_M8 = None if plan.warp_BV8 is None else _flat(plan.warp_BV8)[sort_M].numpy()
+    splines_MT = None if moves_M8 is None else send(splines(moves_M8), device)
     blur_MK = send(_gaussian(sigma_M.numpy(), max(3, size // 10 | 1)), device)
 
     views_M3SS = torch.empty(len(number_M), 3, size, size, device=device)
@@ -67,6 +71,8 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
             _jitter_(pixels_3mSS.flatten(2), work_MJ[chunk], factors_4M1[:, chunk])
             apply_policy_(pixels_3mSS, op_MK[chunk], policy_KM6[:, chunk])
             _grey_(pixels_3mSS.flatten(2), work_MJ[chunk, GREY])
+            if moves_M8 is not None and splines_MT is not None:
+                apply_warp_(pixels_3mSS, moves_M8[chunk], splines_MT[chunk])
             for blurred, run in _runs(work_MJ[chunk, BLURRED]):
                 if blurred:
                     pixels_3mSS[:, run] = functional.blur(pixels_3mSS[:, run], blur_MK[chunk][run])

@@ -14,7 +14,8 @@ Range = tuple[float, float]
 class Recipe:
     """Parameters of the augmentation of a view.
 
-    They have the meaning of torchvision and SimCLR (Chen et al. 2020); solarize is that of BYOL (Grill et al. 2020).
+    They have the meaning of torchvision and SimCLR (Chen et al. 2020); solarize is that of BYOL (Grill et al. 2020) and
+    warp that of SupCon (Khosla et al. 2020).
     """
 
     crop_scale: Range  # fraction of the image's area
@@ -35,6 +36,8 @@ class Recipe:
     policy: Policy = "none"
     policy_num_ops: int = 2  # of RandAugment
     policy_magnitude: int = 9  # of RandAugment, 0 to 30
+    warp_prob: float = 0.0
+    warp_length: float = 23 / 224  # largest scale of the moves of the control points, in shares of the side
 
     @property
     def uses_further_draws(self) -> bool:
