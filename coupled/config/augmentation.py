@@ -4,11 +4,12 @@ The keys in `OPTIONAL` are written out only if they differ from their defaults, 
 change the digest of the settings. They are also written out if they differ from those of the preset.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from coupled.config.fields import Area, OpenSection, Pixels, about
+from coupled.config.fields import Above0, Area, OpenSection, Pixels, about
 from coupled.config.recipe_settings import RecipeSettings, preset_values
 from coupled.config.user_augmentation import user_step
 from coupled.stream.recipe import Augmentation
@@ -29,6 +30,8 @@ OPTIONAL = (
     "warp_prob",
     "warp_length",
     "steps",
+    "mixup_alpha",
+    "cutmix_alpha",
     *LOCAL,
 )
 
@@ -72,6 +75,21 @@ class AugmentationSettings(RecipeSettings):
         tuple[Area, Area], about("Range of the crop's area of a local view.", "share of the image's area")
     ] = Augmentation.local_crop_scale
     steps: Annotated[tuple[StepSettings, ...], about("Augmentation steps of your own, applied after all others.")] = ()
+    mixup_alpha: Annotated[
+        Above0 | None,
+        about(
+            "MixUp: each view is mixed with the same view of another image of the global batch, with a Beta(alpha,"
+            " alpha) weight of its own. Only for objectives that take mixed labels, such as `cross_entropy`. Applied"
+            " last, and not in analyses. `null`: none."
+        ),
+    ] = Augmentation.mixup_alpha
+    cutmix_alpha: Annotated[
+        Above0 | None,
+        about(
+            "CutMix: as `mixup_alpha`, but a box of the other view with the rest of the area takes its place. With both"
+            " set, each view has one of them with probability 1/2."
+        ),
+    ] = Augmentation.cutmix_alpha
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +112,11 @@ class AugmentationSettings(RecipeSettings):
         for key in LOCAL[1:]:
             if not self.local_views and (value := getattr(self, key)) != type(self).model_fields[key].default:
                 raise ValueError(f"{key}: got {value}; it has no effect without local views: set local_views")
+        if self.local_views and (self.mixup_alpha or self.cutmix_alpha):
+            raise ValueError(
+                f"local_views: got {self.local_views} with mixup_alpha or cutmix_alpha, which mix no local views; use"
+                " local_views: 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -125,5 +148,17 @@ class AugmentationSettings(RecipeSettings):
             local_views=self.local_views,
             local_size=self.local_size or Augmentation.local_size,
             local_crop_scale=self.local_crop_scale,
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
             steps=tuple(user_step(step.name, step.options, k) for k, step in enumerate(self.steps)),
+        )
+
+
+def check_mixed_labels(arm: str, objective: str, takes_mixed: bool, augmentation: Mapping[str, Any]) -> None:
+    """Raise ValueError if an arm's resolved `augmentation` mixes images and its objective takes no mixed labels."""
+    given = [f"{key}: {augmentation[key]}" for key in ("mixup_alpha", "cutmix_alpha") if augmentation.get(key)]
+    if given and not takes_mixed:
+        raise ValueError(
+            f"arms.{arm}.objective: the arm's augmentation mixes images ({', '.join(given)}), but its objective"
+            f" '{objective}' takes no mixed labels; use cross_entropy, or remove the arm or these keys"
         )

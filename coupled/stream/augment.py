@@ -8,8 +8,8 @@ The plan is on the CPU, which decides which views an operation applies to, so it
 same order of jitters are sorted together, so that each jitter works in place on slices. On a CPU the views are computed
 in chunks that fit into its cache.
 
-Shape letters: V views, B images, M = V * B views of the batch (view v of image b is number v * B + b), m views of a
-chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J operations.
+Shape letters: V views, B images, G images of the global batch, M = V * B views of the batch (view v of image b is
+number v * B + b), m views of a chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J operations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.stream import functional
+from coupled.stream.mixing import MixPlan, boxes, rows_needed
 from coupled.stream.policy_operations import apply_policy_, numbers_of
 from coupled.stream.portable import portable_cos_sin, portable_exp
 from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
@@ -89,6 +90,26 @@ def augment_further(views_VB3SS: Tensor, plan: ViewPlan, steps: Sequence[Callabl
         random_MR = send(_flat(plan.steps_BVKR[:, :, k]).contiguous(), views_VB3SS.device)
         views_VB3SS = step(views_VB3SS.flatten(0, 1), random_MR).view_as(views_VB3SS)
     return views_VB3SS
+
+
+def mix_views(views_VM3SS: Tensor, mix: MixPlan, own: slice) -> Tensor:
+    """Return the mixed views of the images `own` [V, B, 3, S, S] from the views of the positions `rows_needed`."""
+    device, size = views_VM3SS.device, views_VM3SS.shape[-1]
+    place_G = torch.zeros_like(mix.partner_G)
+    place_G[rows_needed(mix.partner_G.numpy(), own)] = torch.arange(views_VM3SS.shape[1])
+    shares = (mix.cutmix_GV, mix.weight_GV, 1 - mix.weight_GV)
+    parts_GV7 = torch.cat([boxes(mix, size), *(part_GV[..., None] for part_GV in shares)], dim=2)
+    numbers_7VB11 = send(parts_GV7[own].permute(2, 1, 0).float().contiguous(), device)[..., None, None]
+    top, left, bottom, right, cutmix, share, rest = numbers_7VB11
+    pixel_S = torch.arange(size, device=device)
+    down_S1 = pixel_S[:, None]
+    inside_VBSS = (down_S1 >= top) & (down_S1 < bottom) & (pixel_S >= left) & (pixel_S < right)
+    own_VB1SS, other_VB1SS = (
+        torch.where(cutmix > 0, region_VBSS.float(), weight)[:, :, None]
+        for region_VBSS, weight in ((~inside_VBSS, share), (inside_VBSS, rest))
+    )
+    others_VB3SS = views_VM3SS.index_select(1, send(place_G[mix.partner_G[own]], device)).mul_(other_VB1SS)
+    return others_VB3SS.add_(views_VM3SS[:, : own.stop - own.start] * own_VB1SS)
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

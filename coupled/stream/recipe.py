@@ -58,6 +58,8 @@ class Augmentation(Recipe):
     local_views: int = 0
     local_size: int = 0  # side in pixels
     local_crop_scale: Range = (0.05, 0.4)  # the value of DINO (Caron et al. 2021)
+    mixup_alpha: float | None = None  # of the Beta distribution of the weights; None: no MixUp
+    cutmix_alpha: float | None = None
     steps: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()  # user-defined, applied last: `augment_further`
 
     def recipe(self) -> Recipe:
@@ -66,8 +68,18 @@ class Augmentation(Recipe):
 
     def local(self) -> "Augmentation | None":
         """Return the augmentation of the local views as one of ordinary views; None if there are no local views."""
-        only = replace(self, crop_scale=self.local_crop_scale, views=self.local_views, second=None, local_views=0)
+        whole, scale = self.unmixed(), self.local_crop_scale
+        only = replace(whole, crop_scale=scale, views=self.local_views, second=None, local_views=0)
         return only if self.local_views else None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views of different images are mixed."""
+        return self.mixup_alpha is not None or self.cutmix_alpha is not None
+
+    def unmixed(self) -> "Augmentation":
+        """Return the same augmentation without MixUp and CutMix."""
+        return replace(self, mixup_alpha=None, cutmix_alpha=None)
 
     def recipes(self) -> list[tuple[slice, Recipe]]:
         """Return pairs of views and their recipe."""

@@ -1,11 +1,11 @@
 """The augmentation parameters of every view, as a function of only (seed, epoch, image, view).
 
 An epoch draws one table with 32 random 32-bit numbers per view, and further tables if the augmentation uses them: of
-solarize and rotation (8 numbers), of policies (8) and of warps (16). The row of (image, view) has a fixed position in
-the Philox stream of (seed, epoch, view), so it does not depend on the number of images or views, the order, the batch
-or the rank. The meaning of a column never changes: a new operation takes a free column of the second table, or a new
-table. All arithmetic from the table to the plan and its crops is single IEEE operations, which give the same bits on
-every machine. An operation with probability p happens if a uniform number in [0, 1) is below p.
+solarize and rotation (8 numbers), of policies (8), of warps (16) and of mixing (8). The row of (image, view) has a
+fixed position in the Philox stream of (seed, epoch, view), so it does not depend on the number of images or views, the
+order, the batch or the rank. The meaning of a column never changes: a new operation takes a free column of the second
+table, or a new table. All arithmetic from the table to the plan and its crops is single IEEE operations, which give the
+same bits on every machine. An operation with probability p happens if a uniform number in [0, 1) is below p.
 
 Shape letters: N images of the dataset, B images of a batch, V views, R random numbers of a view, 10 crop candidates,
 4 colour jitters, K operations of a policy.
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.stream.mixing import MIX_DRAWS, MixPlan, decode_mix
 from coupled.stream.policies import POLICY_DRAWS, decode_policy
 from coupled.stream.portable import portable_exp
 from coupled.stream.recipe import Augmentation, Range, Recipe
@@ -62,8 +63,8 @@ class ViewPlan:
     crop_ratios: tuple[Range, ...]  # of each view, for images so narrow that no candidate fits
     steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K user-defined steps
 
-    def __getitem__(self, images: slice) -> "ViewPlan":
-        """Return the plan of consecutive images of the batch."""
+    def __getitem__(self, images: slice | NDArray[np.int64]) -> "ViewPlan":
+        """Return the plan of some images of the batch."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         sliced: dict[str, Any] = {name: part[images] for name, part in parts.items() if isinstance(part, Tensor)}
         return replace(self, **sliced)
@@ -80,6 +81,7 @@ class EpochPlan:
     steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the user-defined steps
     policy_VNR: NDArray[np.uint32] | None = None  # None: no view has a policy
     warp_VNR: NDArray[np.uint32] | None = None  # None: no view is warped
+    mix_VNR: NDArray[np.uint32] | None = None  # None: images are not mixed
 
     def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
         """Return pairs (side, plan): of the views, and of the local views if there are any."""
@@ -88,6 +90,11 @@ class EpochPlan:
     def for_crops(self, indices_B: NDArray[np.int64]) -> "EpochPlan":
         """Return the part of the plan that crops and flips of these images need, small enough to send to a worker."""
         return EpochPlan(self.table_VNR[:, indices_B], None, replace(self.augmentation, steps=()))
+
+    def mix(self, indices_G: NDArray[np.int64]) -> MixPlan | None:
+        """Return how the images of this global batch are mixed; None if they are not."""
+        alphas = self.augmentation.mixup_alpha, self.augmentation.cutmix_alpha
+        return None if self.mix_VNR is None else decode_mix(_uniform(self.mix_VNR[:, indices_G]), *alphas)
 
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
         tables = (self.table_VNR, self.further_VNR, self.policy_VNR, self.warp_VNR)
@@ -123,7 +130,8 @@ def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, st
     warp_VNR = table(f"warp {stream}", WARP_DRAWS) if any(recipe.warp_prob > 0 for recipe in recipes) else None
     steps = [table(f"step {k} of {stream}", STEP_DRAWS) for k in range(len(augmentation.steps))]
     steps_KVNR = np.stack(steps) if steps else None
-    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, steps_KVNR, policy_VNR, warp_VNR)
+    rest = steps_KVNR, policy_VNR, warp_VNR, table(f"mix {stream}", MIX_DRAWS) if augmentation.mixes else None
+    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, *rest)
 
 
 def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
@@ -213,7 +221,7 @@ def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack([top_BV, left_BV, high_BV, wide_BV], axis=-1).astype(np.int64))
 
 
-def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
+def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan, mix: MixPlan | None = None) -> str:
     """Return blake2b (32 hex digits) over image indices and all numbers of their plan, or plans with local views.
 
     Equal digests prove that two runs had the same inputs at a step. Operations that the run does not use are left out.
@@ -221,7 +229,8 @@ def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
     ratios = "".join(map(repr, dict.fromkeys(plans[0].crop_ratios)))  # one value, or two for two recipes
     digest = hashlib.blake2b(ratios.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(indices_B, dtype="<i8").data)
-    for plan, field in product(plans, fields(ViewPlan)):
+    whole = [*product(plans, fields(ViewPlan)), *product([mix] if mix else [], fields(MixPlan))]
+    for plan, field in whole:
         part = getattr(plan, field.name)
         if isinstance(part, Tensor):
             digest.update(repr((field.name, tuple(part.shape))).encode())

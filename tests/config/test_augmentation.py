@@ -21,7 +21,9 @@ def test_newer_keys_do_not_change_the_digest_of_older_settings() -> None:
     plain = settings()
     later = {"views", "second", "solarize_prob", "rotation_prob", "rotation_degrees"}
     assert not later & set(plain.resolved()["augmentation"])
-    assert not [key for key in plain.resolved()["augmentation"] if key.startswith(("policy", "warp"))]
+    assert not [
+        key for key in plain.resolved()["augmentation"] if key.startswith(("policy", "warp", "mixup", "cutmix"))
+    ]
     same = settings(views=2, second={"hue": 0.1}, solarize_prob=0.0, rotation_degrees=[90, 90], policy="none")
     assert same.resolved() == plain.resolved()
     assert same.sha256() == plain.sha256()
@@ -148,3 +150,22 @@ def test_values_that_replace_those_of_a_preset_are_read_back(changed: dict[str, 
     assert again == found
     assert again.augmentation.plain() == found.augmentation.plain()
     assert all(getattr(found.augmentation, key) == value for key, value in changed.items() if key != "second")
+
+
+def test_mixing_is_refused_for_objectives_without_mixed_labels_and_for_local_views() -> None:
+    """An objective that ignored the partner's label would be trained on wrong labels."""
+    arms = {"ce": "cross_entropy", "small": {"objective": "cross_entropy", "input": "embedding"}}
+    found = resolve({**TREE, "arms": arms, "augmentation": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}})
+    assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()
+    assert (found.augmentation.plain().mixup_alpha, found.augmentation.plain().cutmix_alpha) == (0.2, 1.0)
+    assert found.sha256() != resolve({**TREE, "arms": arms}).sha256()
+    text = (
+        r"arms\.cl\.objective: the arm's augmentation mixes images \(cutmix_alpha: 1\.0\), but its objective 'dcl'"
+        " takes no mixed labels; use cross_entropy, or remove the arm or these keys"
+    )
+    with pytest.raises(ValueError, match=text):
+        resolve({**TREE, "arms": {**arms, "cl": "dcl"}, "augmentation": {"cutmix_alpha": 1.0}})
+    with pytest.raises(ValueError, match=r"arms\.nce\.objective: .*'nt_xent' takes no mixed labels"):
+        resolve({**TREE, "arms": {**arms, "nce": "nt_xent"}, "augmentation": {"mixup_alpha": 1.0}})
+    with pytest.raises(ValueError, match=r"local_views: got 2 with mixup_alpha or cutmix_alpha"):
+        settings(local_views=2, local_size=8, mixup_alpha=1.0)
