@@ -195,3 +195,12 @@ def test_the_box_of_cutmix_has_its_share_of_the_view_within_the_border() -> None
     assert min(top.min(), left.min()) == 0
     assert max(bottom.max(), right.max()) == SIZE
     assert ((bottom - top) * (right - left) <= (1 - mix.weight_GV) * SIZE**2).all()
+
+
+def test_warp_and_mixing_have_these_bits_on_every_machine(augmentation: Augmentation) -> None:
+    """Otherwise their columns could move, or equal digests would prove nothing between machines."""
+    indices = np.arange(500)
+    plan = view_plan(0, 0, 500, replace(augmentation, warp_prob=0.5, mixup_alpha=0.4, cutmix_alpha=1.0))
+    mix = plan.mix(indices)
+    assert mix is not None
+    assert inputs_digest(indices, plan[indices], mix=mix) == "6dcef98410b9581395e964f0e38d2b7d"
