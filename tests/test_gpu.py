@@ -59,6 +59,7 @@ def everything() -> Augmentation:
         "blur_sigma": (0.1, 2.0),
         "solarize_prob": 0.3,
         "rotation_prob": 0.5,
+        "warp_prob": 0.5,
     }
     second = Recipe(**{**values, "blur_prob": 0.2, "solarize_prob": 0.6})
     first = {**values, "rotation_degrees": (-180.0, 180.0)}

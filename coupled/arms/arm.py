@@ -155,7 +155,8 @@ class Arm:
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self._outputs(batch.views_VB3SS, batch.local_VB3SS)
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
-        inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_G, batch.first)
+        mixed = {"partner_labels_B": batch.partner_labels_B, "own_weight_VB": batch.own_weight_VB}
+        inputs = Inputs(outputs, gathered, batch.labels_B, batch.labels_G, batch.first, **mixed)
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
         if self.objective.batch_sums:
             own_sums = self.objective.batch_sums(outputs, **self.objective.options)

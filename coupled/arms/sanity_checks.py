@@ -1,6 +1,5 @@
-"""Checks of a run: errors for settings that cannot work, warnings for settings that give misleading results.
+"""Checks of a run: errors for settings that cannot work, one-line warnings for those that give misleading results.
 
-Each warning is one line.
 Shape letters: N images of the dataset, C classes, K batches of an epoch, G images of the global batch.
 """
 
@@ -31,6 +30,7 @@ STRENGTHS_OF = {  # for each probability the keys that have no effect where it i
     "jitter_prob": ("brightness", "contrast", "saturation", "hue"),
     "solarize_prob": ("solarize_threshold",),
     "rotation_prob": ("rotation_degrees",),
+    "warp_prob": ("warp_length",),
 }
 COLLAPSED_SPREAD = 0.05
 

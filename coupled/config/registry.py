@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from coupled.config import by_name
+from coupled.config.augmentation import check_mixed_labels
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
 from coupled.config.errors import check_options
@@ -211,6 +212,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"arms.{arm}.target_schedule: got {control['target_schedule']} with '{found.name}', which has no target"
                 " network; remove it"
             )
+        check_mixed_labels(arm, found.name, found.needs.mixed_labels, settings["augmentation"])
         with_heads += [arm] if found.needs.heads else []
         tree["arms"][arm] = {"objective": given["objective"], **found.options, **control}
     check_heads(tree, with_heads)

@@ -136,7 +136,8 @@ def _mean(result: Any) -> Tensor:
 def _tensors(inputs: Inputs) -> dict[str, Tensor]:
     named: dict[str, Mapping[str, Tensor]] = {"outputs": inputs.outputs, "gathered": inputs.gathered}
     found = {f"{which}['{name}']": each for which, tensors in named.items() for name, each in tensors.items()}
-    return {**found, "labels_B": inputs.labels_B, "labels_G": inputs.labels_G}
+    labels = {name: getattr(inputs, name) for name in ("labels_B", "labels_G", "partner_labels_B", "own_weight_VB")}
+    return {**found, **{name: each for name, each in labels.items() if each is not None}}
 
 
 def _loss(result: Any, inputs: Inputs, code: UserCode, key: str) -> Loss:

@@ -69,6 +69,7 @@ class Needs:
         kept: tensors that are kept from step to step, zeros at first, named `kept.<name>` in the network. Each value
             is a tuple of names of outputs, whose widths are the shape of the tensor.
         views: the only number of views that the objective takes; None: any number from 2.
+        mixed_labels: whether the objective uses `partner_labels_B` of its inputs, and so takes MixUp and CutMix.
 
     Example:
         >>> Needs(outputs=("projection",), gathered=("projection",)).local
@@ -81,6 +82,7 @@ class Needs:
     target_decay: float | None = None
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     views: int | None = None
+    mixed_labels: bool = False
 
     @property
     def local(self) -> bool:
@@ -104,12 +106,17 @@ class Inputs:
     `gathered` holds outputs of the global batch [V, G, ...] under the same names, with gradients. With one process
     these are the same tensors. Image b of this process is image `first` + b of the global batch.
 
+    With MixUp or CutMix each view of an image is mixed with a view of another image, its partner. The loss of such a
+    view is `own_weight_VB` times that of the own label, and the rest times that of the partner's.
+
     Attributes:
         outputs: outputs for the images of this process by name, [V, B, width].
         gathered: outputs of the global batch by name, [V, G, width].
         labels_B: labels of the images of this process, int64; -1 without labels.
         labels_G: labels of the global batch, int64.
         first: position of the first image of this process in the global batch.
+        partner_labels_B: labels of the partners, int64; None if images are not mixed.
+        own_weight_VB: weights of the own labels, float32 in [0, 1]; None if images are not mixed.
 
     Example:
         >>> import torch
@@ -123,6 +130,8 @@ class Inputs:
     labels_B: Tensor
     labels_G: Tensor
     first: int = 0
+    partner_labels_B: Tensor | None = None
+    own_weight_VB: Tensor | None = None
 
     @property
     def views(self) -> int:

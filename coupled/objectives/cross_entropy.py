@@ -14,7 +14,8 @@ from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_ove
 
 def needs(*, input: Literal["projection", "embedding"] = "projection") -> Needs:
     """Declare the logits of a linear classifier on `input`; nothing of the global batch."""
-    return Needs(outputs=("logits",), heads={"classifier": Head(kind="linear", input=input, output="logits")})
+    classifier = Head(kind="linear", input=input, output="logits")
+    return Needs(outputs=("logits",), heads={"classifier": classifier}, mixed_labels=True)
 
 
 def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "projection") -> AnchorLosses:
@@ -22,6 +23,10 @@ def per_anchor(inputs: Inputs, *, input: Literal["projection", "embedding"] = "p
     logits_AC = at_least_float32(inputs.outputs["logits"]).flatten(0, 1)
     labels_A = inputs.labels_B.repeat(len(inputs.outputs["logits"]))
     losses_A = F.cross_entropy(logits_AC, labels_A, reduction="none")
+    if inputs.partner_labels_B is not None and inputs.own_weight_VB is not None:
+        partner_A, weight_A = inputs.partner_labels_B.repeat(inputs.views), inputs.own_weight_VB.flatten().to(losses_A)
+        of_partner_A = F.cross_entropy(logits_AC, partner_A, reduction="none")
+        losses_A = weight_A * losses_A + (1 - weight_A) * of_partner_A
     return AnchorLosses(losses_A, torch.ones_like(labels_A, dtype=torch.bool))
 
 
@@ -34,8 +39,12 @@ def cross_entropy(inputs: Inputs, *, input: Literal["projection", "embedding"] =
     `needs` uses it. The default is the unit-norm projection, as in the training of arXiv 2510.08852. Every anchor
     counts.
 
+    With MixUp or CutMix (`augmentation.mixup_alpha`, `augmentation.cutmix_alpha`) the loss of a view with own weight w
+    is w times that of its label plus 1 - w times that of its partner's label: the cross-entropy with the mixed one-hot
+    labels.
+
     Args:
-        inputs: reads the "logits" of this process [V, B, C] and its labels.
+        inputs: reads the "logits" of this process [V, B, C], its labels and, if views are mixed, the partners' labels.
         input: the output that the classifier takes: "projection" or "embedding".
 
     Returns:

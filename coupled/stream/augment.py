@@ -1,14 +1,15 @@
 """Apply a view plan to a batch of images.
 
 The order is crop, flip, rotation, colour jitter in the plan's order, policy (RandAugment, AutoAugment), grayscale,
-blur, solarize: the order of BYOL, with the rotation where lightly has it.
+warp, blur, solarize: the order of BYOL, with the rotation where lightly has it, and policy and warp where SupCon's code
+has them.
 
 The plan is on the CPU, which decides which views an operation applies to, so it never waits for a GPU. Views with the
 same order of jitters are sorted together, so that each jitter works in place on slices. On a CPU the views are computed
 in chunks that fit into its cache.
 
-Shape letters: V views, B images, M = V * B views of the batch (view v of image b is number v * B + b), m views of a
-chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J operations.
+Shape letters: V views, B images, G images of the global batch, M = V * B views of the batch (view v of image b is
+number v * B + b), m views of a chunk, S side of a view, L = S * S, H, W sides of an image, K taps, J operations.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.stream import functional
+from coupled.stream.mixing import MixPlan, boxes, rows_needed
 from coupled.stream.policy_operations import apply_policy_, numbers_of
 from coupled.stream.portable import portable_cos_sin, portable_exp
 from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
+from coupled.stream.warp import apply_warp_, splines
 
 _ADJUST = [getattr(functional, f"adjust_{name}_") for name in JITTERS]
 GREY, BLURRED, SOLARIZED, ROTATED = range(4, 8)  # columns of `work_MJ`, after the four jitters
@@ -51,6 +54,8 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     number_M, image_M, flip_M, top_M, left_M, high_M, wide_M = send(places_7M, device)
     factors_4M1 = send(factors_M4.T.contiguous(), device)[..., None]
     policy_KM6 = send(numbers_of(op_MK, value_MK[sort_M], size), device)
+    moves_M8 = None if plan.warp_BV8 is None else _flat(plan.warp_BV8)[sort_M].numpy()
+    splines_MT = None if moves_M8 is None else send(splines(moves_M8), device)
     blur_MK = send(_gaussian(sigma_M.numpy(), max(3, size // 10 | 1)), device)
 
     views_M3SS = torch.empty(len(number_M), 3, size, size, device=device)
@@ -66,6 +71,8 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
             _jitter_(pixels_3mSS.flatten(2), work_MJ[chunk], factors_4M1[:, chunk])
             apply_policy_(pixels_3mSS, op_MK[chunk], policy_KM6[:, chunk])
             _grey_(pixels_3mSS.flatten(2), work_MJ[chunk, GREY])
+            if moves_M8 is not None and splines_MT is not None:
+                apply_warp_(pixels_3mSS, moves_M8[chunk], splines_MT[chunk])
             _blur_(pixels_3mSS, work_MJ[chunk, BLURRED], blur_MK[chunk])
             if further_3M is not None:
                 chosen_m, thresholds_m1 = work_MJ[chunk, SOLARIZED] == 1, further_3M[0, chunk, None]
@@ -81,6 +88,26 @@ def augment_further(views_VB3SS: Tensor, plan: ViewPlan, steps: Sequence[Callabl
         random_MR = send(_flat(plan.steps_BVKR[:, :, k]).contiguous(), views_VB3SS.device)
         views_VB3SS = step(views_VB3SS.flatten(0, 1), random_MR).view_as(views_VB3SS)
     return views_VB3SS
+
+
+def mix_views(views_VM3SS: Tensor, mix: MixPlan, own: slice) -> Tensor:
+    """Return the mixed views of the images `own` [V, B, 3, S, S] from the views of the positions `rows_needed`."""
+    device, size = views_VM3SS.device, views_VM3SS.shape[-1]
+    place_G = torch.zeros_like(mix.partner_G)
+    place_G[rows_needed(mix.partner_G.numpy(), own)] = torch.arange(views_VM3SS.shape[1])
+    shares = (mix.cutmix_GV, mix.weight_GV, 1 - mix.weight_GV)
+    parts_GV7 = torch.cat([boxes(mix, size), *(part_GV[..., None] for part_GV in shares)], dim=2)
+    numbers_7VB11 = send(parts_GV7[own].permute(2, 1, 0).float().contiguous(), device)[..., None, None]
+    top, left, bottom, right, cutmix, share, rest = numbers_7VB11
+    pixel_S = torch.arange(size, device=device)
+    down_S1 = pixel_S[:, None]
+    inside_VBSS = (down_S1 >= top) & (down_S1 < bottom) & (pixel_S >= left) & (pixel_S < right)
+    own_VB1SS, other_VB1SS = (
+        torch.where(cutmix > 0, region_VBSS.float(), weight)[:, :, None]
+        for region_VBSS, weight in ((~inside_VBSS, share), (inside_VBSS, rest))
+    )
+    others_VB3SS = views_VM3SS.index_select(1, send(place_G[mix.partner_G[own]], device)).mul_(other_VB1SS)
+    return others_VB3SS.add_(views_VM3SS[:, : own.stop - own.start] * own_VB1SS)
 
 
 def normalise(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

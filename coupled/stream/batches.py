@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.datasets import AnyImageDataset, ImageFiles
-from coupled.stream.augment import augment, augment_further, normalise, send
+from coupled.stream.augment import augment, augment_further, mix_views, normalise, send
 from coupled.stream.decoding import augment_crops, crops, workers_for
+from coupled.stream.mixing import partners, rows_needed, weights_of
 from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
 from coupled.stream.view_plan import EpochPlan, ViewPlan, inputs_digest, view_plan
@@ -39,6 +40,8 @@ class Batch:
     first: int
     inputs_digest: str  # of the global batch: equal on every rank and for every world size
     local_VB3SS: Tensor | None = None  # local views; None if there are none
+    partner_labels_B: Tensor | None = None  # labels of the images that the views are mixed with; None: not mixed
+    own_weight_VB: Tensor | None = None  # float32, weight of the own label; the partner's has the rest
 
 
 def step_batches(
@@ -115,8 +118,9 @@ def batches(
     )
     numbers = range(start, len(order_KG))
     if isinstance(dataset, ImageFiles):
-        own_KB = list(order_KG[start:, _own(order_KG.shape[1], rank, world_size)])
-        return map(make, numbers, crops(dataset, own_KB, plan, size, workers_for(workers, device, streams), stream))
+        own = _own(order_KG.shape[1], rank, world_size)
+        rows_KM = [places_G[_rows(plan, places_G, own)] for places_G in order_KG[start:]]
+        return map(make, numbers, crops(dataset, rows_KM, plan, size, workers_for(workers, device, streams), stream))
     return _prefetched(make, numbers, workers) if workers else map(make, numbers)
 
 
@@ -141,13 +145,19 @@ def _batch(
 ) -> Batch:
     places_G = order_KG[number]
     own = _own(len(places_G), rank, world_size)
-    plans = [(side, each[places_G]) for side, each in plan.of_sizes(size)]
-    indices_G, steps = torch.from_numpy(places_G), plan.augmentation.steps
+    plans, mix = [(side, each[places_G]) for side, each in plan.of_sizes(size)], plan.mix(places_G)
+    rows_M, indices_G, steps = _rows(plan, places_G, own), torch.from_numpy(places_G), plan.augmentation.steps
+    indices_M = send(indices_G[rows_M], device)
     labels_G, indices_G = send(dataset.labels_N[indices_G], device), send(indices_G, device)
     views_VB3SS, *local = (
-        normalise(_views(dataset, indices_G[own], each[own], side, crops_VB3SS, steps), dataset.mean, dataset.std)
+        normalise(_views(dataset, indices_M, each[rows_M], side, crops_VB3SS, steps), dataset.mean, dataset.std)
         for (side, each), crops_VB3SS in zip(plans, crops_of_sizes or repeat(None), strict=False)
     )
+    partner_labels_B = own_weight_VB = None
+    if mix:
+        views_VB3SS = mix_views(views_VB3SS, mix, own)
+        partner_labels_B = labels_G[send(mix.partner_G[own], device)]
+        own_weight_VB = send(weights_of(mix, size)[own].T.float().contiguous(), device)
     return Batch(
         epoch=epoch,
         number=number,
@@ -157,8 +167,10 @@ def _batch(
         labels_G=labels_G,
         indices_G=indices_G,
         first=own.start,
-        inputs_digest=inputs_digest(places_G, *(each for _, each in plans)),
+        inputs_digest=inputs_digest(places_G, *(each for _, each in plans), mix=mix),
         local_VB3SS=local[0] if local else None,
+        partner_labels_B=partner_labels_B,
+        own_weight_VB=own_weight_VB,
     )
 
 
@@ -181,6 +193,13 @@ def _views(
 
 def _own(images: int, rank: int, world_size: int) -> slice:
     return slice(rank * images // world_size, (rank + 1) * images // world_size)
+
+
+def _rows(plan: EpochPlan, places_G: NDArray[np.int64], own: slice) -> NDArray[np.int64] | slice:
+    """Return the positions of the global batch whose views this rank makes: its own, then those to mix them with."""
+    if plan.mix_VNR is None:
+        return own
+    return rows_needed(partners(plan.mix_VNR[0, places_G, 0]), own)
 
 
 def _prefetched(make: Callable[[int], Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:

@@ -97,6 +97,12 @@ def rotate(pixels_3MSS: Tensor, cos_M: Tensor, sin_M: Tensor) -> Tensor:
     cos_M11, sin_M11 = cos_M[:, None, None], sin_M[:, None, None]
     y_MSS = (sin_M11 * from_centre_S).add(cos_M11 * from_centre_S[:, None]).add_((size - 1) / 2)
     x_MSS = (cos_M11 * from_centre_S).sub(sin_M11 * from_centre_S[:, None]).add_((size - 1) / 2)
+    return sample(pixels_3MSS, y_MSS, x_MSS)
+
+
+def sample(pixels_3MSS: Tensor, y_MSS: Tensor, x_MSS: Tensor) -> Tensor:
+    """Return the bilinear values at these positions, in pixels, which are overwritten; outside is black."""
+    size = pixels_3MSS.shape[-1]
     # a black border of 1 pixel before and 2 after the image: positions outside are clamped onto it with weight 0
     (top_ML, down_ML), (left_ML, right_ML) = (_pixel_and_share(each_MSS, size) for each_MSS in (y_MSS, x_MSS))
     width = size + 3

@@ -14,7 +14,8 @@ Range = tuple[float, float]
 class Recipe:
     """Parameters of the augmentation of a view.
 
-    They have the meaning of torchvision and SimCLR (Chen et al. 2020); solarize is that of BYOL (Grill et al. 2020).
+    They have the meaning of torchvision and SimCLR (Chen et al. 2020); solarize is that of BYOL (Grill et al. 2020) and
+    warp that of SupCon (Khosla et al. 2020).
     """
 
     crop_scale: Range  # fraction of the image's area
@@ -35,6 +36,8 @@ class Recipe:
     policy: Policy = "none"
     policy_num_ops: int = 2  # of RandAugment
     policy_magnitude: int = 9  # of RandAugment, 0 to 30
+    warp_prob: float = 0.0
+    warp_length: float = 23 / 224  # largest scale of the moves of the control points, in shares of the side
 
     @property
     def uses_further_draws(self) -> bool:
@@ -55,6 +58,8 @@ class Augmentation(Recipe):
     local_views: int = 0
     local_size: int = 0  # side in pixels
     local_crop_scale: Range = (0.05, 0.4)  # the value of DINO (Caron et al. 2021)
+    mixup_alpha: float | None = None  # of the Beta distribution of the weights; None: no MixUp
+    cutmix_alpha: float | None = None
     steps: tuple[Callable[[Tensor, Tensor], Tensor], ...] = ()  # user-defined, applied last: `augment_further`
 
     def recipe(self) -> Recipe:
@@ -63,8 +68,18 @@ class Augmentation(Recipe):
 
     def local(self) -> "Augmentation | None":
         """Return the augmentation of the local views as one of ordinary views; None if there are no local views."""
-        only = replace(self, crop_scale=self.local_crop_scale, views=self.local_views, second=None, local_views=0)
+        whole, scale = self.unmixed(), self.local_crop_scale
+        only = replace(whole, crop_scale=scale, views=self.local_views, second=None, local_views=0)
         return only if self.local_views else None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views of different images are mixed."""
+        return self.mixup_alpha is not None or self.cutmix_alpha is not None
+
+    def unmixed(self) -> "Augmentation":
+        """Return the same augmentation without MixUp and CutMix."""
+        return replace(self, mixup_alpha=None, cutmix_alpha=None)
 
     def recipes(self) -> list[tuple[slice, Recipe]]:
         """Return pairs of views and their recipe."""

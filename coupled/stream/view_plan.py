@@ -1,11 +1,11 @@
 """The augmentation parameters of every view, as a function of only (seed, epoch, image, view).
 
-An epoch draws one table with 32 random 32-bit numbers per view, and a second and a third one with 8 per view if the
-augmentation uses them: of solarize and rotation, and of policies. The row of (image, view) has a fixed position in the
-Philox stream of (seed, epoch, view), so it does not depend on the number of images or views, the order, the batch or
-the rank. The meaning of a column never changes: a new operation takes a free column of the second table, or a new
-table. All arithmetic from the table to the plan and its crops is single IEEE operations, which give the same bits on
-every machine. An operation with probability p happens if a uniform number in [0, 1) is below p.
+An epoch draws one table with 32 random 32-bit numbers per view, and further tables if the augmentation uses them: of
+solarize and rotation (8 numbers), of policies (8), of warps (16) and of mixing (8). The row of (image, view) has a
+fixed position in the Philox stream of (seed, epoch, view), so it does not depend on the number of images or views, the
+order, the batch or the rank. The meaning of a column never changes: a new operation takes a free column of the second
+table, or a new table. All arithmetic from the table to the plan and its crops is single IEEE operations, which give the
+same bits on every machine. An operation with probability p happens if a uniform number in [0, 1) is below p.
 
 Shape letters: N images of the dataset, B images of a batch, V views, R random numbers of a view, 10 crop candidates,
 4 colour jitters, K operations of a policy.
@@ -23,10 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.stream.mixing import MIX_DRAWS, MixPlan, decode_mix
 from coupled.stream.policies import POLICY_DRAWS, decode_policy
 from coupled.stream.portable import portable_exp
 from coupled.stream.recipe import Augmentation, Range, Recipe
 from coupled.stream.seeds import random_uint32
+from coupled.stream.warp import WARP_DRAWS, decode_warp
 
 JITTERS = ("brightness", "contrast", "saturation", "hue")  # `order_BV4` has indices into this tuple
 HUE = 3
@@ -57,11 +59,12 @@ class ViewPlan:
     rotation_BV: Tensor | None  # float32: degrees counter-clockwise, 0 = none; both None: the run uses neither
     policy_op_BVK: Tensor | None  # int64, index into `policies.OPERATIONS`
     policy_value_BVK: Tensor | None  # float64, the parameters of these operations; both None: the run has no policy
+    warp_BV8: Tensor | None  # float64, moves of the warp's control points; None: the run warps no view
     crop_ratios: tuple[Range, ...]  # of each view, for images so narrow that no candidate fits
     steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K user-defined steps
 
-    def __getitem__(self, images: slice) -> "ViewPlan":
-        """Return the plan of consecutive images of the batch."""
+    def __getitem__(self, images: slice | NDArray[np.int64]) -> "ViewPlan":
+        """Return the plan of some images of the batch."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         sliced: dict[str, Any] = {name: part[images] for name, part in parts.items() if isinstance(part, Tensor)}
         return replace(self, **sliced)
@@ -77,6 +80,8 @@ class EpochPlan:
     local: "EpochPlan | None" = None  # of the local views
     steps_KVNR: NDArray[np.uint32] | None = None  # numbers for the user-defined steps
     policy_VNR: NDArray[np.uint32] | None = None  # None: no view has a policy
+    warp_VNR: NDArray[np.uint32] | None = None  # None: no view is warped
+    mix_VNR: NDArray[np.uint32] | None = None  # None: images are not mixed
 
     def of_sizes(self, size: int) -> list[tuple[int, "EpochPlan"]]:
         """Return pairs (side, plan): of the views, and of the local views if there are any."""
@@ -86,12 +91,16 @@ class EpochPlan:
         """Return the part of the plan that crops and flips of these images need, small enough to send to a worker."""
         return EpochPlan(self.table_VNR[:, indices_B], None, replace(self.augmentation, steps=()))
 
+    def mix(self, indices_G: NDArray[np.int64]) -> MixPlan | None:
+        """Return how the images of this global batch are mixed; None if they are not."""
+        alphas = self.augmentation.mixup_alpha, self.augmentation.cutmix_alpha
+        return None if self.mix_VNR is None else decode_mix(_uniform(self.mix_VNR[:, indices_G]), *alphas)
+
     def __getitem__(self, indices_B: NDArray[np.int64]) -> ViewPlan:
-        draws_RBV = _uniform(self.table_VNR[:, indices_B])
-        further_RBV = None if self.further_VNR is None else _uniform(self.further_VNR[:, indices_B])
-        policy_RBV = None if self.policy_VNR is None else _uniform(self.policy_VNR[:, indices_B])
+        tables = (self.table_VNR, self.further_VNR, self.policy_VNR, self.warp_VNR)
+        drawn = [None if table_VNR is None else _uniform(table_VNR[:, indices_B]) for table_VNR in tables]
         plans = [
-            _decode(draws_RBV[..., views], _of(views, further_RBV), _of(views, policy_RBV), recipe)
+            _decode([None if each_RBV is None else each_RBV[..., views] for each_RBV in drawn], recipe)
             for views, recipe in self.augmentation.recipes()
         ]
         plan = plans[0] if len(plans) == 1 else _beside(plans)
@@ -104,7 +113,7 @@ class EpochPlan:
 def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, stream: str = "views") -> EpochPlan:
     """Return the plan of an epoch over a dataset of `images` images.
 
-    The plan keeps 128 to 192 bytes per view, which are decoded per batch. Local views have separate tables from the
+    The plan keeps 128 to 256 bytes per view, which are decoded per batch. Local views have separate tables from the
     seed stream "local views".
     """
 
@@ -112,15 +121,17 @@ def view_plan(seed: int, epoch: int, images: int, augmentation: Augmentation, st
         shape, views = (images, numbers), range(augmentation.views)
         return np.stack([random_uint32(seed, name, epoch, view, shape=shape) for view in views])
 
-    further = any(recipe.uses_further_draws for _, recipe in augmentation.recipes())
+    recipes = [recipe for _, recipe in augmentation.recipes()]
+    further = any(recipe.uses_further_draws for recipe in recipes)
     further_VNR = table(f"further {stream}", _FURTHER_DRAWS) if further else None
     local = augmentation.local()
     plan_of_local = view_plan(seed, epoch, images, local, "local views") if local else None
-    policy = any(recipe.policy != "none" for _, recipe in augmentation.recipes())
-    policy_VNR = table(f"policy {stream}", POLICY_DRAWS) if policy else None
+    policy_VNR = table(f"policy {stream}", POLICY_DRAWS) if any(each.policy != "none" for each in recipes) else None
+    warp_VNR = table(f"warp {stream}", WARP_DRAWS) if any(recipe.warp_prob > 0 for recipe in recipes) else None
     steps = [table(f"step {k} of {stream}", STEP_DRAWS) for k in range(len(augmentation.steps))]
     steps_KVNR = np.stack(steps) if steps else None
-    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, steps_KVNR, policy_VNR)
+    rest = steps_KVNR, policy_VNR, warp_VNR, table(f"mix {stream}", MIX_DRAWS) if augmentation.mixes else None
+    return EpochPlan(table(stream, _DRAWS), further_VNR, augmentation, plan_of_local, *rest)
 
 
 def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
@@ -128,16 +139,9 @@ def _uniform(table_VBR: NDArray[np.uint32]) -> NDArray[np.float64]:
     return table_VBR.transpose(2, 1, 0).astype(np.float64, order="C") * 2.0**-32
 
 
-def _of(views: slice, draws_RBV: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-    return None if draws_RBV is None else draws_RBV[..., views]
-
-
-def _decode(
-    draws_RBV: NDArray[np.float64],
-    further_RBV: NDArray[np.float64] | None,
-    policy_RBV: NDArray[np.float64] | None,
-    augmentation: Recipe,
-) -> ViewPlan:
+def _decode(draws: Sequence[NDArray[np.float64] | None], augmentation: Recipe) -> ViewPlan:
+    draws_RBV, further_RBV, policy_RBV, warp_RBV = draws
+    assert draws_RBV is not None
     area_TBV, ratio_TBV, rest = np.split(draws_RBV, [CANDIDATES, 2 * CANDIDATES])
     top, left, flip, jitter, brightness, contrast, saturation, hue, jitter_order, grayscale, blur, sigma = rest
     jittered = jitter < augmentation.jitter_prob
@@ -160,6 +164,8 @@ def _decode(
     if policy_RBV is not None:
         options = (augmentation.policy, augmentation.policy_num_ops, augmentation.policy_magnitude)
         op_BVK, value_BVK = map(torch.from_numpy, decode_policy(policy_RBV, *options))
+    moves = (augmentation.warp_prob, augmentation.warp_length)
+    warp_BV8 = None if warp_RBV is None else torch.from_numpy(decode_warp(warp_RBV, *moves))
     return ViewPlan(
         crop_area_BVT=_images_first(_between(area_TBV, *augmentation.crop_scale)),
         crop_aspect_BVT=_images_first(portable_exp(_between(ratio_TBV, low, high))),
@@ -177,6 +183,7 @@ def _decode(
         rotation_BV=None if degrees is None else torch.from_numpy(degrees.astype(np.float32)),
         policy_op_BVK=op_BVK,
         policy_value_BVK=value_BVK,
+        warp_BV8=warp_BV8,
         crop_ratios=(augmentation.crop_ratio,) * draws_RBV.shape[-1],
     )
 
@@ -214,7 +221,7 @@ def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack([top_BV, left_BV, high_BV, wide_BV], axis=-1).astype(np.int64))
 
 
-def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
+def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan, mix: MixPlan | None = None) -> str:
     """Return blake2b (32 hex digits) over image indices and all numbers of their plan, or plans with local views.
 
     Equal digests prove that two runs had the same inputs at a step. Operations that the run does not use are left out.
@@ -222,7 +229,8 @@ def inputs_digest(indices_B: NDArray[np.int64], *plans: ViewPlan) -> str:
     ratios = "".join(map(repr, dict.fromkeys(plans[0].crop_ratios)))  # one value, or two for two recipes
     digest = hashlib.blake2b(ratios.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(indices_B, dtype="<i8").data)
-    for plan, field in product(plans, fields(ViewPlan)):
+    whole = [*product(plans, fields(ViewPlan)), *product([mix] if mix else [], fields(MixPlan))]
+    for plan, field in whole:
         part = getattr(plan, field.name)
         if isinstance(part, Tensor):
             digest.update(repr((field.name, tuple(part.shape))).encode())

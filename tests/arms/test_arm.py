@@ -34,10 +34,10 @@ CHANGED: dict[str, Any] = {
 }
 
 
-def gradients_on_a_rank(folder: Path) -> dict[str, dict[str, np.ndarray]]:
+def gradients_on_a_rank(folder: Path, changed: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """The gradient of every arm after one step."""
     with process_group("cpu") as group:
-        coordinator = Coordinator(tiny.tiny_settings(**CHANGED), group, folder / "run")
+        coordinator = Coordinator(tiny.tiny_settings(**{**CHANGED, **changed}), group, folder / "run")
         batch = next(coordinator.step_batches(1))[""]
         found = {}
         for arm in coordinator.arms:
@@ -86,7 +86,7 @@ def test_the_gradient_equals_that_of_the_global_loss(
     world_size: int, tmp_path: Path, of_the_global_loss: dict[str, dict[str, torch.Tensor | None]]
 ) -> None:
     """A gather whose backward keeps only this rank's slice gives 1/W of it; a mean of the ranks' means differs, too."""
-    for of_rank in ranks.run(world_size, gradients_on_a_rank, tmp_path):
+    for of_rank in ranks.run(world_size, gradients_on_a_rank, tmp_path, {}):
         for name in ARMS:
             found, wanted = (
                 torch.cat([torch.as_tensor(g).flatten() for g in each[name].values() if g is not None])
@@ -97,6 +97,23 @@ def test_the_gradient_equals_that_of_the_global_loss(
             assert ratio == pytest.approx(1, abs=1e-12)
             # a sum over ranks is rounded at the size of its terms, so a long gradient has long errors
             torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12 * max(1.0, wanted.norm().item()))
+
+
+@pytest.mark.distributed
+def test_the_gradient_of_mixed_views_is_that_of_their_soft_labels_on_two_ranks(tmp_path: Path) -> None:
+    """Otherwise views would be mixed and their labels not, or a partner on another rank would have another label."""
+    changed = {"arms": {"ce": "cross_entropy"}, "augmentation": {"mixup_alpha": 0.5, "cutmix_alpha": 1.0}}
+    with process_group("cpu") as group:
+        coordinator = Coordinator(tiny.tiny_settings(**{**CHANGED, **changed}), group, Path("unused"))
+        batch, network = next(coordinator.step_batches(1))[""], coordinator.arms[0].network
+        logits_VBC, weight_VB1 = network(batch.views_VB3SS.double())["logits"], batch.own_weight_VB[..., None].double()
+        own_BC, partner_BC = (torch.nn.functional.one_hot(y, 10) for y in (batch.labels_B, batch.partner_labels_B))
+        soft_VBC = weight_VB1 * own_BC + (1 - weight_VB1) * partner_BC
+        torch.nn.functional.cross_entropy(logits_VBC.flatten(0, 1), soft_VBC.flatten(0, 1)).backward()
+        wanted = {name: parameter.grad for name, parameter in network.named_parameters()}
+    for of_rank in ranks.run(2, gradients_on_a_rank, tmp_path, changed):
+        for name, gradient in of_rank["ce"].items():
+            torch.testing.assert_close(torch.as_tensor(gradient), wanted[name], rtol=1e-10, atol=1e-12)
 
 
 def loss_peak(world_size: int) -> int:

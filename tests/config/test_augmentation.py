@@ -1,5 +1,7 @@
 """The section `augmentation`: two spellings of one experiment are equal, and unused keys are not written."""
 
+from dataclasses import replace
+
 import pytest
 
 from coupled.config.augmentation import AugmentationSettings
@@ -19,7 +21,9 @@ def test_newer_keys_do_not_change_the_digest_of_older_settings() -> None:
     plain = settings()
     later = {"views", "second", "solarize_prob", "rotation_prob", "rotation_degrees"}
     assert not later & set(plain.resolved()["augmentation"])
-    assert not [key for key in plain.resolved()["augmentation"] if key.startswith("policy")]
+    assert not [
+        key for key in plain.resolved()["augmentation"] if key.startswith(("policy", "warp", "mixup", "cutmix"))
+    ]
     same = settings(views=2, second={"hue": 0.1}, solarize_prob=0.0, rotation_degrees=[90, 90], policy="none")
     assert same.resolved() == plain.resolved()
     assert same.sha256() == plain.sha256()
@@ -116,3 +120,52 @@ def test_a_policy_is_written_and_its_options_are_refused_where_they_have_no_effe
     ):
         with pytest.raises(ValueError, match=r"it has no effect without `policy: rand_augment`"):
             settings(**wrong)
+
+
+def test_the_presets_of_supcon_have_the_strengths_of_its_code() -> None:
+    """Khosla et al. 2020, section 14.2; the published scripts give the jitter strength 1, and RandAugment level 10."""
+    sim, stacked = (settings(preset=name).augmentation for name in ("sim_augment", "stacked_rand_augment"))
+    assert sim.plain() == replace(settings(preset="imagenet").augmentation.plain(), warp_prob=0.5)
+    assert sim.warp_length == 23 / 224
+    options = {"policy": "rand_augment", "policy_num_ops": 2, "policy_magnitude": 30}
+    assert stacked.plain() == replace(sim.plain(), **options)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"warp_prob": 0.0},
+        {"warp_prob": 0.1, "second": {"warp_prob": 0.0}},
+        {"policy": "none"},
+        {"policy": "auto_augment_cifar10"},
+        {"policy_magnitude": 9},
+        {"second": {"policy": "none"}},
+    ],
+)
+def test_values_that_replace_those_of_a_preset_are_read_back(changed: dict[str, object]) -> None:
+    """A value that equals the default of its key would be left out of run.json, and the preset would fill it again."""
+    found = settings(preset="stacked_rand_augment", **changed)
+    again = from_resolved(found.resolved())
+    assert again == found
+    assert again.augmentation.plain() == found.augmentation.plain()
+    assert all(getattr(found.augmentation, key) == value for key, value in changed.items() if key != "second")
+
+
+def test_mixing_is_refused_for_objectives_without_mixed_labels_and_for_local_views() -> None:
+    """An objective that ignored the partner's label would be trained on wrong labels."""
+    arms = {"ce": "cross_entropy", "small": {"objective": "cross_entropy", "input": "embedding"}}
+    found = resolve({**TREE, "arms": arms, "augmentation": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}})
+    assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()
+    assert (found.augmentation.plain().mixup_alpha, found.augmentation.plain().cutmix_alpha) == (0.2, 1.0)
+    assert found.sha256() != resolve({**TREE, "arms": arms}).sha256()
+    text = (
+        r"arms\.cl\.objective: the arm's augmentation mixes images \(cutmix_alpha: 1\.0\), but its objective 'dcl'"
+        " takes no mixed labels; use cross_entropy, or remove the arm or these keys"
+    )
+    with pytest.raises(ValueError, match=text):
+        resolve({**TREE, "arms": {**arms, "cl": "dcl"}, "augmentation": {"cutmix_alpha": 1.0}})
+    with pytest.raises(ValueError, match=r"arms\.nce\.objective: .*'nt_xent' takes no mixed labels"):
+        resolve({**TREE, "arms": {**arms, "nce": "nt_xent"}, "augmentation": {"mixup_alpha": 1.0}})
+    with pytest.raises(ValueError, match=r"local_views: got 2 with mixup_alpha or cutmix_alpha"):
+        settings(local_views=2, local_size=8, mixup_alpha=1.0)

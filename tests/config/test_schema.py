@@ -112,7 +112,10 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
         ("optimizer.base_lr=1e7", ["optimizer.base_lr", "allowed are numbers up to 1000000"]),
         ("precision=float16", ["precision", "'float16'; allowed are 'float32', 'bfloat16'"]),
         ("augmentation.crop_scale=[0.9, 0.2]", ["augmentation.crop_scale", "[0.9, 0.2]", "must not exceed"]),
-        ("augmentation.preset=huge", ["augmentation.preset", "'huge'", "'cifar' or 'imagenet'"]),
+        (
+            "augmentation.preset=huge",
+            ["augmentation.preset", "'huge'", "'cifar', 'imagenet', 'sim_augment' or"],
+        ),
         ("optimizer.warmup_epochs=30", ["optimizer.warmup_epochs", "30", "epochs: 30", "below 30"]),
         ("augmentation.count=4", ["augmentation.count: unknown key (known: "]),
         ("name=../away", ["name", "'../away'", "pattern"]),

@@ -41,8 +41,8 @@ def augmentation() -> Augmentation:
 @pytest.fixture(scope="session")
 def everything(augmentation: Augmentation) -> Augmentation:
     """Three views, all operations, and another recipe for the second and the third."""
-    first = replace(augmentation, solarize_prob=0.3, rotation_prob=0.5, rotation_degrees=(-180.0, 180.0))
-    second = replace(first.recipe(), blur_prob=0.2, solarize_prob=0.6, rotation_degrees=(90.0, 90.0))
+    first = replace(augmentation, solarize_prob=0.3, rotation_prob=0.5, rotation_degrees=(-180.0, 180.0), warp_prob=0.2)
+    second = replace(first.recipe(), blur_prob=0.2, solarize_prob=0.6, rotation_degrees=(90.0, 90.0), warp_length=0.3)
     return replace(first, views=3, second=second)
 
 

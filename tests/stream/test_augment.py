@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import RBFInterpolator
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import InterpolationMode
@@ -34,11 +36,24 @@ def by_torchvision(image: Tensor, plan: ViewPlan, view: int, size: int) -> Tenso
         pixels = getattr(F, f"adjust_{name}")(pixels, float(getattr(plan, f"{name}_BV")[0, view]))
     if plan.grayscale_BV[0, view]:
         pixels = F.rgb_to_grayscale(pixels, num_output_channels=3)
+    pixels = warped(pixels, plan.warp_BV8[0, view])
     if plan.blur_sigma_BV[0, view] > 0:
         pixels = F.gaussian_blur(pixels, [max(3, size // 10 | 1)] * 2, [float(plan.blur_sigma_BV[0, view])])
     if plan.solarize_BV[0, view] <= 1:
         pixels = F.solarize(pixels, float(plan.solarize_BV[0, view]))
     return pixels
+
+
+def warped(pixels: Tensor, moves_8: Tensor) -> Tensor:
+    """A view with its control points moved, by scipy's thin-plate spline and its bilinear sampling."""
+    if not moves_8.any():
+        return pixels
+    moves, points = moves_8.view(4, 2).numpy(), [(y / 3, x / 3) for y in (1, 2) for x in (1, 2)]
+    place_M2 = np.stack(np.meshgrid(*[np.arange(pixels.shape[-1])] * 2, indexing="ij"), -1).reshape(-1, 2)
+    flow = RBFInterpolator(points + moves, moves, kernel="thin_plate_spline", degree=1)
+    from_M2 = place_M2 - flow(place_M2 / pixels.shape[-1]) * pixels.shape[-1]
+    channels = [map_coordinates(each.double().numpy(), from_M2.T, order=1, mode="nearest") for each in pixels]
+    return torch.from_numpy(np.stack(channels)).float().view_as(pixels)
 
 
 @pytest.mark.parametrize("size", [16, 20, 50])

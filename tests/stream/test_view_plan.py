@@ -52,7 +52,8 @@ def test_the_plan_of_an_image_does_not_depend_on_dataset_size_or_other_images(ev
 def test_one_row_of_the_plan_can_be_drawn_by_its_counter(everything):
     """Otherwise the plan of one image would need the draws of all images before it."""
     plan = view_plan(4, 7, 100, everything)
-    for name, table_VNR, blocks in (("views", plan.table_VNR, 4), ("further views", plan.further_VNR, 1)):
+    tables = (("views", plan.table_VNR, 4), ("further views", plan.further_VNR, 1), ("warp views", plan.warp_VNR, 2))
+    for name, table_VNR, blocks in tables:
         for view, image in ((0, 0), (1, 0), (0, 57), (2, 99)):
             key = philox(4, name, 7, view).state["state"]["key"]
             row = np.random.Philox(key=key, counter=blocks * image).random_raw(4 * blocks).astype("<u8").view("<u4")
@@ -63,7 +64,7 @@ def test_plans_differ_between_seeds_epochs_images_and_views(everything):
     """Otherwise images would be shown alike again; `seed + epoch` takes (0, 1) for (1, 0)."""
     plans = [view_plan(seed, epoch, 40, everything)[EVERYONE[:40]] for seed, epoch in ((0, 1), (1, 0), (0, 0), (1, 1))]
     names = set(tensors(plans[0]))
-    assert {"solarize_BV", "rotation_BV"} < names
+    assert {"solarize_BV", "rotation_BV", "warp_BV8"} < names
     for number, plan in enumerate(plans):
         for other in plans[:number]:
             assert differing(plan, other) == names

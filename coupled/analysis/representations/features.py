@@ -45,8 +45,8 @@ def view_features(
 
 
 def plan_of(settings: Settings, images: AnyImageDataset) -> EpochPlan:
-    """Return the plan of views that no arm is trained on, with the run's augmentation and seed."""
-    augmentation = replace(settings.augmentation.plain(), local_views=0)  # metrics use global views only
+    """Return the plan of views that no arm is trained on, with the run's augmentation but MixUp and CutMix."""
+    augmentation = replace(settings.augmentation.plain().unmixed(), local_views=0)  # metrics use global views only
     return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), augmentation)
 
 
