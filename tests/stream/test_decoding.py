@@ -84,7 +84,8 @@ def test_streams_share_the_cores(
         "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
     )
     seeds = {"": (SEED, SEED), "cl": (SEED, SEED + 1)}
-    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "augmentation": augmentation}
+    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE}
+    place["augmentations"] = dict.fromkeys(seeds, augmentation)
     made = next(step_batches(1, dataset=files, seeds=seeds, batch_size=6, sampler="uniform", **place))
     assert set(made) == {"", "cl"}
     assert asked == [(None, 2), (None, 2)]
