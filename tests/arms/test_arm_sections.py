@@ -1,7 +1,6 @@
 """Keys of `projector` and `augmentation` of an arm's own, and its own warm-up."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from coupled.arms.without_effect import without_effect
 from coupled.config.arm_sections import not_shared, not_shared_text
 from coupled.config.metric_registry import pair_metric_names
 from coupled.config.schema import Settings, from_resolved
+from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
 from coupled.stream.batches import Batch
 
@@ -43,10 +43,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("runs") / "own"
     tiny.train(folder, arms=ARMS, **SMALL)
     return open_run(folder)
-
-
-def weights_of(run: Path, arm: str) -> Iterator[bytes]:
-    return (content for name, content in tiny.snapshot_bytes(run).items() if name.startswith(f"{arm}/"))
 
 
 def assert_same_weights(one: Path, arm: str, other: Path, same: str | None = None) -> None:
@@ -126,6 +122,17 @@ def test_a_shared_key_that_contradicts_an_own_one_is_not_inherited() -> None:
     assert (recipe.second.blur_prob, recipe.second.solarize_prob) == (0.1, 0.0)
 
 
+def test_user_defined_steps_stay_shared(tmp_path: Path) -> None:
+    """Their options are filled in for all arms, so they are not named as a difference."""
+    (tmp_path / "own_step.py").write_text(
+        "def f(views_M3SS, random_MR, *, gain: float = 1.0):\n    return gain * views_M3SS\n"
+    )
+    arms = {"x": {"objective": "dcl", "augmentation": {"hue": 0.0}}}
+    settings = tiny.tiny_settings(augmentation={"steps": [f"{tmp_path}/own_step.py:f"]}, arms=arms)
+    assert not_shared(settings.resolved()) == {"x": ["augmentation.hue"]}
+    assert settings.augmentation_of("x").steps == settings.augmentation.steps
+
+
 @pytest.mark.parametrize(
     ("section", "shared", "own"),
     [
@@ -153,8 +160,6 @@ def test_equal_recipes_are_one_stream(tmp_path: Path) -> None:
     """Views are computed once for each recipe; the crops of two recipes have one position in the image."""
     same = {"objective": "nscl", "augmentation": DARK}
     with process_group("cpu") as group:
-        from coupled.coordinator import Coordinator
-
         coordinator = Coordinator(settings_of(cl="dcl", dark=ARMS["dark"], same=same), group, tmp_path / "run")
         assert coordinator.stream_of == {"cl": "", "dark": "dark", "same": "dark"}
         made: dict[str, Batch] = next(coordinator.step_batches(1))
@@ -285,8 +290,6 @@ def test_strengths_of_an_arm_without_effect_are_a_warning() -> None:
 
 def test_an_arm_warms_up_over_its_own_epochs(tmp_path: Path) -> None:
     """`arms.x.optimizer.warmup_epochs` must reach the rate of each step, not only run.json."""
-    from coupled.coordinator import Coordinator
-
     own = {"objective": "dcl", "optimizer": {"warmup_epochs": 1.0, "schedule": "constant"}}
     shared = {"name": "sgd", "base_lr": 0.1, "lr_scaling": "none", "warmup_epochs": 0, "schedule": "constant"}
     with process_group("cpu") as group:
