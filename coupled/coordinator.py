@@ -61,18 +61,20 @@ class Coordinator:
         self.learning_rate = schedule_of(**settings.optimizer.of_schedule(), **length)
         self.rate_of = {a: schedule_of(**settings.optimizer_of(a).of_schedule(), **length) for a in settings.arms}
         on_gpu = on_device(self.images, group.device)  # once for all streams, and before free memory is measured
+        resolved = settings.resolved()
         self.all_arms = arms = build_arms(settings, group, len(self.images.class_names), self.steps)
-        self.arms, self.stream_of = arms.own, streams(arms.random_sources)
+        self.arms, self.stream_of = arms.own, streams(arms.random_sources, resolved["arms"])
         seeds = {self.stream_of[arm.name]: arms.random_sources[arm.name].of_stream(settings.seed) for arm in self.arms}
-        resolved, device = settings.resolved(), group.device.type
-        self.warnings = sanity_checks.before_start(resolved, arms.objectives, arms.random_sources, self.images, device)
+        recipe_of = {self.stream_of[arm.name]: settings.augmentation_of(arm.name).plain() for arm in self.arms}
+        about = resolved, arms.objectives, arms.random_sources, self.images, group.device.type
+        self.warnings = sanity_checks.before_start(*about)
         self.step_batches = partial(
             step_batches,
             dataset=on_gpu,
             seeds=seeds,
             batch_size=size,
             sampler=settings.batch.sampler,
-            augmentation=settings.augmentation.plain(),
+            augmentations=recipe_of,
             size=settings.image_size,
             rank=group.data_rank,
             world_size=group.data_size,

@@ -144,6 +144,8 @@ def settings_of(tree: Mapping[str, Any], arms: Sequence[str], overrides: Sequenc
     settings = resolve(whole, "import-checkpoints")
     if settings.encoder.weights or settings.encoder.freeze:
         raise ValueError("encoder.weights, encoder.freeze: not allowed here; the weights come from the files of --arm")
+    for arm in (arm for arm, of in settings.arms.items() if of.projector):
+        raise ValueError(f"arms.{arm}.projector: not allowed here; imported arms have one projector, that of the files")
     form = tree.get("projector", {})
     if form and settings.projector != type(settings.projector).model_validate(form):
         raise ValueError(f"projector: got {settings.projector.model_dump()}; the files have {form}; leave it out")

@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {  # timm's smallest ResNet, because each of its 15 batc
     "epochs": 1,
     "encoder": {"name": "test_resnet", "stem": "imagenet"},
 }
+OWN_SECTIONS = {"objective": "nscl", "projector": {"output_dim": 24}, "augmentation": {"brightness": 0.8}}
 FEW: dict[str, Any] = {**SMALL, "batch": {"size": 360}, "epochs": 2}  # 4 steps an epoch
 
 
@@ -97,12 +98,12 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
 @pytest.mark.parametrize(
     ("world_size", "places", "arms"),
     [
-        (2, 2, {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}),
+        (2, 2, {"cl": "dcl", "nscl": OWN_SECTIONS, "ce": "cross_entropy"}),
         (3, 3, {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}),
     ],
 )
 def test_arms_on_separate_ranks_have_the_bytes_of_one_rank(
-    world_size: int, places: int, arms: dict[str, str], tmp_path: Path
+    world_size: int, places: int, arms: dict[str, Any], tmp_path: Path
 ) -> None:
     """Weights, manifest and log do not depend on the rank that trains an arm."""
     one = train(1, tmp_path / "one", **FEW, arms=arms)
@@ -126,7 +127,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @pytest.mark.slow
 def test_arms_and_data_on_four_ranks_equal_data_on_two(tmp_path: Path) -> None:
     """On a 2 x 2 mesh, each half trains its arms bit for bit like two ranks that train all arms."""
-    arms = {"cl": "dcl", "nscl": "nscl", "ce": "cross_entropy"}
+    arms = {"cl": "dcl", "nscl": OWN_SECTIONS, "ce": "cross_entropy"}
     two = train(2, tmp_path / "two", **FEW, arms=arms)
     four = train(4, tmp_path / "four", **FEW, arms=arms, parallel={"arm_groups": 2})
     assert_same_run(two, four)

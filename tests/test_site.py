@@ -19,6 +19,7 @@ from support.browser import chromium, new_page
 import coupled
 from coupled import cli, metrics
 from coupled.analysis.schemas import OF_STEPS, SCHEMAS
+from coupled.config.arm_sections import SECTIONS
 from coupled.config.by_name import find, known
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
@@ -128,8 +129,9 @@ def inside(annotation: Any) -> list[type[BaseModel]]:
 def test_every_key_of_settings_and_sweep_files_is_documented(site: Path) -> None:
     """Each key has a description and a row in the table of its section."""
     page = sections(site, "reference/settings.html")
+    repeated = ("augmentation.second", *(f"arms.{section}" for section in SECTIONS))
     for place, model in [*models(Settings), *models(SweepFile, "sweep-file")]:
-        of_section = page[place.replace(".", "-") or "top-level"] if place != "augmentation.second" else ""
+        of_section = page[place.replace(".", "-") or "top-level"] if not place.startswith(repeated) else ""
         for key, field in model.model_fields.items():
             assert (field.description or "").endswith("."), f"{place}.{key} has no description; give it one by about()"
             assert not of_section or re.search(rf"^{key}$", of_section, flags=re.MULTILINE), f"{place}.{key}"

@@ -97,6 +97,11 @@ def run_of(run: Run, arm: str) -> Run:
     return run.other if isinstance(run, JointRun) and ":" in arm else run
 
 
+def own_name(arm: str) -> str:
+    """The name of an arm in its run, without the label of the run."""
+    return arm.rpartition(":")[2]
+
+
 def identity(run: Run) -> dict[str, Any]:
     """The entries of source.json: the name and settings of the run whose rows a folder holds."""
     about = {key: run.description[key] for key in ("name", "settings_sha256")}

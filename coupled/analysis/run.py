@@ -157,7 +157,7 @@ class Run:
         from coupled.analysis.representations.embeddings import load_weights, network_of
 
         tensors = self.state_dict(arm, epoch)
-        network = network_of(self)
+        network = network_of(self, arm)
         load_weights(network, tensors, str(self.snapshots.path(arm, epoch)))
         return network.eval()
 

@@ -8,7 +8,8 @@ name, empty in aggregates; `module` is named as in the tables of alignment.py; `
 * `mean`, `sum`: of the columns gap, distance, norms, drifts and (mean only) cosines and angle over those layers;
 * `global`: of those layers concatenated to one vector.
 A drift is an arm's distance from its epoch 0. update_cosine is the cosine between the two arms' updates since the
-previous snapshot. The last columns are the digests of the two snapshots; of rows that differ only in digests, the last
+previous snapshot. Tensors of the projector that only one arm has, or with another shape, have no rows; they are
+printed. The last columns are the digests of the two snapshots; of rows that differ only in digests, the last
 one is valid. weight_gap_growth.csv is rewritten from the encoder's `global` rows of all epochs (see growth.py).
 
 `--align permutation` writes weight_gap_permutation.csv instead: the same measures after the channels of each compared
@@ -16,6 +17,7 @@ arm, a ResNet, are reordered to match the reference (see channel_matching.py); `
 """
 
 import contextlib
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,8 @@ from coupled.analysis.selection import Pair, Selection, choices, select_pairs
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
 from coupled.analysis.weights.open_snapshots import OpenSnapshots
-from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows
+from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows, not_compared
+from coupled.monitoring.terminal import say
 from coupled.storage.snapshots import BadSnapshotError
 
 LAST = ("", "", "global")  # tensor, module and aggregate of the last of a pair's rows
@@ -53,7 +56,7 @@ def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], a
 
     Each tensor of each arm is read once. With `align` a row ends with the number of reordered channels.
     """
-    layers = {pair: _layers(opened, moment.epoch, *pair) for pair in pairs}
+    layers = {pair: _layers(opened, moment.epoch, *pair, align) for pair in pairs}
     shapes = {arm: opened.shapes(arm, moment.epoch) for pair in pairs for arm in pair}
     moves = {pair: _moves(opened, moment.epoch, pair, layers[pair]) if align else {} for pair in pairs}
     axes = {pair: channel_axes({layer: shapes[pair[0]][layer] for layer in layers[pair]}) for pair in pairs if align}
@@ -78,14 +81,27 @@ def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], a
     return found
 
 
-def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str) -> list[str]:
+def _layers(opened: OpenSnapshots, epoch: int, reference: str, arm: str, align: bool) -> list[str]:
+    """Return the compared layers: of different projectors the equal shapes, and none if channels are reordered."""
+    shapes = opened.shapes(reference, epoch), opened.shapes(arm, epoch)
     try:
-        return comparable_layers(opened.shapes(reference, epoch), opened.shapes(arm, epoch))
+        layers = comparable_layers(*shapes)
+        only = "encoder." if align and not_compared(*shapes) else ""
+        return [layer for layer in layers if layer.startswith(only)]
     except ValueError as error:
         if isinstance(error, BadSnapshotError):
             raise
         place = f"{opened.store.path(reference, epoch)} and {opened.store.path(arm, epoch)}"
         raise BadSnapshotError(f"compare: arms '{reference}' and '{arm}' at epoch {epoch}: {error} ({place})") from None
+
+
+def say_not_compared(opened: OpenSnapshots, epoch: int, pairs: Sequence[Pair], align: bool) -> None:
+    """Print for each pair of arms with different projectors which tensors have no rows."""
+    for pair in pairs:
+        shapes = [opened.shapes(arm, epoch) for arm in pair]
+        if left_out := not_compared(*shapes):
+            names = "all tensors of the projectors" if align else ", ".join(left_out)
+            say(f"arms '{pair[0]}' and '{pair[1]}' have different projectors; not compared: {names}", sys.stderr)
 
 
 def _history(opened: OpenSnapshots, arm: str, moment: ComparedEpochs, layer: str) -> tuple[torch.Tensor | None, ...]:
@@ -164,6 +180,7 @@ def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: b
         before = max((earlier for earlier in there if earlier < epoch), default=None)
         if missing:
             work.append((ComparedEpochs(epoch, 0 if 0 in there else None, before), missing))
+    told: set[Pair] = set()
     with OpenSnapshots(run.snapshots) as opened:
         for number, (moment, missing) in enumerate(tracked(work, "epochs")):
             for soon, pairs in work[number : number + 2]:
@@ -174,6 +191,8 @@ def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: b
                     seen = readable(opened, together[0], moment) if skip_corrupt else moment
                     found = rows(opened, seen, together, align)
                     epoch = moment.epoch
+                    say_not_compared(opened, epoch, [pair for pair in together if pair not in told], align)
+                    told.update(together)
                     yield Chunk(table, [(*row, *(digests[str(arm), epoch] for arm in row[1:3])) for row in found])
 
 

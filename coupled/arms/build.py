@@ -1,5 +1,6 @@
 """Build the arms of a run: copies of one network, distributed over the ranks, with a check that they start equal."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import torch
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
-from coupled.arms.consistency import check_equal_start
+from coupled.arms.consistency import check_equal_starts
 from coupled.arms.given_weights import GivenWeights, load_given_weights
 from coupled.arms.lockstep import log_every_of
 from coupled.arms.sanity_checks import check_views
@@ -22,7 +23,7 @@ from coupled.models.memory import MOMENTS, ArmBytes, Forecast, forecast, free_me
 from coupled.models.micro_batches import use_micro_batches
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors, trained_bytes
 from coupled.models.optimizer import build_optimizer
-from coupled.models.probe import Probe, check_local_size, outline, probe
+from coupled.models.probe import Probe, check_local_size, largest, outline, probe
 from coupled.models.schedules import target_decay
 from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
@@ -63,35 +64,43 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int, steps: int
         sanity_checks.check_unlabelled(objectives, settings.batch.sampler)
     used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
-    options = settings.network_options()
-    if is_reference(options["encoder"]):  # the user's code may have changed while Python runs
+    options_of = {name: settings.network_options(name) for name in settings.arms}
+    common = settings.precision, settings.activation_checkpointing
+    if is_reference(settings.encoder.name):  # the user's code may have changed while Python runs
         outline.cache_clear()
         probe.cache_clear()
-    if sketch := outline(
-        settings.precision, settings.activation_checkpointing, **options
-    ):  # allocates no weights: they alone may be too large
-        least = ArmBytes(sketch.weights, sketch.weights)
-        _memory(settings, group, sketch, [least] * (len(objectives) // group.arms_size), free)
-    probed = probe(device, settings.precision, settings.activation_checkpointing, **options)
+    sketches = [outline(*common, **options) for options in options_of.values()]
+    if known := [sketch for sketch in sketches if sketch]:  # allocates no weights: they alone may be too large
+        least = sorted(ArmBytes(sketch.weights, sketch.weights) for sketch in known)
+        _memory(settings, group, largest(known), least[: len(objectives) // group.arms_size], free)
+    probes = {name: probe(device, *common, **options) for name, options in options_of.items()}
     if augmentation.local_size:
-        check_local_size(device, settings.precision, augmentation.local_size, **options)
-    shared = _network(options, settings.seed, probed)
+        check_local_size(device, settings.precision, augmentation.local_size, **settings.network_options())
+    first, *others = options_of
+    shared = _network(options_of[first], settings.seed, probes[first])
     weights = _given_weights(settings, shared)
+    starts = {first: shared}
+    for name in others:  # arms with equal projectors start from one network
+        same = next((arm for arm in starts if options_of[arm] == options_of[name]), None)
+        starts[name] = starts[same] if same else _with_encoder(shared, options_of[name], settings.seed, probes[name])
     sizes, trained = {}, {}
     for name, objective in objectives.items():
-        network = copy_with_heads(shared, objective.needs, classes, settings.seed)
+        network = copy_with_heads(starts[name], objective.needs, classes, settings.seed)
         sizes[name], trained[name] = network_size(network), trained_bytes(network)
     placed = place_arms({name: parameters for name, (parameters, _) in sizes.items()}, group.arms_size)
     own, names = [], placed[group.arms_rank]
-    need, memory = _memory(settings, group, probed, [ArmBytes(sizes[name][1], trained[name]) for name in names], free)
+    bytes_ = [ArmBytes(sizes[name][1], trained[name]) for name in names]
+    need, memory = _memory(settings, group, largest([*probes.values()]), bytes_, free)
     for name in names:
         seed = used[name].seed("init", settings.seed)
-        start = shared if seed == settings.seed else _network(options, seed, probed)
+        start = starts[name] if seed == settings.seed else _network(options_of[name], seed, probes[name])
         network = copy_with_heads(start, objectives[name].needs, classes, seed)
         own.append(_arm(name, settings, objectives[name], network, device, steps))
-    starts = {arm.name: shared_tensors(arm.network) for arm in own}
-    for init in sorted({each.init for each in used.values()}):
-        check_equal_start({name: tensors for name, tensors in starts.items() if used[name].init == init})
+    check_equal_starts(
+        {arm.name: shared_tensors(arm.network) for arm in own},
+        {name: each.init for name, each in used.items()},
+        {name: json.dumps(options) for name, options in options_of.items()},
+    )
     for arm in own:
         arm.perturb_after(0)
     return Arms(own, objectives, sizes, used, placed, need, memory, weights)
@@ -157,6 +166,16 @@ def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:
     network = build_network(**options, seed=seed)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name not in probed.unused)
+    return network
+
+
+def _with_encoder(shared: Network, options: dict[str, Any], seed: int, probed: Probe) -> Network:
+    """Return the network with another projector on the encoder of `shared`, which may have loaded weights.
+
+    The projector is drawn after an encoder, so its weights do not depend on the projectors of other arms.
+    """
+    network = _network(options, seed, probed)
+    network.encoder = shared.encoder
     return network
 
 

@@ -44,6 +44,26 @@ def check_equal_start(shared: Mapping[str, Mapping[str, Tensor]]) -> None:
             )
 
 
+def check_equal_starts(
+    starts: Mapping[str, Mapping[str, Tensor]], inits: Mapping[str, str], projectors: Mapping[str, str]
+) -> None:
+    """Check that arms with one initialisation start with one encoder, and those with one projector with equal weights.
+
+    `starts` are the shared tensors of the arms of this rank. `inits` and `projectors` of all arms are texts, which are
+    equal for arms with the same random source and the same projector settings. Raises `RunError` on a difference.
+    """
+    groups = [({"encoder"}, inits), ({"projector"}, {arm: f"{inits[arm]} {projectors[arm]}" for arm in inits})]
+    for parts, group_of in groups:
+        for group in sorted({*group_of.values()}):
+            check_equal_start(
+                {
+                    arm: {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] in parts}
+                    for arm, tensors in starts.items()
+                    if group_of[arm] == group
+                }
+            )
+
+
 def check_no_drift(arms: Mapping[str, Mapping[str, Tensor]], epoch: int) -> None:
     """Raise `RunError`, naming arm, tensor and rank, unless the ranks that share an arm have equal tensors.
 

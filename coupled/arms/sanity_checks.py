@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coupled.arms.without_effect import without_effect
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.controls import RandomSources
 from coupled.config.monitor import unpaired
-from coupled.config.projector_settings import PROJECTOR
 from coupled.config.registry import Objective
-from coupled.config.sections import TEMPERATURE
 from coupled.datasets import AnyImageDataset, ImageDataset
 from coupled.objectives import Inputs
 from coupled.stream.sampler import order
@@ -25,13 +24,6 @@ from coupled.stream.sampler import order
 SKIPPED_SHARE = 0.01
 LOOKED_THROUGH = 20_000_000  # at most this many images, over all epochs, are searched for a batch of one class
 UNLIKELY = 1e-3  # expected number of batches of one class in a run below which nothing is searched
-STRENGTHS_OF = {  # for each probability the keys that have no effect where it is 0
-    "blur_prob": ("blur_sigma",),
-    "jitter_prob": ("brightness", "contrast", "saturation", "hue"),
-    "solarize_prob": ("solarize_threshold",),
-    "rotation_prob": ("rotation_degrees",),
-    "warp_prob": ("warp_length",),
-}
 COLLAPSED_SPREAD = 0.05
 
 
@@ -198,38 +190,6 @@ def _content(images: AnyImageDataset) -> object:
         return images.digest()
     names = [name.partition("/")[2] for name in images.files_N]
     return names, [size for size, _ in images.file_status], images.labels_N.tolist()
-
-
-def without_effect(settings: Mapping[str, Any], objectives: Mapping[str, Objective], device: str) -> Iterator[str]:
-    """Warn of keys of the resolved `settings` that have no effect in this run."""
-    snapshots, needs = settings["snapshots"], [each.needs for each in objectives.values()]
-    temperatures = [each.options.get("temperature") for each in objectives.values()]
-    read = {*(output for each in needs for output in each.outputs), *(h.input for n in needs for h in n.heads.values())}
-    projected = not read.isdisjoint(("unnormalised", "projection"))
-    dense, every = snapshots["dense_until_epoch"], snapshots["every_epochs"]
-    for key, ignored, why in (
-        ("temperature", settings["temperature"] not in (TEMPERATURE, *temperatures), "no arm takes it"),
-        *((f"augmentation.{key}", True, why) for key, why in _unused_strengths(settings["augmentation"])),
-        ("projector", not projected and settings["projector"] != PROJECTOR, "no arm uses a projection"),
-        ("snapshots.dense_until_epoch", dense and every == 1, "snapshots.every_epochs is 1"),
-        ("tf32", settings["tf32"] and device != "cuda", f"the device is {device}"),
-    ):
-        if ignored:
-            yield f"{key}: has no effect, because {why}"
-
-
-def _unused_strengths(augmentation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield keys of the recipes whose operation has probability 0, and why they have no effect."""
-    first = AugmentationSettings.model_validate(augmentation)
-    second, usual = first.second or first, AugmentationSettings.model_validate({"preset": first.preset})
-    for probability, keys in STRENGTHS_OF.items():
-        never, never_second = (getattr(recipe, probability) == 0 for recipe in (first, second))
-        for key in keys:
-            own = getattr(second, key) != getattr(first, key)
-            if never and (never_second or own) and getattr(first, key) != getattr(usual, key):
-                yield key, f"augmentation.{probability} is 0"
-            if never_second and own:
-                yield f"second.{key}", f"augmentation.second.{probability} is 0"
 
 
 def skipped_anchors_message(arm: str, skipped: int, anchors: int) -> Iterator[str]:

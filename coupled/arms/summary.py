@@ -8,10 +8,10 @@ import torch
 
 from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
+from coupled.config.arm_sections import not_shared
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.code_of_settings import files_of
 from coupled.config.label_noise import TrainImages, described
-from coupled.config.optimizer_settings import not_shared
 from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress

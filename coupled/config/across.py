@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from coupled.config.arm_sections import VIEWS_OF_ALL
+
 if TYPE_CHECKING:  # schema.py imports this file
     from coupled.config.optimizer_settings import OptimizerSettings
     from coupled.config.schema import Settings
@@ -13,6 +15,13 @@ def check_across(settings: "Settings") -> None:
     for name, arm in settings.arms.items():
         if arm.optimizer:
             _check_optimizer(settings.epochs, arm.optimizer, f"arms.{name}.optimizer")
+        for key in VIEWS_OF_ALL if arm.augmentation else ():
+            own, shared = (_plain(getattr(section, key)) for section in (arm.augmentation, settings.augmentation))
+            if own != shared:
+                raise ValueError(
+                    f"arms.{name}.augmentation.{key}: got {own}, and augmentation.{key} is {shared}; the arms share the"
+                    " number and size of the views and the user-defined steps: set it for all arms"
+                )
     if settings.activation_checkpointing and settings.compile:
         raise ValueError(
             "activation_checkpointing: got true with compile: true, and torch.compile plans itself what is computed"
@@ -33,6 +42,10 @@ def check_across(settings: "Settings") -> None:
             f"parallel.arm_groups: got {settings.parallel.arm_groups} with {len(settings.arms)} arms; at most one group"
             " per arm"
         )
+
+
+def _plain(value: object) -> object:
+    return [step.model_dump() for step in value] if isinstance(value, tuple) else value
 
 
 def _check_optimizer(epochs: int, optimizer: "OptimizerSettings", key: str) -> None:

@@ -43,7 +43,7 @@ class StepSettings(OpenSection):
 
 
 class AugmentationSettings(RecipeSettings):
-    """The recipe of the views, drawn for every image and epoch, the same for all arms."""
+    """The recipe of the views, drawn for every image and epoch. An arm may change keys: `arms.<name>.augmentation`."""
 
     preset: Annotated[
         Literal["cifar", "imagenet", "sim_augment", "stacked_rand_augment"],

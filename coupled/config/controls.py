@@ -5,6 +5,7 @@ does not share those that it lists in `unshared`; a twin uses the sources of the
 mappings here, as in run.json.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ from coupled.stream.seeds import philox
 USUAL_REFERENCE = "cl"
 SHARED = ""  # instead of an arm's name: the source that all arms share
 KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its options
-TRAINING_KEYS = ("optimizer", "target_schedule")  # of an arm and its twins: they are no options of its objective
+# of an arm and its twins: they are no options of its objective
+TRAINING_KEYS = ("optimizer", "projector", "augmentation", "target_schedule")
 SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
 
 
@@ -55,10 +57,17 @@ def random_sources(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, RandomSou
     return found
 
 
-def streams(used: Mapping[str, RandomSources]) -> dict[str, str]:
-    """The stream of each arm, `SHARED` or the name of its first arm. Arms with equal order and views share it."""
-    first: dict[tuple[str, str], str] = {(SHARED, SHARED): SHARED}
-    return {name: first.setdefault((each.order, each.views), name) for name, each in used.items()}
+def streams(used: Mapping[str, RandomSources], arms: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, str]:
+    """The stream of each arm, `SHARED` or the name of its first arm. Arms with equal order, views and recipe share it.
+
+    `arms` are resolved; without them all arms have the shared recipe.
+    """
+    first: dict[tuple[str, str, str], str] = {(SHARED, SHARED, SHARED): SHARED}
+    own = {name: arm.get("augmentation") for name, arm in (arms or {}).items()}
+    recipes = {name: json.dumps(section) if section else SHARED for name, section in own.items()}
+    return {
+        name: first.setdefault((each.order, each.views, recipes.get(name, SHARED)), name) for name, each in used.items()
+    }
 
 
 def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,11 @@
-"""The section `optimizer` of the settings, and the keys of it that single arms change."""
+"""The section `optimizer` of the settings."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from coupled.config.errors import differences
-from coupled.config.fields import Above0, LeanSection, NonNegative, Positive, Share, about, lean_defaults
+from coupled.config.fields import Above0, LeanSection, NonNegative, Positive, Share, about
 
 # the keys of one optimizer or one schedule alone, with their defaults
 OF_NAME: dict[str, dict[str, Any]] = {
@@ -19,6 +18,7 @@ OF_SCHEDULE: dict[str, dict[str, Any]] = {
     "step": {"milestones": None, "gamma": 0.1},  # gamma as in torch
     "warmup_stable_decay": {"decay_epochs": None},
 }
+LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 NEVER_ENDS = ("constant", "step")  # schedules that do not depend on the length of the run
 HEAD_KEYS = ("head_lr_multiplier", "head_weight_decay")
 
@@ -135,79 +135,8 @@ class OptimizerSettings(LeanSection):
         return {key: getattr(self, key) for key in (*keys, "head_lr_multiplier", "head_weight_decay")}
 
 
-def merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the section `optimizer` of an arm: the keys of `own`, and for all others those of `shared`.
-
-    With another optimizer or schedule the arm has the defaults of its keys, not the shared values: a momentum for LARS
-    is none for RMSProp.
-    """
-    dropped: set[str] = set()
-    for chooser, tables in (("name", OF_NAME), ("schedule", OF_SCHEDULE)):
-        if own.get(chooser, shared.get(chooser)) != shared.get(chooser):
-            dropped |= {key for keys in tables.values() for key in keys}
-    return {**{key: value for key, value in shared.items() if key not in dropped}, **own}
-
-
-def with_arm_optimizers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings `given` with the whole section `optimizer` written out for each arm that changes a key.
-
-    The section is removed from an arm where it equals the shared one. Sections with errors are left as they are.
-    """
-    arms = given.get("arms")
-    if not isinstance(arms, dict):
-        return dict(given)
-    try:
-        shared = OptimizerSettings.model_validate(given.get("optimizer"))
-    except ValidationError:
-        return dict(given)
-    filled = {}
-    for name, arm in arms.items():
-        filled[name] = arm
-        own = arm.get("optimizer") if isinstance(arm, dict) else None
-        if isinstance(own, dict):
-            section = merged(shared.model_dump(), own)
-            equal = _valid(section) == shared
-            filled[name] = {**arm, "optimizer": None if equal else section}
-    return {**given, "arms": filled}
-
-
-def _valid(section: Mapping[str, Any]) -> OptimizerSettings | None:
-    try:
-        return OptimizerSettings.model_validate(section)
-    except ValidationError:
-        return None  # refused later, with the key in the message
-
-
-def check_heads(settings: Mapping[str, Any], with_heads: Collection[str]) -> None:
-    """Raise ValueError for settings of heads where there is no head to use them.
-
-    `settings` are resolved; `with_heads` are the arms that have a predictor or classifier.
-    """
-    shared = settings["optimizer"]
-    for key in HEAD_KEYS:
-        if key in shared and not with_heads:
-            raise ValueError(f"optimizer.{key}: got {shared[key]}, but no arm has a predictor or classifier; remove it")
-        for name, arm in settings["arms"].items():
-            own = (arm.get("optimizer") or {}).get(key)
-            if own not in (None, shared.get(key)) and name not in with_heads:
-                raise ValueError(f"arms.{name}.optimizer.{key}: got {own}, but the arm has no predictor or classifier")
-
-
-def not_shared(settings: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the settings that each arm does not share with the others, such as "optimizer.base_lr".
-
-    `settings` are resolved, as in run.json. Arms that share all settings are left out.
-    """
-    found = {}
-    for name, arm in settings["arms"].items():
-        if own := arm.get("optimizer"):
-            shared = settings["optimizer"]
-            absent = {key: value for key, value in lean_defaults(OptimizerSettings).items() if key not in shared}
-            found[name] = [key for key, _, _ in differences({**shared, **absent}, {**absent, **own}, "optimizer")]
-    return found
-
-
-def not_shared_text(settings: Mapping[str, Any]) -> str:
-    """Return a line for figures, such as "not shared: ce optimizer.base_lr"; "" if the arms share all settings."""
-    each = [f"{arm} {', '.join(keys)}" for arm, keys in not_shared(settings).items()]
-    return f"not shared: {'; '.join(each)}" if each else ""
+def with_warmup(given: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """Return the settings `given` with the default warm-up, a tenth of their epochs; `epochs` is the default length."""
+    length = given.get("epochs", epochs)
+    warmup = min(LONGEST_WARMUP, length / 10) if isinstance(length, int) else LONGEST_WARMUP
+    return {**given, "optimizer": {"warmup_epochs": warmup, **given.get("optimizer", {})}}

@@ -11,7 +11,9 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 class ProjectorSettings(LeanSection):
-    """The projector on top of the encoder, the same in all arms: linear layers with norm and ReLU between them."""
+    """The projector on top of the encoder: linear layers with norm and ReLU between them. An arm may change keys:
+    `arms.<name>.projector`.
+    """
 
     LEAN = ("num_layers", "hidden_dims", "last_norm", "last_norm_scale", "bias", "norm")
 

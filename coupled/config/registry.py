@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from coupled.config import by_name
+from coupled.config.arm_sections import check_used
 from coupled.config.augmentation import check_mixed_labels
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
 from coupled.config.errors import check_options
 from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
-from coupled.config.optimizer_settings import check_heads
 from coupled.config.user_augmentation import with_step_options
 from coupled.config.user_code import find as find_code
 from coupled.config.user_code import is_reference
@@ -201,21 +201,19 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     tree["encoder"] = with_encoder_options(settings["encoder"])
     if steps := settings["augmentation"].get("steps"):
         tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
-    with_heads: list[str] = []
+    needs: dict[str, Needs] = {}
     for arm, given in with_twin_options(settings["arms"]).items():
         control = {key: given.pop(key) for key in KEYS if key in given}
         control |= {key: given.pop(key) for key in TRAINING_KEYS if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}
         found = find_objective(arm, given["objective"], options, settings["temperature"])
-        if found.needs.target_decay is None and "target_schedule" in control:
-            raise ValueError(
-                f"arms.{arm}.target_schedule: got {control['target_schedule']} with '{found.name}', which has no target"
-                " network; remove it"
-            )
-        check_mixed_labels(arm, found.name, found.needs.mixed_labels, settings["augmentation"])
-        with_heads += [arm] if found.needs.heads else []
+        if "augmentation" in control and steps:  # with all their options, as in the shared section
+            control["augmentation"] = {**control["augmentation"], "steps": tree["augmentation"]["steps"]}
+        mixes = control.get("augmentation") or settings["augmentation"]
+        check_mixed_labels(arm, found.name, found.needs.mixed_labels, mixes)
+        needs[arm] = found.needs
         tree["arms"][arm] = {"objective": given["objective"], **found.options, **control}
-    check_heads(tree, with_heads)
+    check_used(tree, needs)
     filled: dict[str, Any] = json.loads(json.dumps(tree, default=str))  # a path is text in the settings
     return filled
 

@@ -18,12 +18,13 @@ from pydantic import (
 )
 
 from coupled.config.across import check_across
+from coupled.config.arm_sections import spelled_out, with_arm_sections
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.encoder_settings import OF_NETWORK, OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
 from coupled.config.fields import Above0, LeanSection, Name, about
 from coupled.config.monitor import MonitorSettings, Trackers
-from coupled.config.optimizer_settings import NEVER_ENDS, OptimizerSettings, with_arm_optimizers
+from coupled.config.optimizer_settings import NEVER_ENDS, OptimizerSettings, with_warmup
 from coupled.config.projector_settings import ProjectorSettings
 from coupled.config.sections import (
     MAY_CHANGE,
@@ -37,7 +38,6 @@ from coupled.config.sections import (
 )
 from coupled.config.user_code import is_reference
 
-LONGEST_WARMUP = 10.0  # epochs, unless the settings say it
 EVERY_ARM = "all"  # what `--compare` calls all arms
 
 
@@ -149,13 +149,11 @@ class Settings(LeanSection):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_optimizers(cls, given: Any) -> Any:
-        """Short runs warm up for a tenth of their epochs. Then the arms' own keys are merged with the shared ones."""
+    def _fill_arms(cls, given: Any) -> Any:
+        """The default warm-up. Then the sections that arms change are merged with the shared ones."""
         if not isinstance(given, dict) or not isinstance(given.get("optimizer", {}), dict):
             return given  # refused later
-        epochs = given.get("epochs", cls.model_fields["epochs"].default)
-        warmup = min(LONGEST_WARMUP, epochs / 10) if isinstance(epochs, int) else LONGEST_WARMUP
-        return with_arm_optimizers({**given, "optimizer": {"warmup_epochs": warmup, **given.get("optimizer", {})}})
+        return with_arm_sections(with_warmup(given, cls.model_fields["epochs"].default))
 
     @model_validator(mode="after")
     def _across(self) -> "Settings":
@@ -173,10 +171,18 @@ class Settings(LeanSection):
         """The optimizer of an arm: the shared section with the keys that the arm changes."""
         return self.arms[arm].optimizer or self.optimizer
 
-    def network_options(self) -> dict[str, Any]:
-        """The arguments of `build_network`, but for the seed."""
-        encoder, projector = self.encoder.model_dump(exclude={*OF_WEIGHTS, *OF_NETWORK}), self.projector.model_dump()
-        of_projector = {f"projector_{key}": value for key, value in projector.items()}
+    def projector_of(self, arm: str | None) -> ProjectorSettings:
+        """The projector of an arm, as `optimizer_of`; the shared one for None and for arms that are not there."""
+        return (self.arms[arm].projector if arm in self.arms else None) or self.projector
+
+    def augmentation_of(self, arm: str) -> AugmentationSettings:
+        """The recipe of an arm's views, as `optimizer_of`."""
+        return self.arms[arm].augmentation or self.augmentation
+
+    def network_options(self, arm: str | None = None) -> dict[str, Any]:
+        """The arguments of `build_network` without the seed, for the network of an arm or with the shared projector."""
+        encoder = self.encoder.model_dump(exclude={*OF_WEIGHTS, *OF_NETWORK})
+        of_projector = {f"projector_{key}": value for key, value in self.projector_of(arm).model_dump().items()}
         name = encoder.pop("name")
         if is_reference(name):  # as text, because networks are cached by their arguments
             encoder = {"encoder_options": json.dumps(encoder, sort_keys=True)}
@@ -193,7 +199,7 @@ class Settings(LeanSection):
             >>> settings.resolved()["batch"]["size"]
             256
         """
-        return self.model_dump(mode="json")
+        return spelled_out(self.model_dump(mode="json"))
 
     def may_change(self) -> tuple[str, ...]:
         """Keys that may be changed when a run is continued: they do not enter the computation of a step."""

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from coupled.config.augmentation import AugmentationSettings
 from coupled.config.fields import Above0, Count, LeanSection, Name, OpenSection, Pixels, Positive, Section, about
 from coupled.config.optimizer_settings import OptimizerSettings
+from coupled.config.projector_settings import ProjectorSettings
 
 TEMPERATURE = 0.5
 # Settings that may change when a run is continued: they do not enter the computation of a step. `temperature` and
@@ -99,6 +101,20 @@ class ArmSettings(OpenSection):
         about(
             "Keys of `optimizer` that differ for this arm, such as `{base_lr: 0.1}`. run.json has the whole section;"
             " figures name the keys that are not shared. `null`: none.",
+        ),
+    ] = None
+    projector: Annotated[
+        ProjectorSettings | None,
+        about(
+            "Keys of `projector` that differ for this arm, such as `{output_dim: 8192}`, as for `optimizer`. Its"
+            " encoder starts from the shared weights.",
+        ),
+    ] = None
+    augmentation: Annotated[
+        AugmentationSettings | None,
+        about(
+            "Keys of `augmentation` that differ for this arm, such as `{brightness: 0.8}`, as for `optimizer`. Images"
+            " and random numbers are the shared ones; the number and size of the views and `steps` cannot differ.",
         ),
     ] = None
     target_schedule: Annotated[

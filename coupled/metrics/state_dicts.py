@@ -21,7 +21,8 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
 
     Values and rows are those of `coupled weight-gap` for one pair and epoch, without drifts and the cosine of updates,
     which need earlier snapshots. If no name starts with `encoder.`, all tensors belong to the encoder; else the tensors
-    of encoder and projector are compared. Integer tensors are ignored. Sums are float64.
+    of encoder and projector are compared, except tensors of the projector that only one network has or that have
+    another shape in the other. Integer tensors are ignored. Sums are float64.
 
     Args:
         reference: the state dict of a network: tensors or numpy arrays by name.
@@ -35,7 +36,7 @@ def weight_gap(reference: Mapping[str, Any], arm: Mapping[str, Any]) -> pd.DataF
 
     Raises:
         ValueError: if one is not a mapping, they have no floating-point tensor in common, a name is in only one
-            encoder, shapes differ, or a weight is not finite.
+            encoder, shapes of encoders differ, or a weight is not finite.
 
     Example:
         >>> a, b = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)

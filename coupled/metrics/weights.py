@@ -104,15 +104,21 @@ def angle(distance: float, one: float, other: float) -> float:
 
 
 def comparable_layers(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
-    """Return the layers that both have. Raises ValueError, which names a layer, if encoders or shapes differ."""
-    for layer in sorted(reference.keys() ^ arm.keys()):
+    """Return the layers that both have with one shape. Raises ValueError, which names a layer, if encoders differ.
+
+    A layer of the projector that only one has, or that has another shape in the other, is left out.
+    """
+    for layer in not_compared(reference, arm):
         if layer.startswith("encoder."):
-            raise ValueError(f"layer '{layer}' is in only one of the two snapshots: the encoders differ")
-    shared = [layer for layer in reference if layer in arm]
-    for layer in shared:
-        if reference[layer] != arm[layer]:
+            if layer not in reference or layer not in arm:
+                raise ValueError(f"layer '{layer}' is in only one of the two snapshots: the encoders differ")
             raise ValueError(f"layer '{layer}' has shape {reference[layer]} in one and {arm[layer]} in the other")
-    return shared
+    return [layer for layer in reference if reference[layer] == arm.get(layer)]
+
+
+def not_compared(reference: Mapping[str, Sequence[int]], arm: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return the layers that only one has, or that have another shape in the other, sorted by name."""
+    return sorted(layer for layer in {*reference, *arm} if reference.get(layer) != arm.get(layer))
 
 
 def squares(reference: State, arm: State) -> Squares:

@@ -125,7 +125,7 @@ def build_network(
     seed: int = 0,
     **projector_options: Any,
 ) -> Network:
-    """Build the network that all arms share, on the CPU, initialised from the seed stream "init".
+    """Build the network from which arms start, on the CPU, initialised from the seed stream "init".
 
     Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding. Other
     options of `build_projector` also have the prefix `projector_`.

@@ -31,6 +31,12 @@ class Probe(NamedTuple):
     unused: frozenset[str]
 
 
+def largest(probes: Sequence[Probe]) -> Probe:
+    """Return the largest numbers of the probes of arms with different projectors, which take their steps in turn."""
+    saved, saved_an_image, weights = (max(column) for column in zip(*(each[:3] for each in probes), strict=True))
+    return Probe(saved, saved_an_image, weights, probes[0].unused)
+
+
 @functools.cache
 def outline(precision: str, recomputed: bool = False, **network: Any) -> Probe | None:
     """Probe the network of these arguments of `build_network` on torch's device "meta", which allocates no memory.

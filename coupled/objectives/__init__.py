@@ -89,6 +89,12 @@ class Needs:
         """Whether the objective reads an output of local views."""
         return any(name.startswith(LOCAL) for name in self.outputs)
 
+    @property
+    def projects(self) -> bool:
+        """Whether the objective reads an output of the projector."""
+        read = {*(name.removeprefix(LOCAL) for name in self.outputs), *(head.input for head in self.heads.values())}
+        return not read.isdisjoint(("unnormalised", "projection", "target_projection"))
+
 
 @dataclass(frozen=True, eq=False)
 class Inputs:

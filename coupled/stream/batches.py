@@ -52,7 +52,7 @@ def step_batches(
     seeds: Mapping[str, tuple[int, int]],
     batch_size: int,
     sampler: str,
-    augmentation: Augmentation,
+    augmentations: Mapping[str, Augmentation],
     **place: Any,
 ) -> Iterator[dict[str, Batch]]:
     """Yield the batches of the steps of an epoch from number `start` on, as a mapping from stream to batch.
@@ -64,7 +64,7 @@ def step_batches(
         seeds: for each stream, the seed of its order and the seed of its views.
         batch_size: number of images of the global batch.
         sampler: "uniform" or "balanced".
-        augmentation: the augmentation of all streams.
+        augmentations: the augmentation of each stream; streams with one seed of the views have the same random draws.
         **place: `size`, `rank`, `world_size`, `device` and `workers` of `batches`.
     """
     labels_N = dataset.labels_N.numpy()
@@ -72,14 +72,14 @@ def step_batches(
         batches(
             dataset,
             order(order_seed, epoch, labels_N, batch_size, sampler),
-            view_plan(views_seed, epoch, len(dataset), augmentation),
+            view_plan(views_seed, epoch, len(dataset), augmentations[name]),
             epoch=epoch,
             start=start,
             stream=number,
             streams=len(seeds),
             **place,
         )
-        for number, (order_seed, views_seed) in enumerate(seeds.values())
+        for number, (name, (order_seed, views_seed)) in enumerate(seeds.items())
     ]
     for each in zip(*iterators, strict=True):
         yield dict(zip(seeds, each, strict=True))

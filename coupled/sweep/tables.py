@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from coupled.analysis.tables import newest, read_table
-from coupled.config.optimizer_settings import not_shared_text
+from coupled.config.arm_sections import not_shared_text
 from coupled.storage.atomic_files import write_durably
 from coupled.sweep.names import keys_name, order, spelled
 from coupled.sweep.points import Point, Sweep

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from markdown_text import SECTION, as_yaml, block, code, described
 
+from coupled.config.arm_sections import SECTIONS
 from coupled.config.load import DEFAULT_ARMS, resolve
 from coupled.config.schema import Settings
 from coupled.sweep.sweep_file import SweepFile
@@ -62,8 +63,8 @@ def sections() -> Iterator[tuple[str, Schema]]:
                 title = f"{place}{key}{'.NAME' if key == 'arms' else ''}"
                 titled[title] = definitions[name]
                 pending.append((f"{title}.", definitions[name]))
-    titled.pop("augmentation.second")  # it has the keys of `augmentation`
-    yield from titled.items()
+    repeated = ("augmentation.second", *(f"arms.NAME.{section}" for section in SECTIONS))
+    yield from (each for each in titled.items() if not each[0].startswith(repeated))
 
 
 def _references(schema: Any) -> list[str]:
@@ -81,7 +82,8 @@ def _row(title: str, key: str, schema: Schema) -> list[str]:
     default = schema.get("default_text") or ("" if _references(schema) else _default(schema))
     meaning = _prose(schema.get("description", ""))  # pydantic omits it for a key with the section's description
     if _references(schema) and key != "second":
-        meaning += f" [Keys](#{_anchor(key if title == TOP else f'{title}.{key}')})"
+        shared = title == TOP or (title == "arms.NAME" and key in SECTIONS)
+        meaning += f" [Keys](#{_anchor(key if shared else f'{title}.{key}')})"
     return [code(key), meaning.strip(), kind(schema), default, schema.get("unit", "")]
 
 

@@ -11,7 +11,7 @@ from support import tiny
 
 from coupled.analysis.plots.figure_tables import figure_tables
 from coupled.analysis.run import open_run
-from coupled.config.optimizer_settings import not_shared, not_shared_text
+from coupled.config.arm_sections import not_shared, not_shared_text
 from coupled.config.schema import from_resolved
 
 OWN = {"name": "rmsprop", "base_lr": 0.002, "schedule": "step", "milestones": [1], "head_weight_decay": 0.1}

@@ -8,7 +8,8 @@ import pytest
 import torch
 from support import tiny
 
-from coupled.arms.sanity_checks import counts, one_class, without_effect
+from coupled.arms.sanity_checks import counts, one_class
+from coupled.arms.without_effect import without_effect
 from coupled.config.registry import find_objective
 from coupled.stream.sampler import order
 

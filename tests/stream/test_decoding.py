@@ -84,10 +84,26 @@ def test_streams_share_the_cores(
         "coupled.stream.batches.workers_for", lambda given, device, streams: (asked.append((given, streams)), 0)[1]
     )
     seeds = {"": (SEED, SEED), "cl": (SEED, SEED + 1)}
-    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE, "augmentation": augmentation}
+    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": None, "size": SIZE}
+    place["augmentations"] = dict.fromkeys(seeds, augmentation)
     made = next(step_batches(1, dataset=files, seeds=seeds, batch_size=6, sampler="uniform", **place))
     assert set(made) == {"", "cl"}
     assert asked == [(None, 2), (None, 2)]
+
+
+def test_streams_with_two_recipes_decode_their_own_crops(files: ImageFiles, augmentation: Augmentation) -> None:
+    """An arm with another range of crops gets the views of a run in which all arms have this range."""
+    recipes = {"": augmentation, "small": replace(augmentation, crop_scale=(0.1, 0.2))}
+    place = {"rank": 0, "world_size": 1, "device": "cpu", "workers": 0, "size": SIZE, "sampler": "uniform"}
+
+    def first(*streams: str) -> dict[str, Batch]:
+        seeds = dict.fromkeys(streams, (SEED, SEED))
+        return next(step_batches(1, dataset=files, seeds=seeds, batch_size=6, augmentations=recipes, **place))
+
+    both = first("", "small")
+    for stream in recipes:
+        assert_same(both[stream], first(stream)[stream])
+    assert both[""].inputs_digest != both["small"].inputs_digest
 
 
 def test_views_are_those_of_images_in_memory(files: ImageFiles, images: Tensor, everything: Augmentation) -> None:

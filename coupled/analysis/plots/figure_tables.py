@@ -12,8 +12,8 @@ from coupled.analysis.plots.drawing import Style, arm_styles
 from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import largest_sample, read_newest
+from coupled.config.arm_sections import not_shared_text
 from coupled.config.controls import twins
-from coupled.config.optimizer_settings import not_shared_text
 
 
 class FigureTables(NamedTuple):

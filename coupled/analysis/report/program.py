@@ -38,7 +38,7 @@ from coupled.analysis.report.page_tables import (
 )
 from coupled.analysis.report.tables import ReportRun, read_runs
 from coupled.analysis.run import Run, open_run
-from coupled.config.optimizer_settings import not_shared_text
+from coupled.config.arm_sections import not_shared_text
 from coupled.monitoring.commands import child_command, child_environment, suggest
 from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coupled.analysis.against import run_of
+from coupled.analysis.against import own_name, run_of
 from coupled.analysis.driver import skipping
 from coupled.analysis.representations.cache import EmbeddingCache
 from coupled.analysis.representations.layers import OUTPUTS, find_layers, layer_outputs
@@ -92,23 +92,26 @@ class Embedder:
     def network(self, arm: str, epoch: int) -> Network:
         """Return the network of `arm` after `epoch`, in evaluation mode. Raises ValueError for a bad snapshot."""
         if arm not in self.networks:
-            self.networks[arm] = self._build(run_of(self.run, arm))
+            self.networks[arm] = network_of(run_of(self.run, arm), own_name(arm)).to(self.device).eval()
         if self.epochs.get(arm) != epoch:
             load_weights(self.networks[arm], self.run.state_dict(arm, epoch), str(self.run.snapshots.path(arm, epoch)))
             self.epochs[arm] = epoch
         return self.networks[arm]
 
     def layers(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the layers of `names` and their widths. Raises ValueError, which lists the layers of the network."""
-        return find_layers(self._build(self.run), names, self.settings.image_size)
+        """Return the layers of `names` and their widths, the largest of all arms.
+
+        Raises ValueError, which lists the layers of the network.
+        """
+        projectors = {str(self.settings.projector_of(arm)): arm for arm in self.settings.arms}
+        networks = [network_of(self.run, arm).to(self.device).eval() for arm in projectors.values()]
+        found = [find_layers(network, names, self.settings.image_size) for network in networks]
+        return {layer: max(widths[layer] for widths in found) for layer in found[0]}
 
     @property
     def outputs_there(self) -> tuple[str, ...]:
         """`h` and `z`; only `h` for a run that was imported without a projector."""
         return tuple(OUTPUTS) if has_projector(self.run.description) else ("h",)
-
-    def _build(self, run: Run) -> Network:
-        return network_of(run).to(self.device).eval()
 
     def readable(self, arms: Iterable[str], epoch: int, skip_corrupt: bool) -> list[str]:
         """Return the arms whose snapshot of `epoch` can be read. Without `skip_corrupt` a bad snapshot is an error."""
@@ -154,8 +157,8 @@ class Embedder:
 
     def _sources(self, images: AnyImageDataset, chosen_N: Tensor, epoch: int, arm: str, layer: str) -> list[Any]:
         """Return everything that the rows of a layer depend on."""
-        of_arm = run_of(self.run, arm).settings
-        settings = [of_arm.encoder.model_dump(), of_arm.projector.model_dump()]
+        of_run = run_of(self.run, arm).settings
+        settings = [of_run.encoder.model_dump(), of_run.projector_of(own_name(arm)).model_dump()]
         colours = [images.mean, images.std]
         chosen = hashlib.blake2b(chosen_N.numpy().tobytes(), digest_size=16).hexdigest()
         how = [self.device.type, torch.__version__, BATCH]
@@ -179,14 +182,14 @@ class Embedder:
             yield batch
 
 
-def untrained_network(settings: Settings) -> Network:
-    """Return the encoder and projector that the settings of a run describe, before training."""
-    return build_network(**settings.network_options(), seed=settings.seed)
+def untrained_network(settings: Settings, arm: str | None = None) -> Network:
+    """Return the encoder and projector that the settings of a run describe, before training; see `network_options`."""
+    return build_network(**settings.network_options(arm), seed=settings.seed)
 
 
-def network_of(run: Run) -> Network:
-    """Return an untrained network for the snapshots of a run; without a projector if it was imported without one."""
-    network = untrained_network(run.settings)
+def network_of(run: Run, arm: str) -> Network:
+    """Return an untrained network for the snapshots of an arm; without a projector if it was imported without one."""
+    network = untrained_network(run.settings, arm)
     if has_projector(run.description):
         return network
     return Network(network.encoder, nn.Sequential(), {}, {}, needs=("embedding",))

@@ -27,7 +27,7 @@ from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import choices, listed, named, select_arms
 from coupled.analysis.tidy_csv import write_table
-from coupled.config.optimizer_settings import not_shared_text
+from coupled.config.arm_sections import not_shared_text
 from coupled.monitoring.terminal import say
 from coupled.storage.run_lock import run_lock
 from coupled.stream.seeds import determinism, random_uint32

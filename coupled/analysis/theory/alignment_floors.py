@@ -18,6 +18,7 @@ from coupled.analysis.theory.bound_formulas import (
     sharp_alignment_floor,
 )
 from coupled.analysis.theory.bounds_of_tables import COLUMNS, Row, cells
+from coupled.config.arm_sections import SECTIONS
 from coupled.config.controls import random_sources
 from coupled.config.metric_registry import PairMetric
 from coupled.config.schema import Settings
@@ -70,7 +71,8 @@ def log_distances(settings: Settings, arm: str, rates: Rates, largest_share: flo
 def has_apriori_bound(settings: Settings, *pair: str) -> bool:
     """Whether the a-priori bound applies to this pair of arms: dcl and nscl, with equal options and random sources.
 
-    Both have the shared optimizer, because the bound is computed from the shared learning rate in steps.csv.
+    Both have the shared optimizer, because the bound is computed from the shared learning rate in steps.csv, and the
+    shared projector and recipe of the views, because their similarities must be equal at the start.
 
     run.json includes all defaults, so DCL has an option `similarity`, which NSCL lacks.
     """
@@ -78,9 +80,9 @@ def has_apriori_bound(settings: Settings, *pair: str) -> bool:
     used, objectives = random_sources(arms), {settings.arms[arm].objective for arm in pair}
     options = [{"similarity": "cosine", **settings.arms[arm].options} for arm in pair]
     alike = options[0] == options[1] and used[pair[0]] == used[pair[1]]
-    rates_are_shared = not any(settings.arms[arm].optimizer for arm in pair)
+    all_shared = not any(getattr(settings.arms[arm], section) for arm in pair for section in SECTIONS)
     perturbed = any(settings.arms[arm].perturb for arm in pair)
-    return objectives == {"dcl", "nscl"} and alike and rates_are_shared and not perturbed
+    return objectives == {"dcl", "nscl"} and alike and all_shared and not perturbed
 
 
 def floors(values: Mapping[str, float], log_apriori: float | None) -> Iterator[tuple[str, str, float, float, float]]:

@@ -18,7 +18,10 @@ def faults_of_import(run: Run) -> Iterator[str]:
     try:
         stored = {arm: run.snapshots.epochs(arm) for arm in {**expected, **dict.fromkeys(run.snapshots.arms())}}
         with torch.device("meta"):
-            tensors = {name: kind(tensor) for name, tensor in shared_tensors(network_of(run)).items()}
+            tensors = {
+                arm: {name: kind(tensor) for name, tensor in shared_tensors(network_of(run, arm)).items()}
+                for arm in stored
+            }
     except ValueError as error:
         yield str(error)
         return
@@ -28,8 +31,7 @@ def faults_of_import(run: Run) -> Iterator[str]:
             yield f"{run.snapshots.manifest}: arm '{arm}': {listed}"
         for epoch in dict.fromkeys(epochs):
             try:
-                yield from faults_of_tensors(
-                    str(run.snapshots.path(arm, epoch)), run.snapshots.read(arm, epoch), tensors
-                )
+                found = run.snapshots.read(arm, epoch)
+                yield from faults_of_tensors(str(run.snapshots.path(arm, epoch)), found, tensors[arm])
             except BadSnapshotError as error:
                 yield str(error)

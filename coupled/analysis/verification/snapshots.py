@@ -13,9 +13,10 @@ from coupled.config.controls import KEYS, TRAINING_KEYS, random_sources, with_tw
 from coupled.config.registry import find_objective
 from coupled.config.schema import Settings
 from coupled.metrics.weights import all_squares
-from coupled.models.network import copy_with_heads, shared_tensors
+from coupled.models.network import Network, copy_with_heads
 from coupled.storage.snapshots import BadSnapshotError, SnapshotStore, snapshot_epochs
 
+SHARED = ("encoder.", "projector.")  # the tensors that arms share at the start, unless an arm has its own projector
 Kinds = dict[str, str]  # tensor -> its shape and type
 
 
@@ -32,7 +33,7 @@ def faults_of_snapshots(
     """
     try:
         stored = {arm: store.epochs(arm) for arm in settings.arms}
-        expected, shared = expected_tensors(settings, num_classes)
+        expected = expected_tensors(settings, num_classes)
     except ValueError as error:
         yield str(error)
         return
@@ -47,24 +48,28 @@ def faults_of_snapshots(
                 continue
             yield from faults_of_tensors(str(store.path(arm, epoch)), tensors, expected[arm])
             if epoch == 0:
-                starts[arm] = {name: tensors[name] for name in shared if name in tensors}
+                starts[arm] = {
+                    name: tensors[name] for name in expected[arm] if name in tensors and name.startswith(SHARED)
+                }
     yield from faults_of_starts(store, settings.resolved()["arms"], starts)
 
 
-def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds], list[str]]:
-    """Return shape and type of the tensors of each arm's snapshots, and the names of the tensors that all arms share.
+def expected_tensors(settings: Settings, classes: int) -> dict[str, Kinds]:
+    """Return shape and type of the tensors of each arm's snapshots.
 
     Networks are built on the meta device. Raises ValueError for an encoder or objective that cannot be built.
     """
-    arms = {}
+    arms, networks = {}, dict[str, Network]()
     with torch.device("meta"):
-        network = untrained_network(settings)
         for arm, given in with_twin_options(settings.resolved()["arms"]).items():
             options = {key: value for key, value in given.items() if key not in ("objective", *KEYS, *TRAINING_KEYS)}
             needs = find_objective(arm, given["objective"], options, settings.temperature).needs
-            tensors = copy_with_heads(network, needs, classes, settings.seed).state_dict()
-            arms[arm] = {name: kind(tensor) for name, tensor in tensors.items()}
-    return arms, list(shared_tensors(network))
+            projector = str(settings.projector_of(arm))
+            if projector not in networks:
+                networks[projector] = untrained_network(settings, arm)
+            network = copy_with_heads(networks[projector], needs, classes, settings.seed)
+            arms[arm] = {name: kind(tensor) for name, tensor in network.state_dict().items()}
+    return arms
 
 
 def faults_of_manifest(
@@ -104,12 +109,18 @@ def faults_of_tensors(path: str, tensors: Mapping[str, Tensor], expected: Kinds)
 def faults_of_starts(
     store: SnapshotStore, arms: Mapping[str, Mapping[str, Any]], starts: Mapping[str, Mapping[str, Tensor]]
 ) -> Iterator[str]:
-    """Check that arms with the same initialisation start with equal weights, except for a perturbed weight."""
+    """Check that arms with the same initialisation start with equal weights, except for a perturbed weight.
+
+    Of arms with different projectors only the encoders are compared.
+    """
     used, moved = random_sources(arms), {arm: initial_ulps(arms[arm]) for arm in starts}
     for one, other in combinations(starts, 2):
         if used[one].init != used[other].init:
             continue
-        allowed, differing = int(moved[one] != moved[other]), count_differing_elements(starts[one], starts[other])
+        first, second = starts[one], starts[other]
+        if arms[one].get("projector") != arms[other].get("projector"):
+            first = {name: tensor for name, tensor in first.items() if name.startswith("encoder.")}
+        allowed, differing = int(moved[one] != moved[other]), count_differing_elements(first, second)
         if differing != allowed:
             text = f"{'expected one perturbed weight, ' if allowed else ''}found {differing} weights that differ"
             yield f"{store.folder}: arms '{one}' and '{other}' do not start with equal weights at epoch 0: {text}"
