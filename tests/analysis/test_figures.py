@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from coupled.analysis.figures import FIGURES, draw, main
+from coupled.analysis.plots.accuracy_figures import alignment_accuracy
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import arm_styles, grid
 from coupled.analysis.plots.figure_tables import FigureTables
@@ -184,6 +185,25 @@ def test_angles_are_those_of_the_table_and_the_arccos_of_the_scores(folder: Path
         expected = [100 * gap for gap in gaps] if panel == 0 else [math.degrees(math.acos(x)) for x in cosines]
         assert lines(figure, panel)[arm] == [[0, 1, 3], pytest.approx(expected, abs=1e-6)]
     assert "twin" not in lines(figure, 0)
+
+
+def test_the_accuracy_figure_joins_scores_and_differences_by_epoch_and_says_which_rows_are_missing(
+    folder: Path,
+) -> None:
+    """A point is (CKA or RSA, accuracy - accuracy of the reference) of one epoch; twins are left out."""
+    figure = alignment_accuracy(described(folder))
+    assert [axes.get_title() for axes in figure.axes] == ["nearest class centre, CKA", "nearest class centre, RSA"]
+    for axes, slope in zip(figure.axes, (1, 0.5), strict=True):
+        points = {str(each.get_label()): np.asarray(each.get_offsets()) for each in axes.collections}
+        assert list(points) == ["mine", "nscl", "ce", "epoch 3"]
+        for arm in ("mine", "nscl", "ce"):
+            gaps = [value(epoch, arm) for epoch in (0, 1, 3)]
+            assert points[arm] == pytest.approx(np.array([(1 - slope * gap, gap - 0.5) for gap in gaps]))
+        assert points["epoch 3"] == pytest.approx(np.stack([points[arm][-1] for arm in ("mine", "nscl", "ce")]))
+    path = folder / "analysis/quality.csv"
+    path.write_text("\n".join(row for row in path.read_text().splitlines() if "nccc" not in row) + "\n")
+    with pytest.raises(ValueError, match=r"no rows of nccc or linear_probe .*: coupled quality .* --metrics nccc lin"):
+        alignment_accuracy(described(folder))
 
 
 def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: Path) -> None:
