@@ -1,11 +1,11 @@
-"""The figure of alignment against accuracy: how far an arm's accuracy is from the reference's as they diverge."""
+"""Figures of accuracy for pairs of arms: its difference against their alignment, and that of the weights between."""
 
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coupled.analysis.plots.drawing import plain
+from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
 from coupled.analysis.plots.pair_figures import ALIGNMENTS
 from coupled.analysis.tables import largest_sample
@@ -72,3 +72,37 @@ def accuracy_differences(rows: pd.DataFrame, reference: str) -> dict[str, pd.Dat
             difference = joined["value"] - joined["value_reference"]
             found[name] = joined.assign(difference=difference)[["epoch", "arm", "difference"]]
     return found
+
+
+def merging(tables: FigureTables) -> Figure:
+    """Return the figure of the accuracy of the weights between the reference and each arm, for h.
+
+    For each classifier of merge.csv: the accuracy along the line at the last epoch, and over epochs the accuracy half
+    way minus the mean of both ends. Raises ValueError without rows of h with this reference.
+    """
+    rows = tables.merged()
+    rows = rows[rows["module"] == "h"]
+    classifiers = list(dict.fromkeys(zip(rows["metric"], rows["variant"], strict=True)))
+    if not classifiers:
+        raise ValueError(f"{tables.folder / 'merge.csv'}: no rows of h with the reference '{tables.reference}'")
+    figure, panels = grid(2 * len(classifiers))
+    last = rows["epoch"].max()
+    for place, (metric, variant) in enumerate(classifiers):
+        of_metric = largest_sample(rows[(rows["metric"] == metric) & (rows["variant"] == variant)])
+        along, half_way = panels[2 * place : 2 * place + 2]
+        for arm in tables.arms(of_metric):
+            own = of_metric[of_metric["arm"] == arm]
+            curve = own[own["epoch"] == last].sort_values("position")
+            line(along, curve["position"], curve["value"], arm, tables.styles[arm])
+            by_position = own.pivot(index="epoch", columns="position", values="value")
+            if {0.0, 0.5, 1.0} <= {*by_position.columns}:
+                barrier = by_position[0.5] - (by_position[0.0] + by_position[1.0]) / 2
+                line(half_way, barrier.index, barrier, arm, tables.styles[arm])
+        plain(along)
+        along.set_xlabel(f"position: 0 is {tables.reference}, 1 the arm")
+        along.set_title(f"accuracy, {metric}, epoch {last}", fontsize="medium")
+        over_epochs(half_way)
+        half_way.axhline(0, color="0.4", linewidth=0.8)
+        half_way.set_title(f"{metric}: half way - mean of ends", fontsize="medium")
+    add_legend(figure, tables)
+    return figure

@@ -3,17 +3,18 @@
 Shape letters: N selected images, B images of a batch, V views, D width of an output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from coupled.analysis.representations.embeddings import BATCH, Embedder
+from coupled.analysis.representations.embeddings import BATCH, Embedder, network_outputs
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.config.schema import Settings
 from coupled.datasets import AnyImageDataset
 from coupled.metrics.arm import Labelled
+from coupled.models.network import Network
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import EpochPlan, view_plan
 
@@ -28,6 +29,17 @@ def clean_features(
     batches = list(embedder.outputs(images, chosen_N, [arm], epoch, layers))
     return {
         layer: Labelled(torch.cat([batch[arm, layer].cpu() for batch in batches]), images.labels_N[chosen_N])
+        for layer in layers
+    }
+
+
+def features_of(
+    network: Network, settings: Settings, images: AnyImageDataset, chosen_N: Tensor, layers: Sequence[str]
+) -> dict[str, Labelled]:
+    """Return representations [N, D] as `clean_features`, by a network in evaluation mode that is no snapshot."""
+    batches = [batch[""] for batch in network_outputs({"": network}, settings, images, chosen_N, layers)]
+    return {
+        layer: Labelled(torch.cat([batch[layer].cpu() for batch in batches]), images.labels_N[chosen_N])
         for layer in layers
     }
 
