@@ -181,7 +181,9 @@ def list_names(arguments: Sequence[str] | None = None) -> int:
     if kind == "encoders":
         import timm
 
-        names = timm.list_models()
+        from coupled.config.encoder_settings import LINEAR
+
+        names = [LINEAR, *timm.list_models()]
     else:
         names = [name for package in LISTS[kind] for name in known(package)]
     for name in names:

@@ -42,7 +42,7 @@ ARM_METRICS = [
 ]
 OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "directpred", "l_c", "l_nc", "n_pairs", "nscl", "nt_xent"),
-    *("simsiam", "spectral", "supcon", "tcr", "triplet", "vicreg", "vicreg_ctr", "vicreg_exp"),
+    *("prediction_mse", "simsiam", "spectral", "supcon", "tcr", "triplet", "vicreg", "vicreg_ctr", "vicreg_exp"),
 ]
 CLASSES = {"coupled.objectives": ["Head", "Needs", "Inputs", "Loss"], "coupled.analysis.run": ["Run"]}
 EXAMPLES = ["channel_dropout", "hard_negatives", "small_encoder", "two_colours"]  # a file and its function
