@@ -1,4 +1,4 @@
-"""Columns and tables of the programs that compute theory without a run; schemas.py adds them to all others."""
+"""Columns and tables of the programs that compute theory; schemas.py adds them to all others."""
 
 from coupled.analysis.cells import NAME, ORDINAL, SIZE, TEXT, Column
 
@@ -50,6 +50,20 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         f"{_MODEL} beta start_p start_s time p s collapsed",
         "p s collapsed",
         {"beta": BETA, "collapsed": Column("yes if s has vanished at this time", TEXT)},
+    ),
+    "directpred_run.csv": (
+        "directpred_theory",
+        "epoch arm time of component measured flow value arm_digest images_digest",
+        "time measured flow value",
+        {
+            "of": Column("s, p, asymmetry, commutator, or invariant (theorem 1)", NAME),
+            "component": Column(
+                "index of the mode, 1 for the largest s (in theory at the start); empty for norms", ORDINAL
+            ),
+            "measured": Column("value in the snapshot"),
+            "flow": Column("value in lemma 1 with the second moments of the run's views; empty for other losses"),
+            "value": Column("value in theory: decoupled modes with isotropic views; theorem 1 for invariant"),
+        },
     ),
     "similarity_descent.csv": (
         "similarity_descent",
