@@ -1,4 +1,4 @@
-"""coupled directpred-theory --run-dir: lemma 1 with the run's views is the expected gradient, and training follows it."""
+"""coupled directpred-theory --run-dir: lemma 1 with the run's views is the gradient, and training follows it."""
 
 from pathlib import Path
 from typing import Any
@@ -128,13 +128,14 @@ def test_training_follows_lemma_1_and_theorem_1(run: Path, tmp_path: Path, monke
     np.testing.assert_allclose(sorted(rows["time"].unique()), [0, 0.01, 0.02, 0.03])
     for (arm, of, component), part in rows.groupby(["arm", "of", "component"], dropna=False):
         start, end = part["measured"].iloc[[0, -1]]
+        close = {"invariant": 0.01 * start, "p": 0.02}.get(str(of), 0.05 * abs(end - start) + 1e-4)  # finite steps
         if arm in ("cosine", "rule"):
             assert part["flow"].isna().all()
         else:
-            assert part["flow"].iloc[-1] == pytest.approx(end, abs=0.05 * abs(end - start) + 1e-4), (arm, of, component)
+            assert part["flow"].iloc[-1] == pytest.approx(end, abs=close), (arm, of, component)
         if of == "invariant" and arm in ("plain", "cosine"):
             np.testing.assert_allclose(part["value"], start * np.exp(-2 * ETA * part["time"]))
-            assert part["value"].iloc[-1] == pytest.approx(end, abs=0.15 * abs(end - start))
+            assert part["value"].iloc[-1] == pytest.approx(end, rel=0.01)
         else:
             assert part["value"].notna().all() == (arm in ("plain", "ema") and of in ("s", "p"))
     (figure,) = figures

@@ -212,7 +212,7 @@ def test_the_linear_encoder_without_a_projector_is_one_matrix_on_the_pixels():
     torch.testing.assert_close(outputs["projection"], torch.nn.functional.normalize(expected, dim=-1))
     needs = find_objective("a", "prediction_mse", {"ema_decay": 0.5}, 0.5).needs
     torch.testing.assert_close(copy_with_heads(network, needs, 0, 0)(views)["target_unnormalised"], expected)
-    with pytest.raises(ValueError, match="output_dim: got 4 with num_layers: 0; .* set it to 5"):
+    with pytest.raises(ValueError, match=r"output_dim: got 4 with num_layers: 0; .* set it to 5"):
         build_network(**options, projector_output_dim=4)
 
 

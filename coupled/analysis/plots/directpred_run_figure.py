@@ -10,7 +10,12 @@ from matplotlib.lines import Line2D
 
 from coupled.analysis.plots.drawing import plain
 
-KINDS = {"measured": ("-", "training"), "flow": ("--", "lemma 1"), "value": (":", "theory")}  # columns of the table
+# columns of the table -> line, name
+KINDS: dict[str, tuple[Any, str]] = {
+    "measured": ("-", "training"),
+    "flow": ("--", "lemma 1"),
+    "value": (":", "theory"),
+}
 PANELS = {
     "s": "$s_j$",
     "p": "$p_j$",
