@@ -37,7 +37,7 @@ def directpred_theory() -> Parser:
         "directpred_run.csv            with --run-dir, instead of these: trained, integrated and decoupled modes",
         "figures/directpred_run.png    with --run-dir, and directpred_run.pdf",
     ]
-    examples = ["", "--eta 0 0.1 --sigma2 0.5 --output theory", "--run-dir runs/directpred_linear"]
+    examples = ["--eta 0 0.1 --sigma2 0.5 --output theory", "--run-dir runs/directpred_linear"]
     parser = command_parser("directpred-theory", about, examples, files)
     of_run = "run folder with a linear encoder: compare its snapshots with the theory"
     parser.add_argument("--run-dir", dest="run", type=Path, metavar="DIR", help=of_run)

@@ -18,6 +18,7 @@ COLUMNS = {
     "tau": Column("target's singular value divided by that of W; 1 without an EMA"),
     "rates": Column("sum of the learning rates of the steps", SIZE),
     "log10_bound": Column("log10 of the a-priori bound on the distance"),
+    "flow": Column("value in lemma 1 with the second moments of the run's views; empty for other losses"),
     "invariant": Column("s - p^2 / alpha_p"),
 }
 BETA = Column("rate of the EMA of the target; empty without an EMA", SIZE)
@@ -61,7 +62,6 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
                 "index of the mode, 1 for the largest s (in theory at the start); empty for norms", ORDINAL
             ),
             "measured": Column("value in the snapshot"),
-            "flow": Column("value in lemma 1 with the second moments of the run's views; empty for other losses"),
             "value": Column("value in theory: decoupled modes with isotropic views; theorem 1 for invariant"),
         },
     ),

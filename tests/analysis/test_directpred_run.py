@@ -128,7 +128,9 @@ def test_training_follows_lemma_1_and_theorem_1(run: Path, tmp_path: Path, monke
     np.testing.assert_allclose(sorted(rows["time"].unique()), [0, 0.01, 0.02, 0.03])
     for (arm, of, component), part in rows.groupby(["arm", "of", "component"], dropna=False):
         start, end = part["measured"].iloc[[0, -1]]
-        close = {"invariant": 0.01 * start, "p": 0.02}.get(str(of), 0.05 * abs(end - start) + 1e-4)  # finite steps
+        close = {"invariant": 0.01 * start, "asymmetry": 0.02, "p": 0.02}.get(
+            str(of), 0.05 * abs(end - start) + 1e-4
+        )  # finite steps
         if arm in ("cosine", "rule"):
             assert part["flow"].isna().all()
         else:
