@@ -8,7 +8,8 @@ The theory assumes isotropic views, X = E x2 x1' = c I and E x1 x1' = (1 + sigma
 sigma^2 are then those of isotropic views for which F = W X W' starts to grow as fast for a random W, c = tr X^2 / tr X,
 and 1 + sigma^2 = tr E x1 x1' / tr X. s_j are the eigenvalues of F / c, and p_j = u_j' W_p u_j with its eigenvectors
 u_j, which are the eigenvalues of W_p if W_p and F commute. With time c t and rates eta / c and beta / c, the modes
-follow the equations for c = 1. Lemma 1 needs no assumption on X, and theorem 1 none on the loss of the prediction W_p W x.
+follow the equations for c = 1. Lemma 1 needs no assumption on X, and theorem 1 none on the loss of the
+prediction W_p W x.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
