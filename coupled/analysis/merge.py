@@ -118,8 +118,13 @@ def plan(
         seen = shuffled_batches(len(samples["train"].images), norm_images, run.settings.seed)
         digests = run.snapshot_digests()
         for epoch, (reference, arm) in tracked(product(chosen.epochs, chosen.pairs), "pairs"):
-            about = (len(samples["test"].chosen_N), len(samples["train"].chosen_N), len(seen))
-            about = (*about, digests[reference, epoch], digests[arm, epoch], *(samples[s].digest for s in SPLITS[::-1]))
+            counts = (len(samples["test"].chosen_N), len(samples["train"].chosen_N), len(seen))
+            about = (
+                *counts,
+                digests[reference, epoch],
+                digests[arm, epoch],
+                *(samples[s].digest for s in SPLITS[::-1]),
+            )
             for position in positions:
                 start = (epoch, reference, arm, position)
                 keys = {each: (*start, each[0], each[1].name, *each[2]) for each in wanted}
@@ -193,7 +198,7 @@ def accuracies(
     """Return the accuracies of a network by layer, metric and variant; an undefined one is printed with its reason."""
     layers = dict.fromkeys(layer for layer, _, _ in wanted)
     rows = {split: features_of(network, run.settings, *samples[split][:2], list(layers)) for split in SPLITS}
-    found = {}
+    found: dict[tuple[str, ArmMetric, Variant], float] = {}
     for layer, metric in dict.fromkeys((layer, metric) for layer, metric, _ in wanted):
         values = metric.measured(rows["train"][layer], rows["test"][layer], run.settings.seed)
         print_undefined_reasons(f"{where}, {layer} {metric.name}", values)

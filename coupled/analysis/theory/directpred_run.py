@@ -131,7 +131,9 @@ def measures(W_p: Array, W: Array, views: Views, alpha_p: float) -> dict[tuple[s
     return found
 
 
-def decoupled(start: Weights, views: Views, model: DataModel, times: Array) -> Iterator[dict[tuple[str, int], float]]:
+def decoupled(
+    start: Weights, views: Views, model: DataModel, times: Array
+) -> Iterator[dict[tuple[str, int | None], float]]:
     """Yield p_j and s_j at each time as every mode follows its own equation, in the order of s_j at the start."""
     p, s = modes(start.W_p, start.W @ views.between @ start.W.T / views.scale)
     c = views.scale
