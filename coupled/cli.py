@@ -38,6 +38,11 @@ COMMANDS = {
     "verify": _analysis("check the files of a run, or compare two runs", "verify"),
     "figures": _analysis("figures of a run", "figures"),
     "report": _analysis("an HTML page of one run or several runs", "report", "report.program"),
+    "merge": Command(
+        "accuracy of the weights between two arms",
+        "coupled.analysis.output_parsers:merge",
+        "coupled.analysis.merge:main",
+    ),
     "embed": Command(
         "embeddings of any images, and two-dimensional maps of them",
         "coupled.analysis.output_parsers:embed",
@@ -81,7 +86,9 @@ COMMANDS = {
     ),
 }
 
-ANALYSES = ("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "verify", "figures", "report")
+ANALYSES = (
+    *("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "figures", "report"),
+)
 
 LISTS = {
     "objectives": ("coupled.objectives",),
@@ -174,7 +181,9 @@ def list_names(arguments: Sequence[str] | None = None) -> int:
     if kind == "encoders":
         import timm
 
-        names = timm.list_models()
+        from coupled.config.encoder_settings import LINEAR
+
+        names = [LINEAR, *timm.list_models()]
     else:
         names = [name for package in LISTS[kind] for name in known(package)]
     for name in names:

@@ -81,8 +81,8 @@ def import_checkpoints(
     Example:
         >>> import_checkpoints({"cl": "a/*.pth"}, Path("x"), encoder="resnet50", dataset="cifar10")  # doctest: +SKIP
     """
+    from coupled.config.encoder_settings import of_timm
     from coupled.config.registry import load_dataset
-    from coupled.config.user_code import is_reference
     from coupled.datasets import SPLITS
     from coupled.models.imported import expected_encoder, read_imported
     from coupled.storage.run_lock import run_lock
@@ -93,7 +93,7 @@ def import_checkpoints(
         "name": re.sub(r"[^A-Za-z0-9_-]", "-", run_dir.resolve().name).strip("-_")[:64] or "imported",
         "epochs": max(max(of_arm) for of_arm in files.values()),
         "dataset": {"name": dataset},
-        "encoder": {"name": encoder, "stem": stem or (None if is_reference(encoder) else "cifar")},
+        "encoder": {"name": encoder, "stem": stem or ("cifar" if of_timm(encoder) else None)},
     }
     settings = settings_of(tree, list(files), overrides)
     expected = expected_encoder(settings.network_options(), settings.seed)

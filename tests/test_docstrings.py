@@ -29,10 +29,10 @@ FUNCTIONS = {  # module -> names
     "coupled.config.registry": ["find_objective", "load_dataset"],
     "coupled.metrics.state_dicts": ["weight_gap"],
 }
-COMPUTED = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "verify", "embed"]
+COMPUTED = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "embed"]
 COMPUTED_ELSEWHERE = {"coupled.analysis.representations.maps": ["compute"], "coupled.analysis.export": ["write"]}
 RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder", "images"]
-RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "verify"]
+RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify"]
 RUN_OUTPUTS = ["embed", "project", "export"]
 RUN_PROPERTIES = ["name", "settings", "arms", "reference"]  # a line is enough
 PAIR_METRICS = ["cka", "cka_debiased", "mutual_knn", "procrustes", "rsa", "rsa_correlation", "rsa_spearman"]
@@ -42,7 +42,7 @@ ARM_METRICS = [
 ]
 OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "directpred", "l_c", "l_nc", "n_pairs", "nscl", "nt_xent"),
-    *("simsiam", "spectral", "supcon", "tcr", "triplet", "vicreg", "vicreg_ctr", "vicreg_exp"),
+    *("prediction_mse", "simsiam", "spectral", "supcon", "tcr", "triplet", "vicreg", "vicreg_ctr", "vicreg_exp"),
 ]
 CLASSES = {"coupled.objectives": ["Head", "Needs", "Inputs", "Loss"], "coupled.analysis.run": ["Run"]}
 EXAMPLES = ["channel_dropout", "hard_negatives", "small_encoder", "two_colours"]  # a file and its function

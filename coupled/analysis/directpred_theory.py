@@ -5,6 +5,8 @@ The model and its equations are in theory/directpred_model.py. Tables (columns: 
 * directpred_trajectories.csv: (p, s) of one mode without an EMA, from several starts.
 * directpred_theorems.csv: theorem 1 for general matrices with an EMA target, theorem 3 for symmetric ones without.
 * directpred_sweep.csv: the end of one mode over a grid of weight decay and EMA rate; the target starts equal to W.
+With --run-dir the program writes only directpred_run.csv and its figure: the matrices of every snapshot of a run with a
+linear encoder, beside lemma 1 and the decoupled modes from the same start (theory/directpred_run.py).
 """
 
 from argparse import Namespace
@@ -17,11 +19,13 @@ import pandas as pd
 
 from coupled.analysis import theory_parsers
 from coupled.analysis.driver import run_program, tracked
-from coupled.analysis.plots import directpred_figures
+from coupled.analysis.plots import directpred_figures, directpred_run_figure
 from coupled.analysis.plots.drawing import save
+from coupled.analysis.run import Run, open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.theory import directpred_model as theory
 from coupled.analysis.theory.directpred_model import Array, Model
+from coupled.analysis.theory.directpred_run import check_run, rows_of, second_moments
 from coupled.analysis.tidy_csv import write_table
 from coupled.monitoring.terminal import say
 from coupled.stream.seeds import philox
@@ -29,6 +33,8 @@ from coupled.stream.seeds import philox
 BETAS = (0.01, 0.1, 1.0)  # of the fixed points
 STARTS = tuple((p, s) for p in (-0.4, 0.05, 0.4, 0.9) for s in (0.1, 0.8))  # of the trajectories
 TIMES = 40 * np.linspace(0, 1, 201) ** 2  # dense at the start
+OF_THEORY = {"eta", "alpha_p", "sigma2", "start_p", "start_s", "time", "points"}  # options without --run-dir
+OF_RUN = ("accept_changed_images", "allow_code")
 VANISHED = 1e-6  # a mode with a smaller s has collapsed
 Row = tuple[object, ...]
 
@@ -113,6 +119,15 @@ def tables(options: Namespace) -> dict[str, pd.DataFrame]:
     return {name: pd.DataFrame(each, columns=list(SCHEMAS[name].columns)) for name, each in rows.items()}
 
 
+def run_table(run: Run, accept_changed_images: bool = False) -> pd.DataFrame:
+    """The rows of directpred_run.csv. Raises ValueError if the run does not fit the linear model."""
+    arms = check_run(run)
+    views, digest = second_moments(run, accept_changed_images)
+    say(f"views of {run.path}: c = {views.scale:.4g}, sigma^2 = {views.sigma2:.4g} (X is not isotropic; see the help)")
+    rows = [row for arm in tracked(arms, "arms") for row in rows_of(run, arm, views, digest)]
+    return pd.DataFrame(rows, columns=list(SCHEMAS["directpred_run.csv"].columns))
+
+
 def write(found: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
     """Write tables to a folder and return their paths."""
     for name, table in found.items():
@@ -122,15 +137,30 @@ def write(found: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
 
 def directpred_theory(options: Namespace) -> None:
     """Write the tables and the figures, and print their paths."""
-    found = tables(options)
-    paths = write(found, options.output)
-    (options.output / "figures").mkdir(exist_ok=True)
-    for name, figure in directpred_figures.draw(found).items():
-        paths += save(figure, options.output / "figures" / name)
+    if options.run is None:
+        folder, found = options.output or Path("directpred_theory"), tables(options)
+        figures = directpred_figures.draw(found)
+    else:
+        run = open_run(options.run, options.allow_code)
+        folder, table = options.output or run.tables, run_table(run, options.accept_changed_images)
+        found, figures = {"directpred_run.csv": table}, {"directpred_run": directpred_run_figure.draw(table)}
+    paths = write(found, folder)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        paths += save(figure, folder / "figures" / name)
     for path in paths:
         say(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    return run_program(directpred_theory, theory_parsers.directpred_theory(), arguments)
+    parser = theory_parsers.directpred_theory()
+
+    def program(options: Namespace) -> None:
+        idle = sorted(parser.given & OF_THEORY) if options.run else [key for key in OF_RUN if getattr(options, key)]
+        if idle:
+            use = "with" if options.run else "without"
+            raise ValueError(f"--{idle[0].replace('_', '-')}: not used {use} --run-dir; remove it")
+        directpred_theory(options)
+
+    return run_program(program, parser, arguments)

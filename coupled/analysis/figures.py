@@ -10,6 +10,8 @@ command that writes it. Figures:
 * quality: metrics of quality.csv for h on test, over epochs, including the reference.
 * collapse: metrics of collapse.csv on test, over epochs, including symmetry and alignment of predictors.
 * gap_alignment: alignment against weight gap, one path per arm.
+* alignment_accuracy: accuracy of h on test minus the reference's, against CKA and RSA. Needs `nccc` or `linear_probe`.
+* merging: accuracy of the weights between the reference and each arm. Needs `coupled merge`.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
@@ -24,6 +26,7 @@ from matplotlib.figure import Figure
 
 from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
+from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
@@ -34,7 +37,18 @@ from coupled.monitoring.terminal import say
 
 FIGURES: dict[str, Callable[[FigureTables], Figure]] = {
     figure.__name__: figure
-    for figure in (drift, matrix, layers_alignment, layers_gap, quality, collapse, gap_alignment, angles)
+    for figure in (
+        drift,
+        matrix,
+        layers_alignment,
+        layers_gap,
+        quality,
+        collapse,
+        gap_alignment,
+        alignment_accuracy,
+        angles,
+        merging,
+    )
 }
 
 

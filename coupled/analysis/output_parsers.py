@@ -1,16 +1,55 @@
-"""The command lines of the programs that export representations and networks of a run.
+"""The command lines of the programs that merge arms, and that export representations and networks of a run.
 
 `--help` imports this module, so it imports no large library.
 """
 
 from pathlib import Path
 
-from coupled.analysis.parsers import OUTPUTS, SPLITS, _add_code, _add_images, _add_run, add_dataset_root
+from coupled.analysis.parsers import (
+    EVERY_PAIR,
+    OUTPUTS,
+    SPLITS,
+    _add_code,
+    _add_images,
+    _add_outputs,
+    _add_pairs,
+    _add_run,
+    _add_table,
+    add_dataset_root,
+)
 from coupled.config.command_line import Parser, command_parser
 
 METHODS = ("umap", "tsne", "pca")
 FORMATS = ("timm", "torchvision", "onnx", "huggingface")
 MAP_IMAGES = 2000
+POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the line between two arms
+BATCH_NORM_IMAGES = 2048
+CLASSIFIERS = ("nccc", "knn")  # of merged arms, by default
+
+
+def merge() -> Parser:
+    """`coupled merge`."""
+    about = (
+        "Accuracy of the weights between two arms, (1 - a) reference + a arm, at every snapshot.\n"
+        "Mean and variance of every batch norm are measured again at each point."
+    )
+    examples = ["--epochs 0,10,20", "--compare nscl --points 0 0.5 1 --metrics nccc --batch-norm-images 0"]
+    files = ["merge.csv   one value per row"]
+    parser = command_parser("merge", about, examples, files)
+    _add_pairs(parser, EVERY_PAIR)
+    _add_table(parser)
+    _add_outputs(parser)
+    points = f"positions a from 0 (the reference) to 1 (the arm) (default: {' '.join(f'{each:g}' for each in POINTS)})"
+    parser.add_argument("--points", nargs="+", type=float, metavar="A", default=list(POINTS), help=points)
+    metrics = f"classifiers of `coupled quality` (default: {' '.join(CLASSIFIERS)})"
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=list(CLASSIFIERS), help=metrics)
+    norms = (
+        "train images on which batch norms are measured again; 0: interpolate the running averages"
+        f" (default: {BATCH_NORM_IMAGES})"
+    )
+    parser.add_argument("--batch-norm-images", type=int, metavar="N", default=BATCH_NORM_IMAGES, help=norms)
+    _add_images(parser)
+    return parser
 
 
 def embed() -> Parser:

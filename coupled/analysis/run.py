@@ -212,6 +212,7 @@ class Run:
     collapse = run_measures.collapse
     losses = run_measures.losses
     bounds = run_measures.bounds
+    merge = run_measures.merge
     verify = run_measures.verify
     embed = run_outputs.embed
     project = run_outputs.project

@@ -166,6 +166,32 @@ def bounds(run: "Run", **options: Any) -> "pd.DataFrame":
     return compute(run, **options)
 
 
+def merge(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Return the accuracy of the weights between two arms, at several points of the straight line.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.merge.compute`: compare, reference, epochs, points,
+            batch_norm_images, layers, metrics, num_images, device, skip_corrupt, accept_changed_images.
+
+    Returns:
+        The rows of merge.csv, one value per row: epoch, reference, arm, position, module, metric, variant, value and
+        more.
+
+    Raises:
+        ValueError: for an unknown arm, epoch, layer or metric, a position outside [0, 1], a damaged snapshot, or images
+            that are not those of the run.
+
+    Example:
+        >>> found = run.merge(epochs=0, points=[0, 0.5], layers="h", metrics="nccc", batch_norm_images=0)
+        >>> found[["arm", "position", "metric"]].values.tolist()
+        [['nscl', 0.0, 'nccc'], ['nscl', 0.5, 'nccc']]
+    """
+    from coupled.analysis.merge import compute
+
+    return compute(run, **options)
+
+
 def verify(run: "Run") -> list[str]:
     """Check every file of the run and that its images can be read.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coupled.analysis import theory_schemas
-from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Column
+from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Cells, Column
 
 OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
 COLUMNS = {
@@ -55,6 +55,7 @@ COLUMNS = {
     "better": Column("yes for the curve with the lower aic", TEXT),
     "metric": Column("name of the metric", NAME),
     "variant": Column("convention, protocol or classifier, if a metric has several values", TEXT),
+    "position": Column("a in (1 - a) reference + a arm", Cells("a number from 0 to 1", 0, 1, empty=False)),
     "shots": Column("labelled train images per class; empty for a metric without shots", ORDINAL, "images"),
     "k": Column("number of neighbours", ORDINAL, "images"),
     "component": Column("index of the eigenvalue or direction, 1 for the largest", ORDINAL),
@@ -65,6 +66,7 @@ COLUMNS = {
     "collapsed": Column("whether the module has collapsed: point, line or no", TEXT),
     "num_images": Column("number of images measured", COUNT._replace(empty=False), "images"),
     "num_train_images": Column("number of train images that the classifier was fitted on", COUNT, "images"),
+    "num_batch_norm_images": Column("train images that renewed the batch norms; 0 for none", COUNT, "images"),
     "resamples": Column("number of resamples of the jackknife's blocks for the interval", COUNT),
     "batch_size": Column("images per batch", COUNT, "images"),
     "loss": Column("name of the objective", NAME),
@@ -158,6 +160,7 @@ _OF_MONITOR = {
     "reference": Column("the reference arm; empty for a metric of one arm", TEXT),
 }
 _LOSS_GAP, _REACHED = "gap bound set_bound tightness set_tightness tightest", "nscl nscl_direct excess share"
+_QUALITY, _TWO_SPLITS = f"arm module metric variant shots k value std {_IMAGES}", "images_digest train_images_digest"
 _FLOOR = "slope beta value measured log10_rho vacuous holds"
 SCHEMAS = {
     "steps.csv": _schema("train", "epoch step inputs_digest lr", "inputs_digest lr"),
@@ -177,17 +180,13 @@ SCHEMAS = {
     ),
     **dict.fromkeys(("train_alignment.csv", "test_alignment.csv"), _ALIGNMENT),
     **dict.fromkeys(("train_cross_layer.csv", "test_cross_layer.csv"), _CROSS),
-    "quality.csv": _schema(
-        "quality",
-        "epoch split arm module metric variant shots k value std num_images num_train_images arm_digest images_digest"
-        " train_images_digest",
-        "value std",
-    ),
-    "transfer.csv": _schema(
-        "quality",
-        "epoch dataset split arm module metric variant shots k value std num_images num_train_images arm_digest"
-        " images_digest train_images_digest",
-        "value std",
+    "quality.csv": _schema("quality", f"epoch split {_QUALITY} arm_digest {_TWO_SPLITS}", "value std"),
+    "transfer.csv": _schema("quality", f"epoch dataset split {_QUALITY} arm_digest {_TWO_SPLITS}", "value std"),
+    "merge.csv": _schema(
+        "merge",
+        f"epoch reference arm position module metric variant shots k value {_IMAGES} num_batch_norm_images {_PAIR}"
+        f" {_TWO_SPLITS}",
+        "value",
     ),
     "collapse.csv": _schema(
         "collapse",

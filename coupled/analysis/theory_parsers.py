@@ -25,7 +25,8 @@ def directpred_theory() -> Parser:
     """`coupled directpred-theory`."""
     about = (
         "The two-layer linear model of DirectPred (arXiv 2102.06810): its gradient flow, fixed points and theorems.\n"
-        "It needs no run. Existing files are replaced."
+        "It needs no run. With --run-dir: the theory beside the arms of a run with a linear encoder. Existing files are"
+        " replaced."
     )
     files = [
         "directpred_fixed_points.csv   fixed points of a mode, with stability, for each weight decay and EMA rate",
@@ -33,8 +34,17 @@ def directpred_theory() -> Parser:
         "directpred_theorems.csv       theorems 1 and 3 beside the integrated matrices",
         "directpred_sweep.csv          where a mode ends, for each weight decay and EMA rate of a grid",
         "figures/*.png, *.pdf          directpred_phase, directpred_parabola, directpred_sweep",
+        "directpred_run.csv            with --run-dir, instead of these: trained, integrated and decoupled modes",
+        "figures/directpred_run.png    with --run-dir, and directpred_run.pdf",
     ]
-    parser = command_parser("directpred-theory", about, ["", "--eta 0 0.1 --sigma2 0.5 --output theory"], files)
+    examples = ["--eta 0 0.1 --sigma2 0.5 --output theory", "--run-dir runs/directpred_linear"]
+    parser = command_parser("directpred-theory", about, examples, files)
+    of_run = "run folder with a linear encoder: compare its snapshots with the theory"
+    parser.add_argument("--run-dir", dest="run", type=Path, metavar="DIR", help=of_run)
+    accept = "with --run-dir: use the images although they have changed since the run"
+    parser.add_argument("--accept-changed-images", action="store_true", help=accept)
+    allow = "with --run-dir: import the user-defined code that run.json names; read that code first"
+    parser.add_argument("--allow-code", action="store_true", help=allow)
     decays = "weight decays (default: 0 0.05 0.15 0.25)"
     parser.add_argument(
         "--eta", nargs="+", default=[0.0, 0.05, 0.15, 0.25], help=decays, type=zero_or_more, metavar="X"
@@ -53,8 +63,8 @@ def directpred_theory() -> Parser:
     parser.add_argument("--time", type=positive_number, metavar="T", default=5000.0, help=end)
     grid = "values of eta and of beta in the sweep (default: 25)"
     parser.add_argument("--points", type=positive, metavar="N", default=25, help=grid)
-    where = "folder to write to (default: directpred_theory)"
-    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("directpred_theory"), help=where)
+    where = "folder to write to (default: directpred_theory, or DIR/analysis with --run-dir)"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=where)
     return parser
 
 

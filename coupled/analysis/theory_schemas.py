@@ -1,4 +1,4 @@
-"""Columns and tables of the programs that compute theory without a run; schemas.py adds them to all others."""
+"""Columns and tables of the programs that compute theory; schemas.py adds them to all others."""
 
 from coupled.analysis.cells import NAME, ORDINAL, SIZE, TEXT, Column
 
@@ -18,6 +18,7 @@ COLUMNS = {
     "tau": Column("target's singular value divided by that of W; 1 without an EMA"),
     "rates": Column("sum of the learning rates of the steps", SIZE),
     "log10_bound": Column("log10 of the a-priori bound on the distance"),
+    "flow": Column("value in lemma 1 with the second moments of the run's views; empty for other losses"),
     "invariant": Column("s - p^2 / alpha_p"),
 }
 BETA = Column("rate of the EMA of the target; empty without an EMA", SIZE)
@@ -50,6 +51,19 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         f"{_MODEL} beta start_p start_s time p s collapsed",
         "p s collapsed",
         {"beta": BETA, "collapsed": Column("yes if s has vanished at this time", TEXT)},
+    ),
+    "directpred_run.csv": (
+        "directpred_theory",
+        "epoch arm time of component measured flow value arm_digest images_digest",
+        "time measured flow value",
+        {
+            "of": Column("s, p, asymmetry, commutator, or invariant (theorem 1)", NAME),
+            "component": Column(
+                "index of the mode, 1 for the largest s (in theory at the start); empty for norms", ORDINAL
+            ),
+            "measured": Column("value in the snapshot"),
+            "value": Column("value in theory: decoupled modes with isotropic views; theorem 1 for invariant"),
+        },
     ),
     "similarity_descent.csv": (
         "similarity_descent",

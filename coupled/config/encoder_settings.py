@@ -1,16 +1,24 @@
-"""The section `encoder` of the settings: a timm model, or user code."""
+"""The section `encoder` of the settings: a timm model, a linear map, or user code."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from coupled.config.by_name import did_you_mean
-from coupled.config.fields import OpenSection, about
+from coupled.config.fields import OpenSection, Width, about
 from coupled.config.user_code import is_reference
 
+LINEAR = "linear"  # the encoder that is one matrix
 OF_TIMM = ("width_multiplier", "stem", "zero_init_last")
+OF_LINEAR = ("embedding_dim",)
+OF_OTHERS = (*OF_TIMM, *OF_LINEAR)  # not of user code, unless its function takes them
 OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only if they are set
 OF_NETWORK = ("views_in_one_pass",)  # in run.json and in digests only if it is false
+
+
+def of_timm(name: str) -> bool:
+    """Whether `encoder.name` means a timm model."""
+    return name != LINEAR and not is_reference(name)
 
 
 class EncoderSettings(OpenSection):
@@ -23,8 +31,8 @@ class EncoderSettings(OpenSection):
     name: Annotated[
         str,
         about(
-            "A timm model, used without its classifier, or code of your own: `path/to/file.py:function` or"
-            " `package.module:function`."
+            "A timm model, used without its classifier; `linear`, one matrix without bias that maps the pixels to the"
+            " embedding; or code of your own: `path/to/file.py:function` or `package.module:function`."
         ),
     ] = "resnet50"
     width_multiplier: Annotated[
@@ -41,6 +49,9 @@ class EncoderSettings(OpenSection):
         Annotated[bool, Field(strict=True)],
         about("Initialise the last norm scale of every residual block to 0, as timm does by default, instead of 1."),
     ] = False
+    embedding_dim: Annotated[
+        Width | None, about("Width of the embedding of `linear`.", "features", "required for `linear`")
+    ] = None
     views_in_one_pass: Annotated[
         Annotated[bool, Field(strict=True)],
         about(
@@ -66,16 +77,29 @@ class EncoderSettings(OpenSection):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
-        """Refuse further keys for timm; for user code, drop keys of timm that are null."""
+        """Refuse further keys for encoders of the package; for user code, drop keys of other encoders that are null."""
         if not isinstance(given, dict):
             return given
         if is_reference(str(given.get("name", ""))):
-            return {key: value for key, value in given.items() if key not in OF_TIMM or value is not None}
+            return {key: value for key, value in given.items() if key not in OF_OTHERS or value is not None}
         known = sorted(cls.model_fields)
         for key in given:
             if key not in known:
                 raise ValueError(f"{key}: unknown key{did_you_mean(str(key), known)} (known: {', '.join(known)})")
         return given
+
+    @model_validator(mode="after")
+    def _only_its_own(self) -> "EncoderSettings":
+        """Refuse the keys of timm's models for `linear`, and the keys of `linear` for timm's models."""
+        if is_reference(self.name):
+            return self
+        for key in OF_TIMM if self.name == LINEAR else OF_LINEAR:
+            value = getattr(self, key)
+            if key in self.model_fields_set and value is not None:
+                raise ValueError(f"{key}: got {value} with {self.name}, which has no {key}; remove it")
+        if self.name == LINEAR and self.embedding_dim is None:
+            raise ValueError("embedding_dim: missing; linear needs it: the width of the embedding")
+        return self
 
     @model_validator(mode="after")
     def _digest_of_weights(self) -> "EncoderSettings":
@@ -85,7 +109,8 @@ class EncoderSettings(OpenSection):
 
     @model_serializer(mode="wrap")
     def _only_what_applies(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = {*OF_TIMM} - self.model_fields_set if is_reference(self.name) else ()
+        unused = {*OF_LINEAR} if of_timm(self.name) else {*OF_TIMM}
+        unused = {*OF_OTHERS} - self.model_fields_set if is_reference(self.name) else unused
         kept = ((key, value) for key, value in whole(self).items() if key not in unused)
         kept = ((key, value) for key, value in kept if key not in OF_NETWORK or not value)
         return {key: value for key, value in kept if key not in OF_WEIGHTS or value}

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from coupled.config.fields import LeanSection, Width, about
 
-Layers = Annotated[int, Field(strict=True, ge=1, le=16)]
+Layers = Annotated[int, Field(strict=True, ge=0, le=16)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -22,7 +22,12 @@ class ProjectorSettings(LeanSection):
     ] = None
     output_dim: Annotated[Width, about("Width of the projection.", "features")] = 128
     num_layers: Annotated[
-        Layers | None, about("Number of linear layers.", "layers", "2, or one more than `hidden_dims` has")
+        Layers | None,
+        about(
+            "Number of linear layers. `0`: the projection is the embedding, of width `output_dim`.",
+            "layers",
+            "2, or one more than `hidden_dims` has",
+        ),
     ] = None
     hidden_dims: Annotated[
         tuple[Width, ...] | None,
@@ -50,13 +55,16 @@ class ProjectorSettings(LeanSection):
                     f" {len(widths) + 1} linear layers: leave num_layers out"
                 )
             layers = len(widths) + 1
-        if layers == 1 and self.hidden_dim is not None:
-            raise ValueError(f"hidden_dim: got {self.hidden_dim} with num_layers: 1, which has no hidden layer")
+        if layers in (0, 1) and self.hidden_dim is not None:
+            raise ValueError(f"hidden_dim: got {self.hidden_dim} with num_layers: {layers}, which has no hidden layer")
         if not self.last_norm and not self.last_norm_scale:
             raise ValueError("last_norm_scale: got false with last_norm: false; leave last_norm_scale out")
-        if layers == 1 and (self.norm == "none" or self.bias == "hidden"):
+        if layers == 0 and self.bias != "none":
+            raise ValueError(f"bias: got {self.bias} with num_layers: 0, which has no linear layer")
+        if layers in (0, 1) and (self.norm == "none" or self.bias == "hidden"):
+            count = "one" if layers else "no"
             key, value = ("norm", "none") if self.norm == "none" else ("bias", "hidden")
-            raise ValueError(f"{key}: got {value} for a projector of one linear layer, which has no hidden layer")
+            raise ValueError(f"{key}: got {value} for a projector of {count} linear layer, which has no hidden layer")
         return self
 
 

@@ -16,6 +16,7 @@ from coupled.config.arm_sections import check_used
 from coupled.config.augmentation import check_mixed_labels
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
+from coupled.config.encoder_settings import of_timm
 from coupled.config.errors import check_options
 from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
 from coupled.config.user_augmentation import with_step_options
@@ -162,7 +163,7 @@ def with_dataset_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     size = dataset["image_size"]
     suits = defaults_for(size) if isinstance(size, int) else {}
     given = {section: settings.get(section, {}) for section in suits}
-    if isinstance(encoder := given.get("encoder"), dict) and is_reference(str(encoder.get("name", ""))):
+    if isinstance(encoder := given.get("encoder"), dict) and not of_timm(str(encoder.get("name", ""))):
         del given["encoder"]  # only encoders of timm have a stem
     return {
         **settings,

@@ -75,7 +75,7 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
             raise refused(code, key, f"has `needs` that returns {type(needs).__name__}", NEEDS_EXPECTED)
         there = {*SHARED_OUTPUTS, *(head.output for head in needs.heads.values())}
         there |= {f"{LOCAL}{name}" for name in there}
-        there |= {"target_projection"} if needs.target_decay is not None else set()
+        there |= {"target_projection", "target_unnormalised"} if needs.target_decay is not None else set()
         kept = [output for shape in needs.kept.values() for output in shape]
         for which, names, known in (
             ("output", needs.outputs, there),

@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 from timm.models import get_deprecated_models, model_entrypoint, split_model_name_tag
-from torch import nn
+from torch import Tensor, nn
 
 from coupled.config.by_name import did_you_mean
 from coupled.config.errors import is_out_of_memory
@@ -22,6 +22,24 @@ RESNETS = ("timm.models.resnet", "timm.models.res2net", "timm.models.sknet")
 VITS = ("timm.models.vision_transformer", "timm.models.deit")
 # exceptions that timm or torch raises for arguments that do not fit together
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class LinearEncoder(nn.Module):
+    """One matrix without bias: the pixels of an image [M, 3, S, S], as one row each, to embeddings [M, D].
+
+    Source: the encoder W of the theory of arXiv 2102.06810.
+    """
+
+    def __init__(self, image_size: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.num_features = embedding_dim
+        self.feature_info = [{"module": "linear"}]  # as timm's models, for `--layers stages`
+        self.linear = nn.Linear(3 * image_size**2, embedding_dim, bias=False)
+
+    def forward(self, images_M3SS: Tensor) -> Tensor:
+        """Return the embeddings."""
+        rows: Tensor = self.linear(images_M3SS.flatten(1))
+        return rows
 
 
 def build_encoder(

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coupled.config.user_code import is_reference
-from coupled.models.encoders import build_encoder, encoder_width
+from coupled.models.encoders import LinearEncoder, build_encoder, encoder_width
 from coupled.models.projector import build_projector, projector_width
 from coupled.models.user_encoder import build_user_encoder
 from coupled.objectives import LOCAL, Head, Needs
@@ -29,6 +29,7 @@ class Network(nn.Module):
     * "unnormalised" [V, B, P]: the output of the projector
     * "projection" [V, B, P]: the same at unit norm
     * "target_projection" [V, B, P]: the projection of the target network, without gradient
+    * "target_unnormalised" [V, B, P]: the same before normalisation
     * the outputs of `heads`
 
     Each output except the target's also exists as "local_<name>" for the local views. Projections are at least float32.
@@ -103,7 +104,8 @@ class Network(nn.Module):
         """Return the outputs of the target network by name, [M, ...]."""
         assert self.target is not None
         projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(images_Mchw))
-        return {"target_projection": functional.normalize(_exact(projection), dim=-1)}
+        exact = _exact(projection)
+        return {"target_projection": functional.normalize(exact, dim=-1), "target_unnormalised": exact}
 
 
 def _exact(projection: Tensor) -> Tensor:
@@ -118,6 +120,7 @@ def build_network(
     stem: str = "cifar",
     image_size: int = 32,
     zero_init_last: bool = False,
+    embedding_dim: int | None = None,
     encoder_options: str = "{}",
     projector_hidden_dim: int | None = None,
     projector_output_dim: int = 128,
@@ -129,6 +132,7 @@ def build_network(
 
     Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding. Other
     options of `build_projector` also have the prefix `projector_`.
+    With `embedding_dim` the encoder is one matrix.
     `encoder_options` are the options of a user-defined encoder as JSON; such an encoder takes no options of timm. Equal
     arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that is not supported.
     """
@@ -136,6 +140,8 @@ def build_network(
         trunk = (
             build_user_encoder(encoder, image_size, encoder_options)
             if is_reference(encoder)
+            else LinearEncoder(image_size, embedding_dim)
+            if embedding_dim is not None
             else build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last)
         )
         inputs = encoder_width(trunk)
@@ -150,9 +156,10 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     Each head is drawn from a separate seed stream "init/<head>", so a head changes neither the other heads nor the
     shared parts. The target network starts as another copy of the shared parts.
     """
-    projection_width = projector_width(shared.projector)
+    embedding_width = encoder_width(shared.encoder)
+    projection_width = projector_width(shared.projector, embedding_width)
     widths = {
-        "embedding": encoder_width(shared.encoder),
+        "embedding": embedding_width,
         "unnormalised": projection_width,
         "projection": projection_width,
     }

@@ -30,24 +30,31 @@ def build_projector(
         inputs: width of the embedding.
         hidden: width of all hidden layers; None for `inputs`. Ignored with `hidden_dims`.
         out: width of the projection.
-        num_layers: number of linear layers; None for 2, or for that of `hidden_dims`.
+        num_layers: number of linear layers; None for 2, or for that of `hidden_dims`. With 0 the projection is the
+            embedding, or its batch norm with `last_norm`.
         hidden_dims: widths of the hidden layers.
         last_norm: whether a batch norm without bias follows the last linear layer.
         last_norm_scale: whether that batch norm has a trained scale.
         bias: which linear layers have a bias: "none", "hidden" (all but the last) or "all".
         norm: "batch" for a batch norm with scale and bias after each hidden linear layer, or "none".
     """
-    assert bias in BIASES
+    assert bias in BIASES  # the settings refuse values that contradict each other
     assert norm in NORMS
     if hidden_dims is None:
-        hidden_dims = [hidden or inputs] * ((num_layers or 2) - 1)
+        hidden_dims = [hidden or inputs] * ((2 if num_layers is None else num_layers) - 1)
     layers: list[nn.Module] = []
+    if num_layers == 0 and out != inputs:
+        raise ValueError(
+            f"projector.output_dim: got {out} with num_layers: 0; the width of the projection is then that of the"
+            f" embedding: set it to {inputs}"
+        )
     for width in hidden_dims:
         layers.append(nn.Linear(inputs, width, bias=bias != "none"))
         layers += [nn.BatchNorm1d(width)] if norm == "batch" else []
         layers.append(nn.ReLU(inplace=True))
         inputs = width
-    layers.append(nn.Linear(inputs, out, bias=bias == "all"))
+    if num_layers != 0:
+        layers.append(nn.Linear(inputs, out, bias=bias == "all"))
     if last_norm:
         last = nn.BatchNorm1d(out, affine=last_norm_scale)
         last.register_parameter("bias", None)
@@ -55,9 +62,9 @@ def build_projector(
     return nn.Sequential(*layers)
 
 
-def projector_width(projector: nn.Sequential) -> int:
-    """Return the width of the projection."""
-    return [layer.out_features for layer in projector if isinstance(layer, nn.Linear)][-1]
+def projector_width(projector: nn.Sequential, inputs: int) -> int:
+    """Return the width of the projection of an embedding of width `inputs`."""
+    return [inputs, *(layer.out_features for layer in projector if isinstance(layer, nn.Linear))][-1]
 
 
 def linear_layers(shapes: Mapping[str, Sequence[int]]) -> list[int]:

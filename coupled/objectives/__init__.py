@@ -57,9 +57,10 @@ class Head:
 class Needs:
     """What an objective requires: network outputs, further heads, a target network, tensors kept between steps.
 
-    With `target_decay` m the network has a target network, a copy of encoder and projector with the output
-    "target_projection". After every step target <- m target + (1 - m) network. An output `local_<name>`, such as
-    "local_projection", is computed from the local views (multi-crop); the run must then have local views.
+    With `target_decay` m the network has a target network, a copy of encoder and projector with the outputs
+    "target_projection" and "target_unnormalised". After every step target <- m target + (1 - m) network. An output
+    `local_<name>`, such as "local_projection", is computed from the local views (multi-crop); the run must then have
+    local views.
 
     Attributes:
         outputs: names of the outputs that the objective reads for the images of this process.
@@ -105,7 +106,7 @@ class Inputs:
     * "embedding" [V, B, D];
     * "projection" [V, B, P], at unit norm;
     * "unnormalised" [V, B, P], the projection before normalisation;
-    * "target_projection" [V, B, P], at unit norm and without gradient;
+    * "target_projection" [V, B, P], at unit norm and without gradient; "target_unnormalised", before normalisation;
     * "logits" [V, B, C] and "prediction" [V, B, P];
     * "local_projection" and other local outputs, with the number of local views in place of V.
 

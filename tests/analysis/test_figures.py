@@ -4,7 +4,7 @@ import errno
 import math
 import os
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from coupled.analysis.figures import FIGURES, draw, main
+from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import arm_styles, grid
 from coupled.analysis.plots.figure_tables import FigureTables
@@ -65,12 +66,21 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
             collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,,9,no,20"]
         for j in (1, 2):
             collapse_rows += [f"{epoch},test,mine,predictor,eigenspace_alignment,,{j},{0.1 * epoch + 0.2 * j},,357"]
+    merged = ["epoch,reference,arm,position,module,metric,variant,shots,k,value,num_images,num_train_images"]
+    merged[0] += ",num_batch_norm_images"
+    for epoch, arm, position in product((0, 1, 3), arms, (0.0, 0.5, 1.0)):
+        known = f"h,nccc,euclidean,,,{position * value(epoch, arm, 0.1)},357,1440,1280"
+        merged += [
+            f"{epoch},cl,{arm},{position},{known}",
+            f"{epoch},cl,{arm},{position},h,nccc,euclidean,,,9,357,1440,0",
+        ]
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {
         "weight_gap": gaps,
         "test_alignment": scores,
         "quality": quality_rows,
         "collapse": collapse_rows,
+        "merge": merged,
     }.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
 
@@ -186,6 +196,40 @@ def test_angles_are_those_of_the_table_and_the_arccos_of_the_scores(folder: Path
     assert "twin" not in lines(figure, 0)
 
 
+def test_the_accuracy_figure_joins_scores_and_differences_by_epoch_and_says_which_rows_are_missing(
+    folder: Path,
+) -> None:
+    """A point is (CKA or RSA, accuracy - accuracy of the reference) of one epoch; twins are left out."""
+    figure = alignment_accuracy(described(folder))
+    assert [axes.get_title() for axes in figure.axes] == ["nearest class centre, CKA", "nearest class centre, RSA"]
+    for axes, slope in zip(figure.axes, (1, 0.5), strict=True):
+        points = {str(each.get_label()): np.asarray(each.get_offsets()) for each in axes.collections}
+        assert list(points) == ["mine", "nscl", "ce", "epoch 3"]
+        for arm in ("mine", "nscl", "ce"):
+            gaps = [value(epoch, arm) for epoch in (0, 1, 3)]
+            assert points[arm] == pytest.approx(np.array([(1 - slope * gap, gap - 0.5) for gap in gaps]))
+        assert points["epoch 3"] == pytest.approx(np.stack([points[arm][-1] for arm in ("mine", "nscl", "ce")]))
+    path = folder / "analysis/quality.csv"
+    path.write_text("\n".join(row for row in path.read_text().splitlines() if "nccc" not in row) + "\n")
+    with pytest.raises(ValueError, match=r"no rows of nccc or linear_probe .*: coupled quality .* --metrics nccc lin"):
+        alignment_accuracy(described(folder))
+
+
+def test_the_merging_figure_shows_the_line_at_the_last_epoch_and_the_barrier_over_epochs(folder: Path) -> None:
+    """The accuracy half way minus the mean of both ends; rows without new batch norms are not used beside others."""
+    figure = merging(described(folder))
+    along, barrier = (lines(figure, panel) for panel in (0, 1))
+    for arm in ("mine", "nscl", "ce"):
+        ends = [value(epoch, arm, 0.1) for epoch in (0, 1, 3)]
+        assert along[arm] == [[0, 0.5, 1], pytest.approx([0, ends[-1] / 2, ends[-1]])]
+        assert barrier[arm] == [[0, 1, 3], pytest.approx([0, 0, 0])]
+    assert "twin" not in along
+    path = folder / "analysis/merge.csv"
+    path.write_text(path.read_text().replace(",h,", ",z,"))
+    with pytest.raises(ValueError, match=r"merge.csv: no rows of h with the reference 'cl'"):
+        merging(described(folder))
+
+
 def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: Path) -> None:
     """Values of the whole split; an arm without a predictor is not in a predictor's panel."""
     figure = collapse(described(folder))
@@ -223,7 +267,7 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
     assert main(["--run-dir", str(folder)]) == 0
     assert "quality: not drawn: " in capsys.readouterr().err
     assert not (folder / "analysis/figures/quality.png").exists()
-    for name in ("weight_gap", "test_alignment", "collapse"):
+    for name in ("weight_gap", "test_alignment", "collapse", "merge"):
         (folder / f"analysis/{name}.csv").unlink()
     assert main(["--run-dir", str(folder)]) == 2
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)

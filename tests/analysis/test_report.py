@@ -41,7 +41,18 @@ from coupled.analysis.tables import whole_encoder
 NewRun = Callable[..., Path]
 CHARTS = {
     *("headline", "alignment", "alignment_bounds", "alignment_layers", "cross_layer", "layers", "growth"),
-    *("losses", "loss_gap", "reached", "quality", "few_shot", "throughput", "collapse", "spectra", "weight_shape"),
+    *(
+        "losses",
+        "loss_gap",
+        "reached",
+        "quality",
+        "alignment_accuracy",
+        "few_shot",
+        "throughput",
+        "collapse",
+        "spectra",
+        "weight_shape",
+    ),
 }
 
 

@@ -47,6 +47,12 @@ def test_every_line_shows_the_matching_rows_of_its_table(charts: dict[str, Chart
     nccc = quality[quality["metric"] == "nccc"]
     assert line("quality", "nccc (euclidean), h, test")["y"] == numbers(nccc["value"])
     assert next(iter(charts["quality"].variants)) == "nccc (euclidean), h, test"
+    reference = pd.read_csv(measured_run / "analysis/quality.csv").query("arm == 'cl' and module == 'h'")
+    gaps = nccc["value"].to_numpy() - reference.query("metric == 'nccc'")["value"].to_numpy()
+    scores = table("analysis/test_alignment", "module == 'h' and metric == 'rsa' and epoch in [0, 3]")
+    points = line("alignment_accuracy", "nearest class centre, rsa")
+    assert (points["x"], points["y"], points["mode"]) == (numbers(scores["value"]), numbers(gaps), "markers")
+    assert points["text"] == ["epoch 0", "epoch 3"]
     assert not any(name.startswith("few_shot") for name in charts["quality"].variants)
     shots = quality[(quality["metric"] == "few_shot") & (quality["variant"] == "nccc") & (quality["epoch"] == 3)]
     shots = shots.dropna(subset=["value"])

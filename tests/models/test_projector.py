@@ -9,7 +9,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from coupled.analysis.weights.channel_matching import channel_axes, permuted
+from coupled.config.load import resolve
 from coupled.config.projector_settings import ProjectorSettings
+from coupled.config.registry import find_objective
+from coupled.config.schema import from_resolved
 from coupled.models.foreign import match_projector
 from coupled.models.network import build_network, copy_with_heads
 from coupled.models.projector import build_projector, projector_settings, projector_width
@@ -91,7 +94,7 @@ def test_a_published_head_has_the_layers_of_its_paper(form: Form, layers: list[n
     ours, theirs = built(form), nn.Sequential(*copy.deepcopy(layers))
     assert [type(layer) for layer in ours] == [type(layer) for layer in theirs]
     theirs.load_state_dict(ours.state_dict())  # refuses other names and other shapes
-    assert projector_width(ours) == (form.get("output_dim", 128))
+    assert projector_width(ours, WIDTH) == (form.get("output_dim", 128))
     images = torch.randn(6, WIDTH, generator=torch.Generator().manual_seed(1))
     assert torch.equal(ours.train()(images), theirs.train()(images))
     assert torch.equal(ours.eval()(images), theirs.eval()(images))
@@ -195,3 +198,42 @@ def test_contradicting_keys_are_refused(form: Form, said: str) -> None:
     with pytest.raises(ValueError, match=r"^.*projector\.?.*: ") as refused:
         tiny.tiny_settings(projector=form)
     assert "\n" not in str(refused.value)
+
+
+def test_the_linear_encoder_without_a_projector_is_one_matrix_on_the_pixels():
+    """Its projection is the embedding at unit norm; a target network has the projection before normalisation, too."""
+    options = {"encoder": "linear", "embedding_dim": 5, "image_size": 8, "projector_num_layers": 0}
+    network = build_network(**options, projector_output_dim=5, projector_last_norm=False)
+    assert [*network.state_dict()] == ["encoder.linear.weight"]
+    views = torch.randn(2, 3, 3, 8, 8)
+    outputs = network(views)
+    expected = views.flatten(2) @ network.encoder.linear.weight.T
+    torch.testing.assert_close(outputs["embedding"], expected)
+    torch.testing.assert_close(outputs["projection"], torch.nn.functional.normalize(expected, dim=-1))
+    needs = find_objective("a", "prediction_mse", {"ema_decay": 0.5}, 0.5).needs
+    torch.testing.assert_close(copy_with_heads(network, needs, 0, 0)(views)["target_unnormalised"], expected)
+    with pytest.raises(ValueError, match=r"output_dim: got 4 with num_layers: 0; .* set it to 5"):
+        build_network(**options, projector_output_dim=4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "part"),
+    [
+        ({"name": "linear"}, "embedding_dim: missing; linear needs it"),
+        ({"name": "linear", "embedding_dim": 4, "stem": "cifar"}, "stem: got cifar with linear, which has no stem"),
+        ({"name": "resnet18", "embedding_dim": 4}, "embedding_dim: got 4 with resnet18, which has no embedding_dim"),
+    ],
+)
+def test_a_key_of_another_encoder_is_refused(encoder, part):
+    """It would be accepted and ignored."""
+    with pytest.raises(ValueError, match=part):
+        resolve({**tiny.TINY, "encoder": encoder})
+
+
+def test_settings_of_other_encoders_have_no_new_key_and_those_of_linear_no_stem():
+    """Runs of earlier versions keep their digest; resolved settings can be read again."""
+    assert "embedding_dim" not in tiny.tiny_settings().resolved()["encoder"]
+    projector = {"num_layers": 0, "output_dim": 4, "last_norm": False}
+    settings = tiny.tiny_settings(encoder={"name": "linear", "embedding_dim": 4}, projector=projector)
+    assert settings.resolved()["encoder"] == {"name": "linear", "embedding_dim": 4}
+    assert from_resolved(settings.resolved()).sha256() == settings.sha256()

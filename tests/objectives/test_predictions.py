@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coupled.objectives import Inputs, byol, directpred, simsiam
+from coupled.objectives import Inputs, byol, directpred, prediction_mse, simsiam
 
 FUNCTIONS = [  # each with what it predicts
     (simsiam.simsiam, "projection"),
@@ -198,3 +198,24 @@ def test_needs_ask_for_the_predictor_and_the_target():
     assert directpred.needs(freq=2).heads["predictor"].trained
     assert not directpred.needs().heads["predictor"].trained
     assert directpred.needs().kept == {"correlation": ("unnormalised", "unnormalised")}
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize(("decay", "source"), [(None, "unnormalised"), (0.9, "target_unnormalised")])
+def test_the_squared_error_equals_its_double_loop_and_has_no_gradient_through_the_target(decay, source, views):
+    """Half the squared distance to the other views, mean over views; lengths matter, unlike for the cosine."""
+    prediction, target = random(views, 5, 4).requires_grad_(), random(views, 5, 4, seed=1).requires_grad_()
+    labels = torch.zeros(5, dtype=torch.int64)
+    outputs = {"unnormalised": target + 1, "target_unnormalised": target + 1, "prediction": prediction, source: target}
+    loss = prediction_mse.prediction_mse(Inputs(outputs, {}, labels, labels), ema_decay=decay)
+    expected = [
+        sum((p - t) ** 2 for p, t in zip(prediction[v, b].tolist(), target[w, b].tolist(), strict=True)) / 2
+        for v in range(views)
+        for b in range(5)
+        for w in range(views)
+        if w != v
+    ]
+    assert loss.mean.item() == pytest.approx(sum(expected) / len(expected), rel=1e-12)
+    assert (loss.counted, loss.skipped) == (views * 5, 0)
+    assert torch.autograd.grad(loss.mean, target, allow_unused=True) == (None,)
+    assert prediction_mse.needs(ema_decay=decay).outputs == ("prediction", source)

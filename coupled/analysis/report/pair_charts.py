@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import exprel
 
+from coupled.analysis.plots.accuracy_figures import accuracy_differences
+from coupled.analysis.plots.pair_figures import ALIGNMENTS
 from coupled.analysis.report.charts import (
     Chart,
     Figure,
@@ -73,6 +75,28 @@ def alignment(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
                     figure["data"].append(_with_interval(line, rows))
     caption = "One line per pair of arms. Bars: 95 % confidence intervals over images, if computed with --confidence."
     return Chart("alignment", "Alignment of every pair", caption, variants)
+
+
+def alignment_accuracy(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+    """Accuracy of h minus that of the reference, against CKA and RSA, one point per epoch."""
+    variants: dict[str, Figure] = {}
+    for run in runs:
+        scores, quality = run.table("test_alignment.csv"), run.table("quality.csv")
+        if scores.empty or quality.empty:
+            continue
+        scores = scores[(scores["module"] == "h") & scores["metric"].isin(list(ALIGNMENTS))]
+        for (metric, reference), group in scores.groupby(["metric", "reference"], sort=False):
+            for name, differences in accuracy_differences(quality, str(reference)).items():
+                points = largest_sample(group).merge(differences, on=["epoch", "arm"]).sort_values("epoch")
+                axes = layout("accuracy - accuracy of the reference", ALIGNMENTS[str(metric)])
+                figure = add_variant(variants, f"{name}, {metric}", axes)
+                for arm, rows in points.groupby("arm", sort=False):
+                    more = f"to {reference}" if scores["reference"].nunique() > 1 else ""
+                    options = {"reference": str(reference), "mode": "markers"}
+                    line = styles.line(run, str(arm), rows["value"], rows["difference"], more, **options)
+                    figure["data"].append(line | {"text": [f"epoch {epoch}" for epoch in rows["epoch"]]})
+    caption = "Embeddings of test images; one point per epoch. Above 0 the arm is more accurate than the reference."
+    return Chart("alignment_accuracy", "Accuracy gap and alignment", caption, variants)
 
 
 def _with_interval(line: Trace, rows: pd.DataFrame) -> Trace:

@@ -109,7 +109,7 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
             "Losses",
             [*draw(of_losses.losses, of_losses.loss_gap, of_losses.nscl_reached), correlations(runs)],
         ),
-        ("quality", "Quality", draw(of_arms.quality, of_arms.few_shot)),
+        ("quality", "Quality", draw(of_arms.quality, of_pairs.alignment_accuracy, of_arms.few_shot)),
         ("collapse", "Collapse", draw(of_arms.collapse, of_arms.spectra)),
         ("speed", "Throughput", draw(of_arms.throughput)),
     ]

@@ -173,13 +173,25 @@ class Embedder:
             yield from ({} for _ in chosen_N.split(BATCH))
             return
         networks = {arm: self.network(arm, epoch) for arm in arms}
-        size, workers = self.settings.image_size, self.settings.dataset.num_workers
-        for views_B3SS in clean_batches(images, chosen_N, size, self.device, workers):
-            batch = {}
-            for arm, network in networks.items():
-                found = layer_outputs(network, views_B3SS[None], layers)
-                batch.update({(arm, layer): rows_BD for layer, rows_BD in found.items()})
-            yield batch
+        for found in network_outputs(networks, self.settings, images, chosen_N, layers):
+            yield {(arm, layer): rows_BD for arm, rows in found.items() for layer, rows_BD in rows.items()}
+
+
+@torch.no_grad()
+def network_outputs(
+    networks: Mapping[str, Network],
+    settings: Settings,
+    images: AnyImageDataset,
+    chosen_N: Tensor,
+    layers: Collection[str],
+) -> Iterator[dict[str, dict[str, Tensor]]]:
+    """Yield the outputs [B, D] of the chosen images by network and layer, batch by batch.
+
+    The networks are on one device, in evaluation mode.
+    """
+    device = next(next(iter(networks.values())).parameters()).device
+    for views_B3SS in clean_batches(images, chosen_N, settings.image_size, device, settings.dataset.num_workers):
+        yield {name: layer_outputs(network, views_B3SS[None], layers) for name, network in networks.items()}
 
 
 def untrained_network(settings: Settings, arm: str | None = None) -> Network:

@@ -3,17 +3,18 @@
 Shape letters: N selected images, B images of a batch, V views, D width of an output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from coupled.analysis.representations.embeddings import BATCH, Embedder
+from coupled.analysis.representations.embeddings import BATCH, Embedder, network_outputs
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.config.schema import Settings
 from coupled.datasets import AnyImageDataset
 from coupled.metrics.arm import Labelled
+from coupled.models.network import Network
 from coupled.stream.batches import batches
 from coupled.stream.view_plan import EpochPlan, view_plan
 
@@ -32,6 +33,17 @@ def clean_features(
     }
 
 
+def features_of(
+    network: Network, settings: Settings, images: AnyImageDataset, chosen_N: Tensor, layers: Sequence[str]
+) -> dict[str, Labelled]:
+    """Return representations [N, D] as `clean_features`, by a network in evaluation mode that is no snapshot."""
+    batches = [batch[""] for batch in network_outputs({"": network}, settings, images, chosen_N, layers)]
+    return {
+        layer: Labelled(torch.cat([batch[layer].cpu() for batch in batches]), images.labels_N[chosen_N])
+        for layer in layers
+    }
+
+
 def view_features(
     embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
 ) -> dict[str, Tensor]:
@@ -44,19 +56,20 @@ def view_features(
     return {layer: torch.cat([part[OUTPUTS[layer]].cpu() for part in parts], dim=1) for layer in embedder.outputs_there}
 
 
-def plan_of(settings: Settings, images: AnyImageDataset) -> EpochPlan:
-    """Return the plan of views that no arm is trained on, with the run's augmentation but MixUp and CutMix."""
+def plan_of(settings: Settings, images: AnyImageDataset, epoch: int = UNTRAINED_EPOCH) -> EpochPlan:
+    """Return the plan of views of an epoch, by default one that no arm is trained on.
+
+    The recipe is the run's augmentation without MixUp and CutMix.
+    """
     augmentation = replace(settings.augmentation.plain().unmixed(), local_views=0)  # metrics use global views only
-    return view_plan(settings.seed, UNTRAINED_EPOCH, len(images), augmentation)
+    return view_plan(settings.seed, epoch, len(images), augmentation)
 
 
-@torch.no_grad()
-def _outputs(
-    embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
-) -> Iterator[dict[str, Tensor]]:
-    settings = embedder.settings
-    plan = plan_of(settings, images)
-    network = embedder.network(arm, epoch)
+def view_batches(
+    settings: Settings, images: AnyImageDataset, chosen_N: Tensor, device: torch.device, epoch: int = UNTRAINED_EPOCH
+) -> Iterator[Tensor]:
+    """Yield the augmented views [V, B, 3, S, S] of the chosen images in an epoch, batch by batch."""
+    plan = plan_of(settings, images, epoch)
     whole_N, rest_N = chosen_N.tensor_split([len(chosen_N) // BATCH * BATCH])
     # two calls instead of one per batch, because each call copies the dataset to the device or starts the workers
     for order_KB in (whole_N.view(-1, BATCH), rest_N.view(-1, max(1, len(rest_N)))):
@@ -64,9 +77,18 @@ def _outputs(
             images,
             order_KB.numpy(),
             plan,
-            epoch=UNTRAINED_EPOCH,
+            epoch=epoch,
             size=settings.image_size,
-            device=embedder.device,
+            device=device,
             workers=settings.dataset.num_workers,
         ):
-            yield network(batch.views_VB3SS)
+            yield batch.views_VB3SS
+
+
+@torch.no_grad()
+def _outputs(
+    embedder: Embedder, images: AnyImageDataset, chosen_N: Tensor, arm: str, epoch: int
+) -> Iterator[dict[str, Tensor]]:
+    network = embedder.network(arm, epoch)
+    for views_VB3SS in view_batches(embedder.settings, images, chosen_N, embedder.device):
+        yield network(views_VB3SS)

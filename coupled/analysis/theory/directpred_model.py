@@ -94,6 +94,30 @@ def symmetric_field(model: Model, W_p: Array, F: Array, tau: float = 1.0) -> tup
     return of_p, of_f
 
 
+class DataModel(NamedTuple):
+    """Constants of the flow for views with other second moments: lemma 1 before the assumption of isotropic views."""
+
+    alpha_p: float
+    eta: float
+    beta: float | None  # None: no EMA, W_a = W
+    between: Array  # X = E x2 x1' of two views of an image, [D, D]
+    within: Array  # E x1 x1' = X + X' of one view, [D, D]
+    symmetric: bool  # W_p is made symmetric after every step, so its equation is symmetrised
+
+
+def data_field(model: DataModel, W_p: Array, W: Array, W_a: Array) -> tuple[Array, Array, Array]:
+    """Time derivatives of W_p [P, P], W [P, D] and W_a [P, D] for the views of `model`. Source: P5, lemma 1.
+
+    G = W_a X - W_p W (X + X'). Without an EMA `W_a` is not used, and its derivative is 0.
+    """
+    target = W if model.beta is None else W_a
+    G = target @ model.between - W_p @ W @ model.within
+    of_p = model.alpha_p * G @ W.T
+    of_p = (of_p + of_p.T) / 2 if model.symmetric else of_p
+    of_a = np.zeros_like(W_a) if model.beta is None else model.beta * (W - W_a)
+    return of_p - model.eta * W_p, W_p.T @ G - model.eta * W, of_a
+
+
 def commutator_rate(model: Model, W_p: Array, F: Array, tau: float = 1.0) -> Array:
     """The matrix K, by which the commutator A decays: A' = -(K A + A K). Source: P5, theorem 3."""
     K = model.k * (model.alpha_p / 2 * F + W_p @ W_p) - tau * W_p + 1.5 * model.eta * np.eye(len(F))
@@ -168,7 +192,7 @@ def _roots(model: Model, tau: float) -> list[tuple[str, float]]:
 
 
 def integrate(
-    model: Model, field: Callable[..., tuple[object, ...]], start: Sequence[Array | float], times: Array
+    model: Any, field: Callable[..., tuple[object, ...]], start: Sequence[Array | float], times: Array
 ) -> list[Array]:
     """Integrate field(model, *parts) from the parts `start`, numbers or arrays, to each of the `times`.
 
