@@ -1,0 +1,83 @@
+"""The tables of tests/published/: what papers.md states for each file below configs/paper/<paper>/.
+
+tests/published/<paper>.yaml has an entry for every file of configs/paper/<paper>/; its keys are those of `Entry`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from support import tiny
+
+from coupled.config.load import load_settings
+from coupled.config.safe_yaml import read_yaml
+from coupled.config.schema import Settings, from_resolved
+from coupled.sweep.points import points, read_sweep
+
+CONFIGS = tiny.REPOSITORY / "configs/paper"
+TABLES = tiny.REPOSITORY / "tests/published"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+KEYS = {"source", "settings", "base", "grid", "zip", "overrides", "numbers"}
+
+
+class Entry(NamedTuple):
+    """What the papers state for one config.
+
+    `settings` are values by dotted key, `grid` and `zip` those of a sweep file, without seeds. `overrides` are the
+    lines `key=value key=value` of the header that give another published form. `numbers` are texts of the header.
+    """
+
+    source: str
+    settings: dict[str, Any]
+    grid: dict[str, list[Any]]
+    zip: list[dict[str, list[Any]]]
+    overrides: list[str]
+    numbers: list[str]
+
+
+def table(paper: str) -> dict[str, Entry]:
+    """Return the entries of a paper by name of the config, with what they share with all others and with their base."""
+    tree = read_yaml(TABLES / f"{paper}.yaml")
+    return {name: _entry(tree, name) for name in tree["configs"]}
+
+
+def _entry(tree: Mapping[str, Any], name: str) -> Entry:
+    given = tree["configs"][name]
+    assert given.keys() <= KEYS, f"{name}: unknown keys {given.keys() - KEYS}"
+    base = _entry(tree, given["base"]).settings if "base" in given else tree.get("shared", {})
+    grid, zips = given.get("grid", {}), given.get("zip", [])
+    swept = {*grid, *(key for group in zips for key in group)}
+    settings = {key: value for key, value in {**base, **given.get("settings", {})}.items() if key not in swept}
+    return Entry(given["source"], settings, grid, zips, given.get("overrides", []), given.get("numbers", []))
+
+
+def entry_of(path: Path) -> Entry:
+    """Return the entry of a config; a KeyError says that the table lacks it."""
+    return table(path.parent.name)[path.stem]
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a config is a sweep file."""
+    return "base" in read_yaml(path)
+
+
+def settings_of(path: Path) -> list[Settings]:
+    """Return the settings of a run, or of each point of a sweep."""
+    if is_sweep(path):
+        return [from_resolved(point.settings) for point in points(read_sweep(path))]
+    return [load_settings(path)]
+
+
+def header(path: Path) -> list[str]:
+    """Return the lines of the comment at the top of a file, without the number sign."""
+    lines = path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    return [line.removeprefix("#").strip() for line in lines]
+
+
+def value_at(settings: Settings, key: str) -> Any:
+    """Return the value at a dotted key as JSON has it; keys that run.json omits have their default."""
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+    return json.loads(json.dumps(value, default=lambda section: section.model_dump(mode="json")))
