@@ -4,11 +4,12 @@ tests/published/<paper>.yaml has an entry for every file of configs/paper/<paper
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support import tiny
+from support import run_costs, tiny
 
 from coupled.config.load import load_settings
 from coupled.config.safe_yaml import read_yaml
@@ -81,3 +82,29 @@ def value_at(settings: Settings, key: str) -> Any:
     for part in key.split("."):
         value = value[part] if isinstance(value, Mapping) else getattr(value, part)
     return json.loads(json.dumps(value, default=lambda section: section.model_dump(mode="json")))
+
+
+def cost_texts(path: Path) -> list[str]:
+    """Return the texts of the cost that the header of a config must have."""
+    operations, disk = (sum(each) for each in zip(*map(run_costs.run_cost, settings_of(path)), strict=True))
+    return [
+        f"Expected time: {run_costs.hours(operations)}",
+        f"{operations:.1e} floating-point operations",
+        f"Expected disk: {run_costs.gigabytes(disk)}",
+    ]
+
+
+def thinned_line(path: Path) -> str:
+    """Return the line above `snapshots:` of a config that thins its snapshots; of a sweep, for its first point."""
+    settings = settings_of(path)[0]
+    kept = settings.snapshots
+    some, all_ = (run_costs.gigabytes(run_costs.disk(settings, every)) for every in (kept.every_epochs, 1))
+    return (
+        f"# Thinned: snapshots of epochs 0 to {kept.dense_until_epoch} and every {kept.every_epochs}th only, {some};"
+        f" snapshots.every_epochs=1 saves all: {all_}."
+    )
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(name, *cost_texts(Path(name)), thinned_line(Path(name)), sep="\n    ")

@@ -128,3 +128,14 @@ def _operations(network: Network, image_size: int) -> float:
     for hook in hooks:
         hook.remove()
     return _OPERATIONS.setdefault((network, image_size), counted / views)
+
+
+def hours(operations: float) -> str:
+    """Return the time of these operations as a header states it."""
+    time = operations / RATE / 3600
+    return f"about {time:,.0f} hours" if time >= 1.5 else f"about {60 * time:.0f} minutes"
+
+
+def gigabytes(disk: float) -> str:
+    """Return bytes as a header states them."""
+    return f"{disk / 1e9:,.0f} GB" if disk >= 1e9 else f"{disk / 1e6:.0f} MB"
