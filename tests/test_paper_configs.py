@@ -84,6 +84,9 @@ def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
     for needs, network in run_costs.networks(settings):
         outputs = run_costs.outputs(network, settings.image_size)
         assert {*needs.outputs} <= {*outputs} <= {*needs.outputs, "projection"}  # the run monitors the projection
-        widths = {"projection": settings.projector.output_dim, "logits": run_costs.IMAGES[settings.dataset.name].classes}
+        widths = {
+            "projection": settings.projector.output_dim,
+            "logits": run_costs.IMAGES[settings.dataset.name].classes,
+        }
         for output in widths.keys() & outputs.keys():
             assert outputs[output].shape[-1] == widths[output]

@@ -27,7 +27,7 @@ SKIPPED_SHARE = 0.01
 LOOKED_THROUGH = 20_000_000  # at most this many images, over all epochs, are searched for a batch of one class
 UNLIKELY = 1e-3  # expected number of batches of one class in a run below which nothing is searched
 STRENGTHS_OF = {  # for each probability the keys that have no effect where it is 0
-    "blur_prob": ("blur_sigma",),
+    "blur_prob": ("blur_sigma", "blur_taps"),
     "jitter_prob": ("brightness", "contrast", "saturation", "hue"),
     "solarize_prob": ("solarize_threshold",),
     "rotation_prob": ("rotation_degrees",),

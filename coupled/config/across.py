@@ -23,6 +23,7 @@ def check_across(settings: "Settings") -> None:
             f"batch.micro_batch: got {settings.batch.micro_batch} with compile: true, which cannot compile an encoder"
             " that sees parts of the batch; set compile=false or batch.micro_batch=null"
         )
+    _check_blur(settings)
     for name in settings.arms if settings.encoder.weights else ():
         if "init" in settings.arms[name].unshared:
             raise ValueError(
@@ -33,6 +34,19 @@ def check_across(settings: "Settings") -> None:
             f"parallel.arm_groups: got {settings.parallel.arm_groups} with {len(settings.arms)} arms; at most one group"
             " per arm"
         )
+
+
+def _check_blur(settings: "Settings") -> None:
+    """Raise ValueError for a kernel whose half does not fit into a view, which is mirrored at its border."""
+    augmentation = settings.augmentation
+    sides = [side for side in (settings.dataset.image_size, augmentation.local_size) if side]
+    for key, recipe in (("", augmentation), ("second.", augmentation.second)):
+        taps = recipe.blur_taps if recipe else None
+        if taps and sides and taps // 2 >= min(sides):
+            raise ValueError(
+                f"augmentation.{key}blur_taps: got {taps} for views of {min(sides)} px; allowed are odd numbers from 3"
+                f" to {2 * min(sides) - 1}"
+            )
 
 
 def _check_optimizer(epochs: int, optimizer: "OptimizerSettings", key: str) -> None:

@@ -8,8 +8,9 @@ from coupled.config.by_name import did_you_mean
 from coupled.config.fields import OpenSection, about
 from coupled.config.user_code import is_reference
 
-OF_TIMM = ("width_multiplier", "stem", "zero_init_last")
+OF_TIMM = ("width_multiplier", "stem", "zero_init_last", "timm_options")
 OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only if they are set
+TimmValue = bool | int | float | str | tuple[bool | int | float | str, ...]
 OF_NETWORK = ("views_in_one_pass",)  # in run.json and in digests only if it is false
 
 
@@ -41,6 +42,13 @@ class EncoderSettings(OpenSection):
         Annotated[bool, Field(strict=True)],
         about("Initialise the last norm scale of every residual block to 0, as timm does by default, instead of 1."),
     ] = False
+    timm_options: Annotated[
+        dict[str, TimmValue],
+        about(
+            "Further arguments of timm's model, such as `{num_heads: 12, depth: 6}` of a ViT. Only arguments of the"
+            " model's class that no other key sets."
+        ),
+    ] = Field(default_factory=dict)
     views_in_one_pass: Annotated[
         Annotated[bool, Field(strict=True)],
         about(
@@ -88,4 +96,4 @@ class EncoderSettings(OpenSection):
         unused = {*OF_TIMM} - self.model_fields_set if is_reference(self.name) else ()
         kept = ((key, value) for key, value in whole(self).items() if key not in unused)
         kept = ((key, value) for key, value in kept if key not in OF_NETWORK or not value)
-        return {key: value for key, value in kept if key not in OF_WEIGHTS or value}
+        return {key: value for key, value in kept if key not in (*OF_WEIGHTS, "timm_options") or value}

@@ -57,7 +57,9 @@ def train_images(settings: Settings) -> int:
     """Return the number of train images that a run uses."""
     dataset = settings.dataset
     whole = IMAGES[dataset.name]
-    added = sum(n for (name, key, value), n in ADDED.items() if (dataset.name, dataset.options.get(key)) == (name, value))
+    added = sum(
+        n for (name, key, value), n in ADDED.items() if (dataset.name, dataset.options.get(key)) == (name, value)
+    )
     chosen = dataset.options.get("classes") or whole.classes
     classes = chosen if isinstance(chosen, int) else len(chosen)
     return (whole.train + added) * classes // whole.classes
