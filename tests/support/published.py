@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support import run_costs, tiny
-
 from coupled.config.load import load_settings
 from coupled.config.safe_yaml import read_yaml
 from coupled.config.schema import Settings, from_resolved
 from coupled.sweep.points import points, read_sweep
+from support import run_costs, tiny
 
 CONFIGS = tiny.REPOSITORY / "configs/paper"
 TABLES = tiny.REPOSITORY / "tests/published"

@@ -4,7 +4,7 @@ Networks are built on torch's meta device, so nothing is drawn or computed, and 
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
