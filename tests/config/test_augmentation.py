@@ -108,14 +108,14 @@ def test_the_number_of_taps_of_a_blur_is_odd_and_fits_into_a_view() -> None:
     assert (tree["blur_taps"], tree["second"]) == (3, {"blur_taps": None})
     assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()
     assert settings(blur_taps=None).sha256() == settings().sha256() != settings(blur_taps=3).sha256()
-    assert settings(blur_taps=63).augmentation.blur_taps == 63  # views of 32 px
+    assert settings(blur_taps=31).augmentation.blur_taps == 31  # views of 16 px
     for wrong, text in (
         ({"blur_taps": 4}, r"augmentation\.blur_taps: got 4; allowed are odd numbers from 3 to 511"),
         (
-            {"blur_taps": 65},
-            r"augmentation\.blur_taps: got 65 for views of 32 px; allowed are odd numbers from 3 to 63",
+            {"blur_taps": 33},
+            r"augmentation\.blur_taps: got 33 for views of 16 px; allowed are .* from 3 to 31",
         ),
-        ({"second": {"blur_taps": 65}}, r"augmentation\.second\.blur_taps: got 65 for views of 32 px"),
+        ({"second": {"blur_taps": 33}}, r"augmentation\.second\.blur_taps: got 33 for views of 16 px"),
         ({"local_views": 1, "local_size": 4, "blur_taps": 9}, r"blur_taps: got 9 for views of 4 px"),
     ):
         with pytest.raises(ValueError, match=text):

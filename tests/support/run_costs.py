@@ -39,7 +39,8 @@ IMAGES = {
     "svhn": Images(73_257, 10),
     "tiny_imagenet": Images(100_000, 200),
 }
-ADDED = {("svhn", "extra", True): 531_131, ("stl10", "train_part", "train+unlabeled"): 100_000}
+# images that a value of an option adds
+ADDED = {"svhn": ("extra", True, 531_131), "stl10": ("train_part", "train+unlabeled", 100_000)}
 
 
 class Cost(NamedTuple):
@@ -57,9 +58,8 @@ def train_images(settings: Settings) -> int:
     """Return the number of train images that a run uses."""
     dataset = settings.dataset
     whole = IMAGES[dataset.name]
-    added = sum(
-        n for (name, key, value), n in ADDED.items() if (dataset.name, dataset.options.get(key)) == (name, value)
-    )
+    option, value, added = ADDED.get(dataset.name, ("", "", 0))
+    added *= dataset.options.get(option) == value
     chosen = dataset.options.get("classes") or whole.classes
     classes = chosen if isinstance(chosen, int) else len(chosen)
     return (whole.train + added) * classes // whole.classes
