@@ -4,6 +4,7 @@ The published settings are the tables of tests/published/, which cite papers.md;
 """
 
 import re
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,7 @@ def test_a_config_has_the_published_settings(path: Path) -> None:
         assert sweep.get("grid", {}) == entry.grid
         zips = sweep.get("zip", [])
         assert ([zips] if isinstance(zips, dict) else zips) == entry.zip
-    else:
-        assert read_yaml(path)["name"] == path.stem  # of the run folder in the header's commands
+    assert read_yaml(path)["name"] == f"{path.parent.name}_{path.stem}"  # papers share no folder under runs/
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -81,6 +81,10 @@ def test_the_overrides_in_the_header_change_only_their_keys(path: Path) -> None:
 def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
     """With the heads of each objective, as the coordinator builds them. The outputs are those the objective needs."""
     (settings,) = settings_of(path)
+    _, network = next(run_costs.networks(settings))
+    published_values = entry_of(path).network
+    found = {key: reduce(getattr, key.split("."), network) for key in published_values}
+    assert {key: [*value] if isinstance(value, tuple) else value for key, value in found.items()} == published_values
     for needs, network in run_costs.networks(settings):
         outputs = run_costs.outputs(network, settings.image_size)
         assert {*needs.outputs} <= {*outputs} <= {*needs.outputs, "projection"}  # the run monitors the projection

@@ -6,6 +6,7 @@ tests/published/<paper>.yaml has an entry for every file of configs/paper/<paper
 import json
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from support import run_costs, tiny
 CONFIGS = tiny.REPOSITORY / "configs/paper"
 TABLES = tiny.REPOSITORY / "tests/published"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
-KEYS = {"source", "settings", "base", "grid", "zip", "overrides", "numbers"}
+KEYS = {"source", "settings", "base", "grid", "zip", "overrides", "numbers", "network"}
 
 
 class Entry(NamedTuple):
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
 
     `settings` are values by dotted key, `grid` and `zip` those of a sweep file, without seeds. `overrides` are the
     lines `key=value key=value` of the header that give another published form. `numbers` are texts of the header.
+    `network` are values of attributes of the built network, such as encoder.blocks.0.attn.num_heads.
     """
 
     source: str
@@ -34,6 +36,7 @@ class Entry(NamedTuple):
     zip: list[dict[str, list[Any]]]
     overrides: list[str]
     numbers: list[str]
+    network: dict[str, Any]
 
 
 def table(paper: str) -> dict[str, Entry]:
@@ -49,7 +52,8 @@ def _entry(tree: Mapping[str, Any], name: str) -> Entry:
     grid, zips = given.get("grid", {}), given.get("zip", [])
     swept = {*grid, *(key for group in zips for key in group)}
     settings = {key: value for key, value in {**base, **given.get("settings", {})}.items() if key not in swept}
-    return Entry(given["source"], settings, grid, zips, given.get("overrides", []), given.get("numbers", []))
+    texts = (given.get(key, []) for key in ("overrides", "numbers"))
+    return Entry(given["source"], settings, grid, zips, *texts, given.get("network", {}))
 
 
 def entry_of(path: Path) -> Entry:
@@ -62,6 +66,7 @@ def is_sweep(path: Path) -> bool:
     return "base" in read_yaml(path)
 
 
+@cache
 def settings_of(path: Path) -> list[Settings]:
     """Return the settings of a run, or of each point of a sweep."""
     if is_sweep(path):
