@@ -25,7 +25,7 @@ KEYS = {"source", "settings", "base", "grid", "zip", "overrides", "numbers", "ne
 class Entry(NamedTuple):
     """What the papers state for one config.
 
-    `settings` are values by dotted key, `grid` and `zip` those of a sweep file, without seeds. `overrides` are the
+    `settings` are values by dotted key (`arms.nscl: null`: no such arm), `grid` and `zip` those of a sweep file, without seeds. `overrides` are the
     lines `key=value key=value` of the header that give another published form. `numbers` are texts of the header.
     `network` are values of attributes of the built network, such as encoder.blocks.0.attn.num_heads.
     """
@@ -51,7 +51,9 @@ def _entry(tree: Mapping[str, Any], name: str) -> Entry:
     base = _entry(tree, given["base"]).settings if "base" in given else tree.get("shared", {})
     grid, zips = given.get("grid", {}), given.get("zip", [])
     swept = {*grid, *(key for group in zips for key in group)}
-    settings = {key: value for key, value in {**base, **given.get("settings", {})}.items() if key not in swept}
+    settings = {**base, **given.get("settings", {})}
+    absent = tuple(f"{key}." for key, value in settings.items() if key.startswith("arms.") and value is None)
+    settings = {key: value for key, value in settings.items() if key not in swept and not key.startswith(absent)}
     texts = (given.get(key, []) for key in ("overrides", "numbers"))
     return Entry(given["source"], settings, grid, zips, *texts, given.get("network", {}))
 
@@ -81,10 +83,10 @@ def header(path: Path) -> list[str]:
 
 
 def value_at(settings: Settings, key: str) -> Any:
-    """Return the value at a dotted key as JSON has it; keys that run.json omits have their default."""
+    """Return the value at a dotted key as JSON has it; keys that run.json omits have their default, absent arms None."""
     value: Any = settings
     for part in key.split("."):
-        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+        value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
     return json.loads(json.dumps(value, default=lambda section: section.model_dump(mode="json")))
 
 

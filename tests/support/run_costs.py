@@ -4,7 +4,8 @@ Networks are built on torch's meta device, so nothing is drawn or computed, and 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Cost(NamedTuple):
 
 
 _NETWORKS: dict[str, Network] = {}
-_OPERATIONS: dict[tuple[Network, int], float] = {}
+VIEWS = 2  # that a network is called with
 
 
 def train_images(settings: Settings) -> int:
@@ -76,10 +77,16 @@ def networks(settings: Settings) -> Iterator[tuple[Needs, Network]]:
         needs = find_objective(name, source.objective or "", source.options, settings.temperature).needs
         key = repr((options, needs, classes))
         if key not in _NETWORKS:
+            shared = _shared(tuple(options.items()))
             with torch.device("meta"):
-                shared = build_network(**options)
                 _NETWORKS[key] = copy_with_heads(shared, needs, classes, seed=0)
         yield needs, _NETWORKS[key]
+
+
+@cache
+def _shared(options: tuple[tuple[str, Any], ...]) -> Network:
+    with torch.device("meta"):
+        return build_network(**dict(options))
 
 
 def disk(settings: Settings, every_epochs: int | None = None) -> float:
@@ -103,15 +110,16 @@ def run_cost(settings: Settings) -> Cost:
     return Cost(views * a_view, disk(settings))
 
 
+@cache
 def outputs(network: Network, image_size: int) -> dict[str, Tensor]:
-    """Return the outputs of a network on the meta device for two views of two images."""
-    return network(torch.zeros(2, 2, 3, image_size, image_size, device="meta"))
+    """Return the outputs of a network on the meta device for two views of one image."""
+    with torch.no_grad():
+        return network.eval()(torch.zeros(VIEWS, 1, 3, image_size, image_size, device="meta"))
 
 
+@cache
 def _operations(network: Network, image_size: int) -> float:
     """Return the operations of one view in convolutions, linear layers and the two products of attention."""
-    if (network, image_size) in _OPERATIONS:
-        return _OPERATIONS[network, image_size]
     counted = 0.0
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -125,11 +133,10 @@ def _operations(network: Network, image_size: int) -> float:
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) or type(m).__name__ == "Attention"]
     of_target = {*network.target.modules()} if network.target is not None else set()
     hooks = [layer.register_forward_hook(look) for layer in layers]
-    views = 4  # of `outputs`
-    outputs(network, image_size)
+    outputs.__wrapped__(network, image_size)
     for hook in hooks:
         hook.remove()
-    return _OPERATIONS.setdefault((network, image_size), counted / views)
+    return counted / VIEWS
 
 
 def hours(operations: float) -> str:
