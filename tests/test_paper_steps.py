@@ -66,15 +66,17 @@ def small(settings: Settings, roots: dict[str, Path]) -> Settings:
     if "hidden_dims" in projector:
         projector["hidden_dims"] = [8] * len(projector["hidden_dims"])
     changed: dict[str, Any] = {"device": "cpu", "num_threads": 1, "compile": False, "activation_checkpointing": False}
-    return resolve({**tree, **changed, "batch": {**tree["batch"], "size": IMAGES}})
+    changed |= {"name": "small", "seed": 0, "batch": {**tree["batch"], "size": IMAGES}}
+    return resolve({**tree, **changed})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_config_takes_a_step(path: Path, roots: dict[str, Path], group: ProcessGroup, tmp_path: Path) -> None:
     """A config that fails at its first step would be found after the dataset is fetched; of a sweep, both ends."""
     every = settings_of(path)
-    for k, settings in enumerate(every if len(every) == 1 else (every[0], every[-1])):
-        run = Coordinator(small(settings, roots), group, tmp_path / str(k))
+    ends = {each.sha256(): each for each in (small(every[0], roots), small(every[-1], roots))}  # often equal
+    for k, settings in enumerate(ends.values()):
+        run = Coordinator(settings, group, tmp_path / str(k))
         run.train(max_steps=1)
         for arm in run.arms:
             arm.replica = arm.network  # torch 2.11: deleting a DDP after its process group may hang

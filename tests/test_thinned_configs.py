@@ -12,8 +12,8 @@ from coupled.config.safe_yaml import read_yaml
 CONFIGS = sorted((tiny.REPOSITORY / "configs").rglob("*.yaml"))
 THINNED = [path for path in CONFIGS if (read_yaml(path).get("snapshots") or {}).get("every_epochs", 1) != 1]
 LINE = re.compile(
-    r"\n# Thinned: snapshots of epochs 0 to (\d+) and every (\d+)th only, ([\d.]+) GB; snapshots.every_epochs=1 saves"
-    r" all: ([\d.]+) GB\.\nsnapshots: "
+    r"\n# Thinned: snapshots of epochs 0 to (\d+) and every (\d+)th only, ([\d,.]+) GB; snapshots.every_epochs=1 saves"
+    r" all: ([\d,.]+) GB\.\nsnapshots: "
 )
 
 
@@ -23,7 +23,7 @@ def test_a_thinned_config_states_what_it_omits_and_the_disk_for_all(path: Path) 
     settings = load_settings(path)
     stated = LINE.search(path.read_text(encoding="utf-8"))
     assert stated, f"{path}: no line '# Thinned: ...' directly above 'snapshots:'"
-    dense, every, *disk = map(float, stated.groups())
+    dense, every, *disk = (float(number.replace(",", "")) for number in stated.groups())
     kept = settings.snapshots
     assert (kept.dense_until_epoch, kept.every_epochs) == (dense, every)
     for every, stated_disk in zip((kept.every_epochs, 1), disk, strict=True):

@@ -25,9 +25,10 @@ KEYS = {"source", "settings", "base", "grid", "zip", "overrides", "numbers", "ne
 class Entry(NamedTuple):
     """What the papers state for one config.
 
-    `settings` are values by dotted key (`arms.nscl: null`: no such arm), `grid` and `zip` those of a sweep file, without seeds. `overrides` are the
-    lines `key=value key=value` of the header that give another published form. `numbers` are texts of the header.
-    `network` are values of attributes of the built network, such as encoder.blocks.0.attn.num_heads.
+    `settings` are values by dotted key (`arms.nscl: null`: no such arm), `grid` and `zip` those of a sweep file without
+    seeds. `overrides` are the lines `key=value key=value` of the header that give another published form. `numbers` are
+    texts of the header. `network` are values of attributes of the built network, such as
+    encoder.blocks.0.attn.num_heads.
     """
 
     source: str
@@ -83,7 +84,7 @@ def header(path: Path) -> list[str]:
 
 
 def value_at(settings: Settings, key: str) -> Any:
-    """Return the value at a dotted key as JSON has it; keys that run.json omits have their default, absent arms None."""
+    """Return the value at a dotted key as JSON has it; omitted keys have their default; None for an absent arm."""
     value: Any = settings
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
