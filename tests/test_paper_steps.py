@@ -83,4 +83,4 @@ def test_a_config_takes_a_step(path: Path, roots: dict[str, Path], group: Proces
         with (tmp_path / str(k) / "steps.csv").open(encoding="utf-8") as file:
             (row,) = csv.DictReader(file)
         losses = {arm: float(row[f"{arm}_loss"]) for arm in settings.arms}
-        assert all(math.isfinite(loss) and loss > 0 for loss in losses.values()), losses
+        assert all(math.isfinite(loss) and loss != 0 for loss in losses.values()), losses
