@@ -46,10 +46,12 @@ def blocks(path: Path, *languages: str) -> list[tuple[str, str]]:
 
 
 def commands(path: Path) -> list[str]:
-    """The command lines of a page, joined where they end with a backslash, without comments."""
+    """The command lines of a page, joined where they end with a backslash, without comments, and those in tables."""
     text = "\n".join(text for _, text in blocks(path, "sh", "console")).replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    rows = re.findall(r"^\|.*", BLOCK.sub("", path.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    in_tables = [code for row in rows for code in re.findall(r"`((?:coupled|python|torchrun) [^`]+)`", row)]
+    return [line for line in lines if line and not line.startswith("#")] + [*dict.fromkeys(in_tables)]
 
 
 def test_the_readme_is_short() -> None:
@@ -142,7 +144,9 @@ def resolve_settings(command: str) -> None:
         _objective(words[2], words[3:])
     elif words[:2] == ["coupled", "sweep"]:
         swept = sweep_parser().parse_intermixed_args(words[2:])
-        points(read_sweep(find_config(swept.config), swept.lists, swept.zip))
+        sweep = read_sweep(find_config(swept.config), swept.lists, swept.zip)
+        if swept.lists or swept.zip:  # without, the points are those of the file, which has tests of its own
+            points(sweep)
     elif start is not None and any("=" in word for word in words[start + 1 :]):
         trained = train_options.parse(words[start + 1 :])
         load.load_settings(trained.config, trained.overrides)

@@ -1,211 +1,96 @@
-"""configs/paper: every file follows the protocol, its networks can be built, its header has the computed cost.
+"""configs/paper: every file has the published settings, its networks can be built, its header has the computed cost.
 
-Networks are built on torch's meta device, so nothing is drawn or computed, and no dataset is needed.
+The published settings are the tables of tests/published/, which cite papers.md; `support/published.py` reads them.
 """
 
 import re
-from functools import cache
+from functools import reduce
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-import torch
-from support import tiny
-from torch import Tensor, nn
+from support import published, run_costs
+from support.published import FILES, entry_of, header, is_sweep, settings_of, value_at
 
-from coupled.config.load import load_settings
-from coupled.config.registry import find_objective
+from coupled.config.load import apply_override, load_settings
 from coupled.config.safe_yaml import read_yaml
-from coupled.config.schema import from_resolved
-from coupled.models.network import Network, build_network, copy_with_heads, network_size
-from coupled.storage.checkpoints import KEEP_NEWEST
-from coupled.storage.snapshots import snapshot_epochs
-from coupled.sweep.points import points, read_sweep
 
-FOLDER = tiny.REPOSITORY / "configs/paper"
-FILES = sorted(FOLDER.glob("*.yaml"))
-SWEEPS = [path for path in FILES if "base" in read_yaml(path)]
-RUNS = [path for path in FILES if path not in SWEEPS]
-RATE = 50e12  # floating-point operations per second that the headers assume
-STATES = 3 * (
-    KEEP_NEWEST + 1
-)  # weights and up to two moments; a new checkpoint is written before the oldest is deleted
+RUNS = [path for path in FILES if not is_sweep(path)]
+SWEEPS = [path for path in FILES if is_sweep(path)]
 
 
-class Images(NamedTuple):
-    """Properties of a dataset that the cost depends on."""
-
-    train: int
-    classes: int
+def name(path: Path) -> str:
+    """The name of a config in the output of pytest."""
+    return f"{path.parent.name}/{path.stem}"
 
 
-IMAGES = {
-    "cifar10": Images(50_000, 10),
-    "cifar100": Images(50_000, 100),
-    "mini_imagenet": Images(50_000, 100),
-    "tiny_imagenet": Images(100_000, 200),
-    "imagenet": Images(1_281_167, 1000),
-}
-PROTOCOL = {  # facts: section 4; batch, temperature, epochs, projection, pixels, stem, preset
-    "cifar10": (1024, 0.5, 1200, 64, 32, "cifar", "cifar"),
-    "cifar10_vit": (1024, 0.5, 1200, 64, 32, "cifar", "cifar"),
-    "cifar100": (1024, 0.1, 1200, 128, 32, "cifar", "cifar"),
-    "mini_imagenet": (1024, 0.1, 1200, 128, 84, "imagenet", "imagenet"),
-    "tiny_imagenet": (1024, 0.1, 1200, 128, 64, "cifar", "cifar"),
-    "imagenet": (1024, 0.1, 300, 128, 224, "imagenet", "imagenet"),
-}
-OPTIMIZER = {
-    "name": "lars",
-    "base_lr": 0.3,
-    "lr_scaling": "linear",
-    "momentum": 0.9,
-    "betas": None,
-    "weight_decay": 1e-6,
-    "warmup_epochs": 10.0,
-    "schedule": "cosine",
-    "clip_grad_norm": 1.0,
-}
+def test_every_config_has_an_entry_in_the_table_of_its_paper() -> None:
+    """A config without an entry would not be checked, and an entry without a config states nothing."""
+    for folder in sorted({path.parent for path in FILES}):
+        assert {path.stem for path in folder.glob("*.yaml")} == published.table(folder.name).keys(), folder.name
 
 
-@cache
-def shared(options: tuple[tuple[str, Any], ...]) -> Network:
-    with torch.device("meta"):
-        return build_network(**dict(options))
-
-
-def shared_by(settings: dict[str, Any]) -> Network:
-    """The network that the arms share."""
-    return shared(tuple(from_resolved(settings).network_options().items()))
-
-
-@cache
-def forward_operations(network: Network, image_size: int) -> float:
-    """Floating-point operations of one view in convolutions, linear layers and the two products of attention."""
-    counted = 0
-
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal counted
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            counted += 2 * output.numel() * layer.weight[0].numel()
-        else:  # timm's attention with N tokens of width D: N x N x D for each product
-            counted += 2 * 2 * output.shape[1] * output.numel()
-
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear) or type(m).__name__ == "Attention"]
-    hooks = [layer.register_forward_hook(look) for layer in layers]
-    network(torch.zeros(2, 2, 3, image_size, image_size, device="meta"))
-    for hook in hooks:
-        hook.remove()
-    return counted / 4
-
-
-def cost(settings: dict[str, Any]) -> tuple[float, float]:
-    """Operations of a run and its bytes on disk: forward and backward (twice the forward) of both views and all arms.
-
-    The classifier of CE is not counted: below 0.01 % of the operations and 0.5 % of the bytes.
-    """
-    whole = IMAGES[settings["dataset"]["name"]]
-    classes = settings["dataset"].get("classes") or whole.classes
-    batch, epochs = settings["batch"]["size"], settings["epochs"]
-    steps = whole.train * classes // whole.classes // batch
-    assert steps >= 1, f"{classes} classes hold no batch of {batch}"
-    network, arms = shared_by(settings), len(settings["arms"])
-    views = 2 * batch * steps * epochs
-    kept = snapshot_epochs(epochs, settings["snapshots"]["every_epochs"], settings["snapshots"]["dense_until_epoch"])
-    operations = forward_operations(network, settings["dataset"]["image_size"])
-    return 3 * views * arms * operations, arms * network_size(network)[1] * (len(kept) + STATES)
-
-
-def settings_of(path: Path) -> list[dict[str, Any]]:
-    """The settings of the run, or of each point of a sweep."""
-    if path in SWEEPS:
-        return [point.settings for point in points(read_sweep(path))]
-    return [load_settings(path).resolved()]
-
-
-def header(path: Path) -> str:
-    """The comment at the top of a file, in one line."""
-    return " ".join(path.read_text(encoding="utf-8").split("\n\n")[0].replace("#", "").split())
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_a_config_follows_the_protocol(path: Path) -> None:
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_a_config_has_the_published_settings(path: Path) -> None:
     """Results can be compared with published ones only under the published settings."""
-    (settings,) = settings_of(path)
-    batch, temperature, epochs, out, pixels, stem, preset = PROTOCOL[path.stem]
-    assert settings["name"] == path.stem
-    assert settings["batch"]["size"] == batch
-    assert (settings["temperature"], settings["epochs"]) == (temperature, epochs)
-    assert settings["projector"] == {"hidden_dim": 2048, "output_dim": out}
-    vit = path.stem == "cifar10_vit"
-    encoder = {"name": "vit_tiny_patch16_224" if vit else "resnet50", "width_multiplier": 1.0, "stem": stem}
-    assert settings["dataset"]["image_size"] == pixels
-    assert settings["encoder"] == {**encoder, "zero_init_last": False}
-    assert settings["augmentation"]["preset"] == preset
-    assert (settings["augmentation"]["crop_scale"], settings["augmentation"]["hflip_prob"]) == ([0.08, 1.0], 0.5)
-    assert settings["optimizer"] == OPTIMIZER
-    objectives = {arm: options["objective"] for arm, options in settings["arms"].items()}
-    assert objectives == {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}
-    assert not any(options.get("positive_in_denominator") for options in settings["arms"].values())
+    entry = entry_of(path)
+    for settings in settings_of(path):
+        assert {key: value_at(settings, key) for key in entry.settings} == entry.settings
+    if is_sweep(path):
+        sweep = read_yaml(path)
+        assert sweep.get("grid", {}) == entry.grid
+        zips = sweep.get("zip", [])
+        assert ([zips] if isinstance(zips, dict) else zips) == entry.zip
+    assert read_yaml(path)["name"] == f"{path.parent.name}_{path.stem}"  # papers share no folder under runs/
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_cost_in_the_header_is_the_computed_cost(path: Path) -> None:
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_the_header_has_the_command_and_the_computed_cost(path: Path) -> None:
     """Command, operations, hours at the assumed rate, and bytes, computed from the networks of every point."""
-    said = header(path)
-    program = "scripts/sweep.py" if path in SWEEPS else "coupled/train.py --config"
-    assert f"{program} configs/paper/{path.name}" in said
-    costs = [cost(settings) for settings in settings_of(path)]
-    operations, bytes_ = (sum(each) for each in zip(*costs, strict=True))
-    assert f"{operations:.1e} floating-point operations" in said
-    assert f"{operations / RATE / 3600:.0f} hours" in said.replace(",", "")
-    assert "not measured" in said
-    assert f"{bytes_ / 1e9:.0f} GB" in said.replace(",", "")
+    said = " ".join(header(path))
+    program = "scripts/sweep.py" if is_sweep(path) else "coupled/train.py --config"
+    assert f"{program} {path.relative_to(published.CONFIGS.parents[1])}" in said
+    missing = [text for text in (*published.cost_texts(path), "not measured") if text not in said]
+    assert missing == [], "write these texts into the header"
 
 
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_the_header_has_the_published_numbers(path: Path) -> None:
+    """A result without the number to compare it with says little."""
+    said = " ".join(" ".join(header(path)).split())
+    assert [number for number in entry_of(path).numbers if number not in said] == []
+    assert "Published" in said
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_the_overrides_in_the_header_change_only_their_keys(path: Path) -> None:
+    """They give another published form; an override that changes nothing, or more, would give a third one."""
+    lines = [line for line in header(path) if re.fullmatch(r"[\w.]+=\S+( [\w.]+=\S+)*", line)]
+    assert lines == entry_of(path).overrides
+    for line in lines:
+        base = path if not is_sweep(path) else path.parent / read_yaml(path)["base"]
+        plain, changed = load_settings(base), load_settings(base, line.split())
+        for override in line.split():
+            key, value = override.partition("=")[0], {}
+            apply_override(value, override)
+            for part in key.split("."):
+                value = value[part]
+            assert value_at(changed, key) == value != value_at(plain, key)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
 def test_the_networks_of_a_config_can_be_built(path: Path) -> None:
     """With the heads of each objective, as the coordinator builds them. The outputs are those the objective needs."""
     (settings,) = settings_of(path)
-    first, size = shared_by(settings), settings["dataset"]["image_size"]
-    for arm, options in settings["arms"].items():
-        given = {key: value for key, value in options.items() if key != "objective"}
-        needs = find_objective(arm, options["objective"], given, settings["temperature"]).needs
-        with torch.device("meta"):
-            network = copy_with_heads(first, needs, IMAGES[settings["dataset"]["name"]].classes, seed=0)
-        outputs = network(torch.zeros(2, 2, 3, size, size, device="meta"))
-        assert set(needs.outputs) <= set(outputs) <= {*needs.outputs, "projection"}  # logged by a run
+    _, network = next(run_costs.networks(settings))
+    published_values = entry_of(path).network
+    found = {key: reduce(getattr, key.split("."), network) for key in published_values}
+    assert {key: [*value] if isinstance(value, tuple) else value for key, value in found.items()} == published_values
+    for needs, network in run_costs.networks(settings):
+        outputs = run_costs.outputs(network, settings.image_size)
+        assert {*needs.outputs} <= {*outputs} <= {*needs.outputs, "projection"}  # the run monitors the projection
         widths = {
-            "projection": settings["projector"]["output_dim"],
-            "logits": IMAGES[settings["dataset"]["name"]].classes,
+            "projection": settings.projector.output_dim,
+            "logits": run_costs.IMAGES[settings.dataset.name].classes,
         }
-        assert {name: output.shape[-1] for name, output in outputs.items()} == {name: widths[name] for name in outputs}
-
-
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_the_override_for_the_authors_denominator_works(path: Path) -> None:
-    """It reproduces the published objectives and changes only these two arms."""
-    overrides = re.findall(r"arms\.\w+\.positive_in_denominator=true", header(path))
-    assert sorted(overrides) == [f"arms.{arm}.positive_in_denominator=true" for arm in ("cl", "nscl")]
-    (plain,), changed = settings_of(path), load_settings(path, overrides).resolved()
-    for arm in ("cl", "nscl"):
-        assert changed["arms"][arm].pop("positive_in_denominator") is True
-        del plain["arms"][arm]["positive_in_denominator"]
-    assert changed == plain
-
-
-def test_the_paper_sweeps_have_the_values_of_the_papers() -> None:
-    """Facts, section 4, lists these values."""
-    assert {path.stem for path in SWEEPS} == {
-        "temperature",
-        "batch_size",
-        *(f"classes_{name}" for name in IMAGES),
-    }
-    swept = {path.stem: read_yaml(path)["grid"] for path in SWEEPS}
-    assert swept["temperature"] == {"temperature": [0.1, 0.5, 1.0]}
-    rules = ["linear", "sqrt", "fourth_root"]
-    assert swept["batch_size"] == {"batch.size": [256, 512, 1024], "optimizer.lr_scaling": rules}
-    counts = {name: swept[f"classes_{name}"]["dataset.classes"] for name in IMAGES}
-    assert {2, 4, 6, 8} <= {*counts["cifar10"]}
-    for name in ("cifar100", "mini_imagenet", "tiny_imagenet"):
-        assert {2, 4, 6, 8, 10, 50} <= {*counts[name]}
-    assert {5, 1000} <= {*counts["imagenet"]}
+        for output in widths.keys() & outputs.keys():
+            assert outputs[output].shape[-1] == widths[output]

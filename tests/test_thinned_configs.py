@@ -4,22 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
-from support import tiny
+from support import run_costs, tiny
 
 from coupled.config.load import load_settings
-from coupled.config.registry import find_objective
 from coupled.config.safe_yaml import read_yaml
-from coupled.models.network import build_network, copy_with_heads, network_size
-from coupled.storage.checkpoints import KEEP_NEWEST
-from coupled.storage.snapshots import snapshot_epochs
 
 CONFIGS = sorted((tiny.REPOSITORY / "configs").rglob("*.yaml"))
 THINNED = [path for path in CONFIGS if (read_yaml(path).get("snapshots") or {}).get("every_epochs", 1) != 1]
-CLASSES = 10  # of the classifier of CE; more classes change the disk by less than 1 %
 LINE = re.compile(
-    r"\n# Thinned: snapshots of epochs 0 to (\d+) and every (\d+)th only, ([\d.]+) GB; snapshots.every_epochs=1 saves"
-    r" all: ([\d.]+) GB\.\nsnapshots: "
+    r"\n# Thinned: snapshots of epochs 0 to (\d+) and every (\d+)th only, ([\d,.]+) GB; snapshots.every_epochs=1 saves"
+    r" all: ([\d,.]+) GB\.\nsnapshots: "
 )
 
 
@@ -29,18 +23,11 @@ def test_a_thinned_config_states_what_it_omits_and_the_disk_for_all(path: Path) 
     settings = load_settings(path)
     stated = LINE.search(path.read_text(encoding="utf-8"))
     assert stated, f"{path}: no line '# Thinned: ...' directly above 'snapshots:'"
-    dense, every, *disk = map(float, stated.groups())
+    dense, every, *disk = (float(number.replace(",", "")) for number in stated.groups())
     kept = settings.snapshots
     assert (kept.dense_until_epoch, kept.every_epochs) == (dense, every)
-    with torch.device("meta"):
-        shared = build_network(**settings.network_options())
-        an_epoch = 0.0
-        for name, arm in settings.arms.items():
-            needs = find_objective(name, arm.objective or "", arm.options, settings.temperature).needs
-            an_epoch += network_size(copy_with_heads(shared, needs, CLASSES, seed=0))[1] / 1e9
-    saved = [len(snapshot_epochs(settings.epochs, step, kept.dense_until_epoch)) for step in (kept.every_epochs, 1)]
-    for number, found in zip(saved, disk, strict=True):
-        assert found == pytest.approx(an_epoch * (number + 3 * (KEEP_NEWEST + 1)), rel=0.06)
+    for every, stated_disk in zip((kept.every_epochs, 1), disk, strict=True):
+        assert stated_disk == pytest.approx(run_costs.disk(settings, every) / 1e9, rel=0.06)
 
 
 def test_thinned_configs_are_found() -> None:

@@ -184,7 +184,9 @@ def _timm_model(source: Source, target: str) -> tuple[str, dict[str, Any], nn.Co
     settings = source.settings
     if not timm.is_model(settings.name):
         raise ValueError(f"--format {target}: the encoder '{settings.name}' is not a timm model; use --format onnx")
-    options, replaces = timm_options(settings.name, settings.width_multiplier, settings.stem, source.image_size)
+    options, replaces = timm_options(
+        settings.name, settings.width_multiplier, settings.stem, source.image_size, settings.timm_options
+    )
     stem = source.encoder.get_submodule("conv1") if replaces else None
     assert stem is None or isinstance(stem, nn.Conv2d)
     return settings.name, options, stem

@@ -13,7 +13,7 @@ from itertools import product
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coupled.analysis import output_parsers
 from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, skipping, to_frame, tracked
@@ -109,7 +109,7 @@ def plan(
     check_labelled(run, "the accuracy of merged arms")
     classifiers = check_classifiers(metrics)
     outputs = present(choices("layers", layers, OUTPUTS), tuple(OUTPUTS) if has_projector(run.description) else ("h",))
-    network = network_of(run).to(choose_device(device)).eval()
+    network = _network(run, chosen.pairs, outputs).to(choose_device(device)).eval()
     norm_images = batch_norm_images if batch_norms(network) else 0
     wanted = [(layer, metric, variant) for layer in outputs for metric in classifiers for variant in metric.variants]
 
@@ -141,6 +141,20 @@ def plan(
                     yield Chunk(TABLE, [(*keys[each], value, *about) for each, value in found.items()])
 
     return Plan([TABLE], chunks)
+
+
+def _network(run: Run, pairs: Sequence[tuple[str, str]], layers: Sequence[str]) -> Network:
+    """Return a network for the weights of every pair; without a projector if those of a pair differ."""
+    network, projector_of = network_of(run, pairs[0][0]), run.settings.projector_of
+    different = [(one, other) for one, other in pairs if projector_of(one) != projector_of(other)]
+    if not different:
+        return network
+    if "z" in layers:
+        raise ValueError(
+            f"layers: got z, but arms '{different[0][0]}' and '{different[0][1]}' have different projectors; allowed is"
+            " h"
+        )
+    return Network(network.encoder, nn.Sequential(), {}, {}, needs=("embedding",))
 
 
 def shuffled_batches(images: int, num_images: int, seed: int) -> Tensor:
@@ -180,8 +194,11 @@ def set_weights(network: Network, run: Run, pair: tuple[str, str], epoch: int, p
     Without chosen images the running averages are interpolated, too. Raises ValueError if a snapshot is damaged or does
     not fit the network.
     """
-    one, other = (run.state_dict(arm, epoch) for arm in pair)
     expected = shared_tensors(network)
+    parts = {name.split(".")[0] for name in expected}
+    one, other = (
+        {name: each for name, each in run.state_dict(arm, epoch).items() if name.split(".")[0] in parts} for arm in pair
+    )
     for arm, tensors in zip(pair, (one, other), strict=True):
         load_weights(network, tensors, str(run.snapshots.path(arm, epoch)))
     network.load_state_dict(

@@ -9,7 +9,7 @@ from coupled.config.registry import Objective
 from coupled.config.sections import TEMPERATURE
 
 STRENGTHS_OF = {  # for each probability the keys that have no effect where it is 0
-    "blur_prob": ("blur_sigma",),
+    "blur_prob": ("blur_sigma", "blur_taps"),
     "jitter_prob": ("brightness", "contrast", "saturation", "hue"),
     "solarize_prob": ("solarize_threshold",),
     "rotation_prob": ("rotation_degrees",),

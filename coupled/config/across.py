@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from coupled.config.arm_sections import VIEWS_OF_ALL
 
 if TYPE_CHECKING:  # schema.py imports this file
+    from coupled.config.augmentation import AugmentationSettings
     from coupled.config.optimizer_settings import OptimizerSettings
     from coupled.config.schema import Settings
 
@@ -12,9 +13,12 @@ if TYPE_CHECKING:  # schema.py imports this file
 def check_across(settings: "Settings") -> None:
     """Raise ValueError for values that do not fit together."""
     _check_optimizer(settings.epochs, settings.optimizer, "optimizer")
+    _check_blur(settings.augmentation, settings.dataset.image_size, "augmentation")
     for name, arm in settings.arms.items():
         if arm.optimizer:
             _check_optimizer(settings.epochs, arm.optimizer, f"arms.{name}.optimizer")
+        if arm.augmentation:
+            _check_blur(arm.augmentation, settings.dataset.image_size, f"arms.{name}.augmentation")
         for key in VIEWS_OF_ALL if arm.augmentation else ():
             own, shared = (_plain(getattr(section, key)) for section in (arm.augmentation, settings.augmentation))
             if own != shared:
@@ -46,6 +50,18 @@ def check_across(settings: "Settings") -> None:
 
 def _plain(value: object) -> object:
     return [step.model_dump() for step in value] if isinstance(value, tuple) else value
+
+
+def _check_blur(augmentation: "AugmentationSettings", image_size: int | None, section: str) -> None:
+    """Raise ValueError for a kernel whose half does not fit into a view, which is mirrored at its border."""
+    sides = [side for side in (image_size, augmentation.local_size) if side]
+    for key, recipe in (("", augmentation), ("second.", augmentation.second)):
+        taps = recipe.blur_taps if recipe else None
+        if taps and sides and taps // 2 >= min(sides):
+            raise ValueError(
+                f"{section}.{key}blur_taps: got {taps} for views of {min(sides)} px; allowed are odd numbers from 3"
+                f" to {2 * min(sides) - 1}"
+            )
 
 
 def _check_optimizer(epochs: int, optimizer: "OptimizerSettings", key: str) -> None:

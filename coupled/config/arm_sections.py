@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from coupled.config.augmentation import PRESETS, AugmentationSettings
+from coupled.config.augmentation import AugmentationSettings
 from coupled.config.errors import differences
 from coupled.config.optimizer_settings import HEAD_KEYS, OF_NAME, OF_SCHEDULE, OptimizerSettings
 from coupled.config.projector_settings import ProjectorSettings
+from coupled.config.recipe_settings import PRESETS
 from coupled.objectives import Needs
 
 Tree = dict[str, Any]

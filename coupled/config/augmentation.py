@@ -20,6 +20,7 @@ LOCAL = ("local_views", "local_size", "local_crop_scale")
 OPTIONAL = (
     "views",
     "second",
+    "blur_taps",
     "solarize_prob",
     "solarize_threshold",
     "rotation_prob",

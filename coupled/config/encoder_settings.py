@@ -9,10 +9,11 @@ from coupled.config.fields import OpenSection, Width, about
 from coupled.config.user_code import is_reference
 
 LINEAR = "linear"  # the encoder that is one matrix
-OF_TIMM = ("width_multiplier", "stem", "zero_init_last")
+OF_TIMM = ("width_multiplier", "stem", "zero_init_last", "timm_options")
 OF_LINEAR = ("embedding_dim",)
 OF_OTHERS = (*OF_TIMM, *OF_LINEAR)  # not of user code, unless its function takes them
 OF_WEIGHTS = ("weights", "weights_digest", "freeze")  # in run.json and in digests only if they are set
+TimmValue = bool | int | float | str | tuple[bool | int | float | str, ...]
 OF_NETWORK = ("views_in_one_pass",)  # in run.json and in digests only if it is false
 
 
@@ -52,6 +53,13 @@ class EncoderSettings(OpenSection):
     embedding_dim: Annotated[
         Width | None, about("Width of the embedding of `linear`.", "features", "required for `linear`")
     ] = None
+    timm_options: Annotated[
+        dict[str, TimmValue],
+        about(
+            "Further arguments of timm's model, such as `{num_heads: 12, depth: 6}` of a ViT. Only arguments of the"
+            " model's class that no other key sets."
+        ),
+    ] = Field(default_factory=dict)
     views_in_one_pass: Annotated[
         Annotated[bool, Field(strict=True)],
         about(
@@ -113,4 +121,4 @@ class EncoderSettings(OpenSection):
         unused = {*OF_OTHERS} - self.model_fields_set if is_reference(self.name) else unused
         kept = ((key, value) for key, value in whole(self).items() if key not in unused)
         kept = ((key, value) for key, value in kept if key not in OF_NETWORK or not value)
-        return {key: value for key, value in kept if key not in OF_WEIGHTS or value}
+        return {key: value for key, value in kept if key not in (*OF_WEIGHTS, "timm_options") or value}

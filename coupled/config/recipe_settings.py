@@ -9,6 +9,7 @@ from coupled.config.fields import Area, NonNegative, Probability, Range, Section
 from coupled.stream.policies import MOST_OPERATIONS, RAND_AUGMENT_BINS, Policy
 from coupled.stream.recipe import Recipe
 
+MOST_TAPS = 511  # of a blur
 WITHOUT = {"policy": "none", "policy_magnitude": 9, "warp_prob": 0.0}
 CIFAR = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "blur_prob": 0.0}
 IMAGENET = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_prob": 0.5}
@@ -64,6 +65,10 @@ class RecipeSettings(Section):
     grayscale_prob: Annotated[Probability, about("Probability that the view becomes grey.")] = 0.2
     blur_prob: Annotated[Probability, _of_preset("Probability of a Gaussian blur.", "blur_prob")]
     blur_sigma: Annotated[Range, about("Range of the blur's standard deviation.", "pixels")] = (0.1, 2.0)
+    blur_taps: Annotated[
+        Annotated[int, Field(strict=True, ge=3, le=MOST_TAPS)] | None,
+        about("Side of the blur's kernel, an odd number. `null`: about a tenth of the view, as in SimCLR.", "pixels"),
+    ] = Recipe.blur_taps
     solarize_prob: Annotated[
         Probability,
         about("Probability of solarization after the blur: values x >= `solarize_threshold` become 1 - x."),
@@ -126,6 +131,8 @@ class RecipeSettings(Section):
             low, high = getattr(self, key, (0, 0))
             if low > high:
                 raise ValueError(f"{key}: got [{low}, {high}]; the first number must not exceed the second")
+        if self.blur_taps and self.blur_taps % 2 == 0:
+            raise ValueError(f"blur_taps: got {self.blur_taps}; allowed are odd numbers from 3 to {MOST_TAPS}")
         return self
 
     def recipe(self) -> Recipe:

@@ -186,6 +186,8 @@ class Settings(LeanSection):
         name = encoder.pop("name")
         if is_reference(name):  # as text, because networks are cached by their arguments
             encoder = {"encoder_options": json.dumps(encoder, sort_keys=True)}
+        elif further := encoder.pop("timm_options", None):
+            encoder["encoder_options"] = json.dumps(further, sort_keys=True)
         passes = {"views_in_one_pass": self.encoder.views_in_one_pass}
         return {"encoder": name, **encoder, **passes, "image_size": self.image_size, **of_projector}
 

@@ -4,7 +4,8 @@ The `encoder.*` tensors of a snapshot load into the same timm model. A ResNet ke
 stem only replaces `conv1` and removes `maxpool`. A ViT with the CIFAR stem is timm's ViT with `patch_size=4`.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +21,9 @@ SMALL_PATCH = 4  # pixels
 # timm's modules of plain ResNets and ViTs; in a ResNet whose stem is one convolution, it is called conv1
 RESNETS = ("timm.models.resnet", "timm.models.res2net", "timm.models.sknet")
 VITS = ("timm.models.vision_transformer", "timm.models.deit")
+# arguments that are no property of the model, or that the program sets
+SET_HERE = ("num_classes", "in_chans", "features_only", "device", "dtype")
+NOT_FURTHER = (*inspect.signature(timm.create_model).parameters, *SET_HERE)
 # exceptions that timm or torch raises for arguments that do not fit together
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -43,7 +47,12 @@ class LinearEncoder(nn.Module):
 
 
 def build_encoder(
-    name: str, width_multiplier: float = 1.0, stem: str = "cifar", image_size: int = 32, zero_init_last: bool = False
+    name: str,
+    width_multiplier: float = 1.0,
+    stem: str = "cifar",
+    image_size: int = 32,
+    zero_init_last: bool = False,
+    further: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build the timm model `name`, which maps images [M, 3, S, S] to embeddings [M, D] with D = `encoder_width`.
 
@@ -51,18 +60,19 @@ def build_encoder(
     (Chen et al. 2020, arXiv 2002.05709, appendix B.9), and a plain vision transformer patches of 4 x 4 pixels.
     `width_multiplier` multiplies a ResNet's channels. All norm scales start at 1, as in torchvision; with
     `zero_init_last` the last scale of every residual block starts at 0, as in timm (Goyal et al. 2017, arXiv
-    1706.02677, section 5.1).
+    1706.02677, section 5.1). `further` are arguments of the model's class that are not set otherwise, such as the
+    `num_heads` of a ViT.
 
     The parameters are drawn from torch's global generator: wrap the call in `stream.seeds.torch_rng`. Raises ValueError
-    for a name that timm does not know or that names weights, and for a stem, width or image size that the model does
-    not support.
+    for a name that timm does not know or that names weights, and for a stem, width, image size or further argument that
+    the model does not support.
     """
     _check_name(name)
-    options, replaces_stem = timm_options(name, width_multiplier, stem, image_size)
-    with failures_named(
-        name, f"encoder.width_multiplier {width_multiplier:g}, encoder.stem {stem}, dataset.image_size {image_size}"
-    ):
+    options, replaces_stem = timm_options(name, width_multiplier, stem, image_size, further)
+    keys = f"encoder.width_multiplier {width_multiplier:g}, encoder.stem {stem}, dataset.image_size {image_size}"
+    with failures_named(name, keys + (f", encoder.timm_options {dict(further)}" if further else "")):
         encoder: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    _check_taken(encoder, name, further or {})
     if replaces_stem:
         _replace_stem(encoder, small=stem == "cifar")
     _start_norm_scales(encoder, name, zero_init_last)
@@ -70,11 +80,16 @@ def build_encoder(
 
 
 def timm_options(
-    name: str, width_multiplier: float = 1.0, stem: str = "cifar", image_size: int = 32
+    name: str,
+    width_multiplier: float = 1.0,
+    stem: str = "cifar",
+    image_size: int = 32,
+    further: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Return the options of `timm.create_model` for an encoder, and whether its stem is replaced afterwards.
 
-    Raises ValueError for a stem, width or image size that the model `name` does not support.
+    Raises ValueError for a stem, width or image size that the model `name` does not support, and for a `further` option
+    that is set otherwise or is not one of the model.
     """
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     module = model_entrypoint(name).__module__
@@ -101,7 +116,13 @@ def timm_options(
         options["channels"] = tuple(max(1, round(width_multiplier * channels)) for channels in STAGE_CHANNELS)
         # timm scales only the stem of its deep variant; `_replace_stem` then restores the single convolution
         options |= {"stem_type": "deep", "stem_width": max(1, round(width_multiplier * STEM_CHANNELS / 2))}
-    return options, plain_resnet and (stem == "cifar" or width_multiplier != 1)
+    for key in further or {}:
+        if key in options or key in NOT_FURTHER:
+            raise ValueError(
+                f"encoder.timm_options.{key}: not allowed; it is no property of the model, or other keys set it; remove"
+                " it"
+            )
+    return {**options, **(further or {})}, plain_resnet and (stem == "cifar" or width_multiplier != 1)
 
 
 @contextmanager
@@ -134,6 +155,15 @@ def _check_name(name: str) -> None:
         hint = f"; similar names: {', '.join(near)}" if near else did_you_mean(name, timm.list_models())
         command = "python -c 'import timm; print(timm.list_models())'"
         raise ValueError(f"encoder.name: timm has no model '{name}'{hint} (all: {command})")
+
+
+def _check_taken(encoder: nn.Module, name: str, further: Mapping[str, Any]) -> None:
+    """Raise ValueError for a further option that is no argument of the model's class: timm may ignore it."""
+    taken = sorted({*inspect.signature(type(encoder)).parameters} - {*NOT_FURTHER})
+    for key in further:
+        if key not in taken:
+            hint = did_you_mean(key, taken)
+            raise ValueError(f"encoder.timm_options.{key}: '{name}' does not take it{hint} (takes: {', '.join(taken)})")
 
 
 def _start_norm_scales(encoder: nn.Module, name: str, zero_init_last: bool) -> None:

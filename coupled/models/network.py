@@ -4,6 +4,7 @@ V views, B images, D embedding width, P projection width, S image size.
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -133,8 +134,9 @@ def build_network(
     Its outputs are "embedding" and "projection". `projector_hidden_dim=None` uses the width of the embedding. Other
     options of `build_projector` also have the prefix `projector_`.
     With `embedding_dim` the encoder is one matrix.
-    `encoder_options` are the options of a user-defined encoder as JSON; such an encoder takes no options of timm. Equal
-    arguments give equal bytes on every device. Raises ValueError for an encoder, stem or width that is not supported.
+    `encoder_options` are further options as JSON: of timm's model, or of a user-defined encoder, which takes no options
+    of timm. Equal arguments give equal bytes on every device. Raises ValueError for an encoder, stem, width or option
+    that is not supported.
     """
     with torch_rng(seed, "init"):
         trunk = (
@@ -142,7 +144,7 @@ def build_network(
             if is_reference(encoder)
             else LinearEncoder(image_size, embedding_dim)
             if embedding_dim is not None
-            else build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last)
+            else build_encoder(encoder, width_multiplier, stem, image_size, zero_init_last, json.loads(encoder_options))
         )
         inputs = encoder_width(trunk)
         further = {key.removeprefix("projector_"): value for key, value in projector_options.items()}

@@ -37,7 +37,7 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
 
     The bits of a view depend only on its image and its plan, not on the other images of the batch, the number of
     threads or the device. Crop and colours follow torchvision's tensor kernels. The blur is that of SimCLR (Chen et al.
-    2020), whose kernel covers about a tenth of the view.
+    2020), whose kernel covers about a tenth of the view, unless the plan has the number of its taps.
     """
     batch, _, height, width = images_B3HW.shape
     device = images_B3HW.device
@@ -56,7 +56,7 @@ def augment(images_B3HW: Tensor, plan: ViewPlan, size: int) -> Tensor:
     policy_KM6 = send(numbers_of(op_MK, value_MK[sort_M], size), device)
     moves_M8 = None if plan.warp_BV8 is None else _flat(plan.warp_BV8)[sort_M].numpy()
     splines_MT = None if moves_M8 is None else send(splines(moves_M8), device)
-    blur_MK = send(_gaussian(sigma_M.numpy(), max(3, size // 10 | 1)), device)
+    blur_MK = send(_gaussian(sigma_M.numpy(), _taps(plan, size)[sort_M]), device)
 
     views_M3SS = torch.empty(len(number_M), 3, size, size, device=device)
     step = max(1, (_CPU_CHUNK if device.type == "cpu" else _GPU_CHUNK) // (3 * size * size))
@@ -208,13 +208,25 @@ def _apply_(
     pixels_3m.index_copy_(1, index_n, part_3n)
 
 
-def _gaussian(sigma_M: NDArray[np.float32], taps: int) -> Tensor:
-    """Return the weights of a Gaussian blur, which sum to 1, float32 [M, K]; unused where sigma is 0."""
-    distance_K = np.arange(taps) - taps // 2
+def _gaussian(sigma_M: NDArray[np.float32], taps_M: NDArray[np.int64]) -> Tensor:
+    """Return the weights of a Gaussian blur, which sum to 1, float32 [M, K]; unused where sigma is 0.
+
+    Views with fewer than K taps have weights of 0 on both sides.
+    """
+    most = int(taps_M.max())
+    distance_K = np.arange(most) - most // 2
     scaled_MK = distance_K / np.where(sigma_M > 0, sigma_M, 1).astype(np.float64)[:, None]
-    weights_KM = portable_exp(scaled_MK**2 * -0.5).T
+    weights_MK = portable_exp(scaled_MK**2 * -0.5)
+    weights_KM = np.where(abs(distance_K) <= taps_M[:, None] // 2, weights_MK, 0.0).T
     total_M = sum(weights_KM)  # in a fixed order: the order of NumPy's sums may depend on the shape
     return torch.from_numpy(np.ascontiguousarray((weights_KM / total_M).T, dtype=np.float32))
+
+
+def _taps(plan: ViewPlan, size: int) -> NDArray[np.int64]:
+    """Return the number of taps of the blur of each view [M]."""
+    taps_BV = torch.zeros_like(plan.order_BV4[..., 0]) if plan.blur_taps_BV is None else plan.blur_taps_BV
+    taps: NDArray[np.int64] = _flat(torch.where(taps_BV > 0, taps_BV, max(3, size // 10 | 1))).numpy()
+    return taps
 
 
 def _flat(part_BV: Tensor) -> Tensor:

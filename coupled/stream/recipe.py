@@ -29,6 +29,7 @@ class Recipe:
     grayscale_prob: float
     blur_prob: float
     blur_sigma: Range  # pixels of the view
+    blur_taps: int | None = None  # side of the kernel in pixels, odd; None: a tenth of the view
     solarize_prob: float = 0.0
     solarize_threshold: float = 0.5  # values of at least this are inverted, x -> 1 - x
     rotation_prob: float = 0.0

@@ -61,6 +61,7 @@ class ViewPlan:
     policy_value_BVK: Tensor | None  # float64, the parameters of these operations; both None: the run has no policy
     warp_BV8: Tensor | None  # float64, moves of the warp's control points; None: the run warps no view
     crop_ratios: tuple[Range, ...]  # of each view, for images so narrow that no candidate fits
+    blur_taps_BV: Tensor | None = None  # int64, 0 = a tenth of the view; None: no view sets it
     steps_BVKR: Tensor | None = None  # float32 in [0, 1): R numbers for each of the K user-defined steps
 
     def __getitem__(self, images: slice | NDArray[np.int64]) -> "ViewPlan":
@@ -104,6 +105,7 @@ class EpochPlan:
             for views, recipe in self.augmentation.recipes()
         ]
         plan = plans[0] if len(plans) == 1 else _beside(plans)
+        plan = replace(plan, blur_taps_BV=_blur_taps(self.augmentation, len(indices_B)))
         if self.steps_KVNR is None:
             return plan
         steps_BVKR = (self.steps_KVNR[:, :, indices_B] >> np.uint32(8)).transpose(2, 1, 0, 3) * np.float32(2.0**-24)
@@ -186,6 +188,13 @@ def _decode(draws: Sequence[NDArray[np.float64] | None], augmentation: Recipe) -
         warp_BV8=warp_BV8,
         crop_ratios=(augmentation.crop_ratio,) * draws_RBV.shape[-1],
     )
+
+
+def _blur_taps(augmentation: Augmentation, images: int) -> Tensor | None:
+    taps_BV = torch.zeros(images, augmentation.views, dtype=torch.int64)
+    for views, recipe in augmentation.recipes():
+        taps_BV[:, views] = recipe.blur_taps or 0
+    return taps_BV if taps_BV.any() else None
 
 
 def _beside(plans: Sequence[ViewPlan]) -> ViewPlan:

@@ -105,6 +105,27 @@ def test_a_number_of_degrees_is_torchvisions_range(degrees: float) -> None:
     assert settings(rotation_degrees=degrees).augmentation.rotation_degrees == (-degrees, degrees)
 
 
+def test_the_number_of_taps_of_a_blur_is_odd_and_fits_into_a_view() -> None:
+    """A kernel that is wider than the mirrored view would fail in the middle of a run."""
+    found = settings(blur_taps=3, second={"blur_taps": None})
+    tree = found.resolved()["augmentation"]
+    assert (tree["blur_taps"], tree["second"]) == (3, {"blur_taps": None})
+    assert from_resolved(found.resolved()).augmentation.plain() == found.augmentation.plain()
+    assert settings(blur_taps=None).sha256() == settings().sha256() != settings(blur_taps=3).sha256()
+    assert settings(blur_taps=31).augmentation.blur_taps == 31  # views of 16 px
+    for wrong, text in (
+        ({"blur_taps": 4}, r"augmentation\.blur_taps: got 4; allowed are odd numbers from 3 to 511"),
+        (
+            {"blur_taps": 33},
+            r"augmentation\.blur_taps: got 33 for views of 16 px; allowed are .* from 3 to 31",
+        ),
+        ({"second": {"blur_taps": 33}}, r"augmentation\.second\.blur_taps: got 33 for views of 16 px"),
+        ({"local_views": 1, "local_size": 4, "blur_taps": 9}, r"blur_taps: got 9 for views of 4 px"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            settings(**wrong)
+
+
 def test_a_policy_is_written_and_its_options_are_refused_where_they_have_no_effect() -> None:
     """An option that changes nothing would look like a choice in run.json."""
     found = settings(policy="rand_augment", policy_magnitude=5, second={"policy": "none"})

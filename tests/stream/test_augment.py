@@ -38,7 +38,9 @@ def by_torchvision(image: Tensor, plan: ViewPlan, view: int, size: int) -> Tenso
         pixels = F.rgb_to_grayscale(pixels, num_output_channels=3)
     pixels = warped(pixels, plan.warp_BV8[0, view])
     if plan.blur_sigma_BV[0, view] > 0:
-        pixels = F.gaussian_blur(pixels, [max(3, size // 10 | 1)] * 2, [float(plan.blur_sigma_BV[0, view])])
+        given = 0 if plan.blur_taps_BV is None else int(plan.blur_taps_BV[0, view])
+        taps = given or max(3, size // 10 | 1)
+        pixels = F.gaussian_blur(pixels, [taps, taps], [float(plan.blur_sigma_BV[0, view])])
     if plan.solarize_BV[0, view] <= 1:
         pixels = F.solarize(pixels, float(plan.solarize_BV[0, view]))
     return pixels
@@ -64,6 +66,19 @@ def test_the_whole_chain_is_torchvisions_applied_to_one_image_at_a_time(images, 
         alone = epoch_plan[EVERYONE[b : b + 1]]
         for v in range(3):
             assert abs(views_VB3SS[v, b] - by_torchvision(images[b], alone, v, size)).max() < GREY_LEVEL, (v, b)
+
+
+def test_the_blur_of_a_recipe_has_its_number_of_taps(images, everything):
+    """The papers' 224-px views have a blur of 3 taps; a tenth of the view would blur about 50 times as many pixels."""
+    second = replace(everything.second, blur_prob=1.0, blur_taps=3, blur_sigma=(1.5, 1.5))
+    plan = view_plan(0, 0, 24, replace(everything, blur_prob=1.0, second=second))[EVERYONE]
+    assert plan.blur_taps_BV.tolist() == [[0, 3, 3]] * 24
+    views_VB3SS = augment(images, plan, 60)
+    for b, v in ((0, 0), (5, 0), (5, 1), (9, 2), (23, 2)):
+        assert abs(views_VB3SS[v, b] - by_torchvision(images[b], plan[b : b + 1], v, 60)).max() < GREY_LEVEL, (v, b)
+    first = augment(images, replace(plan, blur_taps_BV=None), 60)
+    assert torch.equal(first[0], views_VB3SS[0])
+    assert not torch.equal(first[1], views_VB3SS[1])
 
 
 @pytest.mark.parametrize("size", [16, 37])
