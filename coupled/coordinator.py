@@ -61,7 +61,7 @@ class Coordinator:
         self.learning_rate = schedule_of(**settings.optimizer.of_schedule(), **length)
         self.rate_of = {a: schedule_of(**settings.optimizer_of(a).of_schedule(), **length) for a in settings.arms}
         on_gpu = on_device(self.images, group.device)  # once for all streams, and before free memory is measured
-        self.all_arms = arms = build_arms(settings, group, len(self.images.class_names), self.steps)
+        self.all_arms = arms = build_arms(settings, group, self.images, self.steps)
         self.arms, self.stream_of = arms.own, streams(arms.random_sources)
         seeds = {self.stream_of[arm.name]: arms.random_sources[arm.name].of_stream(settings.seed) for arm in self.arms}
         resolved, device = settings.resolved(), group.device.type
