@@ -32,7 +32,7 @@ def per_anchor(
     """Return the losses of this process's anchors before the mean."""
     cosines_AC = at_least_float32(inputs.outputs["logits"]).flatten(0, 1)
     labels_A = inputs.labels_B.repeat(len(inputs.outputs["logits"]))
-    margins_AC = margin * F.one_hot(labels_A, cosines_AC.shape[1])
+    margins_AC = margin * F.one_hot(labels_A, cosines_AC.shape[1]).to(cosines_AC.dtype)
     losses_A = F.cross_entropy(scale * (cosines_AC - margins_AC), labels_A, reduction="none")
     return AnchorLosses(losses_A, torch.ones_like(labels_A, dtype=torch.bool))
 
