@@ -32,8 +32,10 @@ def per_anchor(
     """Return the losses of this process's anchors before the mean."""
     cosines_AC = at_least_float32(inputs.outputs["logits"]).flatten(0, 1)
     labels_A = inputs.labels_B.repeat(len(inputs.outputs["logits"]))
-    margins_AC = margin * F.one_hot(labels_A, cosines_AC.shape[1]).to(cosines_AC.dtype)
-    losses_A = F.cross_entropy(scale * (cosines_AC - margins_AC), labels_A, reduction="none")
+    # F.one_hot would wait for the device to check the labels
+    own_AC = labels_A[:, None] == torch.arange(cosines_AC.shape[1], device=labels_A.device)
+    with_margin_AC = (cosines_AC - margin).where(own_AC, cosines_AC)
+    losses_A = F.cross_entropy(scale * with_margin_AC, labels_A, reduction="none")
     return AnchorLosses(losses_A, torch.ones_like(labels_A, dtype=torch.bool))
 
 
