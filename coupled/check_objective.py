@@ -44,8 +44,7 @@ def parser() -> Parser:
         "the images or on the number of processes that share the batch."
     )
     result = command_parser("check-objective", about, examples, ["none"])
-    which = "FILE:NAME, MODULE:NAME, or the name of a built-in objective"
-    result.add_argument("objective", metavar="OBJECTIVE", help=which)
+    result.add_argument("objective", metavar="OBJECTIVE", help="FILE:NAME, MODULE:NAME, or a built-in objective's name")
     result.add_argument("options", nargs="*", default=[], metavar="key=value", help="options of the objective")
     return result
 
@@ -75,7 +74,9 @@ def checks(objective: "Objective") -> Iterator[Check]:
     """Yield all checks of an objective. Raises ValueError if the objective is not pure or does not return a loss."""
     import torch
 
-    labels_G = torch.arange(IMAGES) % CLASSES
+    from coupled.stream.known_labels import known_labels
+
+    labels_G = (torch.arange(IMAGES) % CLASSES).where(known_labels(0, IMAGES, objective.needs.label_fraction), -1)
     outputs = _outputs(objective)
     whole, gradients = _loss_and_gradients(objective, outputs, [slice(0, IMAGES)], labels_G)
     yield Check("finite loss and gradient", 0.0 if _finite([whole, *gradients.values()]) else inf, 0)
@@ -172,16 +173,15 @@ def _objective(name: str, given: Sequence[str]) -> "Objective":
 def _outputs(objective: "Objective") -> "dict[str, Tensor]":
     """Return the outputs that the objective needs, random and of shape [V, G, width]."""
     import torch
-    from torch.nn.functional import normalize
 
     needs, generator = objective.needs, torch.Generator().manual_seed(0)
-    widths = {head.output: CLASSES if head.kind == "linear" else WIDTH for head in needs.heads.values()}
+    widths = {head.output: CLASSES if head.per_class else WIDTH for head in needs.heads.values()}
     found = {}
     for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
         shape = (needs.views or VIEWS, IMAGES, widths.get(name, WIDTH))
         found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         if name in ("projection", "target_projection"):
-            found[name] = normalize(found[name], dim=-1)
+            found[name] = torch.nn.functional.normalize(found[name], dim=-1)
     return found
 
 

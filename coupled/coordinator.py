@@ -62,7 +62,7 @@ class Coordinator:
         self.rate_of = {a: schedule_of(**settings.optimizer_of(a).of_schedule(), **length) for a in settings.arms}
         on_gpu = on_device(self.images, group.device)  # once for all streams, and before free memory is measured
         resolved = settings.resolved()
-        self.all_arms = arms = build_arms(settings, group, len(self.images.class_names), self.steps)
+        self.all_arms = arms = build_arms(settings, group, self.images, self.steps)
         self.arms, self.stream_of = arms.own, streams(arms.random_sources, resolved["arms"])
         seeds = {self.stream_of[arm.name]: arms.random_sources[arm.name].of_stream(settings.seed) for arm in self.arms}
         recipe_of = {self.stream_of[arm.name]: settings.augmentation_of(arm.name).plain() for arm in self.arms}

@@ -41,8 +41,9 @@ ARM_METRICS = [
     *("few_shot_two_way", "knn", "linear_probe", "nccc", "root_cdnv"),
 ]
 OBJECTIVES = [
-    *("barlow_twins", "byol", "cross_entropy", "dcl", "directpred", "l_c", "l_nc", "n_pairs", "nscl", "nt_xent"),
-    *("prediction_mse", "simsiam", "spectral", "supcon", "tcr", "triplet", "vicreg", "vicreg_ctr", "vicreg_exp"),
+    *("barlow_twins", "byol", "cross_entropy", "dcl", "dclw", "directpred", "hadsell", "hard_negative", "l_c", "l_nc"),
+    *("margin_softmax", "mmcr", "n_pairs", "nscl", "nt_xent", "prediction_mse", "simsiam", "spectral", "supcon", "tcr"),
+    *("triplet", "vicreg", "vicreg_ctr", "vicreg_exp", "w_mse"),
 ]
 CLASSES = {"coupled.objectives": ["Head", "Needs", "Inputs", "Loss"], "coupled.analysis.run": ["Run"]}
 EXAMPLES = ["channel_dropout", "hard_negatives", "small_encoder", "two_colours"]  # a file and its function

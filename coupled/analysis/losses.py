@@ -213,7 +213,11 @@ def plan(
                 gaps = (gap_rows(epoch, name, arm, part, source[arm], sums) for arm, sums in found.items())
                 yield Chunk(GAP, list(chain.from_iterable(gaps)))
 
-    direct = [arm for arm, of_arm in run.settings.arms.items() if of_arm.objective == "nscl"]
+    direct = [
+        arm
+        for arm, of_arm in run.settings.arms.items()
+        if of_arm.objective == "nscl" and "label_fraction" not in of_arm.options  # recorded only if it is below 1
+    ]
     return Plan([LOSS, GAP], chunks, lambda output: write_what_follows(output / LOSS, direct))
 
 

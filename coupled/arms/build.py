@@ -17,6 +17,7 @@ from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
 from coupled.config.user_code import is_reference
+from coupled.datasets import AnyImageDataset
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
 from coupled.models.memory import MOMENTS, ArmBytes, Forecast, forecast, free_memory, memory_line
@@ -27,6 +28,7 @@ from coupled.models.probe import Probe, check_local_size, largest, outline, prob
 from coupled.models.schedules import target_decay
 from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
+from coupled.stream.known_labels import known_labels
 
 
 class Arms(NamedTuple):
@@ -47,9 +49,8 @@ class Arms(NamedTuple):
     weights: GivenWeights | None
 
 
-def build_arms(settings: Settings, group: ProcessGroup, classes: int, steps: int) -> Arms:
-    """Build the arms of `settings` for a dataset with `classes` classes and a run of `steps` steps. Called by all
-    ranks together.
+def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset, steps: int) -> Arms:
+    """Build the arms of `settings` for the training `images` and a run of `steps` steps. Called by all ranks together.
 
     Raises ValueError if the network cannot be built or does not fit into memory, and `RunError` if the arms do not
     start with equal weights.
@@ -58,7 +59,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int, steps: int
         name: find_objective(name, arm.objective or "", arm.options, settings.temperature)
         for name, arm in settings.arms.items()
     }
-    augmentation = settings.augmentation
+    augmentation, classes = settings.augmentation, len(images.class_names)
     check_views(objectives, augmentation.views, augmentation.local_views)
     if classes == 0:
         sanity_checks.check_unlabelled(objectives, settings.batch.sampler)
@@ -95,7 +96,7 @@ def build_arms(settings: Settings, group: ProcessGroup, classes: int, steps: int
         seed = used[name].seed("init", settings.seed)
         start = starts[name] if seed == settings.seed else _network(options_of[name], seed, probes[name])
         network = copy_with_heads(start, objectives[name].needs, classes, seed)
-        own.append(_arm(name, settings, objectives[name], network, device, steps))
+        own.append(_arm(name, settings, objectives[name], network, device, steps, len(images)))
     check_equal_starts(
         {arm.name: shared_tensors(arm.network) for arm in own},
         {name: each.init for name, each in used.items()},
@@ -122,7 +123,13 @@ def place_arms(parameters: Mapping[str, int], places: int) -> list[list[str]]:
 
 
 def _arm(
-    name: str, settings: Settings, objective: Objective, network: Network, device: torch.device, steps: int
+    name: str,
+    settings: Settings,
+    objective: Objective,
+    network: Network,
+    device: torch.device,
+    steps: int,
+    images: int,
 ) -> Arm:
     """Return an arm with `network` moved to the device, dtype and memory layout of training."""
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
@@ -146,6 +153,9 @@ def _arm(
     decay = None
     if start is not None:
         decay = partial(target_decay, start=start, steps=steps, schedule=settings.arms[name].target_schedule)
+    known, known_N = objective.needs.label_fraction, None
+    if known < 1:
+        known_N = known_labels(settings.seed, images, known).to(device)
     arm = Arm(
         name,
         objective,
@@ -156,6 +166,7 @@ def _arm(
         seed=settings.seed,
         perturb=(perturb.ulps, perturb.step) if perturb else None,
         target_decay=decay,
+        known_N=known_N,
     )
     arm.settle_buckets(settings.image_size, settings.augmentation.local_size or 0)
     return arm

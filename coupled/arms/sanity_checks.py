@@ -72,12 +72,11 @@ def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
 
 
 def depends_on_labels(objective: Objective) -> bool:
-    """Return whether an objective uses labels.
-
-    It does if it has a head with one output per class, or if its loss of four images changes with their labels.
-    """
-    if any(head.kind == "linear" for head in objective.needs.heads.values()):
+    """Return whether an objective has an output per class, or its loss of four images changes with their labels."""
+    if any(head.per_class for head in objective.needs.heads.values()):
         return True
+    if objective.needs.label_fraction == 0:
+        return False
     shape = (2, 4, 4)
     values_VBD = torch.nn.functional.normalize(torch.arange(32, dtype=torch.float64).square().sin().view(shape), dim=-1)
     outputs = dict.fromkeys((*objective.needs.outputs, *objective.needs.gathered), values_VBD)
@@ -154,10 +153,11 @@ def one_class(
 
 
 def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
-    """Return whether the objective counts any anchor in a batch with these labels on one process."""
+    """Return whether the objective counts any anchor in a batch with these labels, or if it may not know all, none."""
     shape = (views, len(labels_B), int(labels_B.max()) + 2)
     outputs = {name: torch.ones(shape) for name in (*objective.needs.outputs, *objective.needs.gathered)}
-    loss = objective.function(Inputs(outputs, outputs, labels_B, labels_B), **objective.options)
+    known_B = labels_B if objective.needs.label_fraction == 1 else torch.full_like(labels_B, -1)
+    loss = objective.function(Inputs(outputs, outputs, known_B, known_B), **objective.options)
     return int(loss.counted) > 0
 
 

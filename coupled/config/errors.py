@@ -3,7 +3,7 @@
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import reduce
 from operator import or_
 from types import UnionType
@@ -70,6 +70,17 @@ def check_options(
     except ValidationError as error:
         raise ValueError(f"{where}.{one_line(error, model)}") from None
     return {name: getattr(checked, name) for name in fields}
+
+
+def without_defaults(
+    options: Mapping[str, Any], function: Callable[..., Any], added: Collection[str]
+) -> dict[str, Any]:
+    """Return the options of `function` without those in `added` that have their default.
+
+    Runs that do not use an added option then have the same digest as before it existed.
+    """
+    usual = inspect.signature(function).parameters
+    return {key: value for key, value in options.items() if key not in added or value != usual[key].default}
 
 
 def _exact(kind: Any) -> Any:

@@ -17,7 +17,7 @@ from coupled.config.augmentation import check_mixed_labels
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
 from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
 from coupled.config.encoder_settings import of_timm
-from coupled.config.errors import check_options
+from coupled.config.errors import check_options, without_defaults
 from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
 from coupled.config.user_augmentation import with_step_options
 from coupled.config.user_code import find as find_code
@@ -86,7 +86,8 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
             found.check(**checked)
         except ValueError as error:
             raise ValueError(f"arms.{arm}.{error}") from None
-    return Objective(name, function, checked, found.needs(**checked), found.batch_sums, found.after_step)
+    used = without_defaults(checked, function, found.added)
+    return Objective(name, function, used, found.needs(**checked), found.batch_sums, found.after_step)
 
 
 def _of_package(name: str, key: str) -> Declared:
@@ -98,8 +99,8 @@ def _of_package(name: str, key: str) -> Declared:
     absent = [f"{each}()" for each in (name, "needs") if not callable(getattr(module, each, None))]
     if absent:
         raise ValueError(f"{key}: {module.__file__} has no {' and no '.join(absent)}")
-    optional = [getattr(module, each, None) for each in ("check", "batch_sums", "after_step")]
-    return Declared(getattr(module, name), module.needs, *optional)
+    check, sums, rule = (getattr(module, each, None) for each in ("check", "batch_sums", "after_step"))
+    return Declared(getattr(module, name), module.needs, check, sums, rule, getattr(module, "ADDED", ()))
 
 
 def load_dataset(section: Mapping[str, Any], split: str, seed: int) -> AnyImageDataset:
@@ -194,9 +195,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     section = settings["dataset"]
     load, checked, classes, noise = _dataset(section)
-    added = getattr(_find_dataset(section["name"]), "ADDED", ())
-    usual = {key: inspect.signature(load).parameters[key].default for key in added}
-    checked = {key: value for key, value in checked.items() if key not in added or value != usual[key]}
+    checked = without_defaults(checked, load, getattr(_find_dataset(section["name"]), "ADDED", ()))
     chosen = {key: value for key, value in (("classes", classes), ("label_noise", noise)) if value is not None}
     tree = {**settings, "arms": {}, "dataset": {**{key: section[key] for key in OWN_KEYS}, **checked, **chosen}}
     tree["encoder"] = with_encoder_options(settings["encoder"])

@@ -38,6 +38,7 @@ class Declared(NamedTuple):
     check: Callable[..., None] | None
     batch_sums: Callable[..., dict[str, Tensor]] | None
     after_step: Callable[..., dict[str, Tensor]] | None
+    added: tuple[str, ...] = ()  # options that are recorded only if they do not have their default
 
 
 def declared(code: UserCode, key: str) -> Declared:
@@ -57,7 +58,9 @@ def declared(code: UserCode, key: str) -> Declared:
     return Declared(
         function=_pure(function, code, key),
         needs=_needs(named["needs"], code, key) if "needs" in named else _projections,
-        **{name: named.get(name) for name in optional},
+        check=named.get("check"),
+        batch_sums=named.get("batch_sums"),
+        after_step=named.get("after_step"),
     )
 
 

@@ -183,6 +183,8 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
     """Build a head on an input with `inputs` features, drawn from torch's global generator."""
     if head.kind == "linear":
         return nn.Linear(inputs, classes)
+    if head.kind == "cosine":
+        return CosineClassifier(inputs, classes)
     if head.kind in LINEAR_PREDICTORS:
         layer = nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor"))
         if head.kind.startswith("symmetric"):
@@ -194,7 +196,22 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    raise ValueError(f"head: got kind '{head.kind}'; allowed are linear, mlp_predictor, {', '.join(LINEAR_PREDICTORS)}")
+    raise ValueError(
+        f"head: got kind '{head.kind}'; allowed are linear, cosine, mlp_predictor, {', '.join(LINEAR_PREDICTORS)}"
+    )
+
+
+class CosineClassifier(nn.Linear):
+    """A classifier without bias: the cosines of its input and its rows, one per class. The rows are stored as drawn."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(inputs, classes, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the cosines [..., C], in at least float32: with a large scale bfloat16 has too few digits."""
+        with torch.autocast(input.device.type, enabled=False):
+            features = input.to(torch.promote_types(input.dtype, self.weight.dtype))
+            return functional.linear(functional.normalize(features, dim=-1), functional.normalize(self.weight, dim=-1))
 
 
 def move_target(network: nn.Module, decay: float) -> None:

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from coupled.objectives._ranges import share
+
 LOCAL = "local_"  # prefix of outputs of local views
 
 
@@ -29,13 +31,14 @@ LOCAL = "local_"  # prefix of outputs of local views
 class Head:
     """A further head of the network, which maps the output `input` to the output `output`.
 
-    "linear" is a classifier with biases and one output per class. The predictors keep the width of their input:
+    "linear" is a classifier with biases and one output per class. "cosine" is a classifier without bias, whose outputs
+    are the cosines of its input and its rows. The predictors keep the width of their input:
     "linear_predictor" is one matrix without bias, "linear_bias_predictor" has a bias; "symmetric_predictor" and
     "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
     batch norm, ReLU and a linear layer. A head with `trained=False` gets no gradient.
 
     Attributes:
-        kind: "linear", "mlp_predictor", or the name of a linear predictor.
+        kind: "linear", "cosine", "mlp_predictor", or the name of a linear predictor.
         input: name of the output that the head takes as its input.
         output: name of the output that the head computes.
         hidden_dim: width of the hidden layer of an "mlp_predictor".
@@ -52,6 +55,11 @@ class Head:
     hidden_dim: int = 0
     trained: bool = True
 
+    @property
+    def per_class(self) -> bool:
+        """Whether the head has one output per class."""
+        return self.kind in ("linear", "cosine")
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -60,7 +68,9 @@ class Needs:
     With `target_decay` m the network has a target network, a copy of encoder and projector with the outputs
     "target_projection" and "target_unnormalised". After every step target <- m target + (1 - m) network. An output
     `local_<name>`, such as "local_projection", is computed from the local views (multi-crop); the run must then have
-    local views.
+    local views. With `label_fraction` f the labels of a share f of the training images are known, drawn by the seed of
+    the run and the same in every epoch; all others are -1. The images of a smaller share are a subset of those of a
+    larger one.
 
     Attributes:
         outputs: names of the outputs that the objective reads for the images of this process.
@@ -71,6 +81,10 @@ class Needs:
             is a tuple of names of outputs, whose widths are the shape of the tensor.
         views: the only number of views that the objective takes; None: any number from 2.
         mixed_labels: whether the objective uses `partner_labels_B` of its inputs, and so takes MixUp and CutMix.
+        label_fraction: share of the training images whose labels the objective knows, from 0 to 1.
+
+    Raises:
+        ValueError: if `label_fraction` is not from 0 to 1.
 
     Example:
         >>> Needs(outputs=("projection",), gathered=("projection",)).local
@@ -84,6 +98,11 @@ class Needs:
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     views: int | None = None
     mixed_labels: bool = False
+    label_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the share of the labels."""
+        share(label_fraction=self.label_fraction)
 
     @property
     def local(self) -> bool:
@@ -119,7 +138,7 @@ class Inputs:
     Attributes:
         outputs: outputs for the images of this process by name, [V, B, width].
         gathered: outputs of the global batch by name, [V, G, width].
-        labels_B: labels of the images of this process, int64; -1 without labels.
+        labels_B: labels of the images of this process, int64; -1 for an unknown label.
         labels_G: labels of the global batch, int64.
         first: position of the first image of this process in the global batch.
         partner_labels_B: labels of the partners, int64; None if images are not mixed.

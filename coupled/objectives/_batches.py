@@ -19,18 +19,30 @@ from coupled.objectives._anchors import at_least_float32
 def mean_over_pairs_of_views(inputs: Inputs, output: str, loss_of_pair: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """Return the mean of `loss_of_pair`, a scalar function of two views [G, P] of `output`, over all pairs of views.
 
-    All anchors of this process count. With a single view or a single image no anchor counts.
+    Anchors are counted as in `of_all_views`.
+    """
+
+    def mean(views_VGP: Tensor) -> Tensor:
+        return torch.stack([loss_of_pair(*pair) for pair in itertools.combinations(views_VGP, 2)]).mean()
+
+    return of_all_views(inputs, output, mean)
+
+
+def of_all_views(inputs: Inputs, output: str, loss_of_views: Callable[[Tensor], Tensor], least_images: int = 2) -> Loss:
+    """Return `loss_of_views`, a scalar function of all views [V, G, P] of `output`, in at least float32.
+
+    All anchors of this process count. With a single view, or fewer than `least_images` images in the global batch, no
+    anchor counts.
     """
     views_VGP = at_least_float32(inputs.gathered[output])
     views, images = views_VGP.shape[:2]
     anchors = torch.full((), views * len(inputs.labels_B), dtype=torch.int64, device=views_VGP.device)
     none = torch.zeros_like(anchors)
-    if min(views, images) < 2:
+    if views < 2 or images < least_images:
         return Loss(0 * views_VGP.sum(), none, anchors)
     # autocast would run matrix products in a lower precision
     with torch.autocast(views_VGP.device.type, enabled=False):
-        losses = [loss_of_pair(one_GP, other_GP) for one_GP, other_GP in itertools.combinations(views_VGP, 2)]
-        return Loss(torch.stack(losses).mean(), anchors, none)
+        return Loss(loss_of_views(views_VGP), anchors, none)
 
 
 def covariance(x_GP: Tensor) -> Tensor:

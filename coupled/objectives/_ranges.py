@@ -15,3 +15,10 @@ def not_negative(**options: float) -> None:
     for name, value in options.items():
         if not 0 <= value <= LARGEST:
             raise ValueError(f"{name}: {value} is not allowed; give a number from 0 to {LARGEST:g}")
+
+
+def share(**options: float) -> None:
+    """Raise ValueError for the first option that is not from 0 to 1."""
+    for name, value in options.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}: {value} is not allowed; give a share from 0 to 1")

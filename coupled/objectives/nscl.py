@@ -1,4 +1,9 @@
-"""NSCL, negatives-only supervised: DCL with negatives from other classes only (Luthra et al. 2025)."""
+"""NSCL, negatives-only supervised: DCL with negatives from other classes only (Luthra et al. 2025).
+
+A anchors of this process, M rows of the global batch.
+"""
+
+from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import (
@@ -12,27 +17,37 @@ from coupled.objectives._anchors import (
     scores,
 )
 from coupled.objectives._blocks import in_blocks
+from coupled.objectives._ranges import share
 
-check = check_temperature
+ADDED = ("label_fraction",)  # options that are recorded only if they do not have their default
 
 
-def needs(**_options: object) -> Needs:
-    """Declare the projections of this process and of the global batch."""
-    return Needs(outputs=("projection",), gathered=("projection",))
+def check(*, temperature: float, label_fraction: float = 1.0, **_others: object) -> None:
+    """Raise ValueError unless the temperature is above 0 and the share of the labels from 0 to 1."""
+    check_temperature(temperature=temperature)
+    share(label_fraction=label_fraction)
+
+
+def needs(*, label_fraction: float = 1.0, **_options: object) -> Needs:
+    """Declare the projections of this process and of the global batch, and the share of labels that are known."""
+    return Needs(outputs=("projection",), gathered=("projection",), label_fraction=label_fraction)
 
 
 @in_blocks
 def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
+    same_image_AM = same_image(inputs)
     return contrast(
         scores(inputs, temperature),
-        positives_AM=same_image(inputs) & ~itself(inputs),
-        negatives_AM=~same_class(inputs),
+        positives_AM=same_image_AM & ~itself(inputs),
+        negatives_AM=~(same_image_AM | _known_same_class(inputs)),
         positive_in_denominator=positive_in_denominator,
     )
 
 
-def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False) -> Loss:
+def nscl(
+    inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False, label_fraction: float = 1.0
+) -> Loss:
     """Return the negatives-only supervised contrastive loss: DCL with negatives from other classes only.
 
         -s_ip/tau + log sum_{a: y_a != y_i} exp(s_ia/tau), mean over anchors i
@@ -42,11 +57,18 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
     `positive_in_denominator` adds them to the denominator. An anchor without an image of another class in the batch has
     no negatives and is left out, with or without that option.
 
+    `label_fraction` is the share of the training images whose labels are known. All others have the label -1 in
+    `inputs`, and -1 is never of the same class: all other images are negatives of such an anchor, and such an image is
+    a negative of all others. With share 0 the loss is that of `dcl`. Only `needs` uses the option. The known images are
+    drawn by the seed of the run, and those of a smaller share are a subset of those of a larger one, so arms with
+    different shares form a path from CL to NSCL: `arms: {cl: dcl, half: {objective: nscl, label_fraction: 0.5}}`.
+
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
-            labels.
+            labels; -1 is an unknown label.
         temperature: temperature tau, above 0.
         positive_in_denominator: add the positives to the denominator.
+        label_fraction: share of the training images whose labels are known, from 0 to 1.
 
     Returns:
         The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
@@ -54,7 +76,8 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: if the temperature is not from 1e-6 to 1e6; raised when the settings are loaded.
+        ValueError: if the temperature is not from 1e-6 to 1e6, or `label_fraction` is not from 0 to 1; raised when the
+            settings are loaded.
 
     Example:
         >>> import torch
@@ -70,3 +93,8 @@ def nscl(inputs: Inputs, *, temperature: float, positive_in_denominator: bool = 
     return mean_over_counted(
         per_anchor(inputs, temperature=temperature, positive_in_denominator=positive_in_denominator)
     )
+
+
+def _known_same_class(inputs: Inputs) -> Tensor:
+    """Return the mask of pairs whose labels are known and equal: bool [A, M]."""
+    return same_class(inputs) & (inputs.labels_B.repeat(inputs.views) >= 0)[:, None]

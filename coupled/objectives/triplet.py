@@ -14,6 +14,8 @@ from coupled.objectives._anchors import AnchorLosses, itself, mean_over, mean_ov
 from coupled.objectives._blocks import in_blocks
 from coupled.objectives._ranges import above_zero
 
+Mining = Literal["all", "semi_hard", "batch_hard"]
+
 
 def check(*, margin: float, **_others: object) -> None:
     """Raise ValueError unless the margin is above 0."""
@@ -26,31 +28,31 @@ def needs(**_options: object) -> Needs:
 
 
 @in_blocks
-def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> AnchorLosses:
+def per_anchor(inputs: Inputs, *, margin: float = 0.2, mining: Mining = "all") -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
     cosines_AM = scores(inputs, temperature=1)
     same_class_AM = same_class(inputs)
     positives_AM, negatives_AM = same_class_AM & ~itself(inputs), ~same_class_AM
-    of_all = _all_triplets if mining == "all" else _semi_hard_triplets
-    losses_A = of_all(cosines_AM, positives_AM, negatives_AM, margin)
+    losses_A = MINED[mining](cosines_AM, positives_AM, negatives_AM, margin)
     return AnchorLosses(losses_A, positives_AM.any(1) & negatives_AM.any(1))
 
 
-def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi_hard"] = "all") -> Loss:
+def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Mining = "all") -> Loss:
     """Return the triplet loss: keep positives nearer than negatives by a margin.
 
         max(0, |z_i - z_p|^2 - |z_i - z_n|^2 + margin), mean over p and n, then over anchors i
 
     p are all views of i's class except i, n all views of other classes; z has unit norm, so |z_i - z_a|^2 = 2 - 2 s_ia.
     With `mining` "semi_hard" each p has one n: the nearest one that is farther from i than p or, if there is none, the
-    farthest n. Without the second rule a collapsed network would have no triplet and no loss. An anchor without a
-    positive or without a negative is left out. A triplet that satisfies the margin counts as 0.
+    farthest n. Without the second rule a collapsed network would have no triplet and no loss. With "batch_hard" each
+    anchor has one triplet: the farthest p and the nearest n. An anchor without a positive or without a negative is left
+    out. A triplet that satisfies the margin counts as 0.
 
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
             labels.
         margin: margin between squared distances of unit vectors, above 0.
-        mining: "all" triplets, or "semi_hard".
+        mining: "all" triplets, "semi_hard", or "batch_hard".
 
     Returns:
         The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
@@ -68,8 +70,9 @@ def triplet(inputs: Inputs, *, margin: float = 0.2, mining: Literal["all", "semi
         >>> round(float(triplet(inputs).mean), 4)
         0.0889
 
-    Source: arXiv 1503.03832, eq. 2 and section 3.2 (all anchor-positive pairs; margin 0.2). "all" agrees with
-    pytorch-metric-learning's `TripletMarginLoss`.
+    Source: arXiv 1503.03832, eq. 2 and section 3.2 (all anchor-positive pairs; margin 0.2). "batch_hard" is that of
+    Hermans et al. 2017, arXiv 1703.07737, eq. 5, there with distances instead of squared distances and without unit
+    norm. "all" agrees with pytorch-metric-learning's `TripletMarginLoss`, "batch_hard" with its `BatchHardMiner`.
     """
     return mean_over_counted(per_anchor(inputs, margin=margin, mining=mining))
 
@@ -99,3 +102,13 @@ def _semi_hard_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: 
         chosen_AM = order_AM.gather(1, (farther_AM - 1).clamp(min=0))
     hinges_AM = (2 * (cosines_AM.gather(1, chosen_AM) - cosines_AM) + margin).relu()
     return mean_over(hinges_AM, positives_AM)
+
+
+def _hardest_triplets(cosines_AM: Tensor, positives_AM: Tensor, negatives_AM: Tensor, margin: float) -> Tensor:
+    """Return the hinge of the farthest positive and the nearest negative of each anchor: [A]."""
+    farthest_A = cosines_AM.masked_fill(~positives_AM, math.inf).amin(1)
+    nearest_A = cosines_AM.masked_fill(~negatives_AM, -math.inf).amax(1)
+    return (2 * (nearest_A - farthest_A) + margin).relu()
+
+
+MINED = {"all": _all_triplets, "semi_hard": _semi_hard_triplets, "batch_hard": _hardest_triplets}

@@ -175,7 +175,7 @@ def agree(ours, theirs, vectors_VBP):
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("mining", ["all", "semi_hard"])
+@pytest.mark.parametrize("mining", ["all", "semi_hard", "batch_hard"])
 def test_triplet_loss_is_the_margin_at_collapse_and_zero_for_separated_classes(whole_batch, mining):
     """With no semi-hard triplet in a collapsed batch its loss would be 0, and collapse would be invisible."""
     alike = torch.zeros(2, 6, 3, dtype=torch.float64)
