@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coupled.stream import functional
+from coupled.stream.crops import crop_box
 from coupled.stream.mixing import MixPlan, boxes, rows_needed
 from coupled.stream.policy_operations import apply_policy_, numbers_of
 from coupled.stream.portable import portable_cos_sin, portable_exp
-from coupled.stream.view_plan import HUE, JITTERS, ViewPlan, crop_box
+from coupled.stream.view_plan import HUE, JITTERS, ViewPlan
 from coupled.stream.warp import apply_warp_, splines
 
 _ADJUST = [getattr(functional, f"adjust_{name}_") for name in JITTERS]

@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 from coupled.datasets import ImageFiles
 from coupled.datasets._pillow import read_picture, undecodable
 from coupled.stream.augment import augment
-from coupled.stream.view_plan import EpochPlan, ViewPlan, crop_box
+from coupled.stream.crops import crop_box
+from coupled.stream.view_plan import EpochPlan, ViewPlan
 
 CHUNK = 32  # images per request to a worker; a global batch is several requests
 STREAMS = 64  # streams whose workers are kept; a run with more streams would restart its workers in every epoch

@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as F
 
 from coupled.stream import augment as augment_module
 from coupled.stream.augment import augment, clean_views, normalise
-from coupled.stream.view_plan import JITTERS, ViewPlan, crop_box, view_plan
+from coupled.stream.crops import crop_box
+from coupled.stream.view_plan import JITTERS, ViewPlan, view_plan
 
 EVERYONE = np.arange(24)
 GREY_LEVEL = 1 / 255

@@ -12,10 +12,11 @@ from torch import Tensor
 from coupled.datasets import ImageDataset, ImageFiles
 from coupled.stream.augment import augment
 from coupled.stream.batches import Batch, batches
+from coupled.stream.crops import crop_box
 from coupled.stream.recipe import Augmentation
 from coupled.stream.sampler import order
 from coupled.stream.seeds import philox
-from coupled.stream.view_plan import crop_box, inputs_digest, view_plan
+from coupled.stream.view_plan import inputs_digest, view_plan
 
 EVERYONE = np.arange(24)
 LABELS_N = torch.arange(24) % 3

@@ -11,9 +11,10 @@ from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.v2 import functional as F
 
 from coupled.stream.augment import augment
+from coupled.stream.crops import crop_box
 from coupled.stream.policies import LARGEST, OPERATIONS, auto_augment_pairs, value_of
 from coupled.stream.seeds import random_uint32
-from coupled.stream.view_plan import crop_box, inputs_digest, view_plan
+from coupled.stream.view_plan import inputs_digest, view_plan
 
 THEIRS = {name: name.title().replace("_", "") for name in OPERATIONS}
 LEARNED = {"auto_augment_cifar10": AutoAugmentPolicy.CIFAR10, "auto_augment_imagenet": AutoAugmentPolicy.IMAGENET}

@@ -7,9 +7,10 @@ import torch
 from scipy.stats import chisquare, ks_2samp, kstest
 from torchvision.transforms import RandomResizedCrop
 
+from coupled.stream.crops import crop_box
 from coupled.stream.portable import portable_cos_sin, portable_exp
 from coupled.stream.seeds import philox, torch_rng
-from coupled.stream.view_plan import JITTERS, ViewPlan, crop_box, inputs_digest, view_plan
+from coupled.stream.view_plan import JITTERS, ViewPlan, inputs_digest, view_plan
 
 EVERYONE = np.arange(3000)
 
