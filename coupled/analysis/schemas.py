@@ -7,7 +7,7 @@ differ only in digests, the last one is the newest.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coupled.analysis import theory_schemas
+from coupled.analysis import optional_schemas, theory_schemas
 from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Column
 
 OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
@@ -243,6 +243,6 @@ SCHEMAS = {
     ),
     **{
         name: _schema(program, columns, values, **others)
-        for name, (program, columns, values, others) in theory_schemas.TABLES.items()
+        for name, (program, columns, values, others) in (optional_schemas.TABLES | theory_schemas.TABLES).items()
     },
 }
