@@ -40,8 +40,8 @@ PAIR_METRICS = [
     *("procrustes", "pwcca", "rsa", "rsa_correlation", "rsa_spearman", "svcca"),
 ]
 ARM_METRICS = [
-    *("augmentation_spread", "cdnv", "directional_cdnv", "effective_rank", "etf_deviation", "few_shot"),
-    *("few_shot_two_way", "knn", "linear_probe", "nccc", "root_cdnv"),
+    *("augmentation_spread", "cdnv", "directional_cdnv", "ece", "effective_rank", "etf_deviation", "few_shot"),
+    *("few_shot_two_way", "knn", "linear_probe", "nccc", "nll", "probe_calibration", "root_cdnv", "top1", "top5"),
 ]
 OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "directpred", "l_c", "l_nc", "n_pairs", "nscl", "nt_xent"),

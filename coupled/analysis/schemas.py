@@ -22,7 +22,7 @@ COLUMNS = {
     "arm": Column("the arm", NAME),
     "direct_arm": Column("the arm that minimises NSCL directly", NAME),
     "tensor": Column("full name of the tensor in the snapshot; empty in a row that aggregates several tensors", TEXT),
-    "module": Column("module of the encoder, as in named_modules(); or stem, h (embedding) or z (projection)", NAME),
+    "module": Column("module of the encoder, as in named_modules(); stem, h (embedding), z (projection), logits", NAME),
     "reference_module": Column("module of the reference arm, named like module", NAME),
     "aggregate": Column(
         "aggregate over the tensors of a module: mean, sum, or global (one concatenated vector); empty for one tensor",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.representations.embeddings import kind, untrained_network
-from coupled.config.controls import KEYS, TRAINING_KEYS, random_sources, with_twin_options
-from coupled.config.registry import find_objective
+from coupled.analysis.representations.quality_tasks import needs_of_arms
+from coupled.config.controls import random_sources
 from coupled.config.schema import Settings
 from coupled.metrics.weights import all_squares
 from coupled.models.network import copy_with_heads, shared_tensors
@@ -59,9 +59,7 @@ def expected_tensors(settings: Settings, classes: int) -> tuple[dict[str, Kinds]
     arms = {}
     with torch.device("meta"):
         network = untrained_network(settings)
-        for arm, given in with_twin_options(settings.resolved()["arms"]).items():
-            options = {key: value for key, value in given.items() if key not in ("objective", *KEYS, *TRAINING_KEYS)}
-            needs = find_objective(arm, given["objective"], options, settings.temperature).needs
+        for arm, needs in needs_of_arms(settings).items():
             tensors = copy_with_heads(network, needs, classes, settings.seed).state_dict()
             arms[arm] = {name: kind(tensor) for name, tensor in tensors.items()}
     return arms, list(shared_tensors(network))
