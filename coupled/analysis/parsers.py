@@ -23,6 +23,7 @@ def weight_gap() -> Parser:
         "weight_gap.csv               one row per tensor, stage and encoder",
         "weight_gap_growth.csv        curves fitted to the gap over the epochs",
         "weight_gap_permutation.csv   with --align permutation, instead of these two",
+        "weight_gap_filters.csv       with --unit-filters, instead of these two",
     ]
     parser = command_parser("weight-gap", about, examples, files)
     _add_pairs(parser, EVERY_PAIR)
@@ -30,6 +31,7 @@ def weight_gap() -> Parser:
     _add_table(parser)
     align = "permutation: first reorder the arm's channels to match the reference best (default: none)"
     parser.add_argument("--align", choices=("none", "permutation"), default="none", help=align)
+    parser.add_argument("--unit-filters", action="store_true", help="first divide each filter by its norm")
     return parser
 
 

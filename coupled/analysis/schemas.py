@@ -147,6 +147,7 @@ _GAPS = "parameters gap distance reference_norm arm_norm cosine angle reference_
 _OF_GAP = {"module": Column("module of the encoder, or projector...; empty for the encoder itself", TEXT)}
 _FIT = "slope slope_error rate rate_error level level_error doubling_time doubling_time_error rmse aic better"
 _GAP_KEY, _PAIR = "epoch reference arm tensor module aggregate", "reference_digest arm_digest"
+_WEIGHT_GAP = _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP)
 _SCORE = "value ci_low ci_high num_images resamples reference_digest arm_digest images_digest"
 _ALIGNMENT, _CROSS = (
     _schema("alignment", f"epoch split reference arm {modules} metric {_SCORE}", "value ci_low ci_high")
@@ -165,7 +166,7 @@ SCHEMAS = {
         "train", f"epoch arm {_RATES}", _RATES, loss=Column("mean over the steps", unit=OF_OBJECTIVE)
     ),
     "monitor.csv": _schema("train", f"epoch split reference arm metric value {_IMAGES}", "value", **_OF_MONITOR),
-    "weight_gap.csv": _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP),
+    **dict.fromkeys(("weight_gap.csv", "weight_gap_filters.csv"), _WEIGHT_GAP),
     "weight_gap_permutation.csv": _schema(
         "weight_gap", f"{_GAP_KEY} kind {_GAPS} moved {_PAIR}", f"kind {_GAPS} moved", **_OF_GAP
     ),
