@@ -35,10 +35,13 @@ RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder",
 RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify"]
 RUN_OUTPUTS = ["embed", "project", "export"]
 RUN_PROPERTIES = ["name", "settings", "arms", "reference"]  # a line is enough
-PAIR_METRICS = ["cka", "cka_debiased", "mutual_knn", "procrustes", "rsa", "rsa_correlation", "rsa_spearman"]
+PAIR_METRICS = [
+    *("angle", "cka", "cka_debiased", "linear_predictivity", "linear_predictivity_reverse", "mutual_knn"),
+    *("procrustes", "pwcca", "rsa", "rsa_correlation", "rsa_spearman", "svcca"),
+]
 ARM_METRICS = [
-    *("augmentation_spread", "cdnv", "directional_cdnv", "effective_rank", "etf_deviation", "few_shot"),
-    *("few_shot_two_way", "knn", "linear_probe", "nccc", "root_cdnv"),
+    *("augmentation_spread", "cdnv", "directional_cdnv", "ece", "effective_rank", "etf_deviation", "few_shot"),
+    *("few_shot_two_way", "knn", "linear_probe", "nccc", "nll", "probe_calibration", "root_cdnv", "top1", "top5"),
 ]
 OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "dclw", "directpred", "hadsell", "hard_negative", "l_c", "l_nc"),

@@ -4,10 +4,14 @@ Writes train_alignment.csv and test_alignment.csv, one value per row; `--compare
 each snapshot the images are read once, clean and in evaluation mode, for all pairs, layers and metrics. Layer h is the
 embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
-(`reference_module`) with every layer of the arm (`module`). The metrics are the files of metrics/pair. A metric that is
-not exact in one pass uses a seeded subset of the images; `num_images` is its size. `ci_low` and `ci_high` are a 95 %
-confidence interval over images from `resamples` resamples (see intervals.py), empty without `--confidence`. An
-undefined score is an empty cell, and the program prints the reason.
+(`reference_module`) with every layer of the arm (`module`). `--per-class` adds train_class_alignment.csv and
+test_class_alignment.csv: the metrics of the images of each class (`label`), without intervals. `--mutual-knn` adds
+train_mutual_knn.csv and test_mutual_knn.csv: mutual_knn for several numbers of neighbours `k`.
+
+The metrics are the files of metrics/pair. A metric that is not exact in one pass uses a seeded subset of the images;
+`num_images` is its size. `ci_low` and `ci_high` are a 95 % confidence interval over images from `resamples` resamples
+(see intervals.py), empty without `--confidence`. An undefined score is an empty cell, and the program prints the
+reason.
 
 Rows are cached by snapshot and dataset digest: a row with the same digests is not computed again. The last columns
 hold the digests, cut to 16 digits. Of rows that differ only in digests, the last one is valid.
@@ -17,7 +21,7 @@ import contextlib
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,22 +31,34 @@ from coupled.analysis import parsers
 from coupled.analysis.against import joined
 from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, to_frame, tracked
 from coupled.analysis.representations.cache import open_cache
-from coupled.analysis.representations.embeddings import Embedder, Sample, choose_device, load_sample
+from coupled.analysis.representations.embeddings import Embedder, choose_device
 from coupled.analysis.representations.layers import OUTPUTS
-from coupled.analysis.representations.pair_rows import ALIGNMENT, CROSS, Measurement, pair_rows
+from coupled.analysis.representations.pair_inputs import (
+    check_neighbours,
+    check_one_table,
+    check_per_class,
+    load_samples,
+)
+from coupled.analysis.representations.pair_rows import (
+    ALIGNMENT,
+    CLASSES,
+    CROSS,
+    CROSS_METRIC,
+    CURVE_METRIC,
+    CURVES,
+    Measurement,
+    pair_rows,
+)
 from coupled.analysis.representations.pair_scores import Score
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, choices, listed, select_pairs
-from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.config.metric_registry import find_pair_metrics
 from coupled.datasets import SPLITS
 from coupled.monitoring.commands import program_name
-from coupled.monitoring.terminal import say
 from coupled.parallel.failure_broadcast import FailureBroadcast
 from coupled.parallel.launcher import end_with_agent
-from coupled.parallel.process_group import ProcessGroup, barrier, gather_json, join_rendezvous, process_group
+from coupled.parallel.process_group import ProcessGroup, gather_json, join_rendezvous, process_group
 from coupled.stream.seeds import set_determinism
-
-CROSS_METRIC = "cka"
 
 
 def compute(
@@ -56,6 +72,8 @@ def compute(
     layers: Sequence[str] | str = tuple(OUTPUTS),
     metrics: Sequence[str] | str | None = None,
     cross_layer: bool = False,
+    per_class: bool = False,
+    mutual_knn: Sequence[int] | int | None = None,
     confidence: int | None = None,
     num_images: int | None = None,
     device: str = "auto",
@@ -73,8 +91,10 @@ def compute(
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
         split: "train", "test" or both.
         layers: "h" (embedding), "z" (projection), "stem", modules of the encoder, or "stages".
-        metrics: names of files of coupled/metrics/pair (default: those that are exact in one pass).
+        metrics: names of files of coupled/metrics/pair (default: cka, cka_debiased, procrustes, rsa, rsa_correlation).
         cross_layer: the CKA of every layer of the reference with every layer of the arm, instead of the metrics.
+        per_class: the metrics of the images of each class, instead of all images.
+        mutual_knn: numbers of neighbours: the metric mutual_knn for each of them, instead of the metrics.
         confidence: number of resamples for 95 % confidence intervals over images (default: no intervals).
         num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
@@ -83,12 +103,13 @@ def compute(
         cache: keep at most this many GiB of embeddings in analysis/cache of the run (default: keep none).
 
     Returns:
-        The rows of train_alignment.csv and test_alignment.csv, or with `cross_layer` of train_cross_layer.csv and
-        test_cross_layer.csv, with their columns (see `schemas.SCHEMAS`): one value per row, NaN where it is undefined.
+        The rows of train_alignment.csv and test_alignment.csv, or with `cross_layer` those of <split>_cross_layer.csv,
+        with `per_class` of <split>_class_alignment.csv, with `mutual_knn` of <split>_mutual_knn.csv, with their columns
+        (see `schemas.SCHEMAS`): one value per row, NaN where it is undefined.
 
     Raises:
-        ValueError: for an unknown arm, epoch, split, layer or metric, a damaged snapshot, or images that are not those
-            of the run.
+        ValueError: for an unknown arm, epoch, split, layer or metric, a damaged snapshot, images that are not those of
+            the run, or options that exclude each other.
 
     Example:
         >>> scores = compute(run, split="test", layers=["h"], metrics=["cka"], epochs=0)
@@ -96,6 +117,7 @@ def compute(
         >>> scores[["epoch", "arm", "module", "value"]].values.tolist()
         [[0, 'nscl', 'h', 1.0]]
     """
+    check_one_table(cross_layer, per_class, mutual_knn, confidence)
     run = joined(run, against)
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
     planned = plan(
@@ -103,8 +125,10 @@ def compute(
         chosen,
         split=split,
         layers=layers,
-        metrics=[] if cross_layer else metrics,
+        metrics=[] if cross_layer or mutual_knn is not None else metrics,
         cross_layer=cross_layer,
+        per_class=per_class,
+        mutual_knn=mutual_knn,
         confidence=confidence,
         num_images=num_images,
         device=device,
@@ -113,7 +137,8 @@ def compute(
         cache=cache,
         output=run.tables,
     )
-    return to_frame(planned, *(name for name in planned.tables if name.endswith(CROSS) == cross_layer))
+    kind = CROSS if cross_layer else CLASSES if per_class else CURVES if mutual_knn is not None else ALIGNMENT
+    return to_frame(planned, *(name for name in planned.tables if name.endswith(kind)))
 
 
 def plan(
@@ -124,6 +149,8 @@ def plan(
     layers: Sequence[str] | str,
     metrics: Sequence[str] | str | None,
     cross_layer: bool,
+    per_class: bool,
+    mutual_knn: Sequence[int] | int | None,
     confidence: int | None,
     num_images: int | None,
     device: str,
@@ -137,30 +164,33 @@ def plan(
     cache, `group` the ranks that share the images.
     """
     splits, group = choices("split", split, SPLITS), group or ProcessGroup(0, 1, choose_device(device))
-    names = exact_metrics() if metrics is None else listed(metrics)
-    cross = [CROSS_METRIC] if cross_layer else []
+    names = parsers.PAIR_METRICS if metrics is None else listed(metrics)
+    cross, ks = [CROSS_METRIC] * cross_layer, check_neighbours(mutual_knn)
     try:
-        listed_metrics, of_cross = find_pair_metrics(names), find_pair_metrics(cross)
+        listed_metrics, others = find_pair_metrics(names), find_pair_metrics([*cross, *([CURVE_METRIC] if ks else [])])
     except ValueError as error:
         raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
-    found = {metric.name: metric for metric in (*listed_metrics, *of_cross)}
-    names = [metric.name for metric in listed_metrics]
+    found = {metric.name: metric for metric in (*listed_metrics, *others)}
+    if per_class:
+        check_per_class(run, listed_metrics)
     embedder = Embedder(run, group.device, open_cache(output, cache))
     widths = embedder.layers(listed(layers))
-    wanted = [Score(*pair, layer, name) for pair in chosen.pairs for layer in widths for name in names]
-    wanted += [
+    of_images = [Score(*pair, layer, each.name) for pair in chosen.pairs for layer in widths for each in listed_metrics]
+    wanted = of_images + [
         Score(*pair, own, name, other) for pair in chosen.pairs for other in widths for own in widths for name in cross
     ]
-    kinds = [ALIGNMENT, *([CROSS] if cross_layer else [])]
+    wanted += [Score(*pair, layer, CURVE_METRIC, k=k) for pair in chosen.pairs for layer in widths for k in ks]
+    asked = {ALIGNMENT: True, CROSS: cross_layer, CLASSES: per_class, CURVES: bool(ks)}
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
-        samples = load_samples(run, splits, num_images, accept_changed_images, group, found, widths)
+        samples = load_samples(run, splits, num_images, accept_changed_images, group, found, widths, per_class)
         for epoch in tracked(chosen.epochs, "epochs"):
             for name, sample in samples.items():
                 part = Measurement(epoch, name, sample, found, confidence, run.snapshot_digests())
-                yield from missing_rows(part, wanted, embedder, group, skip_corrupt, has)
+                every = [*wanted, *(part.of_classes(of_images) if per_class else ())]
+                yield from missing_rows(part, every, embedder, group, skip_corrupt, has)
 
-    return Plan([f"{name}{kind}" for name in splits for kind in kinds], chunks)
+    return Plan([f"{name}{kind}" for name in splits for kind in asked if asked[kind]], chunks)
 
 
 def missing_rows(
@@ -182,44 +212,6 @@ def missing_rows(
             yield Chunk(table, rows)
 
 
-def load_samples(
-    run: Run,
-    splits: Sequence[str],
-    num_images: int | None,
-    accept_changed_images: bool,
-    group: ProcessGroup,
-    metrics: Container[str],
-    widths: Mapping[str, int],
-) -> dict[str, Sample]:
-    """The images by split; `widths` are those of the layers. Raises ValueError if there are fewer images than ranks."""
-    if not group.is_first:
-        barrier()  # rank 0 goes first, because loading a dataset may fill a cache
-    samples = {}
-    for name in splits:
-        sample = samples[name] = load_sample(run, name, num_images, accept_changed_images)
-        found, ranks = len(sample.chosen_N), group.world_size
-        if found < ranks:
-            raise ValueError(f"num_images: {found} images of '{name}' are too few for {ranks} processes; use more")
-        of_ranks = f" of {ranks} processes" if ranks > 1 else ""
-        say(f"{name}: {found} of {len(sample.images)} images, on {group.device}{of_ranks}")
-    if group.is_first:
-        warn_of_bias(metrics, widths, {name: len(sample.chosen_N) for name, sample in samples.items()})
-        barrier()
-    return samples
-
-
-def warn_of_bias(metrics: Container[str], widths: Mapping[str, int], images: Mapping[str, int]) -> None:
-    """Warn of layers with fewer images in a split than features: there the biased CKA is too high."""
-    for split, n in images.items() if CROSS_METRIC in metrics else ():
-        if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < width]:
-            say(
-                f"{program_name('alignment')}: warning: {split}: n = {n} images are fewer than the D features of"
-                f" {', '.join(wide)}; cka is a biased estimate, which is then high even for independent"
-                " representations; use cka_debiased (--metrics) or more images",
-                sys.stderr,
-            )
-
-
 def on_all_ranks(options: Namespace) -> int:
     """Run the program in all processes of torchrun, or in a single process; one process prints an error."""
     end_with_agent(program_name("alignment"))
@@ -234,11 +226,6 @@ def on_all_ranks(options: Namespace) -> int:
         group = opened.enter_context(process_group(options.device, rendezvous=rendezvous))
         append_missing(select_pairs, partial(plan, group=group), options, writes=group.is_first)
     return sys.exit(alarm.status) if alarm.status else 0
-
-
-def exact_metrics() -> list[str]:
-    """The pair metrics that are exact in one pass over the images."""
-    return [metric.name for metric in find_pair_metrics(pair_metric_names()) if not metric.subset]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

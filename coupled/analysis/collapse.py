@@ -1,12 +1,14 @@
-"""Dimensional-collapse diagnostics at every snapshot: spread, effective rank, alignment, uniformity, spectra.
+"""Dimensional-collapse diagnostics at every snapshot: spread, effective rank, RankMe, LiDAR, alignment,
+uniformity, spectra.
 
 Writes collapse.csv, one value per row; collapse_measures.py explains the metrics. Layer h is the embedding and z the
-projection, of clean images in evaluation mode. `alignment` is computed on augmented views, which are the same for every
-arm and epoch. Layer `predictor`, for arms that have one, describes the predictor's inputs (the projections of the views
-before normalisation) and, if the predictor is one matrix, the matrix. `component` numbers eigenvalues and directions
-from the largest; `variant` names the convention of the other metrics. `collapsed` is "point", "line" or "no" for a
-layer at an epoch. A collapse is also printed, except at epoch 0, where the network is untrained. The last columns are
-the digests of snapshot and images; of rows that differ only in digests, the last one is valid.
+projection, of clean images in evaluation mode. `alignment` and `lidar` are computed on augmented views, which are the
+same for every arm and epoch. Layer `predictor`, for arms that have one, describes the predictor's inputs (the
+projections of the views before normalisation) and, if the predictor is one matrix, the matrix. `component` numbers
+eigenvalues and directions from the largest; `variant` names the convention of the other metrics. `collapsed` is
+"point", "line" or "no" for a layer at an epoch. A collapse is also printed, except at epoch 0, where the network is
+untrained. The last columns are the digests of snapshot and images; of rows that differ only in digests, the last one is
+valid.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,6 +32,7 @@ from coupled.analysis.driver import (
 from coupled.analysis.representations.collapse_measures import (
     Values,
     alignment,
+    lidar,
     of_predictor,
     of_rows,
     verdict,
@@ -46,6 +49,7 @@ from coupled.monitoring.terminal import say
 
 TABLE = "collapse.csv"
 LAST = ("z", "spread", "unit_norm", "")  # the row of an arm, epoch and split that is written last
+NEWEST = ("z", "rankme", "uncentred", "")  # a row that tables of earlier versions lack
 
 
 def compute(
@@ -106,7 +110,8 @@ def plan(
             for name, sample in samples.items():
                 where = (epoch, name, arm)
                 source = (len(sample.chosen_N), digests[arm, epoch], sample.digest)
-                if not has(TABLE, *where, *LAST, *source) and embedder.readable([arm], epoch, skip_corrupt):
+                there = all(has(TABLE, *where, *row, *source) for row in (LAST, NEWEST))
+                if not there and embedder.readable([arm], epoch, skip_corrupt):
                     yield Chunk(TABLE, rows(measure(embedder, sample, arm, epoch), where, source))
 
     return Plan([TABLE], chunks)
@@ -140,7 +145,7 @@ def measure(embedder: Embedder, sample: Sample, arm: str, epoch: int) -> dict[st
     """Return all values of an arm by layer."""
     clean = clean_features(embedder, sample.images, sample.chosen_N, arm, epoch)
     views = view_features(embedder, sample.images, sample.chosen_N, arm, epoch)
-    found = {layer: of_rows(clean[layer].rows_ND) | alignment(views[layer]) for layer in OUTPUTS}
+    found = {layer: of_rows(clean[layer].rows_ND) | alignment(views[layer]) | lidar(views[layer]) for layer in OUTPUTS}
     tensors = embedder.run.state_dict(arm, epoch)
     if any(name.startswith("predictor.") for name in tensors):
         inputs_MP = before_normalising(embedder.network(arm, epoch), views["h"].flatten(0, 1))

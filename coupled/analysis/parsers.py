@@ -11,6 +11,7 @@ from coupled.config.command_line import Parser, command_parser, positive, positi
 CACHE_GIB = 10.0
 EVERY_PAIR = ", or all for every pair of arms"
 SPLITS, OUTPUTS = ("train", "test"), ("h", "z")  # as in datasets and layers, which need torch
+PAIR_METRICS = ("cka", "cka_debiased", "procrustes", "rsa", "rsa_correlation")  # the default of `coupled alignment`
 NEED_NO_CODE = ("weight-gap", "figures")  # these programs never import user-defined code
 
 
@@ -22,6 +23,7 @@ def weight_gap() -> Parser:
         "weight_gap.csv               one row per tensor, stage and encoder",
         "weight_gap_growth.csv        curves fitted to the gap over the epochs",
         "weight_gap_permutation.csv   with --align permutation, instead of these two",
+        "weight_gap_filters.csv       with --unit-filters, instead of these two",
     ]
     parser = command_parser("weight-gap", about, examples, files)
     _add_pairs(parser, EVERY_PAIR)
@@ -29,6 +31,7 @@ def weight_gap() -> Parser:
     _add_table(parser)
     align = "permutation: first reorder the arm's channels to match the reference best (default: none)"
     parser.add_argument("--align", choices=("none", "permutation"), default="none", help=align)
+    parser.add_argument("--unit-filters", action="store_true", help="first divide each filter by its norm")
     return parser
 
 
@@ -42,6 +45,8 @@ def alignment() -> Parser:
     files = [
         "train_alignment.csv, test_alignment.csv       one score per row",
         "train_cross_layer.csv, test_cross_layer.csv   with --cross-layer: CKA of every pair of layers",
+        "<split>_class_alignment.csv                   with --per-class: scores of the images of each class",
+        "<split>_mutual_knn.csv                        with --mutual-knn: curves over the number of neighbours",
         "cache/                                        with --cache: embeddings",
     ]
     parser = command_parser("alignment", about, examples, files)
@@ -53,8 +58,11 @@ def alignment() -> Parser:
     parser.add_argument("--layers", nargs="+", metavar="LAYER", default=list(OUTPUTS), help=layers)
     parser.add_argument("--cross-layer", action="store_true", help="also compute the CKA of every pair of layers")
     names = ", ".join(known("coupled.metrics.pair"))
-    metrics = f"one or more of {names} (default: all but those computed on a subset of the images)"
+    metrics = f"one or more of {names} (default: {' '.join(PAIR_METRICS)})"
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", help=metrics)
+    parser.add_argument("--per-class", action="store_true", help="also compute the metrics of the images of each class")
+    curves = "also compute mutual_knn with each of these numbers of neighbours, such as 1 5 10 20 50"
+    parser.add_argument("--mutual-knn", nargs="+", type=positive, metavar="K", help=curves)
     confidence = "95 %% confidence interval over images: delete-a-group jackknife, R resamples (such as 1000)"
     parser.add_argument("--confidence", type=positive, metavar="R", help=confidence)
     _add_cache(parser)

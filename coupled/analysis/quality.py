@@ -2,20 +2,21 @@
 
 Writes quality.csv, one value per row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
 the files of metrics/arm. Classifiers are fitted on clean images of train and scored on test (`split` test, with
-`num_train_images`); other metrics use the images of one split. `variant`, `shots` and `k` distinguish the values of a
-metric and name their convention; `std` is the standard deviation over the seeded repeats of which `value` is the mean.
-An undefined score is an empty cell, and the program prints the reason. As in the tables of alignment.py, the last
-columns are digests; of rows that differ only in digests, the last one is valid.
+`num_train_images`); other metrics use the images of one split. Metrics of the arm's own classifier (top1, top5, nll,
+ece) have the module `logits`, and rows for arms with a classifier only. `variant`, `shots` and `k` distinguish the
+values of a metric and name their convention; `std` is the standard deviation over the seeded repeats of which `value`
+is the mean. An undefined score is an empty cell, and the program prints the reason. As in the tables of alignment.py,
+the last columns are digests; of rows that differ only in digests, the last one is valid.
 
 With `--dataset` the images are those of another dataset, normalised with mean and std of the run. The rows go to
 transfer.csv, which has the additional column `dataset` and no rows about the run's own images.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -34,25 +35,26 @@ from coupled.analysis.representations.embeddings import Embedder, Sample, choose
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS, present
 from coupled.analysis.representations.other_images import dataset_label, images_name, other_sample
+from coupled.analysis.representations.quality_tasks import (
+    LOGITS,
+    Classifier,
+    Task,
+    check_dataset,
+    check_metrics,
+    classifier_of,
+    every_task,
+    print_undefined_reasons,
+    with_classifiers,
+    without_labels,
+)
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.selection import Selection, check_labelled, choices, is_unlabelled, listed, select_arms
-from coupled.config.metric_registry import ArmMetric, arm_metric_names, find_arm_metrics
+from coupled.analysis.selection import Selection, choices, select_arms
 from coupled.datasets import SPLITS
 from coupled.metrics.arm import Measured, Variant
-from coupled.metrics.undefined import Undefined
-from coupled.monitoring.terminal import say
 
 OWN, TRANSFER = "quality.csv", "transfer.csv"
 Samples = dict[str, Sample]  # by split
-
-
-class Task(NamedTuple):
-    """One call of a metric: on `split`, at `layer`."""
-
-    split: str
-    layer: str
-    metric: ArmMetric
 
 
 def key_of(
@@ -144,7 +146,8 @@ def plan(
     splits = choices("split", split, SPLITS)
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
     layers = present(choices("layers", layers, OUTPUTS), embedder.outputs_there)
-    asked = check_metrics(metrics, splits)
+    classifiers = {} if dataset else {arm: classifier_of(run, arm) for arm in chosen.arms}
+    asked = with_classifiers(check_metrics(metrics, splits), classifiers)
     wanted = every_task(asked if dataset else without_labels(run, asked), splits, layers)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
@@ -155,10 +158,13 @@ def plan(
         digests = run.snapshot_digests()
         for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):
             key = partial(key_of, epoch, label, arm, digests[arm, epoch], samples)
-            missing = [t for t in wanted if not all(has(table, *key(t, each)) for each in t.metric.variants)]
+            of_arm = [task for task in wanted if task.layer != LOGITS or classifiers[arm]]
+            missing = [t for t in of_arm if not all(has(table, *key(t, each)) for each in t.metric.variants)]
             if missing and not embedder.readable([arm], epoch, skip_corrupt):
                 continue
-            for task, values in zip(missing, measure(embedder, samples, missing, arm, epoch), strict=True):
+            for task, values in zip(
+                missing, measure(embedder, samples, missing, arm, epoch, classifiers.get(arm)), strict=True
+            ):
                 where = f"epoch {epoch}, {task.split}, {arm} {task.layer} {task.metric.name}"
                 print_undefined_reasons(where, values)
                 keys = {variant: key(task, variant) for variant in values}
@@ -167,60 +173,13 @@ def plan(
     return Plan([table], chunks)
 
 
-def check_dataset(dataset: str | None, dataset_root: Path | None, accept_changed_images: bool) -> None:
-    """Raise ValueError for options that do not fit together."""
-    if dataset is None and dataset_root is not None:
-        raise ValueError("--dataset-root: needs --dataset with the name of a dataset")
-    if dataset is not None and accept_changed_images:
-        raise ValueError("--accept-changed-images: not used with --dataset, whose images are not the run's; drop it")
-
-
-def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> None:
-    """Print the undefined values and their reasons."""
-    for variant, measured in values.items():
-        if isinstance(measured.value, Undefined):
-            say(f"{where} {variant}: no value: {measured.value.reason}")
-
-
-def without_labels(run: Run, metrics: Sequence[ArmMetric]) -> Sequence[ArmMetric]:
-    """Return the metrics that the dataset of the run allows. Without labels those that need labels are left out, with a
-    message. Raises ValueError if such metrics were requested by name.
-    """
-    labelled = [each.name for each in metrics if each.labels]
-    if not is_unlabelled(run) or not labelled:
-        return metrics
-    if len(metrics) < len(arm_metric_names()):
-        check_labelled(run, ", ".join(labelled))
-    say(f"the dataset of this run has no labels; metrics that need labels are left out: {', '.join(labelled)}")
-    return [each for each in metrics if not each.labels]
-
-
-def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> list[ArmMetric]:
-    """Return the metrics called `names`, or all. Raises ValueError for an unknown one or one that needs test."""
-    try:
-        metrics = find_arm_metrics(dict.fromkeys(arm_metric_names() if names is None else listed(names)))
-    except ValueError as error:
-        raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
-    of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
-    everything = names is None or names == arm_metric_names()
-    if of_test and "test" not in splits and not everything:
-        raise ValueError(f"split: got {' '.join(splits)}; {' and '.join(of_test)} can only be measured on test")
-    return metrics
-
-
-def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str]) -> list[Task]:
-    """Return the tasks for one arm at one epoch; a classifier is scored on test only."""
-    return [
-        Task(split, layer, metric)
-        for split in dict.fromkeys(splits)
-        for layer in dict.fromkeys(layers)
-        for metric in metrics
-        if metric.sees != "classifier" or split == "test"
-    ]
-
-
 def measure(
-    embedder: Embedder, samples: Samples, tasks: Sequence[Task], arm: str, epoch: int
+    embedder: Embedder,
+    samples: Samples,
+    tasks: Sequence[Task],
+    arm: str,
+    epoch: int,
+    classifier: Classifier | None = None,
 ) -> Iterator[dict[Variant, Measured]]:
     """Yield the values of each task, with only the passes over the images that the tasks need."""
     seen = {(task.split, task.metric.sees) for task in tasks}
@@ -236,6 +195,9 @@ def measure(
     for split, layer, metric in tasks:
         if metric.sees == "views":
             yield metric.measured(of_views[split][layer])
+        elif metric.sees == "logits":
+            assert classifier is not None
+            yield metric.measured(classifier.logits(of_images[split], embedder.run.state_dict(arm, epoch)))
         elif metric.sees == "split":
             yield metric.measured(of_images[split][layer])
         else:

@@ -14,7 +14,7 @@ def weight_gap(run: "Run", **options: Any) -> "pd.DataFrame":
     Args:
         run: the run.
         options: keyword arguments of `coupled.analysis.weight_gap.compute`: compare, reference, against, epochs,
-            align, skip_corrupt.
+            align, unit_filters, skip_corrupt.
 
     Returns:
         The rows of weight_gap.csv, one per tensor, epoch and pair of arms, then aggregates over stages and the
@@ -40,7 +40,7 @@ def alignment(run: "Run", **options: Any) -> "pd.DataFrame":
     Args:
         run: the run.
         options: keyword arguments of `coupled.analysis.alignment.compute`: compare, reference, against, epochs,
-            split, layers, metrics, cross_layer, confidence, num_images, device, skip_corrupt,
+            split, layers, metrics, cross_layer, per_class, mutual_knn, confidence, num_images, device, skip_corrupt,
             accept_changed_images, cache.
 
     Returns:

@@ -7,7 +7,7 @@ differ only in digests, the last one is the newest.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coupled.analysis import theory_schemas
+from coupled.analysis import optional_schemas, theory_schemas
 from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Cells, Column
 
 OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
@@ -22,7 +22,7 @@ COLUMNS = {
     "arm": Column("the arm", NAME),
     "direct_arm": Column("the arm that minimises NSCL directly", NAME),
     "tensor": Column("full name of the tensor in the snapshot; empty in a row that aggregates several tensors", TEXT),
-    "module": Column("module of the encoder, as in named_modules(); or stem, h (embedding) or z (projection)", NAME),
+    "module": Column("module of the encoder, as in named_modules(); stem, h (embedding), z (projection), logits", NAME),
     "reference_module": Column("module of the reference arm, named like module", NAME),
     "aggregate": Column(
         "aggregate over the tensors of a module: mean, sum, or global (one concatenated vector); empty for one tensor",
@@ -149,6 +149,7 @@ _GAPS = "parameters gap distance reference_norm arm_norm cosine angle reference_
 _OF_GAP = {"module": Column("module of the encoder, or projector...; empty for the encoder itself", TEXT)}
 _FIT = "slope slope_error rate rate_error level level_error doubling_time doubling_time_error rmse aic better"
 _GAP_KEY, _PAIR = "epoch reference arm tensor module aggregate", "reference_digest arm_digest"
+_WEIGHT_GAP = _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP)
 _SCORE = "value ci_low ci_high num_images resamples reference_digest arm_digest images_digest"
 _ALIGNMENT, _CROSS = (
     _schema("alignment", f"epoch split reference arm {modules} metric {_SCORE}", "value ci_low ci_high")
@@ -168,7 +169,7 @@ SCHEMAS = {
         "train", f"epoch arm {_RATES}", _RATES, loss=Column("mean over the steps", unit=OF_OBJECTIVE)
     ),
     "monitor.csv": _schema("train", f"epoch split reference arm metric value {_IMAGES}", "value", **_OF_MONITOR),
-    "weight_gap.csv": _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP),
+    **dict.fromkeys(("weight_gap.csv", "weight_gap_filters.csv"), _WEIGHT_GAP),
     "weight_gap_permutation.csv": _schema(
         "weight_gap", f"{_GAP_KEY} kind {_GAPS} moved {_PAIR}", f"kind {_GAPS} moved", **_OF_GAP
     ),
@@ -242,6 +243,6 @@ SCHEMAS = {
     ),
     **{
         name: _schema(program, columns, values, **others)
-        for name, (program, columns, values, others) in theory_schemas.TABLES.items()
+        for name, (program, columns, values, others) in (optional_schemas.TABLES | theory_schemas.TABLES).items()
     },
 }

@@ -14,6 +14,9 @@ one is valid. weight_gap_growth.csv is rewritten from the encoder's `global` row
 
 `--align permutation` writes weight_gap_permutation.csv instead: the same measures after the channels of each compared
 arm, a ResNet, are reordered to match the reference (see channel_matching.py); `moved` counts the reordered channels.
+`--unit-filters` writes weight_gap_filters.csv instead: the same measures after each filter (a slice of the first
+dimension of a tensor with two or more) is divided by its norm, because batch norm makes the scale of a filter
+arbitrary. Filters of zeros stay zero.
 """
 
 import contextlib
@@ -34,7 +37,7 @@ from coupled.analysis.selection import Pair, Selection, choices, select_pairs
 from coupled.analysis.weights.channel_matching import channel_axes, match_channels, permuted
 from coupled.analysis.weights.growth import write_growth
 from coupled.analysis.weights.open_snapshots import OpenSnapshots
-from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows, not_compared
+from coupled.metrics.weights import Squares, all_squares, comparable_layers, gap_rows, not_compared, with_unit_filters
 from coupled.monitoring.terminal import say
 from coupled.storage.snapshots import BadSnapshotError
 
@@ -51,7 +54,13 @@ class ComparedEpochs(NamedTuple):
     before: int | None  # the epoch of the previous snapshot, if there is one
 
 
-def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], align: bool = False) -> list[Row]:
+def rows(
+    opened: OpenSnapshots,
+    moment: ComparedEpochs,
+    pairs: Sequence[Pair],
+    align: bool = False,
+    unit_filters: bool = False,
+) -> list[Row]:
     """Return the rows of these pairs at one epoch: layers sorted by name, then the aggregates. Raises ValueError.
 
     Each tensor of each arm is read once. With `align` a row ends with the number of reordered channels.
@@ -62,7 +71,9 @@ def rows(opened: OpenSnapshots, moment: ComparedEpochs, pairs: Sequence[Pair], a
     axes = {pair: channel_axes({layer: shapes[pair[0]][layer] for layer in layers[pair]}) for pair in pairs if align}
     sums: dict[Pair, dict[str, Squares]] = {pair: {} for pair in pairs}
     for layer in sorted({layer for found in layers.values() for layer in found}):
-        tensors = {arm: _history(opened, arm, moment, layer) for arm, there in shapes.items() if layer in there}
+        tensors = {
+            arm: _history(opened, arm, moment, layer, unit_filters) for arm, there in shapes.items() if layer in there
+        }
         concerned = [pair for pair in pairs if layer in layers[pair]]
         if not align:
             for pair, total in all_squares(tensors, concerned).items():
@@ -104,9 +115,13 @@ def say_not_compared(opened: OpenSnapshots, epoch: int, pairs: Sequence[Pair], a
             say(f"arms '{pair[0]}' and '{pair[1]}' have different projectors; not compared: {names}", sys.stderr)
 
 
-def _history(opened: OpenSnapshots, arm: str, moment: ComparedEpochs, layer: str) -> tuple[torch.Tensor | None, ...]:
+def _history(
+    opened: OpenSnapshots, arm: str, moment: ComparedEpochs, layer: str, unit_filters: bool = False
+) -> tuple[torch.Tensor | None, ...]:
     """Return the tensor at the epoch, at the start and at the previous snapshot."""
     there = {epoch: opened.tensor(arm, epoch, layer) for epoch in set(moment) if epoch is not None}
+    if unit_filters:
+        there = {epoch: with_unit_filters(tensor) for epoch, tensor in there.items()}
     return tuple(None if epoch is None else there[epoch] for epoch in moment)
 
 
@@ -126,6 +141,7 @@ def compute(
     against: Run | Path | str | None = None,
     epochs: Collection[int] | int | str | None = None,
     align: str = "none",
+    unit_filters: bool = False,
     skip_corrupt: bool = False,
 ) -> pd.DataFrame:
     """Return distances and angles between the arms' weights and the reference arm's.
@@ -137,11 +153,13 @@ def compute(
         against: another run: each arm is compared with its arm of the same name, `<folder>:<arm>` in the rows.
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
         align: "permutation" first reorders the channels of each compared arm, a ResNet, to match the reference.
+        unit_filters: first divide each filter by its norm; not with align="permutation".
         skip_corrupt: skip missing and damaged snapshots, and print which.
 
     Returns:
-        The rows of weight_gap.csv, or of weight_gap_permutation.csv, with their columns (see `schemas.SCHEMAS`): for
-        each epoch and pair one row per tensor, then aggregates over stages and the encoder. NaN where undefined.
+        The rows of weight_gap.csv, weight_gap_permutation.csv or weight_gap_filters.csv, with their columns (see
+        `schemas.SCHEMAS`): for each epoch and pair one row per tensor, then aggregates over stages and the encoder. NaN
+        where undefined.
 
     Raises:
         ValueError: for an unknown arm, epoch or alignment, or a damaged snapshot.
@@ -154,23 +172,30 @@ def compute(
     """
     run = joined(run, against)
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
-    return to_frame(plan(run, chosen, align=align, skip_corrupt=skip_corrupt))
+    return to_frame(plan(run, chosen, align=align, unit_filters=unit_filters, skip_corrupt=skip_corrupt))
 
 
-def plan(run: Run, chosen: Selection, *, align: str = "none", skip_corrupt: bool = False) -> Plan:
+def plan(
+    run: Run, chosen: Selection, *, align: str = "none", unit_filters: bool = False, skip_corrupt: bool = False
+) -> Plan:
     """Plan the rows of the chosen pairs and epochs; arguments as in `compute`."""
     choices("align", [align], ALIGNMENTS)
+    if unit_filters and align != "none":
+        raise ValueError(f"unit_filters: not with align={align}; compute one after the other")
     table = "weight_gap.csv" if align == "none" else "weight_gap_permutation.csv"
+    table = "weight_gap_filters.csv" if unit_filters else table
 
     def finish(output: Path) -> None:
-        if align == "none":
+        if table == "weight_gap.csv":
             write_growth(output / table, output / "weight_gap_growth.csv")
 
-    return Plan([table], partial(chunks, run, chosen, table, align != "none", skip_corrupt), finish)
+    return Plan([table], partial(chunks, run, chosen, table, (align != "none", unit_filters), skip_corrupt), finish)
 
 
-def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: bool, has: RowExists) -> Iterator[Chunk]:
-    """Yield the missing rows of the table, epoch by epoch."""
+def chunks(
+    run: Run, chosen: Selection, table: str, changes: tuple[bool, bool], skip_corrupt: bool, has: RowExists
+) -> Iterator[Chunk]:
+    """Yield the missing rows of the table, epoch by epoch; `changes` are `align` and `unit_filters` of `rows`."""
     digests = run.snapshot_digests()
     there = run.epochs((chosen.reference, *chosen.arms))
     work: list[tuple[ComparedEpochs, list[Pair]]] = []
@@ -189,9 +214,9 @@ def chunks(run: Run, chosen: Selection, table: str, align: bool, skip_corrupt: b
             for together in [[pair] for pair in missing] if skip_corrupt else [missing]:
                 with skipping(skip_corrupt):
                     seen = readable(opened, together[0], moment) if skip_corrupt else moment
-                    found = rows(opened, seen, together, align)
+                    found = rows(opened, seen, together, *changes)
                     epoch = moment.epoch
-                    say_not_compared(opened, epoch, [pair for pair in together if pair not in told], align)
+                    say_not_compared(opened, epoch, [pair for pair in together if pair not in told], changes[0])
                     told.update(together)
                     yield Chunk(table, [(*row, *(digests[str(arm), epoch] for arm in row[1:3])) for row in found])
 

@@ -229,3 +229,14 @@ def _float64(tensor: Tensor) -> Tensor:
 
 def _product(one: Tensor, other: Tensor) -> float:
     return float(one.dot(other))
+
+
+def with_unit_filters(tensor: Tensor) -> Tensor:
+    """Return a tensor with each slice of its first dimension divided by its norm, in float64; unchanged if it has one
+    dimension. A slice of zeros stays zero.
+    """
+    if tensor.dim() < 2:
+        return tensor
+    rows_FD = tensor.double().flatten(1)
+    norms_F1 = rows_FD.norm(dim=1, keepdim=True)
+    return (rows_FD / norms_F1.where(norms_F1 > 0, 1)).reshape(tensor.shape)

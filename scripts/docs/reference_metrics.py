@@ -12,6 +12,7 @@ from coupled.metrics.pair import INVARIANCES
 
 SEES = {
     "classifier": "train images for training, test images for the score",
+    "logits": "the logits of the arm's own classifier",
     "split": "the images of one split",
     "views": "several augmented views of each image",
 }
@@ -27,6 +28,7 @@ def markdown() -> str:
             _range(module.RANGE),
             module.DIRECTION,
             "all images" if hasattr(module, "TRANSFORM") else f"at most {module.SUBSET}",
+            "yes" if getattr(module, "SYMMETRIC", True) else "no",
             ", ".join(each for each in INVARIANCES if each in module.INVARIANCES),
         ]
         for name, module in pairs.items()
@@ -43,8 +45,8 @@ def markdown() -> str:
     ]
     parts = [
         "## Pair metrics",
-        table(["metric", "range", "more similar is", "computed on", "invariant to"], of_pairs),
-        table(["invariance", "allowed change of one representation"], map(_invariance, INVARIANCES.items())),
+        table(["metric", "range", "more similar is", "computed on", "symmetric", "invariant to"], of_pairs),
+        table(["invariance", "allowed change of either representation"], map(_invariance, INVARIANCES.items())),
         *(_section(name, module) for name, module in pairs.items()),
         "## Arm metrics",
         table(["metric", "range", "input", "needs labels", "values"], of_arms),

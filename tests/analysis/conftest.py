@@ -49,6 +49,7 @@ def drifted(arm: str, epoch: int) -> dict[str, Tensor]:
         tensors[name] = tensor + step * (tensor.abs() + 0.01) if tensor.is_floating_point() else tensor + epoch
     if arm == "ce":
         tensors["classifier.weight"] = torch.randn(10, 8, generator=generator)
+        tensors["classifier.bias"] = torch.randn(10, generator=generator)
     return tensors
 
 

@@ -6,15 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from coupled.analysis.alignment import main
+import coupled
+import coupled.metrics
+from coupled.analysis.alignment import compute, main
+from coupled.analysis.parsers import PAIR_METRICS
 from coupled.analysis.representations import pair_rows
-from coupled.analysis.representations.pair_scores import Accumulated, Score, one_pass, scores
+from coupled.analysis.representations.embeddings import Embedder
+from coupled.analysis.representations.pair_scores import Accumulated, Score, one_pass, scores, values
 from coupled.analysis.run import open_store, read_description
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.stream.clean import choose_images
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
+ALL = torch.arange(357)  # images of test
 Read = Callable[[Path], list[dict[str, str]]]
 NewRun = Callable[..., Path]
 
@@ -43,7 +49,7 @@ def finished(drifting_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return output
 
 
-EXACT = [name for name, metric in METRICS.items() if not metric.subset]
+EXACT = PAIR_METRICS
 
 
 def test_every_split_epoch_arm_layer_and_metric_has_one_row(finished: Path, table: Read) -> None:
@@ -170,6 +176,105 @@ def test_metrics_of_a_subset_see_the_same_images_in_every_epoch(
             assert float(row["value"]) == pytest.approx(expected[row["epoch"]], abs=1e-6)
 
 
+def test_scores_of_classes_equal_scores_of_their_images_alone() -> None:
+    """Sums of classes must not be mixed up, whatever the order of images; a batch or a rank may lack a class."""
+    generator = torch.Generator().manual_seed(1)
+    batches = [{(arm, "h"): torch.randn(30, 4, generator=generator) for arm in ("cl", "nscl")} for _ in range(3)]
+    labels_N = torch.cat([torch.zeros(30), torch.randint(0, 2, (60,), generator=generator)]).long()
+    wanted = [Score("cl", "nscl", "h", name, label=label) for name in PAIR_METRICS for label in (None, 0, 1)]
+    found = values(one_pass(batches, wanted, METRICS, labels_N=labels_N), wanted, METRICS)
+    for score in wanted:
+        inside_N = slice(None) if score.label is None else labels_N == score.label
+        x_nD, y_nD = (torch.cat([batch[arm, "h"] for batch in batches])[inside_N] for arm in ("cl", "nscl"))
+        assert found[score] == pytest.approx(getattr(coupled.metrics, score.metric)(x_nD, y_nD), abs=1e-12)
+    absent = wanted[0]._replace(label=7)
+    none, some = (one_pass(batches, [s], METRICS, labels_N=labels_N) for s in (absent, wanted[1]))
+    for key, sums in some.sums.items():
+        empty, expected = none.sums[*key[:3], 7], sums.total()
+        sums.merge(empty)
+        assert torch.equal(sums.total(), expected)
+        empty.merge(sums)
+        assert torch.equal(empty.total(), expected)
+
+
+def test_rows_of_each_class_are_those_of_a_function_of_its_images(
+    drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten digits, their images counted; equal weights score 1; a second call computes nothing; the bias is stated."""
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--split", "test", "--layers", "h"]
+    base += ["--compare", "nscl", "--per-class", "--metrics", "cka", "rsa", "--epochs", "0,2"]
+    assert main(base) == 0
+    rows = table(tmp_path / "test_class_alignment.csv")
+    assert tuple(rows[0]) == SCHEMAS["test_class_alignment.csv"].columns
+    assert len(rows) == 2 * 2 * 10
+    assert {r["value"] for r in rows if r["epoch"] == "0"} == {"1.0"}
+    run = coupled.open_run(drifting_run)
+    images = run.images("test")
+    embedded = {
+        arm: torch.cat([b[arm, "h"] for b in Embedder(run, torch.device("cpu")).outputs(images, ALL, [arm], 2, ["h"])])
+        for arm in ("cl", "nscl")
+    }
+    for row in rows:
+        inside_N = images.labels_N == images.class_names.index(row["label"])
+        assert int(row["num_images"]) == int(inside_N.sum())
+        if row["epoch"] == "2":
+            expected = getattr(coupled.metrics, row["metric"])(*(rows_ND[inside_N] for rows_ND in embedded.values()))
+            assert float(row["value"]) == pytest.approx(expected, abs=1e-6)
+    assert len(table(tmp_path / "test_alignment.csv")) == 4
+    capsys.readouterr()
+    assert main([*base, "--num-images", "40"]) == 0
+    assert "images of the smallest class are fewer than the D features of h" in capsys.readouterr().err
+    assert main(base) == 0
+    assert "test_class_alignment.csv: 0 new rows" in capsys.readouterr().out
+
+
+def test_curves_of_mutual_neighbours_equal_the_metric_for_each_k(
+    drifting_run: Path, tmp_path: Path, table: Read
+) -> None:
+    """One row for each k; that of 10 is the value of the metric; other k are those of the function."""
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--split", "test", "--layers", "z"]
+    base += ["--compare", "scl", "--metrics", "mutual_knn", "--epochs", "2", "--confidence", "50"]
+    assert main([*base, "--num-images", "60", "--mutual-knn", "1", "10", "59", "1"]) == 0
+    rows = table(tmp_path / "test_mutual_knn.csv")
+    assert tuple(rows[0]) == SCHEMAS["test_mutual_knn.csv"].columns
+    assert [row["k"] for row in rows] == ["1", "10", "59"]
+    (alone,) = table(tmp_path / "test_alignment.csv")
+    assert {column: rows[1][column] for column in ("value", "ci_low", "ci_high", "num_images")}.items() <= alone.items()
+    assert float(rows[0]["ci_low"]) < float(rows[0]["value"]) < float(rows[0]["ci_high"])
+    assert rows[2]["value"] == ""  # 60 images have 59 others
+    run = coupled.open_run(drifting_run)
+    chosen_N = choose_images(357, 60, run.settings.seed, "test")
+    outputs = Embedder(run, torch.device("cpu")).outputs(run.images("test"), chosen_N, ["cl", "scl"], 2, ["z"])
+    pair = zip(*((batch["cl", "z"], batch["scl", "z"]) for batch in outputs), strict=True)
+    assert float(rows[0]["value"]) == pytest.approx(coupled.metrics.mutual_knn(*map(list, pair), k=1), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"per_class": True, "cross_layer": True}, "cross_layer: not with per_class"),
+        ({"per_class": True, "confidence": 10}, "confidence: not with per_class"),
+        ({"mutual_knn": 0}, "mutual_knn: got 0; expected an integer of at least 1"),
+    ],
+)
+def test_a_call_for_rows_of_several_tables_is_refused(
+    drifting_run: Path, options: dict[str, object], message: str
+) -> None:
+    """Their columns differ, so one DataFrame cannot hold them."""
+    with pytest.raises(ValueError, match=message):
+        compute(coupled.open_run(drifting_run), **options)  # type: ignore[arg-type]
+
+
+def test_a_call_returns_the_rows_of_the_option(drifting_run: Path) -> None:
+    """One table from Python: classes, or curves."""
+    some = {"compare": "nscl", "epochs": 2, "split": "test", "layers": "h"}
+    run = coupled.open_run(drifting_run)
+    classes = compute(run, per_class=True, metrics="cka", **some)  # type: ignore[arg-type]
+    assert list(classes["label"]) == list(run.images("test").class_names)
+    curve = compute(run, mutual_knn=[1, 5], **some)  # type: ignore[arg-type]
+    assert list(curve["k"]) == [1, 5]
+
+
 def test_an_undefined_score_states_its_reason(
     drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,13 +311,18 @@ def test_scores_of_an_arm_do_not_depend_on_the_other_arms(
     [
         (
             ["--metrics", "ckaa"],
-            "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: cka, cka_debiased, mutual_knn, ",
+            "--metrics: unknown pair metric 'ckaa'; did you mean 'cka'? (known: angle, cka, cka_debiased, ",
         ),
         (
             ["--layers", "layer9"],
             "--layers: the encoder has no module 'layer9'; allowed are stages, h, z, stem, conv1, bn1, layer1, layer2, "
             "layer3, layer4 and modules within, such as layer1.0",
         ),
+        (
+            ["--per-class", "--metrics", "rsa", "mutual_knn"],
+            "--per-class: got the metric mutual_knn, which uses a subset of the images; allowed are metrics",
+        ),
+        (["--mutual-knn", "5", "0"], "argument --mutual-knn: got '0'; a whole number of 1 or more is allowed"),
         (["--layers", ""], "--layers: the encoder has no module ''; allowed are"),
         (["--confidence", "0"], "argument --confidence: got '0'; a whole number of 1 or more is allowed"),
         (["--split", "val"], "argument --split: invalid choice: 'val' (choose from "),

@@ -10,6 +10,7 @@ from torch import Tensor
 from coupled.analysis.representations.collapse_measures import (
     TOP,
     alignment,
+    lidar,
     of_predictor,
     of_rows,
     uniformity,
@@ -37,6 +38,36 @@ def test_isotropic_features_have_the_known_values() -> None:
         assert values["eigenvalue_share", j] == pytest.approx(1 / 6)
     assert ("eigenvalue", "7") not in values
     assert verdict(values) == ("no", "")
+
+
+def test_rankme_and_lidar_equal_their_definitions() -> None:
+    """With numpy, image by image; RankMe does not subtract the mean and LiDAR compares images with their views."""
+    rows = random(30, 6) + 1
+    shares = np.linalg.svd(rows.numpy(), compute_uv=False)
+    shares = shares / shares.sum() + 1e-7
+    found = of_rows(rows)["rankme", "uncentred"]
+    assert found == pytest.approx(float(np.exp(-(shares * np.log(shares)).sum())), abs=1e-10)
+    assert 1 < found < of_rows(rows)["effective_rank", "centred"]
+    views = (rows[None] + 0.3 * random(3, 30, 6, seed=1) * torch.arange(1, 7)).numpy()
+    within, between = 1e-4 * np.eye(6), np.zeros((6, 6))
+    for n in range(30):
+        centre = views[:, n].mean(0)
+        between += np.outer(centre - views.mean((0, 1)), centre - views.mean((0, 1))) / 29
+        within += sum(np.outer(view - centre, view - centre) for view in views[:, n]) / (30 * 2)
+    ratios = np.linalg.eigvals(np.linalg.inv(within) @ between).real
+    ratios = ratios / ratios.sum() + 1e-7
+    expected = float(np.exp(-(ratios * np.log(ratios)).sum()))
+    assert lidar(torch.tensor(views)) == {("lidar", "views=3"): pytest.approx(expected, abs=1e-9)}
+    assert 1 < expected < 6
+
+
+def test_rankme_and_lidar_of_collapsed_features_are_1_or_undefined() -> None:
+    """One direction has rank 1; features that are all 0, or images that do not differ, have none."""
+    line = random(40, 1) * torch.ones(1, 8)
+    assert of_rows(line)["rankme", "uncentred"] == pytest.approx(1, abs=1e-4)
+    assert of_rows(torch.zeros(9, 4))["rankme", "uncentred"].reason == "all values are 0"
+    assert lidar(torch.ones(2, 9, 4))["lidar", "views=2"].reason == "all values are 0"
+    assert lidar(random(1, 9, 4))["lidar", "views=1"].reason == "fewer than 2 views or images"
 
 
 def test_collapsed_features_are_recognised() -> None:

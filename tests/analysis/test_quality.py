@@ -7,17 +7,21 @@ import pytest
 import torch
 from support import tiny
 
+import coupled.metrics
 from coupled.analysis import alignment, quality, weight_gap
 from coupled.analysis.quality import main
 from coupled.analysis.representations import features
 from coupled.analysis.representations.embeddings import Embedder, choose_images
 from coupled.analysis.representations.features import clean_features, view_features
+from coupled.analysis.representations.quality_tasks import needs_of_arms
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
 from coupled.config.metric_registry import arm_metric_names, find_arm_metrics
+from coupled.models.network import copy_with_heads
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
+from coupled.stream.clean import clean_batches
 from coupled.stream.view_plan import view_plan
 
 PROGRAM = Path(__file__).parents[2] / "analysis" / "quality.py"
@@ -36,6 +40,7 @@ def test_every_metric_has_its_rows(drifting_run: Path, tmp_path: Path, table: Re
     expected = {
         (split, name, *map(str, variant))
         for name, metric in METRICS.items()
+        if metric.sees != "logits"  # of arms with a classifier
         for variant in metric.variants
         for split in (("test",) if metric.sees == "classifier" else ("train", "test"))
     }
@@ -69,6 +74,37 @@ def test_rows_hold_the_values_of_the_metrics(drifting_run: Path, tmp_path: Path,
             row = rows["2", "test", "scl", layer, name]
             assert float(row["value"]) == pytest.approx(next(iter(values.values())).value, abs=1e-6)
     assert len({rows[e, "test", a, "h", "cdnv"]["value"] for e in "02" for a in ("cl", "scl", "ce")}) == 4
+
+
+def test_rows_of_an_arms_classifier_equal_the_logits_of_its_trained_network(
+    drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The layer and the head must be those of training; arms without a classifier have no rows, and no default row."""
+    names = ["top1", "top5", "nll", "ece"]
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "2", "--num-images", "80"]
+    assert main([*base, "--metrics", *names]) == 0
+    rows = table(tmp_path / "quality.csv")
+    assert {(r["arm"], r["module"], r["variant"]) for r in rows} == {("ce", "logits", "classifier")}
+    assert [(r["split"], r["metric"]) for r in rows] == [(s, name) for s in ("train", "test") for name in names]
+    run = open_run(drifting_run)
+    images, settings = run.images("test"), run.settings
+    chosen_n = choose_images(len(images), 80, settings.seed, "test")
+    network = copy_with_heads(run.network("ce", 2), needs_of_arms(settings)["ce"], 10, settings.seed)
+    network.load_state_dict(run.state_dict("ce", 2))
+    (views_B3SS,) = clean_batches(images, chosen_n, settings.image_size, torch.device("cpu"), 0)
+    with torch.no_grad():
+        logits_NC = network.eval()(views_B3SS[None])["logits"][0]
+    for row in rows[4:]:
+        expected = getattr(coupled.metrics, row["metric"])(logits_NC, images.labels_N[chosen_n])
+        assert float(row["value"]) == pytest.approx(expected, abs=1e-6)
+        assert row["num_images"] == "80"
+    capsys.readouterr()
+    assert main([*base, "--metrics", *names]) == 0
+    assert "0 new rows, 8 in all" in capsys.readouterr().out
+    assert main([*base, "--metrics", "top1", "--arms", "cl", "scl"]) == 2
+    assert "--metrics: top1 measure the arm's own classifier, and none of the arms cl, scl has one" in (
+        capsys.readouterr().err
+    )
 
 
 def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(drifting_run: Path) -> None:

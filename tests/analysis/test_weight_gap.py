@@ -122,6 +122,33 @@ def test_drifts_and_updates_equal_those_of_the_snapshots(new_run: NewRun, tmp_pa
     assert (start["reference_drift"], start["angle"], start["update_cosine"]) == ("0.0", "0.0", "")
 
 
+def test_unit_filters_remove_the_scale_of_each_filter(new_run: NewRun, table: Read) -> None:
+    """Batch norm makes that scale arbitrary; a rescaled arm must not have a gap. Vectors are compared as they are."""
+    run = new_run(epochs=(0, 1))
+    store = open_store(run, read_description(run))
+    tensors = {arm: store.read(arm, 1) for arm in store.arms()}
+    conv, scale = "encoder.layer1.0.conv1.weight", "encoder.layer1.0.bn1.weight"
+    factors_F = torch.arange(1.0, len(tensors["cl"][conv]) + 1)
+    tensors["nscl"] = tensors["cl"] | {conv: tensors["cl"][conv] * factors_F[:, None, None, None]}
+    tensors["scl"][conv][0] = 0
+    store.cut(0)
+    for arm, weights in tensors.items():
+        store.write(arm, 1, weights, step=1, metadata={})
+    command = ["--run-dir", str(run), "--compare", "nscl", "scl"]
+    assert main([*command, "--unit-filters"]) == 0
+    rows = {(r["arm"], r["tensor"]): r for r in table(run / "analysis/weight_gap_filters.csv") if r["epoch"] == "1"}
+    assert not (run / "analysis/weight_gap.csv").exists()
+    assert float(rows["nscl", conv]["gap"]) < 1e-7
+    assert main(command) == 0
+    plain = {(r["arm"], r["tensor"]): r for r in table(run / "analysis/weight_gap.csv") if r["epoch"] == "1"}
+    assert float(plain["nscl", conv]["gap"]) > 0.1
+    assert rows["scl", scale] == plain["scl", scale]
+    one, other = ([filters / (filters.norm() or 1) for filters in tensors[arm][conv].double()] for arm in ("cl", "scl"))
+    distance = sum(float((a - b).square().sum()) for a, b in zip(one, other, strict=True)) ** 0.5
+    norms = [sum(float(each.square().sum()) for each in filters) ** 0.5 for filters in (one, other)]
+    assert float(rows["scl", conv]["gap"]) == pytest.approx(2 * distance / sum(norms), rel=1e-9)
+
+
 def test_all_compares_every_pair_and_each_pair_as_if_alone(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Six pairs of four arms; the sums that pairs share must not be mixed up."""
     options = ["--run-dir", str(drifting_run), "--epochs", "2", "--output"]
@@ -218,6 +245,7 @@ def test_weight_gap_imports_no_model_and_no_dataset(new_run: NewRun) -> None:
         (["--epochs", "0,7"], "--epochs: arm 'cl' has no snapshot of epoch 7 (epochs: 0-2)"),
         (["--epochs", "0:two"], "--epochs: got '0:two'; allowed is"),
         (["--epochs", "2:0"], "--epochs: got '2:0'"),
+        (["--align", "permutation", "--unit-filters"], "--unit-filters: not with align=permutation"),
         (["--align", "x"], "argument --align: invalid choice: 'x' (choose from "),
         (["--compare", "nscl", "--compare", "scl"], "--compare: given twice; give it once, with all its values"),
         (["--compare"], "argument --compare: expected at least one argument"),

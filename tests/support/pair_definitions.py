@@ -20,6 +20,12 @@ def streamed(name: str, x_nD: Tensor, y_nE: Tensor, batch: int = 16) -> float:
     return scores(({("x", "h"): x, ("y", "h"): y} for x, y in parts), [score], metrics)[score]
 
 
+def best(name: str) -> float:
+    """Return the score of equal representations."""
+    (metric,) = find_pair_metrics([name])
+    return metric.range[metric.direction == "higher"]
+
+
 def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
     """Return the metric from n x n matrices."""
     x, y = (np.asarray(a.numpy(), dtype=np.longdouble) for a in (x_nD, y_nE))
@@ -43,6 +49,13 @@ def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
         eigenvalues = np.linalg.eigvals(x @ x.T @ y @ y.T)
         largest = np.sort(eigenvalues.real)[::-1][: min(x.shape[1], y.shape[1], n - 1)]
         return float(np.sqrt(largest).sum() / (np.linalg.norm(x) * np.linalg.norm(y)))
+    if name == "angle":
+        return float(np.degrees(np.arccos(definition("cka", x_nD, y_nE))))
+    if name in ("svcca", "pwcca"):
+        return canonical(name, *((centring @ a).astype(np.float64) for a in (x, y)))
+    if name.startswith("linear_predictivity"):
+        of, from_ = (x, y) if name.endswith("reverse") else (y, x)
+        return least_squares(*((centring @ a).astype(np.float64) for a in (of, from_)))
     assert name == "mutual_knn", f"no definition of {name} here: a new metric needs its own"
     if n < 12:
         return float("nan")
@@ -51,6 +64,32 @@ def definition(name: str, x_nD: Tensor, y_nE: Tensor) -> float:
         for a in (x, y)
     ]
     return sum(len(ours & theirs) for ours, theirs in zip(*near, strict=True)) / (10 * n)
+
+
+def canonical(name: str, x: np.ndarray, y: np.ndarray) -> float:
+    """Return SVCCA or PWCCA of centred rows from singular vectors of n rows; NaN if the directions fill the space."""
+    kept = []
+    for a in (x, y):
+        left, roots, _ = np.linalg.svd(a, full_matrices=False)
+        share = np.cumsum(roots**2) / (roots**2).sum()
+        count = 1 + int((share < 0.99).sum()) if name == "svcca" else int((roots > 1e-5 * roots[0]).sum())
+        kept.append(left[:, :count])
+    if kept[0].shape[1] + kept[1].shape[1] > len(x) - 1:
+        return float("nan")
+    mixed, correlations, _ = np.linalg.svd(kept[0].T @ kept[1], full_matrices=False)
+    if name == "svcca":
+        return float(correlations.mean())
+    variates = (kept[0] @ mixed).T
+    weights = [sum(abs(variate @ feature) for feature in x.T) for variate in variates]
+    return float(np.dot(weights, correlations) / np.sum(weights))
+
+
+def least_squares(of: np.ndarray, from_: np.ndarray) -> float:
+    """Return R^2 of least squares on centred rows; NaN if the fit is exact for any rows."""
+    if np.linalg.matrix_rank(from_) >= len(from_) - 1:
+        return float("nan")
+    residual = of - from_ @ np.linalg.lstsq(from_, of, rcond=None)[0]
+    return float(1 - (residual**2).sum() / (of**2).sum())
 
 
 def cosines(a: np.ndarray) -> np.ndarray:

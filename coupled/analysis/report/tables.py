@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from coupled.analysis.optional_schemas import TABLES as OPTIONAL
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import newest, read_table
@@ -14,7 +15,8 @@ from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
 # epochs.csv is not in the folder analysis; transfer.csv is about images of another dataset; theory is of no run
-NOT_SHOWN = ("steps.csv", "epochs.csv", "weight_gap_permutation.csv", "transfer.csv", "map.csv", *THEORY)
+WITH_OPTIONS = ("weight_gap_permutation.csv", "weight_gap_filters.csv", "transfer.csv", *OPTIONAL)
+NOT_SHOWN = ("steps.csv", "epochs.csv", "map.csv", *WITH_OPTIONS, *THEORY)
 SHOWN = tuple(name for name in SCHEMAS if name not in NOT_SHOWN)
 
 

@@ -19,6 +19,7 @@ from coupled.metrics.undefined import Undefined
 Values = dict[tuple[str, str | int], float]
 TOP = 16  # number of eigenvalues and directions that are written
 POINT_SPREAD, LINE_SHARE = 0.05, 0.95
+RANK_FLOOR, LIDAR_RIDGE = 1e-7, 1e-4  # the papers' epsilon of the shares, and delta of the within-image covariance
 BLOCK = 2**22  # entries of a strip of the matrix of distances
 
 
@@ -39,6 +40,7 @@ def of_rows(rows_ND: Tensor) -> Values:
         ("spread", "unit_norm"): float(around_ND.var(0, correction=0).sum().sqrt()),
         ("uniformity", "t=2"): uniformity(unit_ND),
         ("effective_rank", "centred"): rank.value,
+        ("rankme", "uncentred"): smooth_rank(torch.linalg.svdvals(rows_ND)),
     }
     covariance_DD = centred_ND.T @ centred_ND / max(len(rows_ND) - 1, 1)
     return values | spectrum("eigenvalue", covariance_DD, with_shares=True)
@@ -56,6 +58,40 @@ def uniformity(unit_ND: Tensor) -> float:
     for strip_MD in unit_ND.split(max(1, BLOCK // count)):
         total += (-2 * torch.cdist(strip_MD, unit_ND, compute_mode="donot_use_mm_for_euclid_dist").square()).exp().sum()
     return float(((total - count) / (count * (count - 1))).log())
+
+
+def smooth_rank(values_K: Tensor) -> float:
+    """Return exp(-sum_k p_k log p_k) with p_k = s_k / sum_l s_l + 1e-7 of values s_k >= 0; undefined if all are 0.
+
+    RankMe is that of the singular values of the rows, uncentred (Garrido et al. 2023, arXiv 2210.02885, eq. 1).
+    """
+    total = values_K.sum()
+    if total == 0:
+        return Undefined("all values are 0")
+    return float(torch.special.entr(values_K / total + RANK_FLOOR).sum().exp())
+
+
+def lidar(views_VND: Tensor) -> Values:
+    """LiDAR: the smooth rank of the covariance of images relative to that of the views of an image, 1 to D.
+
+        eigenvalues of W^(-1/2) B W^(-1/2), W = within-image covariance + 1e-4 I, B = covariance of the images' means
+
+    The images are the classes of a linear discriminant analysis. The ridge makes it depend on the scale of the rows.
+    With V views, B and W have ranks of at most N - 1 and N (V - 1); the paper uses 50 views of 1000 images.
+    Source: Thilak et al. 2023, arXiv 2312.04000, section 3.
+    """
+    views_VND = views_VND.double() - views_VND[0, 0]
+    count, images, width = views_VND.shape
+    if count < 2 or images < 2:
+        return {("lidar", f"views={count}"): Undefined("fewer than 2 views or images")}
+    means_ND = views_VND.mean(0)
+    within_MD = (views_VND - means_ND).flatten(0, 1)
+    between_ND = means_ND - means_ND.mean(0)
+    within_DD = within_MD.T @ within_MD / (images * (count - 1)) + LIDAR_RIDGE * torch.eye(width, dtype=torch.float64)
+    between_DD = between_ND.T @ between_ND / (images - 1)
+    root_DD = torch.linalg.inv(torch.linalg.cholesky(within_DD))  # the eigenvalues are those of W^(-1) B
+    values_D = torch.linalg.eigvalsh(root_DD @ between_DD @ root_DD.T).clamp(min=0)
+    return {("lidar", f"views={count}"): smooth_rank(values_D)}
 
 
 def alignment(views_VND: Tensor) -> Values:

@@ -15,7 +15,7 @@ for the rows of all images, in the precision of the networks, and K more evaluat
 
 The interval covers the choice of images only. It covers neither the training seed nor the bias of a biased estimate
 (`cka`). For nearly independent representations the variance of the jackknife is too large (CKA 0.07 on 200 images: by a
-fifth).
+fifth). For `svcca`, whose number of directions is an integer, intervals are too narrow (200 images: by a quarter).
 
 Shape letters: N images of this rank, or of a subset, K blocks, R resamples.
 """
@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.analysis.representations.pair_scores import Accumulated, Score, ends, over_ranks
+from coupled.analysis.representations.pair_scores import Accumulated, Score, ends, of_rows, over_ranks
 from coupled.config.metric_registry import PairMetric
 from coupled.metrics.pair._sums import CrossSums
 from coupled.stream.seeds import permutation, philox, random_uint32
@@ -58,27 +58,28 @@ def jackknife_scores(
     """Return the scores without block 0, 1, ..., each an array [K], from a pass with `keep_rows`.
 
     `blocks_N` has the block (below `count`) of each of this rank's images. `subset_blocks` maps the size of a subset to
-    the blocks of its images.
+    the blocks of its images. `wanted` are scores of all images, not of one class.
     """
-    whole = {key: over_ranks(sums) for key, sums in seen.sums.items()}
+    whole = {key: over_ranks(sums) for key, sums in seen.sums.items() if key[-1] is None}
+    streams = {key: stream for key, stream in seen.streams.items() if key[-1] is None}
     found: dict[Score, list[float]] = {score: [] for score in wanted}
     for block in range(count if whole else 0):
-        rows = {key: stream.rows(seen.rows[key[1]][blocks_N == block]) for key, stream in seen.streams.items()}
+        rows = {key: stream.rows(seen.rows[key[1]][blocks_N == block]) for key, stream in streams.items()}
         moments = {}
-        for (transform, a, b), sums in whole.items():
+        for (transform, a, b, label), sums in whole.items():
             part = CrossSums()
-            part.update(rows[transform, a], rows[transform, b])
-            moments[transform, a, b] = sums.without(over_ranks(part)).moments()
+            part.update(rows[transform, a, label], rows[transform, b, label])
+            moments[transform, a, b, label] = sums.without(over_ranks(part)).moments()
         for score, values in found.items():
             metric = metrics[score.metric]
             if not metric.subset:
-                values.append(metric.value(*(moments[metric.transform, *pair] for pair in ends(score))))
+                values.append(metric.value(*(moments[metric.transform, *pair, None] for pair in ends(score))))
     for score, values in found.items():
         metric = metrics[score.metric]
         if metric.subset:
             block_N = subset_blocks[metric.subset]
             pair = [seen.subset_rows[metric.subset, end] for end in ends(score)[2]]
-            values.extend(metric.value(*(rows_ND[block_N != k] for rows_ND in pair)) for k in block_N.unique())
+            values.extend(of_rows(metric, score, [rows[block_N != k] for rows in pair]) for k in block_N.unique())
     return {score: np.array(values) for score, values in found.items()}
 
 

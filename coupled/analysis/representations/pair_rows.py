@@ -1,6 +1,6 @@
 """The rows of the tables of alignment.py, from one pass over the images of a split at one epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import nan
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from coupled.parallel.process_group import ProcessGroup
 from coupled.stream.clean import choose_images
 
 ALIGNMENT, CROSS = "_alignment.csv", "_cross_layer.csv"  # after the name of the split
+CLASSES, CURVES = "_class_alignment.csv", "_mutual_knn.csv"
+CROSS_METRIC, CURVE_METRIC = "cka", "mutual_knn"
 Row = tuple[object, ...]
 
 
@@ -30,20 +32,37 @@ class Measurement(NamedTuple):
     confidence: int | None  # resamples
     snapshots: Mapping[tuple[str, int], str]  # digests by arm and epoch
 
-    def num_images(self, metric: str) -> int:
-        """The number of images that a metric uses."""
+    def num_images(self, metric: str, label: int | None = None) -> int:
+        """The number of images that a metric uses: of all classes, or of one."""
+        if label is not None:
+            return int((self.labels == label).sum())
         return min(len(self.sample.chosen_N), self.metrics[metric].subset or len(self.sample.chosen_N))
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The classes of the chosen images."""
+        return self.sample.images.labels_N[self.sample.chosen_N]
 
     def key(self, score: Score) -> Row:
         """The key cells of a score."""
         where = (self.epoch, self.split, score.reference, score.arm)
         layers = (score.reference_layer, score.layer) if score.reference_layer else (score.layer,)
+        what: Row = (score.k,) if score.k else (score.metric,)
+        if score.label is not None:
+            what = (score.metric, self.sample.images.class_names[score.label])
+        resamples = () if score.label is not None else (self.confidence or "",)
         digests = (*(self.snapshots[arm, self.epoch] for arm in (score.reference, score.arm)), self.sample.digest)
-        return (*where, *layers, score.metric, self.num_images(score.metric), self.confidence or "", *digests)
+        return (*where, *layers, *what, self.num_images(score.metric, score.label), *resamples, *digests)
 
     def table(self, score: Score) -> str:
         """The name of the table of a score."""
-        return f"{self.split}{CROSS if score.reference_layer else ALIGNMENT}"
+        of_all = CROSS if score.reference_layer else CURVES if score.k else ALIGNMENT
+        return f"{self.split}{of_all if score.label is None else CLASSES}"
+
+    def of_classes(self, scores: Iterable[Score]) -> list[Score]:
+        """Each score for each class of the sample."""
+        labels = self.labels.unique().tolist()
+        return [score._replace(label=label) for score in scores for label in labels]
 
 
 def pair_rows(
@@ -60,21 +79,31 @@ def pair_rows(
     sizes = {metric.subset: measurement.num_images(metric.name) for metric in metrics.values() if metric.subset}
     subsets = {size: torch.isin(own_N, choose_images(len(images), n, seed, name)) for size, n in sizes.items()}
     batches = embedder.outputs(images, own_N, arms, measurement.epoch, list(layers))
-    seen = one_pass(batches, missing, metrics, subsets, keep_rows=bool(measurement.confidence))
+    labels_N = images.labels_N[own_N]
+    seen = one_pass(batches, missing, metrics, subsets, bool(measurement.confidence), labels_N)
     found = values(seen, missing, metrics)
     bounds = dict.fromkeys(missing, (nan, nan))
     if measurement.confidence:
         own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
-        parts = jackknife_scores(seen, missing, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
+        of_all = [score for score in missing if score.label is None]
+        parts = jackknife_scores(seen, of_all, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
         for score, part_K in parts.items():
             bounds[score] = interval(found[score], part_K, measurement.confidence, seed, metrics[score.metric].range)
     rows: dict[str, list[Row]] = {}
     for score, value in found.items():
-        if isinstance(value, Undefined):
-            place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric)
-            say(f"epoch {measurement.epoch}, {name}, {' '.join(filter(None, place))}: no value: {value.reason}")
         key, table = measurement.key(score), measurement.table(score)
-        split_at = SCHEMAS[table].columns.index("value")
-        rows.setdefault(table, []).append((*key[:split_at], value, *bounds[score], *key[split_at:]))
+        columns = SCHEMAS[table].columns
+        place = columns.index("value")
+        if isinstance(value, Undefined):
+            say(f"epoch {measurement.epoch}, {name}, {_text(score, images.class_names)}: no value: {value.reason}")
+        ends = bounds[score] if "ci_low" in columns else ()
+        rows.setdefault(table, []).append((*key[:place], value, *ends, *key[place:]))
     return rows
+
+
+def _text(score: Score, class_names: Sequence[str]) -> str:
+    """The text of a score in a message."""
+    detail = f"k={score.k}" if score.k else "" if score.label is None else f"class {class_names[score.label]}"
+    place = (score.reference, score.arm, score.reference_layer, score.layer, score.metric, detail)
+    return " ".join(filter(None, place))

@@ -15,12 +15,14 @@ from coupled.metrics.pair._sums import CrossSums, RowStream
 from coupled.parallel.process_group import data_size, gather_images, gather_json
 
 End = tuple[str, str]  # arm, layer
+Class = int | None  # the images of one class, or all
 
 
 class Score(NamedTuple):
     """One number to compute: `metric` between `reference` at `reference_layer` and `arm` at `layer`.
 
-    `reference_layer` is "" if it is the same layer.
+    `reference_layer` is "" if it is the same layer. `label` restricts the images to those of a class. `k` is the number
+    of neighbours of `mutual_knn`, 0 for its default.
     """
 
     reference: str
@@ -28,13 +30,15 @@ class Score(NamedTuple):
     layer: str
     metric: str
     reference_layer: str = ""
+    label: Class = None
+    k: int = 0
 
 
 class Accumulated(NamedTuple):
     """The result of a pass over the images: sums and rows."""
 
-    streams: dict[tuple[str, End], RowStream]  # by transform
-    sums: dict[tuple[str, End, End], CrossSums]  # by transform, this rank's
+    streams: dict[tuple[str, End, Class], RowStream]  # by transform
+    sums: dict[tuple[str, End, End, Class], CrossSums]  # by transform, this rank's
     subset_rows: dict[tuple[int, End], Tensor]  # of all ranks
     rows: dict[End, Tensor]  # all of this rank's, with keep_rows
 
@@ -59,10 +63,14 @@ def one_pass(
     metrics: Mapping[str, PairMetric],
     subsets: Mapping[int, Tensor] | None = None,
     keep_rows: bool = False,
+    labels_N: Tensor | None = None,
 ) -> Accumulated:
-    """Return the sums and rows that `values` needs; `keep_rows` adds all rows, for intervals. See `scores`."""
-    streams: dict[tuple[str, End], RowStream] = {}
-    sums: dict[tuple[str, End, End], CrossSums] = {}  # an arm's sums with itself serve every pair
+    """Return the sums and rows that `values` needs; `keep_rows` adds all rows, for intervals. See `scores`.
+
+    `labels_N` are the classes of this rank's images, for scores of one class.
+    """
+    streams: dict[tuple[str, End, Class], RowStream] = {}
+    sums: dict[tuple[str, End, End, Class], CrossSums] = {}  # an arm's sums with itself serve every pair
     kept: dict[tuple[int, End], list[Tensor]] = {}
     rows: dict[End, list[Tensor]] = {}
     for score in wanted:
@@ -71,9 +79,9 @@ def one_pass(
             if subset:
                 kept.setdefault((subset, b), [])
             else:
-                sums.setdefault((transform, a, b), CrossSums())
-                streams.setdefault((transform, b), RowStream(transform))
-                if keep_rows:
+                sums.setdefault((transform, a, b, score.label), CrossSums())
+                streams.setdefault((transform, b, score.label), RowStream(transform))
+                if keep_rows and score.label is None:
                     rows.setdefault(b, [])
     first = 0
     for outputs in batches:
@@ -82,10 +90,22 @@ def one_pass(
             parts.append(outputs[end][inside_B])
         for end, parts in rows.items():
             parts.append(outputs[end])
-        first += len(next(iter(outputs.values())))
-        seen = {(transform, end): stream.rows(outputs[end]) for (transform, end), stream in streams.items()}
-        for (transform, a, b), total in sums.items():
-            total.update(seen[transform, a], seen[transform, b])
+        size = len(next(iter(outputs.values())))
+        labels_B = None if labels_N is None else labels_N[first : first + size]
+        first += size
+        places = {label: _places(labels_B, label) for label in {label for *_, label in streams}}
+        present = {label for label, places_b in places.items() if places_b is None or len(places_b)}
+        seen = {
+            (transform, end, label): stream.rows(_rows_at(outputs[end], places[label]))
+            for (transform, end, label), stream in streams.items()
+            if label in present
+        }
+        for (transform, a, b, label), total in sums.items():
+            if label in present:
+                total.update(seen[transform, a, label], seen[transform, b, label])
+    for (_, a, b, _), total in sums.items():
+        if total.pilots is None:  # this rank has no image of the class
+            total.merge(CrossSums.empty(outputs[a], outputs[b]))
     return Accumulated(
         streams,
         sums,
@@ -101,10 +121,27 @@ def values(seen: Accumulated, wanted: Sequence[Score], metrics: Mapping[str, Pai
     for score in wanted:
         metric, pairs = metrics[score.metric], ends(score)
         if metric.subset:
-            found[score] = metric.value(*(seen.subset_rows[metric.subset, end] for end in pairs[2]))
+            found[score] = of_rows(metric, score, [seen.subset_rows[metric.subset, end] for end in pairs[2]])
         else:
-            found[score] = metric.value(*(moments[metric.transform, *pair] for pair in pairs))
+            found[score] = metric.value(*(moments[metric.transform, *pair, score.label] for pair in pairs))
     return found
+
+
+def of_rows(metric: PairMetric, score: Score, pair: Sequence[Tensor]) -> float:
+    """Return the score of a metric of a subset from both arms' rows."""
+    return metric.value(*pair, score.k) if score.k else metric.value(*pair)
+
+
+def _places(labels_B: Tensor | None, label: Class) -> Tensor | None:
+    """Return the indices of the images of a class in a batch; None for all images."""
+    if label is None:
+        return None
+    assert labels_B is not None
+    return (labels_B == label).nonzero()[:, 0]
+
+
+def _rows_at(rows_BD: Tensor, places: Tensor | None) -> Tensor:
+    return rows_BD if places is None else rows_BD[places.to(rows_BD.device)]
 
 
 def over_ranks(sums: CrossSums) -> CrossSums:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from coupled.analysis.representations.embeddings import kind, untrained_network
-from coupled.config.controls import KEYS, TRAINING_KEYS, random_sources, with_twin_options
-from coupled.config.registry import find_objective
+from coupled.analysis.representations.quality_tasks import needs_of_arms
+from coupled.config.controls import random_sources
 from coupled.config.schema import Settings
 from coupled.metrics.weights import all_squares
 from coupled.models.network import Network, copy_with_heads
@@ -61,14 +61,12 @@ def expected_tensors(settings: Settings, classes: int) -> dict[str, Kinds]:
     """
     arms, networks = {}, dict[str, Network]()
     with torch.device("meta"):
-        for arm, given in with_twin_options(settings.resolved()["arms"]).items():
-            options = {key: value for key, value in given.items() if key not in ("objective", *KEYS, *TRAINING_KEYS)}
-            needs = find_objective(arm, given["objective"], options, settings.temperature).needs
+        for arm, needs in needs_of_arms(settings).items():
             projector = str(settings.projector_of(arm))
             if projector not in networks:
                 networks[projector] = untrained_network(settings, arm)
-            network = copy_with_heads(networks[projector], needs, classes, settings.seed)
-            arms[arm] = {name: kind(tensor) for name, tensor in network.state_dict().items()}
+            tensors = copy_with_heads(networks[projector], needs, classes, settings.seed).state_dict()
+            arms[arm] = {name: kind(tensor) for name, tensor in tensors.items()}
     return arms
 
 

@@ -9,6 +9,7 @@ A file `<name>.py` defines
 * `SEES`, its kind of input, and `values(...) -> {detail: Measured}`, a pure function of this input:
   - "classifier": values(train: Labelled, test: Labelled, seed: int), fitted on train and scored on test;
   - "split": values(images: Labelled), the images of one split;
+  - "logits": values(images: Labelled), the logits [N, C] of the arm's own classifier on the images of one split;
   - "views": values(views_VND), V augmented views of N images.
 
 A value is `Undefined`, with a reason, exactly in the cases that the docstring of `<name>` lists under "Returns". Rows

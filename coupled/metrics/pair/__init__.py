@@ -4,7 +4,8 @@ A file `<name>.py` defines
 * a function `<name>(x, y)` of arrays, tensors or blocks of rows, for users;
 * `RANGE`: the lowest and the highest possible value;
 * `DIRECTION`: "higher" if more similar representations have a higher value, else "lower";
-* `INVARIANCES`: the transformations of one representation that do not change the value, keys of `INVARIANCES` below;
+* `SYMMETRIC = False` if the value changes when the two representations are swapped; x is the reference arm;
+* `INVARIANCES`: the transformations of either representation that do not change the value, keys of `INVARIANCES` below;
 * either `TRANSFORM`, a key of `_sums.TRANSFORMS` that is applied to the rows, and `value(xx, yy, xy)`, a pure function
   of the `Moments` of the first arm with itself, of the second with itself, and of the first with the second. Such a
   metric is exact over all images in one pass, without storing them;

@@ -78,6 +78,17 @@ class Moments:
     squares_product: float  # sum of |x_i|^2 |y_i|^2
 
 
+def equal_rows(xx: Moments, yy: Moments, xy: Moments) -> bool:
+    """Whether the rows x_i and y_i are equal: ||X - Y||^2 is the trace of xx + yy - 2 xy. False for constant features,
+    which have no score.
+    """
+    return (
+        xx.squares[0] > 0
+        and torch.equal(xy.products_DE, xx.products_DE)
+        and torch.equal(xx.products_DE, yy.products_DE)
+    )
+
+
 class CrossSums:
     """Sums over the rows of two representations of the same images; y = x for sums of an arm with itself."""
 
@@ -92,6 +103,12 @@ class CrossSums:
         sums = cls()
         sums.pilots, sums._full_XY = pilots, total_XY
         return sums
+
+    @classmethod
+    def empty(cls, x_BD: Tensor, y_BE: Tensor) -> "CrossSums":
+        """Create the sums of no rows, with the widths and on the device of these."""
+        pilots = tuple(rows.new_zeros(rows.shape[1], dtype=torch.float64) for rows in (x_BD, y_BE))
+        return cls.of((pilots[0], pilots[1]), pilots[0].new_zeros(len(pilots[0]) + 2, len(pilots[1]) + 2))
 
     def update(self, x: Rows, y: Rows) -> None:
         """Add a batch; row b of `x` and row b of `y` belong to the same image.
@@ -114,8 +131,8 @@ class CrossSums:
         """Add the sums of other images; their pilots may differ."""
         if other.pilots is None:
             return
-        if self.pilots is None:
-            self.pilots, self._full_XY = other.pilots, other.total().clone()
+        if self.pilots is None or self.total()[-1, -1] == 0:  # the pilot of sums without rows is not a mean
+            self.pilots, self._full_XY, self._half_XX = other.pilots, other.total().clone(), None
         else:
             moves = other.pilots[0] - self.pilots[0], other.pilots[1] - self.pilots[1]
             self._full_XY, self._half_XX = self.total() + _moved(other.total(), moves), None

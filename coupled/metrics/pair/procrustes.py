@@ -5,7 +5,7 @@ from math import sqrt
 import torch
 
 from coupled.metrics.pair._arrays import Matrix, value_from_sums
-from coupled.metrics.pair._sums import Moments
+from coupled.metrics.pair._sums import Moments, equal_rows
 from coupled.metrics.undefined import Undefined
 
 TRANSFORM = "plain"
@@ -50,6 +50,6 @@ def value(xx: Moments, yy: Moments, xy: Moments) -> float:
     scale = xx.squares[0] * yy.squares[0]
     if scale == 0:
         return Undefined("constant features")
-    if torch.equal(xy.products_DE, xx.products_DE) and torch.equal(xy.products_DE, yy.products_DE):
-        return 1.0  # ||X - Y||^2 is the trace of xx + yy - 2 xy, so X = Y; singular values would give 1 up to rounding
+    if equal_rows(xx, yy, xy):
+        return 1.0  # singular values would give 1 up to rounding
     return float(torch.linalg.svdvals(xy.products_DE).sum()) / sqrt(scale)

@@ -19,7 +19,7 @@ from coupled.metrics.arm.linear_probe import best_strength
 from coupled.metrics.undefined import Undefined
 
 METRICS = {metric.name: metric for metric in find_arm_metrics(arm_metric_names())}
-CLASSIFIERS = [name for name, metric in METRICS.items() if metric.sees == "classifier"]
+CLASSIFIERS = [name for name, metric in METRICS.items() if metric.sees == "classifier" and name != "probe_calibration"]
 
 
 def clusters(seed: int, per_class: int, apart: float, classes: int = 5, width: int = 8) -> Labelled:

@@ -13,19 +13,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import orthogonal_procrustes
+from scipy.linalg import orthogonal_procrustes, subspace_angles
 from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 from sklearn.neighbors import NearestNeighbors
-from support.pair_definitions import definition, related, streamed
+from support.pair_definitions import best, definition, related, streamed
 from torch import Tensor
 
+from coupled.config.by_name import find
 from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.metrics.pair._directions import canonical
 from coupled.metrics.pair._sums import CrossSums, RowStream
 from coupled.metrics.undefined import Undefined
 
 PAIRS = ((0, 0), (1, 1), (0, 1))
+PREDICTIVITIES = ("linear_predictivity", "linear_predictivity_reverse")
+UNDEFINED_FOR_FEW = ("mutual_knn", "svcca", "pwcca", *PREDICTIVITIES)
 
 
 def sums_of(x_nD: Tensor, y_nE: Tensor, transform: str, batch: int) -> list[CrossSums]:
@@ -53,7 +59,7 @@ def test_streamed_values_equal_the_n_by_n_definitions(
     """A wrong term in the d x d form would be a wrong number in every figure."""
     x_nD, y_nE = related(seed, n, *widths, mean=mean)
     found, expected = streamed(name, x_nD, y_nE, batch), definition(name, x_nD, y_nE)
-    assert found == pytest.approx(expected, abs=1e-10, nan_ok=name == "mutual_knn")
+    assert found == pytest.approx(expected, abs=1e-10, nan_ok=name in UNDEFINED_FOR_FEW)
 
 
 @pytest.mark.parametrize("name", ["cka", "cka_debiased"])
@@ -119,6 +125,51 @@ def test_procrustes_equals_scipy() -> None:
     assert (units[0] - units[1] @ torch.from_numpy(turn)).square().sum() == pytest.approx(2 - 2 * value, abs=1e-10)
 
 
+def test_canonical_correlations_equal_scipy() -> None:
+    """They are the cosines of the angles between the column spaces; SVCCA without truncation is their mean."""
+    x_nD, y_nE = related(4, 200, 6, 4, mean=2.0)
+    cosines = np.cos(subspace_angles(*((a - a.mean(0)).numpy() for a in (x_nD, y_nE))))
+    found = canonical(*(sums.moments() for sums in sums_of(x_nD, y_nE, "plain", 16)))
+    assert sorted(found.correlations_M.tolist()) == pytest.approx(sorted(cosines), abs=1e-10)
+
+
+def test_svcca_leaves_out_directions_with_one_percent_of_the_variance() -> None:
+    """One strong shared feature among weak unrelated ones: SVCCA is its correlation, 1; PWCCA sees the others too."""
+    x_nD, y_nE = (related(seed, 300, 5, 5)[0] for seed in (0, 1))
+    x_nD[:, 0] *= 100
+    y_nE[:, 0] = x_nD[:, 0]
+    assert streamed("svcca", x_nD, y_nE) == pytest.approx(1, abs=1e-3)
+    assert 0.5 < streamed("pwcca", x_nD, y_nE) < 0.999
+
+
+def test_linear_predictivity_equals_scikit_learn() -> None:
+    """R^2 of its regression, features weighted by their variance, in both directions."""
+    x_nD, y_nE = (a.numpy() for a in related(4, 200, 6, 4, mean=2.0))
+    for name, of, from_ in zip(PREDICTIVITIES, (y_nE, x_nD), (x_nD, y_nE), strict=True):
+        fitted = LinearRegression().fit(from_, of).predict(from_)
+        expected = r2_score(of, fitted, multioutput="variance_weighted")
+        assert streamed(name, *map(torch.from_numpy, (x_nD, y_nE))) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize(("name", "side"), [("pwcca", 1), *zip(PREDICTIVITIES, (0, 1), strict=True)])
+def test_an_invertible_linear_map_of_one_side_changes_nothing(name: str, side: int) -> None:
+    """The docstrings state this; on the other side it changes the weights of the features."""
+    pair = list(related(5, 100, 6, 6))
+    expected = streamed(name, *pair)
+    pair[side] = pair[side] @ torch.diag(torch.arange(1.0, 7.0).double())
+    assert streamed(name, *pair) == pytest.approx(expected, abs=1e-11)
+    pair[1 - side] = pair[1 - side] @ torch.diag(torch.arange(1.0, 7.0).double())
+    assert abs(streamed(name, *pair) - expected) > 1e-3
+
+
+def test_the_angle_is_that_between_gram_matrices() -> None:
+    """As vectors, by the tangent of the half angle, which is precise for small angles too."""
+    x_nD, y_nE = related(6, 60, 6, 4)
+    k, m = (a @ a.T / torch.linalg.matrix_norm(a @ a.T) for a in (x_nD - x_nD.mean(0), y_nE - y_nE.mean(0)))
+    expected = 2 * np.arctan2(float((k - m).norm()), float((k + m).norm()))
+    assert streamed("angle", x_nD, y_nE) == pytest.approx(np.degrees(expected), abs=1e-10)
+
+
 def test_mutual_knn_equals_scikit_learn() -> None:
     """Its brute-force cosine neighbours, the image itself left out."""
     x_nD, y_nE = related(4, 200, 24, 10, mean=2.0)
@@ -146,22 +197,23 @@ def test_debiased_cka_of_independent_data_is_near_zero_where_the_biased_is_not()
 
 
 @pytest.mark.parametrize("name", pair_metric_names())
-def test_equal_representations_score_exactly_one(name: str) -> None:
-    """Epoch 0 of every run, and twins, must show 1 and not 0.9999999999999998."""
+def test_equal_representations_have_exactly_the_best_score(name: str) -> None:
+    """Epoch 0 of every run, and twins, must show 1 and not 0.9999999999999998; an angle must be 0."""
     for seed, width in itertools.product(range(3), (3, 32, 400)):
         x_nD = related(seed, 70, width, 1, mean=0.5)[0].float()
-        assert streamed(name, x_nD, x_nD.clone()) == 1.0
+        assert streamed(name, x_nD, x_nD.clone()) == best(name)
 
 
 @pytest.mark.parametrize("name", pair_metric_names())
-def test_values_are_symmetric_and_within_the_declared_range(name: str) -> None:
-    """A figure's axis relies on RANGE."""
+def test_values_are_within_the_declared_range_and_as_symmetric_as_declared(name: str) -> None:
+    """A figure's axis relies on RANGE, and a matrix of all pairs shows each pair once."""
     (metric,) = find_pair_metrics([name])
+    symmetric = getattr(find("coupled.metrics.pair", name), "SYMMETRIC", True)
     for seed in range(10):
         x_nD, y_nE = related(seed, 14, 5, 4)
         value = streamed(name, x_nD, y_nE * (-1) ** seed)
         assert metric.range[0] - 1e-12 <= value <= metric.range[1] + 1e-12
-        assert streamed(name, y_nE * (-1) ** seed, x_nD) == pytest.approx(value, abs=1e-12)
+        assert (streamed(name, y_nE * (-1) ** seed, x_nD) == pytest.approx(value, abs=1e-12)) == symmetric
 
 
 @pytest.mark.parametrize("transform", ["plain", "unit", "unit_centred"])
@@ -243,6 +295,13 @@ def test_too_few_images_have_no_score(name: str) -> None:
     assert isinstance(few, Undefined)
     assert streamed("cka_debiased", x_nD, y_nE).reason == "fewer than 4 images"
     assert streamed("mutual_knn", *related(11, 11, 4, 4)).reason == "fewer than 12 images"
+    for name in ("svcca", "pwcca"):
+        full = related(11, 8, 4, 4)
+        assert streamed(name, *full).reason == "fewer images than directions of both representations"
+        assert 0 < streamed(name, *related(11, 9, 4, 4)) < 1
+    for name in PREDICTIVITIES:
+        assert streamed(name, *related(11, 5, 4, 4)).reason == "no more images than directions to predict from"
+        assert 0 < streamed(name, *related(11, 6, 4, 4)) < 1
 
 
 @pytest.mark.parametrize(("name", "compare"), [("rsa", pearsonr), ("rsa_spearman", spearmanr)])
@@ -261,5 +320,7 @@ def test_rsa_counts_a_row_of_zeros_as_unlike_every_other(name: str, compare: Cal
 
 def test_an_unknown_metric_is_an_error_that_lists_the_known_ones() -> None:
     """A misspelt metric must not be skipped silently."""
-    with pytest.raises(ValueError, match=r"unknown pair metric 'ckaa'; did you mean 'cka'.*cka_debiased, mutual_knn"):
+    with pytest.raises(
+        ValueError, match=r"unknown pair metric 'ckaa'; did you mean 'cka'.*cka_debiased, linear_predictivity"
+    ):
         find_pair_metrics(["ckaa"])

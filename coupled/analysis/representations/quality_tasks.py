@@ -1,0 +1,148 @@
+"""The metrics that quality.py calls for an arm: checks of the choice, and the classifier of an arm that has one.
+
+Shape letters: N images, D width, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coupled.analysis.representations.layers import OUTPUTS
+from coupled.analysis.run import Run
+from coupled.analysis.selection import check_labelled, is_unlabelled, listed
+from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
+from coupled.config.metric_registry import ArmMetric, arm_metric_names, find_arm_metrics
+from coupled.config.registry import find_objective
+from coupled.config.schema import Settings
+from coupled.metrics.arm import Labelled, Measured, Variant
+from coupled.metrics.undefined import Undefined
+from coupled.monitoring.terminal import say
+from coupled.objectives import Needs
+from coupled.storage.run_description import imported_epochs
+from coupled.storage.snapshots import BadSnapshotError
+
+LOGITS = "logits"  # the module of the rows of an arm's classifier
+
+
+class Task(NamedTuple):
+    """One call of a metric: on `split`, at `layer`."""
+
+    split: str
+    layer: str
+    metric: ArmMetric
+
+
+class Classifier(NamedTuple):
+    """The linear head of an arm that computes its logits, and the layer that is its input."""
+
+    head: str
+    layer: str
+
+    def logits(self, of_layers: Mapping[str, Labelled], tensors: Mapping[str, Tensor]) -> Labelled:
+        """Return the logits [N, C] of images from their representations by layer and the tensors of the arm.
+
+        Raises BadSnapshotError if the tensors of the head are missing.
+        """
+        rows_ND, labels_N = of_layers[self.layer]
+        names = [f"{self.head}.{each}" for each in ("weight", "bias")]
+        for name in names:
+            if name not in tensors:
+                raise BadSnapshotError(f"the snapshot has no tensor '{name}', which the classifier of the arm needs")
+        weight_CD, bias_C = (tensors[name] for name in names)
+        return Labelled(torch.nn.functional.linear(rows_ND, weight_CD, bias_C), labels_N)
+
+
+def needs_of_arms(settings: Settings) -> dict[str, Needs]:
+    """Return what the objective of each arm needs of its network."""
+    needs = {}
+    for arm, given in with_twin_options(settings.resolved()["arms"]).items():
+        options = {key: value for key, value in given.items() if key not in ("objective", *KEYS, *TRAINING_KEYS)}
+        needs[arm] = find_objective(arm, given["objective"], options, settings.temperature).needs
+    return needs
+
+
+def classifier_of(run: Run, arm: str) -> Classifier | None:
+    """Return the classifier of an arm, if it has one on the embedding or the projection.
+
+    Imported snapshots are taken to have none.
+    """
+    if imported_epochs(run.description):
+        return None
+    needs = needs_of_arms(run.settings)[arm]
+    layers = {output: layer for layer, output in OUTPUTS.items()}
+    for name, head in needs.heads.items():
+        if head.output == LOGITS and head.kind == "linear" and head.input in layers:
+            return Classifier(name, layers[head.input])
+    return None
+
+
+def with_classifiers(metrics: Sequence[ArmMetric], classifiers: Mapping[str, Classifier | None]) -> list[ArmMetric]:
+    """Return the metrics, without those of a classifier if no arm has one.
+
+    Raises ValueError if such metrics were requested by name; `classifiers` is empty for images of another dataset.
+    """
+    of_logits = [metric.name for metric in metrics if metric.sees == "logits"]
+    if not of_logits or any(classifiers.values()):
+        return list(metrics)
+    if len(metrics) < len(arm_metric_names()):
+        why = f"none of the arms {', '.join(classifiers)} has one" if classifiers else "its classes are the run's"
+        raise ValueError(f"metrics: {', '.join(of_logits)} measure the arm's own classifier, and {why}")
+    return [metric for metric in metrics if metric.sees != "logits"]
+
+
+def check_dataset(dataset: str | None, dataset_root: Path | None, accept_changed_images: bool) -> None:
+    """Raise ValueError for options that do not fit together."""
+    if dataset is None and dataset_root is not None:
+        raise ValueError("--dataset-root: needs --dataset with the name of a dataset")
+    if dataset is not None and accept_changed_images:
+        raise ValueError("--accept-changed-images: not used with --dataset, whose images are not the run's; drop it")
+
+
+def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> None:
+    """Print the undefined values and their reasons."""
+    for variant, measured in values.items():
+        if isinstance(measured.value, Undefined):
+            say(f"{where} {variant}: no value: {measured.value.reason}")
+
+
+def without_labels(run: Run, metrics: Sequence[ArmMetric]) -> Sequence[ArmMetric]:
+    """Return the metrics that the dataset of the run allows. Without labels those that need labels are left out, with a
+    message. Raises ValueError if such metrics were requested by name.
+    """
+    labelled = [each.name for each in metrics if each.labels]
+    if not is_unlabelled(run) or not labelled:
+        return metrics
+    if len(metrics) < len(arm_metric_names()):
+        check_labelled(run, ", ".join(labelled))
+    say(f"the dataset of this run has no labels; metrics that need labels are left out: {', '.join(labelled)}")
+    return [each for each in metrics if not each.labels]
+
+
+def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> list[ArmMetric]:
+    """Return the metrics called `names`, or all. Raises ValueError for an unknown one or one that needs test."""
+    try:
+        metrics = find_arm_metrics(dict.fromkeys(arm_metric_names() if names is None else listed(names)))
+    except ValueError as error:
+        raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
+    of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
+    everything = names is None or names == arm_metric_names()
+    if of_test and "test" not in splits and not everything:
+        raise ValueError(f"split: got {' '.join(splits)}; {' and '.join(of_test)} can only be measured on test")
+    return metrics
+
+
+def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str]) -> list[Task]:
+    """Return the tasks for one arm at one epoch; a classifier fitted on train is scored on test only.
+
+    A metric of logits has one task for each split.
+    """
+    return [
+        Task(split, layer, metric)
+        for split in dict.fromkeys(splits)
+        for layer in dict.fromkeys([*layers, LOGITS])
+        for metric in metrics
+        if (metric.sees != "classifier" or split == "test") and (metric.sees == "logits") == (layer == LOGITS)
+    ]
