@@ -4,6 +4,7 @@ V views, B images, D embedding width, P projection width, S image size.
 """
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from coupled.config.user_code import is_reference
 from coupled.models.encoders import build_encoder, encoder_width
 from coupled.models.projector import build_projector, projector_width
 from coupled.models.user_encoder import build_user_encoder
-from coupled.objectives import LOCAL, Head, Needs
+from coupled.objectives import LOCAL, Head, Kept, Needs
 from coupled.stream.seeds import torch_rng
 
 LINEAR_PREDICTORS = ("linear_predictor", "linear_bias_predictor", "symmetric_predictor", "symmetric_bias_predictor")
@@ -29,7 +30,7 @@ class Network(nn.Module):
     * "unnormalised" [V, B, P]: the output of the projector
     * "projection" [V, B, P]: the same at unit norm
     * "target_projection" [V, B, P]: the projection of the target network, without gradient
-    * the outputs of `heads`
+    * the outputs of `heads`, and "target_<output>" of those that the target network has, without gradient
 
     Each output except the target's also exists as "local_<name>" for the local views. Projections are at least float32.
     "projection" is always returned if the projector is used, because the run monitors it for collapse.
@@ -49,7 +50,7 @@ class Network(nn.Module):
         specs: Mapping[str, Head],
         needs: Sequence[str],
         target: nn.Module | None = None,
-        kept: Mapping[str, Tensor] | None = None,
+        kept: Mapping[str, tuple[Tensor, bool]] | None = None,
         *,
         views_in_one_pass: bool = True,
     ) -> None:
@@ -66,8 +67,8 @@ class Network(nn.Module):
         self.target = None if target is None else target.requires_grad_(False)
         if kept:
             self.kept = nn.Module()
-            for name, tensor in kept.items():
-                self.kept.register_buffer(name, tensor)
+            for name, (tensor, in_snapshots) in kept.items():
+                self.kept.register_buffer(name, tensor, persistent=in_snapshots)
 
     def forward(self, views_VBchw: Tensor, local_VBchw: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by name for views [V, B, 3, S, S] and, in a second pass, local views."""
@@ -103,7 +104,11 @@ class Network(nn.Module):
         """Return the outputs of the target network by name, [M, ...]."""
         assert self.target is not None
         projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(images_Mchw))
-        return {"target_projection": functional.normalize(_exact(projection), dim=-1)}
+        computed = {"target_projection": functional.normalize(_exact(projection), dim=-1)}
+        for name, head in self.heads.items():
+            if name in dict(self.target.named_children()):
+                computed[f"target_{head.output}"] = self.target.get_submodule(name)(computed[f"target_{head.input}"])
+        return computed
 
 
 def _exact(projection: Tensor) -> Tensor:
@@ -163,17 +168,41 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     encoder, projector = copy.deepcopy(shared.encoder), copy.deepcopy(shared.projector)
     target = None
     if needs.target_decay is not None:
-        target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in shared.named_children()})
-    kept = {name: torch.zeros([widths[output] for output in shape]) for name, shape in needs.kept.items()}
+        parts = {**dict(shared.named_children()), **{name: heads[name] for name in needs.target_heads}}
+        target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
+    kept = {}
+    for name, each in needs.kept.items():
+        with torch_rng(seed, f"init/kept.{name}"):
+            kept[name] = kept_at_start(each, widths), each.snapshot
     return Network(
         encoder, projector, heads, needs.heads, needs.outputs, target, kept, views_in_one_pass=shared.views_in_one_pass
     )
+
+
+def kept_at_start(kept: Kept, widths: Mapping[str, int]) -> Tensor:
+    """Return a kept tensor before the first step; random rows are drawn from torch's global generator."""
+    shape = [size if isinstance(size, int) else widths[size] for size in kept.shape]
+    return torch.zeros(shape) if kept.start == "zeros" else functional.normalize(torch.randn(shape), dim=-1)
+
+
+def kept_of_one_width(needs: Needs, width: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the kept tensors before the first step for outputs that all have one width, to try an objective."""
+    with torch_rng(0, "init/kept"):
+        return {name: kept_at_start(each, defaultdict(lambda: width)).to(dtype) for name, each in needs.kept.items()}
+
+
+def kept_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return the kept tensors of a network by name, without the prefix `kept.`."""
+    kept = getattr(network, "kept", None)
+    return {} if kept is None else dict(kept.named_buffers())
 
 
 def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
     """Build a head on an input with `inputs` features, drawn from torch's global generator."""
     if head.kind == "linear":
         return nn.Linear(inputs, classes)
+    if head.kind == "prototypes":
+        return nn.Linear(inputs, head.width, bias=False)
     if head.kind in LINEAR_PREDICTORS:
         layer = nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor"))
         if head.kind.startswith("symmetric"):
@@ -185,7 +214,8 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    raise ValueError(f"head: got kind '{head.kind}'; allowed are linear, mlp_predictor, {', '.join(LINEAR_PREDICTORS)}")
+    known = ", ".join(("linear", "prototypes", "mlp_predictor", *LINEAR_PREDICTORS))
+    raise ValueError(f"head: got kind '{head.kind}'; allowed are {known}")
 
 
 def move_target(network: nn.Module, decay: float) -> None:
@@ -193,8 +223,9 @@ def move_target(network: nn.Module, decay: float) -> None:
 
     The running averages of the target network are not copied. Source: Grill et al. 2020, arXiv 2006.07733, eq. 1.
     """
-    own = [p for part in ("encoder", "projector") for p in network.get_submodule(part).parameters()]
-    get_ema_multi_avg_fn(decay)([*network.get_submodule("target").parameters()], own, 0)
+    target = network.get_submodule("target")
+    own = [p for part, _ in target.named_children() for p in network.get_submodule(part).parameters()]
+    get_ema_multi_avg_fn(decay)([*target.parameters()], own, 0)
 
 
 def shared_tensors(network: nn.Module) -> dict[str, Tensor]:
