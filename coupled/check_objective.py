@@ -5,7 +5,7 @@ largest and its allowed difference. The exit status is 1 if a check fails, 2 for
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -100,40 +100,40 @@ def checks(objective: "Objective") -> Iterator[Check]:
 
 def _own_rule(objective: "Objective", outputs: "dict[str, Tensor]") -> "Iterator[Check]":
     """Check that `batch_sums` adds up over processes, and that `after_step` then returns the same finite tensors."""
-    absent = [name for name in ("batch_sums", "after_step") if getattr(objective, name) is None]
     rows = [f"{name}, shared by W = {ranks}" for ranks in (2, 4) for name in ("batch_sums", "after_step")]
-    if objective.batch_sums is None or objective.after_step is None:
-        yield from (Check(row, inf, 0, f"the objective has no {' and no '.join(absent)}") for row in rows)
+    if objective.after_step is None:
+        yield from (Check(row, inf, 0, "the objective has no after_step") for row in rows)
         return
-    whole = objective.batch_sums(outputs, **objective.options)
-    expected = _after_step(objective, whole)
+    batch_sums = objective.batch_sums or (lambda outputs, **options: {})
+    gathered = {name: outputs[name] for name in objective.needs.gathered}
+    whole = batch_sums(outputs, **objective.options)
+    expected = _after_step(objective, gathered | whole)
     for ranks in (2, 4):
         parts = [slice(first, first + IMAGES // ranks) for first in range(0, IMAGES, IMAGES // ranks)]
         shares = [
-            objective.batch_sums({name: each[:, part] for name, each in outputs.items()}, **objective.options)
-            for part in parts
+            batch_sums({name: each[:, part] for name, each in outputs.items()}, **objective.options) for part in parts
         ]
         sums = {name: sum((share[name] for share in shares[1:]), shares[0][name]) for name in whole}
         yield Check(rows[0], _between(whole, sums), 1e-9)
-        yield Check(rows[1], _between(expected, _after_step(objective, sums)), 1e-9)
+        yield Check(rows[1], _between(expected, _after_step(objective, gathered | sums)), 1e-9)
         rows = rows[2:]
 
 
-def _after_step(objective: "Objective", sums: "dict[str, Tensor]") -> "dict[str, Tensor]":
+def _after_step(objective: "Objective", batch: "dict[str, Tensor]") -> "dict[str, Tensor]":
     """Return the tensors that `after_step` sets after the first step, from the tensors of an untrained network."""
     import torch
 
-    from coupled.models.network import build_head
+    from coupled.models.heads import build_head, kept_of_one_width
     from coupled.stream.seeds import torch_rng
 
     assert objective.after_step
-    tensors = {f"kept.{name}": torch.zeros([WIDTH] * len(shape)) for name, shape in objective.needs.kept.items()}
+    tensors = {f"kept.{name}": each for name, each in kept_of_one_width(objective.needs, WIDTH, torch.float64).items()}
     for name, head in objective.needs.heads.items():
         with torch_rng(0, f"check/{name}"):
             tensors |= {f"{name}.{key}": each for key, each in build_head(head, WIDTH, CLASSES).state_dict().items()}
-    tensors = {name: each.double() for name, each in tensors.items()}
     with torch.no_grad():
-        changed = objective.after_step(tensors, sums, 1, **objective.options)
+        doubles = {name: each.double() for name, each in tensors.items()}
+        changed = objective.after_step(doubles, batch, 1, **objective.options)
     for name, each in changed.items():
         if name not in tensors or each.shape != tensors[name].shape:
             raise ValueError(
@@ -175,7 +175,7 @@ def _outputs(objective: "Objective") -> "dict[str, Tensor]":
     import torch
 
     needs, generator = objective.needs, torch.Generator().manual_seed(0)
-    widths = {head.output: CLASSES if head.per_class else WIDTH for head in needs.heads.values()}
+    widths = {head.output: CLASSES if head.per_class else head.width or WIDTH for head in needs.heads.values()}
     found = {}
     for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
         shape = (needs.views or VIEWS, IMAGES, widths.get(name, WIDTH))
@@ -203,13 +203,15 @@ def _loss_and_gradients(
 
 
 def _loss(objective: "Objective", leaves: "dict[str, Tensor]", own: slice, labels_G: "Tensor") -> "Loss":
+    from coupled.models.heads import kept_of_one_width
     from coupled.objectives import Inputs
 
     mine = {name: leaves[name][:, own] for name in objective.needs.outputs}
     gathered = {name: leaves[name] for name in objective.needs.gathered}
-    inputs = Inputs(mine, gathered, labels_G[own], labels_G, own.start)
-    function: Callable[..., Loss] = objective.function
-    return function(inputs, **objective.options)
+    kept = kept_of_one_width(objective.needs, WIDTH, leaves[objective.needs.outputs[0]].dtype)
+    return objective.function(
+        Inputs(mine, gathered, labels_G[own], labels_G, own.start, kept=kept), **objective.options
+    )
 
 
 def _finite_differences(

@@ -45,10 +45,22 @@ ARM_METRICS = [
 ]
 OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "dclw", "directpred", "hadsell", "hard_negative", "l_c", "l_nc"),
-    *("margin_softmax", "mmcr", "n_pairs", "nscl", "nt_xent", "prediction_mse", "simsiam", "spectral", "supcon", "tcr"),
+    *(
+        "margin_softmax",
+        "mmcr",
+        "moco",
+        "n_pairs",
+        "nscl",
+        "nt_xent",
+        "prediction_mse",
+        "simsiam",
+        "spectral",
+        "supcon",
+        "tcr",
+    ),
     *("triplet", "vicreg", "vicreg_ctr", "vicreg_exp", "w_mse"),
 ]
-CLASSES = {"coupled.objectives": ["Head", "Needs", "Inputs", "Loss"], "coupled.analysis.run": ["Run"]}
+CLASSES = {"coupled.objectives": ["Head", "Kept", "Needs", "Inputs", "Loss"], "coupled.analysis.run": ["Run"]}
 EXAMPLES = ["channel_dropout", "hard_negatives", "small_encoder", "two_colours"]  # a file and its function
 
 POINTERS = re.compile(r"\bsee `[\w.]+` for|`values` describes|by `check`|: as `coupled", re.I)  # to another docstring

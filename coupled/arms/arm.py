@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from coupled.config.controls import perturb
 from coupled.config.registry import Objective
+from coupled.models.heads import kept_tensors
 from coupled.models.network import move_target
 from coupled.models.optimizer import set_learning_rate
 from coupled.objectives import Inputs, Loss
@@ -74,7 +75,7 @@ class Arm:
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.projection_VBP: Tensor | None = None
         self.views = 0  # views of an image in the last batch
-        self.sums: dict[str, Tensor] = {}  # of the last batch, summed over ranks, for `objective.after_step`
+        self.of_batch: dict[str, Tensor] = {}  # sums and outputs of the last global batch, for `objective.after_step`
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.trained)
 
@@ -132,8 +133,8 @@ class Arm:
         set_learning_rate(self.optimizer, lr)
         self.optimizer.step()
         if self.objective.after_step:
-            tensors = self.network.state_dict()
-            changed = self.objective.after_step(tensors, self.sums, step, **self.objective.options)
+            tensors = self._tensors()
+            changed = self.objective.after_step(tensors, self.of_batch, step, **self.objective.options)
             for name, tensor in changed.items():
                 tensors[name].copy_(tensor)
         if self.target_decay:
@@ -159,11 +160,13 @@ class Arm:
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         labels_B, labels_G = self._known(batch.labels_B, batch.indices_B), self._known(batch.labels_G, batch.indices_G)
         mixed = {"partner_labels_B": batch.partner_labels_B, "own_weight_VB": batch.own_weight_VB}
-        inputs = Inputs(outputs, gathered, labels_B, labels_G, batch.first, **mixed)
+        inputs = Inputs(outputs, gathered, labels_B, labels_G, batch.first, **mixed, kept=kept_tensors(self.network))
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
+        if self.objective.after_step:
+            self.of_batch = {name: output.detach() for name, output in gathered.items()}
         if self.objective.batch_sums:
             own_sums = self.objective.batch_sums(outputs, **self.objective.options)
-            self.sums = {name: sum_over_ranks(own) for name, own in own_sums.items()}
+            self.of_batch |= {name: sum_over_ranks(own) for name, own in own_sums.items()}
         return self.objective.function(inputs, **self.objective.options)
 
     def _known(self, labels: Tensor, indices: Tensor) -> Tensor:
@@ -187,9 +190,19 @@ class Arm:
         return float(self.projection_VBP.float().flatten(0, 1).var(0, correction=0).sum().sqrt())
 
     def state(self) -> dict[str, Tensor]:
-        """Return all tensors that an exact resume needs."""
-        network = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
-        return network | {f"optimizer/{name}": t for name, t in optimizer_tensors(self.optimizer).items()}
+        """Return all tensors that an exact resume needs: "network/..." (a snapshot), "kept/..." and "optimizer/..."."""
+        network, optimizer = self.network.state_dict(), optimizer_tensors(self.optimizer)
+        named = {
+            "network": network,
+            "kept": {name: tensor for name, tensor in self._tensors().items() if name not in network},
+            "optimizer": optimizer,
+        }
+        return {f"{part}/{name}": tensor for part, tensors in named.items() for name, tensor in tensors.items()}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of a snapshot, and the kept tensors that are not in snapshots."""
+        kept = {f"kept.{name}": tensor for name, tensor in kept_tensors(self.network).items()}
+        return {**self.network.state_dict(), **kept}
 
     def kept_state(self) -> dict[str, Tensor]:
         """Return a copy of `state` on the same device, which later steps do not change."""
@@ -197,9 +210,12 @@ class Arm:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Load the tensors that `state` returned."""
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "kept": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
+        own = self._tensors()
+        for name, tensor in parts["kept"].items():
+            own[name].copy_(tensor)
         self.network.load_state_dict(parts["network"])
         load_optimizer_tensors(self.optimizer, parts["optimizer"])

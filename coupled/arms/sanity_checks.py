@@ -18,7 +18,8 @@ from coupled.config.controls import RandomSources
 from coupled.config.monitor import unpaired
 from coupled.config.registry import Objective
 from coupled.datasets import AnyImageDataset, ImageDataset
-from coupled.objectives import Inputs
+from coupled.models.heads import kept_of_one_width
+from coupled.objectives import Inputs, Loss
 from coupled.stream.sampler import order
 
 SKIPPED_SHARE = 0.01
@@ -77,13 +78,9 @@ def depends_on_labels(objective: Objective) -> bool:
         return True
     if objective.needs.label_fraction == 0:
         return False
-    shape = (2, 4, 4)
-    values_VBD = torch.nn.functional.normalize(torch.arange(32, dtype=torch.float64).square().sin().view(shape), dim=-1)
-    outputs = dict.fromkeys((*objective.needs.outputs, *objective.needs.gathered), values_VBD)
-    different, paired = (
-        objective.function(Inputs(outputs, outputs, labels_B, labels_B), **objective.options)
-        for labels_B in (torch.arange(4), torch.tensor([0, 0, 1, 1]))
-    )
+    values_32, labels_B = torch.arange(32, dtype=torch.float64).square().sin(), torch.arange(4)
+    values_VBD = torch.nn.functional.normalize(values_32.view(2, 4, 4), dim=-1)
+    different, paired = (_loss(objective, values_VBD, each_B) for each_B in (labels_B, labels_B // 2))
     return not torch.equal(different.mean, paired.mean) or not torch.equal(different.counted, paired.counted)
 
 
@@ -102,12 +99,11 @@ def before_start(
         if (step := of.get("perturb", {}).get("step", 0)) > steps:
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
-    monitored = unpaired(settings.get("monitor"), [*settings["arms"]])
+    always = [*unpaired(settings.get("monitor"), [*settings["arms"]]), *without_effect(settings, objectives, device)]
     if not images.class_names:
-        return [*monitored, *without_effect(settings, objectives, device)]
+        return always
     return [
-        *monitored,
-        *without_effect(settings, objectives, device),
+        *always,
         *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs, views),
         *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["sampler"]),
     ]
@@ -154,11 +150,15 @@ def one_class(
 
 def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
     """Return whether the objective counts any anchor in a batch with these labels, or if it may not know all, none."""
-    shape = (views, len(labels_B), int(labels_B.max()) + 2)
-    outputs = {name: torch.ones(shape) for name in (*objective.needs.outputs, *objective.needs.gathered)}
     known_B = labels_B if objective.needs.label_fraction == 1 else torch.full_like(labels_B, -1)
-    loss = objective.function(Inputs(outputs, outputs, known_B, known_B), **objective.options)
-    return int(loss.counted) > 0
+    return int(_loss(objective, torch.ones(views, len(labels_B), int(labels_B.max()) + 2), known_B).counted) > 0
+
+
+def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:
+    """Return the loss on one process if all outputs have these values."""
+    outputs = dict.fromkeys((*objective.needs.outputs, *objective.needs.gathered), values_VBD)
+    kept = kept_of_one_width(objective.needs, values_VBD.shape[-1], values_VBD.dtype)
+    return objective.function(Inputs(outputs, outputs, labels_B, labels_B, kept=kept), **objective.options)
 
 
 def unbalanced_classes(labels_N: Tensor, class_names: Sequence[str], batch_size: int, sampler: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ class may also define `needs`, `check`, `batch_sums` and `after_step`, as `coupl
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -78,13 +78,19 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
             raise refused(code, key, f"has `needs` that returns {type(needs).__name__}", NEEDS_EXPECTED)
         there = {*SHARED_OUTPUTS, *(head.output for head in needs.heads.values())}
         there |= {f"{LOCAL}{name}" for name in there}
-        there |= {"target_projection", "target_unnormalised"} if needs.target_decay is not None else set()
-        kept = [output for shape in needs.kept.values() for output in shape]
+        of_target = [
+            "projection",
+            "unnormalised",
+            *(needs.heads[name].output for name in needs.target_heads if name in needs.heads),
+        ]
+        there |= {f"target_{name}" for name in of_target} if needs.target_decay is not None else set()
+        kept = [size for each in needs.kept.values() for size in each.shape if not isinstance(size, int)]
         for which, names, known in (
             ("output", needs.outputs, there),
             ("gathered output", needs.gathered, {*needs.outputs}),
             ("input of a head", [head.input for head in needs.heads.values()], {*SHARED_OUTPUTS}),
             ("kept width", kept, {*SHARED_OUTPUTS}),
+            ("target head", needs.target_heads, {*needs.heads}),
         ):
             for unknown in {*names} - known:
                 what = f"needs the {which} '{unknown}', allowed are {', '.join(sorted(known))}"
@@ -137,7 +143,7 @@ def _mean(result: Any) -> Tensor:
 
 
 def _tensors(inputs: Inputs) -> dict[str, Tensor]:
-    named: dict[str, Mapping[str, Tensor]] = {"outputs": inputs.outputs, "gathered": inputs.gathered}
+    named = {"outputs": inputs.outputs, "gathered": inputs.gathered, "kept": inputs.kept}
     found = {f"{which}['{name}']": each for which, tensors in named.items() for name, each in tensors.items()}
     labels = {name: getattr(inputs, name) for name in ("labels_B", "labels_G", "partner_labels_B", "own_weight_VB")}
     return {**found, **{name: each for name, each in labels.items() if each is not None}}

@@ -15,12 +15,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coupled.config.user_code import is_reference
 from coupled.models.encoders import LinearEncoder, build_encoder, encoder_width
+from coupled.models.heads import build_head, kept_at_start
 from coupled.models.projector import build_projector, projector_width
 from coupled.models.user_encoder import build_user_encoder
 from coupled.objectives import LOCAL, Head, Needs
 from coupled.stream.seeds import torch_rng
-
-LINEAR_PREDICTORS = ("linear_predictor", "linear_bias_predictor", "symmetric_predictor", "symmetric_bias_predictor")
 
 
 class Network(nn.Module):
@@ -31,7 +30,7 @@ class Network(nn.Module):
     * "projection" [V, B, P]: the same at unit norm
     * "target_projection" [V, B, P]: the projection of the target network, without gradient
     * "target_unnormalised" [V, B, P]: the same before normalisation
-    * the outputs of `heads`
+    * the outputs of `heads`, and "target_<output>" of those that the target network has, without gradient
 
     Each output except the target's also exists as "local_<name>" for the local views. Projections are at least float32.
     "projection" is always returned if the projector is used, because the run monitors it for collapse.
@@ -51,7 +50,7 @@ class Network(nn.Module):
         specs: Mapping[str, Head],
         needs: Sequence[str],
         target: nn.Module | None = None,
-        kept: Mapping[str, Tensor] | None = None,
+        kept: Mapping[str, tuple[Tensor, bool]] | None = None,
         *,
         views_in_one_pass: bool = True,
     ) -> None:
@@ -68,8 +67,8 @@ class Network(nn.Module):
         self.target = None if target is None else target.requires_grad_(False)
         if kept:
             self.kept = nn.Module()
-            for name, tensor in kept.items():
-                self.kept.register_buffer(name, tensor)
+            for name, (tensor, in_snapshots) in kept.items():
+                self.kept.register_buffer(name, tensor, persistent=in_snapshots)
 
     def forward(self, views_VBchw: Tensor, local_VBchw: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by name for views [V, B, 3, S, S] and, in a second pass, local views."""
@@ -106,7 +105,11 @@ class Network(nn.Module):
         assert self.target is not None
         projection = self.target.get_submodule("projector")(self.target.get_submodule("encoder")(images_Mchw))
         exact = _exact(projection)
-        return {"target_projection": functional.normalize(exact, dim=-1), "target_unnormalised": exact}
+        computed = {"target_projection": functional.normalize(exact, dim=-1), "target_unnormalised": exact}
+        for name, head in self.heads.items():
+            if name in dict(self.target.named_children()):
+                computed[f"target_{head.output}"] = self.target.get_submodule(name)(computed[f"target_{head.input}"])
+        return computed
 
 
 def _exact(projection: Tensor) -> Tensor:
@@ -172,46 +175,15 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     encoder, projector = copy.deepcopy(shared.encoder), copy.deepcopy(shared.projector)
     target = None
     if needs.target_decay is not None:
-        target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in shared.named_children()})
-    kept = {name: torch.zeros([widths[output] for output in shape]) for name, shape in needs.kept.items()}
+        parts = {**dict(shared.named_children()), **{name: heads[name] for name in needs.target_heads}}
+        target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
+    kept = {}
+    for name, each in needs.kept.items():
+        with torch_rng(seed, f"init/kept.{name}"):
+            kept[name] = kept_at_start(each, widths), each.snapshot
     return Network(
         encoder, projector, heads, needs.heads, needs.outputs, target, kept, views_in_one_pass=shared.views_in_one_pass
     )
-
-
-def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
-    """Build a head on an input with `inputs` features, drawn from torch's global generator."""
-    if head.kind == "linear":
-        return nn.Linear(inputs, classes)
-    if head.kind == "cosine":
-        return CosineClassifier(inputs, classes)
-    if head.kind in LINEAR_PREDICTORS:
-        layer = nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor"))
-        if head.kind.startswith("symmetric"):
-            with torch.no_grad():
-                layer.weight.copy_((layer.weight + layer.weight.T) / 2)
-        return layer
-    if head.kind == "mlp_predictor":
-        hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # no bias here: the batch norm has one
-        return nn.Sequential(
-            hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
-        )
-    raise ValueError(
-        f"head: got kind '{head.kind}'; allowed are linear, cosine, mlp_predictor, {', '.join(LINEAR_PREDICTORS)}"
-    )
-
-
-class CosineClassifier(nn.Linear):
-    """A classifier without bias: the cosines of its input and its rows, one per class. The rows are stored as drawn."""
-
-    def __init__(self, inputs: int, classes: int) -> None:
-        super().__init__(inputs, classes, bias=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the cosines [..., C], in at least float32: with a large scale bfloat16 has too few digits."""
-        with torch.autocast(input.device.type, enabled=False):
-            features = input.to(torch.promote_types(input.dtype, self.weight.dtype))
-            return functional.linear(functional.normalize(features, dim=-1), functional.normalize(self.weight, dim=-1))
 
 
 def move_target(network: nn.Module, decay: float) -> None:
@@ -219,8 +191,9 @@ def move_target(network: nn.Module, decay: float) -> None:
 
     The running averages of the target network are not copied. Source: Grill et al. 2020, arXiv 2006.07733, eq. 1.
     """
-    own = [p for part in ("encoder", "projector") for p in network.get_submodule(part).parameters()]
-    get_ema_multi_avg_fn(decay)([*network.get_submodule("target").parameters()], own, 0)
+    target = network.get_submodule("target")
+    own = [p for part, _ in target.named_children() for p in network.get_submodule(part).parameters()]
+    get_ema_multi_avg_fn(decay)([*target.parameters()], own, 0)
 
 
 def shared_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -6,10 +6,11 @@ A file `<name>.py` defines:
 * `<name>(inputs, *, options) -> Loss`: the loss.
 * `per_anchor(inputs, *, options)`, optional: the losses before the mean.
 * `check(**options)`, optional: raises ValueError for an option that is out of range.
-* `batch_sums(outputs, **options)` and `after_step(tensors, sums, step, **options)`, both optional, for an objective
-  that sets weights by a rule. `batch_sums` returns sums over this process's part of the batch, by name. `after_step` is
-  called after step `step` of the optimizer (the first is 1). `tensors` are the tensors of the network by their names in
-  a snapshot, `sums` the sums over all processes. It returns new values for some of the tensors.
+* `batch_sums(outputs, **options)` and `after_step(tensors, batch, step, **options)`, both optional, for an objective
+  that sets weights or kept tensors by a rule. `batch_sums` returns sums over this process's part of the batch, by name.
+  `after_step` is called after step `step` of the optimizer (the first is 1). `tensors` are the tensors of the network
+  by name. `batch` has the sums over all processes and the gathered outputs of the step, by name. It returns new values
+  for some of the tensors.
 
 V views, B images of this process, G images of the global batch, A = V*B anchors of this process, M = V*G rows of the
 global batch, P projection width, D embedding width, C classes. Anchor v*B+b is view v of image b of this process; row
@@ -18,7 +19,7 @@ v*G+n is view v of image n of the global batch. "Own" means: of this process.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -32,17 +33,19 @@ class Head:
     """A further head of the network, which maps the output `input` to the output `output`.
 
     "linear" is a classifier with biases and one output per class. "cosine" is a classifier without bias, whose outputs
-    are the cosines of its input and its rows. The predictors keep the width of their input:
+    are the cosines of its input and its rows. "prototypes" is a matrix without bias with `width` outputs. The
+    predictors keep the width of their input:
     "linear_predictor" is one matrix without bias, "linear_bias_predictor" has a bias; "symmetric_predictor" and
     "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
     batch norm, ReLU and a linear layer. A head with `trained=False` gets no gradient.
 
     Attributes:
-        kind: "linear", "cosine", "mlp_predictor", or the name of a linear predictor.
+        kind: "linear", "cosine", "prototypes", "mlp_predictor", or the name of a linear predictor.
         input: name of the output that the head takes as its input.
         output: name of the output that the head computes.
         hidden_dim: width of the hidden layer of an "mlp_predictor".
         trained: whether the optimizer updates the head.
+        width: number of outputs of "prototypes".
 
     Example:
         >>> Head("linear", input="projection", output="logits").trained
@@ -54,6 +57,7 @@ class Head:
     output: str
     hidden_dim: int = 0
     trained: bool = True
+    width: int = 0
 
     @property
     def per_class(self) -> bool:
@@ -62,23 +66,45 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A tensor that is kept from step to step, such as a queue. Every process has the same.
+
+    Its name in the network is `kept.<name>`. The objective reads it in `Inputs.kept`, `after_step` changes it. It is a
+    part of every checkpoint.
+
+    Attributes:
+        shape: sizes of the tensor; the name of an output means its width.
+        start: "zeros", or "unit_rows": rows of random directions, drawn by the seed of the run.
+        snapshot: whether it is a part of the snapshots.
+
+    Example:
+        >>> Kept((4096, "projection"), start="unit_rows", snapshot=False).shape
+        (4096, 'projection')
+    """
+
+    shape: tuple[str | int, ...]
+    start: Literal["zeros", "unit_rows"] = "zeros"
+    snapshot: bool = True
+
+
+@dataclass(frozen=True)
 class Needs:
     """What an objective requires: network outputs, further heads, a target network, tensors kept between steps.
 
-    With `target_decay` m the network has a target network, a copy of encoder and projector with the outputs
-    "target_projection" and "target_unnormalised". After every step target <- m target + (1 - m) network. An output
-    `local_<name>`, such as "local_projection", is computed from the local views (multi-crop); the run must then have
-    local views. With `label_fraction` f the labels of a share f of the training images are known, drawn by the seed of
-    the run and the same in every epoch; all others are -1. The images of a smaller share are a subset of those of a
-    larger one.
+    With `target_decay` m the network has a target network, a copy of encoder, projector and `target_heads` with the
+    outputs "target_projection" and "target_unnormalised", and "target_<output>" of each of these heads. After every
+    step target <- m target + (1 - m) network. An output `local_<name>`, such as "local_projection", is computed from
+    the local views (multi-crop); the run must then have local views. With `label_fraction` f the labels of a share f of
+    the training images are known, drawn by the seed of the run and the same in every epoch; all others are -1. The
+    images of a smaller share are a subset of those of a larger one.
 
     Attributes:
         outputs: names of the outputs that the objective reads for the images of this process.
         gathered: names of the outputs that it reads for the global batch.
         heads: further heads of the network, by name.
         target_decay: decay of the target network per step; None: no target network.
-        kept: tensors that are kept from step to step, zeros at first, named `kept.<name>` in the network. Each value
-            is a tuple of names of outputs, whose widths are the shape of the tensor.
+        target_heads: names of the heads that the target network has, too.
+        kept: tensors that are kept from step to step, by name.
         views: the only number of views that the objective takes; None: any number from 2.
         mixed_labels: whether the objective uses `partner_labels_B` of its inputs, and so takes MixUp and CutMix.
         label_fraction: share of the training images whose labels the objective knows, from 0 to 1.
@@ -95,7 +121,8 @@ class Needs:
     gathered: tuple[str, ...] = ()
     heads: Mapping[str, Head] = field(default_factory=dict)
     target_decay: float | None = None
-    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kept: Mapping[str, Kept] = field(default_factory=dict)
+    target_heads: tuple[str, ...] = ()
     views: int | None = None
     mixed_labels: bool = False
     label_fraction: float = 1.0
@@ -143,6 +170,7 @@ class Inputs:
         first: position of the first image of this process in the global batch.
         partner_labels_B: labels of the partners, int64; None if images are not mixed.
         own_weight_VB: weights of the own labels, float32 in [0, 1]; None if images are not mixed.
+        kept: the kept tensors of `Needs.kept` as they are before this step, by name; without gradient.
 
     Example:
         >>> import torch
@@ -158,6 +186,7 @@ class Inputs:
     first: int = 0
     partner_labels_B: Tensor | None = None
     own_weight_VB: Tensor | None = None
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def views(self) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives import Inputs, Kept, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
 from coupled.objectives._prediction import check_decay, predicting, prediction_losses, second_moment
 from coupled.objectives._ranges import not_negative
@@ -33,7 +33,7 @@ def needs(
 ) -> Needs:
     """Declare the linear predictor, its inputs, their correlation and the target network."""
     asked = predicting("linear", 0, ema_decay, trained=freq > 1)
-    square = ("unnormalised", "unnormalised")
+    square = Kept(("unnormalised", "unnormalised"))
     return replace(asked, outputs=(*asked.outputs, "unnormalised"), kept={"correlation": square})
 
 
@@ -44,7 +44,7 @@ def batch_sums(outputs: Mapping[str, Tensor], **_options: object) -> dict[str, T
 
 def after_step(
     tensors: Mapping[str, Tensor],
-    sums: Mapping[str, Tensor],
+    batch: Mapping[str, Tensor],
     step: int,
     *,
     rule: Rule,
@@ -54,7 +54,7 @@ def after_step(
     ema_decay: float | None,
 ) -> dict[str, Tensor]:
     """Update F <- rho F + (1 - rho) E[f f^T], at step 1 F <- E[f f^T]; set W_p after the steps 1, 1 + freq, ..."""
-    moment_PP = sums["outer"] / sums["rows"]
+    moment_PP = batch["outer"] / batch["rows"]
     correlation_PP = moment_PP if step == 1 else tensors["kept.correlation"].lerp(moment_PP, 1 - rho)
     changed = {"kept.correlation": correlation_PP}
     if (step - 1) % freq == 0:

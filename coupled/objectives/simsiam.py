@@ -23,7 +23,7 @@ def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN) -> Needs:
 
 
 def after_step(
-    tensors: Mapping[str, Tensor], sums: Mapping[str, Tensor], step: int, *, predictor: Predictor, **_others: object
+    tensors: Mapping[str, Tensor], batch: Mapping[str, Tensor], step: int, *, predictor: Predictor, **_others: object
 ) -> dict[str, Tensor]:
     """Keep the matrix of a symmetric predictor symmetric."""
     return symmetrised(tensors, predictor)

@@ -25,7 +25,7 @@ from coupled.storage.atomic_files import errors_with_path, fsync_folder, write_d
 from coupled.storage.checkpoint_head import FILE, CheckpointHeader, digest, encode_header, read_header, step_of
 
 KEEP_NEWEST = 2
-TENSOR = re.compile(r"network/.+|optimizer/[0-9]+/.+")
+TENSOR = re.compile(r"network/.+|kept/.+|optimizer/[0-9]+/.+")
 TEMPORARY = re.compile(r"\.step_[0-9]{8,}\.(removed\.)?tmp")
 
 

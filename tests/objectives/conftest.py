@@ -5,6 +5,7 @@ A new objective is tested by all tests that take `objective`, without a line her
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from coupled.config import by_name
 from coupled.config.registry import Objective, find_objective
+from coupled.models.heads import kept_of_one_width
 from coupled.objectives import Inputs, Loss
 
 TAU = 0.5
@@ -38,13 +40,34 @@ def every_choice() -> Iterator[tuple[str, Objective]]:
                     yield f"{name} {option}={value}", find_objective("test", name, {option: value}, TAU)
 
 
-OBJECTIVES = dict(every_choice())
+def with_kept(objective: Objective) -> Objective:
+    """The objective with its kept tensors as at the start of a run, in the type and on the device of the outputs."""
+    if not objective.needs.kept:
+        return objective
+
+    def function(inputs: Inputs, **options: Any) -> Loss:
+        output = next(iter(inputs.outputs.values()))
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        kept = kept_of_one_width(objective.needs, output.shape[-1], dtype)
+        on_device = {name: each.to(output.device) for name, each in kept.items()}
+        return objective.function(replace(inputs, kept=on_device), **options)
+
+    return objective._replace(function=function)
+
+
+OBJECTIVES = {name: with_kept(each) for name, each in every_choice()}
 # those that see only own unit projections against all, so inner products and nothing else
 CONTRASTIVE = {name: each for name, each in OBJECTIVES.items() if each.needs.outputs == ("projection",)}
 
 
 def bound(objective: Objective) -> Callable[[Inputs], Loss]:
     return lambda inputs: objective.function(inputs, **objective.options)
+
+
+@pytest.fixture(scope="session")
+def kept_filled_in() -> Callable[[Objective], Objective]:
+    """A function: the objective with its kept tensors as at the start of a run."""
+    return with_kept
 
 
 @pytest.fixture(params=OBJECTIVES)

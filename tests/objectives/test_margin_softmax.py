@@ -8,7 +8,7 @@ import torch
 from pytorch_metric_learning.losses import CosFaceLoss, NormalizedSoftmaxLoss
 from torch import nn
 
-from coupled.models.network import build_head
+from coupled.models.heads import build_head
 from coupled.objectives import Head, Inputs, margin_softmax
 
 LABELS = [0, 1, 0, 2, 1, 0]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coupled.objectives import Inputs, byol, directpred, prediction_mse, simsiam
+from coupled.objectives import Inputs, Kept, byol, directpred, prediction_mse, simsiam
 
 FUNCTIONS = [  # each with what it predicts
     (simsiam.simsiam, "projection"),
@@ -197,7 +197,7 @@ def test_needs_ask_for_the_predictor_and_the_target():
     assert byol.needs(predictor="linear").heads["predictor"].kind == "linear_predictor"
     assert directpred.needs(freq=2).heads["predictor"].trained
     assert not directpred.needs().heads["predictor"].trained
-    assert directpred.needs().kept == {"correlation": ("unnormalised", "unnormalised")}
+    assert directpred.needs().kept == {"correlation": Kept(("unnormalised", "unnormalised"))}
 
 
 @pytest.mark.parametrize("views", [2, 3])

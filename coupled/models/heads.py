@@ -1,0 +1,67 @@
+"""What an objective adds to the network: heads and kept tensors."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from coupled.objectives import Head, Kept, Needs
+from coupled.stream.seeds import torch_rng
+
+LINEAR_PREDICTORS = ("linear_predictor", "linear_bias_predictor", "symmetric_predictor", "symmetric_bias_predictor")
+
+
+def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
+    """Build a head on an input with `inputs` features, drawn from torch's global generator."""
+    if head.kind == "linear":
+        return nn.Linear(inputs, classes)
+    if head.kind == "cosine":
+        return CosineClassifier(inputs, classes)
+    if head.kind == "prototypes":
+        return nn.Linear(inputs, head.width, bias=False)
+    if head.kind in LINEAR_PREDICTORS:
+        layer = nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor"))
+        if head.kind.startswith("symmetric"):
+            with torch.no_grad():
+                layer.weight.copy_((layer.weight + layer.weight.T) / 2)
+        return layer
+    if head.kind == "mlp_predictor":
+        hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # no bias here: the batch norm has one
+        return nn.Sequential(
+            hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
+        )
+    known = ", ".join(("linear", "cosine", "prototypes", "mlp_predictor", *LINEAR_PREDICTORS))
+    raise ValueError(f"head: got kind '{head.kind}'; allowed are {known}")
+
+
+class CosineClassifier(nn.Linear):
+    """A classifier without bias: the cosines of its input and its rows, one per class. The rows are stored as drawn."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(inputs, classes, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the cosines [..., C], in at least float32: with a large scale bfloat16 has too few digits."""
+        with torch.autocast(input.device.type, enabled=False):
+            features = input.to(torch.promote_types(input.dtype, self.weight.dtype))
+            return functional.linear(functional.normalize(features, dim=-1), functional.normalize(self.weight, dim=-1))
+
+
+def kept_at_start(kept: Kept, widths: Mapping[str, int]) -> Tensor:
+    """Return a kept tensor before the first step; random rows are drawn from torch's global generator."""
+    shape = [size if isinstance(size, int) else widths[size] for size in kept.shape]
+    return torch.zeros(shape) if kept.start == "zeros" else functional.normalize(torch.randn(shape), dim=-1)
+
+
+def kept_of_one_width(needs: Needs, width: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the kept tensors before the first step for outputs that all have one width, to try an objective."""
+    with torch_rng(0, "init/kept"):
+        return {name: kept_at_start(each, defaultdict(lambda: width)).to(dtype) for name, each in needs.kept.items()}
+
+
+def kept_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return the kept tensors of a network by name, without the prefix `kept.`."""
+    kept = getattr(network, "kept", None)
+    return {} if kept is None else dict(kept.named_buffers())

@@ -1,0 +1,107 @@
+"""MoCo against a double loop and PyTorch's cross-entropy; its queue; a run on one and two ranks and after a resume."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support import tiny
+from test_ranks import train
+from torch import Tensor
+
+from coupled.objectives import Inputs, moco
+from coupled.objectives._queue import enqueued
+from coupled.storage.checkpoints import read_newest
+
+TAU = 0.3
+LABELS = torch.zeros(4, dtype=torch.int64)
+
+
+def unit(*shape: int, seed: int) -> Tensor:
+    return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=-1)
+
+
+def batch(views: int) -> Inputs:
+    names = ("projection", "prediction", "target_projection")
+    outputs = {name: unit(views, 4, 5, seed=k) for k, name in enumerate(names)}
+    outputs["prediction"] = 3 * outputs["prediction"]  # normalised by the objective
+    return Inputs(outputs, outputs, LABELS, LABELS, kept={"queue": unit(7, 5, seed=9)})
+
+
+def double_loop(inputs: Inputs, version: str) -> float:
+    query = inputs.outputs["projection" if version == "v2" else "prediction"].tolist()
+    keys, queue = inputs.outputs["target_projection"].tolist(), inputs.kept["queue"].tolist()
+
+    def score(one: list[float], other: list[float]) -> float:
+        return sum(x * y for x, y in zip(one, other, strict=True)) / math.hypot(*one) / TAU
+
+    losses = []
+    for v, of_view in enumerate(query):
+        for b, q in enumerate(of_view):
+            for w, keys_of_view in enumerate(keys):
+                if w != v:
+                    negatives = queue if version == "v2" else [k for n, k in enumerate(keys_of_view) if n != b]
+                    total = sum(math.exp(score(q, n)) for n in [keys_of_view[b], *negatives])
+                    losses.append(math.log(total) - score(q, keys_of_view[b]))
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_the_loss_equals_the_double_loop_of_its_formula(version, views):
+    """A key of the same view, or a positive among the negatives, would be another objective."""
+    loss = moco.moco(batch(views), temperature=TAU, version=version)
+    assert loss.mean.item() == pytest.approx(double_loop(batch(views), version), abs=1e-12)
+    assert (loss.counted, loss.skipped) == (views * 4, 0)
+
+
+def test_the_loss_and_its_gradient_equal_cross_entropy_of_the_published_pseudocode():
+    """Logits [positive | queue] / tau with label 0, as in algorithm 1 of MoCo, for both orders of two views."""
+    inputs = batch(2)
+    query = inputs.outputs["projection"].requires_grad_()
+    parts = []
+    for v, w in ((0, 1), (1, 0)):
+        positive = (query[v] * inputs.outputs["target_projection"][w]).sum(-1, keepdim=True)
+        logits = torch.cat([positive, query[v] @ inputs.kept["queue"].T], 1) / TAU
+        parts.append(F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64)))
+    expected = sum(parts) / 2
+    found = moco.moco(inputs, temperature=TAU).mean
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    of_expected, of_found = (torch.autograd.grad(each, query)[0] for each in (expected, found))
+    torch.testing.assert_close(of_found, of_expected, rtol=0, atol=1e-12)
+
+
+def test_the_queue_replaces_its_oldest_rows():
+    """After each step it has the newest rows, whatever the ratio of its size to the batch."""
+    for size, added in ((7, 3), (6, 2), (4, 6)):
+        queue, seen = torch.zeros(size, 1), list[float]()
+        for step in range(1, 9):
+            new_VGP = torch.arange(added).view(1, added, 1) + 100.0 * step
+            queue = enqueued({"kept.queue": queue}, "queue", new_VGP, step)["kept.queue"]
+            seen += new_VGP.flatten().tolist()
+        assert sorted(queue.flatten().tolist()) == seen[-size:]
+
+
+@pytest.mark.distributed
+def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Path) -> None:
+    """The queue is in checkpoints and not in snapshots; every rank adds the keys of the global batch."""
+    changed: dict[str, Any] = {
+        "arms": {"cl": "dcl", "moco": {"objective": "moco", "queue_size": 500}},
+        "epochs": 2,
+        "batch": {"size": 360},
+        "precision": "float64",  # rounding of float32 grows at the kinks of ReLU
+    }
+    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
+    tiny.train(one, **changed)
+    train(2, two, **changed)
+    tiny.train(resumed, max_steps=3, **changed)
+    tiny.train(resumed, resume=True, **changed)
+    assert tiny.snapshot_bytes(resumed) == tiny.snapshot_bytes(one)
+    assert "kept.queue" not in tiny.tensors(one, "moco", 2)
+    queues = [read_newest(run / "checkpoints").arms["moco"]["kept/kept.queue"] for run in (one, two, resumed)]
+    assert torch.equal(queues[0], queues[2])
+    torch.testing.assert_close(queues[1], queues[0], rtol=0, atol=1e-9)
+    for name, tensor in tiny.tensors(one, "moco", 2).items():
+        torch.testing.assert_close(tiny.tensors(two, "moco", 2)[name], tensor, rtol=1e-5, atol=1e-6)
