@@ -226,13 +226,9 @@ def _finite_differences(
     generator, step, worst = torch.Generator().manual_seed(1), 1e-6, 0.0
     for _ in range(3):
         along = {name: torch.randn(each.shape, generator=generator, dtype=each.dtype) for name, each in outputs.items()}
+        moves = {name: step * along[name] * bool(gradients[name].any()) for name in outputs}
         ends = [
-            _loss(
-                objective,
-                {n: o + sign * step * along[n] * bool(gradients[n].any()) for n, o in outputs.items()},
-                slice(0, IMAGES),
-                labels_G,
-            )
+            _loss(objective, {n: o + sign * moves[n] for n, o in outputs.items()}, slice(0, IMAGES), labels_G)
             for sign in (1, -1)
         ]
         measured = float(ends[0].mean - ends[1].mean) / (2 * step)

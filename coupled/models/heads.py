@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from coupled.objectives import Head, Kept, Needs
-from coupled.stream.seeds import torch_rng
+from coupled.objectives import Head, Needs
+from coupled.stream.portable import portable_normal
+from coupled.stream.seeds import random_uint32
 
 LINEAR_PREDICTORS = ("linear_predictor", "linear_bias_predictor", "symmetric_predictor", "symmetric_bias_predictor")
 
@@ -49,16 +51,22 @@ class CosineClassifier(nn.Linear):
             return functional.linear(functional.normalize(features, dim=-1), functional.normalize(self.weight, dim=-1))
 
 
-def kept_at_start(kept: Kept, widths: Mapping[str, int]) -> Tensor:
-    """Return a kept tensor before the first step; random rows are drawn from torch's global generator."""
-    shape = [size if isinstance(size, int) else widths[size] for size in kept.shape]
-    return torch.zeros(shape) if kept.start == "zeros" else functional.normalize(torch.randn(shape), dim=-1)
+def kept_at_start(needs: Needs, widths: Mapping[str, int], seed: int) -> dict[str, Tensor]:
+    """Return the kept tensors before the first step by name, each drawn from the seed stream "init/kept.<name>"."""
+    found = {}
+    for name, kept in needs.kept.items():
+        shape = [size if isinstance(size, int) else widths[size] for size in kept.shape]
+        found[name] = torch.zeros(shape)
+        if kept.start == "unit_rows":
+            draws_2N = random_uint32(seed, f"init/kept.{name}", shape=(2, *shape)) * 2.0**-32
+            rows = torch.from_numpy(portable_normal(*draws_2N)[0].astype(np.float32))
+            found[name] = functional.normalize(rows, dim=-1)
+    return found
 
 
 def kept_of_one_width(needs: Needs, width: int, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the kept tensors before the first step for outputs that all have one width, to try an objective."""
-    with torch_rng(0, "init/kept"):
-        return {name: kept_at_start(each, defaultdict(lambda: width)).to(dtype) for name, each in needs.kept.items()}
+    return {name: each.to(dtype) for name, each in kept_at_start(needs, defaultdict(lambda: width), 0).items()}
 
 
 def kept_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -177,10 +177,7 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
     if needs.target_decay is not None:
         parts = {**dict(shared.named_children()), **{name: heads[name] for name in needs.target_heads}}
         target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
-    kept = {}
-    for name, each in needs.kept.items():
-        with torch_rng(seed, f"init/kept.{name}"):
-            kept[name] = kept_at_start(each, widths), each.snapshot
+    kept = {name: (each, needs.kept[name].snapshot) for name, each in kept_at_start(needs, widths, seed).items()}
     return Network(
         encoder, projector, heads, needs.heads, needs.outputs, target, kept, views_in_one_pass=shared.views_in_one_pass
     )

@@ -121,8 +121,8 @@ class Needs:
     gathered: tuple[str, ...] = ()
     heads: Mapping[str, Head] = field(default_factory=dict)
     target_decay: float | None = None
-    kept: Mapping[str, Kept] = field(default_factory=dict)
     target_heads: tuple[str, ...] = ()
+    kept: Mapping[str, Kept] = field(default_factory=dict)
     views: int | None = None
     mixed_labels: bool = False
     label_fraction: float = 1.0

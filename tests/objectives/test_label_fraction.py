@@ -102,7 +102,7 @@ def test_the_known_labels_are_those_of_the_seed_and_the_image(run: Path) -> None
     known_N = known_labels(settings.seed, len(images), 0.5)
     stream = {"": (settings.seed, settings.seed)}
     recipe = settings.augmentation.plain()
-    options = {"batch_size": settings.batch.size, "sampler": "uniform", "augmentation": recipe, "size": 8}
+    options = {"batch_size": settings.batch.size, "sampler": "uniform", "augmentations": {"": recipe}, "size": 8}
     (batch, *_others) = step_batches(1, dataset=images, seeds=stream, **options)
     network = start.network("half", epoch=0).train()
     with torch.no_grad():

@@ -129,7 +129,7 @@ def test_the_number_of_operations_does_not_grow_with_the_batch(everything, monke
         with Counted() as count:
             augment(images_B388, view_plan(0, 0, batch, everything)[np.arange(batch)], 8)
         counted.append(count.operations)
-    assert counted[1] <= counted[0] < 800
+    assert counted[1] <= counted[0] < 1000
 
 
 def test_autocast_changes_no_bit(images, epoch_plan):
