@@ -520,11 +520,11 @@ def test_user_defined_metrics_work_from_the_command_line(run: Path, tmp_path: Pa
 
 RULE = """
 import torch
-from coupled.objectives import Needs
+from coupled.objectives import Kept, Needs
 class Rule:
     @staticmethod
     def needs(**_options):
-        return Needs(("projection",), kept={"mean": ("projection",)})
+        return Needs(("projection",), kept={"mean": Kept(("projection",))})
     @staticmethod
     def loss(inputs):
         return inputs.outputs["projection"].square().mean(-1).mean() - inputs.outputs["projection"].mean()
@@ -550,7 +550,7 @@ def test_check_objective_checks_the_reduction_of_a_class(tmp_path: Path, capsys:
     assert cli.main(["check-objective", f"{own}:Rule"]) == 2
     assert "returns 'kept.men' [6]; allowed are" in capsys.readouterr().err
     assert cli.main(["check-objective", "dcl"]) == 0
-    assert capsys.readouterr().out.count("not checked: the objective has no batch_sums and no after_step") == 4
+    assert capsys.readouterr().out.count("not checked: the objective has no after_step") == 4
 
 
 def train_on_a_rank(folder: Path, changed: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ from coupled.analysis.representations.quality_tasks import (
     LOGITS,
     Classifier,
     Task,
+    are_named,
     check_dataset,
     check_metrics,
     classifier_of,
@@ -146,9 +147,11 @@ def plan(
     splits = choices("split", split, SPLITS)
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
     layers = present(choices("layers", layers, OUTPUTS), embedder.outputs_there)
-    classifiers = {} if dataset else {arm: classifier_of(run, arm) for arm in chosen.arms}
-    asked = with_classifiers(check_metrics(metrics, splits), classifiers)
-    wanted = every_task(asked if dataset else without_labels(run, asked), splits, layers)
+    asked, named = check_metrics(metrics, splits), are_named(metrics)
+    own = [] if dataset or all(metric.sees != "logits" for metric in asked) else chosen.arms
+    classifiers = {arm: classifier_of(run, arm) for arm in own}
+    asked = with_classifiers(asked, classifiers, named)
+    wanted = every_task(asked if dataset else without_labels(run, asked, named), splits, layers)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         if dataset is None:

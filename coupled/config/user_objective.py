@@ -16,7 +16,7 @@ from torch import Tensor
 from coupled.config.controls import KEYS, TRAINING_KEYS
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, refuse_option_names, refused
-from coupled.objectives import LOCAL, Inputs, Loss, Needs
+from coupled.objectives import LOCAL, Inputs, Kept, Loss, Needs
 from coupled.stream.seeds import generator_states
 
 EXPECTED = (
@@ -84,6 +84,9 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
             *(needs.heads[name].output for name in needs.target_heads if name in needs.heads),
         ]
         there |= {f"target_{name}" for name in of_target} if needs.target_decay is not None else set()
+        if wrong := [name for name, each in needs.kept.items() if not isinstance(each, Kept)]:
+            what = f"keeps '{wrong[0]}', which is a {type(needs.kept[wrong[0]]).__name__}"
+            raise refused(code, key, what, "expected is coupled.objectives.Kept with the shape")
         kept = [size for each in needs.kept.values() for size in each.shape if not isinstance(size, int)]
         for which, names, known in (
             ("output", needs.outputs, there),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coupled.objectives import Head, Inputs, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32
+from coupled.objectives._ranges import check_width
 
 Predictor = Literal["mlp", "linear", "linear_bias", "symmetric", "symmetric_bias"]
 
@@ -53,8 +54,7 @@ def check_predictor(
 ) -> None:
     """Raise ValueError for an invalid decay or width, or for a width of a predictor without a hidden layer."""
     check_decay(ema_decay=ema_decay)
-    if not 1 <= hidden_dim <= 2**16:
-        raise ValueError(f"hidden_dim: {hidden_dim} is not allowed; give a width from 1 to {2**16}")
+    check_width(hidden_dim=hidden_dim)
     if predictor != "mlp" and hidden_dim != default_hidden:
         raise ValueError(
             f"hidden_dim: {hidden_dim} is not allowed; predictor {predictor} has no hidden layer; remove hidden_dim"

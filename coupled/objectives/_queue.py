@@ -1,4 +1,4 @@
-"""Queues of rows of past batches, which an objective keeps from step to step.
+"""Objectives with a queue of rows of past batches: the queue, and the mean over pairs of views.
 
 V views, G images of the global batch, K rows of a queue, P width.
 """
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from coupled.objectives._anchors import AnchorLosses
 
 LARGEST = 2**24  # rows
 
@@ -29,3 +31,13 @@ def enqueued(tensors: Mapping[str, Tensor], name: str, new_VGP: Tensor, step: in
     places_M = ((step - 1) * added + torch.arange(added, device=queue_KP.device)) % size
     queue_KP[places_M[-size:]] = rows_MP[-size:].to(queue_KP.dtype)
     return {f"kept.{name}": queue_KP}
+
+
+def mean_over_other_views(losses_VWB: Tensor, *, counts: bool) -> AnchorLosses:
+    """Return the mean over the other views w of the losses of view v with view w: one loss for each view of an image.
+
+    With one view, or if not `counts`, no anchor counts.
+    """
+    views = len(losses_VWB)
+    losses_A = (losses_VWB.sum(1) - losses_VWB.diagonal().T).div(max(views - 1, 1)).flatten()
+    return AnchorLosses(losses_A, torch.full_like(losses_A, views > 1 and counts, dtype=torch.bool))

@@ -1,5 +1,6 @@
 """Ranges of options, used by the `check` of an objective."""
 
+WIDEST = 2**16
 SMALLEST, LARGEST = 1e-6, 1e6  # limits of real numbers: wider than any use, within float32
 
 
@@ -22,3 +23,10 @@ def share(**options: float) -> None:
     for name, value in options.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name}: {value} is not allowed; give a share from 0 to 1")
+
+
+def check_width(**options: int) -> None:
+    """Raise ValueError for the first width that is not from 1 to WIDEST."""
+    for name, value in options.items():
+        if not 1 <= value <= WIDEST:
+            raise ValueError(f"{name}: {value} is not allowed; give a width from 1 to {WIDEST}")

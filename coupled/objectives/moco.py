@@ -14,7 +14,7 @@ from torch.nn import functional
 from coupled.objectives import Inputs, Kept, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_over_counted
 from coupled.objectives._prediction import check_decay, predicting
-from coupled.objectives._queue import check_queue, enqueued
+from coupled.objectives._queue import check_queue, enqueued, mean_over_other_views
 from coupled.objectives._ranges import above_zero
 
 Version = Literal["v2", "v3"]
@@ -60,10 +60,7 @@ def per_anchor(inputs: Inputs, *, temperature: float, version: Version = "v2", *
             all_VGP = at_least_float32(inputs.gathered["target_projection"]).detach()
             scores_VWBG = query_VBP[:, None] @ all_VGP.mT
             losses_VWB = scores_VWBG.logsumexp(-1) - positive_VWB
-    views = inputs.views
-    losses_A = (losses_VWB.sum(1) - losses_VWB.diagonal().T).div(max(views - 1, 1)).flatten()
-    alone = views < 2 or (version == "v3" and len(inputs.labels_G) < 2)
-    return AnchorLosses(losses_A, torch.full_like(losses_A, not alone, dtype=torch.bool))
+    return mean_over_other_views(losses_VWB, counts=version == "v2" or len(inputs.labels_G) > 1)
 
 
 def moco(

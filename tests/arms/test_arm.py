@@ -12,6 +12,7 @@ from coupled.arms.arm import Arm
 from coupled.config import by_name
 from coupled.config.registry import find_objective
 from coupled.coordinator import Coordinator
+from coupled.models.heads import kept_tensors
 from coupled.models.network import build_network, copy_with_heads
 from coupled.objectives import Inputs
 from coupled.parallel.process_group import process_group
@@ -73,7 +74,7 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
         objective = find_objective(name, arm.objective, arm.options, settings.temperature)
         network = copy_with_heads(shared, objective.needs, 10, settings.seed).double().train()
         outputs = network(batch.views_VB3SS.double())
-        inputs = Inputs(outputs, outputs, batch.labels_G, batch.labels_G)
+        inputs = Inputs(outputs, outputs, batch.labels_G, batch.labels_G, kept=kept_tensors(network))
         objective.function(inputs, **objective.options).mean.backward()
         found[name] = {key: parameter.grad for key, parameter in network.named_parameters()}
     return found

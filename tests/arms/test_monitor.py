@@ -112,7 +112,7 @@ def test_each_module_returns_to_its_mode() -> None:
 def test_an_unknown_measure_is_refused_and_measures_are_not_in_the_digest() -> None:
     for names, said in (
         (["ckaa"], "monitor.metrics: got 'ckaa'; did you mean 'cka'"),
-        (["few_shot"], "allowed during training are cka"),
+        (["few_shot"], "allowed during training are angle, cka, "),
     ):
         with pytest.raises(ValueError, match=said):
             tiny.tiny_settings(monitor={"metrics": names})

@@ -16,7 +16,7 @@ from coupled.config.schema import from_resolved
 from coupled.models.foreign import match_projector
 from coupled.models.network import build_network, copy_with_heads
 from coupled.models.projector import build_projector, projector_settings, projector_width
-from coupled.objectives import Needs
+from coupled.objectives import Kept, Needs
 from tests.support import tiny
 
 WIDTH = 32  # of the embedding
@@ -144,7 +144,7 @@ def test_permuted_hidden_channels_are_the_same_network(form: Form, layers: list[
         network.load_state_dict(values, strict=False)  # without the counts of batches
         outputs.append(network(views)["projection"])
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
-    kept = copy_with_heads(network, Needs(("projection",), kept={"c": ("projection",)}), classes=10, seed=0)
+    kept = copy_with_heads(network, Needs(("projection",), kept={"c": Kept(("projection",))}), classes=10, seed=0)
     assert kept.get_buffer("kept.c").shape == (form.get("output_dim", 128),)
 
 

@@ -79,7 +79,9 @@ def classifier_of(run: Run, arm: str) -> Classifier | None:
     return None
 
 
-def with_classifiers(metrics: Sequence[ArmMetric], classifiers: Mapping[str, Classifier | None]) -> list[ArmMetric]:
+def with_classifiers(
+    metrics: Sequence[ArmMetric], classifiers: Mapping[str, Classifier | None], named: bool
+) -> list[ArmMetric]:
     """Return the metrics, without those of a classifier if no arm has one.
 
     Raises ValueError if such metrics were requested by name; `classifiers` is empty for images of another dataset.
@@ -87,7 +89,7 @@ def with_classifiers(metrics: Sequence[ArmMetric], classifiers: Mapping[str, Cla
     of_logits = [metric.name for metric in metrics if metric.sees == "logits"]
     if not of_logits or any(classifiers.values()):
         return list(metrics)
-    if len(metrics) < len(arm_metric_names()):
+    if named:
         why = f"none of the arms {', '.join(classifiers)} has one" if classifiers else "its classes are the run's"
         raise ValueError(f"metrics: {', '.join(of_logits)} measure the arm's own classifier, and {why}")
     return [metric for metric in metrics if metric.sees != "logits"]
@@ -108,17 +110,22 @@ def print_undefined_reasons(where: str, values: Mapping[Variant, Measured]) -> N
             say(f"{where} {variant}: no value: {measured.value.reason}")
 
 
-def without_labels(run: Run, metrics: Sequence[ArmMetric]) -> Sequence[ArmMetric]:
+def without_labels(run: Run, metrics: Sequence[ArmMetric], named: bool) -> Sequence[ArmMetric]:
     """Return the metrics that the dataset of the run allows. Without labels those that need labels are left out, with a
     message. Raises ValueError if such metrics were requested by name.
     """
     labelled = [each.name for each in metrics if each.labels]
     if not is_unlabelled(run) or not labelled:
         return metrics
-    if len(metrics) < len(arm_metric_names()):
+    if named:
         check_labelled(run, ", ".join(labelled))
     say(f"the dataset of this run has no labels; metrics that need labels are left out: {', '.join(labelled)}")
     return [each for each in metrics if not each.labels]
+
+
+def are_named(names: Sequence[str] | str | None) -> bool:
+    """Return whether the user has named metrics; without it, those that do not apply are left out."""
+    return names is not None and tuple(listed(names)) != arm_metric_names()
 
 
 def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> list[ArmMetric]:
@@ -128,8 +135,7 @@ def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> l
     except ValueError as error:
         raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
     of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
-    everything = names is None or names == arm_metric_names()
-    if of_test and "test" not in splits and not everything:
+    if of_test and "test" not in splits and are_named(names):
         raise ValueError(f"split: got {' '.join(splits)}; {' and '.join(of_test)} can only be measured on test")
     return metrics
 

@@ -183,7 +183,7 @@ def test_augmentation_spread_equals_the_slow_definition(seed: int, views: int) -
 
 def test_every_metric_declares_its_variants() -> None:
     """The program derives the expected rows from the variants before it computes anything."""
-    assert {metric.sees for metric in METRICS.values()} == {"classifier", "split", "views"}
+    assert {metric.sees for metric in METRICS.values()} == {"classifier", "logits", "split", "views"}
     for name in OF_A_SPLIT:
         assert tuple(METRICS[name].measured(some(0))) == METRICS[name].variants
     spread = METRICS["augmentation_spread"]

@@ -1,6 +1,7 @@
-"""MoCo against a double loop and PyTorch's cross-entropy; its queue; a run on one and two ranks and after a resume."""
+"""MoCo, NNCLR and ReSSL against loops and cross-entropy; their queue; a run on two ranks and after a resume."""
 
 import math
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from support import tiny
 from test_ranks import train
 from torch import Tensor
 
-from coupled.objectives import Inputs, moco
+from coupled.objectives import Inputs, moco, nnclr, ressl
 from coupled.objectives._queue import enqueued
 from coupled.storage.checkpoints import read_newest
 
@@ -73,6 +74,43 @@ def test_the_loss_and_its_gradient_equal_cross_entropy_of_the_published_pseudoco
     torch.testing.assert_close(of_found, of_expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("views", [2, 3])
+def test_nnclr_equals_the_double_loop_of_its_formula(views):
+    """The neighbour is the anchor; its own projection or the prediction of the same view would be another objective."""
+    inputs = batch(views)
+    projections, predictions = (inputs.outputs[name].tolist() for name in ("projection", "prediction"))
+    queue = inputs.kept["queue"].tolist()
+
+    def cosine(one: list[float], other: list[float]) -> float:
+        return sum(x * y for x, y in zip(one, other, strict=True)) / math.hypot(*one) / math.hypot(*other)
+
+    losses = []
+    for v, w in permutations(range(views), 2):
+        for b in range(4):
+            neighbour = max(queue, key=lambda row: cosine(row, projections[v][b]))
+            exps = [math.exp(cosine(neighbour, each) / TAU) for each in predictions[w]]
+            losses.append(-math.log(exps[b] / sum(exps)))
+    loss = nnclr.nnclr(inputs, temperature=TAU)
+    assert loss.mean.item() == pytest.approx(sum(losses) / len(losses), abs=1e-12)
+    assert (loss.counted, loss.skipped) == (views * 4, 0)
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_ressl_equals_cross_entropy_with_soft_labels(views):
+    """The target's distribution is sharper; exchanged temperatures or networks would be another objective."""
+    inputs = batch(views)
+    student, teacher = (inputs.outputs[name] for name in ("projection", "target_projection"))
+    parts = [
+        F.cross_entropy(
+            student[v] @ inputs.kept["queue"].T / TAU, (teacher[w] @ inputs.kept["queue"].T / 0.04).softmax(-1)
+        )
+        for v, w in permutations(range(views), 2)
+    ]
+    loss = ressl.ressl(inputs, temperature=TAU)
+    torch.testing.assert_close(loss.mean, sum(parts) / len(parts), rtol=0, atol=1e-12)
+    assert (loss.counted, loss.skipped) == (views * 4, 0)
+
+
 def test_the_queue_replaces_its_oldest_rows():
     """After each step it has the newest rows, whatever the ratio of its size to the batch."""
     for size, added in ((7, 3), (6, 2), (4, 6)):
@@ -88,7 +126,11 @@ def test_the_queue_replaces_its_oldest_rows():
 def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Path) -> None:
     """The queue is in checkpoints and not in snapshots; every rank adds the keys of the global batch."""
     changed: dict[str, Any] = {
-        "arms": {"cl": "dcl", "moco": {"objective": "moco", "queue_size": 500}},
+        "arms": {
+            "moco": {"objective": "moco", "queue_size": 500},
+            "nnclr": {"objective": "nnclr", "queue_size": 500, "hidden_dim": 32},
+            "ressl": {"objective": "ressl", "queue_size": 500},
+        },
         "epochs": 2,
         "batch": {"size": 360},
         "precision": "float64",  # rounding of float32 grows at the kinks of ReLU
@@ -99,9 +141,11 @@ def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Pat
     tiny.train(resumed, max_steps=3, **changed)
     tiny.train(resumed, resume=True, **changed)
     assert tiny.snapshot_bytes(resumed) == tiny.snapshot_bytes(one)
-    assert "kept.queue" not in tiny.tensors(one, "moco", 2)
-    queues = [read_newest(run / "checkpoints").arms["moco"]["kept/kept.queue"] for run in (one, two, resumed)]
-    assert torch.equal(queues[0], queues[2])
-    torch.testing.assert_close(queues[1], queues[0], rtol=0, atol=1e-9)
-    for name, tensor in tiny.tensors(one, "moco", 2).items():
-        torch.testing.assert_close(tiny.tensors(two, "moco", 2)[name], tensor, rtol=1e-5, atol=1e-6)
+    for arm in changed["arms"]:
+        assert "kept.queue" not in tiny.tensors(one, arm, 2)
+        queues = [read_newest(run / "checkpoints").arms[arm]["kept/kept.queue"] for run in (one, two, resumed)]
+        assert torch.equal(queues[0], queues[2])
+        torch.testing.assert_close(queues[1], queues[0], rtol=0, atol=1e-9)
+        of_two = tiny.tensors(two, arm, 2)
+        for name, tensor in tiny.tensors(one, arm, 2).items():
+            torch.testing.assert_close(of_two[name], tensor, rtol=1e-5, atol=1e-6)
