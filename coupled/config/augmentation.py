@@ -79,16 +79,16 @@ class AugmentationSettings(RecipeSettings):
     mixup_alpha: Annotated[
         Above0 | None,
         about(
-            "MixUp: each view is mixed with the same view of another image of the global batch, with a Beta(alpha,"
-            " alpha) weight of its own. Only for objectives that take mixed labels, such as `cross_entropy`. Applied"
-            " last, and not in analyses. `null`: none."
+            "MixUp: each view is mixed with the same view of another image of the global batch. Each has a weight"
+            " drawn from Beta(alpha, alpha). Only for objectives that take mixed labels, such as `cross_entropy`."
+            " Applied last, and not in analyses. `null`: none."
         ),
     ] = Augmentation.mixup_alpha
     cutmix_alpha: Annotated[
         Above0 | None,
         about(
-            "CutMix: as `mixup_alpha`, but a box of the other view with the rest of the area takes its place. With both"
-            " set, each view has one of them with probability 1/2."
+            "CutMix: as `mixup_alpha`, but a box of the view is replaced by that of the other view; the weight is the"
+            " remaining share of the area. With both set, each view has one of them with probability 1/2."
         ),
     ] = Augmentation.cutmix_alpha
 

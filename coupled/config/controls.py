@@ -70,6 +70,13 @@ def streams(used: Mapping[str, RandomSources], arms: Mapping[str, Mapping[str, A
     }
 
 
+def _differing(value: Any, other: Any) -> str:
+    """Return "got <value>", or of two sections only the keys that differ."""
+    if not isinstance(value, Mapping) or not isinstance(other, Mapping):
+        return f"got {value}"
+    return f"got { ({key: each for key, each in value.items() if each != other.get(key)}) }"
+
+
 def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The arms with the objective and the options of its sibling written out for every twin.
 
@@ -83,8 +90,8 @@ def with_twin_options(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
         for key, value in arm.items():
             if first != name and key not in KEYS and value is not None and value != sibling.get(key):
                 raise ValueError(
-                    f"arms.{name}.{key}: got {value}; a twin takes objective and options from arm '{first}'; allowed"
-                    f" are {', '.join(KEYS)}"
+                    f"arms.{name}.{key}: {_differing(value, sibling.get(key))}; a twin takes objective and options from"
+                    f" arm '{first}'; allowed are {', '.join(KEYS)}"
                 )
         filled[name] = {**sibling, **{key: arm[key] for key in KEYS if arm.get(key)}}
     return filled

@@ -24,7 +24,8 @@ class ProjectorSettings(LeanSection):
     num_layers: Annotated[
         Layers | None,
         about(
-            "Number of linear layers. `0`: the projection is the embedding, of width `output_dim`.",
+            "Number of linear layers. `0`: the projection is the embedding, of width `output_dim`, or its batch norm"
+            " (`last_norm`).",
             "layers",
             "2, or one more than `hidden_dims` has",
         ),

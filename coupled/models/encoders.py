@@ -23,6 +23,7 @@ RESNETS = ("timm.models.resnet", "timm.models.res2net", "timm.models.sknet")
 VITS = ("timm.models.vision_transformer", "timm.models.deit")
 # arguments that are no property of the model, or that the program sets
 SET_HERE = ("num_classes", "in_chans", "features_only", "device", "dtype")
+OF_STEM = ("stem_type", "stem_width", "replace_stem_pool")  # of timm's ResNets; `encoder.stem` and the width set them
 NOT_FURTHER = (*inspect.signature(timm.create_model).parameters, *SET_HERE)
 # exceptions that timm or torch raises for arguments that do not fit together
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -117,11 +118,10 @@ def timm_options(
         # timm scales only the stem of its deep variant; `_replace_stem` then restores the single convolution
         options |= {"stem_type": "deep", "stem_width": max(1, round(width_multiplier * STEM_CHANNELS / 2))}
     for key in further or {}:
-        if key in options or key in NOT_FURTHER:
-            raise ValueError(
-                f"encoder.timm_options.{key}: not allowed; it is no property of the model, or other keys set it; remove"
-                " it"
-            )
+        if key in options or key == "zero_init_last" or (plain_resnet and key in OF_STEM):
+            raise ValueError(f"encoder.timm_options.{key}: not allowed; other keys of `encoder` set it; remove it")
+        if key in NOT_FURTHER:
+            raise ValueError(f"encoder.timm_options.{key}: not allowed; it is no property of the model; remove it")
     return {**options, **(further or {})}, plain_resnet and (stem == "cifar" or width_multiplier != 1)
 
 

@@ -18,17 +18,20 @@ from coupled.objectives._queue import check_queue, enqueued, mean_over_other_vie
 from coupled.objectives._ranges import above_zero
 
 Version = Literal["v2", "v3"]
+QUEUE = 65536  # default number of rows
 HIDDEN = 4096  # width of the predictor's hidden layer
 
 
-def check(*, temperature: float, queue_size: int, ema_decay: float, **_others: object) -> None:
-    """Raise ValueError for an option that is out of range."""
+def check(*, temperature: float, version: Version, queue_size: int, ema_decay: float) -> None:
+    """Raise ValueError for an option that is out of range or that the version does not have."""
     above_zero(temperature=temperature)
     check_queue(queue_size=queue_size)
+    if version == "v3" and queue_size != QUEUE:
+        raise ValueError(f"queue_size: {queue_size} is not allowed; version v3 has no queue; remove queue_size")
     check_decay(ema_decay=ema_decay)
 
 
-def needs(*, version: Version = "v2", queue_size: int = 65536, ema_decay: float = 0.999, **_options: object) -> Needs:
+def needs(*, version: Version = "v2", queue_size: int = QUEUE, ema_decay: float = 0.999, **_options: object) -> Needs:
     """Declare the target network, and a queue of its projections ("v2") or a predictor ("v3")."""
     keys = ("target_projection",)
     if version == "v3":
@@ -68,7 +71,7 @@ def moco(
     *,
     temperature: float,
     version: Version = "v2",
-    queue_size: int = 65536,
+    queue_size: int = QUEUE,
     ema_decay: float = 0.999,
 ) -> Loss:
     """Return the MoCo loss: identify the target network's projection of another view of the same image.

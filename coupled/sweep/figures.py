@@ -59,7 +59,8 @@ def _shown(definition: Mapping[str, Any], rows: pd.DataFrame) -> Shown:
     others = []
     for group in definition["groups"]:
         several = [key for key, values in group.items() if len(values) > 1 and key != "seed"]
-        others += [] if factor in group else several
+        apart = factor in group and len({*group[factor]}) == len(group[factor])  # a value of the factor is one point
+        others += [] if apart else [key for key in several if key != factor]
     styles = {**arm_styles(list(arms)), **dict.fromkeys(twins(arms, figure["reference"]), GREY)}
     values = list(dict.fromkeys(rows[factor])) if factor else []
     return Shown(factor, others, values, styles, figure, definition["note"])

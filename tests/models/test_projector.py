@@ -72,9 +72,9 @@ PUBLISHED: list[tuple[str, Form, list[nn.Module]]] = [
         [*hidden(32, 32), *hidden(32, 32), linear(32, 8), scale_only(8)],
     ),
     (
-        "directpred",  # papers.md, paper 5: hidden 512 -> 128, batch norm with affine=False; here its last one
-        {"hidden_dim": 48, "output_dim": 8, "last_norm_scale": False},
-        [*hidden(32, 48), linear(48, 8), nn.BatchNorm1d(8, affine=False)],
+        "directpred",  # luckmatters, mlp_head.py: no last norm; there the hidden norm has affine=False
+        {"hidden_dim": 48, "output_dim": 8, "bias": "all", "last_norm": False},
+        [*hidden(32, 48, True), linear(48, 8, True)],
     ),
 ]
 named = pytest.mark.parametrize(

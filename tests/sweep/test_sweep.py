@@ -223,6 +223,16 @@ def test_each_further_key_adds_rows_of_panels(place: Path) -> None:
     assert np.allclose(drawn, [[0.05, 0.45], [0.25, 0.65]])
 
 
+def test_points_with_one_value_of_the_factor_are_not_averaged() -> None:
+    """In a zip group such as weight decays [0.1, 0, 0] two points may differ only in another key of the group."""
+    group = {"optimizer.weight_decay": ["0.1", "0", "0"], "optimizer.head_weight_decay": ["null", "null", "0.1"]}
+    definition = {"factor": "optimizer.weight_decay", "arms": {"cl": {}}, "figure": {"reference": "cl"}, "note": ""}
+    rows = pd.DataFrame({"optimizer.weight_decay": [0.1, 0, 0]})
+    assert sweep_figures._shown({**definition, "groups": [group]}, rows).others == ["optimizer.head_weight_decay"]
+    distinct = {**group, "optimizer.weight_decay": ["0.1", "0", "0.2"]}
+    assert sweep_figures._shown({**definition, "groups": [distinct]}, rows).others == []
+
+
 def test_sigterm_ends_the_children_and_starts_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child process gets SIGTERM, on which train.py saves its state. Later points do not start."""
     monkeypatch.chdir(place)
