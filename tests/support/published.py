@@ -102,13 +102,17 @@ def cost_texts(path: Path) -> list[str]:
 
 
 def thinned_line(path: Path) -> str:
-    """Return the line above `snapshots:` of a config that thins its snapshots; of a sweep, for its first point."""
-    settings = settings_of(path)[0]
-    kept = settings.snapshots
-    some, all_ = (run_costs.gigabytes(run_costs.disk(settings, every)) for every in (kept.every_epochs, 1))
+    """Return the comment of a config that thins its snapshots, with the disk for the run or all points of a sweep."""
+    every = settings_of(path)
+    kept = every[0].snapshots
+    some, all_ = (
+        run_costs.gigabytes(sum(run_costs.disk(settings, interval) for settings in every))
+        for interval in (kept.every_epochs, 1)
+    )
+    points_ = " for all points" if is_sweep(path) else ""
     return (
-        f"# Thinned: snapshots of epochs 0 to {kept.dense_until_epoch} and every {kept.every_epochs}th only, {some};"
-        f" snapshots.every_epochs=1 saves all: {all_}."
+        f"# Thinned: snapshots of epochs 0 to {kept.dense_until_epoch} and every {kept.every_epochs}th only,"
+        f" {some}{points_}; snapshots.every_epochs=1 saves all: {all_}."
     )
 
 
