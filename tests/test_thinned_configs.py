@@ -50,7 +50,8 @@ def test_a_sweep_of_thinned_runs_says_so() -> None:
     assert {"depth", "classes_cifar100"} <= {path.stem for path in thinned}  # by the base file, and by an override
     for path, every in thinned.items():
         stated = SWEEP_LINE.search(path.read_text(encoding="utf-8"))
-        assert stated and int(stated[1]) == every, f"{path}: no line '# Thinned: ...'"
+        assert stated, f"{path}: no line '# Thinned: ...'"
+        assert int(stated[1]) == every
 
 
 def test_a_sweep_that_thins_its_runs_says_so() -> None:

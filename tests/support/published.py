@@ -5,7 +5,7 @@ tests/published/<paper>.yaml has an entry for every file of configs/paper/<paper
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +81,28 @@ def header(path: Path) -> list[str]:
     """Return the lines of the comment at the top of a file, without the number sign."""
     lines = path.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     return [line.removeprefix("#").strip() for line in lines]
+
+
+UNPUBLISHED = {"name", "seed", "tf32", "dataset.num_workers", "augmentation.preset"}  # of a run of ours, or a shorthand
+
+
+def set_keys(path: Path) -> set[str]:
+    """Return the dotted keys that a config sets, and those that a sweep overrides; none of the snapshots."""
+    tree = read_yaml(path)
+    if is_sweep(path):
+        keys = {*tree.get("overrides", {})}
+    else:
+        arms = {arm: {"objective": value} if isinstance(value, str) else value for arm, value in tree["arms"].items()}
+        keys = {*_leaves({**tree, "arms": arms})}
+    return {key for key in keys if key not in UNPUBLISHED and not key.startswith("snapshots.")}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def value_at(settings: Settings, key: str) -> Any:
