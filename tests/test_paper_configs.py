@@ -51,6 +51,8 @@ def test_the_header_has_the_command_and_the_computed_cost(path: Path) -> None:
     assert f"{program} {path.relative_to(published.CONFIGS.parents[1])}" in said
     missing = [text for text in (*published.cost_texts(path), "not measured") if text not in said]
     assert missing == [], "write these texts into the header"
+    if is_sweep(path) and settings_of(path)[0].snapshots.every_epochs != 1:
+        assert f"\n{published.thinned_line(path)}\n" in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

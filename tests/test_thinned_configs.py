@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from support import run_costs, tiny
+from support import published, run_costs, tiny
 
 from coupled.config.load import load_settings
 from coupled.config.safe_yaml import read_yaml
@@ -15,6 +15,7 @@ LINE = re.compile(
     r"\n# Thinned: snapshots of epochs 0 to (\d+) and every (\d+)th only, ([\d,.]+) GB; snapshots.every_epochs=1 saves"
     r" all: ([\d,.]+) GB\.\nsnapshots: "
 )
+SWEEP_LINE = re.compile(r"\n# Thinned: snapshots of epochs 0 to \d+ and every (\d+)th only, [\d,]+ GB for all points; ")
 
 
 @pytest.mark.parametrize("path", THINNED, ids=lambda path: path.stem)
@@ -33,6 +34,24 @@ def test_a_thinned_config_states_what_it_omits_and_the_disk_for_all(path: Path) 
 def test_thinned_configs_are_found() -> None:
     """A test of an empty list would pass."""
     assert {"cifar100", "imagenet", "duality"} <= {path.stem for path in THINNED}
+
+
+def interval(sweep: Path) -> int:
+    """The interval of the snapshots of a sweep, from its overrides or its base file."""
+    tree = read_yaml(sweep)
+    base = read_yaml(sweep.parent / tree["base"]).get("snapshots") or {}
+    return (tree.get("overrides") or {}).get("snapshots.every_epochs", base.get("every_epochs", 1))
+
+
+def test_a_sweep_of_thinned_runs_says_so() -> None:
+    """The base file may thin the runs: a reader of the sweep does not see it. test_paper_configs computes the disk."""
+    thinned = {path: interval(path) for path in published.FILES if published.is_sweep(path)}
+    thinned = {path: every for path, every in thinned.items() if every != 1}
+    assert {"depth", "classes_cifar100"} <= {path.stem for path in thinned}  # by the base file, and by an override
+    for path, every in thinned.items():
+        stated = SWEEP_LINE.search(path.read_text(encoding="utf-8"))
+        assert stated, f"{path}: no line '# Thinned: ...'"
+        assert int(stated[1]) == every
 
 
 def test_a_sweep_that_thins_its_runs_says_so() -> None:

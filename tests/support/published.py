@@ -5,7 +5,7 @@ tests/published/<paper>.yaml has an entry for every file of configs/paper/<paper
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,6 +83,28 @@ def header(path: Path) -> list[str]:
     return [line.removeprefix("#").strip() for line in lines]
 
 
+UNPUBLISHED = {"name", "seed", "tf32", "dataset.num_workers", "augmentation.preset"}  # of a run of ours, or a shorthand
+
+
+def set_keys(path: Path) -> set[str]:
+    """Return the dotted keys that a config sets, and those that a sweep overrides; none of the snapshots."""
+    tree = read_yaml(path)
+    if is_sweep(path):
+        keys = {*tree.get("overrides", {})}
+    else:
+        arms = {arm: {"objective": value} if isinstance(value, str) else value for arm, value in tree["arms"].items()}
+        keys = {*_leaves({**tree, "arms": arms})}
+    return {key for key in keys if key not in UNPUBLISHED and not key.startswith("snapshots.")}
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
 def value_at(settings: Settings, key: str) -> Any:
     """Return the value at a dotted key as JSON has it; omitted keys have their default; None for an absent arm."""
     value: Any = settings
@@ -102,13 +124,17 @@ def cost_texts(path: Path) -> list[str]:
 
 
 def thinned_line(path: Path) -> str:
-    """Return the line above `snapshots:` of a config that thins its snapshots; of a sweep, for its first point."""
-    settings = settings_of(path)[0]
-    kept = settings.snapshots
-    some, all_ = (run_costs.gigabytes(run_costs.disk(settings, every)) for every in (kept.every_epochs, 1))
+    """Return the comment of a config that thins its snapshots, with the disk for the run or all points of a sweep."""
+    every = settings_of(path)
+    kept = every[0].snapshots
+    some, all_ = (
+        run_costs.gigabytes(sum(run_costs.disk(settings, interval) for settings in every))
+        for interval in (kept.every_epochs, 1)
+    )
+    points_ = " for all points" if is_sweep(path) else ""
     return (
-        f"# Thinned: snapshots of epochs 0 to {kept.dense_until_epoch} and every {kept.every_epochs}th only, {some};"
-        f" snapshots.every_epochs=1 saves all: {all_}."
+        f"# Thinned: snapshots of epochs 0 to {kept.dense_until_epoch} and every {kept.every_epochs}th only,"
+        f" {some}{points_}; snapshots.every_epochs=1 saves all: {all_}."
     )
 
 
