@@ -44,6 +44,16 @@ def test_a_config_has_the_published_settings(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
+def test_every_key_of_a_config_is_in_its_entry(path: Path) -> None:
+    """A key without an entry has no source, and could be changed unnoticed."""
+    entry = entry_of(path)
+    stated = {*entry.settings, *entry.grid, *(key for group in entry.zip for key in group)}
+    keys = published.set_keys(path)
+    # an arm that a sweep adds as a whole is stated key by key
+    assert [key for key in sorted(keys - stated) if not any(each.startswith(f"{key}.") for each in stated)] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
 def test_the_header_has_the_command_and_the_computed_cost(path: Path) -> None:
     """Command, operations, hours at the assumed rate, and bytes, computed from the networks of every point."""
     said = " ".join(header(path))
