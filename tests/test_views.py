@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from support import multi_crop, ranks, tiny
+from support.objectives import small_arms
 
 import coupled
 import coupled.train
@@ -83,9 +84,7 @@ def test_memory_negatives_and_excluded_anchors_count_all_views(
 
 def test_every_objective_trains_on_four_views(tmp_path: Path) -> None:
     """No objective of the package needs exactly two views."""
-    arms = {name: {"objective": name} for name in by_name.known("coupled.objectives")}
-    for name in ("byol", "simsiam"):
-        arms[name]["hidden_dim"] = 16
+    arms = small_arms()
     changed = {**SMALL, "batch": {"size": 48}, "optimizer": {**tiny.TINY["optimizer"], "base_lr": 1e-3}, "arms": arms}
     tiny.train(tmp_path / "run", max_steps=1, **changed)
     steps = pd.read_csv(tmp_path / "run/steps.csv")

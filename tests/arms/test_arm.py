@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from support import ranks, tiny
+from support.objectives import small_arms
 
 from coupled.arms.arm import Arm
-from coupled.config import by_name
 from coupled.config.registry import find_objective
 from coupled.coordinator import Coordinator
 from coupled.models.heads import kept_tensors
@@ -17,12 +17,12 @@ from coupled.models.network import build_network, copy_with_heads
 from coupled.objectives import Inputs
 from coupled.parallel.process_group import process_group
 
-ARMS: dict[str, Any] = {name: name for name in by_name.known("coupled.objectives")} | {
+ARMS: dict[str, Any] = small_arms() | {
     "positive": {"objective": "nscl", "positive_in_denominator": True},
     "inside": {"objective": "supcon", "variant": "in"},
     "few": {"objective": "supcon", "num_positives": 3},
     "on_embedding": {"objective": "cross_entropy", "input": "embedding"},
-    "byol": {"objective": "byol", "hidden_dim": 32},  # a hundredth of its usual width is as good here
+    "moco_v3": {"objective": "moco", "version": "v3"},
 }
 CHANGED: dict[str, Any] = {
     "arms": ARMS,

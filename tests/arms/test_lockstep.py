@@ -11,12 +11,12 @@ import pandas
 import pytest
 import torch
 from support import ranks, tiny
+from support.objectives import small_arms
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coupled.arms.arm import Arm, StepResult
 from coupled.arms.lockstep import _record, log_every_of
-from coupled.config.by_name import known
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
 from coupled.stream.batches import Batch
@@ -201,8 +201,7 @@ class Waiting(TorchDispatchMode):
 def test_a_step_never_synchronises_with_the_device(tmp_path: Path, optimizer: str) -> None:
     """No value is read from the device between batch and update, except eigenvectors and singular values."""
     decomposed = {"directpred": "eigh", "mmcr": "svd"}
-    arms = {name: name for name in known("coupled.objectives")}
-    changed = {**RUN, "arms": arms, "optimizer": {"name": optimizer, "warmup_epochs": 0}}
+    changed = {**RUN, "arms": small_arms(), "optimizer": {"name": optimizer, "warmup_epochs": 0}}
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**changed), group, tmp_path / "run")
         batch = next(coordinator.step_batches(1))[""]

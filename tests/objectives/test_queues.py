@@ -129,7 +129,6 @@ def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Pat
         "arms": {
             "moco": {"objective": "moco", "queue_size": 500},
             "nnclr": {"objective": "nnclr", "queue_size": 500, "hidden_dim": 32},
-            "ressl": {"objective": "ressl", "queue_size": 500},
         },
         "epochs": 2,
         "batch": {"size": 360},

@@ -1,0 +1,21 @@
+"""Every objective of the package with small options: queues and hidden layers of their usual size take long."""
+
+import inspect
+from typing import Any
+
+from coupled.config import by_name
+
+QUEUE, HIDDEN = {"queue_size": 64}, {"hidden_dim": 32}
+
+
+def small_options(name: str, options: dict[str, Any] = QUEUE) -> dict[str, Any]:
+    """Those of the options that the objective takes."""
+    takes = inspect.signature(getattr(by_name.find("coupled.objectives", name), name)).parameters
+    return {option: value for option, value in options.items() if option in takes}
+
+
+def small_arms() -> dict[str, dict[str, Any]]:
+    """An arm for every objective, called as its objective."""
+    return {
+        name: {"objective": name, **small_options(name, QUEUE | HIDDEN)} for name in by_name.known("coupled.objectives")
+    }
