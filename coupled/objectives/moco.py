@@ -90,7 +90,7 @@ def moco(
             [V, B, P], the "target_projection" of the global batch [V, G, P], and the kept "queue" [K, P] ("v2").
         temperature: temperature tau, above 0.
         version: "v2", with a queue, or "v3", with a predictor and the global batch.
-        queue_size: number of rows K of the queue; unused with "v3".
+        queue_size: number of rows K of the queue; not allowed with "v3", which has none.
         ema_decay: decay of the target network per step.
 
     Returns:
@@ -99,8 +99,8 @@ def moco(
 
     Raises:
         KeyError: if `inputs` lacks an output or a kept tensor that `needs` names.
-        ValueError: if the temperature is not from 1e-6 to 1e6, `queue_size` not from 1 to 2^24, or `ema_decay` not from
-            0 to 1; raised when the settings are loaded.
+        ValueError: if the temperature is not from 1e-6 to 1e6, `queue_size` not from 1 to 2^24 or not the default with
+            "v3", or `ema_decay` not from 0 to 1; raised when the settings are loaded.
 
     Example:
         >>> import torch

@@ -12,6 +12,7 @@ from support import tiny
 from test_ranks import train
 from torch import Tensor
 
+from coupled.config.registry import find_objective
 from coupled.objectives import Inputs, moco, nnclr, ressl
 from coupled.objectives._queue import enqueued
 from coupled.storage.checkpoints import read_newest
@@ -120,6 +121,12 @@ def test_the_queue_replaces_its_oldest_rows():
             queue = enqueued({"kept.queue": queue}, "queue", new_VGP, step)["kept.queue"]
             seen += new_VGP.flatten().tolist()
         assert sorted(queue.flatten().tolist()) == seen[-size:]
+
+
+def test_a_queue_of_a_version_without_one_is_refused():
+    """It would be accepted and ignored."""
+    with pytest.raises(ValueError, match=r"^arms\.x\.queue_size: 64 is not allowed; version v3 has no queue"):
+        find_objective("x", "moco", {"version": "v3", "queue_size": 64}, TAU)
 
 
 @pytest.mark.distributed
