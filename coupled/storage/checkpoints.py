@@ -1,10 +1,11 @@
 """Checkpoints: the state that an exact resume needs, one folder each; the two newest are kept.
 
-checkpoints/step_00000120/ has one safetensors file per arm, with the tensors of its network under "network/", those that
-no snapshot has under "kept/", and those of its optimizer under "optimizer/". state.json has format, settings_sha256, step, epoch, sums of the current epoch, digests of
-the other files, and last a digest of its own content. The order of images, the views and the random numbers of a
-network are functions of seed and step and need no state. A checkpoint is written to a temporary folder, fsynced and
-renamed, and it is renamed again before it is deleted, so it is whole or absent. Nothing is pickled.
+checkpoints/step_00000120/ has one safetensors file per arm, with the tensors of its network under "network/", those
+that no snapshot has under "kept/", and those of its optimizer under "optimizer/". state.json has format,
+settings_sha256, step, epoch, sums of the current epoch, digests of the other files, and last a digest of its own
+content. The order of images, the views and the random numbers of a network are functions of seed and step and need no
+state. A checkpoint is written to a temporary folder, fsynced and renamed, and it is renamed again before it is deleted,
+so it is whole or absent. Nothing is pickled.
 """
 
 import contextlib
