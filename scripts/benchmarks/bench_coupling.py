@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from coupled.arms.arm import Arm
 from coupled.config.controls import SHARED
-from coupled.config.schema import from_resolved
+from coupled.config.load import resolve
 from coupled.coordinator import Coordinator
 from coupled.parallel.host_memory import keep_freed_memory
 from coupled.parallel.process_group import process_group
@@ -64,7 +64,7 @@ def coordinator(options: Options, **changed: Any) -> Iterator[Coordinator]:
     """Yield a silent coordinator in a temporary folder, with the settings of the device."""
     keep_freed_memory()  # as train.py does
     base = TINY if options.tiny else ON_GPU if options.gpu else ON_CPU
-    settings = from_resolved({**base, "device": options.device, **changed})
+    settings = resolve({**base, "device": options.device, **changed})
     with tempfile.TemporaryDirectory() as folder, process_group(options.device) as group:
         yield Coordinator(settings, group, Path(folder) / "run")
 

@@ -52,6 +52,12 @@ def test_the_bare_step_trains_the_same_networks() -> None:
             assert [name for name, p in arm.network.named_parameters() if p.grad is None] == [], arm.name
 
 
+def test_runs_on_decoded_images_can_be_measured(tmp_path: Path) -> None:
+    """This row trains in processes of its own, so no other test runs its settings."""
+    bench_runs.write_pictures(tmp_path)
+    bench_runs.train(["cl"], "cpu", True, str(tmp_path))
+
+
 def test_sides_are_timed_in_turn() -> None:
     """The load of the machine falls on all alike; the first turn warms up and is not counted."""
     calls: list[str] = []
