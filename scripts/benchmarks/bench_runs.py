@@ -80,7 +80,11 @@ def train(arms: list[str], device: str, tiny: bool, root: str | None) -> float:
     if root:  # decoding costs more than these networks
         small = {"name": "resnet18", "width_multiplier": 0.0625}
         size = 32 if tiny else 224
-        changed |= {"dataset": {"name": "imagenet", "root": root, "image_size": size}, "batch": {"size": 64}, "encoder": small}
+        changed |= {
+            "dataset": {"name": "imagenet", "root": root, "image_size": size},
+            "batch": {"size": 64},
+            "encoder": small,
+        }
     with coordinator(options, **changed) as coupled, contextlib.redirect_stdout(io.StringIO()):
         coupled.train()
     return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0.0
