@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import reproduction_cifar10
 import reproduction_claims
 import reproduction_objectives
 
@@ -37,18 +38,20 @@ CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
 CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS}
 COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)"}
-SWEEPS = tuple(dict.fromkeys(claim.sweep for claim in CLAIMS.values()))
+VALUES = RESULTS / f"{reproduction_cifar10.SWEEP}.csv"  # of every seed and epoch
+SWEEPS = tuple(dict.fromkeys((reproduction_cifar10.SWEEP, *(claim.sweep for claim in CLAIMS.values()))))
 NAMES = ", ".join(SWEEPS)
 
 
 DESCRIPTION = """Train and measure the sweeps of configs/reproduction/ and write docs/reproduction.md.
-Finished points of a sweep are not trained again."""
+Finished points of a sweep are not trained again. The sweep cifar10 needs the images that
+scripts/reproduction/cifar10_subset.py makes."""
 EPILOG = """examples:
   python scripts/reproduction/reproduce.py --jobs 4
   python scripts/reproduction/reproduce.py --only temperature epochs
 
 files written:
-  docs/reproduction/   claim_<n>.csv, verdicts.csv, costs.csv and the figures
+  docs/reproduction/   cifar10.csv, claim_<n>.csv, verdicts.csv, costs.csv and the figures
   docs/reproduction.md the tables of the page, from these CSV files"""
 
 
@@ -120,6 +123,10 @@ def write_results(runs: Path, sweeps: Sequence[str]) -> None:
                 drawn = runs / claim.sweep / "figures" / f"{claim.figure}.png"
                 shutil.copy(drawn, RESULTS / f"{claim.sweep}_{claim.figure}.png")
     _write(verdicts, RESULTS / "verdicts.csv", "claim")
+    if reproduction_cifar10.SWEEP in rows:
+        told = reproduction_cifar10.values(rows[reproduction_cifar10.SWEEP])
+        told.to_csv(VALUES, index=False, float_format="%.6g")
+        reproduction_cifar10.draw(pd.read_csv(VALUES)).savefig(VALUES.with_suffix(".png"), dpi=120)
     costs = _known(RESULTS / "costs.csv", "sweep")
     for name in rows:
         there = [path.parent for path in sorted((runs / name).glob("*/epochs.csv"))]
@@ -156,9 +163,14 @@ def filled(page: str, results: Path) -> str:
             body = _markdown(pd.read_csv(results / "costs.csv", dtype=str).rename(columns=COSTS))
         elif (number := name.removeprefix("claim ")) in CLAIMS:
             body = _section(number, results)
+        elif (table := name.removeprefix("cifar10 ")) in reproduction_cifar10.TABLES:
+            told = results / VALUES.name
+            found = reproduction_cifar10.TABLES[table](pd.read_csv(told)) if told.is_file() else None
+            body = "not measured" if found is None else _markdown(found)
         else:
+            tables = ", ".join(f"cifar10 {table}" for table in reproduction_cifar10.TABLES)
             raise ValueError(
-                f"{PAGE}: no claim fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)}, and costs"
+                f"{PAGE}: no claim fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)}, {tables}, and costs"
             )
         return f"<!-- {name} -->\n{body}\n<!-- end -->"
 
