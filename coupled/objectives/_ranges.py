@@ -18,6 +18,13 @@ def not_negative(**options: float) -> None:
             raise ValueError(f"{name}: {value} is not allowed; give a number from 0 to {LARGEST:g}")
 
 
+def within_largest(**options: float) -> None:
+    """Raise ValueError for the first option that is not from -LARGEST to LARGEST."""
+    for name, value in options.items():
+        if not -LARGEST <= value <= LARGEST:
+            raise ValueError(f"{name}: {value} is not allowed; give a number from {-LARGEST:g} to {LARGEST:g}")
+
+
 def share(**options: float) -> None:
     """Raise ValueError for the first option that is not from 0 to 1."""
     for name, value in options.items():
