@@ -175,3 +175,29 @@ def test_symmetric_predictors_stay_symmetric_and_others_do_not(objective: str, p
     for each in (weight, start):
         assert torch.equal(each, each.T) == predictor.startswith("symmetric")
     assert (arm.network.predictor.bias is not None) == predictor.endswith("_bias")
+
+
+@pytest.mark.parametrize(
+    "predictor", ["two_layer", "two_layer_bias", "symmetric_two_layer", "symmetric_two_layer_bias"]
+)
+def test_two_layers_of_a_symmetric_predictor_stay_tied_and_others_do_not(predictor: str) -> None:
+    """P5's table 3: both layers get the mean of W_1 and W_2^T at the start and after every step; the batch norm has no
+    scale and no shift, and biases exist only if they are named.
+    """
+    options = {"objective": "byol", "predictor": predictor, "hidden_dim": 24, "ema_decay": None}
+    with arms_and_batches(a=options) as ((arm,), batches):
+        first, norm, _, last = arm.network.predictor
+        start = [layer.weight.detach().clone() for layer in (first, last)]
+        arm.gradients(next(batches))
+        gradients = [layer.weight.grad.clone() for layer in (first, last)]
+        arm.update(0.5, 1)
+        moved = [layer.weight.detach().clone() for layer in (first, last)]
+    assert not torch.equal(moved[0], start[0])
+    for one, other in (start, moved):
+        assert one.shape == (24, 16)
+        assert torch.equal(one, other.T) == predictor.startswith("symmetric")
+    if predictor.startswith("symmetric"):  # SGD moves both by the mean of their gradients, and a little by its decay
+        mean = (gradients[0] + gradients[1].T) / 2
+        torch.testing.assert_close(moved[0], start[0] - 0.5 * mean, rtol=0, atol=1e-6)
+    assert [layer.bias is not None for layer in (first, last)] == 2 * [predictor.endswith("_bias")]
+    assert norm.weight is norm.bias is None
