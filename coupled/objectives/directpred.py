@@ -19,7 +19,7 @@ from coupled.objectives._prediction import (
     second_moments,
     target_output,
 )
-from coupled.objectives._ranges import not_negative, within_largest
+from coupled.objectives._ranges import not_negative, within_one
 
 EigenvalueRule = Literal["paper", "code"]
 Rule = Literal["paper", "code", "regression"]
@@ -46,7 +46,7 @@ def check(
     if not 0 <= rho < 1:
         raise ValueError(f"rho: {rho} is not allowed; give a decay from 0 to below 1")
     not_negative(eps=eps, floor=floor, ridge=ridge)
-    within_largest(shift=shift)
+    within_one(shift=shift)
     unused = {"eps": (eps, EPS), "shift": (shift, 0), "floor": (floor, 0)} if rule == "regression" else {}
     for name, (value, usual) in (unused or {"ridge": (ridge, 0)}).items():
         if value != usual:
@@ -196,7 +196,7 @@ def directpred(
         freq: W_p is set every `freq` steps; at least 1.
         rho: decay of the moving average F, in [0, 1); 0 for the correlation of the last batch.
         eps: offset of the eigenvalues of W_p, at least 0.
-        shift: is subtracted from the eigenvalues of F, in units of the largest one with the rule "code".
+        shift: is subtracted from the eigenvalues of F, with the rule "code" relative to the largest; between -1 and 1.
         floor: least eigenvalue of W_p, at least 0. The authors' code has 1e-4, and 0.01 with a shift.
         ridge: is added to the eigenvalues of F in the regression, at least 0.
         ema_decay: decay of the target network per step, or None for no target network.
@@ -209,7 +209,7 @@ def directpred(
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
         ValueError: if `freq` is below 1, `rho` is not in [0, 1), `eps`, `floor` or `ridge` is not from 0 to 1e6,
-            `shift` is not from -1e6 to 1e6, `ema_decay` is neither None nor from 0 to 1, or an option is set that
+            `shift` is not between -1 and 1, `ema_decay` is neither None nor from 0 to 1, or an option is set that
             the rule does not use; raised when the settings are loaded.
 
     Example:
