@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from coupled.objectives import Inputs, Kept, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, mean_over_counted
+from coupled.objectives._correlations import EPS, check_moving_average, predictor_of, regression_of
 from coupled.objectives._prediction import (
     check_decay,
     predicting,
@@ -21,9 +21,7 @@ from coupled.objectives._prediction import (
 )
 from coupled.objectives._ranges import not_negative, within_one
 
-EigenvalueRule = Literal["paper", "code"]
 Rule = Literal["paper", "code", "regression"]
-EPS = 0.1  # default offset of the eigenvalues
 ADDED = ("shift", "floor", "ridge", "asymmetric")  # options that are recorded only if they do not have their default
 
 
@@ -43,8 +41,7 @@ def check(
     check_decay(ema_decay=ema_decay)
     if freq < 1:
         raise ValueError(f"freq: {freq} is not allowed; give a number of steps from 1")
-    if not 0 <= rho < 1:
-        raise ValueError(f"rho: {rho} is not allowed; give a decay from 0 to below 1")
+    check_moving_average(rho=rho)
     not_negative(eps=eps, floor=floor, ridge=ridge)
     within_one(shift=shift)
     unused = {"eps": (eps, EPS), "shift": (shift, 0), "floor": (floor, 0)} if rule == "regression" else {}
@@ -108,49 +105,6 @@ def after_step(
             else predictor_of(changed["kept.correlation"], rule, eps, shift, floor)
         )
     return changed
-
-
-def predictor_of(
-    correlation_PP: Tensor, rule: EigenvalueRule, eps: float, shift: float = 0.0, floor: float = 0.0
-) -> Tensor:
-    """Return W_p = U diag(p) U^T for F = U diag(s) U^T [..., P, P].
-
-    p_j is the larger of `floor` and sqrt(max(s_j - shift, 0)) + eps max s with the rule "paper", or
-    sqrt(max(s_j / max s - shift, 0)) + eps with the rule "code". Computed in float64, because the square root amplifies
-    rounding errors of eigenvalues near 0. NaN if F is not finite. Source: arXiv 2102.06810, section 5, and its authors'
-    code.
-    """
-    finite, s_P, vectors_PP = spectrum_of(correlation_PP)
-    largest = s_P.amax(-1, keepdim=True)
-    if rule == "paper":
-        p_P = (s_P - shift).clamp(min=0).sqrt() + eps * largest
-    else:
-        p_P = (s_P / largest.clamp(min=torch.finfo(s_P.dtype).tiny) - shift).clamp(min=0).sqrt() + eps
-    scaled_PP = vectors_PP * p_P.clamp(min=floor).unsqueeze(-2)
-    return torch.where(finite, (scaled_PP @ vectors_PP.mT).to(correlation_PP.dtype), torch.nan)
-
-
-def regression_of(correlation_PP: Tensor, cross_PP: Tensor, ridge: float) -> Tensor:
-    """Return W_p = E[t f^T] (F + ridge I)^-1 for F = E[f f^T], the least-squares prediction of t from f.
-
-    Eigenvalues of F + ridge I that are 0 within rounding have the inverse 0: the solution of least norm. NaN if F is
-    not finite. Source: arXiv 2102.06810, table 1.
-    """
-    finite, s_P, vectors_PP = spectrum_of(correlation_PP)
-    sums_P = s_P + ridge
-    rounding = len(s_P) * torch.finfo(correlation_PP.dtype).eps * sums_P.max()
-    inverses_P = torch.where(sums_P > rounding, sums_P, torch.inf).reciprocal()
-    weight_PP = cross_PP.double() @ (vectors_PP * inverses_P) @ vectors_PP.T
-    return torch.where(finite, weight_PP.to(correlation_PP.dtype), torch.nan)
-
-
-def spectrum_of(symmetric_PP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for matrices [..., P, P] whether they are finite [..., 1, 1], and eigenvalues of at least 0 and
-    eigenvectors in float64; those of a matrix that is not finite are of 0, because a solver would raise or wait.
-    """
-    finite = symmetric_PP.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    eigenvalues_P, vectors_PP = torch.linalg.eigh(torch.where(finite, symmetric_PP.double(), 0))
-    return finite, eigenvalues_P.clamp(min=0), vectors_PP
 
 
 def per_anchor(

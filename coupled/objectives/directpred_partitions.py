@@ -9,10 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from coupled.objectives import Inputs, Kept, Loss, Needs, directpred
+from coupled.objectives import Inputs, Kept, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_over_counted
-from coupled.objectives._prediction import prediction_losses, target_output
-from coupled.objectives.directpred import EPS, EigenvalueRule, predictor_of
+from coupled.objectives._correlations import EPS, EigenvalueRule, check_moving_average, predictor_of
+from coupled.objectives._prediction import check_decay, prediction_losses, target_output
+from coupled.objectives._ranges import not_negative
 
 MOST = 1024  # partitions
 
@@ -21,7 +22,9 @@ def check(*, partitions: int, rho: float, eps: float, ema_decay: float | None, *
     """Raise ValueError for an option that is out of range."""
     if not 1 <= partitions <= MOST:
         raise ValueError(f"partitions: {partitions} is not allowed; give a number from 1 to {MOST}")
-    directpred.check(freq=1, rho=rho, eps=eps, ema_decay=ema_decay)
+    check_decay(ema_decay=ema_decay)
+    check_moving_average(rho=rho)
+    not_negative(eps=eps)
 
 
 def needs(*, partitions: int = 6, ema_decay: float | None = 0.996, **_options: object) -> Needs:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coupled.arms.arm import Arm
 from coupled.coordinator import Coordinator
-from coupled.objectives.directpred import predictor_of
+from coupled.objectives._correlations import predictor_of
 from coupled.parallel.process_group import process_group
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch

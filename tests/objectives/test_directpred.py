@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coupled.objectives import Inputs, byol, directpred, directpred_partitions, simsiam
+from coupled.objectives._correlations import predictor_of, regression_of
 
 VIEWS, IMAGES, WIDTH = 2, 8, 4
 REGRESSION: dict[str, Any] = {"rule": "regression", "freq": 1, "eps": 0.1}
@@ -38,7 +39,7 @@ def test_shifted_eigenvalues_equal_the_construction_written_with_numpy(rule, shi
         s, offset = (s, 0.1 * eigenvalues.max()) if rule == "paper" else (s / eigenvalues.max(), 0.1)
         roots.append(math.sqrt(s - shift) if s > shift else 0.0)
         expected += max(roots[-1] + offset, floor) * np.outer(u, u)
-    found = directpred.predictor_of(torch.from_numpy(correlation), rule, 0.1, shift, floor)
+    found = predictor_of(torch.from_numpy(correlation), rule, 0.1, shift, floor)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert shift < 0 or 0.0 in roots, "a shift above the least eigenvalue is tested"
 
@@ -48,7 +49,7 @@ def test_a_floor_of_a_hundredth_is_the_limit_of_the_authors_code():
     f = random(9, WIDTH).numpy()
     eigenvalues, vectors = np.linalg.eigh(f.T @ f / 9)
     theirs = np.sqrt(np.clip(eigenvalues / eigenvalues.max() - 0.4, 1e-4, None))
-    found = directpred.predictor_of(torch.from_numpy(f.T @ f / 9), "code", 0.0, 0.4, 0.01)
+    found = predictor_of(torch.from_numpy(f.T @ f / 9), "code", 0.0, 0.4, 0.01)
     np.testing.assert_allclose(found, vectors @ np.diag(theirs) @ vectors.T, atol=1e-12)
     assert theirs.min() == 0.01
 
@@ -61,14 +62,14 @@ def test_the_regression_equals_least_squares(rows, ridge):
     padded = np.vstack([f, math.sqrt(rows * ridge) * np.eye(WIDTH)])
     solution, *_ = np.linalg.lstsq(padded, np.vstack([t, np.zeros((WIDTH, WIDTH))]), rcond=1e-10)
     moments = [torch.from_numpy(each.T @ f / rows) for each in (f, t)]
-    np.testing.assert_allclose(directpred.regression_of(*moments, ridge), solution.T, atol=1e-9)
+    np.testing.assert_allclose(regression_of(*moments, ridge), solution.T, atol=1e-9)
 
 
 def test_the_regression_of_zero_projections_is_zero_and_that_of_nan_is_nan():
     """Collapsed projections divide by no eigenvalue; a run with NaN must stop with its own message."""
     zero = torch.zeros(3, 3)
-    assert torch.equal(directpred.regression_of(zero, zero, 0.0), zero)
-    assert directpred.regression_of(zero * torch.nan, zero, 0.1).isnan().all()
+    assert torch.equal(regression_of(zero, zero, 0.0), zero)
+    assert regression_of(zero * torch.nan, zero, 0.1).isnan().all()
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
@@ -184,7 +185,7 @@ def test_each_side_of_a_partition_has_the_predictor_of_its_own_rows():
                 moment = sum(own) / len(own)
                 average = moment if average is None else 0.25 * average + 0.75 * moment
             np.testing.assert_allclose(kept["correlations"][side, k], average, atol=1e-12)
-            expected = directpred.predictor_of(torch.from_numpy(average), "code", 0.1)
+            expected = predictor_of(torch.from_numpy(average), "code", 0.1)
             np.testing.assert_allclose(kept["predictors"][side, k], expected, atol=1e-7)
 
 
