@@ -1,6 +1,6 @@
 """DirectPred: BYOL with a linear predictor that is computed from correlations, not trained.
 
-M rows of the global batch, P projection width.
+P projection width.
 """
 
 from collections.abc import Mapping
