@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from coupled.objectives import Head, Needs
+from coupled.objectives._prediction import symmetrised
 from coupled.stream.portable import portable_normal
 from coupled.stream.seeds import random_uint32
 
 LINEAR_PREDICTORS = ("linear_predictor", "linear_bias_predictor", "symmetric_predictor", "symmetric_bias_predictor")
+TWO_LAYERS = tuple(f"{tied}two_layer{bias}_predictor" for tied in ("", "symmetric_") for bias in ("", "_bias"))
 
 
 def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
@@ -24,18 +26,27 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
     if head.kind == "prototypes":
         return nn.Linear(inputs, head.width, bias=False)
     if head.kind in LINEAR_PREDICTORS:
-        layer = nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor"))
-        if head.kind.startswith("symmetric"):
-            with torch.no_grad():
-                layer.weight.copy_((layer.weight + layer.weight.T) / 2)
-        return layer
+        return _symmetric(nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor")), head.kind)
+    if head.kind in TWO_LAYERS:
+        bias, width = head.kind.endswith("_bias_predictor"), head.hidden_dim
+        first, last = nn.Linear(inputs, width, bias=bias), nn.Linear(width, inputs, bias=bias)
+        layers = nn.Sequential(first, nn.BatchNorm1d(width, affine=False), nn.ReLU(inplace=True), last)
+        return _symmetric(layers, head.kind)
     if head.kind == "mlp_predictor":
         hidden = nn.Linear(inputs, head.hidden_dim, bias=False)  # no bias here: the batch norm has one
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    known = ", ".join(("linear", "cosine", "prototypes", "mlp_predictor", *LINEAR_PREDICTORS))
+    known = ", ".join(("linear", "cosine", "prototypes", "mlp_predictor", *TWO_LAYERS, *LINEAR_PREDICTORS))
     raise ValueError(f"head: got kind '{head.kind}'; allowed are {known}")
+
+
+def _symmetric(predictor: nn.Module, kind: str) -> nn.Module:
+    """Make the matrices of a predictor symmetric, if its kind is, as after every step."""
+    tensors = {f"predictor.{name}": tensor for name, tensor in predictor.state_dict().items()}
+    for name, tensor in symmetrised(tensors, kind).items():
+        tensors[name].copy_(tensor)
+    return predictor
 
 
 class CosineClassifier(nn.Linear):

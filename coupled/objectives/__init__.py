@@ -37,13 +37,16 @@ class Head:
     predictors keep the width of their input:
     "linear_predictor" is one matrix without bias, "linear_bias_predictor" has a bias; "symmetric_predictor" and
     "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
-    batch norm, ReLU and a linear layer. A head with `trained=False` gets no gradient.
+    batch norm, ReLU and a linear layer. "two_layer_predictor" and "two_layer_bias_predictor" are the same with a batch
+    norm without scale and shift, and with biases in none or both of the linear layers. "symmetric_two_layer_predictor"
+    and "symmetric_two_layer_bias_predictor" start with the transposed weights of the first layer in the last. A head
+    with `trained=False` gets no gradient.
 
     Attributes:
         kind: "linear", "cosine", "prototypes", "mlp_predictor", or the name of a linear predictor.
         input: name of the output that the head takes as its input.
         output: name of the output that the head computes.
-        hidden_dim: width of the hidden layer of an "mlp_predictor".
+        hidden_dim: width of the hidden layer of an "mlp_predictor" or of two layers.
         trained: whether the optimizer updates the head.
         width: number of outputs of "prototypes".
 

@@ -18,6 +18,13 @@ def not_negative(**options: float) -> None:
             raise ValueError(f"{name}: {value} is not allowed; give a number from 0 to {LARGEST:g}")
 
 
+def within_one(**options: float) -> None:
+    """Raise ValueError for the first option that is not between -1 and 1."""
+    for name, value in options.items():
+        if not -1 < value < 1:
+            raise ValueError(f"{name}: {value} is not allowed; give a number above -1 and below 1")
+
+
 def share(**options: float) -> None:
     """Raise ValueError for the first option that is not from 0 to 1."""
     for name, value in options.items():

@@ -10,6 +10,7 @@ from coupled.objectives._anchors import AnchorLosses, mean_over_counted
 from coupled.objectives._prediction import Predictor, check_predictor, predicting, prediction_losses, symmetrised
 
 HIDDEN = 4096  # default width of the predictor's hidden layer
+ADDED = ("asymmetric",)  # options that are recorded only if they do not have their default
 
 
 def check(**options: Any) -> None:
@@ -17,7 +18,9 @@ def check(**options: Any) -> None:
     check_predictor(HIDDEN, **options)
 
 
-def needs(*, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996) -> Needs:
+def needs(
+    *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996, **_options: object
+) -> Needs:
     """Declare the predictor and the target network; nothing of the global batch."""
     return predicting(predictor, hidden_dim, ema_decay)
 
@@ -30,14 +33,19 @@ def after_step(
 
 
 def per_anchor(
-    inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
+    inputs: Inputs, *, ema_decay: float | None = 0.996, asymmetric: bool = False, **_options: object
 ) -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
-    return prediction_losses(inputs, ema_decay)
+    return prediction_losses(inputs, ema_decay, asymmetric=asymmetric)
 
 
 def byol(
-    inputs: Inputs, *, predictor: Predictor = "mlp", hidden_dim: int = HIDDEN, ema_decay: float | None = 0.996
+    inputs: Inputs,
+    *,
+    predictor: Predictor = "mlp",
+    hidden_dim: int = HIDDEN,
+    ema_decay: float | None = 0.996,
+    asymmetric: bool = False,
 ) -> Loss:
     """Return the BYOL loss: predict the target network's projection of one view from another view.
 
@@ -52,9 +60,13 @@ def byol(
     Args:
         inputs: reads the "prediction" and the "target_projection" of this process [V, B, P].
         predictor: "mlp"; "linear" or "linear_bias", a matrix without or with bias; "symmetric" or "symmetric_bias", the
-            same with the matrix made symmetric at the start and after every step. The loss itself does not use it.
-        hidden_dim: width of the hidden layer of the "mlp", 1 to 65536.
+            same with the matrix W replaced by (W + W^T) / 2 at the start and after every step; "two_layer" or
+            "two_layer_bias", as "mlp" with a batch norm without scale and shift and with no biases or biases in both
+            layers; "symmetric_two_layer" or "symmetric_two_layer_bias", the same with W_1 and W_2^T replaced by their
+            mean. The loss itself does not use it.
+        hidden_dim: width of the hidden layer, 1 to 65536.
         ema_decay: decay of the target network per step, or None for no target network.
+        asymmetric: whether only the first view predicts the others; otherwise each view does.
 
     Returns:
         The mean over the counted anchors of this process (scalar, no unit), how many were counted and how many were
@@ -63,7 +75,7 @@ def byol(
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
         ValueError: if `ema_decay` is neither None nor from 0 to 1, `hidden_dim` is not from 1 to 65536, or `hidden_dim`
-            is not the default with the predictor "linear"; raised when the settings are loaded.
+            is not the default with a predictor of one matrix; raised when the settings are loaded.
 
     Example:
         >>> import torch
@@ -75,4 +87,4 @@ def byol(
 
     Source: Grill et al. 2020, arXiv 2006.07733, eq. 1 and 2. Their loss of two views is 4 + 4 times this one.
     """
-    return mean_over_counted(per_anchor(inputs, predictor=predictor, hidden_dim=hidden_dim, ema_decay=ema_decay))
+    return mean_over_counted(per_anchor(inputs, ema_decay=ema_decay, asymmetric=asymmetric))

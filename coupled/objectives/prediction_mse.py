@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coupled.objectives import Inputs, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_over_counted
-from coupled.objectives._prediction import check_decay, predicting, symmetrised
+from coupled.objectives._prediction import check_decay, predicting, symmetrised, target_output
 
 LinearPredictor = Literal["linear", "linear_bias", "symmetric", "symmetric_bias"]
 
@@ -24,12 +24,9 @@ def check(*, ema_decay: float | None, **_others: Any) -> None:
 
 def needs(*, predictor: LinearPredictor = "linear", ema_decay: float | None = None) -> Needs:
     """Declare the predictor and what it predicts, before normalisation."""
-    return replace(predicting(predictor, 0, ema_decay), outputs=("prediction", target_output(ema_decay)))
-
-
-def target_output(decay: float | None) -> str:
-    """Return the output to predict: that of the target network, or without a target network that of the network."""
-    return "unnormalised" if decay is None else "target_unnormalised"
+    return replace(
+        predicting(predictor, 0, ema_decay), outputs=("prediction", target_output(ema_decay, "unnormalised"))
+    )
 
 
 def after_step(
@@ -49,7 +46,7 @@ def per_anchor(
 ) -> AnchorLosses:
     """Return the losses of this process's anchors before the mean. An image with one view does not count."""
     prediction_VBP = at_least_float32(inputs.outputs["prediction"])
-    target_VBP = at_least_float32(inputs.outputs[target_output(ema_decay)]).detach()
+    target_VBP = at_least_float32(inputs.outputs[target_output(ema_decay, "unnormalised")]).detach()
     views = len(target_VBP)
     errors = [(prediction_VBP - target_VBP.roll(shift, 0)).square().sum(-1) for shift in range(1, views)]
     losses_A = sum(errors, torch.zeros_like(prediction_VBP[..., 0])).flatten() / (2 * max(views - 1, 1))

@@ -143,6 +143,8 @@ def test_training_follows_lemma_1_and_theorem_1(run: Path, tmp_path: Path, monke
     (figure,) = figures
     assert len(figure.axes) == 16
     assert [len(axes.lines) for axes in figure.axes[:4]] == [9, 9, 3, 2]
+    kinds, modes = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
+    assert (kinds[0], modes) == ("training", ["$j$ = 1, the largest $s_j$", "$j$ = 2", "$j$ = 3"])
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ class Waiting(TorchDispatchMode):
 @pytest.mark.parametrize("optimizer", ["lars", "sgd"])
 def test_a_step_never_synchronises_with_the_device(tmp_path: Path, optimizer: str) -> None:
     """No value is read from the device between batch and update, except eigenvectors and singular values."""
-    decomposed = {"directpred": "eigh", "mmcr": "svd"}
+    decomposed = {"directpred": "eigh", "directpred_partitions": "eigh", "mmcr": "svd"}
     changed = {**RUN, "arms": small_arms(), "optimizer": {"name": optimizer, "warmup_epochs": 0}}
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**changed), group, tmp_path / "run")

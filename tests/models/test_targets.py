@@ -12,14 +12,19 @@ from torch import Tensor
 
 from coupled.arms.arm import Arm
 from coupled.coordinator import Coordinator
-from coupled.objectives.directpred import predictor_of
+from coupled.objectives._correlations import predictor_of
 from coupled.parallel.process_group import process_group
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch
 
 BYOL: dict[str, Any] = {"objective": "byol", "hidden_dim": 32, "ema_decay": 0.9}
 DIRECT: dict[str, Any] = {"objective": "directpred", "freq": 2, "ema_decay": 0.5}
-BOTH: dict[str, Any] = {"byol": BYOL, "direct": DIRECT}
+EVERY: dict[str, Any] = {
+    "byol": BYOL,
+    "direct": DIRECT,
+    "optimal": {"objective": "directpred", "rule": "regression", "ridge": 0.1, "ema_decay": 0.5},
+    "parts": {"objective": "directpred_partitions", "partitions": 2, "ema_decay": 0.5},
+}
 SMALL: dict[str, Any] = {
     "dataset": {"name": "digits", "image_size": 8, "classes": [0, 1]},  # 289 images
     "batch": {"size": 72},  # 4 steps
@@ -87,7 +92,7 @@ def test_the_target_output_is_that_of_its_weights_on_the_statistics_of_the_batch
 
 def test_undo_restores_the_state_of_an_arm() -> None:
     """The forward pass moves the running averages of the target too."""
-    with arms_and_batches(**BOTH) as (arms, batches):
+    with arms_and_batches(**EVERY) as (arms, batches):
         batch = next(batches)
         for arm in arms:
             before = parts(arm, "")
@@ -120,7 +125,7 @@ def test_directpred_sets_its_predictor_from_the_correlation_of_past_batches() ->
 @pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one_and_twins_stay_equal(tmp_path: Path) -> None:
     """The target, its running averages and F are state: a target that starts anew follows another path."""
-    settings = {**SMALL, "arms": {**BOTH, "twin": {"twin": "byol"}}}
+    settings = {**SMALL, "arms": {**EVERY, "twin": {"twin": "byol"}}}
     tiny.train(tmp_path / "whole", **settings)
     tiny.train(tmp_path / "cut", max_steps=3, **settings)
     tiny.train(tmp_path / "cut", resume=True, **settings)
@@ -143,7 +148,7 @@ def train_on_a_rank(run: Path, changed: dict[str, Any]) -> None:
 @pytest.mark.parametrize("arms", [1, 2], ids=["data-parallel", "arm-parallel"])
 def test_two_ranks_run_the_same_experiment(arms: int, tmp_path: Path) -> None:
     """The target's batch norm and F are of the global batch: with statistics per rank the networks would diverge."""
-    changed = {**SMALL, "arms": BOTH, "batch": {"size": 144}}  # 2 steps
+    changed = {**SMALL, "arms": EVERY, "batch": {"size": 144}}  # 2 steps
     ranks.run(1, train_on_a_rank, tmp_path / "one", changed)
     ranks.run(2, train_on_a_rank, tmp_path / "two", {**changed, "parallel": {"arm_groups": arms}})
     one, two = (read_newest(tmp_path / run / "checkpoints") for run in ("one", "two"))
@@ -175,3 +180,29 @@ def test_symmetric_predictors_stay_symmetric_and_others_do_not(objective: str, p
     for each in (weight, start):
         assert torch.equal(each, each.T) == predictor.startswith("symmetric")
     assert (arm.network.predictor.bias is not None) == predictor.endswith("_bias")
+
+
+@pytest.mark.parametrize(
+    "predictor", ["two_layer", "two_layer_bias", "symmetric_two_layer", "symmetric_two_layer_bias"]
+)
+def test_two_layers_of_a_symmetric_predictor_stay_tied_and_others_do_not(predictor: str) -> None:
+    """P5's table 3: both layers get the mean of W_1 and W_2^T at the start and after every step; the batch norm has no
+    scale and no shift, and biases exist only if they are named.
+    """
+    options = {"objective": "byol", "predictor": predictor, "hidden_dim": 24, "ema_decay": None}
+    with arms_and_batches(a=options) as ((arm,), batches):
+        first, norm, _, last = arm.network.predictor
+        start = [layer.weight.detach().clone() for layer in (first, last)]
+        arm.gradients(next(batches))
+        gradients = [layer.weight.grad.clone() for layer in (first, last)]
+        arm.update(0.5, 1)
+        moved = [layer.weight.detach().clone() for layer in (first, last)]
+    assert not torch.equal(moved[0], start[0])
+    for one, other in (start, moved):
+        assert one.shape == (24, 16)
+        assert torch.equal(one, other.T) == predictor.startswith("symmetric")
+    if predictor.startswith("symmetric"):  # SGD moves both by the mean of their gradients, and a little by its decay
+        mean = (gradients[0] + gradients[1].T) / 2
+        torch.testing.assert_close(moved[0], start[0] - 0.5 * mean, rtol=0, atol=1e-6)
+    assert [layer.bias is not None for layer in (first, last)] == 2 * [predictor.endswith("_bias")]
+    assert norm.weight is norm.bias is None

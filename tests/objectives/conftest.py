@@ -100,6 +100,7 @@ def _outputs(images: int = 6, views: int = 2, width: int = 5, seed: int = 0) -> 
         "unnormalised": 1.2 * random[0] + 0.3,
         "prediction": random[2],
         "target_projection": F.normalize(random[3], dim=-1),
+        "target_unnormalised": 1.1 * random[3] - 0.2,
     }
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coupled.objectives import Inputs, Kept, byol, directpred, prediction_mse, simsiam
+from coupled.objectives._correlations import predictor_of
 
 FUNCTIONS = [  # each with what it predicts
     (simsiam.simsiam, "projection"),
@@ -129,7 +130,7 @@ def test_the_predictor_equals_the_construction_written_with_numpy(rule, eps):
     for s, u in zip(np.maximum(eigenvalues, 0), vectors.T, strict=True):
         p = math.sqrt(s) + eps * eigenvalues.max() if rule == "paper" else math.sqrt(s / eigenvalues.max()) + eps
         expected += p * np.outer(u, u)
-    found = directpred.predictor_of(torch.from_numpy(correlation), rule, eps)
+    found = predictor_of(torch.from_numpy(correlation), rule, eps)
     np.testing.assert_allclose(found, expected, atol=1e-7)  # the root of a rounding of 1e-16 is 1e-8
     np.testing.assert_allclose(found, found.T, atol=1e-14)
     roots = found.numpy() if rule == "paper" else found.numpy() * math.sqrt(eigenvalues.max())
@@ -140,7 +141,7 @@ def test_the_predictor_equals_the_construction_written_with_numpy(rule, eps):
 @pytest.mark.parametrize("rule", RULES)
 def test_the_predictor_of_zero_projections_is_finite(rule):
     """Projections that are exactly 0 divide by no eigenvalue."""
-    assert directpred.predictor_of(torch.zeros(3, 3), rule, 0.1).isfinite().all()
+    assert predictor_of(torch.zeros(3, 3), rule, 0.1).isfinite().all()
 
 
 @pytest.mark.parametrize("freq", [1, 3])
@@ -162,7 +163,7 @@ def test_the_correlation_is_a_moving_average_and_the_predictor_is_set_every_freq
         torch.testing.assert_close(changed["kept.correlation"], average * row.T @ row)
         if "predictor.weight" in changed:
             set_at.append(step)
-            expected = directpred.predictor_of(changed["kept.correlation"], "paper", 0.1)
+            expected = predictor_of(changed["kept.correlation"], "paper", 0.1)
             torch.testing.assert_close(changed["predictor.weight"], expected)
         tensors |= changed
     assert set_at == ([*range(1, 8)] if freq == 1 else [1, 4, 7])
