@@ -32,6 +32,11 @@ COMMANDS = {
     "weight-gap": _analysis("distances between the arms' weights", "weight_gap"),
     "alignment": _analysis("similarity of the arms' representations (CKA, RSA, ...)", "alignment"),
     "quality": _analysis("quality of each arm's representation (probes, few-shot, ...)", "quality"),
+    "linear-evaluation": Command(
+        "linear classifiers trained on augmented views of frozen networks",
+        "coupled.analysis.probe_parsers:linear_evaluation",
+        "coupled.analysis.linear_evaluation:main",
+    ),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
@@ -87,7 +92,8 @@ COMMANDS = {
 }
 
 ANALYSES = (
-    *("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "figures", "report"),
+    *("weight-gap", "alignment", "quality", "linear-evaluation", "collapse", "losses", "bounds", "merge", "verify"),
+    *("figures", "report"),
 )
 
 LISTS = {
