@@ -3,7 +3,7 @@
 `--help` imports this module, so it imports no large library.
 """
 
-from coupled.analysis.parsers import OUTPUTS, SPLITS, _add_arms, _add_images, _add_table
+from coupled.analysis.parsers import OUTPUTS, _add_arms, _add_images, _add_split, _add_table
 from coupled.config.command_line import Parser, command_parser, positive, positive_number
 
 SCORED, LAYERS = ("test",), ("h",)
@@ -25,8 +25,7 @@ def linear_evaluation() -> Parser:
     parser = command_parser("linear-evaluation", about, examples, files)
     _add_arms(parser)
     _add_table(parser, "the last that every arm has")
-    scored = "clean images that are scored (default: test)"
-    parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SCORED), help=scored)
+    _add_split(parser, SCORED, "clean images that are scored (default: test)")
     outputs = "h: embedding, z: projection (default: h)"
     parser.add_argument("--layers", nargs="+", choices=OUTPUTS, default=list(LAYERS), help=outputs)
     rates = "learning rates; one classifier is trained for each (default: 1 5)"
