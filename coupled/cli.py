@@ -37,6 +37,11 @@ COMMANDS = {
         "coupled.analysis.probe_parsers:linear_evaluation",
         "coupled.analysis.linear_evaluation:main",
     ),
+    "pretext": Command(
+        "what h and z know of rotations, colours and corruptions of the image",
+        "coupled.analysis.probe_parsers:pretext",
+        "coupled.analysis.pretext:main",
+    ),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
@@ -92,8 +97,8 @@ COMMANDS = {
 }
 
 ANALYSES = (
-    *("weight-gap", "alignment", "quality", "linear-evaluation", "collapse", "losses", "bounds", "merge", "verify"),
-    *("figures", "report"),
+    *("weight-gap", "alignment", "quality", "linear-evaluation", "pretext", "collapse", "losses", "bounds", "merge"),
+    *("verify", "figures", "report"),
 )
 
 LISTS = {

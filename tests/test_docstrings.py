@@ -30,8 +30,8 @@ FUNCTIONS = {  # module -> names
     "coupled.metrics.state_dicts": ["weight_gap"],
 }
 COMPUTED = [
-    *("weight_gap", "alignment", "quality", "linear_evaluation", "collapse", "losses", "bounds", "merge", "verify"),
-    "embed",
+    *("weight_gap", "alignment", "quality", "linear_evaluation", "pretext", "collapse", "losses", "bounds", "merge"),
+    *("verify", "embed"),
 ]
 COMPUTED_ELSEWHERE = {"coupled.analysis.representations.maps": ["compute"], "coupled.analysis.export": ["write"]}
 RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder", "images"]

@@ -3,6 +3,7 @@
 from coupled.analysis.cells import NAME, POSITIVE, Column
 
 COLUMNS = {
+    "chance": Column("accuracy of guessing: 1 / number of transformations"),
     "optimizer": Column("optimizer of the classifier", NAME),
     "protocol": Column(
         "further settings of the classifier's training, and what differs from the run's augmentation", NAME
@@ -23,6 +24,15 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         f"epoch split arm module optimizer lr protocol metric value {_CLASSIFIER}",
         "value",
         {"lr": Column("learning rate of the classifier before schedule and scaling", POSITIVE)},
+    ),
+    "pretext.csv": (
+        "pretext",
+        f"epoch arm module task chance value {_CLASSIFIER}",
+        "chance value",
+        {
+            "task": Column("rotation, colour, channels or corruption: the transformation that is predicted", NAME),
+            "value": Column("accuracy on transformed test images; empty if undefined"),
+        },
     ),
     **dict.fromkeys(
         ("train_mutual_knn.csv", "test_mutual_knn.csv"),

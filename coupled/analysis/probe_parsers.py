@@ -3,12 +3,13 @@
 `--help` imports this module, so it imports no large library.
 """
 
-from coupled.analysis.parsers import OUTPUTS, _add_arms, _add_images, _add_split, _add_table
+from coupled.analysis.parsers import OUTPUTS, _add_arms, _add_images, _add_outputs, _add_split, _add_table
 from coupled.config.command_line import Parser, command_parser, positive, positive_number
 
 SCORED, LAYERS = ("test",), ("h",)
 RATES = (1.0, 5.0)  # SupContrast's for SimCLR and for SupCon
 TRAIN_EPOCHS, BATCH_SIZE = 100, 512
+PRETEXT_TASKS = ("rotation", "colour", "channels", "corruption")  # as in pretext_tasks, which needs torch
 
 
 def linear_evaluation() -> Parser:
@@ -42,5 +43,23 @@ def linear_evaluation() -> Parser:
     parser.add_argument("--optimizer", nargs="+", metavar="KEY=VALUE", help=optimizer)
     views = "changed keys of the run's section `augmentation`, for the views of the classifiers (default: no change)"
     parser.add_argument("--augmentation", nargs="+", metavar="KEY=VALUE", help=views)
+    _add_images(parser)
+    return parser
+
+
+def pretext() -> Parser:
+    """`coupled pretext`."""
+    about = (
+        "What h and z know of a transformation of the image: accuracy of logistic regression that predicts which of\n"
+        "several rotations, colours or corruptions each image had. Labels of the dataset are not used."
+    )
+    files = ["pretext.csv   one accuracy per row, with that of guessing"]
+    examples = ["--epochs 0,100", "--tasks rotation colour --arms cl nscl --num-images 5000"]
+    parser = command_parser("pretext", about, examples, files)
+    _add_arms(parser)
+    _add_table(parser)
+    _add_outputs(parser)
+    tasks = "transformation that is predicted (default: all)"
+    parser.add_argument("--tasks", nargs="+", choices=PRETEXT_TASKS, default=list(PRETEXT_TASKS), help=tasks)
     _add_images(parser)
     return parser

@@ -156,8 +156,8 @@ def plan(
     own = [] if dataset or all(metric.sees != "logits" for metric in asked) else chosen.arms
     classifiers = {arm: classifier_of(run, arm) for arm in own}
     asked = with_classifiers(asked, classifiers, named)
-    asked = asked if dataset else without_labels(run, asked, named)
-    wanted = every_task(asked, splits, layers, on_train=split is not None)
+    labelled = asked if dataset else without_labels(run, asked, named)
+    wanted = every_task(labelled, splits, layers, on_train=split is not None)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         if dataset is None:

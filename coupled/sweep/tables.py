@@ -32,6 +32,7 @@ TABLES = {
     "test_alignment": Table(("metric",), ("value",)),
     "quality": Table(("metric",), ("value",)),
     "linear_evaluation": Table(("metric",), ("value",)),
+    "pretext": Table(("task",), ("value",)),
     "collapse": Table(("metric",), ("value",)),
     "losses": Table(("loss",), ("value",)),
     "loss_gap": Table((), ("gap", "bound", "set_bound", "tightness", "set_tightness")),

@@ -130,7 +130,7 @@ def train_classifiers(
     for equal widths. An incomplete last batch of an epoch is dropped.
     """
     steps = len(sample.chosen_N) // protocol.batch_size
-    shared = {"batch_size": protocol.batch_size, "steps_per_epoch": steps, "epochs": protocol.epochs}
+    shared: dict[str, Any] = {"batch_size": protocol.batch_size, "steps_per_epoch": steps, "epochs": protocol.epochs}
     options = protocol.optimizer.of_schedule()
     rates = {lr: schedule_of(**options | {"base_lr": lr}, **shared) for lr in dict.fromkeys(each.lr for each in wanted)}
     classifiers: dict[Trained, nn.Linear] = {}
