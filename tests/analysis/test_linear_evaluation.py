@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support import published
 from torch.nn.functional import one_hot
 
 import coupled.metrics
-from coupled.analysis.linear_evaluation import compute, main
+from coupled.analysis.linear_evaluation import compute, keys_of, main
 from coupled.analysis.representations.embeddings import Embedder, choose_images, load_sample
 from coupled.analysis.representations.linear_classifiers import Trained, linear, protocol_of, train_classifiers
 from coupled.analysis.run import Run, open_run
@@ -144,6 +145,18 @@ def test_the_protocol_names_what_was_chosen(drifting_run: Path) -> None:
     stacked = protocol_of(settings, {}, {"preset": "stacked_rand_augment"}, 1, 64)
     assert stacked.augmentation.policy == PRESETS["stacked_rand_augment"]["policy"] == "rand_augment"
     assert "schedule=constant augmentation.brightness=0.8" in stacked.text
+
+
+def test_the_header_of_the_paper_gives_every_augmentation_of_stage_2_for_every_one_of_stage_1() -> None:
+    """The four of stage 1 in their order; a key that is left from stage 1 would give a fifth augmentation."""
+    path = published.CONFIGS / "supcon/augmentation.yaml"
+    runs = published.settings_of(path)
+    lines = [line.split()[1:] for line in published.header(path) if line.startswith("--augmentation ")]
+    assert len(lines) == len(runs) == 4
+    for line, expected in zip(lines, runs, strict=True):
+        for run in runs:
+            found = protocol_of(run, {}, keys_of("augmentation", line), 90, 512).augmentation
+            assert found.recipe() == expected.augmentation.plain().recipe()
 
 
 def test_a_classifier_that_diverges_has_no_value(drifting_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """pretext: the transformations equal other implementations, each image has its own, and the rows of the program."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from scipy import ndimage
 
 from coupled.analysis.pretext import accuracy, compute, main
 from coupled.analysis.probe_parsers import PRETEXT_TASKS
-from coupled.analysis.representations.embeddings import Embedder, load_sample
+from coupled.analysis.representations.embeddings import Embedder, Sample, load_sample
 from coupled.analysis.representations.pretext_tasks import (
     NOISE,
     TASKS,
@@ -19,6 +20,7 @@ from coupled.analysis.representations.pretext_tasks import (
     noise_of,
     pretext_features,
     sobel,
+    transformed,
 )
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
@@ -109,12 +111,30 @@ def test_the_representations_are_those_of_each_image_with_its_transformation(dri
         torch.testing.assert_close(found["z"].rows_ND[place], outputs["projection"][0, 0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("task", ["colour", "channels"])
+def test_images_with_colours_are_transformed_in_their_own_pixels(drifting_run: Path, task: str) -> None:
+    """Transformed after the normalisation, a channel would have the mean and deviation of another."""
+    run = open_run(drifting_run)
+    pixels = torch.randint(0, 256, (9, 3, 8, 8), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    images = replace(run.images("test"), images_N3HW=pixels, labels_N=torch.zeros(9).long(), mean=mean, std=std)
+    sample = Sample(images, torch.tensor([0, 2, 3, 5, 8]), "")
+    ((views, classes, coloured),) = transformed(sample, "test", task, run.settings, torch.device("cpu"))
+    assert coloured
+    for view, which, image in zip(views, classes, (0, 2, 3, 5, 8), strict=True):
+        expected = TASKS[task].transform(pixels[image][None] / 255, int(which), None)[0]
+        for channel in range(3):
+            torch.testing.assert_close(
+                view[channel], (expected[channel] - mean[channel]) / std[channel], rtol=1e-4, atol=1e-4
+            )
+
+
 def test_rows_hold_the_accuracies_of_the_probe_on_test(
     drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Splits, layers and tasks must not be mixed up; grey images have no colour to predict; nothing is done twice."""
     base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--epochs", "2", "--arms", "nscl"]
-    base += ["--num-images", "60"]
+    base += ["--num-images", "30"]
     assert main([*base, "--tasks", "rotation", "colour"]) == 0
     assert "epoch 2, nscl z colour: no value: all images are grey\n" in capsys.readouterr().out
     rows = table(tmp_path / "pretext.csv")
@@ -125,14 +145,14 @@ def test_rows_hold_the_accuracies_of_the_probe_on_test(
     assert [bool(r["value"]) for r in rows] == [True, True, False, False]
     embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
     of_split = [
-        pretext_features(embedder, load_sample(embedder.run, split, 60, False), split, "rotation", "nscl", 2, ["z"])
+        pretext_features(embedder, load_sample(embedder.run, split, 30, False), split, "rotation", "nscl", 2, ["z"])
         for split in ("train", "test")
     ]
     expected = linear_probe(*of_split[0][0]["z"], *of_split[1][0]["z"], seed=embedder.settings.seed)
     assert float(rows[1]["value"]) == expected
     assert main([*base, "--tasks", "rotation"]) == 0
     assert "0 new rows, 4 in all" in capsys.readouterr().out
-    frame = compute(embedder.run, arms="nscl", epochs=2, layers="z", tasks="rotation", num_images=60)
+    frame = compute(embedder.run, arms="nscl", epochs=2, layers="z", tasks="rotation", num_images=30)
     assert frame["value"].tolist() == [expected]
 
 
