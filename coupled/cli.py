@@ -32,6 +32,16 @@ COMMANDS = {
     "weight-gap": _analysis("distances between the arms' weights", "weight_gap"),
     "alignment": _analysis("similarity of the arms' representations (CKA, RSA, ...)", "alignment"),
     "quality": _analysis("quality of each arm's representation (probes, few-shot, ...)", "quality"),
+    "linear-evaluation": Command(
+        "linear classifiers trained on augmented views of frozen networks",
+        "coupled.analysis.probe_parsers:linear_evaluation",
+        "coupled.analysis.linear_evaluation:main",
+    ),
+    "pretext": Command(
+        "what h and z know of rotations, colours and corruptions of the image",
+        "coupled.analysis.probe_parsers:pretext",
+        "coupled.analysis.pretext:main",
+    ),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
@@ -87,7 +97,8 @@ COMMANDS = {
 }
 
 ANALYSES = (
-    *("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "figures", "report"),
+    *("weight-gap", "alignment", "quality", "linear-evaluation", "pretext", "collapse", "losses", "bounds", "merge"),
+    *("verify", "figures", "report"),
 )
 
 LISTS = {

@@ -29,7 +29,10 @@ FUNCTIONS = {  # module -> names
     "coupled.config.registry": ["find_objective", "load_dataset"],
     "coupled.metrics.state_dicts": ["weight_gap"],
 }
-COMPUTED = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "embed"]
+COMPUTED = [
+    *("weight_gap", "alignment", "quality", "linear_evaluation", "pretext", "collapse", "losses", "bounds", "merge"),
+    *("verify", "embed"),
+]
 COMPUTED_ELSEWHERE = {"coupled.analysis.representations.maps": ["compute"], "coupled.analysis.export": ["write"]}
 RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder", "images"]
 RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify"]

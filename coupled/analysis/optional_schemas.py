@@ -1,14 +1,38 @@
-"""Tables that a program writes only with an option."""
+"""Tables that the report does not show: of programs that it does not start, and of options."""
 
-from coupled.analysis.cells import NAME, Column
+from coupled.analysis.cells import NAME, POSITIVE, Column
+
+COLUMNS = {
+    "chance": Column("accuracy of guessing: 1 / number of transformations"),
+    "optimizer": Column("optimizer of the classifier", NAME),
+    "protocol": Column(
+        "further settings of the classifier's training, and what differs from the run's augmentation", NAME
+    ),
+}
 
 _PAIR = "epoch split reference arm module"
 _DIGESTS = "reference_digest arm_digest images_digest"
 _CLASS = {"label": Column("name of the class whose images are measured", NAME)}
+_CLASSIFIER = "num_images num_train_images arm_digest images_digest train_images_digest"
 TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> program, columns, columns outside the key
     **dict.fromkeys(
         ("train_class_alignment.csv", "test_class_alignment.csv"),
         ("alignment", f"{_PAIR} metric label value num_images {_DIGESTS}", "value", _CLASS),
+    ),
+    "linear_evaluation.csv": (
+        "linear_evaluation",
+        f"epoch split arm module optimizer lr protocol metric value {_CLASSIFIER}",
+        "value",
+        {"lr": Column("learning rate of the classifier before schedule and scaling", POSITIVE)},
+    ),
+    "pretext.csv": (
+        "pretext",
+        f"epoch arm module task chance value {_CLASSIFIER}",
+        "chance value",
+        {
+            "task": Column("rotation, colour, channels or corruption: the transformation that is predicted", NAME),
+            "value": Column("accuracy on transformed test images; empty if undefined"),
+        },
     ),
     **dict.fromkeys(
         ("train_mutual_knn.csv", "test_mutual_knn.csv"),

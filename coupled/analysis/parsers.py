@@ -82,8 +82,10 @@ def quality() -> Parser:
     parser = command_parser("quality", about, examples, files)
     _add_arms(parser)
     _add_table(parser)
-    _add_split(parser)
+    _add_split(parser, None, "default: both; test for classifiers, which with train are also scored on train")
     _add_outputs(parser)
+    shots = "labelled train images per class of few_shot and few_shot_two_way (default: 1 5 10 20 50 100 500)"
+    parser.add_argument("--shots", nargs="+", type=positive, metavar="M", help=shots)
     names = list(known("coupled.metrics.arm"))
     parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=names, help=f"default: {' '.join(names)}")
     other = (
@@ -211,16 +213,16 @@ def _add_arms(parser: Parser) -> None:
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
 
 
-def _add_table(parser: Parser) -> None:
-    epochs = "epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)"
+def _add_table(parser: Parser, default: str = "all that every arm has") -> None:
+    epochs = f"epochs such as 0,10,20 or first:last[:step], the last included (default: {default})"
     parser.add_argument("--epochs", metavar="LIST", help=epochs)
     skip = "skip missing and damaged snapshots, and print which"
     parser.add_argument("--skip-corrupt", action="store_true", help=skip)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write to (default: DIR/analysis)")
 
 
-def _add_split(parser: Parser) -> None:
-    parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: both")
+def _add_split(parser: Parser, default: tuple[str, ...] | None = SPLITS, text: str = "default: both") -> None:
+    parser.add_argument("--split", nargs="+", choices=SPLITS, default=default and list(default), help=text)
 
 
 def _add_outputs(parser: Parser) -> None:

@@ -1,12 +1,13 @@
 """Measure the quality of each arm's representation at every snapshot.
 
 Writes quality.csv, one value per row. Layer h is the embedding, z the projection, in evaluation mode. The metrics are
-the files of metrics/arm. Classifiers are fitted on clean images of train and scored on test (`split` test, with
-`num_train_images`); other metrics use the images of one split. Metrics of the arm's own classifier (top1, top5, nll,
-ece) have the module `logits`, and rows for arms with a classifier only. `variant`, `shots` and `k` distinguish the
-values of a metric and name their convention; `std` is the standard deviation over the seeded repeats of which `value`
-is the mean. An undefined score is an empty cell, and the program prints the reason. As in the tables of alignment.py,
-the last columns are digests; of rows that differ only in digests, the last one is valid.
+the files of metrics/arm. Classifiers are fitted on clean images of train and scored on test (with `num_train_images`);
+with `--split train` some of them are also scored on train. Other metrics use the images of one split. Metrics of the
+arm's own classifier (top1, top5, nll, ece) have the module `logits`, and rows for arms with a classifier only.
+`variant`, `shots` and `k` distinguish the values of a metric and name their convention; `std` is the standard deviation
+over the seeded repeats of which `value` is the mean. An undefined score is an empty cell, and the program prints the
+reason. As in the tables of alignment.py, the last columns are digests; of rows that differ only in digests, the last
+one is valid.
 
 With `--dataset` the images are those of another dataset, normalised with mean and std of the run. The rows go to
 transfer.csv, which has the additional column `dataset` and no rows about the run's own images.
@@ -46,6 +47,7 @@ from coupled.analysis.representations.quality_tasks import (
     every_task,
     print_undefined_reasons,
     with_classifiers,
+    with_shots,
     without_labels,
 )
 from coupled.analysis.run import Run
@@ -77,9 +79,10 @@ def compute(
     *,
     arms: Sequence[str] | str | None = None,
     epochs: Collection[int] | int | str | None = None,
-    split: Sequence[str] | str = SPLITS,
+    split: Sequence[str] | str | None = None,
     layers: Sequence[str] | str = tuple(OUTPUTS),
     metrics: Sequence[str] | str | None = None,
+    shots: Sequence[int] | int | None = None,
     num_images: int | None = None,
     device: str = "auto",
     skip_corrupt: bool = False,
@@ -94,9 +97,10 @@ def compute(
         run: the run.
         arms: arms to measure (default: all).
         epochs: numbers of epochs, or a text such as "0:100:10" (default: all that these arms have).
-        split: "train", "test" or both; classifiers are fitted on train and scored on test.
+        split: "train", "test" or both (default: both, and test for classifiers, which are fitted on train).
         layers: "h" (embedding), "z" (projection) or both.
         metrics: names of files of coupled/metrics/arm (default: all).
+        shots: numbers of train images per class of few_shot and few_shot_two_way (default: 1 to 500).
         num_images: at most this many images per split, always the same ones (default: all).
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         skip_corrupt: skip missing and damaged snapshots, and print which.
@@ -122,15 +126,16 @@ def compute(
     chosen = select_arms(run, arms=arms, epochs=epochs, skip_corrupt=skip_corrupt)
     images, accept = (num_images, device), (skip_corrupt, accept_changed_images)
     other = images_name(dataset, "dataset"), None if dataset_root is None else Path(dataset_root)
-    return to_frame(plan(run, chosen, split, layers, metrics, *images, *accept, cache, run.tables, *other))
+    return to_frame(plan(run, chosen, split, layers, metrics, shots, *images, *accept, cache, run.tables, *other))
 
 
 def plan(
     run: Run,
     chosen: Selection,
-    split: Sequence[str] | str,
+    split: Sequence[str] | str | None,
     layers: Sequence[str] | str,
     metrics: Sequence[str] | str | None,
+    shots: Sequence[int] | int | None,
     num_images: int | None,
     device: str,
     skip_corrupt: bool,
@@ -144,14 +149,15 @@ def plan(
     check_dataset(dataset, dataset_root, accept_changed_images)
     table, label = (OWN, ()) if dataset is None else (TRANSFER, (dataset_label(dataset, dataset_root),))
     place = SCHEMAS[table].columns.index("value")
-    splits = choices("split", split, SPLITS)
+    splits = choices("split", SPLITS if split is None else split, SPLITS)
     embedder = Embedder(run, choose_device(device), open_cache(output, cache))
     layers = present(choices("layers", layers, OUTPUTS), embedder.outputs_there)
-    asked, named = check_metrics(metrics, splits), are_named(metrics)
+    asked, named = with_shots(check_metrics(metrics, splits), shots), are_named(metrics)
     own = [] if dataset or all(metric.sees != "logits" for metric in asked) else chosen.arms
     classifiers = {arm: classifier_of(run, arm) for arm in own}
     asked = with_classifiers(asked, classifiers, named)
-    wanted = every_task(asked if dataset else without_labels(run, asked, named), splits, layers)
+    labelled = asked if dataset else without_labels(run, asked, named)
+    wanted = every_task(labelled, splits, layers, on_train=split is not None)
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         if dataset is None:
@@ -186,9 +192,8 @@ def measure(
 ) -> Iterator[dict[Variant, Measured]]:
     """Yield the values of each task, with only the passes over the images that the tasks need."""
     seen = {(task.split, task.metric.sees) for task in tasks}
-    clean = {split for split, sees in seen if sees != "views"} | (
-        {"train"} if ("test", "classifier") in seen else set()
-    )
+    clean = {split for split, sees in seen if sees != "views"}
+    clean |= {"train"} if any(sees == "classifier" for _, sees in seen) else set()
     of_images = {s: clean_features(embedder, samples[s].images, samples[s].chosen_N, arm, epoch) for s in sorted(clean)}
     of_views = {
         s: view_features(embedder, samples[s].images, samples[s].chosen_N, arm, epoch)
@@ -204,7 +209,7 @@ def measure(
         elif metric.sees == "split":
             yield metric.measured(of_images[split][layer])
         else:
-            yield metric.measured(of_images["train"][layer], of_images["test"][layer], embedder.settings.seed)
+            yield metric.measured(of_images["train"][layer], of_images[split][layer], embedder.settings.seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

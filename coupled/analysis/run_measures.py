@@ -68,7 +68,7 @@ def quality(run: "Run", **options: Any) -> "pd.DataFrame":
     Args:
         run: the run.
         options: keyword arguments of `coupled.analysis.quality.compute`: arms, epochs, split, layers, metrics,
-            num_images, device, skip_corrupt, accept_changed_images, cache, dataset, dataset_root.
+            shots, num_images, device, skip_corrupt, accept_changed_images, cache, dataset, dataset_root.
 
     Returns:
         The rows of quality.csv, or of transfer.csv for another dataset, one value per row: epoch, split, arm, module,

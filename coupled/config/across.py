@@ -12,13 +12,13 @@ if TYPE_CHECKING:  # schema.py imports this file
 
 def check_across(settings: "Settings") -> None:
     """Raise ValueError for values that do not fit together."""
-    _check_optimizer(settings.epochs, settings.optimizer, "optimizer")
-    _check_blur(settings.augmentation, settings.dataset.image_size, "augmentation")
+    check_optimizer(settings.epochs, settings.optimizer, "optimizer")
+    check_blur(settings.augmentation, settings.dataset.image_size, "augmentation")
     for name, arm in settings.arms.items():
         if arm.optimizer:
-            _check_optimizer(settings.epochs, arm.optimizer, f"arms.{name}.optimizer")
+            check_optimizer(settings.epochs, arm.optimizer, f"arms.{name}.optimizer")
         if arm.augmentation:
-            _check_blur(arm.augmentation, settings.dataset.image_size, f"arms.{name}.augmentation")
+            check_blur(arm.augmentation, settings.dataset.image_size, f"arms.{name}.augmentation")
         for key in VIEWS_OF_ALL if arm.augmentation else ():
             own, shared = (_plain(getattr(section, key)) for section in (arm.augmentation, settings.augmentation))
             if own != shared:
@@ -52,7 +52,7 @@ def _plain(value: object) -> object:
     return [step.model_dump() for step in value] if isinstance(value, tuple) else value
 
 
-def _check_blur(augmentation: "AugmentationSettings", image_size: int | None, section: str) -> None:
+def check_blur(augmentation: "AugmentationSettings", image_size: int | None, section: str) -> None:
     """Raise ValueError for a kernel whose half does not fit into a view, which is mirrored at its border."""
     sides = [side for side in (image_size, augmentation.local_size) if side]
     for key, recipe in (("", augmentation), ("second.", augmentation.second)):
@@ -64,7 +64,7 @@ def _check_blur(augmentation: "AugmentationSettings", image_size: int | None, se
             )
 
 
-def _check_optimizer(epochs: int, optimizer: "OptimizerSettings", key: str) -> None:
+def check_optimizer(epochs: int, optimizer: "OptimizerSettings", key: str) -> None:
     """Raise ValueError for parts of a schedule that do not fit into a run of `epochs`; 0 trains nothing."""
     warmup, milestones, decay = optimizer.warmup_epochs, optimizer.milestones or (), optimizer.decay_epochs
     if epochs and warmup >= epochs:

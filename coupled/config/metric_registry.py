@@ -48,6 +48,7 @@ class ArmMetric:
     range: tuple[float, float]
     values: Callable[..., dict[str | Variant, Measured]]
     labels: bool  # whether it needs labels
+    splits: tuple[str, ...] = ("test",)  # that a classifier may be scored on
 
     def measured(self, *seen: object) -> dict[Variant, Measured]:
         """The values of the metric, by variant."""
@@ -88,10 +89,16 @@ def find_arm_metrics(names: Iterable[str | Callable[..., Any]], key: str = KEY) 
     given = [each if isinstance(each, str) else of_callable(each, key).reference for each in names]
     modules = {name: find(arm.__name__, name) for name in given if not is_reference(name)}
     of_package = {
-        name: ArmMetric(name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values, _takes_labels(m))
+        name: ArmMetric(
+            name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values, _takes_labels(m), *_splits(m)
+        )
         for name, m in modules.items()
     }
     return [of_package[name] if name in of_package else user_arm_metric(name, key) for name in given]
+
+
+def _splits(metric: ModuleType) -> list[tuple[str, ...]]:
+    return [metric.SPLITS] if hasattr(metric, "SPLITS") else []
 
 
 def _takes_labels(metric: ModuleType) -> bool:

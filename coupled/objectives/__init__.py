@@ -49,6 +49,7 @@ class Head:
         hidden_dim: width of the hidden layer of an "mlp_predictor" or of two layers.
         trained: whether the optimizer updates the head.
         width: number of outputs of "prototypes".
+        logit_scale: factor of the outputs of "cosine" in the softmax; the outputs themselves are the cosines.
 
     Example:
         >>> Head("linear", input="projection", output="logits").trained
@@ -61,6 +62,7 @@ class Head:
     hidden_dim: int = 0
     trained: bool = True
     width: int = 0
+    logit_scale: float = 1.0
 
     @property
     def per_class(self) -> bool:

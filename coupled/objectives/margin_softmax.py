@@ -21,9 +21,10 @@ def check(*, margin: float, scale: float, **_others: object) -> None:
     above_zero(scale=scale)
 
 
-def needs(*, input: Input = "projection", **_options: object) -> Needs:
+def needs(*, scale: float = 64.0, input: Input = "projection", **_options: object) -> Needs:
     """Declare the cosines of a classifier without bias on `input`; nothing of the global batch."""
-    return Needs(outputs=("logits",), heads={"classifier": Head(kind="cosine", input=input, output="logits")})
+    classifier = Head(kind="cosine", input=input, output="logits", logit_scale=scale)
+    return Needs(outputs=("logits",), heads={"classifier": classifier})
 
 
 def per_anchor(

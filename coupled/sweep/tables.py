@@ -31,6 +31,8 @@ TABLES = {
     "train_alignment": Table(("metric",), ("value",)),
     "test_alignment": Table(("metric",), ("value",)),
     "quality": Table(("metric",), ("value",)),
+    "linear_evaluation": Table(("metric",), ("value",)),
+    "pretext": Table(("task",), ("value",)),
     "collapse": Table(("metric",), ("value",)),
     "losses": Table(("loss",), ("value",)),
     "loss_gap": Table((), ("gap", "bound", "set_bound", "tightness", "set_tightness")),
@@ -38,7 +40,11 @@ TABLES = {
     "nscl_reached": Table((), ("nscl", "nscl_direct", "excess", "share")),
     "bounds": Table(("bound", "of"), ("value", "measured")),
 }
-DETAILS = ("variant", "task", "shots", "k", "component", "model", "direct_arm", "loss_temperature", "fit_epochs")
+OF_CLASSIFIER = ("optimizer", "lr", "protocol")  # of linear_evaluation.csv
+DETAILS = (
+    *("variant", "task", "shots", "k", "component", "model", "direct_arm", "loss_temperature", "fit_epochs"),
+    *OF_CLASSIFIER,
+)
 PLACES = ("epoch", "split", "reference", "arm", "module", "aggregate", "bound", "of", *DETAILS, "num_images")
 COLUMNS = ("run", "table", *PLACES, "metric", "quantity", "value")  # after the swept keys
 COUNTS = ("epoch", "shots", "k", "component", "fit_epochs", "num_images")

@@ -13,11 +13,21 @@ from coupled.analysis.quality import main
 from coupled.analysis.representations import features
 from coupled.analysis.representations.embeddings import Embedder, choose_images
 from coupled.analysis.representations.features import clean_features, view_features
-from coupled.analysis.representations.quality_tasks import needs_of_arms
+from coupled.analysis.representations.quality_tasks import (
+    Classifier,
+    classifier_among,
+    needs_of_arms,
+    with_classifiers,
+    with_shots,
+)
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tidy_csv import TidyCsv
+from coupled.config.by_name import find
 from coupled.config.metric_registry import arm_metric_names, find_arm_metrics
+from coupled.metrics.arm import Labelled, Variant
+from coupled.metrics.arm.few_shot import few_shot
+from coupled.models.heads import build_head
 from coupled.models.network import copy_with_heads
 from coupled.stream.augment import augment, normalise
 from coupled.stream.batches import batches
@@ -102,9 +112,90 @@ def test_rows_of_an_arms_classifier_equal_the_logits_of_its_trained_network(
     assert main([*base, "--metrics", *names]) == 0
     assert "0 new rows, 8 in all" in capsys.readouterr().out
     assert main([*base, "--metrics", "top1", "--arms", "cl", "scl"]) == 2
-    assert "--metrics: top1 measure the arm's own classifier, and none of the arms cl, scl has one" in (
-        capsys.readouterr().err
-    )
+    assert "--metrics: got top1; none of the arms cl, scl has a classifier of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (["top1", "nll"], "top1, nll: no rows for arms without a classifier of their own: cl, nscl\n"),
+        (["nccc"], ""),
+    ],
+)
+def test_arms_without_a_classifier_are_named_if_its_metrics_are(
+    metrics: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their missing rows would look like a mistake of the program."""
+    classifiers = {"cl": None, "ce": Classifier("classifier", "z"), "nscl": None}
+    found = find_arm_metrics(metrics)
+    assert with_classifiers(found, classifiers, named=True) == found
+    assert capsys.readouterr().out == said
+    assert with_classifiers(found, classifiers, named=False) == found
+    assert capsys.readouterr().out == ""
+
+
+def test_the_logits_of_a_cosine_classifier_are_scaled_cosines_without_margin() -> None:
+    """Unscaled cosines would have another loss and calibration error; the margin is of the training only."""
+    needs = find("coupled.objectives", "margin_softmax").needs(input="embedding", scale=30.0, margin=0.2)
+    classifier = classifier_among(needs.heads)
+    assert classifier == Classifier("classifier", "h", 30.0)
+    head = build_head(needs.heads["classifier"], 6, 4)
+    generator = torch.Generator().manual_seed(0)
+    images = Labelled(torch.randn(9, 6, generator=generator), torch.arange(9) % 4)
+    found = classifier.logits({"h": images}, {"classifier.weight": head.weight.detach()})
+    expected = 30 * torch.nn.functional.cosine_similarity(images.rows_ND[:, None], head.weight.detach()[None], dim=-1)
+    torch.testing.assert_close(found.rows_ND, expected)
+    torch.testing.assert_close(found.rows_ND, 30 * head(images.rows_ND).detach())
+    assert torch.equal(found.labels_N, images.labels_N)
+
+
+def test_some_classifiers_are_scored_on_train_if_the_split_is_named(
+    drifting_run: Path, tmp_path: Path, table: Read, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Train accuracies of the papers; the nearest neighbour of a train image is the image itself, so knn has none."""
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--arms", "scl", "--epochs", "2"]
+    base += ["--layers", "h", "--num-images", "120", "--metrics", "nccc", "few_shot", "knn", "--shots", "3"]
+    path = tmp_path / "quality.csv"
+    assert main(base) == 0
+    assert [(r["split"], r["metric"]) for r in table(path)] == [
+        *[("test", "nccc"), ("test", "few_shot"), ("test", "few_shot"), ("test", "knn")]
+    ]
+    assert main([*base, "--split", "train", "test"]) == 0
+    added = table(path)[4:]
+    assert [(r["split"], r["metric"], r["variant"], r["shots"]) for r in added] == [
+        *[("train", "nccc", "euclidean", ""), ("train", "few_shot", "nccc", "3"), ("train", "few_shot", "probe", "3")]
+    ]
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    images = embedder.run.images("train")
+    chosen_n = choose_images(len(images), 120, embedder.settings.seed, "train")
+    rows = clean_features(embedder, images, chosen_n, "scl", 2)["h"]
+    assert float(added[0]["value"]) == pytest.approx(METRICS["nccc"].values(rows, rows, 5)["euclidean"].value)
+    few = few_shot(rows.rows_ND, rows.labels_N, rows.rows_ND, rows.labels_N, shots=3, seed=5)
+    assert [float(row["value"]) for row in added[1:]] == pytest.approx([few["nccc"], few["probe"]])
+    assert {(row["num_images"], row["num_train_images"]) for row in added} == {("120", "120")}
+    assert {row["images_digest"] for row in added} == {row["train_images_digest"] for row in added}
+    capsys.readouterr()
+    assert main([*base, "--split", "train"]) == 2
+    assert "--split: got train; knn can only be measured on test" in capsys.readouterr().err
+
+
+def test_the_numbers_of_shots_can_be_chosen() -> None:
+    """The papers use others for one task than for the other; an option that no metric reads would be ignored."""
+    chosen = with_shots(find_arm_metrics(["few_shot_two_way", "nccc"]), [300, 2, 300])
+    assert chosen[0].variants == tuple(Variant(name, m) for m in (300, 2) for name in ("nccc", "probe"))
+    generator = torch.Generator().manual_seed(1)
+    rows = Labelled(torch.randn(30, 4, generator=generator), torch.arange(30) % 3)
+    found = chosen[0].measured(rows, rows, 0)
+    assert tuple(found) == chosen[0].variants
+    assert found[Variant("nccc", 2)] == METRICS["few_shot_two_way"].values(rows, rows, 0, (2,))[Variant("nccc", 2)]
+    assert found[Variant("nccc", 300)].value.reason == "class 0 has only 10 train images"
+    for metrics, shots, part in (
+        (["nccc"], [5], "shots: none of the metrics has shots; add few_shot or few_shot_two_way to --metrics"),
+        (["few_shot"], [], "shots: got none; whole numbers of 1 or more are allowed"),
+        (["few_shot"], [5, 0], "shots: got 5 0; whole numbers of 1 or more are allowed"),
+    ):
+        with pytest.raises(ValueError, match=f"^{part}"):
+            with_shots(find_arm_metrics(metrics), shots)
 
 
 def test_views_are_the_same_for_every_arm_and_epoch_and_differ_from_each_other(drifting_run: Path) -> None:

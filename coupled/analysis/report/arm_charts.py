@@ -48,17 +48,22 @@ def few_shot(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
         table = table[table["epoch"] == epoch].dropna(subset=["value"])
         if table.empty:
             continue
-        for (metric, classifier, layer), group in table.groupby(["metric", "variant", "module"], sort=False):
+        for (metric, classifier, layer, split), group in table.groupby(
+            ["metric", "variant", "module", "split"], sort=False
+        ):
             task = "two classes" if metric == "few_shot_two_way" else "all classes"
             axes = layout(f"error of {classifier}", "labelled images per class")
             axes["xaxis"]["type"] = axes["yaxis"]["type"] = "log"
-            figure = add_variant(variants, f"{classifier}, {task}, {layer}", axes)
+            figure = add_variant(
+                variants, ", ".join([str(classifier), task, str(layer), *(["train"] if split == "train" else [])]), axes
+            )
             for arm, rows in largest_sample(group).groupby("arm", sort=False):
                 rows = rows.sort_values("shots")
                 bars = {"type": "data", "array": numbers(rows["std"]), "thickness": 1}
                 errors = 1 - rows["value"]
                 figure["data"].append(styles.line(run, str(arm), rows["shots"], errors, f"epoch {epoch}", error_y=bars))
                 bounds = _few_shot_bounds(run, str(arm), str(layer), str(classifier), str(metric), epoch)
+                bounds = bounds if split == "test" else bounds[:0]
                 figure["data"] += [
                     styles.line(run, str(arm), bound["shots"], bound["value"], form.replace("_", " "), dash)
                     for form, dash in BOUNDS.items()

@@ -111,7 +111,7 @@ def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
     gaps = run.table("weight_gap.csv")
     gaps = _where(whole_encoder(gaps, "mean") if len(gaps) else gaps, arm=arm)
     scores = _where(run.table("test_alignment.csv"), module="h", arm=arm)
-    quality = _where(run.table("quality.csv"), module="h", arm=arm)
+    quality = _where(run.table("quality.csv"), split="test", module="h", arm=arm)
     accuracies = [
         _last(_where(quality, metric=metric, variant=variant), "value")
         for metric, variant in (("nccc", "euclidean"), ("linear_probe", "regularised"))

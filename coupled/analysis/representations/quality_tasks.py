@@ -4,11 +4,13 @@ Shape letters: N images, D width, C classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
+from torch.nn import functional
 
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import Run
@@ -20,7 +22,7 @@ from coupled.config.schema import Settings
 from coupled.metrics.arm import Labelled, Measured, Variant
 from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
-from coupled.objectives import Needs
+from coupled.objectives import Head, Needs
 from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import BadSnapshotError
 
@@ -36,10 +38,15 @@ class Task(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """The linear head of an arm that computes its logits, and the layer that is its input."""
+    """The head of an arm that computes its logits, and the layer that is its input.
+
+    With `cosine_scale` the logits are this factor times the cosines of the layer and the rows of the head, without the
+    margin of the training; else the head is linear with a bias.
+    """
 
     head: str
     layer: str
+    cosine_scale: float | None = None
 
     def logits(self, of_layers: Mapping[str, Labelled], tensors: Mapping[str, Tensor]) -> Labelled:
         """Return the logits [N, C] of images from their representations by layer and the tensors of the arm.
@@ -47,12 +54,14 @@ class Classifier(NamedTuple):
         Raises BadSnapshotError if the tensors of the head are missing.
         """
         rows_ND, labels_N = of_layers[self.layer]
-        names = [f"{self.head}.{each}" for each in ("weight", "bias")]
+        names = [f"{self.head}.{each}" for each in ("weight", "bias")[: 2 if self.cosine_scale is None else 1]]
         for name in names:
             if name not in tensors:
                 raise BadSnapshotError(f"the snapshot has no tensor '{name}', which the classifier of the arm needs")
-        weight_CD, bias_C = (tensors[name] for name in names)
-        return Labelled(torch.nn.functional.linear(rows_ND, weight_CD, bias_C), labels_N)
+        weight_CD, *bias_C = (tensors[name] for name in names)
+        if self.cosine_scale is not None:
+            rows_ND, weight_CD = functional.normalize(rows_ND, dim=-1), functional.normalize(weight_CD, dim=-1)
+        return Labelled(functional.linear(rows_ND, weight_CD, *bias_C) * (self.cosine_scale or 1), labels_N)
 
 
 def needs_of_arms(settings: Settings) -> dict[str, Needs]:
@@ -69,13 +78,15 @@ def classifier_of(run: Run, arm: str) -> Classifier | None:
 
     Imported snapshots are taken to have none.
     """
-    if imported_epochs(run.description):
-        return None
-    needs = needs_of_arms(run.settings)[arm]
+    return None if imported_epochs(run.description) else classifier_among(needs_of_arms(run.settings)[arm].heads)
+
+
+def classifier_among(heads: Mapping[str, Head]) -> Classifier | None:
+    """Return the head that computes logits from the embedding or the projection, if there is one."""
     layers = {output: layer for layer, output in OUTPUTS.items()}
-    for name, head in needs.heads.items():
-        if head.output == LOGITS and head.kind == "linear" and head.input in layers:
-            return Classifier(name, layers[head.input])
+    for name, head in heads.items():
+        if head.output == LOGITS and head.per_class and head.input in layers:
+            return Classifier(name, layers[head.input], head.logit_scale if head.kind == "cosine" else None)
     return None
 
 
@@ -84,14 +95,20 @@ def with_classifiers(
 ) -> list[ArmMetric]:
     """Return the metrics, without those of a classifier if no arm has one.
 
-    Raises ValueError if such metrics were requested by name; `classifiers` is empty for images of another dataset.
+    Raises ValueError if such metrics were requested by name; `classifiers` is empty for images of another dataset. If
+    only some arms have a classifier, the others are printed.
     """
     of_logits = [metric.name for metric in metrics if metric.sees == "logits"]
+    names = ", ".join(of_logits)
     if not of_logits or any(classifiers.values()):
+        lacking = [arm for arm, classifier in classifiers.items() if classifier is None]
+        if named and of_logits and lacking:
+            say(f"{names}: no rows for arms without a classifier of their own: {', '.join(lacking)}")
         return list(metrics)
+    if named and classifiers:
+        raise ValueError(f"metrics: got {names}; none of the arms {', '.join(classifiers)} has a classifier of its own")
     if named:
-        why = f"none of the arms {', '.join(classifiers)} has one" if classifiers else "its classes are the run's"
-        raise ValueError(f"metrics: {', '.join(of_logits)} measure the arm's own classifier, and {why}")
+        raise ValueError(f"metrics: got {names} with --dataset; an arm's own classifier knows the run's classes only")
     return [metric for metric in metrics if metric.sees != "logits"]
 
 
@@ -123,6 +140,30 @@ def without_labels(run: Run, metrics: Sequence[ArmMetric], named: bool) -> Seque
     return [each for each in metrics if not each.labels]
 
 
+def with_shots(metrics: Sequence[ArmMetric], shots: Sequence[int] | int | None) -> list[ArmMetric]:
+    """Return the metrics; those of few shots with these numbers of train images per class.
+
+    Raises ValueError if no metric has shots.
+    """
+    if shots is None:
+        return list(metrics)
+    chosen = tuple(dict.fromkeys([shots] if isinstance(shots, int) else shots))
+    if not chosen or min(chosen) < 1:
+        raise ValueError(f"shots: got {' '.join(map(str, chosen)) or 'none'}; whole numbers of 1 or more are allowed")
+    changed = [_with_shots(metric, chosen) for metric in metrics]
+    if all(one is other for one, other in zip(metrics, changed, strict=True)):
+        raise ValueError("shots: none of the metrics has shots; add few_shot or few_shot_two_way to --metrics")
+    return changed
+
+
+def _with_shots(metric: ArmMetric, shots: tuple[int, ...]) -> ArmMetric:
+    if not any(variant.shots for variant in metric.variants):
+        return metric
+    classifiers = dict.fromkeys(variant.name for variant in metric.variants)
+    variants = tuple(Variant(name, shots=m) for m in shots for name in classifiers)
+    return replace(metric, variants=variants, values=partial(metric.values, shots=shots))
+
+
 def are_named(names: Sequence[str] | str | None) -> bool:
     """Return whether the user has named metrics; without it, those that do not apply are left out."""
     return names is not None and tuple(listed(names)) != arm_metric_names()
@@ -134,21 +175,25 @@ def check_metrics(names: Sequence[str] | str | None, splits: Sequence[str]) -> l
         metrics = find_arm_metrics(dict.fromkeys(arm_metric_names() if names is None else listed(names)))
     except ValueError as error:
         raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
-    of_test = [metric.name for metric in metrics if metric.sees == "classifier"]
-    if of_test and "test" not in splits and are_named(names):
+    of_test = [m.name for m in metrics if m.sees == "classifier" and not {*splits} & {*m.splits}]
+    if of_test and are_named(names):
         raise ValueError(f"split: got {' '.join(splits)}; {' and '.join(of_test)} can only be measured on test")
     return metrics
 
 
-def every_task(metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str]) -> list[Task]:
-    """Return the tasks for one arm at one epoch; a classifier fitted on train is scored on test only.
+def every_task(
+    metrics: Sequence[ArmMetric], splits: Sequence[str], layers: Sequence[str], on_train: bool = False
+) -> list[Task]:
+    """Return the tasks for one arm at one epoch.
 
-    A metric of logits has one task for each split.
+    A classifier fitted on train is scored on test, and with `on_train` also on train if its metric allows it. A metric
+    of logits has one task for each split.
     """
     return [
         Task(split, layer, metric)
         for split in dict.fromkeys(splits)
         for layer in dict.fromkeys([*layers, LOGITS])
         for metric in metrics
-        if (metric.sees != "classifier" or split == "test") and (metric.sees == "logits") == (layer == LOGITS)
+        if metric.sees != "classifier" or split in (metric.splits if on_train else ("test",))
+        if (metric.sees == "logits") == (layer == LOGITS)
     ]

@@ -6,6 +6,7 @@ A file `<name>.py` defines
 * `DETAILS`: the names of its values (variants, or the convention of a single value); a `Variant` if a number such as
   `shots` belongs to the name;
 * `LABELS = False` if it does not need labels;
+* `SPLITS = ("train", "test")` for a classifier that may also be scored on the images that it is fitted on;
 * `SEES`, its kind of input, and `values(...) -> {detail: Measured}`, a pure function of this input:
   - "classifier": values(train: Labelled, test: Labelled, seed: int), fitted on train and scored on test;
   - "split": values(images: Labelled), the images of one split;

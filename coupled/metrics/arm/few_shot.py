@@ -12,6 +12,7 @@ from coupled.metrics.pair._arrays import check_at_least
 from coupled.metrics.undefined import Undefined
 
 SEES = "classifier"
+SPLITS = ("train", "test")
 SHOTS = (1, 5, 10, 20, 50, 100, 500)
 REPEATS = 10
 STRENGTH = 1.0  # of the probe; it cannot be selected with one image per class

@@ -18,6 +18,7 @@ from coupled.metrics.undefined import Undefined
 from coupled.stream.seeds import permutation, philox
 
 SEES = "classifier"
+SPLITS = ("train", "test")
 PAIRS = 5  # on which a probe is fitted in each draw
 RANGE = (0.0, 1.0)
 

@@ -13,6 +13,7 @@ from coupled.metrics.pair._arrays import check_at_least
 from coupled.metrics.undefined import Undefined
 
 SEES = "classifier"
+SPLITS = ("train", "test")
 DETAILS = ("regularised", "paper")
 RANGE = (0.0, 1.0)
 

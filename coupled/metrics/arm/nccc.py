@@ -7,6 +7,7 @@ from coupled.metrics.arm._arrays import Labels, Matrix, train_and_test
 from coupled.metrics.arm._classes import Classes, classes
 
 SEES = "classifier"
+SPLITS = ("train", "test")
 DETAILS = ("euclidean",)
 RANGE = (0.0, 1.0)
 
