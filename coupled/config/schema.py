@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.config.across import check_across
-from coupled.config.arm_sections import spelled_out, with_arm_sections
+from coupled.config.arm_sections import spelled_out, with_arm_sections, without_own_presets
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.encoder_settings import OF_NETWORK, OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
@@ -219,7 +219,7 @@ class Settings(LeanSection):
             >>> len(settings.sha256())
             64
         """
-        tree = self.resolved()
+        tree = without_own_presets(self.resolved())
         for key in self.may_change():
             section, _, name = key.rpartition(".")
             (tree[section] if section else tree).pop(name, None)
