@@ -96,7 +96,7 @@ def with_arm_sections(given: Mapping[str, Any]) -> Tree:
             if isinstance(own, dict):
                 section = merged(shared, own)
                 section = _valid(model, section) or section  # with an error, it is refused later with its key
-                filled[name] = {**arm, key: None if _with_preset_of(shared, section) == shared else section}
+                filled[name] = {**arm, key: None if _with_preset_of(shared, section, model) == shared else section}
     return {**given, "arms": filled}
 
 
@@ -105,16 +105,17 @@ def without_own_presets(settings: Tree) -> Tree:
 
     The strengths of a preset are written out, so its name has no effect.
     """
-    shared = settings["augmentation"]
+    key = "augmentation"
     arms = {
-        name: {**arm, "augmentation": _with_preset_of(shared, own)} if (own := arm.get("augmentation")) else arm
+        name: {**arm, key: _with_preset_of(settings[key], own, AugmentationSettings)} if (own := arm.get(key)) else arm
         for name, arm in settings["arms"].items()
     }
-    return {**settings, "arms": arms}
+    return spelled_out({**settings, "arms": arms})
 
 
-def _with_preset_of(shared: Tree, section: Tree) -> Tree:
-    return {**section, "preset": shared["preset"]} if "preset" in section else section
+def _with_preset_of(shared: Tree, section: Tree, model: type[BaseModel]) -> Tree | None:
+    """Return the section as it is written with the preset of the shared one; None if it has an error."""
+    return _valid(model, {**section, "preset": shared["preset"]}) if "preset" in section else section
 
 
 def _valid(model: type[BaseModel], section: Any) -> Tree | None:
