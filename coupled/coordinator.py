@@ -212,10 +212,10 @@ class Coordinator:
         progress.warn(*self.warnings, *folder.accepted, *folder.changed)
         about = {"run": settings.name, "settings_sha256": settings.sha256(), **colours(self.images)}
         streams = list(dict.fromkeys(self.stream_of.values()))
-        columns = list(sums), list(map(digest_column, streams)), StepResult._fields
+        columns = list(sums), list(map(digest_column, streams)), StepResult.columns(bool(settings.online_probe))
         log, writer = open_files(opened, self.run, self.group, about, *columns, self.kept_epochs, saved)
         progress.warn(*(log.warnings if log else ()))
-        layout = Layout(list(sums), StepResult._fields, self.steps_per_epoch)
+        layout = Layout(list(sums), columns[-1], self.steps_per_epoch)
         trackers = settings.trackers if first else ()
         feed = opened.enter_context(Feed(trackers, self.run, layout, step, progress.say, progress.warn))
         monitor, images = None, folder.splits

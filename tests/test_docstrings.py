@@ -48,7 +48,8 @@ ARM_METRICS = [
 ]
 OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "dclw", "directpred", "directpred_partitions", "hadsell"),
-    *("hard_negative", "l_c", "l_nc", "margin_softmax", "mmcr", "moco", "n_pairs", "nnclr", "nscl", "nt_xent"),
+    *("hard_negative", "l_c", "l_nc", "margin_softmax", "mmcr", "moco", "moco_nscl", "moco_supcon", "n_pairs"),
+    *("nnclr", "nscl", "nt_xent"),
     *("prediction_mse", "ressl", "simsiam", "spectral", "supcon", "tcr", "triplet", "vicreg", "vicreg_ctr"),
     *("vicreg_exp", "w_mse"),
 ]

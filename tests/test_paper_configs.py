@@ -55,7 +55,7 @@ def test_every_key_of_a_config_is_in_its_entry(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_the_header_has_the_command_and_the_computed_cost(path: Path) -> None:
-    """Command, operations, hours at the assumed rate, and bytes, computed from the networks of every point."""
+    """Command, operations, hours at the measured rate, and bytes, computed from the networks of every point."""
     said = " ".join(header(path))
     program = "scripts/sweep.py" if is_sweep(path) else "coupled/train.py --config"
     assert f"{program} {path.relative_to(published.CONFIGS.parents[1])}" in said

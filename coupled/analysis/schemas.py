@@ -114,6 +114,7 @@ OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
     "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),
     "grad_norm": Column("norm of all gradients before clipping"),
     "skipped_anchors": COLUMNS["skipped_anchors"],
+    "probe_accuracy": Column("share of correct views of the global batch, before the update; only with `online_probe`"),
 }
 
 

@@ -14,6 +14,7 @@ from coupled.config.controls import perturb
 from coupled.config.registry import Objective
 from coupled.models.heads import kept_tensors
 from coupled.models.network import move_target
+from coupled.models.online_probe import OnlineProbe
 from coupled.models.optimizer import set_learning_rate
 from coupled.objectives import Inputs, Loss
 from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
@@ -23,11 +24,20 @@ from coupled.stream.seeds import torch_rng
 
 
 class StepResult(NamedTuple):
-    """Mean loss over the global batch, gradient norm before clipping, and number of anchors left out of the mean."""
+    """Mean loss over the global batch, gradient norm before clipping, number of anchors left out of the mean.
+
+    With an online probe also its accuracy on the views of the global batch, before its update.
+    """
 
     loss: float
     grad_norm: float
     skipped_anchors: int
+    probe_accuracy: float | None = None
+
+    @classmethod
+    def columns(cls, probed: bool) -> tuple[str, ...]:
+        """Return the names of the values that are not None, in a run with or without online probes."""
+        return cls._fields if probed else cls._fields[:-1]
 
     def non_finite(self) -> str:
         """Return which value is not finite, such as "loss is nan"; "" if both are finite."""
@@ -49,6 +59,7 @@ class Arm:
         perturb: (ulps, step): move one weight by `ulps` units in the last place after step `step`; None: never.
         target_decay: decay of the target network by step; None: no target network.
         known_N: the images of the dataset whose labels the objective knows, bool on the device; None: all.
+        probe: a classifier that is trained on the "embedding" of the network's outputs; None: none.
     """
 
     def __init__(
@@ -64,10 +75,12 @@ class Arm:
         perturb: tuple[int, int] | None,
         target_decay: Callable[[int], float] | None = None,
         known_N: Tensor | None = None,
+        probe: OnlineProbe | None = None,
     ) -> None:
         self.name, self.objective, self.network = name, objective, network
         self.precision, self.seed, self.perturb = precision, seed, perturb
-        self.target_decay, self.known_N = target_decay, known_N
+        self.target_decay, self.known_N, self.probe = target_decay, known_N, probe
+        self.embedding_VBD: Tensor | None = None  # of the last batch, for the probe
         self.clip_grad_norm = clip_grad_norm or float("inf")
         self.dtype = next(network.parameters()).dtype
         self.replica: nn.Module = distribute(network)
@@ -98,7 +111,7 @@ class Arm:
     def gradients(self, batch: Batch) -> Tensor:
         """Compute the clipped gradient of the loss on `batch`, for `update` to use; the weights do not change.
 
-        Returns four numbers for `read`, float64 on the device. The CPU does not wait for the GPU here, except in
+        Returns the numbers for `read`, float64 on the device. The CPU does not wait for the GPU here, except in
         torch's SyncBatchNorm where several GPUs share a batch.
         """
         if self.buffers:
@@ -109,20 +122,23 @@ class Arm:
         # DDP averages over ranks; with this factor the average is the gradient of the mean over all counted anchors
         (loss * (counted * data_size() / counts[1].clamp(min=1)).to(loss.dtype)).backward()
         norm = nn.utils.clip_grad_norm_(self.trained, self.clip_grad_norm)
-        return torch.cat([counts, norm.double()[None]])
+        numbers = [counts, norm.double()[None]]
+        if self.probe and self.embedding_VBD is not None:
+            numbers.append(self.probe.gradients(self.embedding_VBD, batch.labels_B).double()[None])
+        return torch.cat(numbers)
 
-    def read(self, numbers_4: Sequence[float]) -> StepResult:
+    def read(self, numbers: Sequence[float]) -> StepResult:
         """Turn the numbers of `gradients` into a result; loss and norm may be non-finite (`StepResult.non_finite`).
 
         Raises ValueError if every anchor was left out.
         """
-        total, all_counted, all_skipped, norm = numbers_4
+        total, all_counted, all_skipped, norm, *of_probe = numbers
         if all_counted == 0:
             raise ValueError(
                 f"arms.{self.name}: all {int(all_skipped)} anchors of the batch lack a positive or a negative for"
                 f" '{self.objective.name}'; use a larger batch.size or more classes"
             )
-        return StepResult(total / all_counted, norm, int(all_skipped))
+        return StepResult(total / all_counted, norm, int(all_skipped), *of_probe)
 
     @torch.no_grad()
     def update(self, lr: float, step: int) -> None:
@@ -139,6 +155,8 @@ class Arm:
                 tensors[name].copy_(tensor)
         if self.target_decay:
             move_target(self.network, self.target_decay(step))
+        if self.probe:
+            self.probe.update(lr)
 
     def perturb_after(self, step: int) -> None:
         """Move one weight by a few units in the last place, if `perturb` names this step."""
@@ -163,7 +181,7 @@ class Arm:
         inputs = Inputs(outputs, gathered, labels_B, labels_G, batch.first, **mixed, kept=kept_tensors(self.network))
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
         if self.objective.after_step:
-            self.of_batch = {name: output.detach() for name, output in gathered.items()}
+            self.of_batch = {"labels": labels_G, **{name: output.detach() for name, output in gathered.items()}}
         if self.objective.batch_sums:
             own_sums = self.objective.batch_sums(outputs, **self.objective.options)
             self.of_batch |= {name: sum_over_ranks(own) for name, own in own_sums.items()}
@@ -177,6 +195,10 @@ class Arm:
         """Return the outputs, computed through DDP; local views are passed only if the objective takes them."""
         inputs = [views_VB3SS, local_VB3SS] if self.objective.needs.local else [views_VB3SS]
         outputs: dict[str, Tensor] = self.replica(*(each.to(self.dtype) for each in inputs if each is not None))
+        if self.probe:
+            self.embedding_VBD = outputs["embedding"].detach()
+            if "embedding" not in self.objective.needs.outputs:
+                del outputs["embedding"]
         return outputs
 
     def projection_spread(self) -> float | None:
@@ -194,7 +216,7 @@ class Arm:
         network, optimizer = self.network.state_dict(), optimizer_tensors(self.optimizer)
         named = {
             "network": network,
-            "kept": {name: tensor for name, tensor in self._tensors().items() if name not in network},
+            "kept": {name: tensor for name, tensor in self._own_tensors().items() if name not in network},
             "optimizer": optimizer,
         }
         return {f"{part}/{name}": tensor for part, tensors in named.items() for name, tensor in tensors.items()}
@@ -203,6 +225,10 @@ class Arm:
         """Return the tensors of a snapshot, and the kept tensors that are not in snapshots."""
         kept = {f"kept.{name}": tensor for name, tensor in kept_tensors(self.network).items()}
         return {**self.network.state_dict(), **kept}
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of `_tensors`, and those of the online probe."""
+        return {**self._tensors(), **(self.probe.tensors() if self.probe else {})}
 
     def kept_state(self) -> dict[str, Tensor]:
         """Return a copy of `state` on the same device, which later steps do not change."""
@@ -214,7 +240,7 @@ class Arm:
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
-        own = self._tensors()
+        own = self._own_tensors()
         for name, tensor in parts["kept"].items():
             own[name].copy_(tensor)
         self.network.load_state_dict(parts["network"])

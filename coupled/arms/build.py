@@ -19,13 +19,15 @@ from coupled.config.schema import Settings
 from coupled.config.user_code import is_reference
 from coupled.datasets import AnyImageDataset
 from coupled.models.batch_norm import use_global_batch
+from coupled.models.encoders import encoder_width
 from coupled.models.freezing import freeze
 from coupled.models.memory import MOMENTS, ArmBytes, Forecast, forecast, free_memory, memory_line
 from coupled.models.micro_batches import use_micro_batches
 from coupled.models.network import Network, build_network, copy_with_heads, network_size, shared_tensors, trained_bytes
+from coupled.models.online_probe import OnlineProbe
 from coupled.models.optimizer import build_optimizer
 from coupled.models.probe import Probe, check_local_size, largest, outline, probe
-from coupled.models.schedules import target_decay
+from coupled.models.schedules import peak_learning_rate, target_decay
 from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
 from coupled.stream.known_labels import known_labels
@@ -62,7 +64,7 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
     augmentation, classes = settings.augmentation, len(images.class_names)
     check_views(objectives, augmentation.views, augmentation.local_views)
     if classes == 0:
-        sanity_checks.check_unlabelled(objectives, settings.batch.sampler)
+        sanity_checks.check_unlabelled(objectives, settings.batch.sampler, bool(settings.online_probe))
     used = random_sources(settings.resolved()["arms"])
     free, device = free_memory(group.device), group.device
     options_of = {name: settings.network_options(name) for name in settings.arms}
@@ -96,7 +98,7 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
         seed = used[name].seed("init", settings.seed)
         start = starts[name] if seed == settings.seed else _network(options_of[name], seed, probes[name])
         network = copy_with_heads(start, objectives[name].needs, classes, seed)
-        own.append(_arm(name, settings, objectives[name], network, device, steps, len(images)))
+        own.append(_arm(name, settings, objectives[name], network, device, steps, images))
     check_equal_starts(
         {arm.name: shared_tensors(arm.network) for arm in own},
         {name: each.init for name, each in used.items()},
@@ -129,7 +131,7 @@ def _arm(
     network: Network,
     device: torch.device,
     steps: int,
-    images: int,
+    images: AnyImageDataset,
 ) -> Arm:
     """Return an arm with `network` moved to the device, dtype and memory layout of training."""
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
@@ -155,7 +157,13 @@ def _arm(
         decay = partial(target_decay, start=start, steps=steps, schedule=settings.arms[name].target_schedule)
     known, known_N = objective.needs.label_fraction, None
     if known < 1:
-        known_N = known_labels(settings.seed, images, known).to(device)
+        known_N = known_labels(settings.seed, len(images), known).to(device)
+    probe = None
+    if settings.online_probe:
+        peak = peak_learning_rate(optimizer.base_lr, optimizer.lr_scaling, settings.batch.size)
+        network.also_returned = ("embedding",)
+        of_probe = encoder_width(network.encoder), len(images.class_names), peak
+        probe = OnlineProbe(*of_probe, **settings.online_probe.model_dump(), device=device, dtype=dtype)
     arm = Arm(
         name,
         objective,
@@ -167,6 +175,7 @@ def _arm(
         perturb=(perturb.ulps, perturb.step) if perturb else None,
         target_decay=decay,
         known_N=known_N,
+        probe=probe,
     )
     arm.settle_buckets(settings.image_size, settings.augmentation.local_size or 0)
     return arm

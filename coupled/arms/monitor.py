@@ -31,6 +31,7 @@ from coupled.storage.run_log import CsvLog
 from coupled.stream.clean import choose_images, clean_batches
 
 TRAIN, TEST = "train", "test"
+ONLINE_PROBE = "online_probe"  # in place of a metric: the accuracy of the arm's probe
 
 
 @dataclass
@@ -66,7 +67,11 @@ class Monitor:
         """
         own: dict[str, Tensor] = {}
         for arm in arms if self.group.owns_arms else ():
-            own |= {f"{arm.name}/{split}": self._embedded(arm, split) for split in self._splits()}
+            splits = self._splits() or ([TEST] if arm.probe else [])
+            own |= {f"{arm.name}/{split}": self._embedded(arm, split) for split in splits}
+            if arm.probe:
+                accuracy = arm.probe.accuracy(own[f"{arm.name}/{TEST}"], self._labels(TEST))
+                own[f"{arm.name}/{ONLINE_PROBE}"] = accuracy[None]
             if WEIGHT_GAP in self.metrics:
                 weights = arm.network.state_dict().items()
                 own |= {f"{arm.name}/{n}": t.detach().float().cpu() for n, t in weights if _compared(n, t)}
@@ -96,11 +101,13 @@ class Monitor:
 
     def _rows(self, epoch: int, arm: str, seen: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
         """Yield the rows of an arm in the order of the metrics; the reference arm has no rows of pair metrics."""
-        for name in self.metrics:
-            pairs, learns, value = name not in self.arm_metrics, 0, nan
+        for name in [*self.metrics, *([ONLINE_PROBE] if f"{arm}/{ONLINE_PROBE}" in seen else [])]:
+            pairs, learns, value = name not in (*self.arm_metrics, ONLINE_PROBE), 0, nan
             if pairs and arm == self.reference:
                 continue
-            if name == WEIGHT_GAP:
+            if name == ONLINE_PROBE:
+                value = float(seen[f"{arm}/{name}"])
+            elif name == WEIGHT_GAP:
                 one, other = (_below(seen, each) for each in (self.reference, arm))
                 if all(bool(t.isfinite().all()) for t in (*one.values(), *other.values())):
                     value = float(metrics.weight_gap(one, other).gap.iloc[-1])  # the last row: the whole encoder

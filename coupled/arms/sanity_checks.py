@@ -60,8 +60,10 @@ def check_views(objectives: Mapping[str, Objective], views: int, local_views: in
         )
 
 
-def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
-    """For a dataset without labels: raise ValueError if arms need labels, naming all, or if the sampler does."""
+def check_unlabelled(objectives: Mapping[str, Objective], sampler: str, probed: bool) -> None:
+    """For a dataset without labels: raise ValueError if a probe, the sampler or arms need labels, naming all arms."""
+    if probed:
+        raise ValueError("online_probe: the training images have no labels, which a classifier needs; set it to null")
     if sampler == "balanced":
         raise ValueError("batch.sampler: got 'balanced', but the training images have no labels; allowed is uniform")
     needing = [f"{arm} ({each.name})" for arm, each in objectives.items() if depends_on_labels(each)]
@@ -75,6 +77,8 @@ def check_unlabelled(objectives: Mapping[str, Objective], sampler: str) -> None:
 def depends_on_labels(objective: Objective) -> bool:
     """Return whether an objective has an output per class, or its loss of four images changes with their labels."""
     if any(head.per_class for head in objective.needs.heads.values()):
+        return True
+    if any(kept.start == "no_class" for kept in objective.needs.kept.values()):  # labels of later steps
         return True
     if objective.needs.label_fraction == 0:
         return False

@@ -91,7 +91,7 @@ class TrainingState:
         shown = {a: (r.loss, r.grad_norm, images / self.sums[a][1]) for a, r in record.results.items()}
         self.progress.step(epoch, self.step, shown)
         if self.log:
-            values = [value for result in record.results.values() for value in result]
+            values = [value for result in record.results.values() for value in result if value is not None]
             digests = [record.digests[name] for name in self.streams]
             row = [epoch, self.step, *digests, self.learning_rate(self.step), *values]
             self.log.steps.row(row)

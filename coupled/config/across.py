@@ -36,6 +36,14 @@ def check_across(settings: "Settings") -> None:
             f"batch.micro_batch: got {settings.batch.micro_batch} with compile: true, which cannot compile an encoder"
             " that sees parts of the batch; set compile=false or batch.micro_batch=null"
         )
+    for name in settings.arms if settings.online_probe else ():
+        mixed = settings.augmentation_of(name)
+        for key in ("mixup_alpha", "cutmix_alpha"):
+            if value := getattr(mixed, key):
+                raise ValueError(
+                    f"online_probe: set, but arm '{name}' has augmentation.{key}: {value}, and a mixed view has two"
+                    " labels; remove one of them"
+                )
     for name in settings.arms if settings.encoder.weights else ():
         if "init" in settings.arms[name].unshared:
             raise ValueError(

@@ -82,7 +82,8 @@ SECTIONS = {
 def with_arm_sections(given: Mapping[str, Any]) -> Tree:
     """Return the settings `given` with each section written out whole for every arm that changes a key of it.
 
-    The section is removed from an arm where it equals the shared one. Sections with errors are left as they are.
+    The section is removed from an arm where it equals the shared one, apart from the name of a preset, whose strengths
+    are written out. Sections with errors are left as they are.
     """
     if not isinstance(arms := given.get("arms"), dict):
         return dict(given)
@@ -93,20 +94,28 @@ def with_arm_sections(given: Mapping[str, Any]) -> Tree:
         for name, arm in filled.items():
             own = arm.get(key) if isinstance(arm, dict) else None
             if isinstance(own, dict):
-                section = _of_arm(model, shared, merged(shared, own))
-                filled[name] = {**arm, key: None if section == shared else section}
+                section = merged(shared, own)
+                section = _valid(model, section) or section  # with an error, it is refused later with its key
+                filled[name] = {**arm, key: None if _with_preset_of(shared, section, model) == shared else section}
     return {**given, "arms": filled}
 
 
-def _of_arm(model: type[BaseModel], shared: Tree, section: Tree) -> Tree:
-    """Return the section with all defaults, or as it is if it has an error, which is refused later with its key.
+def without_own_presets(settings: Tree) -> Tree:
+    """Return resolved settings in which the augmentation of every arm names the shared preset, for their digest.
 
-    The strengths of a preset are written out, so the preset has no effect any more, and the shared one is named.
+    The strengths of a preset are written out, so its name has no effect.
     """
-    checked = _valid(model, section)
-    if checked is None:
-        return section
-    return {**checked, "preset": shared["preset"]} if "preset" in checked else checked
+    key = "augmentation"
+    arms = {
+        name: {**arm, key: _with_preset_of(settings[key], own, AugmentationSettings)} if (own := arm.get(key)) else arm
+        for name, arm in settings["arms"].items()
+    }
+    return spelled_out({**settings, "arms": arms})
+
+
+def _with_preset_of(shared: Tree, section: Tree, model: type[BaseModel]) -> Tree | None:
+    """Return the section as it is written with the preset of the shared one; None if it has an error."""
+    return _valid(model, {**section, "preset": shared["preset"]}) if "preset" in section else section
 
 
 def _valid(model: type[BaseModel], section: Any) -> Tree | None:

@@ -64,10 +64,15 @@ def streams(used: Mapping[str, RandomSources], arms: Mapping[str, Mapping[str, A
     """
     first: dict[tuple[str, str, str], str] = {(SHARED, SHARED, SHARED): SHARED}
     own = {name: arm.get("augmentation") for name, arm in (arms or {}).items()}
-    recipes = {name: json.dumps(section) if section else SHARED for name, section in own.items()}
+    recipes = {name: _recipe(section) if section else SHARED for name, section in own.items()}
     return {
         name: first.setdefault((each.order, each.views, recipes.get(name, SHARED)), name) for name, each in used.items()
     }
+
+
+def _recipe(augmentation: Mapping[str, Any]) -> str:
+    """Return the keys of a recipe as text, without the name of its preset, whose strengths are among them."""
+    return json.dumps({key: value for key, value in augmentation.items() if key != "preset"})
 
 
 def _differing(value: Any, other: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from coupled.config.by_name import did_you_mean, known
-from coupled.config.fields import Positive, Section, about
+from coupled.config.fields import Above0, NonNegative, Positive, Section, Share, about
 from coupled.config.user_code import FORM, find, import_code, is_reference, of_callable
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -97,6 +97,17 @@ class MonitorSettings(Section):
         Annotated[int, Field(strict=True, ge=2, le=10**9)],
         about("Most test images that are measured; classifiers are fitted to as many train images.", "images"),
     ] = 2000
+
+
+class OnlineProbeSettings(Section):
+    """A linear classifier of each arm's embeddings, trained by SGD on the views and labels of every batch beside the
+    arm, which it does not change. Its accuracy is in steps.csv, and that on test images in monitor.csv.
+    `online_probe: {}` uses these defaults.
+    """
+
+    base_lr: Annotated[Above0, about("Largest learning rate; it follows the schedule of the arm.")] = 0.1
+    momentum: Annotated[Share, about("Momentum of SGD.")] = 0.9
+    weight_decay: Annotated[NonNegative, about("Weight decay; not applied to the biases.")] = 0.0
 
 
 def unpaired(monitor: Mapping[str, Any] | None, arms: Sequence[str]) -> Iterator[str]:

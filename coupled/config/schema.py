@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from coupled.config.across import check_across
-from coupled.config.arm_sections import spelled_out, with_arm_sections
+from coupled.config.arm_sections import spelled_out, with_arm_sections, without_own_presets
 from coupled.config.augmentation import AugmentationSettings
 from coupled.config.encoder_settings import OF_NETWORK, OF_WEIGHTS, EncoderSettings
 from coupled.config.errors import one_line
 from coupled.config.fields import Above0, LeanSection, Name, about
-from coupled.config.monitor import MonitorSettings, Trackers
+from coupled.config.monitor import MonitorSettings, OnlineProbeSettings, Trackers
 from coupled.config.optimizer_settings import NEVER_ENDS, OptimizerSettings, with_warmup
 from coupled.config.projector_settings import ProjectorSettings
 from coupled.config.sections import (
@@ -50,7 +50,7 @@ class Settings(LeanSection):
         (2, 0.2, 'nscl')
     """
 
-    LEAN = ("code",)
+    LEAN = ("code", "online_probe")
 
     name: Annotated[Name, about("Name of the run; letters, digits, - and _.", default="name of the settings file")]
     seed: Annotated[
@@ -119,6 +119,9 @@ class Settings(LeanSection):
         Trackers, about("Experiment trackers that receive losses and metrics; see [Trackers](../how-to/trackers.md).")
     ] = ()
     monitor: Annotated[MonitorSettings | None, about("Metrics during training, in monitor.csv. `null`: none.")] = None
+    online_probe: Annotated[
+        OnlineProbeSettings | None, about("A linear classifier trained beside every arm. `null`: none.")
+    ] = None
     arms: Annotated[
         dict[Name, ArmSettings],
         Field(min_length=1),
@@ -216,7 +219,7 @@ class Settings(LeanSection):
             >>> len(settings.sha256())
             64
         """
-        tree = self.resolved()
+        tree = without_own_presets(self.resolved())
         for key in self.may_change():
             section, _, name = key.rpartition(".")
             (tree[section] if section else tree).pop(name, None)

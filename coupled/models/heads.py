@@ -67,7 +67,7 @@ def kept_at_start(needs: Needs, widths: Mapping[str, int], seed: int) -> dict[st
     found = {}
     for name, kept in needs.kept.items():
         shape = [size if isinstance(size, int) else widths[size] for size in kept.shape]
-        found[name] = torch.zeros(shape)
+        found[name] = torch.full(shape, -1) if kept.start == "no_class" else torch.zeros(shape)
         if kept.start == "unit_rows":
             draws_2N = random_uint32(seed, f"init/kept.{name}", shape=(2, *shape)) * 2.0**-32
             rows = torch.from_numpy(portable_normal(*draws_2N)[0].astype(np.float32))

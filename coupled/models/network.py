@@ -61,6 +61,7 @@ class Network(nn.Module):
         for name, head in heads.items():
             self.add_module(name, head.requires_grad_(specs[name].trained))
         self.heads, self.needs = dict(specs), tuple(needs)
+        self.also_returned: tuple[str, ...] = ()  # outputs that are not for the objective
         read = {*(name.removeprefix(LOCAL) for name in needs), *(head.input for head in specs.values())}
         self.project = not read.isdisjoint(("unnormalised", "projection"))
         projector.requires_grad_(self.project)
@@ -79,7 +80,7 @@ class Network(nn.Module):
         if local_VBchw is not None:
             local = self._outputs(local_VBchw, self._own_outputs)
             computed |= {f"{LOCAL}{name}": output for name, output in local.items()}
-        names = dict.fromkeys([*self.needs, "projection"] if self.project else self.needs)
+        names = dict.fromkeys([*self.needs, *(["projection"] if self.project else []), *self.also_returned])
         return {name: computed[name] for name in names}
 
     def _outputs(self, views_VBchw: Tensor, compute: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ A file `<name>.py` defines:
 * `batch_sums(outputs, **options)` and `after_step(tensors, batch, step, **options)`, both optional, for an objective
   that sets weights or kept tensors by a rule. `batch_sums` returns sums over this process's part of the batch, by name.
   `after_step` is called after step `step` of the optimizer (the first is 1). `tensors` are the tensors of the network
-  by name. `batch` has the sums over all processes and the gathered outputs of the step, by name. It returns new values
-  for some of the tensors.
+  by name. `batch` has the sums over all processes and the gathered outputs of the step, by name, and the "labels" of
+  the global batch [G]. It returns new values for some of the tensors.
 
 V views, B images of this process, G images of the global batch, A = V*B anchors of this process, M = V*G rows of the
 global batch, P projection width, D embedding width, C classes. Anchor v*B+b is view v of image b of this process; row
@@ -79,7 +79,8 @@ class Kept:
 
     Attributes:
         shape: sizes of the tensor; the name of an output means its width.
-        start: "zeros", or "unit_rows": rows of random directions, drawn by the seed of the run.
+        start: "zeros"; "unit_rows": rows of random directions, drawn by the seed of the run; or "no_class": -1, the
+            label of no class, in int64.
         snapshot: whether it is a part of the snapshots.
 
     Example:
@@ -88,7 +89,7 @@ class Kept:
     """
 
     shape: tuple[str | int, ...]
-    start: Literal["zeros", "unit_rows"] = "zeros"
+    start: Literal["zeros", "unit_rows", "no_class"] = "zeros"
     snapshot: bool = True
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from coupled.objectives import Inputs, Kept, Loss, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32, mean_over_counted
 from coupled.objectives._prediction import check_decay, predicting
-from coupled.objectives._queue import check_queue, enqueued, mean_over_other_views
+from coupled.objectives._queue import check_queue, enqueued, key_among_queue, mean_over_other_views
 from coupled.objectives._ranges import above_zero
 
 Version = Literal["v2", "v3"]
@@ -49,21 +49,16 @@ def after_step(
 
 def per_anchor(inputs: Inputs, *, temperature: float, version: Version = "v2", **_options: object) -> AnchorLosses:
     """Return the losses of this process's anchors before the mean."""
-    query_VBP = at_least_float32(inputs.outputs["projection" if version == "v2" else "prediction"])
-    if version == "v3":
-        query_VBP = functional.normalize(query_VBP, dim=-1)
-    query_VBP = query_VBP / temperature
+    if version == "v2":
+        return key_among_queue(inputs, temperature)
+    query_VBP = functional.normalize(at_least_float32(inputs.outputs["prediction"]), dim=-1) / temperature
     key_VBP = at_least_float32(inputs.outputs["target_projection"]).detach()
     positive_VWB = (query_VBP[:, None] * key_VBP).sum(-1)
     with torch.autocast(query_VBP.device.type, enabled=False):
-        if version == "v2":
-            negatives_VBK = query_VBP @ inputs.kept["queue"].to(query_VBP.dtype).T
-            losses_VWB = torch.logaddexp(positive_VWB, negatives_VBK.logsumexp(-1)[:, None]) - positive_VWB
-        else:
-            all_VGP = at_least_float32(inputs.gathered["target_projection"]).detach()
-            scores_VWBG = query_VBP[:, None] @ all_VGP.mT
-            losses_VWB = scores_VWBG.logsumexp(-1) - positive_VWB
-    return mean_over_other_views(losses_VWB, counts=version == "v2" or len(inputs.labels_G) > 1)
+        all_VGP = at_least_float32(inputs.gathered["target_projection"]).detach()
+        scores_VWBG = query_VBP[:, None] @ all_VGP.mT
+        losses_VWB = scores_VWBG.logsumexp(-1) - positive_VWB
+    return mean_over_other_views(losses_VWB, counts=len(inputs.labels_G) > 1)
 
 
 def moco(

@@ -16,7 +16,9 @@ from coupled.analysis.run import Run, open_run
 from coupled.arms.consistency import check_equal_starts
 from coupled.arms.without_effect import without_effect
 from coupled.config.arm_sections import not_shared, not_shared_text
+from coupled.config.controls import random_sources, streams
 from coupled.config.metric_registry import pair_metric_names
+from coupled.config.recipe_settings import PRESETS
 from coupled.config.schema import Settings, from_resolved
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
@@ -81,6 +83,24 @@ def test_keys_equal_to_the_shared_ones_are_no_keys_of_the_arm() -> None:
     )
     assert named.sha256() == spelled.sha256() != plain.sha256()
     assert {"projector", "augmentation"}.isdisjoint(plain.resolved()["arms"]["cl"])
+
+
+@pytest.mark.parametrize("preset", ["imagenet", "stacked_rand_augment"])
+def test_run_json_names_the_preset_of_an_arm(preset: str) -> None:
+    """It named the shared preset beside the strengths of the other one. Equal recipes stay one stream, one digest."""
+    named = {"objective": "dcl", "augmentation": {"preset": preset}}
+    resolved = settings_of(cl="dcl", named=named).resolved()
+    own, shared = resolved["arms"]["named"]["augmentation"], resolved["augmentation"]
+    assert (own["preset"], shared["preset"]) == (preset, "cifar")
+    assert "augmentation.preset" in not_shared(resolved)["named"]
+    spelled = {"objective": "dcl", "augmentation": {key: own[key] for key in own if key not in ("preset", "views")}}
+    both = settings_of(cl="dcl", named=named, spelled=spelled)
+    assert from_resolved(both.resolved()) == both
+    assert both.sha256() == settings_of(cl="dcl", named=spelled, spelled=named).sha256()
+    arms = both.resolved()["arms"]
+    assert streams(random_sources(arms), arms) == {"cl": "", "named": "named", "spelled": "named"}
+    as_shared = {**shared, **PRESETS["cifar"], "preset": preset}
+    assert settings_of(cl={"objective": "dcl", "augmentation": as_shared}).arms["cl"].augmentation is None
 
 
 def test_own_keys_are_named_and_inherited_by_twins() -> None:

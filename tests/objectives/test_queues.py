@@ -131,12 +131,17 @@ def test_a_queue_of_a_version_without_one_is_refused():
 
 @pytest.mark.distributed
 def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Path) -> None:
-    """The queue is in checkpoints and not in snapshots; every rank adds the keys of the global batch."""
+    """The queue is in checkpoints and not in snapshots; every rank adds the keys of the global batch.
+
+    So is the online probe.
+    """
     changed: dict[str, Any] = {
         "arms": {
             "moco": {"objective": "moco", "queue_size": 500},
+            "moco_nscl": {"objective": "moco_nscl", "queue_size": 500},
             "nnclr": {"objective": "nnclr", "queue_size": 500, "hidden_dim": 32},
         },
+        "online_probe": {},
         "epochs": 2,
         "batch": {"size": 360},
         "precision": "float64",  # rounding of float32 grows at the kinks of ReLU
@@ -149,9 +154,13 @@ def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Pat
     assert tiny.snapshot_bytes(resumed) == tiny.snapshot_bytes(one)
     for arm in changed["arms"]:
         assert "kept.queue" not in tiny.tensors(one, arm, 2)
-        queues = [read_newest(run / "checkpoints").arms[arm]["kept/kept.queue"] for run in (one, two, resumed)]
-        assert torch.equal(queues[0], queues[2])
-        torch.testing.assert_close(queues[1], queues[0], rtol=0, atol=1e-9)
+        saved = [read_newest(run / "checkpoints").arms[arm] for run in (one, two, resumed)]
+        kept = sorted(name for name in saved[0] if name.startswith("kept/"))
+        labels = ["kept/kept.queue_labels"] if arm == "moco_nscl" else []
+        assert kept == ["kept/kept.queue", *labels, *(f"kept/online_probe.{each}" for each in ("velocity", "weights"))]
+        for name in kept:
+            assert torch.equal(saved[0][name], saved[2][name])
+            torch.testing.assert_close(saved[1][name], saved[0][name], rtol=0, atol=1e-9)
         of_two = tiny.tensors(two, arm, 2)
         for name, tensor in tiny.tensors(one, arm, 2).items():
             torch.testing.assert_close(of_two[name], tensor, rtol=1e-5, atol=1e-6)

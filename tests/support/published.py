@@ -118,7 +118,8 @@ def cost_texts(path: Path) -> list[str]:
     operations, disk = (sum(each) for each in zip(*map(run_costs.run_cost, settings_of(path)), strict=True))
     return [
         f"Expected time: {run_costs.hours(operations)}",
-        f"{operations:.1e} floating-point operations",
+        f"{operations:.1e} floating-point operations at {run_costs.RATE:.1e} per second",
+        run_costs.MEASURED,
         f"Expected disk: {run_costs.gigabytes(disk)}",
     ]
 

@@ -17,7 +17,8 @@ from coupled.objectives import Needs
 from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.snapshots import snapshot_epochs
 
-RATE = 50e12  # floating-point operations per second that the headers assume
+RATE = 160e12  # floating-point operations per second, measured under the conditions `MEASURED`
+MEASURED = "measured with bfloat16 on one H200 (ResNet-18, 32 px, batch 1024, not compiled)"
 # a checkpoint has weights and up to two moments; a new one is written before the oldest is deleted
 SNAPSHOTS_OF_CHECKPOINTS = 3 * (KEEP_NEWEST + 1)
 
