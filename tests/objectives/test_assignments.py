@@ -129,6 +129,8 @@ def test_prototypes_have_unit_norm_from_the_start_and_after_every_step():
     """With other norms the scores would not be cosines, and the temperatures would have no fixed meaning."""
     head = build_head(Head("prototypes", "projection", "scores", width=K), 5, classes=3).double()
     torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(K, dtype=torch.float64), rtol=0, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(cosines(4, 5, seed=1)), cosines(4, 5, seed=1) @ head.weight.T)
     tensors = {"prototypes.weight": 3 * cosines(K, 5, seed=2), "kept.queue": torch.zeros(6, 5, dtype=torch.float64)}
     keys = cosines(2, 2, 5, seed=3)
     for step, stored in ((1, 0), (2, 4), (3, 6)):
