@@ -100,6 +100,29 @@ def test_dino_equals_the_loop_of_its_formula(views, multi_crop):
     assert (loss.counted, loss.skipped) == (views * 4, 0)
 
 
+@pytest.mark.parametrize("objective", [swav.swav, dino.dino])
+def test_no_gradient_passes_the_assignments(objective):
+    """The gradient is that of cross-entropy with constant targets; else the assignments would move to the predictions."""
+    inputs = batch(2)
+    scores = inputs.outputs["scores"].requires_grad_()
+    target = inputs.outputs["target_scores"].requires_grad_()
+    whole = replace(inputs, gathered={"scores": scores})
+    found = torch.autograd.grad(
+        objective(whole, temperature=TAU, num_prototypes=K).mean,
+        [scores, target],
+        materialize_grads=True,
+        allow_unused=True,
+    )
+    codes = (
+        swav.codes(scores, {}, 0.05, 3, 0)
+        if objective is swav.swav
+        else ((target - inputs.kept["centre"]) / 0.04).softmax(-1)
+    )
+    expected = sum(F.cross_entropy(scores[v] / TAU, codes[1 - v].detach()) for v in (0, 1)) / 2
+    torch.testing.assert_close(found[0], torch.autograd.grad(expected, scores)[0], rtol=0, atol=1e-12)
+    assert not found[1].any()
+
+
 def test_codes_use_all_prototypes_equally_and_do_not_overflow():
     """Without the balance all images may have one prototype; exp(1/0.001) is inf even in float64."""
     for epsilon in (0.5, 0.001):
