@@ -102,7 +102,7 @@ def test_dino_equals_the_loop_of_its_formula(views, multi_crop):
 
 @pytest.mark.parametrize("objective", [swav.swav, dino.dino])
 def test_no_gradient_passes_the_assignments(objective):
-    """The gradient is that of cross-entropy with constant targets; else the assignments would move to the predictions."""
+    """The gradient is that of cross-entropy with constant targets: assignments must not move to the predictions."""
     inputs = batch(2)
     scores = inputs.outputs["scores"].requires_grad_()
     target = inputs.outputs["target_scores"].requires_grad_()
