@@ -80,7 +80,7 @@ def checks(objective: "Objective") -> Iterator[Check]:
     outputs = _outputs(objective)
     whole, gradients = _loss_and_gradients(objective, outputs, [slice(0, IMAGES)], labels_G)
     yield Check("finite loss and gradient", 0.0 if _finite([whole, *gradients.values()]) else inf, 0)
-    yield Check("gradient = finite differences", _finite_differences(objective, outputs, gradients, labels_G), 1e-5)
+    yield Check("gradient = finite differences", _finite_differences(objective, outputs, labels_G), 1e-5)
     order_G = torch.tensor([3, 6, 0, 5, 7, 1, 4, 2])
     turned = {name: each[:, order_G] for name, each in outputs.items()}
     moved, moved_gradients = _loss_and_gradients(objective, turned, [slice(0, IMAGES)], labels_G[order_G])
@@ -177,8 +177,7 @@ def _outputs(objective: "Objective") -> "dict[str, Tensor]":
     import torch
 
     needs, generator = objective.needs, torch.Generator().manual_seed(0)
-    widths = {head.output: CLASSES if head.per_class else head.width or WIDTH for head in needs.heads.values()}
-    found = {}
+    widths, found = needs.widths(CLASSES), {}
     for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
         shape = (needs.views or VIEWS, IMAGES, widths.get(name, WIDTH))
         found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -194,7 +193,7 @@ def _loss_and_gradients(
     import torch
 
     leaves = {name: each.clone().requires_grad_() for name, each in outputs.items()}
-    losses = [_loss(objective, leaves, part, labels_G) for part in own]
+    losses = [_loss(objective, leaves, leaves, part, labels_G) for part in own]
     counted = sum(int(each.counted) for each in losses)
     mean = torch.stack([each.mean * each.counted for each in losses]).sum() / max(1, counted)
     found = torch.autograd.grad(mean, list(leaves.values()), allow_unused=True)
@@ -204,38 +203,41 @@ def _loss_and_gradients(
     }
 
 
-def _loss(objective: "Objective", leaves: "dict[str, Tensor]", own: slice, labels_G: "Tensor") -> "Loss":
+def _loss(
+    objective: "Objective", leaves: "dict[str, Tensor]", whole: "dict[str, Tensor]", own: slice, labels_G: "Tensor"
+) -> "Loss":
     from coupled.models.heads import kept_of_one_width
     from coupled.objectives import Inputs
 
     mine = {name: leaves[name][:, own] for name in objective.needs.outputs}
-    gathered = {name: leaves[name] for name in objective.needs.gathered}
+    gathered = {name: whole[name] for name in objective.needs.gathered}
     kept = kept_of_one_width(objective.needs, WIDTH, leaves[objective.needs.outputs[0]].dtype)
-    return objective.function(
-        Inputs(mine, gathered, labels_G[own], labels_G, own.start, kept=kept), **objective.options
-    )
+    inputs = Inputs(mine, gathered, labels_G[own], labels_G, own.start, kept=kept)
+    return objective.function(inputs, **objective.options)
 
 
-def _finite_differences(
-    objective: "Objective", outputs: "dict[str, Tensor]", gradients: "dict[str, Tensor]", labels_G: "Tensor"
-) -> float:
+def _finite_differences(objective: "Objective", outputs: "dict[str, Tensor]", labels_G: "Tensor") -> float:
     """Return the largest difference to central differences along three random directions, divided by max(1, |slope|).
 
-    Outputs without any gradient, such as those of a target network, are not changed.
+    Own and gathered outputs are separate variables; those without a gradient, as of a target network, stay fixed.
     """
     import torch
 
+    leaves = {(part, name): each.clone().requires_grad_() for part in (0, 1) for name, each in outputs.items()}
+
+    def loss(values: "dict[tuple[int, str], Tensor]") -> "Tensor":
+        own, gathered = ({name: values[part, name] for name in outputs} for part in (0, 1))
+        return _loss(objective, own, gathered, slice(0, IMAGES), labels_G).mean
+
+    slopes = torch.autograd.grad(loss(leaves), [*leaves.values()], allow_unused=True, materialize_grads=True)
+    slope_of = dict(zip(leaves, slopes, strict=True))
     generator, step, worst = torch.Generator().manual_seed(1), 1e-6, 0.0
     for _ in range(3):
-        along = {name: torch.randn(each.shape, generator=generator, dtype=each.dtype) for name, each in outputs.items()}
-        moves = {name: step * along[name] * bool(gradients[name].any()) for name in outputs}
-        ends = [
-            _loss(objective, {n: o + sign * moves[n] for n, o in outputs.items()}, slice(0, IMAGES), labels_G)
-            for sign in (1, -1)
-        ]
-        measured = float(ends[0].mean - ends[1].mean) / (2 * step)
-        slope = sum(float((gradients[name] * along[name]).sum()) for name in outputs)
-        difference = abs(measured - slope) / max(1.0, abs(slope))
+        along = {key: torch.randn(each.shape, generator=generator, dtype=each.dtype) for key, each in leaves.items()}
+        moves = {key: step * along[key] * bool(slope_of[key].any()) for key in leaves}
+        ends = [loss({key: each.detach() + sign * moves[key] for key, each in leaves.items()}) for sign in (1, -1)]
+        slope = sum(float((slope_of[key] * along[key]).sum()) for key in leaves)
+        difference = abs(float(ends[0] - ends[1]) / (2 * step) - slope) / max(1.0, abs(slope))
         worst = max(worst, difference) if difference == difference else inf
     return worst
 

@@ -147,6 +147,10 @@ class Arm:
         Then apply the objective's `after_step` rule, if it has one, and update the target network, if there is one.
         """
         set_learning_rate(self.optimizer, lr)
+        for name, head in self.objective.needs.heads.items():
+            if step <= head.frozen_steps:
+                for parameter in self.network.get_submodule(name).parameters():
+                    parameter.grad = None
         self.optimizer.step()
         if self.objective.after_step:
             tensors = self._tensors()

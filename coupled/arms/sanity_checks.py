@@ -159,8 +159,12 @@ def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
 
 
 def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:
-    """Return the loss on one process if all outputs have these values."""
-    outputs = dict.fromkeys((*objective.needs.outputs, *objective.needs.gathered), values_VBD)
+    """Return the loss on one process if all outputs have these values, repeated up to the width of the output."""
+    widths = objective.needs.widths(values_VBD.shape[-1])
+    outputs = {
+        name: values_VBD.repeat(1, 1, -(-widths.get(name, 1) // values_VBD.shape[-1]))[..., : widths.get(name)]
+        for name in (*objective.needs.outputs, *objective.needs.gathered)
+    }
     kept = kept_of_one_width(objective.needs, values_VBD.shape[-1], values_VBD.dtype)
     return objective.function(Inputs(outputs, outputs, labels_B, labels_B, kept=kept), **objective.options)
 

@@ -60,11 +60,11 @@ class OptimizerSettings(LeanSection):
         ),
     ] = True
     head_lr_multiplier: Annotated[
-        Above0, about("Factor of the learning rate of the heads: predictor and classifier.")
+        Above0, about("Factor of the learning rate of the heads: predictor, classifier, prototypes.")
     ] = 1.0
     head_weight_decay: Annotated[
         NonNegative | None,
-        about("Weight decay of the heads: predictor and classifier. `null`: `weight_decay`."),
+        about("Weight decay of the heads: predictor, classifier, prototypes. `null`: `weight_decay`."),
     ] = None
     warmup_epochs: Annotated[
         NonNegative,

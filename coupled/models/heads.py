@@ -23,8 +23,10 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
         return nn.Linear(inputs, classes)
     if head.kind == "cosine":
         return CosineClassifier(inputs, classes)
+    if head.kind == "cosine_prototypes":
+        return CosineClassifier(inputs, head.width)
     if head.kind == "prototypes":
-        return nn.Linear(inputs, head.width, bias=False)
+        return Prototypes(inputs, head.width)
     if head.kind in LINEAR_PREDICTORS:
         return _symmetric(nn.Linear(inputs, inputs, bias=head.kind.endswith("_bias_predictor")), head.kind)
     if head.kind in TWO_LAYERS:
@@ -37,7 +39,8 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    known = ", ".join(("linear", "cosine", "prototypes", "mlp_predictor", *TWO_LAYERS, *LINEAR_PREDICTORS))
+    plain = ("linear", "cosine", "prototypes", "cosine_prototypes", "mlp_predictor")
+    known = ", ".join((*plain, *TWO_LAYERS, *LINEAR_PREDICTORS))
     raise ValueError(f"head: got kind '{head.kind}'; allowed are {known}")
 
 
@@ -49,8 +52,22 @@ def _symmetric(predictor: nn.Module, kind: str) -> nn.Module:
     return predictor
 
 
+class Prototypes(nn.Linear):
+    """A matrix without bias whose rows start at unit norm."""
+
+    def __init__(self, inputs: int, prototypes: int) -> None:
+        super().__init__(inputs, prototypes, bias=False)
+        with torch.no_grad():
+            self.weight.copy_(functional.normalize(self.weight, dim=-1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the inner products [..., K], in at least float32: bfloat16 has too few digits for softmax."""
+        with torch.autocast(input.device.type, enabled=False):
+            return functional.linear(input.to(torch.promote_types(input.dtype, self.weight.dtype)), self.weight)
+
+
 class CosineClassifier(nn.Linear):
-    """A classifier without bias: the cosines of its input and its rows, one per class. The rows are stored as drawn."""
+    """A matrix without bias: the cosines of its input and its rows, one per class. The rows are stored as drawn."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__(inputs, classes, bias=False)

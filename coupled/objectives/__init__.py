@@ -33,7 +33,8 @@ class Head:
     """A further head of the network, which maps the output `input` to the output `output`.
 
     "linear" is a classifier with biases and one output per class. "cosine" is a classifier without bias, whose outputs
-    are the cosines of its input and its rows. "prototypes" is a matrix without bias with `width` outputs. The
+    are the cosines of its input and its rows. "prototypes" is a matrix without bias with `width` outputs; its rows
+    start at unit norm. "cosine_prototypes" is the same matrix with rows of any norm, whose outputs are cosines. The
     predictors keep the width of their input:
     "linear_predictor" is one matrix without bias, "linear_bias_predictor" has a bias; "symmetric_predictor" and
     "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
@@ -48,8 +49,9 @@ class Head:
         output: name of the output that the head computes.
         hidden_dim: width of the hidden layer of an "mlp_predictor" or of two layers.
         trained: whether the optimizer updates the head.
-        width: number of outputs of "prototypes".
+        width: number of outputs of "prototypes" and "cosine_prototypes".
         logit_scale: factor of the outputs of "cosine" in the softmax; the outputs themselves are the cosines.
+        frozen_steps: number of first steps in which the optimizer does not update the head.
 
     Example:
         >>> Head("linear", input="projection", output="logits").trained
@@ -63,6 +65,7 @@ class Head:
     trained: bool = True
     width: int = 0
     logit_scale: float = 1.0
+    frozen_steps: int = 0
 
     @property
     def per_class(self) -> bool:
@@ -142,6 +145,12 @@ class Needs:
         """Whether the objective reads an output of local views."""
         return any(name.startswith(LOCAL) for name in self.outputs)
 
+    def widths(self, classes: int) -> dict[str, int]:
+        """Return the width of every output of a classifier or of prototypes by name, also of local views and target."""
+        sized = {head.output: classes if head.per_class else head.width for head in self.heads.values()}
+        prefixes = ("", LOCAL, "target_")
+        return {f"{prefix}{name}": width for prefix in prefixes for name, width in sized.items() if width}
+
     @property
     def projects(self) -> bool:
         """Whether the objective reads an output of the projector."""
@@ -159,7 +168,7 @@ class Inputs:
     * "projection" [V, B, P], at unit norm;
     * "unnormalised" [V, B, P], the projection before normalisation;
     * "target_projection" [V, B, P], at unit norm and without gradient; "target_unnormalised", before normalisation;
-    * "logits" [V, B, C] and "prediction" [V, B, P];
+    * "logits" [V, B, C], "prediction" [V, B, P] and "scores" [V, B, K] of K prototypes;
     * "local_projection" and other local outputs, with the number of local views in place of V.
 
     `gathered` holds outputs of the global batch [V, G, ...] under the same names, with gradients. With one process

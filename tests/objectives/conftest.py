@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 import torch.nn.functional as F
-from support.objectives import small_options
+from support.objectives import PROTOTYPES, small_options
 from torch import Tensor
 
 from coupled.config import by_name
@@ -101,6 +101,10 @@ def _outputs(images: int = 6, views: int = 2, width: int = 5, seed: int = 0) -> 
         "prediction": random[2],
         "target_projection": F.normalize(random[3], dim=-1),
         "target_unnormalised": 1.1 * random[3] - 0.2,
+        **{
+            name: F.normalize(torch.randn(size, images, PROTOTYPES, generator=rng, dtype=torch.float64), dim=-1)
+            for name, size in (("scores", views), ("target_scores", views), ("local_scores", 3))
+        },
     }
 
 

@@ -158,17 +158,19 @@ def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, cho
     """A detached factor, or a mask that cuts the wrong path, leaves the value right and the training wrong.
 
     Of an objective with a prediction it is that of the prediction alone: no gradient passes what is predicted. None
-    passes the outputs of a target network.
+    passes the outputs of a target network, or the codes, which are computed from the scores of the global batch.
     """
     if chosen.options.get("weight_gradient") is False:
         pytest.skip("its weights are constants for the gradient by this option")
     outputs = random_outputs(width=3)
+    scores = outputs["scores"].clone()  # finite differences change the other tensors in place
     names = ["prediction"] if "prediction" in chosen.needs.outputs else [n for n in outputs if "target" not in n]
     if chosen.name == "directpred_partitions":  # computes its prediction itself
         names = ["unnormalised"]
 
     def mean(*values):
         changed = outputs | dict(zip(names, values, strict=True))
-        return chosen.function(whole_batch(changed, labels), **chosen.options).mean
+        inputs = replace(whole_batch(changed, labels), gathered=changed | {"scores": scores})
+        return chosen.function(inputs, **chosen.options).mean
 
     assert torch.autograd.gradcheck(mean, [outputs[name].requires_grad_() for name in names])

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from coupled.config import by_name
 from coupled.config.registry import find_objective
-from coupled.models.heads import kept_of_one_width
+from coupled.models.heads import build_head, kept_of_one_width
 from coupled.objectives import Inputs, cross_entropy
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0])
@@ -57,7 +57,8 @@ def test_extreme_temperatures_are_finite_and_right_in_float32(random_outputs, wh
     objective = partial(found.function, **found.options)
     exact = whole_batch(random_outputs(width=16), LABELS)
     inputs = cast(exact, torch.float32)
-    trained = inputs.outputs["prediction" if "prediction" in found.needs.outputs else "projection"].requires_grad_()
+    name = next(name for name in ("prediction", "scores", "projection") if name in found.needs.outputs)
+    trained = inputs.outputs[name].requires_grad_()
     loss = objective(inputs).mean
     assert torch.autograd.grad(loss, trained)[0].isfinite().all()
     assert loss.item() == pytest.approx(objective(exact).mean.item(), abs=1e-5, rel=1e-5)
@@ -155,9 +156,11 @@ def test_needs_lists_exactly_the_outputs_that_are_read(random_outputs, chosen):
     if chosen.batch_sums:
         chosen.batch_sums(own, **chosen.options)
     elif chosen.after_step and needs.gathered:
-        kept = kept_of_one_width(needs, 5, torch.float64)
+        tensors = {f"kept.{name}": each for name, each in kept_of_one_width(needs, 5, torch.float64).items()}
+        for name, head in needs.heads.items():
+            tensors |= {f"{name}.{key}": each for key, each in build_head(head, 5, 4).double().state_dict().items()}
         gathered.held["labels"] = labels  # always there
-        chosen.after_step({f"kept.{name}": each for name, each in kept.items()}, gathered, 1, **chosen.options)
+        chosen.after_step(tensors, gathered, 1, **chosen.options)
     assert gathered.asked - {"labels"} == set(needs.gathered)
     assert own.asked | gathered.asked - {"labels"} == set(needs.outputs)
     assert {head.output for head in needs.heads.values()} <= set(needs.outputs)

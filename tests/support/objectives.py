@@ -1,14 +1,15 @@
-"""Every objective of the package with small options: queues and hidden layers of their usual size take long."""
+"""Every objective of the package with small options: queues, heads and hidden layers of usual size take long."""
 
 import inspect
 from typing import Any
 
 from coupled.config import by_name
 
-QUEUE, HIDDEN = {"queue_size": 64}, {"hidden_dim": 32}
+PROTOTYPES = 7
+KEPT, HIDDEN = {"queue_size": 64, "num_prototypes": PROTOTYPES}, {"hidden_dim": 32}
 
 
-def small_options(name: str, options: dict[str, Any] = QUEUE) -> dict[str, Any]:
+def small_options(name: str, options: dict[str, Any] = KEPT) -> dict[str, Any]:
     """Those of the options that the objective takes."""
     takes = inspect.signature(getattr(by_name.find("coupled.objectives", name), name)).parameters
     return {option: value for option, value in options.items() if option in takes}
@@ -17,5 +18,5 @@ def small_options(name: str, options: dict[str, Any] = QUEUE) -> dict[str, Any]:
 def small_arms() -> dict[str, dict[str, Any]]:
     """An arm for every objective, called as its objective."""
     return {
-        name: {"objective": name, **small_options(name, QUEUE | HIDDEN)} for name in by_name.known("coupled.objectives")
+        name: {"objective": name, **small_options(name, KEPT | HIDDEN)} for name in by_name.known("coupled.objectives")
     }
