@@ -74,9 +74,9 @@ def checks(objective: "Objective") -> Iterator[Check]:
     """Yield all checks of an objective. Raises ValueError if the objective is not pure or does not return a loss."""
     import torch
 
-    from coupled.stream.known_labels import known_labels
+    from coupled.stream.known_labels import seen_labels
 
-    labels_G = (torch.arange(IMAGES) % CLASSES).where(known_labels(0, IMAGES, objective.needs.label_fraction), -1)
+    labels_G = seen_labels(torch.arange(IMAGES) % CLASSES, CLASSES, 0, objective.needs)
     outputs = _outputs(objective)
     whole, gradients = _loss_and_gradients(objective, outputs, [slice(0, IMAGES)], labels_G)
     yield Check("finite loss and gradient", 0.0 if _finite([whole, *gradients.values()]) else inf, 0)

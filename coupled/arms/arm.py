@@ -48,7 +48,7 @@ class Arm:
         seed: seed of the run, for random numbers that the network draws, such as dropout.
         perturb: (ulps, step): move one weight by `ulps` units in the last place after step `step`; None: never.
         target_decay: decay of the target network by step; None: no target network.
-        known_N: the images of the dataset whose labels the objective knows, bool on the device; None: all.
+        labels_N: the labels of the dataset as the objective sees them, on the device; None: those of the batches.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class Arm:
         seed: int,
         perturb: tuple[int, int] | None,
         target_decay: Callable[[int], float] | None = None,
-        known_N: Tensor | None = None,
+        labels_N: Tensor | None = None,
     ) -> None:
         self.name, self.objective, self.network = name, objective, network
         self.precision, self.seed, self.perturb = precision, seed, perturb
-        self.target_decay, self.known_N = target_decay, known_N
+        self.target_decay, self.labels_N = target_decay, labels_N
         self.clip_grad_norm = clip_grad_norm or float("inf")
         self.dtype = next(network.parameters()).dtype
         self.replica: nn.Module = distribute(network)
@@ -158,7 +158,7 @@ class Arm:
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self._outputs(batch.views_VB3SS, batch.local_VB3SS)
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
-        labels_B, labels_G = self._known(batch.labels_B, batch.indices_B), self._known(batch.labels_G, batch.indices_G)
+        labels_B, labels_G = self._seen(batch.labels_B, batch.indices_B), self._seen(batch.labels_G, batch.indices_G)
         mixed = {"partner_labels_B": batch.partner_labels_B, "own_weight_VB": batch.own_weight_VB}
         inputs = Inputs(outputs, gathered, labels_B, labels_G, batch.first, **mixed, kept=kept_tensors(self.network))
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
@@ -169,9 +169,9 @@ class Arm:
             self.of_batch |= {name: sum_over_ranks(own) for name, own in own_sums.items()}
         return self.objective.function(inputs, **self.objective.options)
 
-    def _known(self, labels: Tensor, indices: Tensor) -> Tensor:
-        """Return the labels of these images of the dataset, with -1 where the objective does not know them."""
-        return labels if self.known_N is None else labels.where(self.known_N[indices], -1)
+    def _seen(self, labels: Tensor, indices: Tensor) -> Tensor:
+        """Return the labels of these images of the dataset as the objective sees them."""
+        return labels if self.labels_N is None else self.labels_N[indices]
 
     def _outputs(self, views_VB3SS: Tensor, local_VB3SS: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs, computed through DDP; local views are passed only if the objective takes them."""

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
@@ -28,7 +29,7 @@ from coupled.models.probe import Probe, check_local_size, largest, outline, prob
 from coupled.models.schedules import target_decay
 from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
-from coupled.stream.known_labels import known_labels
+from coupled.stream.known_labels import seen_labels
 
 
 class Arms(NamedTuple):
@@ -96,7 +97,7 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
         seed = used[name].seed("init", settings.seed)
         start = starts[name] if seed == settings.seed else _network(options_of[name], seed, probes[name])
         network = copy_with_heads(start, objectives[name].needs, classes, seed)
-        own.append(_arm(name, settings, objectives[name], network, device, steps, len(images)))
+        own.append(_arm(name, settings, objectives[name], network, device, steps, images))
     check_equal_starts(
         {arm.name: shared_tensors(arm.network) for arm in own},
         {name: each.init for name, each in used.items()},
@@ -129,7 +130,7 @@ def _arm(
     network: Network,
     device: torch.device,
     steps: int,
-    images: int,
+    images: AnyImageDataset,
 ) -> Arm:
     """Return an arm with `network` moved to the device, dtype and memory layout of training."""
     dtype = torch.float64 if settings.precision == "float64" else torch.float32
@@ -153,9 +154,9 @@ def _arm(
     decay = None
     if start is not None:
         decay = partial(target_decay, start=start, steps=steps, schedule=settings.arms[name].target_schedule)
-    known, known_N = objective.needs.label_fraction, None
-    if known < 1:
-        known_N = known_labels(settings.seed, images, known).to(device)
+    labels_N = None
+    if not objective.needs.true_labels:
+        labels_N = _seen_labels(name, images, settings.seed, objective).to(device)
     arm = Arm(
         name,
         objective,
@@ -166,10 +167,18 @@ def _arm(
         seed=settings.seed,
         perturb=(perturb.ulps, perturb.step) if perturb else None,
         target_decay=decay,
-        known_N=known_N,
+        labels_N=labels_N,
     )
     arm.settle_buckets(settings.image_size, settings.augmentation.local_size or 0)
     return arm
+
+
+def _seen_labels(name: str, images: AnyImageDataset, seed: int, objective: Objective) -> Tensor:
+    """Return the labels [N] that the objective of the arm `name` sees. Raises ValueError for too many groups."""
+    try:
+        return seen_labels(images.labels_N, len(images.class_names), seed, objective.needs)
+    except ValueError as error:
+        raise ValueError(f"arms.{name}.{error}") from None
 
 
 def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:

@@ -149,9 +149,12 @@ def one_class(
 
 
 def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
-    """Return whether the objective counts any anchor in a batch with these labels, or if it may not know all, none."""
-    known_B = labels_B if objective.needs.label_fraction == 1 else torch.full_like(labels_B, -1)
-    return int(_loss(objective, torch.ones(views, len(labels_B), int(labels_B.max()) + 2), known_B).counted) > 0
+    """Return whether the objective counts any anchor in a batch with these labels. An objective that may not know all
+    labels, or not the true ones, is given none.
+    """
+    certain = objective.needs.label_fraction == 1 and objective.needs.label_noise == 0
+    seen_B = labels_B if certain else torch.full_like(labels_B, -1)
+    return int(_loss(objective, torch.ones(views, len(labels_B), int(labels_B.max()) + 2), seen_B).counted) > 0
 
 
 def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from coupled.objectives._ranges import share
+from coupled.objectives._ranges import check_labels_seen
 
 LOCAL = "local_"  # prefix of outputs of local views
 
@@ -94,9 +94,13 @@ class Needs:
     With `target_decay` m the network has a target network, a copy of encoder, projector and `target_heads` with the
     outputs "target_projection" and "target_unnormalised", and "target_<output>" of each of these heads. After every
     step target <- m target + (1 - m) network. An output `local_<name>`, such as "local_projection", is computed from
-    the local views (multi-crop); the run must then have local views. With `label_fraction` f the labels of a share f of
-    the training images are known, drawn by the seed of the run and the same in every epoch; all others are -1. The
-    images of a smaller share are a subset of those of a larger one.
+    the local views (multi-crop); the run must then have local views.
+
+    The last three change the labels that the objective sees; all is drawn by the seed of the run and the same in every
+    epoch (`coupled.stream.known_labels`). With `label_noise` p each label is another class with probability p. With
+    `label_groups` K the labels are those of K groups of classes. With `label_fraction` f the labels of a share f of the
+    training images are known; all others are -1. The images of a smaller share are a subset of those of a larger one,
+    and so are the replaced labels.
 
     Attributes:
         outputs: names of the outputs that the objective reads for the images of this process.
@@ -108,9 +112,11 @@ class Needs:
         views: the only number of views that the objective takes; None: any number from 2.
         mixed_labels: whether the objective uses `partner_labels_B` of its inputs, and so takes MixUp and CutMix.
         label_fraction: share of the training images whose labels the objective knows, from 0 to 1.
+        label_noise: probability with which a label is replaced by another class, from 0 to 1.
+        label_groups: number of groups of classes, from 2; None: the labels are classes.
 
     Raises:
-        ValueError: if `label_fraction` is not from 0 to 1.
+        ValueError: if `label_fraction` or `label_noise` is not from 0 to 1, or `label_groups` is below 2.
 
     Example:
         >>> Needs(outputs=("projection",), gathered=("projection",)).local
@@ -126,10 +132,17 @@ class Needs:
     views: int | None = None
     mixed_labels: bool = False
     label_fraction: float = 1.0
+    label_noise: float = 0.0
+    label_groups: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the share of the labels."""
-        share(label_fraction=self.label_fraction)
+        """Check the options of the labels."""
+        check_labels_seen(self.label_fraction, self.label_noise, self.label_groups)
+
+    @property
+    def true_labels(self) -> bool:
+        """Whether the objective sees the labels of the training images as they are."""
+        return self.label_fraction == 1 and self.label_noise == 0 and self.label_groups is None
 
     @property
     def local(self) -> bool:
