@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coupled.config.registry import Objective
     from coupled.objectives import Loss
 
-IMAGES, VIEWS, WIDTH, CLASSES = 8, 2, 6, 4
+IMAGES, VIEWS, WIDTH, CLASSES, CELLS = 8, 2, 6, 4, 4
 ROWS = "{:34} {:>12} {:>10}  {}"
 
 
@@ -178,7 +178,8 @@ def _outputs(objective: "Objective") -> "dict[str, Tensor]":
     widths = {head.output: CLASSES if head.per_class else head.width or WIDTH for head in needs.heads.values()}
     found = {}
     for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
-        shape = (needs.views or VIEWS, IMAGES, widths.get(name, WIDTH))
+        cells = (max(CELLS, needs.least_cells),) if name in needs.maps else ()
+        shape = (needs.views or VIEWS, IMAGES, *cells, widths.get(name, WIDTH))
         found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         if name in ("projection", "target_projection"):
             found[name] = torch.nn.functional.normalize(found[name], dim=-1)

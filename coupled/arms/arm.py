@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from coupled.config.controls import perturb
 from coupled.config.registry import Objective
+from coupled.models.feature_maps import cell_locations
 from coupled.models.heads import kept_tensors
 from coupled.models.network import move_target
 from coupled.models.optimizer import set_learning_rate
-from coupled.objectives import Inputs, Loss
+from coupled.objectives import LOCATIONS, Inputs, Loss
 from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
 from coupled.stream.batches import Batch
@@ -157,6 +158,8 @@ class Arm:
         drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self._outputs(batch.views_VB3SS, batch.local_VB3SS)
+        if LOCATIONS in self.objective.needs.outputs:
+            outputs = outputs | {LOCATIONS: self._locations(batch, outputs)}
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
         labels_B, labels_G = self._seen(batch.labels_B, batch.indices_B), self._seen(batch.labels_G, batch.indices_G)
         mixed = {"partner_labels_B": batch.partner_labels_B, "own_weight_VB": batch.own_weight_VB}
@@ -172,6 +175,12 @@ class Arm:
     def _seen(self, labels: Tensor, indices: Tensor) -> Tensor:
         """Return the labels of these images of the dataset as the objective sees them."""
         return labels if self.labels_N is None else self.labels_N[indices]
+
+    def _locations(self, batch: Batch, outputs: dict[str, Tensor]) -> Tensor:
+        """Return the places of the cells of the views' feature maps in the images."""
+        assert batch.boxes is not None  # `check_maps` refuses images on the disk
+        of_maps = next(outputs[name] for name in self.objective.needs.maps if name != LOCATIONS)
+        return cell_locations(batch.boxes(), of_maps.shape[2]).to(of_maps.device)
 
     def _outputs(self, views_VB3SS: Tensor, local_VB3SS: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs, computed through DDP; local views are passed only if the objective takes them."""

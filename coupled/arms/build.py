@@ -13,12 +13,13 @@ from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_starts
 from coupled.arms.given_weights import GivenWeights, load_given_weights
 from coupled.arms.lockstep import log_every_of
+from coupled.arms.map_checks import check_encoder, check_locations
 from coupled.arms.sanity_checks import check_views
 from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
 from coupled.config.user_code import is_reference
-from coupled.datasets import AnyImageDataset
+from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.freezing import freeze
 from coupled.models.memory import MOMENTS, ArmBytes, Forecast, forecast, free_memory, memory_line
@@ -62,6 +63,8 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
     }
     augmentation, classes = settings.augmentation, len(images.class_names)
     check_views(objectives, augmentation.views, augmentation.local_views)
+    recipes = {name: settings.augmentation_of(name).plain() for name in settings.arms}
+    check_locations(objectives, recipes, isinstance(images, ImageFiles))
     if classes == 0:
         sanity_checks.check_unlabelled(objectives, settings.batch.sampler)
     used = random_sources(settings.resolved()["arms"])
@@ -88,6 +91,7 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
     sizes, trained = {}, {}
     for name, objective in objectives.items():
         network = copy_with_heads(starts[name], objective.needs, classes, settings.seed)
+        check_encoder(name, objective, network.encoder, settings.image_size, settings.batch.micro_batch)
         sizes[name], trained[name] = network_size(network), trained_bytes(network)
     placed = place_arms({name: parameters for name, (parameters, _) in sizes.items()}, group.arms_size)
     own, names = [], placed[group.arms_rank]

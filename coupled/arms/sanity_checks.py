@@ -160,6 +160,8 @@ def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
 def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:
     """Return the loss on one process if all outputs have these values."""
     outputs = dict.fromkeys((*objective.needs.outputs, *objective.needs.gathered), values_VBD)
+    cells = objective.needs.least_cells  # with equal values
+    outputs |= {name: values_VBD[:, :, None].expand(-1, -1, cells, -1) for name in objective.needs.maps}
     kept = kept_of_one_width(objective.needs, values_VBD.shape[-1], values_VBD.dtype)
     return objective.function(Inputs(outputs, outputs, labels_B, labels_B, kept=kept), **objective.options)
 

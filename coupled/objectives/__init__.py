@@ -26,6 +26,7 @@ from torch import Tensor
 from coupled.objectives._ranges import check_labels_seen
 
 LOCAL = "local_"  # prefix of outputs of local views
+FEATURE_MAP, LOCATIONS = "feature_map", "locations"  # outputs with a row for each cell of the last feature map
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,17 @@ class Head:
     predictors keep the width of their input:
     "linear_predictor" is one matrix without bias, "linear_bias_predictor" has a bias; "symmetric_predictor" and
     "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
-    batch norm, ReLU and a linear layer. A head with `trained=False` gets no gradient.
+    batch norm, ReLU and a linear layer. "map_projector" maps each cell of "feature_map" by three linear layers with
+    batch norm over all cells and ReLU between them, of widths `hidden_dim`, `hidden_dim` and `width`. A head with
+    `trained=False` gets no gradient.
 
     Attributes:
-        kind: "linear", "cosine", "prototypes", "mlp_predictor", or the name of a linear predictor.
+        kind: "linear", "cosine", "prototypes", "mlp_predictor", "map_projector", or the name of a linear predictor.
         input: name of the output that the head takes as its input.
         output: name of the output that the head computes.
-        hidden_dim: width of the hidden layer of an "mlp_predictor".
+        hidden_dim: width of the hidden layers of an "mlp_predictor" or a "map_projector".
         trained: whether the optimizer updates the head.
-        width: number of outputs of "prototypes".
+        width: number of outputs of "prototypes" or of a "map_projector".
 
     Example:
         >>> Head("linear", input="projection", output="logits").trained
@@ -114,9 +117,11 @@ class Needs:
         label_fraction: share of the training images whose labels the objective knows, from 0 to 1.
         label_noise: probability with which a label is replaced by another class, from 0 to 1.
         label_groups: number of groups of classes, from 2; None: the labels are classes.
+        least_cells: least number of cells of the feature map, if one is needed.
 
     Raises:
-        ValueError: if `label_fraction` or `label_noise` is not from 0 to 1, or `label_groups` is below 2.
+        ValueError: if `label_fraction` or `label_noise` is not from 0 to 1, `label_groups` is below 2, or "locations"
+            is read without a feature map.
 
     Example:
         >>> Needs(outputs=("projection",), gathered=("projection",)).local
@@ -134,10 +139,13 @@ class Needs:
     label_fraction: float = 1.0
     label_noise: float = 0.0
     label_groups: int | None = None
+    least_cells: int = 1
 
     def __post_init__(self) -> None:
-        """Check the options of the labels."""
+        """Check the options of the labels, and that the places are those of the cells of a map."""
         check_labels_seen(self.label_fraction, self.label_noise, self.label_groups)
+        if LOCATIONS in self.outputs and len(self.maps) < 2:
+            raise ValueError(f"outputs: got {LOCATIONS} alone; name a feature map, whose cells have these places, too")
 
     @property
     def true_labels(self) -> bool:
@@ -148,6 +156,12 @@ class Needs:
     def local(self) -> bool:
         """Whether the objective reads an output of local views."""
         return any(name.startswith(LOCAL) for name in self.outputs)
+
+    @property
+    def maps(self) -> frozenset[str]:
+        """Names of the outputs with a row for each cell of the feature map, among those that the objective reads."""
+        of_heads = {head.output for head in self.heads.values() if head.input == FEATURE_MAP}
+        return frozenset({FEATURE_MAP, LOCATIONS, *of_heads} & {*self.outputs})
 
     @property
     def projects(self) -> bool:
@@ -167,6 +181,8 @@ class Inputs:
     * "unnormalised" [V, B, P], the projection before normalisation;
     * "target_projection" [V, B, P], at unit norm and without gradient; "target_unnormalised", before normalisation;
     * "logits" [V, B, C] and "prediction" [V, B, P];
+    * "feature_map" [V, B, Q, D], the Q cells of the encoder's last feature map in the order of rows, and "locations"
+      [V, B, Q, 2], the places of their centres in the image: row and column in pixels;
     * "local_projection" and other local outputs, with the number of local views in place of V.
 
     `gathered` holds outputs of the global batch [V, G, ...] under the same names, with gradients. With one process
@@ -176,8 +192,8 @@ class Inputs:
     view is `own_weight_VB` times that of the own label, and the rest times that of the partner's.
 
     Attributes:
-        outputs: outputs for the images of this process by name, [V, B, width].
-        gathered: outputs of the global batch by name, [V, G, width].
+        outputs: outputs for the images of this process by name, [V, B, width], of maps [V, B, Q, width].
+        gathered: outputs of the global batch by name, [V, G, width], of maps [V, G, Q, width].
         labels_B: labels of the images of this process, int64; -1 for an unknown label.
         labels_G: labels of the global batch, int64.
         first: position of the first image of this process in the global batch.

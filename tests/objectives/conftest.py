@@ -20,6 +20,7 @@ from coupled.models.heads import kept_of_one_width
 from coupled.objectives import Inputs, Loss
 
 TAU = 0.5
+CELLS = 4  # of a feature map
 
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
@@ -100,6 +101,8 @@ def _outputs(images: int = 6, views: int = 2, width: int = 5, seed: int = 0) -> 
         "unnormalised": 1.2 * random[0] + 0.3,
         "prediction": random[2],
         "target_projection": F.normalize(random[3], dim=-1),
+        "map_projection": torch.randn(views, images, CELLS, width, generator=rng, dtype=torch.float64),
+        "locations": 8 * torch.rand(views, images, CELLS, 2, generator=rng, dtype=torch.float64),
     }
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from coupled.config import by_name
 
-QUEUE, HIDDEN = {"queue_size": 64}, {"hidden_dim": 32}
+QUEUE, HIDDEN = {"queue_size": 64, "num_matches": 3}, {"hidden_dim": 32}
+ONE_CELL = {"num_matches": 1, "map_dim": 8}  # the tiny encoder's feature map has one cell
 
 
 def small_options(name: str, options: dict[str, Any] = QUEUE) -> dict[str, Any]:
@@ -17,5 +18,6 @@ def small_options(name: str, options: dict[str, Any] = QUEUE) -> dict[str, Any]:
 def small_arms() -> dict[str, dict[str, Any]]:
     """An arm for every objective, called as its objective."""
     return {
-        name: {"objective": name, **small_options(name, QUEUE | HIDDEN)} for name in by_name.known("coupled.objectives")
+        name: {"objective": name, **small_options(name, QUEUE | HIDDEN | ONE_CELL)}
+        for name in by_name.known("coupled.objectives")
     }

@@ -1,0 +1,62 @@
+"""The last feature map of an encoder, and the places of its cells in the image.
+
+M images, B images of a batch, V views, D channels, Q cells of a feature map, in the order of rows.
+"""
+
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coupled.models.encoders import FAILURES, encoder_width
+
+
+def embedding_and_map(encoder: nn.Module, images_Mchw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the embeddings [M, D], with the bits of `encoder(images)`, and the feature maps [M, Q, D]."""
+    trunk: Any = encoder
+    map_MDhw: Tensor = trunk.forward_features(images_Mchw)
+    return trunk.forward_head(map_MDhw), map_MDhw.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def check_feature_map(encoder: nn.Module, image_size: int, least_cells: int) -> None:
+    """Raise ValueError unless the encoder has a square feature map of at least `least_cells` cells, of which its
+    embedding is a function.
+    """
+    trunk: Any = encoder
+    training = encoder.training
+    pixels = next(encoder.parameters()).new_zeros(2, 3, image_size, image_size)
+    try:
+        map_MDhw = trunk.eval().forward_features(pixels)
+        same = torch.equal(trunk.forward_head(map_MDhw), trunk(pixels))
+    except FAILURES:
+        map_MDhw, same = None, False
+    encoder.train(training)
+    wide = map_MDhw.shape[1:2] == (encoder_width(encoder),) if isinstance(map_MDhw, Tensor) else False
+    if not same or not wide or map_MDhw.dim() != 4 or map_MDhw.shape[2] != map_MDhw.shape[3]:
+        raise ValueError(
+            "the encoder has no feature map of rows, columns and channels before its pooling; use a convolutional"
+            " network of timm such as resnet18"
+        )
+    side = map_MDhw.shape[2]
+    if side**2 < least_cells:
+        raise ValueError(
+            f"the objective matches {least_cells} cells, but the feature map has {side} x {side} at {image_size} px;"
+            " use fewer matches or a larger dataset.image_size"
+        )
+
+
+def cell_locations(boxes_VB5: Tensor, cells: int) -> Tensor:
+    """Return the centres of the cells in pixels of the image, (row, column), float32 [V, B, Q, 2].
+
+    `boxes_VB5` are top, left, height and width of each view's crop, and 1 if it is mirrored. The first cell is that
+    whose pixels come first in the view.
+    """
+    side = isqrt(cells)
+    share_S = (torch.arange(side, device=boxes_VB5.device) + 0.5) / side
+    top, left, high, wide, mirrored = (each_VB[..., None] for each_VB in boxes_VB5.float().unbind(2))
+    rows_VBS = top + high * share_S
+    columns_VBS = left + wide * torch.where(mirrored > 0, 1 - share_S, share_S)
+    places = (rows_VBS[..., :, None].expand(-1, -1, -1, side), columns_VBS[..., None, :].expand(-1, -1, side, -1))
+    return torch.stack(places, dim=-1).flatten(2, 3)
