@@ -98,9 +98,9 @@ def vicregl(
         >>> round(float(vicregl(Inputs(named, named, labels, labels), num_matches=1, covariance=2.0).mean), 4)
         1.1111
 
-    Source: Bardes et al. 2022, arXiv 2210.01571, with weights and numbers of matches of the authors' code. It differs
-    from that code in batch norm instead of another norm between the layers of the map projector, in views without
-    small crops, and in cells that follow the flip, which that code leaves out by default.
+    Source: Bardes et al. 2022, arXiv 2210.01571, with weights and numbers of matches of the authors' code. That code
+    has small crops, too, and by default does not mirror the places with the view. Agrees with lightly's `VICRegLLoss`
+    for one match in both choices; lightly orders the kept cells by distance, which changes v and c for more.
     """
     maps_VGQR, places_VGQ2 = (at_least_float32(inputs.gathered[name]) for name in (PROJECTED, LOCATIONS))
     weights = (invariance, variance, covariance)
