@@ -13,10 +13,15 @@ from coupled.models.encoders import FAILURES, encoder_width
 
 
 def embedding_and_map(encoder: nn.Module, images_Mchw: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the embeddings [M, D], with the bits of `encoder(images)`, and the feature maps [M, Q, D]."""
+    """Return the embeddings [M, D], with the bits of `encoder(images)`, and the feature maps [M, Q, D].
+
+    The cells of a vision transformer are its patch tokens.
+    """
     trunk: Any = encoder
-    map_MDhw: Tensor = trunk.forward_features(images_Mchw)
-    return trunk.forward_head(map_MDhw), map_MDhw.flatten(2).transpose(1, 2)
+    features: Tensor = trunk.forward_features(images_Mchw)
+    if features.dim() == 3:
+        return trunk.forward_head(features), features[:, trunk.num_prefix_tokens :]
+    return trunk.forward_head(features), features.flatten(2).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -24,22 +29,21 @@ def check_feature_map(encoder: nn.Module, image_size: int, least_cells: int) -> 
     """Raise ValueError unless the encoder has a square feature map of at least `least_cells` cells, of which its
     embedding is a function.
     """
-    trunk: Any = encoder
-    training = encoder.training
-    pixels = next(encoder.parameters()).new_zeros(2, 3, image_size, image_size)
+    training, pixels = encoder.training, next(encoder.parameters()).new_zeros(2, 3, image_size, image_size)
+    encoder.eval()
     try:
-        map_MDhw = trunk.eval().forward_features(pixels)
-        same = torch.equal(trunk.forward_head(map_MDhw), trunk(pixels))
+        embedding_MD, map_MQD = embedding_and_map(encoder, pixels)
+        same = torch.equal(embedding_MD, encoder(pixels)) and map_MQD.shape[2] == encoder_width(encoder)
+        side = isqrt(map_MQD.shape[1])
+        same = same and side**2 == map_MQD.shape[1]
     except FAILURES:
-        map_MDhw, same = None, False
+        same, side = False, 0
     encoder.train(training)
-    wide = map_MDhw.shape[1:2] == (encoder_width(encoder),) if isinstance(map_MDhw, Tensor) else False
-    if not same or not wide or map_MDhw.dim() != 4 or map_MDhw.shape[2] != map_MDhw.shape[3]:
+    if not same:
         raise ValueError(
-            "the encoder has no feature map of rows, columns and channels before its pooling; use a convolutional"
-            " network of timm such as resnet18"
+            "the encoder has no square feature map before its pooling; use a convolutional network or a plain vision"
+            " transformer of timm, such as resnet18"
         )
-    side = map_MDhw.shape[2]
     if side**2 < least_cells:
         raise ValueError(
             f"the objective matches {least_cells} cells, but the feature map has {side} x {side} at {image_size} px;"

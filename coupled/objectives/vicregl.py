@@ -66,8 +66,8 @@ def vicregl(
     views. Every anchor counts.
 
     The encoder must have a feature map with at least that many cells: 49 for a ResNet at 224 px, 16 with the CIFAR stem
-    at 32 px. Rotations, warps, policies and mixed images are refused, because their cells have no box in the image, and
-    so are images on the disk. There are no small crops.
+    at 32 px. The cells of a vision transformer are its patches. Rotations, warps, policies and mixed images are
+    refused, because their cells have no box in the image, and so are images on the disk. There are no small crops.
 
     Args:
         inputs: reads "unnormalised" [V, G, P], "map_projection" [V, G, Q, R] and "locations" [V, G, Q, 2] of the global
