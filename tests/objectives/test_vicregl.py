@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import tiny
 
-from coupled.config.registry import find_objective
+from coupled.config.registry import find_objective, load_dataset
 from coupled.models.feature_maps import cell_locations, check_feature_map, embedding_and_map
 from coupled.models.network import build_network, copy_with_heads
 from coupled.objectives import Inputs, Needs, vicregl
@@ -272,3 +272,16 @@ def test_the_check_of_the_encoder_keeps_its_mode_and_buffers():
     assert all(torch.equal(before[name], each) for name, each in encoder.state_dict().items())
     with pytest.raises(ValueError, match=r"^the objective matches 5 cells, but the feature map has 2 x 2 at 16 px; "):
         check(5)
+
+
+def test_each_process_has_the_boxes_of_its_own_images():
+    """Boxes of the images of another process would match cells of other places."""
+    images, options = load_dataset(tiny.TINY["dataset"], "train", 0), {"size": 8, "batch_size": 24}
+    recipe = tiny.tiny_settings().augmentation.plain()
+    shared = {"dataset": images, "seeds": {"": (3, 3)}, "augmentations": {"": recipe}, "sampler": "uniform", **options}
+    whole, *parts = (
+        next(batches.step_batches(1, **shared, rank=rank, world_size=size))[""]
+        for rank, size in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    assert torch.equal(whole.boxes(), torch.cat([part.boxes() for part in parts], dim=1))
+    assert len(whole.boxes().flatten(0, 1).unique(dim=0)) > 24
