@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from coupled.config.registry import Objective
     from coupled.objectives import Loss
 
-IMAGES, VIEWS, WIDTH, CLASSES = 8, 2, 6, 4
+IMAGES, VIEWS, WIDTH, CLASSES, CELLS = 8, 2, 6, 4, 4
 ROWS = "{:34} {:>12} {:>10}  {}"
 
 
@@ -74,9 +74,9 @@ def checks(objective: "Objective") -> Iterator[Check]:
     """Yield all checks of an objective. Raises ValueError if the objective is not pure or does not return a loss."""
     import torch
 
-    from coupled.stream.known_labels import known_labels
+    from coupled.stream.known_labels import seen_labels
 
-    labels_G = (torch.arange(IMAGES) % CLASSES).where(known_labels(0, IMAGES, objective.needs.label_fraction), -1)
+    labels_G = seen_labels(torch.arange(IMAGES) % CLASSES, CLASSES, 0, objective.needs)
     outputs = _outputs(objective)
     whole, gradients = _loss_and_gradients(objective, outputs, [slice(0, IMAGES)], labels_G)
     yield Check("finite loss and gradient", 0.0 if _finite([whole, *gradients.values()]) else inf, 0)
@@ -179,7 +179,8 @@ def _outputs(objective: "Objective") -> "dict[str, Tensor]":
     needs, generator = objective.needs, torch.Generator().manual_seed(0)
     widths, found = needs.widths(CLASSES), {}
     for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
-        shape = (needs.views or VIEWS, IMAGES, widths.get(name, WIDTH))
+        cells = (max(CELLS, needs.least_cells),) if name in needs.maps else ()
+        shape = (needs.views or VIEWS, IMAGES, *cells, widths.get(name, WIDTH))
         found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         if name in ("projection", "target_projection"):
             found[name] = torch.nn.functional.normalize(found[name], dim=-1)

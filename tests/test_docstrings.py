@@ -50,7 +50,7 @@ OBJECTIVES = [
     *("barlow_twins", "byol", "cross_entropy", "dcl", "dclw", "dino", "directpred", "directpred_partitions", "hadsell"),
     *("hard_negative", "l_c", "l_nc", "margin_softmax", "mmcr", "moco", "moco_nscl", "moco_supcon", "n_pairs"),
     *("nnclr", "nscl", "nt_xent", "prediction_mse", "ressl", "simsiam", "spectral", "supcon", "swav", "tcr"),
-    *("triplet", "vicreg", "vicreg_ctr", "vicreg_exp", "w_mse"),
+    *("triplet", "vicreg", "vicreg_ctr", "vicreg_exp", "vicregl", "w_mse"),
 ]
 CLASSES = {"coupled.objectives": ["Head", "Kept", "Needs", "Inputs", "Loss"], "coupled.analysis.run": ["Run"]}
 EXAMPLES = ["channel_dropout", "hard_negatives", "small_encoder", "two_colours"]  # a file and its function

@@ -85,6 +85,7 @@ def test_memory_negatives_and_excluded_anchors_count_all_views(
 def test_every_objective_trains_on_four_views(tmp_path: Path) -> None:
     """No objective of the package needs exactly two views."""
     arms = small_arms()
+    arms["vicregl"]["augmentation"] = {"rotation_prob": 0.0, "second": {"rotation_prob": 0.0}}  # it refuses rotations
     changed = {**SMALL, "batch": {"size": 48}, "optimizer": {**tiny.TINY["optimizer"], "base_lr": 1e-3}, "arms": arms}
     tiny.train(tmp_path / "run", max_steps=1, **changed)
     steps = pd.read_csv(tmp_path / "run/steps.csv")

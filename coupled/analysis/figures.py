@@ -12,6 +12,8 @@ command that writes it. Figures:
 * gap_alignment: alignment against weight gap, one path per arm.
 * alignment_accuracy: accuracy of h on test minus the reference's, against CKA and RSA. Needs `nccc` or `linear_probe`.
 * merging: accuracy of the weights between the reference and each arm. Needs `coupled merge`.
+* options: CKA and RSA of h on test and the weight gap against each option of an objective of which three or more arms
+  have different numbers, at the last epoch. Drawn only for runs with such arms.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
@@ -30,6 +32,7 @@ from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
+from coupled.analysis.plots.option_figures import option_paths, options
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
 from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
 from coupled.analysis.tables import BadTableError
@@ -76,7 +79,8 @@ def draw(run: Run, reference: str | None = None) -> list[Path]:
 
 def draw_each(tables: FigureTables) -> Iterator[tuple[str, list[Path] | ValueError]]:
     """Yield the name of each figure with the files that were written, or the error if it cannot be drawn."""
-    for name, figure in FIGURES.items():
+    of_options = {options.__name__: options} if option_paths(tables.arm_settings) else {}
+    for name, figure in {**FIGURES, **of_options}.items():
         try:
             drawing = figure(tables)
         except ValueError as error:

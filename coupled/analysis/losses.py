@@ -48,7 +48,7 @@ from coupled.config.schema import Settings
 from coupled.datasets import SPLITS, AnyImageDataset
 from coupled.models.network import Network
 from coupled.monitoring.commands import suggest
-from coupled.objectives import Inputs
+from coupled.objectives import Inputs, nscl
 from coupled.stream.batches import batches
 from coupled.stream.sampler import order
 from coupled.stream.view_plan import EpochPlan
@@ -216,7 +216,7 @@ def plan(
     direct = [
         arm
         for arm, of_arm in run.settings.arms.items()
-        if of_arm.objective == "nscl" and "label_fraction" not in of_arm.options  # recorded only if it is below 1
+        if of_arm.objective == "nscl" and nscl.needs(**of_arm.options).true_labels
     ]
     return Plan([LOSS, GAP], chunks, lambda output: write_what_follows(output / LOSS, direct))
 

@@ -1,12 +1,14 @@
 """Measure the accuracy of the weights between two arms: (1 - a) reference + a arm, for several a in [0, 1].
 
-Writes merge.csv, one value per row. Layer h is the embedding, z the projection. Classifiers are fitted on clean images
-of train and scored on test, as in quality.csv. `position` is a. Mean and variance of every batch norm are measured anew
-on `num_batch_norm_images` clean train images (see weights/interpolation.py). If that is 0, the network has no batch
-norm, or the running averages were interpolated like the weights (`--batch-norm-images 0`); then the values at 0 and 1
-are those of quality.csv. Digests as in the tables of quality.py.
+Writes merge.csv, one value per row. Layer h is the embedding, z the projection; z is left out for two arms with
+different projectors, and the program says so. Classifiers are fitted on clean images of train and scored on test, as in
+quality.csv. `position` is a. Mean and variance of every batch norm are measured anew on `num_batch_norm_images` clean
+train images (see weights/interpolation.py). If that is 0, the network has no batch norm, or the running averages were
+interpolated like the weights (`--batch-norm-images 0`); then the values at 0 and 1 are those of quality.csv. Digests as
+in the tables of quality.py.
 """
 
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -30,10 +32,11 @@ from coupled.analysis.representations.layers import OUTPUTS, present
 from coupled.analysis.run import Run
 from coupled.analysis.selection import Selection, check_labelled, choices, listed, select_pairs
 from coupled.analysis.weights.interpolation import batch_norms, interpolate, renew_batch_norm
-from coupled.config.metric_registry import ArmMetric, find_arm_metrics
+from coupled.config.metric_registry import ArmMetric, find_classifiers
 from coupled.datasets import SPLITS
 from coupled.metrics.arm import Variant
 from coupled.models.network import Network, shared_tensors
+from coupled.monitoring.terminal import say
 from coupled.storage.run_description import has_projector
 from coupled.stream.clean import BATCH, clean_batches
 from coupled.stream.seeds import permutation, philox
@@ -107,17 +110,22 @@ def plan(
     if batch_norm_images < 0 or batch_norm_images == 1:
         raise ValueError(f"batch_norm_images: got {batch_norm_images}; 0, or a number of 2 or more, is allowed")
     check_labelled(run, "the accuracy of merged arms")
-    classifiers = check_classifiers(metrics)
+    classifiers = find_classifiers(listed(metrics))
     outputs = present(choices("layers", layers, OUTPUTS), tuple(OUTPUTS) if has_projector(run.description) else ("h",))
-    network = _network(run, chosen.pairs, outputs).to(choose_device(device)).eval()
-    norm_images = batch_norm_images if batch_norms(network) else 0
-    wanted = [(layer, metric, variant) for layer in outputs for metric in classifiers for variant in metric.variants]
+    networks = {
+        pair: (network.to(choose_device(device)).eval(), layers_of_pair)
+        for pair, (network, layers_of_pair) in _networks(run, chosen.pairs, outputs).items()
+    }
+    kinds = [(metric, variant) for metric in classifiers for variant in metric.variants]
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {split: load_sample(run, split, num_images, accept_changed_images) for split in SPLITS}
-        seen = shuffled_batches(len(samples["train"].images), norm_images, run.settings.seed)
+        shuffled = shuffled_batches(len(samples["train"].images), batch_norm_images, run.settings.seed)
         digests = run.snapshot_digests()
-        for epoch, (reference, arm) in tracked(product(chosen.epochs, chosen.pairs), "pairs"):
+        for epoch, (reference, arm) in tracked(product(chosen.epochs, networks), "pairs"):
+            network, merged = networks[reference, arm]
+            seen = shuffled if batch_norms(network) else shuffled[:0]
+            wanted = [(layer, *kind) for layer in merged for kind in kinds]
             counts = (len(samples["test"].chosen_N), len(samples["train"].chosen_N), len(seen))
             about = (
                 *counts,
@@ -143,18 +151,30 @@ def plan(
     return Plan([TABLE], chunks)
 
 
-def _network(run: Run, pairs: Sequence[tuple[str, str]], layers: Sequence[str]) -> Network:
-    """Return a network for the weights of every pair; without a projector if those of a pair differ."""
-    network, projector_of = network_of(run, pairs[0][0]), run.settings.projector_of
-    different = [(one, other) for one, other in pairs if projector_of(one) != projector_of(other)]
-    if not different:
-        return network
-    if "z" in layers:
-        raise ValueError(
-            f"layers: got z, but arms '{different[0][0]}' and '{different[0][1]}' have different projectors; allowed is"
-            " h"
-        )
-    return Network(network.encoder, nn.Sequential(), {}, {}, needs=("embedding",))
+def _networks(
+    run: Run, pairs: Sequence[tuple[str, str]], layers: Sequence[str]
+) -> dict[tuple[str, str], tuple[Network, tuple[str, ...]]]:
+    """Return a network for the weights of every pair, and the layers of it that are measured.
+
+    If the projectors of a pair differ, the network has none and z is left out, which is printed. Raises ValueError if
+    no pair has a layer.
+    """
+    projector_of = run.settings.projector_of
+    apart = [(one, other) for one, other in pairs if "z" in layers and projector_of(one) != projector_of(other)]
+    if apart and {*layers} == {"z"} and len(apart) == len(pairs):
+        one, other = apart[0]
+        raise ValueError(f"layers: got z, but arms '{one}' and '{other}' have different projectors; allowed is h")
+    if apart:
+        names = ", ".join(f"'{other}' with '{one}'" for one, other in apart)
+        say(f"layer z is left out for {names}: their projectors differ", sys.stderr)
+    found: dict[tuple[str, str], tuple[Network, tuple[str, ...]]] = {}
+    for pair in pairs:
+        network, kept = network_of(run, pair[0]), tuple(layer for layer in layers if layer == "h" or pair not in apart)
+        if projector_of(pair[0]) != projector_of(pair[1]):
+            network = Network(network.encoder, nn.Sequential(), {}, {}, needs=("embedding",))
+        if kept:
+            found[pair] = network, kept
+    return found
 
 
 def shuffled_batches(images: int, num_images: int, seed: int) -> Tensor:
@@ -172,20 +192,6 @@ def check_points(points: Sequence[float]) -> list[float]:
         if not 0 <= point <= 1:
             raise ValueError(f"points: got {point:g}; a number from 0 (the reference) to 1 (the arm) is allowed")
     return list(dict.fromkeys(float(point) for point in points))
-
-
-def check_classifiers(names: Sequence[str] | str) -> list[ArmMetric]:
-    """Return the metrics called `names`. Raises ValueError for an unknown one or one that is not a classifier."""
-    try:
-        metrics = find_arm_metrics(dict.fromkeys(listed(names)))
-    except ValueError as error:
-        raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
-    for metric in metrics:
-        if metric.sees != "classifier":
-            raise ValueError(
-                f"metrics: got {metric.name}, which is not a classifier; an accuracy such as nccc is allowed"
-            )
-    return metrics
 
 
 def set_weights(network: Network, run: Run, pair: tuple[str, str], epoch: int, position: float, train: Sample) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from coupled.config.controls import perturb
 from coupled.config.registry import Objective
+from coupled.models.feature_maps import cell_locations
 from coupled.models.heads import kept_tensors
 from coupled.models.network import move_target
 from coupled.models.online_probe import OnlineProbe
 from coupled.models.optimizer import set_learning_rate
-from coupled.objectives import Inputs, Loss
+from coupled.objectives import LOCATIONS, Inputs, Loss
 from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
 from coupled.stream.batches import Batch
@@ -58,7 +59,7 @@ class Arm:
         seed: seed of the run, for random numbers that the network draws, such as dropout.
         perturb: (ulps, step): move one weight by `ulps` units in the last place after step `step`; None: never.
         target_decay: decay of the target network by step; None: no target network.
-        known_N: the images of the dataset whose labels the objective knows, bool on the device; None: all.
+        labels_N: the labels of the dataset as the objective sees them, on the device; None: those of the batches.
         probe: a classifier that is trained on the "embedding" of the network's outputs; None: none.
     """
 
@@ -74,12 +75,12 @@ class Arm:
         seed: int,
         perturb: tuple[int, int] | None,
         target_decay: Callable[[int], float] | None = None,
-        known_N: Tensor | None = None,
+        labels_N: Tensor | None = None,
         probe: OnlineProbe | None = None,
     ) -> None:
         self.name, self.objective, self.network = name, objective, network
         self.precision, self.seed, self.perturb = precision, seed, perturb
-        self.target_decay, self.known_N, self.probe = target_decay, known_N, probe
+        self.target_decay, self.labels_N, self.probe = target_decay, labels_N, probe
         self.embedding_VBD: Tensor | None = None  # of the last batch, for the probe
         self.clip_grad_norm = clip_grad_norm or float("inf")
         self.dtype = next(network.parameters()).dtype
@@ -179,8 +180,10 @@ class Arm:
         drawn = torch_rng(self.seed, "network", batch.epoch, batch.number, batch.first, device=device)
         with drawn, torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"):
             outputs = self._outputs(batch.views_VB3SS, batch.local_VB3SS)
+        if LOCATIONS in self.objective.needs.outputs:
+            outputs = outputs | {LOCATIONS: self._locations(batch, outputs)}
         gathered = {name: gather_images(outputs[name]) for name in self.objective.needs.gathered}
-        labels_B, labels_G = self._known(batch.labels_B, batch.indices_B), self._known(batch.labels_G, batch.indices_G)
+        labels_B, labels_G = self._seen(batch.labels_B, batch.indices_B), self._seen(batch.labels_G, batch.indices_G)
         mixed = {"partner_labels_B": batch.partner_labels_B, "own_weight_VB": batch.own_weight_VB}
         inputs = Inputs(outputs, gathered, labels_B, labels_G, batch.first, **mixed, kept=kept_tensors(self.network))
         self.projection_VBP = outputs["projection"].detach() if "projection" in outputs else None
@@ -191,9 +194,15 @@ class Arm:
             self.of_batch |= {name: sum_over_ranks(own) for name, own in own_sums.items()}
         return self.objective.function(inputs, **self.objective.options)
 
-    def _known(self, labels: Tensor, indices: Tensor) -> Tensor:
-        """Return the labels of these images of the dataset, with -1 where the objective does not know them."""
-        return labels if self.known_N is None else labels.where(self.known_N[indices], -1)
+    def _seen(self, labels: Tensor, indices: Tensor) -> Tensor:
+        """Return the labels of these images of the dataset as the objective sees them."""
+        return labels if self.labels_N is None else self.labels_N[indices]
+
+    def _locations(self, batch: Batch, outputs: dict[str, Tensor]) -> Tensor:
+        """Return the places of the cells of the views' feature maps in the images."""
+        assert batch.boxes is not None  # `check_maps` refuses images on the disk
+        of_maps = next(outputs[name] for name in self.objective.needs.maps if name != LOCATIONS)
+        return cell_locations(batch.boxes(), of_maps.shape[2]).to(of_maps.device)
 
     def _outputs(self, views_VB3SS: Tensor, local_VB3SS: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs, computed through DDP; local views are passed only if the objective takes them."""

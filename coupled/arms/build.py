@@ -6,18 +6,20 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from coupled.arms import sanity_checks
 from coupled.arms.arm import Arm
 from coupled.arms.consistency import check_equal_starts
 from coupled.arms.given_weights import GivenWeights, load_given_weights
 from coupled.arms.lockstep import log_every_of
+from coupled.arms.map_checks import check_encoder, check_locations
 from coupled.arms.sanity_checks import check_views
 from coupled.config.controls import RandomSources, random_sources
 from coupled.config.registry import Objective, find_objective
 from coupled.config.schema import Settings
 from coupled.config.user_code import is_reference
-from coupled.datasets import AnyImageDataset
+from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.models.batch_norm import use_global_batch
 from coupled.models.encoders import encoder_width
 from coupled.models.freezing import freeze
@@ -30,7 +32,7 @@ from coupled.models.probe import Probe, check_local_size, largest, outline, prob
 from coupled.models.schedules import peak_learning_rate, target_decay
 from coupled.models.stages import recompute_blocks
 from coupled.parallel.process_group import ProcessGroup
-from coupled.stream.known_labels import known_labels
+from coupled.stream.known_labels import seen_labels
 
 
 class Arms(NamedTuple):
@@ -63,6 +65,8 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
     }
     augmentation, classes = settings.augmentation, len(images.class_names)
     check_views(objectives, augmentation.views, augmentation.local_views)
+    recipes = {name: settings.augmentation_of(name).plain() for name in settings.arms}
+    check_locations(objectives, recipes, isinstance(images, ImageFiles))
     if classes == 0:
         sanity_checks.check_unlabelled(objectives, settings.batch.sampler, bool(settings.online_probe))
     used = random_sources(settings.resolved()["arms"])
@@ -89,6 +93,7 @@ def build_arms(settings: Settings, group: ProcessGroup, images: AnyImageDataset,
     sizes, trained = {}, {}
     for name, objective in objectives.items():
         network = copy_with_heads(starts[name], objective.needs, classes, settings.seed)
+        check_encoder(name, objective, network.encoder, settings.image_size, settings.batch.micro_batch)
         sizes[name], trained[name] = network_size(network), trained_bytes(network)
     placed = place_arms({name: parameters for name, (parameters, _) in sizes.items()}, group.arms_size)
     own, names = [], placed[group.arms_rank]
@@ -155,10 +160,9 @@ def _arm(
     decay = None
     if start is not None:
         decay = partial(target_decay, start=start, steps=steps, schedule=settings.arms[name].target_schedule)
-    known, known_N = objective.needs.label_fraction, None
-    if known < 1:
-        known_N = known_labels(settings.seed, len(images), known).to(device)
-    probe = None
+    labels_N, probe = None, None
+    if not objective.needs.true_labels:
+        labels_N = _seen_labels(name, images, settings.seed, objective).to(device)
     if settings.online_probe:
         peak = peak_learning_rate(optimizer.base_lr, optimizer.lr_scaling, settings.batch.size)
         network.also_returned = ("embedding",)
@@ -174,11 +178,19 @@ def _arm(
         seed=settings.seed,
         perturb=(perturb.ulps, perturb.step) if perturb else None,
         target_decay=decay,
-        known_N=known_N,
+        labels_N=labels_N,
         probe=probe,
     )
     arm.settle_buckets(settings.image_size, settings.augmentation.local_size or 0)
     return arm
+
+
+def _seen_labels(name: str, images: AnyImageDataset, seed: int, objective: Objective) -> Tensor:
+    """Return the labels [N] that the objective of the arm `name` sees. Raises ValueError for too many groups."""
+    try:
+        return seen_labels(images.labels_N, len(images.class_names), seed, objective.needs)
+    except ValueError as error:
+        raise ValueError(f"arms.{name}.{error}") from None
 
 
 def _network(options: dict[str, Any], seed: int, probed: Probe) -> Network:

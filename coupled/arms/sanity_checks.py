@@ -153,9 +153,12 @@ def one_class(
 
 
 def counts(objective: Objective, labels_B: Tensor, views: int = 2) -> bool:
-    """Return whether the objective counts any anchor in a batch with these labels, or if it may not know all, none."""
-    known_B = labels_B if objective.needs.label_fraction == 1 else torch.full_like(labels_B, -1)
-    return int(_loss(objective, torch.ones(views, len(labels_B), int(labels_B.max()) + 2), known_B).counted) > 0
+    """Return whether the objective counts any anchor in a batch with these labels. An objective that may not know all
+    labels, or not the true ones, is given none.
+    """
+    certain = objective.needs.label_fraction == 1 and objective.needs.label_noise == 0
+    seen_B = labels_B if certain else torch.full_like(labels_B, -1)
+    return int(_loss(objective, torch.ones(views, len(labels_B), int(labels_B.max()) + 2), seen_B).counted) > 0
 
 
 def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:
@@ -165,6 +168,8 @@ def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:
         name: values_VBD.repeat(1, 1, -(-widths.get(name, 1) // values_VBD.shape[-1]))[..., : widths.get(name)]
         for name in (*objective.needs.outputs, *objective.needs.gathered)
     }
+    cells = objective.needs.least_cells  # with equal values
+    outputs |= {name: values_VBD[:, :, None].expand(-1, -1, cells, -1) for name in objective.needs.maps}
     kept = kept_of_one_width(objective.needs, values_VBD.shape[-1], values_VBD.dtype)
     return objective.function(Inputs(outputs, outputs, labels_B, labels_B, kept=kept), **objective.options)
 

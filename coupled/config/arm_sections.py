@@ -146,7 +146,7 @@ def spelled_out(settings: Tree) -> Tree:
 
 def check_used(settings: Mapping[str, Any], needs: Mapping[str, Needs]) -> None:
     """Raise ValueError for settings of heads, projector or target network that no objective, or not that of the arm,
-    uses. `settings` are resolved; `needs` are those of each arm's objective.
+    uses, and for label noise that is set twice. `settings` are resolved; `needs` are those of each arm's objective.
     """
     shared = settings["optimizer"]
     for key in HEAD_KEYS:
@@ -160,6 +160,11 @@ def check_used(settings: Mapping[str, Any], needs: Mapping[str, Needs]) -> None:
         if arm.get("projector") and not needs[name].projects:
             keys = ", ".join(key for key in not_shared(settings)[name] if key.startswith("projector."))
             raise ValueError(f"arms.{name}.projector: got {keys}, but {objective} reads no projection; remove it")
+        if needs[name].label_noise and (noise := settings["dataset"].get("label_noise")):
+            raise ValueError(
+                f"arms.{name}.label_noise: got {needs[name].label_noise}, but dataset.label_noise={noise} already"
+                " replaces labels of all arms; remove one of them"
+            )
         if arm.get("target_schedule") and needs[name].target_decay is None:
             raise ValueError(
                 f"arms.{name}.target_schedule: got {arm['target_schedule']} with {objective}, which has no target"

@@ -1,18 +1,13 @@
 """The option `label_noise` of every dataset, and the images of the training steps, if they are not the split train.
 
 Noise changes only the labels of the training steps. Every analysis, and the monitor, uses the true labels.
-
-Shape letters: N images.
 """
 
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
 from coupled.datasets import AnyImageDataset
-from coupled.stream.seeds import random_uint32
+from coupled.stream.known_labels import noisy_labels
 
 RANDOM = "random"
 LabelNoise = float | str
@@ -53,11 +48,7 @@ def with_noise(images: AnyImageDataset, noise: LabelNoise | None, seed: int) -> 
             f"dataset.label_noise: got {noise}, but '{images.name}' has {classes} classes; at least 2 are needed"
         )
     share = (classes - 1) / classes if noise == RANDOM else float(noise)
-    drawn_N2 = random_uint32(seed, "label noise", shape=(len(images), 2)).astype(np.uint64)
-    replaced_N = drawn_N2[:, 0] < round(share * 2**32)
-    other_N = 1 + (drawn_N2[:, 1] * (classes - 1) >> 32)  # the distance to the new class, 1 to C - 1
-    noisy_N = (images.labels_N + torch.from_numpy((other_N * replaced_N).astype(np.int64))) % classes
-    return replace(images, labels_N=noisy_N)
+    return replace(images, labels_N=noisy_labels(images.labels_N, classes, share, seed))
 
 
 def described(images: TrainImages) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coupled.config.by_name import find, known
+from coupled.config.by_name import did_you_mean, find, known
 from coupled.config.monitor import OF_ONE_ARM
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, import_code, is_reference, of_callable, refused
@@ -99,6 +99,25 @@ def find_arm_metrics(names: Iterable[str | Callable[..., Any]], key: str = KEY) 
 
 def _splits(metric: ModuleType) -> list[tuple[str, ...]]:
     return [metric.SPLITS] if hasattr(metric, "SPLITS") else []
+def find_classifiers(names: Iterable[str]) -> list[ArmMetric]:
+    """The metrics called `names` without duplicates. Raises ValueError that lists the classifiers, which are fitted on
+    train and scored on test, for another metric and for an unknown name.
+    """
+    of_package = [metric.name for metric in find_arm_metrics(arm_metric_names()) if metric.sees == "classifier"]
+    found = []
+    for name in dict.fromkeys(names):
+        if not is_reference(name) and name not in of_package:
+            unknown = name not in arm_metric_names()
+            what = f"which is unknown{did_you_mean(name, of_package)}" if unknown else "which is not a classifier"
+            raise ValueError(f"metrics: got {name}, {what}; allowed are {', '.join(of_package)}")
+        try:
+            (metric,) = find_arm_metrics([name])
+        except ValueError as error:
+            raise ValueError(f"metrics: {str(error).removeprefix('--metrics: ')}") from None
+        if metric.sees != "classifier":
+            raise ValueError(f"metrics: got {name}, which is not a classifier: a function of (train, test)")
+        found.append(metric)
+    return found
 
 
 def _takes_labels(metric: ModuleType) -> bool:

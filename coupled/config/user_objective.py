@@ -16,7 +16,7 @@ from torch import Tensor
 from coupled.config.controls import KEYS, TRAINING_KEYS
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, refuse_option_names, refused
-from coupled.objectives import LOCAL, Inputs, Kept, Loss, Needs
+from coupled.objectives import FEATURE_MAP, LOCAL, LOCATIONS, Inputs, Kept, Loss, Needs
 from coupled.stream.seeds import generator_states
 
 EXPECTED = (
@@ -27,7 +27,7 @@ EXPECTED = (
 
 NEEDS_EXPECTED = "expected is a coupled.objectives.Needs of outputs that the network has (docs/your_own.md)"
 SAME = 1e-3  # relative, between two calls with the same inputs: some GPU kernels round differently in each call
-SHARED_OUTPUTS = ("embedding", "unnormalised", "projection")
+SHARED_OUTPUTS = ("embedding", "unnormalised", "projection", FEATURE_MAP, LOCATIONS)
 
 
 class Declared(NamedTuple):
@@ -77,7 +77,7 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
         if not isinstance(needs, Needs):
             raise refused(code, key, f"has `needs` that returns {type(needs).__name__}", NEEDS_EXPECTED)
         there = {*SHARED_OUTPUTS, *(head.output for head in needs.heads.values())}
-        there |= {f"{LOCAL}{name}" for name in there}
+        there |= {f"{LOCAL}{name}" for name in there - {FEATURE_MAP, LOCATIONS}}
         of_target = [
             "projection",
             "unnormalised",
@@ -91,8 +91,8 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
         for which, names, known in (
             ("output", needs.outputs, there),
             ("gathered output", needs.gathered, {*needs.outputs}),
-            ("input of a head", [head.input for head in needs.heads.values()], {*SHARED_OUTPUTS}),
-            ("kept width", kept, {*SHARED_OUTPUTS}),
+            ("input of a head", [head.input for head in needs.heads.values()], {*SHARED_OUTPUTS} - {LOCATIONS}),
+            ("kept width", kept, {*SHARED_OUTPUTS} - {LOCATIONS}),
             ("target head", needs.target_heads, {*needs.heads}),
         ):
             for unknown in {*names} - known:

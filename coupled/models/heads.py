@@ -39,7 +39,9 @@ def build_head(head: Head, inputs: int, classes: int) -> nn.Module:
         return nn.Sequential(
             hidden, nn.BatchNorm1d(head.hidden_dim), nn.ReLU(inplace=True), nn.Linear(head.hidden_dim, inputs)
         )
-    plain = ("linear", "cosine", "prototypes", "cosine_prototypes", "mlp_predictor")
+    if head.kind == "map_projector":
+        return MapProjector(inputs, head.hidden_dim, head.width)
+    plain = ("linear", "cosine", "prototypes", "cosine_prototypes", "mlp_predictor", "map_projector")
     known = ", ".join((*plain, *TWO_LAYERS, *LINEAR_PREDICTORS))
     raise ValueError(f"head: got kind '{head.kind}'; allowed are {known}")
 
@@ -77,6 +79,21 @@ class CosineClassifier(nn.Linear):
         with torch.autocast(input.device.type, enabled=False):
             features = input.to(torch.promote_types(input.dtype, self.weight.dtype))
             return functional.linear(functional.normalize(features, dim=-1), functional.normalize(self.weight, dim=-1))
+
+
+class MapProjector(nn.Sequential):
+    """Three linear layers with batch norm and ReLU between them, for each cell of a feature map."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        first, second = (nn.Linear(width, hidden, bias=False) for width in (inputs, hidden))
+        norms = nn.BatchNorm1d(hidden), nn.BatchNorm1d(hidden)
+        last = nn.Linear(hidden, outputs, bias=False)
+        super().__init__(first, norms[0], nn.ReLU(inplace=True), second, norms[1], nn.ReLU(inplace=True), last)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the projected cells [M, Q, R] of maps [M, Q, D]; batch norm sees the cells of all images."""
+        projected: Tensor = super().forward(input.flatten(0, 1))
+        return projected.unflatten(0, input.shape[:2])
 
 
 def kept_at_start(needs: Needs, widths: Mapping[str, int], seed: int) -> dict[str, Tensor]:

@@ -15,10 +15,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from coupled.config.user_code import is_reference
 from coupled.models.encoders import LinearEncoder, build_encoder, encoder_width
+from coupled.models.feature_maps import embedding_and_map
 from coupled.models.heads import build_head, kept_at_start
 from coupled.models.projector import build_projector, projector_width
 from coupled.models.user_encoder import build_user_encoder
-from coupled.objectives import LOCAL, Head, Needs
+from coupled.objectives import FEATURE_MAP, LOCAL, LOCATIONS, Head, Needs
 from coupled.stream.seeds import torch_rng
 
 
@@ -30,6 +31,7 @@ class Network(nn.Module):
     * "projection" [V, B, P]: the same at unit norm
     * "target_projection" [V, B, P]: the projection of the target network, without gradient
     * "target_unnormalised" [V, B, P]: the same before normalisation
+    * "feature_map" [V, B, Q, D]: the cells of the encoder's last feature map, computed only if it is read
     * the outputs of `heads`, and "target_<output>" of those that the target network has, without gradient
 
     Each output except the target's also exists as "local_<name>" for the local views. Projections are at least float32.
@@ -63,6 +65,7 @@ class Network(nn.Module):
         self.heads, self.needs = dict(specs), tuple(needs)
         self.also_returned: tuple[str, ...] = ()  # outputs that are not for the objective
         read = {*(name.removeprefix(LOCAL) for name in needs), *(head.input for head in specs.values())}
+        self.maps = FEATURE_MAP in read
         self.project = not read.isdisjoint(("unnormalised", "projection"))
         projector.requires_grad_(self.project)
         self.target = None if target is None else target.requires_grad_(False)
@@ -93,7 +96,11 @@ class Network(nn.Module):
 
     def _own_outputs(self, images_Mchw: Tensor) -> dict[str, Tensor]:
         """Return the outputs by name, [M, ...], without those of the target network."""
-        computed = {"embedding": self.encoder(images_Mchw)}
+        computed: dict[str, Tensor] = {}
+        if self.maps:
+            computed["embedding"], computed[FEATURE_MAP] = embedding_and_map(self.encoder, images_Mchw)
+        else:
+            computed["embedding"] = self.encoder(images_Mchw)
         if self.project:
             computed["unnormalised"] = _exact(self.projector(computed["embedding"]))
             computed["projection"] = functional.normalize(computed["unnormalised"], dim=-1)
@@ -168,6 +175,7 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
         "embedding": embedding_width,
         "unnormalised": projection_width,
         "projection": projection_width,
+        FEATURE_MAP: embedding_width,
     }
     heads: dict[str, nn.Module] = {}
     for name, head in needs.heads.items():
@@ -179,8 +187,9 @@ def copy_with_heads(shared: Network, needs: Needs, classes: int, seed: int) -> N
         parts = {**dict(shared.named_children()), **{name: heads[name] for name in needs.target_heads}}
         target = nn.ModuleDict({name: copy.deepcopy(part) for name, part in parts.items()})
     kept = {name: (each, needs.kept[name].snapshot) for name, each in kept_at_start(needs, widths, seed).items()}
+    outputs = [name for name in needs.outputs if name != LOCATIONS]  # which the arm computes from the crops
     return Network(
-        encoder, projector, heads, needs.heads, needs.outputs, target, kept, views_in_one_pass=shared.views_in_one_pass
+        encoder, projector, heads, needs.heads, outputs, target, kept, views_in_one_pass=shared.views_in_one_pass
     )
 
 

@@ -23,9 +23,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from coupled.objectives._ranges import share
+from coupled.objectives._ranges import check_labels_seen
 
 LOCAL = "local_"  # prefix of outputs of local views
+FEATURE_MAP, LOCATIONS = "feature_map", "locations"  # outputs with a row for each cell of the last feature map
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class Head:
     "symmetric_bias_predictor" start with a symmetric matrix; "mlp_predictor" is a linear layer of width `hidden_dim`,
     batch norm, ReLU and a linear layer. "two_layer_predictor" and "two_layer_bias_predictor" are the same with a batch
     norm without scale and shift, and with biases in none or both of the linear layers. "symmetric_two_layer_predictor"
-    and "symmetric_two_layer_bias_predictor" start with the transposed weights of the first layer in the last. A head
-    with `trained=False` gets no gradient.
+    and "symmetric_two_layer_bias_predictor" start with the transposed weights of the first layer in the last.
+    "map_projector" maps each cell of "feature_map" by three linear layers with batch norm over all cells and ReLU
+    between them, of widths `hidden_dim`, `hidden_dim` and `width`. A head with `trained=False` gets no gradient.
 
     Attributes:
-        kind: "linear", "cosine", "prototypes", "mlp_predictor", or the name of a linear predictor.
+        kind: "linear", "cosine", "prototypes", "mlp_predictor", "map_projector", or the name of a linear predictor.
         input: name of the output that the head takes as its input.
         output: name of the output that the head computes.
-        hidden_dim: width of the hidden layer of an "mlp_predictor" or of two layers.
+        hidden_dim: width of the hidden layers of an "mlp_predictor", of two layers or of a "map_projector".
         trained: whether the optimizer updates the head.
-        width: number of outputs of "prototypes" and "cosine_prototypes".
+        width: number of outputs of "prototypes", "cosine_prototypes" or a "map_projector".
         logit_scale: factor of the outputs of "cosine" in the softmax; the outputs themselves are the cosines.
         frozen_steps: number of first steps in which the optimizer does not update the head.
 
@@ -103,9 +105,13 @@ class Needs:
     With `target_decay` m the network has a target network, a copy of encoder, projector and `target_heads` with the
     outputs "target_projection" and "target_unnormalised", and "target_<output>" of each of these heads. After every
     step target <- m target + (1 - m) network. An output `local_<name>`, such as "local_projection", is computed from
-    the local views (multi-crop); the run must then have local views. With `label_fraction` f the labels of a share f of
-    the training images are known, drawn by the seed of the run and the same in every epoch; all others are -1. The
-    images of a smaller share are a subset of those of a larger one.
+    the local views (multi-crop); the run must then have local views.
+
+    The last three change the labels that the objective sees; all is drawn by the seed of the run and the same in every
+    epoch (`coupled.stream.known_labels`). With `label_noise` p each label is another class with probability p. With
+    `label_groups` K the labels are those of K groups of classes. With `label_fraction` f the labels of a share f of the
+    training images are known; all others are -1. The images of a smaller share are a subset of those of a larger one,
+    and so are the replaced labels.
 
     Attributes:
         outputs: names of the outputs that the objective reads for the images of this process.
@@ -117,9 +123,13 @@ class Needs:
         views: the only number of views that the objective takes; None: any number from 2.
         mixed_labels: whether the objective uses `partner_labels_B` of its inputs, and so takes MixUp and CutMix.
         label_fraction: share of the training images whose labels the objective knows, from 0 to 1.
+        label_noise: probability with which a label is replaced by another class, from 0 to 1.
+        label_groups: number of groups of classes, from 2; None: the labels are classes.
+        least_cells: least number of cells of the feature map, if one is needed.
 
     Raises:
-        ValueError: if `label_fraction` is not from 0 to 1.
+        ValueError: if `label_fraction` or `label_noise` is not from 0 to 1, `label_groups` is below 2, or "locations"
+            is read without a feature map.
 
     Example:
         >>> Needs(outputs=("projection",), gathered=("projection",)).local
@@ -135,10 +145,20 @@ class Needs:
     views: int | None = None
     mixed_labels: bool = False
     label_fraction: float = 1.0
+    label_noise: float = 0.0
+    label_groups: int | None = None
+    least_cells: int = 1
 
     def __post_init__(self) -> None:
-        """Check the share of the labels."""
-        share(label_fraction=self.label_fraction)
+        """Check the options of the labels, and that the places are those of the cells of a map."""
+        check_labels_seen(self.label_fraction, self.label_noise, self.label_groups)
+        if LOCATIONS in self.outputs and len(self.maps) < 2:
+            raise ValueError(f"outputs: got {LOCATIONS} alone; name a feature map, whose cells have these places, too")
+
+    @property
+    def true_labels(self) -> bool:
+        """Whether the objective sees the labels of the training images as they are."""
+        return self.label_fraction == 1 and self.label_noise == 0 and self.label_groups is None
 
     @property
     def local(self) -> bool:
@@ -150,6 +170,12 @@ class Needs:
         sized = {head.output: classes if head.per_class else head.width for head in self.heads.values()}
         prefixes = ("", LOCAL, "target_")
         return {f"{prefix}{name}": width for prefix in prefixes for name, width in sized.items() if width}
+
+    @property
+    def maps(self) -> frozenset[str]:
+        """Names of the outputs with a row for each cell of the feature map, among those that the objective reads."""
+        of_heads = {head.output for head in self.heads.values() if head.input == FEATURE_MAP}
+        return frozenset({FEATURE_MAP, LOCATIONS, *of_heads} & {*self.outputs})
 
     @property
     def projects(self) -> bool:
@@ -169,6 +195,8 @@ class Inputs:
     * "unnormalised" [V, B, P], the projection before normalisation;
     * "target_projection" [V, B, P], at unit norm and without gradient; "target_unnormalised", before normalisation;
     * "logits" [V, B, C], "prediction" [V, B, P] and "scores" [V, B, K] of K prototypes;
+    * "feature_map" [V, B, Q, D], the Q cells of the encoder's last feature map in the order of rows, and "locations"
+      [V, B, Q, 2], the places of their centres in the image: row and column in pixels;
     * "local_projection" and other local outputs, with the number of local views in place of V.
 
     `gathered` holds outputs of the global batch [V, G, ...] under the same names, with gradients. With one process
@@ -178,8 +206,8 @@ class Inputs:
     view is `own_weight_VB` times that of the own label, and the rest times that of the partner's.
 
     Attributes:
-        outputs: outputs for the images of this process by name, [V, B, width].
-        gathered: outputs of the global batch by name, [V, G, width].
+        outputs: outputs for the images of this process by name, [V, B, width], of maps [V, B, Q, width].
+        gathered: outputs of the global batch by name, [V, G, width], of maps [V, G, Q, width].
         labels_B: labels of the images of this process, int64; -1 for an unknown label.
         labels_G: labels of the global batch, int64.
         first: position of the first image of this process in the global batch.

@@ -32,6 +32,13 @@ def share(**options: float) -> None:
             raise ValueError(f"{name}: {value} is not allowed; give a share from 0 to 1")
 
 
+def check_labels_seen(label_fraction: float, label_noise: float, label_groups: int | None) -> None:
+    """Raise ValueError for an option of `Needs` that changes the labels and is out of range."""
+    share(label_fraction=label_fraction, label_noise=label_noise)
+    if label_groups is not None and label_groups < 2:
+        raise ValueError(f"label_groups: {label_groups} is not allowed; give 2 or more, at most the number of classes")
+
+
 def check_width(**options: int) -> None:
     """Raise ValueError for the first width that is not from 1 to WIDEST."""
     for name, value in options.items():

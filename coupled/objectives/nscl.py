@@ -1,5 +1,7 @@
 """NSCL, negatives-only supervised: DCL with negatives from other classes only (Luthra et al. 2025).
 
+The options of the labels bridge CL and NSCL: a share of them, noise, and groups of classes.
+
 A anchors of this process, M rows of the global batch.
 """
 
@@ -17,20 +19,36 @@ from coupled.objectives._anchors import (
     scores,
 )
 from coupled.objectives._blocks import in_blocks
-from coupled.objectives._ranges import share
+from coupled.objectives._ranges import check_labels_seen
 
-ADDED = ("label_fraction",)  # options that are recorded only if they do not have their default
+# options that are recorded only if they do not have their default
+ADDED = ("label_fraction", "label_noise", "label_groups")
 
 
-def check(*, temperature: float, label_fraction: float = 1.0, **_others: object) -> None:
-    """Raise ValueError unless the temperature is above 0 and the share of the labels from 0 to 1."""
+def check(
+    *,
+    temperature: float,
+    label_fraction: float = 1.0,
+    label_noise: float = 0.0,
+    label_groups: int | None = None,
+    **_others: object,
+) -> None:
+    """Raise ValueError unless the temperature is above 0 and the options of the labels are in their ranges."""
     check_temperature(temperature=temperature)
-    share(label_fraction=label_fraction)
+    check_labels_seen(label_fraction, label_noise, label_groups)
 
 
-def needs(*, label_fraction: float = 1.0, **_options: object) -> Needs:
-    """Declare the projections of this process and of the global batch, and the share of labels that are known."""
-    return Needs(outputs=("projection",), gathered=("projection",), label_fraction=label_fraction)
+def needs(
+    *, label_fraction: float = 1.0, label_noise: float = 0.0, label_groups: int | None = None, **_options: object
+) -> Needs:
+    """Declare the projections of this process and of the global batch, and the labels that the objective sees."""
+    return Needs(
+        outputs=("projection",),
+        gathered=("projection",),
+        label_fraction=label_fraction,
+        label_noise=label_noise,
+        label_groups=label_groups,
+    )
 
 
 @in_blocks
@@ -46,7 +64,13 @@ def per_anchor(inputs: Inputs, *, temperature: float, positive_in_denominator: b
 
 
 def nscl(
-    inputs: Inputs, *, temperature: float, positive_in_denominator: bool = False, label_fraction: float = 1.0
+    inputs: Inputs,
+    *,
+    temperature: float,
+    positive_in_denominator: bool = False,
+    label_fraction: float = 1.0,
+    label_noise: float = 0.0,
+    label_groups: int | None = None,
 ) -> Loss:
     """Return the negatives-only supervised contrastive loss: DCL with negatives from other classes only.
 
@@ -59,9 +83,14 @@ def nscl(
 
     `label_fraction` is the share of the training images whose labels are known. All others have the label -1 in
     `inputs`, and -1 is never of the same class: all other images are negatives of such an anchor, and such an image is
-    a negative of all others. With share 0 the loss is that of `dcl`. Only `needs` uses the option. The known images are
-    drawn by the seed of the run, and those of a smaller share are a subset of those of a larger one, so arms with
-    different shares form a path from CL to NSCL: `arms: {cl: dcl, half: {objective: nscl, label_fraction: 0.5}}`.
+    a negative of all others. With share 0 the loss is that of `dcl`. The known images are drawn by the seed of the run,
+    and those of a smaller share are a subset of those of a larger one, so arms with different shares form a path from
+    CL to NSCL: `arms: {cl: dcl, half: {objective: nscl, label_fraction: 0.5}}`.
+
+    `label_noise` is the probability with which a label is replaced by one of the other classes, each equally likely:
+    with (C - 1) / C the labels of C classes are random. The labels are those of a run with the same
+    `dataset.label_noise`, but only this arm sees them. `label_groups` is a number of groups of classes, drawn by the
+    seed; negatives are then of another group: coarse labels. Only `needs` uses these three options.
 
     Args:
         inputs: reads "projection" (unit norm) of this process [V, B, P] and of the global batch [V, G, P], and the
@@ -69,6 +98,8 @@ def nscl(
         temperature: temperature tau, above 0.
         positive_in_denominator: add the positives to the denominator.
         label_fraction: share of the training images whose labels are known, from 0 to 1.
+        label_noise: probability with which a label is replaced by another class, from 0 to 1.
+        label_groups: number of groups of classes, from 2 to the number of classes; None: the classes themselves.
 
     Returns:
         The mean over the counted anchors of this process in nats (scalar), how many were counted and how many were
@@ -76,8 +107,8 @@ def nscl(
 
     Raises:
         KeyError: if `inputs` lacks an output that `needs` names.
-        ValueError: if the temperature is not from 1e-6 to 1e6, or `label_fraction` is not from 0 to 1; raised when the
-            settings are loaded.
+        ValueError: if the temperature is not from 1e-6 to 1e6, or an option of the labels is out of range; raised when
+            the settings are loaded.
 
     Example:
         >>> import torch

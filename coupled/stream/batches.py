@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coupled.datasets import AnyImageDataset, ImageFiles
 from coupled.stream.augment import augment, augment_further, mix_views, normalise, send
+from coupled.stream.crops import boxes_and_flips
 from coupled.stream.decoding import augment_crops, crops, workers_for
 from coupled.stream.mixing import partners, rows_needed, weights_of
 from coupled.stream.recipe import Augmentation
@@ -42,6 +43,8 @@ class Batch:
     local_VB3SS: Tensor | None = None  # local views; None if there are none
     partner_labels_B: Tensor | None = None  # labels of the images that the views are mixed with; None: not mixed
     own_weight_VB: Tensor | None = None  # float32, weight of the own label; the partner's has the rest
+    # `boxes_and_flips` of the views, computed when it is called; None for images on the disk
+    boxes: Callable[[], Tensor] | None = None
 
 
 def step_batches(
@@ -158,6 +161,9 @@ def _batch(
         views_VB3SS = mix_views(views_VB3SS, mix, own)
         partner_labels_B = labels_G[send(mix.partner_G[own], device)]
         own_weight_VB = send(weights_of(mix, size)[own].T.float().contiguous(), device)
+    boxes = None
+    if not isinstance(dataset, ImageFiles):
+        boxes = partial(boxes_and_flips, plans[0][1][own], *dataset.images_N3HW.shape[2:])
     return Batch(
         epoch=epoch,
         number=number,
@@ -171,6 +177,7 @@ def _batch(
         local_VB3SS=local[0] if local else None,
         partner_labels_B=partner_labels_B,
         own_weight_VB=own_weight_VB,
+        boxes=boxes,
     )
 
 

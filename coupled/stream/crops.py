@@ -10,6 +10,14 @@ from torch import Tensor
 from coupled.stream.view_plan import ViewPlan
 
 
+def boxes_and_flips(plan: ViewPlan, height: int, width: int) -> Tensor:
+    """Return top, left, height and width of each view's crop in pixels of the image, and 1 if it is mirrored.
+
+    int64 [V, B, 5].
+    """
+    return torch.cat([crop_box(plan, height, width), plan.flip_BV[..., None].long()], dim=2).transpose(0, 1)
+
+
 def crop_box(plan: ViewPlan, height: int, width: int) -> Tensor:
     """Return the crops as (top, left, height, width) in whole pixels, int64 [B, V, 4].
 

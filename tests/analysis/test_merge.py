@@ -137,8 +137,8 @@ def test_images_for_batch_norms_are_shuffled_in_complete_batches() -> None:
     ("options", "part"),
     [
         (["--points", "0", "1.5"], "--points: got 1.5; a number from 0 (the reference) to 1 (the arm) is allowed"),
-        (["--metrics", "cdnv"], "--metrics: got cdnv, which is not a classifier; an accuracy such as nccc is allowed"),
-        (["--metrics", "ncc"], "--metrics: "),
+        (["--metrics", "cdnv"], "--metrics: got cdnv, which is not a classifier; allowed are few_shot, few_shot_two_"),
+        (["--metrics", "ncc"], "--metrics: got ncc, which is unknown; did you mean 'nccc'?; allowed are few_shot, "),
         (["--batch-norm-images", "1"], "--batch-norm-images: got 1; 0, or a number of 2 or more, is allowed"),
         (["--compare", "cl"], "--compare: 'cl' is the reference"),
     ],

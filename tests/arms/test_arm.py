@@ -12,6 +12,7 @@ from support.objectives import small_arms
 from coupled.arms.arm import Arm
 from coupled.config.registry import find_objective
 from coupled.coordinator import Coordinator
+from coupled.models.feature_maps import cell_locations
 from coupled.models.heads import kept_tensors
 from coupled.models.network import build_network, copy_with_heads
 from coupled.objectives import Inputs
@@ -74,6 +75,8 @@ def of_the_global_loss() -> dict[str, dict[str, torch.Tensor | None]]:
         objective = find_objective(name, arm.objective, arm.options, settings.temperature)
         network = copy_with_heads(shared, objective.needs, 10, settings.seed).double().train()
         outputs = network(batch.views_VB3SS.double())
+        if "locations" in objective.needs.outputs:
+            outputs["locations"] = cell_locations(batch.boxes(), outputs["map_projection"].shape[2])
         inputs = Inputs(outputs, outputs, batch.labels_G, batch.labels_G, kept=kept_tensors(network))
         objective.function(inputs, **objective.options).mean.backward()
         found[name] = {key: parameter.grad for key, parameter in network.named_parameters()}

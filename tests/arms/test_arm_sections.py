@@ -243,6 +243,22 @@ def test_every_comparison_works_for_different_projectors(run: Run, capsys: pytes
     assert (of_wide[of_wide["tensor"].str.startswith("encoder.")]["gap"] == 0).all()
 
 
+def test_merging_leaves_out_the_projections_of_arms_whose_projectors_differ(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One arm with another projector must not stop the others; without the line its missing rows are a riddle."""
+    few: dict[str, Any] = {"epochs": 1, "num_images": 60, "points": [0.5], "metrics": "nccc", "batch_norm_images": 0}
+    found = run.merge(compare=["dark", "wide"], **few)
+    values = found.groupby(["arm", "module"], sort=False)["value"].agg(list).to_dict()
+    assert [*values] == [("dark", "h"), ("dark", "z"), ("wide", "h")]
+    assert capsys.readouterr().err == "layer z is left out for 'wide' with 'cl': their projectors differ\n"
+    alone = run.merge(compare=["dark"], **few)
+    assert alone["value"].tolist() == found[found["arm"] == "dark"]["value"].tolist()
+    assert run.merge(compare=["dark", "wide"], layers="z", **few)["arm"].unique().tolist() == ["dark"]
+    with pytest.raises(ValueError, match=r"^layers: got z, but arms 'cl' and 'wide' have different projectors; allowe"):
+        run.merge(compare=["wide"], layers="z", **few)
+
+
 def test_programs_that_read_networks_use_the_projector_of_the_arm(run: Run) -> None:
     """With the shared one they would refuse the snapshots, or read other tensors."""
     views = torch.rand(2, 3, 3, 8, 8)

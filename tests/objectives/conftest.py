@@ -20,6 +20,7 @@ from coupled.models.heads import kept_of_one_width
 from coupled.objectives import Inputs, Loss
 
 TAU = 0.5
+CELLS = 4  # of a feature map
 
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
@@ -105,6 +106,8 @@ def _outputs(images: int = 6, views: int = 2, width: int = 5, seed: int = 0) -> 
             name: F.normalize(torch.randn(size, images, PROTOTYPES, generator=rng, dtype=torch.float64), dim=-1)
             for name, size in (("scores", views), ("target_scores", views), ("local_scores", 3))
         },
+        "map_projection": torch.randn(views, images, CELLS, width, generator=rng, dtype=torch.float64),
+        "locations": 8 * torch.rand(views, images, CELLS, 2, generator=rng, dtype=torch.float64),
     }
 
 

@@ -11,6 +11,7 @@ from coupled.objectives import cross_entropy, dcl, nscl, nt_xent, supcon
 
 LABELS = [0, 1, 0, 2, 1, 0]
 TAUS = [0.1, 1.0]
+TRAINED = ("projection", "logits", "unnormalised", "prediction", "scores", "local_scores")
 
 
 SIMILARITIES = {"cosine": lambda s: s, "square": lambda s: s**2, "absolute": abs}
@@ -164,7 +165,8 @@ def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, cho
         pytest.skip("its weights are constants for the gradient by this option")
     outputs = random_outputs(width=3)
     scores = outputs["scores"].clone()  # finite differences change the other tensors in place
-    names = ["prediction"] if "prediction" in chosen.needs.outputs else [n for n in outputs if "target" not in n]
+    names = ["prediction"] if "prediction" in chosen.needs.outputs else [n for n in outputs if n in TRAINED]
+    names += [name for name in chosen.needs.maps if name != "locations"]  # of which the loss is piecewise constant
     if chosen.name == "directpred_partitions":  # computes its prediction itself
         names = ["unnormalised"]
 
@@ -173,4 +175,5 @@ def test_the_gradient_equals_finite_differences(random_outputs, whole_batch, cho
         inputs = replace(whole_batch(changed, labels), gathered=changed | {"scores": scores})
         return chosen.function(inputs, **chosen.options).mean
 
-    assert torch.autograd.gradcheck(mean, [outputs[name].requires_grad_() for name in names])
+    fast = bool(chosen.needs.maps)  # along random directions: maps have many entries
+    assert torch.autograd.gradcheck(mean, [outputs[name].requires_grad_() for name in names], fast_mode=fast)

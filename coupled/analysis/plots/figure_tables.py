@@ -1,7 +1,9 @@
 """The input of the figures of a run: the rows of its tables, the reference arm, and the style of each arm."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ class FigureTables(NamedTuple):
     styles: dict[str, Style]  # of every arm, in the order of the run
     twins: list[str]  # of the reference
     note: str = ""  # on every figure: the settings that the arms do not share
+    arm_settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # of every arm, as in run.json
 
     def gaps(self, value: str = "gap") -> pd.DataFrame:
         """Rows of weight_gap.csv with this reference; `value` is the column that the figure shows."""
@@ -72,9 +75,8 @@ def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
     reference = reference or default_reference(run)
     if reference not in arms:
         raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
-    return FigureTables(
-        folder, reference, arm_styles(list(arms)), twins(arms, reference), not_shared_text(run.description["settings"])
-    )
+    note = not_shared_text(run.description["settings"])
+    return FigureTables(folder, reference, arm_styles(list(arms)), twins(arms, reference), note, arms)
 
 
 def default_reference(run: Run) -> str:

@@ -1,0 +1,94 @@
+"""The figure of alignment against an option of the arms: which arms make a line, and what it shows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coupled.analysis.figures import draw_each
+from coupled.analysis.plots.drawing import arm_styles
+from coupled.analysis.plots.figure_tables import FigureTables
+from coupled.analysis.plots.option_figures import OptionPath, option_paths, options
+
+NSCL = {"objective": "nscl", "temperature": 0.5, "positive_in_denominator": False}
+ARMS = {
+    "cl": {"objective": "dcl", "temperature": 0.5, "positive_in_denominator": False, "similarity": "cosine"},
+    "nscl": NSCL,
+    "tenth": {**NSCL, "label_fraction": 0.1},
+    "none": {**NSCL, "label_fraction": 0.0},
+    "noisy": {**NSCL, "label_noise": 0.4},
+    "groups_2": {**NSCL, "label_groups": 2},
+    "groups_3": {**NSCL, "label_groups": 3},
+    "groups_5": {**NSCL, "label_groups": 5},
+    "moved": {**NSCL, "label_fraction": 0.7, "perturb": {"ulps": 1, "step": 0}},
+}
+
+
+def test_arms_that_differ_in_one_number_are_a_path() -> None:
+    """A default counts as a value; two values are no path, and an arm that differs in something else is not on it."""
+    assert option_paths(ARMS) == [
+        OptionPath("nscl", "label_fraction", {"nscl": 1.0, "tenth": 0.1, "none": 0.0}, []),
+        OptionPath("nscl", "label_groups", {"groups_2": 2, "groups_3": 3, "groups_5": 5}, ["nscl"]),
+    ]
+
+
+def test_an_objective_of_the_user_is_compared_without_importing_it() -> None:
+    """A run folder alone never runs code; the default is then not known."""
+    arms = {f"w{weight}": {"objective": "mine.py:mine", "weight": weight} for weight in (1, 2, 3)}
+    arms["default"] = {"objective": "mine.py:mine"}
+    assert option_paths(arms) == [OptionPath("mine.py:mine", "weight", {"w1": 1, "w2": 2, "w3": 3}, [])]
+
+
+def tables(folder: Path, with_gaps: bool = True) -> FigureTables:
+    """Scores of two epochs with the value of the option in them, an interval, and a smaller sample."""
+    scores = ["epoch,split,reference,arm,module,metric,value,ci_low,ci_high,num_images"]
+    gaps = ["epoch,reference,arm,tensor,module,aggregate,gap,angle,arm_digest"]
+    for number, arm in enumerate(ARMS):
+        if arm == "cl":
+            continue
+        for epoch in (1, 2):
+            high = epoch / 4 + number / 100
+            scores += [f"{epoch},test,cl,{arm},h,cka,{high},{high - 0.1},{high + 0.1},357"]
+            scores += [f"{epoch},test,cl,{arm},h,cka,0.99,,,20", f"{epoch},test,cl,{arm},z,cka,0.98,,,357"]
+            gaps += [f"{epoch},cl,{arm},,,mean,{1 - high},,digest"]
+    folder.mkdir(exist_ok=True)
+    (folder / "test_alignment.csv").write_text("\n".join(scores) + "\n")
+    if with_gaps:
+        (folder / "weight_gap.csv").write_text("\n".join(gaps) + "\n")
+    return FigureTables(folder, "cl", arm_styles(list(ARMS)), [], arm_settings=ARMS)
+
+
+def test_the_line_has_the_values_of_the_last_epoch_in_the_order_of_the_option(tmp_path: Path) -> None:
+    """A row per option; RSA has no rows, so it has no panel."""
+    figure = options(tables(tmp_path))
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["CKA, test images, h", "weight gap, mean over layers"]
+    assert len(figure.axes) == 4
+    share, gap, groups, _ = figure.axes
+    assert share.get_xlabel() == "label_fraction of nscl"
+    names = list(ARMS)
+    expected = [(x, 0.5 + names.index(arm) / 100) for arm, x in (("none", 0.0), ("tenth", 0.1), ("nscl", 1.0))]
+    np.testing.assert_allclose(share.lines[0].get_xydata(), expected, atol=1e-12)
+    np.testing.assert_allclose(gap.lines[0].get_xydata(), [(x, 1 - y) for x, y in expected], atol=1e-12)
+    low, high = np.array(share.collections[0].get_paths()[0].vertices)[:, 1].min(), expected[-1][1]
+    assert low == pytest.approx(min(y for _, y in expected) - 0.1)
+    assert groups.lines[0].get_xdata().tolist() == [2, 3, 5]
+    assert groups.lines[1].get_ydata() == pytest.approx([0.5 + names.index("nscl") / 100] * 2)
+    assert [each.get_text() for each in groups.get_legend().get_texts()] == ["nscl"]
+    assert figure.get_suptitle() == "compared with cl, epoch 2"
+    assert high == pytest.approx(0.5 + names.index("nscl") / 100)
+
+
+def test_without_a_weight_gap_its_panel_is_left_out(tmp_path: Path) -> None:
+    """Alignment alone is drawn."""
+    assert len(options(tables(tmp_path, with_gaps=False)).axes) == 2
+
+
+def test_a_run_without_such_arms_has_no_such_figure_and_no_message(tmp_path: Path) -> None:
+    """Most runs compare objectives, not options."""
+    few = {name: ARMS[name] for name in ("cl", "nscl", "tenth")}
+    without = FigureTables(tmp_path, "cl", arm_styles(list(ARMS)), [], arm_settings=ARMS)  # tables: quickly not drawn
+    shown = without._replace(arm_settings=few)
+    assert "options" in dict(draw_each(without))
+    assert "options" not in dict(draw_each(shown))
+    with pytest.raises(ValueError, match=r"^the run has no 3 arms that differ only in one number of their objective$"):
+        options(shown)
