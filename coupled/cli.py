@@ -32,6 +32,11 @@ COMMANDS = {
     "weight-gap": _analysis("distances between the arms' weights", "weight_gap"),
     "alignment": _analysis("similarity of the arms' representations (CKA, RSA, ...)", "alignment"),
     "quality": _analysis("quality of each arm's representation (probes, few-shot, ...)", "quality"),
+    "calibration": Command(
+        "reliability curves of each arm's classifier and of a linear probe",
+        "coupled.analysis.classifier_parsers:calibration",
+        "coupled.analysis.calibration:main",
+    ),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
@@ -87,7 +92,8 @@ COMMANDS = {
 }
 
 ANALYSES = (
-    *("weight-gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "figures", "report"),
+    *("weight-gap", "alignment", "quality", "calibration", "collapse", "losses", "bounds", "merge", "verify"),
+    *("figures", "report"),
 )
 
 LISTS = {
