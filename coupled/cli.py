@@ -37,6 +37,11 @@ COMMANDS = {
         "coupled.analysis.classifier_parsers:calibration",
         "coupled.analysis.calibration:main",
     ),
+    "robustness": Command(
+        "errors on corrupted images, and mean corruption errors",
+        "coupled.analysis.classifier_parsers:robustness",
+        "coupled.analysis.robustness:main",
+    ),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
@@ -92,8 +97,8 @@ COMMANDS = {
 }
 
 ANALYSES = (
-    *("weight-gap", "alignment", "quality", "calibration", "collapse", "losses", "bounds", "merge", "verify"),
-    *("figures", "report"),
+    *("weight-gap", "alignment", "quality", "calibration", "robustness", "collapse", "losses", "bounds"),
+    *("merge", "verify", "figures", "report"),
 )
 
 LISTS = {

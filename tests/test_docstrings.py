@@ -30,11 +30,11 @@ FUNCTIONS = {  # module -> names
     "coupled.metrics.state_dicts": ["weight_gap"],
 }
 COMPUTED = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify", "embed"]
-COMPUTED += ["calibration"]  # of classifiers
+COMPUTED += ["calibration", "robustness"]  # of classifiers
 COMPUTED_ELSEWHERE = {"coupled.analysis.representations.maps": ["compute"], "coupled.analysis.export": ["write"]}
 RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder", "images"]
 RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify"]
-RUN_CLASSIFIERS = ["calibration"]
+RUN_CLASSIFIERS = ["calibration", "robustness"]
 RUN_OUTPUTS = ["embed", "project", "export"]
 RUN_PROPERTIES = ["name", "settings", "arms", "reference"]  # a line is enough
 PAIR_METRICS = [

@@ -13,6 +13,7 @@ command that writes it. Figures:
 * alignment_accuracy: accuracy of h on test minus the reference's, against CKA and RSA. Needs `nccc` or `linear_probe`.
 * merging: accuracy of the weights between the reference and each arm. Needs `coupled merge`.
 * reliability: accuracy against confidence of the classifiers on test, at the last epoch. Needs `coupled calibration`.
+* corruption_errors: errors on corrupted test images, at the last epoch. Needs `coupled robustness`.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
@@ -29,7 +30,7 @@ from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
-from coupled.analysis.plots.classifier_figures import reliability
+from coupled.analysis.plots.classifier_figures import corruption_errors, reliability
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
@@ -51,6 +52,7 @@ FIGURES: dict[str, Callable[[FigureTables], Figure]] = {
         angles,
         merging,
         reliability,
+        corruption_errors,
     )
 }
 

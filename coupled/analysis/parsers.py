@@ -211,8 +211,8 @@ def _add_arms(parser: Parser) -> None:
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="arms to measure (default: all)")
 
 
-def _add_table(parser: Parser) -> None:
-    epochs = "epochs such as 0,10,20 or first:last[:step], the last included (default: all that every arm has)"
+def _add_table(parser: Parser, default: str = "all that every arm has") -> None:
+    epochs = f"epochs such as 0,10,20 or first:last[:step], the last included (default: {default})"
     parser.add_argument("--epochs", metavar="LIST", help=epochs)
     skip = "skip missing and damaged snapshots, and print which"
     parser.add_argument("--skip-corrupt", action="store_true", help=skip)

@@ -210,6 +210,7 @@ class Run:
     alignment = run_measures.alignment
     quality = run_measures.quality
     calibration = run_classifiers.calibration
+    robustness = run_classifiers.robustness
     collapse = run_measures.collapse
     losses = run_measures.losses
     bounds = run_measures.bounds

@@ -32,3 +32,29 @@ def calibration(run: "Run", **options: Any) -> "pd.DataFrame":
     from coupled.analysis.calibration import compute
 
     return compute(run, **options)
+
+
+def robustness(run: "Run", **options: Any) -> "pd.DataFrame":
+    """Return the error of each arm on corrupted test images, or mean corruption errors.
+
+    Args:
+        run: the run.
+        options: keyword arguments of `coupled.analysis.robustness.compute`: arms, epochs, reference, corruptions,
+            severities, classifier, corrupted_images, table, num_images, device, skip_corrupt, accept_changed_images.
+
+    Returns:
+        The rows of robustness.csv or robustness_mce.csv: epoch, source, arm, variant, corruption, severity, value and
+        more.
+
+    Raises:
+        ValueError: for an unknown arm, epoch, corruption or severity, a damaged snapshot, images that are not those of
+            the run, or a folder whose images are not the test images of the run.
+
+    Example:
+        >>> found = run.robustness(arms="cl", corruptions="contrast", severities=[5], epochs=1, num_images=64)
+        >>> found[["corruption", "severity"]].values.tolist()
+        [['none', 0], ['contrast', 5]]
+    """
+    from coupled.analysis.robustness import compute
+
+    return compute(run, **options)

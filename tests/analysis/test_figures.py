@@ -76,6 +76,8 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         ]
     reliability = ["epoch,split,arm,module,variant,bins,bin,count,confidence,accuracy,num_images,num_train_images"]
     reliability += [f"3,test,{arm},h,linear_probe,2,{k},10,{k / 2 - 0.1},0.5,20,20" for arm in arms for k in (1, 2)]
+    robust = ["epoch,split,source,arm,module,variant,corruption,severity,value,num_images,num_train_images"]
+    robust += [f"3,test,generated,{arm},h,linear_probe,fog,{s},{s / 10},20,20" for arm in arms for s in range(1, 6)]
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {
         "weight_gap": gaps,
@@ -84,6 +86,7 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         "collapse": collapse_rows,
         "merge": merged,
         "reliability": reliability,
+        "robustness": robust,
     }.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
 

@@ -20,7 +20,7 @@ class Draws:
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Array:
         """Return uniform numbers between `low` and `high`, without both ends; 53 random bits each."""
         raw = self.generator.random_raw(math.prod(shape))
-        unit: Array = ((raw >> np.uint64(11)) + 0.5) * 2.0**-53
+        unit: Array = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         return low + (high - low) * unit.reshape(shape)
 
     def normal(self, *shape: int) -> Array:
