@@ -78,6 +78,10 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
     reliability += [f"3,test,{arm},h,linear_probe,2,{k},10,{k / 2 - 0.1},0.5,20,20" for arm in arms for k in (1, 2)]
     robust = ["epoch,split,source,arm,module,variant,corruption,severity,value,num_images,num_train_images"]
     robust += [f"3,test,generated,{arm},h,linear_probe,fog,{s},{s / 10},20,20" for arm in arms for s in range(1, 6)]
+    curves = ["epoch,split,reference,arm,module,k,value,num_images"]
+    curves += [f"3,test,cl,{arm},h,{k},{k / 100 + value(1, arm)},101" for arm in arms for k in (1, 5, 10)]
+    classes = ["epoch,split,reference,arm,module,metric,label,value,num_images"]
+    classes += [f"3,test,cl,{arm},h,cka,{k},{k / 10 + value(1, arm)},20" for arm in arms for k in (2, 0, 1)]
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {
         "weight_gap": gaps,
@@ -87,6 +91,8 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         "merge": merged,
         "reliability": reliability,
         "robustness": robust,
+        "test_mutual_knn": curves,
+        "test_class_alignment": classes,
     }.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from coupled.analysis.corruptions.constants import CORRUPTIONS, SEVERITIES
-from coupled.analysis.plots.drawing import grid, line, plain
+from coupled.analysis.plots.drawing import line, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
 from coupled.analysis.tables import largest_sample
 
@@ -27,7 +27,8 @@ def reliability(tables: FigureTables) -> Figure:
     panels = {
         name: _curves(rows[rows["module"] == module]) for module, name in NAMES.items() if module in {*rows["module"]}
     }
-    figure, cells = grid(len(panels))
+    figure = Figure(figsize=(3.2 * max(2, len(panels)), 3.9), layout="constrained")
+    cells = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, curves) in zip(cells, panels.items(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1, label="calibrated")
         for arm in tables.arms(curves):
