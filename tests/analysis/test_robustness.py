@@ -75,6 +75,20 @@ def test_an_error_is_that_of_the_trained_network_on_the_corrupted_images(driftin
         assert rows[name, severity] == pytest.approx(float(wrong))
 
 
+def test_generated_images_are_those_of_their_index_and_severity_0_is_clean(drifting_run: Path) -> None:
+    """A subset of the images must have the random numbers of the same images in the whole split."""
+    run = open_run(drifting_run)
+    images, chosen = run.images("test"), torch.tensor([3, 300])
+    source = sources.find_source(None, sources.Sample(images, chosen, ""), 5, 0)
+    for severity in (0, 2):
+        found = source.images("shot_noise", severity)
+        (pixels,) = source.pixels(found, "shot_noise", severity, 8, torch.device("cpu"))
+        for each, number in zip(pixels.permute(0, 2, 3, 1).numpy(), chosen.tolist(), strict=True):
+            clean = images.images_N3HW[number].permute(1, 2, 0).numpy()
+            bad = corrupted(clean, "shot_noise", severity, seed=5, image=number) if severity else clean
+            np.testing.assert_array_equal(each, bad)
+
+
 def test_known_errors_are_not_computed_again(
     drifting_run: Path, measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
