@@ -19,9 +19,13 @@ from coupled.analysis.corruptions.generate import corrupted
 from coupled.analysis.plots.classifier_figures import corruption_errors
 from coupled.analysis.plots.drawing import arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
+from coupled.analysis.representations.embeddings import Embedder
+from coupled.analysis.representations.features import clean_features
 from coupled.analysis.robustness import main
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.metrics.arm._probes import fitted
+from coupled.metrics.arm.linear_probe import best_strength
 from coupled.stream.clean import choose_images
 
 SOME = ["contrast", "shot_noise"]
@@ -53,26 +57,27 @@ def test_errors_on_clean_images_are_those_of_quality(measured: Path) -> None:
     assert {*clean["corruption"]} == {"none"}
 
 
-def test_an_error_is_that_of_the_trained_network_on_the_corrupted_images(drifting_run: Path, measured: Path) -> None:
-    """Image, order, normalisation and classifier; each corrupted on its own and normalised here by hand."""
-    run = open_run(drifting_run)
-    images, tensors = run.images("test"), run.state_dict("ce", 2)
-    chosen = choose_images(len(images), 40, run.settings.seed, "test").tolist()
+def test_an_error_is_that_of_the_probe_on_the_corrupted_images(drifting_run: Path, measured: Path) -> None:
+    """Corruption, severity, order and normalisation; here each image is corrupted and normalised by hand."""
+    embedder = Embedder(open_run(drifting_run), torch.device("cpu"))
+    run, seed = embedder.run, embedder.settings.seed
+    images, train = (run.images(split) for split in ("test", "train"))
+    chosen, of_train = (choose_images(len(each), 40, seed, each.split) for each in (images, train))
+    known = clean_features(embedder, train, of_train, "cl", 2)["h"]
+    probe = fitted(known, best_strength(known, seed))
     rows = pd.read_csv(measured / "robustness.csv")
-    rows = rows[(rows["arm"] == "ce") & (rows["module"] == "logits")].set_index(["corruption", "severity"])["value"]
+    rows = rows[rows["arm"] == "cl"].set_index(["corruption", "severity"])["value"]
     assert len(rows) == 1 + len(SOME) * len(SEVERITIES)
-    for name, severity in product(SOME, (1, 5)):
-        pixels = [images.images_N3HW[n].permute(1, 2, 0).numpy() for n in chosen]
-        seed = run.settings.seed
-        bad = [corrupted(each, name, severity, seed=seed, image=n) for each, n in zip(pixels, chosen, strict=True)]
+    errors = []
+    for name, severity in product(SOME, SEVERITIES):
+        pixels = images.images_N3HW[chosen].permute(0, 2, 3, 1).numpy()
+        bad = [corrupted(x, name, severity, seed=seed, image=n) for x, n in zip(pixels, chosen.tolist(), strict=True)]
         values = (torch.from_numpy(np.stack(bad)) / 255 - torch.tensor(images.mean)) / torch.tensor(images.std)
         with torch.no_grad():
-            outputs = run.network("ce", 2)(values.permute(0, 3, 1, 2)[None].float())
-        width = tensors["classifier.weight"].shape[1]
-        (rows_nd,) = (each[0] for each in outputs.values() if each.shape[-1] == width)
-        logits = rows_nd @ tensors["classifier.weight"].T + tensors["classifier.bias"]
-        wrong = (logits.argmax(1) != images.labels_N[chosen]).double().mean()
-        assert rows[name, severity] == pytest.approx(float(wrong))
+            rows_nd = run.network("cl", 2)(values.permute(0, 3, 1, 2)[None].float())["embedding"][0]
+        errors.append((probe.model.predict(probe.inputs(rows_nd)) != images.labels_N[chosen].numpy()).mean())
+    assert [rows[case] for case in product(SOME, SEVERITIES)] == pytest.approx(errors)
+    assert len({*errors}) > 5
 
 
 def test_generated_images_are_those_of_their_index_and_severity_0_is_clean(drifting_run: Path) -> None:
