@@ -42,6 +42,16 @@ COMMANDS = {
         "coupled.analysis.probe_parsers:pretext",
         "coupled.analysis.pretext:main",
     ),
+    "calibration": Command(
+        "reliability curves of each arm's classifier and of a linear probe",
+        "coupled.analysis.classifier_parsers:calibration",
+        "coupled.analysis.calibration:main",
+    ),
+    "robustness": Command(
+        "errors on corrupted images, and mean corruption errors",
+        "coupled.analysis.classifier_parsers:robustness",
+        "coupled.analysis.robustness:main",
+    ),
     "collapse": _analysis("dimensional collapse of each arm's representation", "collapse"),
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
@@ -97,8 +107,8 @@ COMMANDS = {
 }
 
 ANALYSES = (
-    *("weight-gap", "alignment", "quality", "linear-evaluation", "pretext", "collapse", "losses", "bounds", "merge"),
-    *("verify", "figures", "report"),
+    *("weight-gap", "alignment", "quality", "linear-evaluation", "pretext", "calibration", "robustness", "collapse"),
+    *("losses", "bounds", "merge", "verify", "figures", "report"),
 )
 
 LISTS = {

@@ -30,12 +30,13 @@ FUNCTIONS = {  # module -> names
     "coupled.metrics.state_dicts": ["weight_gap"],
 }
 COMPUTED = [
-    *("weight_gap", "alignment", "quality", "linear_evaluation", "pretext", "collapse", "losses", "bounds", "merge"),
-    *("verify", "embed"),
+    *("weight_gap", "alignment", "quality", "linear_evaluation", "pretext", "calibration", "robustness", "collapse"),
+    *("losses", "bounds", "merge", "verify", "embed"),
 ]
 COMPUTED_ELSEWHERE = {"coupled.analysis.representations.maps": ["compute"], "coupled.analysis.export": ["write"]}
 RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder", "images"]
 RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify"]
+RUN_CLASSIFIERS = ["calibration", "robustness"]
 RUN_OUTPUTS = ["embed", "project", "export"]
 RUN_PROPERTIES = ["name", "settings", "arms", "reference"]  # a line is enough
 PAIR_METRICS = [
@@ -65,6 +66,7 @@ def functions() -> Iterator[tuple[str, str]]:
         **{f"coupled.analysis.{name}": ["compute"] for name in COMPUTED},
         **COMPUTED_ELSEWHERE,
         "coupled.analysis.run_measures": RUN_MEASURES,
+        "coupled.analysis.run_classifiers": RUN_CLASSIFIERS,
         "coupled.analysis.run_outputs": RUN_OUTPUTS,
         **{f"coupled.metrics.pair.{name}": [name] for name in PAIR_METRICS},
         **{f"coupled.metrics.arm.{name}": [name] for name in ARM_METRICS},
@@ -119,7 +121,7 @@ def test_the_list_of_public_names_equals_the_code() -> None:
     assert list(known("coupled.objectives")) == OBJECTIVES
     assert {path.stem for path in (tiny.REPOSITORY / "examples").glob("*.py")} == set(EXAMPLES)
     methods = {name for name, each in vars(coupled.Run).items() if inspect.isfunction(each) and name[0] != "_"}
-    assert methods == {*RUN_METHODS, *RUN_MEASURES, *RUN_OUTPUTS}
+    assert methods == {*RUN_METHODS, *RUN_MEASURES, *RUN_CLASSIFIERS, *RUN_OUTPUTS}
     properties = {name for name in vars(coupled.Run) if name[0] != "_"} - methods
     assert properties == set(RUN_PROPERTIES)
     assert all(getattr(coupled.Run, name).__doc__ for name in RUN_PROPERTIES)

@@ -14,6 +14,11 @@ command that writes it. Figures:
 * merging: accuracy of the weights between the reference and each arm. Needs `coupled merge`.
 * options: CKA and RSA of h on test and the weight gap against each option of an objective of which three or more arms
   have different numbers, at the last epoch. Drawn only for runs with such arms.
+* reliability: accuracy against confidence of the classifiers on test, at the last epoch. Needs `coupled calibration`.
+* corruption_errors: errors on corrupted test images, at the last epoch. Needs `coupled robustness`.
+* pair_metrics: every pair metric of test_alignment.csv for h, over epochs.
+* mutual_knn: neighbours in common over their number. Needs `coupled alignment --mutual-knn`.
+* class_alignment: pair metrics of the images of each class, at the last epoch. Needs `coupled alignment --per-class`.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
@@ -30,8 +35,10 @@ from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
+from coupled.analysis.plots.classifier_figures import corruption_errors, reliability
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
+from coupled.analysis.plots.measure_figures import class_alignment, mutual_knn, pair_metrics
 from coupled.analysis.plots.option_figures import option_paths, options
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
 from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
@@ -51,6 +58,11 @@ FIGURES: dict[str, Callable[[FigureTables], Figure]] = {
         alignment_accuracy,
         angles,
         merging,
+        reliability,
+        corruption_errors,
+        pair_metrics,
+        mutual_knn,
+        class_alignment,
     )
 }
 

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coupled.analysis import run_measures, run_outputs
+from coupled.analysis import run_classifiers, run_measures, run_outputs
 from coupled.analysis.run_folder import newest_run as newest_run
 from coupled.analysis.run_folder import open_store as open_store
 from coupled.analysis.run_folder import read_description as read_description
@@ -209,6 +209,8 @@ class Run:
     weight_gap = run_measures.weight_gap
     alignment = run_measures.alignment
     quality = run_measures.quality
+    calibration = run_classifiers.calibration
+    robustness = run_classifiers.robustness
     collapse = run_measures.collapse
     losses = run_measures.losses
     bounds = run_measures.bounds

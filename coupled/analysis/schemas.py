@@ -7,7 +7,7 @@ differ only in digests, the last one is the newest.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coupled.analysis import optional_schemas, theory_schemas
+from coupled.analysis import classifier_schemas, optional_schemas, theory_schemas
 from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Cells, Column
 
 OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
@@ -107,6 +107,7 @@ COLUMNS = {
     "arm_digest": Column("digest of the arm's snapshot, 16 hexadecimal digits", TEXT),
     "images_digest": Column("digest of the images of the split, 16 hexadecimal digits", TEXT),
     "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
+    **classifier_schemas.COLUMNS,
     **optional_schemas.COLUMNS,
     **theory_schemas.COLUMNS,
 }
@@ -245,6 +246,7 @@ SCHEMAS = {
     ),
     **{
         name: _schema(program, columns, values, **others)
-        for name, (program, columns, values, others) in (optional_schemas.TABLES | theory_schemas.TABLES).items()
+        for more in (classifier_schemas, optional_schemas, theory_schemas)
+        for name, (program, columns, values, others) in more.TABLES.items()
     },
 }

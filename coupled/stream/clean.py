@@ -33,6 +33,17 @@ def clean_batches(
         yield clean_views(pixels_B3HW.to(device), size, images.mean, images.std)
 
 
+def clean_pixels(
+    images: AnyImageDataset, chosen_N: Tensor, size: int, device: torch.device, num_workers: int | None
+) -> Iterator[Tensor]:
+    """Yield the clean views of the chosen images before they are normalised, uint8 [B, 3, S, S] on the CPU.
+
+    They are rounded to grey levels, which changes nothing unless an image was resized.
+    """
+    for pixels_B3HW in _pixels(images, chosen_N, size, workers_for(num_workers, device)):
+        yield clean_views(pixels_B3HW, size, (0, 0, 0), (1, 1, 1)).mul_(255).round_().to(torch.uint8)
+
+
 def _pixels(images: AnyImageDataset, chosen_N: Tensor, size: int, workers: int) -> Iterator[Tensor]:
     """Yield the chosen images batch by batch, uint8 [B, 3, H, W]; images on the disk as squares of `size`."""
     if isinstance(images, ImageFiles):

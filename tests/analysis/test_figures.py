@@ -74,6 +74,14 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
             f"{epoch},cl,{arm},{position},{known}",
             f"{epoch},cl,{arm},{position},h,nccc,euclidean,,,9,357,1440,0",
         ]
+    reliability = ["epoch,split,arm,module,variant,bins,bin,count,confidence,accuracy,num_images,num_train_images"]
+    reliability += [f"3,test,{arm},h,linear_probe,2,{k},10,{k / 2 - 0.1},0.5,20,20" for arm in arms for k in (1, 2)]
+    robust = ["epoch,split,source,arm,module,variant,corruption,severity,value,num_images,num_train_images"]
+    robust += [f"3,test,generated,{arm},h,linear_probe,fog,{s},{s / 10},20,20" for arm in arms for s in range(1, 6)]
+    curves = ["epoch,split,reference,arm,module,k,value,num_images"]
+    curves += [f"3,test,cl,{arm},h,{k},{k / 100 + value(1, arm)},101" for arm in arms for k in (1, 5, 10)]
+    classes = ["epoch,split,reference,arm,module,metric,label,value,num_images"]
+    classes += [f"3,test,cl,{arm},h,cka,{k},{k / 10 + value(1, arm)},20" for arm in arms for k in (2, 0, 1)]
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {
         "weight_gap": gaps,
@@ -81,6 +89,10 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         "quality": quality_rows,
         "collapse": collapse_rows,
         "merge": merged,
+        "reliability": reliability,
+        "robustness": robust,
+        "test_mutual_knn": curves,
+        "test_class_alignment": classes,
     }.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
 
@@ -267,8 +279,8 @@ def test_a_missing_table_is_named_and_the_rest_is_drawn(folder: Path, capsys: py
     assert main(["--run-dir", str(folder)]) == 0
     assert "quality: not drawn: " in capsys.readouterr().err
     assert not (folder / "analysis/figures/quality.png").exists()
-    for name in ("weight_gap", "test_alignment", "collapse", "merge"):
-        (folder / f"analysis/{name}.csv").unlink()
+    for path in (folder / "analysis").glob("*.csv"):
+        path.unlink()
     assert main(["--run-dir", str(folder)]) == 2
     assert capsys.readouterr().err.count("not drawn") == len(FIGURES)
     with pytest.raises(ValueError, match=r"drift: .*weight_gap\.csv: no such file"):

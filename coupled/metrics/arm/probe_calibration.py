@@ -58,13 +58,21 @@ def probe_calibration(
 
 def values(train: Labelled, test: Labelled, seed: int) -> dict[str, Measured]:
     """Return both values of the probe."""
+    found = predictions(train, test, seed)
+    if isinstance(found, Undefined):
+        return dict.fromkeys(DETAILS, Measured(found))
+    curve = reliability(found.rows_ND.exp(), found.labels_N)
+    nll = mean_nll(found.rows_ND, found.labels_N)
+    return {"nll": Measured(nll), "ece": Measured(calibration_error(curve))}
+
+
+def predictions(train: Labelled, test: Labelled, seed: int) -> Labelled | Undefined:
+    """Return the log-probabilities [M, C] of the classes of train for the test images; labels are their columns."""
     labels_C = torch.unique(train.labels_N)
     unknown_M = test.labels_N[~torch.isin(test.labels_N, labels_C)]
     if len(labels_C) < 2:
-        return dict.fromkeys(DETAILS, Measured(Undefined("train has fewer than 2 classes")))
+        return Undefined("train has fewer than 2 classes")
     if len(unknown_M):
-        return dict.fromkeys(DETAILS, Measured(Undefined(f"class {int(unknown_M[0])} has no train images")))
+        return Undefined(f"class {int(unknown_M[0])} has no train images")
     found_MC = log_probabilities(train, test, best_strength(train, seed))
-    places_M = torch.searchsorted(labels_C, test.labels_N)
-    curve = reliability(found_MC.exp(), places_M)
-    return {"nll": Measured(mean_nll(found_MC, places_M)), "ece": Measured(calibration_error(curve))}
+    return Labelled(found_MC, torch.searchsorted(labels_C, test.labels_N))

@@ -1,0 +1,1 @@
+"""The common corruptions of images of Hendrycks and Dietterich 2019, generated or read from folders."""
