@@ -12,6 +12,11 @@ command that writes it. Figures:
 * gap_alignment: alignment against weight gap, one path per arm.
 * alignment_accuracy: accuracy of h on test minus the reference's, against CKA and RSA. Needs `nccc` or `linear_probe`.
 * merging: accuracy of the weights between the reference and each arm. Needs `coupled merge`.
+* barrier: losses and accuracy along the line between the weights of the reference and each arm, and the height of the
+  barrier over epochs. Needs `coupled barrier`.
+* gradients: size of the gradient of each contrastive loss against the cosine of a pair. Needs `coupled gradients`.
+* spectra: eigenvalues over epochs of h, z, the inputs of a predictor (F), and its matrix W, one row of panels per arm.
+* duality: the criteria L_c and L_nc of z, and norms of z and h, over epochs.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
@@ -30,7 +35,9 @@ from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
+from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say
@@ -48,6 +55,10 @@ FIGURES: dict[str, Callable[[FigureTables], Figure]] = {
         alignment_accuracy,
         angles,
         merging,
+        barrier,
+        gradients,
+        spectra,
+        duality,
     )
 }
 

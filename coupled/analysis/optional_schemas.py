@@ -1,5 +1,6 @@
-"""Tables that a program writes only with an option."""
+"""Tables that a program writes only with an option, and the tables of loss_schemas.py."""
 
+from coupled.analysis import loss_schemas
 from coupled.analysis.cells import NAME, Column
 
 _PAIR = "epoch split reference arm module"
@@ -14,4 +15,5 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         ("train_mutual_knn.csv", "test_mutual_knn.csv"),
         ("alignment", f"{_PAIR} k value ci_low ci_high num_images resamples {_DIGESTS}", "value ci_low ci_high", {}),
     ),
+    **loss_schemas.TABLES,
 }

@@ -7,7 +7,7 @@ differ only in digests, the last one is the newest.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from coupled.analysis import optional_schemas, theory_schemas
+from coupled.analysis import loss_schemas, optional_schemas, theory_schemas
 from coupled.analysis.cells import COUNT, EPOCH, NAME, ORDINAL, POSITIVE, SIZE, TEXT, Cells, Column
 
 OF_OBJECTIVE = "of the objective"  # nats for those with cross-entropies
@@ -107,7 +107,7 @@ COLUMNS = {
     "arm_digest": Column("digest of the arm's snapshot, 16 hexadecimal digits", TEXT),
     "images_digest": Column("digest of the images of the split, 16 hexadecimal digits", TEXT),
     "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
-    **theory_schemas.COLUMNS,
+    **(loss_schemas.COLUMNS | theory_schemas.COLUMNS),
 }
 OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
     "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),

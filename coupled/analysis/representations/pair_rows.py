@@ -95,11 +95,21 @@ def pair_rows(
         key, table = measurement.key(score), measurement.table(score)
         columns = SCHEMAS[table].columns
         place = columns.index("value")
-        if isinstance(value, Undefined):
-            say(f"epoch {measurement.epoch}, {name}, {_text(score, images.class_names)}: no value: {value.reason}")
         ends = bounds[score] if "ci_low" in columns else ()
         rows.setdefault(table, []).append((*key[:place], value, *ends, *key[place:]))
+    say_undefined(f"epoch {measurement.epoch}, {name}", found, images.class_names)
     return rows
+
+
+def say_undefined(where: str, found: Mapping[Score, float], class_names: Sequence[str]) -> None:
+    """Print the undefined scores, one line per metric and reason."""
+    alike: dict[tuple[str, str], list[Score]] = {}
+    for score, value in found.items():
+        if isinstance(value, Undefined):
+            alike.setdefault((score.metric, value.reason), []).append(score)
+    for (_, reason), scores in alike.items():
+        more = f" and {len(scores) - 1} more" if len(scores) > 1 else ""
+        say(f"{where}, {_text(scores[0], class_names)}{more}: no value: {reason}")
 
 
 def _text(score: Score, class_names: Sequence[str]) -> str:
