@@ -9,7 +9,12 @@ _CLASS = {"label": Column("name of the class whose images are measured", NAME)}
 TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> program, columns, columns outside the key
     **dict.fromkeys(
         ("train_class_alignment.csv", "test_class_alignment.csv"),
-        ("alignment", f"{_PAIR} metric label value num_images {_DIGESTS}", "value", _CLASS),
+        (
+            "alignment",
+            f"{_PAIR} metric label value ci_low ci_high num_images resamples {_DIGESTS}",
+            "value ci_low ci_high",
+            _CLASS,
+        ),
     ),
     **dict.fromkeys(
         ("train_mutual_knn.csv", "test_mutual_knn.csv"),

@@ -98,17 +98,13 @@ def smallest_class(sample: Sample) -> int:
     return int(sample.images.labels_N[sample.chosen_N].unique(return_counts=True)[1].min())
 
 
-def check_one_table(
-    cross_layer: bool, per_class: bool, mutual_knn: Sequence[int] | int | None, confidence: int | None
-) -> None:
-    """Raise ValueError if `compute` was asked for rows of several tables, or for intervals of classes."""
+def check_one_table(cross_layer: bool, per_class: bool, mutual_knn: Sequence[int] | int | None) -> None:
+    """Raise ValueError if `compute` was asked for rows of several tables."""
     asked = {"cross_layer": cross_layer, "per_class": per_class, "mutual_knn": mutual_knn is not None}
     if len(names := [name for name, there in asked.items() if there]) > 1:
         raise ValueError(
             f"{names[0]}: not with {names[1]}; their tables have other columns; call compute once for each"
         )
-    if per_class and confidence:
-        raise ValueError("confidence: not with per_class; there are no intervals for single classes")
 
 
 def check_neighbours(mutual_knn: Sequence[int] | int | None) -> list[int]:
