@@ -53,7 +53,7 @@ def test_the_ends_have_the_losses_of_the_arms_and_the_accuracy_of_merged_weights
     tall = {row["metric"]: row for row in table(tmp_path / "barrier_height.csv")}
     assert tuple(tall["nscl"]) == SCHEMAS["barrier_height.csv"].columns
     assert float(tall["nscl"]["value"]) == max(curve(rows, "nscl", "excess").values())
-    assert tall["nscl"]["points"] == "3"
+    assert (tall["nscl"]["points"], tall["nscl"]["batch_size"], tall["nccc"]["batch_size"]) == ("3", "64", "")
 
 
 def test_equal_arms_have_no_barrier(drifting_run: Path) -> None:

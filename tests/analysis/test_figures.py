@@ -404,8 +404,8 @@ def test_the_barrier_figure_shows_the_line_and_the_height_of_each_order_of_chann
     """A height drawn from other rows, or the accuracy with the wrong sign, would hide a barrier."""
     figure = barrier(described(folder))
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:2] == ["loss, nscl, epoch 3", "barrier, nscl"]
-    assert titles[2:] == ["accuracy, nccc, epoch 3, channels matched", "barrier, nccc, channels matched"]
+    assert titles[:2] == ["nscl, epoch 3", "barrier, nscl"]
+    assert titles[2:] == ["nccc, epoch 3, channels matched", "barrier, nccc, channels matched"]
     for panel in (1, 3):
         epochs, heights = lines(figure, panel)["ce"]
         assert epochs == [0, 1, 3]

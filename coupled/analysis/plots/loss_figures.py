@@ -34,8 +34,8 @@ def barrier(tables: FigureTables) -> Figure:
             line(over, height["epoch"], height["value"], arm, tables.styles[arm])
         plain(along)
         along.set_xlabel(f"position: 0 is {tables.reference}, 1 the arm")
-        kind = "accuracy" if variant else "loss"
-        along.set_title(f"{kind}, {metric}, epoch {last}{ALIGNED[align]}", fontsize="small")
+        along.set_ylabel("accuracy" if variant else "loss")
+        along.set_title(f"{metric}, epoch {last}{ALIGNED[align]}", fontsize="small")
         over_epochs(over)
         over.axhline(0, color="0.4", linewidth=0.8)
         over.set_title(f"barrier, {metric}{ALIGNED[align]}", fontsize="small")

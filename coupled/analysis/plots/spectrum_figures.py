@@ -21,6 +21,7 @@ SPECTRA = {  # module, metric -> title of the column of panels
     ("predictor", "predictor_singular_value"): "singular values of W",
     ("predictor", "eigenspace_alignment"): "cosine of u and W u",
 }
+BAR: dict[str, Any] = {"location": "top", "aspect": 40, "fraction": 0.02, "shrink": 0.5}
 LINEAR = ("eigenspace_alignment",)  # of the y axis; eigenvalues are drawn on a log scale
 DUALITY = {  # module, metric, variant -> title of the panel
     ("z", "l_c", "unnormalised"): "$L_c$ of z",
@@ -47,14 +48,14 @@ def spectra(tables: FigureTables) -> Figure:
     arms = tables.arms(pd.concat(panels.values()))
     colours = ScalarMappable(Normalize(1, max(each["component"].max() for each in panels.values())), "viridis_r")
     figure = Figure(figsize=(2.6 * len(panels) + 0.8, 1.9 * len(arms) + 0.5), layout="constrained")
-    cells = figure.subplots(len(arms), len(panels), squeeze=False, sharex=True, sharey="col")
+    cells = figure.subplots(len(arms), len(panels), squeeze=False, sharey="col")
     linear = [title for (_, metric), title in SPECTRA.items() if metric in LINEAR]
     for of_arm, arm in zip(cells, arms, strict=True):
         for axes, (title, of_panel) in zip(of_arm, panels.items(), strict=True):
             _spectrum(axes, of_panel[of_panel["arm"] == arm], colours)
             axes.set_yscale("linear" if title in linear else "log")
             axes.set_title(f"{arm}: {title}", fontsize="small")
-    figure.colorbar(colours, ax=list(cells.flat), label="component, 1 is the largest", aspect=30)
+    figure.colorbar(colours, ax=list(cells.flat), label="component, 1 is the largest", **BAR)
     return figure
 
 

@@ -33,10 +33,11 @@ def heights(table: pd.DataFrame) -> pd.DataFrame:
     curve = list(SCHEMAS[HEIGHTS].key)
     above = table.assign(height=table["excess"].where(table["module"] == "z", -table["excess"]) + 0.0)
     curves = above.groupby(curve, sort=False, dropna=False)
-    counts = curves["height"].transform("size")
-    worst = above.assign(points=counts)[above["height"].notna()].sort_values(["height"], kind="stable")
-    worst = worst.drop_duplicates(curve, keep="last").sort_index()
-    return worst.assign(value=worst["height"])[list(SCHEMAS[HEIGHTS].columns)]
+    above = above.assign(points=curves["height"].transform("size"), place=curves.ngroup())
+    worst = above[above["height"].notna()].sort_values("height", ascending=False, kind="stable")
+    worst = worst.drop_duplicates(curve).sort_values("place")
+    counts = dict.fromkeys(("shots", "k", "num_train_images", "batch_size"), "Int64")  # empty for some metrics
+    return worst.assign(value=worst["height"])[list(SCHEMAS[HEIGHTS].columns)].astype(counts)
 
 
 def write_heights(output: Path) -> None:
