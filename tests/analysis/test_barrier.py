@@ -58,12 +58,15 @@ def test_the_ends_have_the_losses_of_the_arms_and_the_accuracy_of_merged_weights
 
 def test_equal_arms_have_no_barrier(drifting_run: Path) -> None:
     """At epoch 0 all arms are equal: every position has the same batch norms, losses and accuracy."""
-    rows = barrier.compute(
-        open_run(drifting_run), epochs=0, compare="ce", split="test", points=[0.3], batch_norm_images=256, **FEW
-    )
+    options: dict[str, Any] = {"epochs": 0, "compare": "ce", "split": "test", "points": [0.3], **FEW}
+    rows = barrier.compute(open_run(drifting_run), batch_norm_images=256, **options)
     assert (rows["excess"] == 0).all()
     assert set(rows["position"]) == {0.0, 0.3, 1.0}
     assert (heights(rows)["value"] == 0).all()
+    assert {*rows["num_batch_norm_images"]} == {256}
+    without = barrier.compute(open_run(drifting_run), batch_norm_images=0, **options)
+    assert (without["excess"] == 0).all()
+    assert (without["value"] != rows["value"]).any()
 
 
 def test_matched_channels_undo_a_permutation_and_keep_the_function(new_run: Callable[..., Path]) -> None:

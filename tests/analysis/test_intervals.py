@@ -75,6 +75,18 @@ def test_intervals_of_a_class_are_those_of_its_images_alone() -> None:
                 assert found[block] == pytest.approx(expected[score], abs=1e-9)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_class_of_one_or_two_images_has_no_interval(images: int) -> None:
+    """Without a block no image, or a single one, is left, and that has no score."""
+    x_nD, y_nE = sample(2, 20)
+    labels_n = (torch.arange(20) < images).long()
+    wanted = [Score("x", "y", "h", name, label=1) for name in ("cka", "svcca", "linear_predictivity")]
+    seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True, labels_N=labels_n)
+    parts = jackknife_scores(seen, wanted, METRICS, {1: (class_blocks(labels_n, 0, "test")[1], images)}, {})
+    for score in wanted:
+        assert all(map(np.isnan, interval(0.5, parts[score], 20, 0, (0, 1))))
+
+
 @pytest.mark.parametrize(("images", "wanted", "repeats"), [(200, SMOOTH, 40), (60, SUBSET, 40)])
 def test_intervals_cover_95_percent_and_have_the_width_of_the_score_distribution(
     images: int, wanted: list[Score], repeats: int

@@ -76,12 +76,13 @@ def jackknife_scores(
     for label in dict.fromkeys(score.label for score in wanted if not metrics[score.metric].subset):
         whole = {key: over_ranks(sums) for key, sums in seen.sums.items() if key[-1] == label}
         block_N, count = blocks_N[label]
-        for block in range(count):
+        for block in range(count if count > 1 else 0):  # without its only block nothing is left
             moments = _without(seen, whole, block_N == block)
             for score, values in found.items():
                 metric = metrics[score.metric]
                 if score.label == label and not metric.subset:
-                    values.append(metric.value(*(moments[metric.transform, *pair, label] for pair in ends(score))))
+                    parts = [moments[metric.transform, *pair, label] for pair in ends(score)]
+                    values.append(metric.value(*parts) if parts[0].n > 1 else nan)
     for score, values in found.items():
         metric = metrics[score.metric]
         if metric.subset:

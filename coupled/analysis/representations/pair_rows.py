@@ -85,7 +85,8 @@ def pair_rows(
     if measurement.confidence:
         of_classes = any(score.label is not None for score in missing)
         every: dict[int | None, torch.Tensor] = {None: blocks(len(chosen_N), seed, name)}
-        every |= class_blocks(measurement.labels, seed, name) if of_classes else {}
+        if of_classes:
+            every.update(class_blocks(measurement.labels, seed, name))
         own_blocks = {
             label: (block_N.tensor_split(group.world_size)[group.rank], int(block_N.max()) + 1)
             for label, block_N in every.items()
