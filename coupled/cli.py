@@ -63,6 +63,16 @@ COMMANDS = {
         "coupled.analysis.output_parsers:merge",
         "coupled.analysis.merge:main",
     ),
+    "barrier": Command(
+        "losses of the weights between two arms, and the barrier between them",
+        "coupled.analysis.output_parsers:barrier",
+        "coupled.analysis.barrier:main",
+    ),
+    "gradients": Command(
+        "gradient of the contrastive losses against the hardness of pairs",
+        "coupled.analysis.output_parsers:gradients",
+        "coupled.analysis.gradients:main",
+    ),
     "embed": Command(
         "embeddings of any images, and two-dimensional maps of them",
         "coupled.analysis.output_parsers:embed",
@@ -108,7 +118,7 @@ COMMANDS = {
 
 ANALYSES = (
     *("weight-gap", "alignment", "quality", "linear-evaluation", "pretext", "calibration", "robustness", "collapse"),
-    *("losses", "bounds", "merge", "verify", "figures", "report"),
+    *("losses", "bounds", "merge", "barrier", "gradients", "verify", "figures", "report"),
 )
 
 LISTS = {

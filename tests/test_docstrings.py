@@ -31,12 +31,13 @@ FUNCTIONS = {  # module -> names
 }
 COMPUTED = [
     *("weight_gap", "alignment", "quality", "linear_evaluation", "pretext", "calibration", "robustness", "collapse"),
-    *("losses", "bounds", "merge", "verify", "embed"),
+    *("losses", "bounds", "merge", "barrier", "gradients", "verify", "embed"),
 ]
 COMPUTED_ELSEWHERE = {"coupled.analysis.representations.maps": ["compute"], "coupled.analysis.export": ["write"]}
 RUN_METHODS = ["epochs", "snapshot_digests", "state_dict", "network", "encoder", "images"]
 RUN_MEASURES = ["weight_gap", "alignment", "quality", "collapse", "losses", "bounds", "merge", "verify"]
 RUN_CLASSIFIERS = ["calibration", "robustness"]
+RUN_LOSSES = ["barrier", "gradients"]
 RUN_OUTPUTS = ["embed", "project", "export"]
 RUN_PROPERTIES = ["name", "settings", "arms", "reference"]  # a line is enough
 PAIR_METRICS = [
@@ -67,6 +68,7 @@ def functions() -> Iterator[tuple[str, str]]:
         **COMPUTED_ELSEWHERE,
         "coupled.analysis.run_measures": RUN_MEASURES,
         "coupled.analysis.run_classifiers": RUN_CLASSIFIERS,
+        "coupled.analysis.run_losses": RUN_LOSSES,
         "coupled.analysis.run_outputs": RUN_OUTPUTS,
         **{f"coupled.metrics.pair.{name}": [name] for name in PAIR_METRICS},
         **{f"coupled.metrics.arm.{name}": [name] for name in ARM_METRICS},
@@ -121,7 +123,7 @@ def test_the_list_of_public_names_equals_the_code() -> None:
     assert list(known("coupled.objectives")) == OBJECTIVES
     assert {path.stem for path in (tiny.REPOSITORY / "examples").glob("*.py")} == set(EXAMPLES)
     methods = {name for name, each in vars(coupled.Run).items() if inspect.isfunction(each) and name[0] != "_"}
-    assert methods == {*RUN_METHODS, *RUN_MEASURES, *RUN_CLASSIFIERS, *RUN_OUTPUTS}
+    assert methods == {*RUN_METHODS, *RUN_MEASURES, *RUN_CLASSIFIERS, *RUN_LOSSES, *RUN_OUTPUTS}
     properties = {name for name in vars(coupled.Run) if name[0] != "_"} - methods
     assert properties == set(RUN_PROPERTIES)
     assert all(getattr(coupled.Run, name).__doc__ for name in RUN_PROPERTIES)
@@ -174,7 +176,7 @@ def test_the_settings_have_an_example() -> None:
     assert ">>> " in sections(inspect.getdoc(coupled.Settings) or "")["Example"]
 
 
-@pytest.mark.parametrize("name", RUN_MEASURES[:-1])
+@pytest.mark.parametrize("name", [*RUN_MEASURES[:-1], *RUN_LOSSES])
 def test_a_method_of_a_run_lists_the_options_of_its_function(name: str) -> None:
     """Notebook users read `help(run.alignment)`; it must be complete."""
     doc = " ".join((getattr(coupled.Run, name).__doc__ or "").split())

@@ -5,8 +5,8 @@ each snapshot the images are read once, clean and in evaluation mode, for all pa
 embedding, z the projection, any other a module of the encoder (see layers.py).
 `--cross-layer` adds train_cross_layer.csv and test_cross_layer.csv: the CKA of every layer of the reference
 (`reference_module`) with every layer of the arm (`module`). `--per-class` adds train_class_alignment.csv and
-test_class_alignment.csv: the metrics of the images of each class (`label`), without intervals. `--mutual-knn` adds
-train_mutual_knn.csv and test_mutual_knn.csv: mutual_knn for several numbers of neighbours `k`.
+test_class_alignment.csv: the metrics of the images of each class (`label`). `--mutual-knn` adds train_mutual_knn.csv
+and test_mutual_knn.csv: mutual_knn for several numbers of neighbours `k`.
 
 The metrics are the files of metrics/pair. A metric that is not exact in one pass uses a seeded subset of the images;
 `num_images` is its size. `ci_low` and `ci_high` are a 95 % confidence interval over images from `resamples` resamples
@@ -38,6 +38,7 @@ from coupled.analysis.representations.pair_inputs import (
     check_one_table,
     check_per_class,
     load_samples,
+    warn_of_narrow_intervals,
 )
 from coupled.analysis.representations.pair_rows import (
     ALIGNMENT,
@@ -117,7 +118,7 @@ def compute(
         >>> scores[["epoch", "arm", "module", "value"]].values.tolist()
         [[0, 'nscl', 'h', 1.0]]
     """
-    check_one_table(cross_layer, per_class, mutual_knn, confidence)
+    check_one_table(cross_layer, per_class, mutual_knn)
     run = joined(run, against)
     chosen = select_pairs(run, compare=compare, reference=reference, epochs=epochs, skip_corrupt=skip_corrupt)
     planned = plan(
@@ -184,6 +185,8 @@ def plan(
 
     def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = load_samples(run, splits, num_images, accept_changed_images, group, found, widths, per_class)
+        if group.is_first:
+            warn_of_narrow_intervals(found, confidence)
         for epoch in tracked(chosen.epochs, "epochs"):
             for name, sample in samples.items():
                 part = Measurement(epoch, name, sample, found, confidence, run.snapshot_digests())

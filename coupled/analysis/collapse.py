@@ -3,9 +3,10 @@ uniformity, spectra.
 
 Writes collapse.csv, one value per row; collapse_measures.py explains the metrics. Layer h is the embedding and z the
 projection, of clean images in evaluation mode. `alignment` and `lidar` are computed on augmented views, which are the
-same for every arm and epoch. Layer `predictor`, for arms that have one, describes the predictor's inputs (the
-projections of the views before normalisation) and, if the predictor is one matrix, the matrix. `component` numbers
-eigenvalues and directions from the largest; `variant` names the convention of the other metrics. `collapsed` is
+same for every arm and epoch. `l_c`, `l_nc` and the norms are those of arXiv 2206.02574 (see duality_measures.py); for z
+they describe the projections before normalisation. Layer `predictor`, for arms that have one, describes the predictor's
+inputs (the projections of the views before normalisation) and, if the predictor is one matrix, the matrix. `component`
+numbers eigenvalues and directions from the largest; `variant` names the convention of the other metrics. `collapsed` is
 "point", "line" or "no" for a layer at an epoch. A collapse is also printed, except at epoch 0, where the network is
 untrained. The last columns are the digests of snapshot and images; of rows that differ only in digests, the last one is
 valid.
@@ -38,6 +39,7 @@ from coupled.analysis.representations.collapse_measures import (
     verdict,
     with_reasons,
 )
+from coupled.analysis.representations.duality_measures import duality
 from coupled.analysis.representations.embeddings import Embedder, Sample, check_projector, choose_device, load_sample
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.representations.layers import OUTPUTS
@@ -49,7 +51,7 @@ from coupled.monitoring.terminal import say
 
 TABLE = "collapse.csv"
 LAST = ("z", "spread", "unit_norm", "")  # the row of an arm, epoch and split that is written last
-NEWEST = ("z", "rankme", "uncentred", "")  # a row that tables of earlier versions lack
+NEWEST = ("z", "dimension_norm_std", "unnormalised", "")  # a row that tables of earlier versions lack
 
 
 def compute(
@@ -146,6 +148,9 @@ def measure(embedder: Embedder, sample: Sample, arm: str, epoch: int) -> dict[st
     clean = clean_features(embedder, sample.images, sample.chosen_N, arm, epoch)
     views = view_features(embedder, sample.images, sample.chosen_N, arm, epoch)
     found = {layer: of_rows(clean[layer].rows_ND) | alignment(views[layer]) | lidar(views[layer]) for layer in OUTPUTS}
+    embeddings_ND = clean["h"].rows_ND
+    found["h"] |= duality(embeddings_ND)
+    found["z"] |= duality(before_normalising(embedder.network(arm, epoch), embeddings_ND))
     tensors = embedder.run.state_dict(arm, epoch)
     if any(name.startswith("predictor.") for name in tensors):
         inputs_MP = before_normalising(embedder.network(arm, epoch), views["h"].flatten(0, 1))

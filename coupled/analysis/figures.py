@@ -19,6 +19,11 @@ command that writes it. Figures:
 * pair_metrics: every pair metric of test_alignment.csv for h, over epochs.
 * mutual_knn: neighbours in common over their number. Needs `coupled alignment --mutual-knn`.
 * class_alignment: pair metrics of the images of each class, at the last epoch. Needs `coupled alignment --per-class`.
+* barrier: losses and accuracy along the line between the weights of the reference and each arm, and the height of the
+  barrier over epochs. Needs `coupled barrier`.
+* gradients: size of the gradient of each contrastive loss against the cosine of a pair. Needs `coupled gradients`.
+* spectra: eigenvalues over epochs of h, z, the inputs of a predictor (F), and its matrix W, one row of panels per arm.
+* duality: the criteria L_c and L_nc of z, and norms of z and h, over epochs.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
 (see plots/drawing.py). A damaged table is reported, and the exit status is 2.
@@ -38,9 +43,11 @@ from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.classifier_figures import corruption_errors, reliability
 from coupled.analysis.plots.drawing import save
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
+from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.measure_figures import class_alignment, mutual_knn, pair_metrics
 from coupled.analysis.plots.option_figures import option_paths, options
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say
@@ -63,6 +70,10 @@ FIGURES: dict[str, Callable[[FigureTables], Figure]] = {
         pair_metrics,
         mutual_knn,
         class_alignment,
+        barrier,
+        gradients,
+        spectra,
+        duality,
     )
 }
 

@@ -15,7 +15,7 @@ training; and nscl_reached.csv, each arm's NSCL loss compared with that of the a
 CL comes near).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, product
 from math import inf
@@ -85,26 +85,34 @@ def measure(
     embedder: Embedder, seen: Batches, arms: Sequence[str], temperatures: Sequence[float], epoch: int
 ) -> dict[str, LossSums]:
     """Return the sums over all batches by arm. Raises ViolatedBoundError, which names batch and arm."""
-    sums = {arm: LossSums(temperatures) for arm in arms}
     networks = {arm: embedder.network(arm, epoch) for arm in arms}
-    settings = embedder.settings
+    try:
+        return sums_of(networks, embedder.settings, seen, temperatures)
+    except ViolatedBoundError as error:
+        check = suggest("verify", "--run-dir", str(embedder.run.path))
+        raise ViolatedBoundError(f"epoch {epoch}, {error} Check them with: {check}") from None
+
+
+def sums_of(
+    networks: Mapping[str, Network], settings: Settings, seen: Batches, temperatures: Sequence[float]
+) -> dict[str, LossSums]:
+    """Return the sums over all batches by network. Raises ViolatedBoundError, which names network and batch."""
+    sums = {name: LossSums(temperatures) for name in networks}
     for batch in batches(
         seen.images,
         seen.order_KG,
         seen.plan,
         epoch=UNTRAINED_EPOCH,
         size=settings.image_size,
-        device=embedder.device,
+        device=next(next(iter(networks.values())).parameters()).device,
         workers=settings.dataset.num_workers,
     ):
-        for arm, network in networks.items():
+        for name, network in networks.items():
             projections = {"projection": projections_of(network, batch.views_VB3SS)}
             try:
-                sums[arm].update(Inputs(projections, projections, batch.labels_B, batch.labels_G))
+                sums[name].update(Inputs(projections, projections, batch.labels_B, batch.labels_G))
             except ViolatedBoundError as error:
-                check = suggest("verify", "--run-dir", str(embedder.run.path))
-                where = f"epoch {epoch}, arm '{arm}', batch {batch.number}"
-                raise ViolatedBoundError(f"{where}: {error} Check them with: {check}") from None
+                raise ViolatedBoundError(f"arm '{name}', batch {batch.number}: {error}") from None
     return sums
 
 

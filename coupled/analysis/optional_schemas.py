@@ -1,5 +1,6 @@
-"""Tables that the report does not show: of programs that it does not start, and of options."""
+"""Tables that the report does not show: of programs that it does not start, of options, and of loss_schemas.py."""
 
+from coupled.analysis import loss_schemas
 from coupled.analysis.cells import NAME, POSITIVE, Column
 
 COLUMNS = {
@@ -8,6 +9,7 @@ COLUMNS = {
     "protocol": Column(
         "further settings of the classifier's training, and what differs from the run's augmentation", NAME
     ),
+    **loss_schemas.COLUMNS,
 }
 
 _PAIR = "epoch split reference arm module"
@@ -17,7 +19,12 @@ _CLASSIFIER = "num_images num_train_images arm_digest images_digest train_images
 TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> program, columns, columns outside the key
     **dict.fromkeys(
         ("train_class_alignment.csv", "test_class_alignment.csv"),
-        ("alignment", f"{_PAIR} metric label value num_images {_DIGESTS}", "value", _CLASS),
+        (
+            "alignment",
+            f"{_PAIR} metric label value ci_low ci_high num_images resamples {_DIGESTS}",
+            "value ci_low ci_high",
+            _CLASS,
+        ),
     ),
     "linear_evaluation.csv": (
         "linear_evaluation",
@@ -38,4 +45,5 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         ("train_mutual_knn.csv", "test_mutual_knn.csv"),
         ("alignment", f"{_PAIR} k value ci_low ci_high num_images resamples {_DIGESTS}", "value ci_low ci_high", {}),
     ),
+    **loss_schemas.TABLES,
 }

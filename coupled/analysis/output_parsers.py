@@ -1,4 +1,4 @@
-"""The command lines of the programs that merge arms, and that export representations and networks of a run.
+"""The command lines of the programs of two arms' weights and of gradients, and of those that export a run.
 
 `--help` imports this module, so it imports no large library.
 """
@@ -9,11 +9,13 @@ from coupled.analysis.parsers import (
     EVERY_PAIR,
     OUTPUTS,
     SPLITS,
+    _add_arms,
     _add_code,
     _add_images,
     _add_outputs,
     _add_pairs,
     _add_run,
+    _add_split,
     _add_table,
     add_dataset_root,
 )
@@ -25,6 +27,8 @@ MAP_IMAGES = 2000
 POINTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the line between two arms
 BATCH_NORM_IMAGES = 2048
 CLASSIFIERS = ("nccc", "knn")  # of merged arms, by default
+BARRIER_CLASSIFIERS = ("nccc",)
+GRADIENT_IMAGES = 2048
 
 
 def merge() -> Parser:
@@ -39,17 +43,58 @@ def merge() -> Parser:
     _add_pairs(parser, EVERY_PAIR)
     _add_table(parser)
     _add_outputs(parser)
+    _add_line(parser, CLASSIFIERS)
+    _add_images(parser)
+    return parser
+
+
+def barrier() -> Parser:
+    """`coupled barrier`."""
+    about = (
+        "Losses and accuracy of the weights between two arms, (1 - a) reference + a arm, at every snapshot, and the\n"
+        "height of the barrier between them. Mean and variance of every batch norm are measured again at each point."
+    )
+    examples = ["--epochs 0,10,20 --split test", "--compare nscl --epochs 20 --align permutation"]
+    files = [
+        "barrier.csv          one value per row, and its excess over the line between both ends",
+        "barrier_height.csv   the largest excess of each curve",
+    ]
+    parser = command_parser("barrier", about, examples, files)
+    _add_pairs(parser, EVERY_PAIR)
+    _add_table(parser)
+    _add_split(parser)
+    _add_line(parser, BARRIER_CLASSIFIERS)
+    align = "permutation: first reorder the arm's channels to match the reference best (default: none)"
+    parser.add_argument("--align", choices=("none", "permutation"), default="none", help=align)
+    _add_images(parser)
+    return parser
+
+
+def gradients() -> Parser:
+    """`coupled gradients`."""
+    about = (
+        "Size of each contrastive loss's gradient with respect to the projections, by cosine similarity of the pairs:\n"
+        "do hard positives and hard negatives have large gradients?"
+    )
+    files = ["gradients.csv   one bin of the cosine similarity per row"]
+    parser = command_parser("gradients", about, ["--epochs 0,10,20 --split test", "--arms cl nscl"], files)
+    _add_arms(parser)
+    _add_table(parser)
+    _add_split(parser)
+    _add_images(parser, str(GRADIENT_IMAGES))
+    return parser
+
+
+def _add_line(parser: Parser, classifiers: tuple[str, ...]) -> None:
     points = f"positions a from 0 (the reference) to 1 (the arm) (default: {' '.join(f'{each:g}' for each in POINTS)})"
     parser.add_argument("--points", nargs="+", type=float, metavar="A", default=list(POINTS), help=points)
-    metrics = f"classifiers of `coupled quality` (default: {' '.join(CLASSIFIERS)})"
-    parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=list(CLASSIFIERS), help=metrics)
+    metrics = f"classifiers of `coupled quality` (default: {' '.join(classifiers)})"
+    parser.add_argument("--metrics", nargs="+", metavar="METRIC", default=list(classifiers), help=metrics)
     norms = (
         "train images on which batch norms are measured again; 0: interpolate the running averages"
         f" (default: {BATCH_NORM_IMAGES})"
     )
     parser.add_argument("--batch-norm-images", type=int, metavar="N", default=BATCH_NORM_IMAGES, help=norms)
-    _add_images(parser)
-    return parser
 
 
 def embed() -> Parser:

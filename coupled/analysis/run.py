@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coupled.analysis import run_classifiers, run_measures, run_outputs
+from coupled.analysis import run_classifiers, run_losses, run_measures, run_outputs
 from coupled.analysis.run_folder import newest_run as newest_run
 from coupled.analysis.run_folder import open_store as open_store
 from coupled.analysis.run_folder import read_description as read_description
@@ -215,6 +215,8 @@ class Run:
     losses = run_measures.losses
     bounds = run_measures.bounds
     merge = run_measures.merge
+    barrier = run_losses.barrier
+    gradients = run_losses.gradients
     verify = run_measures.verify
     embed = run_outputs.embed
     project = run_outputs.project

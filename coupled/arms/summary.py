@@ -13,6 +13,7 @@ from coupled.config.augmentation import AugmentationSettings
 from coupled.config.code_of_settings import files_of
 from coupled.config.label_noise import TrainImages, described
 from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
+from coupled.models.encoders import encoder_width
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
 from coupled.parallel.process_group import ProcessGroup
@@ -98,7 +99,7 @@ def announce(
         progress.say(note)
     progress.say(arms.memory)
     progress.say(space_left)
-    progress.warn(*sanity_checks.same_splits(train, test))
+    progress.warn(*sanity_checks.same_splits(train, test), *biased_monitor(arms, settings["monitor"], len(test)))
 
 
 def of_train_images(images: TrainImages) -> Iterator[str]:
@@ -119,6 +120,19 @@ def frozen(arms: Arms, patterns: Sequence[str]) -> Iterator[str]:
             f"frozen: {len(names)} of the {count} parameters of the encoder; a batch norm whose parameters are all"
             " frozen is in evaluation mode and keeps its running averages"
         )
+
+
+def biased_monitor(arms: Arms, monitor: Mapping[str, Any] | None, test_images: int) -> Iterator[str]:
+    """Yield a warning if the monitor computes the biased CKA from fewer images than the embedding has features."""
+    biased = [name for name in ("cka", "angle") if name in (monitor or {}).get("metrics", ())]
+    for arm in arms.own[:1] if biased else ():
+        images = min((monitor or {})["num_images"], test_images)
+        if images < (width := encoder_width(arm.network.get_submodule("encoder"))):
+            yield (
+                f"monitor: {' and '.join(biased)} of {images} images with {width} features: a biased estimate, by which"
+                " independent representations look similar; use cka_debiased (monitor.metrics) or more images"
+                " (monitor.num_images)"
+            )
 
 
 def enlarged(train: AnyImageDataset, size: int) -> Iterator[str]:

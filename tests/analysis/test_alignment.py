@@ -228,6 +228,23 @@ def test_rows_of_each_class_are_those_of_a_function_of_its_images(
     assert "test_class_alignment.csv: 0 new rows" in capsys.readouterr().out
 
 
+def test_undefined_and_doubtful_scores_of_classes_have_one_line_each(
+    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each class, layer and epoch would hide the others; few images would pass for similarity."""
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--split", "test", "--layers", "z", "--epochs"]
+    base += ["2", "--compare", "nscl", "scl", "--per-class", "--metrics", "svcca", "pwcca", "--confidence", "20"]
+    assert main([*base, "--num-images", "100"]) == 0
+    said = capsys.readouterr()
+    (line,) = [line for line in said.out.splitlines() if " z pwcca " in line]
+    assert line.startswith("epoch 2, test, cl nscl z pwcca class ")
+    assert " more: no value: " in line
+    warned = said.err.splitlines()
+    assert len(warned) == 2
+    assert "images of the smallest class are fewer than 10 times the D features of z (D = 8); svcca, pwcca" in warned[0]
+    assert "the intervals of svcca are too narrow" in warned[1]
+
+
 def test_curves_of_mutual_neighbours_equal_the_metric_for_each_k(
     drifting_run: Path, tmp_path: Path, table: Read
 ) -> None:
@@ -253,7 +270,6 @@ def test_curves_of_mutual_neighbours_equal_the_metric_for_each_k(
     ("options", "message"),
     [
         ({"per_class": True, "cross_layer": True}, "cross_layer: not with per_class"),
-        ({"per_class": True, "confidence": 10}, "confidence: not with per_class"),
         ({"mutual_knn": 0}, "mutual_knn: got 0; expected an integer of at least 1"),
     ],
 )
@@ -269,8 +285,11 @@ def test_a_call_returns_the_rows_of_the_option(drifting_run: Path) -> None:
     """One table from Python: classes, or curves."""
     some = {"compare": "nscl", "epochs": 2, "split": "test", "layers": "h"}
     run = coupled.open_run(drifting_run)
-    classes = compute(run, per_class=True, metrics="cka", **some)  # type: ignore[arg-type]
+    classes = compute(run, per_class=True, metrics="cka", confidence=20, **some)  # type: ignore[arg-type]
     assert list(classes["label"]) == list(run.images("test").class_names)
+    assert (classes["ci_low"] < classes["value"]).all()
+    assert (classes["value"] < classes["ci_high"]).all()
+    assert {*classes["resamples"]} == {20}
     curve = compute(run, mutual_knn=[1, 5], **some)  # type: ignore[arg-type]
     assert list(curve["k"]) == [1, 5]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from coupled.analysis import collapse
 from coupled.analysis.collapse import main
 from coupled.analysis.representations.collapse_measures import of_predictor, of_rows
+from coupled.analysis.representations.duality_measures import duality
 from coupled.analysis.representations.embeddings import Embedder, Sample
 from coupled.analysis.representations.features import clean_features, view_features
 from coupled.analysis.run import open_run, open_store, read_description
@@ -76,6 +77,11 @@ def test_rows_hold_the_values_of_the_measures(run: Path, table: Read) -> None:
     for (metric, detail), value in of_predictor(inputs, predictor(1)["predictor.weight"]).items():
         found = float(rows["1", "ce", "predictor", metric, detail]["value"])
         assert found == pytest.approx(value, rel=1e-3, abs=1e-5)
+    with torch.no_grad():
+        before = embedder.network("ce", 1).projector(clean["h"].rows_ND)
+    for layer, of_layer in (("h", clean["h"].rows_ND), ("z", before)):
+        for (metric, detail), value in duality(of_layer).items():
+            assert float(rows["1", "ce", layer, metric, detail]["value"]) == pytest.approx(value, rel=1e-3)
     distance = (views["z"][0] - views["z"][1]).square().sum(1).mean().item()
     assert float(rows["1", "ce", "z", "alignment", "alpha=2"]["value"]) == pytest.approx(distance, rel=1e-4)
 

@@ -17,6 +17,7 @@ from coupled.analysis.representations.collapse_measures import (
     verdict,
     with_reasons,
 )
+from coupled.analysis.representations.duality_measures import duality
 
 AXES = torch.cat([torch.eye(6), -torch.eye(6)])  # 12 points that lie evenly
 
@@ -140,3 +141,35 @@ def test_the_asymmetry_of_a_predictor_is_0_if_symmetric_and_2_if_antisymmetric()
     nothing = of_predictor(inputs, torch.zeros(4, 4))
     assert {metric for metric, *_ in with_reasons(nothing)} == {"asymmetry", "eigenspace_alignment"}
     assert {metric for metric, _ in of_predictor(inputs, None)} == {"correlation_eigenvalue"}
+
+
+def test_the_criteria_are_those_of_the_objectives_and_their_difference_is_that_of_the_norms() -> None:
+    """Against sums over all pairs of images and of dimensions, with numpy; the identity of theorem 3.3."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(30, 7)) * rng.uniform(0.5, 2, size=(30, 1)) + 0.3
+    found = duality(torch.from_numpy(rows).float())
+    rows = rows.astype(np.float32).astype(np.float64)
+    for variant, z in (("unnormalised", rows), ("unit_norm", rows / np.linalg.norm(rows, axis=1, keepdims=True))):
+        pairs = {"l_c": z @ z.T, "l_nc": z.T @ z}
+        for name, products in pairs.items():
+            known = sum(products[i, j] ** 2 for i, j in np.ndindex(*products.shape) if i != j)
+            assert found[name, variant] == pytest.approx(known, rel=1e-10)
+        assert found["sample_norms", variant] == pytest.approx(sum(np.linalg.norm(z, axis=1) ** 4), rel=1e-12)
+        assert found["dimension_norms", variant] == pytest.approx(sum(np.linalg.norm(z, axis=0) ** 4), rel=1e-12)
+        sides = [("l_nc", "dimension_norms"), ("l_c", "sample_norms")]
+        left, right = (sum(found[name, variant] for name in side) for side in sides)
+        assert left == pytest.approx(right, rel=1e-12)
+    norms = {"norm": np.linalg.norm(rows, axis=1), "dimension_norm": np.linalg.norm(rows, axis=0) / np.sqrt(30)}
+    for name, known in norms.items():
+        assert found[name, "unnormalised"] == pytest.approx(known.mean(), rel=1e-12)
+        assert found[f"{name}_std", "unnormalised"] == pytest.approx(known.std(), rel=1e-10)
+
+
+def test_orthogonal_images_have_no_sample_criterion_and_orthogonal_dimensions_no_dimension_criterion() -> None:
+    """Both are 0 for a scaled orthogonal matrix; rows of zeros have criteria and norms of 0."""
+    orthogonal = 3 * torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)).double()).Q
+    found = duality(orthogonal)
+    assert found["l_c", "unnormalised"] == pytest.approx(0, abs=1e-10)
+    assert found["l_nc", "unnormalised"] == pytest.approx(0, abs=1e-20)
+    assert found["sample_norms", "unnormalised"] == pytest.approx(5 * 81)
+    assert set(duality(torch.zeros(4, 3)).values()) == {0.0}

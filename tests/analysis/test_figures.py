@@ -18,8 +18,11 @@ from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.drawing import arm_styles, grid
 from coupled.analysis.plots.figure_tables import FigureTables
+from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import open_run
+from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import BadTableError
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
@@ -64,6 +67,8 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
             known = 0.5 if arm == "cl" else value(epoch, arm)
             collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,,{known},no,357"]
             collapse_rows += [f"{epoch},test,{arm},z,spread,unit_norm,,9,no,20"]
+        for metric in ("l_c", "norm"):
+            collapse_rows += [f"{epoch},test,{arm},z,{metric},unnormalised,,{2 + epoch},,357" for arm in ("cl", *arms)]
         for j in (1, 2):
             collapse_rows += [f"{epoch},test,mine,predictor,eigenspace_alignment,,{j},{0.1 * epoch + 0.2 * j},,357"]
     merged = ["epoch,reference,arm,position,module,metric,variant,shots,k,value,num_images,num_train_images"]
@@ -82,6 +87,7 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
     curves += [f"3,test,cl,{arm},h,{k},{k / 100 + value(1, arm)},101" for arm in arms for k in (1, 5, 10)]
     classes = ["epoch,split,reference,arm,module,metric,label,value,num_images"]
     classes += [f"3,test,cl,{arm},h,cka,{k},{k / 10 + value(1, arm)},20" for arm in arms for k in (2, 0, 1)]
+    barriers, slopes = barrier_rows(arms), gradient_rows(arms)
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in {
         "weight_gap": gaps,
@@ -93,8 +99,32 @@ def write_tables(folder: Path, arms: tuple[str, ...] = OTHERS) -> None:
         "robustness": robust,
         "test_mutual_knn": curves,
         "test_class_alignment": classes,
+        "barrier": barriers,
+        "gradients": slopes,
     }.items():
         (folder / f"{name}.csv").write_text("\n".join(rows) + "\n")
+
+
+def barrier_rows(arms: tuple[str, ...]) -> list[str]:
+    """A hill whose height is `value` in the loss, and a valley as deep in the accuracy, with matched channels."""
+    rows = [",".join(SCHEMAS["barrier.csv"].columns)]
+    for epoch, arm, position in product((0, 1, 3), arms, (0.0, 0.5, 1.0)):
+        hill, place = value(epoch, arm) * (position == 0.5), f"{epoch},test,cl,{arm}"
+        rows += [f"{place},none,{position},z,nscl,,,,0.5,{1 + hill},{hill},357,,1280,64,a,b,c,d"]
+        rows += [f"{place},permutation,{position},h,nccc,euclidean,,,,{0.5 - hill},{-hill},357,1440,1280,,a,b,c,d"]
+        rows += [f"{place},none,{position},z,nscl,,,,0.5,9,9,357,,0,64,a,b,c,d"]
+    return rows
+
+
+def gradient_rows(arms: tuple[str, ...]) -> list[str]:
+    """Two bins, and an empty one."""
+    rows = [",".join(SCHEMAS["gradients.csv"].columns)]
+    for epoch, arm, kind in product((0, 3), ("cl", *arms), ("pair", "anchor")):
+        for relation in ("same_image", "same_class", "different_class"):
+            place = f"{epoch},test,{arm},nscl,0.5,{kind},{relation}"
+            rows += [f"{place},{low},{low + 0.1:.1f},5,{0.1 + low},0.1,357,64,a,b" for low in (0.4, 0.2)]
+            rows += [f"{place},0.9,1.0,0,,,357,64,a,b"]
+    return rows
 
 
 def describe(folder: Path, arms: Mapping[str, Any]) -> None:
@@ -380,3 +410,44 @@ def test_the_matrix_shows_every_pair_once_and_is_symmetric(tmp_path: Path) -> No
         ValueError, match=r"no CKA score .* 'nscl' and 'ce'; .*: coupled alignment --run-dir \S+ --compare all"
     ):
         matrix(run)
+
+
+def test_the_barrier_figure_shows_the_line_and_the_height_of_each_order_of_channels(folder: Path) -> None:
+    """A height drawn from other rows, or the accuracy with the wrong sign, would hide a barrier."""
+    figure = barrier(described(folder))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:2] == ["nscl, epoch 3", "barrier, nscl"]
+    assert titles[2:] == ["nccc, epoch 3, channels matched", "barrier, nccc, channels matched"]
+    for panel in (1, 3):
+        epochs, heights = lines(figure, panel)["ce"]
+        assert epochs == [0, 1, 3]
+        assert heights == pytest.approx([value(epoch, "ce") for epoch in epochs])
+    positions, losses = lines(figure, 0)["ce"]
+    assert (positions, losses) == ([0, 0.5, 1], pytest.approx([1, 1 + value(3, "ce"), 1]))
+
+
+def test_the_gradient_figure_shows_the_pairs_at_the_last_epoch_by_their_cosine(folder: Path) -> None:
+    """The whole gradients of anchors are other rows; an empty bin has no point."""
+    figure = gradients(described(folder))
+    assert [axes.get_title() for axes in figure.axes] == ["nscl, views of one image", "nscl, views of two classes"]
+    for panel in (0, 1):
+        cosines, sizes = lines(figure, panel)["cl"]
+        assert cosines == pytest.approx([0.25, 0.45])
+        assert sizes == pytest.approx([0.3, 0.5])
+
+
+def test_the_spectra_have_one_row_of_panels_per_arm_and_one_line_per_component(folder: Path) -> None:
+    """Only `mine` has a predictor; a mean over components would hide a collapse of the smaller ones."""
+    figure = spectra(described(folder))
+    assert [axes.get_title() for axes in figure.axes[:-1]] == ["mine: cosine of u and W u"]
+    found = [list(each.get_ydata()) for each in figure.axes[0].lines]  # type: ignore[arg-type]
+    assert found[1] == pytest.approx([0.4, 0.5, 0.7])
+    assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_the_duality_figure_shows_the_criteria_and_norms_that_were_measured(folder: Path) -> None:
+    """On a log scale for the criteria, which differ by powers of ten between arms."""
+    figure = duality(described(folder))
+    assert [axes.get_title() for axes in figure.axes] == ["$L_c$ of z", "mean norm of z"]
+    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear"]
+    assert lines(figure, 0)["ce"] == [[0, 1, 3], [2, 3, 5]]

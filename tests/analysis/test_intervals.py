@@ -10,7 +10,7 @@ from support.pair_definitions import best
 from torch import Tensor
 
 from coupled.analysis.alignment import main
-from coupled.analysis.representations.intervals import BLOCKS, blocks, interval, jackknife_scores
+from coupled.analysis.representations.intervals import BLOCKS, blocks, class_blocks, interval, jackknife_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
 from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 
@@ -38,7 +38,7 @@ def without_blocks(x_nD: Tensor, y_nE: Tensor, wanted: list[Score], seed: int = 
     seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True)
     block_n = blocks(len(x_nD), seed, "test")
     count = min(BLOCKS, len(x_nD))
-    parts = jackknife_scores(seen, wanted, METRICS, block_n, count, {1000: block_n})
+    parts = jackknife_scores(seen, wanted, METRICS, {None: (block_n, count)}, {1000: block_n})
     return values(seen, wanted, METRICS), parts
 
 
@@ -53,6 +53,38 @@ def test_leave_one_block_out_scores_equal_scores_of_the_other_images() -> None:
         for score in WANTED:
             assert parts[score][block] == pytest.approx(expected[score], abs=1e-10)
     assert {len(parts[score]) for score in WANTED} == {BLOCKS}
+
+
+def test_intervals_of_a_class_are_those_of_its_images_alone() -> None:
+    """Blocks of other classes must change nothing, in whatever batch or order the images of a class come."""
+    x_nD, y_nE = sample(2, 90)
+    labels_n = torch.arange(90) % 3
+    wanted = [score._replace(label=label) for score in EXACT for label in (0, 2)]
+    every = class_blocks(labels_n, 0, "test")
+    assert all(sorted(every[label][labels_n == label].tolist()) == list(range(30)) for label in (0, 1, 2))
+    assert (every[0][labels_n != 0] == -1).all()
+    seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True, labels_N=labels_n)
+    parts = jackknife_scores(seen, wanted, METRICS, {label: (every[label], 30) for label in every}, {})
+    for label in (0, 2):
+        for block in (0, 29):
+            rest = (labels_n == label) & (every[label] != block)
+            expected = scores(batches(x_nD[rest], y_nE[rest]), EXACT, METRICS)
+            for score in EXACT:
+                found = parts[score._replace(label=label)]
+                assert len(found) == 30
+                assert found[block] == pytest.approx(expected[score], abs=1e-9)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_a_class_of_one_or_two_images_has_no_interval(images: int) -> None:
+    """Without a block no image, or a single one, is left, and that has no score."""
+    x_nD, y_nE = sample(2, 20)
+    labels_n = (torch.arange(20) < images).long()
+    wanted = [Score("x", "y", "h", name, label=1) for name in ("cka", "svcca", "linear_predictivity")]
+    seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True, labels_N=labels_n)
+    parts = jackknife_scores(seen, wanted, METRICS, {1: (class_blocks(labels_n, 0, "test")[1], images)}, {})
+    for score in wanted:
+        assert all(map(np.isnan, interval(0.5, parts[score], 20, 0, (0, 1))))
 
 
 @pytest.mark.parametrize(("images", "wanted", "repeats"), [(200, SMOOTH, 40), (60, SUBSET, 40)])

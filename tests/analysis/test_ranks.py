@@ -60,12 +60,14 @@ def test_the_program_gives_one_table_on_two_ranks(
     """End to end: the rows of one process, each once, up to float32 differences from other batches."""
     plain = ["--split", "test", "--epochs", "0,2", "--layers", "layer1", "h", "--metrics", "cka", "rsa_spearman"]
     bootstrap = ["--split", "train", "--epochs", "2", "--compare", "ce", "--layers", "h", "--confidence", "20"]
-    for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka"]):
+    classes = ["--split", "train", "--epochs", "1", "--compare", "ce", "--layers", "h", "--confidence", "20"]
+    classes += ["--per-class", "--num-images", "40", "--metrics", "cka", "rsa"]  # some are on one rank only
+    for options in ([*plain, "--cross-layer"], [*bootstrap, "--metrics", "cka"], classes):
         arguments = ["--run-dir", str(drifting_run), *options, "--output"]
         assert main([*arguments, str(tmp_path / "one")]) == 0
         for _ in range(2):  # the second call finds everything there
             assert ranks.run(2, program_on_a_rank, [*arguments, str(tmp_path / "two")]) == [0, 0]
-    for name in ("test_alignment.csv", "test_cross_layer.csv", "train_alignment.csv"):
+    for name in ("test_alignment.csv", "test_cross_layer.csv", "train_alignment.csv", "train_class_alignment.csv"):
         one, two = (table(tmp_path / folder / name) for folder in ("one", "two"))
         assert len(one) == len(two)
         for expected, found in zip(one, two, strict=True):

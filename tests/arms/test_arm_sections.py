@@ -278,6 +278,18 @@ def test_permutations_leave_out_different_projectors(run: Run, capsys: pytest.Ca
     assert "not compared: all tensors of the projectors" in capsys.readouterr().err
 
 
+def test_the_barrier_between_different_projectors_is_that_of_the_encoders(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No projection lies between two widths; other arms keep their losses, and the output names the pair."""
+    options: dict[str, Any] = {"split": "test", "num_images": 60, "epochs": 1, "batch_norm_images": 0, "points": [0.5]}
+    rows = run.barrier(compare=["wide", "dark"], align="permutation", **options)
+    assert {*rows[rows["arm"] == "wide"]["module"]} == {"h"}
+    assert {*rows[rows["arm"] == "dark"]["module"]} == {"h", "z"}
+    assert rows["value"].notna().all()
+    assert "arms 'cl' and 'wide' have different projectors; not measured: the losses" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("own", "message"),
     [

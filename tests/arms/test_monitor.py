@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -14,8 +15,10 @@ from coupled.analysis import alignment, quality, weight_gap
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.arms.monitor import Monitor, evaluating
+from coupled.arms.summary import biased_monitor
 from coupled.config.monitor import unpaired
 from coupled.metrics.arm import Labelled
+from coupled.models.network import build_network
 
 SMALL: dict[str, Any] = {"arms": {"cl": "dcl", "nscl": "nscl"}, "batch": {"size": 720}}  # 2 steps an epoch
 MONITOR = {"metrics": ["cka", "rsa", "weight_gap", "knn", "nccc", "cdnv"], "num_images": 100}
@@ -107,6 +110,17 @@ def test_each_module_returns_to_its_mode() -> None:
     with evaluating(network):
         assert not any(module.training for module in network.modules())
     assert [module.training for module in network.modules()] == [True, True, False]
+
+
+@pytest.mark.parametrize(("metrics", "images", "warns"), [("cka", 31, True), ("cka", 32, False), ("rsa", 31, False)])
+def test_biased_cka_of_fewer_images_than_features_is_a_warning(metrics: str, images: int, warns: bool) -> None:
+    """In monitor.csv the values of independent representations would look like similarity."""
+    settings = tiny.tiny_settings(**SMALL, monitor={"metrics": [metrics], "num_images": images})
+    monitor = settings.resolved()["monitor"]
+    network = SimpleNamespace(network=build_network(**settings.network_options("cl"), seed=0))
+    said = list(biased_monitor(SimpleNamespace(own=[network]), monitor, 357))  # type: ignore[arg-type]
+    assert [line.startswith(f"monitor: cka of {images} images with 32 features") for line in said] == [True] * warns
+    assert not list(biased_monitor(SimpleNamespace(own=[network]), None, 357))  # type: ignore[arg-type]
 
 
 def test_an_unknown_measure_is_refused_and_measures_are_not_in_the_digest() -> None:

@@ -52,7 +52,7 @@ def collapse(tables: FigureTables) -> Figure:
     return _over_epochs(means, tables)
 
 
-def _panels(rows: pd.DataFrame, columns: tuple[str, str], titles: Mapping[Any, str]) -> dict[str, pd.DataFrame]:
+def _panels(rows: pd.DataFrame, columns: tuple[str, ...], titles: Mapping[Any, str]) -> dict[str, pd.DataFrame]:
     """Return the rows by title of their panel, in the order of `titles`, without empty panels."""
     groups = dict(iter(rows.groupby(list(columns))))
     return {title: groups[key] for key, title in titles.items() if key in groups}

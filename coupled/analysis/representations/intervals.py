@@ -16,6 +16,7 @@ for the rows of all images, in the precision of the networks, and K more evaluat
 The interval covers the choice of images only. It covers neither the training seed nor the bias of a biased estimate
 (`cka`). For nearly independent representations the variance of the jackknife is too large (CKA 0.07 on 200 images: by a
 fifth). For `svcca`, whose number of directions is an integer, intervals are too narrow (200 images: by a quarter).
+The blocks of a score of one class are those of the images of the class, at most one block per image.
 
 Shape letters: N images of this rank, or of a subset, K blocks, R resamples.
 """
@@ -28,13 +29,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.analysis.representations.pair_scores import Accumulated, Score, ends, of_rows, over_ranks
+from coupled.analysis.representations.pair_scores import Accumulated, Class, End, Score, ends, of_rows, over_ranks
 from coupled.config.metric_registry import PairMetric
-from coupled.metrics.pair._sums import CrossSums
+from coupled.metrics.pair._sums import CrossSums, Moments
 from coupled.stream.seeds import permutation, philox, random_uint32
 
 BLOCKS = 50
 LEVEL = 0.95
+SumsKey = tuple[str, End, End, Class]  # of `Accumulated.sums`
 
 
 def block_count(images: int) -> int:
@@ -47,33 +49,40 @@ def blocks(images: int, seed: int, name: str) -> Tensor:
     return torch.from_numpy(permutation(images, philox(seed, f"analysis/blocks/{name}")) % block_count(images))
 
 
+def class_blocks(labels_N: Tensor, seed: int, name: str) -> dict[int, Tensor]:
+    """The block of each image within its class [N] by label, -1 for images of other classes. See `blocks`."""
+    found = {}
+    for label in labels_N.unique().tolist():
+        inside_N = labels_N == label
+        found[label] = torch.full_like(labels_N, -1)
+        found[label][inside_N] = blocks(int(inside_N.sum()), seed, f"{name}/class {label}")
+    return found
+
+
 def jackknife_scores(
     seen: Accumulated,
     wanted: Sequence[Score],
     metrics: Mapping[str, PairMetric],
-    blocks_N: Tensor,
-    count: int,
+    blocks_N: Mapping[Class, tuple[Tensor, int]],
     subset_blocks: Mapping[int, Tensor],
 ) -> dict[Score, NDArray[np.float64]]:
     """Return the scores without block 0, 1, ..., each an array [K], from a pass with `keep_rows`.
 
-    `blocks_N` has the block (below `count`) of each of this rank's images. `subset_blocks` maps the size of a subset to
-    the blocks of its images. `wanted` are scores of all images, not of one class.
+    `blocks_N` has for each class of `wanted` the block of each of this rank's images (-1 for those of other classes)
+    and the number of blocks; None is the class of all images. `subset_blocks` maps the size of a subset to the blocks
+    of its images.
     """
-    whole = {key: over_ranks(sums) for key, sums in seen.sums.items() if key[-1] is None}
-    streams = {key: stream for key, stream in seen.streams.items() if key[-1] is None}
     found: dict[Score, list[float]] = {score: [] for score in wanted}
-    for block in range(count if whole else 0):
-        rows = {key: stream.rows(seen.rows[key[1]][blocks_N == block]) for key, stream in streams.items()}
-        moments = {}
-        for (transform, a, b, label), sums in whole.items():
-            part = CrossSums()
-            part.update(rows[transform, a, label], rows[transform, b, label])
-            moments[transform, a, b, label] = sums.without(over_ranks(part)).moments()
-        for score, values in found.items():
-            metric = metrics[score.metric]
-            if not metric.subset:
-                values.append(metric.value(*(moments[metric.transform, *pair, None] for pair in ends(score))))
+    for label in dict.fromkeys(score.label for score in wanted if not metrics[score.metric].subset):
+        whole = {key: over_ranks(sums) for key, sums in seen.sums.items() if key[-1] == label}
+        block_N, count = blocks_N[label]
+        for block in range(count if count > 1 else 0):  # without its only block nothing is left
+            moments = _without(seen, whole, block_N == block)
+            for score, values in found.items():
+                metric = metrics[score.metric]
+                if score.label == label and not metric.subset:
+                    parts = [moments[metric.transform, *pair, label] for pair in ends(score)]
+                    values.append(metric.value(*parts) if parts[0].n > 1 else nan)
     for score, values in found.items():
         metric = metrics[score.metric]
         if metric.subset:
@@ -81,6 +90,25 @@ def jackknife_scores(
             pair = [seen.subset_rows[metric.subset, end] for end in ends(score)[2]]
             values.extend(of_rows(metric, score, [rows[block_N != k] for rows in pair]) for k in block_N.unique())
     return {score: np.array(values) for score, values in found.items()}
+
+
+def _without(seen: Accumulated, whole: Mapping[SumsKey, CrossSums], left_out_N: Tensor) -> dict[SumsKey, Moments]:
+    """Return the moments of the sums `whole` without some of this rank's images and their like on other ranks."""
+    used = {(transform, end, label) for transform, a, b, label in whole for end in (a, b)}
+    rows = {
+        key: seen.streams[key].rows(seen.rows[key[1]][left_out_N])
+        for key in used
+        if seen.streams[key].pilot_D is not None  # else this rank has no image of the class
+    }
+    moments = {}
+    for (transform, a, b, label), sums in whole.items():
+        part = CrossSums()
+        if (transform, a, label) in rows:
+            part.update(rows[transform, a, label], rows[transform, b, label])
+        else:
+            part.merge(CrossSums.empty(seen.rows[a], seen.rows[b]))
+        moments[transform, a, b, label] = sums.without(over_ranks(part)).moments()
+    return moments
 
 
 def interval(

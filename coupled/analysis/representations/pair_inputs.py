@@ -14,6 +14,8 @@ from coupled.monitoring.terminal import say
 from coupled.parallel.process_group import ProcessGroup, barrier
 
 BIASED = ("cka", "angle")
+FITTED = ("svcca", "pwcca", "linear_predictivity", "linear_predictivity_reverse")  # high for few images a direction
+ENOUGH = 10  # images a feature: the R^2 of independent features is then about 0.1
 
 
 def load_samples(
@@ -43,7 +45,9 @@ def load_samples(
     if group.is_first:
         count = smallest_class if of_classes else lambda sample: len(sample.chosen_N)
         which = " of the smallest class" if of_classes else ""
-        warn_of_bias(metrics, widths, {name: count(sample) for name, sample in samples.items()}, which)
+        counts = {name: count(sample) for name, sample in samples.items()}
+        warn_of_bias(metrics, widths, counts, which)
+        warn_of_few_images(metrics, widths, counts, which)
         barrier()
     return samples
 
@@ -64,22 +68,43 @@ def warn_of_bias(
             )
 
 
+def warn_of_few_images(
+    metrics: Container[str], widths: Mapping[str, int], images: Mapping[str, int], which: str = ""
+) -> None:
+    """Warn of layers with fewer than 10 images a feature: there fitted metrics are high for any representations."""
+    fitted = [name for name in FITTED if name in metrics]
+    for split, n in images.items() if fitted else ():
+        if wide := [f"{layer} (D = {width})" for layer, width in widths.items() if n < ENOUGH * width]:
+            say(
+                f"{program_name('alignment')}: warning: {split}: n = {n} images{which} are fewer than {ENOUGH} times"
+                f" the D features of {', '.join(wide)}; {', '.join(fitted)} may be high for unrelated representations,"
+                " or undefined; use more images",
+                sys.stderr,
+            )
+
+
+def warn_of_narrow_intervals(metrics: Container[str], confidence: int | None) -> None:
+    """Warn of the intervals of `svcca` (see intervals.py)."""
+    if confidence and "svcca" in metrics:
+        say(
+            f"{program_name('alignment')}: warning: the intervals of svcca are too narrow, at 200 images by about a"
+            " quarter, because its number of directions is a whole number",
+            sys.stderr,
+        )
+
+
 def smallest_class(sample: Sample) -> int:
     """The number of images of the smallest class of a sample."""
     return int(sample.images.labels_N[sample.chosen_N].unique(return_counts=True)[1].min())
 
 
-def check_one_table(
-    cross_layer: bool, per_class: bool, mutual_knn: Sequence[int] | int | None, confidence: int | None
-) -> None:
-    """Raise ValueError if `compute` was asked for rows of several tables, or for intervals of classes."""
+def check_one_table(cross_layer: bool, per_class: bool, mutual_knn: Sequence[int] | int | None) -> None:
+    """Raise ValueError if `compute` was asked for rows of several tables."""
     asked = {"cross_layer": cross_layer, "per_class": per_class, "mutual_knn": mutual_knn is not None}
     if len(names := [name for name, there in asked.items() if there]) > 1:
         raise ValueError(
             f"{names[0]}: not with {names[1]}; their tables have other columns; call compute once for each"
         )
-    if per_class and confidence:
-        raise ValueError("confidence: not with per_class; there are no intervals for single classes")
 
 
 def check_neighbours(mutual_knn: Sequence[int] | int | None) -> list[int]:

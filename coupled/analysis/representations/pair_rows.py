@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from coupled.analysis.representations.embeddings import Embedder, Sample
-from coupled.analysis.representations.intervals import block_count, blocks, interval, jackknife_scores
+from coupled.analysis.representations.intervals import blocks, class_blocks, interval, jackknife_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, values
 from coupled.analysis.schemas import SCHEMAS
 from coupled.config.metric_registry import PairMetric
@@ -50,9 +50,8 @@ class Measurement(NamedTuple):
         what: Row = (score.k,) if score.k else (score.metric,)
         if score.label is not None:
             what = (score.metric, self.sample.images.class_names[score.label])
-        resamples = () if score.label is not None else (self.confidence or "",)
         digests = (*(self.snapshots[arm, self.epoch] for arm in (score.reference, score.arm)), self.sample.digest)
-        return (*where, *layers, *what, self.num_images(score.metric, score.label), *resamples, *digests)
+        return (*where, *layers, *what, self.num_images(score.metric, score.label), self.confidence or "", *digests)
 
     def table(self, score: Score) -> str:
         """The name of the table of a score."""
@@ -84,10 +83,16 @@ def pair_rows(
     found = values(seen, missing, metrics)
     bounds = dict.fromkeys(missing, (nan, nan))
     if measurement.confidence:
-        own_blocks_N = blocks(len(chosen_N), seed, name).tensor_split(group.world_size)[group.rank]
+        of_classes = any(score.label is not None for score in missing)
+        every: dict[int | None, torch.Tensor] = {None: blocks(len(chosen_N), seed, name)}
+        if of_classes:
+            every.update(class_blocks(measurement.labels, seed, name))
+        own_blocks = {
+            label: (block_N.tensor_split(group.world_size)[group.rank], int(block_N.max()) + 1)
+            for label, block_N in every.items()
+        }
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
-        of_all = [score for score in missing if score.label is None]
-        parts = jackknife_scores(seen, of_all, metrics, own_blocks_N, block_count(len(chosen_N)), subset_blocks)
+        parts = jackknife_scores(seen, missing, metrics, own_blocks, subset_blocks)
         for score, part_K in parts.items():
             bounds[score] = interval(found[score], part_K, measurement.confidence, seed, metrics[score.metric].range)
     rows: dict[str, list[Row]] = {}
@@ -95,11 +100,20 @@ def pair_rows(
         key, table = measurement.key(score), measurement.table(score)
         columns = SCHEMAS[table].columns
         place = columns.index("value")
-        if isinstance(value, Undefined):
-            say(f"epoch {measurement.epoch}, {name}, {_text(score, images.class_names)}: no value: {value.reason}")
-        ends = bounds[score] if "ci_low" in columns else ()
-        rows.setdefault(table, []).append((*key[:place], value, *ends, *key[place:]))
+        rows.setdefault(table, []).append((*key[:place], value, *bounds[score], *key[place:]))
+    say_undefined(f"epoch {measurement.epoch}, {name}", found, images.class_names)
     return rows
+
+
+def say_undefined(where: str, found: Mapping[Score, float], class_names: Sequence[str]) -> None:
+    """Print the undefined scores, one line per metric and reason."""
+    alike: dict[tuple[str, str], list[Score]] = {}
+    for score, value in found.items():
+        if isinstance(value, Undefined):
+            alike.setdefault((score.metric, value.reason), []).append(score)
+    for (_, reason), scores in alike.items():
+        more = f" and {len(scores) - 1} more" if len(scores) > 1 else ""
+        say(f"{where}, {_text(scores[0], class_names)}{more}: no value: {reason}")
 
 
 def _text(score: Score, class_names: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def one_pass(
             else:
                 sums.setdefault((transform, a, b, score.label), CrossSums())
                 streams.setdefault((transform, b, score.label), RowStream(transform))
-                if keep_rows and score.label is None:
+                if keep_rows:
                     rows.setdefault(b, [])
     first = 0
     for outputs in batches:

@@ -107,6 +107,17 @@ def match_channels(
     return ends[1] if fits[1] > fits[0] + _LEAST * abs(fits[0]) else ends[0]
 
 
+def in_matching_order(reference: Mapping[str, Tensor], arm: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `arm`'s tensors, running statistics included, with its channels in the order of `match_channels`.
+
+    Its function does not change, except for the order of an embedding. Counters stay as they are. Raises ValueError as
+    `channel_axes`.
+    """
+    axes = channel_axes({name: tuple(each.shape) for name, each in reference.items() if each.is_floating_point()})
+    orders = match_channels(reference, arm, axes)
+    return {name: permuted(tensor, axes.get(name, ()), orders) for name, tensor in arm.items()}
+
+
 def _improved(
     reference: Mapping[str, Tensor],
     arm: Mapping[str, Tensor],
