@@ -11,9 +11,13 @@ from matplotlib.figure import Figure
 from coupled.analysis.plots.drawing import Style, arm_styles
 from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selection import no_arm
 from coupled.analysis.tables import largest_sample, read_newest
 from coupled.config.arm_sections import not_shared_text
 from coupled.config.controls import twins
+
+MOST_COLUMNS = 6  # of a legend
+HANDLE, LETTER, ROW = 0.95, 0.085, 0.2  # inches of a legend: line and gaps of an entry, a letter, a row
 
 
 class FigureTables(NamedTuple):
@@ -71,7 +75,7 @@ def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
     arms, folder = run.description["settings"]["arms"], run.path / "analysis"
     reference = reference or default_reference(run)
     if reference not in arms:
-        raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
+        raise ValueError(f"reference: {no_arm(reference, list(arms))}")
     return FigureTables(
         folder, reference, arm_styles(list(arms)), twins(arms, reference), not_shared_text(run.description["settings"])
     )
@@ -90,10 +94,13 @@ def default_reference(run: Run) -> str:
 
 
 def add_legend(figure: Figure, tables: FigureTables) -> None:
-    """Add one legend for all panels above them, arms first."""
+    """Add one legend for all panels above them, arms first, in as many columns as fit; the figure grows by its rows."""
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     labels = sorted(handles, key=lambda label: label not in tables.styles)
-    style: dict[str, Any] = {"ncols": 6, "frameon": False, "handlelength": 3.5}
+    width, height = figure.get_size_inches()
+    columns = max(1, min(MOST_COLUMNS, int(width / (HANDLE + LETTER * max(map(len, labels), default=0)))))
+    figure.set_size_inches(width, height + ROW * (-(-len(labels) // columns) - 1))
+    style: dict[str, Any] = {"ncols": columns, "frameon": False, "handlelength": 3.5}
     figure.legend([handles[label] for label in labels], labels, loc="outside upper center", **style)
