@@ -119,7 +119,8 @@ def unfilled_queues(objectives: Mapping[str, Objective], steps: int, rows_of_ste
                 key = "queue_size" if "queue_size" in objective.options else name
                 yield (
                     f"arms.{arm}.{key}: got {rows:,}, but the run adds only {added:,} rows ({steps:,} x"
-                    f" {rows_of_step}); the other rows keep their random start until the end; use fewer rows, or more epochs"
+                    f" {rows_of_step}); the other rows keep their random start until the end;"
+                    " use fewer rows, or more epochs"
                 )
 
 

@@ -89,7 +89,8 @@ def merging(tables: FigureTables) -> Figure:
     """Return the figure of the accuracy of the weights between the reference and each arm, for h.
 
     For each classifier of merge.csv: the accuracy on the line between both weights at the last epoch, and over epochs
-    the accuracy in the middle of the line minus the mean accuracy of its two ends. Raises ValueError without rows of h with this reference.
+    the accuracy in the middle of the line minus the mean accuracy of its two ends. Raises ValueError without rows of h
+    with this reference.
     """
     rows = tables.merged()
     rows = rows[rows["module"] == "h"]

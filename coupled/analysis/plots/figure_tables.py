@@ -1,12 +1,14 @@
 """The input of the figures of a run: the rows of its tables, the reference arm, and the style of each arm."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from coupled.analysis.plots.drawing import Style, arm_styles
 from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
@@ -17,7 +19,9 @@ from coupled.config.arm_sections import not_shared_text
 from coupled.config.controls import twins
 
 MOST_COLUMNS = 6  # of a legend
-HANDLE, LETTER, ROW = 0.95, 0.085, 0.2  # inches of a legend: line and gaps of an entry, a letter, a row
+FONT = 10.0  # points: size of the labels of a legend
+HANDLE = 6.8  # font sizes: line of an entry of a legend and the gaps before and after it
+ROW = 0.2  # inches: height of a row of a legend
 
 
 class FigureTables(NamedTuple):
@@ -100,7 +104,14 @@ def add_legend(figure: Figure, tables: FigureTables) -> None:
     }
     labels = sorted(handles, key=lambda label: label not in tables.styles)
     width, height = figure.get_size_inches()
-    columns = max(1, min(MOST_COLUMNS, int(width / (HANDLE + LETTER * max(map(len, labels), default=0)))))
+    columns = next((count for count in range(MOST_COLUMNS, 1, -1) if _legend_width(labels, count) <= width), 1)
     figure.set_size_inches(width, height + ROW * (-(-len(labels) // columns) - 1))
-    style: dict[str, Any] = {"ncols": columns, "frameon": False, "handlelength": 3.5}
+    style: dict[str, Any] = {"ncols": columns, "frameon": False, "handlelength": 3.5, "fontsize": FONT}
     figure.legend([handles[label] for label in labels], labels, loc="outside upper center", **style)
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """The width in inches of a legend, whose columns have equally many entries, the first ones one more."""
+    widths = [TextPath((0, 0), label, size=FONT).get_extents().width for label in labels]
+    filled = [each.max() for each in np.array_split(widths, columns) if len(each)]
+    return float(sum(filled) + len(filled) * HANDLE * FONT) / 72

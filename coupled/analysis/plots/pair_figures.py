@@ -65,7 +65,7 @@ def missing_panels(tables: FigureTables) -> str:
     if not lacking:
         return ""
     names, table = " and ".join(ALIGNMENTS[metric] for metric in lacking), tables.folder / "test_alignment.csv"
-    return f"no panels of {names}: {table} has no rows of h; add them with: {_command(tables, lacking)}"
+    return f"no panels of {names}: {table} has no such rows of h; add them with: {_command(tables, lacking)}"
 
 
 def _command(tables: FigureTables, metrics: Sequence[str]) -> str:

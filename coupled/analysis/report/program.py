@@ -117,9 +117,8 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
     ]
     content = []
     for key, title, parts in every:
-        filled = [
-            without_empty_columns(part) if isinstance(part, Table) else part for part in parts if has_content(part)
-        ]
+        whole = [without_empty_columns(part) if isinstance(part, Table) else part for part in parts]
+        filled = [part for part in whole if has_content(part)]
         if filled:
             content.append({"key": key, "title": title, "parts": filled})
     return content
