@@ -101,7 +101,7 @@ def _elsewhere(error: ValidationError, package: str) -> str:
     """Return the end of a message about an unknown option: the functions of `package` that have it; "" if none has."""
     first = error.errors()[0]
     names = with_option(package, str(first["loc"][0])) if package and first["type"] == "extra_forbidden" else []
-    return f"; it is an option of {', '.join(names)}" if names else ""
+    return f"; an option of {', '.join(names)}" if names else ""
 
 
 def one_line(error: ValidationError, model: type[BaseModel], beside: Collection[str] = ()) -> str:
