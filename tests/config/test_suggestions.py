@@ -27,14 +27,9 @@ def test_a_misspelt_objective_and_an_option_of_another_are_refused_with_what_was
     with pytest.raises(ValueError, match=r"^arms\.x\.objective: unknown objective 'dlc'; did you mean 'dcl'\?"):
         find_objective("x", "dlc", {}, 0.5)
     assert with_option("coupled.objectives", "label_fraction") == ["nscl"]
-    settings = {
-        "name": "x",
-        "dataset": {"name": "digits"},
-        "arms": {"scl": {"objective": "supcon", "label_fraction": 1}},
-    }
-    with pytest.raises(
-        ValueError, match=r"arms\.scl\.label_fraction: unknown key .*; it is an option of nscl$"
-    ) as error:
+    arms: dict[str, Any] = {"scl": {"objective": "supcon", "label_fraction": 1}}
+    settings = {"name": "x", "dataset": {"name": "digits"}, "arms": arms}
+    with pytest.raises(ValueError, match=r"arms\.scl\.label_fraction: unknown key .*; an option of nscl$") as error:
         resolve(settings)
     for key in ("objective", "optimizer", "projector", "augmentation", "target_schedule", "twin", "temperature"):
         assert f" {key}" in str(error.value)
