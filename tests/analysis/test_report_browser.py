@@ -74,7 +74,7 @@ def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None
     drawn = page.eval_on_selector_all(
         "figure.chart", "all => all.map(f => [f.id, f.querySelectorAll('.trace, .heatmaplayer image').length])"
     )
-    assert len(drawn) == 17
+    assert len(drawn) == 18
     assert all(marks > 0 for _, marks in drawn), drawn
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[page.theme]

@@ -103,13 +103,15 @@ def _number(values: "pd.Series[float]", rows: pd.DataFrame, arm: str, epoch: int
         return f"{_rounded(values.mean())} ± {values.std():.2f}"
     row = rows[(rows["arm"] == arm) & (rows["epoch"] == epoch)].iloc[0]
     low, high = row.get("ci_low", np.nan), row.get("ci_high", np.nan)
-    interval = "" if np.isnan(low) or np.isnan(high) else f" [{_rounded(low)}, {_rounded(high)}]"
-    return _rounded(float(values.iloc[0])) + interval
+    known = not (np.isnan(low) or np.isnan(high))
+    digits = 3 if known and high - low < 0.02 else 2
+    interval = f" [{_rounded(low, digits)}, {_rounded(high, digits)}]" if known else ""
+    return _rounded(float(values.iloc[0]), digits) + interval
 
 
-def _rounded(value: float) -> str:
-    """Two decimals; four for a value near 1 that is not 1."""
-    return f"{value:.4f}" if 0.995 <= value < 1 else f"{value:.2f}"
+def _rounded(value: float, digits: int = 2) -> str:
+    """A number with these decimals; with four if it is near 1 and not 1."""
+    return f"{value:.{4 if 0.995 <= value < 1 else digits}f}"
 
 
 def _cka(run: ReportRun) -> pd.DataFrame:
