@@ -11,6 +11,7 @@ from coupled.analysis.report.missing import Missing, by_command, missing_tables,
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.monitoring.commands import suggest
+from coupled.monitoring.terminal import counted
 
 DIFFERS = "≠"
 NO_NUMBER = {  # of a fit: words for an infinite value
@@ -99,7 +100,11 @@ def verify_result(run: ReportRun) -> str:
         return "not run yet"
     findings = table["finding"].dropna().tolist()
     epoch = int(table["last_epoch"].max())
-    return f"passes, up to epoch {epoch}" if not findings else f"{len(findings)} findings: {'; '.join(findings)}"
+    return (
+        f"passes, up to epoch {epoch}"
+        if not findings
+        else f"{counted(len(findings), 'finding')}: {'; '.join(findings)}"
+    )
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
