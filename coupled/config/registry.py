@@ -206,8 +206,7 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
     needs: dict[str, Needs] = {}
     for arm, given in with_twin_options(settings["arms"]).items():
-        control = {key: given.pop(key) for key in KEYS if key in given}
-        control |= {key: given.pop(key) for key in TRAINING_KEYS if key in given}
+        control = {key: given.pop(key) for key in (*KEYS, *TRAINING_KEYS) if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}
         found = find_objective(arm, given["objective"], options, settings["temperature"], ARM_KEYS)
         if "augmentation" in control and steps:  # with all their options, as in the shared section

@@ -58,6 +58,10 @@ def test_the_sentence_names_the_nearest_arm_and_the_noise_floor(measured: Report
         " noise floor: again, a twin of cl, 0.9991."
     ]
     assert headline([run], " not shared: ce optimizer.base_lr.").sentences[1:] == ["not shared: ce optimizer.base_lr."]
+    many = {f"arm{k}": {"objective": "dcl", "temperature": 1.0 + k} for k in range(8)}
+    scores = {arm: 0.9 - k / 10 for k, arm in enumerate(many)}
+    (text,) = headline([scored(measured, arms={**ARMS, **many}, **scores)]).sentences
+    assert text.endswith("images 0.90; arm1 0.80, arm2 0.70, arm3 0.60, arm4 0.50, arm5 0.40, ..., arm7 0.20 (8 arms).")
     (alone,) = headline([scored(measured, nscl=0.91)]).sentences
     assert alone == "After 2 epochs, CKA of h on test images of nscl with cl is 0.91."
     assert headline([replace(run, tables={})], " a note.").sentences == []

@@ -35,7 +35,7 @@ def drift(tables: FigureTables) -> Figure:
         for arm in tables.arms(rows):
             curve = rows[rows["arm"] == arm].sort_values("epoch")
             if "ci_low" in curve and curve["ci_low"].notna().any():
-                shade = {"color": tables.styles[arm].color, "alpha": 0.15, "linewidth": 0}
+                shade: dict[str, Any] = {"color": tables.styles[arm].color, "alpha": 0.15, "linewidth": 0}
                 axes.fill_between(curve["epoch"], curve["ci_low"], curve["ci_high"], **shade)
             line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
         over_epochs(axes)

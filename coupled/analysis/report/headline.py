@@ -12,6 +12,7 @@ from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import twins, usual_reference
 from coupled.monitoring.terminal import counted
 
+MOST = 6  # arms with a number in the sentence; of more arms the nearest ones and the most distant one
 OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
 
 
@@ -74,7 +75,8 @@ def _of_measure(runs: Sequence[ReportRun], tables: Sequence[pd.DataFrame], measu
     first = measure.nearest(means)
     order = [first, *means.drop(first).sort_values(ascending=measure is WEIGHTS).index]
     shown = {arm: _number(last[arm], by_run[0], arm, epoch) for arm in [*order, *(a for a in noise if a in last)]}
-    others = ", ".join(f"{arm} {shown[arm]}" for arm in order[1:])
+    others = ", ".join(f"{arm} {shown[arm]}" for arm in order[1:MOST])
+    others += f", ..., {order[-1]} {shown[order[-1]]} ({len(order)} arms)" if len(order) > MOST else ""
     floor = ", ".join(f"{arm}, a twin of {reference}, {shown[arm]}" for arm in noise if arm in last)
     ends = [f"After {counted(int(epoch), 'epoch')}, "]
     if others:

@@ -95,7 +95,7 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
         drawn = [chart(runs, styles) for chart in charts]
         return [replace(each, caption=each.caption + note) for each in drawn]
 
-    every: list[tuple[str, str, list[Chart | Table | Text]]] = [
+    every: list[tuple[str, str, Sequence[Chart | Table | Text]]] = [
         ("headline", "Summary", [headline(runs, note), *draw(of_pairs.headline), last_values(runs)]),
         ("training", "Training", draw(step_charts.steps, of_arms.throughput)),
         ("alignment", "Alignment", draw(of_pairs.alignment, of_pairs.alignment_bounds)),
