@@ -176,7 +176,7 @@ def test_a_picture_that_does_not_decode_stops_the_run_before_it_begins(
     assert "checking that 2 of 32 images decode" in capsys.readouterr().out
     monkeypatch.setattr("coupled.storage.image_check.faults", lambda *_: pytest.fail("decoded again"))
     assert train.main([*start, "--resume", "--max-steps", "2"]) == 0
-    assert "24 train, 8 test images, 4 classes; 1 epochs of 6 steps" in capsys.readouterr().out
+    assert "24 train, 8 test images, 4 classes; 1 epoch of 6 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["imagenet", "folder"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coupled.analysis.run import Run
+from coupled.config.by_name import did_you_mean
 from coupled.storage.snapshots import Entry, SnapshotStore
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ def same_arms(run: JointRun, compare: Sequence[str] | None, reference: str | Non
     for arm in compare or ():
         for path, there in ((run.path, own), (run.other.path, theirs)):
             if arm not in there:
-                raise ValueError(f"--compare: '{path}' has no arm '{arm}' (arms: {', '.join(there) or 'none'})")
+                near = "" if arm in {*own, *theirs} else did_you_mean(arm, there)
+                raise ValueError(f"--compare: '{path}' has no arm '{arm}'{near} (arms: {', '.join(there) or 'none'})")
     both = [arm for arm in own if arm in (theirs if compare is None else compare)]
     if not both:
         raise ValueError(

@@ -21,6 +21,7 @@ from coupled.analysis.against import identity, joined
 from coupled.analysis.run import open_run
 from coupled.analysis.tables import as_frame
 from coupled.analysis.tidy_csv import open_table
+from coupled.config.arm_sections import not_shared_text
 from coupled.config.command_line import Parser
 from coupled.config.errors import report_error
 from coupled.monitoring.commands import suggest
@@ -120,6 +121,8 @@ def append_missing(
     chosen = select(run, **_named_by(select, given))
     planned = plan(run, chosen, **_named_by(plan, given))
     say(f"run {run.path}{'' if options.run else ' (the newest under runs/)'}: {chosen}")
+    if own := not_shared_text(run.description["settings"]):
+        say(own)
     with run_lock(output, "--output") if writes else nullcontext(), determinism(True, None):
         if writes:
             claim(output, identity(run))

@@ -1,7 +1,8 @@
 """Draw the figures of a run from the tables of the other analysis programs, as PNG and PDF.
 
 The program writes every figure whose tables exist to analysis/figures of the run. For a missing table it names the
-command that writes it. Figures:
+command that writes it. A metric that was not computed has no panel; the program then names the command that adds it.
+Figures:
 * drift: weight gap, CKA and RSA of h on test, over epochs. If the run has twins of the reference (arms with the same
   objective, options and random draws), a grey band shows how much twins differ: the noise floor. Its height is above 0
   only if a twin was perturbed (`perturb`). Shaded areas are confidence intervals from `coupled alignment --confidence`.
@@ -46,7 +47,15 @@ from coupled.analysis.plots.figure_tables import FigureTables, default_reference
 from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.measure_figures import class_alignment, mutual_knn, pair_metrics
 from coupled.analysis.plots.option_figures import option_paths, options
-from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
+from coupled.analysis.plots.pair_figures import (
+    angles,
+    drift,
+    gap_alignment,
+    layers_alignment,
+    layers_gap,
+    matrix,
+    missing_panels,
+)
 from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
 from coupled.analysis.tables import BadTableError
@@ -120,7 +129,8 @@ def figures(options: Namespace) -> int:
         say(f"reference: {reference} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
     written: list[Path] = []
     damaged = False
-    for name, result in draw_each(figure_tables(run, reference)):
+    tables = figure_tables(run, reference)
+    for name, result in draw_each(tables):
         if isinstance(result, ValueError):
             say(f"{name}: not drawn: {result}", file=sys.stderr)
             damaged |= isinstance(result, BadTableError)
@@ -128,6 +138,8 @@ def figures(options: Namespace) -> int:
             written += result
     for path in written:
         say(path)
+    if note := missing_panels(tables):
+        say(note, file=sys.stderr)
     return 0 if written and not damaged else 2
 
 

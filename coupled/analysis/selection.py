@@ -8,6 +8,7 @@ from operator import index
 from coupled.analysis.against import JointRun, common_epochs, same_arms
 from coupled.analysis.driver import skipping
 from coupled.analysis.run import Run
+from coupled.config.by_name import did_you_mean
 from coupled.config.command_line import parse_epochs
 from coupled.storage.snapshots import BadSnapshotError, SnapshotStore
 
@@ -105,7 +106,7 @@ def select_snapshot(run: Run, arm: str | None = None, epoch: int | None = None) 
         raise ValueError(f"--arm: missing; the run has the arms {', '.join(arms)}")
     arm = arms[0] if arm is None else arm
     if arm not in arms:
-        raise ValueError(f"--arm: the run has no arm '{arm}' (arms: {', '.join(arms)})")
+        raise ValueError(f"--arm: {no_arm(arm, arms)}")
     there = run.snapshots.epochs(arm)
     epoch = there[-1] if epoch is None else epoch
     if epoch not in there:
@@ -134,8 +135,13 @@ def choices(option: str, values: Iterable[str] | str, allowed: Collection[str]) 
     names = list(dict.fromkeys(listed(values)))
     for name in names:
         if name not in allowed:
-            raise ValueError(f"{option}: got '{name}'; allowed are {', '.join(allowed)}")
+            raise ValueError(f"{option}: got '{name}'{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}")
     return names
+
+
+def no_arm(arm: str, there: Sequence[str]) -> str:
+    """The text about an unknown arm of a run, with the nearest and all known ones."""
+    return f"the run has no arm '{arm}'{did_you_mean(arm, there)} (arms: {', '.join(there)})"
 
 
 def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
@@ -145,7 +151,7 @@ def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:
         raise ValueError(f"run_dir: '{store.folder.parent}' has no snapshots yet")
     for arm in arms or ():
         if arm not in there:
-            raise ValueError(f"arms: the run has no arm '{arm}' (arms: {', '.join(there)})")
+            raise ValueError(f"arms: {no_arm(arm, there)}")
     return list(dict.fromkeys(arms or there))
 
 
@@ -161,13 +167,13 @@ def choose_arms(
     if not there:
         raise ValueError(f"run_dir: '{store.folder.parent}' has no snapshots yet")
     if reference not in there:
-        raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(there)})")
+        raise ValueError(f"reference: {no_arm(reference, there)}")
     for arm in compare or ():
         if arm == reference:
             raise ValueError(f"compare: '{arm}' is the reference (other arms: {', '.join(others) or 'none'})")
         if arm not in there:
             with skipping(skip_corrupt and any(each in others for each in compare or ())):
-                raise BadSnapshotError(f"compare: the run has no arm '{arm}' (arms: {', '.join(there)})")
+                raise BadSnapshotError(f"compare: {no_arm(arm, there)}")
     if not others:
         raise ValueError(f"compare: the run has no arm except '{reference}'; a comparison needs two arms")
     return [arm for arm in dict.fromkeys(compare or others) if arm in others]

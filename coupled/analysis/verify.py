@@ -30,7 +30,7 @@ from coupled.analysis.verification.snapshots import faults_of_snapshots, weight_
 from coupled.config.errors import differences as setting_differences
 from coupled.config.schema import Settings
 from coupled.datasets import SPLITS
-from coupled.monitoring.terminal import say
+from coupled.monitoring.terminal import counted, say
 from coupled.storage import log_digests
 from coupled.storage.atomic_files import encoded, write_durably
 from coupled.storage.dataset_record import check_listing
@@ -152,7 +152,7 @@ def verify(options: Namespace) -> int:
     imported = any("imported" in each.description for each in (run, against) if each)
     unchanged = "its snapshots are unchanged since the import (there is no record of its training)"
     checked = unchanged if imported else "nothing is wrong"
-    say(f"{len(found)} findings" if found else f"{runs}: {checked}, and the images can be read")
+    say(counted(len(found), "finding") if found else f"{runs}: {checked}, and the images can be read")
     if options.output:
         write_findings(options.output / "verify.csv", last_epoch(run), found)
     return int(bool(found))

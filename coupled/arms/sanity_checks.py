@@ -104,6 +104,7 @@ def before_start(
             raise ValueError(f"arms.{arm}.perturb.step: got {step}; the run has {steps} steps, allowed is 0 to {steps}")
     seeds = {arm: sources.seed("order", settings["seed"]) for arm, sources in used.items()}
     always = [*unpaired(settings.get("monitor"), [*settings["arms"]]), *without_effect(settings, objectives, device)]
+    always += unfilled_queues(objectives, steps, views * batch["size"])
     if not images.class_names:
         return always
     return [
@@ -111,6 +112,20 @@ def before_start(
         *one_class(objectives, seeds, labels_N.numpy(), batch["size"], batch["sampler"], epochs, views),
         *unbalanced_classes(labels_N, images.class_names, batch["size"], batch["sampler"]),
     ]
+
+
+def unfilled_queues(objectives: Mapping[str, Objective], steps: int, rows_of_step: int) -> Iterator[str]:
+    """Warn of queues that a run of these steps does not fill, so that random rows stay negatives until its end."""
+    for arm, objective in objectives.items():
+        for name, kept in objective.needs.kept.items():
+            rows, added = kept.shape[0], steps * rows_of_step
+            if kept.start == "unit_rows" and isinstance(rows, int) and 0 < added < rows:
+                key = "queue_size" if "queue_size" in objective.options else name
+                yield (
+                    f"arms.{arm}.{key}: got {rows:,}, but the run adds only {added:,} rows ({steps:,} x"
+                    f" {rows_of_step}); the other rows keep their random start until the end;"
+                    " use fewer rows, or more epochs"
+                )
 
 
 def one_class(

@@ -16,6 +16,7 @@ from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
 from coupled.models.encoders import encoder_width
 from coupled.models.freezing import frozen_names
 from coupled.monitoring.progress import Progress
+from coupled.monitoring.terminal import counted
 from coupled.parallel.process_group import ProcessGroup
 from coupled.storage.checkpoints import KEEP_NEWEST
 from coupled.storage.dataset_record import describe_images
@@ -76,8 +77,8 @@ def announce(
     shown = f" of {train.images_N3HW.shape[-1]} px" if isinstance(train, ImageDataset) else ""
     progress.say(
         f"run {run}: {train.name}, {len(train)} train, {len(test)} test images{shown},"
-        f" {len(train.class_names) or 'no'} classes; {epochs} epochs of {len(trained) // size} steps"
-        + (f", continuing after step {step}" if step else "")
+        f" {len(train.class_names) or 'no'} classes; {counted(epochs, 'epoch')} of"
+        f" {counted(len(trained) // size, 'step')}" + (f", continuing after step {step}" if step else "")
     )
     for note in of_train_images(TrainImages(trained, train)):
         progress.say(note)
@@ -85,10 +86,10 @@ def announce(
         progress.say(f"classes: {listed(train.class_names)}")
     for note in (*train.notes, *test.notes, *enlarged(train, settings["dataset"]["image_size"])):
         progress.say(note)
-    negatives = AugmentationSettings.model_validate(settings["augmentation"]).views * (size - 1)
+    views = AugmentationSettings.model_validate(settings["augmentation"]).views
     progress.say(
-        f"global batch {size} = {group.data_size} x {size // group.data_size} images, {negatives} other images'"
-        f" views as negatives of an anchor without labels; peak learning rate {peak_lr:.6g}"
+        f"global batch {size} = {group.data_size} x {size // group.data_size} images, {views} views of each, so"
+        f" {views * (size - 1)} views of other images; peak learning rate {peak_lr:.6g}"
     )
     for place, names in enumerate(arms.placed):
         where = f" (arm group {place} of {group.arms_size})" if group.arms_size > 1 else ""

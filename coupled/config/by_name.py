@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -14,12 +15,30 @@ KINDS = {
     "coupled.metrics.arm": "arm metric",
 }
 CUTOFF = 0.7  # similarity of a typo in difflib's measure; "count" and "contrast" have 0.62
+SHORT_CUTOFF = 0.6  # of a name of 2 to 4 letters; "dlc" and "dcl" have 0.67
+SHORT = 4
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: "; did you mean 'nscl'?", or "" if no known name is close."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=CUTOFF)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """Return the end of a message about an unknown name: "; did you mean 'nscl'?", or "" if no known name is close.
+
+    Upper and lower case, and - and _, count as the same letter.
+    """
+    spelled, typed = {_plain(each): each for each in known}, _plain(name)
+    cutoff = SHORT_CUTOFF if 1 < len(name) <= SHORT else CUTOFF
+    swapped = [each for each in spelled if sorted(each) == sorted(typed)]  # "dlc" is as near to "l_c" as to "dcl"
+    near = swapped or difflib.get_close_matches(typed, list(spelled), n=1, cutoff=cutoff)
+    return f"; did you mean '{spelled[near[0]]}'?" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def with_option(package: str, option: str) -> list[str]:
+    """Return the names of the modules of `package` whose function of the same name has the keyword `option`."""
+    functions = {name: getattr(find(package, name), name, None) for name in known(package)}
+    return [name for name, each in functions.items() if each and option in inspect.signature(each).parameters]
 
 
 def known(package: str) -> tuple[str, ...]:

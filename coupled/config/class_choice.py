@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from coupled.config.by_name import did_you_mean
 from coupled.datasets import AnyImageDataset
 from coupled.stream.seeds import permutation, philox
 
@@ -56,6 +57,6 @@ def _number(images: AnyImageDataset, chosen: int | str) -> int:
     if not numbers:
         raise ValueError(
             f"dataset.classes: '{images.name}' has no class {chosen!r}; it has 0 to {len(names) - 1}, named"
-            f" {', '.join(names[:3])}, ..."
+            f" {', '.join(names[:3])}, ...{did_you_mean(str(chosen), names)}"
         )
     return numbers[0]

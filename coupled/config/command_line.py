@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, NoReturn
 
+from coupled.config.by_name import did_you_mean
 from coupled.monitoring.commands import program_name, suggest
 
 PACKAGED = Path(__file__).parents[1] / "configs"
@@ -46,6 +47,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message, which names option, value and what is allowed."""
         missing = message.startswith("the following arguments are required")
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
+        if message.startswith(unknown := "unrecognized arguments: "):
+            options = [option for action in self._actions for option in action.option_strings]
+            message += did_you_mean(message.removeprefix(unknown).split()[0].partition("=")[0], options)
+        elif choice:
+            message += did_you_mean(choice[1], re.findall(r"[\w./-]+", choice[2]))
         raise ValueError(f"{message}; see `{self.prog} --help`" if missing else message)
 
 
@@ -132,4 +139,5 @@ def find_config(name: str | Path) -> Path:
     if str(name) in packaged_configs():
         return packaged
     known = ", ".join(packaged_configs())
-    raise ValueError(f"config: no file '{name}'; pass a path or the name of a packaged settings file ({known})")
+    near = did_you_mean(str(name), packaged_configs())
+    raise ValueError(f"config: no file '{name}'{near}; pass a path or the name of a packaged settings file ({known})")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from coupled.config.by_name import did_you_mean
 from coupled.stream.seeds import philox
 
 USUAL_REFERENCE = "cl"
@@ -20,6 +21,7 @@ SHARED = ""  # instead of an arm's name: the source that all arms share
 KEYS = ("twin", "perturb", "unshared")  # of an arm, beside objective and its options
 # of an arm and its twins: they are no options of its objective
 TRAINING_KEYS = ("optimizer", "projector", "augmentation", "target_schedule")
+ARM_KEYS = ("objective", *KEYS, *TRAINING_KEYS)  # all other keys of an arm are options of its objective
 SOURCES = {"init": "init", "order": "order", "augmentation": "views"}  # of `unshared` -> names of the seed streams
 
 
@@ -134,7 +136,7 @@ def _line(arms: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[str]:
     while (twin := arms[seen[-1]].get("twin")) is not None:
         key = f"arms.{seen[-1]}.twin"
         if twin not in arms:
-            raise ValueError(f"{key}: no arm '{twin}' (arms: {', '.join(arms)})")
+            raise ValueError(f"{key}: no arm '{twin}'{did_you_mean(twin, arms)} (arms: {', '.join(arms)})")
         if twin in seen:
             raise ValueError(f"{key}: got {twin}, which makes an arm its own twin; name another arm")
         seen.append(twin)

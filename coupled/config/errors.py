@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import reduce
@@ -11,7 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from coupled.config.by_name import did_you_mean
+from coupled.config.by_name import did_you_mean, with_option
 from coupled.monitoring.terminal import say
 
 
@@ -49,11 +50,17 @@ def in_words(error: Exception) -> str:
 
 
 def check_options(
-    function: Callable[..., Any], options: Mapping[str, Any], where: str, also: Mapping[str, Any] | None = None
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    where: str,
+    also: Mapping[str, Any] | None = None,
+    beside: Collection[str] = (),
+    package: str = "",
 ) -> dict[str, Any]:
     """Return the keyword-only options of `function`, with defaults filled in and types checked against its annotations.
 
-    `also` maps the names of further known options to their types; their default is None.
+    `also` maps the names of further known options to their types; their default is None. The message about an unknown
+    option also lists the keys `beside` the options, and the functions of `package` that have the option.
 
     Raises ValueError that begins with `where` (such as "arms.nscl") for an unknown, missing or ill-typed option.
     """
@@ -68,7 +75,7 @@ def check_options(
     try:
         checked = model.model_validate(dict(options))
     except ValidationError as error:
-        raise ValueError(f"{where}.{one_line(error, model)}") from None
+        raise ValueError(f"{where}.{one_line(error, model, beside)}{_elsewhere(error, package)}") from None
     return {name: getattr(checked, name) for name in fields}
 
 
@@ -90,13 +97,20 @@ def _exact(kind: Any) -> Any:
     return Annotated[kind, Field(strict=True)] if kind in (int, float, bool) else kind
 
 
-def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first error of pydantic as one line: dotted key, value, what is allowed."""
+def _elsewhere(error: ValidationError, package: str) -> str:
+    """Return the end of a message about an unknown option: the functions of `package` that have it; "" if none has."""
+    first = error.errors()[0]
+    names = with_option(package, str(first["loc"][0])) if package and first["type"] == "extra_forbidden" else []
+    return f"; an option of {', '.join(names)}" if names else ""
+
+
+def one_line(error: ValidationError, model: type[BaseModel], beside: Collection[str] = ()) -> str:
+    """Return the first error of pydantic as one line: dotted key, value, what is allowed; `beside` are known keys."""
     found = error.errors()
     first = found[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _keys_beside(model, first["loc"])
+        known = sorted({*_keys_beside(model, first["loc"]), *beside})
         hint = did_you_mean(str(first["loc"][-1]), known)
         text = f"{key}: unknown key{hint} (known: {', '.join(known) or 'none'})"
     elif first["type"] == "missing":
@@ -107,6 +121,8 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     else:
         value = repr(first["input"])
         allowed = _allowed(first["msg"])
+        if first["type"] == "literal_error":
+            allowed += did_you_mean(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
         text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {allowed}"
     more = len(found) - 1
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")

@@ -99,6 +99,8 @@ def find_arm_metrics(names: Iterable[str | Callable[..., Any]], key: str = KEY) 
 
 def _splits(metric: ModuleType) -> list[tuple[str, ...]]:
     return [metric.SPLITS] if hasattr(metric, "SPLITS") else []
+
+
 def find_classifiers(names: Iterable[str]) -> list[ArmMetric]:
     """The metrics called `names` without duplicates. Raises ValueError that lists the classifiers, which are fitted on
     train and scored on test, for another metric and for an unknown name.

@@ -6,7 +6,7 @@ Every dataset takes the options `classes`, the number of classes to draw or a li
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from coupled.config import by_name
 from coupled.config.arm_sections import check_used
 from coupled.config.augmentation import check_mixed_labels
 from coupled.config.class_choice import Classes, check_classes, chosen_classes
-from coupled.config.controls import KEYS, TRAINING_KEYS, with_twin_options
+from coupled.config.controls import ARM_KEYS, KEYS, TRAINING_KEYS, with_twin_options
 from coupled.config.encoder_settings import of_timm
 from coupled.config.errors import check_options, without_defaults
 from coupled.config.label_noise import LabelNoise, TrainImages, checked_label_noise, with_noise
@@ -56,7 +56,9 @@ class Objective(NamedTuple):
         return f"{self.name}({options})"
 
 
-def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature: float) -> Objective:
+def find_objective(
+    arm: str, name: str, options: Mapping[str, Any], temperature: float, beside: Sequence[str] = ()
+) -> Objective:
     """Return the objective of an arm, with its options checked and filled in.
 
     Args:
@@ -64,6 +66,7 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
         name: a file of coupled/objectives, "path/to/file.py:function" or "module:function".
         options: options of the objective; missing ones get their defaults.
         temperature: temperature of the run, for an objective that takes one and whose options set none.
+        beside: further keys that the message about an unknown option lists.
 
     Returns:
         The function with its options, and what it needs of the network.
@@ -80,7 +83,7 @@ def find_objective(arm: str, name: str, options: Mapping[str, Any], temperature:
     function, given = found.function, dict(options)
     if "temperature" in inspect.signature(function).parameters:
         given.setdefault("temperature", temperature)
-    checked = check_options(function, given, f"arms.{arm}")
+    checked = check_options(function, given, f"arms.{arm}", beside=beside, package="coupled.objectives")
     if found.check:
         try:
             found.check(**checked)
@@ -203,10 +206,9 @@ def with_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         tree["augmentation"] = {**settings["augmentation"], "steps": with_step_options(steps)}
     needs: dict[str, Needs] = {}
     for arm, given in with_twin_options(settings["arms"]).items():
-        control = {key: given.pop(key) for key in KEYS if key in given}
-        control |= {key: given.pop(key) for key in TRAINING_KEYS if key in given}
+        control = {key: given.pop(key) for key in (*KEYS, *TRAINING_KEYS) if key in given}
         options = {key: value for key, value in given.items() if key != "objective"}
-        found = find_objective(arm, given["objective"], options, settings["temperature"])
+        found = find_objective(arm, given["objective"], options, settings["temperature"], ARM_KEYS)
         if "augmentation" in control and steps:  # with all their options, as in the shared section
             control["augmentation"] = {**control["augmentation"], "steps": tree["augmentation"]["steps"]}
         mixes = control.get("augmentation") or settings["augmentation"]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coupled.config.by_name import did_you_mean
 from coupled.config.controls import KEYS, TRAINING_KEYS
 from coupled.config.unchanged import watch
 from coupled.config.user_code import UserCode, errors_named, refuse_option_names, refused
@@ -96,7 +97,8 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
             ("target head", needs.target_heads, {*needs.heads}),
         ):
             for unknown in {*names} - known:
-                what = f"needs the {which} '{unknown}', allowed are {', '.join(sorted(known))}"
+                near = did_you_mean(unknown, known)
+                what = f"needs the {which} '{unknown}'{near}, allowed are {', '.join(sorted(known))}"
                 raise refused(code, key, what, NEEDS_EXPECTED)
         return needs
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Progress:
-    """A live table on a terminal; elsewhere plain lines after the first step and each epoch.
+    """A live table on a terminal; elsewhere plain lines after the first steps and each epoch.
 
     Prints nothing if `shown` is false.
     """
@@ -46,6 +46,7 @@ class Progress:
     def begin(self) -> None:
         """Start the clock of the first step."""
         self.started, self.forecast = time.monotonic(), False
+        self.first_shown: tuple[int, float] | None = None  # the first step that was shown, and when
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -61,10 +62,14 @@ class Progress:
                 self.say(f"warning: {text}")
 
     def step(self, epoch: int, step: int, results: Mapping[str, tuple[float, float, float]]) -> None:
-        """Show loss, gradient norm and images/s of every arm; without a terminal, print once when the run will end."""
+        """Show loss, gradient norm and images/s of every arm; without a terminal, print once when the run will end.
+
+        This is printed the second time, because the first steps include the start-up of libraries and workers.
+        """
+        first, self.first_shown = self.first_shown, self.first_shown or (step, time.monotonic())
         if self.live:
             self.live.update(self._table(epoch, step, results))
-        elif self.shown and not self.forecast:
+        elif self.shown and first and not self.forecast:
             self.forecast = True
             a_step, left = self._rate(step)
             ends = datetime.now() + timedelta(seconds=left)
@@ -99,8 +104,11 @@ class Progress:
         return table
 
     def _rate(self, step: int) -> tuple[float, float]:
-        """Return the seconds per step so far, and the seconds to the end of the run."""
-        a_step = (time.monotonic() - self.started) / max(1, step - self.first_step)
+        """Return the seconds per step after the first one that was shown, and the seconds to the end of the run."""
+        from_step, since = self.first_shown or (self.first_step, self.started)
+        if step <= from_step:  # only one was shown
+            from_step, since = self.first_step, self.started
+        a_step = (time.monotonic() - since) / max(1, step - from_step)
         return a_step, a_step * (self.steps - step)
 
     def _left(self, step: int) -> str:

@@ -67,6 +67,11 @@ def say(text: object, file: TextIO | None = None) -> None:
     print(printable(text) + "\n", end="", file=file, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 epoch" and "1,200 epochs"; the plural ends in s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: object) -> str:
     """Return `text` as one line, with control characters, line ends and lone surrogates escaped."""
     return "".join(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from coupled.config.by_name import did_you_mean
 from coupled.storage.atomic_files import append_durably, write_durably
 
 FORMAT = "coupled.snapshot.1"
@@ -75,8 +76,9 @@ class SnapshotStore:
         for entry in self.entries():
             if (entry.arm, entry.epoch) == (arm, epoch):
                 return entry
-        if arm not in self.arms():
-            raise ValueError(f"{self.folder}: no arm '{arm}' (arms: {', '.join(self.arms()) or 'none'})")
+        if arm not in (there := self.arms()):
+            near = did_you_mean(arm, there)
+            raise ValueError(f"{self.folder}: no arm '{arm}'{near} (arms: {', '.join(there) or 'none'})")
         raise ValueError(f"{self.folder}: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {self._span(arm)})")
 
     def path(self, arm: str, epoch: int) -> Path:

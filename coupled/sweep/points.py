@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from coupled.cli import ANALYSES
+from coupled.config.by_name import did_you_mean
 from coupled.config.command_line import find_config, parse_range
 from coupled.config.errors import one_line
 from coupled.config.load import load_settings
@@ -167,7 +168,10 @@ def _factor(asked: str | None, groups: Sequence[Mapping[str, list[Any]]]) -> str
     """Return the key of the x-axis; by default the first key with several values except the seed, if any."""
     several = [key for group in groups for key, values in group.items() if len(values) > 1 and key != "seed"]
     if asked is not None and asked not in several:
-        raise ValueError(f"factor: got '{asked}'; allowed are keys with several values: {', '.join(several) or 'none'}")
+        near = did_you_mean(asked, several)
+        raise ValueError(
+            f"factor: got '{asked}'{near}; allowed are keys with several values: {', '.join(several) or 'none'}"
+        )
     return asked or next(iter(several), None)
 
 

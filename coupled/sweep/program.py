@@ -21,7 +21,7 @@ from coupled.analysis.tidy_csv import write_table
 from coupled.config.command_line import find_config
 from coupled.config.errors import report_error
 from coupled.monitoring.commands import program_name, suggest
-from coupled.monitoring.terminal import INTERRUPTED, imports_done, say
+from coupled.monitoring.terminal import INTERRUPTED, counted, imports_done, say
 from coupled.storage.run_lock import run_lock
 from coupled.sweep.figures import draw
 from coupled.sweep.jobs import run_points
@@ -82,7 +82,7 @@ def show(sweep: Sweep) -> bool:
     """Write sweep.csv and the figures and print their paths. Return False if the figures could not be drawn."""
     rows = collect(sweep.folder)
     write_table(sweep.folder / "sweep.csv", rows)
-    say(f"{sweep.folder / 'sweep.csv'}: {len(rows):,} rows of {rows['run'].nunique()} runs")
+    say(f"{sweep.folder / 'sweep.csv'}: {counted(len(rows), 'row')} of {counted(rows['run'].nunique(), 'run')}")
     try:
         for path in draw(sweep.folder, rows) if sweep.analyses else []:
             say(path)

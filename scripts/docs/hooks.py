@@ -1,6 +1,7 @@
 """The hooks of mkdocs.yml: generate pages from the code, the notebooks and the changelog.
 
-For example, the line `<!-- generated: settings -->` of a page is replaced by the output of `reference_settings.py`.
+For example, the line `<!-- generated: settings -->` of a page is replaced by the output of `reference_settings.py`,
+with the quoted lines (`> ...`) after it, which tell the reader of a checkout where that text is.
 """
 
 import re
@@ -31,7 +32,7 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "api": reference_api.markdown,
     "changelog": changelog_page.markdown,
 }
-MARKER = re.compile(r"^<!-- generated: (\w+) -->$", flags=re.MULTILINE)
+MARKER = re.compile(r"^<!-- generated: (\w+) -->$(?:\n> .*$)*", flags=re.MULTILINE)
 NOTEBOOKS = "examples/*.ipynb"  # this entry of the navigation becomes one page per notebook
 FIRST = ("quickstart", "own_parts")  # the other notebooks follow in alphabetical order
 

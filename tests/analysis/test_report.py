@@ -51,6 +51,7 @@ CHARTS = {
         "throughput",
         "collapse",
         "spectra",
+        "steps",
         "weight_shape",
     ),
 }

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from support.browser import chromium, new_page
 from support.report_parts import copied, report_runs
 
-from coupled.analysis.report.page_tables import about, last_values
+from coupled.analysis.report.page_tables import about, last_values, without_empty_columns
 from coupled.analysis.report.program import main
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -74,7 +75,7 @@ def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None
     drawn = page.eval_on_selector_all(
         "figure.chart", "all => all.map(f => [f.id, f.querySelectorAll('.trace, .heatmaplayer image').length])"
     )
-    assert len(drawn) == 17
+    assert len(drawn) == 18
     assert all(marks > 0 for _, marks in drawn), drawn
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[page.theme]
@@ -187,6 +188,39 @@ def test_ticks_legend_and_panels_adapt_to_the_width(page: Any) -> None:
     assert heights[0] < heights[1] < heights[2]
 
 
+def test_maps_that_do_not_fit_are_in_rows_with_their_own_axes(page: Any) -> None:
+    """On a telephone their titles and ticks were printed over each other; a row of 26 maps had 40 pixels each."""
+    call = "inRows(REPORT.charts.layers['gap, to cl'].layout, REPORT.charts.layers['gap, to cl'].data, {})"
+    wide, narrow = (page.evaluate(call.format(width)) for width in (1240, 350))
+    assert [trace.get("yaxis") for trace in wide["data"]] == [None] * 6
+    assert [trace["yaxis"] for trace in narrow["data"]] == ["y", "y2", "y3", "y4", "y4", "y4"]
+    assert narrow["layout"]["height"] > 3 * wide["layout"]["height"]
+    bands = [narrow["layout"][f"yaxis{place}"]["domain"] for place in ("", 2, 3, 4)]
+    assert all(low < high for low, high in bands)
+    assert all(lower[1] < upper[0] for upper, lower in pairwise(bands))
+    assert [narrow["layout"][f"xaxis{place}"]["domain"] for place in ("", 2, 3, 4)] == [[0, 1]] * 4
+    axis = "decades({{type: '{}'}}, 'yaxis', [{{y: [1, {}]}}])"
+    assert page.evaluate(axis.format("log", 100)) == {"dtick": 1}
+    assert page.evaluate(axis.format("log", 5)) == page.evaluate(axis.format("linear", 100)) == {}
+
+
+def test_a_narrow_page_has_one_column_and_every_control_in_its_card(browser: Any, path: Path) -> None:
+    """390 pixels wide: sliders and menus were cut, and the page scrolled sideways."""
+    with opened(browser, path, "light") as page:
+        page.evaluate("() => { charts.splice(0, charts.length, ...charts.filter(each => variantOf(each).slider)); }")
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_function("document.querySelector('#chart-layers .plot').layout.yaxis2 !== undefined")
+        outside = page.evaluate(
+            "[...document.querySelectorAll('figure.chart, .table')].flatMap(card =>"
+            " [...card.querySelectorAll('input, select, button, label')].filter(each => each.offsetParent &&"
+            " each.getBoundingClientRect().right > card.getBoundingClientRect().right).map(each => card.id))"
+        )
+        assert outside == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        plot = "document.querySelector('#chart-layers .plot')"
+        assert page.evaluate(f"{plot}.layout.shapes.map(s => s.yref)") == ["y domain", "y2 domain", "y3 domain"]
+
+
 def test_figures_are_redrawn_when_the_window_is_resized(page: Any) -> None:
     """Plotly adapts the width but does not stack panels; plotly's own resizing is switched off here."""
     page.evaluate(
@@ -236,7 +270,7 @@ def test_a_table_is_copied_as_csv(page: Any, path: Path) -> None:
     """In full digits, with commas, quotes and line breaks; also where the clipboard is not available."""
     runs = report_runs(path.parent)
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
-    for table in (about(runs), last_values(runs)):
+    for table in (about(runs), without_empty_columns(last_values(runs))):
         page.locator(f"#table-{table.key} button.copy").click()
         rows = list(csv.reader(io.StringIO(page.evaluate("window.copied"), newline="")))
         assert rows == [list(table.columns), *([cell.value for cell in row] for row in table.rows)]

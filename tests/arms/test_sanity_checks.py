@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import tiny
 
-from coupled.arms.sanity_checks import counts, one_class
+from coupled.arms.sanity_checks import counts, one_class, unfilled_queues
 from coupled.arms.without_effect import without_effect
 from coupled.config.registry import find_objective
 from coupled.stream.sampler import order
@@ -103,3 +103,13 @@ def test_a_run_warns_about_keys_without_effect_at_its_start(tmp_path: Path, caps
     """Not only the function that finds them."""
     tiny.train(tmp_path / "run", max_steps=1, tf32=True, arms={"cl": "dcl"})
     assert "warning: tf32: has no effect, because the device is cpu" in capsys.readouterr().out
+
+
+def test_a_queue_that_the_run_does_not_fill_is_a_warning() -> None:
+    """The default of MoCo, 65 536 rows, fits a long run; in a short one most negatives would be random directions."""
+    moco, small = (
+        find_objective("m", "moco", options, 0.5) for options in ({"queue_size": 1001}, {"queue_size": 1000})
+    )
+    (line,) = unfilled_queues({"m": moco, "small": small, "cl": find_objective("cl", "dcl", {}, 0.5)}, 5, 200)
+    assert line.startswith("arms.m.queue_size: got 1,001, but the run adds only 1,000 rows (5 x 200); the other rows")
+    assert [*unfilled_queues({"m": moco}, 0, 200)] == []  # epochs: 0 only writes the start

@@ -151,7 +151,7 @@ def test_a_run_on_unlabelled_images(
         train(tmp_path / "refused", **options, arms={"cl": "dcl", "nscl": "nscl"})
     coordinator = train(tmp_path / "run", **options, arms={"cl": "dcl"})
     assert coordinator.steps_per_epoch == 50 // 20
-    assert "1 epochs of 2 steps\ntraining steps use 50 images without labels" in capsys.readouterr().out
+    assert "1 epoch of 2 steps\ntraining steps use 50 images without labels" in capsys.readouterr().out
     about = json.loads((tmp_path / "run" / "run.json").read_text())["dataset"]
     assert (about["train_images"], about["training_images"], len(about["classes"])) == (20, 50, 10)
     table = quality.compute(open_run(tmp_path / "run"), epochs=[1], metrics=["nccc"], layers="h")

@@ -15,21 +15,25 @@ RESULTS = {"cl": (1.25, 0.5, 1000.0), "nscl": (1.125, 0.25, 2000.0)}
 def test_without_a_terminal_there_is_a_plain_line_an_epoch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Escape codes in a cluster's log file are useless. The first step says how long the run will take."""
+    """Escape codes in a cluster's log file are useless. The second step says how long the run will take: the first one
+    includes the start-up, here 60 s.
+    """
     clock = [10.0]
     monkeypatch.setattr("coupled.monitoring.progress.time.monotonic", lambda: clock[0])
     with Progress(["cl", "nscl"], first_step=3, steps=3603, shown=True) as progress:
         progress.say("start [of] it, of \x1b[31mfolder\n")
-        clock[0] += 2
+        clock[0] += 60
         progress.step(1, 4, RESULTS)
+        clock[0] += 2
+        progress.step(1, 5, RESULTS)
         progress.step(1, 5, RESULTS)
         progress.epoch(1, 2, 5, {"cl": 1.25, "nscl": 1.125})
     start, first, epoch = capsys.readouterr().out.splitlines()
     assert start == r"start [of] it, of \x1b[31mfolder"
-    assert first.startswith("step 4/3603: 2 s a step; at this rate the run ends on ")
+    assert first.startswith("step 5/3603: 2 s a step; at this rate the run ends on ")
     around = [datetime.now() + timedelta(hours=2, minutes=minutes) for minutes in (-1, 0)]
     assert first.partition("ends on ")[2] in [f"{each:%d %b, %H:%M}" for each in around]
-    assert epoch.startswith("epoch 1/2  step 5/3603  loss: cl 1.2500  nscl 1.1250  left 0:59:58")
+    assert epoch.startswith("epoch 1/2  step 5/3603  loss: cl 1.2500  nscl 1.1250  left 1:59:56")
 
 
 def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:

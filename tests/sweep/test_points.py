@@ -161,5 +161,5 @@ def test_a_path_with_a_newline_is_printed_on_one_line(
     monkeypatch.setattr(sweep, "draw", lambda *_: [folder / "x\x1b.png"])
     assert sweep.show(SimpleNamespace(folder=folder, analyses=["alignment"]))
     first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith("a\\nb/sweep.csv: 1 rows of 1 runs")
+    assert first.endswith("a\\nb/sweep.csv: 1 row of 1 run")
     assert second.endswith("a\\nb/x\\x1b.png")

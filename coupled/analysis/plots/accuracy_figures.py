@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.plots.pair_figures import ALIGNMENTS
+from coupled.analysis.plots.pair_figures import ALIGNMENTS, draw_rings, last_epoch_label, scores_of_h
 from coupled.analysis.tables import largest_sample
 from coupled.monitoring.commands import suggest
 
@@ -21,7 +21,7 @@ def alignment_accuracy(tables: FigureTables) -> Figure:
     """Return the figure of the accuracy of each arm minus that of the reference against their alignment.
 
     One point per arm and epoch, for h on test; rings mark the last epoch. A row of panels is left out if quality.csv
-    does not have its metric. Raises ValueError if it has none, or no epoch of test_alignment.csv.
+    does not have its metric, a column if test_alignment.csv does not. Raises ValueError if no panel is left.
     """
     scores, accuracies = tables.scores(), accuracy_differences(tables.read("quality.csv", "value"), tables.reference)
     if not accuracies:
@@ -31,26 +31,32 @@ def alignment_accuracy(tables: FigureTables) -> Figure:
             f"{tables.folder / 'quality.csv'}: no rows of {' or '.join(metrics)} of h on test for '{tables.reference}'"
             f" and another arm at the same epoch; compute them with: {command}"
         )
-    scores = scores[(scores["module"] == "h") & ~scores["arm"].isin(tables.twins)]
-    figure = Figure(figsize=(7.2, 0.6 + 2.9 * len(accuracies)), layout="constrained")
-    panels = figure.subplots(len(accuracies), len(ALIGNMENTS), squeeze=False, sharex="col", sharey="row")
-    for row, (name, differences) in zip(panels, accuracies.items(), strict=True):
-        for axes, (metric, title) in zip(row, ALIGNMENTS.items(), strict=True):
-            points = scores[scores["metric"] == metric].merge(differences, on=["epoch", "arm"])
-            if points.empty:
-                raise ValueError(f"quality.csv and test_alignment.csv have no epoch of h in common for {metric}")
-            for arm in tables.arms(points):
-                each = points[points["arm"] == arm]
-                style: dict[str, Any] = {"color": tables.styles[arm].color, "marker": tables.styles[arm].marker}
-                axes.scatter(each["value"], each["difference"], s=16, label=arm, clip_on=False, **style)
-            last = points[points["epoch"] == points["epoch"].max()]
-            ring = {"marker": "o", "s": 110, "facecolor": "none", "edgecolor": "0.4", "linewidth": 1, "clip_on": False}
-            axes.scatter(last["value"], last["difference"], label=f"epoch {points['epoch'].max()}", **ring)
-            axes.axhline(0, color="0.4", linewidth=0.8)
-            plain(axes)
-            axes.set_title(f"{name}, {title}", fontsize="medium")
+    alignments = scores_of_h(scores[~scores["arm"].isin(tables.twins)])
+    panels = {
+        (accuracy, title): rows.merge(differences, on=["epoch", "arm"])
+        for accuracy, differences in accuracies.items()
+        for title, rows in alignments.items()
+    }
+    for (accuracy, title), points in panels.items():
+        if points.empty:
+            raise ValueError(f"quality.csv ({accuracy}) and test_alignment.csv ({title}) have no epoch of h in common")
+    if not panels:
+        raise ValueError(f"{tables.folder / 'test_alignment.csv'}: no rows of {' or '.join(ALIGNMENTS)} of h")
+    size = 3.4 * len(alignments) + 0.4, 0.6 + 2.9 * len(accuracies)
+    figure, last = Figure(figsize=size, layout="constrained"), last_epoch_label(panels.values())
+    cells = figure.subplots(len(accuracies), len(alignments), squeeze=False, sharex="col", sharey="row")
+    for axes, ((accuracy, title), points) in zip(cells.flat, panels.items(), strict=True):
+        for arm in tables.arms(points):
+            each = points[points["arm"] == arm]
+            style: dict[str, Any] = {"color": tables.styles[arm].color, "marker": tables.styles[arm].marker}
+            axes.scatter(each["value"], each["difference"], s=16, label=arm, clip_on=False, **style)
+        draw_rings(axes, points, "value", "difference", last)
+        axes.axhline(0, color="0.4", linewidth=0.8)
+        plain(axes)
+        axes.set_title(f"{accuracy}, {title}", fontsize="medium")
+    for row in cells:
         row[0].set_ylabel(f"accuracy - accuracy of {tables.reference}")
-    for axes, title in zip(panels[-1], ALIGNMENTS.values(), strict=True):
+    for axes, title in zip(cells[-1], alignments, strict=True):
         axes.set_xlabel(f"{title} with {tables.reference}, test images, h")
     add_legend(figure, tables)
     return figure
@@ -74,18 +80,24 @@ def accuracy_differences(rows: pd.DataFrame, reference: str) -> dict[str, pd.Dat
     return found
 
 
+def classifier_name(metric: str, variant: str) -> str:
+    """Return the name of a classifier of merge.csv in words; of a less common one, its metric and variant."""
+    return ACCURACIES.get((metric, variant), f"{metric.replace('_', ' ')} ({variant})")
+
+
 def merging(tables: FigureTables) -> Figure:
     """Return the figure of the accuracy of the weights between the reference and each arm, for h.
 
-    For each classifier of merge.csv: the accuracy along the line at the last epoch, and over epochs the accuracy half
-    way minus the mean of both ends. Raises ValueError without rows of h with this reference.
+    For each classifier of merge.csv: the accuracy on the line between both weights at the last epoch, and over epochs
+    the accuracy in the middle of the line minus the mean accuracy of its two ends. Raises ValueError without rows of h
+    with this reference.
     """
     rows = tables.merged()
     rows = rows[rows["module"] == "h"]
     classifiers = list(dict.fromkeys(zip(rows["metric"], rows["variant"], strict=True)))
     if not classifiers:
         raise ValueError(f"{tables.folder / 'merge.csv'}: no rows of h with the reference '{tables.reference}'")
-    figure, panels = grid(2 * len(classifiers))
+    figure, panels = grid(2 * len(classifiers), width=3.4, height=2.8)
     last = rows["epoch"].max()
     for place, (metric, variant) in enumerate(classifiers):
         of_metric = largest_sample(rows[(rows["metric"] == metric) & (rows["variant"] == variant)])
@@ -99,10 +111,13 @@ def merging(tables: FigureTables) -> Figure:
                 barrier = by_position[0.5] - (by_position[0.0] + by_position[1.0]) / 2
                 line(half_way, barrier.index, barrier, arm, tables.styles[arm])
         plain(along)
-        along.set_xlabel(f"position: 0 is {tables.reference}, 1 the arm")
-        along.set_title(f"accuracy, {metric}, epoch {last}", fontsize="medium")
+        name = classifier_name(metric, variant)
+        along.set_xlabel(f"share a of the arm in (1 - a) {tables.reference} + a arm")
+        along.set_ylabel("accuracy on test images")
+        along.set_title(f"weights between {tables.reference} and the arm,\nepoch {last}, {name}", fontsize="medium")
         over_epochs(half_way)
         half_way.axhline(0, color="0.4", linewidth=0.8)
-        half_way.set_title(f"{metric}: half way - mean of ends", fontsize="medium")
+        half_way.set_ylabel("difference of accuracies")
+        half_way.set_title(f"accuracy at a = 1/2 minus the mean\nof both ends, {name}", fontsize="medium")
     add_legend(figure, tables)
     return figure

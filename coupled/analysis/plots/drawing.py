@@ -14,8 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from coupled.storage.atomic_files import write_durably
 
 # Based on the palette of Okabe and Ito for colour-blind readers, with colours that are visible on white and on black.
-# Dashes and markers tell the arms apart in grey print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1")
+# Dashes and markers tell the arms apart in grey print, and arms of one colour if there are more arms than colours.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1"),
+    *("#A6333F", "#7CB342", "#B5179E", "#8A5A44"),
+)
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LETTERS = 12  # of a note, in an inch
@@ -43,10 +46,13 @@ def arm_colours(arms: Sequence[str]) -> dict[str, str]:
 
 
 def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
-    """The style of each arm of a run; `arms` are all arms in the order of run.json, whichever are drawn."""
+    """The style of each arm of a run; `arms` are all arms in the order of run.json, whichever are drawn.
+
+    Arms with the same colour have different dashes, up to 48 arms.
+    """
     colours = arm_colours(arms)
     return {
-        arm: Style(colours[arm], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        arm: Style(colours[arm], DASHES[(i + i // len(COLOURS)) % len(DASHES)], MARKERS[i % len(MARKERS)])
         for arm, i in arm_indices(arms).items()
     }
 
@@ -56,12 +62,12 @@ def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
     axes.plot(x, y, label=arm, markersize=4, markevery=max(1, len(x) // 10), **style._asdict())
 
 
-def grid(panels: int) -> tuple[Figure, list[Axes]]:
-    """A figure with this number of small panels, at most four in a row, and their axes."""
+def grid(panels: int, width: float = 2.6, height: float = 2.4, **subplots: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with this number of panels of this size in inches, at most four in a row, and their axes."""
     columns = min(4, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(2.6 * columns + 0.4, 2.4 * rows + 0.4), layout="constrained")
-    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure = Figure(figsize=(width * columns + 0.4, height * rows + 0.4), layout="constrained")
+    cells = list(figure.subplots(rows, columns, squeeze=False, **subplots).flat)
     for axes in cells[panels:]:
         axes.set_visible(False)
     return figure, cells[:panels]

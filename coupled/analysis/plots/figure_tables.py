@@ -1,7 +1,7 @@
 """The input of the figures of a run: the rows of its tables, the reference arm, and the style of each arm."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -9,13 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from coupled.analysis.plots.drawing import Style, arm_styles
 from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selection import no_arm
 from coupled.analysis.tables import largest_sample, read_newest
 from coupled.config.arm_sections import not_shared_text
 from coupled.config.controls import twins
+
+MOST_COLUMNS = 6  # of a legend
+FONT = 10.0  # points: size of the labels of a legend
+HANDLE = 6.8  # font sizes: line of an entry of a legend and the gaps before and after it
+ROW = 0.2  # inches: height of a row of a legend
 
 
 class FigureTables(NamedTuple):
@@ -80,7 +87,7 @@ def figure_tables(run: Run, reference: str | None = None) -> FigureTables:
     arms, folder = run.description["settings"]["arms"], run.path / "analysis"
     reference = reference or default_reference(run)
     if reference not in arms:
-        raise ValueError(f"reference: the run has no arm '{reference}' (arms: {', '.join(arms)})")
+        raise ValueError(f"reference: {no_arm(reference, list(arms))}")
     note = not_shared_text(run.description["settings"])
     return FigureTables(folder, reference, arm_styles(list(arms)), twins(arms, reference), note, arms)
 
@@ -98,10 +105,20 @@ def default_reference(run: Run) -> str:
 
 
 def add_legend(figure: Figure, tables: FigureTables) -> None:
-    """Add one legend for all panels above them, arms first."""
+    """Add one legend for all panels above them, arms first, in as many columns as fit; the figure grows by its rows."""
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     labels = sorted(handles, key=lambda label: label not in tables.styles)
-    style: dict[str, Any] = {"ncols": 6, "frameon": False, "handlelength": 3.5}
+    width, height = figure.get_size_inches()
+    columns = next((count for count in range(MOST_COLUMNS, 1, -1) if _legend_width(labels, count) <= width), 1)
+    figure.set_size_inches(width, height + ROW * (-(-len(labels) // columns) - 1))
+    style: dict[str, Any] = {"ncols": columns, "frameon": False, "handlelength": 3.5, "fontsize": FONT}
     figure.legend([handles[label] for label in labels], labels, loc="outside upper center", **style)
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """The width in inches of a legend, whose columns have equally many entries, the first ones one more."""
+    widths = [TextPath((0, 0), label, size=FONT).get_extents().width for label in labels]
+    filled = [each.max() for each in np.array_split(widths, columns) if len(each)]
+    return float(sum(filled) + len(filled) * HANDLE * FONT) / 72

@@ -1,6 +1,6 @@
 """The figures that compare arms with the reference: weight gap and alignment, over epochs and layers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -10,36 +10,68 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from coupled.analysis.plots.drawing import layer_sort_key, line, over_epochs, plain
+from coupled.analysis.plots.drawing import grid, layer_sort_key, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.monitoring.commands import suggest
 
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
+WIDE: dict[str, Any] = {"width": 3.2, "height": 2.8}  # size of a panel over epochs
 
 
 def drift(tables: FigureTables) -> Figure:
-    """Return the figure of weight gap, CKA and RSA over epochs, with the noise floor of the reference's twins."""
+    """Return the figure of weight gap, CKA and RSA over epochs, with the noise floor of the reference's twins.
+
+    A metric that was not computed has no panel.
+    """
     gaps, scores = whole_encoder(tables.gaps(), "mean"), tables.scores()
     gaps = gaps.assign(value=gaps["gap"])
-    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
     panels = [(gaps, f"weight gap to {tables.reference}, mean over layers", 0.0)]
-    for metric, name in ALIGNMENTS.items():
-        rows = scores[(scores["metric"] == metric) & (scores["module"] == "h")]
+    for name, rows in scores_of_h(scores).items():
         panels.append((rows, f"{name} with {tables.reference}, test images, h", 1.0))
-    for axes, (rows, label, equal_arms) in zip(figure.subplots(1, 3), panels, strict=True):
+    figure, cells = grid(len(panels), **WIDE)
+    for axes, (rows, label, equal_arms) in zip(cells, panels, strict=True):
         _draw_noise_floor(axes, rows, equal_arms, tables)
         for arm in tables.arms(rows):
             curve = rows[rows["arm"] == arm].sort_values("epoch")
             if "ci_low" in curve and curve["ci_low"].notna().any():
-                shade = {"color": tables.styles[arm].color, "alpha": 0.15, "linewidth": 0}
+                shade: dict[str, Any] = {"color": tables.styles[arm].color, "alpha": 0.15, "linewidth": 0}
                 axes.fill_between(curve["epoch"], curve["ci_low"], curve["ci_high"], **shade)
             line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
         over_epochs(axes)
         axes.set_title(label, fontsize="medium")
-    figure.axes[0].set_ylim(bottom=0)
+    cells[0].set_ylim(bottom=0)
     add_legend(figure, tables)
     return figure
+
+
+def scores_of_h(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of h of each metric of `ALIGNMENTS` that was computed, by its name in the figures."""
+    of_h = scores[scores["module"] == "h"]
+    rows = {name: of_h[of_h["metric"] == metric] for metric, name in ALIGNMENTS.items()}
+    return {name: each for name, each in rows.items() if len(each)}
+
+
+def missing_panels(tables: FigureTables) -> str:
+    """Return a line on the metrics that test_alignment.csv lacks, with the command that adds them; "" if complete.
+
+    Without rows of this reference there is no line, because the figures that need them say so.
+    """
+    try:
+        computed = scores_of_h(tables.scores())
+    except ValueError:
+        return ""
+    lacking = [metric for metric, name in ALIGNMENTS.items() if name not in computed]
+    if not lacking:
+        return ""
+    names, table = " and ".join(ALIGNMENTS[metric] for metric in lacking), tables.folder / "test_alignment.csv"
+    return f"no panels of {names}: {table} has no such rows of h; add them with: {_command(tables, lacking)}"
+
+
+def _command(tables: FigureTables, metrics: Sequence[str]) -> str:
+    """Return the command line that computes these metrics of h on test."""
+    where = ("--run-dir", str(tables.folder.parent), "--reference", tables.reference)
+    return suggest("alignment", *where, "--split", "test", "--layers", "h", "--metrics", *metrics)
 
 
 def _draw_noise_floor(axes: Axes, rows: pd.DataFrame, equal_arms: float, tables: FigureTables) -> None:
@@ -74,8 +106,7 @@ def _heat_maps(tables: FigureTables, rows: pd.DataFrame, label: str, lowest: flo
         raise ValueError(f"{tables.folder}: no rows of '{label}'")
     values = rows[rows["arm"].isin(arms)]["value"]
     scale = (values.min() if lowest is None else lowest, max(1.0, values.max()) if lowest is None else values.max())
-    figure = Figure(figsize=(1.4 + 2.9 * len(arms), max(2.6, 1.2 + 0.3 * len(layers))), layout="constrained")
-    panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+    figure, panels = grid(len(arms), width=2.9, height=max(2.2, 0.8 + 0.3 * len(layers)), sharey=True)
     for axes, arm in zip(panels, arms, strict=True):
         cells = rows[rows["arm"] == arm].pivot(index="module", columns="epoch", values="value").reindex(layers)
         image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=scale[0], vmax=scale[1])
@@ -84,24 +115,32 @@ def _heat_maps(tables: FigureTables, rows: pd.DataFrame, label: str, lowest: flo
         axes.set_yticks(range(len(layers)), layers)
         axes.set_title(arm, fontsize="medium")
         axes.set_xlabel("epoch")
-    figure.colorbar(image, ax=list(panels), label=label, fraction=0.05)
+    figure.colorbar(image, ax=figure.axes, label=label, fraction=0.05)
     return figure
 
 
 def gap_alignment(tables: FigureTables) -> Figure:
-    """Return the figure of alignment against weight gap, one path per arm; rings mark the last epoch."""
-    gaps, scores = tables.gaps(), tables.scores()
+    """Return the figure of alignment against weight gap, one path per arm; rings mark the last epoch.
+
+    A metric that was not computed has no panel. Raises ValueError if no epoch has both.
+    """
+    gaps, scores = tables.gaps(), scores_of_h(tables.scores())
     gaps = whole_encoder(gaps, "mean")[["epoch", "arm", "gap"]]
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    for axes, (metric, name) in zip(figure.subplots(1, 2), ALIGNMENTS.items(), strict=True):
-        rows = scores[(scores["metric"] == metric) & (scores["module"] == "h")].merge(gaps, on=["epoch", "arm"])
+    joined = {name: rows.merge(gaps, on=["epoch", "arm"]) for name, rows in scores.items()}
+    panels = {name: rows for name, rows in joined.items() if len(rows)}
+    if not panels:
+        raise ValueError(
+            f"{tables.folder}: weight_gap.csv and test_alignment.csv have no epoch of h in common; compute it with:"
+            f" {_command(tables, list(ALIGNMENTS))}"
+        )
+    figure, cells = grid(len(panels), width=3.8, height=2.8)
+    last = last_epoch_label(panels.values())
+    for axes, (name, rows) in zip(cells, panels.items(), strict=True):
         rows = rows[~rows["arm"].isin(tables.twins)]
         for arm in tables.arms(rows):
             curve = rows[rows["arm"] == arm].sort_values("epoch")
             line(axes, curve["gap"], curve["value"], arm, tables.styles[arm])
-        last = rows[rows["epoch"] == rows["epoch"].max()]
-        ring = {"marker": "o", "s": 110, "facecolor": "none", "edgecolor": "0.4", "linewidth": 1}
-        axes.scatter(last["gap"], last["value"], label=f"epoch {rows['epoch'].max()}", clip_on=False, **ring)
+        draw_rings(axes, rows, "gap", "value", last)
         plain(axes)
         axes.set_title(f"{name} with {tables.reference}, test images, h", fontsize="medium")
         axes.set_xlabel(f"weight gap to {tables.reference}, mean over layers")
@@ -109,28 +148,40 @@ def gap_alignment(tables: FigureTables) -> Figure:
     return figure
 
 
+def last_epoch_label(panels: Iterable[pd.DataFrame]) -> str:
+    """Return the label of the rings: "epoch 20", or "last epoch" if the panels end at different epochs."""
+    last = {int(rows["epoch"].max()) for rows in panels}
+    return f"epoch {last.pop()}" if len(last) == 1 else "last epoch"
+
+
+def draw_rings(axes: Axes, rows: pd.DataFrame, x: str, y: str, label: str) -> None:
+    """Draw a ring around the points of the last epoch of the rows."""
+    last = rows[rows["epoch"] == rows["epoch"].max()]
+    ring: dict[str, Any] = {"marker": "o", "s": 110, "facecolor": "none", "edgecolor": "0.4", "linewidth": 1}
+    axes.scatter(last[x], last[y], label=label, clip_on=False, **ring)
+
+
 def angles(tables: FigureTables) -> Figure:
     """Return the figure of the angles of weights and representations to the reference over epochs, in degrees.
 
     The angle of the weights is that of the encoder's weights as one vector. The angle of the representations is arccos
-    of CKA and of RSA, which are cosines of two vectors. Source: arXiv 2510.08852 opens with such angles; its definition
-    of the weights' angle is not known.
+    of CKA and of RSA, which are cosines of two vectors; a metric that was not computed has no panel. Source: arXiv
+    2510.08852 opens with such angles; its definition of the weights' angle is not known.
     """
     gaps, scores = whole_encoder(tables.gaps("angle"), "global"), tables.scores()
     panels = [(gaps.assign(value=gaps["angle"]), "angle of the weights")]
-    for metric, name in ALIGNMENTS.items():
-        rows = scores[(scores["metric"] == metric) & (scores["module"] == "h")]
+    for name, rows in scores_of_h(scores).items():
         degrees = np.degrees(np.arccos(rows["value"].clip(-1, 1)))
         panels.append((rows.assign(value=degrees), f"arccos of {name}, test images, h"))
-    figure = Figure(figsize=(10.0, 3.2), layout="constrained")
-    for axes, (rows, label) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+    figure, cells = grid(len(panels), **WIDE, sharey=True)
+    for axes, (rows, label) in zip(cells, panels, strict=True):
         for arm in tables.arms(rows):
             curve = rows[rows["arm"] == arm].sort_values("epoch")
             line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
         over_epochs(axes)
         axes.set_title(label, fontsize="medium")
-    figure.axes[0].set_ylabel(f"degrees to {tables.reference}")
-    figure.axes[0].set_ylim(bottom=0)
+    cells[0].set_ylabel(f"degrees to {tables.reference}")
+    cells[0].set_ylim(bottom=0)
     add_legend(figure, tables)
     return figure
 

@@ -1,7 +1,8 @@
 """Shared parts of the report's charts: they turn tables into plotly's JSON, and neither read nor draw anything.
 
 A chart has variants; the page shows one at a time. The `meta` of each trace names its arm, so that the page can switch
-arms on and off. An arm has the same colour in all charts, and a run the same dash. Times are epochs.
+arms on and off. An arm has the same colour and symbol in all charts, and a run the same dash; arms that share a colour
+differ in dash as well. Times are epochs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coupled.analysis.plots.drawing import arm_colours
+from coupled.analysis.plots.drawing import COLOURS, arm_colours, arm_indices
 from coupled.analysis.report.tables import ReportRun
 from coupled.config.controls import twins, twins_of_earlier_arms
 
@@ -26,7 +27,7 @@ DASHES = (  # of runs
     "longdashdot",
 )
 NOISE = "#999999"  # the colour of twins
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TraceStyles:
     def __init__(self, runs: Sequence[ReportRun]) -> None:
         self.runs = [run.name for run in runs]
         self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
-        self.colours = arm_colours(self.arms)
+        self.colours, self.indices = arm_colours(self.arms), arm_indices(self.arms)
         self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" without a reference
         for run in runs:
             arms = run.run.description["settings"]["arms"]
@@ -76,11 +77,12 @@ class TraceStyles:
     ) -> Trace:
         """A line over epochs. `more` labels one of several lines of an arm; a line with `dash` has no markers.
 
-        Lines of one arm to several references, which `more` names, differ in dash and marker, like runs.
+        Lines of one arm to several references, which `more` names, differ in dash and marker. So do arms of one colour.
         """
-        index = self.runs.index(run.name)
+        symbol = self.indices[arm]
+        index = self.runs.index(run.name) + len(self.runs) * (symbol // len(COLOURS))
         if more and reference in run.arms:
-            index += len(self.runs) * run.arms.index(reference)
+            index, symbol = index + len(self.runs) * run.arms.index(reference), symbol + run.arms.index(reference)
         colour = NOISE if self.is_noise(run, arm, reference) else self.colours[arm]
         return {
             "type": "scatter",
@@ -89,7 +91,7 @@ class TraceStyles:
             "x": numbers(x),
             "y": numbers(y),
             "line": {"color": colour, "dash": dash or DASHES[index % len(DASHES)], "width": 1.4 if dash else 2},
-            "marker": {"size": 5, "symbol": SYMBOLS[index % len(SYMBOLS)], "color": colour},
+            "marker": {"size": 5, "symbol": SYMBOLS[symbol % len(SYMBOLS)], "color": colour},
             "meta": {"arm": arm},
             **trace,
         }

@@ -1,5 +1,6 @@
 """The missing and partial tables of a run, and the commands that compute them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from coupled.analysis.report.tables import SHOWN, ReportRun
@@ -71,6 +72,24 @@ def partial_tables(run: ReportRun) -> list[Missing]:
         for name in names
         if name not in others and (state := _measured_part(run, name, of_stages=program == "alignment"))
     ]
+
+
+def by_command(tables: Sequence[Missing]) -> list[Missing]:
+    """Return one entry per run and command, with the names of all its tables."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Missing]] = {}
+    for each in tables:
+        groups.setdefault((each.run, each.command), []).append(each)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(group: Sequence[Missing]) -> Missing:
+    states: dict[str, list[str]] = {}
+    for each in group:
+        states.setdefault(each.state, []).append(each.table)
+    if len(states) == 1:
+        return group[0]._replace(table=", ".join(each.table for each in group))
+    state = "; ".join(f"{', '.join(names)}: {state}" for state, names in states.items())
+    return group[0]._replace(table=f"{len(group)} tables", state=state)
 
 
 def _lacking(run: ReportRun, name: str) -> str:

@@ -1,18 +1,25 @@
 """The tables of a report: run and settings, last values, fits, and missing tables with their commands."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from coupled.analysis.report.missing import Missing, missing_tables, partial_tables
+from coupled.analysis.report.missing import Missing, by_command, missing_tables, partial_tables
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.monitoring.commands import suggest
+from coupled.monitoring.terminal import counted
 
 DIFFERS = "≠"
+NO_NUMBER = {  # of a fit: words for an infinite value
+    "level": "none: a straight line",
+    "doubling_time": "does not double",
+    "doubling_time_error": "-",
+    "aic": "exact fit",
+}
 
 
 class Cell(NamedTuple):
@@ -36,19 +43,27 @@ class Table:
     folded: bool = False
 
 
+def without_empty_columns(table: Table) -> Table:
+    """Return the table without the columns in which every cell is empty; the first column always stays."""
+    places = [k for k in range(len(table.columns)) if k == 0 or any(row[k].text for row in table.rows)]
+    rows = [[row[k] for k in places] for row in table.rows]
+    return replace(table, columns=[table.columns[k] for k in places], rows=rows)
+
+
 def cell(value: Any, arm: str = "") -> Cell:
     """A cell: a float is copied in full and shown with four digits; None and NaN give an empty cell."""
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return Cell("", "", arm=arm)
     if isinstance(value, float):
-        return Cell(repr(float(value)), f"{value:.4g}", True, arm)
+        text = f"{value:.4g}".replace("inf", "infinite")
+        return Cell(repr(float(value)), text, True, arm)
     return Cell(str(value), str(value), isinstance(value, int), arm)
 
 
 def about(runs: Sequence[ReportRun]) -> Table:
     """State, versions and digests of each run, and the result of verify."""
     columns, rows = _side_by_side(runs, [flatten(description_facts(run)) for run in runs])
-    return Table("about", "State, versions and digests", "", columns, rows)
+    return Table("about", "State, versions and digests", "", columns, rows, folded=True)
 
 
 def settings(runs: Sequence[ReportRun]) -> Table:
@@ -85,7 +100,11 @@ def verify_result(run: ReportRun) -> str:
         return "not run yet"
     findings = table["finding"].dropna().tolist()
     epoch = int(table["last_epoch"].max())
-    return f"passes, up to epoch {epoch}" if not findings else f"{len(findings)} findings: {'; '.join(findings)}"
+    return (
+        f"passes, up to epoch {epoch}"
+        if not findings
+        else f"{counted(len(findings), 'finding')}: {'; '.join(findings)}"
+    )
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -140,14 +159,21 @@ def _last(table: pd.DataFrame, column: str) -> float:
 
 
 def fits(runs: Sequence[ReportRun]) -> Table:
-    """weight_gap_growth.csv."""
-    return _whole_table(
-        "fits",
-        "Fits of the growth of the weight gap",
-        "Errors are standard errors. The curve with the lower AIC is better.",
-        runs,
-        "weight_gap_growth.csv",
-    )
+    """weight_gap_growth.csv, with words for what has no number."""
+    caption = "Errors are standard errors. The curve with the lower AIC is better."
+    table = _whole_table("fits", "Fits of the growth of the weight gap", caption, runs, "weight_gap_growth.csv")
+    return replace(table, rows=[_fit_in_words(dict(zip(table.columns, row, strict=True))) for row in table.rows])
+
+
+def _fit_in_words(row: dict[str, Cell]) -> list[Cell]:
+    """The cells of a fit; the values that are copied do not change."""
+    if not row["rate"].text:
+        early = row["model"].value == "early"
+        row["rate"] = row["rate"]._replace(text="too few epochs" if early else "does not converge")
+    for column, words in NO_NUMBER.items():
+        if "infinite" in row[column].text:
+            row[column] = row[column]._replace(text=words, number=False)
+    return list(row.values())
 
 
 def correlations(runs: Sequence[ReportRun]) -> Table:
@@ -185,5 +211,5 @@ def to_complete(runs: Sequence[ReportRun]) -> Table:
 
 def _commands(key: str, title: str, caption: str, tables: Sequence[Missing]) -> Table:
     """A table of tables, each with its state and command."""
-    rows = [[*map(cell, (each.run, each.table, each.state, suggest(*each.command)))] for each in tables]
-    return Table(key, title, caption, ["run", "table", "state", "command"], rows)
+    rows = [[*map(cell, (each.run, each.table, each.state, suggest(*each.command)))] for each in by_command(tables)]
+    return Table(key, title, caption, ["run", "tables", "state", "command"], rows)

@@ -22,6 +22,7 @@ from coupled.analysis.report.charts import (
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.tables import largest_sample, whole_encoder
+from coupled.monitoring.terminal import counted
 
 FLOORS = {"a_posteriori": "dash", "a_posteriori_sharp": "dot", "a_priori": "longdashdot"}
 
@@ -187,4 +188,4 @@ def weight_shape(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
 def describe_fit(rows: pd.DataFrame) -> str:
     """The parameters of the fit in the last row."""
     epochs, last, slope, beta = rows[["fit_epochs", "fit_last_epoch", "slope", "beta"]].iloc[-1]
-    return f"fitted to {epochs:g} epochs up to {last:g}: slope={slope:.6g} beta={beta:.6g}"
+    return f"fitted to {counted(int(epochs), 'epoch')} up to {last:g}: slope={slope:.6g} beta={beta:.6g}"

@@ -23,9 +23,10 @@ from rich.table import Table as TerminalTable
 from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.parsers import NEED_NO_CODE
-from coupled.analysis.report import arm_charts, heat_maps, loss_charts, pair_charts
+from coupled.analysis.report import arm_charts, heat_maps, loss_charts, pair_charts, step_charts
 from coupled.analysis.report.charts import Chart, TraceStyles
-from coupled.analysis.report.missing import missing_tables, partial_tables
+from coupled.analysis.report.headline import Text, headline
+from coupled.analysis.report.missing import by_command, missing_tables, partial_tables
 from coupled.analysis.report.page_tables import (
     Table,
     about,
@@ -35,6 +36,7 @@ from coupled.analysis.report.page_tables import (
     settings,
     to_complete,
     to_compute,
+    without_empty_columns,
 )
 from coupled.analysis.report.tables import ReportRun, read_runs
 from coupled.analysis.run import Run, open_run
@@ -93,10 +95,9 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
         drawn = [chart(runs, styles) for chart in charts]
         return [replace(each, caption=each.caption + note) for each in drawn]
 
-    every: list[tuple[str, str, list[Chart | Table]]] = [
-        ("run", "Run and settings", [about(runs), settings(runs)]),
-        ("headline", "Summary", [*draw(of_pairs.headline), last_values(runs)]),
-        ("missing", "Not computed yet", [to_compute(runs), to_complete(runs)]),
+    every: list[tuple[str, str, Sequence[Chart | Table | Text]]] = [
+        ("headline", "Summary", [headline(runs, note), *draw(of_pairs.headline), last_values(runs)]),
+        ("training", "Training", draw(step_charts.steps, of_arms.throughput)),
         ("alignment", "Alignment", draw(of_pairs.alignment, of_pairs.alignment_bounds)),
         ("layers", "Layer-wise alignment", draw(maps.alignment_by_layer, maps.cross_layer)),
         (
@@ -111,14 +112,23 @@ def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, A
         ),
         ("quality", "Quality", draw(of_arms.quality, of_pairs.alignment_accuracy, of_arms.few_shot)),
         ("collapse", "Collapse", draw(of_arms.collapse, of_arms.spectra)),
-        ("speed", "Throughput", draw(of_arms.throughput)),
+        ("missing", "Not computed yet", [to_compute(runs), to_complete(runs)]),
+        ("run", "Run and settings", [about(runs), settings(runs)]),
     ]
     content = []
     for key, title, parts in every:
-        filled = [part for part in parts if (part.variants if isinstance(part, Chart) else part.rows)]
+        whole = [without_empty_columns(part) if isinstance(part, Table) else part for part in parts]
+        filled = [part for part in whole if has_content(part)]
         if filled:
             content.append({"key": key, "title": title, "parts": filled})
     return content
+
+
+def has_content(part: Chart | Table | Text) -> bool:
+    """Return whether a part of the page has variants, rows or sentences."""
+    if isinstance(part, Table):
+        return bool(part.rows)
+    return bool(part.variants if isinstance(part, Chart) else part.sentences)
 
 
 def embedded(data: Any) -> str:
@@ -167,9 +177,13 @@ def report(options: Namespace) -> None:
         write_durably(path, encoded(render(runs)))
     except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"--output: {error.strerror}") from None
+    for sentence in headline(runs).sentences:
+        say(sentence)
     print_table(last_values(runs))
     for run in runs:
-        for each in (*missing_tables(run), *partial_tables(run)):
+        if text := not_shared_text(run.run.description["settings"]):
+            say(f"{run.name}: {text}" if len(runs) > 1 else text)
+        for each in by_command([*missing_tables(run), *partial_tables(run)]):
             say(f"{run.name}: {each.table}: {each.state}; run: {suggest(*each.command)}")
     say(path)
     if failures:
@@ -180,9 +194,9 @@ def print_table(table: Table) -> None:
     """Print a table without its empty columns; nothing if it has no rows."""
     if not table.rows:
         return
-    shown = TerminalTable(title=table.title, box=box.SIMPLE_HEAD)
-    columns = [index for index in range(len(table.columns)) if any(row[index].text for row in table.rows)]
-    columns = columns[len({row[0].text for row in table.rows}) == 1 :]  # a single run needs no column of names
+    table, shown = without_empty_columns(table), TerminalTable(title=table.title, box=box.SIMPLE_HEAD)
+    first = len({row[0].text for row in table.rows}) == 1  # a single run needs no column of names
+    columns = range(first, len(table.columns))
     for index in columns:
         number = any(row[index].number for row in table.rows)
         shown.add_column(table.columns[index], justify="right" if number else "left")

@@ -14,9 +14,10 @@ from coupled.analysis.theory_schemas import TABLES as THEORY
 from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
-# epochs.csv is not in the folder analysis; transfer.csv is about images of another dataset; theory is of no run
+# these two are not in the folder analysis; transfer.csv is about images of another dataset; theory is of no run
 WITH_OPTIONS = ("weight_gap_permutation.csv", "weight_gap_filters.csv", "transfer.csv", *OPTIONAL)
 NOT_SHOWN = ("steps.csv", "epochs.csv", "map.csv", *WITH_OPTIONS, *THEORY)
+STEPS = ("epoch", "step", "lr")  # columns of steps.csv that every run has
 SHOWN = tuple(name for name in SCHEMAS if name not in NOT_SHOWN)
 
 
@@ -79,9 +80,11 @@ def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
 def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return the non-empty tables of a run with these arms, by file name. Raises BadTableError."""
     tables = {}
-    for path in (folder / "epochs.csv", *(folder / "analysis" / name for name in SHOWN)):
+    for path in (folder / "steps.csv", folder / "epochs.csv", *(folder / "analysis" / name for name in SHOWN)):
         if path.exists():
-            table = read_table(path, SCHEMAS[path.name].columns, arms)
+            # an arm with its own order or views has its own column of digests in steps.csv
+            columns = STEPS if path.name == "steps.csv" else SCHEMAS[path.name].columns
+            table = read_table(path, columns, arms)
             if len(table):
                 tables[path.name] = _newest_rows(table, path.name)
     return tables

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from coupled.config.by_name import did_you_mean
 from coupled.models.stages import stages
 from coupled.monitoring.terminal import say
 
@@ -110,7 +111,8 @@ def _module(encoder: nn.Module, layer: str) -> nn.Module:
     modules = dict(encoder.named_modules())
     name = next((each for each in STEMS if each in modules), layer) if layer == "stem" else layer
     if not name or name not in modules:
-        raise ValueError(f"layers: the encoder has no module '{layer}'; {_known(encoder)}")
+        near = did_you_mean(layer, [STAGES, *OUTPUTS, "stem", *modules])
+        raise ValueError(f"layers: the encoder has no module '{layer}'{near}; {_known(encoder)}")
     return modules[name]
 
 

@@ -24,7 +24,7 @@ from scipy.stats import linregress
 
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.tables import as_frame, read_newest, whole_encoder
-from coupled.monitoring.terminal import say
+from coupled.monitoring.terminal import counted, say
 from coupled.storage.atomic_files import encoded, write_durably
 
 TABLE = "weight_gap_growth.csv"
@@ -78,7 +78,7 @@ def write_growth(gaps: Path, path: Path) -> None:
     for row in (row for rows in pairs for row in rows):
         writer.writerow("" if isinstance(cell, float) and isnan(cell) else cell for cell in row)
     write_durably(path, encoded(text.getvalue()))
-    say(f"{path}: growth of {len(pairs)} pairs")
+    say(f"{path}: growth of {counted(len(pairs), 'pair')}")
 
 
 def _rows_of_pairs(gaps: pd.DataFrame) -> list[list[tuple[object, ...]]]:

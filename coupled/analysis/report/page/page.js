@@ -1,6 +1,7 @@
 "use strict";
 // REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; the page contains plotly.
 const NARROW = 640; // pixels of a chart
+const MAP = 190, FRAME = 120; // pixels: least width of a heat map, and titles and legend around it (FRAME of heat_maps.py)
 const root = document.documentElement;
 const off = new Set(); // arms that are switched off
 const charts = [...document.querySelectorAll("figure.chart")];
@@ -13,7 +14,7 @@ function legendRows(data, width) { // plotly gives every entry of the legend the
 }
 
 function themed(layout, data, width) {
-  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true };
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), exponentformat: "power", zerolinecolor: colour("--line"), exponentformat: "power", automargin: true };
   const stacked = layout.grid && width < NARROW; // panels one below the other
   if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
@@ -23,8 +24,28 @@ function themed(layout, data, width) {
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
   };
-  for (const key of Object.keys(result)) if (/^[xy]axis\d*$/.test(key)) result[key] = { ...axis, ...result[key], ...whole(result[key], data) };
+  for (const key of Object.keys(result)) if (/^[xy]axis\d*$/.test(key)) result[key] = { ...axis, ...result[key], ...whole(result[key], data), ...decades(result[key], key, data) };
   return result;
+}
+
+function inRows(layout, data, width) { // maps that do not fit side by side: a grid of panels, each with its own y axis
+  const names = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key)), columns = Math.max(1, Math.floor((width - FRAME) / MAP));
+  if (columns >= names.length) return { layout, data };
+  const rows = Math.ceil(names.length / columns), height = layout.height - FRAME, row = height + 76, gap = 76 / (rows * row);
+  const result = { ...layout, height: rows * row + FRAME };
+  names.forEach((name, place) => {
+    const suffix = name.slice(5), column = place % columns, top = 1 - Math.floor(place / columns) / rows;
+    result[name] = { ...layout[name], domain: [column / columns, (column + 1) / columns - (columns > 1 ? 0.02 : 0)], anchor: "y" + suffix };
+    result["yaxis" + suffix] = { ...layout.yaxis, anchor: "x" + suffix, domain: [Math.max(0, top - 1 / rows + gap), top], showticklabels: column === 0, ...(column && { title: {} }) };
+  });
+  if (layout.coloraxis) result.coloraxis = { ...layout.coloraxis, colorbar: { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, xanchor: "center", y: 1, yanchor: "bottom", len: 1 } };
+  return { layout: result, data: data.map((trace) => ({ ...trace, yaxis: "y" + (trace.xaxis || "x").slice(1) })) };
+}
+
+function decades(axis, key, data) { // ticks of a logarithmic axis: powers of ten, if the values span some
+  if (axis.type !== "log") return {};
+  const values = data.flatMap((trace) => trace[key[0]] || []).filter((value) => value > 0);
+  return Math.max(...values) >= 10 * Math.min(...values) ? { dtick: 1 } : {};
 }
 
 function whole(axis, data) { // epochs are whole numbers: no ticks between them where there are few
@@ -38,31 +59,31 @@ const variantOf = (chart) => {
 };
 const shown = (trace) => !(trace.meta && off.has(trace.meta.arm));
 
-function atEpoch(chart, figure) { // the slider: a line in the heat maps over epochs; profiles and frames of its epoch
+function atEpoch(chart, figure, panels) { // the slider: a line in the heat maps over epochs; profiles and frames of its epoch
   const range = chart.querySelector("input[type=range]"), place = Number(range.value), epoch = figure.slider[place];
   chart.querySelector("output").textContent = String(epoch);
-  const data = figure.data.map((trace) => ({
+  const data = panels.map((trace) => ({
     ...trace, ...(trace.meta.profile && { x: trace.meta.profile[place] }), ...(trace.meta.frames && { z: trace.meta.frames[place] }),
   }));
-  const shapes = figure.data.filter((trace) => trace.type === "heatmap" && !trace.meta.frames && shown(trace)).map((trace) => ({
-    type: "line", xref: trace.xaxis, x0: epoch, x1: epoch, yref: "paper", y0: 0, y1: 1, line: { color: "#ffffff", width: 2, dash: "dot" },
+  const shapes = panels.filter((trace) => trace.type === "heatmap" && !trace.meta.frames && shown(trace)).map((trace) => ({
+    type: "line", xref: trace.xaxis, x0: epoch, x1: epoch, yref: (trace.yaxis || "y") + " domain", y0: 0, y1: 1, line: { color: "#ffffff", width: 2, dash: "dot" },
   }));
   return { data, shapes };
 }
 
 function draw(chart) {
-  const figure = variantOf(chart), range = chart.querySelector("input[type=range]");
-  let data = figure.data, more = {};
+  const figure = variantOf(chart), range = chart.querySelector("input[type=range]"), width = chart.querySelector(".plot").clientWidth;
+  let { layout, data } = figure.slider ? inRows(figure.layout, figure.data, width) : figure, more = {};
   if (figure.slider) {
     if (range.max !== String(figure.slider.length - 1) || !range.dataset.set) {
       range.max = String(figure.slider.length - 1); range.value = range.max; range.dataset.set = "1";
     }
-    const made = atEpoch(chart, figure);
+    const made = atEpoch(chart, figure, data);
     data = made.data; more = { shapes: made.shapes };
   }
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
-  return Plotly.react(chart.querySelector(".plot"), data, themed({ ...structuredClone(figure.layout), ...more }, figure.data, chart.querySelector(".plot").clientWidth),
+  return Plotly.react(chart.querySelector(".plot"), data, themed({ ...structuredClone(layout), ...more }, figure.data, width),
     { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
 }
 const drawAll = () => Promise.all(charts.map(draw));
