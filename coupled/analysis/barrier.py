@@ -23,18 +23,18 @@ from torch import Tensor, nn
 from coupled.analysis import output_parsers
 from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, skipping, to_frame, tracked
 from coupled.analysis.losses import Batches, batches_of, sums_of
-from coupled.analysis.merge import check_classifiers, check_points, shuffled_batches
+from coupled.analysis.merge import check_points, shuffled_batches
 from coupled.analysis.quality import Samples, print_undefined_reasons
 from coupled.analysis.representations.embeddings import choose_device, load_sample, load_weights, network_of
 from coupled.analysis.representations.features import features_of
 from coupled.analysis.run import Run
-from coupled.analysis.selection import Pair, Selection, check_labelled, choices, select_pairs
+from coupled.analysis.selection import Pair, Selection, check_labelled, choices, listed, select_pairs
 from coupled.analysis.theory.loss_sums import LOSSES
 from coupled.analysis.weight_gap import ALIGNMENTS
 from coupled.analysis.weights.barrier_rows import TABLE, What, rows, write_heights
 from coupled.analysis.weights.channel_matching import in_matching_order
 from coupled.analysis.weights.interpolation import batch_norms, interpolate, renew_batch_norm
-from coupled.config.metric_registry import ArmMetric
+from coupled.config.metric_registry import ArmMetric, find_classifiers
 from coupled.datasets import SPLITS
 from coupled.models.network import Network, shared_tensors
 from coupled.monitoring.terminal import say
@@ -129,7 +129,7 @@ def plan(
     splits, positions = choices("split", split, SPLITS), sorted({0.0, *check_points(points), 1.0})
     if batch_norm_images < 0 or batch_norm_images == 1:
         raise ValueError(f"batch_norm_images: got {batch_norm_images}; 0, or a number of 2 or more, is allowed")
-    classifiers, temperature = check_classifiers(metrics), run.settings.temperature
+    classifiers, temperature = find_classifiers(listed(metrics)), run.settings.temperature
     networks = {pair: _network(run, pair).to(choose_device(device)).eval() for pair in chosen.pairs}
 
     def chunks(has: RowExists) -> Iterator[Chunk]:

@@ -107,9 +107,7 @@ COLUMNS = {
     "arm_digest": Column("digest of the arm's snapshot, 16 hexadecimal digits", TEXT),
     "images_digest": Column("digest of the images of the split, 16 hexadecimal digits", TEXT),
     "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
-    **classifier_schemas.COLUMNS,
-    **optional_schemas.COLUMNS,
-    **theory_schemas.COLUMNS,
+    **(classifier_schemas.COLUMNS | optional_schemas.COLUMNS | theory_schemas.COLUMNS),
 }
 OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
     "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),

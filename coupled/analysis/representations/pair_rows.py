@@ -86,7 +86,7 @@ def pair_rows(
         of_classes = any(score.label is not None for score in missing)
         every: dict[int | None, torch.Tensor] = {None: blocks(len(chosen_N), seed, name)}
         if of_classes:
-            every.update(class_blocks(measurement.labels, seed, name))
+            every |= dict(class_blocks(measurement.labels, seed, name).items())
         own_blocks = {
             label: (block_N.tensor_split(group.world_size)[group.rank], int(block_N.max()) + 1)
             for label, block_N in every.items()
