@@ -111,10 +111,8 @@ def _own_rule(objective: "Objective", outputs: "dict[str, Tensor]") -> "Iterator
     whole = batch_sums(outputs, **objective.options)
     expected = _after_step(objective, gathered | whole)
     for ranks in (2, 4):
-        parts = [slice(first, first + IMAGES // ranks) for first in range(0, IMAGES, IMAGES // ranks)]
-        shares = [
-            batch_sums({name: each[:, part] for name, each in outputs.items()}, **objective.options) for part in parts
-        ]
+        of_ranks = [{name: each.chunk(ranks, dim=1)[r] for name, each in outputs.items()} for r in range(ranks)]
+        shares = [batch_sums(own, **objective.options) for own in of_ranks]
         sums = {name: sum((share[name] for share in shares[1:]), shares[0][name]) for name in whole}
         yield Check(rows[0], _between(whole, sums), 1e-9)
         yield Check(rows[1], _between(expected, _after_step(objective, gathered | sums)), 1e-9)

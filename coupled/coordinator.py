@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from coupled.arms import sanity_checks
-from coupled.arms.arm import StepResult
 from coupled.arms.build import build_arms
 from coupled.arms.consistency import check_no_drift, check_same_folder
 from coupled.arms.lockstep import Lockstep, Sums
 from coupled.arms.monitor import open_monitor
+from coupled.arms.step_result import StepResult
 from coupled.arms.summary import announce, bytes_needed, description
 from coupled.arms.training_state import EpochSums, Outcome, PreparedFolder, TrainingState, abort
 from coupled.config.controls import streams

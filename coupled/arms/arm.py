@@ -3,13 +3,12 @@
 V views, B images of this rank, G images of the global batch.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from coupled.arms.step_result import StepResult
 from coupled.config.controls import perturb
 from coupled.config.registry import Objective
 from coupled.models.feature_maps import cell_locations
@@ -22,28 +21,6 @@ from coupled.parallel.process_group import data_size, distribute, gather_images,
 from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
 from coupled.stream.batches import Batch
 from coupled.stream.seeds import torch_rng
-
-
-class StepResult(NamedTuple):
-    """Mean loss over the global batch, gradient norm before clipping, number of anchors left out of the mean.
-
-    With an online probe also its accuracy on the views of the global batch, before its update.
-    """
-
-    loss: float
-    grad_norm: float
-    skipped_anchors: int
-    probe_accuracy: float | None = None
-
-    @classmethod
-    def columns(cls, probed: bool) -> tuple[str, ...]:
-        """Return the names of the values that are not None, in a run with or without online probes."""
-        return cls._fields if probed else cls._fields[:-1]
-
-    def non_finite(self) -> str:
-        """Return which value is not finite, such as "loss is nan"; "" if both are finite."""
-        named = (("loss", self.loss), ("gradient norm", self.grad_norm))
-        return next((f"{what} is {value}" for what, value in named if not math.isfinite(value)), "")
 
 
 class Arm:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import torch
 
-from coupled.arms.arm import Arm, StepResult
+from coupled.arms.arm import Arm
+from coupled.arms.step_result import StepResult
 from coupled.parallel.failure_broadcast import RunError
 from coupled.parallel.process_group import ProcessGroup, gather_json
 from coupled.stream.batches import Batch

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from coupled.analysis.schemas import COLUMNS, OF_STEPS, SCHEMAS
 from coupled.analysis.weights.growth import Fit
-from coupled.arms.arm import StepResult
+from coupled.arms.step_result import StepResult
 from coupled.metrics.weights import Gap
 from coupled.storage.run_log import RunLog
 

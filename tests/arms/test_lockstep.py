@@ -15,8 +15,9 @@ from support.objectives import small_arms
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coupled.arms.arm import Arm, StepResult
+from coupled.arms.arm import Arm
 from coupled.arms.lockstep import _record, log_every_of
+from coupled.arms.step_result import StepResult
 from coupled.coordinator import Coordinator
 from coupled.parallel.process_group import process_group
 from coupled.stream.batches import Batch
