@@ -63,10 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return interrupted(command_line.prog)
     say(ROWS.format("check", "difference", "allowed", "result"))
     for each in found:
-        if each.not_checked:
-            say(ROWS.format(each.name, "-", "-", f"not checked: {each.not_checked}"))
-            continue
-        say(ROWS.format(each.name, f"{each.difference:.1e}", f"{each.allowed:.0e}", "ok" if each.passed else "FAILED"))
+        numbers = ("-", "-") if each.not_checked else (f"{each.difference:.1e}", f"{each.allowed:.0e}")
+        result = f"not checked: {each.not_checked}" if each.not_checked else "ok" if each.passed else "FAILED"
+        say(ROWS.format(each.name, *numbers, result))
     return int(not all(each.passed for each in found))
 
 
