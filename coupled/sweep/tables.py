@@ -45,6 +45,7 @@ DETAILS = (
     *("variant", "task", "shots", "k", "component", "model", "direct_arm", "loss_temperature", "fit_epochs"),
     *OF_CLASSIFIER,
 )
+TEXTS = ("variant", "task", "optimizer", "protocol")  # cells that need no name
 PLACES = ("epoch", "split", "reference", "arm", "module", "aggregate", "bound", "of", *DETAILS, "num_images")
 COLUMNS = ("run", "table", *PLACES, "metric", "quantity", "value")  # after the swept keys
 COUNTS = ("epoch", "shots", "k", "component", "fit_epochs", "num_images")
@@ -145,7 +146,7 @@ def details(rows: pd.DataFrame) -> "pd.Series[str]":
 
     def text(cells: Sequence[Any]) -> str:
         known = [(name, cell) for name, cell in zip(DETAILS, cells, strict=True) if not pd.isna(cell)]
-        return " ".join(str(cell) if name in ("variant", "task") else f"{name}={spelled(cell)}" for name, cell in known)
+        return " ".join(str(cell) if name in TEXTS else f"{name}={spelled(cell)}" for name, cell in known)
 
     return pd.Series(
         [text(cells) for cells in rows.reindex(columns=list(DETAILS)).itertuples(index=False)], rows.index, dtype=object

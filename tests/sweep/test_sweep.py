@@ -31,7 +31,7 @@ from coupled.sweep import jobs as sweep_jobs
 from coupled.sweep import program as sweep
 from coupled.sweep.jobs import Children, is_finished, last_line, run_points
 from coupled.sweep.points import Point, points, read_sweep
-from coupled.sweep.tables import TABLES, collect, spread, tidy, write_definition
+from coupled.sweep.tables import TABLES, collect, details, spread, tidy, write_definition
 
 SMALL = {key: value for key, value in tiny.TINY.items() if key not in ("name", "seed")} | {
     "epochs": 1,
@@ -171,6 +171,17 @@ def test_the_newest_of_duplicate_rows_is_used() -> None:
         {"epoch": 1, "arm": "nscl", "metric": "cka", "value": [0.1, 0.9], "num_images": 9, "images_digest": ["a", "b"]}
     )
     assert tidy(newest(rows, "test_alignment.csv"), TABLES["test_alignment"])["value"].tolist() == [0.9]
+
+
+def test_classifiers_of_different_trainings_are_told_apart() -> None:
+    """Without rate and protocol their accuracies would be averaged as if they were seeds."""
+    row = {"epoch": 1, "split": "test", "arm": "cl", "module": "h", "optimizer": "sgd", "protocol": "epochs=2"}
+    rows = pd.DataFrame([{**row, "lr": lr, "metric": "top1", "value": lr / 10} for lr in (1.0, 5.0)])
+    found = tidy(newest(rows, "linear_evaluation.csv"), TABLES["linear_evaluation"])
+    assert found["value"].tolist() == [0.1, 0.5]
+    assert details(found).tolist() == ["sgd lr=1 epochs=2", "sgd lr=5 epochs=2"]
+    of_task = pd.DataFrame([{"epoch": 1, "arm": "cl", "module": "h", "task": "rotation", "value": 0.5}])
+    assert tidy(of_task, TABLES["pretext"])["metric"].tolist() == ["rotation"]
 
 
 def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
