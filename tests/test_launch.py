@@ -105,7 +105,7 @@ def test_an_invalid_command_line_is_reported_once_in_one_line() -> None:
     """Every rank parses the command line; eight usage messages would hide the error."""
     ranks_0_and_1 = [start(TRAIN, "--resum", RANK=rank, LOCAL_RANK=rank) for rank in "01"]
     (status_0, _, errors_0), (status_1, _, errors_1) = ends(ranks_0_and_1)
-    assert (status_0, errors_0) == (2, "train.py: unrecognized arguments: --resum\n")
+    assert (status_0, errors_0) == (2, "train.py: unrecognized arguments: --resum; did you mean '--resume'?\n")
     assert (status_1, errors_1) == (2, "")
 
 

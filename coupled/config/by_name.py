@@ -15,7 +15,7 @@ KINDS = {
     "coupled.metrics.arm": "arm metric",
 }
 CUTOFF = 0.7  # similarity of a typo in difflib's measure; "count" and "contrast" have 0.62
-SHORT_CUTOFF = 0.6  # of a name of 2 to 4 letters; "dlc" and "dcl" have 0.67
+SHORT_CUTOFF = 0.6  # of a name of at most 4 letters that begins with the same letter; "moc" and "mmcr" have 0.57
 SHORT = 4
 
 
@@ -24,10 +24,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Upper and lower case, and - and _, count as the same letter.
     """
-    spelled, typed = {_plain(each): each for each in known}, _plain(name)
-    cutoff = SHORT_CUTOFF if 1 < len(name) <= SHORT else CUTOFF
+    spelled, typed = {_plain(each): each for each in known if each}, _plain(name)
     swapped = [each for each in spelled if sorted(each) == sorted(typed)]  # "dlc" is as near to "l_c" as to "dcl"
-    near = swapped or difflib.get_close_matches(typed, list(spelled), n=1, cutoff=cutoff)
+    if len(typed) <= SHORT:  # "gpu" is not meant to be "cpu"
+        near = difflib.get_close_matches(typed, [each for each in spelled if each[0] == typed[:1]], 1, SHORT_CUTOFF)
+    else:
+        near = difflib.get_close_matches(typed, list(spelled), 1, CUTOFF)
+    near = swapped or near
     return f"; did you mean '{spelled[near[0]]}'?" if near else ""
 
 

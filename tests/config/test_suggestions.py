@@ -14,11 +14,22 @@ from coupled.config.registry import find_objective
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("dlc", "dcl"), ("ncsl", "nscl"), ("supcom", "supcon"), ("NT-Xent", "nt_xent"), ("moc", "moco"), ("xyz", "")],
+    [
+        ("dlc", "dcl"),
+        ("ncsl", "nscl"),
+        ("supcom", "supcon"),
+        ("NT-Xent", "nt_xent"),
+        ("moc", "moco"),
+        ("mco", "moco"),
+        ("upc", "cpu"),
+        ("gpu", ""),
+        ("xyz", ""),
+        ("", ""),
+    ],
 )
 def test_the_nearest_name_is_proposed(name: str, meant: str) -> None:
     """Short names have few letters in common with their typos: swapped letters come first, then fewer equal letters."""
-    known = ["dcl", "l_c", "moco", "nscl", "nt_xent", "supcon"]
+    known = ["", "cpu", "dcl", "l_c", "moco", "nscl", "nt_xent", "supcon"]
     assert did_you_mean(name, known) == (f"; did you mean '{meant}'?" if meant else "")
 
 
