@@ -1,4 +1,7 @@
-"""The figures of a sweep: the mean over seeds with a band of plus and minus one standard deviation."""
+"""The figures of a sweep: the mean over seeds with a band of plus and minus one standard deviation.
+
+A sweep over seeds alone has a figure against options of objectives, too, if three or more arms have different numbers.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from coupled.analysis.plots.drawing import MARKERS, Style, arm_styles, line, over_epochs, plain, save
+from coupled.analysis.plots.option_figures import option_paths, options_figure
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import twins
 from coupled.sweep.names import spelled
@@ -51,7 +55,21 @@ def draw(folder: Path, rows: pd.DataFrame) -> list[Path]:
             )
     if any(part["epoch"].nunique() > 1 for part in panels.values()):
         written += save(_figure(shown, panels, _against_epochs), folder / "figures" / "epochs", shown.note)
+    paths = [] if shown.factor else option_paths(read_definition(folder)["arms"])
+    if paths:
+        figure = options_figure(paths, _means_of_arms(panels), _about(shown))
+        written += save(figure, folder / "figures" / "options", shown.note)
     return written
+
+
+def _means_of_arms(panels: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return mean and band of each arm over seeds at the last epoch, by the title of the panel."""
+    found = {}
+    for metric, rows in _at_epoch(panels, "last").items():
+        of_arms = spread(rows, ["arm"]).rename(columns={"mean": "value"})
+        low, high = of_arms["value"] - of_arms["sd"], of_arms["value"] + of_arms["sd"]
+        found[TITLES.get(metric, metric)] = of_arms.assign(low=low, high=high)
+    return found
 
 
 def _shown(definition: Mapping[str, Any], rows: pd.DataFrame) -> Shown:
@@ -134,10 +152,13 @@ def _legend(shown: Shown, figure: Figure) -> None:
     found = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    reference, layer, split = (shown.figure[key] for key in ("reference", "layer", "split"))
-    about = f"compared with {reference}, layer {layer}, {split} images; mean and one standard deviation over seeds"
-    look: dict[str, Any] = {"title": about, "ncols": 6, "frameon": False, "handlelength": 3.5}
+    look: dict[str, Any] = {"title": _about(shown), "ncols": 6, "frameon": False, "handlelength": 3.5}
     figure.legend(found.values(), found.keys(), loc="outside upper center", **look)
+
+
+def _about(shown: Shown) -> str:
+    reference, layer, split = (shown.figure[key] for key in ("reference", "layer", "split"))
+    return f"compared with {reference}, layer {layer}, {split} images; mean and one standard deviation over seeds"
 
 
 def _against_factor(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:

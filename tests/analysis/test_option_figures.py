@@ -1,14 +1,19 @@
 """The figure of alignment against an option of the arms: which arms make a line, and what it shows."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from coupled.analysis.figures import draw_each
 from coupled.analysis.plots.drawing import arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.option_figures import OptionPath, option_paths, options
+from coupled.sweep import figures as sweep_figures
+from coupled.sweep.sweep_file import FigureSettings
+from coupled.sweep.tables import COLUMNS, FORMAT
 
 NSCL = {"objective": "nscl", "temperature": 0.5, "positive_in_denominator": False}
 ARMS = {
@@ -92,3 +97,30 @@ def test_a_run_without_such_arms_has_no_such_figure_and_no_message(tmp_path: Pat
     assert "options" not in dict(draw_each(shown))
     with pytest.raises(ValueError, match=r"^the run has no 3 arms that differ only in one number of their objective$"):
         options(shown)
+
+
+def test_a_sweep_over_seeds_draws_mean_and_standard_deviation_against_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seed is no path: its noise is larger than the steps of the option."""
+    figure = FigureSettings(metrics=("cka",)).model_dump(mode="json")
+    content = {"groups": [{"seed": [0, 1]}], "factor": None, "figure": figure, "arms": ARMS, "note": "", "points": {}}
+    (tmp_path / "sweep.json").write_text(json.dumps({"format": FORMAT, **content}))
+    place = {"table": "test_alignment", "split": "test", "reference": "cl", "module": "h", "metric": "cka"}
+    rows = [
+        {**place, "run": f"seed={seed}", "arm": arm, "epoch": epoch, "value": epoch + number / 10 + seed}
+        for seed in (0, 1)
+        for number, arm in enumerate(ARMS)
+        for epoch in (1, 2)
+        if arm != "cl"
+    ]
+    saved = {}
+    monkeypatch.setattr(sweep_figures, "save", lambda figure, path, note: saved.setdefault(path.name, [figure]) and [])
+    sweep_figures.draw(tmp_path, pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
+    share, groups = saved["options"][0].axes
+    names = list(ARMS)
+    expected = [(x, 2.5 + names.index(arm) / 10) for arm, x in (("none", 0.0), ("tenth", 0.1), ("nscl", 1.0))]
+    np.testing.assert_allclose(share.lines[0].get_xydata(), expected, atol=1e-12)
+    heights = np.array(share.collections[0].get_paths()[0].vertices)[:, 1]
+    assert heights.max() - max(y for _, y in expected) == pytest.approx(0.5**0.5)
+    assert groups.get_xlabel() == "label_groups of nscl"
