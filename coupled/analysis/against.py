@@ -121,7 +121,7 @@ def same_arms(run: JointRun, compare: Sequence[str] | None, reference: str | Non
         for path, there in ((run.path, own), (run.other.path, theirs)):
             if arm not in there:
                 near = "" if arm in {*own, *theirs} else did_you_mean(arm, there)
-                raise ValueError(f"--compare: '{path}' has no arm '{arm}'{near} (arms: {', '.join(there) or 'none'})")
+                raise ValueError(f"--compare: '{path}' has no arm '{arm}' (arms: {', '.join(there) or 'none'}){near}")
     both = [arm for arm in own if arm in (theirs if compare is None else compare)]
     if not both:
         raise ValueError(

@@ -135,13 +135,13 @@ def choices(option: str, values: Iterable[str] | str, allowed: Collection[str]) 
     names = list(dict.fromkeys(listed(values)))
     for name in names:
         if name not in allowed:
-            raise ValueError(f"{option}: got '{name}'{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}")
+            raise ValueError(f"{option}: got '{name}'; allowed are {', '.join(allowed)}{did_you_mean(name, allowed)}")
     return names
 
 
 def no_arm(arm: str, there: Sequence[str]) -> str:
     """The text about an unknown arm of a run, with the nearest and all known ones."""
-    return f"the run has no arm '{arm}'{did_you_mean(arm, there)} (arms: {', '.join(there)})"
+    return f"the run has no arm '{arm}' (arms: {', '.join(there)}){did_you_mean(arm, there)}"
 
 
 def named(store: SnapshotStore, arms: Sequence[str] | None) -> list[str]:

@@ -70,7 +70,7 @@ def _measures(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in MEASURES and not is_reference(name):
             raise ValueError(
-                f"got '{name}'{did_you_mean(name, MEASURES)}; allowed during training are {', '.join(MEASURES)}, {FORM}"
+                f"got '{name}'; allowed during training are {', '.join(MEASURES)}, {FORM}{did_you_mean(name, MEASURES)}"
             )
     return _once(names)
 

@@ -98,7 +98,7 @@ def _needs(function: Callable[..., Any], code: UserCode, key: str) -> Callable[.
         ):
             for unknown in {*names} - known:
                 near = did_you_mean(unknown, known)
-                what = f"needs the {which} '{unknown}'{near}, allowed are {', '.join(sorted(known))}"
+                what = f"needs the {which} '{unknown}', allowed are {', '.join(sorted(known))}{near}"
                 raise refused(code, key, what, NEEDS_EXPECTED)
         return needs
 

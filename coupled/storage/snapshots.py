@@ -78,7 +78,7 @@ class SnapshotStore:
                 return entry
         if arm not in (there := self.arms()):
             near = did_you_mean(arm, there)
-            raise ValueError(f"{self.folder}: no arm '{arm}'{near} (arms: {', '.join(there) or 'none'})")
+            raise ValueError(f"{self.folder}: no arm '{arm}' (arms: {', '.join(there) or 'none'}){near}")
         raise ValueError(f"{self.folder}: arm '{arm}' has no snapshot of epoch {epoch} (epochs: {self._span(arm)})")
 
     def path(self, arm: str, epoch: int) -> Path:

@@ -204,14 +204,14 @@ def changed(run: Run) -> Run:
         (
             "weight_gap",
             {"compare": ["nslc"]},
-            "the run has no arm 'nslc'; did you mean 'nscl'? (arms: cl, nscl, scl, ce)",
+            "the run has no arm 'nslc' (arms: cl, nscl, scl, ce)",
         ),
         (
             "weight_gap",
             {"align": "rotation"},
-            "align: got 'rotation'; did you mean 'permutation'?; allowed are none, permutation",
+            "align: got 'rotation'; allowed are none, permutation",
         ),
-        ("alignment", {"split": "tests"}, "split: got 'tests'; did you mean 'test'?; allowed are train, test"),
+        ("alignment", {"split": "tests"}, "split: got 'tests'; allowed are train, test"),
         ("alignment", {"layers": "layer9"}, "the encoder has no module 'layer9'"),
         ("alignment", {"device": "gpu"}, "device: got 'gpu'; allowed are auto, cpu, cuda"),
         ("quality", {"layers": ["layer1"]}, "layers: got 'layer1'; allowed are h, z"),

@@ -112,7 +112,7 @@ def _module(encoder: nn.Module, layer: str) -> nn.Module:
     name = next((each for each in STEMS if each in modules), layer) if layer == "stem" else layer
     if not name or name not in modules:
         near = did_you_mean(layer, [STAGES, *OUTPUTS, "stem", *modules])
-        raise ValueError(f"layers: the encoder has no module '{layer}'{near}; {_known(encoder)}")
+        raise ValueError(f"layers: the encoder has no module '{layer}'; {_known(encoder)}{near}")
     return modules[name]
 
 
