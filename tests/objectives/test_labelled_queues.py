@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coupled.arms.sanity_checks import depends_on_labels
 from coupled.config.registry import find_objective
+from coupled.models.heads import kept_of_one_width
 from coupled.objectives import Inputs, moco, moco_nscl, moco_supcon
 from coupled.objectives._queue import enqueued_with_labels
 
@@ -117,5 +118,7 @@ def test_the_queue_keeps_the_label_of_each_row() -> None:
 @pytest.mark.parametrize("name", ["moco_nscl", "moco_supcon"])
 def test_labels_in_a_queue_count_as_labels(name: str) -> None:
     """At the start the rows have no class, so a dataset without labels would be accepted and all rows be negatives."""
-    assert depends_on_labels(find_objective("x", name, {"queue_size": 8}, TAU))
+    objective = find_objective("x", name, {"queue_size": 8}, TAU)
+    assert kept_of_one_width(objective.needs, 5, torch.float64)["queue_labels"].tolist() == [-1] * 8
+    assert depends_on_labels(objective)
     assert not depends_on_labels(find_objective("x", "moco", {"queue_size": 8}, TAU))
