@@ -101,7 +101,7 @@ class MonitorSettings(Section):
 
 class OnlineProbeSettings(Section):
     """A linear classifier of each arm's embeddings, trained by SGD on the views and labels of every batch beside the
-    arm, which it does not change. Its accuracy is in steps.csv, and that on test images in monitor.csv.
+    arm, which it does not change. Its accuracy is in steps.csv; with a `monitor`, that on test images in monitor.csv.
     `online_probe: {}` uses these defaults.
     """
 
