@@ -19,6 +19,7 @@ from coupled.models.optimizer import set_learning_rate
 from coupled.objectives import LOCATIONS, Inputs, Loss
 from coupled.parallel.process_group import data_size, distribute, gather_images, sum_over_ranks
 from coupled.storage.checkpoints import load_optimizer_tensors, optimizer_tensors
+from coupled.stream.augment import send
 from coupled.stream.batches import Batch
 from coupled.stream.seeds import torch_rng
 
@@ -179,7 +180,7 @@ class Arm:
         """Return the places of the cells of the views' feature maps in the images."""
         assert batch.boxes is not None  # `check_maps` refuses images on the disk
         of_maps = next(outputs[name] for name in self.objective.needs.maps if name != LOCATIONS)
-        return cell_locations(batch.boxes(), of_maps.shape[2]).to(of_maps.device)
+        return send(cell_locations(batch.boxes(), of_maps.shape[2]), of_maps.device)
 
     def _outputs(self, views_VB3SS: Tensor, local_VB3SS: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs, computed through DDP; local views are passed only if the objective takes them."""
