@@ -49,9 +49,9 @@ def blocks(images: int, seed: int, name: str) -> Tensor:
     return torch.from_numpy(permutation(images, philox(seed, f"analysis/blocks/{name}")) % block_count(images))
 
 
-def class_blocks(labels_N: Tensor, seed: int, name: str) -> dict[int, Tensor]:
+def class_blocks(labels_N: Tensor, seed: int, name: str) -> dict[Class, Tensor]:
     """The block of each image within its class [N] by label, -1 for images of other classes. See `blocks`."""
-    found = {}
+    found: dict[Class, Tensor] = {}
     for label in labels_N.unique().tolist():
         inside_N = labels_N == label
         found[label] = torch.full_like(labels_N, -1)
