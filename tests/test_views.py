@@ -76,7 +76,7 @@ def test_memory_negatives_and_excluded_anchors_count_all_views(
         tiny.train(tmp_path / str(views), **{**SMALL, "arms": {"cl": "dcl"}, "augmentation": {"views": views}})
     said = capsys.readouterr().out
     for views in (2, 4):
-        assert f" {views * 143} other images' views as negatives" in said
+        assert f"{views} views of each, so {views * 143} views of other images" in said
         assert f"arm cl: {24 / (views * 144):.1%} of the epoch's anchors" in said
     needed = [float(line.split()[4]) for line in said.splitlines() if line.startswith("a step needs about")]
     assert needed[1] > 1.5 * needed[0]

@@ -94,7 +94,17 @@ def test_images_on_disk_equal_those_in_memory(tmp_path: Path, monkeypatch: pytes
     assert not isinstance(load("test", tmp_path, split=0.75, in_memory=True), ImageFiles)
 
 
-LABELLED = {"cross_entropy", "n_pairs", "nscl", "supcon", "triplet", "hadsell", "margin_softmax"}
+LABELLED = {
+    "cross_entropy",
+    "n_pairs",
+    "nscl",
+    "supcon",
+    "triplet",
+    "hadsell",
+    "margin_softmax",
+    "moco_nscl",
+    "moco_supcon",
+}
 
 
 def test_objectives_that_need_labels_are_detected() -> None:
