@@ -1,5 +1,6 @@
 """The wheel in a fresh environment, run in a folder with packages that have the names of ours."""
 
+import json
 import os
 import re
 import shlex
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,19 @@ SMALL = ("epochs=1", "arms.scl=null", "arms.ce=null", "encoder.width_multiplier=
 SWEEP = f"base: demo\noverrides: {{{', '.join(SMALL).replace('=', ': ')}}}\nseeds: 1\nanalyses: [weight-gap]\n"
 SWEEP += "figure: {metrics: [weight_gap]}\n"
 Run = Callable[[str], str]
+CHILD = """
+import contextlib, io, json, runpy, sys
+program = sys.argv[1]
+for line in sys.stdin:
+    words, said, status = json.loads(line), io.StringIO(), 0
+    sys.argv = words
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(program, run_name="__main__")
+        except SystemExit as ended:
+            status = ended.code
+    print(json.dumps([status or 0, said.getvalue()]), flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +54,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a command line in a folder whose packages `analysis` and `coupled` must not be imported."""
+def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run a command line in a folder whose packages `analysis` and `coupled` must not be imported.
+
+    All commands run in one process of the fresh environment, which imports torch once.
+    """
     folder = tmp_path_factory.mktemp("project")
     for name in ("analysis", "coupled"):
         (folder / name).mkdir()
@@ -51,17 +68,33 @@ def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     clean |= {"PATH": path, "OMP_NUM_THREADS": "1"}
 
-    def run(command: str) -> str:
-        done = subprocess.run(shlex.split(command), cwd=folder, env=clean, capture_output=True, text=True)
-        assert done.returncode == 0, (command, done.stdout, done.stderr)
-        return done.stdout
+    with subprocess.Popen(
+        [environment / "bin/python", "-P", "-c", CHILD, environment / "bin/coupled"],
+        cwd=folder,
+        env=clean,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin and child.stdout
 
-    return run
+        def run(command: str) -> str:
+            print(json.dumps(shlex.split(command)), file=child.stdin, flush=True)
+            status, said = json.loads(child.stdout.readline())
+            assert status == 0, (command, said)
+            return str(said)
+
+        yield run
+        child.stdin.close()
+
+
+def test_the_installed_command_starts(environment: Path) -> None:
+    done = subprocess.run([environment / "bin/coupled", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("coupled 0.1.0")
 
 
 def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:
     """A run from its start to its report. The suggested commands are run as printed."""
-    assert run("coupled --version").startswith("coupled 0.1.0")
     stopped = run(f"coupled train demo {shlex.join(SMALL)} --max-steps 2")
     again = after("continue it with: ", stopped)
     assert again == f"coupled train --resume --config demo {shlex.join(SMALL)}"
