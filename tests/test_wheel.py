@@ -76,7 +76,8 @@ def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         stdout=subprocess.PIPE,
         text=True,
     ) as child:
-        assert child.stdin and child.stdout
+        assert child.stdin
+        assert child.stdout
 
         def run(command: str) -> str:
             print(json.dumps(shlex.split(command)), file=child.stdin, flush=True)
