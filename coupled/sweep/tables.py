@@ -33,6 +33,8 @@ TABLES = {
     "quality": Table(("metric",), ("value",)),
     "linear_evaluation": Table(("metric",), ("value",)),
     "pretext": Table(("task",), ("value",)),
+    "robustness_mce": Table(("metric", "corruption"), ("value",)),
+    "barrier_height": Table(("metric", "align"), ("value",)),
     "collapse": Table(("metric",), ("value",)),
     "losses": Table(("loss",), ("value",)),
     "loss_gap": Table((), ("gap", "bound", "set_bound", "tightness", "set_tightness")),
@@ -133,12 +135,16 @@ def tidy(rows: pd.DataFrame, layout: Table) -> pd.DataFrame:
     parts = []
     for column in layout.values:
         last = [] if column == "value" else [column]
-        metric = ["/".join([*map(str, cells), *last]) for cells in rows[list(layout.names)].itertuples(index=False)]
+        metric = [_joined((*cells, *last)) for cells in rows[list(layout.names)].itertuples(index=False)]
         there = rows.rename(columns={"temperature": "loss_temperature"})
         if "bound" not in layout.names:
             there = there.drop(columns=["bound"], errors="ignore")  # in loss_gap.csv this column is a value
         parts.append(there.reindex(columns=list(PLACES)).assign(value=rows[column], metric=metric, quantity=column))
     return pd.concat(parts)
+
+
+def _joined(cells: Sequence[Any]) -> str:
+    return "/".join(str(cell) for cell in cells if not pd.isna(cell))
 
 
 def details(rows: pd.DataFrame) -> "pd.Series[str]":

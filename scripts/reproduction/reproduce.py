@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 import reproduction_cifar10
 import reproduction_claims
+import reproduction_families
 import reproduction_objectives
 
 from coupled.analysis.driver import report_fault
@@ -36,7 +37,7 @@ from coupled.sweep.tables import collect
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
-CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS}
+CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS, **reproduction_families.CLAIMS}
 COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)"}
 VALUES = RESULTS / f"{reproduction_cifar10.SWEEP}.csv"  # of every seed and epoch
 SWEEPS = tuple(dict.fromkeys((reproduction_cifar10.SWEEP, *(claim.sweep for claim in CLAIMS.values()))))
