@@ -111,6 +111,16 @@ def test_every_command_is_accepted_by_its_program(path: Path) -> None:
             assert program in ("pip", "git", "conda", "cd", ".", "for", "kill"), command
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=by_name)
+def test_every_command_in_the_header_of_a_config_is_accepted(path: Path, readers_folder: Path) -> None:
+    """Whoever copies it has a config that needs hours, and learns of a wrong option only after them."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"# +((python|torchrun|coupled) .*)", line):
+            command, program = found.groups()
+            parse(command, program, shlex.split(command)[1:])
+            resolve_settings(command)
+
+
 def parse(command: str, program: str, words: list[str]) -> None:
     """Parse the words of a command with its parser; the file of a launcher must exist."""
     if program == "torchrun":

@@ -119,7 +119,8 @@ def unfilled_queues(objectives: Mapping[str, Objective], steps: int, rows_of_ste
     for arm, objective in objectives.items():
         for name, kept in objective.needs.kept.items():
             rows, added = kept.shape[0], steps * rows_of_step
-            if kept.start == "unit_rows" and isinstance(rows, int) and 0 < added < rows:
+            queue = kept.start == "unit_rows" and not kept.snapshot
+            if queue and isinstance(rows, int) and 0 < added < rows:
                 key = "queue_size" if "queue_size" in objective.options else name
                 yield (
                     f"arms.{arm}.{key}: got {rows:,}, but the run adds only {added:,} rows ({steps:,} x"

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # tasks of an array share the folder, so each locks only its point
         whole = options.index is None
         with run_lock(sweep.folder, "--name") if whole else contextlib.nullcontext():
-            return run(sweep, every, chosen, options.jobs, whole)
+            return run(sweep, every, chosen, options.jobs, whole, figure_needed=analyses is None)
     except ValueError as error:
         return report_error(program, error)
     except OSError as error:
@@ -59,13 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def run(sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int, whole: bool) -> int:
-    """Train and analyse the `chosen` points; if `whole`, write table and figures, too. Return the exit status."""
+def run(
+    sweep: Sweep, every: Sequence[Point], chosen: Sequence[Point], jobs: int, whole: bool, *, figure_needed: bool
+) -> int:
+    """Train and analyse the `chosen` points; if `whole`, write table and figures, too. Return the exit status.
+
+    Without `figure_needed`, figures that cannot be drawn are no failure: the file's are not those of other analyses.
+    """
     if whole:
         write_definition(sweep, every)
     failed = run_points(sweep, chosen, jobs, say)
     try:
-        shown = show(sweep) if whole else True
+        shown = show(sweep) or not figure_needed if whole else True
     finally:
         for name, wrong in failed.items():
             say(f"{program_name('sweep')}: {name} failed: {wrong}", sys.stderr)

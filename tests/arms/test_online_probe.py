@@ -13,7 +13,9 @@ from torch import nn
 from coupled.analysis.run import open_run
 from coupled.arms.monitor import ONLINE_PROBE
 from coupled.arms.sanity_checks import check_unlabelled
+from coupled.coordinator import Coordinator
 from coupled.models.online_probe import OnlineProbe
+from coupled.parallel.process_group import process_group
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.clean import choose_images, clean_batches
 
@@ -49,6 +51,23 @@ def test_the_probe_equals_a_linear_layer_trained_by_torch() -> None:
         assert embedding_VBD.grad is None
         torch.testing.assert_close(probe.weights_CE[:, :-1], layer.weight, rtol=0, atol=1e-14)
         torch.testing.assert_close(probe.weights_CE[:, -1], layer.bias, rtol=0, atol=1e-14)
+
+
+def test_the_probe_of_an_arm_learns_from_h_of_all_views_and_the_labels_of_the_batch() -> None:
+    """z, one view, or the labels of other images would give a probe of something else; it starts at zero weights."""
+    with process_group("cpu") as group:
+        coordinator = Coordinator(
+            tiny.tiny_settings(**{**SMALL, "batch": {"size": 60}}, online_probe=PROBE), group, Path("unused")
+        )
+        batch = next(coordinator.step_batches(1))[""]
+        for arm in coordinator.arms:
+            arm.gradients(batch)
+            with torch.no_grad():
+                h_MD = arm.network(batch.views_VB3SS)["embedding"].flatten(0, 1)
+            wrong_MC = 0.1 - nn.functional.one_hot(torch.cat([batch.labels_B, batch.labels_B]), 10).float()
+            expected_CE = wrong_MC.T @ nn.functional.pad(h_MD, (0, 1), value=1.0) / len(h_MD)
+            torch.testing.assert_close(arm.probe.gradient_CE, expected_CE, rtol=1e-4, atol=1e-6)
+            assert expected_CE.abs().max() > 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -113,3 +113,5 @@ def test_a_queue_that_the_run_does_not_fill_is_a_warning() -> None:
     (line,) = unfilled_queues({"m": moco, "small": small, "cl": find_objective("cl", "dcl", {}, 0.5)}, 5, 200)
     assert line.startswith("arms.m.queue_size: got 1,001, but the run adds only 1,000 rows (5 x 200); the other rows")
     assert [*unfilled_queues({"m": moco}, 0, 200)] == []  # epochs: 0 only writes the start
+    directions = find_objective("p", "directpred_partitions", {"partitions": 1024}, 0.5)
+    assert [*unfilled_queues({"p": directions}, 5, 200)] == []  # random rows that are no queue

@@ -330,6 +330,17 @@ def test_a_sweep_of_failed_points_lists_all_failures(
     assert list(pd.read_csv(tmp_path / "small_sweep/temperature/sweep.csv"))[:2] == ["temperature", "seed"]
 
 
+def test_analyses_of_the_command_line_do_not_fail_for_the_figure_of_the_file(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/papers.md and headers of configs have such commands; a status of 1 would mean that a point failed."""
+    outcome(monkeypatch, "")
+    command = [str(place / "small.yaml"), "temperature=0.1,1", "--runs-dir", str(tmp_path)]
+    assert sweep.main([*command, "--analyses", "quality"]) == 0
+    assert "coupled sweep: no figure: figure.metrics: no rows of 'cka'" in capsys.readouterr().err
+    assert sweep.main(command) == 1
+
+
 def test_a_damaged_table_is_reported_after_the_failed_points(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
