@@ -113,3 +113,17 @@ def test_a_queue_that_the_run_does_not_fill_is_a_warning() -> None:
     (line,) = unfilled_queues({"m": moco, "small": small, "cl": find_objective("cl", "dcl", {}, 0.5)}, 5, 200)
     assert line.startswith("arms.m.queue_size: got 1,001, but the run adds only 1,000 rows (5 x 200); the other rows")
     assert [*unfilled_queues({"m": moco}, 0, 200)] == []  # epochs: 0 only writes the start
+
+
+def test_a_queue_that_is_never_full_is_a_warning_if_it_is_used_only_then() -> None:
+    """SwAV's queue would be accepted and ignored, also if its rows enter too late; the centre of DINO is no queue."""
+    swav = {
+        f"{size} {start}": find_objective("s", "swav", {"queue_size": size, "queue_start": start}, 0.1)
+        for size, start in ((1000, 0), (1001, 0), (800, 1), (801, 1), (1, 5))
+    }
+    lines = [*unfilled_queues(swav | {"dino": find_objective("d", "dino", {}, 0.1)}, 5, 200)]
+    assert [line.split(".")[1] for line in lines] == ["1001 0", "801 1", "1 5"]
+    assert lines[1] == (
+        "arms.801 1.queue_size: got 801, but the run adds only 800 rows (4 x 200); the queue has no effect;"
+        " use fewer rows, or more epochs"
+    )
