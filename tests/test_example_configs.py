@@ -23,3 +23,5 @@ def test_the_run_of_all_families_has_an_arm_for_each() -> None:
     """At least 25 arms with different objectives, so at least 300 pairs."""
     objectives = [arm.objective for arm in load_settings(CONFIGS / "families.yaml").arms.values()]
     assert len(objectives) == len({*objectives}) >= 25
+    some = ("dcl", "nscl", "cross_entropy", "hard_negative", "vicreg", "byol", "moco", "swav", "dino", "vicregl")
+    assert {*some} <= {*objectives}  # one of each family

@@ -115,17 +115,22 @@ def before_start(
 
 
 def unfilled_queues(objectives: Mapping[str, Objective], steps: int, rows_of_step: int) -> Iterator[str]:
-    """Warn of queues that a run of these steps does not fill, so that random rows stay negatives until its end."""
+    """Warn of queues that a run of these steps does not fill: random rows stay negatives until its end, or the queue is
+    never used.
+    """
     for arm, objective in objectives.items():
+        filling = max(steps - objective.options.get("queue_start", 0), 0)
         for name, kept in objective.needs.kept.items():
-            rows, added = kept.shape[0], steps * rows_of_step
-            queue = kept.start == "unit_rows" and not kept.snapshot
-            if queue and isinstance(rows, int) and 0 < added < rows:
+            rows, added = kept.shape[0], filling * rows_of_step
+            unused = name == "queue" and "queue_start" in objective.options  # such a queue is used once it is full
+            is_queue = unused or (kept.start == "unit_rows" and not kept.snapshot)
+            if is_queue and isinstance(rows, int) and steps > 0 and added < rows:
                 key = "queue_size" if "queue_size" in objective.options else name
                 yield (
-                    f"arms.{arm}.{key}: got {rows:,}, but the run adds only {added:,} rows ({steps:,} x"
-                    f" {rows_of_step}); the other rows keep their random start until the end;"
-                    " use fewer rows, or more epochs"
+                    f"arms.{arm}.{key}: got {rows:,}, but the run adds only {added:,} rows ({filling:,} x"
+                    f" {rows_of_step}); "
+                    + ("the queue has no effect" if unused else "the other rows keep their random start until the end")
+                    + "; use fewer rows, or more epochs"
                 )
 
 

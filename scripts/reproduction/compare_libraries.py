@@ -1,9 +1,10 @@
-"""Compare objectives with the code of lightly and solo-learn: values and gradients in float64.
+"""Compare objectives with the code of lightly and solo-learn, and calibration with torchmetrics, in float64.
 
     python scripts/reproduction/compare_libraries.py
 
-needs both libraries beside the package, in an environment of its own, because solo-learn asks for old versions:
-`pip install --no-deps lightly==1.6.0 solo-learn==1.0.2`. The exit status is 1 if a difference is above 1e-6.
+needs the libraries beside the package, in an environment of its own, because solo-learn asks for old versions:
+`pip install --no-deps lightly==1.6.0 solo-learn==1.0.2 torchmetrics==1.9.0 lightning-utilities`. The exit status is 1
+if a value or a gradient differs by more than 1e-6. Calibration has no gradient.
 """
 
 import importlib.util
@@ -18,9 +19,11 @@ import torch.nn.functional as F
 from lightly import loss as lightly
 from lightly.loss.wmse_loss import Whitening2d, WMSELoss
 from torch import Tensor
+from torchmetrics.functional import classification
 
+from coupled.metrics import ece, top1, top5
 from coupled.monitoring.terminal import say
-from coupled.objectives import Inputs, dclw, dino, mmcr, moco, nnclr, ressl, swav, w_mse
+from coupled.objectives import Inputs, dclw, dino, mmcr, moco, nnclr, ressl, swav, vicregl, w_mse
 from coupled.stream.seeds import torch_rng
 
 VIEWS, LOCAL, IMAGES, PROTOTYPES, WIDTH, ROWS = 2, 3, 16, 7, 5, 20
@@ -34,7 +37,7 @@ def main() -> int:
     say(f"{'objective':36} {'library':26} {'value':>9} {'differs':>8} {'gradient':>9} {'differs':>8}")
     worst = 0.0
     with torch_rng(0, "compare"):
-        rows = [*of_prototypes(), *of_projections()]
+        rows, measures = [*of_prototypes(), *of_projections(), of_feature_maps()], [*of_logits()]
     for name, ours, theirs, leaves in rows:
         of_ours, of_theirs = (torch.autograd.grad(each, leaves, retain_graph=True) for each in (ours, theirs))
         slopes = max(float((a - b).abs().max()) for a, b in zip(of_ours, of_theirs, strict=True))
@@ -42,6 +45,10 @@ def main() -> int:
         objective, library = name.split(": ")
         say(f"{objective:36} {library:26} {float(theirs):9.5f} {value:8.0e} {largest:9.5f} {slopes:8.0e}")
         worst = max(worst, value, slopes)
+    for name, own, other in measures:
+        metric, library = name.split(": ")
+        say(f"{metric:36} {library:26} {other:9.5f} {abs(own - other):8.0e}")
+        worst = max(worst, abs(own - other))
     return int(not worst <= ALLOWED)
 
 
@@ -143,6 +150,28 @@ def of_projections() -> Iterator[Row]:
     whitened = [Whitening2d(WIDTH, track_running_stats=False).double()(each) for each in x]
     found = of_solo("losses/wmse.py", "wmse_loss_func")(*whitened, simplified=False)
     yield "w_mse: solo-learn wmse_loss_func", ours, found, [x]
+
+
+def of_feature_maps() -> Row:
+    """Compare `vicregl` with one match by place and one by feature: lightly orders several otherwise."""
+    z, cells = (torch.randn(VIEWS, IMAGES, *s, dtype=torch.float64).requires_grad_() for s in ((WIDTH,), (9, WIDTH)))
+    places = torch.rand(VIEWS, IMAGES, 9, 2, dtype=torch.float64)
+    outputs = {"unnormalised": z, "map_projection": cells, "locations": places}
+    ours = vicregl.vicregl(inputs_of(outputs), num_matches=1, num_feature_matches=1).mean
+    maps, grids = (each.unflatten(2, (3, 3)) for each in (cells, places))
+    theirs = lightly.VICRegLLoss(num_matches=(1, 1)).double()([*zip(z, maps, strict=True)], [*grids])
+    return "vicregl, one match: lightly VICRegLLoss", ours, theirs.squeeze(), [z, cells]
+
+
+def of_logits() -> Iterator[tuple[str, float, float]]:
+    """Compare metrics of a classifier with torchmetrics, which computes the calibration error in float32."""
+    logits, labels = 3 * torch.randn(500, 10, dtype=torch.float64), torch.arange(500) % 10
+    probabilities, options = logits.softmax(1), dict[str, Any](num_classes=10)
+    theirs = classification.multiclass_calibration_error(probabilities, labels, n_bins=15, **options)
+    yield "ece: torchmetrics", ece(logits, labels), float(theirs)
+    for k, metric in ((1, top1), (5, top5)):
+        theirs = classification.multiclass_accuracy(logits, labels, average="micro", top_k=k, **options)
+        yield f"top{k}: torchmetrics", metric(logits, labels), float(theirs)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ import pandas as pd
 from reproduction_claims import Answer, Claim, by_seed, last, over_seeds, scores
 from reproduction_objectives import qualities
 
+from coupled.analysis.tables import whole_encoder
+
 PATHS = {"share": "share of known labels (%)", "noise": "noisy labels (%)", "groups": "groups of classes"}
 FAMILIES = ("moco", "byol", "swav", "dino")
 ERRORS = {"mce": "mCE", "relative_mce": "relative mCE"}
+GAPS = {"weight_gap": "weight gap", "weight_gap_permutation": "weight gap, channels matched"}
 BARRIERS = {
     "nccc/none": "lost accuracy between the weights",
     "nccc/permutation": "the same, channels matched",
@@ -70,8 +73,9 @@ def _sides(of_cl: pd.DataFrame, of_nscl: pd.DataFrame) -> tuple[tuple[pd.DataFra
 
 
 def classifiers(rows: pd.DataFrame) -> Answer:
-    """Calibration, errors on corrupted images, and the barrier between the weights of an arm and CL."""
-    calibration = rows[(rows["table"] == "quality") & (rows["metric"] == "probe_calibration")]
+    """Calibration, errors on corrupted images, and weight gap and barrier between an arm and CL."""
+    calibration = rows[(rows["metric"] == "probe_calibration") & (rows["variant"] == "ece")]
+    gaps = whole_encoder(rows[rows["table"].isin(GAPS) & (rows["metric"] == "gap")], "mean")
     errors = rows[(rows["table"] == "robustness_mce") & rows["metric"].isin(ERRORS)]
     heights = rows[(rows["table"] == "barrier_height") & rows["metric"].isin(BARRIERS)]
     table = pd.concat(
@@ -79,11 +83,12 @@ def classifiers(rows: pd.DataFrame) -> Answer:
             last(qualities(rows)),
             last(calibration.assign(score="calibration error of the probe")),
             last(errors.assign(score=errors["metric"].map(ERRORS))),
+            last(gaps.assign(score=gaps["table"].map(GAPS))),
             last(heights.assign(score=heights["metric"].map(BARRIERS))),
         ]
     )
     words = []
-    for name in (*ERRORS.values(), *BARRIERS.values()):
+    for name in (*ERRORS.values(), *GAPS.values(), *BARRIERS.values()):
         values = by_seed(table, name, "arm").drop(columns=["cl", "cl_moved", "cl_other"], errors="ignore")
         least = values.idxmin(axis=1).value_counts()
         words.append(f"{name}: the smallest is that of {least.index[0]} in {int(least.iloc[0])} of {len(values)} seeds")

@@ -115,3 +115,17 @@ def test_a_queue_that_the_run_does_not_fill_is_a_warning() -> None:
     assert [*unfilled_queues({"m": moco}, 0, 200)] == []  # epochs: 0 only writes the start
     directions = find_objective("p", "directpred_partitions", {"partitions": 1024}, 0.5)
     assert [*unfilled_queues({"p": directions}, 5, 200)] == []  # random rows that are no queue
+
+
+def test_a_queue_that_is_never_full_is_a_warning_if_it_is_used_only_then() -> None:
+    """SwAV's queue would be accepted and ignored, also if its rows enter too late; the centre of DINO is no queue."""
+    swav = {
+        f"{size} {start}": find_objective("s", "swav", {"queue_size": size, "queue_start": start}, 0.1)
+        for size, start in ((1000, 0), (1001, 0), (800, 1), (801, 1), (1, 5))
+    }
+    lines = [*unfilled_queues(swav | {"dino": find_objective("d", "dino", {}, 0.1)}, 5, 200)]
+    assert [line.split(".")[1] for line in lines] == ["1001 0", "801 1", "1 5"]
+    assert lines[1] == (
+        "arms.801 1.queue_size: got 801, but the run adds only 800 rows (4 x 200); the queue has no effect;"
+        " use fewer rows, or more epochs"
+    )
