@@ -95,7 +95,7 @@ def plan(
     def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = {name: load_sample(run, name, num_images, accept_changed_images) for name in SPLITS}
         train, test = (samples[name] for name in ("train", "test"))
-        digests = run.snapshot_digests()
+        digests, told = run.snapshot_digests(), set[tuple[str, str]]()
         for epoch, arm in tracked(product(chosen.epochs, chosen.arms), "snapshots"):
             about = (len(test.chosen_N), len(train.chosen_N), digests[arm, epoch], test.digest, train.digest)
             keys = [(epoch, arm, layer, task) for task in wanted for layer in outputs]
@@ -111,8 +111,9 @@ def plan(
                 for key in (key for key in missing if key[-1] == task):
                     rows = {name: of_layer[key[2]] for name, (of_layer, _) in found.items()}
                     value = accuracy(rows["train"], rows["test"], task, coloured, run.settings.seed)
-                    if isinstance(value, Undefined):
-                        say(f"epoch {epoch}, {arm} {key[2]} {task}: no value: {value.reason}")
+                    if isinstance(value, Undefined) and (task, value.reason) not in told:
+                        told.add((task, value.reason))
+                        say(f"{task}: no value: {value.reason} (first for epoch {epoch}, {arm} {key[2]}; said once)")
                     yield Chunk(TABLE, [(*key, 1 / len(TASKS[task].classes), value, *about)])
 
     return Plan([TABLE], chunks)

@@ -53,6 +53,8 @@ def test_a_misspelt_objective_and_an_option_of_another_are_refused_with_what_was
     ("settings", "text"),
     [
         ({"batch": {"sampler": "unifrom"}}, "batch.sampler: got 'unifrom'; .*; did you mean 'uniform'"),
+        ({"online_probe": True}, r"online_probe: got True; allowed is a section with keys \(base_lr, .*\), or {}"),
+        ({"batch": 3}, r"batch: got 3; allowed is a section with keys \(.*size.*\), or {}"),
         ({"optimizer": {"name": "adamW"}}, "optimizer.name: got 'adamW'; .*; did you mean 'adamw'"),
         ({"arms": {"cl": "dcl", "x": {"twin": "lc"}}}, "arms.x.twin: no arm 'lc'; did you mean 'cl'"),
     ],
