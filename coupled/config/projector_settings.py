@@ -40,7 +40,10 @@ class ProjectorSettings(LeanSection):
         Literal["none", "hidden", "all"],
         about("Which linear layers have a bias; `hidden`: all except the last."),
     ] = "none"
-    norm: Annotated[Literal["batch", "none"], about("Norm after each hidden linear layer.")] = "batch"
+    norm: Annotated[
+        Literal["batch", "batch_no_affine", "none"],
+        about("Norm after each hidden linear layer; `batch_no_affine`: batch norm without scale and bias."),
+    ] = "batch"
 
     @model_validator(mode="after")
     def _one_form(self) -> "ProjectorSettings":
@@ -62,9 +65,9 @@ class ProjectorSettings(LeanSection):
             raise ValueError("last_norm_scale: got false with last_norm: false; leave last_norm_scale out")
         if layers == 0 and self.bias != "none":
             raise ValueError(f"bias: got {self.bias} with num_layers: 0, which has no linear layer")
-        if layers in (0, 1) and (self.norm == "none" or self.bias == "hidden"):
+        if layers in (0, 1) and (self.norm != "batch" or self.bias == "hidden"):
             count = "one" if layers else "no"
-            key, value = ("norm", "none") if self.norm == "none" else ("bias", "hidden")
+            key, value = ("norm", self.norm) if self.norm != "batch" else ("bias", "hidden")
             raise ValueError(f"{key}: got {value} for a projector of {count} linear layer, which has no hidden layer")
         return self
 

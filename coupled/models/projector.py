@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 BIASES = ("none", "hidden", "all")  # which linear layers have a bias
-NORMS = ("batch", "none")  # the norm after each hidden linear layer
+NORMS = ("batch", "batch_no_affine", "none")  # the norm after each hidden linear layer
 
 
 def build_projector(
@@ -36,7 +36,8 @@ def build_projector(
         last_norm: whether a batch norm without bias follows the last linear layer.
         last_norm_scale: whether that batch norm has a trained scale.
         bias: which linear layers have a bias: "none", "hidden" (all but the last) or "all".
-        norm: "batch" for a batch norm with scale and bias after each hidden linear layer, or "none".
+        norm: "batch" for a batch norm with scale and bias after each hidden linear layer, "batch_no_affine" for one
+            without both, or "none".
     """
     assert bias in BIASES  # the settings refuse values that contradict each other
     assert norm in NORMS
@@ -50,7 +51,7 @@ def build_projector(
         )
     for width in hidden_dims:
         layers.append(nn.Linear(inputs, width, bias=bias != "none"))
-        layers += [nn.BatchNorm1d(width)] if norm == "batch" else []
+        layers += [nn.BatchNorm1d(width, affine=norm == "batch")] if norm != "none" else []
         layers.append(nn.ReLU(inplace=True))
         inputs = width
     if num_layers != 0:
@@ -91,4 +92,6 @@ def projector_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         found["bias"] = "all" if f"{out}.bias" in tensors else "hidden"
     if hidden and "1.running_mean" not in tensors:
         found["norm"] = "none"
+    elif hidden and "1.weight" not in tensors:
+        found["norm"] = "batch_no_affine"
     return found

@@ -72,9 +72,9 @@ PUBLISHED: list[tuple[str, Form, list[nn.Module]]] = [
         [*hidden(32, 32), *hidden(32, 32), linear(32, 8), scale_only(8)],
     ),
     (
-        "directpred",  # luckmatters, mlp_head.py: no last norm; there the hidden norm has affine=False
-        {"hidden_dim": 48, "output_dim": 8, "bias": "all", "last_norm": False},
-        [*hidden(32, 48, True), linear(48, 8, True)],
+        "directpred",  # luckmatters, mlp_head.py: no last norm; the hidden norm has affine=False
+        {"hidden_dim": 48, "output_dim": 8, "bias": "all", "last_norm": False, "norm": "batch_no_affine"},
+        [linear(32, 48, True), nn.BatchNorm1d(48, affine=False), nn.ReLU(), linear(48, 8, True)],
     ),
 ]
 named = pytest.mark.parametrize(
@@ -188,6 +188,7 @@ def test_the_default_has_the_bits_names_and_digest_of_the_two_layer_projector() 
         ({"hidden_dim": 8, "num_layers": 1}, r"hidden_dim: got 8 with num_layers: 1"),
         ({"last_norm": False, "last_norm_scale": False}, r"last_norm_scale: got false with last_norm: false"),
         ({"num_layers": 1, "norm": "none"}, r"norm: got none for a projector of one linear layer"),
+        ({"num_layers": 1, "norm": "batch_no_affine"}, r"norm: got batch_no_affine for a projector of one linear"),
         ({"hidden_dims": [], "bias": "hidden"}, r"bias: got hidden for a projector of one linear layer"),
     ],
 )
