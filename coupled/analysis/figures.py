@@ -129,13 +129,16 @@ def figures(options: Namespace) -> int:
         say(f"reference: {reference} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
     written: list[Path] = []
     damaged = False
+    missing: dict[str, list[str]] = {}  # the figures that lack the same table
     tables = figure_tables(run, reference)
     for name, result in draw_each(tables):
         if isinstance(result, ValueError):
-            say(f"{name}: not drawn: {result}", file=sys.stderr)
+            missing.setdefault(str(result), []).append(name)
             damaged |= isinstance(result, BadTableError)
         else:
             written += result
+    for why, names in missing.items():
+        say(f"{', '.join(names)}: not drawn: {why}", file=sys.stderr)
     for path in written:
         say(path)
     if note := missing_panels(tables):
