@@ -46,6 +46,7 @@ class ArmMetric:
     sees: str
     variants: tuple[Variant, ...]
     range: tuple[float, float]
+    invariances: dict[str, frozenset[str]]  # of each value, by the name of its variant
     values: Callable[..., dict[str | Variant, Measured]]
     labels: bool  # whether it needs labels
     splits: tuple[str, ...] = ("test",)  # that a classifier may be scored on
@@ -90,11 +91,25 @@ def find_arm_metrics(names: Iterable[str | Callable[..., Any]], key: str = KEY) 
     modules = {name: find(arm.__name__, name) for name in given if not is_reference(name)}
     of_package = {
         name: ArmMetric(
-            name, m.SEES, tuple(map(Variant.of, m.DETAILS)), m.RANGE, m.values, _takes_labels(m), *_splits(m)
+            name,
+            m.SEES,
+            tuple(map(Variant.of, m.DETAILS)),
+            m.RANGE,
+            _invariances(m),
+            m.values,
+            _takes_labels(m),
+            *_splits(m),
         )
         for name, m in modules.items()
     }
     return [of_package[name] if name in of_package else user_arm_metric(name, key) for name in given]
+
+
+def _invariances(metric: ModuleType) -> dict[str, frozenset[str]]:
+    """Return the invariances of each value of a file of `coupled.metrics.arm`, by the name of its variant."""
+    names = dict.fromkeys(Variant.of(detail).name for detail in metric.DETAILS)
+    of_all = metric.INVARIANCES
+    return {name: frozenset(of_all[name] if isinstance(of_all, dict) else of_all) for name in names}
 
 
 def _splits(metric: ModuleType) -> list[tuple[str, ...]]:
@@ -164,7 +179,7 @@ def user_arm_metric(reference: str, key: str) -> ArmMetric:
         return {"value": found if isinstance(found, Measured) else Measured(found)}
 
     sees = "split" if names == ["images"] else "classifier"
-    return ArmMetric(_name(code), sees, (Variant("value"),), (-inf, inf), values, labels=True)
+    return ArmMetric(_name(code), sees, (Variant("value"),), (-inf, inf), {}, values, labels=True)
 
 
 def _called(code: UserCode, name: str, arguments: int, expected: str, key: str) -> Callable[..., Any]:

@@ -1,13 +1,14 @@
 """Generate the page of the metrics from the declarations and docstrings of their files."""
 
+from collections.abc import Container
 from math import isinf
 from types import ModuleType
 
 from markdown_text import code, docstring, plain, table
 
 from coupled.config.by_name import find
-from coupled.config.metric_registry import arm_metric_names, pair_metric_names
-from coupled.metrics.arm import Variant
+from coupled.config.metric_registry import arm_metric_names, find_arm_metrics, pair_metric_names
+from coupled.metrics.arm import INVARIANCES as OF_ARMS
 from coupled.metrics.pair import INVARIANCES
 
 SEES = {
@@ -29,19 +30,20 @@ def markdown() -> str:
             module.DIRECTION,
             "all images" if hasattr(module, "TRANSFORM") else f"at most {module.SUBSET}",
             "yes" if getattr(module, "SYMMETRIC", True) else "no",
-            ", ".join(each for each in INVARIANCES if each in module.INVARIANCES),
+            _listed(module.INVARIANCES),
         ]
         for name, module in pairs.items()
     ]
     of_arms = [
         [
-            f"[{name}](#{name})",
-            _range(module.RANGE),
-            SEES[module.SEES],
-            "no" if not getattr(module, "LABELS", True) else "yes",
-            ", ".join(code(Variant.of(each)) for each in module.DETAILS),
+            f"[{metric.name}](#{metric.name})",
+            _range(metric.range),
+            SEES[metric.sees],
+            "yes" if metric.labels else "no",
+            ", ".join(map(code, metric.variants)),
+            _of_values(metric.invariances),
         ]
-        for name, module in arms.items()
+        for metric in find_arm_metrics(arms)
     ]
     parts = [
         "## Pair metrics",
@@ -49,7 +51,11 @@ def markdown() -> str:
         table(["invariance", "allowed change of either representation"], map(_invariance, INVARIANCES.items())),
         *(_section(name, module) for name, module in pairs.items()),
         "## Arm metrics",
-        table(["metric", "range", "input", "needs labels", "values"], of_arms),
+        table(["metric", "range", "input", "needs labels", "values", "invariant to"], of_arms),
+        table(
+            ["invariance", "allowed change of the input (features are classes for logits)"],
+            map(_invariance, OF_ARMS.items()),
+        ),
         *(_section(name, module) for name, module in arms.items()),
     ]
     return "\n\n".join(parts)
@@ -57,6 +63,16 @@ def markdown() -> str:
 
 def _invariance(pair: tuple[str, str]) -> list[str]:
     return [pair[0], plain(pair[1])]
+
+
+def _of_values(of_values: dict[str, frozenset[str]]) -> str:
+    if len(set(of_values.values())) == 1:
+        return _listed(next(iter(of_values.values())))
+    return "; ".join(f"{code(name)}: {_listed(each)}" for name, each in of_values.items())
+
+
+def _listed(invariances: Container[str]) -> str:
+    return ", ".join(each for each in OF_ARMS if each in invariances)
 
 
 def _section(name: str, module: ModuleType) -> str:

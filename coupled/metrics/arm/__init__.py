@@ -5,6 +5,8 @@ A file `<name>.py` defines
 * `RANGE`: the lowest and the highest possible value;
 * `DETAILS`: the names of its values (variants, or the convention of a single value); a `Variant` if a number such as
   `shots` belongs to the name;
+* `INVARIANCES`: the transformations of its input that change none of its values, keys of `INVARIANCES` below; or a
+  dictionary with those of each value, if they differ;
 * `LABELS = False` if it does not need labels;
 * `SPLITS = ("train", "test")` for a classifier that may also be scored on the images that it is fitted on;
 * `SEES`, its kind of input, and `values(...) -> {detail: Measured}`, a pure function of this input:
@@ -21,6 +23,10 @@ from math import nan
 from typing import NamedTuple
 
 from torch import Tensor
+
+from coupled.metrics import pair
+
+INVARIANCES = pair.INVARIANCES | {"image_order": "a permutation of the images"}  # features are logits for "logits"
 
 
 class Labelled(NamedTuple):

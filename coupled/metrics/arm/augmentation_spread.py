@@ -14,6 +14,7 @@ from coupled.metrics.undefined import Undefined
 SEES = "views"
 DETAILS = ("relative",)
 RANGE = (0.0, 2.0)
+INVARIANCES = ("rotation", "permutation", "scale", "shift", "image_order")
 
 
 def augmentation_spread(views: Tensor | NDArray[Any] | Iterable[Matrix]) -> float:

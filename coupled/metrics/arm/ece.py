@@ -8,6 +8,7 @@ from coupled.metrics.pair._arrays import check_at_least
 SEES = "logits"
 DETAILS = ("classifier",)
 RANGE = (0.0, 1.0)
+INVARIANCES = ("row_shift", "image_order")
 
 
 def ece(logits: Matrix, labels: Labels, *, bins: int = BINS) -> float:

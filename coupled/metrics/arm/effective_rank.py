@@ -10,6 +10,7 @@ SEES = "split"
 LABELS = False
 DETAILS = ("centred",)
 RANGE = (1.0, float("inf"))
+INVARIANCES = ("rotation", "permutation", "scale", "shift", "image_order")
 
 
 def effective_rank(x: Matrix) -> float:

@@ -10,6 +10,7 @@ from coupled.metrics.undefined import Undefined
 SEES = "split"
 DETAILS = ("frobenius",)
 RANGE = (0.0, 2**0.5)
+INVARIANCES = ("rotation", "permutation", "scale", "shift", "image_order")
 
 
 def etf_deviation(x: Matrix, labels: Labels) -> float:

@@ -18,6 +18,7 @@ REPEATS = 10
 STRENGTH = 1.0  # of the probe; it cannot be selected with one image per class
 DETAILS = tuple(Variant(classifier, shots=m) for m in SHOTS for classifier in ("nccc", "probe"))
 RANGE = (0.0, 1.0)
+INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def few_shot(

@@ -21,6 +21,7 @@ SEES = "classifier"
 SPLITS = ("train", "test")
 PAIRS = 5  # on which a probe is fitted in each draw
 RANGE = (0.0, 1.0)
+INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def few_shot_two_way(

@@ -11,6 +11,7 @@ SEES = "classifier"
 NEIGHBOURS = 20
 DETAILS = (Variant("cosine", k=NEIGHBOURS),)
 RANGE = (0.0, 1.0)
+INVARIANCES = ("rotation", "permutation", "scale", "row_scale", "image_order")
 
 
 def knn(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels, *, k: int = NEIGHBOURS) -> float:

@@ -16,6 +16,10 @@ SEES = "classifier"
 SPLITS = ("train", "test")
 DETAILS = ("regularised", "paper")
 RANGE = (0.0, 1.0)
+INVARIANCES = {
+    "regularised": ("rotation", "permutation", "scale", "shift"),
+    "paper": ("permutation", "image_order"),
+}
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)  # scikit-learn's C
 PAPER_STEPS, PAPER_RATE = 300, 3e-3

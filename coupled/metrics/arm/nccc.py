@@ -10,6 +10,7 @@ SEES = "classifier"
 SPLITS = ("train", "test")
 DETAILS = ("euclidean",)
 RANGE = (0.0, 1.0)
+INVARIANCES = ("rotation", "permutation", "scale", "shift", "image_order")
 
 
 def nccc(train: Matrix, train_labels: Labels, test: Matrix, test_labels: Labels) -> float:

@@ -7,6 +7,7 @@ from coupled.metrics.arm._logits import labelled_logits, mean_nll
 SEES = "logits"
 DETAILS = ("classifier",)
 RANGE = (0.0, float("inf"))
+INVARIANCES = ("row_shift", "image_order")
 
 
 def nll(logits: Matrix, labels: Labels) -> float:

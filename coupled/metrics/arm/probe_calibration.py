@@ -13,6 +13,7 @@ from coupled.metrics.undefined import Undefined
 SEES = "classifier"
 DETAILS = ("nll", "ece")
 RANGE = (0.0, float("inf"))
+INVARIANCES = ("rotation", "permutation", "scale", "shift")
 
 
 def probe_calibration(

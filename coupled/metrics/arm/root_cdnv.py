@@ -8,6 +8,7 @@ from coupled.metrics.undefined import Undefined
 SEES = "split"
 DETAILS = ("one_class",)
 RANGE = (0.0, float("inf"))
+INVARIANCES = ("rotation", "permutation", "scale", "shift", "image_order")
 
 
 def root_cdnv(x: Matrix, labels: Labels) -> float:

@@ -7,6 +7,7 @@ from coupled.metrics.arm._logits import labelled_logits, top_accuracy
 SEES = "logits"
 DETAILS = ("classifier",)
 RANGE = (0.0, 1.0)
+INVARIANCES = ("scale", "row_scale", "row_shift", "image_order")
 
 
 def top1(logits: Matrix, labels: Labels) -> float:

@@ -8,6 +8,7 @@ from coupled.metrics.undefined import Undefined
 SEES = "logits"
 DETAILS = ("classifier",)
 RANGE = (0.0, 1.0)
+INVARIANCES = ("scale", "row_scale", "row_shift", "image_order")
 
 
 def top5(logits: Matrix, labels: Labels) -> float:

@@ -3,31 +3,17 @@
 Shape letters: n images, D, E widths.
 """
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.feature_changes import CHANGES
 from support.pair_definitions import related, streamed
-from torch import Tensor
 
 from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 from coupled.metrics.pair import INVARIANCES
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
-CHANGES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "rotation": lambda x_nD, g: x_nD @ torch.linalg.qr(draw(x_nD.shape[1], x_nD.shape[1], g)).Q,
-    "permutation": lambda x_nD, g: x_nD[:, torch.randperm(x_nD.shape[1], generator=g)],
-    "scale": lambda x_nD, g: x_nD * draw(1, 1, g).exp(),
-    "row_scale": lambda x_nD, g: x_nD * draw(len(x_nD), 1, g).exp(),
-    "shift": lambda x_nD, g: x_nD + 3 * draw(1, x_nD.shape[1], g),
-    "row_shift": lambda x_nD, g: x_nD + 3 * draw(len(x_nD), 1, g),
-}
-
-
-def draw(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(rows, columns, generator=generator, dtype=torch.float64)
 
 
 def changed(name: str, change: str, seed: int, n: int, width: int) -> tuple[float, float, float]:
