@@ -13,13 +13,13 @@ from coupled.analysis.tables import whole_encoder
 
 PATHS = {"share": "share of known labels (%)", "noise": "noisy labels (%)", "groups": "groups of classes"}
 FAMILIES = ("moco", "byol", "swav", "dino")
-ERRORS = {"mce": "mCE", "relative_mce": "relative mCE"}
+ERRORS = {"mce": "mCE"}
 GAPS = {"weight_gap": "weight gap", "weight_gap_permutation": "weight gap, channels matched"}
 BARRIERS = {
     "nccc/none": "lost accuracy between the weights",
-    "nccc/permutation": "the same, channels matched",
-    "nscl/none": "barrier of the NSCL loss",
-    "nscl/permutation": "the same, channels matched (nats)",
+    "nccc/permutation": "lost accuracy, channels matched",
+    "nscl/none": "NSCL barrier (nats)",
+    "nscl/permutation": "NSCL barrier, channels matched (nats)",
 }
 
 
@@ -45,7 +45,8 @@ def bridge(rows: pd.DataFrame) -> Answer:
                 f"{path} {int(values.columns[0])} to {int(values.columns[-1])}: {score} from {mean.iloc[0]:.3f} to"
                 f" {mean.iloc[-1]:.3f}, rank correlation {order.min():.2f} to {order.max():.2f} over the seeds"
             )
-    return Answer(over_seeds(every.assign(labels=every["labels"].astype(int)), ["path", "labels"]), "; ".join(words))
+    table = over_seeds(every.assign(labels=every["labels"].astype(int)), ["path", "labels"])
+    return Answer(table.sort_values(["path", "labels"], kind="stable"), "; ".join(words))
 
 
 def families(rows: pd.DataFrame) -> Answer:
