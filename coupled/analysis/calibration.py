@@ -4,7 +4,8 @@ Writes reliability.csv, one bin of confidence per row: the number of images, the
 the predicted class) and their accuracy. The classifier of an arm has the module `logits` and is measured on both
 splits. The probe on h or z is the `regularised` one of quality.csv, fitted on train and measured on test. The expected
 calibration error of a curve is the metric `ece`, or `probe_calibration`, of quality.csv: the sum over the bins of
-count * |accuracy - confidence|, divided by the number of images. Digests as in the tables of quality.py.
+count * |accuracy - confidence|, divided by the number of images. The bins of an undefined curve have empty cells, and
+the program prints the reason. Digests as in the tables of quality.py.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -113,8 +114,7 @@ def plan(
                 curve = measure(embedder, samples, each, arm, epoch, classifiers[arm], bins)
                 if isinstance(curve, Undefined):
                     say(f"epoch {epoch}, {each[0]}, {arm} {each[1]} {each[2]}: no curve: {curve.reason}")
-                    continue
-                yield Chunk(TABLE, [(*start, k, *values, *end) for k, *values in curve_rows(curve)])
+                yield Chunk(TABLE, [(*start, k, *values, *end) for k, *values in curve_rows(curve, bins)])
 
     return Plan([TABLE], chunks)
 
@@ -148,8 +148,14 @@ def measure(
     return reliability(logits.rows_ND.double().softmax(1), logits.labels_N, bins)
 
 
-def curve_rows(curve: Reliability) -> Iterator[tuple[int, int, float, float]]:
-    """Yield index, count, confidence and accuracy of each bin; the last two are NaN for a bin without images."""
+def curve_rows(curve: Reliability | Undefined, bins: int) -> Iterator[tuple[int, float, float, float]]:
+    """Yield index, count, confidence and accuracy of each bin.
+
+    The last two are NaN for a bin without images, and all three if the curve is undefined.
+    """
+    if isinstance(curve, Undefined):
+        yield from ((k, nan, nan, nan) for k in range(1, bins + 1))
+        return
     for k, (count, *shares) in enumerate(zip(*(each.tolist() for each in curve), strict=True), 1):
         yield (k, count, *((shares[0], shares[1]) if count else (nan, nan)))
 

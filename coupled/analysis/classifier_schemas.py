@@ -6,7 +6,7 @@ _SHARE = Cells("a number from 0 to 1", 0, 1)
 COLUMNS = {
     "bin": Column("index of the bin of confidence, 1 for the lowest", ORDINAL),
     "bins": Column("number of bins of equal width", ORDINAL),
-    "count": Column("number of images in the bin", COUNT, "images"),
+    "count": Column("number of images in the bin; empty if the curve is undefined", COUNT, "images"),
     "confidence": Column("mean probability of the predicted class of these images; empty without images", _SHARE),
     "accuracy": Column("share of these images that are classified correctly; empty without images", _SHARE),
     "source": Column("generated, or the folder of corrupted images", NAME),

@@ -6,6 +6,8 @@ with `--classifier probe`, the `regularised` linear probe of quality.csv on h, f
 is corrupted once for all arms and is not kept. Corruptions are generated (see corruptions/generate.py; frost is left
 out, because it needs photographs), or read from a folder with `--corrupted-images`.
 
+If the train images have one class, there is no probe: the value is an empty cell, and the program prints the reason.
+
 robustness_mce.csv is computed from the rows of robustness.csv each time: mean errors, and the corruption errors of
 corruptions/errors.py relative to the reference arm. `corruptions` is the number of corruptions in a mean. Digests as in
 the tables of quality.py.
@@ -15,6 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from math import isnan, nan
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +36,7 @@ from coupled.analysis.selection import Selection, check_labelled, choices, named
 from coupled.analysis.tables import newest, read_newest
 from coupled.analysis.tidy_csv import write_table
 from coupled.datasets import SPLITS
+from coupled.metrics.undefined import Undefined
 from coupled.monitoring.terminal import say
 
 TABLE = "robustness.csv"
@@ -135,7 +139,7 @@ def plan(
         cases = [CLEAN, *product(available(asked, source), levels)]
         digests = run.snapshot_digests()
         for epoch in chosen.epochs:
-            scorers: dict[str, Scorer] = {}
+            scorers: dict[str, Scorer | Undefined] = {}
             for case in tracked(cases, f"epoch {epoch}, corruptions"):
                 images = source.images(*case)
                 start = {arm: (epoch, "test", source.name, arm, *(OWN if own[arm] else PROBE), *case) for arm in own}
@@ -145,13 +149,24 @@ def plan(
                 }
                 missing = [arm for arm in own if not has(TABLE, *start[arm], *end[arm])]
                 for arm in (good := embedder.readable(missing, epoch, skip_corrupt)):
-                    scorers[arm] = scorers.get(arm) or scorer(embedder, samples["train"], own[arm], arm, epoch)
-                if good:
+                    if arm not in scorers:
+                        scorers[arm] = scorer(embedder, samples["train"], own[arm], arm, epoch)
+                        print_undefined_reason(f"epoch {epoch}, {arm}", scorers[arm])
+                defined = {arm: found for arm in good if isinstance(found := scorers[arm], Scorer)}
+                errors: dict[str, float] = {}
+                if defined:
                     batches = source.pixels(images, *case, run.settings.image_size, embedder.device)
-                    errors = error_rates(embedder, samples["test"], batches, {arm: scorers[arm] for arm in good}, epoch)
-                    yield Chunk(TABLE, [(*start[arm], error, *end[arm]) for arm, error in errors.items()])
+                    errors = error_rates(embedder, samples["test"], batches, defined, epoch)
+                if good:
+                    yield Chunk(TABLE, [(*start[arm], errors.get(arm, nan), *end[arm]) for arm in good])
 
     return Plan([TABLE], chunks, lambda output: write_summary(output, other))
+
+
+def print_undefined_reason(where: str, found: Scorer | Undefined) -> None:
+    """Print why an arm has no classifier, if it has none."""
+    if isinstance(found, Undefined):
+        say(f"{where} {' '.join(PROBE)}: no value: {found.reason}")
 
 
 def check_severities(severities: Sequence[int]) -> list[int]:
@@ -190,8 +205,12 @@ def write_summary(output: Path, reference: str) -> None:
         say(f"{output / SUMMARY}: no mean corruption errors: they need all severities of a corruption, for {reference}")
         return
     last = means[means["epoch"] == means["epoch"].max()]
-    shown = ", ".join(f"{row.arm} {row.value:.3f} ({row.corruptions} corruptions)" for row in last.itertuples())
+    shown = ", ".join(f"{row.arm} {_text(row.value)} ({row.corruptions} corruptions)" for row in last.itertuples())
     say(f"{output / SUMMARY}: mCE relative to {reference}, epoch {last['epoch'].max()}: {shown}")
+
+
+def _text(value: float) -> str:
+    return "undefined" if isnan(value) else f"{value:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -88,14 +88,19 @@ def test_known_curves_are_not_computed_again(
 
 
 def test_a_probe_without_train_images_of_a_class_has_no_curve_and_a_reason(
-    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drifting_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two train images have at most two classes; a curve of 15 empty bins would look like a measurement."""
+    """Two train images have at most two classes; counts of 0 would look like a measurement."""
     base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--arms", "cl", "--epochs", "1"]
     assert main([*base, "--num-images", "2"]) == 0
     said = capsys.readouterr().out
     assert "epoch 1, test, cl h linear_probe: no curve: " in said
-    assert "reliability.csv: 0 new rows, 0 in all" in said
+    assert "reliability.csv: 15 new rows, 15 in all" in said
+    assert not pd.read_csv(tmp_path / "reliability.csv")[["count", "confidence", "accuracy"]].notna().any(axis=None)
+    with pytest.raises(ValueError, match="no curve of test to draw"):
+        reliability(FigureTables(tmp_path, "cl", arm_styles([*tiny.TINY["arms"]]), []))
+    monkeypatch.setattr(calibration, "measure", lambda *_: pytest.fail("measured again"))
+    assert main([*base, "--num-images", "2"]) == 0
 
 
 @pytest.mark.parametrize(

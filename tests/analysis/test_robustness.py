@@ -241,7 +241,6 @@ def test_a_folder_of_other_images_is_refused(
         (["--severities", "6"], "argument --severities: invalid choice: 6"),
         (["--reference", "x"], "--reference: the run has no arm 'x' (arms: cl, nscl, scl, ce)"),
         (["--corrupted-images", "nowhere"], "--corrupted-images: 'nowhere' holds no corrupted images; expected "),
-        (["--num-images", "1", "--arms", "cl"], "--num-images: the chosen train images have one class"),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -252,6 +251,23 @@ def test_a_wrong_option_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"coupled robustness: {part}")
     assert error.count("\n") == 1
+
+
+def test_a_probe_without_two_classes_has_empty_cells_and_a_reason(
+    drifting_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in all tables: the other arms are measured, and the next command does not try again."""
+    base = ["--run-dir", str(drifting_run), "--output", str(tmp_path), "--arms", "cl", "ce", "--num-images", "1"]
+    assert main([*base, "--corruptions", "contrast"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("epoch 2, cl h linear_probe: no value: train has fewer than 2 classes") == 1
+    assert "cl undefined (1 corruptions)" in said
+    rows = pd.read_csv(tmp_path / "robustness.csv")
+    assert rows.groupby("arm")["value"].count().to_dict() == {"cl": 0, "ce": 6}
+    assert len(rows) == 12
+    assert corruption_errors(FigureTables(tmp_path, "cl", arm_styles([*tiny.TINY["arms"]]), [])).axes
+    monkeypatch.setattr(robustness, "scorer", lambda *_: pytest.fail("measured again"))
+    assert main([*base, "--corruptions", "contrast"]) == 0
 
 
 def test_the_figure_shows_means_over_corruptions_and_each_corruption(measured: Path) -> None:

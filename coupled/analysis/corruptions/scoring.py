@@ -14,6 +14,7 @@ from coupled.metrics.arm import Labelled
 from coupled.metrics.arm._logits import top_accuracy
 from coupled.metrics.arm._probes import fitted
 from coupled.metrics.arm.linear_probe import best_strength
+from coupled.metrics.undefined import Undefined
 from coupled.stream.augment import clean_views
 
 
@@ -24,8 +25,8 @@ class Scorer(NamedTuple):
     hits: Callable[[Labelled], int]
 
 
-def scorer(embedder: Embedder, train: Sample, own: Classifier | None, arm: str, epoch: int) -> Scorer:
-    """Return the arm's own classifier, or a probe on h that is fitted on clean train images."""
+def scorer(embedder: Embedder, train: Sample, own: Classifier | None, arm: str, epoch: int) -> Scorer | Undefined:
+    """Return the arm's own classifier, or a probe on h that is fitted on clean train images of two or more classes."""
     if own is not None:
         head, tensors = own, embedder.run.state_dict(arm, epoch)
         return Scorer(
@@ -33,7 +34,7 @@ def scorer(embedder: Embedder, train: Sample, own: Classifier | None, arm: str, 
         )
     rows = clean_features(embedder, train.images, train.chosen_N, arm, epoch)["h"]
     if len(rows.labels_N.unique()) < 2:
-        raise ValueError("num_images: the chosen train images have one class; the probe needs two or more")
+        return Undefined("train has fewer than 2 classes")
     probe = fitted(rows, best_strength(rows, embedder.settings.seed))
     return Scorer("h", lambda rows: int((probe.model.predict(probe.inputs(rows[0])) == rows[1].numpy()).sum()))
 

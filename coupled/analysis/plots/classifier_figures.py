@@ -16,12 +16,12 @@ def reliability(tables: FigureTables) -> Figure:
     """Return the reliability curves of test at the last epoch: a panel for each classifier, a line for each arm.
 
     Below the diagonal a classifier is too confident. Bins without images have no point. The legend names the last
-    epoch. Raises ValueError without rows of test.
+    epoch. Raises ValueError without a curve of test.
     """
     rows = tables.read("reliability.csv", "accuracy")
-    rows = rows[rows["split"] == "test"]
+    rows = rows[(rows["split"] == "test") & rows["count"].notna()]
     if rows.empty:
-        raise ValueError(f"{tables.folder / 'reliability.csv'}: no rows of test to draw")
+        raise ValueError(f"{tables.folder / 'reliability.csv'}: no curve of test to draw")
     epoch = rows["epoch"].max()
     rows = rows[rows["epoch"] == epoch].sort_values("bin")
     panels = {
