@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from types import ModuleType
 from typing import Any
@@ -46,7 +46,7 @@ class ArmMetric:
     sees: str
     variants: tuple[Variant, ...]
     range: tuple[float, float]
-    invariances: dict[str, frozenset[str]]  # of each value, by the name of its variant
+    invariances: dict[str, frozenset[str]] = field(hash=False)  # of each value, by the name of its variant
     values: Callable[..., dict[str | Variant, Measured]]
     labels: bool  # whether it needs labels
     splits: tuple[str, ...] = ("test",)  # that a classifier may be scored on
