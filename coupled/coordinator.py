@@ -125,7 +125,7 @@ class Coordinator:
                         abort(state, record, epoch, self.arms, self.run, self.group.is_first)
                     state.add(record)
                     if state.ends_epoch:
-                        check_no_drift({arm.name: arm.network.state_dict() for arm in self.arms}, epoch)
+                        check_no_drift({arm.name: arm.tensors() for arm in self.arms}, epoch)
                         state.end_epoch(self.settings.epochs, self.arms, self.group.owns_arms)
                     if state.ends_epoch or record.action >= Action.SAVE:
                         state.save(self.arms)

@@ -191,7 +191,11 @@ def stopped_after_an_epoch(run: Path, changed: dict[str, Any]) -> None:
         Arm.gradients = usual
 
 
-NUDGED = {"weight": "encoder.layer1.0.conv1.weight", "buffer": "encoder.bn1.running_mean"}
+NUDGED = {
+    "weight": "encoder.layer1.0.conv1.weight",
+    "buffer": "encoder.bn1.running_mean",
+    "queue": "kept.queue",  # in no snapshot; DDP averages its effect on the gradients away
+}
 
 
 def drifting(run: Path, how: str) -> str:
@@ -202,7 +206,7 @@ def drifting(run: Path, how: str) -> str:
         result = usual(arm, batch)
         if how in NUDGED and os.environ["RANK"] == "1" and batch.number == 2 and arm.name == "ce":
             with torch.no_grad():
-                arm.network.state_dict()[NUDGED[how]][3] += 1e-6
+                arm.tensors()[NUDGED[how]][3] += 1e-6
         return result
 
     def bypassed(arm: Arm, *arguments: Any, **options: Any) -> None:
@@ -212,7 +216,8 @@ def drifting(run: Path, how: str) -> str:
 
     Arm.gradients, Arm.__init__ = nudged, bypassed
     try:
-        tiny.train(run, **FEW, arms={"cl": "dcl", "ce": "cross_entropy"})
+        large = {"objective": "moco", "queue_size": 4096}  # no step replaces its row 3
+        tiny.train(run, **FEW, arms={"cl": "dcl", "ce": large if how == "queue" else "cross_entropy"})
     except RunError as error:
         return str(error)
     finally:
@@ -225,6 +230,7 @@ def drifting(run: Path, how: str) -> str:
     [
         ("weight", "arm 'ce': tensor 'encoder.layer1.0.conv1.weight' on rank 1 differs"),
         ("buffer", "arm 'ce': tensor 'encoder.bn1.running_mean' on rank 1 differs"),
+        ("queue", "arm 'ce': tensor 'kept.queue' on rank 1 differs"),
         ("bypassed", "arm 'ce': tensor 'encoder.conv1.0.weight' on rank 1 differs"),
         ("in step", "no alarm"),
     ],

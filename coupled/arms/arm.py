@@ -207,7 +207,7 @@ class Arm:
         network, optimizer = self.network.state_dict(), optimizer_tensors(self.optimizer)
         named = {
             "network": network,
-            "kept": {name: tensor for name, tensor in self._own_tensors().items() if name not in network},
+            "kept": {name: tensor for name, tensor in self.tensors().items() if name not in network},
             "optimizer": optimizer,
         }
         return {f"{part}/{name}": tensor for part, tensors in named.items() for name, tensor in tensors.items()}
@@ -217,8 +217,8 @@ class Arm:
         kept = {f"kept.{name}": tensor for name, tensor in kept_tensors(self.network).items()}
         return {**self.network.state_dict(), **kept}
 
-    def _own_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of `_tensors`, and those of the online probe."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors but those of the optimizer: of a snapshot, kept ones, and those of the online probe."""
         return {**self._tensors(), **(self.probe.tensors() if self.probe else {})}
 
     def kept_state(self) -> dict[str, Tensor]:
@@ -231,7 +231,7 @@ class Arm:
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
-        own = self._own_tensors()
+        own = self.tensors()
         for name, tensor in parts["kept"].items():
             own[name].copy_(tensor)
         self.network.load_state_dict(parts["network"])
