@@ -67,7 +67,8 @@ def check_equal_starts(
 def check_no_drift(arms: Mapping[str, Mapping[str, Tensor]], epoch: int) -> None:
     """Raise `RunError`, naming arm, tensor and rank, unless the ranks that share an arm have equal tensors.
 
-    `arms` are the tensors of this rank's arms after `epoch`, kept ones such as queues included. Called by all ranks of the world together.
+    `arms` are the tensors of this rank's arms after `epoch`, kept ones such as queues included. Called by all ranks of
+    the world together.
     """
     of_ranks = gather_json({arm: tensors_digest(tensors) for arm, tensors in arms.items()})
     drifted = next(_differing(of_ranks), None)
