@@ -9,6 +9,7 @@ BIN := .venv/bin
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "coupled needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps imagecorruptions==1.1.2  # photographs of frost
 	touch $@
 
 demo: .venv/installed

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from coupled.analysis.corruptions.constants import CORRUPTIONS, NEED_PHOTOGRAPHS, SEVERITIES
+from coupled.analysis.corruptions.constants import CORRUPTIONS, INSTALL, NEED_PHOTOGRAPHS, SEVERITIES
 from coupled.analysis.parsers import OUTPUTS, _add_arms, _add_images, _add_reference, _add_split, _add_table
 from coupled.config.command_line import Parser, command_parser, positive
 
@@ -37,7 +37,7 @@ def robustness() -> Parser:
     """`coupled robustness`."""
     about = (
         "Errors on corrupted test images: the corruptions of ImageNet-C and CIFAR-C at five severities, generated\n"
-        f"from the clean images (all but {', '.join(NEED_PHOTOGRAPHS)}) or read from a folder."
+        f"from the clean images ({', '.join(NEED_PHOTOGRAPHS)} needs `{INSTALL}`) or read from a folder."
     )
     examples = ["--num-images 1000", "--corrupted-images CIFAR-10-C --classifier probe --reference cl"]
     files = [

@@ -3,8 +3,8 @@
 Writes robustness.csv, the error for each corruption and severity (Hendrycks and Dietterich 2019), and those on clean
 images (corruption `none`, severity 0). The classifier is the arm's own if it has one (module `logits`), otherwise, or
 with `--classifier probe`, the `regularised` linear probe of quality.csv on h, fitted on clean train images. Every image
-is corrupted once for all arms and is not kept. Corruptions are generated (see corruptions/generate.py; frost is left
-out, because it needs photographs), or read from a folder with `--corrupted-images`.
+is corrupted once for all arms and is not kept. Corruptions are generated (see corruptions/generate.py; frost only if
+the package with its photographs is installed), or read from a folder with `--corrupted-images`.
 
 If the train images have one class, there is no probe: the value is an empty cell, and the program prints the reason.
 
@@ -23,10 +23,17 @@ from pathlib import Path
 import pandas as pd
 
 from coupled.analysis import classifier_parsers
-from coupled.analysis.corruptions.constants import CORRUPTIONS, NEED_PHOTOGRAPHS, SEVERITIES
+from coupled.analysis.corruptions.constants import (
+    CORRUPTIONS,
+    INSTALL,
+    NEED_PHOTOGRAPHS,
+    PACKAGE,
+    SEVERITIES,
+    generated,
+)
 from coupled.analysis.corruptions.errors import NO_CORRUPTION, SUMMARY, mean_corruption_errors
 from coupled.analysis.corruptions.scoring import Scorer, error_rates, scorer
-from coupled.analysis.corruptions.sources import Source, find_source
+from coupled.analysis.corruptions.sources import Generated, Source, find_source
 from coupled.analysis.driver import Chunk, Plan, RowExists, append_missing, run_program, to_frame, tracked
 from coupled.analysis.quality import Samples
 from coupled.analysis.representations.embeddings import Embedder, choose_device, load_sample
@@ -81,8 +88,9 @@ def compute(
         The rows of robustness.csv or robustness_mce.csv with their columns (see `schemas.SCHEMAS`).
 
     Raises:
-        ValueError: for an unknown arm, epoch, corruption or severity, a damaged snapshot, images that are not those of
-            the run, or a folder whose images are not the test images of the run.
+        ValueError: for an unknown arm, epoch, corruption or severity, frost without the package that has its
+            photographs, a damaged snapshot, images that are not those of the run, or a folder whose images are not the
+            test images of the run.
 
     Example:
         >>> found = compute(run, arms="cl", corruptions="contrast", severities=[5], epochs=1, num_images=64)
@@ -128,6 +136,8 @@ def plan(
     if other not in (known := named(run.snapshots, None)):
         raise ValueError(f"reference: the run has no arm '{other}' (arms: {', '.join(known)})")
     asked = None if corruptions is None else choices("corruptions", corruptions, CORRUPTIONS)
+    if corrupted_images is None:
+        check_photographs(asked)
     levels = check_severities(severities)
     (kind,) = choices("classifier", [classifier], classifier_parsers.CLASSIFIERS)
     own = {arm: classifier_of(run, arm) if kind == "own" else None for arm in chosen.arms}
@@ -177,16 +187,24 @@ def check_severities(severities: Sequence[int]) -> list[int]:
     return sorted({*severities})
 
 
+def check_photographs(asked: Sequence[str] | None) -> None:
+    """Raise ValueError if one of the corruptions cannot be generated without a package, which is not installed."""
+    for name in {*(asked or ())} & {*NEED_PHOTOGRAPHS} - {*generated()}:
+        raise ValueError(
+            f"corruptions: {name} needs the photographs of {PACKAGE}, which is not installed: {INSTALL};"
+            " or give a folder with --corrupted-images"
+        )
+
+
 def available(asked: Sequence[str] | None, source: Source) -> list[str]:
     """Return the corruptions to measure, and print which of the paper's are missing. Raises ValueError for one."""
     for name in asked or ():
         if name not in source.corruptions:
-            why = "needs photographs, which are not part of this package; give a folder with --corrupted-images"
-            why = why if name in NEED_PHOTOGRAPHS else "is not there"
-            raise ValueError(f"corruptions: {name} {why} (there are {', '.join(source.corruptions)})")
+            raise ValueError(f"corruptions: {name} is not there (there are {', '.join(source.corruptions)})")
     missing = [name for name in CORRUPTIONS if name not in source.corruptions]
     if asked is None and missing:
-        say(f"{source.name} images: without {', '.join(missing)}; means are over the other corruptions")
+        how = f" ({INSTALL})" if isinstance(source, Generated) else ""
+        say(f"{source.name} images: without {', '.join(missing)}{how}; means are over the other corruptions")
     return list(asked or source.corruptions)
 
 

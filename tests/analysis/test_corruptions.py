@@ -14,12 +14,18 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from coupled.analysis.corruptions import constants
-from coupled.analysis.corruptions.constants import GENERATED, LARGE, SEVERITIES, SMALL
+from coupled.analysis.corruptions import constants, weather
+from coupled.analysis.corruptions.constants import CORRUPTIONS, LARGE, SEVERITIES, SMALL
 from coupled.analysis.corruptions.draws import Draws
 from coupled.analysis.corruptions.generate import FUNCTIONS, corrupted, corrupted_batch
 
 SIDE = 12
+FROST = tuple(np.random.default_rng(n).integers(0, 256, (70 + n, 80 - n, 3)).astype(np.uint8) for n in range(5))
+
+
+@pytest.fixture(autouse=True)
+def _photographs_of_frost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weather, "photographs", lambda: FROST)
 
 
 def picture(seed: int = 0, side: int = SIDE) -> np.ndarray:
@@ -138,6 +144,17 @@ def slow_snow(x: np.ndarray, draws: Draws, *c: Any) -> np.ndarray:
     return out
 
 
+def slow_frost(x: np.ndarray, draws: Draws, share: float, of_frost: float, step: int) -> np.ndarray:
+    photograph = FROST[int(5 * draws.uniform())]
+    size = [round(length / step) for length in photograph.shape[:2]]
+    top, left = (int(draws.uniform() * (length - len(x))) for length in size)
+    out = np.zeros_like(x)
+    for i, j, k in np.ndindex(x.shape):
+        row, column = (step * (at + 0.5) - 0.5 for at in (top + i, left + j))  # centres of the scaled pixels
+        out[i, j, k] = share * x[i, j, k] + of_frost * bilinear(photograph[..., k], row, column, min) / 255
+    return out
+
+
 def slow_fog(x: np.ndarray, draws: Draws, amount: float, decay: float) -> np.ndarray:
     size = 2 ** math.ceil(math.log2(len(x)))
     heights: dict[tuple[int, int], float] = {(0, 0): 0.0}
@@ -215,6 +232,7 @@ SLOW: dict[str, Callable[..., np.ndarray]] = {
     "motion_blur": slow_motion,
     "zoom_blur": slow_zoom,
     "snow": slow_snow,
+    "frost": slow_frost,
     "fog": slow_fog,
     "brightness": slow_brightness,
     "contrast": lambda x, draws, c: np.stack([(a - a.mean()) * c + a.mean() for a in x.transpose(2, 0, 1)], 2),
@@ -225,7 +243,7 @@ SLOW: dict[str, Callable[..., np.ndarray]] = {
 
 
 @pytest.mark.parametrize("table", [SMALL, LARGE], ids=["small", "large"])
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_equals_a_slow_version_with_the_same_random_numbers(name: str, table: dict[str, Any]) -> None:
     """Pixel by pixel, from the paper's programs; a wrong border or order would be another corruption."""
     x = picture() / 255
@@ -239,14 +257,14 @@ def test_a_corruption_equals_a_slow_version_with_the_same_random_numbers(name: s
 
 def test_every_severity_has_constants_of_both_sizes() -> None:
     """Images of up to 64 px have those of CIFAR-C, larger images those of ImageNet-C."""
-    assert tuple(SLOW) == GENERATED == tuple(FUNCTIONS)
-    assert {*SMALL} == {*LARGE} == {*GENERATED}
+    assert tuple(SLOW) == CORRUPTIONS == tuple(FUNCTIONS)
+    assert {*SMALL} == {*LARGE} == {*CORRUPTIONS}
     assert all(len(table[name]) == len(SEVERITIES) for table in (SMALL, LARGE) for name in table)
     assert constants.constants_of("shot_noise", 5, 64) == (50,)
     assert constants.constants_of("shot_noise", 5, 65) == (3,)
 
 
-@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_an_image_is_corrupted_alike_in_every_batch_and_differs_over_severities(name: str) -> None:
     """Arms, runs and subsets of the images must see the same corrupted images; the input must not change."""
     pixels = torch.from_numpy(np.stack([picture(seed) for seed in range(3)])).permute(0, 3, 1, 2).contiguous()

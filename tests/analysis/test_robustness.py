@@ -13,7 +13,7 @@ from support import tiny
 
 from coupled.analysis import quality, robustness
 from coupled.analysis.corruptions import sources
-from coupled.analysis.corruptions.constants import CORRUPTIONS, GENERATED, SEVERITIES
+from coupled.analysis.corruptions.constants import SEVERITIES
 from coupled.analysis.corruptions.errors import mean_corruption_errors
 from coupled.analysis.corruptions.generate import corrupted
 from coupled.analysis.plots.classifier_figures import corruption_errors
@@ -237,7 +237,6 @@ def test_a_folder_of_other_images_is_refused(
     ("options", "part"),
     [
         (["--corruptions", "rain"], "--corruptions: got 'rain'; allowed are gaussian_noise, "),
-        (["--corruptions", "frost"], "--corruptions: frost needs photographs, which are not part of this package"),
         (["--severities", "6"], "argument --severities: invalid choice: 6"),
         (["--reference", "x"], "--reference: the run has no arm 'x' (arms: cl, nscl, scl, ce)"),
         (["--corrupted-images", "nowhere"], "--corrupted-images: 'nowhere' holds no corrupted images; expected "),
@@ -279,8 +278,3 @@ def test_the_figure_shows_means_over_corruptions_and_each_corruption(measured: P
     own = rows[(rows["arm"] == "ce") & (rows["module"] == "logits")]
     np.testing.assert_allclose(curves["ce"], own.groupby("severity")["value"].mean())
     assert [each.get_text() for each in figure.axes[1].get_yticklabels()] == ["shot_noise", "contrast", "mean"]
-
-
-def test_the_generated_corruptions_are_the_papers_without_frost() -> None:
-    assert len(CORRUPTIONS) == 15
-    assert {*CORRUPTIONS} - {*GENERATED} == {"frost"}

@@ -8,6 +8,8 @@ except those of `elastic_transform`, which are a share of the side.
 `--help` imports this module, so it imports no large library.
 """
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 NOISE = ("gaussian_noise", "shot_noise", "impulse_noise")
@@ -15,8 +17,10 @@ BLUR = ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur")
 WEATHER = ("snow", "frost", "fog", "brightness")
 DIGITAL = ("contrast", "elastic_transform", "pixelate", "jpeg_compression")
 CORRUPTIONS = (*NOISE, *BLUR, *WEATHER, *DIGITAL)  # the paper's fifteen, in its order
-NEED_PHOTOGRAPHS = ("frost",)  # the authors blend photographs of frost, which are not part of this package
-GENERATED = tuple(name for name in CORRUPTIONS if name not in NEED_PHOTOGRAPHS)
+NEED_PHOTOGRAPHS = ("frost",)
+PACKAGE = "imagecorruptions"  # on PyPI; has the authors' photographs of frost, and is read as data, never imported
+INSTALL = f"pip install --no-deps {PACKAGE}"  # what it depends on (OpenCV, scikit-image) is not needed
+PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")  # the authors never draw the sixth
 SEVERITIES = (1, 2, 3, 4, 5)
 LARGEST_SMALL = 64  # pixels
 
@@ -37,6 +41,7 @@ SMALL: Constants = {
         (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     ),
+    "frost": ((1, 0.2, 5), (1, 0.3, 5), (0.9, 0.4, 5), (0.85, 0.4, 5), (0.75, 0.45, 5)),  # of image, of frost, step
     "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),  # amount, decay of the displacement
     "brightness": ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,)),  # added to the value of HSV
     "contrast": ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),  # factor
@@ -60,6 +65,7 @@ LARGE: Constants = {
         (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
         (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
     ),
+    "frost": ((1, 0.4, 1), (0.8, 0.6, 1), (0.7, 0.7, 1), (0.65, 0.7, 1), (0.6, 0.75, 1)),
     "fog": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
     "brightness": ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
     "contrast": ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
@@ -78,3 +84,15 @@ LARGE: Constants = {
 def constants_of(name: str, severity: int, side: int) -> tuple[Any, ...]:
     """Return the constants of a corruption for images of `side` pixels."""
     return (SMALL if side <= LARGEST_SMALL else LARGE)[name][severity - 1]
+
+
+def photographs_folder() -> Path | None:
+    """Return the folder with the photographs of frost, or None if the package is not installed."""
+    spec = find_spec(PACKAGE)
+    folders = (Path(each) / "frost" for each in (spec and spec.submodule_search_locations) or ())
+    return next((each for each in folders if all((each / name).is_file() for name in PHOTOGRAPHS)), None)
+
+
+def generated() -> tuple[str, ...]:
+    """Return the corruptions that can be generated: those that need photographs only if the package is installed."""
+    return tuple(name for name in CORRUPTIONS if name not in NEED_PHOTOGRAPHS or photographs_folder())

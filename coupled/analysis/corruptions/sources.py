@@ -4,7 +4,7 @@ Shape letters: N images of the test split, B images of a batch, S side of an ima
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coupled.analysis.corruptions.constants import CORRUPTIONS, GENERATED, SEVERITIES
+from coupled.analysis.corruptions.constants import CORRUPTIONS, SEVERITIES, generated
 from coupled.analysis.corruptions.generate import corrupted_batch
 from coupled.analysis.representations.embeddings import Sample
 from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
@@ -52,7 +52,7 @@ class Generated:
     seed: int
     workers: int | None
     name: str = "generated"
-    corruptions: tuple[str, ...] = GENERATED
+    corruptions: tuple[str, ...] = field(default_factory=generated)
 
     def images(self, corruption: str, severity: int) -> AnyImageDataset:
         """Return the clean images."""

@@ -1,11 +1,20 @@
-"""Weather: snow, fog and brightness. Frost is missing: it needs photographs. Shape letters: S side of the image."""
+"""Weather: snow, frost, fog and brightness. Shape letters: S side of the image."""
+
+import hashlib
+from functools import lru_cache
+from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from coupled.analysis.corruptions.blur import GREY, clipped_zoom, moved
+from coupled.analysis.corruptions.constants import INSTALL, PACKAGE, PHOTOGRAPHS, photographs_folder
 from coupled.analysis.corruptions.draws import Array, Draws
 
 LUMA = (0.299, 0.587, 0.114)  # of red, green, blue
+MARGIN = 1.1  # of the enlarged photograph over the image
+PHOTOGRAPHS_SHA256 = "c146cff9eab2397f71c47ee7c727e2f8a36cf7445b8daf1dad63a0ce34140861"  # of the five files, joined
 
 
 def snow(
@@ -31,6 +40,39 @@ def snow(
     whitened = share * image_SS3 + (1 - share) * np.maximum(image_SS3, 1.5 * grey_SS1 + 0.5)
     snowed: Array = whitened + flakes + np.rot90(flakes, 2)
     return snowed
+
+
+def frost(image_SS3: Array, draws: Draws, share: float, of_frost: float, step: int) -> Array:
+    """Add a random part of a random photograph of frost: share * image + of_frost * frost.
+
+    `step` = 5 takes every fifth pixel of the photograph, which is the authors' bilinear scaling by 0.2 by OpenCV. A
+    photograph that is not larger than the image, which their programs do not allow, is enlarged to 1.1 times its side.
+    """
+    side = len(image_SS3)
+    frost_HW3 = photographs()[int(draws.integers(0, len(PHOTOGRAPHS)))][step // 2 :: step, step // 2 :: step]
+    height, width = frost_HW3.shape[:2]
+    if min(height, width) <= side:
+        factor = MARGIN * side / min(height, width)
+        size = (ceil(width * factor), ceil(height * factor))
+        frost_HW3 = np.asarray(Image.fromarray(frost_HW3).resize(size, Image.Resampling.BILINEAR))
+    top, left = (int(draws.integers(0, length - side)) for length in frost_HW3.shape[:2])
+    return share * image_SS3 + of_frost * frost_HW3[top : top + side, left : left + side] / GREY
+
+
+@lru_cache
+def photographs() -> tuple[NDArray[np.uint8], ...]:
+    """Return the photographs of frost, uint8 [height, width, 3], without their transparency.
+
+    Raises:
+        ValueError: if the package with the photographs is not installed, or has other files.
+    """
+    folder = photographs_folder()
+    if folder is None:
+        raise ValueError(f"frost needs the photographs of {PACKAGE}, which is not installed: {INSTALL}")
+    paths = [folder / name for name in PHOTOGRAPHS]
+    if hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest() != PHOTOGRAPHS_SHA256:
+        raise ValueError(f"{folder}: photographs of frost other than those of {PACKAGE} 1.1.2: {INSTALL}==1.1.2")
+    return tuple(np.asarray(Image.open(path).convert("RGB")) for path in paths)
 
 
 def fog(image_SS3: Array, draws: Draws, amount: float, decay: float) -> Array:
