@@ -176,7 +176,7 @@ def _outputs(objective: "Objective") -> "dict[str, Tensor]":
     needs, generator = objective.needs, torch.Generator().manual_seed(0)
     widths, found = needs.widths(CLASSES), {}
     for name in dict.fromkeys([*needs.outputs, *needs.gathered]):
-        cells = (max(CELLS, needs.least_cells),) if name in needs.maps else ()
+        cells = (max(CELLS, *needs.least_cells.values()),) if name in needs.maps else ()
         shape = (needs.views or VIEWS, IMAGES, *cells, widths.get(name, WIDTH))
         found[name] = torch.randn(shape, generator=generator, dtype=torch.float64)
         if name in ("projection", "target_projection"):

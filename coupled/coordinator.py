@@ -213,11 +213,11 @@ class Coordinator:
         about = {"run": settings.name, "settings_sha256": settings.sha256(), **colours(self.images)}
         streams = list(dict.fromkeys(self.stream_of.values()))
         columns = list(sums), list(map(digest_column, streams)), StepResult.columns(bool(settings.online_probe))
-        log, writer = open_files(opened, self.run, self.group, about, *columns, self.kept_epochs, saved)
+        own_rates = [name for name, arm in settings.arms.items() if arm.optimizer]
+        log, writer = open_files(opened, self.run, self.group, about, *columns, own_rates, self.kept_epochs, saved)
         progress.warn(*(log.warnings if log else ()))
-        layout = Layout(list(sums), columns[-1], self.steps_per_epoch)
-        trackers = settings.trackers if first else ()
-        feed = opened.enter_context(Feed(trackers, self.run, layout, step, progress.say, progress.warn))
+        shown = (settings.trackers if first else ()), self.run, Layout(list(sums), columns[-1], self.steps_per_epoch)
+        feed = opened.enter_context(Feed(*shown, step, progress.say, progress.warn))
         monitor, images = None, folder.splits
         if settings.monitor:
             if self.group.owns_arms and not images:

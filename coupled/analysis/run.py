@@ -209,6 +209,8 @@ class Run:
     weight_gap = run_measures.weight_gap
     alignment = run_measures.alignment
     quality = run_measures.quality
+    linear_evaluation = run_classifiers.linear_evaluation
+    pretext = run_classifiers.pretext
     calibration = run_classifiers.calibration
     robustness = run_classifiers.robustness
     collapse = run_measures.collapse

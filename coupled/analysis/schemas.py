@@ -24,10 +24,7 @@ COLUMNS = {
     "tensor": Column("full name of the tensor in the snapshot; empty in a row that aggregates several tensors", TEXT),
     "module": Column("module of the encoder, as in named_modules(); stem, h (embedding), z (projection), logits", NAME),
     "reference_module": Column("module of the reference arm, named like module", NAME),
-    "aggregate": Column(
-        "aggregate over the tensors of a module: mean, sum, or global (one concatenated vector); empty for one tensor",
-        TEXT,
-    ),
+    "aggregate": Column("mean, sum, or global (one vector) over the tensors of a module; empty for one tensor", TEXT),
     "kind": Column("kind of the tensor: conv, linear, norm_scale, norm_shift, running or other", TEXT),
     "parameters": Column("number of entries of the tensors"),
     "gap": Column("distance divided by the mean of both norms", SIZE),
@@ -110,6 +107,7 @@ COLUMNS = {
     **(classifier_schemas.COLUMNS | optional_schemas.COLUMNS | theory_schemas.COLUMNS),
 }
 OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
+    "lr": Column("learning rate of the arm; only of arms with their own `optimizer`, before all other columns of arms"),
     "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),
     "grad_norm": Column("norm of all gradients before clipping"),
     "skipped_anchors": COLUMNS["skipped_anchors"],

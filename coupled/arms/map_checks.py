@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from coupled.config.registry import Objective
-from coupled.models.feature_maps import check_feature_map
+from coupled.models.feature_maps import feature_map_side
 from coupled.objectives import LOCATIONS
 from coupled.stream.recipe import Augmentation
 
@@ -36,6 +36,12 @@ def check_encoder(arm: str, objective: Objective, encoder: nn.Module, image_size
     if micro_batch:
         raise ValueError(f"batch.micro_batch: got {micro_batch}, but {what} reads feature maps; set it to null")
     try:
-        check_feature_map(encoder, image_size, objective.needs.least_cells)
+        side = feature_map_side(encoder, image_size)
     except ValueError as error:
         raise ValueError(f"arms.{arm}.objective: '{objective.name}': {error}") from None
+    for option, cells in objective.needs.least_cells.items():
+        if cells > side**2:
+            raise ValueError(
+                f"arms.{arm}.{option}: got {cells}, but the feature map has {side} x {side} cells at {image_size} px;"
+                f" allowed is 1 to {side**2}, or use a larger dataset.image_size"
+            )

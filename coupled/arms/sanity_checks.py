@@ -189,7 +189,7 @@ def _loss(objective: Objective, values_VBD: Tensor, labels_B: Tensor) -> Loss:
         name: values_VBD.repeat(1, 1, -(-widths.get(name, 1) // values_VBD.shape[-1]))[..., : widths.get(name)]
         for name in (*objective.needs.outputs, *objective.needs.gathered)
     }
-    cells = objective.needs.least_cells  # with equal values
+    cells = max(objective.needs.least_cells.values(), default=1)  # with equal values
     outputs |= {name: values_VBD[:, :, None].expand(-1, -1, cells, -1) for name in objective.needs.maps}
     kept = kept_of_one_width(objective.needs, values_VBD.shape[-1], values_VBD.dtype)
     return objective.function(Inputs(outputs, outputs, labels_B, labels_B, kept=kept), **objective.options)

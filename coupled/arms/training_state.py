@@ -93,7 +93,8 @@ class TrainingState:
         if self.log:
             values = [value for result in record.results.values() for value in result if value is not None]
             digests = [record.digests[name] for name in self.streams]
-            row = [epoch, self.step, *digests, self.learning_rate(self.step), *values]
+            rates = [self.learning_rate(self.step), *(self.rate_of[arm](self.step) for arm in self.log.own_rates)]
+            row = [epoch, self.step, *digests, *rates, *values]
             self.log.steps.row(row)
             self.feed.step(dict(zip(self.log.steps.columns, row, strict=True)))
 

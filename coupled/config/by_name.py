@@ -30,7 +30,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         near = difflib.get_close_matches(typed, [each for each in spelled if each[0] == typed[:1]], 1, SHORT_CUTOFF)
     else:
         near = difflib.get_close_matches(typed, list(spelled), 1, CUTOFF)
-    near = swapped or near
+    ends = [each for each in spelled if each.endswith(f"_{typed}")]  # "lr" for "base_lr"
+    near = swapped or near or (ends if len(ends) == 1 else [])
     return f"; did you mean '{spelled[near[0]]}'?" if near else ""
 
 

@@ -35,7 +35,8 @@ def status_of(error: Exception) -> int:
 
 
 NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-SHOWN = 80  # characters of a text that cannot be encoded
+SHOWN = 80  # characters of a text that cannot be encoded, or of a value that differs
+MOST_KEYS = 3  # keys of a difference that are named
 
 
 def in_words(error: Exception) -> str:
@@ -137,6 +138,25 @@ def differences(there: Any, here: Any, key: str = "") -> Iterator[tuple[str, Any
             yield from differences(there.get(name), here.get(name), f"{key}.{name}" if key else name)
     elif there != here:
         yield key, there, here
+
+
+def first_differences(there: Any, here: Any, ignored: Collection[str] = ()) -> str:
+    """Return the first keys at which two trees of settings differ, with both values, and how many more there are.
+
+    Keys of the sections `ignored` do not count. "" if there is no other.
+    """
+    found = [
+        f"{key} was {_shortened(was)}, is {_shortened(now)}"
+        for key, was, now in differences(there, here)
+        if not any(f"{key}.".startswith(f"{each}.") for each in ignored)
+    ]
+    more = [f"and {len(found) - MOST_KEYS} more keys"] if len(found) > MOST_KEYS else []
+    return "; ".join([*found[:MOST_KEYS], *more])
+
+
+def _shortened(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

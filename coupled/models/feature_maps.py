@@ -25,9 +25,10 @@ def embedding_and_map(encoder: nn.Module, images_Mchw: Tensor) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def check_feature_map(encoder: nn.Module, image_size: int, least_cells: int) -> None:
-    """Raise ValueError unless the encoder has a square feature map of at least `least_cells` cells, of which its
-    embedding is a function.
+def feature_map_side(encoder: nn.Module, image_size: int) -> int:
+    """Return the side of the encoder's feature map in cells.
+
+    Raises ValueError unless it has a square feature map, of which its embedding is a function.
     """
     training, pixels = encoder.training, next(encoder.parameters()).new_zeros(2, 3, image_size, image_size)
     encoder.eval()
@@ -44,11 +45,7 @@ def check_feature_map(encoder: nn.Module, image_size: int, least_cells: int) -> 
             "the encoder has no square feature map before its pooling; use a convolutional network or a plain vision"
             " transformer of timm, such as resnet18"
         )
-    if side**2 < least_cells:
-        raise ValueError(
-            f"the objective matches {least_cells} cells, but the feature map has {side} x {side} at {image_size} px;"
-            " use fewer matches or a larger dataset.image_size"
-        )
+    return side
 
 
 def cell_locations(boxes_VB5: Tensor, cells: int) -> Tensor:

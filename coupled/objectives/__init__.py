@@ -58,7 +58,7 @@ class Needs:
         label_fraction: share of the training images whose labels the objective knows, from 0 to 1.
         label_noise: probability with which a label is replaced by another class, from 0 to 1.
         label_groups: number of groups of classes, from 2; None: the labels are classes.
-        least_cells: least number of cells of the feature map, if one is needed.
+        least_cells: least number of cells of the feature map, by the option that asks for them.
 
     Raises:
         ValueError: if `label_fraction` or `label_noise` is not from 0 to 1, `label_groups` is below 2, or "locations"
@@ -80,7 +80,7 @@ class Needs:
     label_fraction: float = 1.0
     label_noise: float = 0.0
     label_groups: int | None = None
-    least_cells: int = 1
+    least_cells: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the options of the labels, and that the places are those of the cells of a map."""

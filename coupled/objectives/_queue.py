@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from coupled.objectives import Inputs, Kept
+from coupled.objectives import Inputs, Kept, Needs
 from coupled.objectives._anchors import AnchorLosses, at_least_float32, log_sum_exp
+from coupled.objectives._prediction import check_decay
+from coupled.objectives._ranges import above_zero
 
 LARGEST = 2**24  # rows
 
@@ -21,13 +23,22 @@ def check_queue(**sizes: int) -> None:
             raise ValueError(f"{name}: {size} is not allowed; give a number of rows from 1 to {LARGEST}")
 
 
-def labelled_queue(size: int) -> dict[str, Kept]:
-    """Declare a queue of `size` projections and their labels: "queue" [K, P] and "queue_labels" [K].
+def check_labelled_queue(*, temperature: float, queue_size: int, ema_decay: float) -> None:
+    """Raise ValueError for an option of an objective with a `labelled_queue` that is out of range."""
+    above_zero(temperature=temperature)
+    check_queue(queue_size=queue_size)
+    check_decay(ema_decay=ema_decay)
+
+
+def labelled_queue(*, queue_size: int, ema_decay: float, **_options: object) -> Needs:
+    """Declare the target network, and a queue of its projections "queue" [K, P] with their labels "queue_labels" [K].
 
     The first rows are random directions of no class (label -1).
     """
-    rows = Kept((size, "projection"), start="unit_rows", snapshot=False)
-    return {"queue": rows, "queue_labels": Kept((size,), start="no_class", snapshot=False)}
+    rows = Kept((queue_size, "projection"), start="unit_rows", snapshot=False)
+    kept = {"queue": rows, "queue_labels": Kept((queue_size,), start="no_class", snapshot=False)}
+    keys = ("target_projection",)
+    return Needs(("projection", *keys), gathered=keys, target_decay=ema_decay, kept=kept)
 
 
 def enqueued(tensors: Mapping[str, Tensor], name: str, new_VGP: Tensor, step: int) -> dict[str, Tensor]:
@@ -43,7 +54,9 @@ def enqueued(tensors: Mapping[str, Tensor], name: str, new_VGP: Tensor, step: in
     return {f"kept.{name}": queue_KP}
 
 
-def enqueued_with_labels(tensors: Mapping[str, Tensor], batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+def enqueued_with_labels(
+    tensors: Mapping[str, Tensor], batch: Mapping[str, Tensor], step: int, **_options: object
+) -> dict[str, Tensor]:
     """Return the `labelled_queue` after step `step`: its oldest rows are the target network's projections, all views
     of the global batch, with their labels.
     """

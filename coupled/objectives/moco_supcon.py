@@ -4,12 +4,9 @@ V views, B own images, A = V*B own anchors, G images of the global batch, M = V*
 queue, P width.
 """
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
-from coupled.objectives import Inputs, Loss, Needs
+from coupled.objectives import Inputs, Loss
 from coupled.objectives._anchors import (
     AnchorLosses,
     at_least_float32,
@@ -20,29 +17,14 @@ from coupled.objectives._anchors import (
     same_class,
 )
 from coupled.objectives._blocks import in_blocks
-from coupled.objectives._prediction import check_decay
-from coupled.objectives._queue import check_queue, enqueued_with_labels, labelled_queue, same_class_in_queue
-from coupled.objectives._ranges import above_zero
+from coupled.objectives._queue import (
+    check_labelled_queue,
+    enqueued_with_labels,
+    labelled_queue,
+    same_class_in_queue,
+)
 
-
-def check(*, temperature: float, queue_size: int, ema_decay: float) -> None:
-    """Raise ValueError for an option that is out of range."""
-    above_zero(temperature=temperature)
-    check_queue(queue_size=queue_size)
-    check_decay(ema_decay=ema_decay)
-
-
-def needs(*, queue_size: int = 8192, ema_decay: float = 0.999, **_options: object) -> Needs:
-    """Declare the target network, and a queue of its projections with their labels."""
-    keys = ("target_projection",)
-    return Needs(("projection", *keys), gathered=keys, target_decay=ema_decay, kept=labelled_queue(queue_size))
-
-
-def after_step(
-    tensors: Mapping[str, Tensor], batch: Mapping[str, Tensor], step: int, **_options: object
-) -> dict[str, Tensor]:
-    """Replace the oldest rows of the queue by the target network's projections of the global batch."""
-    return enqueued_with_labels(tensors, batch, step)
+check, needs, after_step = check_labelled_queue, labelled_queue, enqueued_with_labels
 
 
 @in_blocks

@@ -35,7 +35,7 @@ def needs(
     """Declare projections before normalisation, projected cells and their places in the image, of the global batch."""
     outputs = ("unnormalised", PROJECTED, LOCATIONS)
     head = Head("map_projector", input=FEATURE_MAP, output=PROJECTED, hidden_dim=hidden_dim, width=map_dim)
-    least = max(num_matches, num_feature_matches or 1)
+    least = {"num_matches": num_matches, "num_feature_matches": num_feature_matches or 1}
     return Needs(outputs=outputs, gathered=outputs, heads={"map_projector": head}, least_cells=least)
 
 

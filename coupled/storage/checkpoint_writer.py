@@ -85,6 +85,7 @@ def open_files(
     arms: Sequence[str],
     digests: Sequence[str],
     columns: Sequence[str],
+    own_rates: Sequence[str],
     kept_epochs: Collection[int],
     saved: Position,
 ) -> tuple[RunLog | None, "CheckpointWriter | None"]:
@@ -97,7 +98,7 @@ def open_files(
     if group.is_first:
         check_nothing_lost(run, about["settings_sha256"], arms, kept_epochs, saved)
         done = max(saved.epoch, 0), max(saved.step, 0)
-        log = RunLog(run, about["settings_sha256"], digests, arms, columns, *done)
+        log = RunLog(run, about["settings_sha256"], digests, arms, columns, own_rates, *done)
         opened.callback(log.close)
         SnapshotStore(run / "snapshots").cut(saved.epoch)
         checkpoints.clear_temporary(run / "checkpoints")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coupled.config.errors import differences
+from coupled.config.errors import differences, first_differences
 from coupled.storage import log_digests
 from coupled.storage.atomic_files import append, encoded, errors_with_path, open_no_follow, write_durably
 from coupled.storage.log_digests import LogState
@@ -32,7 +32,7 @@ def digest_column(stream: str) -> str:
 class CsvLog:
     """A CSV file that grows row by row; reading a float back gives the same number.
 
-    The digests of the first `digested` bytes are already written.
+    The digests of the first `digested` bytes are written. Raises ValueError for a file with another number of columns.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], digested: int = 0) -> None:
@@ -41,6 +41,10 @@ class CsvLog:
             write_durably(path, encoded(self._line(self.columns)))
         with errors_with_path(path):
             data = path.read_bytes()
+        if (found := data.partition(b"\n")[0].count(b",") + 1) != len(self.columns):
+            needed = f"this version writes {len(self.columns)}; continue with the version that started the run"
+            raise ValueError(f"{path}: has {found} columns, and {needed}")
+        with errors_with_path(path):
             self.file = open_no_follow(path, "ab")
         self.size, self.new = len(data), log_digests.digest(data[digested:])
 
@@ -104,6 +108,7 @@ def _place(lines: Sequence[bytes], column: str) -> int:
 class RunLog:
     """steps.csv and epochs.csv of a run, continued after `epoch` and `step`: later rows are removed.
 
+    steps.csv has the shared learning rate, and that of each of the `own_rates`, the arms with their own optimizer.
     `warnings` has a line for each table whose earlier rows differ from what was written.
     """
 
@@ -114,6 +119,7 @@ class RunLog:
         digests: Sequence[str],
         arms: Sequence[str],
         per_arm: Sequence[str],
+        own_rates: Sequence[str],
         epoch: int,
         step: int,
     ) -> None:
@@ -122,8 +128,9 @@ class RunLog:
         drop_rows_after(run / "epochs.csv", "epoch", epoch)
         last = log_digests.cut(run, settings_sha256, step)
         self.warnings = list(log_digests.changed(run, log_digests.read(run, settings_sha256), len(arms)))
+        self.own_rates = tuple(own_rates)
         each = [f"{arm}_{column}" for arm in arms for column in per_arm]
-        columns = ["epoch", "step", *digests, "lr", *each]
+        columns = ["epoch", "step", *digests, "lr", *(f"{arm}_lr" for arm in own_rates), *each]
         self.steps = CsvLog(run / "steps.csv", columns, last.steps_bytes if last else 0)
         columns = ["epoch", "arm", "loss", "lr", "seconds", "images_per_second"]
         self.epochs = CsvLog(run / "epochs.csv", columns, last.epochs_bytes if last else 0)
@@ -169,15 +176,10 @@ def check_folder(
         if "imported" in description:
             raise ValueError(f"--resume: '{run}' was imported, so it has no checkpoint and cannot be resumed")
         there = description.get("settings", {})
-        changes = [
-            f"{key} was {was}, is {now}"
-            for key, was, now in differences(there, settings)
-            if not any(f"{key}.".startswith(f"{each}.") for each in may_change)
-        ]
-        if changes:
+        if changes := first_differences(there, settings, may_change):
             raise ValueError(
-                f"--resume: '{run}' was started with other settings: {'; '.join(changes)}; use those in run.json,"
-                " or another --run-dir"
+                f"--resume: '{run}' was started with other settings: {changes}; use those in run.json, or another"
+                " --run-dir"
             )
         _check_own_folders(run)
     elif not overwrite:

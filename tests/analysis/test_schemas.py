@@ -42,8 +42,8 @@ def test_the_schema_names_the_fields_that_the_programs_compute() -> None:
 
 def test_the_schema_lists_the_columns_that_training_writes(tmp_path: Path) -> None:
     """Training does not import the analysis, so it lists its columns itself."""
-    assert tuple(OF_STEPS) == StepResult._fields
-    RunLog(tmp_path, "0" * 64, ["inputs_digest"], ["cl"], StepResult._fields, 0, 0).close()
+    assert tuple(OF_STEPS) == ("lr", *StepResult._fields)
+    RunLog(tmp_path, "0" * 64, ["inputs_digest"], ["cl"], StepResult._fields, ["cl"], 0, 0).close()
     steps, epochs = ((tmp_path / name).read_text().splitlines()[0].split(",") for name in ("steps.csv", "epochs.csv"))
     assert tuple(steps) == (*SCHEMAS["steps.csv"].columns, *(f"cl_{name}" for name in OF_STEPS))
     assert tuple(epochs) == SCHEMAS["epochs.csv"].columns

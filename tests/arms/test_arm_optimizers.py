@@ -42,6 +42,10 @@ def test_an_arm_with_its_own_optimizer_resumes_exactly(tmp_path: Path) -> None:
     rates = pd.read_csv(run / "epochs.csv").pivot(index="epoch", columns="arm", values="lr")
     assert list(rates["ce"]) == list(rates["copy"]) == [0.002, pytest.approx(0.0002)]
     assert rates["cl"].iloc[0] > 0.002
+    steps = pd.read_csv(run / "steps.csv")
+    assert [*steps][3:7] == ["lr", "ce_lr", "copy_lr", "byol_lr"]
+    last = steps.groupby("epoch")[["lr", "ce_lr", "copy_lr", "byol_lr"]].last()
+    assert last.to_numpy().tolist() == rates[["cl", "ce", "copy", "byol"]].to_numpy().tolist()
 
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["arms"]["ce"]["optimizer"]["momentum"] == 0.0  # resolved: the default of rmsprop

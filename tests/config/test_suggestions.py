@@ -49,9 +49,16 @@ def test_a_misspelt_objective_and_an_option_of_another_are_refused_with_what_was
         resolve(settings)
 
 
+def test_the_last_word_of_a_name_is_enough_if_only_one_ends_with_it() -> None:
+    """`lr` is what other programs call the rate; two candidates would be a guess."""
+    assert did_you_mean("lr", ["base_lr", "lr_scaling", "momentum"]) == "; did you mean 'base_lr'?"
+    assert did_you_mean("size", ["batch_size", "queue_size"]) == did_you_mean("r", ["base_lr"]) == ""
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
+        ({"online_probe": {"lr": 0.1}}, r"online_probe\.lr: unknown key; did you mean 'base_lr'\? \(known: base_lr, "),
         ({"batch": {"sampler": "unifrom"}}, "batch.sampler: got 'unifrom'; .*; did you mean 'uniform'"),
         ({"online_probe": True}, r"online_probe: got True; allowed is a section with keys \(base_lr, .*\), or {}"),
         ({"batch": 3}, r"batch: got 3; allowed is a section with keys \(.*size.*\), or {}"),

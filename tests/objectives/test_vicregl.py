@@ -11,7 +11,7 @@ import torch
 from support import tiny
 
 from coupled.config.registry import find_objective, load_dataset
-from coupled.models.feature_maps import cell_locations, check_feature_map, embedding_and_map
+from coupled.models.feature_maps import cell_locations, embedding_and_map, feature_map_side
 from coupled.models.network import build_network, copy_with_heads
 from coupled.objectives import Inputs, Needs, vicregl
 from coupled.stream import batches, crops
@@ -145,7 +145,7 @@ def test_the_cells_of_a_vision_transformer_are_its_patches():
         assert torch.equal(embedding, encoder(images))
         assert torch.equal(cells, encoder.forward_features(images)[:, 1:])
     assert cells.shape[1] == 16
-    check_feature_map(encoder, 16, 16)
+    assert feature_map_side(encoder, 16) == 4
 
 
 @pytest.mark.parametrize("views_in_one_pass", [True, False])
@@ -221,7 +221,11 @@ def test_an_arm_computes_the_loss_of_its_views_and_their_places(tmp_path: Path) 
     [
         (
             {"dataset": {"name": "digits", "image_size": 8}},
-            r"arms\.v\.objective: 'vicregl': the objective matches 4 cell",
+            r"arms\.v\.num_matches: got 4, but the feature map has 1 x 1 cells at 8 px; allowed is 1 to 1, or use",
+        ),
+        (
+            {"arms": {"v": {"objective": "vicregl", **SMALL, "num_feature_matches": 5}}},
+            r"arms\.v\.num_feature_matches: got 5, but the feature map has 2 x 2 cells",
         ),
         (
             {"augmentation": {"rotation_prob": 0.5}},
@@ -266,7 +270,7 @@ def test_the_check_of_the_encoder_keeps_its_mode_and_buffers():
     """A check that updates the running averages would change every run."""
     encoder = network().encoder.train()
     before = {name: each.clone() for name, each in encoder.state_dict().items()}
-    check = partial(check_feature_map, encoder, 16)
+    check = partial(feature_map_side, encoder, 16)
     check(4)
     assert encoder.training
     assert all(torch.equal(before[name], each) for name, each in encoder.state_dict().items())

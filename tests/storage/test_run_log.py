@@ -27,6 +27,27 @@ def test_a_row_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
     log.close()
 
 
+def test_a_table_with_other_columns_gets_no_rows(tmp_path: Path) -> None:
+    """A run that was started before a column existed would get rows whose numbers stand below other names."""
+    CsvLog(tmp_path / "a.csv", ["step", "lr"]).close()
+    with pytest.raises(ValueError, match=r"a\.csv: has 2 columns, and this version writes 3; continue with"):
+        CsvLog(tmp_path / "a.csv", ["step", "lr", "ce_lr"])
+
+
+def test_a_resume_with_many_other_settings_names_the_first_ones_in_a_short_line(tmp_path: Path) -> None:
+    """Another config differs in all keys, some of them whole sections: the line is read on a terminal."""
+    there = {"arms": {name: {"objective": "dcl", "text": 9 * name} for name in ("abcdefghij", "b")}, "seed": 1}
+    prepare_folder(tmp_path, {"settings": there}, resume=False)
+    here = {f"key{number}": {"a": number} for number in range(30)} | {"seed": 2}
+    with pytest.raises(ValueError, match="other settings: arms was ") as error:
+        check_folder(tmp_path, here, resume=True, overwrite=False)
+    said = str(error.value)
+    assert "..., is None; seed was 1, is 2; key0 was None, is {'a': 0}; and 29 more keys; use those in run.json" in said
+    assert len(said) < 350 + len(str(tmp_path))
+    with pytest.raises(ValueError, match="other settings: seed was 1, is 2; use those"):
+        check_folder(tmp_path, there | {"seed": 2}, resume=True, overwrite=False)
+
+
 def test_a_table_that_was_replaced_gets_no_rows(tmp_path: Path) -> None:
     """They would be written to a file that an editor has renamed or deleted."""
     path = tmp_path / "a.csv"

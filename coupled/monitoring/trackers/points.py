@@ -32,8 +32,11 @@ class Layout(NamedTuple):
 
 
 def of_step(row: Row, layout: Layout) -> Point:
-    """Return the point of a steps.csv row: `loss/<arm>`, `grad_norm/<arm>`, `skipped_anchors/<arm>`, lr and epoch."""
+    """Return the point of a steps.csv row: `loss/<arm>`, `grad_norm/<arm>`, `skipped_anchors/<arm>`, lr and epoch, and
+    `lr/<arm>` of an arm with its own optimizer.
+    """
     each = {f"{column}/{arm}": row[f"{arm}_{column}"] for column in layout.per_arm for arm in layout.arms}
+    each |= {f"lr/{arm}": row[f"{arm}_lr"] for arm in layout.arms if f"{arm}_lr" in row}
     step = int(row["step"])
     return Point("steps.csv", step, step, _numbers({"epoch": row["epoch"], "lr": row["lr"], **each}))
 
