@@ -38,7 +38,7 @@ from coupled.analysis.representations.pair_inputs import (
     check_one_table,
     check_per_class,
     load_samples,
-    warn_of_narrow_intervals,
+    warn_of_no_interval,
 )
 from coupled.analysis.representations.pair_rows import (
     ALIGNMENT,
@@ -186,7 +186,7 @@ def plan(
     def chunks(has: RowExists) -> Iterator[Chunk]:
         samples = load_samples(run, splits, num_images, accept_changed_images, group, found, widths, per_class)
         if group.is_first:
-            warn_of_narrow_intervals(found, confidence)
+            warn_of_no_interval(found, confidence)
         for epoch in tracked(chosen.epochs, "epochs"):
             for name, sample in samples.items():
                 part = Measurement(epoch, name, sample, found, confidence, run.snapshot_digests())

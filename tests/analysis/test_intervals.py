@@ -10,14 +10,22 @@ from support.pair_definitions import best
 from torch import Tensor
 
 from coupled.analysis.alignment import main
-from coupled.analysis.representations.intervals import BLOCKS, blocks, class_blocks, interval, jackknife_scores
+from coupled.analysis.representations.intervals import (
+    BLOCKS,
+    HALVES,
+    blocks,
+    class_blocks,
+    interval,
+    left_out_blocks,
+    left_out_scores,
+)
 from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
 from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("x", "y", "h", name) for name in METRICS]
 EXACT = [score for score in WANTED if not METRICS[score.metric].subset]
-SMOOTH = [score for score in EXACT if score.metric != "svcca"]  # its number of directions is an integer
+SMOOTH = [score for score in EXACT if score.metric != "svcca"]  # it has no interval
 SUBSET = [score for score in WANTED if METRICS[score.metric].subset]
 Read = Callable[[Path], list[dict[str, str]]]
 
@@ -38,7 +46,7 @@ def without_blocks(x_nD: Tensor, y_nE: Tensor, wanted: list[Score], seed: int = 
     seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True)
     block_n = blocks(len(x_nD), seed, "test")
     count = min(BLOCKS, len(x_nD))
-    parts = jackknife_scores(seen, wanted, METRICS, {None: (block_n, count)}, {1000: block_n})
+    parts = left_out_scores(seen, wanted, METRICS, {None: (block_n, count)}, {1000: block_n})
     return values(seen, wanted, METRICS), parts
 
 
@@ -47,12 +55,25 @@ def test_leave_one_block_out_scores_equal_scores_of_the_other_images() -> None:
     x_nD, y_nE = sample(1, 120)
     _, parts = without_blocks(x_nD, y_nE, WANTED)
     block_n = blocks(120, 0, "test")
-    for block in (0, 17, BLOCKS - 1):
-        rest = block_n != block
-        expected = scores(batches(x_nD[rest], y_nE[rest]), WANTED, METRICS)
+    for place in (0, 17, BLOCKS - 1):
         for score in WANTED:
-            assert parts[score][block] == pytest.approx(expected[score], abs=1e-10)
-    assert {len(parts[score]) for score in WANTED} == {BLOCKS}
+            rest = ~torch.isin(block_n, left_out_blocks(score.metric, BLOCKS)[place]) if score.metric != "svcca" else []
+            if len(rest):
+                expected = scores(batches(x_nD[rest], y_nE[rest]), [score], METRICS)
+                assert parts[score][place] == pytest.approx(expected[score], abs=1e-10)
+    assert {len(parts[score]) for score in WANTED if score.metric != "svcca"} == {BLOCKS}
+
+
+def test_each_block_is_left_out_once_or_half_of_the_blocks_in_complementary_pairs() -> None:
+    """Halves that overlap in part would have another variance; svcca has no interval."""
+    assert [blocks_n.tolist() for blocks_n in left_out_blocks("cka", 4)] == [[0], [1], [2], [3]]
+    halves = left_out_blocks("pwcca", BLOCKS)
+    assert len(halves) == HALVES
+    assert len({tuple(sorted(half.tolist())) for half in halves}) == HALVES
+    for one, other in zip(halves[::2], halves[1::2], strict=True):
+        assert len(one) == len(other) == BLOCKS // 2
+        assert sorted([*one.tolist(), *other.tolist()]) == list(range(BLOCKS))
+    assert not left_out_blocks("svcca", BLOCKS) + left_out_blocks("pwcca", 1) + left_out_blocks("cka", 1)
 
 
 def test_intervals_of_a_class_are_those_of_its_images_alone() -> None:
@@ -64,15 +85,15 @@ def test_intervals_of_a_class_are_those_of_its_images_alone() -> None:
     assert all(sorted(every[label][labels_n == label].tolist()) == list(range(30)) for label in (0, 1, 2))
     assert (every[0][labels_n != 0] == -1).all()
     seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True, labels_N=labels_n)
-    parts = jackknife_scores(seen, wanted, METRICS, {label: (every[label], 30) for label in every}, {})
+    parts = left_out_scores(seen, wanted, METRICS, {label: (every[label], 30) for label in every}, {})
     for label in (0, 2):
-        for block in (0, 29):
-            rest = (labels_n == label) & (every[label] != block)
-            expected = scores(batches(x_nD[rest], y_nE[rest]), EXACT, METRICS)
-            for score in EXACT:
+        for place in (0, 29):
+            for score in SMOOTH:
+                rest = (labels_n == label) & ~torch.isin(every[label], left_out_blocks(score.metric, 30)[place])
                 found = parts[score._replace(label=label)]
-                assert len(found) == 30
-                assert found[block] == pytest.approx(expected[score], abs=1e-9)
+                assert len(found) == (HALVES if score.metric == "pwcca" else 30)
+                expected = scores(batches(x_nD[rest], y_nE[rest]), [score], METRICS)
+                assert found[place] == pytest.approx(expected[score], abs=1e-9)
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -82,7 +103,7 @@ def test_a_class_of_one_or_two_images_has_no_interval(images: int) -> None:
     labels_n = (torch.arange(20) < images).long()
     wanted = [Score("x", "y", "h", name, label=1) for name in ("cka", "svcca", "linear_predictivity")]
     seen = one_pass(batches(x_nD, y_nE), wanted, METRICS, keep_rows=True, labels_N=labels_n)
-    parts = jackknife_scores(seen, wanted, METRICS, {1: (class_blocks(labels_n, 0, "test")[1], images)}, {})
+    parts = left_out_scores(seen, wanted, METRICS, {1: (class_blocks(labels_n, 0, "test")[1], images)}, {})
     for score in wanted:
         assert all(map(np.isnan, interval(0.5, parts[score], 20, 0, (0, 1))))
 
@@ -98,7 +119,8 @@ def test_intervals_cover_95_percent_and_have_the_width_of_the_score_distribution
         whole, parts = without_blocks(*sample(seed, images), wanted, seed)
         for score in wanted:
             found[score].append(whole[score])
-            ends[score].append(interval(whole[score], parts[score], 400, seed, METRICS[score.metric].range))
+            about = 400, seed, METRICS[score.metric].range, score.metric
+            ends[score].append(interval(whole[score], parts[score], *about))
     for score in wanted:
         truth = np.mean(found[score])
         covered = np.mean([low <= truth <= high for low, high in ends[score]])
@@ -112,7 +134,7 @@ def test_equal_arms_have_an_interval_of_width_0() -> None:
     """At the shared start every score is the best one whatever the images."""
     x_nD, _ = sample(2, 70)
     whole, parts = without_blocks(x_nD, x_nD.clone(), WANTED)
-    for score in WANTED:
+    for score in SMOOTH + SUBSET:
         score_of_equals = best(score.metric)
         assert interval(whole[score], parts[score], 100, 0, METRICS[score.metric].range) == (score_of_equals,) * 2
 
@@ -127,6 +149,9 @@ def test_an_interval_is_seeded_within_the_range_and_empty_where_a_score_is_undef
     normal = 1.96 * np.sqrt(49 / 50 * np.square(part_K - part_K.mean()).sum())
     wide = interval(0.95, part_K, 20_000, 3, (-9, 9))
     assert wide == pytest.approx((0.95 - normal, 0.95 + normal), abs=0.02 * normal)
+    of_halves = 1.96 * part_K.std(ddof=1)
+    wide = interval(0.95, part_K, 20_000, 3, (-9, 9), "pwcca")
+    assert wide == pytest.approx((0.95 - of_halves, 0.95 + of_halves), abs=0.02 * of_halves)
     for value, parts_K in ((float("nan"), part_K), (0.9, np.array([0.9, np.nan])), (0.9, np.array([0.9]))):
         assert np.isnan(interval(value, parts_K, 10, 0, (0, 1))).all()
 
@@ -143,7 +168,7 @@ def test_blocks_are_random_and_of_equal_size() -> None:
 
 def test_the_program_writes_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Beside rows without intervals. A second call into another folder gives equal intervals and the same scores."""
-    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--num-images", "90", "--epochs", "0,2"]
+    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--num-images", "150", "--epochs", "0,2"]
     base += ["--compare", "ce", "--metrics", *METRICS]
     for folder in ("one", "two"):
         assert main([*base, "--output", str(tmp_path / folder), "--confidence", "50"]) == 0
@@ -154,5 +179,8 @@ def test_the_program_writes_intervals(drifting_run: Path, tmp_path: Path, table:
     for row, plain in zip(one, two[len(one) :], strict=True):
         assert row["value"] == plain["value"]
         assert row["resamples"] == "50"
+        if row["metric"] == "svcca":
+            assert row["ci_low"] == row["ci_high"] == ""
+            continue
         low, value, high = (float(row[column]) for column in ("ci_low", "value", "ci_high"))
         assert low == value == high == best(row["metric"]) if row["epoch"] == "0" else low < value < high

@@ -5,6 +5,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from coupled.analysis.parsers import PAIR_METRICS
 from coupled.analysis.representations.embeddings import Sample, load_sample
+from coupled.analysis.representations.intervals import NO_INTERVAL
 from coupled.analysis.run import Run
 from coupled.analysis.selection import check_labelled
 from coupled.config.metric_registry import PairMetric
@@ -83,14 +84,15 @@ def warn_of_few_images(
             )
 
 
-def warn_of_narrow_intervals(metrics: Container[str], confidence: int | None) -> None:
-    """Warn of the intervals of `svcca` (see intervals.py)."""
-    if confidence and "svcca" in metrics:
-        say(
-            f"{program_name('alignment')}: warning: the intervals of svcca are too narrow, at 200 images by about a"
-            " quarter, because its number of directions is a whole number",
-            sys.stderr,
-        )
+def warn_of_no_interval(metrics: Container[str], confidence: int | None) -> None:
+    """Warn of the metrics without an interval (see intervals.py)."""
+    for name in NO_INTERVAL if confidence else ():
+        if name in metrics:
+            say(
+                f"{program_name('alignment')}: warning: {name} has no interval, because its number of directions is a"
+                " whole number that may differ between samples of images",
+                sys.stderr,
+            )
 
 
 def smallest_class(sample: Sample) -> int:

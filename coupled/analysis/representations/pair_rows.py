@@ -1,13 +1,13 @@
 """The rows of the tables of alignment.py, from one pass over the images of a split at one epoch."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import nan
+from math import isnan, nan
 from typing import NamedTuple
 
 import torch
 
 from coupled.analysis.representations.embeddings import Embedder, Sample
-from coupled.analysis.representations.intervals import blocks, class_blocks, interval, jackknife_scores
+from coupled.analysis.representations.intervals import NO_INTERVAL, blocks, class_blocks, interval, left_out_scores
 from coupled.analysis.representations.pair_scores import Score, one_pass, values
 from coupled.analysis.schemas import SCHEMAS
 from coupled.config.metric_registry import PairMetric
@@ -92,9 +92,13 @@ def pair_rows(
             for label, block_N in every.items()
         }
         subset_blocks = {size: blocks(n, seed, f"{name}/{n}") for size, n in sizes.items()}
-        parts = jackknife_scores(seen, missing, metrics, own_blocks, subset_blocks)
+        parts = left_out_scores(seen, missing, metrics, own_blocks, subset_blocks)
         for score, part_K in parts.items():
-            bounds[score] = interval(found[score], part_K, measurement.confidence, seed, metrics[score.metric].range)
+            about = measurement.confidence, seed, metrics[score.metric].range, score.metric
+            bounds[score] = interval(found[score], part_K, *about)
+        empty = [s for s in missing if isnan(bounds[s][0]) and not isnan(found[s]) and s.metric not in NO_INTERVAL]
+        no_interval = dict.fromkeys(empty, Undefined("undefined without some of the images; use more images"))
+        say_undefined(f"epoch {measurement.epoch}, {name}", no_interval, images.class_names, "no interval")
     rows: dict[str, list[Row]] = {}
     for score, value in found.items():
         key, table = measurement.key(score), measurement.table(score)
@@ -105,7 +109,7 @@ def pair_rows(
     return rows
 
 
-def say_undefined(where: str, found: Mapping[Score, float], class_names: Sequence[str]) -> None:
+def say_undefined(where: str, found: Mapping[Score, float], class_names: Sequence[str], what: str = "no value") -> None:
     """Print the undefined scores, one line per metric and reason."""
     alike: dict[tuple[str, str], list[Score]] = {}
     for score, value in found.items():
@@ -113,7 +117,7 @@ def say_undefined(where: str, found: Mapping[Score, float], class_names: Sequenc
             alike.setdefault((score.metric, value.reason), []).append(score)
     for (_, reason), scores in alike.items():
         more = f" and {len(scores) - 1} more" if len(scores) > 1 else ""
-        say(f"{where}, {_text(scores[0], class_names)}{more}: no value: {reason}")
+        say(f"{where}, {_text(scores[0], class_names)}{more}: {what}: {reason}")
 
 
 def _text(score: Score, class_names: Sequence[str]) -> str:
