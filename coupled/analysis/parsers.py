@@ -63,9 +63,7 @@ def alignment() -> Parser:
     parser.add_argument("--per-class", action="store_true", help="also compute the metrics of the images of each class")
     curves = "also compute mutual_knn with each of these numbers of neighbours, such as 1 5 10 20 50"
     parser.add_argument("--mutual-knn", nargs="+", type=positive, metavar="K", help=curves)
-    confidence = (
-        "95 %% confidence interval over images: delete-a-group jackknife, R resamples (such as 1000); not for svcca"
-    )
+    confidence = "95 %% confidence interval over images (not of svcca): jackknife, R resamples (such as 1000)"
     parser.add_argument("--confidence", type=positive, metavar="R", help=confidence)
     _add_cache(parser)
     _add_images(parser)

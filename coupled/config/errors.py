@@ -35,8 +35,8 @@ def status_of(error: Exception) -> int:
 
 
 NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-SHOWN = 80  # characters of a text that cannot be encoded, or of a value that differs
-MOST_KEYS = 3  # keys of a difference that are named
+SHOWN = 80  # characters of a text that cannot be encoded
+MOST_KEYS, MOST_LETTERS = 4, 48  # settings that differ and are named, and letters of each of their values
 
 
 def in_words(error: Exception) -> str:
@@ -150,13 +150,13 @@ def first_differences(there: Any, here: Any, ignored: Collection[str] = ()) -> s
         for key, was, now in differences(there, here)
         if not any(f"{key}.".startswith(f"{each}.") for each in ignored)
     ]
-    more = [f"and {len(found) - MOST_KEYS} more keys"] if len(found) > MOST_KEYS else []
+    more = [f"and {len(found) - MOST_KEYS} more"] if len(found) > MOST_KEYS else []
     return "; ".join([*found[:MOST_KEYS], *more])
 
 
 def _shortened(value: object) -> str:
     text = str(value)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
 
 
 def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

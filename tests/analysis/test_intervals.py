@@ -168,8 +168,8 @@ def test_blocks_are_random_and_of_equal_size() -> None:
 
 def test_the_program_writes_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
     """Beside rows without intervals. A second call into another folder gives equal intervals and the same scores."""
-    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--num-images", "150", "--epochs", "0,2"]
-    base += ["--compare", "ce", "--metrics", *METRICS]
+    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--epochs", "0,2"]
+    base += ["--num-images", "150", "--compare", "ce", "--metrics", *METRICS]
     for folder in ("one", "two"):
         assert main([*base, "--output", str(tmp_path / folder), "--confidence", "50"]) == 0
     assert main([*base, "--output", str(tmp_path / "two")]) == 0
