@@ -5,11 +5,11 @@ BIN := .venv/bin
 .PHONY: demo test check docs soak reproduce benchmark clean
 .DELETE_ON_ERROR:
 
+# If .venv is a link, it is the environment of another checkout; installing would make that one import this checkout.
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "coupled needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+	test -L .venv || { { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' && touch $@; }
 
 demo: .venv/installed
 	$(BIN)/torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml --overwrite
