@@ -193,8 +193,8 @@ def say_lines(text: str) -> None:
 def list_parser() -> Parser:
     """Return the parser of `coupled list`."""
     about = (
-        "List the names of objectives, datasets, metrics or encoders, or the keys of a settings file with default, type\n"
-        "and meaning, one per line."
+        "List the names of objectives, datasets, metrics or encoders, or the keys of a settings file with default,\n"
+        "type and meaning, one per line."
     )
     result = command_parser("list", about, ["objectives", "settings"], ["none"])
     result.add_argument("kind", choices=tuple(LISTS), help="what to list")

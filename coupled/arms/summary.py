@@ -124,8 +124,8 @@ def papers_temperatures(objectives: Mapping[str, Objective], temperature: float)
         paper = getattr(module, "PAPER_TEMPERATURE", None)
         if paper is not None and objective.options["temperature"] == temperature != paper:
             yield (
-                f"arm {arm}: temperature {temperature:g} is that of the run; the paper of {objective.name} has {paper:g}"
-                f" (arms.{arm}.temperature={paper:g})"
+                f"arm {arm}: temperature {temperature:g} is that of the run; the paper of {objective.name} has"
+                f" {paper:g} (arms.{arm}.temperature={paper:g})"
             )
 
 
