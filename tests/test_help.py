@@ -124,7 +124,7 @@ def test_the_keys_of_a_settings_file_are_listed_with_default_type_and_meaning(
     resolved = resolve({"name": "mine", "dataset": {"name": "digits"}, "arms": {"cl": "dcl"}}).resolved()
     used = {f"{name}.{key}" for name, section in resolved.items() if isinstance(section, dict) for key in section}
     assert {*resolved} | {each for each in used if not each.startswith("arms.")} <= keys
-    assert {"arms.NAME.objective", "online_probe.base_lr", "augmentation.local_size"} <= keys
+    assert {"arms.NAME.objective", "arms.NAME.perturb.ulps", "online_probe.base_lr"} <= keys
     assert not [line for line in listed if len(line.split("  ")) < 3 or "`" in line]
 
 
