@@ -5,17 +5,21 @@ BIN := .venv/bin
 .PHONY: demo test check docs soak reproduce benchmark clean
 .DELETE_ON_ERROR:
 
+# If .venv is a link, it is the environment of another checkout; installing would make that one import this checkout.
+# imagecorruptions is read for its photographs of frost only, so that its dependencies are not installed.
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "coupled needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps imagecorruptions==1.1.2  # photographs of frost
-	touch $@
+	test -L .venv || { { test -x $(BIN)/python || $(PYTHON) -m venv .venv; } && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps imagecorruptions==1.1.2 && touch $@; }
 
 demo: .venv/installed
 	$(BIN)/torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml --overwrite
 	$(BIN)/python analysis/weight_gap.py --run-dir runs/demo --compare nscl scl ce
-	$(BIN)/python analysis/alignment.py --run-dir runs/demo --layers stages --cross-layer
+	$(BIN)/python analysis/alignment.py --run-dir runs/demo --layers stages --cross-layer --num-images 500
+	$(BIN)/python analysis/alignment.py --run-dir runs/demo --split test --layers h --metrics cka rsa --confidence 1000
+	$(BIN)/python analysis/quality.py --run-dir runs/demo --split test --layers h --epochs 0:20:10 --shots 1 5 20 \
+	  --metrics nccc knn few_shot few_shot_two_way cdnv directional_cdnv root_cdnv
 	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:5
 	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # status 1: a score is below a bound
 	$(BIN)/python analysis/verify.py --run-dir runs/demo --output runs/demo/analysis

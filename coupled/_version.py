@@ -5,13 +5,13 @@ import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
 
-RELEASE = "0.1.0"
+RELEASE = "0.2.0"
 CHANGES, DIRTY, DIGITS = "+changes", ".dirty", 12
 HERE = Path(__file__).parent
 
 
 def version() -> str:
-    """Return release and commit: "0.1.0+g1a2b3c4d5e6f", with ".dirty" if the tree differs from the commit.
+    """Return release and commit: "0.2.0+g1a2b3c4d5e6f", with ".dirty" if the tree differs from the commit.
 
     If the commit is unknown, as in a copy of the sources without git, return the release alone.
     """

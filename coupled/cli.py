@@ -110,7 +110,7 @@ COMMANDS = {
         "coupled.check_objective:main",
     ),
     "list": Command(
-        "list the names of objectives, datasets, metrics or encoders",
+        "list the settings, or the names of objectives, datasets, metrics or encoders",
         "coupled.cli:list_parser",
         "coupled.cli:list_names",
     ),
@@ -126,6 +126,7 @@ LISTS = {
     "datasets": ("coupled.datasets",),
     "metrics": ("coupled.metrics.pair", "coupled.metrics.arm"),
     "encoders": (),
+    "settings": (),
 }
 
 
@@ -191,8 +192,11 @@ def say_lines(text: str) -> None:
 
 def list_parser() -> Parser:
     """Return the parser of `coupled list`."""
-    about = "List the names of objectives, datasets, metrics or encoders, one per line."
-    result = command_parser("list", about, ["objectives", "encoders"], ["none"])
+    about = (
+        "List the names of objectives, datasets, metrics or encoders, or the keys of a settings file with default,\n"
+        "type and meaning, one per line."
+    )
+    result = command_parser("list", about, ["objectives", "settings"], ["none"])
     result.add_argument("kind", choices=tuple(LISTS), help="what to list")
     return result
 
@@ -215,6 +219,10 @@ def list_names(arguments: Sequence[str] | None = None) -> int:
         from coupled.config.encoder_settings import LINEAR
 
         names = [LINEAR, *timm.list_models()]
+    elif kind == "settings":
+        from coupled.config.key_descriptions import lines
+
+        names = [*lines()]
     else:
         names = [name for package in LISTS[kind] for name in known(package)]
     for name in names:

@@ -9,15 +9,18 @@ import pytest
 from support import tiny
 
 from coupled import cli
+from coupled._version import RELEASE
 from coupled.analysis import parsers
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.config.command_line import parse_epochs, parse_range
+from coupled.config.load import resolve
 from coupled.datasets import SPLITS
 
 HEAVY = ("torch", "torchvision", "timm", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "plotly", "rich", "PIL")
 EVERY_HELP = """
 import json, sys
 from coupled import cli
+from coupled._version import RELEASE
 
 for words in ([], *([name] for name in cli.COMMANDS)):
     assert cli.main([*words, "--help"]) == 0
@@ -79,7 +82,7 @@ def test_the_parsers_have_the_splits_and_layers_of_the_programs() -> None:
             "coupled check-objective: temperatur: unknown option of dcl; did you mean 'temperature'? (known: ",
         ),
         (["weight-gap", "--layer", "h"], 2, "coupled weight-gap: unrecognized arguments: --layer h"),
-        (["--version"], 0, "coupled 0.1.0"),
+        (["--version"], 0, f"coupled {RELEASE}"),
         ([], 0, "usage: coupled COMMAND"),
     ],
 )
@@ -108,6 +111,21 @@ def test_names_are_listed_one_per_line(kind: str, names: set[str], capsys: pytes
     listed = capsys.readouterr().out.splitlines()
     assert names <= {*listed}
     assert not [name for name in listed if name.startswith("_")]
+
+
+def test_the_keys_of_a_settings_file_are_listed_with_default_type_and_meaning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a checkout the page of the settings is only a stub. A key that is not listed can be found in the code only."""
+    assert cli.main(["list", "settings"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert "batch.size = 256  [integer, ≥ 2; images]  Images of the global batch, over all processes." in listed
+    keys = {line.split()[0] for line in listed}
+    resolved = resolve({"name": "mine", "dataset": {"name": "digits"}, "arms": {"cl": "dcl"}}).resolved()
+    used = {f"{name}.{key}" for name, section in resolved.items() if isinstance(section, dict) for key in section}
+    assert {*resolved} | {each for each in used if not each.startswith("arms.")} <= keys
+    assert {"arms.NAME.objective", "arms.NAME.perturb.ulps", "online_probe.base_lr"} <= keys
+    assert not [line for line in listed if len(line.split("  ")) < 3 or "`" in line]
 
 
 def test_ranges_include_their_last_number() -> None:

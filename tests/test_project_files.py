@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -66,6 +67,23 @@ def test_an_issue_form_is_valid_for_github(form: Path) -> None:
     assert all(each["attributes"]["label"] for each in fields)
     assert len({each["id"] for each in fields}) == len(fields)
     assert {each["type"] for each in fields} <= {"textarea", "input", "dropdown", "checkboxes"}
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_make_installs_into_its_own_environment_only(tmp_path: Path, linked: bool) -> None:
+    """With .venv a link to that of another checkout, an installation would make the other checkout import this one."""
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    python = tmp_path / ("other" if linked else ".venv") / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    python.chmod(0o755)
+    if linked:
+        (tmp_path / ".venv").symlink_to("other")
+    made = subprocess.run(["make", f"PYTHON={sys.executable}", ".venv/installed"], cwd=tmp_path, capture_output=True)
+    assert made.returncode == 0, made.stderr
+    assert (tmp_path / "called").exists() is not linked
+    assert (tmp_path / ".venv/installed").exists() is not linked
 
 
 def test_there_is_a_form_for_bugs_and_one_for_features() -> None:

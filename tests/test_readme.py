@@ -81,6 +81,8 @@ def test_make_demo_runs_the_programs_of_the_readme() -> None:
         "analysis/weight_gap.py",
         "--compare nscl scl ce",
         "analysis/alignment.py",
+        "--confidence",
+        "analysis/quality.py",
         "analysis/figures.py",
     ):
         assert part in done.stdout, part

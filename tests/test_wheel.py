@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from support import tiny
 
+from coupled._version import RELEASE
+
 SMALL = ("epochs=1", "arms.scl=null", "arms.ce=null", "encoder.width_multiplier=0.0625", "dataset.image_size=8")
 SWEEP = f"base: demo\noverrides: {{{', '.join(SMALL).replace('=', ': ')}}}\nseeds: 1\nanalyses: [weight-gap]\n"
 SWEEP += "figure: {metrics: [weight_gap]}\n"
@@ -91,7 +93,7 @@ def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_the_installed_command_starts(environment: Path) -> None:
     done = subprocess.run([environment / "bin/coupled", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("coupled 0.1.0")
+    assert done.stdout.startswith(f"coupled {RELEASE}")
 
 
 def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:

@@ -10,8 +10,10 @@ from coupled.arms import sanity_checks
 from coupled.arms.build import Arms
 from coupled.config.arm_sections import not_shared
 from coupled.config.augmentation import AugmentationSettings
+from coupled.config.by_name import find, known
 from coupled.config.code_of_settings import files_of
 from coupled.config.label_noise import TrainImages, described
+from coupled.config.registry import Objective
 from coupled.datasets import AnyImageDataset, ImageDataset, ImageFiles
 from coupled.models.encoders import encoder_width
 from coupled.models.freezing import frozen_names
@@ -96,6 +98,8 @@ def announce(
         for name in names:
             more = controls(given[name]) + (f"; not shared: {', '.join(own[name])}" if name in own else "")
             progress.say(f"arm {name}{where}: {arms.objectives[name]}, {arms.sizes[name][0]:,} parameters{more}")
+    for note in papers_temperatures(arms.objectives, settings["temperature"]):
+        progress.say(note)
     for note in (*(arms.weights.notes() if arms.weights else ()), *frozen(arms, settings["encoder"].get("freeze", ()))):
         progress.say(note)
     progress.say(arms.memory)
@@ -110,6 +114,19 @@ def of_train_images(images: TrainImages) -> Iterator[str]:
         yield f"label noise: {about['replaced_labels']} of {about['training_images']} training labels are replaced"
     elif about:
         yield f"training steps use {about['training_images']} images without labels; analyses use the split train"
+
+
+def papers_temperatures(objectives: Mapping[str, Objective], temperature: float) -> Iterator[str]:
+    """Yield a line for each arm that has the temperature of the run, where the paper of its objective has another."""
+    of_package = known("coupled.objectives")
+    for arm, objective in objectives.items():
+        module = find("coupled.objectives", objective.name) if objective.name in of_package else None
+        paper = getattr(module, "PAPER_TEMPERATURE", None)
+        if paper is not None and objective.options["temperature"] == temperature != paper:
+            yield (
+                f"arm {arm}: temperature {temperature:g} is that of the run; the paper of {objective.name} has"
+                f" {paper:g} (arms.{arm}.temperature={paper:g})"
+            )
 
 
 def frozen(arms: Arms, patterns: Sequence[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ A file `<name>.py` defines:
   `after_step` is called after step `step` of the optimizer (the first is 1). `tensors` are the tensors of the network
   by name. `batch` has the sums over all processes and the gathered outputs of the step, by name, and the "labels" of
   the global batch [G]. It returns new values for some of the tensors.
+* `PAPER_TEMPERATURE`, optional: the temperature of its paper; a run prints a line if an arm has the run's instead.
 
 V views, B images of this process, G images of the global batch, A = V*B anchors of this process, M = V*G rows of the
 global batch, P projection width, D embedding width, C classes. Anchor v*B+b is view v of image b of this process; row

@@ -16,6 +16,7 @@ from coupled.objectives._ranges import above_zero, check_width, share
 
 START = 0.04  # default of `warmup_temperature`
 TARGET_SCORES = f"target_{SCORES}"
+PAPER_TEMPERATURE = 0.1
 
 
 def check(
@@ -141,7 +142,7 @@ def dino(
         inputs: reads the "scores" z.e and the "target_scores" t.d of this process [V, B, K]; with `multi_crop` the
             "local_scores" [L, B, K]; the kept "centre" [K]; with a warm-up the kept "warmup_steps" [1], the number of
             steps done.
-        temperature: temperature tau, above 0; .1 in the paper.
+        temperature: temperature tau, above 0; .1 in the paper. The default is the temperature of the run.
         target_temperature: temperature tau_t of the target network, above 0; .07 after 30 epochs in the paper's runs.
         warmup_temperature: temperature of the target network in the first step, if there is a warm-up.
         warmup_steps: number of steps of the warm-up; 0 for no warm-up.

@@ -14,6 +14,8 @@ from coupled.objectives._prediction import check_decay
 from coupled.objectives._queue import check_queue, enqueued, mean_over_other_views
 from coupled.objectives._ranges import above_zero
 
+PAPER_TEMPERATURE = 0.1
+
 
 def check(*, temperature: float, target_temperature: float, queue_size: int, ema_decay: float) -> None:
     """Raise ValueError for an option that is out of range."""
@@ -70,7 +72,7 @@ def ressl(
     Args:
         inputs: reads the "projection" and the "target_projection" of this process [V, B, P], the "target_projection" of
             the global batch [V, G, P], and the kept "queue" [K, P].
-        temperature: temperature tau, above 0; .1 in the paper.
+        temperature: temperature tau, above 0; .1 in the paper. The default is the temperature of the run.
         target_temperature: temperature tau_t of the target network, above 0.
         queue_size: number of rows K of the queue.
         ema_decay: decay of the target network per step.

@@ -15,6 +15,8 @@ from coupled.objectives._assignments import SCORES, check_steps, cross_entropies
 from coupled.objectives._queue import check_queue, enqueued
 from coupled.objectives._ranges import above_zero, check_width
 
+PAPER_TEMPERATURE = 0.1
+
 
 def check(
     *,
@@ -136,7 +138,7 @@ def swav(
         inputs: reads the "scores" z.c of this process [V, B, K] and of the global batch [V, G, K]; with `multi_crop`
             the "local_scores" [L, B, K]; with a queue the "projection" of the global batch [V, G, P] and the kept
             "queue" [Q, P] and "prototypes" [K, P].
-        temperature: temperature tau, above 0; .1 in the paper.
+        temperature: temperature tau, above 0; .1 in the paper. The default is the temperature of the run.
         num_prototypes: number of prototypes K.
         epsilon: strength of the entropy of the codes, above 0; with a larger one they are softer.
         sinkhorn_iterations: number of iterations, at least 1.

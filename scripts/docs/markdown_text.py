@@ -1,12 +1,14 @@
 """Convert plain text, docstrings and rows of tables to Markdown."""
 
 import inspect
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
+
+from coupled.config.key_descriptions import as_yaml
+from coupled.config.key_descriptions import code as code
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields|Example|Examples):\n")
 ITEM = re.compile(r"(\*{0,2}\w+): ")
@@ -21,11 +23,6 @@ def plain(text: str) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([\\*_\[\]{}#])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
-def code(text: object) -> str:
-    """Return the text as code, also inside tables."""
-    return f"`{text}`" if str(text) else ""
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -74,15 +71,6 @@ def type_name(annotation: Any) -> str:
         return " or ".join(map(type_name, get_args(annotation)))
     words = {int: "integer", float: "number", bool: "`true`, `false`", str: "text", Path: "path", NoneType: "`null`"}
     return words.get(annotation) or code(re.sub(r"\b(?:\w+\.)+", "", inspect.formatannotation(annotation)))
-
-
-def as_yaml(value: Any) -> str:
-    """Return a value as it is written in a settings file."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(as_yaml, value))}]"
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else str(value)
-    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _paragraph(paragraph: str) -> str:

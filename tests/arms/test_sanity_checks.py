@@ -9,6 +9,7 @@ import torch
 from support import tiny
 
 from coupled.arms.sanity_checks import counts, one_class, unfilled_queues
+from coupled.arms.summary import papers_temperatures
 from coupled.arms.without_effect import without_effect
 from coupled.config.registry import find_objective
 from coupled.stream.sampler import order
@@ -129,3 +130,14 @@ def test_a_queue_that_is_never_full_is_a_warning_if_it_is_used_only_then() -> No
         "arms.801 1.queue_size: got 801, but the run adds only 800 rows (4 x 200); the queue has no effect;"
         " use fewer rows, or more epochs"
     )
+
+
+def test_an_arm_that_has_the_temperature_of_the_run_instead_of_its_papers_is_named() -> None:
+    """SwAV at the demo's temperature of 0.5 trains badly, and its line alone does not say why."""
+    arms = {name: find_objective(name, name, {}, 0.5) for name in ("dcl", "swav", "vicreg")}
+    arms["own"] = find_objective("own", "dino", {"temperature": 0.2}, 0.5)
+    (line,) = papers_temperatures(arms, 0.5)
+    assert line == (
+        "arm swav: temperature 0.5 is that of the run; the paper of swav has 0.1 (arms.swav.temperature=0.1)"
+    )
+    assert [*papers_temperatures({"swav": find_objective("swav", "swav", {}, 0.1)}, 0.1)] == []
