@@ -381,7 +381,7 @@ def test_several_runs_are_shown_together(measured_run: Path, tmp_path: Path) -> 
 def test_runs_with_equal_names_are_labelled_by_their_folders(new_run: NewRun, tmp_path: Path) -> None:
     one, two, again = (new_run(epochs=(), name=name) for name in ("one", "two", "again/two"))
     assert [run.name for run in report_runs(one, two)] == ["one", "two"]
-    assert [run.name for run in report_runs(two, again)] == [str(two), str(again)]
+    assert [run.name for run in report_runs(two, again)] == [f"{two.parent.name}/two", "again/two"]
 
 
 def test_cells_are_displayed_rounded_and_copied_in_full(measured_run: Path) -> None:

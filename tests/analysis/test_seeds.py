@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from support.report_parts import charts_of, report_runs
 
 from coupled.analysis.figures import main
 from coupled.analysis.plots.experiment_tables import experiment_tables
 from coupled.analysis.plots.pair_figures import drift
+from coupled.analysis.plots.panel_figures import draw_panel
+from coupled.analysis.report.charts import figure as plotly_figure
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import experiments
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
-from coupled.analysis.selections.seeds import average, by_seed, common_name, differences
+from coupled.analysis.selections.panels import Axis, Panel, Series
+from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
+from coupled.analysis.selections.styles import Style
 from coupled.analysis.several_runs import open_runs
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
@@ -86,9 +91,17 @@ def test_settings_say_which_runs_are_seeds_of_one_experiment_and_what_others_dif
     assert differences({"x": one, "y": {**one, "name": "b", "seed": 7}}) == ""
     expected = "settings that differ: temperature (x: 0.5, y: 0.1), arms.more.objective (x: none, y: dcl)"
     assert differences({"x": one, "y": other}) == expected
-    assert common_name(["bridge_seed-0", "bridge_seed-1"]) == "bridge"
-    assert common_name(["t-0_1_seed-3", "t-0_1_seed-4"]) == "t-0_1"
-    assert common_name(["x", "y"]) == "x..."
+
+
+def test_names_of_runs_are_unique_and_those_of_experiments_short() -> None:
+    """The points of all sweeps are named after their seeds; a legend has no room for whole paths."""
+    folders = [Path(f"/runs/{sweep}/seed={seed}") for sweep in ("warm", "cold") for seed in (0, 1)]
+    names = run_names(["seed-0", "seed-1", "seed-0", "seed-1"], folders)
+    assert names == ["warm/seed=0", "warm/seed=1", "cold/seed=0", "cold/seed=1"]
+    assert common_name(names[:2], folders[:2]) == "warm"
+    assert common_name(["t-0_1_seed-3", "t-0_1_seed-4"], folders) == "t-0_1"
+    assert common_name(["seed-0", "seed-1"], folders) == "warm"
+    assert common_name(["alone_3"], folders) == "alone_3"
 
 
 def test_seeds_are_one_line_with_their_deviation_in_figure_and_report(seeds: list[Path]) -> None:
@@ -156,3 +169,15 @@ def test_a_sweep_folder_stands_for_its_runs(
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(ValueError, match=r"sweep\.json: not a valid description of a sweep"):
         open_runs([tmp_path])
+
+
+def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:
+    """An area over one point is not visible, although the legend names it."""
+    series = Series("a", "a", Style("#0072B2", "-", "o"), [20.0], [0.5], [0.4], [0.7], seeds=3)
+    panel = Panel(("a",), "a", Axis("epoch", whole=True), Axis("score"), series=[series])
+    (trace,) = plotly_figure(panel)["data"]
+    assert (trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == ([0.2], [0.1])
+    axes = Figure().subplots()
+    draw_panel(axes, panel)
+    assert [each.tolist() for each in axes.collections[0].get_segments()] == [[[20.0, 0.4], [20.0, 0.7]]]  # type: ignore[attr-defined]
+    assert axes.get_xticks().tolist() == plotly_figure(panel)["layout"]["xaxis"]["tickvals"] == [20.0]

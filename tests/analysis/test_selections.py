@@ -10,10 +10,13 @@ from matplotlib.figure import Figure
 from support.report_parts import report_runs
 
 from coupled.analysis.plots.figure_tables import figure_tables
+from coupled.analysis.plots.pair_figures import layers_alignment
 from coupled.analysis.plots.panel_figures import panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
+from coupled.analysis.report.heat_maps import alignment_by_layer
 from coupled.analysis.run import open_run
 from coupled.analysis.selections import accuracy, arms, bounds, losses, pairs
+from coupled.analysis.selections.layers import colour_range
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.panels import Panel
 from coupled.analysis.selections.styles import DASHES, MARKERS
@@ -89,6 +92,31 @@ def test_a_figure_reads_the_rows_that_the_report_reads(measured_run: Path, kind:
     """The figure reads one table at a time, the report all at once."""
     runs, tables = report_runs(measured_run), figure_tables(open_run(measured_run))
     assert KINDS[kind](tables.sources, tables.looks) == KINDS[kind](runs, Looks(runs))
+
+
+def test_figure_and_report_draw_the_same_maps(measured_run: Path) -> None:
+    """Layers, epochs, cells and range of colours."""
+    runs = report_runs(measured_run)
+    figure = layers_alignment(figure_tables(open_run(measured_run)))
+    page = alignment_by_layer(runs, Looks(runs)).variants["cka, to cl, test images"]
+    heats = {each["name"]: each for each in page["data"] if each["type"] == "heatmap"}
+    assert [axes.get_title() for axes in figure.axes if axes.images] == list(heats)
+    for axes in figure.axes[: len(heats)]:
+        heat = heats[axes.get_title()]
+        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), np.array(heat["z"], float), rtol=1e-6)
+        assert [text.get_text() for text in axes.get_yticklabels()] == heat["y"]
+        assert axes.images[0].get_clim()[0] == pytest.approx(page["layout"]["coloraxis"]["cmin"], rel=1e-6)
+
+
+def test_colours_of_a_map_are_not_used_up_by_a_few_extreme_values() -> None:
+    """One tensor with a hundred times the gap of the others would leave one colour for all others."""
+    values = np.linspace(0.1, 0.3, 200)
+    assert colour_range(values, True) == (values.min(), values.max(), False)
+    low, high, cut = colour_range([*values, 20.0], True)
+    assert (low, cut) == (0.1, True)
+    assert 0.28 < high < 0.3
+    assert colour_range([*values, 20.0], False) == (0.1, 20.0, False)
+    assert colour_range([0.5, float("nan")], True) == (0.5, 0.5, False)
 
 
 def test_both_draw_the_same_dashes_and_markers() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from coupled.analysis.plots.figure_tables import FigureTables, figure_tables
 from coupled.analysis.run import Run
-from coupled.analysis.selections.seeds import by_seed, common_name, differences, unique
+from coupled.analysis.selections.seeds import by_seed, common_name, differences, run_names, unique
 from coupled.analysis.selections.styles import arm_styles
 
 
@@ -25,8 +25,11 @@ def experiment_tables(runs: Sequence[Run], reference: str) -> FigureTables:
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
         raise ValueError("run_dir: a run folder is listed twice; list each run once")
-    groups = [[runs[place] for place in places] for places in by_seed([run.description["settings"] for run in runs])]
-    names = unique([common_name([run.name for run in group]) for group in groups])
+    every = run_names([run.name for run in runs], [run.path.absolute() for run in runs])
+    places = by_seed([run.description["settings"] for run in runs])
+    groups = [[runs[place] for place in group] for group in places]
+    names = unique([common_name([every[place] for place in group], [runs[place].path for place in group])
+                    for group in places])  # fmt: skip
     experiments = []
     for name, group in zip(names, groups, strict=True):
         members = tuple(figure_tables(run, reference) for run in group)

@@ -169,8 +169,13 @@ def add_legend(figure: Figure, tables: FigureTables, title: str) -> None:
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    arms = {series_label for each in tables.sources for arm in each.arm_names
-            for series_label in (arm, tables.looks.label(each, arm))}  # fmt: skip
+    looks = tables.looks
+    arms = {
+        label
+        for each in tables.sources
+        for arm in each.arm_names
+        for label in (arm, *(looks.label(each, arm, band=band) for band in (False, True)))
+    }
     labels = sorted(handles, key=lambda label: label not in arms)
     width, height = figure.get_size_inches()
     columns = next((count for count in range(MOST_COLUMNS, 1, -1) if _legend_width(labels, count) <= width), 1)

@@ -49,6 +49,8 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
         axes.scatter(panel.ring.x, panel.ring.y, label=panel.ring.label, clip_on=False, **style)
     if panel.x.whole:
         over_epochs(axes)
+        if len(places := panel.places()) == 1:
+            axes.set_xticks(places, [f"{places[0]:g}"])
     else:
         plain(axes)
         axes.set_xlabel(panel.x.title)
@@ -60,6 +62,8 @@ def draw_series(axes: Axes, series: Series) -> None:
     """Draw a line with about ten markers and its shaded interval, or points."""
     style = series.style
     if series.low is not None and series.high is not None and np.isfinite(series.low).any():
+        if len(series.x) == 1:  # an area of one point is not visible
+            axes.vlines(series.x, series.low, series.high, color=style.color, linewidth=1)
         axes.fill_between(series.x, series.low, series.high, color=style.color, alpha=0.15, linewidth=0)
     if series.kind == "points":
         axes.scatter(

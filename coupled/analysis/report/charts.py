@@ -4,6 +4,7 @@ A chart has variants; the page shows one at a time. The `meta` of each trace nam
 arms on and off.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from coupled.analysis.selections.styles import DASHES, MARKERS
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
+LETTERS, STACKED = 36, 24  # of a line of an axis title: more are cut, of two panels one below the other
 BESIDE = {"rows": 1, "columns": 2, "pattern": "independent", "xgap": 0.16}
 HIDDEN = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
 
@@ -42,16 +44,18 @@ def with_n(caption: str, panels: Sequence[Panel]) -> str:
 
 def figure(panel: Panel) -> Figure:
     """A panel as traces and layout. The page sets the colours of axes and text."""
-    return {"data": traces(panel), "layout": {"xaxis": _axis(panel.x), "yaxis": _axis(panel.y)}}
+    return {"data": traces(panel), "layout": {"xaxis": _axis(panel.x, panel), "yaxis": _axis(panel.y, panel)}}
 
 
 def side_by_side(panels: Sequence[Panel]) -> Figure:
-    """Two panels with one legend."""
+    """Two panels with one legend; a single one has the whole width."""
+    if len(panels) == 1:
+        return figure(panels[0])
     data: list[Trace] = []
     layout: dict[str, Any] = {"grid": BESIDE}
     for place, panel in enumerate(panels):
         suffix = str(place + 1) if place else ""
-        layout |= {f"xaxis{suffix}": _axis(panel.x), f"yaxis{suffix}": _axis(panel.y)}
+        layout |= {f"xaxis{suffix}": _axis(panel.x, panel), f"yaxis{suffix}": _axis(panel.y, panel, STACKED)}
         names = {each["name"] for each in data if "name" in each}
         for trace in traces(panel):
             axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} if place else {}
@@ -86,16 +90,21 @@ def trace(series: Series) -> Trace:
         found["legendgroup"] = series.label  # of its band, too
     if series.texts:
         found["text"] = list(series.texts)
-    if series.seeds == 1 and series.low is not None and series.high is not None:
+    if not _has_band(series) and series.low is not None and series.high is not None:
         up, down = np.subtract(series.high, series.y), np.subtract(series.y, series.low)
         bars = {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), "thickness": 1}
         found["error_y"] = {**bars, "width": 3}
     return found
 
 
+def _has_band(series: Series) -> bool:
+    """Whether the interval is an area: that of a mean over seeds, of more than one point."""
+    return series.low is not None and series.seeds > 1 and len(series.x) > 1
+
+
 def _band(series: Series) -> list[Trace]:
     """The shaded standard deviation of a mean over seeds: two hidden lines, filled between."""
-    if series.seeds == 1 or series.low is None or series.high is None:
+    if not _has_band(series) or series.low is None or series.high is None:
         return []
     fill = {"fill": "tonexty", "fillcolor": _transparent(series.style.color, 0.15)}
     meta = {"meta": {"arm": series.arm}} if series.arm else {}
@@ -106,7 +115,10 @@ def _band(series: Series) -> list[Trace]:
 def _floor(floor: Floor) -> list[Trace]:
     lower = {**HIDDEN, "x": numbers(floor.x), "y": numbers(floor.low)}
     fill = {"fill": "tonexty", "fillcolor": "rgba(153, 153, 153, 0.35)", "line": {"width": 2, "color": "#999999"}}
-    return [lower, {**lower, **fill, "y": numbers(floor.high), "name": floor.label, "showlegend": True}]
+    return [
+        lower,
+        {**lower, **fill, "y": numbers(floor.high), "name": floor.label, "showlegend": True, "legendrank": 2000},
+    ]
 
 
 def _transparent(colour: str, share: float) -> str:
@@ -114,12 +126,14 @@ def _transparent(colour: str, share: float) -> str:
     return f"rgba({red}, {green}, {blue}, {share})"
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
-    """Title, scale and limits of an axis."""
-    found: dict[str, Any] = {"title": {"text": axis.title}}
+def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
+    """Title, scale and limits of an axis. A single epoch has one tick."""
+    found: dict[str, Any] = {"title": {"text": "<br>".join(textwrap.wrap(axis.title, letters))}}
     limits = {"clipmin": axis.low, "clipmax": axis.high}
     finite = {name: value for name, value in limits.items() if np.isfinite(value)}
     found |= {"tickformat": "d"} if axis.whole else {}
+    if axis.whole and len(places := panel.places()) == 1:
+        found["tickvals"] = places
     found |= {"type": "log"} if axis.log else {}
     found |= {"rangemode": "tozero"} if axis.zero else {}
     return found | ({"autorangeoptions": finite} if finite and not axis.log else {})

@@ -38,7 +38,7 @@ def headline(runs: Sequence[ReportRun], note: str = "") -> Text:
     """Return a sentence for each experiment (a run, or runs that differ only in their seeds), then the `note`."""
     settings = [run.run.description["settings"] for run in runs]
     groups = [[runs[place] for place in places] for places in by_seed(settings)]
-    names = unique([common_name([run.name for run in group]) for group in groups])
+    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
     found = [(name, text) for name, group in zip(names, groups, strict=True) if (text := _sentence(group))]
     named = [f"{name}: {text}" if len(groups) > 1 else text for name, text in found]
     return Text("sentence", [*named, note.strip()] if named and note else named)

@@ -11,9 +11,11 @@ from coupled.analysis.selections.looks import Looks
 def headline(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Weight gap and CKA over epochs, in two panels."""
     panels = [panel for panel in pairs.drift(runs, looks) if panel.key[0] in ("gap", "cka")]
+    first = "Left: weight gap to the reference arm. Right: CKA with the reference arm. " if len(panels) == 2 else ""
+    floor = " A grey band shows the noise floor: how much twins of the reference differ."
     caption = (
-        "Left: weight gap to the reference arm. Right: CKA with the reference arm. Arms with the same initialisation"
-        " start at gap 0 and CKA 1. A grey band shows the noise floor: how much twins of the reference differ."
+        f"{first}Arms with the same initialisation start at gap 0 and CKA 1."
+        f"{floor if any(panel.floor for panel in panels) else ''}"
     )
     title = "Weight gap and representation similarity during training"
     return Chart("headline", title, with_n(caption, panels), {"": side_by_side(panels)} if panels else {})

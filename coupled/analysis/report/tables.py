@@ -11,7 +11,7 @@ from coupled.analysis.optional_schemas import TABLES as OPTIONAL
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selections.looks import twins_of
-from coupled.analysis.selections.seeds import average, by_seed, common_name, unique
+from coupled.analysis.selections.seeds import average, by_seed, common_name, run_names, unique
 from coupled.analysis.tables import newest, read_table
 from coupled.analysis.theory_schemas import TABLES as THEORY
 from coupled.storage.run_description import imported_epochs
@@ -84,11 +84,7 @@ def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
         raise ValueError("run_dir: a run folder is listed twice; list each run once")
-    names = [run.name for run in runs]
-    if len({*names}) < len(names):
-        names = [path.name for path in paths]
-    if len({*names}) < len(names):
-        names = [str(run.path) for run in runs]
+    names = run_names([run.name for run in runs], [run.path.absolute() for run in runs])
     return [
         ReportRun(name, run, read_tables(run.path, list(run.settings.arms)))
         for name, run in zip(names, runs, strict=True)
@@ -103,7 +99,7 @@ def experiments(runs: Sequence[ReportRun]) -> list[ReportRun]:
     groups = [
         [runs[place] for place in places] for places in by_seed([run.run.description["settings"] for run in runs])
     ]
-    names = unique([common_name([run.name for run in group]) for group in groups])
+    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
     return [
         group[0] if len(group) == 1 else ReportRun(name, group[0].run, _means(group), len(group))
         for name, group in zip(names, groups, strict=True)

@@ -48,11 +48,14 @@ class Looks:
         self.arms = list(dict.fromkeys(arm for source in sources for arm in source.arm_names))
         self.colours, self._indices = arm_colours(self.arms), arm_indices(self.arms)
 
-    def label(self, source: Source, arm: str, more: str = "", reference: str = "") -> str:
-        """The text in the legend; `more` is the rest that distinguishes several lines of an arm."""
+    def label(self, source: Source, arm: str, more: str = "", reference: str = "", band: bool = False) -> str:
+        """The text in the legend; `more` is the rest that distinguishes several lines of an arm.
+
+        Of several seeds it has their number; with a `band` it says what the band shows.
+        """
         floor = "noise floor" if arm in source.twins_of(reference) else ""
         named = f"{source.name}:{arm}" if len(self.sources) > 1 else arm
-        seeds = f"± sd, n = {source.seeds}" if source.seeds > 1 else ""
+        seeds = f"{'± sd, ' if band else ''}n = {source.seeds}" if source.seeds > 1 else ""
         return " · ".join(filter(None, (named, floor, more, seeds)))
 
     def style(self, source: Source, arm: str, reference: str = "", shift: int = 0) -> Style:
@@ -82,13 +85,12 @@ class Looks:
 
         If `more` names the reference, the line differs in dash and marker from those to other references.
         """
-        shift = (
-            list(source.arm_names).index(reference) if more.startswith("to ") and reference in source.arm_names else 0
-        )
+        names = list(source.arm_names)
+        shift = names.index(reference) if more.startswith("to ") and reference in names else 0
         look = self.style(source, arm, reference, shift)
         look = look if dash is None else look._replace(linestyle=dash)
         low, high = (None, None) if interval is None else map(numbers, interval)
-        label = self.label(source, arm, more, reference)
+        label = self.label(source, arm, more, reference, interval is not None)
         how: Kind = kind or ("line" if dash is None else "curve")
         return Series(label, arm, look, numbers(x), numbers(y), low, high, source.seeds, how, tuple(texts))
 
@@ -109,11 +111,10 @@ def of_arms(source: Source, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]
     return [(arm, in_order(by[arm])) for arm in source.arm_names if arm in by]
 
 
-def of_pairs(source: Source, rows: pd.DataFrame, reference: str | None = None) -> list[tuple[str, str, pd.DataFrame]]:
-    """Reference, arm and rows of each pair in the rows, of one reference if it is named; arms in order."""
+def of_pairs(source: Source, rows: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """Reference, arm and rows of each pair in the rows, arms in the order of the source."""
     references = [str(each) for each in rows["reference"].unique()] if len(rows) else []
-    chosen = [each for each in references if reference in (None, each)]
-    return [(each, arm, own) for each in chosen for arm, own in of_arms(source, rows[rows["reference"] == each])]
+    return [(each, arm, own) for each in references for arm, own in of_arms(source, rows[rows["reference"] == each])]
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:

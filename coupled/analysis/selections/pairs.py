@@ -120,7 +120,8 @@ def angles(sources: Sources, looks: Looks, reference: str | None = None) -> list
                 ["epoch", "reference", "arm", "num_images", "angle"]
             ]
             y = Axis(f"arccos of {title} with {name}, test images, h, degrees", low=0.0, high=180.0, zero=True)
-            panel = panels.panel((metric,), title, y, short=f"arccos of {title}, test images, h")
+            of_mean = "the mean " if any(each.seeds > 1 for each in sources) else ""
+            panel = panels.panel((metric,), title, y, short=f"arccos of {of_mean}{title}, test images, h")
             panel.count(rows, "test")
             add_pairs(panel, source, looks, degrees, "angle", equal=0.0)
     return [*found, *panels.filled()]

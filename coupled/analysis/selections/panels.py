@@ -74,6 +74,10 @@ class Panel:
     counts: dict[str, None] = field(default_factory=dict)  # "357 test images", in order
     ring: Ring | None = None
 
+    def places(self) -> list[float]:
+        """The distinct x values of the series, ascending."""
+        return sorted({x for series in self.series for x in series.x})
+
     def count(self, rows: pd.DataFrame, split: str = "") -> None:
         """Note the numbers of images of the rows."""
         for number in rows["num_images"].dropna().unique() if "num_images" in rows else ():
@@ -104,18 +108,20 @@ def n_of(panels: Iterable[Panel]) -> str:
     every = list(panels)
     counts = dict.fromkeys(count for panel in every for count in panel.counts)
     seeds = {series.seeds for panel in every for series in panel.series if series.arm}
-    return _in_words(list(counts), sorted(seeds))
+    bands = any(series.low is not None for panel in every for series in panel.series)
+    return _in_words(list(counts), sorted(seeds), bands)
 
 
 def n_of_rows(rows: pd.DataFrame, split: str, seeds: int) -> str:
-    """The numbers of images and seeds of the rows of a table in one line."""
+    """The numbers of images and seeds of the rows of a table in one line, for a figure without bands."""
     panel = Panel((), "", EPOCHS, EPOCHS)
     panel.count(rows, split)
-    return _in_words(list(panel.counts), [seeds])
+    return _in_words(list(panel.counts), [seeds], bands=False)
 
 
-def _in_words(counts: Sequence[str], seeds: Sequence[int]) -> str:
+def _in_words(counts: Sequence[str], seeds: Sequence[int], bands: bool) -> str:
     images = [f"n = {', '.join(counts)}"] if counts else []
     if not any(count > 1 for count in seeds):
         return "; ".join([*images, *(["one seed"] if seeds else [])])
-    return "; ".join([*images, f"mean and one standard deviation over n = {' or '.join(map(str, seeds))} seeds"])
+    shown = "mean and one standard deviation" if bands else "mean"
+    return "; ".join([*images, f"{shown} over n = {' or '.join(map(str, seeds))} seeds"])

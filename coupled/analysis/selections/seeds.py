@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,13 +27,22 @@ def by_seed(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     return [places for _, places in groups]
 
 
-def common_name(names: Sequence[str]) -> str:
-    """The name of several runs: what their names have in common at the start, or that of the first with "..."."""
+def run_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Unique names of runs: their own, or the ends of their paths, with as many folders as needed."""
+    found, parts = list(names), 0
+    while len({*found}) < len(found):
+        parts += 1
+        found = [str(Path(*folder.parts[-parts:])) for folder in folders]
+    return found
+
+
+def common_name(names: Sequence[str], folders: Sequence[Path]) -> str:
+    """The name of an experiment: what the names of its runs have in common at the start, or the folder of the runs."""
     if len(names) == 1:
         return names[0]
     letters = zip(*names, strict=False)
     common = "".join(same[0] for same in takewhile(lambda each: len({*each}) == 1, letters))
-    return common.rstrip("0123456789-_=, ").removesuffix("seed").rstrip("-_=, ") or f"{names[0]}..."
+    return common.rstrip("0123456789-_=, ").removesuffix("seed").rstrip("-_=, /") or folders[0].resolve().parent.name
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -50,8 +60,8 @@ def average(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
 
     Returns:
         One row for each key, in the order of the first run. A column c of numbers has the mean, and `c_sd` the standard
-        deviation (with n - 1). Another column has the common text; of different texts "yes" if there is one, otherwise
-        no text. Digests and intervals over images are left out.
+        deviation (with n - 1); both are NaN if a run has no number. Another column has the common text; of different
+        texts "yes" if there is one, otherwise no text. Digests and intervals over images are left out.
     """
     schema = SCHEMAS[name]
     left_out = {*schema.digests, *INTERVALS, "inputs_digest"}
@@ -60,7 +70,8 @@ def average(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
     values = [column for column in every if column not in key]
     numeric = [column for column in values if pd.api.types.is_numeric_dtype(every[column])]
     groups = every.groupby(key, dropna=False, sort=False)
-    means = groups[numeric].mean().join(groups[numeric].std().add_suffix("_sd"))
+    whole = groups[numeric].count() == len(tables)  # no mean over fewer runs
+    means = groups[numeric].mean().where(whole).join(groups[numeric].std().where(whole).add_suffix("_sd"))
     for column in values:
         if column not in numeric:
             means[column] = groups[column].agg(_common)
