@@ -101,10 +101,11 @@ def test_figure_and_report_draw_the_same_maps(measured_run: Path) -> None:
     page = alignment_by_layer(runs, Looks(runs)).variants["cka, to cl, test images"]
     heats = {each["name"]: each for each in page["data"] if each["type"] == "heatmap"}
     assert [axes.get_title() for axes in figure.axes if axes.images] == list(heats)
+    layers = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     for axes in figure.axes[: len(heats)]:
         heat = heats[axes.get_title()]
+        assert heat["y"] == layers
         np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), np.array(heat["z"], float), rtol=1e-6)
-        assert [text.get_text() for text in axes.get_yticklabels()] == heat["y"]
         assert axes.images[0].get_clim()[0] == pytest.approx(page["layout"]["coloraxis"]["cmin"], rel=1e-6)
 
 

@@ -67,7 +67,7 @@ def average(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
     left_out = {*schema.digests, *INTERVALS, "inputs_digest"}
     key = [column for column in schema.place if all(column in table for table in tables)]
     every = pd.concat([table.drop(columns=[c for c in table if c in left_out]) for table in tables])
-    values = [column for column in every if column not in key]
+    values = [str(column) for column in every if column not in key]
     numeric = [column for column in values if pd.api.types.is_numeric_dtype(every[column])]
     groups = every.groupby(key, dropna=False, sort=False)
     whole = groups[numeric].count() == len(tables)  # no mean over fewer runs
@@ -107,5 +107,5 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     facts: dict[str, str] = {}
     for key, value in tree.items():
         nested = isinstance(value, Mapping) and value
-        facts |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}  # type: ignore[arg-type]
+        facts |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}
     return facts
