@@ -56,7 +56,11 @@ COMMANDS = {
     "losses": _analysis("contrastive losses of every arm", "losses"),
     "bounds": _analysis("the papers' bounds, compared with measured values", "bounds"),
     "verify": _analysis("check the files of a run, or compare two runs", "verify"),
-    "figures": _analysis("figures of a run", "figures"),
+    "figures": Command(
+        "figures of one run or several runs",
+        "coupled.analysis.output_parsers:figures",
+        "coupled.analysis.figures:main",
+    ),
     "report": _analysis("an HTML page of one run or several runs", "report", "report.program"),
     "merge": Command(
         "accuracy of the weights between two arms",

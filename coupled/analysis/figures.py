@@ -1,6 +1,9 @@
 """Draw the figures of a run from the tables of the other analysis programs, as PNG and PDF.
 
-The program writes every figure whose tables exist to analysis/figures of the run. For a missing table it names the
+The program writes every figure whose tables exist to analysis/figures of the run. Runs that differ only in their seeds
+are drawn as one: mean and one standard deviation over seeds. Other runs are drawn side by side, with the labels
+run:arm; their figures need --output. The folder of a sweep stands for all its runs.
+ For a missing table it names the
 command that writes it. A metric that was not computed has no panel; the program then names the command that adds it.
 Figures:
 * drift: weight gap, CKA and RSA of h on test, over epochs. If the run has twins of the reference (arms with the same
@@ -27,7 +30,7 @@ Figures:
 * duality: the criteria L_c and L_nc of z, and norms of z and h, over epochs.
 * angles: angles of the weights and of h on test (arccos of CKA and RSA) to the reference, over epochs.
 The reference is `cl`; in a run without `cl`, the reference of the tables. An arm has the same colour in all figures
-(see plots/drawing.py). A damaged table is reported, and the exit status is 2.
+(see selections/styles.py). A damaged table is reported, and the exit status is 2.
 """
 
 import sys
@@ -37,12 +40,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from coupled.analysis import parsers
+from coupled.analysis import output_parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
 from coupled.analysis.plots.classifier_figures import corruption_errors, reliability
 from coupled.analysis.plots.drawing import save
+from coupled.analysis.plots.experiment_tables import experiment_tables
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
 from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.measure_figures import class_alignment, mutual_knn, pair_metrics
@@ -57,7 +61,8 @@ from coupled.analysis.plots.pair_figures import (
     missing_panels,
 )
 from coupled.analysis.plots.spectrum_figures import duality, spectra
-from coupled.analysis.run import USUAL_REFERENCE, Run, open_run
+from coupled.analysis.run import USUAL_REFERENCE, Run
+from coupled.analysis.several_runs import open_runs
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say
 
@@ -100,7 +105,7 @@ def draw(run: Run, reference: str | None = None) -> list[Path]:
     Raises:
         ValueError: if the reference is not an arm of the run, a table is damaged, or no figure can be drawn.
     """
-    results = dict(draw_each(figure_tables(run, reference)))
+    results = dict(draw_each(figure_tables(run, reference), run.tables / "figures"))
     paths = [path for result in results.values() if isinstance(result, list) for path in result]
     errors = {name: result for name, result in results.items() if isinstance(result, ValueError)}
     for name, error in errors.items():
@@ -109,8 +114,8 @@ def draw(run: Run, reference: str | None = None) -> list[Path]:
     return paths
 
 
-def draw_each(tables: FigureTables) -> Iterator[tuple[str, list[Path] | ValueError]]:
-    """Yield the name of each figure with the files that were written, or the error if it cannot be drawn."""
+def draw_each(tables: FigureTables, folder: Path) -> Iterator[tuple[str, list[Path] | ValueError]]:
+    """Yield the name of each figure with the files that were written to `folder`, or the reason why there are none."""
     of_options = {options.__name__: options} if option_paths(tables.arm_settings) else {}
     for name, figure in {**FIGURES, **of_options}.items():
         try:
@@ -118,20 +123,22 @@ def draw_each(tables: FigureTables) -> Iterator[tuple[str, list[Path] | ValueErr
         except ValueError as error:
             yield name, error
         else:
-            yield name, save(drawing, tables.folder / "figures" / name, tables.note)
+            yield name, save(drawing, folder / name, tables.note)
 
 
 def figures(options: Namespace) -> int:
     """Draw the figures and print their paths. The exit status is 2 if a table is damaged or no figure was drawn."""
-    run = open_run(options.run)
-    reference = options.reference or default_reference(run)
+    runs = open_runs([path for paths in options.run or () for path in paths])
+    if len(runs) > 1 and options.output is None:
+        raise ValueError(f"--output: {len(runs)} runs need a folder for their figures; pass --output DIR")
+    reference = options.reference or default_reference(runs[0])
     if not options.reference and reference != USUAL_REFERENCE:
         say(f"reference: {reference} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
     written: list[Path] = []
     damaged = False
     missing: dict[str, list[str]] = {}  # the figures that lack the same table
-    tables = figure_tables(run, reference)
-    for name, result in draw_each(tables):
+    tables = experiment_tables(runs, reference)
+    for name, result in draw_each(tables, options.output or runs[0].tables / "figures"):
         if isinstance(result, ValueError):
             missing.setdefault(str(result), []).append(name)
             damaged |= isinstance(result, BadTableError)
@@ -141,11 +148,11 @@ def figures(options: Namespace) -> int:
         say(f"{', '.join(names)}: not drawn: {why}", file=sys.stderr)
     for path in written:
         say(path)
-    if note := missing_panels(tables):
+    for note in filter(None, map(missing_panels, tables.runs)):
         say(note, file=sys.stderr)
     return 0 if written and not damaged else 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    return run_program(figures, parsers.figures(), arguments)
+    return run_program(figures, output_parsers.figures(), arguments)

@@ -1,4 +1,4 @@
-"""The command lines of the programs of two arms' weights and of gradients, and of those that export a run.
+"""The command lines of figures, of the programs of two arms' weights and of gradients, and of those that export a run.
 
 `--help` imports this module, so it imports no large library.
 """
@@ -14,7 +14,9 @@ from coupled.analysis.parsers import (
     _add_images,
     _add_outputs,
     _add_pairs,
+    _add_reference,
     _add_run,
+    _add_runs,
     _add_split,
     _add_table,
     add_dataset_root,
@@ -29,6 +31,19 @@ BATCH_NORM_IMAGES = 2048
 CLASSIFIERS = ("nccc", "knn")  # of merged arms, by default
 BARRIER_CLASSIFIERS = ("nccc",)
 GRADIENT_IMAGES = 2048
+
+
+def figures() -> Parser:
+    """`coupled figures`."""
+    about = "The figures of a run, or of several runs, from the CSV files that the other commands write."
+    files = ["analysis/figures/*.png, *.pdf   every figure whose CSV files exist; with --output in its folder"]
+    examples = ["--run-dir runs/demo", "--run-dir runs/seed0 runs/seed1 --output figures"]
+    parser = command_parser("figures", about, examples, files)
+    _add_runs(parser)
+    _add_reference(parser)
+    folder = "folder of the figures (default: analysis/figures of the run; needed for several runs)"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=folder)
+    return parser
 
 
 def merge() -> Parser:

@@ -155,24 +155,13 @@ def verify() -> Parser:
     return parser
 
 
-def figures() -> Parser:
-    """`coupled figures`."""
-    about = "The figures of a run, from the CSV files that the other commands write."
-    files = ["analysis/figures/*.png, *.pdf   every figure whose CSV files exist"]
-    parser = command_parser("figures", about, ["--run-dir runs/demo", "--reference cl"], files)
-    _add_run(parser)
-    _add_reference(parser)
-    return parser
-
-
 def report() -> Parser:
     """`coupled report`."""
     about = "Writes one HTML page about a run, or about several runs side by side. The page needs no network."
     examples = ["--compute", "--run-dir runs/seed0 runs/seed1 --output both.html"]
     files = ["analysis/report.html   in the first run; with --compute also the missing CSV files"]
     parser = command_parser("report", about, examples, files)
-    where = "run folders (default: the newest one under runs/)"
-    parser.add_argument("--run-dir", dest="run", nargs="+", action="append", type=Path, metavar="DIR", help=where)
+    _add_runs(parser)
     parser.add_argument("--compute", action="store_true", help="first compute the missing tables")
     _add_code(parser)
     page = "page to write (default: DIR/analysis/report.html)"
@@ -189,6 +178,11 @@ def add_dataset_root(parser: Parser) -> None:
 def _add_run(parser: Parser) -> None:
     where = "run folder (default: the newest one under runs/)"
     parser.add_argument("--run-dir", dest="run", type=Path, metavar="DIR", help=where)
+
+
+def _add_runs(parser: Parser) -> None:
+    where = "run folders, or folders of sweeps with all their runs (default: the newest run under runs/)"
+    parser.add_argument("--run-dir", dest="run", nargs="+", action="append", type=Path, metavar="DIR", help=where)
 
 
 def _add_pairs(parser: Parser, every_pair: str = "") -> None:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from coupled.analysis import theory_parsers
 from coupled.analysis.driver import run_program, tracked
-from coupled.analysis.plots.drawing import COLOURS, save
+from coupled.analysis.plots.drawing import save
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.styles import COLOURS
 from coupled.analysis.theory.alignment_floors import DELTA, ROUNDING
 from coupled.analysis.theory.bound_formulas import alignment_floor, log_gradient_gap, log_similarity_distance
 from coupled.analysis.theory.descent import centred, correlation, descend, off_diagonal

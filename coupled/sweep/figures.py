@@ -13,8 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from coupled.analysis.plots.drawing import MARKERS, Style, arm_styles, line, over_epochs, plain, save
+from coupled.analysis.plots.drawing import over_epochs, plain, save
 from coupled.analysis.plots.option_figures import option_paths, options_figure
+from coupled.analysis.plots.panel_figures import draw_series
+from coupled.analysis.selections.panels import Series
+from coupled.analysis.selections.styles import MARKERS, Style, arm_styles
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import twins
 from coupled.sweep.names import spelled
@@ -34,6 +37,7 @@ class Shown(NamedTuple):
     styles: dict[str, Style]
     figure: Mapping[str, Any]  # the fields of FigureSettings
     note: str = ""  # the settings that arms do not share
+    seeds: int = 1
 
 
 def draw(folder: Path, rows: pd.DataFrame) -> list[Path]:
@@ -81,7 +85,8 @@ def _shown(definition: Mapping[str, Any], rows: pd.DataFrame) -> Shown:
         others += [] if apart else [key for key in several if key != factor]
     styles = {**arm_styles(list(arms)), **dict.fromkeys(twins(arms, figure["reference"]), GREY)}
     values = list(dict.fromkeys(rows[factor])) if factor else []
-    return Shown(factor, others, values, styles, figure, definition["note"])
+    seeds = rows["seed"].nunique() if "seed" in rows else 1
+    return Shown(factor, others, values, styles, figure, definition["note"], seeds)
 
 
 def _panel(rows: pd.DataFrame, metric: str, figure: Mapping[str, Any]) -> pd.DataFrame:
@@ -158,7 +163,8 @@ def _legend(shown: Shown, figure: Figure) -> None:
 
 def _about(shown: Shown) -> str:
     reference, layer, split = (shown.figure[key] for key in ("reference", "layer", "split"))
-    return f"compared with {reference}, layer {layer}, {split} images; mean and one standard deviation over seeds"
+    seeds = f"mean and one standard deviation over n = {shown.seeds} seeds" if shown.seeds > 1 else "one seed"
+    return f"compared with {reference}, layer {layer}, {split} images; {seeds}"
 
 
 def _against_factor(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
@@ -189,7 +195,7 @@ def _against_epochs(shown: Shown, axes: Axes, rows: pd.DataFrame) -> None:
         colours = matplotlib.colormaps["viridis"]
         last = max(1, len(shown.values) - 1)
         styles = {
-            value: Style(matplotlib.colors.to_hex(colours(0.85 * i / last)), "-", MARKERS[i % len(MARKERS)])
+            value: Style(matplotlib.colors.to_hex(colours(0.85 * i / last)), "-", list(MARKERS)[i % len(MARKERS)])
             for i, value in enumerate(shown.values)
         }
     for value, own in _in_order(rows, column, styles):
@@ -204,8 +210,8 @@ def _in_order(rows: pd.DataFrame, column: str, order: Iterable[Any]) -> list[tup
 
 
 def _curve(axes: Axes, values: pd.DataFrame, label: str, style: Style) -> None:
-    """Draw the mean and, with several seeds, a band around it."""
-    line(axes, values["x"], values["mean"], label, style)
-    if values["sd"].notna().any():
-        low, high = values["mean"] - values["sd"], values["mean"] + values["sd"]
-        axes.fill_between(values["x"], low, high, color=style.color, alpha=0.15, linewidth=0)
+    """Draw the mean and, with several seeds, a band of one standard deviation around it."""
+    known = bool(values["sd"].notna().any())
+    low, high = ((values["mean"] + sign * values["sd"]).tolist() if known else None for sign in (-1, 1))
+    x, y, seeds = values["x"].tolist(), values["mean"].tolist(), int(values["seeds"].max())
+    draw_series(axes, Series(label, "", style, x, y, low, high, seeds))

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from reproduction_claims import GLOBAL, SCORES, scores
 from scipy import stats
 
-from coupled.analysis.plots.drawing import arm_styles, over_epochs
+from coupled.analysis.plots.drawing import over_epochs
+from coupled.analysis.selections.styles import arm_styles
 
 SWEEP = "cifar10"
 ARMS = ("nscl", "scl", "ce")

@@ -12,12 +12,12 @@ from support import tiny
 from coupled.analysis import calibration, classifier_parsers, quality
 from coupled.analysis.calibration import main
 from coupled.analysis.plots.classifier_figures import reliability
-from coupled.analysis.plots.drawing import arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.representations.embeddings import Embedder
 from coupled.analysis.representations.features import clean_features
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.styles import arm_styles
 from coupled.metrics.arm import _logits
 from coupled.stream.clean import choose_images
 

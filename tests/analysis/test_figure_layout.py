@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from coupled.analysis.figures import main
 from coupled.analysis.plots.accuracy_figures import alignment_accuracy
-from coupled.analysis.plots.drawing import COLOURS, arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_gap
+from coupled.analysis.selections.styles import COLOURS, arm_styles
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
 

@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 from coupled.analysis.figures import FIGURES, draw, main
 from coupled.analysis.plots.accuracy_figures import alignment_accuracy, merging
 from coupled.analysis.plots.arm_figures import collapse, quality
-from coupled.analysis.plots.drawing import arm_styles, grid
+from coupled.analysis.plots.drawing import grid
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.pair_figures import angles, drift, gap_alignment, layers_alignment, layers_gap, matrix
 from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.styles import NOISE, arm_styles
 from coupled.analysis.tables import BadTableError
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
@@ -219,7 +220,7 @@ def test_quality_shows_every_arm_and_the_gap_alignment_figure_joins_both_tables(
     figure = quality(run)
     visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
     assert visible == ["accuracy, nearest class centre", "CDNV"]
-    assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "ce"]
+    assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "twin · noise floor", "ce"]
     assert lines(figure, 1)["cl"][1] == [0.5] * 3
     joined = lines(gap_alignment(run), 0)
     assert list(joined) == ["mine", "nscl", "ce"]
@@ -278,7 +279,7 @@ def test_collapse_shows_every_arm_and_the_mean_alignment_of_predictors(folder: P
     visible = [axes.get_title() for axes in figure.axes if axes.get_visible()]
     assert visible == ["spread of z", "eigenspace alignment of predictor"]
     assert lines(figure, 0)["ce"] == [[0, 1, 3], pytest.approx([value(e, "ce") for e in (0, 1, 3)])]
-    assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "ce"]
+    assert list(lines(figure, 0)) == ["cl", "mine", "nscl", "twin · noise floor", "ce"]
     assert lines(figure, 1) == {"mine": [[0, 1, 3], pytest.approx([0.3, 0.4, 0.6])]}
 
 
@@ -299,7 +300,8 @@ def test_an_arm_has_one_colour_in_every_figure(folder: Path) -> None:
     for figure in (drift(run), quality(run), gap_alignment(run)):
         for axes in figure.axes:
             for each in axes.lines:
-                assert each.get_color() == styles[str(each.get_label())]
+                arm = str(each.get_label())
+                assert each.get_color() == (NOISE if arm == "twin · noise floor" else styles[arm])
     assert arm_styles(["ce", "new"])["ce"] == arm_styles(["cl", "other", "ce"])["ce"]
 
 

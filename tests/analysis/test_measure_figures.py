@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coupled.analysis.plots.drawing import arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.measure_figures import class_alignment, mutual_knn, pair_metrics
+from coupled.analysis.selections.styles import arm_styles
 
 ARMS = ["cl", "nscl", "twin", "ce"]
 DRAWN = ["nscl", "ce"]  # without the twin of the reference
@@ -31,12 +31,18 @@ def test_every_pair_metric_has_a_panel_over_epochs(tmp_path: Path) -> None:
     ]
     others = ["0,test,cl,nscl,z,svcca,9,,,90", "0,test,cl,nscl,h,svcca,9,,,20", "0,test,ce,nscl,h,svcca,9,,,90"]
     figure = pair_metrics(tables(tmp_path, "test_alignment.csv", columns, [*others, *rows]))
-    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == [*metrics]
+    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == [
+        "SVCCA",
+        "PWCCA",
+        "representation angle, degrees",
+    ]
     for axes, shift in zip(figure.axes, metrics.values(), strict=False):
         assert [each.get_label() for each in axes.lines] == DRAWN
         for each in axes.lines:
             np.testing.assert_allclose(each.get_xydata(), [(e, shift + e / 100) for e in range(3)])
-        assert len(axes.collections) == len(DRAWN)  # the intervals
+        floor, *intervals = axes.collections
+        assert floor.get_label() == "noise floor (cl's twin)"
+        assert len(intervals) == len(DRAWN)
 
 
 def test_mutual_knn_is_drawn_over_k_beside_chance(tmp_path: Path) -> None:

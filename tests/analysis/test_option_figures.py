@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from coupled.analysis.figures import draw_each
-from coupled.analysis.plots.drawing import arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.option_figures import OptionPath, option_paths, options
+from coupled.analysis.selections.styles import arm_styles
 from coupled.sweep import figures as sweep_figures
 from coupled.sweep.sweep_file import FigureSettings
 from coupled.sweep.tables import COLUMNS, FORMAT
@@ -79,7 +79,7 @@ def test_the_line_has_the_values_of_the_last_epoch_in_the_order_of_the_option(tm
     assert groups.lines[0].get_xdata().tolist() == [2, 3, 5]
     assert groups.lines[1].get_ydata() == pytest.approx([0.5 + names.index("nscl") / 100] * 2)
     assert [each.get_text() for each in groups.get_legend().get_texts()] == ["nscl"]
-    assert figure.get_suptitle() == "compared with cl, epoch 2"
+    assert figure.get_suptitle() == "compared with cl, epoch 2\nn = 357 test images; one seed"
     assert high == pytest.approx(0.5 + names.index("nscl") / 100)
 
 
@@ -93,8 +93,8 @@ def test_a_run_without_such_arms_has_no_such_figure_and_no_message(tmp_path: Pat
     few = {name: ARMS[name] for name in ("cl", "nscl", "tenth")}
     without = FigureTables(tmp_path, "cl", arm_styles(list(ARMS)), [], arm_settings=ARMS)  # tables: quickly not drawn
     shown = without._replace(arm_settings=few)
-    assert "options" in dict(draw_each(without))
-    assert "options" not in dict(draw_each(shown))
+    assert "options" in dict(draw_each(without, tmp_path))
+    assert "options" not in dict(draw_each(shown, tmp_path))
     with pytest.raises(ValueError, match=r"^the run has no 3 arms that differ only in one number of their objective$"):
         options(shown)
 

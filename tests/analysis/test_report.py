@@ -14,7 +14,6 @@ import plotly.graph_objects
 import pytest
 from support.report_parts import changed, charts_of, copied, report_runs
 
-from coupled.analysis.plots.drawing import layer_sort_key
 from coupled.analysis.report import program as report
 from coupled.analysis.report import tables
 from coupled.analysis.report.charts import Chart, numbers
@@ -36,6 +35,7 @@ from coupled.analysis.report.page_tables import about as about_table
 from coupled.analysis.report.program import main, page
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.run import open_run
+from coupled.analysis.selections.layers import layer_sort_key
 from coupled.analysis.tables import whole_encoder
 
 NewRun = Callable[..., Path]
@@ -358,7 +358,7 @@ def test_several_runs_are_shown_together(measured_run: Path, tmp_path: Path) -> 
     runs = report_runs(measured_run, other)
     charts = charts_of(measured_run, other)
     lines = charts["headline"].variants[""]["data"]
-    assert {line["name"] for line in lines if line["meta"]["arm"] == "ce"} == {"ce · drift", "ce · other"}
+    assert {line["name"] for line in lines if line["meta"]["arm"] == "ce"} == {"drift:ce", "other:ce"}
     assert {line["line"]["dash"] for line in lines} == {"solid", "dash"}
     for key in ("loss_gap", "growth", "losses", "few_shot", "weight_shape"):  # no two lines have one name
         for figure in charts[key].variants.values():
@@ -381,7 +381,7 @@ def test_several_runs_are_shown_together(measured_run: Path, tmp_path: Path) -> 
 def test_runs_with_equal_names_are_labelled_by_their_folders(new_run: NewRun, tmp_path: Path) -> None:
     one, two, again = (new_run(epochs=(), name=name) for name in ("one", "two", "again/two"))
     assert [run.name for run in report_runs(one, two)] == ["one", "two"]
-    assert [run.name for run in report_runs(two, again)] == [str(two), str(again)]
+    assert [run.name for run in report_runs(two, again)] == [f"{two.parent.name}/two", "again/two"]
 
 
 def test_cells_are_displayed_rounded_and_copied_in_full(measured_run: Path) -> None:

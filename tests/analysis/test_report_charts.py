@@ -11,8 +11,10 @@ import pytest
 from support.report_parts import charts_of, copied, report_runs
 
 from coupled.analysis.report.arm_charts import few_shot
-from coupled.analysis.report.charts import Chart, TraceStyles, numbers
+from coupled.analysis.report.charts import Chart, numbers
 from coupled.analysis.report.program import sections
+from coupled.analysis.selections.looks import Looks
+from coupled.analysis.selections.styles import NOISE
 from coupled.analysis.tables import whole_encoder
 
 
@@ -120,7 +122,7 @@ def test_errors_and_bounds_are_sorted_by_number_of_shots(measured_run: Path) -> 
         one = table[table["shots"] == 1]
         more = one.assign(shots=5)
         tables[name] = pd.concat([one.query("epoch == 3").assign(epoch=0), more, one])
-    found = few_shot([replace(run, tables=tables)], TraceStyles([run])).variants["nccc, all classes, h"]["data"]
+    found = few_shot([replace(run, tables=tables)], Looks([run])).variants["nccc, all classes, h"]["data"]
     assert [line["x"] for line in found] == [[1, 5]] * 12  # an error and two bounds of each arm
 
 
@@ -138,7 +140,7 @@ def test_each_pair_of_arms_has_its_line_and_row(measured_run: Path, tmp_path: Pa
     assert looks["ce · to cl"][0] == looks["ce · to nscl"][0]
     assert all(one != other for one, other in zip(*(styles[1:] for styles in looks.values()), strict=True))
     runs = report_runs(run)
-    last = next(p for s in sections(runs, TraceStyles(runs)) for p in s["parts"] if p.key == "last")
+    last = next(p for s in sections(runs) for p in s["parts"] if p.key == "last")
     rows = {(row[1].value, row[2].value): [each.value for each in row[3:6]] for row in last.rows}
     assert rows["ce", "nscl"] == ["0.123"] * 3
     gaps = whole_encoder(pd.read_csv(measured_run / "analysis/weight_gap.csv"), "mean").query(
@@ -179,7 +181,7 @@ def test_rows_of_smaller_samples_other_splits_or_earlier_calls_hide_no_values(
         assert found[key] == expected[key]
     assert next(iter(found["alignment"])) == "cka, h, test images"
     for key in ("collapse", "spectra"):
-        train = {name.replace("test", "train"): figure for name, figure in expected[key].items()}
+        train = json.loads(json.dumps(expected[key]).replace("test", "train"))
         assert found[key] == expected[key] | train
 
 
@@ -189,7 +191,8 @@ def test_the_noise_floor_is_between_a_twin_and_its_sibling_only(measured_run: Pa
     about["settings"]["arms"]["again"] = about["settings"]["arms"]["cl"] | {"twin": "cl"}
     (run / "run.json").write_text(json.dumps(about))
     (one,) = report_runs(run)
-    styles = TraceStyles([one])
-    assert [styles.is_noise(one, "again", reference) for reference in ("", "cl", "nscl")] == [True, True, False]
-    assert styles.line(one, "again", [0], [0], reference="cl")["name"] == "again · noise floor"
-    assert styles.line(one, "again", [0], [0], reference="nscl")["line"]["color"] == styles.colours["again"]
+    looks = Looks([one])
+    assert [one.twins_of(reference) for reference in ("", "cl", "nscl")] == [["again"], ["again"], []]
+    floor = looks.series(one, "again", [0], [0], reference="cl")
+    assert (floor.label, floor.style.color) == ("again · noise floor", NOISE)
+    assert looks.series(one, "again", [0], [0], reference="nscl").style.color == looks.colours["again"]

@@ -12,14 +12,17 @@ import pytest
 from support.report_parts import changed, copied, report_runs
 
 from coupled.analysis import weight_gap
-from coupled.analysis.report.charts import TraceStyles
-from coupled.analysis.report.headline import headline, same_but_seed
+from coupled.analysis.report.charts import trace
+from coupled.analysis.report.headline import headline
 from coupled.analysis.report.missing import Missing, by_command
 from coupled.analysis.report.page_tables import fits, without_empty_columns
 from coupled.analysis.report.program import main as report
 from coupled.analysis.report.program import sections
-from coupled.analysis.report.step_charts import MOST_POINTS, binned, steps
+from coupled.analysis.report.step_charts import steps
 from coupled.analysis.report.tables import STEPS, ReportRun, read_tables
+from coupled.analysis.selections.looks import Looks
+from coupled.analysis.selections.losses import MOST_POINTS, binned
+from coupled.analysis.selections.seeds import by_seed
 
 ARMS: dict[str, Any] = {
     "cl": {"objective": "dcl"},
@@ -81,7 +84,7 @@ def test_the_sentence_has_the_intervals_or_the_weights_that_were_computed(measur
 def test_seeds_of_one_experiment_have_one_sentence_with_their_spread(measured: ReportRun) -> None:
     """And the number of seeds in which the arm is nearest; runs that differ otherwise have a sentence each."""
     runs = [scored(measured, f"s{k}", k, nscl=each, ce=0.8) for k, each in enumerate((0.9, 0.86, 0.79))]
-    assert same_but_seed(runs)
+    assert by_seed([run.run.description["settings"] for run in runs]) == [[0, 1, 2]]
     spread = np.std([0.9, 0.86, 0.79], ddof=1)
     assert headline(runs).sentences == [
         f"After 2 epochs, nscl is nearest to cl: CKA of h on test images 0.85 ± {spread:.2f}; ce 0.80 ± 0.00."
@@ -92,7 +95,6 @@ def test_seeds_of_one_experiment_have_one_sentence_with_their_spread(measured: R
         "s0: After 2 epochs, nscl is nearest to c",
         "other: After 2 epochs, ce is nearest to ",
     ]
-    assert not same_but_seed(runs[:1])
 
 
 def test_loss_norm_and_rate_of_each_arm_are_shown_over_steps(measured: ReportRun) -> None:
@@ -104,7 +106,7 @@ def test_loss_norm_and_rate_of_each_arm_are_shown_over_steps(measured: ReportRun
     epochs = pd.DataFrame({"epoch": [1, 2], "arm": "ce", "lr": [0.1, 0.2]})
     arms = {**ARMS, "ce": {**ARMS["ce"], "optimizer": {"base_lr": 0.1}}}
     run = replace(scored(measured, arms=arms), tables={"steps.csv": table, "epochs.csv": epochs})
-    chart = steps([run], TraceStyles([run]))
+    chart = steps([run], Looks([run]))
     assert list(chart.variants) == ["training loss", "gradient norm", "learning rate"]
     assert "A point is the mean of 3 steps." in chart.caption
     lines = {line["name"].partition(" ")[0]: line for line in chart.variants["training loss"]["data"]}
@@ -116,7 +118,7 @@ def test_loss_norm_and_rate_of_each_arm_are_shown_over_steps(measured: ReportRun
     assert (rates["ce"]["x"], rates["ce"]["y"]) == ([count - 1, count], [0.1, 0.2])
     assert binned(table[:MOST_POINTS]) is not None
     assert len(binned(table)) <= MOST_POINTS
-    assert steps([replace(run, tables={})], TraceStyles([run])).variants == {}
+    assert steps([replace(run, tables={})], Looks([run])).variants == {}
 
 
 def test_steps_of_arms_with_their_own_views_are_read(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_the_headline_is_first_and_the_provenance_last_and_folded(measured: Repo
     """Readers look before they read; digests and settings are for the one who doubts."""
     kept = ("epochs.csv", "test_alignment.csv")
     run = replace(measured, tables={name: measured.table(name) for name in kept})
-    parts = sections([run], TraceStyles([run]))
+    parts = sections([run])
     assert [each["key"] for each in parts][:2] == ["headline", "training"]
     assert [each["key"] for each in parts][-1] == "run"
     assert parts[0]["parts"][0].sentences[0].startswith("After 3 epochs, nscl is nearest to cl")
@@ -178,10 +180,10 @@ def test_twenty_five_arms_have_distinct_lines(measured: ReportRun) -> None:
     arms = {f"arm{k}": {"objective": "dcl", "temperature": 0.1 + k} for k in range(25)}
     runs = [scored(measured, name, arms=arms) for name in ("one", "two")]
     for shown in (runs[:1], runs):
-        styles = TraceStyles(shown)
-        lines = [styles.line(run, arm, [0], [0]) for run in shown for arm in arms]
+        looks = Looks(shown)
+        lines = [trace(looks.series(run, arm, [0], [0])) for run in shown for arm in arms]
         for kind, part in (("line", "dash"), ("marker", "symbol")):
-            looks = {(line["line"]["color"], line[kind][part], line["name"].partition("two")[1]) for line in lines}
+            looks = {(line["line"]["color"], line[kind][part], line["name"].partition("two:")[1]) for line in lines}
             assert len(looks) == len(lines)
         assert len({(line["line"]["color"], line["line"]["dash"]) for line in lines}) == len(lines)
 

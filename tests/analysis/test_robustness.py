@@ -17,13 +17,13 @@ from coupled.analysis.corruptions.constants import SEVERITIES
 from coupled.analysis.corruptions.errors import mean_corruption_errors
 from coupled.analysis.corruptions.generate import corrupted
 from coupled.analysis.plots.classifier_figures import corruption_errors
-from coupled.analysis.plots.drawing import arm_styles
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.representations.embeddings import Embedder
 from coupled.analysis.representations.features import clean_features
 from coupled.analysis.robustness import main
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.styles import arm_styles
 from coupled.metrics.arm._probes import fitted
 from coupled.metrics.arm.linear_probe import best_strength
 from coupled.stream.clean import choose_images

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coupled.analysis.report.charts import Chart, TraceStyles
+from coupled.analysis.report.charts import Chart
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import ReportRun, read_runs
 from coupled.analysis.run import open_run
@@ -20,7 +20,7 @@ def report_runs(*folders: Path) -> list[ReportRun]:
 def charts_of(*folders: Path) -> dict[str, Chart]:
     """Return the charts of a report about these runs, by key."""
     runs = report_runs(*folders)
-    parts = [part for section in sections(runs, TraceStyles(runs)) for part in section["parts"]]
+    parts = [part for section in sections(runs) for part in section["parts"]]
     return {part.key: part for part in parts if isinstance(part, Chart)}
 
 

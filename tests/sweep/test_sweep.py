@@ -20,7 +20,7 @@ import yaml
 from support import tiny
 
 from coupled.analysis import alignment, weight_gap
-from coupled.analysis.plots.drawing import arm_styles
+from coupled.analysis.selections.styles import arm_styles
 from coupled.analysis.tables import newest, whole_encoder
 from coupled.config.schema import from_resolved
 from coupled.coordinator import Coordinator

@@ -1,20 +1,16 @@
 """Figures of accuracy for pairs of arms: its difference against their alignment, and that of the weights between."""
 
-from typing import Any
-
-import pandas as pd
 from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.plots.pair_figures import ALIGNMENTS, draw_rings, last_epoch_label, scores_of_h
+from coupled.analysis.plots.panel_figures import draw_panel
+from coupled.analysis.selections import accuracy, pairs
+from coupled.analysis.selections.accuracy import ACCURACIES
+from coupled.analysis.selections.pairs import ALIGNMENTS
+from coupled.analysis.selections.panels import n_of, n_of_rows
 from coupled.analysis.tables import largest_sample
 from coupled.monitoring.commands import suggest
-
-ACCURACIES = {  # metric, variant of quality.csv -> name
-    ("nccc", "euclidean"): "nearest class centre",
-    ("linear_probe", "regularised"): "linear probe",
-}
 
 
 def alignment_accuracy(tables: FigureTables) -> Figure:
@@ -23,61 +19,44 @@ def alignment_accuracy(tables: FigureTables) -> Figure:
     One point per arm and epoch, for h on test; rings mark the last epoch. A row of panels is left out if quality.csv
     does not have its metric, a column if test_alignment.csv does not. Raises ValueError if no panel is left.
     """
-    scores, accuracies = tables.scores(), accuracy_differences(tables.read("quality.csv", "value"), tables.reference)
-    if not accuracies:
-        metrics = [metric for metric, _ in ACCURACIES]
-        command = suggest("quality", "--run-dir", str(tables.folder.parent), "--metrics", *metrics)
-        raise ValueError(
-            f"{tables.folder / 'quality.csv'}: no rows of {' or '.join(metrics)} of h on test for '{tables.reference}'"
-            f" and another arm at the same epoch; compute them with: {command}"
-        )
-    alignments = scores_of_h(scores[~scores["arm"].isin(tables.twins)])
-    panels = {
-        (accuracy, title): rows.merge(differences, on=["epoch", "arm"])
-        for accuracy, differences in accuracies.items()
-        for title, rows in alignments.items()
-    }
-    for (accuracy, title), points in panels.items():
-        if points.empty:
-            raise ValueError(f"quality.csv ({accuracy}) and test_alignment.csv ({title}) have no epoch of h in common")
-    if not panels:
-        raise ValueError(f"{tables.folder / 'test_alignment.csv'}: no rows of {' or '.join(ALIGNMENTS)} of h")
-    size = 3.4 * len(alignments) + 0.4, 0.6 + 2.9 * len(accuracies)
-    figure, last = Figure(figsize=size, layout="constrained"), last_epoch_label(panels.values())
-    cells = figure.subplots(len(accuracies), len(alignments), squeeze=False, sharex="col", sharey="row")
-    for axes, ((accuracy, title), points) in zip(cells.flat, panels.items(), strict=True):
-        for arm in tables.arms(points):
-            each = points[points["arm"] == arm]
-            style: dict[str, Any] = {"color": tables.styles[arm].color, "marker": tables.styles[arm].marker}
-            axes.scatter(each["value"], each["difference"], s=16, label=arm, clip_on=False, **style)
-        draw_rings(axes, points, "value", "difference", last)
+    panels = accuracy.alignment_accuracy(tables.sources, tables.looks)
+    rows, columns = (list(dict.fromkeys(panel.key[place] for panel in panels)) for place in (0, 1))
+    if len(panels) < max(1, len(rows) * len(columns)):
+        raise _nothing_in_common(tables)
+    pairs.same_ring(panels)
+    size = 3.4 * len(columns) + 0.4, 0.6 + 2.9 * len(rows)
+    figure = Figure(figsize=size, layout="constrained")
+    cells = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="row")
+    for panel in panels:
+        place = rows.index(panel.key[0]), columns.index(panel.key[1])
+        axes = cells[place]
+        draw_panel(axes, panel)
         axes.axhline(0, color="0.4", linewidth=0.8)
-        plain(axes)
-        axes.set_title(f"{accuracy}, {title}", fontsize="medium")
-    for row in cells:
-        row[0].set_ylabel(f"accuracy - accuracy of {tables.reference}")
-    for axes, title in zip(cells[-1], alignments, strict=True):
-        axes.set_xlabel(f"{title} with {tables.reference}, test images, h")
-    add_legend(figure, tables)
+        axes.set_title(panel.short, fontsize="medium")
+        axes.set_xlabel(panel.x.title if place[0] == len(rows) - 1 else "")
+        axes.set_ylabel("" if place[1] else f"accuracy - accuracy of {tables.reference}")
+    add_legend(figure, tables, n_of(panels))
     return figure
 
 
-def accuracy_differences(rows: pd.DataFrame, reference: str) -> dict[str, pd.DataFrame]:
-    """Return the accuracies of h on test minus those of the reference, by name of the metric, from rows of quality.csv.
-
-    Each table has the columns epoch, arm and `difference`. A metric without rows of both arms is left out.
-    """
-    rows = rows[(rows["split"] == "test") & (rows["module"] == "h")]
-    found = {}
-    for (metric, variant), name in ACCURACIES.items():
-        of_metric = largest_sample(rows[(rows["metric"] == metric) & (rows["variant"] == variant)])
-        of_reference = of_metric[of_metric["arm"] == reference][["epoch", "value"]]
-        others = of_metric[of_metric["arm"] != reference]
-        joined = others.merge(of_reference, on="epoch", suffixes=("", "_reference"))
-        if len(joined):
-            difference = joined["value"] - joined["value_reference"]
-            found[name] = joined.assign(difference=difference)[["epoch", "arm", "difference"]]
-    return found
+def _nothing_in_common(tables: FigureTables) -> ValueError:
+    """The reason why there is no panel, or not every accuracy with every metric."""
+    one = tables.sources[0]
+    quality, scores = one.read("quality.csv", "value"), one.scores()
+    differences = accuracy.accuracy_differences(quality, tables.reference)
+    if not differences:
+        metrics = [metric for metric, _ in ACCURACIES]
+        command = suggest("quality", "--run-dir", str(tables.folder.parent), "--metrics", *metrics)
+        return ValueError(
+            f"{tables.folder / 'quality.csv'}: no rows of {' or '.join(metrics)} of h on test for '{tables.reference}'"
+            f" and another arm at the same epoch; compute them with: {command}"
+        )
+    for name in differences:
+        for metric, title in ALIGNMENTS.items():
+            there = ((scores["metric"] == metric) & (scores["module"] == "h")).any()
+            if there and accuracy.joined(quality, scores, name, metric).empty:
+                return ValueError(f"quality.csv ({name}) and test_alignment.csv ({title}) have no epoch of h in common")
+    return ValueError(f"{tables.folder / 'test_alignment.csv'}: no rows of {' or '.join(ALIGNMENTS)} of h")
 
 
 def classifier_name(metric: str, variant: str) -> str:
@@ -119,5 +98,5 @@ def merging(tables: FigureTables) -> Figure:
         half_way.axhline(0, color="0.4", linewidth=0.8)
         half_way.set_ylabel("difference of accuracies")
         half_way.set_title(f"accuracy at a = 1/2 minus the mean\nof both ends, {name}", fontsize="medium")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from coupled.analysis.corruptions.constants import CORRUPTIONS, SEVERITIES
 from coupled.analysis.plots.drawing import line, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
+from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import largest_sample
 
 NAMES = {"logits": "classifier of the arm", "h": "linear probe on h", "z": "linear probe on z"}  # by module
@@ -38,7 +39,7 @@ def reliability(tables: FigureTables) -> Figure:
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", aspect="equal")
         axes.set_title(f"{name},\ntest images, epoch {epoch}", fontsize="medium")
     cells[0].set_ylabel("accuracy")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure
 
 
@@ -84,7 +85,7 @@ def corruption_errors(tables: FigureTables) -> Figure:
     of_corruptions.invert_yaxis()
     of_corruptions.grid(axis="y", linewidth=0.4, alpha=0.5)
     of_corruptions.set_title(f"error, mean over severities, epoch {rows['epoch'].max()}", fontsize="medium")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coupled.analysis.plots.drawing import COLOURS, grid, plain
+from coupled.analysis.plots.drawing import grid, plain
+from coupled.analysis.selections.styles import COLOURS
 from coupled.analysis.theory.directpred_model import (
     Model,
     fixed_points,

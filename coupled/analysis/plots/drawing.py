@@ -1,60 +1,18 @@
-"""The style of every figure: one colour, dash and marker per arm, plain axes, PNG and PDF."""
+"""The form of every figure: grids of panels, plain axes, PNG and PDF."""
 
 import io
-import re
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from coupled.analysis.selections.styles import Style
 from coupled.storage.atomic_files import write_durably
 
-# Based on the palette of Okabe and Ito for colour-blind readers, with colours that are visible on white and on black.
-# Dashes and markers tell the arms apart in grey print, and arms of one colour if there are more arms than colours.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1"),
-    *("#A6333F", "#7CB342", "#B5179E", "#8A5A44"),
-)
-DASHES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LETTERS = 12  # of a note, in an inch
-STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
-FIRST_ARMS = ("nscl", "scl", "ce", "cl")  # these have the same styles in every run
-
-
-class Style(NamedTuple):
-    """The style of one arm in every figure; the fields are arguments of matplotlib's `plot`."""
-
-    color: str
-    linestyle: str
-    marker: str
-
-
-def arm_indices(arms: Sequence[str]) -> dict[str, int]:
-    """The index of each arm in the cycles of styles; `arms` in the order of run.json."""
-    order = [*FIRST_ARMS, *(arm for arm in arms if arm not in FIRST_ARMS)]
-    return {arm: order.index(arm) for arm in arms}
-
-
-def arm_colours(arms: Sequence[str]) -> dict[str, str]:
-    """The colour of each arm of a run: the same in every figure and in the report."""
-    return {arm: COLOURS[i % len(COLOURS)] for arm, i in arm_indices(arms).items()}
-
-
-def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
-    """The style of each arm of a run; `arms` are all arms in the order of run.json, whichever are drawn.
-
-    Arms with the same colour have different dashes, up to 48 arms.
-    """
-    colours = arm_colours(arms)
-    return {
-        arm: Style(colours[arm], DASHES[(i + i // len(COLOURS)) % len(DASHES)], MARKERS[i % len(MARKERS)])
-        for arm, i in arm_indices(arms).items()
-    }
 
 
 def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
@@ -100,14 +58,3 @@ def save(figure: Figure, path: Path, note: str = "") -> list[Path]:
         written.append(path.with_name(path.name + kind))
         write_durably(written[-1], data.getvalue())
     return written
-
-
-def layer_sort_key(name: str) -> tuple[Any, ...]:
-    """A sort key for names of layers: stem first; projector, h and z last; layers.2 before layers.10; a ResNet's bn1
-    directly after its conv1.
-    """
-    parts = re.split(r"(\d+)", name.replace(".bn", ".conv"))
-    first = name.removeprefix("encoder.").partition(".")[0]
-    stem = STEM.index(first) if first in STEM else len(STEM)
-    top = TOP.index(first) if first in TOP else -1
-    return stem, top, [part.rjust(8, "0") if part.isdigit() else part for part in parts], ".bn" in name

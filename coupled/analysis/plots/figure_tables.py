@@ -1,6 +1,7 @@
 """The input of the figures of a run: the rows of its tables, the reference arm, and the style of each arm."""
 
 import contextlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,10 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from coupled.analysis.plots.drawing import Style, arm_styles
 from coupled.analysis.run import USUAL_REFERENCE, Run, usual_reference
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selection import no_arm
+from coupled.analysis.selections.looks import Looks, twins_of
+from coupled.analysis.selections.seeds import average
+from coupled.analysis.selections.styles import Style, arm_styles
 from coupled.analysis.tables import largest_sample, read_newest
 from coupled.config.arm_sections import not_shared_text
 from coupled.config.controls import twins
@@ -23,6 +26,15 @@ MOST_COLUMNS = 6  # of a legend
 FONT = 10.0  # points: size of the labels of a legend
 HANDLE = 6.8  # font sizes: line of an entry of a legend and the gaps before and after it
 ROW = 0.2  # inches: height of a row of a legend
+LETTERS = 13  # of a small title, in an inch
+
+
+MAIN = {  # the column that a figure needs, if it is not `value`
+    **dict.fromkeys(("weight_gap.csv", "loss_gap.csv"), "gap"),
+    "nscl_reached.csv": "excess",
+    "epochs.csv": "loss",
+    "reliability.csv": "accuracy",
+}
 
 
 class FigureTables(NamedTuple):
@@ -34,6 +46,44 @@ class FigureTables(NamedTuple):
     twins: list[str]  # of the reference
     note: str = ""  # on every figure: the settings that the arms do not share
     arm_settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # of every arm, as in run.json
+    name: str = ""  # in labels
+    members: tuple["FigureTables", ...] = ()  # the runs of one experiment, which differ only in their seeds
+    experiments: tuple["FigureTables", ...] = ()  # several experiments, which some figures show side by side
+
+    @property
+    def seeds(self) -> int:
+        """The number of runs, of which the figures show the mean."""
+        return max(1, len(self.members))
+
+    @property
+    def arm_names(self) -> list[str]:
+        """All arms, in the order of the run."""
+        return list(self.styles)
+
+    def twins_of(self, reference: str) -> list[str]:
+        """The twins of this reference; of "": all twins of earlier arms."""
+        known = twins_of(self.arm_settings, reference) if self.arm_settings else []
+        return known or (self.twins if reference in ("", self.reference) else [])
+
+    @property
+    def sources(self) -> "Sequence[FigureTables]":
+        """The experiments, which `selections` reads."""
+        return self.experiments or (self,)
+
+    @property
+    def runs(self) -> "list[FigureTables]":
+        """The tables of each run."""
+        return [run for each in self.sources for run in each.members or (each,)]
+
+    @property
+    def looks(self) -> Looks:
+        """Labels and styles of all series."""
+        return Looks(self.sources)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """The newest rows of a table, of this reference if it compares arms. Raises ValueError if there are none."""
+        value = MAIN.get(name, "value")
+        return self._of_reference(name, value) if "reference" in SCHEMAS[name].key else self.read(name, value)
 
     def gaps(self, value: str = "gap") -> pd.DataFrame:
         """Rows of weight_gap.csv with this reference; `value` is the column that the figure shows."""
@@ -60,6 +110,13 @@ class FigureTables(NamedTuple):
         Raises ValueError if the table does not exist, or if it compares arms and the run has only one arm;
         BadTableError if it is damaged.
         """
+        if self.experiments:
+            raise ValueError(f"the figure shows one experiment; got {len(self.experiments)}")
+        if self.members:
+            every = [member.read(name, value) for member in self.members]
+            if (rows := average(every, name)).empty:
+                raise ValueError(f"{self.folder / name}: no rows that all {len(every)} runs have")
+            return rows
         if "reference" in SCHEMAS[name].key and len(self.styles) < 2:
             raise ValueError("the run has one arm; this figure compares two or more arms")
         rows = read_newest(self.folder / name, value, arms=list(self.styles))
@@ -104,16 +161,28 @@ def default_reference(run: Run) -> str:
     return usual
 
 
-def add_legend(figure: Figure, tables: FigureTables) -> None:
-    """Add one legend for all panels above them, arms first, in as many columns as fit; the figure grows by its rows."""
+def add_legend(figure: Figure, tables: FigureTables, title: str) -> None:
+    """Add one legend for all panels above them, arms first, in as many columns as fit; the figure grows by its rows.
+
+    The title says how many images and seeds the figure shows.
+    """
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    labels = sorted(handles, key=lambda label: label not in tables.styles)
+    looks = tables.looks
+    arms = {
+        label
+        for each in tables.sources
+        for arm in each.arm_names
+        for label in (arm, *(looks.label(each, arm, band=band) for band in (False, True)))
+    }
+    labels = sorted(handles, key=lambda label: label not in arms)
     width, height = figure.get_size_inches()
     columns = next((count for count in range(MOST_COLUMNS, 1, -1) if _legend_width(labels, count) <= width), 1)
-    figure.set_size_inches(width, height + ROW * (-(-len(labels) // columns) - 1))
+    lines = textwrap.wrap(title, int(width * LETTERS))
+    figure.set_size_inches(width, height + ROW * (-(-len(labels) // columns) - 1 + len(lines)))
     style: dict[str, Any] = {"ncols": columns, "frameon": False, "handlelength": 3.5, "fontsize": FONT}
+    style |= {"title": "\n".join(lines) or None, "title_fontsize": "small"}
     figure.legend([handles[label] for label in labels], labels, loc="outside upper center", **style)
 
 

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
+from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import largest_sample
 from coupled.analysis.weights.barrier_rows import heights
 
@@ -39,7 +40,7 @@ def barrier(tables: FigureTables) -> Figure:
         over_epochs(over)
         over.axhline(0, color="0.4", linewidth=0.8)
         over.set_title(f"barrier, {metric}{ALIGNED[align]}", fontsize="small")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure
 
 
@@ -68,7 +69,7 @@ def gradients(tables: FigureTables) -> Figure:
         panels[0].set_ylabel("mean size of the gradient")
     for axes in panels:
         axes.set_xlabel("cosine of the pair")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure
 
 

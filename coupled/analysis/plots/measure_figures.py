@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
+from coupled.analysis.plots.drawing import grid, line, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
+from coupled.analysis.plots.panel_figures import panels_figure
+from coupled.analysis.selections import pairs
+from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import largest_sample
 from coupled.monitoring.commands import suggest
 
@@ -18,28 +21,15 @@ MOST_CLASSES = 20  # with more classes, the ten of the lowest and the ten of the
 def pair_metrics(tables: FigureTables) -> Figure:
     """Return every pair metric of test_alignment.csv for h over epochs: a panel for each metric, a line for each arm.
 
-    Shaded areas are confidence intervals. Raises ValueError without rows of h with this reference.
+    Shaded areas are intervals. Raises ValueError without rows of h with this reference.
     """
-    rows = tables.scores()
-    rows = rows[rows["module"] == "h"]
-    if rows.empty:
+    panels = pairs.of_h_on_test(pairs.alignment(tables.sources, tables.looks, splits=("test",)))
+    if not panels:
         raise ValueError(
             f"{tables.folder / 'test_alignment.csv'}: no rows of h with the reference '{tables.reference}'"
         )
-    metrics = list(dict.fromkeys(rows["metric"]))
-    figure, panels = grid(len(metrics))
-    for axes, metric in zip(panels, metrics, strict=True):
-        of_metric = rows[rows["metric"] == metric]
-        for arm in tables.arms(of_metric):
-            curve = of_metric[of_metric["arm"] == arm].sort_values("epoch")
-            if "ci_low" in curve and curve["ci_low"].notna().any():
-                shade: dict[str, Any] = {"color": tables.styles[arm].color, "alpha": 0.15, "linewidth": 0}
-                axes.fill_between(curve["epoch"], curve["ci_low"], curve["ci_high"], **shade)
-            line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
-        over_epochs(axes)
-        axes.set_title(metric, fontsize="medium")
+    figure = panels_figure(panels, tables, short=True)
     figure.supylabel(f"h against that of {tables.reference}, test images", fontsize="medium")
-    add_legend(figure, tables)
     return figure
 
 
@@ -68,7 +58,7 @@ def mutual_knn(tables: FigureTables) -> Figure:
         axes.set_xlabel("number of neighbours k")
         axes.set_title(f"epoch {epoch}", fontsize="medium")
     panels[0].set_ylabel(f"neighbours in common with {tables.reference}")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure
 
 
@@ -104,7 +94,7 @@ def class_alignment(tables: FigureTables) -> Figure:
     some = "" if shown == classes else f"\n{len(shown)} of {len(classes)} classes"
     label = f"h against that of {tables.reference}, test images, epoch {epoch}{some}"
     figure.supylabel(label, fontsize="medium")
-    add_legend(figure, tables)
+    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
     return figure
 
 

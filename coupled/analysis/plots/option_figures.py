@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import plain
 from coupled.analysis.plots.figure_tables import FigureTables
-from coupled.analysis.plots.pair_figures import ALIGNMENTS
+from coupled.analysis.selections.pairs import ALIGNMENTS
+from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import whole_encoder
 from coupled.config import by_name
 from coupled.config.user_code import is_reference
@@ -82,7 +83,8 @@ def options(tables: FigureTables) -> Figure:
         panels["weight gap, mean over layers"] = gaps.assign(value=gaps["gap"])
     last = {title: rows[rows["epoch"] == rows["epoch"].max()] for title, rows in panels.items()}
     epochs = ", ".join(sorted({str(rows["epoch"].max()) for rows in panels.values()}))
-    return options_figure(paths, last, f"compared with {tables.reference}, epoch {epochs}")
+    n = n_of_rows(next(iter(last.values())), "test", tables.seeds)
+    return options_figure(paths, last, f"compared with {tables.reference}, epoch {epochs}\n{n}")
 
 
 def options_figure(paths: Sequence[OptionPath], panels: Panels, title: str) -> Figure:

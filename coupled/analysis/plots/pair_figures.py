@@ -1,21 +1,24 @@
 """The figures that compare arms with the reference: weight gap and alignment, over epochs and layers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from coupled.analysis.plots.drawing import grid, layer_sort_key, line, over_epochs, plain
-from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.tables import largest_sample, whole_encoder
+from coupled.analysis.plots.drawing import grid
+from coupled.analysis.plots.figure_tables import FigureTables
+from coupled.analysis.plots.panel_figures import panels_figure
+from coupled.analysis.selections import pairs
+from coupled.analysis.selections.layers import CUT, over_epochs
+from coupled.analysis.selections.pairs import ALIGNMENTS
+from coupled.analysis.selections.panels import n_of_rows
+from coupled.analysis.tables import largest_sample
 from coupled.monitoring.commands import suggest
 
-ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
 WIDE: dict[str, Any] = {"width": 3.2, "height": 2.8}  # size of a panel over epochs
 
 
@@ -24,32 +27,7 @@ def drift(tables: FigureTables) -> Figure:
 
     A metric that was not computed has no panel.
     """
-    gaps, scores = whole_encoder(tables.gaps(), "mean"), tables.scores()
-    gaps = gaps.assign(value=gaps["gap"])
-    panels = [(gaps, f"weight gap to {tables.reference}, mean over layers", 0.0)]
-    for name, rows in scores_of_h(scores).items():
-        panels.append((rows, f"{name} with {tables.reference}, test images, h", 1.0))
-    figure, cells = grid(len(panels), **WIDE)
-    for axes, (rows, label, equal_arms) in zip(cells, panels, strict=True):
-        _draw_noise_floor(axes, rows, equal_arms, tables)
-        for arm in tables.arms(rows):
-            curve = rows[rows["arm"] == arm].sort_values("epoch")
-            if "ci_low" in curve and curve["ci_low"].notna().any():
-                shade: dict[str, Any] = {"color": tables.styles[arm].color, "alpha": 0.15, "linewidth": 0}
-                axes.fill_between(curve["epoch"], curve["ci_low"], curve["ci_high"], **shade)
-            line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
-        over_epochs(axes)
-        axes.set_title(label, fontsize="medium")
-    cells[0].set_ylim(bottom=0)
-    add_legend(figure, tables)
-    return figure
-
-
-def scores_of_h(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rows of h of each metric of `ALIGNMENTS` that was computed, by its name in the figures."""
-    of_h = scores[scores["module"] == "h"]
-    rows = {name: of_h[of_h["metric"] == metric] for metric, name in ALIGNMENTS.items()}
-    return {name: each for name, each in rows.items() if len(each)}
+    return panels_figure(pairs.drift(tables.sources, tables.looks), tables, **WIDE)
 
 
 def missing_panels(tables: FigureTables) -> str:
@@ -58,10 +36,10 @@ def missing_panels(tables: FigureTables) -> str:
     Without rows of this reference there is no line, because the figures that need them say so.
     """
     try:
-        computed = scores_of_h(tables.scores())
+        computed = pairs.of_h_on_test(pairs.alignment(tables.sources, tables.looks, splits=("test",)))
     except ValueError:
         return ""
-    lacking = [metric for metric, name in ALIGNMENTS.items() if name not in computed]
+    lacking = pairs.lacking(computed)
     if not lacking:
         return ""
     names, table = " and ".join(ALIGNMENTS[metric] for metric in lacking), tables.folder / "test_alignment.csv"
@@ -74,48 +52,38 @@ def _command(tables: FigureTables, metrics: Sequence[str]) -> str:
     return suggest("alignment", *where, "--split", "test", "--layers", "h", "--metrics", *metrics)
 
 
-def _draw_noise_floor(axes: Axes, rows: pd.DataFrame, equal_arms: float, tables: FigureTables) -> None:
-    """Draw a band from the value `equal_arms` to that of the most distant twin of the reference."""
-    twins = rows[rows["arm"].isin(tables.twins)].groupby("epoch")["value"]
-    if len(twins):
-        farthest = twins.max() if equal_arms == 0 else twins.min()
-        band: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.6", "linewidth": 3, "clip_on": False, "zorder": 1}
-        label = f"noise floor ({tables.reference}'s twin)"
-        axes.fill_between(farthest.index, equal_arms, farthest, label=label, **band)
-
-
 def layers_alignment(tables: FigureTables) -> Figure:
     """Return heat maps of CKA by layer and epoch, one per arm."""
     scores = tables.scores()
-    return _heat_maps(
-        tables, scores[scores["metric"] == "cka"], f"CKA with {tables.reference}, test images", lowest=None
-    )
+    return _heat_maps(tables, scores[scores["metric"] == "cka"], "value", f"CKA with {tables.reference}, test images")
 
 
 def layers_gap(tables: FigureTables) -> Figure:
     """Return heat maps of the weight gap by stage and epoch, one per arm."""
     gaps = tables.gaps()
     gaps = gaps[(gaps["aggregate"] == "mean") & gaps["module"].notna()]
-    return _heat_maps(tables, gaps.assign(value=gaps["gap"]), f"weight gap to {tables.reference}", lowest=0.0)
+    return _heat_maps(tables, gaps, "gap", f"weight gap to {tables.reference}")
 
 
-def _heat_maps(tables: FigureTables, rows: pd.DataFrame, label: str, lowest: float | None) -> Figure:
+def _heat_maps(tables: FigureTables, rows: pd.DataFrame, column: str, label: str) -> Figure:
     """Return one map per arm with a common colour scale, first layer at the bottom. Raises ValueError without rows."""
-    arms, layers = tables.arms(rows), sorted(dict.fromkeys(rows["module"]), key=layer_sort_key)
-    if not arms:
+    rows = rows[rows["arm"].isin(tables.arms(rows))]
+    if rows.empty:
         raise ValueError(f"{tables.folder}: no rows of '{label}'")
-    values = rows[rows["arm"].isin(arms)]["value"]
-    scale = (values.min() if lowest is None else lowest, max(1.0, values.max()) if lowest is None else values.max())
-    figure, panels = grid(len(arms), width=2.9, height=max(2.2, 0.8 + 0.3 * len(layers)), sharey=True)
-    for axes, arm in zip(panels, arms, strict=True):
-        cells = rows[rows["arm"] == arm].pivot(index="module", columns="epoch", values="value").reindex(layers)
-        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=scale[0], vmax=scale[1])
-        ticks = np.unique(np.linspace(0, cells.shape[1] - 1, min(6, cells.shape[1])).astype(int))
-        axes.set_xticks(ticks, [str(cells.columns[i]) for i in ticks])
-        axes.set_yticks(range(len(layers)), layers)
+    maps = over_epochs(tables, rows, column, label)
+    low, high = (0.0, maps.high) if column == "gap" else (maps.low, max(1.0, maps.high))
+    figure, panels = grid(len(maps.cells), width=2.9, height=max(2.2, 0.8 + 0.3 * len(maps.layers)), sharey=True)
+    for axes, (arm, cells) in zip(panels, maps.cells.items(), strict=True):
+        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=low, vmax=high)
+        ticks = np.unique(np.linspace(0, len(maps.epochs) - 1, min(6, len(maps.epochs))).astype(int))
+        axes.set_xticks(ticks, [str(maps.epochs[i]) for i in ticks])
+        axes.set_yticks(range(len(maps.layers)), maps.layers)
         axes.set_title(arm, fontsize="medium")
         axes.set_xlabel("epoch")
-    figure.colorbar(image, ax=figure.axes, label=label, fraction=0.05)
+    extend: Any = "max" if maps.cut else "neither"
+    text = f"{label}\n{CUT}" if maps.cut else label
+    figure.colorbar(image, ax=figure.axes, label=text, fraction=0.05, extend=extend)
+    figure.suptitle(n_of_rows(rows, "test", tables.seeds), fontsize="small")
     return figure
 
 
@@ -124,41 +92,14 @@ def gap_alignment(tables: FigureTables) -> Figure:
 
     A metric that was not computed has no panel. Raises ValueError if no epoch has both.
     """
-    gaps, scores = tables.gaps(), scores_of_h(tables.scores())
-    gaps = whole_encoder(gaps, "mean")[["epoch", "arm", "gap"]]
-    joined = {name: rows.merge(gaps, on=["epoch", "arm"]) for name, rows in scores.items()}
-    panels = {name: rows for name, rows in joined.items() if len(rows)}
+    panels = pairs.gap_alignment(tables.sources, tables.looks)
     if not panels:
         raise ValueError(
             f"{tables.folder}: weight_gap.csv and test_alignment.csv have no epoch of h in common; compute it with:"
             f" {_command(tables, list(ALIGNMENTS))}"
         )
-    figure, cells = grid(len(panels), width=3.8, height=2.8)
-    last = last_epoch_label(panels.values())
-    for axes, (name, rows) in zip(cells, panels.items(), strict=True):
-        rows = rows[~rows["arm"].isin(tables.twins)]
-        for arm in tables.arms(rows):
-            curve = rows[rows["arm"] == arm].sort_values("epoch")
-            line(axes, curve["gap"], curve["value"], arm, tables.styles[arm])
-        draw_rings(axes, rows, "gap", "value", last)
-        plain(axes)
-        axes.set_title(f"{name} with {tables.reference}, test images, h", fontsize="medium")
-        axes.set_xlabel(f"weight gap to {tables.reference}, mean over layers")
-    add_legend(figure, tables)
-    return figure
-
-
-def last_epoch_label(panels: Iterable[pd.DataFrame]) -> str:
-    """Return the label of the rings: "epoch 20", or "last epoch" if the panels end at different epochs."""
-    last = {int(rows["epoch"].max()) for rows in panels}
-    return f"epoch {last.pop()}" if len(last) == 1 else "last epoch"
-
-
-def draw_rings(axes: Axes, rows: pd.DataFrame, x: str, y: str, label: str) -> None:
-    """Draw a ring around the points of the last epoch of the rows."""
-    last = rows[rows["epoch"] == rows["epoch"].max()]
-    ring: dict[str, Any] = {"marker": "o", "s": 110, "facecolor": "none", "edgecolor": "0.4", "linewidth": 1}
-    axes.scatter(last[x], last[y], label=label, clip_on=False, **ring)
+    pairs.same_ring(panels)
+    return panels_figure(panels, tables, width=3.8, height=2.8)
 
 
 def angles(tables: FigureTables) -> Figure:
@@ -168,31 +109,22 @@ def angles(tables: FigureTables) -> Figure:
     of CKA and of RSA, which are cosines of two vectors; a metric that was not computed has no panel. Source: arXiv
     2510.08852 opens with such angles; its definition of the weights' angle is not known.
     """
-    gaps, scores = whole_encoder(tables.gaps("angle"), "global"), tables.scores()
-    panels = [(gaps.assign(value=gaps["angle"]), "angle of the weights")]
-    for name, rows in scores_of_h(scores).items():
-        degrees = np.degrees(np.arccos(rows["value"].clip(-1, 1)))
-        panels.append((rows.assign(value=degrees), f"arccos of {name}, test images, h"))
-    figure, cells = grid(len(panels), **WIDE, sharey=True)
-    for axes, (rows, label) in zip(cells, panels, strict=True):
-        for arm in tables.arms(rows):
-            curve = rows[rows["arm"] == arm].sort_values("epoch")
-            line(axes, curve["epoch"], curve["value"], arm, tables.styles[arm])
-        over_epochs(axes)
-        axes.set_title(label, fontsize="medium")
-    cells[0].set_ylabel(f"degrees to {tables.reference}")
-    cells[0].set_ylim(bottom=0)
-    add_legend(figure, tables)
+    for each in tables.sources:
+        each.gaps("angle")  # a table without the column is reported
+    figure = panels_figure(pairs.angles(tables.sources, tables.looks), tables, short=True, sharey=True, **WIDE)
+    figure.axes[0].set_ylabel(f"degrees to {tables.reference}")
     return figure
 
 
 def matrix(tables: FigureTables) -> Figure:
     """Return the matrix of CKA of h on test for every pair of arms, at the last epoch."""
     every_pair = suggest("alignment", "--run-dir", str(tables.folder.parent), "--compare", "all")
-    return alignment_matrix(tables.read("test_alignment.csv", "value"), list(tables.styles), every_pair)
+    return alignment_matrix(tables.read("test_alignment.csv", "value"), list(tables.styles), every_pair, tables.seeds)
 
 
-def alignment_matrix(rows: pd.DataFrame, order: Sequence[str], command: str = "alignment --compare all") -> Figure:
+def alignment_matrix(
+    rows: pd.DataFrame, order: Sequence[str], command: str = "alignment --compare all", seeds: int = 1
+) -> Figure:
     """Return the symmetric matrix of CKA of h from rows of test_alignment.csv, at the last epoch, largest sample.
 
     Raises ValueError for fewer than three arms, and for a pair without a score; the message names `command`, which
@@ -207,7 +139,8 @@ def alignment_matrix(rows: pd.DataFrame, order: Sequence[str], command: str = "a
     image = axes.imshow(scores_AA, cmap="viridis", vmin=lowest, vmax=1)
     axes.set_xticks(range(len(arms)), arms, rotation=90)
     axes.set_yticks(range(len(arms)), arms)
-    axes.set_title(f"CKA of h, test images, epoch {rows['epoch'].max()}", fontsize="medium")
+    n = n_of_rows(largest_sample(rows), "test", seeds)
+    axes.set_title(f"CKA of h, test images, epoch {rows['epoch'].max()}\n{n}", fontsize="medium")
     for (row, column), value in np.ndenumerate(scores_AA):
         dark = value < lowest + 0.6 * (1 - lowest)
         text = "-" if np.isnan(value) else f"{value:.2f}".removeprefix("0")

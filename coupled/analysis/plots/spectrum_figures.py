@@ -9,9 +9,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from coupled.analysis.plots.arm_figures import _over_epochs, _panels
 from coupled.analysis.plots.drawing import over_epochs
 from coupled.analysis.plots.figure_tables import FigureTables
+from coupled.analysis.plots.panel_figures import panels_figure
+from coupled.analysis.selections import arms
+from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import largest_sample
 
 SPECTRA = {  # module, metric -> title of the column of panels
@@ -23,16 +25,6 @@ SPECTRA = {  # module, metric -> title of the column of panels
 }
 BAR: dict[str, Any] = {"location": "top", "aspect": 40, "fraction": 0.02, "shrink": 0.5}
 LINEAR = ("eigenspace_alignment",)  # of the y axis; eigenvalues are drawn on a log scale
-DUALITY = {  # module, metric, variant -> title of the panel
-    ("z", "l_c", "unnormalised"): "$L_c$ of z",
-    ("z", "l_nc", "unnormalised"): "$L_{nc}$ of z",
-    ("z", "l_c", "unit_norm"): "$L_c$ of z at unit norm",
-    ("z", "l_nc", "unit_norm"): "$L_{nc}$ of z at unit norm",
-    ("z", "sample_norms", "unnormalised"): r"$\sum_i |z_i|^4$ over images",
-    ("z", "dimension_norms", "unnormalised"): r"$\sum_j |k_j|^4$ over dimensions",
-    ("z", "norm", "unnormalised"): "mean norm of z",
-    ("h", "norm", "unnormalised"): "mean norm of h",
-}
 
 
 def spectra(tables: FigureTables) -> Figure:
@@ -42,20 +34,26 @@ def spectra(tables: FigureTables) -> Figure:
     (Fig. 2 of arXiv 2102.06810). A column without rows is left out. Raises ValueError without any.
     """
     rows = _of_test(tables)
-    panels = _panels(rows.dropna(subset=["component"]), ("module", "metric"), SPECTRA)
+    groups = dict(iter(rows.dropna(subset=["component"]).groupby(["module", "metric"])))
+    panels = {title: groups[key] for key, title in SPECTRA.items() if key in groups}
     if not panels:
         raise ValueError(f"{tables.folder / 'collapse.csv'}: no spectra of test to draw")
-    arms = tables.arms(pd.concat(panels.values()))
+    shown = tables.arms(pd.concat(panels.values()))
     colours = ScalarMappable(Normalize(1, max(each["component"].max() for each in panels.values())), "viridis_r")
-    figure = Figure(figsize=(2.6 * len(panels) + 0.8, 1.9 * len(arms) + 0.5), layout="constrained")
-    cells = figure.subplots(len(arms), len(panels), squeeze=False, sharey="col")
+    figure = Figure(figsize=(2.6 * len(panels) + 0.8, 1.9 * len(shown) + 0.5), layout="constrained")
+    cells = figure.subplots(len(shown), len(panels), squeeze=False, sharey="col")
     linear = [title for (_, metric), title in SPECTRA.items() if metric in LINEAR]
-    for of_arm, arm in zip(cells, arms, strict=True):
+    for of_arm, arm in zip(cells, shown, strict=True):
         for axes, (title, of_panel) in zip(of_arm, panels.items(), strict=True):
             _spectrum(axes, of_panel[of_panel["arm"] == arm], colours)
             axes.set_yscale("linear" if title in linear else "log")
             axes.set_title(f"{arm}: {title}", fontsize="small")
-    figure.colorbar(colours, ax=list(cells.flat), label="component, 1 is the largest", **BAR)
+    figure.colorbar(
+        colours,
+        ax=list(cells.flat),
+        label=f"component, 1 is the largest; {n_of_rows(rows, 'test', tables.seeds)}",
+        **BAR,
+    )
     return figure
 
 
@@ -73,14 +71,10 @@ def duality(tables: FigureTables) -> Figure:
 
     L_nc + sum_j |k_j|^4 = L_c + sum_i |z_i|^4 (arXiv 2206.02574, theorem 3.3). Raises ValueError without rows of them.
     """
-    panels = _panels(_of_test(tables), ("module", "metric", "variant"), DUALITY)
+    panels = arms.duality(tables.sources, tables.looks)
     if not panels:
         raise ValueError(f"{tables.folder / 'collapse.csv'}: no criteria of test to draw")
-    figure = _over_epochs(panels, tables)
-    for axes in figure.axes:
-        if "$" in axes.get_title():
-            axes.set_yscale("log")
-    return figure
+    return panels_figure(panels, tables)
 
 
 def _of_test(tables: FigureTables) -> pd.DataFrame:

@@ -1,33 +1,24 @@
-"""Shared parts of the report's charts: they turn tables into plotly's JSON, and neither read nor draw anything.
+"""Draws panels of `selections` as plotly's JSON. Nothing is read or computed here.
 
 A chart has variants; the page shows one at a time. The `meta` of each trace names its arm, so that the page can switch
-arms on and off. An arm has the same colour and symbol in all charts, and a run the same dash; arms that share a colour
-differ in dash as well. Times are epochs.
+arms on and off.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from coupled.analysis.plots.drawing import COLOURS, arm_colours, arm_indices
-from coupled.analysis.report.tables import ReportRun
-from coupled.config.controls import twins, twins_of_earlier_arms
+from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, n_of
+from coupled.analysis.selections.styles import DASHES, MARKERS
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
-DASHES = (  # of runs
-    "solid",
-    "dash",
-    "dot",
-    "dashdot",
-    "longdash",
-    "longdashdot",
-)
-NOISE = "#999999"  # the colour of twins
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross", "star")
+LETTERS, STACKED = 36, 24  # of a line of an axis title: more are cut, of two panels one below the other
+BESIDE = {"rows": 1, "columns": 2, "pattern": "independent", "xgap": 0.16}
+HIDDEN = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
 
 
 @dataclass(frozen=True)
@@ -40,61 +31,112 @@ class Chart:
     variants: dict[str, Figure]
 
 
-class TraceStyles:
-    """Colours of arms and dashes of runs, the same in all charts of a page."""
+def chart(key: str, title: str, caption: str, panels: Sequence[Panel]) -> Chart:
+    """A chart with a variant for each panel; the caption ends with the numbers of images and seeds."""
+    return Chart(key, title, with_n(caption, panels), {panel.name: figure(panel) for panel in panels})
 
-    def __init__(self, runs: Sequence[ReportRun]) -> None:
-        self.runs = [run.name for run in runs]
-        self.arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
-        self.colours, self.indices = arm_colours(self.arms), arm_indices(self.arms)
-        self.twins: dict[tuple[str, str], list[str]] = {}  # by run and reference; "" without a reference
-        for run in runs:
-            arms = run.run.description["settings"]["arms"]
-            self.twins |= {
-                (run.name, ""): twins_of_earlier_arms(arms),
-                **{(run.name, arm): twins(arms, arm) for arm in arms},
-            }
 
-    def is_noise(self, run: ReportRun, arm: str, reference: str = "") -> bool:
-        """Whether an arm is a twin of the reference; without a reference, of an earlier arm."""
-        return arm in self.twins[run.name, reference]
+def with_n(caption: str, panels: Sequence[Panel]) -> str:
+    """The caption and the numbers of images and seeds."""
+    counts = n_of(panels)
+    return f"{caption} {counts[:1].upper() + counts[1:] if counts[:2] != 'n ' else counts}." if counts else caption
 
-    def name(self, run: ReportRun, arm: str, more: str = "", reference: str = "") -> str:
-        """The text in the legend."""
-        floor = "noise floor" if self.is_noise(run, arm, reference) else ""
-        return " · ".join(filter(None, (arm, floor, more, run.name if len(self.runs) > 1 else "")))
 
-    def line(
-        self,
-        run: ReportRun,
-        arm: str,
-        x: Any,
-        y: Any,
-        more: str = "",
-        dash: str = "",
-        reference: str = "",
-        **trace: Any,
-    ) -> Trace:
-        """A line over epochs. `more` labels one of several lines of an arm; a line with `dash` has no markers.
+def figure(panel: Panel) -> Figure:
+    """A panel as traces and layout. The page sets the colours of axes and text."""
+    return {"data": traces(panel), "layout": {"xaxis": _axis(panel.x, panel), "yaxis": _axis(panel.y, panel)}}
 
-        Lines of one arm to several references, which `more` names, differ in dash and marker. So do arms of one colour.
-        """
-        symbol = self.indices[arm]
-        index = self.runs.index(run.name) + len(self.runs) * (symbol // len(COLOURS))
-        if more and reference in run.arms:
-            index, symbol = index + len(self.runs) * run.arms.index(reference), symbol + run.arms.index(reference)
-        colour = NOISE if self.is_noise(run, arm, reference) else self.colours[arm]
-        return {
-            "type": "scatter",
-            "mode": "lines" if dash else "lines+markers",
-            "name": self.name(run, arm, more, reference),
-            "x": numbers(x),
-            "y": numbers(y),
-            "line": {"color": colour, "dash": dash or DASHES[index % len(DASHES)], "width": 1.4 if dash else 2},
-            "marker": {"size": 5, "symbol": SYMBOLS[symbol % len(SYMBOLS)], "color": colour},
-            "meta": {"arm": arm},
-            **trace,
-        }
+
+def side_by_side(panels: Sequence[Panel]) -> Figure:
+    """Two panels with one legend; a single one has the whole width."""
+    if len(panels) == 1:
+        return figure(panels[0])
+    data: list[Trace] = []
+    layout: dict[str, Any] = {"grid": BESIDE}
+    for place, panel in enumerate(panels):
+        suffix = str(place + 1) if place else ""
+        layout |= {f"xaxis{suffix}": _axis(panel.x, panel), f"yaxis{suffix}": _axis(panel.y, panel, STACKED)}
+        names = {each["name"] for each in data if "name" in each}
+        for trace in traces(panel):
+            axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} if place else {}
+            grouped = {"legendgroup": trace["name"]} if "name" in trace else {}
+            again = {"showlegend": False} if trace.get("name") in names else {}
+            data.append({**trace, **axes, **grouped, **again})
+    return {"data": data, "layout": layout}
+
+
+def traces(panel: Panel) -> list[Trace]:
+    """The noise floor and the series of a panel; a band or bars show the interval of a series."""
+    floor = _floor(panel.floor) if panel.floor else []
+    return [*floor, *(each for series in panel.series for each in [*_band(series), trace(series)])]
+
+
+def trace(series: Series) -> Trace:
+    """A series as a trace of plotly."""
+    style, mode = series.style, {"line": "lines+markers", "curve": "lines", "points": "markers"}[series.kind]
+    found: Trace = {
+        "type": "scatter",
+        "mode": mode,
+        "name": series.label,
+        "x": numbers(series.x),
+        "y": numbers(series.y),
+        "line": {"color": style.color, "dash": DASHES[style.linestyle], "width": 1.4 if series.kind == "curve" else 2},
+    }
+    if style.marker:
+        found["marker"] = {"size": 5, "symbol": MARKERS[style.marker], "color": style.color}
+    if series.arm:
+        found["meta"] = {"arm": series.arm}
+    if series.seeds > 1:
+        found["legendgroup"] = series.label  # of its band, too
+    if series.texts:
+        found["text"] = list(series.texts)
+    if not _has_band(series) and series.low is not None and series.high is not None:
+        up, down = np.subtract(series.high, series.y), np.subtract(series.y, series.low)
+        bars = {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), "thickness": 1}
+        found["error_y"] = {**bars, "width": 3}
+    return found
+
+
+def _has_band(series: Series) -> bool:
+    """Whether the interval is an area: that of a mean over seeds, of more than one point."""
+    return series.low is not None and series.seeds > 1 and len(series.x) > 1
+
+
+def _band(series: Series) -> list[Trace]:
+    """The shaded standard deviation of a mean over seeds: two hidden lines, filled between."""
+    if not _has_band(series) or series.low is None or series.high is None:
+        return []
+    fill = {"fill": "tonexty", "fillcolor": _transparent(series.style.color, 0.15)}
+    meta = {"meta": {"arm": series.arm}} if series.arm else {}
+    lower = {**HIDDEN, **meta, "legendgroup": series.label, "x": numbers(series.x), "y": numbers(series.low)}
+    return [lower, {**lower, **fill, "y": numbers(series.high)}]
+
+
+def _floor(floor: Floor) -> list[Trace]:
+    lower = {**HIDDEN, "x": numbers(floor.x), "y": numbers(floor.low)}
+    fill = {"fill": "tonexty", "fillcolor": "rgba(153, 153, 153, 0.35)", "line": {"width": 2, "color": "#999999"}}
+    return [
+        lower,
+        {**lower, **fill, "y": numbers(floor.high), "name": floor.label, "showlegend": True, "legendrank": 2000},
+    ]
+
+
+def _transparent(colour: str, share: float) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {share})"
+
+
+def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
+    """Title, scale and limits of an axis. A single epoch has one tick."""
+    found: dict[str, Any] = {"title": {"text": "<br>".join(textwrap.wrap(axis.title, letters))}}
+    limits = {"clipmin": axis.low, "clipmax": axis.high}
+    finite = {name: value for name, value in limits.items() if np.isfinite(value)}
+    found |= {"tickformat": "d"} if axis.whole else {}
+    if axis.whole and len(places := panel.places()) == 1:
+        found["tickvals"] = places
+    found |= {"type": "log"} if axis.log else {}
+    found |= {"rangemode": "tozero"} if axis.zero else {}
+    return found | ({"autorangeoptions": finite} if finite and not axis.log else {})
 
 
 def numbers(values: Any) -> list[Any]:
@@ -105,26 +147,3 @@ def numbers(values: Any) -> list[Any]:
 def _plain(value: Any) -> Any:
     """A number of numpy as a Python number."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def layout(y: str, x: str = "epoch", **more: Any) -> dict[str, Any]:
-    """A layout with titles of the axes. The page sets the colours."""
-    integers = {"tickformat": "d"} if x == "epoch" else {}
-    return {"xaxis": {"title": {"text": x}, **integers}, "yaxis": {"title": {"text": y}}, **more}
-
-
-def rows_by_pair(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield the arm, "to <reference>" if there are several, and the rows by epoch of each pair of a table."""
-    several = table["reference"].nunique() > 1
-    for (reference, arm), rows in table.groupby(["reference", "arm"], sort=False):
-        yield str(arm), f"to {reference}" if several else "", rows.sort_values("epoch")
-
-
-def reference_of(rows: pd.DataFrame) -> str:
-    """The reference of the rows of a pair."""
-    return str(rows["reference"].iloc[0])
-
-
-def add_variant(variants: dict[str, Figure], name: str, layout: Mapping[str, Any]) -> Figure:
-    """Return the variant called `name`; add it with this layout and no traces if it is new."""
-    return variants.setdefault(name, {"data": [], "layout": dict(layout)})

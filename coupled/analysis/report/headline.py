@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from coupled.analysis.report.tables import ReportRun
+from coupled.analysis.selections.seeds import by_seed, common_name, unique
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import twins, usual_reference
 from coupled.monitoring.terminal import counted
 
 MOST = 6  # arms with a number in the sentence; of more arms the nearest ones and the most distant one
-OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,13 @@ class Measure(NamedTuple):
 
 
 def headline(runs: Sequence[ReportRun], note: str = "") -> Text:
-    """Return a sentence about all runs if they differ only in their seeds, else one for each run, then the `note`."""
-    groups = [runs] if same_but_seed(runs) else [[run] for run in runs]
-    found = [(group[0].name, text) for group in groups if (text := _sentence(group))]
+    """Return a sentence for each experiment (a run, or runs that differ only in their seeds), then the `note`."""
+    settings = [run.run.description["settings"] for run in runs]
+    groups = [[runs[place] for place in places] for places in by_seed(settings)]
+    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
+    found = [(name, text) for name, group in zip(names, groups, strict=True) if (text := _sentence(group))]
     named = [f"{name}: {text}" if len(groups) > 1 else text for name, text in found]
     return Text("sentence", [*named, note.strip()] if named and note else named)
-
-
-def same_but_seed(runs: Sequence[ReportRun]) -> bool:
-    """Return whether these are several runs whose settings differ only in name and seed."""
-    kept = [
-        {key: value for key, value in run.run.description["settings"].items() if key not in OF_A_SEED} for run in runs
-    ]
-    return len(runs) > 1 and all(each == kept[0] for each in kept)
 
 
 def _sentence(runs: Sequence[ReportRun]) -> str:

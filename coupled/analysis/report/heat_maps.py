@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from coupled.analysis.plots.drawing import layer_sort_key
-from coupled.analysis.report.charts import Chart, Figure, Trace, TraceStyles, numbers, reference_of
+from coupled.analysis.report.charts import Chart, Figure, Trace, numbers, trace
 from coupled.analysis.report.tables import ReportRun
+from coupled.analysis.selections import layers as select
+from coupled.analysis.selections.layers import layer_sort_key
+from coupled.analysis.selections.looks import Looks
 from coupled.analysis.tables import largest_sample
 
 SPLITS = ("test", "train")
@@ -20,7 +22,7 @@ ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of 
 GAP = 0.02  # between panels, as a share of the width
 
 
-def weights_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Weight gap, angle and cosine of updates: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
     for run in runs:
@@ -29,7 +31,7 @@ def weights_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
         for reference, group in table.groupby("reference", sort=False) if len(table) else ():
             for measure in ("gap", "angle", "update_cosine"):
                 title = measure.replace("_", " ")
-                variants[_name(styles, run, title, f"to {reference}")] = over_epochs(run, styles, group, measure, title)
+                variants[_name(looks, run, title, f"to {reference}")] = over_epochs(run, looks, group, measure, title)
     caption = (
         "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the panel at the right"
         " shows the values at this epoch."
@@ -37,12 +39,12 @@ def weights_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
     return Chart("layers", "Weight gap, angle and update cosine by layer", caption, variants)
 
 
-def alignment_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Every pair metric: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
-    for name, run, metric, _, group in _scores(runs, styles, "alignment"):
+    for name, run, metric, _, group in _scores(runs, looks, "alignment"):
         rows = pd.concat([largest_sample(each) for _, each in group.groupby("module", sort=False)])
-        variants[name] = over_epochs(run, styles, rows, "value", metric)
+        variants[name] = over_epochs(run, looks, rows, "value", metric)
     caption = (
         "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the panel at the"
         " right shows the values at this epoch."
@@ -50,9 +52,9 @@ def alignment_by_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
     return Chart("alignment_layers", "Alignment by layer", caption, variants)
 
 
-def cross_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
+def cross_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Every layer of the reference against every layer of an arm, at the slider's epoch."""
-    scores = _scores(runs, styles, "cross_layer")
+    scores = _scores(runs, looks, "cross_layer")
     variants = {
         name: _against_layers(largest_sample(group), metric, reference) for name, _, metric, reference, group in scores
     }
@@ -64,42 +66,43 @@ def cross_layer(runs: Sequence[ReportRun], styles: TraceStyles) -> Chart:
 
 
 def _scores(
-    runs: Sequence[ReportRun], styles: TraceStyles, table: str
+    runs: Sequence[ReportRun], looks: Looks, table: str
 ) -> Iterator[tuple[str, ReportRun, str, str, pd.DataFrame]]:
     """Yield name of the variant, run, metric, reference and rows of each figure of <split>_<table>.csv."""
     for run in runs:
         for split in SPLITS:
             rows = run.table(f"{split}_{table}.csv")
             for (metric, reference), group in rows.groupby(["metric", "reference"], sort=False) if len(rows) else ():
-                name = _name(styles, run, str(metric), f"to {reference}", f"{split} images")
+                name = _name(looks, run, str(metric), f"to {reference}", f"{split} images")
                 yield name, run, str(metric), str(reference), group
 
 
-def _name(styles: TraceStyles, run: ReportRun, *parts: str) -> str:
+def _name(looks: Looks, run: ReportRun, *parts: str) -> str:
     """The name of a variant; it ends with the run's name if there are several runs."""
-    return ", ".join([*parts, *([run.name] if len(styles.runs) > 1 else [])])
+    return ", ".join([*parts, *([run.name] if len(looks.sources) > 1 else [])])
 
 
-def over_epochs(run: ReportRun, styles: TraceStyles, table: pd.DataFrame, measure: str, title: str) -> Figure:
+def over_epochs(run: ReportRun, looks: Looks, table: pd.DataFrame, measure: str, title: str) -> Figure:
     """One heat map per arm, layers over epochs; at the right the profile over layers at the slider's epoch."""
-    layers = sorted(table["module"].unique(), key=layer_sort_key)
-    epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
-    arms = list(dict.fromkeys(table["arm"]))
-    traces, axes = _panels(arms, "epoch", width := 1 / (len(arms) + 1.6))
+    maps = select.over_epochs(run, table, measure, title)
+    arms, reference = list(maps.cells), str(table["reference"].iloc[0])
+    heats, axes = _panels(arms, "epoch", width := 1 / (len(arms) + 1.6))
     last = str(len(arms) + 1)
     profiles: list[Trace] = []
-    for arm, heat in zip(arms, traces, strict=True):
-        cells = table[table["arm"] == arm].pivot(index="module", columns="epoch", values=measure)
-        z = [numbers(row) for row in cells.reindex(index=layers, columns=epochs).to_numpy()]
-        heat.update({"x": epochs, "y": layers, "z": z})
-        options = {"reference": reference_of(table), "xaxis": f"x{last}", "mode": "lines+markers"}
-        line = styles.line(run, arm, [row[-1] for row in z], [], **options)
+    for arm, heat in zip(arms, heats, strict=True):
+        z = [numbers(row) for row in maps.cells[arm]]
+        heat.update({"x": maps.epochs, "y": maps.layers, "z": z})
+        line = trace(looks.series(run, arm, [row[-1] for row in maps.cells[arm]], [], reference=reference))
         by_epoch = [list(each) for each in zip(*z, strict=True)]
-        profiles.append({**line, "y": layers, "meta": {"arm": arm, "profile": by_epoch}})
+        profiles.append({**line, "xaxis": f"x{last}", "y": maps.layers, "meta": {"arm": arm, "profile": by_epoch}})
     for axis in axes.values():
         axis["tickformat"] = "d"
     axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": title}}
-    return _figure([*traces, *profiles], axes, layers, epochs, SCALE)
+    low, high = numbers([maps.low, maps.high])
+    colours = {**SCALE, "cmin": low, "cmax": high}
+    if maps.cut:
+        colours["colorbar"] = {**SCALE["colorbar"], "title": {"text": select.CUT.replace(" at", "<br>at")}}
+    return _figure([*heats, *profiles], axes, maps.layers, maps.epochs, colours)
 
 
 def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:

@@ -24,7 +24,7 @@ from coupled.analysis import parsers
 from coupled.analysis.driver import run_program
 from coupled.analysis.parsers import NEED_NO_CODE
 from coupled.analysis.report import arm_charts, heat_maps, loss_charts, pair_charts, step_charts
-from coupled.analysis.report.charts import Chart, TraceStyles
+from coupled.analysis.report.charts import Chart
 from coupled.analysis.report.headline import Text, headline
 from coupled.analysis.report.missing import by_command, missing_tables, partial_tables
 from coupled.analysis.report.page_tables import (
@@ -38,8 +38,11 @@ from coupled.analysis.report.page_tables import (
     to_compute,
     without_empty_columns,
 )
-from coupled.analysis.report.tables import ReportRun, read_runs
-from coupled.analysis.run import Run, open_run
+from coupled.analysis.report.tables import ReportRun, experiments, read_runs
+from coupled.analysis.run import Run
+from coupled.analysis.selections.looks import Looks
+from coupled.analysis.selections.seeds import differences
+from coupled.analysis.several_runs import open_runs
 from coupled.config.arm_sections import not_shared_text
 from coupled.monitoring.commands import child_command, child_environment, suggest
 from coupled.monitoring.terminal import say
@@ -70,8 +73,7 @@ def render(runs: Sequence[ReportRun]) -> str:
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    styles = TraceStyles(runs)
-    content = sections(runs, styles)
+    content = sections(runs)
     charts = {part.key: part.variants for each in content for part in each["parts"] if isinstance(part, Chart)}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return template.from_string((PAGE / "page.html").read_text(encoding="utf-8")).render(
@@ -80,23 +82,26 @@ def render(runs: Sequence[ReportRun]) -> str:
         style=(PAGE / "page.css").read_text(encoding="utf-8"),
         script=(PAGE / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
-        data=embedded({"charts": charts, "arms": styles.colours}),
+        data=embedded({"charts": charts, "arms": Looks(runs).colours}),
     )
 
 
-def sections(runs: Sequence[ReportRun], styles: TraceStyles) -> list[dict[str, Any]]:
+def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
     """Return the sections of the page in order, without empty sections, charts and tables."""
     of_pairs, of_arms, of_losses, maps = pair_charts, arm_charts, loss_charts, heat_maps
+    shown = experiments(runs)
+    looks = Looks(shown)
+    texts = {run.name: not_shared_text(run.run.description["settings"]) for run in shown}
+    note = "".join(f" {f'{name}, ' if len(shown) > 1 else ''}{text}." for name, text in texts.items() if text)
+    differ = differences({run.name: run.run.description["settings"] for run in shown})
+    about_all = " ".join(filter(None, (note, f"{differ[0].upper()}{differ[1:]}." if differ else "")))
 
-    texts = {run.name: not_shared_text(run.run.description["settings"]) for run in runs}
-    note = "".join(f" {f'{name}, ' if len(runs) > 1 else ''}{text}." for name, text in texts.items() if text)
-
-    def draw(*charts: Callable[[Sequence[ReportRun], TraceStyles], Chart]) -> list[Chart | Table]:
-        drawn = [chart(runs, styles) for chart in charts]
+    def draw(*charts: Callable[[Sequence[ReportRun], Looks], Chart]) -> list[Chart | Table]:
+        drawn = [chart(shown, looks) for chart in charts]
         return [replace(each, caption=each.caption + note) for each in drawn]
 
     every: list[tuple[str, str, Sequence[Chart | Table | Text]]] = [
-        ("headline", "Summary", [headline(runs, note), *draw(of_pairs.headline), last_values(runs)]),
+        ("headline", "Summary", [headline(runs, about_all), *draw(of_pairs.headline), last_values(runs)]),
         ("training", "Training", draw(step_charts.steps, of_arms.throughput)),
         ("alignment", "Alignment", draw(of_pairs.alignment, of_pairs.alignment_bounds)),
         ("layers", "Layer-wise alignment", draw(maps.alignment_by_layer, maps.cross_layer)),
@@ -166,7 +171,7 @@ def report(options: Namespace) -> None:
     for library in LIBRARIES:
         if find_spec(library) is None:
             raise ValueError(f"the report needs {library}, which is not installed: pip install plotly jinja2")
-    opened = [open_run(path) for paths in options.run for path in paths] if options.run else [open_run()]
+    opened = open_runs([path for paths in options.run or () for path in paths])
     runs = read_runs(opened)
     if options.compute and not options.allow_code:
         check_no_code(opened)

@@ -1,14 +1,17 @@
 """The input of a report: runs, each with its tables by name. Only run.json and CSV files are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from coupled.analysis.optional_schemas import TABLES as OPTIONAL
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.looks import twins_of
+from coupled.analysis.selections.seeds import average, by_seed, common_name, run_names, unique
 from coupled.analysis.tables import newest, read_table
 from coupled.analysis.theory_schemas import TABLES as THEORY
 from coupled.storage.run_description import imported_epochs
@@ -27,7 +30,8 @@ class ReportRun:
 
     name: str  # unique in a report
     run: Run
-    tables: dict[str, pd.DataFrame]  # by the file's name
+    tables: dict[str, pd.DataFrame]  # by the file's name; of several seeds the means
+    seeds: int = 1
 
     def table(self, name: str) -> pd.DataFrame:
         """The rows of a table; an empty frame if there are none."""
@@ -37,6 +41,20 @@ class ReportRun:
     def arms(self) -> list[str]:
         """The arms in the order of the settings."""
         return list(self.run.settings.arms)
+
+    @property
+    def arm_names(self) -> list[str]:
+        """All arms, in the order of the settings."""
+        return list(self.arm_settings)
+
+    @property
+    def arm_settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings of every arm, as in run.json."""
+        return self.run.description["settings"]["arms"]  # type: ignore[no-any-return]
+
+    def twins_of(self, reference: str) -> list[str]:
+        """The twins of this reference; of "": all twins of earlier arms."""
+        return twins_of(self.arm_settings, reference)
 
     @property
     def last_epoch(self) -> int:
@@ -66,15 +84,32 @@ def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
         raise ValueError("run_dir: a run folder is listed twice; list each run once")
-    names = [run.name for run in runs]
-    if len({*names}) < len(names):
-        names = [path.name for path in paths]
-    if len({*names}) < len(names):
-        names = [str(run.path) for run in runs]
+    names = run_names([run.name for run in runs], [run.path.absolute() for run in runs])
     return [
         ReportRun(name, run, read_tables(run.path, list(run.settings.arms)))
         for name, run in zip(names, runs, strict=True)
     ]
+
+
+def experiments(runs: Sequence[ReportRun]) -> list[ReportRun]:
+    """Return the runs as the charts show them: runs that differ only in their seeds as one, with means of the tables.
+
+    A table that one of them lacks is left out; the page lists it as missing.
+    """
+    groups = [
+        [runs[place] for place in places] for places in by_seed([run.run.description["settings"] for run in runs])
+    ]
+    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
+    return [
+        group[0] if len(group) == 1 else ReportRun(name, group[0].run, _means(group), len(group))
+        for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def _means(runs: Sequence[ReportRun]) -> dict[str, pd.DataFrame]:
+    """The tables that all runs have, as means over the runs."""
+    names = [name for name in runs[0].tables if all(name in run.tables for run in runs)]
+    return {name: average([run.tables[name] for run in runs], name) for name in names}
 
 
 def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,100 @@
+"""Draws panels of `selections` with matplotlib."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+from coupled.analysis.plots.drawing import grid, over_epochs, plain
+from coupled.analysis.plots.figure_tables import FigureTables, add_legend
+from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, n_of
+
+LETTERS = 13  # of a title, in an inch
+BAND: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.6", "linewidth": 3, "zorder": 1}
+
+
+def panels_figure(
+    panels: Sequence[Panel],
+    tables: FigureTables,
+    width: float = 2.6,
+    height: float = 2.4,
+    short: bool = False,
+    **grids: Any,
+) -> Figure:
+    """Return a figure of these panels with one legend, whose title has the numbers of images and seeds.
+
+    With `short` the titles are the short ones of panels that share layer and split.
+    """
+    figure, cells = grid(len(panels), width, height, **grids)
+    for axes, panel in zip(cells, panels, strict=True):
+        draw_panel(axes, panel)
+        title = panel.short if short else panel.y.title
+        axes.set_title(textwrap.fill(title, int(LETTERS * width)), fontsize="medium")
+    add_legend(figure, tables, n_of(panels))
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel) -> None:
+    """Draw noise floor, series, rings and axes of a panel; no title and no label of the y axis."""
+    if panel.floor:
+        _draw_floor(axes, panel.floor)
+    for series in panel.series:
+        draw_series(axes, series)
+    if panel.ring:
+        style: dict[str, Any] = {"marker": "o", "s": 110, "facecolor": "none", "edgecolor": "0.4", "linewidth": 1}
+        axes.scatter(panel.ring.x, panel.ring.y, label=panel.ring.label, clip_on=False, **style)
+    if panel.x.whole:
+        over_epochs(axes)
+        if len(places := panel.places()) == 1:
+            axes.set_xticks(places, [f"{places[0]:g}"])
+    else:
+        plain(axes)
+        axes.set_xlabel(panel.x.title)
+    _limit(panel.x, axes.set_xscale, axes.get_xlim, axes.set_xlim, axes.xaxis)
+    _limit(panel.y, axes.set_yscale, axes.get_ylim, axes.set_ylim, axes.yaxis)
+
+
+def draw_series(axes: Axes, series: Series) -> None:
+    """Draw a line with about ten markers and its shaded interval, or points."""
+    style = series.style
+    if series.low is not None and series.high is not None and np.isfinite(series.low).any():
+        if len(series.x) == 1:  # an area of one point is not visible
+            axes.vlines(series.x, series.low, series.high, color=style.color, linewidth=1)
+        axes.fill_between(series.x, series.low, series.high, color=style.color, alpha=0.15, linewidth=0)
+    if series.kind == "points":
+        axes.scatter(
+            series.x, series.y, s=16, label=series.label, color=style.color, marker=style.marker, clip_on=False
+        )
+        return
+    look: dict[str, Any] = style._asdict() if series.kind == "line" else style._asdict() | {"marker": ""}
+    axes.plot(series.x, series.y, label=series.label, markersize=4, markevery=max(1, len(series.x) // 10), **look)
+
+
+def _draw_floor(axes: Axes, floor: Floor) -> None:
+    axes.fill_between(floor.x, floor.low, floor.high, label=floor.label, **BAND)
+
+
+def _limit(
+    axis: Axis, scale: Callable[..., Any], get: Callable[[], Any], limit: Callable[..., Any], ticks: Any
+) -> None:
+    """Set scale and limits: no impossible values; ticks of a log axis at powers of ten, if it spans some."""
+    if axis.log:
+        scale("log")
+        low, high = get()
+        if high >= 10 * low:
+            ticks.set_major_locator(LogLocator(10, subs=(1.0,)))
+            ticks.set_minor_locator(NullLocator())
+            ticks.set_minor_formatter(NullFormatter())
+        return
+    low, high = get()
+    margin = 0.02 * (high - low)  # a line at the limit is whole
+    if axis.zero:
+        limit(0, None)
+    elif low < axis.low:
+        limit(axis.low - margin, None)
+    if high > axis.high:
+        limit(None, axis.high + margin)

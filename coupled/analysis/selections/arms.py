@@ -1,0 +1,199 @@
+"""Charts of single arms: quality, few-shot errors, collapse, duality, spectra, throughput."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from coupled.analysis.selections.looks import Looks, Source, interval_of, of_arms
+from coupled.analysis.selections.panels import Axis, Panel, Panels
+from coupled.analysis.selections.words import limits, words
+from coupled.analysis.tables import largest_sample
+
+ONE_VALUE = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # of collapse.csv: one an epoch
+OF_A_PREDICTOR = ("eigenspace_alignment", "predictor_along")
+SPECTRA = ("eigenvalue_share", "eigenvalue", "correlation_eigenvalue", "predictor_singular_value")
+DUALITY = {  # metric, variant of collapse.csv -> title
+    ("l_c", "unnormalised"): "$L_c$ of {}",
+    ("l_nc", "unnormalised"): "$L_{{nc}}$ of {}",
+    ("l_c", "unit_norm"): "$L_c$ of {} at unit norm",
+    ("l_nc", "unit_norm"): "$L_{{nc}}$ of {} at unit norm",
+    ("sample_norms", "unnormalised"): r"$\sum_i |z_i|^4$ over images",
+    ("dimension_norms", "unnormalised"): r"$\sum_j |k_j|^4$ over dimensions",
+    ("norm", "unnormalised"): "mean norm of {}",
+}
+BOUNDS = {"proposition_1": "--", "documented_form": ":"}  # of few-shot errors -> dash
+Sources = Sequence[Source]
+
+
+def quality(sources: Sources, looks: Looks) -> list[Panel]:
+    """All arm metrics except few-shot over epochs; NCCC and the linear probe first.
+
+    Keys: metric, variant, k, layer, split.
+    """
+    panels = Panels()
+    for source in sources:
+        table = source.table("quality.csv")
+        table = table[table["shots"].isna()] if len(table) else table
+        if table.empty:
+            continue
+        first = table["metric"].isin(["nccc", "linear_probe"])
+        for metrics in (table[first], table[~first]):
+            for (metric, how, k, layer, split), group in metrics.groupby(
+                ["metric", "variant", "k", "module", "split"], sort=False, dropna=False
+            ):
+                k_text = "" if pd.isna(k) else f"{k:g}"
+                detail = f"{how} k={k_text}" if k_text else str(how)
+                low, high = limits(str(metric), "arm")
+                name = f"{metric} ({detail}), {layer}, {split}"
+                y = Axis(
+                    f"{words(str(metric))} ({detail.replace('_', ' ')}), {layer}, {split} images", low=low, high=high
+                )
+                panel = panels.panel((str(metric), str(how), k_text, str(layer), str(split)), name, y)
+                add_arms(panel, source, looks, largest_sample(group), str(split))
+    return panels.filled()
+
+
+def few_shot_over_epochs(sources: Sources, looks: Looks, shots: int) -> list[Panel]:
+    """Few-shot accuracy with this number of images per class over epochs. Keys: metric, classifier, layer, split."""
+    panels = Panels()
+    for source in sources:
+        table = source.table("quality.csv")
+        table = table[table["shots"] == shots] if len(table) else table
+        for (metric, how, layer, split), group in (
+            table.groupby(["metric", "variant", "module", "split"], sort=False) if len(table) else ()
+        ):
+            title = f"{words(str(metric))} ({how}, {shots} a class), {layer}, {split} images"
+            panel = panels.panel(map(str, (metric, how, layer, split)), title, Axis(title, low=0.0, high=1.0))
+            add_arms(panel, source, looks, largest_sample(group), str(split))
+    return panels.filled()
+
+
+def add_arms(panel: Panel, source: Source, looks: Looks, rows: pd.DataFrame, split: str = "") -> None:
+    """Add the values of each arm over epochs."""
+    panel.count(rows, split)
+    for arm, own in of_arms(source, rows):
+        panel.series.append(looks.series(source, arm, own["epoch"], own["value"], interval=interval_of(own)))
+
+
+def few_shot(sources: Sources, looks: Looks) -> list[Panel]:
+    """Errors against shots at the last measured epoch, with both forms of the bound.
+
+    Intervals are one standard deviation over the draws of the labelled images, or over seeds.
+    """
+    panels = Panels()
+    for source in sources:
+        table = source.table("quality.csv")
+        table = table[table["shots"].notna()] if len(table) else table
+        table = table[table["epoch"] == table["epoch"].max()].dropna(subset=["value"]) if len(table) else table
+        if table.empty:
+            continue
+        epoch = table["epoch"].max()
+        by = ["metric", "variant", "module", "split"]
+        for (metric, classifier, layer, split), group in table.groupby(by, sort=False):
+            task = "two classes" if metric == "few_shot_two_way" else "all classes"
+            names = [str(classifier), task, str(layer), *(["train"] if split == "train" else [])]
+            y = Axis(f"error of {classifier}, {task}, {layer}, {split} images", log=True)
+            x = Axis("labelled images per class", log=True)
+            panel = panels.panel(names, ", ".join(names), y, x)
+            rows = largest_sample(group)
+            panel.count(rows, str(split))
+            for arm, own in of_arms(source, rows):
+                own = own.sort_values("shots")
+                errors, spread = 1 - own["value"], own["std"] if source.seeds == 1 else own["value_sd"]
+                options = {"more": f"epoch {epoch}", "interval": (errors - spread, errors + spread)}
+                panel.series.append(looks.series(source, arm, own["shots"], errors, **options))
+                bounds = _few_shot_bounds(source, arm, str(layer), str(classifier), str(metric), epoch)
+                bounds = bounds if split == "test" else bounds[:0]
+                for form, dash in BOUNDS.items():
+                    if len(bound := bounds[bounds["bound"] == form]):
+                        words_of = form.replace("_", " ")
+                        line = looks.series(source, arm, bound["shots"], bound["value"], words_of, dash=dash)
+                        panel.series.append(line)
+    return panels.filled()
+
+
+def _few_shot_bounds(source: Source, arm: str, layer: str, classifier: str, metric: str, epoch: int) -> pd.DataFrame:
+    """The rows of bounds.csv about these few-shot errors, sorted by shots."""
+    table = source.table("bounds.csv")
+    if table.empty:
+        return pd.DataFrame(columns=["bound"])
+    task = "two_way" if metric == "few_shot_two_way" else "all"
+    table = table[(table["arm"] == arm) & (table["module"] == layer) & (table["of"] == f"{classifier}_error")]
+    table = table[(table["epoch"] == epoch) & (table["task"] == task) & table["bound"].isin(list(BOUNDS))]
+    return pd.concat([table[:0], *(largest_sample(rows) for _, rows in table.groupby("bound"))]).sort_values("shots")
+
+
+def collapse(sources: Sources, looks: Looks) -> list[Panel]:
+    """The metrics of collapse.csv with one value an epoch. Keys: metric, layer, split."""
+    panels = Panels()
+    for metric in ONE_VALUE:
+        for source in sources:
+            for layer, split, rows in _rows(source, metric):
+                title = f"{words(metric)} of {layer}, {split} images"
+                low = 0.0 if metric in ("spread", "alignment", "asymmetry") else -np.inf
+                panel = panels.panel((metric, layer, split), f"{metric}, {layer}, {split}", Axis(title, low=low))
+                add_arms(panel, source, looks, rows, split)
+    return panels.filled()
+
+
+def eigenspaces(sources: Sources, looks: Looks) -> list[Panel]:
+    """Mean over the directions of the eigenspace alignment of predictors, over epochs. Keys: metric, layer, split."""
+    panels, metric = Panels(), "eigenspace_alignment"
+    for source in sources:
+        for layer, split, rows in _rows(source, metric):
+            y = Axis(f"eigenspace alignment of {layer}, mean over directions, {split} images", low=-1.0, high=1.0)
+            panel = panels.panel((metric, layer, split), y.title, y)
+            panel.count(rows, split)
+            for arm, own in of_arms(source, rows):
+                means = own.groupby("epoch")["value"].mean()
+                panel.series.append(looks.series(source, arm, means.index, means))
+    return panels.filled()
+
+
+def duality(sources: Sources, looks: Looks) -> list[Panel]:
+    """Criteria and norms of collapse.csv on test over epochs. Keys: metric, variant, layer."""
+    panels = Panels()
+    for source in sources:
+        for (metric, variant), title in DUALITY.items():
+            for layer, split, rows in _rows(source, metric):
+                rows = rows[rows["variant"] == variant]
+                if split == "test" and len(rows):
+                    y = Axis(title.format(layer), log=metric != "norm")
+                    panel = panels.panel((metric, variant, layer), y.title, y)
+                    add_arms(panel, source, looks, rows, split)
+    return panels.filled()
+
+
+def spectra(sources: Sources, looks: Looks) -> list[Panel]:
+    """The metrics of collapse.csv with one value a direction, at the last measured epoch of each arm."""
+    panels = Panels()
+    for metric in SPECTRA + OF_A_PREDICTOR:
+        for source in sources:
+            for layer, split, rows in _rows(source, metric):
+                log = metric in SPECTRA
+                y, x = Axis(f"{words(metric)} of {layer}, {split} images", log), Axis("direction, largest first")
+                panel = panels.panel((metric, layer, split), f"{metric}, {layer}, {split}", y, x)
+                panel.count(rows, split)
+                for arm, own in of_arms(source, rows):
+                    own = own[own["epoch"] == own["epoch"].max()].sort_values("component")
+                    heights = own["value"].where(own["value"] > 0) if log else own["value"]
+                    panel.series.append(looks.series(source, arm, own["component"], heights))
+    return panels.filled()
+
+
+def _rows(source: Source, metric: str) -> list[tuple[str, str, pd.DataFrame]]:
+    """Layer, split and rows of a metric of collapse.csv."""
+    table = source.table("collapse.csv")
+    table = table[table["metric"] == metric] if len(table) else table
+    groups = table.groupby(["module", "split"], sort=False) if len(table) else ()
+    return [(str(layer), str(split), largest_sample(rows)) for (layer, split), rows in groups]
+
+
+def throughput(sources: Sources, looks: Looks) -> list[Panel]:
+    """Images per second of each arm's part of the training step."""
+    panel = Panel(("throughput",), "", Axis("epoch", whole=True), Axis("images per second", low=0.0, zero=True))
+    for source in sources:
+        for arm, own in of_arms(source, source.table("epochs.csv")):
+            panel.series.append(looks.series(source, arm, own["epoch"], own["images_per_second"]))
+    return [panel] if panel.series else []

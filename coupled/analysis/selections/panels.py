@@ -1,0 +1,127 @@
+"""What a chart shows, without how it is drawn: panels with axes and series of numbers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from coupled.analysis.selections.styles import Style
+
+Kind = Literal["line", "curve", "points"]  # with markers, without markers, markers alone
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis: its title in words, its scale, and the values that it never goes beyond."""
+
+    title: str
+    log: bool = False
+    low: float = -np.inf
+    high: float = np.inf
+    whole: bool = False  # ticks are whole numbers
+    zero: bool = False  # starts at 0
+
+
+EPOCHS = Axis("epoch", whole=True)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a panel. NaN is a gap. `arm` is empty for a line that belongs to no arm."""
+
+    label: str
+    arm: str
+    style: Style
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None  # of an interval around y
+    high: Sequence[float] | None = None
+    seeds: int = 1  # over which y is the mean; the interval is then one standard deviation
+    kind: Kind = "line"
+    texts: Sequence[str] = ()  # of the points
+
+
+class Floor(NamedTuple):
+    """The noise floor: a band from the value of equal arms to that of the most distant twin."""
+
+    label: str
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+class Ring(NamedTuple):
+    """Points to mark, such as those of the last epoch."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass
+class Panel:
+    """One panel: what it shows as a tuple of names, its name among the variants of a chart, axes and series."""
+
+    key: tuple[str, ...]
+    name: str
+    x: Axis
+    y: Axis
+    short: str = ""  # title beside panels of the same layer and split
+    series: list[Series] = field(default_factory=list)
+    floor: Floor | None = None
+    counts: dict[str, None] = field(default_factory=dict)  # "357 test images", in order
+    ring: Ring | None = None
+
+    def places(self) -> list[float]:
+        """The distinct x values of the series, ascending."""
+        return sorted({x for series in self.series for x in series.x})
+
+    def count(self, rows: pd.DataFrame, split: str = "") -> None:
+        """Note the numbers of images of the rows."""
+        for number in rows["num_images"].dropna().unique() if "num_images" in rows else ():
+            self.counts[f"{number:,.0f} {split} images".replace(",", " ").replace("  ", " ")] = None
+
+
+class Panels(dict[tuple[str, ...], Panel]):
+    """The panels of a chart by key, in the order in which they were asked for first."""
+
+    def panel(self, key: Iterable[str], name: str, y: Axis, x: Axis = EPOCHS, short: str = "") -> Panel:
+        """The panel with this key; a new one if there is none."""
+        whole = tuple(key)
+        return self.setdefault(whole, Panel(whole, name, x, y, short or y.title))
+
+    def filled(self) -> list[Panel]:
+        """The panels that have series."""
+        return [panel for panel in self.values() if panel.series]
+
+
+def numbers(values: Any) -> list[float]:
+    """Floats, NaN for what is not finite."""
+    cells = np.asarray(pd.Series(list(values), dtype=object).astype(float))
+    return [float(each) if np.isfinite(each) else float("nan") for each in cells]
+
+
+def n_of(panels: Iterable[Panel]) -> str:
+    """The numbers of images and seeds of panels in one line: "n = 357 test images; one seed"."""
+    every = list(panels)
+    counts = dict.fromkeys(count for panel in every for count in panel.counts)
+    seeds = {series.seeds for panel in every for series in panel.series if series.arm}
+    bands = any(series.low is not None for panel in every for series in panel.series)
+    return _in_words(list(counts), sorted(seeds), bands)
+
+
+def n_of_rows(rows: pd.DataFrame, split: str, seeds: int) -> str:
+    """The numbers of images and seeds of the rows of a table in one line, for a figure without bands."""
+    panel = Panel((), "", EPOCHS, EPOCHS)
+    panel.count(rows, split)
+    return _in_words(list(panel.counts), [seeds], bands=False)
+
+
+def _in_words(counts: Sequence[str], seeds: Sequence[int], bands: bool) -> str:
+    images = [f"n = {', '.join(counts)}"] if counts else []
+    if not any(count > 1 for count in seeds):
+        return "; ".join([*images, *(["one seed"] if seeds else [])])
+    shown = "mean and one standard deviation" if bands else "mean"
+    return "; ".join([*images, f"{shown} over n = {' or '.join(map(str, seeds))} seeds"])

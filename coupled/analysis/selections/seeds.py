@@ -1,0 +1,111 @@
+"""Runs that differ only in their seeds: which they are, the means of their tables, and what other runs differ in."""
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coupled.analysis.schemas import SCHEMAS
+
+OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
+MOST_SETTINGS = 5  # that are listed with their values
+INTERVALS = ("ci_low", "ci_high", "resamples")  # over images of one run; over seeds the standard deviation is shown
+
+
+def by_seed(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """Group the places of runs with equal settings except name and seed, in order of their first run."""
+    groups: list[tuple[dict[str, Any], list[int]]] = []
+    for place, each in enumerate(settings):
+        kept = {key: value for key, value in each.items() if key not in OF_A_SEED}
+        group = next((places for known, places in groups if known == kept), None)
+        if group is None:
+            groups.append((kept, [place]))
+        else:
+            group.append(place)
+    return [places for _, places in groups]
+
+
+def run_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Unique names of runs: their own, or the ends of their paths, with as many folders as needed."""
+    found, parts = list(names), 0
+    while len({*found}) < len(found):
+        parts += 1
+        found = [str(Path(*folder.parts[-parts:])) for folder in folders]
+    return found
+
+
+def common_name(names: Sequence[str], folders: Sequence[Path]) -> str:
+    """The name of an experiment: what the names of its runs have in common at the start, or the folder of the runs."""
+    if len(names) == 1:
+        return names[0]
+    letters = zip(*names, strict=False)
+    common = "".join(same[0] for same in takewhile(lambda each: len({*each}) == 1, letters))
+    return common.rstrip("0123456789-_=, ").removesuffix("seed").rstrip("-_=, /") or folders[0].resolve().parent.name
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names; those that occur several times are numbered."""
+    return [f"{name} {names[:place].count(name) + 1}" if names.count(name) > 1 else name
+            for place, name in enumerate(names)]  # fmt: skip
+
+
+def average(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
+    """Return the means over runs of the table `name`, of the rows that all of these runs have.
+
+    Args:
+        tables: the newest rows of each run, at least two.
+        name: file name of the table, which is in SCHEMAS.
+
+    Returns:
+        One row for each key, in the order of the first run. A column c of numbers has the mean, and `c_sd` the standard
+        deviation (with n - 1); both are NaN if a run has no number. Another column has the common text; of different
+        texts "yes" if there is one, otherwise no text. Digests and intervals over images are left out.
+    """
+    schema = SCHEMAS[name]
+    left_out = {*schema.digests, *INTERVALS, "inputs_digest"}
+    key = [column for column in schema.place if all(column in table for table in tables)]
+    every = pd.concat([table.drop(columns=[c for c in table if c in left_out]) for table in tables])
+    values = [str(column) for column in every if column not in key]
+    numeric = [column for column in values if pd.api.types.is_numeric_dtype(every[column])]
+    groups = every.groupby(key, dropna=False, sort=False)
+    whole = groups[numeric].count() == len(tables)  # no mean over fewer runs
+    means = groups[numeric].mean().where(whole).join(groups[numeric].std().where(whole).add_suffix("_sd"))
+    for column in values:
+        if column not in numeric:
+            means[column] = groups[column].agg(_common)
+    means = means[groups.size() == len(tables)]
+    return means.reset_index()
+
+
+def _common(texts: "pd.Series[Any]") -> Any:
+    """The text that all have; of different ones "yes" if it is one of them."""
+    distinct = {*texts.dropna()}
+    return distinct.pop() if len(distinct) == 1 else "yes" if "yes" in distinct else None
+
+
+def differences(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one line on the settings in which runs differ: "temperature (a: 0.5, b: 0.25)"; "" if they do not.
+
+    Args:
+        settings: the settings of each run by the name in labels.
+    """
+    flat = {name: _flatten({k: v for k, v in each.items() if k not in OF_A_SEED}) for name, each in settings.items()}
+    keys = [key for key in dict.fromkeys(key for each in flat.values() for key in each)
+            if len({each.get(key, "none") for each in flat.values()}) > 1]  # fmt: skip
+    shown = []
+    for key in keys[:MOST_SETTINGS]:
+        values = [f"{name}: {each.get(key, 'none')}" for name, each in flat.items()]
+        shown.append(f"{key} ({', '.join(values)})")
+    more = [f"and {len(keys) - MOST_SETTINGS} more"] if len(keys) > MOST_SETTINGS else []
+    return f"settings that differ: {', '.join([*shown, *more])}" if keys else ""
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted keys with their values as text."""
+    facts: dict[str, str] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping) and value
+        facts |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}
+    return facts

@@ -1,0 +1,183 @@
+"""Runs of several seeds are one line with its band, and different runs are side by side, in figures and report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from support.report_parts import charts_of, report_runs
+
+from coupled.analysis.figures import main
+from coupled.analysis.plots.experiment_tables import experiment_tables
+from coupled.analysis.plots.pair_figures import drift
+from coupled.analysis.plots.panel_figures import draw_panel
+from coupled.analysis.report.charts import figure as plotly_figure
+from coupled.analysis.report.program import sections
+from coupled.analysis.report.tables import experiments
+from coupled.analysis.run import open_run
+from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.panels import Axis, Panel, Series
+from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
+from coupled.analysis.selections.styles import Style
+from coupled.analysis.several_runs import open_runs
+from coupled.config.schema import from_resolved
+from coupled.storage.run_description import write_run_json
+
+ARMS = {"cl": {"objective": "dcl"}, "nscl": {"objective": "nscl"}, "ce": {"objective": "cross_entropy"}}
+SEEDS = (0, 1, 2)
+
+
+def cka(arm: str, epoch: int, seed: int) -> float:
+    """Near 1, so that mean plus standard deviation is above it."""
+    return 1 - epoch * (0.001 + 0.02 * seed) * (1 + list(ARMS).index(arm))
+
+
+def make(folder: Path, name: str, seed: int, **settings: Any) -> Path:
+    """A run with weight_gap.csv and test_alignment.csv; an interval of its own, which is not shown beside others."""
+    run = folder / name
+    (run / "analysis").mkdir(parents=True)
+    given = {"name": name, "seed": seed, "dataset": {"name": "digits"}, "arms": ARMS, **settings}
+    resolved = from_resolved(given).resolved()
+    write_run_json(run, {"name": name, "settings": resolved, "settings_sha256": 64 * "0", "dataset": {}})
+    gaps: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    for epoch in (0, 1, 2 + (seed == 2)):  # one seed was measured at another epoch
+        for arm in ("nscl", "ce"):
+            value = cka(arm, epoch, seed)
+            gaps.append({"epoch": epoch, "reference": "cl", "arm": arm, "aggregate": "mean", "gap": 1 - value})
+            row = {"epoch": epoch, "split": "test", "reference": "cl", "arm": arm, "module": "h", "metric": "cka"}
+            scores.append(row | {"value": value, "ci_low": 0.1, "ci_high": 0.2, "num_images": 357})
+    for table, rows in (("weight_gap", gaps), ("test_alignment", scores)):
+        columns = SCHEMAS[f"{table}.csv"].columns
+        pd.DataFrame(rows).reindex(columns=list(columns)).to_csv(run / "analysis" / f"{table}.csv", index=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("seeds")
+    return [make(folder, f"few_seed-{seed}", seed) for seed in SEEDS]
+
+
+def test_means_and_deviations_equal_a_loop_over_the_rows_that_all_runs_have() -> None:
+    """A mean over other seeds at some epochs would jump; digests differ between seeds and are no part of the key."""
+    generator = np.random.default_rng(0)
+    tables = []
+    for seed in SEEDS:
+        rows = pd.DataFrame({"epoch": [0, 1, 5 + seed], "split": "test", "arm": "a", "temperature": 0.5})
+        rows = rows.assign(gap=generator.random(3), arm_digest=f"d{seed}", num_images=9, tightest=None)
+        tables.append(rows.assign(text=["same", f"{seed}", "x"], vacuous=["no", "yes" if seed else "no", "no"]))
+    found = average(tables, "loss_gap.csv")
+    assert found["epoch"].tolist() == [0, 1]
+    for place in (0, 1):
+        values = [table["gap"][place] for table in tables]
+        mean = sum(values) / 3
+        deviation = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
+        assert found["gap"][place] == pytest.approx(mean, rel=1e-12)
+        assert found["gap_sd"][place] == pytest.approx(deviation, rel=1e-12)
+    assert found["text"].fillna("").tolist() == ["same", ""]
+    assert found["vacuous"].tolist() == ["no", "yes"]
+    assert "arm_digest" not in found
+
+
+def test_settings_say_which_runs_are_seeds_of_one_experiment_and_what_others_differ_in() -> None:
+    """Name and seed are left out; everything else separates runs."""
+    one = {"name": "a", "seed": 0, "temperature": 0.5, "arms": ARMS}
+    other = {**one, "temperature": 0.1, "arms": {**ARMS, "more": {"objective": "dcl"}}}
+    assert by_seed([one, other, {**one, "name": "b", "seed": 7}]) == [[0, 2], [1]]
+    assert differences({"x": one, "y": {**one, "name": "b", "seed": 7}}) == ""
+    expected = "settings that differ: temperature (x: 0.5, y: 0.1), arms.more.objective (x: none, y: dcl)"
+    assert differences({"x": one, "y": other}) == expected
+
+
+def test_names_of_runs_are_unique_and_those_of_experiments_short() -> None:
+    """The points of all sweeps are named after their seeds; a legend has no room for whole paths."""
+    folders = [Path(f"/runs/{sweep}/seed={seed}") for sweep in ("warm", "cold") for seed in (0, 1)]
+    names = run_names(["seed-0", "seed-1", "seed-0", "seed-1"], folders)
+    assert names == ["warm/seed=0", "warm/seed=1", "cold/seed=0", "cold/seed=1"]
+    assert common_name(names[:2], folders[:2]) == "warm"
+    assert common_name(["t-0_1_seed-3", "t-0_1_seed-4"], folders) == "t-0_1"
+    assert common_name(["seed-0", "seed-1"], folders) == "warm"
+    assert common_name(["alone_3"], folders) == "alone_3"
+
+
+def test_seeds_are_one_line_with_their_deviation_in_figure_and_report(seeds: list[Path]) -> None:
+    """At the epochs of all seeds, with n in the label; the intervals of single runs are not those of the mean."""
+    figure = drift(experiment_tables([open_run(path) for path in seeds], "cl"))
+    data = charts_of(*seeds)["headline"].variants[""]["data"]
+    label = "nscl · ± sd, n = 3"
+    values = np.array([[cka("nscl", epoch, seed) for seed in SEEDS] for epoch in (0, 1)])
+    low, high = (values.mean(axis=1) + sign * values.std(axis=1, ddof=1) for sign in (-1, 1))
+    line = next(each for each in figure.axes[1].lines if each.get_label() == label)
+    np.testing.assert_allclose(line.get_xydata(), np.stack([[0, 1], values.mean(axis=1)], axis=1))
+    shade = figure.axes[1].collections[0].get_paths()[0].vertices
+    assert {*np.round(shade[:, 1], 12)} == {*np.round([*low, *high], 12)}
+    (trace,) = (each for each in data if each.get("name") == label and each.get("xaxis") == "x2")
+    assert trace["y"] == pytest.approx(values.mean(axis=1), rel=1e-6)
+    lower, upper = (
+        each for each in data if each.get("legendgroup") == label and "name" not in each and "xaxis" in each
+    )
+    assert lower["y"] == pytest.approx(low, rel=1e-6)
+    assert upper["y"] == pytest.approx(high, rel=1e-6)
+    assert upper["fill"] == "tonexty"
+    assert "error_y" not in trace
+    text = "n = 357 test images; mean and one standard deviation over n = 3 seeds"
+    assert figure.legends[0].get_title().get_text().replace("\n", " ") == text
+
+
+def test_no_axis_shows_a_cka_above_1(seeds: list[Path]) -> None:
+    """The deviation reaches above 1; a reader would take the axis for that of another score."""
+    figure = drift(experiment_tables([open_run(path) for path in seeds], "cl"))
+    assert figure.axes[1].get_ylim()[1] < 1.005
+    assert figure.axes[0].get_ylim()[0] == 0
+    layout = charts_of(*seeds)["headline"].variants[""]["layout"]
+    assert layout["yaxis2"]["autorangeoptions"] == {"clipmin": 0.0, "clipmax": 1.0}
+
+
+def test_different_runs_are_side_by_side_with_the_settings_that_differ(seeds: list[Path], tmp_path: Path) -> None:
+    """Labels are run:arm in both; one line names the settings."""
+    other = make(tmp_path, "cold", 0, temperature=0.1)
+    tables = experiment_tables([open_run(path) for path in (*seeds, other)], "cl")
+    figure, names = drift(tables), {"few:nscl · ± sd, n = 3", "few:ce · ± sd, n = 3", "cold:nscl", "cold:ce"}
+    assert {str(each.get_label()) for each in figure.axes[1].lines} == names
+    data = charts_of(*seeds, other)["headline"].variants[""]["data"]
+    assert {each["name"] for each in data if "name" in each} == names
+    differ = "settings that differ: temperature (few: 0.5, cold: 0.1)"
+    assert tables.note.startswith(differ)
+    (text,) = (part for part in sections(report_runs(*seeds, other))[0]["parts"] if part.key == "sentence")
+    assert text.sentences[-1].startswith("S" + differ[1:])
+    assert [run.seeds for run in experiments(report_runs(*seeds, other))] == [3, 1]
+
+
+def test_a_sweep_folder_stands_for_its_runs(
+    seeds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its points in the order of the sweep; a point without a run is counted."""
+    folder = seeds[0].parent
+    names = [path.name for path in reversed(seeds)]
+    (folder / "sweep.json").write_text(json.dumps({"points": {name: {} for name in [*names, "not_yet"]}}))
+    assert [run.path.name for run in open_runs([folder])] == names
+    assert "3 of 4 points have a run" in capsys.readouterr().out
+    monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"drift": drift})
+    assert main(["--run-dir", str(folder)]) == 2
+    assert "--output: 3 runs need a folder for their figures" in capsys.readouterr().err
+    assert main(["--run-dir", str(folder), "--output", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"drift.png", "drift.pdf"}
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"sweep\.json: not a valid description of a sweep"):
+        open_runs([tmp_path])
+
+
+def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:
+    """An area over one point is not visible, although the legend names it."""
+    series = Series("a", "a", Style("#0072B2", "-", "o"), [20.0], [0.5], [0.4], [0.7], seeds=3)
+    panel = Panel(("a",), "a", Axis("epoch", whole=True), Axis("score"), series=[series])
+    (trace,) = plotly_figure(panel)["data"]
+    assert (trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == ([0.2], [0.1])
+    axes = Figure().subplots()
+    draw_panel(axes, panel)
+    assert [each.tolist() for each in axes.collections[0].get_segments()] == [[[20.0, 0.4], [20.0, 0.7]]]  # type: ignore[attr-defined]
+    assert axes.get_xticks().tolist() == plotly_figure(panel)["layout"]["xaxis"]["tickvals"] == [20.0]

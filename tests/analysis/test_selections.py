@@ -1,0 +1,126 @@
+"""Figures and report draw the same numbers, because both draw the panels of `selections`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from support.report_parts import report_runs
+
+from coupled.analysis.plots.figure_tables import figure_tables
+from coupled.analysis.plots.pair_figures import layers_alignment
+from coupled.analysis.plots.panel_figures import panels_figure
+from coupled.analysis.report.charts import figure as plotly_figure
+from coupled.analysis.report.heat_maps import alignment_by_layer
+from coupled.analysis.run import open_run
+from coupled.analysis.selections import accuracy, arms, bounds, losses, pairs
+from coupled.analysis.selections.layers import colour_range
+from coupled.analysis.selections.looks import Looks
+from coupled.analysis.selections.panels import Panel
+from coupled.analysis.selections.styles import DASHES, MARKERS
+
+KINDS: dict[str, Callable[..., list[Panel]]] = {
+    "drift": pairs.drift,
+    "alignment": pairs.alignment,
+    "angles": pairs.angles,
+    "gap_alignment": pairs.gap_alignment,
+    "alignment_accuracy": accuracy.alignment_accuracy,
+    "alignment_bounds": bounds.alignment_bounds,
+    "growth": bounds.growth,
+    "weight_shape": bounds.weight_shape,
+    "quality": arms.quality,
+    "few_shot": arms.few_shot,
+    "collapse": arms.collapse,
+    "spectra": arms.spectra,
+    "throughput": arms.throughput,
+    "losses": losses.losses,
+    "loss_gap": losses.loss_gap,
+    "nscl_reached": losses.nscl_reached,
+    "steps": losses.steps,
+}
+
+
+def drawn_by_matplotlib(figure: Figure, place: int) -> list[dict[str, Any]]:
+    """Label, colour, dash, x and y of each series of a panel, in the order of labels."""
+    axes = figure.axes[place]
+    lines = [
+        {"name": each.get_label(), "colour": each.get_color(), "xy": np.asarray(each.get_xydata(), dtype=float)}
+        for each in axes.lines
+    ]
+    points = [
+        {"name": each.get_label(), "colour": None, "xy": np.ma.filled(each.get_offsets(), np.nan)}
+        for each in axes.collections
+        if each.get_label() and not str(each.get_label()).startswith(("_", "epoch", "last", "noise"))
+    ]
+    return sorted([*lines, *points], key=lambda each: str(each["name"]))
+
+
+def drawn_by_plotly(figure: dict[str, Any]) -> list[dict[str, Any]]:
+    traces = [each for each in figure["data"] if "name" in each and not each["name"].startswith("noise")]
+    return sorted(
+        [
+            {
+                "name": each["name"],
+                "colour": each["line"]["color"],
+                "xy": np.array([each["x"], each["y"]], dtype=float).T,
+            }
+            for each in traces
+        ],
+        key=lambda each: str(each["name"]),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figure_and_report_draw_the_same_numbers(measured_run: Path, kind: str) -> None:
+    """Two selections of rows would disagree in some case, and the reader would not know which one is right."""
+    runs = report_runs(measured_run)
+    panels = KINDS[kind](runs, Looks(runs))
+    assert panels
+    figure = panels_figure(panels, figure_tables(open_run(measured_run)))
+    for place, panel in enumerate(panels):
+        static, interactive = drawn_by_matplotlib(figure, place), drawn_by_plotly(plotly_figure(panel))
+        assert [each["name"] for each in static] == [each["name"] for each in interactive]
+        for one, other in zip(static, interactive, strict=True):
+            np.testing.assert_allclose(one["xy"], other["xy"], rtol=1e-6)
+            assert one["colour"] in (None, other["colour"])
+
+
+@pytest.mark.parametrize("kind", ["drift", "quality", "collapse", "alignment_accuracy"])
+def test_a_figure_reads_the_rows_that_the_report_reads(measured_run: Path, kind: str) -> None:
+    """The figure reads one table at a time, the report all at once."""
+    runs, tables = report_runs(measured_run), figure_tables(open_run(measured_run))
+    assert KINDS[kind](tables.sources, tables.looks) == KINDS[kind](runs, Looks(runs))
+
+
+def test_figure_and_report_draw_the_same_maps(measured_run: Path) -> None:
+    """Layers, epochs, cells and range of colours."""
+    runs = report_runs(measured_run)
+    figure = layers_alignment(figure_tables(open_run(measured_run)))
+    page = alignment_by_layer(runs, Looks(runs)).variants["cka, to cl, test images"]
+    heats = {each["name"]: each for each in page["data"] if each["type"] == "heatmap"}
+    assert [axes.get_title() for axes in figure.axes if axes.images] == list(heats)
+    layers = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    for axes in figure.axes[: len(heats)]:
+        heat = heats[axes.get_title()]
+        assert heat["y"] == layers
+        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), np.array(heat["z"], float), rtol=1e-6)
+        assert axes.images[0].get_clim()[0] == pytest.approx(page["layout"]["coloraxis"]["cmin"], rel=1e-6)
+
+
+def test_colours_of_a_map_are_not_used_up_by_a_few_extreme_values() -> None:
+    """One tensor with a hundred times the gap of the others would leave one colour for all others."""
+    values = np.linspace(0.1, 0.3, 200)
+    assert colour_range(values, True) == (values.min(), values.max(), False)
+    low, high, cut = colour_range([*values, 20.0], True)
+    assert (low, cut) == (0.1, True)
+    assert 0.28 < high < 0.3
+    assert colour_range([*values, 20.0], False) == (0.1, 20.0, False)
+    assert colour_range([0.5, float("nan")], True) == (0.5, 0.5, False)
+
+
+def test_both_draw_the_same_dashes_and_markers() -> None:
+    """Every dash and marker of matplotlib has one of plotly of its own."""
+    for pairs_of_names in (DASHES, MARKERS):
+        assert len({*pairs_of_names.values()}) == len(pairs_of_names)
