@@ -71,10 +71,12 @@ def _keep(client: socket.socket) -> NoReturn:
         os.close(stream)
     ended, waiting = os.pidfd_open(child), [client]
     while ended not in select.select([ended, *waiting], [], [])[0]:
-        number = client.recv(1)
+        number = b""
+        with contextlib.suppress(ConnectionError):  # the client was killed
+            number = client.recv(1)
         os.kill(child, number[0] if number else signal.SIGKILL)
         waiting = waiting if number else []
-    with contextlib.suppress(OSError):  # the client may be gone
+    with contextlib.suppress(OSError):  # the client was killed
         client.send(str(os.waitpid(child, 0)[1]).encode())
     os._exit(0)
 
