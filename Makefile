@@ -32,8 +32,9 @@ check: .venv/installed
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+# bytecode is written, also where the user's environment forbids it: the tests start many programs
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict

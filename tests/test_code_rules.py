@@ -167,7 +167,7 @@ def test_importing_a_module_has_no_side_effects(tmp_path: Path) -> None:
     A module that does all this is imported last and must be the only one reported.
     """
     (tmp_path / "noisy.py").write_text(NOISY)
-    names = {dotted for module in CODE.values() for _, dotted in module.imports}
+    names = {dotted for module in CODE.values() for dotted in module.imports_at_once}
     libraries = sorted(name for name in names if not below(name, "coupled"))
     ours = [name for name in CODE if name != "coupled.__main__"]  # which is a program
     result = subprocess.run(

@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "views": {"twin": "cl", "unshared": ["augmentation"]},
         "views_twin": {"twin": "views"},
     }
-    tiny.train(folder, arms=arms)
+    tiny.train(folder, arms=arms, **tiny.FEW_IMAGES)
     return folder
 
 
@@ -133,15 +133,15 @@ def test_unshared_sources_change_only_what_they_name(tmp_path: Path, own: Sequen
 
 
 def test_an_arm_does_not_depend_on_unshared_sources_of_other_arms(run: Path, tmp_path: Path) -> None:
-    tiny.train(tmp_path / "alone")
+    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, **tiny.FEW_IMAGES)
     assert equal(weights(tmp_path / "alone", "cl", 2), weights(run, "cl", 2))
 
 
 def test_a_run_with_controls_resumes_without_a_changed_bit(run: Path, tmp_path: Path) -> None:
     """Stopped just after a perturbation: it is neither lost nor applied twice."""
     arms = tiny_arms(run)
-    tiny.train(tmp_path / "run", arms=arms, max_steps=6)
-    tiny.train(tmp_path / "run", arms=arms, resume=True)
+    tiny.train(tmp_path / "run", arms=arms, max_steps=6, **tiny.FEW_IMAGES)
+    tiny.train(tmp_path / "run", arms=arms, resume=True, **tiny.FEW_IMAGES)
     assert tiny.snapshot_bytes(tmp_path / "run") == tiny.snapshot_bytes(run)
     assert (tmp_path / "run/steps.csv").read_bytes() == (run / "steps.csv").read_bytes()
 

@@ -11,7 +11,11 @@ from support import tiny
 
 from coupled.analysis import verify
 
-TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}, "snapshots": {"every_epochs": 1}}
+TWO: dict[str, Any] = {
+    **tiny.FEW_IMAGES,
+    "arms": {"cl": "dcl", "ce": "cross_entropy"},
+    "snapshots": {"every_epochs": 1},
+}
 
 
 @pytest.fixture(scope="module")

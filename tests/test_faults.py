@@ -29,7 +29,7 @@ from coupled.arms.arm import Arm
 from coupled.coordinator import Coordinator
 from coupled.datasets import ImageDataset, check_labels
 from coupled.parallel.process_group import process_group
-from coupled.storage import checkpoint_writer, run_lock
+from coupled.storage import checkpoint_writer, checkpoints, log_digests, run_lock
 from coupled.storage.atomic_files import FULL, THEN, append_durably, write_durably
 from coupled.storage.checkpoints import read_newest
 from coupled.storage.run_log import CsvLog
@@ -199,6 +199,8 @@ def test_a_run_folder_that_disappears_stops_the_run_with_a_working_command(
     def harmed(arm: Arm, batch: Batch) -> Tensor:
         calls.append(batch.number)
         if len(calls) == 3:
+            while not (run / "checkpoints/step_00000000").exists():  # written by another thread
+                time.sleep(0.001)
             if harm == "lock":
                 (run / "lock").unlink()
             else:
@@ -224,6 +226,22 @@ def test_a_run_folder_that_disappears_stops_the_run_with_a_working_command(
     run = elsewhere if harm in ("moved", "replaced") else run
     assert tiny.snapshot_bytes(run) == tiny.snapshot_bytes(undisturbed / "whole")
     assert (run / "steps.csv").read_bytes() == (undisturbed / "whole/steps.csv").read_bytes()
+
+
+def test_the_folder_of_a_moved_run_is_not_created_again(tmp_path: Path) -> None:
+    """A folder may be moved while the other thread writes; an incomplete run would appear under the old name."""
+    gone, tensors = tmp_path / "gone", {"network/w": torch.zeros(1)}
+    store = SnapshotStore(gone / "snapshots")
+    writes: list[Callable[[], Any]] = [
+        lambda: store.write_file("cl", 0, tensors, step=0, metadata={}),
+        lambda: store.add(Entry("cl", 0, 0, "cl/epoch_0000.safetensors", "", 0)),
+        lambda: checkpoints.write_part(gone / "checkpoints", 0, "cl", tensors),
+        lambda: log_digests.append(gone, log_digests.LogState("", 0, 0, 0, "", 0, "")),
+    ]
+    for write in writes:
+        with pytest.raises(FileNotFoundError, match="gone"):
+            write()
+    assert not gone.exists()
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused_and_the_suggested_fix_works(

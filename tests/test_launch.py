@@ -1,4 +1,4 @@
-"""Ranks under a launcher: failures reported once, restarts, two agents. In subprocesses, as users run them."""
+"""Ranks under a launcher: failures reported once, restarts, two agents. In processes, as users run them."""
 
 import json
 import os
@@ -42,9 +42,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(2, tmp_path_factory.mktemp("undisturbed") / "run", **CHANGED)
 
 
-def start(*command: str | Path, program: str = sys.executable, **environment: str) -> subprocess.Popen[str]:
+def start(*command: str | Path, program: str | Path = sys.executable, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [program, *map(str, command)],
+        [str(program), *map(str, command)],
         env={**os.environ, "PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -127,7 +127,8 @@ def test_a_rank_killed_under_one_of_two_agents_makes_both_restart_and_continue_e
     """
     torchrun = tmp_path / "bin/torchrun"  # of another program than the script's
     torchrun.parent.mkdir()
-    torchrun.write_text(f'#!/bin/bash\nexec {sys.executable} -m torch.distributed.run "${{@/%*train.py/{SABOTEUR}}}"\n')
+    agent = f"{forked.python()} -m torch.distributed.run"  # as a forked process, which starts the ranks as such
+    torchrun.write_text(f'#!/bin/bash\nexec {agent} "${{@/%*train.py/{SABOTEUR}}}"\n')
     torchrun.chmod(0o755)
     environment = {
         "PATH": os.pathsep.join([str(torchrun.parent), os.environ["PATH"]]),
@@ -189,8 +190,9 @@ def test_ranks_save_and_stop_when_their_agent_is_killed(config: Path, tmp_path: 
     """Otherwise they would train on unattended, and no other process could continue the run."""
     command = (*AGENT, "--standalone", "--nproc_per_node=2", SABOTEUR, "--config", config, "epochs=200")
     # the pipes end with the ranks
-    ((status, output, errors),) = ends([start(*command, "--run-dir", tmp_path / "run", FAULT="orphan")])
-    assert status == -signal.SIGKILL
+    command = (*command, "--run-dir", tmp_path / "run")
+    ((status, output, errors),) = ends([start(*command, program=forked.python(), FAULT="orphan")])
+    assert status == -signal.SIGKILL, errors
     assert output.count("global batch 360 = 2 x 180") == 1  # the other rank says nothing
     (said,) = (line for line in errors.splitlines() if "coupled train" in line)  # torch warns too, of the agent's store
     assert re.fullmatch(r"coupled train: torchrun's agent \(process \d+\) has ended; stopping", said)

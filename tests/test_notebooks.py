@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from support import notebooks
+from support import forked, notebooks
 
 TINY = {  # the line of the first cell that sets the size of the experiment, by its names
     "EPOCHS": "1",
@@ -30,10 +30,10 @@ def results(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def test_every_cell_of_every_notebook_runs(tmp_path: Path) -> None:
-    """One kernel for all three, because each start imports torch; variables are deleted between notebooks."""
+    """One kernel for all three, in a forked process; variables are deleted between notebooks."""
     cells = [source for name in notebooks.NAMES for source in (*shortened(name), "%reset -sf")]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    notebooks.execute(notebook, tmp_path)
+    notebooks.execute(notebook, tmp_path, forked.python())
     shown = [output.data for output in notebooks.outputs(notebook) if output.output_type == "display_data"]
     assert sum("image/png" in data for data in shown) == 4
     assert any("<table" in output.data.get("text/html", "") for output in results(notebook))

@@ -14,7 +14,7 @@ from support import image_formats as formats
 from support.published import FILES, settings_of
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from coupled.arms import sanity_checks
+from coupled.arms import build, sanity_checks
 from coupled.config.load import resolve
 from coupled.config.schema import Settings
 from coupled.coordinator import Coordinator
@@ -32,6 +32,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]
     folder = tmp_path_factory.mktemp("datasets")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sanity_checks, "LOOKED_THROUGH", 0)  # small batches of one class are likely in 1 200 epochs
+        patch.setattr(build, "outline", lambda *_, **__: None)  # a forecast of memory, slow on torch's meta device
         formats.cifar(CIFAR10, folder / "cifar10", patch)
         formats.cifar(CIFAR100, folder / "cifar100", patch)
         formats.svhn(folder / "svhn", patch)

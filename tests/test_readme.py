@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import tiny
+from support import forked, tiny
 
 README = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
 SHORT = ["epochs=1", "encoder.width_multiplier=0.0625", "dataset.image_size=8"]
@@ -44,7 +44,7 @@ def test_the_commands_of_the_readme_run(
         if words[0] == "python":
             assert status_of(words[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
             continue
-        launcher = [sys.executable, "-m", "torch.distributed.run"]
+        launcher = [str(forked.python()), "-m", "torch.distributed.run"]
         done = tiny.program(*words[1:], *(SHORT if "train.py" in command else []), cwd=tmp_path, launcher=launcher)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
 

@@ -24,7 +24,7 @@ from coupled.parallel.launcher import exit_status
 from coupled.storage.checkpoints import read_newest
 from coupled.stream.batches import Batch
 
-TWO: dict[str, Any] = {"arms": {"cl": "dcl", "ce": "cross_entropy"}}
+TWO: dict[str, Any] = {**tiny.FEW_IMAGES, "arms": {"cl": "dcl", "ce": "cross_entropy"}}
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +179,15 @@ def test_dropout_does_not_depend_on_other_arms_or_a_resume(tmp_path: Path, monke
         return encoder
 
     monkeypatch.setattr(network, "build_encoder", with_dropout)
-    tiny.train(tmp_path / "company", arms={"ce": "cross_entropy", "cl": "dcl", "twin": "dcl"})
+    tiny.train(tmp_path / "company", **{**TWO, "arms": {"ce": "cross_entropy", "cl": "dcl", "twin": "dcl"}})
     torch.rand(7)  # other code may use the global generator
-    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, max_steps=7)
-    tiny.train(tmp_path / "alone", arms={"cl": "dcl"}, resume=True)
-    company, alone = (tiny.tensors(tmp_path / run, "cl", 2) for run in ("company", "alone"))
+    alone = {**TWO, "arms": {"cl": "dcl"}}
+    tiny.train(tmp_path / "alone", max_steps=7, **alone)
+    tiny.train(tmp_path / "alone", resume=True, **alone)
+    one, other = (tiny.tensors(tmp_path / run, "cl", 2) for run in ("company", "alone"))
     twin = tiny.tensors(tmp_path / "company", "twin", 2)
-    assert [name for name in alone if not torch.equal(company[name], alone[name])] == []
-    assert [name for name in alone if not torch.equal(company[name], twin[name])] == []
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert [name for name in one if not torch.equal(one[name], twin[name])] == []
     masks = network_masks()
     assert not torch.equal(masks[0], masks[1]), "every step should draw anew"
 
@@ -228,7 +229,7 @@ def test_a_non_finite_step_saves_the_state_before_it_and_its_batch(
     replay = json.loads(seen[0])
     digests = pandas.read_csv(whole / "steps.csv")["inputs_digest"]
     inputs = replay["inputs"]["inputs_digest"]
-    assert (replay["step"], inputs["batch"], inputs["digest"], len(inputs["indices"])) == (8, 2, digests[7], 256)
+    assert (replay["step"], inputs["batch"], inputs["digest"], len(inputs["indices"])) == (8, 2, digests[7], 52)
     assert replay["arms"]["ce"]["grad_norm"] == "nan"
     assert float(replay["arms"]["cl"]["loss"]) == pandas.read_csv(whole / "steps.csv")["cl_loss"][7]
     monkeypatch.setattr(Arm, "gradients", gradients)
@@ -242,7 +243,7 @@ def test_a_run_resumes_only_with_the_same_settings(whole: Path, tmp_path: Path) 
     tiny.train(run, max_steps=6, **TWO)
     for changed, message in (
         ({"temperature": 0.2}, "temperature was 0.5, is 0.2"),
-        ({"batch": {"size": 128}}, "batch.size was 256, is 128"),
+        ({"batch": {"size": 26}}, "batch.size was 52, is 26"),
         ({"epochs": 3}, "epochs was 2, is 3"),
         ({"snapshots": {"every_epochs": 2}}, "snapshots.every_epochs was 1, is 2"),
         ({"arms": {"cl": "dcl"}}, "arms.ce was {'objective': 'cross_entropy'"),
@@ -250,11 +251,11 @@ def test_a_run_resumes_only_with_the_same_settings(whole: Path, tmp_path: Path) 
         with pytest.raises(ValueError, match=re.escape(message)):
             tiny.train(run, resume=True, **{**TWO, **changed})
     free = {
-        "dataset": {**tiny.TINY["dataset"], "num_workers": 2},
+        "dataset": {**TWO["dataset"], "num_workers": 2},
         "checkpoint": {"every_minutes": None},
         "device": "auto",
     }
-    tiny.train(run, resume=True, **TWO, **free)
+    tiny.train(run, resume=True, **{**TWO, **free})
     assert_equal_runs(run, whole)
     assert json.loads((run / "run.json").read_text())["settings"]["dataset"]["num_workers"] == 2
 

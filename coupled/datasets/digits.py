@@ -5,6 +5,8 @@ Learning Repository, doi 10.24432/C50P49, licence CC BY 4.0. An image is 8x8 wit
 Nothing is downloaded and no file is written.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -25,9 +27,8 @@ def load(split: str, *, image_size: int = SIZE) -> ImageDataset:
     """
     check_split(split)
     check_range("image_size", image_size, 8, 256)
-    bundled = load_digits()
-    labels_N = torch.from_numpy(bundled.target.astype(np.int64))
-    images_N3HW = _shown_at(image_size, torch.from_numpy(bundled.images))
+    labels_N, grey_N88 = _bundled()
+    images_N3HW = _shown_at(image_size, grey_N88)
     rows = dict(zip(("train", "test"), _split_rows(labels_N.numpy()), strict=True))
     mean, std = channel_statistics(images_N3HW[rows["train"]])
     return ImageDataset(
@@ -39,6 +40,13 @@ def load(split: str, *, image_size: int = SIZE) -> ImageDataset:
         mean=mean,
         std=std,
     )
+
+
+@cache
+def _bundled() -> tuple[Tensor, Tensor]:
+    """Labels and grey values 0..16, read once a process: scikit-learn parses a text file."""
+    bundled = load_digits()
+    return torch.from_numpy(bundled.target.astype(np.int64)), torch.from_numpy(bundled.images)
 
 
 def _split_rows(labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

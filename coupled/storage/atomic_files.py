@@ -13,9 +13,12 @@ FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)  # no space left, file size lim
 THEN = "; free space or raise the limit, then start again (training: with --resume)"
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace the content of `path` by `data`; a reader, or a crash, sees either the old or the whole new content."""
-    make_folder(path.parent)
+def write_durably(path: Path, data: bytes, within: Path | None = None) -> None:
+    """Replace the content of `path` by `data`; a reader, or a crash, sees either the old or the whole new content.
+
+    The folder of the file is created as `make_folder` does.
+    """
+    make_folder(path.parent, within)
     temporary = path.with_name(path.name + ".tmp")
     with errors_with_path(path, len(data)):
         try:
@@ -34,9 +37,9 @@ def encoded(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def append_durably(path: Path, text: str) -> None:
+def append_durably(path: Path, text: str, within: Path | None = None) -> None:
     """Append `text` in one write and fsync it; if that fails, nothing of it stays in the file."""
-    make_folder(path.parent)
+    make_folder(path.parent, within)
     data = encoded(text)
     with errors_with_path(path, len(data)), open_no_follow(path, "ab") as file:
         append(file, data, sync=True)
@@ -64,10 +67,18 @@ def open_no_follow(path: Path, mode: str) -> IO[bytes]:
     return open(path, mode, buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
-def make_folder(folder: Path) -> None:
-    """Create `folder` and its parents where they do not exist. Raise OSError with the path."""
+def make_folder(folder: Path, within: Path | None = None) -> None:
+    """Create `folder` and its parents where they do not exist. Raise OSError with the path.
+
+    Of a run folder `within` only the folders in it are created: if it was moved meanwhile, it must not appear again.
+    """
     with errors_with_path(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        if within is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        inside = [each for each in (folder, *folder.parents) if each != within and each.is_relative_to(within)]
+        for each in reversed(inside):
+            each.mkdir(exist_ok=True)
 
 
 @contextmanager

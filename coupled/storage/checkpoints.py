@@ -73,8 +73,9 @@ def write_part(
     temporary = _temporary(folder, step)
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     with _deleted_on_error(temporary):
-        write_durably(temporary / f"{arm}.safetensors", data)
-        write_durably(temporary / f"{arm}.part", json.dumps({"digest": digest(data), "entry": entry}).encode())
+        write_durably(temporary / f"{arm}.safetensors", data, folder.parent)
+        part = json.dumps({"digest": digest(data), "entry": entry}).encode()
+        write_durably(temporary / f"{arm}.part", part, folder.parent)
 
 
 def read_parts(folder: Path, step: int, arms: Collection[str]) -> list[Part] | None:
@@ -101,11 +102,10 @@ def commit(
     if (parts := read_parts(folder, step, arms)) is None:
         raise FileNotFoundError(f"{temporary}: files of arms were deleted or moved while the checkpoint was written")
     digests = {arm: part.digest for arm, part in zip(arms, parts, strict=True)}
-    header = CheckpointHeader(
-        settings_sha256, step, epoch, {arm: list(numbers) for arm, numbers in sums.items()}, digests
-    )
+    of_epoch = {arm: list(numbers) for arm, numbers in sums.items()}
+    header = CheckpointHeader(settings_sha256, step, epoch, of_epoch, digests)
     with _deleted_on_error(temporary):
-        write_durably(temporary / FILE, encode_header(header))
+        write_durably(temporary / FILE, encode_header(header), folder.parent)
     with errors_with_path(final):
         for arm in digests:
             (temporary / f"{arm}.part").unlink()

@@ -41,7 +41,7 @@ def digest(data: bytes = b"") -> hashlib.blake2b:
 
 def append(run: Path, state: LogState) -> None:
     """Write a line durably."""
-    append_durably(run / FILE, json.dumps(asdict(state)) + "\n")
+    append_durably(run / FILE, json.dumps(asdict(state)) + "\n", run)
 
 
 def read(run: Path, settings_sha256: str) -> list[LogState]:

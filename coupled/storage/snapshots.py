@@ -120,12 +120,12 @@ class SnapshotStore:
             metadata={"coupled": json.dumps(header, sort_keys=True)},
         )
         file = _file(arm, epoch)
-        write_durably(self.folder / file, data)
+        write_durably(self.folder / file, data, self.folder.parent)
         return Entry(arm, epoch, step, file, hashlib.blake2b(data, digest_size=32).hexdigest(), len(data))
 
     def add(self, entry: Entry) -> None:
         """Append the manifest line of a written file."""
-        append_durably(self.manifest, json.dumps(asdict(entry)) + "\n")
+        append_durably(self.manifest, json.dumps(asdict(entry)) + "\n", self.folder.parent)
 
     def read(self, arm: str, epoch: int) -> dict[str, Tensor]:
         """Return all tensors of a snapshot, digest checked. Raise BadSnapshotError with path, expected and found."""

@@ -11,7 +11,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from coupled.analysis import verify
 from coupled.analysis.run import open_store
+from coupled.analysis.verification import snapshots
 from coupled.config.by_name import find
 from coupled.config.schema import from_resolved
 from coupled.models.network import build_network, shared_tensors
@@ -78,6 +80,32 @@ def _torch_as_before() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     yield
     torch.use_deterministic_algorithms(before)
+
+
+def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[..., Any]:
+    """Call the function once for each key of the arguments; a ValueError is raised again."""
+    found: dict[str, Any] = {}
+
+    def known(*arguments: Any) -> Any:
+        name = repr(key(*arguments))
+        if name not in found:
+            try:
+                found[name] = function(*arguments)
+            except ValueError as error:
+                found[name] = error
+        if isinstance(found[name], ValueError):
+            raise ValueError(str(found[name]))
+        return found[name]
+
+    return known
+
+
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """verify.py builds networks and images, which no damage changes, once for equal settings."""
+    build, load = snapshots.expected_tensors, verify.load_images
+    monkeypatch.setattr(snapshots, "expected_tensors", once(build, lambda *both: both))
+    monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.dataset, more)))
 
 
 @pytest.fixture(scope="session")

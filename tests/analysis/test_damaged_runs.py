@@ -1,9 +1,7 @@
 """verify.py on 300 damaged runs: each damage is detected, or the file's content is unchanged."""
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import tiny
@@ -11,7 +9,6 @@ from support.damaged_runs import DAMAGE_KINDS, FILES, applied, damages, is_harml
 
 from coupled.analysis import verify
 from coupled.analysis.run import open_run
-from coupled.analysis.verification import snapshots
 
 ARMS = {"cl": "dcl", "ce": "cross_entropy"}
 COUNT = 200
@@ -27,32 +24,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-def once(function: Callable[..., Any], key: Callable[..., object]) -> Callable[..., Any]:
-    """Call the function once for each key of the arguments; a ValueError is raised again."""
-    found: dict[str, Any] = {}
-
-    def known(*arguments: Any) -> Any:
-        name = repr(key(*arguments))
-        if name not in found:
-            try:
-                found[name] = function(*arguments)
-            except ValueError as error:
-                found[name] = error
-        if isinstance(found[name], ValueError):
-            raise ValueError(str(found[name]))
-        return found[name]
-
-    return known
-
-
-@pytest.fixture
-def _read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build networks and images, which no damage changes, once for equal settings."""
-    build, load = snapshots.expected_tensors, verify.load_images
-    monkeypatch.setattr(snapshots, "expected_tensors", once(build, lambda *both: both))
-    monkeypatch.setattr(verify, "load_images", once(load, lambda settings, *more: (settings.dataset, more)))
-
-
 def findings(run: Path) -> list[str]:
     """Return the findings of verify.py on a run, including refusals of bad input."""
     try:
@@ -61,7 +32,7 @@ def findings(run: Path) -> list[str]:
         return [str(error)]
 
 
-@pytest.mark.usefixtures("_read_once")
+@pytest.mark.usefixtures("read_once")
 def test_every_damage_is_noticed_or_harmless(runs: dict[str, Path]) -> None:
     """Damage that verify accepts is found by nothing else. Every kind of damage and of file is covered."""
     unnoticed, harmless, kinds = [], [], Counter[str]()

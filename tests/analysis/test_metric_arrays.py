@@ -70,22 +70,25 @@ def labelled(seed: int, per_class: int = 30) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", pair_metric_names())
-def test_a_pair_metric_on_arrays_tensors_and_chunks_equals_the_program(name: str) -> None:
-    """Bit for bit, on float32 rows as the network gives them, over several batches of the programs."""
+def test_a_pair_metric_on_arrays_tensors_and_chunks_equals_the_program(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, on float32 rows as the network gives them, over several batches, here of 64 rows."""
     assert _arrays.BLOCK == embeddings.BATCH
-    x_nD, y_nE = (rows.float() for rows in related(3, 700, 8, 5, mean=2.0))
-    expected, metric = streamed(name, x_nD, y_nE, batch=embeddings.BATCH), pair_metric(name)
+    monkeypatch.setattr(_arrays, "BLOCK", 64)
+    x_nD, y_nE = (rows.float() for rows in related(3, 180, 8, 5, mean=2.0))
+    expected, metric = streamed(name, x_nD, y_nE, batch=64), pair_metric(name)
     assert expected == pytest.approx(definition(name, x_nD, y_nE), abs=1e-9)
     x, y = x_nD.numpy(), y_nE.numpy()
     assert metric(x_nD, y_nE) == metric(x, y) == expected
     assert (
-        metric(chunks(x, 1, 300, 7), list(y_nE.split(64))) == metric(x_nD.requires_grad_(), chunks(y, 500)) == expected
+        metric(chunks(x, 1, 80, 7), list(y_nE.split(50))) == metric(x_nD.requires_grad_(), chunks(y, 150)) == expected
     )
     assert metric(np.asfortranarray(x), pd.DataFrame(y)) == expected
     x.flags.writeable = False
     assert metric(x[::-1], y[::-1]) == pytest.approx(expected, abs=1e-12)
     assert metric(x.astype(">f4"), y.astype(np.float64)) == pytest.approx(expected, abs=1e-12)
-    once = chunks(x, 100)
+    once = chunks(x, 30)
     assert metric(once, once) == metric(x, x) == metric(x, x.copy()) == (0 if name == "angle" else 1)
     assert type(expected) is type(metric(x, y)) is float
 

@@ -364,15 +364,15 @@ def test_bad_input_is_one_line_and_status_2(
 
 def test_training_with_and_without_analysis_gives_identical_weights(tmp_path: Path) -> None:
     """In one process, the analysis between two trainings: a draw from a global generator would change the weights."""
-    arms = {"cl": "dcl", "nscl": "nscl"}
-    tiny.train(tmp_path / "one", arms=arms)
+    settings = {**tiny.FEW_IMAGES, "arms": {"cl": "dcl", "nscl": "nscl"}}
+    tiny.train(tmp_path / "one", **settings)
     weights, state = tiny.snapshot_bytes(tmp_path / "one"), torch.get_rng_state()
     run = ["--run-dir", str(tmp_path / "one")]
     assert alignment.main([*run, "--metrics", "cka", "rsa_spearman", "mutual_knn", "--num-images", "60"]) == 0
     assert main([*run, "--num-images", "60", "--epochs", "2"]) == 0
     assert weight_gap.main(run) == 0
     assert torch.equal(torch.get_rng_state(), state)
-    tiny.train(tmp_path / "other", arms=arms)
+    tiny.train(tmp_path / "other", **settings)
     assert tiny.snapshot_bytes(tmp_path / "one") == weights
     assert tiny.snapshot_bytes(tmp_path / "other") == weights
 

@@ -25,14 +25,14 @@ SNAPSHOT = "snapshots/nscl/epoch_0001.safetensors"
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "good"
-    tiny.train(run, arms=ARMS)
+    tiny.train(run, arms=ARMS, **tiny.FEW_IMAGES)
     return run
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "other"
-    tiny.train(run, arms=ARMS, seed=9)
+    tiny.train(run, arms=ARMS, seed=9, **tiny.FEW_IMAGES)
     return run
 
 
@@ -215,6 +215,7 @@ HARM: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
+@pytest.mark.usefixtures("read_once")
 @pytest.mark.parametrize("harm", HARM)
 def test_every_fault_is_found_and_named(run: Path, capsys: pytest.CaptureFixture[str], harm: str) -> None:
     """A fault that verify misses is found by nothing else."""
@@ -285,9 +286,10 @@ def test_verify_accepts_a_run_in_progress_and_a_killed_run(run: Path, capsys: py
 
 def test_two_runs_are_compared(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Inputs, settings and weights: a run with itself, with other objectives on equal inputs, with another seed."""
-    tiny.train(tmp_path / "same", arms=ARMS)
-    tiny.train(tmp_path / "other", arms={**ARMS, "nscl": {"objective": "nscl", "temperature": 0.2}}, epochs=1)
-    tiny.train(tmp_path / "seed", arms=ARMS, epochs=1, seed=9)
+    tiny.train(tmp_path / "same", arms=ARMS, **tiny.FEW_IMAGES)
+    other = {**ARMS, "nscl": {"objective": "nscl", "temperature": 0.2}}
+    tiny.train(tmp_path / "other", arms=other, epochs=1, **tiny.FEW_IMAGES)
+    tiny.train(tmp_path / "seed", arms=ARMS, epochs=1, seed=9, **tiny.FEW_IMAGES)
     capsys.readouterr()
     assert verify.main(["--run-dir", str(good), "--against", str(tmp_path / "same")]) == 0
     assert "inputs: identical up to step 10 of 10 and 10" in capsys.readouterr().out

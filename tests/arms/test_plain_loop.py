@@ -19,7 +19,8 @@ BASE_LR, MOMENTUM, DECAY, WARMUP, EPOCHS, STEPS, TAU = 0.06, 0.8, 1e-2, 1, 2, 4,
 RUN: dict[str, Any] = {
     "epochs": EPOCHS,
     "precision": "float64",
-    "batch": {"size": 360},  # 4 steps an epoch
+    "dataset": tiny.FEW_IMAGES["dataset"],
+    "batch": {"size": 72},  # 4 steps an epoch
     "temperature": TAU,
     "optimizer": {
         "name": "sgd",
@@ -66,7 +67,7 @@ def test_a_run_equals_a_plain_pytorch_loop(tmp_path: Path, together: bool) -> No
     step = 0
     for epoch in range(1, EPOCHS + 1):
         plan = view_plan(settings.seed, epoch, len(images), settings.augmentation.plain())
-        for places_B in order(settings.seed, epoch, images.labels_N.numpy(), 360):
+        for places_B in order(settings.seed, epoch, images.labels_N.numpy(), 72):
             step += 1
             views = augment(images.images_N3HW[places_B], plan[places_B], settings.image_size)
             views = normalise(views, images.mean, images.std).double()

@@ -143,7 +143,8 @@ def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Pat
         },
         "online_probe": {},
         "epochs": 2,
-        "batch": {"size": 360},
+        "dataset": tiny.FEW_IMAGES["dataset"],
+        "batch": {"size": 72},
         "precision": "float64",  # rounding of float32 grows at the kinks of ReLU
     }
     one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))

@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import benchmark
 import pytest
 import rows
 import torch
-from support import tiny
+from support import forked, tiny
 
 ARMS: dict[str, Any] = {"cl": "dcl", "ce": "cross_entropy"}
 OPTIONS = rows.Options(seconds=600, tiny=True)
@@ -114,7 +113,7 @@ def test_a_ratio_above_one_means_that_ours_is_better(unit: str, ratio: float) ->
 
 def test_the_first_line_names_the_machine_and_the_files_have_every_row(tmp_path: Path) -> None:
     """A call that is stopped and leaves no file is lost."""
-    command = [sys.executable, benchmark.__file__, "--tiny", "--only", "augmentation", "--seconds", "600"]
+    command = [str(forked.python()), benchmark.__file__, "--tiny", "--only", "augmentation", "--seconds", "600"]
     files = [tmp_path / "rows.json", tmp_path / "rows.md"]
     command += ["--output", str(files[0]), "--markdown", str(files[1])]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -34,10 +34,8 @@ class Module:
         """(line, dotted name) of everything imported anywhere in the file, by statement or by a name in a string."""
         found = []
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import):
-                found += [(node.lineno, each.name) for each in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                found += [(node.lineno, f"{'.' * node.level}{node.module}.{each.name}") for each in node.names]
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found += [(node.lineno, name) for name in _imported(node)]
             elif isinstance(node, ast.Call) and last_name(node.func) in (
                 "find",
                 "known",
@@ -47,6 +45,12 @@ class Module:
                 texts = [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
                 found += [(node.lineno, text) for text in texts if below(text, "coupled")]
         return found
+
+    @property
+    def imports_at_once(self) -> list[str]:
+        """The dotted names that importing the module imports: those of the statements outside functions."""
+        statements = (node for node in self.tree.body if isinstance(node, (ast.Import, ast.ImportFrom)))
+        return [name for node in statements for name in _imported(node)]
 
     @cached_property
     def names_used(self) -> list[tuple[ast.expr, str]]:
@@ -73,6 +77,12 @@ def modules(*folders: str) -> dict[str, Module]:
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
             found[name] = Module(name, ast.parse(path.read_text()))
     return found
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """The dotted names of an import statement."""
+    prefix = "" if isinstance(node, ast.Import) else f"{'.' * node.level}{node.module}."
+    return [f"{prefix}{each.name}" for each in node.names]
 
 
 def last_name(node: ast.expr) -> str:

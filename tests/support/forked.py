@@ -1,14 +1,17 @@
 """Processes forked from a server that has imported torch. A new interpreter needs about 5 s for these imports.
 
-`Program` runs a program in such a process, with separate environment, folder, streams and signals. Tests of interpreter
-options or of Ctrl-C during imports need a new interpreter.
+`Program` runs a program in such a process, with separate environment, folder, streams and signals. `python` is an
+executable that does so: other programs can start it in place of Python. Tests of interpreter options or of Ctrl-C
+during imports need a new interpreter.
 """
 
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import socket
 import sys
@@ -18,8 +21,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from support import forked_python
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "hypothesis", "pytest", "coupled.coordinator", "coupled.datasets.digits"])
+
+_servers: list[tuple[ForkServerProcess, Any]] = []
 
 _first = os.getpid() * 97 % 12_000  # parallel test processes need different ports
 _ports = itertools.cycle([*range(20_000 + _first, 32_000), *range(20_000, 20_000 + _first)])
@@ -45,6 +52,30 @@ def free_port() -> int:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@functools.cache
+def python() -> Path:
+    """Return an executable that runs Python programs in forked processes; it takes the options -c, -m, -P and -u."""
+    folder = Path(tempfile.mkdtemp(prefix="forked"))
+    ours, theirs = multiprocessing.Pipe()
+    server = process(forked_python.serve, str(folder / "socket"), theirs, daemon=True)
+    _servers.append((server, ours))
+    theirs.close()
+    assert ours.recv() == "ready"
+    forked_python.script(folder / "python", str(folder / "socket"))
+    return folder / "python"
+
+
+def stop() -> None:
+    """End the server of `python`; the next call starts a new one."""
+    for server, pipe in _servers:
+        pipe.close()
+        server.join()
+    if _servers:
+        shutil.rmtree(python().parent)
+    _servers.clear()
+    python.cache_clear()
 
 
 class Program:

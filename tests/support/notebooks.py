@@ -44,12 +44,17 @@ def sources_digest(notebook: NotebookNode) -> str:
     return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
-def execute(notebook: NotebookNode, folder: Path) -> None:
-    """Execute the notebook in `folder`, which has the Python files of examples/. Raise the error of a cell."""
+def execute(notebook: NotebookNode, folder: Path, python: Path | None = None) -> None:
+    """Execute the notebook in `folder`, which has the Python files of examples/. Raise the error of a cell.
+
+    `python` is the program that runs the kernel, if not the one of this process.
+    """
     for file in EXAMPLES.glob("*.py"):
         shutil.copy(file, folder)
     place = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place, coalesce_streams=True)
+    if python:
+        client.create_kernel_manager().kernel_spec.argv[0] = str(python)
     client.execute(env={**os.environ, **QUIET})
 
 

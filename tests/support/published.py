@@ -40,6 +40,7 @@ class Entry(NamedTuple):
     network: dict[str, Any]
 
 
+@cache
 def table(paper: str) -> dict[str, Entry]:
     """Return the entries of a paper by name of the config, with what they share with all others and with their base."""
     tree = read_yaml(TABLES / f"{paper}.yaml")
@@ -64,6 +65,7 @@ def entry_of(path: Path) -> Entry:
     return table(path.parent.name)[path.stem]
 
 
+@cache
 def is_sweep(path: Path) -> bool:
     """Whether a config is a sweep file."""
     return "base" in read_yaml(path)

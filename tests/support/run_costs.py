@@ -6,6 +6,7 @@ Networks are built on torch's meta device, so nothing is drawn or computed, and 
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,7 @@ class Cost(NamedTuple):
 
 
 _NETWORKS: dict[str, Network] = {}
+_NEEDS: dict[str, Needs] = {}
 VIEWS = 2  # that a network is called with
 
 
@@ -75,7 +77,10 @@ def networks(settings: Settings) -> Iterator[tuple[Needs, Network]]:
     options, classes = settings.network_options(), IMAGES[settings.dataset.name].classes
     for name, arm in settings.arms.items():
         source = settings.arms[arm.twin] if arm.twin else arm
-        needs = find_objective(name, source.objective or "", source.options, settings.temperature).needs
+        asked = source.objective or "", source.options, settings.temperature
+        if repr(asked) not in _NEEDS:
+            _NEEDS[repr(asked)] = find_objective(name, *asked).needs
+        needs = _NEEDS[repr(asked)]
         key = repr((options, needs, classes))
         if key not in _NETWORKS:
             shared = _shared(tuple(options.items()))
@@ -94,8 +99,13 @@ def disk(settings: Settings, every_epochs: int | None = None) -> float:
     """Return the bytes of all snapshots and three checkpoints, for the run's interval of snapshots or another one."""
     kept = settings.snapshots
     epochs = snapshot_epochs(settings.epochs, every_epochs or kept.every_epochs, kept.dense_until_epoch)
-    one = sum(network_size(network)[1] for _, network in networks(settings))
+    one = sum(_snapshot_bytes(network) for _, network in networks(settings))
     return one * (len(epochs) + SNAPSHOTS_OF_CHECKPOINTS)
+
+
+@cache
+def _snapshot_bytes(network: Network) -> int:
+    return network_size(network)[1]
 
 
 def run_cost(settings: Settings) -> Cost:
@@ -113,8 +123,11 @@ def run_cost(settings: Settings) -> Cost:
 
 @cache
 def outputs(network: Network, image_size: int) -> dict[str, Tensor]:
-    """Return the outputs of a network on the meta device for two views of one image."""
-    with torch.no_grad():
+    """Return the outputs of a network on the meta device for two views of one image.
+
+    Batch norms are left out: they change no shape, and on this device torch computes shapes slowly, in Python.
+    """
+    with torch.no_grad(), mock.patch.object(nn.functional, "batch_norm", lambda x, *_, **__: x):
         return network.eval()(torch.zeros(VIEWS, 1, 3, image_size, image_size, device="meta"))
 
 

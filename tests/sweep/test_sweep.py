@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from support import tiny
+from support import forked, tiny
 
 from coupled.analysis import alignment, weight_gap
 from coupled.analysis.selections.styles import arm_styles
@@ -89,14 +89,18 @@ def test_list_prints_the_index_of_each_point_of_a_job_array(
 def test_an_interrupted_point_is_resumed_and_a_failure_does_not_stop_other_points(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In subprocesses, as a user runs it: one point was interrupted, one aborts like a crash in C code."""
+    """In processes, as a user runs it: one point was interrupted, one aborts like a crash in C code."""
     monkeypatch.chdir(place)
     hopeless, broken = points(read_sweep(Path("small.yaml"), ["seed=0:1"]))
     train(broken, max_steps=2)
     real, crash = sweep_jobs.child_command, "import os; print('last words', flush=True); os.abort()"
-    crashing = [sys.executable, "-c", crash]
+    crashing = ["-c", crash]
     aborts = str(hopeless.folder)
-    monkeypatch.setattr(sweep_jobs, "child_command", lambda *words: crashing if aborts in words else real(*words))
+    monkeypatch.setattr(
+        sweep_jobs,
+        "child_command",
+        lambda *words: [str(forked.python()), *(crashing if aborts in words else real(*words)[1:])],
+    )
     assert sweep.main(["small.yaml", "seed=0:1", "--jobs", "2", "--analyses", "weight-gap"]) == 1
     said = capfd.readouterr()
     assert "seed=1: resuming" in said.out
