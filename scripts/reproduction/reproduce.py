@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             write_results(options.runs_dir, name)
             write_page()
-        write_page()
+        if options.page_only:
+            write_page()
     except ValueError as error:
         return report_error("reproduce.py", error)
     except OSError as error:

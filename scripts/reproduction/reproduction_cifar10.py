@@ -11,7 +11,9 @@ import reproduction_distances as distances
 from matplotlib.figure import Figure
 from reproduction_claims import SCORES, of, trend
 from reproduction_figures import against, points
-from reproduction_statistics import last, markdown
+from reproduction_statistics import last, markdown, over_seeds, wide
+from reproduction_theory import BATCHES, COUNTS, SET, few_shot
+from reproduction_values import DIFFERENCE
 
 SWEEP = "cifar10"
 FACTORS = {
@@ -24,6 +26,17 @@ SWEEPS = (SWEEP, *FACTORS)
 NOT_MEASURED = "not measured"
 
 
+def _bounds(values: pd.DataFrame) -> pd.DataFrame:
+    return few_shot(values).tables[COUNTS]
+
+
+def _losses(values: pd.DataFrame) -> pd.DataFrame:
+    names = (DIFFERENCE, BATCHES, SET)
+    chosen = values[values["score"].isin(names) & values["arm"].isin(["cl", *distances.ARMS])]
+    chosen = last(chosen).sort_values("score", key=lambda scores: scores.map(names.index), kind="stable")
+    return wide(over_seeds(chosen, ["arm"]))
+
+
 def _said(values: pd.DataFrame) -> str:
     return "\n".join(f"* {sentence}" for sentence in distances.sentences(values))
 
@@ -33,12 +46,16 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "nearest": distances.nearest,
     "paired": distances.differences,
     "between": distances.between,
+    "bounds": _bounds,
+    "losses": _losses,
 }
 
 
 def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
-    """The body of a block. Raises KeyError for an unknown name."""
+    """The body of a block: sentences, table or figure. Raises KeyError for an unknown name."""
     factor, word = FACTORS.get(sweep, ("", ""))
+    if name == "figure":
+        return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
     if name == "sentences" and not factor:
         return NOT_MEASURED if values is None else _said(values)
     if name == "trend" and factor:

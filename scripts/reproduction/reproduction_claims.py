@@ -123,6 +123,7 @@ def growth(values: pd.DataFrame) -> Answer:
     final, final_cka = distances.end(gaps), distances.end(cka)
     early = gaps.xs(5, level="epoch")["nscl"]
     lowest = cka["nscl"].groupby("epoch").mean()
+    trough = lowest.index[int(lowest.to_numpy().argmin())]
     floor = paired(list(final["nscl"] - final[distances.FLOOR]))
     kept = paired(list(final_cka["nscl"] - final_cka[distances.FLOOR]))
     above = paired(list(final_cka["nscl"] - final_cka[distances.CEILING]))
@@ -133,10 +134,10 @@ def growth(values: pd.DataFrame) -> Answer:
         f"one weight moved by a rounding error (cl_moved) gives a gap of {final[distances.FLOOR].mean():.3f},"
         f" {100 * final[distances.FLOOR].mean() / final['nscl'].mean():.0f} % of nscl's; nscl's gap minus the floor is"
         f" {floor.text()}",
-        f"nscl's CKA is lowest after epoch {int(lowest.idxmin())} ({lowest.min():.3f}) and {lowest.iloc[-1]:.3f} at the"
+        f"nscl's CKA is lowest after epoch {trough:g} ({lowest.min():.3f}) and {lowest.iloc[-1]:.3f} at the"
         f" end; minus the floor it is then {kept.text()}, minus the ceiling {above.text()}",
     ]
-    words = {1: "above", -1: "below", 0: "within the interval of"}
+    words = {1: "above", -1: "below", 0: "not distinguishable from"}
     summary = (
         f"NSCL's gap ends {words[floor.direction()]} the floor and its CKA {words[kept.direction()]} the floor and"
         f" {words[above.direction()]} the ceiling; a saturating curve fits better in {int(better.sum())} of"
@@ -182,6 +183,12 @@ def draw_epochs(values: pd.DataFrame) -> Figure:
     return distances.draw(values, "Distance from CL on digits; layer h, test images")
 
 
+def draw_growth(values: pd.DataFrame) -> Figure:
+    """NSCL between floor and ceiling over the epochs."""
+    arms = ("nscl", distances.FLOOR, distances.CEILING)
+    return distances.draw(values, "NSCL between floor and ceiling on digits; layer h, test images", arms)
+
+
 def draw_temperature(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the temperature."""
     chosen = last(of(values, "nscl"))
@@ -217,7 +224,7 @@ CLAIMS: Mapping[str, Claim] = {
     "2": Claim("Temperature and alignment", "temperature", temperature, draw_temperature),
     "3": Claim("Alignment and the number of classes, early and late", "classes", classes, draw_classes),
     "4": Claim("Batch size under three learning-rate rules", "batch_size", batch_size, draw_batch_size),
-    "5": Claim("Growth of the weight gap", "controls", growth, draw_epochs),
+    "5": Claim("Growth of the weight gap", "controls", growth, draw_growth),
     "8": Claim("Which shared source of randomness matters", "controls", shared_source, draw_sources),
     "9": Claim("Length of training and alignment", "epochs", longer, draw_longer),
 }

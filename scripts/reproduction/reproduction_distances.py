@@ -129,8 +129,8 @@ def sentences(values: pd.DataFrame) -> list[str]:
         margin = paired(list(end(every)[arm]))
         words.append(
             f"{score}: nscl is nearest to cl in {int(first.sum())} of {len(first)} epochs x seeds, and in"
-            f" {int(end(first).sum())} of {len(end(first))} seeds after the last epoch; its margin to the next arm, {arm}, is then"
-            f" {margin.text()}"
+            f" {int(end(first).sum())} of {len(end(first))} seeds after the last epoch; its margin to the next arm,"
+            f" {arm}, is then {margin.text()}"
         )
         arms = end(table(values, score))
         if {FLOOR, CEILING} <= {*arms}:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 import reproduction_distances as distances
 from matplotlib.figure import Figure
-from reproduction_claims import SCORES, of
+from reproduction_claims import SCORES
 from reproduction_figures import against, points
 from reproduction_objectives import pairs, qualities
 from reproduction_statistics import Answer, Claim, by_seed, difference_row, last, over_seeds, paired, wide

@@ -7,12 +7,13 @@ used have no values of every seed: their means are in docs/reproduction/timm_sta
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import reproduction_cifar10
 import reproduction_claims
+import reproduction_distances
 import reproduction_families
 import reproduction_objectives
 import reproduction_theory
@@ -30,8 +31,8 @@ STARTS = {
     "timm's": "have timm's start: the last batch-norm scale of every residual block is 0",
 }
 NOTE = (
-    "*Earlier measurement with timm's start, not yet repeated with the papers' start; only means and standard deviations"
-    " over the seeds were kept. A difference below twice the standard deviation is called within the spread.*"
+    "*Earlier measurement with timm's start, not yet repeated with the papers' start; only means and standard"
+    ' deviations over the seeds were kept. A difference below twice the standard deviation is "within the spread".*'
 )
 
 
@@ -61,8 +62,8 @@ def _body(name: str, results: Path) -> str:
         return WHOLE[name](results)
     raise ValueError(
         f"docs/reproduction.md: nothing fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)},"
-        f" {', '.join(WHOLE)}, and one of {', '.join(reproduction_cifar10.SWEEPS)} with sentences (cifar10 only), trend"
-        f" (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
+        f" {', '.join(WHOLE)}, and one of {', '.join(reproduction_cifar10.SWEEPS)} with figure, sentences (cifar10"
+        f" only), trend (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
     )
 
 
@@ -87,8 +88,8 @@ def _table(caption: str, table: pd.DataFrame) -> str:
     return (f"{caption}:\n\n" if caption else "") + markdown(table)
 
 
-def _bullets(sentences: object) -> str:
-    return "\n".join(f"* {sentence}" for sentence in sentences)  # type: ignore[attr-defined]
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"* {sentence}" for sentence in sentences)
 
 
 def _image(number: str, folder: Path) -> list[str]:
@@ -113,13 +114,15 @@ def _told(results: Path) -> pd.DataFrame:
 
 def summary(results: Path) -> str:
     """The table of all verdicts."""
-    rows = []
+    images = values_of(reproduction_cifar10.SWEEP, results)
+    verdict = "not measured" if images is None else reproduction_distances.summary(images)
+    rows = [{"claim": "[Real images: CIFAR-10](#real-images-cifar-10)", "verdict at this scale": verdict}]
     for number, claim in CLAIMS.items():
         values = values_of(claim.sweep, results)
         if values is not None:
             verdict = claim.answer(values).summary
         elif (results / EARLIER / f"claim_{number}.csv").is_file():
-            verdict = f"timm's start: {_told(results).loc[number, 'summary']}"
+            verdict = f"timm's start: {_told(results)['summary'][number]}"
         else:
             verdict = "not measured"
         heading = f"{number}. {claim.title}"
@@ -155,7 +158,8 @@ def _ranges(numbers: list[int]) -> str:
             groups[-1].append(number)
         else:
             groups.append([number])
-    return ", ".join(f"{group[0]} to {group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)
+    spans = [f"{group[0]} to {group[-1]}" if len(group) > 2 else ", ".join(map(str, group)) for group in groups]
+    return ", ".join(spans)
 
 
 def images(results: Path) -> str:

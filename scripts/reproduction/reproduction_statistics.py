@@ -5,14 +5,18 @@ interval is wide: a half-width of 2.5 standard deviations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy import optimize, stats
+from scipy.special import ndtr
 
 LEVEL = 0.95
+POINTS = 2000  # of the integral over the standard deviation
 
 
 class Answer(NamedTuple):
@@ -59,36 +63,44 @@ def paired(differences: Sequence[float]) -> Paired:
     """Mean and interval of differences within a seed.
 
     Example:
-        >>> paired([0.1, 0.2, 0.3]).mean.round(3)
-        np.float64(0.2)
+        >>> paired([0.1, 0.2, 0.3]).text()
+        '+0.200 (-0.048 to 0.448)'
     """
     values = np.asarray(differences, float)
-    count, mean = len(values), values.mean()
+    count, mean, nan = len(values), float(values.mean()), float("nan")
     if count < 2:
-        return Paired(mean, *[np.nan] * 5, count)
-    sd = values.std(ddof=1)
-    half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * sd / np.sqrt(count)
+        return Paired(mean, nan, nan, nan, nan, nan, count)
+    sd = float(values.std(ddof=1))
     if sd < 1e-12:
-        return Paired(mean, mean, mean, *[np.nan] * 3, count)
-    return Paired(mean, mean - half, mean + half, mean / sd, *effect_interval(mean / sd, count), count)
+        return Paired(mean, mean, mean, nan, nan, nan, count)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * sd / np.sqrt(count)
+    low, high = effect_interval(mean / sd, count)
+    return Paired(mean, mean - half, mean + half, mean / sd, low, high, count)
 
 
 def effect_interval(effect: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a standardised mean difference (mean / sd of `count` differences).
 
     The bounds are the noncentralities of the noncentral t distribution, divided by sqrt(count), for which the observed
-    t is the 97.5 % and the 2.5 % quantile. Source: Cumming and Finch 2001, Educational and Psychological Measurement 61.
+    t is the 97.5 % and the 2.5 % quantile. Source: Cumming and Finch
+    2001, Educational and Psychological Measurement 61.
     """
     t, root = effect * np.sqrt(count), np.sqrt(count)
-    shares = (np.arange(4000) + 0.5) / 4000
-    scales = np.sqrt(stats.chi2.ppf(shares, count - 1) / (count - 1))  # of sd / sigma; scipy's nct fails for large t
+    scales = _scales(count)
 
     def excess(noncentrality: float, share: float) -> float:
-        return float(stats.norm.cdf(t * scales - noncentrality).mean() - share)
+        return float(ndtr(t * scales - noncentrality).mean() - share)
 
     ends = (t * scales).min() - 9, (t * scales).max() + 9
     low, high = (optimize.brentq(excess, *ends, args=(share,)) / root for share in ((1 + LEVEL) / 2, (1 - LEVEL) / 2))
     return float(low), float(high)
+
+
+@cache
+def _scales(count: int) -> NDArray[np.float64]:
+    """Quantiles of sd / sigma, equally likely; an average over them replaces SciPy's nct, which fails for large t."""
+    shares = (np.arange(POINTS) + 0.5) / POINTS
+    return np.sqrt(stats.chi2.ppf(shares, count - 1) / (count - 1))
 
 
 def over_seeds(values: pd.DataFrame, case: Sequence[str]) -> pd.DataFrame:
@@ -114,7 +126,7 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 
     `table` is a result of `over_seeds`. Rows are sorted: numbers by value, names in the order of their first row.
     """
-    case = [column for column in table if column not in ("score", "mean", "sd", "seeds")]
+    case = [str(column) for column in table if column not in ("score", "mean", "sd", "seeds")]
     for name in case:
         if not pd.api.types.is_numeric_dtype(table[name]):
             table = table.assign(**{name: pd.Categorical(table[name], list(dict.fromkeys(table[name])), ordered=True)})

@@ -6,6 +6,7 @@ from math import e
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from reproduction_claims import CLASSES
 from reproduction_figures import against
 from reproduction_statistics import Answer, Claim, by_seed, interval, last, over_seeds, paired, wide
@@ -13,14 +14,17 @@ from reproduction_values import BOUNDS, CORRELATION, DIFFERENCE, ERROR
 
 from coupled.analysis.theory.bound_formulas import vacuous_error
 
+Values = NDArray[np.float64]
 BATCHES, SET = "bound of the batches", "bound of the dataset"
 PUBLISHED = {2: 0.80, 10: 0.148, 20: 0.076, 100: 0.0117}  # CIFAR-100 after 300 epochs, read from a figure
+QUOTIENT = "smallest bound / error"
+COUNTS = "Cases (arm x shots x seed) in which a bound is not vacuous"
 TASKS = {"all": (10, "among ten classes"), "two_way": (2, "between two classes")}
 
 
-def log_fit(x: "pd.Series[float]", y: "pd.Series[float]") -> tuple[float, float, float]:
+def log_fit(x: Values, y: Values) -> tuple[float, float, float]:
     """Slope, intercept and R^2 of log y against log x, by least squares."""
-    a, b = np.log(x.to_numpy(float)), np.log(y.to_numpy(float))
+    a, b = np.log(x), np.log(y)
     slope, intercept = np.polyfit(a, b, 1)
     residual = b - slope * a - intercept
     return float(slope), float(intercept), float(1 - (residual**2).sum() / ((b - b.mean()) ** 2).sum())
@@ -34,13 +38,13 @@ def fits(values: pd.DataFrame) -> pd.DataFrame:
     """
     gaps = last(values[(values["arm"] == "cl")])
     table, bound = by_seed(gaps, DIFFERENCE, CLASSES), by_seed(gaps, SET, CLASSES)
-    others = pd.Series(table.columns - 1, table.columns)
-    published = pd.Series(PUBLISHED)
-    pairs = {
-        "DCL - NSCL against C - 1": [(others, row) for _, row in table.iterrows()],
+    others, seeds = table.columns.to_numpy(float) - 1, table.to_numpy()
+    published = np.array([*PUBLISHED.items()])
+    pairs: dict[str, list[tuple[Values, Values]]] = {
+        "DCL - NSCL against C - 1": [(others, row) for row in seeds],
         "log(1 + e^2 / (C - 1)) against C - 1": [(others, np.log1p(e**2 / others))],
-        "DCL - NSCL against the bound of the dataset": [(bound.loc[seed], row) for seed, row in table.iterrows()],
-        "published values against C - 1": [(pd.Series(published.index - 1, published.index), published)],
+        "DCL - NSCL against the bound of the dataset": [*zip(bound.loc[table.index].to_numpy(), seeds, strict=True)],
+        "published values against C - 1": [(published[:, 0] - 1, published[:, 1])],
     }
     rows = []
     for name, each in pairs.items():
@@ -71,8 +75,8 @@ def loss_gap(values: pd.DataFrame) -> Answer:
         f"log(DCL - NSCL) against log(C - 1) has the slope {table['slope'].iloc[0]}, mean and 95 % interval over the"
         f" seeds; the bound has {table['slope'].iloc[1]} over the same numbers of classes",
         f"DCL - NSCL is below the bound of its batches in {int(under.sum())} of {len(under)} epochs x runs",
-        f"it is {100 * share.iloc[0]:.0f} % of the bound of the dataset with {gaps.columns[0]} classes and {100 * share.iloc[-1]:.0f} %"
-        f" with {gaps.columns[-1]}",
+        f"it is {100 * share.iloc[0]:.0f} % of the bound of the dataset with {gaps.columns[0]} classes and"
+        f" {100 * share.iloc[-1]:.0f} % with {gaps.columns[-1]}",
     ]
     summary = (
         f"slope against C - 1 (logarithms): {table['slope'].iloc[0]}; below its bound in {int(under.sum())} of"
@@ -90,6 +94,8 @@ def few_shot(values: pd.DataFrame) -> Answer:
     for form in BOUNDS:
         for task, (count, words) in TASKS.items():
             told = each[each["task"] == task]
+            if told.empty:
+                continue
             says = told[told[form] < vacuous_error(count)]
             rows.append(
                 {
@@ -98,22 +104,23 @@ def few_shot(values: pd.DataFrame) -> Answer:
                     "vacuous from": f"{vacuous_error(count):g}",
                     "not vacuous": f"{len(says)} of {len(told)}",
                     "of these, holds": f"{int((says[form] >= says[ERROR]).sum())} of {len(says)}",
-                    "smallest bound / error": "" if says.empty else f"{(says[form] / says[ERROR]).min():.1f}",
+                    QUOTIENT: "" if says.empty else f"{(says[form] / says[ERROR]).min():.1f}",
                 }
             )
     counts = pd.DataFrame(rows)
-    sentences = [
-        f"{row['bound']} {row['task']}: below {row['vacuous from']} in {row['not vacuous']} cases (arm x shots x seed);"
-        f" of these it holds in {row['of these, holds']}"
-        for row in rows
-    ]
-    summary = "; ".join(
-        f"{row['bound']} {row['task']}: says something in {row['not vacuous']} cases, holds in {row['of these, holds']}"
-        for row in rows
-    )
+    sentences = [f"{row['bound']} {row['task']}: {_said(row)}" for row in rows]
+    summary = "; ".join(f"{row['bound']} {row['task']} {_said(row, short=True)}" for row in rows)
     chosen = chosen.sort_values("score", key=lambda scores: scores.map([*BOUNDS, ERROR].index), kind="stable")
     table = wide(over_seeds(chosen.astype({"shots": int}), ["arm", "task", "shots"]))
-    return Answer(summary, sentences, {"": table, "Cases in which a bound is not vacuous": counts})
+    return Answer(summary, sentences, {"": table, COUNTS: counts})
+
+
+def _said(row: Mapping[str, str], short: bool = False) -> str:
+    says, cases = row["not vacuous"].split(" of ")
+    if says == "0":
+        return f"is vacuous in all {cases} cases"
+    words = f"is not vacuous in {says} of {cases} cases, and holds in {row['of these, holds']}"
+    return words if short else f"{words} of these; the smallest quotient of bound and error is {row[QUOTIENT]}"
 
 
 def draw_loss_gap(values: pd.DataFrame) -> Figure:

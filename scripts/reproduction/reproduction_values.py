@@ -86,9 +86,9 @@ def select(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The values of a sweep from its file, with the columns `reference` and `epoch` in any case."""
+    """The values of a sweep from its file. A file without the column `reference` has no scores of pairs."""
     values = pd.read_csv(path)
-    return values.assign(reference=values["reference"] if "reference" in values else "cl")
+    return values if "reference" in values else values.assign(reference="cl")
 
 
 def write(values: pd.DataFrame, path: Path) -> None:

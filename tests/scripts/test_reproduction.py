@@ -89,12 +89,12 @@ def test_a_claim_without_values_of_seeds_says_which_start_its_means_have(tmp_pat
     assert page.section("2", tmp_path).startswith("*Earlier measurement with timm's start")
     assert page.section("3", tmp_path) == "not measured"
     lines = page.summary(tmp_path).splitlines()
-    assert "| timm's start: CKA and RSA rise" in lines[3]
-    assert lines[4].endswith("| not measured |")
+    assert "| timm's start: CKA and RSA rise" in lines[4]
+    assert lines[5].endswith("| not measured |")
     sweep = [score(name, t, temperature=t, epoch=40) for t in (0.1, 1.0) for name in ("CKA", "RSA", "weight gap")]
     values_of(*sweep).to_csv(tmp_path / "temperature.csv", index=False)
     assert "Earlier" not in page.section("2", tmp_path)
-    assert "timm" not in page.summary(tmp_path).splitlines()[3]
+    assert "timm" not in page.summary(tmp_path).splitlines()[4]
 
 
 def test_the_page_says_which_claims_have_which_start(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_page_says_which_claims_have_which_start(tmp_path: Path) -> None:
     costs.to_csv(tmp_path / "costs.csv", index=False)
     told = page.starts(tmp_path).replace("\n", " ")
     assert "The runs of claims 13 started with all batch-norm scales at 1" in told
-    assert "The runs of claims 1, 5, 7 to 8 have timm's start" in told
+    assert "The runs of claims 1, 5, 7, 8 have timm's start" in told
     costs.assign(start="all scales 1").to_csv(tmp_path / "costs.csv", index=False)
     assert "timm" not in page.starts(tmp_path)
 

@@ -109,6 +109,8 @@ def test_a_block_without_values_says_that_it_was_not_measured(tmp_path: Path) ->
     told().to_csv(tmp_path / "cifar10.csv", index=False)
     assert "| CKA | 4 of 4 | 2 of 2 | none |" in page.filled(text, tmp_path)
     assert "Nothing" not in page.images(tmp_path)
+    assert "| NSCL ends nearest to CL" in page.summary(tmp_path).splitlines()[2]
+    assert "(reproduction/cifar10.png)" in page.filled("<!-- cifar10 figure -->\n<!-- end -->", tmp_path)
 
 
 @pytest.mark.parametrize("sweep", cifar10.FACTORS)

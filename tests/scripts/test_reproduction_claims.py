@@ -161,7 +161,7 @@ def test_few_shot_bounds_count_only_where_they_are_not_vacuous() -> None:
         case = {"arm": "cl", "task": task, "shots": shots}
         given += [score(name, value, **case) for name, value in zip(theory.BOUNDS, bounds, strict=True)]
         given.append(score(theory.ERROR, measured, **case))
-    table = theory.few_shot(values_of(*given)).tables["Cases in which a bound is not vacuous"]
+    table = theory.few_shot(values_of(*given)).tables[theory.COUNTS]
     told = table.set_index(["bound", "task"])[["not vacuous", "of these, holds"]]
     assert told.loc[("proposition_1", "among ten classes")].tolist() == ["3 of 6", "3 of 3"]
     assert told.loc[("proposition_1", "between two classes")].tolist() == ["0 of 6", "0 of 0"]
