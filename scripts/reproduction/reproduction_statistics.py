@@ -132,7 +132,7 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
             table = table.assign(**{name: pd.Categorical(table[name], list(dict.fromkeys(table[name])), ordered=True)})
     table = table.assign(cell=[*map(cell, table["mean"], table["sd"])])
     scores = list(dict.fromkeys(table["score"]))
-    rows = table.pivot(index=case, columns="score", values="cell").sort_index()[scores]
+    rows = table.pivot(index=case, columns="score", values="cell")[scores]
     counts = table.groupby(case, observed=True)["seeds"].max().astype(str)
     return rows.assign(seeds=counts).reset_index().astype(object).fillna("").astype(str)
 
