@@ -128,6 +128,11 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     assert "n = 2 seeds" in figure.get_suptitle()
     drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines])
     assert sorted(drawn[:4]) == [0.8, 0.8, 0.8, 0.9]
+    if factor == "encoder.name":
+        bars = [line.get_segments()[0][0][1] for line in figure.axes[0].collections]
+    else:
+        bars = list(drawn[4:])
+    assert bars == pytest.approx([0.8, 0.85])
 
 
 def test_the_subset_has_as_many_images_for_any_number_of_classes(
