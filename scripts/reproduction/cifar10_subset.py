@@ -1,9 +1,10 @@
 """Make the folder of images that configs/reproduction/cifar10.yaml reads: the first images of each class of CIFAR-10.
 
-    python scripts/reproduction/cifar10_subset.py SOURCE [--output data/cifar10_10k]
+    python scripts/reproduction/cifar10_subset.py SOURCE [--classes 10] [--output data/cifar10_10k]
 
-SOURCE is a tar file with `train/<class>/*` and `test/<class>/*`, or a folder of this form. 1 000 images of each class
-are for training and 300 for the test.
+SOURCE is a tar file with `train/<class>/*` and `test/<class>/*`, or a folder of this form. 10 000 images are for
+training, equally many of each class, and 300 of each class for the test. With `--classes 5` only the first five classes
+by name are copied, with 2 000 training images each.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from coupled.monitoring.terminal import say
 
-IMAGES = {"train": 1000, "test": 300}  # of each class
+TRAIN, TEST = 10_000, 300  # training images in all, test images of each class
+CLASSES = (2, 5, 10)
 
 
 def main() -> int:
@@ -25,11 +27,14 @@ def main() -> int:
         "source", type=Path, metavar="SOURCE", help="tar file or folder with train/<class>, test/<class>"
     )
     parser.add_argument("--output", type=Path, default=Path("data/cifar10_10k"), metavar="DIR", help="folder to make")
+    parser.add_argument(
+        "--classes", type=int, choices=CLASSES, default=10, help="number of classes, the first by name (default: 10)"
+    )
     options = parser.parse_args()
     if options.output.exists():
         parser.error(f"--output: '{options.output}' exists; remove it, or choose another folder")
     if options.source.is_dir():
-        return copy(options.source, options.output, parser)
+        return copy(options.source, options.output, options.classes, parser)
     if not options.source.is_file():
         parser.error(f"SOURCE: no file or folder '{options.source}'")
     with tempfile.TemporaryDirectory() as folder:
@@ -38,16 +43,16 @@ def main() -> int:
                 archive.extractall(folder, filter="data")
         except tarfile.TarError as error:
             parser.error(f"SOURCE: '{options.source}' cannot be unpacked: {error}")
-        return copy(Path(folder), options.output, parser)
+        return copy(Path(folder), options.output, options.classes, parser)
 
 
-def copy(source: Path, output: Path, parser: argparse.ArgumentParser) -> int:
-    """Copy the first images of each class, in the order of their names."""
+def copy(source: Path, output: Path, number: int, parser: argparse.ArgumentParser) -> int:
+    """Copy the first images of each of the first `number` classes, in the order of their names."""
     chosen = []
-    for split, count in IMAGES.items():
-        classes = sorted(path for path in (source / split).glob("*") if path.is_dir())
-        if not classes:
-            parser.error(f"SOURCE: no folder {split}/<class>")
+    for split, count in {"train": TRAIN // number, "test": TEST}.items():
+        classes = sorted(path for path in (source / split).glob("*") if path.is_dir())[:number]
+        if len(classes) < number:
+            parser.error(f"SOURCE: {len(classes)} folders {split}/<class>; {number} are needed")
         for folder in classes:
             images = sorted(path for path in folder.iterdir() if path.is_file())
             if len(images) < count:

@@ -3,9 +3,9 @@
     python scripts/reproduction/reproduce.py [--jobs 2] [--runs-dir runs/reproduction] [--only classes ...]
            [--page-only]
 
-The program trains and measures the sweeps of configs/reproduction/. Finished points are not trained again. It computes
-the answer to each claim (reproduction_claims.py, reproduction_objectives.py) and writes it, the costs and the figures
-to docs/reproduction/. Last, it writes the tables of the page from these CSV files; `--page-only` does only this step.
+The program trains and measures the sweeps of configs/reproduction/. Finished points are not trained again. After each
+sweep it writes the values of every seed to docs/reproduction/<sweep>.csv, draws the figures from them, and writes the
+blocks of the page (reproduction_page.py); `--page-only` does only this last step.
 """
 
 from coupled.monitoring.terminal import INTERRUPTED, imports_done, prepare_terminal, say
@@ -14,17 +14,14 @@ if __name__ == "__main__":
     prepare_terminal()
 
 import json
-import re
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import reproduction_cifar10
-import reproduction_claims
-import reproduction_families
-import reproduction_objectives
+import reproduction_values
+from reproduction_page import CLAIMS, EARLIER, filled
 
 from coupled.analysis.driver import report_fault
 from coupled.analysis.tables import read_table
@@ -37,23 +34,21 @@ from coupled.sweep.tables import collect
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
-CLAIMS = {**reproduction_claims.CLAIMS, **reproduction_objectives.CLAIMS, **reproduction_families.CLAIMS}
-COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)"}
-VALUES = RESULTS / f"{reproduction_cifar10.SWEEP}.csv"  # of every seed and epoch
-SWEEPS = tuple(dict.fromkeys((reproduction_cifar10.SWEEP, *(claim.sweep for claim in CLAIMS.values()))))
-NAMES = ", ".join(SWEEPS)
+SWEEPS = (*dict.fromkeys(claim.sweep for claim in CLAIMS.values()), reproduction_cifar10.SWEEP)
+LONG = tuple(reproduction_cifar10.FACTORS)  # hours each; only if they are named
+STARTS = {False: "all scales 1", True: "timm's"}  # of batch-norm scales, by encoder.zero_init_last
 
 
 DESCRIPTION = """Train and measure the sweeps of configs/reproduction/ and write docs/reproduction.md.
-Finished points of a sweep are not trained again. The sweep cifar10 needs the images that
-scripts/reproduction/cifar10_subset.py makes."""
+Finished points of a sweep are not trained again, and the results of each sweep are written when it is finished. The
+sweeps cifar10... need the images that scripts/reproduction/cifar10_subset.py makes."""
 EPILOG = """examples:
   python scripts/reproduction/reproduce.py --jobs 4
   python scripts/reproduction/reproduce.py --only temperature epochs
 
 files written:
-  docs/reproduction/   cifar10.csv, claim_<n>.csv, verdicts.csv, costs.csv and the figures
-  docs/reproduction.md the tables of the page, from these CSV files"""
+  docs/reproduction/   <sweep>.csv (values of every seed), costs.csv and the figures
+  docs/reproduction.md the blocks of the page, from these CSV files"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     which.add_argument(
         "--only",
         nargs="+",
-        choices=SWEEPS,
+        choices=(*SWEEPS, *LONG),
         default=SWEEPS,
         metavar="SWEEP",
-        help=f"sweeps to run: {', '.join(SWEEPS)} (default: all)",
+        help=f"sweeps to run (default: {', '.join(SWEEPS)}); {', '.join(LONG)} take hours each and must be named",
     )
     which.add_argument(
         "--page-only", action="store_true", help="only write the page from the CSV files of docs/reproduction"
@@ -94,10 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = sweep.main(given)
             if status == INTERRUPTED:
                 return INTERRUPTED  # Ctrl-C also stops the sweeps that follow
-            failed += [name] if status else []
-        if not options.page_only:
-            write_results(options.runs_dir, [name for name in options.only if name not in failed])
-        write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
+            if status:
+                failed.append(name)
+                continue
+            write_results(options.runs_dir, name)
+            write_page()
+        if options.page_only:
+            write_page()
     except ValueError as error:
         return report_error("reproduce.py", error)
     except OSError as error:
@@ -108,104 +106,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return min(len(failed), 1)
 
 
-def write_results(runs: Path, sweeps: Sequence[str]) -> None:
-    """Write the CSV files and figures of the claims of these sweeps. Files of other sweeps are not changed."""
+def write_page() -> None:
+    """Write the blocks of the page from the CSV files."""
+    write_durably(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS).encode())
+
+
+def write_results(runs: Path, name: str) -> None:
+    """Write the values, the figures and the costs of a sweep. Earlier results of its claims are removed."""
     RESULTS.mkdir(exist_ok=True)
-    rows = {name: collect(runs / name) for name in sweeps}
-    verdicts = _known(RESULTS / "verdicts.csv", "claim")
+    path = RESULTS / f"{name}.csv"
+    reproduction_values.write(reproduction_values.select(collect(runs / name)), path)
+    draw(name)
     for number, claim in CLAIMS.items():
-        if claim.sweep in rows:
-            answer = claim.answer(rows[claim.sweep])
-            answer.table.to_csv(RESULTS / f"claim_{number}.csv", index=False, float_format="%.6g")
-            verdicts[number] = {"verdict": answer.verdict}
-            if claim.draw:
-                claim.draw(rows[claim.sweep]).savefig(RESULTS / f"{claim.sweep}_{claim.figure}.png", dpi=120)
-            elif claim.figure:
-                drawn = runs / claim.sweep / "figures" / f"{claim.figure}.png"
-                shutil.copy(drawn, RESULTS / f"{claim.sweep}_{claim.figure}.png")
-    _write(verdicts, RESULTS / "verdicts.csv", "claim")
-    if reproduction_cifar10.SWEEP in rows:
-        told = reproduction_cifar10.values(rows[reproduction_cifar10.SWEEP])
-        told.to_csv(VALUES, index=False, float_format="%.6g")
-        reproduction_cifar10.draw(pd.read_csv(VALUES)).savefig(VALUES.with_suffix(".png"), dpi=120)
-    costs = _known(RESULTS / "costs.csv", "sweep")
-    for name in rows:
-        there = [path.parent for path in sorted((runs / name).glob("*/epochs.csv"))]
-        seconds = sum(read_table(run / "epochs.csv", ["seconds"])["seconds"].sum() for run in there)
-        bytes_ = sum(path.stat().st_size for run in there for path in run.rglob("*") if path.is_file())
-        commits = {str(json.loads((run / "run.json").read_text())["git_commit"])[:10] for run in there}
-        costs[name] = {
-            "runs": len(there),
-            "training_minutes": round(seconds / 60, 1),
-            "mib": round(bytes_ / 2**20),
-            "commit": " ".join(sorted(commits)),
-        }
-    _write(costs, RESULTS / "costs.csv", "sweep")
+        if claim.sweep == name:
+            for earlier in (RESULTS / EARLIER).glob(f"claim_{number}.*"):
+                earlier.unlink()
+    there = [each.parent for each in sorted((runs / name).glob("*/epochs.csv"))]
+    described = [json.loads((run / "run.json").read_text()) for run in there]
+    seconds = sum(read_table(run / "epochs.csv", ["seconds"])["seconds"].sum() for run in there)
+    bytes_ = sum(each.stat().st_size for run in there for each in run.rglob("*") if each.is_file())
+    row = {
+        "runs": len(there),
+        "training_minutes": round(seconds / 60, 1),
+        "mib": round(bytes_ / 2**20),
+        "commit": " ".join(sorted({str(run["git_commit"])[:10] for run in described})),
+        "start": " ".join(sorted({STARTS[starts_at_zero(run["settings"])] for run in described})),
+    }
+    costs = RESULTS / "costs.csv"
+    known = pd.read_csv(costs, dtype=str).set_index("sweep").T.to_dict() if costs.is_file() else {}
+    table = pd.DataFrame.from_dict({**known, name: row}, orient="index").sort_index()
+    table.rename_axis("sweep").reset_index().to_csv(costs, index=False)
 
 
-def _known(path: Path, key: str) -> dict[str, dict[str, object]]:
-    table = pd.read_csv(path, dtype=str).set_index(key) if path.is_file() else pd.DataFrame()
-    return {str(name): dict(row) for name, row in table.iterrows()}
+def draw(name: str) -> None:
+    """Draw the figures of a sweep from the file of its values."""
+    values = reproduction_values.read(RESULTS / f"{name}.csv")
+    if name in reproduction_cifar10.SWEEPS:
+        reproduction_cifar10.draw(name, values).savefig(RESULTS / f"{name}.png", dpi=110)
+    for number, claim in CLAIMS.items():
+        if claim.sweep == name and claim.draw:
+            claim.draw(values).savefig(RESULTS / f"claim_{number}.png", dpi=110)
 
 
-def _write(rows: dict[str, dict[str, object]], path: Path, key: str) -> None:
-    pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis(key).reset_index().to_csv(path, index=False)
-
-
-def filled(page: str, results: Path) -> str:
-    """Return the page with every block from `<!-- claim N -->` to `<!-- end -->` rewritten from the CSV files.
-
-    Raises ValueError for a block that no claim fills.
-    """
-
-    def block(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name == "costs":
-            body = _markdown(pd.read_csv(results / "costs.csv", dtype=str).rename(columns=COSTS))
-        elif (number := name.removeprefix("claim ")) in CLAIMS:
-            body = _section(number, results)
-        elif (table := name.removeprefix("cifar10 ")) in reproduction_cifar10.TABLES:
-            told = results / VALUES.name
-            found = reproduction_cifar10.TABLES[table](pd.read_csv(told)) if told.is_file() else None
-            body = "not measured" if found is None else _markdown(found)
-        else:
-            tables = ", ".join(f"cifar10 {table}" for table in reproduction_cifar10.TABLES)
-            raise ValueError(
-                f"{PAGE}: no claim fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)}, {tables}, and costs"
-            )
-        return f"<!-- {name} -->\n{body}\n<!-- end -->"
-
-    return re.sub(r"<!-- ([^\n]+?) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
-
-
-def _section(number: str, results: Path) -> str:
-    claim, path = CLAIMS[number], results / f"claim_{number}.csv"
-    if not path.is_file():
-        return "not measured"
-    verdict = str(_known(results / "verdicts.csv", "claim")[number]["verdict"])
-    image = results / f"{claim.sweep}_{claim.figure}.png"
-    shown = f"\n\n![{claim.title}]({results.name}/{image.name})" if claim.figure and image.is_file() else ""
-    sentences = "\n".join(f"* {sentence}" for sentence in verdict.split("; "))
-    return f"**Measured:**\n\n{sentences}\n\n{_markdown(_wide(pd.read_csv(path)))}{shown}"
-
-
-def _wide(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per case, one column per score with "mean +- sd" in its cells, and the number of seeds."""
-    case = [column for column in table if column not in ("score", "mean", "sd", "seeds")]
-    cells = [
-        f"{mean:.3g}" + ("" if pd.isna(sd) else f" +- {sd:.2g}")
-        for mean, sd in zip(table["mean"], table["sd"], strict=True)
-    ]
-    table = table.assign(cell=cells)
-    scores = list(dict.fromkeys(table["score"]))
-    wide = table.pivot_table(index=case, columns="score", values="cell", aggfunc="first", sort=False, dropna=True)
-    wide = wide[scores].assign(seeds=table.groupby(case, sort=False)["seeds"].max().astype(str))
-    return wide.reset_index().fillna("").astype(str)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+def starts_at_zero(settings: dict[str, dict[str, object]]) -> bool:
+    """Whether a run has timm's start of the batch-norm scales."""
+    return bool(settings["encoder"].get("zero_init_last", False))
 
 
 if __name__ == "__main__":

@@ -1,147 +1,85 @@
-"""Compute the section "Real images" of docs/reproduction.md from the values of every seed and epoch.
+"""The section "Real images" of docs/reproduction.md: sweeps on CIFAR-10, from the values of every seed and epoch.
 
-`values` selects them from the rows of the sweep `cifar10` (coupled.sweep.tables.collect); they are kept as
-docs/reproduction/cifar10.csv with the columns seed, epoch, arm, score, value. Every table and figure of the section is
-computed from this file alone. All scores compare layer h of an arm, on test images, or its weights, with arm `cl`.
+Every sweep of SWEEPS has the same blocks on the page, `<!-- SWEEP TABLE -->`. A sweep over a factor has one row for
+each of its values.
 """
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
+import reproduction_distances as distances
 from matplotlib.figure import Figure
-from reproduction_claims import GLOBAL, SCORES, scores
-from scipy import stats
-
-from coupled.analysis.plots.drawing import over_epochs
-from coupled.analysis.selections.styles import arm_styles
+from reproduction_claims import SCORES, of, trend
+from reproduction_figures import against, points
+from reproduction_statistics import last, markdown, over_seeds, wide
+from reproduction_theory import BATCHES, COUNTS, SET, few_shot
+from reproduction_values import DIFFERENCE
 
 SWEEP = "cifar10"
-ARMS = ("nscl", "scl", "ce")
-FLOOR, CEILING = "cl_moved", "cl_other"  # a weight moved by a rounding error; own initialisation, order, augmentation
-NAMES = (*SCORES, GLOBAL)
-SIMILARITIES = ("CKA", "RSA")  # the larger, the nearer; of the gaps the smaller
-QUALITY = {"nccc": "class centres", "linear_probe": "linear probe"}
+FACTORS = {
+    "cifar10_temperature": ("temperature", "as the temperature rises"),
+    "cifar10_classes": ("dataset.classes", "as the number of classes grows"),
+    "cifar10_batch_size": ("batch.size", "as the batch size grows"),
+    "cifar10_gpu": ("encoder.name", "from ResNet-18 to ResNet-50"),
+}
+SWEEPS = (SWEEP, *FACTORS)
+NOT_MEASURED = "not measured"
 
 
-def values(rows: pd.DataFrame) -> pd.DataFrame:
-    """The values of all seeds, epochs, arms and scores, from the rows of the sweep."""
-    quality = rows[(rows["table"] == "quality") & rows["metric"].isin(QUALITY) & (rows["module"] == "h")]
-    quality = quality[quality["variant"].isna() | quality["variant"].eq("euclidean")]
-    told = pd.concat([scores(rows, NAMES), quality.assign(score=quality["metric"].map(QUALITY))])
-    return told[["seed", "epoch", "arm", "score", "value"]].sort_values(["score", "arm", "seed", "epoch"])
+def _bounds(values: pd.DataFrame) -> pd.DataFrame:
+    return few_shot(values).tables[COUNTS]
 
 
-def wide(told: pd.DataFrame, score: str) -> pd.DataFrame:
-    """One row per seed and epoch after the start, one column per arm."""
-    chosen = told[(told["score"] == score) & (told["epoch"] > 0)]
-    return chosen.pivot_table(index=["seed", "epoch"], columns="arm", values="value")
+def _losses(values: pd.DataFrame) -> pd.DataFrame:
+    names = (DIFFERENCE, BATCHES, SET)
+    chosen = values[values["score"].isin(names) & values["arm"].isin(["cl", *distances.ARMS])]
+    chosen = last(chosen).sort_values("score", key=lambda scores: scores.map(names.index), kind="stable")
+    return wide(over_seeds(chosen, ["arm"]))
 
 
-def advantage(told: pd.DataFrame, score: str) -> pd.DataFrame:
-    """How much nearer `nscl` is to `cl` than `scl` and than `ce`, per seed and epoch; negative: it is farther away."""
-    table = wide(told, score)
-    sign = 1 if score in SIMILARITIES else -1
-    return pd.DataFrame({arm: sign * (table["nscl"] - table[arm]) for arm in ARMS[1:]})
-
-
-def nearest(told: pd.DataFrame) -> pd.DataFrame:
-    """In how many epochs and seeds `nscl` is nearest to `cl`, and the epochs in which it is not in every seed."""
-    rows = []
-    for score in NAMES:
-        first = (advantage(told, score) > 0).all(axis=1)
-        missed = first[~first].index.unique("epoch").sort_values()
-        seeds = first.groupby("seed").all()
-        rows.append(
-            {
-                "score": score,
-                "NSCL nearest, epochs x seeds": f"{int(first.sum())} of {len(first)}",
-                "seeds in which in every epoch": f"{int(seeds.sum())} of {len(seeds)}",
-                "epochs in which not in every seed": ", ".join(map(str, missed)) or "none",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def paired(told: pd.DataFrame) -> pd.DataFrame:
-    """Differences within a seed after the last epoch: mean, 95 % interval of Student's t, and effect size."""
-    rows = []
-    for score in NAMES:
-        differences = advantage(told, score)
-        final = differences.xs(told["epoch"].max(), level="epoch")
-        for arm in ARMS[1:]:
-            each = final[arm]
-            mean, sd, n = each.mean(), each.std(), len(each)
-            half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n) if n > 1 else np.nan
-            rows.append(
-                {
-                    "score": score,
-                    "NSCL nearer than": arm,
-                    "difference": f"{mean:.3f}",
-                    "95 % interval": "undefined" if n < 2 else f"{mean - half:.3f} to {mean + half:.3f}",
-                    "difference / sd": "undefined" if n < 2 or sd == 0 else f"{mean / sd:.1f}",
-                    "each seed": ", ".join(f"{value:.3f}" for value in each),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def last(told: pd.DataFrame) -> pd.DataFrame:
-    """Every arm after the last epoch: mean +- standard deviation over the seeds."""
-    final = told[told["epoch"] == told["epoch"].max()]
-    groups = final.groupby(["arm", "score"])["value"].agg(["mean", "std", "count"])
-    cells = groups.apply(lambda g: f"{g['mean']:.3f}" + (f" +- {g['std']:.3f}" if g["count"] > 1 else ""), axis=1)
-    table = cells.unstack("score")
-    order = [arm for arm in ("cl", FLOOR, *ARMS, CEILING) if arm in table.index]
-    columns = [name for name in (*NAMES, *QUALITY.values()) if name in table]
-    counts = final.groupby("arm")["seed"].nunique()
-    return table.loc[order, columns].assign(seeds=counts[order].astype(str)).fillna("").reset_index()
-
-
-def between(told: pd.DataFrame) -> pd.DataFrame:
-    """Where each arm lies between the floor (0) and the ceiling (1) after the last epoch, per seed and on average."""
-    rows = []
-    for score in NAMES:
-        table = wide(told, score)
-        final = table.xs(table.index.get_level_values("epoch").max(), level="epoch")
-        for arm in ARMS:
-            share = (final[arm] - final[FLOOR]) / (final[CEILING] - final[FLOOR])
-            rows.append(
-                {
-                    "score": score,
-                    "arm": arm,
-                    "share of the way from floor to ceiling": f"{share.mean():.2f}",
-                    "each seed": ", ".join(f"{value:.2f}" for value in share),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def draw(told: pd.DataFrame) -> Figure:
-    """The four scores over the epochs: a thin line for every seed, a thick line for their mean."""
-    figure = Figure(figsize=(9, 6.8), layout="constrained")
-    words = {FLOOR: "CL, one weight moved by a rounding error (floor)", CEILING: "CL, nothing shared (ceiling)"}
-    styles = {arm: {"color": style.color, "ls": "-"} for arm, style in arm_styles(["cl", *ARMS]).items()}
-    styles |= {FLOOR: {"color": "0.45", "ls": ":"}, CEILING: {"color": "0.45", "ls": "--"}}
-    for axes, score in zip(figure.subplots(2, 2, sharex=True).flat, NAMES, strict=True):
-        table = wide(told, score)
-        for arm in (*ARMS, FLOOR, CEILING):
-            for _, line in table[arm].groupby("seed"):
-                axes.plot(line.index.get_level_values("epoch"), line, lw=0.6, alpha=0.6, **styles[arm])
-            mean = table[arm].groupby("epoch").mean()
-            axes.plot(mean.index, mean, lw=2, label=words.get(arm, arm.upper()), **styles[arm])
-        axes.set_ylim(*((min(0, table.min().min()), 1) if score in SIMILARITIES else (0, None)))
-        axes.set_title(f"{score} with CL" if score in SIMILARITIES else f"{score} to CL")
-        over_epochs(axes)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    seeds = told["seed"].nunique()
-    figure.suptitle(f"Distance from CL on CIFAR-10 (JPEG); layer h, test images; n = {seeds} seeds, a thin line each")
-    return figure
+def _said(values: pd.DataFrame) -> str:
+    return "\n".join(f"* {sentence}" for sentence in distances.sentences(values))
 
 
 TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "last": last,
-    "nearest": nearest,
-    "paired": paired,
-    "between": between,
+    "last": distances.final,
+    "nearest": distances.nearest,
+    "paired": distances.differences,
+    "between": distances.between,
+    "bounds": _bounds,
+    "losses": _losses,
 }
+
+
+def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
+    """The body of a block: sentences, table or figure. Raises KeyError for an unknown name."""
+    factor, word = FACTORS.get(sweep, ("", ""))
+    if name == "figure":
+        return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
+    if name == "sentences" and not factor:
+        return NOT_MEASURED if values is None else _said(values)
+    if name == "trend" and factor:
+        if values is None:
+            return NOT_MEASURED
+        answer = trend(last(of(values, "nscl")), factor, word)
+        shown = "\n\n".join(markdown(table) for table in answer.tables.values())
+        return "\n".join(f"* {sentence}" for sentence in answer.sentences) + "\n\n" + shown
+    table = TABLES[name]
+    if values is None:
+        return NOT_MEASURED
+    if not factor:
+        return markdown(table(values))
+    parts = [table(part).assign(**{factor: value}) for value, part in values.groupby(factor, sort=True)]
+    joint = pd.concat(parts)
+    return markdown(joint[[factor, *joint.columns.drop(factor)]])
+
+
+def draw(sweep: str, values: pd.DataFrame) -> Figure:
+    """The distances over the epochs, or of NSCL against the factor."""
+    if sweep == SWEEP:
+        return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
+    factor, _ = FACTORS[sweep]
+    final, title = last(of(values, "nscl")), "NSCL against CL on CIFAR-10"
+    if not pd.api.types.is_numeric_dtype(final[factor]):
+        return points(final, factor, SCORES, title=title)
+    return against(final, factor, SCORES, title=title)

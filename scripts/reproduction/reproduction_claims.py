@@ -1,239 +1,230 @@
-"""Compute the table and the verdict of each claim of docs/reproduction.md from the rows of its sweep.
+"""Claims 1 to 5, 8 and 9 of docs/reproduction.md: CL against NSCL, SCL and CE.
 
-Nothing is read or run here. The rows are those of sweep.csv (coupled.sweep.tables.collect). A table has, for each case
-and score, the mean, the standard deviation over seeds, and the number of seeds.
+Every claim has a function of the values of its sweep (reproduction_values.py) that returns the answer, and one that
+draws the figure. Nothing is read or run here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import reproduction_distances as distances
 from matplotlib.figure import Figure
+from reproduction_figures import against, points, renamed
+from reproduction_statistics import Answer, Claim, Paired, by_seed, difference_row, last, over_seeds, paired, wide
+from reproduction_values import EXPLODES, GAP, GLOBAL, SATURATES
 
-from coupled.analysis.tables import whole_encoder
-from coupled.analysis.theory.bound_formulas import vacuous_error
-
-SCORES = {"CKA": ("test_alignment", "cka"), "RSA": ("test_alignment", "rsa"), "weight gap": ("weight_gap", "gap")}
-GLOBAL = "global weight gap"  # of all weights as one vector
-SHARED = "shared"
-
-
-class Answer(NamedTuple):
-    """A tidy table (case columns, score, mean, sd, seeds) and its verdict: sentences joined by "; "."""
-
-    table: pd.DataFrame
-    verdict: str
-
-
-class Claim(NamedTuple):
-    """A section of the page. `draw` draws the figure; without `draw`, it is a figure of the sweep."""
-
-    title: str
-    sweep: str
-    figure: str
-    answer: Callable[[pd.DataFrame], Answer]
-    draw: Callable[[pd.DataFrame], Figure] | None = None
+SCORES = ("CKA", "RSA", GAP)
+CLASSES = "dataset.classes"
+SOURCES = {
+    "nscl": "everything",
+    "nscl_init": "unshared init",
+    "nscl_order": "unshared order",
+    "nscl_views": "unshared views",
+}
+EARLY = 2  # epochs, in claim 3
+GROWTH_EPOCHS = (1, 2, 5, 10, 20)
 
 
-def scores(rows: pd.DataFrame, names: Sequence[str] = tuple(SCORES)) -> pd.DataFrame:
-    """The rows of these scores for layer h (weight gaps: mean over layers) against `cl`, with a column `score`."""
-    parts = []
-    for name in names:
-        table, metric = SCORES["weight gap" if name == GLOBAL else name]
-        chosen = rows[(rows["table"] == table) & (rows["metric"] == metric) & (rows["reference"] == "cl")]
-        if table == "weight_gap":
-            chosen = whole_encoder(chosen, "global" if name == GLOBAL else "mean")
-        else:
-            chosen = chosen[chosen["module"] == "h"]
-        parts.append(chosen.assign(score=name))
-    return pd.concat(parts, ignore_index=True)
+def of(values: pd.DataFrame, *arms: str, names: Sequence[str] = SCORES) -> pd.DataFrame:
+    """The scores of these arms against `cl`."""
+    chosen = distances.of_cl(values, names)
+    return chosen[chosen["arm"].isin(arms)]
 
 
-def last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the last epoch of each run."""
-    return rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
-
-
-def over_seeds(rows: pd.DataFrame, case: Sequence[str]) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1) and number of seeds of each case and score."""
-    groups = rows.groupby([*case, "score"], sort=False, dropna=False)["value"]
-    return groups.agg(mean="mean", sd="std", seeds="count").reset_index()
-
-
-def by_seed(rows: pd.DataFrame, score: str, column: str) -> pd.DataFrame:
-    """Values of a score, with one row per seed and one column per case."""
-    return rows[rows["score"] == score].pivot_table(index="seed", columns=column, values="value")
-
-
-def _count(true: "pd.Series[bool]") -> str:
-    return f"{int(true.sum())} of {len(true)} seeds"
-
-
-def closest(rows: pd.DataFrame) -> Answer:
-    """Distance of NSCL, SCL and CE from CL."""
-    found = last(scores(rows[rows["arm"].isin(["nscl", "scl", "ce"])], (*SCORES, GLOBAL)))
-    words = []
-    for score in (*SCORES, GLOBAL):
-        sign, word = (-1, "below") if "gap" in score else (1, "above")
-        values = sign * by_seed(found, score, "arm")
-        ahead = values["nscl"] > values[["scl", "ce"]].max(axis=1)
-        next_best = values[["scl", "ce"]].mean().idxmax()
-        margin, noise = (values["nscl"] - values[next_best]).mean(), 2 * values[["nscl", next_best]].std().max()
-        words.append(
-            f"{score}: nscl is {word} scl and ce in {_count(ahead)}, with a mean margin of {margin:.3f} to the next arm"
-            f" ({'within' if abs(margin) < noise else 'beyond'} the spread)"
-        )
-    return Answer(over_seeds(found, ["arm"]), "; ".join(words))
-
-
-def rises(rows: pd.DataFrame, factor: str, word: str, where: str = "") -> str:
-    """Describe how CKA and RSA change with a factor.
-
-    States the means at both ends and the number of seeds that rise or fall at every step. A difference below twice
-    the larger standard deviation of the two ends is reported as no change.
-    """
-    words = []
-    for score in ("CKA", "RSA"):
-        values = by_seed(rows, score, factor)
-        steps = np.diff(values.to_numpy(), axis=1)
-        mean = values.mean()
-        up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
-        change, noise = mean.iloc[-1] - mean.iloc[0], 2 * values.iloc[:, [0, -1]].std().max()
-        unchanged = "does not change beyond the spread"
-        direction = unchanged if abs(change) < noise else "rises" if change > 0 else "falls"
-        words.append(
-            f"{where}{score} {direction} {word}: {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f} (up at every step in {up} of"
-            f" {len(values)} seeds, down at every step in {down})"
-        )
-    return "; ".join(words)
-
-
-def temperature(rows: pd.DataFrame) -> Answer:
-    """Temperature and alignment, at equal epochs."""
-    found = last(scores(rows[rows["arm"] == "nscl"]))
-    return Answer(over_seeds(found, ["temperature"]), rises(found, "temperature", "as the temperature rises"))
-
-
-def classes(rows: pd.DataFrame) -> Answer:
-    """Alignment and number of classes, early and late."""
-    key = "dataset.classes"
-    found = scores(rows[rows["arm"].isin(["nscl", "scl"])])
-    found = found[found["epoch"].isin([2, found["epoch"].max()])]
-    words = [
-        rises(part, key, "as the number of classes grows from 2 to 100", f"epoch {epoch}: ")
-        for epoch, part in found[found["arm"] == "nscl"].groupby("epoch")
-    ]
-    return Answer(over_seeds(found, ["arm", "epoch", key]), "; ".join(words))
-
-
-def batch_size(rows: pd.DataFrame) -> Answer:
-    """Batch size under three learning-rate rules."""
-    found = last(scores(rows[rows["arm"] == "nscl"]))
-    words = [
-        rises(part, "batch.size", "as the batch size grows from 64 to 256", f"{rule}: ")
-        for rule, part in found.groupby("optimizer.lr_scaling", sort=False)
-    ]
-    return Answer(over_seeds(found, ["optimizer.lr_scaling", "batch.size"]), "; ".join(words))
-
-
-def growth(rows: pd.DataFrame) -> Answer:
-    """Growth of the gap, alignment over epochs, and the noise floor."""
-    arms = ["nscl", "scl", "ce", "cl_moved"]
-    found = scores(rows[rows["arm"].isin(arms)], ("weight gap", "CKA"))
-    found = found[found["epoch"].isin([1, 2, 5, 10, 20, found["epoch"].max()])]
-    fits = rows[(rows["table"] == "weight_gap_growth") & (rows["metric"] == "rmse") & (rows["arm"] == "nscl")]
-    errors = fits.pivot_table(index="seed", columns="model", values="value")
-    better = errors["saturation"] < errors["exponential"]
-    gaps = by_seed(last(found[found["arm"] == "nscl"]), "weight gap", "arm")["nscl"]
-    early = by_seed(found[(found["arm"] == "nscl") & (found["epoch"] == 5)], "weight gap", "arm")["nscl"]
-    floor = by_seed(last(found[found["arm"] == "cl_moved"]), "weight gap", "arm")["cl_moved"]
-    verdict = (
-        f"a saturating curve fits nscl's global gap better than an exponential in {_count(better)}; after the first"
-        f" eighth of the epochs nscl's gap is {early.mean() / gaps.mean():.0%} of its last value; one perturbed bit"
-        f" gives a gap of {floor.mean():.3f}, {floor.mean() / gaps.mean():.0%} of nscl's"
+def closest(values: pd.DataFrame) -> Answer:
+    """Distance of NSCL, SCL and CE from CL, over the whole of training."""
+    return Answer(
+        distances.summary(values),
+        distances.sentences(values),
+        {
+            "After the last epoch": distances.final(values),
+            "Over all measured epochs": distances.nearest(values),
+            "Differences within a seed after the last epoch, positive if NSCL is nearer": distances.differences(values),
+            "Between floor (0) and ceiling (1) after the last epoch": distances.between(values),
+        },
     )
-    return Answer(over_seeds(found, ["arm", "epoch"]), verdict)
 
 
-def loss_gap(rows: pd.DataFrame) -> Answer:
-    """Loss difference of DCL and NSCL, its bound, and the number of classes."""
-    key = "dataset.classes"
-    names = {"gap": "DCL - NSCL", "bound": "bound of the batches", "set_bound": "bound of the dataset"}
-    gaps = rows[(rows["table"] == "loss_gap") & (rows["arm"] == "cl") & rows["metric"].isin(names)]
-    gaps = last(gaps.assign(score=gaps["metric"].map(names)))
-    correlation = rows[(rows["table"] == "loss_correlation") & (rows["arm"] == "cl")]
-    correlation = correlation.assign(score="correlation of the losses")
-    table = over_seeds(pd.concat([gaps, correlation]), [key])
-    mean = table[table["score"] == names["gap"]].set_index(key)["mean"]
-    slope = np.polyfit(np.log(mean.index.to_numpy(float)), np.log(mean.to_numpy()), 1)[0]
-    wide = gaps.pivot_table(index=[key, "seed"], columns="score", values="value")
-    under = wide[names["gap"]] <= wide[names["bound"]]
-    verdict = (
-        f"DCL - NSCL falls like C^{slope:.2f}, from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.4f}; DCL - NSCL is below the"
-        f" bound of its batches in {int(under.sum())} of {len(wide)} runs"
+def change(values: pd.DataFrame, factor: str, score: str) -> tuple[Paired, str]:
+    """The difference of a score between the ends of a factor, within a seed, and its description without the factor."""
+    table = by_seed(values, score, factor)
+    difference = paired(list(table.iloc[:, -1] - table.iloc[:, 0]))
+    steps = np.diff(table.to_numpy(), axis=1)
+    up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
+    words = (
+        f"{table.mean().iloc[0]:.3f} to {table.mean().iloc[-1]:.3f}, {difference.text()}; up at every step in {up} of"
+        f" {len(table)} seeds, down at every step in {down}"
     )
-    return Answer(table, verdict)
+    return difference, words
 
 
-def few_shot(rows: pd.DataFrame) -> Answer:
-    """Few-shot errors against their bounds."""
-    found = last(rows[(rows["table"] == "bounds") & rows["bound"].isin(["proposition_1", "documented_form"])])
-    found = found.assign(score=np.where(found["quantity"] == "measured", "measured error", found["bound"]))
-    found = found.drop_duplicates(["run", "arm", "of", "task", "shots", "score"])
-    told = found["shots"].isin([1, 5, 20, 100]) & (found["of"] == "nccc_error")
-    table = over_seeds(found[told & found["arm"].isin(["cl", "nscl"])], ["arm", "task", "shots"])
-    return Answer(table, few_shot_verdict(table))
+def verb(difference: Paired) -> str:
+    """The word for a difference: none if the interval contains 0."""
+    return {1: "rises", -1: "falls", 0: "does not change beyond the interval"}[difference.direction()]
 
 
-def few_shot_verdict(table: pd.DataFrame) -> str:
-    """The number of cases of claim_7.csv in which each bound holds, and in which it is vacuous."""
-    wide = table.pivot_table(index=["arm", "task", "shots"], columns="score", values="mean")
-    two_way = wide.index.get_level_values("task") == "two_way"
-    vacuous = np.where(two_way, vacuous_error(2), vacuous_error(10))
-    words = []
-    for bound in ("proposition_1", "documented_form"):
-        holds, empty = wide[bound] >= wide["measured error"], wide[bound] >= vacuous
-        held = f"{int(holds.sum())} of {len(wide)} cases"
-        words.append(f"{bound} holds in {held} and is vacuous in {int(empty.sum())}")
-    return "; ".join(words)
-
-
-def shared_source(rows: pd.DataFrame) -> Answer:
-    """Which shared source of randomness matters."""
-    names = {
-        "nscl": SHARED,
-        "nscl_init": "unshared init",
-        "nscl_order": "unshared order",
-        "nscl_views": "unshared views",
+def trend(
+    values: pd.DataFrame, factor: str, word: str, case: Sequence[str] = (), scores: Sequence[str] = SCORES
+) -> Answer:
+    """How CKA, RSA and weight gap change with a factor, for each of `case`."""
+    sentences, short, rows = [], [], []
+    for name, chosen in values.groupby(list(case), sort=False) if case else [((), values)]:
+        where = ", ".join(f"{column} {cell}" for column, cell in zip(case, name, strict=True))
+        told = {score: change(chosen, factor, score) for score in scores}
+        for score, (difference, words) in told.items():
+            sentences.append(f"{where + ': ' if where else ''}{score} {verb(difference)} {word}: {words}")
+            table = by_seed(chosen, score, factor)
+            label = dict(zip(case, name, strict=True))
+            rows.append({**label, "score": score, **difference_row(table.iloc[:, -1] - table.iloc[:, 0])})
+        short.append((where + ": " if where else "") + ", ".join(f"{s} {verb(d)}" for s, (d, _) in told.items()))
+    tables = {
+        "": wide(over_seeds(values, [*case, factor])),
+        "Differences within a seed between the last and the first value": pd.DataFrame(rows),
     }
-    found = last(scores(rows[rows["arm"].isin(names)])).assign(shares=lambda each: each["arm"].map(names))
-    table = over_seeds(found, ["shares"])
-    words = []
-    for score in ("CKA", "weight gap"):
-        mean = table[table["score"] == score].set_index("shares")["mean"]
-        lost = (mean - mean[SHARED]).abs().drop(SHARED).sort_values(ascending=False)
-        words.append(
-            f"{score} differs from sharing everything by "
-            + ", ".join(f"{value:.3f} ({name})" for name, value in lost.items())
-        )
-    return Answer(table, "; ".join(words))
+    return Answer(f"{word}: {'; '.join(short)}", sentences, tables)
 
 
-def longer(rows: pd.DataFrame) -> Answer:
+def temperature(values: pd.DataFrame) -> Answer:
+    """Temperature and alignment, at equal epochs."""
+    return trend(last(of(values, "nscl")), "temperature", "as the temperature rises")
+
+
+def classes(values: pd.DataFrame) -> Answer:
+    """Alignment and number of classes, early and late."""
+    return trend(_early_and_late(values, "nscl"), CLASSES, "as the number of classes grows", ["epoch"])
+
+
+def _early_and_late(values: pd.DataFrame, *arms: str) -> pd.DataFrame:
+    chosen = of(values, *arms)
+    return chosen[chosen["epoch"].isin([EARLY, chosen["epoch"].max()])].astype({"epoch": int})
+
+
+def batch_size(values: pd.DataFrame) -> Answer:
+    """Batch size under three learning-rate rules."""
+    rule = "optimizer.lr_scaling"
+    return trend(last(of(values, "nscl")), "batch.size", "as the batch size grows", [rule])
+
+
+def longer(values: pd.DataFrame) -> Answer:
     """Length of training and alignment."""
-    found = last(scores(rows[rows["arm"] == "nscl"]))
-    return Answer(over_seeds(found, ["epochs"]), rises(found, "epochs", "from 10 to 160 epochs"))
+    return trend(last(of(values, "nscl")), "epochs", "with longer training")
+
+
+def growth(values: pd.DataFrame) -> Answer:
+    """Growth of the gap, alignment over epochs, against the noise floor and the ceiling."""
+    arms = ("nscl", "scl", "ce", distances.FLOOR, distances.CEILING)
+    chosen = of(values, *arms)
+    chosen = chosen[chosen["epoch"].isin([*GROWTH_EPOCHS, chosen["epoch"].max()])]
+    fits = values[(values["arm"] == "nscl") & (values["reference"] == "cl")]
+    errors = {name: by_seed(fits, name, "arm")["nscl"] for name in (SATURATES, EXPLODES)}
+    better = errors[SATURATES] < errors[EXPLODES]
+    gaps, cka = distances.table(values, GAP), distances.table(values, "CKA")
+    final, final_cka = distances.end(gaps), distances.end(cka)
+    early = gaps.xs(5, level="epoch")["nscl"]
+    lowest = cka["nscl"].groupby("epoch").mean()
+    trough = lowest.index[int(lowest.to_numpy().argmin())]
+    floor = paired(list(final["nscl"] - final[distances.FLOOR]))
+    kept = paired(list(final_cka["nscl"] - final_cka[distances.FLOOR]))
+    above = paired(list(final_cka["nscl"] - final_cka[distances.CEILING]))
+    sentences = [
+        f"a saturating curve fits nscl's global gap better than an exponential in {int(better.sum())} of {len(better)}"
+        " seeds",
+        f"after epoch 5 nscl's gap is {100 * early.mean() / final['nscl'].mean():.0f} % of its last value",
+        f"one weight moved by a rounding error (cl_moved) gives a gap of {final[distances.FLOOR].mean():.3f},"
+        f" {100 * final[distances.FLOOR].mean() / final['nscl'].mean():.0f} % of nscl's; nscl's gap minus the floor is"
+        f" {floor.text()}",
+        f"nscl's CKA is lowest after epoch {trough:g} ({lowest.min():.3f}) and {lowest.iloc[-1]:.3f} at the"
+        f" end; minus the floor it is then {kept.text()}, minus the ceiling {above.text()}",
+    ]
+    words = {1: "above", -1: "below", 0: "not distinguishable from"}
+    summary = (
+        f"NSCL's gap ends {words[floor.direction()]} the floor and its CKA {words[kept.direction()]} the floor and"
+        f" {words[above.direction()]} the ceiling; a saturating curve fits better in {int(better.sum())} of"
+        f" {len(better)} seeds"
+    )
+    table = over_seeds(chosen.astype({"epoch": int}), ["arm", "epoch"])
+    return Answer(summary, sentences, {"": wide(table)})
+
+
+def shared_source(values: pd.DataFrame) -> Answer:
+    """What sharing the initialisation, the order and the augmentation buys."""
+    chosen = _of_sources(values)
+    rows, beyond = [], dict[str, list[str]]()
+    for score in (*SCORES, GLOBAL):
+        table = by_seed(chosen, score, "shares")
+        for name in list(SOURCES.values())[1:]:
+            lost = table[name] - table[SOURCES["nscl"]]
+            rows.append({"score": score, "shares": name, **difference_row(lost)})
+            if paired(list(lost)).direction():
+                beyond.setdefault(score, []).append(f"{name} ({lost.mean():+.3f})")
+    sentences = [
+        f"{score} changes beyond the 95 % interval with: {', '.join(beyond.get(score, [])) or 'nothing'}"
+        for score in (*SCORES, GLOBAL)
+    ]
+    summary = "changes beyond the interval: " + "; ".join(
+        f"{score}: {', '.join(each.split(' (')[0] for each in beyond.get(score, [])) or 'none'}"
+        for score in (*SCORES, GLOBAL)
+    )
+    tables = {
+        "": wide(over_seeds(chosen, ["shares"])),
+        "Differences within a seed from sharing everything": pd.DataFrame(rows),
+    }
+    return Answer(summary, sentences, tables)
+
+
+def _of_sources(values: pd.DataFrame) -> pd.DataFrame:
+    chosen = renamed(last(of(values, *SOURCES, names=(*SCORES, GLOBAL))), "arm", SOURCES)
+    return chosen.rename(columns={"arm": "shares"})
+
+
+def draw_epochs(values: pd.DataFrame) -> Figure:
+    """Distances from CL over the epochs."""
+    return distances.draw(values, "Distance from CL on digits; layer h, test images")
+
+
+def draw_growth(values: pd.DataFrame) -> Figure:
+    """NSCL between floor and ceiling over the epochs."""
+    arms = ("nscl", distances.FLOOR, distances.CEILING)
+    return distances.draw(values, "NSCL between floor and ceiling on digits; layer h, test images", arms)
+
+
+def draw_temperature(values: pd.DataFrame) -> Figure:
+    """NSCL's distance from CL against the temperature."""
+    chosen = last(of(values, "nscl"))
+    return against(chosen, "temperature", SCORES, title="NSCL against CL", log=(True, False))
+
+
+def draw_classes(values: pd.DataFrame) -> Figure:
+    """NSCL's distance from CL against the number of classes, early and late."""
+    chosen = _early_and_late(values, "nscl").assign(after=lambda rows: "epoch " + rows["epoch"].astype(str))
+    title, label = "NSCL against CL on fractals", "number of classes"
+    return against(chosen, CLASSES, SCORES, series="after", title=title, log=(True, False), label=label)
+
+
+def draw_batch_size(values: pd.DataFrame) -> Figure:
+    """NSCL's distance from CL against the batch size, by learning-rate rule."""
+    chosen, rule = last(of(values, "nscl")), "optimizer.lr_scaling"
+    title, label = "NSCL against CL", "images in a batch"
+    return against(chosen, "batch.size", SCORES, series=rule, title=title, log=(True, False), label=label)
+
+
+def draw_longer(values: pd.DataFrame) -> Figure:
+    """NSCL's distance from CL against the length of training."""
+    return against(last(of(values, "nscl")), "epochs", SCORES, title="NSCL against CL", log=(True, False))
+
+
+def draw_sources(values: pd.DataFrame) -> Figure:
+    """NSCL's distance from CL by what the two share."""
+    return points(_of_sources(values), "shares", SCORES, title="NSCL against CL, by what is shared")
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "1": Claim("Distance of NSCL, SCL and CE from CL", "controls", "epochs", closest),
-    "2": Claim("Temperature and alignment", "temperature", "temperature", temperature),
-    "3": Claim("Alignment and the number of classes, early and late", "classes", "dataset_classes", classes),
-    "4": Claim("Batch size under three learning-rate rules", "batch_size", "batch_size", batch_size),
-    "5": Claim("Growth of the weight gap", "controls", "epochs", growth),
-    "6": Claim("Loss difference of DCL and NSCL, and the number of classes", "classes", "", loss_gap),
-    "7": Claim("Few-shot error against its bounds", "controls", "", few_shot),
-    "8": Claim("Which shared source of randomness matters", "controls", "", shared_source),
-    "9": Claim("Length of training and alignment", "epochs", "epochs", longer),
+    "1": Claim("Distance of NSCL, SCL and CE from CL", "controls", closest, draw_epochs),
+    "2": Claim("Temperature and alignment", "temperature", temperature, draw_temperature),
+    "3": Claim("Alignment and the number of classes, early and late", "classes", classes, draw_classes),
+    "4": Claim("Batch size under three learning-rate rules", "batch_size", batch_size, draw_batch_size),
+    "5": Claim("Growth of the weight gap", "controls", growth, draw_growth),
+    "8": Claim("Which shared source of randomness matters", "controls", shared_source, draw_sources),
+    "9": Claim("Length of training and alignment", "epochs", longer, draw_longer),
 }

@@ -1,103 +1,172 @@
 """Claims 13 to 15 of docs/reproduction.md: the path from CL to NSCL, other families, and classifiers of the arms.
 
-Rows and answers have the format of reproduction_claims.py.
+The functions have the form of those of reproduction_claims.py.
 """
 
 from collections.abc import Mapping
 
 import pandas as pd
-from reproduction_claims import Answer, Claim, by_seed, last, over_seeds, scores
-from reproduction_objectives import qualities
-
-from coupled.analysis.tables import whole_encoder
+import reproduction_distances as distances
+from matplotlib.figure import Figure
+from reproduction_claims import SCORES
+from reproduction_figures import against, points
+from reproduction_objectives import pairs, qualities
+from reproduction_statistics import Answer, Claim, by_seed, difference_row, last, over_seeds, paired, wide
+from reproduction_values import GAP
 
 PATHS = {"share": "share of known labels (%)", "noise": "noisy labels (%)", "groups": "groups of classes"}
+ENDS = {"share": 100, "noise": 0, "groups": 10}  # which point of a path `nscl` is
 FAMILIES = ("moco", "byol", "swav", "dino")
-ERRORS = {"mce": "mCE"}
-GAPS = {"weight_gap": "weight gap", "weight_gap_permutation": "weight gap, channels matched"}
-BARRIERS = {
-    "nccc/none": "lost accuracy between the weights",
-    "nccc/permutation": "lost accuracy, channels matched",
-    "nscl/none": "NSCL barrier (nats)",
-    "nscl/permutation": "NSCL barrier, channels matched (nats)",
-}
+WITH_NSCL = "CKA with nscl"
+MATCHED = "weight gap, channels matched"
+BARRIERS = (
+    "lost accuracy between the weights",
+    "lost accuracy, channels matched",
+    "NSCL barrier (nats)",
+    "NSCL barrier, channels matched (nats)",
+)
+CALIBRATION = "calibration error of the probe"
+CLASSIFIERS = (CALIBRATION, "mCE", GAP, MATCHED, *BARRIERS)
 
 
-def bridge(rows: pd.DataFrame) -> Answer:
+def _on_paths(values: pd.DataFrame) -> pd.DataFrame:
+    final = last(distances.of_cl(values, SCORES))
+    parts = final["arm"].str.extract(r"^(?P<path>share|noise|groups)_(?P<labels>\d+)$")
+    known = final.assign(path=parts["path"], labels=pd.to_numeric(parts["labels"])).dropna(subset=["path"])
+    ends = [final[final["arm"] == "nscl"].assign(path=path, labels=value) for path, value in ENDS.items()]
+    every = pd.concat([known, *ends]).astype({"labels": int})
+    every = every.sort_values("path", key=lambda paths: paths.map(list(PATHS).index), kind="stable")
+    return every.assign(path=every["path"].map(PATHS))
+
+
+def bridge(values: pd.DataFrame) -> Answer:
     """Alignment and weight gap with CL against the labels that an arm of NSCL sees."""
-    found = last(scores(rows))
-    parts = found["arm"].str.extract(r"^(?P<path>share|noise|groups)_(?P<value>\d+)$")
-    known = found.assign(path=parts["path"].map(PATHS), labels=pd.to_numeric(parts["value"]))
-    ends = found[found["arm"] == "nscl"]
-    same = [
-        ends.assign(path=PATHS["share"], labels=100),
-        ends.assign(path=PATHS["noise"], labels=0),
-        ends.assign(path=PATHS["groups"], labels=10),
-    ]
-    every = pd.concat([known.dropna(subset=["path"]), *same]).sort_values(["path", "labels"])
-    words = []
-    for path, part in every.groupby("path", sort=False):
-        for score in ("CKA", "weight gap"):
-            values = by_seed(part, score, "labels")
-            order = values.rank(axis=1).corrwith(pd.Series(values.columns, values.columns), axis=1, method="spearman")
-            mean = values.mean()
-            words.append(
-                f"{path} {int(values.columns[0])} to {int(values.columns[-1])}: {score} from {mean.iloc[0]:.3f} to"
-                f" {mean.iloc[-1]:.3f}, rank correlation {order.min():.2f} to {order.max():.2f} over the seeds"
+    every, sentences, rows = _on_paths(values), [], []
+    for path, chosen in every.groupby("path", sort=False):
+        for score in SCORES:
+            table = by_seed(chosen, score, "labels")
+            order = table.rank(axis=1).corrwith(pd.Series(table.columns, table.columns), axis=1, method="spearman")
+            mean = table.mean()
+            first, final = table.columns[0], table.columns[-1]
+            sentences.append(
+                f"{path} {first} to {final}: {score} from {mean.iloc[0]:.3f} to {mean.iloc[-1]:.3f}, rank correlation"
+                f" {order.min():.2f} to {order.max():.2f} over the seeds"
             )
-    table = over_seeds(every.assign(labels=every["labels"].astype(int)), ["path", "labels"])
-    return Answer(table.sort_values(["path", "labels"], kind="stable"), "; ".join(words))
+            label = {"path": f"{path}: {final} minus {first}", "score": score}
+            rows.append({**label, **difference_row(table[final] - table[first])})
+    share = every[every["path"] == PATHS["share"]]
+    few = {score: by_seed(share, score, "labels") for score in SCORES}
+    rows += [
+        {"path": "share of known labels: 5 minus 100", "score": score, **difference_row(table[5] - table[100])}
+        for score, table in few.items()
+    ]
+    coarse = by_seed(every[every["path"] == PATHS["groups"]], "CKA", "labels")
+    gap = few[GAP].mean()
+    summary = (
+        f"with 5 % of the labels the weight gap is {100 * gap[5] / gap[100]:.0f} % of that with all; two"
+        f" groups of classes have a CKA of {coarse[2].mean():.2f}, ten {coarse[10].mean():.2f}"
+    )
+    tables = {
+        "": wide(over_seeds(every, ["path", "labels"])),
+        "Differences within a seed": pd.DataFrame(rows),
+    }
+    return Answer(summary, sentences, tables)
 
 
-def families(rows: pd.DataFrame) -> Answer:
+def draw_bridge(values: pd.DataFrame) -> Figure:
+    """Distances from CL against the labels, a colour for each path; groups are a share of the ten classes."""
+    every = _on_paths(values)
+    is_groups = every["path"] == PATHS["groups"]
+    every = every.assign(labels=every["labels"].where(~is_groups, 10 * every["labels"]))
+    every = every.assign(path=every["path"].where(~is_groups, "groups, % of the ten classes"))
+    label = "% (labels known, labels noisy, groups)"
+    return against(every, "labels", SCORES, series="path", title="NSCL with fewer labels against CL", label=label)
+
+
+def families(values: pd.DataFrame) -> Answer:
     """Distance of other self-supervised objectives from CL and from NSCL."""
-    of_cl = last(scores(rows))
-    of_nscl = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["module"] == "h")])
-    of_nscl = pd.concat(
-        [of_nscl[of_nscl["reference"] == "nscl"], of_nscl[of_nscl["arm"] == "nscl"].assign(arm=of_nscl["reference"])]
-    )
-    of_nscl = of_nscl[~of_nscl["arm"].isin(["nscl"])].assign(score="CKA with nscl")
-    table = pd.concat([of_cl, of_nscl, last(qualities(rows))])
-    words = []
+    of_cl, every = last(distances.of_cl(values, SCORES)), pairs(values)
+    ends = [every[every["reference"] == "nscl"], every[every["arm"] == "nscl"].assign(arm=every["reference"])]
+    of_nscl = pd.concat(ends).assign(score=WITH_NSCL)
+    sentences, rows, nearer, farther = [], [], [], []
     for arm in FAMILIES:
-        one, other = (by_seed(part[part["arm"] == arm], name, "arm")[arm] for part, name in _sides(of_cl, of_nscl))
-        nearer = int((one > other).sum())
-        words.append(
-            f"{arm}: CKA {one.mean():.3f} with cl and {other.mean():.3f} with nscl, nearer to cl in {nearer} of"
-            f" {len(one)} seeds"
+        one, other = by_seed(of_cl, "CKA", "arm")[arm], by_seed(of_nscl, WITH_NSCL, "arm")[arm]
+        side = paired(list(one - other))
+        sentences.append(
+            f"{arm}: CKA {one.mean():.3f} with cl and {other.mean():.3f} with nscl, nearer to cl in"
+            f" {int((one > other).sum())} of {len(one)} seeds, difference {side.text()}"
         )
-    return Answer(over_seeds(table, ["arm"]), "; ".join(words))
-
-
-def _sides(of_cl: pd.DataFrame, of_nscl: pd.DataFrame) -> tuple[tuple[pd.DataFrame, str], tuple[pd.DataFrame, str]]:
-    return (of_cl, "CKA"), (of_nscl, "CKA with nscl")
-
-
-def classifiers(rows: pd.DataFrame) -> Answer:
-    """Calibration, errors on corrupted images, and weight gap and barrier between an arm and CL."""
-    calibration = rows[(rows["metric"] == "probe_calibration") & (rows["variant"] == "ece")]
-    gaps = whole_encoder(rows[rows["table"].isin(GAPS) & (rows["metric"] == "gap")], "mean")
-    errors = rows[(rows["table"] == "robustness_mce") & rows["metric"].isin(ERRORS)]
-    heights = rows[(rows["table"] == "barrier_height") & rows["metric"].isin(BARRIERS)]
-    table = pd.concat(
-        [
-            last(qualities(rows)),
-            last(calibration.assign(score="calibration error of the probe")),
-            last(errors.assign(score=errors["metric"].map(ERRORS))),
-            last(gaps.assign(score=gaps["table"].map(GAPS))),
-            last(heights.assign(score=heights["metric"].map(BARRIERS))),
-        ]
+        if side.direction() > 0:
+            nearer.append(arm)
+        for score in SCORES:
+            table, sign = by_seed(of_cl, score, "arm"), 1 if score in distances.SIMILARITIES else -1
+            lost = sign * (table["nscl"] - table[arm])
+            rows.append({"score": score, "NSCL nearer than": arm, **difference_row(lost)})
+            if score == "CKA" and paired(list(lost)).direction() > 0:
+                farther.append(arm)
+    summary = (
+        f"farther from CL than NSCL is, beyond the interval of CKA: {distances.joined(farther) if farther else 'none'};"
+        f" nearer to CL than to NSCL: {distances.joined(nearer) if nearer else 'none'}. {distances.summary(values)}"
     )
-    words = []
-    for name in (*ERRORS.values(), *GAPS.values(), *BARRIERS.values()):
-        values = by_seed(table, name, "arm").drop(columns=["cl", "cl_moved", "cl_other"], errors="ignore")
-        least = values.idxmin(axis=1).value_counts()
-        words.append(f"{name}: the smallest is that of {least.index[0]} in {int(least.iloc[0])} of {len(values)} seeds")
-    return Answer(over_seeds(table, ["arm"]), "; ".join(words))
+    order = ("cl", distances.FLOOR, *distances.ARMS, *FAMILIES, distances.CEILING)
+    table = pd.concat([of_cl, of_nscl, qualities(values)])
+    table = table[table["arm"].isin(order)].sort_values("arm", key=lambda arms: arms.map(order.index), kind="stable")
+    scores = [*SCORES, WITH_NSCL, *dict.fromkeys(qualities(values)["score"])]
+    shown = wide(over_seeds(table, ["arm"]))
+    tables = {
+        "After the last epoch": shown[["arm", *scores, "seeds"]],
+        "How much nearer NSCL is to CL than the other families are, within a seed": pd.DataFrame(rows),
+        "NSCL against SCL and CE over all measured epochs": distances.nearest(values),
+        "Between floor (0) and ceiling (1) after the last epoch": distances.between(values),
+    }
+    return Answer(summary, [*sentences, *distances.sentences(values)], tables)
+
+
+def draw_families(values: pd.DataFrame) -> Figure:
+    """Distances from CL over the epochs."""
+    arms = (*distances.ARMS, *FAMILIES, distances.FLOOR, distances.CEILING)
+    return distances.draw(values, "Distance from CL on digits; layer h, test images", arms)
+
+
+def classifiers(values: pd.DataFrame) -> Answer:
+    """Calibration, errors on corrupted images, and weight gap and barrier between an arm and CL."""
+    chosen = _of_classifiers(values)
+    words, rows = [], []
+    beyond: dict[str, list[str]] = {arm: [] for arm in distances.ARMS}
+    for name in CLASSIFIERS:
+        table = by_seed(chosen, name, "arm")
+        least = table[list(distances.ARMS)].idxmin(axis=1).value_counts()
+        words.append(f"{name}: the smallest is that of {least.index[0]} in {int(least.iloc[0])} of {len(table)} seeds")
+        for arm in distances.ARMS:
+            more = table[arm] - table[distances.FLOOR]
+            rows.append({"score": name, "arm": arm, **difference_row(more)})
+            if paired(list(more)).direction():
+                beyond[arm].append(name)
+    told = "; ".join(f"{arm}: {', '.join(names) or 'none'}" for arm, names in beyond.items())
+    tables = {
+        "": wide(over_seeds(chosen, ["arm"])),
+        "Arm minus the noise floor cl_moved, within a seed": pd.DataFrame(rows),
+        "Weight gaps over all epochs": distances.nearest(values),
+    }
+    return Answer(f"differs from the noise floor beyond the interval: {told}", words, tables)
+
+
+def _of_classifiers(values: pd.DataFrame) -> pd.DataFrame:
+    others = last(values[values["score"].isin(CLASSIFIERS)])
+    others = others.sort_values("score", key=lambda scores: scores.map(CLASSIFIERS.index), kind="stable")
+    order = ("cl", *distances.ARMS, distances.FLOOR, distances.CEILING)
+    both = pd.concat([qualities(values), others])
+    return both[both["arm"].isin(order)].sort_values("arm", key=lambda a: a.map(order.index), kind="stable")
+
+
+def draw_classifiers(values: pd.DataFrame) -> Figure:
+    """Calibration, corruption and barriers of every arm."""
+    scores = (CALIBRATION, "mCE", GAP, MATCHED, BARRIERS[0], BARRIERS[2])
+    return points(_of_classifiers(values), "arm", scores, title="Classifiers and barriers in the demo")
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "13": Claim("The path from CL to NSCL", "bridge", "options", bridge),
-    "14": Claim("Other families between CL and NSCL", "families", "", families),
-    "15": Claim("Calibration, corruptions and barriers", "classifiers", "", classifiers),
+    "13": Claim("The path from CL to NSCL", "bridge", bridge, draw_bridge),
+    "14": Claim("Other families between CL and NSCL", "families", families, draw_families),
+    "15": Claim("Calibration, corruptions and barriers", "classifiers", classifiers, draw_classifiers),
 }

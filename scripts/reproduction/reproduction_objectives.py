@@ -1,118 +1,140 @@
 """Claims 10 to 12 of docs/reproduction.md: dual objectives, collapse without negatives, and the forms of SupCon.
 
-Rows and answers have the format of reproduction_claims.py.
+The functions have the form of those of reproduction_claims.py.
 """
 
 from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
-from reproduction_claims import Answer, Claim, by_seed, last, over_seeds
+from reproduction_figures import points
+from reproduction_statistics import Answer, Claim, by_seed, difference_row, last, over_seeds, paired, wide
+from reproduction_values import ALIGNED, CENTRE, FIRST, PROBE, RANK, SPREAD
 
 from coupled.analysis.plots.pair_figures import alignment_matrix
 
-QUALITY = {
-    ("nccc", "euclidean"): "nearest centre",
-    ("linear_probe", "regularised"): "linear probe",
-    ("knn", "cosine"): "20 neighbours",
-    ("effective_rank", "centred"): "effective rank",
-}
+QUALITY = (CENTRE, PROBE, "20 neighbours", "effective rank")
 DUAL = (("vicreg_exp", "vicreg_ctr"), ("spectral", "barlow"))  # the same criterion over images and over dimensions
 WITHOUT_LABELS = ("simclr", "cl", "spectral", "vicreg", "vicreg_exp", "vicreg_ctr", "barlow", "tcr", "simsiam", "byol")
 COLLAPSED = 0.05  # an arm with a smaller spread of z in collapse.csv is collapsed
-FIRST = 5  # number of eigenvectors with the largest eigenvalues
+DECAY = "optimizer.weight_decay"
+FIRST_ALIGNED, LAST_ALIGNED = f"{ALIGNED}, epoch 1", f"{ALIGNED}, last"
+POSITIVES = {"out_1": "1", "out_3": "3", "out_5": "5", "out": "all"}
 
 
-def qualities(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of quality.csv for layer h and the metrics of QUALITY, with a column `score`."""
-    rows = rows[(rows["table"] == "quality") & (rows["module"] == "h")]
-    keys = list(zip(rows["metric"], rows["variant"], strict=True))
-    rows = rows.assign(score=[QUALITY.get(key, "") for key in keys])
-    return rows[rows["score"] != ""]
+def qualities(values: pd.DataFrame) -> pd.DataFrame:
+    """Quality of layer h after the last epoch, in the order of QUALITY."""
+    chosen = last(values[values["score"].isin(QUALITY)])
+    return chosen.sort_values("score", key=lambda scores: scores.map(QUALITY.index), kind="stable")
 
 
-def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """CKA of layer h for every pair of arms at the last epoch, with a column `pair`."""
-    found = last(rows[(rows["table"] == "test_alignment") & (rows["metric"] == "cka") & (rows["module"] == "h")])
-    return found.assign(score="CKA", pair=[" ".join(sorted(each)) for each in found[["reference", "arm"]].to_numpy()])
+def pairs(values: pd.DataFrame) -> pd.DataFrame:
+    """CKA of layer h for every pair of arms after the last epoch, with a column `pair`."""
+    chosen = last(values[values["score"] == "CKA"])
+    return chosen.assign(pair=[" ".join(sorted(each)) for each in chosen[["reference", "arm"]].to_numpy()])
 
 
-def duality(rows: pd.DataFrame) -> Answer:
+def duality(values: pd.DataFrame) -> Answer:
     """CKA of the dual pairs among all pairs without labels."""
-    every = pairs(rows)
+    every = pairs(values)
     inside = every[every["reference"].isin(WITHOUT_LABELS) & every["arm"].isin(WITHOUT_LABELS)]
-    mean = by_seed(inside, "CKA", "pair").mean().sort_values(ascending=False)
-    words = []
+    each = by_seed(inside, "CKA", "pair")
+    mean = each.mean().sort_values(ascending=False)
+    ranks, sentences, rows, short = each.rank(axis=1, ascending=False).astype(int), [], [], []
     for pair in DUAL:
         name = " ".join(sorted(pair))
         place = list(mean.index).index(name) + 1
-        words.append(f"CKA of {pair[0]} and {pair[1]} is {mean[name]:.3f}, rank {place} of {len(mean)} pairs")
-    nearest = mean.index[0].replace(" ", " and ")
-    words.append(f"the most similar pair is {nearest} ({mean.iloc[0]:.3f})")
-    words.append(f"the mean of all pairs is {mean.mean():.3f}")
-    return Answer(over_seeds(last(qualities(rows)), ["arm"]), "; ".join(words))
+        of_seeds = ", ".join(map(str, ranks[name]))
+        sentences.append(
+            f"CKA of {pair[0]} and {pair[1]} is {mean[name]:.3f}, rank {place} of {len(mean)} pairs ({of_seeds} in the"
+            " single seeds)"
+        )
+        others = each.drop(columns=name).mean(axis=1)
+        rows.append({"pair": f"{pair[0]}, {pair[1]}", **difference_row(each[name] - others)})
+        short.append(f"{pair[0]} and {pair[1]} rank {place}")
+    sentences.append(f"the most similar pair is {mean.index[0].replace(' ', ' and ')} ({mean.iloc[0]:.3f})")
+    sentences.append(f"the mean of all pairs is {mean.mean():.3f}")
+    tables = {
+        "": wide(over_seeds(qualities(values), ["arm"])),
+        "CKA minus the mean of the other pairs, within a seed": pd.DataFrame(rows),
+    }
+    return Answer(f"of {len(mean)} pairs by CKA: {', '.join(short)}", sentences, tables)
 
 
-def matrix(rows: pd.DataFrame) -> Figure:
+def matrix(values: pd.DataFrame) -> Figure:
     """Draw the CKA of every pair of arms, as mean over seeds."""
-    every = pairs(rows)
+    every = pairs(values).assign(metric="cka", module="h", num_images=0)
     where = ["epoch", "reference", "arm", "module", "metric", "num_images"]
     mean = every.groupby(where, sort=False)["value"].mean().reset_index()
-    return alignment_matrix(mean, list(dict.fromkeys([*every["reference"], *every["arm"]])))
+    figure = alignment_matrix(mean, list(dict.fromkeys([*every["reference"], *every["arm"]])))
+    figure.suptitle(f"mean of n = {values['seed'].nunique()} seeds", fontsize="medium")
+    return figure
 
 
-def directpred(rows: pd.DataFrame) -> Answer:
+def directpred(values: pd.DataFrame) -> Answer:
     """Collapse with and without target network and weight decay; eigenspace alignment over training."""
-    key = "optimizer.weight_decay"
-    collapse = rows[rows["table"] == "collapse"]
-    spread = collapse[(collapse["module"] == "z") & (collapse["metric"] == "spread")].assign(score="spread of z")
-    rank = collapse[(collapse["module"] == "z") & (collapse["metric"] == "effective_rank")]
-    rank = rank.assign(score="effective rank of z")
-    aligned = collapse[collapse["metric"] == "eigenspace_alignment"]
-    aligned = aligned[aligned["component"] <= FIRST]
-    each = [key, "seed", "run", "arm", "epoch"]
-    aligned = aligned.groupby(each, sort=False)["value"].mean().reset_index()
-    early = aligned[aligned["epoch"] == 1].assign(score="W aligned with F, epoch 1")
-    late = last(aligned).assign(score="W aligned with F, last")
-    centres = qualities(rows)
-    centres = centres[centres["score"] == "nearest centre"]
-    found = pd.concat([last(spread), last(rank), last(centres), early, late])
-    end = last(spread)
-    gone = (end["value"] < COLLAPSED).groupby([end[key], end["arm"]]).agg(["sum", "count"]).reset_index()
-    words = [
-        f"{each['arm']} with weight decay {each[key]:g} in {each['sum']} of {each['count']} seeds"
+    chosen = _of_predictors(values)
+    ends = chosen[chosen["score"] == SPREAD]
+    gone = (ends["value"] < COLLAPSED).groupby([ends[DECAY], ends["arm"]]).agg(["sum", "count"]).reset_index()
+    collapsed = [
+        f"{each['arm']} with weight decay {each[DECAY]:g} in {each['sum']} of {each['count']} seeds"
         for each in gone[gone["sum"] > 0].to_dict("records")
     ]
-    said = f"collapsed arms (spread of z below {COLLAPSED}): " + (", ".join(words) or "none")
-    trained = [
-        found[(found["arm"] == "byol") & (found["score"] == part)]["value"].mean()
-        for part in ("W aligned with F, epoch 1", "W aligned with F, last")
+    trained = chosen[chosen["arm"] == "byol"]
+    early, late = (trained[trained["score"] == name]["value"].mean() for name in (FIRST_ALIGNED, LAST_ALIGNED))
+    said = ", ".join(collapsed) or "none"
+    sentences = [
+        f"collapsed arms (spread of z below {COLLAPSED}): {said}",
+        f"the alignment of byol's trained linear predictor with F's first {FIRST} directions is {early:.2f} after the"
+        f" first epoch and {late:.2f} after the last",
     ]
-    said += (
-        f"; the alignment of byol's trained linear predictor with F's first {FIRST} directions is {trained[0]:.2f}"
-        f" after the first epoch and {trained[1]:.2f} after the last"
-    )
-    return Answer(over_seeds(found, [key, "arm"]), said)
+    return Answer(f"collapsed: {said}", sentences, {"": wide(over_seeds(chosen, [DECAY, "arm"]))})
 
 
-def supcon(rows: pd.DataFrame) -> Answer:
+def _of_predictors(values: pd.DataFrame) -> pd.DataFrame:
+    centres = values[values["score"] == CENTRE]
+    spread, rank = (last(values[values["score"] == name]) for name in (SPREAD, RANK))
+    case = [DECAY, "seed", "arm", "epoch"]
+    aligned = values[values["score"] == ALIGNED].groupby(case, sort=False)["value"].mean().reset_index()
+    early = aligned[aligned["epoch"] == 1].assign(score=FIRST_ALIGNED)
+    return pd.concat([spread, rank, last(centres), early, last(aligned).assign(score=LAST_ALIGNED)])
+
+
+def draw_directpred(values: pd.DataFrame) -> Figure:
+    """Spread of z and quality of every arm and weight decay."""
+    chosen = _of_predictors(values)
+    chosen = chosen.assign(case=chosen["arm"] + ", " + chosen[DECAY].map("{:g}".format)).sort_values(["arm", DECAY])
+    return points(chosen, "case", [SPREAD, CENTRE], title="Arms and weight decays")
+
+
+def supcon(values: pd.DataFrame) -> Answer:
     """The `out` and `in` forms, and the number of positives."""
-    found = last(qualities(rows))
-    probe = by_seed(found, "linear probe", "arm")
-    out_wins = int((probe["out"] > probe["in"]).sum())
-    order = probe[["out_1", "out_3", "out_5", "out"]].mean()
-    counts = ", ".join(f"{value:.3f} ({name})" for name, value in zip(("1", "3", "5", "all"), order, strict=True))
-    verdict = (
-        f"the linear probe of `out` is better than that of `in` in {out_wins} of {len(probe)} seeds (means"
-        f" {probe['out'].mean():.3f} and {probe['in'].mean():.3f}); linear probe by number of positives: {counts}"
-    )
-    likeness = pairs(rows)
+    chosen = qualities(values)
+    probe = by_seed(chosen, PROBE, "arm")
+    better = paired(list(probe["out"] - probe["in"]))
+    order = probe[list(POSITIVES)].mean()
+    counts = ", ".join(f"{value:.3f} ({name})" for name, value in zip(POSITIVES.values(), order, strict=True))
+    more = paired(list(probe["out_5"] - probe["out_1"]))
+    sentences = [
+        f"the linear probe of `out` is better than that of `in` in {int((probe['out'] > probe['in']).sum())} of"
+        f" {len(probe)} seeds (means {probe['out'].mean():.3f} and {probe['in'].mean():.3f}), difference"
+        f" {better.text()}",
+        f"linear probe by number of positives: {counts}; 5 minus 1: {more.text()}",
+    ]
+    likeness = pairs(values)
     likeness = likeness[likeness["reference"] == "out"].assign(score="CKA with out")
-    return Answer(over_seeds(pd.concat([found, likeness]), ["arm"]), verdict)
+    words = {1: "better than", -1: "worse than", 0: "not distinguishable from"}
+    summary = f"`out` is {words[better.direction()]} `in` in the linear probe"
+    return Answer(summary, sentences, {"": wide(over_seeds(pd.concat([chosen, likeness]), ["arm"]))})
+
+
+def draw_supcon(values: pd.DataFrame) -> Figure:
+    """Quality of every form."""
+    return points(qualities(values), "arm", [CENTRE, PROBE, "20 neighbours"], title="Forms of SupCon, and CE")
 
 
 CLAIMS: Mapping[str, Claim] = {
-    "10": Claim("Alignment of dual objectives", "duality", "matrix", duality, matrix),
-    "11": Claim("Collapse without negatives", "directpred", "", directpred),
-    "12": Claim("SupCon `out` and `in`, and the number of positives", "supcon", "", supcon),
+    "10": Claim("Alignment of dual objectives", "duality", duality, matrix),
+    "11": Claim("Collapse without negatives", "directpred", directpred, draw_directpred),
+    "12": Claim("SupCon `out` and `in`, and the number of positives", "supcon", supcon, draw_supcon),
 }

@@ -1,43 +1,56 @@
-"""The section on real images: its tables against values that were computed by hand."""
+"""Distances over the whole of training, and the section on real images: against values computed by hand."""
 
-import subprocess
 import sys
 from pathlib import Path
 
+import cifar10_subset
 import numpy as np
 import pandas as pd
 import pytest
-import reproduce
 import reproduction_cifar10 as cifar10
+import reproduction_distances as distances
+import reproduction_page as page
 from scipy import stats
-
-SCRIPT = reproduce.ROOT / "scripts/reproduction/cifar10_subset.py"
 
 
 def told(**changed: float) -> pd.DataFrame:
     """Values of two seeds and epochs 0 to 2. `changed` sets CKA of an arm in epoch 2 of seed 1."""
     base = {"nscl": 0.8, "scl": 0.7, "ce": 0.6, "cl_moved": 0.9, "cl_other": 0.4}
     rows = []
-    for score in cifar10.NAMES:
+    for score in distances.NAMES:
         for seed in (0, 1):
             for epoch in (0, 1, 2):
                 for arm, value in base.items():
                     chosen = changed.get(arm, value) if (score, seed, epoch) == ("CKA", 1, 2) else value
-                    rows.append((seed, epoch, arm, score, chosen if score in cifar10.SIMILARITIES else 1 - chosen))
-    return pd.DataFrame(rows, columns=["seed", "epoch", "arm", "score", "value"])
+                    value = chosen if score in distances.SIMILARITIES else 1 - chosen
+                    rows.append((seed, epoch, "cl", arm, score, value))
+    return pd.DataFrame(rows, columns=["seed", "epoch", "reference", "arm", "score", "value"])
 
 
 def test_epochs_in_which_nscl_is_not_nearest_are_counted_and_named() -> None:
     """Epoch 0 is not counted: all arms are equal there."""
-    table = cifar10.nearest(told(scl=0.85)).set_index("score")
+    table = distances.nearest(told(scl=0.85)).set_index("score")
     assert table.loc["CKA"].tolist() == ["3 of 4", "1 of 2", "2"]
     for score in ("RSA", "weight gap", "global weight gap"):
         assert table.loc[score].tolist() == ["4 of 4", "2 of 2", "none"]
 
 
+def test_sentences_state_the_whole_of_training_and_its_end() -> None:
+    cka, end, *_ = distances.sentences(told(scl=0.85))
+    assert cka.startswith(
+        "CKA: nscl is nearest to cl in 3 of 4 epochs x seeds, and in 1 of 2 seeds after the last epoch"
+    )
+    assert "margin to the next arm, scl, is then +0.025 (" in cka
+    assert end.startswith("CKA at the end: floor 0.900, nscl 0.800, ceiling 0.400; nscl minus floor -0.100")
+    assert distances.summary(told(scl=0.85)).startswith(
+        "NSCL ends nearest to CL beyond the interval in RSA, weight gap and global weight gap; it is nearest in, of all"
+        " measured epochs and seeds: CKA 3 of 4"
+    )
+
+
 def test_differences_are_taken_within_a_seed() -> None:
     """Mean and interval are those of a paired t-test, with SciPy as the independent version."""
-    table = cifar10.paired(told(scl=0.75)).set_index(["score", "NSCL nearer than"])
+    table = distances.differences(told(scl=0.75)).set_index(["score", "NSCL nearer than"])
     test = stats.ttest_rel([0.8, 0.8], [0.7, 0.75])
     low, high = test.confidence_interval(0.95)
     row = table.loc[("CKA", "scl")]
@@ -50,56 +63,103 @@ def test_differences_are_taken_within_a_seed() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     one = told()[lambda rows: rows["seed"] == 0]
-    assert set(cifar10.paired(one)["95 % interval"]) == {"undefined"}
+    assert set(distances.differences(one)["95 % interval"]) == {"undefined"}
+    assert set(distances.between(one)["each seed"]) == {"undefined"}
 
 
 def test_arms_are_placed_between_floor_and_ceiling() -> None:
-    table = cifar10.between(told(nscl=0.65)).set_index(["score", "arm"])
+    table = distances.between(told(nscl=0.65)).set_index(["score", "arm"])
     assert table.loc[("CKA", "nscl"), "each seed"] == "0.20, 0.50"
     assert table.loc[("CKA", "nscl"), "share of the way from floor to ceiling"] == "0.35"
     assert table.loc[("weight gap", "ce"), "each seed"] == "0.60, 0.60"
 
 
+def test_a_place_between_equal_floor_and_ceiling_is_undefined() -> None:
+    """A quotient by a difference that may be 0 would be any number."""
+    table = distances.between(told(cl_other=0.95)).set_index(["score", "arm"])
+    assert table.loc[("CKA", "nscl"), "share of the way from floor to ceiling"] == "undefined"
+    assert table.loc[("RSA", "nscl"), "share of the way from floor to ceiling"] == "0.20"
+
+
 def test_the_last_epoch_has_a_row_for_every_arm() -> None:
-    table = cifar10.last(told(nscl=0.9)).set_index("arm")
+    table = distances.final(told(nscl=0.9)).set_index("arm")
     assert list(table.index) == ["cl_moved", "nscl", "scl", "ce", "cl_other"]
     assert table.loc["nscl", "CKA"] == f"0.850 +- {np.std([0.8, 0.9], ddof=1):.3f}"
     assert set(table["seeds"]) == {"2"}
 
 
 def test_the_figure_has_possible_values_and_says_how_many_seeds() -> None:
-    figure = cifar10.draw(told())
+    """The drawn lines are the values of the seeds, then their mean."""
+    figure = cifar10.draw("cifar10", told(nscl=0.9))
     assert len(figure.axes) == 4
     assert "n = 2 seeds" in figure.get_suptitle()
-    for axes, score in zip(figure.axes, cifar10.NAMES, strict=True):
+    for axes, score in zip(figure.axes, distances.NAMES, strict=True):
         low, high = axes.get_ylim()
         assert low == 0
-        assert score not in cifar10.SIMILARITIES or high == 1
+        assert score not in distances.SIMILARITIES or high == 1
         assert len(axes.lines) == 5 * (2 + 1)  # arms, and their seeds with the mean
+    drawn = np.array([line.get_ydata() for line in figure.axes[0].lines[:3]])
+    assert drawn == pytest.approx(np.array([[0.8, 0.8], [0.8, 0.9], [0.8, 0.85]]))
 
 
 def test_a_block_without_values_says_that_it_was_not_measured(tmp_path: Path) -> None:
-    page = "<!-- cifar10 nearest -->\n<!-- end -->"
-    assert "not measured" in reproduce.filled(page, tmp_path)
+    text = "<!-- cifar10 nearest -->\n<!-- end -->"
+    assert "not measured" in page.filled(text, tmp_path)
+    assert page.images(tmp_path).startswith("Nothing here was measured on natural images")
     told().to_csv(tmp_path / "cifar10.csv", index=False)
-    assert "| CKA | 4 of 4 | 2 of 2 | none |" in reproduce.filled(page, tmp_path)
-    with pytest.raises(ValueError, match="no claim fills the block 'cifar10 best'"):
-        reproduce.filled("<!-- cifar10 best -->\n<!-- end -->", tmp_path)
+    assert "| CKA | 4 of 4 | 2 of 2 | none |" in page.filled(text, tmp_path)
+    assert "Nothing" not in page.images(tmp_path)
+    assert "| NSCL ends nearest to CL" in page.summary(tmp_path).splitlines()[2]
+    assert "(reproduction/cifar10.png)" in page.filled("<!-- cifar10 figure -->\n<!-- end -->", tmp_path)
 
 
-def test_the_subset_has_the_first_images_of_each_class(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sweep", cifar10.FACTORS)
+def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str, tmp_path: Path) -> None:
+    factor, word = cifar10.FACTORS[sweep]
+    cases = ("resnet18", "resnet50") if factor == "encoder.name" else (2, 10)
+    both = pd.concat([told().assign(**{factor: cases[0]}), told(nscl=0.9).assign(**{factor: cases[1]})])
+    both.to_csv(tmp_path / f"{sweep}.csv", index=False)
+    trend = page.filled(f"<!-- {sweep} trend -->\n<!-- end -->", tmp_path)
+    assert f"CKA does not change beyond the interval {word}: 0.800 to 0.850, +0.050" in trend
+    table = page.filled(f"<!-- {sweep} nearest -->\n<!-- end -->", tmp_path)
+    named = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[3:11]]
+    assert named == [str(case) for case in cases for _ in range(4)]
+    figure = cifar10.draw(sweep, both)
+    assert "n = 2 seeds" in figure.get_suptitle()
+    drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines])
+    assert sorted(drawn[:4]) == [0.8, 0.8, 0.8, 0.9]
+    if factor == "encoder.name":
+        bars = [line.get_segments()[0][0][1] for line in figure.axes[0].collections]
+    else:
+        bars = list(drawn[4:])
+    assert bars == pytest.approx([0.8, 0.85])
+
+
+def test_the_subset_has_as_many_images_for_any_number_of_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A class with too few images is refused, with its name, before anything is copied."""
-    for split, count in (("train", 1001), ("test", 300)):
-        folder = tmp_path / "all" / split / "cat"
-        folder.mkdir(parents=True)
-        for number in range(count):
-            (folder / f"{number:04d}.jpg").touch()
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "all"), "--output", str(tmp_path / "some")]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.endswith("some: 1,300 images\n")
-    assert not (tmp_path / "some/train/cat/1000.jpg").exists()
-    (tmp_path / "all/test/cat/0000.jpg").unlink()
-    command[-1] = str(tmp_path / "other")
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "test/cat has 299 images; 300 are needed" in refused.stderr
+    monkeypatch.setattr(cifar10_subset, "TRAIN", 20)
+    monkeypatch.setattr(cifar10_subset, "TEST", 3)
+    for place in range(10):
+        for split, count in (("train", 11), ("test", 3)):
+            folder = tmp_path / "all" / split / f"class{place}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number:04d}.jpg").touch()
+
+    def run(name: str, *options: str) -> int:
+        output = tmp_path / name
+        monkeypatch.setattr(sys, "argv", ["subset", str(tmp_path / "all"), "--output", str(output), *options])
+        return cifar10_subset.main()
+
+    assert [run("ten"), run("two", "--classes", "2")] == [0, 0]
+    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/ten: 50 images", f"{tmp_path}/two: 26 images"]
+    assert len([*(tmp_path / "ten/train").rglob("*.jpg")]) == len([*(tmp_path / "two/train").rglob("*.jpg")]) == 20
+    assert sorted(path.name for path in (tmp_path / "two/test").iterdir()) == ["class0", "class1"]
+    assert not (tmp_path / "two/train/class0/0010.jpg").exists()
+    (tmp_path / "all/test/class9/0000.jpg").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        run("other")
+    assert "test/class9 has 2 images; 3 are needed" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

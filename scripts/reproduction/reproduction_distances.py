@@ -1,0 +1,187 @@
+"""Distances from CL over the whole of training, against a floor and a ceiling: for every sweep that has the arms.
+
+The functions take the values of a sweep (reproduction_values.py). The floor is a twin of CL with one weight moved by a
+rounding error. The ceiling is a twin with its own initialisation, order and augmentation. Epoch 0 is not counted: the
+arms are equal there.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from reproduction_statistics import difference_row, last, over_seeds, paired
+from reproduction_statistics import wide as cells
+from reproduction_values import CENTRE, GAP, GLOBAL, PROBE
+
+from coupled.analysis.plots.drawing import arm_styles, over_epochs
+
+ARMS = ("nscl", "scl", "ce")
+FLOOR, CEILING = "cl_moved", "cl_other"
+SIMILARITIES = ("CKA", "RSA")  # the larger, the nearer; of the gaps the smaller
+NAMES = (*SIMILARITIES, GAP, GLOBAL)
+QUALITIES = (CENTRE, PROBE)
+LABELS = {FLOOR: "CL, one weight moved by a rounding error (floor)", CEILING: "CL, nothing shared (ceiling)"}
+
+
+def of_cl(values: pd.DataFrame, names: Sequence[str] = NAMES) -> pd.DataFrame:
+    """The values of these scores against `cl`."""
+    return values[values["score"].isin(names) & (values["reference"] == "cl")]
+
+
+def table(values: pd.DataFrame, score: str) -> pd.DataFrame:
+    """One row per seed and epoch after the start, one column per arm."""
+    chosen = of_cl(values, [score])
+    return chosen[chosen["epoch"] > 0].pivot(index=["seed", "epoch"], columns="arm", values="value")
+
+
+def measured(values: pd.DataFrame) -> list[str]:
+    """The scores that were measured for `nscl`, `scl` and `ce`, in the order of NAMES."""
+    return [name for name in NAMES if set(ARMS) <= {*of_cl(values, [name])["arm"]}]
+
+
+def nearer(values: pd.DataFrame, score: str) -> pd.DataFrame:
+    """How much nearer `nscl` is to `cl` than `scl` and than `ce`, per seed and epoch; negative: it is farther away."""
+    arms = table(values, score)
+    sign = 1 if score in SIMILARITIES else -1
+    return pd.DataFrame({arm: sign * (arms["nscl"] - arms[arm]) for arm in ARMS[1:]})
+
+
+def end(by_epoch: Any) -> Any:
+    """The rows of the last epoch, by seed; `by_epoch` is a table or a column with the index (seed, epoch)."""
+    return by_epoch.xs(by_epoch.index.get_level_values("epoch").max(), level="epoch")
+
+
+def nearest(values: pd.DataFrame) -> pd.DataFrame:
+    """In how many epochs and seeds `nscl` is nearest to `cl`, and the epochs in which it is not in every seed."""
+    rows = []
+    for score in measured(values):
+        first = (nearer(values, score) > 0).all(axis=1)
+        missed = first[~first].index.unique("epoch").sort_values()
+        seeds = first.groupby("seed").all()
+        rows.append(
+            {
+                "score": score,
+                "NSCL nearest, epochs x seeds": f"{int(first.sum())} of {len(first)}",
+                "seeds in which in every epoch": f"{int(seeds.sum())} of {len(seeds)}",
+                "epochs in which not in every seed": ", ".join(f"{epoch:g}" for epoch in missed) or "none",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def differences(values: pd.DataFrame) -> pd.DataFrame:
+    """How much nearer `nscl` is within a seed after the last epoch: mean, effect size, and their 95 % intervals."""
+    rows = []
+    for score in measured(values):
+        final = end(nearer(values, score))
+        rows += [{"score": score, "NSCL nearer than": arm, **difference_row(final[arm])} for arm in ARMS[1:]]
+    return pd.DataFrame(rows)
+
+
+def between(values: pd.DataFrame) -> pd.DataFrame:
+    """Where each arm lies between the floor (0) and the ceiling (1) after the last epoch, per seed.
+
+    The share is that of the means over seeds. It is undefined if the difference of floor and ceiling within a seed has
+    an interval that contains 0: then sharing everything buys nothing that could be measured.
+    """
+    rows = []
+    for score in measured(values):
+        final = end(table(values, score))
+        sign = 1 if score in SIMILARITIES else -1
+        width = sign * (final[FLOOR] - final[CEILING])
+        known = paired(list(width)).direction() > 0
+        for arm in ARMS:
+            moved = sign * (final[FLOOR] - final[arm])
+            rows.append(
+                {
+                    "score": score,
+                    "arm": arm,
+                    "floor": f"{final[FLOOR].mean():.3f}",
+                    "arm's mean": f"{final[arm].mean():.3f}",
+                    "ceiling": f"{final[CEILING].mean():.3f}",
+                    "share of the way from floor to ceiling": f"{moved.mean() / width.mean():.2f}"
+                    if known
+                    else "undefined",
+                    "each seed": ", ".join(f"{value:.2f}" for value in moved / width) if known else "undefined",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def final(values: pd.DataFrame, order: Sequence[str] = ("cl", FLOOR, *ARMS, CEILING)) -> pd.DataFrame:
+    """Every arm after the last epoch: mean +- standard deviation over the seeds."""
+    chosen = last(values)
+    pairs = of_cl(chosen)
+    chosen = pd.concat([pairs, chosen[chosen["score"].isin(QUALITIES)]])
+    chosen = chosen[chosen["arm"].isin(order)]
+    chosen = chosen.sort_values("arm", key=lambda arms: arms.map(list(order).index), kind="stable")
+    return cells(over_seeds(chosen, ["arm"]))
+
+
+def sentences(values: pd.DataFrame) -> list[str]:
+    """One sentence for each score: over the whole of training, and after its last epoch."""
+    words = []
+    for score in measured(values):
+        every = nearer(values, score)
+        first = (every > 0).all(axis=1)
+        arm = end(every).mean().idxmin()
+        margin = paired(list(end(every)[arm]))
+        words.append(
+            f"{score}: nscl is nearest to cl in {int(first.sum())} of {len(first)} epochs x seeds, and in"
+            f" {int(end(first).sum())} of {len(end(first))} seeds after the last epoch; its margin to the next arm,"
+            f" {arm}, is then {margin.text()}"
+        )
+        arms = end(table(values, score))
+        if {FLOOR, CEILING} <= {*arms}:
+            floor, ceiling, range_ = (
+                paired(list(arms[one] - arms[other]))
+                for one, other in (("nscl", FLOOR), ("nscl", CEILING), (FLOOR, CEILING))
+            )
+            words.append(
+                f"{score} at the end: floor {arms[FLOOR].mean():.3f}, nscl {arms['nscl'].mean():.3f}, ceiling"
+                f" {arms[CEILING].mean():.3f}; nscl minus floor {floor.text()}, nscl minus ceiling {ceiling.text()},"
+                f" floor minus ceiling {range_.text()}"
+            )
+    return words
+
+
+def summary(values: pd.DataFrame) -> str:
+    """The sentence of the summary: the scores in which `nscl` is nearest after the last epoch, and over all epochs."""
+    beyond, counts = [], []
+    for score in measured(values):
+        every = nearer(values, score)
+        if all(paired(list(end(every)[arm])).direction() > 0 for arm in ARMS[1:]):
+            beyond.append(score)
+        first = (every > 0).all(axis=1)
+        counts.append(f"{score} {int(first.sum())} of {len(first)}")
+    last_epoch = f"NSCL ends nearest to CL beyond the interval in {joined(beyond)}"
+    return f"{last_epoch}; it is nearest in, of all measured epochs and seeds: {', '.join(counts)}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """The names as a list in words; "no score" for none."""
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1] if names else "no score"
+
+
+def draw(values: pd.DataFrame, title: str, arms: Sequence[str] = (*ARMS, FLOOR, CEILING)) -> Figure:
+    """The scores over the epochs: a thin line with a point per epoch for every seed, a thick line for their mean."""
+    styles = {arm: {"color": style.color, "ls": "-"} for arm, style in arm_styles(["cl", *ARMS, *arms]).items()}
+    styles |= {FLOOR: {"color": "0.45", "ls": ":"}, CEILING: {"color": "0.45", "ls": "--"}}
+    names = [name for name in NAMES if len(of_cl(values, [name]))]
+    rows = -(-len(names) // 2)
+    figure = Figure(figsize=(9, 0.8 + 3 * rows), layout="constrained")
+    for axes, score in zip(figure.subplots(rows, 2, squeeze=False).flat, names, strict=True):
+        of_arms = table(values, score)
+        for arm in [each for each in arms if each in of_arms]:
+            for _, line in of_arms[arm].groupby("seed"):
+                x = line.index.get_level_values("epoch")
+                axes.plot(x, line, lw=0.6, marker=".", ms=2.5, alpha=0.6, **styles[arm])
+            mean = of_arms[arm].groupby("epoch").mean()
+            axes.plot(mean.index, mean, lw=2, label=LABELS.get(arm, arm.upper()), **styles[arm])
+        axes.set_ylim(*((min(0, of_arms.min().min()), 1) if score in SIMILARITIES else (0, None)))
+        axes.set_title(f"{score} with CL" if score in SIMILARITIES else f"{score} to CL")
+        over_epochs(axes)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(f"{title}; n = {values['seed'].nunique()} seeds, a thin line each")
+    return figure

@@ -1,0 +1,100 @@
+"""Figures of docs/reproduction.md with a point for every seed, drawn from the values of a sweep."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from reproduction_distances import SIMILARITIES
+
+from coupled.analysis.plots.drawing import COLOURS, MARKERS, plain
+
+SHARES = (*SIMILARITIES, "nearest centre", "linear probe", "20 neighbours")  # at most 1
+
+
+def against(
+    values: pd.DataFrame,
+    factor: str,
+    scores: Sequence[str],
+    *,
+    series: str = "",
+    title: str,
+    log: tuple[bool, bool] = (False, False),
+    label: str = "",
+) -> Figure:
+    """One panel for each score: a point for every seed against the factor, and a line through the means.
+
+    `series` is a column whose values are drawn in separate colours. `log` are the scales of the two axes.
+    """
+    figure = Figure(figsize=(4.4 * len(scores), 3.9), layout="constrained")
+    names = list(dict.fromkeys(values[series])) if series else [""]
+    for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
+        for place, name in enumerate(names):
+            chosen = values[(values["score"] == score) & ((values[series] == name) if series else True)]
+            style: dict[str, Any] = {"color": COLOURS[place]}
+            axes.plot(chosen[factor], chosen["value"], ls="", marker=MARKERS[place], ms=4, alpha=0.6, **style)
+            mean = chosen.groupby(factor)["value"].mean()
+            axes.plot(mean.index, mean, lw=2, label=str(name), **style)
+        _bounds(axes, values[values["score"] == score]["value"], score, log[1])
+        plain(axes)
+        if log[0]:
+            axes.set_xscale("log")
+            ticks = sorted(values[factor].unique())
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(label or factor)
+        axes.set_title(score, fontsize="medium")
+    if series:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    _title(figure, title, values)
+    return figure
+
+
+def points(values: pd.DataFrame, case: str, scores: Sequence[str], *, title: str) -> Figure:
+    """One panel for each score: a point for every seed of every case, and a bar at their mean."""
+    columns = min(3, len(scores))
+    rows = -(-len(scores) // columns)
+    figure = Figure(figsize=(4 * columns, 3.4 * rows + 0.4), layout="constrained")
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in cells[len(scores) :]:
+        axes.set_visible(False)
+    for axes, score in zip(cells, scores, strict=False):
+        chosen = values[values["score"] == score]
+        names = list(dict.fromkeys(chosen[case]))
+        for place, name in enumerate(names):
+            each = chosen[chosen[case] == name].sort_values("seed")["value"]
+            spots = [place + 0.12 * (i - (len(each) - 1) / 2) for i in range(len(each))]
+            axes.plot(spots, each, ls="", marker="o", ms=4, alpha=0.7, color=COLOURS[0])
+            axes.hlines(each.mean(), place - 0.3, place + 0.3, lw=2, color=COLOURS[1])
+        _bounds(axes, chosen["value"], score, log=False)
+        plain(axes)
+        axes.set_xticks(range(len(names)), names, rotation=60 if len(names) > 4 else 20, ha="right", fontsize="small")
+        axes.set_title(score, fontsize="medium")
+    _title(figure, title, values, bar=True)
+    return figure
+
+
+def _bounds(axes: Any, drawn: "pd.Series[float]", score: str, log: bool) -> None:
+    """Limits without impossible values: no similarity or accuracy above 1, no distance or error below 0."""
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif score in SHARES:
+        axes.set_ylim(min(0.0, drawn.min()), 1.0)
+    elif drawn.min() >= 0:
+        axes.set_ylim(0.0, None)
+
+
+def _title(figure: Figure, title: str, values: pd.DataFrame, bar: bool = False) -> None:
+    points = f"a point each; {'bar' if bar else 'line'}: mean"
+    figure.suptitle(f"{title}; n = {values['seed'].nunique()} seeds, {points}", fontsize="medium")
+
+
+def renamed(values: pd.DataFrame, column: str, names: Mapping[str, str]) -> pd.DataFrame:
+    """The rows whose cell in `column` is in `names`, with the new names and in their order."""
+    chosen = values[values[column].isin(names)]
+    order = {name: place for place, name in enumerate(names)}
+    chosen = chosen.sort_values(column, key=lambda cells: cells.map(order), kind="stable")
+    return chosen.assign(**{column: chosen[column].map(names)})

@@ -1,0 +1,174 @@
+"""Write the blocks of docs/reproduction.md from the files of docs/reproduction/.
+
+A block is the text between `<!-- NAME -->` and `<!-- end -->`. Claims that were measured before the papers' start was
+used have no values of every seed: their means are in docs/reproduction/timm_start/, and their blocks say so.
+`reproduce.py` removes these files when it has measured the claim again.
+"""
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import reproduction_cifar10
+import reproduction_claims
+import reproduction_distances
+import reproduction_families
+import reproduction_objectives
+import reproduction_theory
+import reproduction_values
+from reproduction_statistics import Claim, markdown, wide
+
+SOURCES = (reproduction_claims, reproduction_theory, reproduction_objectives, reproduction_families)
+CLAIMS: Mapping[str, Claim] = dict(
+    sorted(((number, claim) for source in SOURCES for number, claim in source.CLAIMS.items()), key=lambda c: int(c[0]))
+)
+COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)", "start": "batch-norm start"}
+EARLIER = "timm_start"
+STARTS = {
+    "all scales 1": "started with all batch-norm scales at 1, as the papers' networks do",
+    "timm's": "have timm's start: the last batch-norm scale of every residual block is 0",
+}
+NOTE = (
+    "*Earlier measurement with timm's start, not yet repeated with the papers' start; only means and standard"
+    ' deviations over the seeds were kept. A difference below twice the standard deviation is "within the spread".*'
+)
+
+
+def filled(page: str, results: Path) -> str:
+    """Return the page with every block rewritten from the CSV files.
+
+    Raises ValueError for a block that nothing fills.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return f"<!-- {name} -->\n{_body(name, results)}\n<!-- end -->"
+
+    return re.sub(r"<!-- ([^\n]+?) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
+
+
+def _body(name: str, results: Path) -> str:
+    kind, _, rest = name.partition(" ")
+    if kind == "claim" and rest in CLAIMS:
+        return section(rest, results)
+    if kind in reproduction_cifar10.SWEEPS:
+        try:
+            return reproduction_cifar10.block(kind, rest, values_of(kind, results))
+        except KeyError:
+            pass
+    if name in WHOLE:
+        return WHOLE[name](results)
+    raise ValueError(
+        f"docs/reproduction.md: nothing fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)},"
+        f" {', '.join(WHOLE)}, and one of {', '.join(reproduction_cifar10.SWEEPS)} with figure, sentences (cifar10"
+        f" only), trend (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
+    )
+
+
+def values_of(sweep: str, results: Path) -> pd.DataFrame | None:
+    """The values of every seed of a sweep; None if it was not measured."""
+    path = results / f"{sweep}.csv"
+    return reproduction_values.read(path) if path.is_file() else None
+
+
+def section(number: str, results: Path) -> str:
+    """The measured part of a claim: sentences, tables, figure."""
+    claim = CLAIMS[number]
+    values = values_of(claim.sweep, results)
+    if values is None:
+        return _earlier(number, results)
+    answer = claim.answer(values)
+    parts = [_bullets(answer.sentences), *(_table(*each) for each in answer.tables.items())]
+    return "\n\n".join(["**Measured:**", *parts, *_image(number, results), f"**Verdict:** {answer.summary}."])
+
+
+def _table(caption: str, table: pd.DataFrame) -> str:
+    return (f"{caption}:\n\n" if caption else "") + markdown(table)
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"* {sentence}" for sentence in sentences)
+
+
+def _image(number: str, folder: Path) -> list[str]:
+    image = folder / f"claim_{number}.png"
+    within = f"reproduction/{EARLIER}" if folder.name == EARLIER else "reproduction"
+    return [f"![{CLAIMS[number].title}]({within}/{image.name})"] if image.is_file() else []
+
+
+def _earlier(number: str, results: Path) -> str:
+    folder = results / EARLIER
+    path = folder / f"claim_{number}.csv"
+    if not path.is_file():
+        return "not measured"
+    told = _told(results).loc[number]
+    parts = [NOTE, "**Measured:**", _bullets(told["measured"].split("; ")), markdown(wide(pd.read_csv(path)))]
+    return "\n\n".join([*parts, *_image(number, folder), f"**Verdict:** {told['verdict']}"])
+
+
+def _told(results: Path) -> pd.DataFrame:
+    return pd.read_csv(results / EARLIER / "verdicts.csv", dtype=str).set_index("claim")
+
+
+def summary(results: Path) -> str:
+    """The table of all verdicts."""
+    images = values_of(reproduction_cifar10.SWEEP, results)
+    verdict = "not measured" if images is None else reproduction_distances.summary(images)
+    rows = [{"claim": "[Real images: CIFAR-10](#real-images-cifar-10)", "verdict at this scale": verdict}]
+    for number, claim in CLAIMS.items():
+        values = values_of(claim.sweep, results)
+        if values is not None:
+            verdict = claim.answer(values).summary
+        elif (results / EARLIER / f"claim_{number}.csv").is_file():
+            verdict = f"timm's start: {_told(results)['summary'][number]}"
+        else:
+            verdict = "not measured"
+        heading = f"{number}. {claim.title}"
+        anchor = re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+        rows.append({"claim": f"[{heading}](#{anchor})", "verdict at this scale": verdict})
+    return markdown(pd.DataFrame(rows))
+
+
+def costs(results: Path) -> str:
+    """The table of costs."""
+    return markdown(pd.read_csv(results / "costs.csv", dtype=str).rename(columns=COSTS))
+
+
+def starts(results: Path) -> str:
+    """Which claims have which initialisation of the batch-norm scales."""
+    of_sweep = pd.read_csv(results / "costs.csv", dtype=str).set_index("sweep")["start"]
+    known = {number: of_sweep[claim.sweep] for number, claim in CLAIMS.items() if claim.sweep in of_sweep}
+    parts = []
+    for start, words in STARTS.items():
+        numbers = [number for number, each in known.items() if each == start]
+        if numbers:
+            parts.append(f"The runs of claims {_ranges([*map(int, numbers)])} {words}.")
+    if len(parts) > 1:
+        parts.append("Weight gaps of the two groups cannot be compared.")
+    return "\n".join(textwrap.wrap(" ".join(parts), 118))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """The text "1 to 12, 14" for sorted numbers."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    spans = [f"{group[0]} to {group[-1]}" if len(group) > 2 else ", ".join(map(str, group)) for group in groups]
+    return ", ".join(spans)
+
+
+def images(results: Path) -> str:
+    """Whether natural images were measured."""
+    if (results / f"{reproduction_cifar10.SWEEP}.csv").is_file():
+        return (
+            "Of natural images only CIFAR-10 was measured, at a small scale, in [Real images](#real-images-cifar-10)."
+        )
+    return "Nothing here was measured on natural images: the runs of [Real images](#real-images-cifar-10) are missing."
+
+
+WHOLE = {"summary": summary, "costs": costs, "starts": starts, "images": images}
