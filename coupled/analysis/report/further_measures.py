@@ -38,7 +38,7 @@ MEASURES = (
     Measure(
         "robustness_mce.csv",
         "Mean corruption errors",
-        "error: mean over the severities. ce and relative_ce: relative to the reference; mce and relative_mce: their means.",
+        "error: mean over severities. ce, relative_ce: relative to the reference arm; mce, relative_mce: their means.",
     ),
     Measure(
         "barrier_height.csv",

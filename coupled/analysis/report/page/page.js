@@ -99,7 +99,7 @@ async function draw(chart) {
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
   const drawn = Plotly.react(plot, data, themed({ ...structuredClone(layout), ...more }, figure.data, width),
-    { responsive: !printing, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+    { responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   describe(chart, layout, data);
   await drawn;
 }
