@@ -16,7 +16,7 @@ from coupled.config.command_line import parse_epochs, parse_range
 from coupled.config.load import resolve
 from coupled.datasets import SPLITS
 
-HEAVY = ("torch", "torchvision", "timm", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "plotly", "rich", "PIL")
+HEAVY = ("torch", "torchvision", "timm", "numpy", "pandas", "sklearn", "scipy", "matplotlib", "jinja2", "rich", "PIL")
 EVERY_HELP = """
 import json, sys
 from coupled import cli

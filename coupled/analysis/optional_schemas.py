@@ -1,4 +1,4 @@
-"""Tables that the report does not show: of programs that it does not start, of options, and of loss_schemas.py."""
+"""Tables of programs that the report does not start, of options, and of loss_schemas.py."""
 
 from coupled.analysis import loss_schemas
 from coupled.analysis.cells import NAME, POSITIVE, Column

@@ -14,7 +14,8 @@ from reproduction_statistics import difference_row, last, over_seeds, paired
 from reproduction_statistics import wide as cells
 from reproduction_values import CENTRE, GAP, GLOBAL, PROBE
 
-from coupled.analysis.plots.drawing import arm_styles, over_epochs
+from coupled.analysis.plots.drawing import over_epochs
+from coupled.analysis.selections.styles import arm_styles
 
 ARMS = ("nscl", "scl", "ce")
 FLOOR, CEILING = "cl_moved", "cl_other"

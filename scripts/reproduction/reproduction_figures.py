@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from reproduction_distances import SIMILARITIES
 
-from coupled.analysis.plots.drawing import COLOURS, MARKERS, plain
+from coupled.analysis.plots.drawing import plain
+from coupled.analysis.selections.styles import COLOURS, MARKERS
 
 SHARES = (*SIMILARITIES, "nearest centre", "linear probe", "20 neighbours")  # at most 1
 
@@ -33,7 +34,7 @@ def against(
         for place, name in enumerate(names):
             chosen = values[(values["score"] == score) & ((values[series] == name) if series else True)]
             style: dict[str, Any] = {"color": COLOURS[place]}
-            axes.plot(chosen[factor], chosen["value"], ls="", marker=MARKERS[place], ms=4, alpha=0.6, **style)
+            axes.plot(chosen[factor], chosen["value"], ls="", marker=list(MARKERS)[place], ms=4, alpha=0.6, **style)
             mean = chosen.groupby(factor)["value"].mean()
             axes.plot(mean.index, mean, lw=2, label=str(name), **style)
         _bounds(axes, values[values["score"] == score]["value"], score, log[1])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.browser import chromium, new_page
+from support.browser import chromium, new_page, wait_until
 from support.report_parts import copied, report_runs
 
 from coupled.analysis.report.page_tables import about, last_values, without_empty_columns
@@ -67,6 +67,7 @@ def opened(browser: Any, path: Path, theme: str) -> Iterator[Any]:
 def page(request: pytest.FixtureRequest, browser: Any, path: Path) -> Iterator[Any]:
     """One page for each theme, shared by all tests: each test uses one control and resets what other tests look at."""
     with opened(browser, path, request.param) as page:
+        page.evaluate("drawEvery()")
         yield page
 
 
@@ -90,6 +91,27 @@ def test_all_figures_are_drawn_in_both_themes(page: Any, tmp_path: Path) -> None
     swatches = page.eval_on_selector_all("#arms .swatch", "all => all.map(s => s.style.backgroundColor)")
     hues = page.evaluate("Object.values(REPORT.arms)")
     assert swatches == [f"rgb({int(hue[1:3], 16)}, {int(hue[3:5], 16)}, {int(hue[5:], 16)})" for hue in hues]
+
+
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_every_figure_is_valid_for_plotly(page: Any) -> None:
+    """Of an unknown key or value plotly draws the default and says nothing. One variant of each chart, for speed."""
+    found = page.evaluate(
+        "Object.entries(REPORT.charts).flatMap(([key, all]) => Object.values(all).slice(0, 1).flatMap(figure =>"
+        " (Plotly.validate(figure.data, figure.layout) || []).map(each => [each.code, key, each.msg])))"
+    )
+    wrong = [each for each in found if each[0] in ("schema", "value", "array", "object")]
+    assert [each for each in wrong if "key coloraxis is set" not in each[2]] == []  # validate knows no shared scale
+    found = page.evaluate("Plotly.validate([{type: 'scatter', x: [1], y: [1], marke: 1, mode: 'x'}], {})")
+    assert [each["code"] for each in found] == ["schema", "value"]
+
+
+def test_no_button_of_a_chart_sends_its_data(page: Any) -> None:
+    """By default plotly has a button that uploads the chart to a server of its makers."""
+    titles = page.eval_on_selector_all(".modebar-btn", "all => all.map(each => each.dataset.title)")
+    assert {"Zoom", "Pan", "Reset axes"} <= {*titles}
+    assert [each for each in titles if "hare" in each or "loud" in each] == []
+    assert page.evaluate("document.querySelector('.plot')._context.plotlyServerURL") == ""
 
 
 def test_a_cell_that_contains_a_script_tag_is_shown_as_text(page: Any) -> None:
@@ -146,11 +168,13 @@ def test_an_arm_can_be_hidden_and_shown_everywhere(page: Any) -> None:
     assert before > 12
     assert of_tables > 2
     page.locator("#arms input[value=scl]").uncheck()
+    page.evaluate("drawEvery()")
     assert page.evaluate(shown) == 0
     assert rows.count() == 0
     assert others.count() == of_others
     assert page.evaluate(lines) == [["x", 20], ["x3", 20]]
     page.locator("#arms input[value=scl]").check()
+    page.evaluate("drawEvery()")
     assert page.evaluate(shown) == before
     assert rows.count() == of_tables
 
@@ -209,7 +233,8 @@ def test_a_narrow_page_has_one_column_and_every_control_in_its_card(browser: Any
     with opened(browser, path, "light") as page:
         page.evaluate("() => { charts.splice(0, charts.length, ...charts.filter(each => variantOf(each).slider)); }")
         page.set_viewport_size({"width": 390, "height": 900})
-        page.wait_for_function("document.querySelector('#chart-layers .plot').layout.yaxis2 !== undefined")
+        page.evaluate("drawEvery()")
+        wait_until(page, "document.querySelector('#chart-layers .plot').layout.yaxis2 !== undefined")
         outside = page.evaluate(
             "[...document.querySelectorAll('figure.chart, .table')].flatMap(card =>"
             " [...card.querySelectorAll('input, select, button, label')].filter(each => each.offsetParent &&"
@@ -221,16 +246,19 @@ def test_a_narrow_page_has_one_column_and_every_control_in_its_card(browser: Any
         assert page.evaluate(f"{plot}.layout.shapes.map(s => s.yref)") == ["y domain", "y2 domain", "y3 domain"]
 
 
-def test_figures_are_redrawn_when_the_window_is_resized(page: Any) -> None:
-    """Plotly adapts the width but does not stack panels; plotly's own resizing is switched off here."""
-    page.evaluate(
-        "() => { window.react = Plotly.react; window.drawn = 0; Plotly.react = () => { window.drawn += 1; }; }"
-    )
-    page.evaluate("() => { document.querySelector('main').style.display = 'none'; }")
-    for times, width in ((1, 600), (2, 1280)):
+def test_figures_in_view_are_redrawn_when_the_window_is_resized(page: Any) -> None:
+    """Plotly adapts the width but does not stack panels. Figures out of sight are drawn when they come into view."""
+    page.evaluate("() => { window.react = Plotly.react; window.drawn = []; window.scrollTo(0, 0); }")
+    page.evaluate("() => { Plotly.react = plot => { window.drawn.push(plot.parentNode.dataset.key); }; }")
+    for width in (600, 1280):
+        page.evaluate("() => { window.drawn = []; stale.clear(); }")
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_function(f"window.drawn === {times} * charts.length")
-    page.evaluate("() => { Plotly.react = window.react; document.querySelector('main').style.display = ''; }")
+        wait_until(page, "stale.size > 0 && !charts.some(each => stale.has(each) && near.has(each))")
+        assert "headline" in page.evaluate("window.drawn")
+        assert "spectra" not in page.evaluate("window.drawn")
+    page.evaluate("document.querySelector('#chart-spectra').scrollIntoView()")
+    wait_until(page, "window.drawn.includes('spectra')")
+    page.evaluate("() => { Plotly.react = window.react; return redraw().then(drawEvery); }")
 
 
 @pytest.mark.parametrize("theme_of_system", ["light", "dark"])
@@ -254,15 +282,15 @@ def choose_and_print(page: Any) -> None:
     here, there = ("light", "dark") if page.theme == "light" else ("dark", "light")
     assert page.evaluate(ink) == inks[here]
     page.emulate_media(color_scheme=there)
-    page.wait_for_function(f"{ink} === '{inks[there]}'")
+    wait_until(page, f"{ink} === '{inks[there]}'")
     assert page.locator("details[open]").count() == 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details[open]").count() > 0
     page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = false; })")
     page.emulate_media(media="print")
-    page.wait_for_function(f"{ink} === '#000'")
+    wait_until(page, f"{ink} === '#000'")
     assert page.locator("#theme").is_hidden()
-    assert page.locator("details").first.get_attribute("open") is not None
+    assert page.locator("details:not(.numbers)").first.get_attribute("open") is not None
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "a table leaves the paper"
 
 
@@ -281,6 +309,6 @@ def test_a_table_is_copied_as_csv(page: Any, path: Path) -> None:
     )
     page.evaluate("() => { document.execCommand = () => { window.copied = document.activeElement.value; }; }")
     page.locator("#table-last button.copy").click()
-    page.wait_for_function("window.copied !== ''")
+    wait_until(page, "window.copied !== ''")
     assert page.evaluate("window.copied") == whole
     assert page.locator("textarea").count() == 0

@@ -25,6 +25,15 @@ def chromium() -> Iterator[Any]:
         running.close()
 
 
+def wait_until(page: Any, expression: str) -> None:
+    """Wait until a JavaScript expression is true; `page.wait_for_function` needs eval, which the report forbids."""
+    for _ in range(PATIENCE_MS // 50):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise TimeoutError(f"never true: {expression}")
+
+
 def new_page(running: Any, **options: Any) -> Any:
     """A page in a new context with these options; `page.context.close()` closes it."""
     page = running.new_context(**options).new_page()

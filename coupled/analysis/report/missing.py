@@ -7,11 +7,16 @@ from coupled.analysis.report.tables import SHOWN, ReportRun
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.run import USUAL_REFERENCE
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selection import is_unlabelled
 from coupled.storage.run_description import has_projector, imported_epochs
 
 PROGRAMS = {  # program -> the tables it writes that the page shows; in the order in which they must run
     program: tuple(name for name in SHOWN if SCHEMAS[name].program == program)
     for program in ("verify", "weight_gap", "alignment", "quality", "collapse", "losses", "bounds")
+}
+FURTHER = {  # the same, of the programs that --compute does not run
+    program: tuple(name for name in SHOWN if SCHEMAS[name].program == program)
+    for program in ("linear_evaluation", "pretext", "calibration", "robustness", "barrier", "gradients")
 }
 OPTIONS = {  # besides --run-dir
     "verify": ("--output", "{run}/analysis"),
@@ -71,6 +76,19 @@ def partial_tables(run: ReportRun) -> list[Missing]:
         for program, names in programs_for(run).items()
         for name in names
         if name not in others and (state := _measured_part(run, name, of_stages=program == "alignment"))
+    ]
+
+
+def further_tables(run: ReportRun) -> list[Missing]:
+    """The tables of further measures that do not exist, of the programs that can work on the run."""
+    refuse = [] if has_projector(run.run.description) else ["gradients", "barrier"]
+    refuse += [] if len(run.arms) > 1 else ["barrier"]
+    refuse = list(FURTHER) if is_unlabelled(run.run) else refuse
+    return [
+        Missing(run.name, name, "not computed", _command(run, program))
+        for program, names in FURTHER.items()
+        for name in names
+        if program not in refuse and run.table(name).empty
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from coupled.analysis.report.missing import Missing, by_command, missing_tables, partial_tables
+from coupled.analysis.report.missing import Missing, by_command, further_tables, missing_tables, partial_tables
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.monitoring.commands import suggest
@@ -41,13 +41,15 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     folded: bool = False
+    arms: Sequence[str] = ()  # of the columns, if arms have columns; "" for a column of no arm
 
 
 def without_empty_columns(table: Table) -> Table:
     """Return the table without the columns in which every cell is empty; the first column always stays."""
     places = [k for k in range(len(table.columns)) if k == 0 or any(row[k].text for row in table.rows)]
     rows = [[row[k] for k in places] for row in table.rows]
-    return replace(table, columns=[table.columns[k] for k in places], rows=rows)
+    arms = [table.arms[k] for k in places] if table.arms else ()
+    return replace(table, columns=[table.columns[k] for k in places], rows=rows, arms=arms)
 
 
 def cell(value: Any, arm: str = "") -> Cell:
@@ -83,7 +85,7 @@ def _side_by_side(runs: Sequence[ReportRun], facts: Sequence[Mapping[str, str]])
         values = [each.get(key, "") for each in facts]
         mark = [DIFFERS if len({*values}) > 1 else ""] if several else []
         rows.append([cell(each) for each in (key, *values, *mark)])
-    return ["", *(run.name for run in runs), *(["differs"] if several else [])], rows
+    return ["key", *(run.name for run in runs), *(["differs"] if several else [])], rows
 
 
 def description_facts(run: ReportRun) -> dict[str, Any]:
@@ -207,6 +209,12 @@ def to_complete(runs: Sequence[ReportRun]) -> Table:
         " them."
     )
     return _commands("thinned", "Partial tables", caption, [each for run in runs for each in partial_tables(run)])
+
+
+def to_measure(runs: Sequence[ReportRun]) -> Table:
+    """The further measures that were not computed, and the commands that compute them."""
+    caption = "These measures take longer than the others. The commands compute them; --compute does not run them."
+    return _commands("further", "Further measures", caption, [each for run in runs for each in further_tables(run)])
 
 
 def _commands(key: str, title: str, caption: str, tables: Sequence[Missing]) -> Table:

@@ -2,8 +2,8 @@
 
 The program reads only run.json and the CSV files of each run. The page lists every missing table with the command that
 computes it; `--compute` runs these commands first. The page also lists tables that cover only some epochs or layers;
-`--compute` does not complete them. The default of `--output` is DIR/analysis/report.html of the first run. Needs plotly
-and jinja2 (extra `report`).
+`--compute` does not complete them. The default of `--output` is DIR/analysis/report.html of the first run. Needs jinja2
+(extra `report`); plotly.js is in the package.
 """
 
 import json
@@ -25,6 +25,7 @@ from coupled.analysis.driver import run_program
 from coupled.analysis.parsers import NEED_NO_CODE
 from coupled.analysis.report import arm_charts, heat_maps, loss_charts, pair_charts, step_charts
 from coupled.analysis.report.charts import Chart
+from coupled.analysis.report.further_measures import measures
 from coupled.analysis.report.headline import Text, headline
 from coupled.analysis.report.missing import by_command, missing_tables, partial_tables
 from coupled.analysis.report.page_tables import (
@@ -36,6 +37,7 @@ from coupled.analysis.report.page_tables import (
     settings,
     to_complete,
     to_compute,
+    to_measure,
     without_empty_columns,
 )
 from coupled.analysis.report.tables import ReportRun, experiments, read_runs
@@ -49,7 +51,11 @@ from coupled.monitoring.terminal import say
 from coupled.storage.atomic_files import encoded, write_durably
 
 PAGE = Path(__file__).parent / "page"
-LIBRARIES = ("jinja2", "plotly")
+# plotly.js-cartesian-dist-min 4.1.1 of npm, unchanged: the charts with x and y axes, a third of the size of plotly.js.
+# To renew: `npm pack plotly.js-cartesian-dist-min`, then copy package/plotly-cartesian.min.js and package/LICENSE, as
+# plotly-LICENSE.txt, to page/ and the SHA-256 of the first to test_report_measures.py.
+PLOTLY = "plotly-cartesian.min.js"
+SCRIPTS = ("text.js", "page.js")
 REPORTS_FINDINGS = ("verify", "bounds")  # their exit status 1 means findings, which the page shows
 
 
@@ -71,17 +77,17 @@ def page(runs: Sequence[Run]) -> str:
 def render(runs: Sequence[ReportRun]) -> str:
     """Return the whole page as HTML."""
     from jinja2 import Environment, StrictUndefined
-    from plotly.offline import get_plotlyjs
 
     content = sections(runs)
     charts = {part.key: part.variants for each in content for part in each["parts"] if isinstance(part, Chart)}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return template.from_string((PAGE / "page.html").read_text(encoding="utf-8")).render(
+    read = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", PLOTLY, *SCRIPTS)}
+    return template.from_string(read["page.html"]).render(
         title=f"coupled: {', '.join(run.name for run in runs)}",
         sections=content,
-        style=(PAGE / "page.css").read_text(encoding="utf-8"),
-        script=(PAGE / "page.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
+        style=read["page.css"],
+        script="\n".join(read[name] for name in SCRIPTS),
+        plotly=read[PLOTLY],
         data=embedded({"charts": charts, "arms": Looks(runs).colours}),
     )
 
@@ -117,7 +123,8 @@ def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
         ),
         ("quality", "Quality", draw(of_arms.quality, of_pairs.alignment_accuracy, of_arms.few_shot)),
         ("collapse", "Collapse", draw(of_arms.collapse, of_arms.spectra)),
-        ("missing", "Not computed yet", [to_compute(runs), to_complete(runs)]),
+        ("measures", "Classifiers, corruptions, barriers, gradients", measures(runs)),
+        ("missing", "Not computed yet", [to_compute(runs), to_complete(runs), to_measure(runs)]),
         ("run", "Run and settings", [about(runs), settings(runs)]),
     ]
     content = []
@@ -168,9 +175,8 @@ def check_no_code(runs: Sequence[Run]) -> None:
 
 def report(options: Namespace) -> None:
     """Write the page; print the last values and the path of the page."""
-    for library in LIBRARIES:
-        if find_spec(library) is None:
-            raise ValueError(f"the report needs {library}, which is not installed: pip install plotly jinja2")
+    if find_spec("jinja2") is None:
+        raise ValueError("the report needs jinja2, which is not installed: pip install jinja2")
     opened = open_runs([path for paths in options.run or () for path in paths])
     runs = read_runs(opened)
     if options.compute and not options.allow_code:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from coupled.analysis.optional_schemas import TABLES as OPTIONAL
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selections.looks import twins_of
@@ -18,7 +17,10 @@ from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
 # these two are not in the folder analysis; transfer.csv is about images of another dataset; theory is of no run
-WITH_OPTIONS = ("weight_gap_permutation.csv", "weight_gap_filters.csv", "transfer.csv", *OPTIONAL)
+WITH_OPTIONS = (
+    *("weight_gap_permutation.csv", "weight_gap_filters.csv", "transfer.csv"),
+    *(f"{split}_{table}.csv" for split in ("train", "test") for table in ("class_alignment", "mutual_knn")),
+)
 NOT_SHOWN = ("steps.csv", "epochs.csv", "map.csv", *WITH_OPTIONS, *THEORY)
 STEPS = ("epoch", "step", "lr")  # columns of steps.csv that every run has
 SHOWN = tuple(name for name in SCHEMAS if name not in NOT_SHOWN)

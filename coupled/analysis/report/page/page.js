@@ -1,10 +1,12 @@
-"use strict";
 // REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; the page contains plotly.
-const NARROW = 640; // pixels of a chart
+const NARROW = 720; // pixels of a chart, below which two panels are stacked: also at 768 pixels and in print
 const MAP = 190, FRAME = 120; // pixels: least width of a heat map, and titles and legend around it (FRAME of heat_maps.py)
+const PAPER = { width: 680, height: 900, map: 105 }; // pixels of a printed chart, within A4 and letter; its least map
 const root = document.documentElement;
 const off = new Set(); // arms that are switched off
 const charts = [...document.querySelectorAll("figure.chart")];
+const stale = new Set(charts), near = new Set(); // not drawn as the controls say; in the window or close to it
+let printing = false;
 
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
@@ -18,20 +20,30 @@ function themed(layout, data, width) {
   const stacked = layout.grid && width < NARROW; // panels one below the other
   if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
-    height: (stacked ? 640 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 12, b: 46 }, hovermode: "closest",
+    height: (stacked ? 640 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 34, b: 46 }, hovermode: "closest",
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7 }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink") }, // above the panels: margin.t
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
   };
   for (const key of Object.keys(result)) if (/^[xy]axis\d*$/.test(key)) result[key] = { ...axis, ...result[key], ...whole(result[key], data), ...decades(result[key], key, data) };
+  return printing ? onPaper(result) : result;
+}
+
+function onPaper(layout) { // one page; layers that would be printed over each other have fewer ticks
+  const height = Math.min(layout.height, PAPER.height), result = { ...layout, width: PAPER.width, height };
+  for (const key of Object.keys(result)) if (/^[xy]axis\d*$/.test(key) && result[key].dtick && result[key].type === "category") {
+    result[key] = { ...result[key], dtick: undefined, nticks: 40 };
+  }
   return result;
 }
 
-function inRows(layout, data, width) { // maps that do not fit side by side: a grid of panels, each with its own y axis
-  const names = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key)), columns = Math.max(1, Math.floor((width - FRAME) / MAP));
+function inRows(layout, data, width, least = MAP, tallest = Infinity) { // maps that do not fit side by side: a grid, each with its own y axis
+  const names = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key)), columns = Math.max(1, Math.floor((width - FRAME) / least));
   if (columns >= names.length) return { layout, data };
-  const rows = Math.ceil(names.length / columns), height = layout.height - FRAME, row = height + 76, gap = 76 / (rows * row);
+  const rows = Math.ceil(names.length / columns), height = Math.min(layout.height - FRAME, (tallest - FRAME) / rows - 76);
+  const row = height + 76, gap = 76 / (rows * row);
   const result = { ...layout, height: rows * row + FRAME };
   names.forEach((name, place) => {
     const suffix = name.slice(5), column = place % columns, top = 1 - Math.floor(place / columns) / rows;
@@ -62,6 +74,7 @@ const shown = (trace) => !(trace.meta && off.has(trace.meta.arm));
 function atEpoch(chart, figure, panels) { // the slider: a line in the heat maps over epochs; profiles and frames of its epoch
   const range = chart.querySelector("input[type=range]"), place = Number(range.value), epoch = figure.slider[place];
   chart.querySelector("output").textContent = String(epoch);
+  range.setAttribute("aria-valuetext", "epoch " + epoch);
   const data = panels.map((trace) => ({
     ...trace, ...(trace.meta.profile && { x: trace.meta.profile[place] }), ...(trace.meta.frames && { z: trace.meta.frames[place] }),
   }));
@@ -71,9 +84,11 @@ function atEpoch(chart, figure, panels) { // the slider: a line in the heat maps
   return { data, shapes };
 }
 
-function draw(chart) {
-  const figure = variantOf(chart), range = chart.querySelector("input[type=range]"), width = chart.querySelector(".plot").clientWidth;
-  let { layout, data } = figure.slider ? inRows(figure.layout, figure.data, width) : figure, more = {};
+async function draw(chart) {
+  stale.delete(chart);
+  const figure = variantOf(chart), range = chart.querySelector("input[type=range]"), plot = chart.querySelector(".plot");
+  const width = printing ? PAPER.width : plot.clientWidth, fit = printing ? [PAPER.map, PAPER.height] : [];
+  let { layout, data } = figure.slider ? inRows(figure.layout, figure.data, width, ...fit) : figure, more = {};
   if (figure.slider) {
     if (range.max !== String(figure.slider.length - 1) || !range.dataset.set) {
       range.max = String(figure.slider.length - 1); range.value = range.max; range.dataset.set = "1";
@@ -83,15 +98,29 @@ function draw(chart) {
   }
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
-  return Plotly.react(chart.querySelector(".plot"), data, themed({ ...structuredClone(layout), ...more }, figure.data, width),
-    { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+  const drawn = Plotly.react(plot, data, themed({ ...structuredClone(layout), ...more }, figure.data, width),
+    { responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+  describe(chart, layout, data);
+  await drawn;
 }
-const drawAll = () => Promise.all(charts.map(draw));
+async function drawNear() { // the first chart is shown before the second one is drawn
+  for (const chart of charts) if (stale.has(chart) && near.has(chart)) {
+    await draw(chart);
+    await new Promise((next) => { setTimeout(next); });
+  }
+}
+const drawEvery = () => Promise.all(charts.filter((chart) => stale.has(chart)).map(draw));
+function redraw() { // charts out of sight are drawn when they come into view
+  for (const chart of charts) stale.add(chart);
+  return drawNear();
+}
 
 for (const chart of charts) {
   const select = chart.querySelector("select");
   if (select) select.addEventListener("change", () => draw(chart));
   chart.querySelector("input[type=range]").addEventListener("input", () => draw(chart));
+  chart.querySelector(".numbers").addEventListener("toggle", () => draw(chart));
+  chart.querySelector(".plot").style.minHeight = (variantOf(chart).layout.height || 380) + "px"; // so that the page does not jump
 }
 
 for (const [arm, hue] of Object.entries(REPORT.arms)) {
@@ -99,11 +128,16 @@ for (const [arm, hue] of Object.entries(REPORT.arms)) {
   box.type = "checkbox"; box.checked = true; box.value = arm; swatch.className = "swatch"; swatch.style.background = hue;
   box.addEventListener("change", () => {
     if (box.checked) off.delete(arm); else off.add(arm);
-    for (const cell of document.querySelectorAll("td[data-arm]")) if (cell.dataset.arm === arm) cell.parentNode.classList.toggle("off", !box.checked);
-    drawAll();
+    for (const cell of document.querySelectorAll("[data-arm]")) if (cell.dataset.arm === arm) switched(cell).classList.toggle("off", !box.checked);
+    redraw();
   });
   label.append(box, swatch, arm);
   document.getElementById("arms").append(label);
+}
+
+function switched(cell) { // the whole row of an arm; the cell alone where every arm has a column
+  const cells = [...cell.parentNode.children];
+  return cells.every((each) => each.dataset.arm === cell.dataset.arm) ? cell.parentNode : cell;
 }
 
 const themes = ["system", "light", "dark"], button = document.getElementById("theme");
@@ -111,20 +145,25 @@ button.addEventListener("click", () => {
   const next = themes[(themes.indexOf(root.dataset.theme || "system") + 1) % themes.length];
   root.dataset.theme = next; // page.css has rules for light and dark; "system" matches neither
   button.textContent = "theme: " + next;
-  drawAll();
+  redraw();
 });
 let drawnWidth = innerWidth, waiting;
 addEventListener("resize", () => { // plotly adapts the width only; draw() adapts legend and panels
   clearTimeout(waiting);
-  if (Math.abs(innerWidth - drawnWidth) > 40) waiting = setTimeout(() => { drawnWidth = innerWidth; drawAll(); }, 200);
+  if (Math.abs(innerWidth - drawnWidth) > 40) waiting = setTimeout(() => { drawnWidth = innerWidth; redraw(); }, 200);
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-addEventListener("beforeprint", () => { // before the pages are counted
-  for (const each of document.querySelectorAll("details")) each.open = true;
-});
-matchMedia("print").addEventListener("change", (print) => {
-  if (print.matches) for (const each of document.querySelectorAll("details")) each.open = true;
-  drawAll();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+function print(begins) { // all charts in the width of the paper and all tables open, before the pages are counted
+  if (begins) for (const each of document.querySelectorAll("details:not(.numbers)")) each.open = true;
+  if (printing !== begins) for (const chart of charts) stale.add(chart);
+  printing = begins;
+  return begins ? drawEvery() : drawNear();
+}
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
+matchMedia("print").addEventListener("change", (media) => { // the colours are those of the medium
+  for (const chart of charts) stale.add(chart);
+  print(media.matches);
 });
 
 const quoted = (text) => (/[",\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
@@ -138,8 +177,16 @@ async function copy(text) {
   area.value = text; document.body.append(area); area.select(); document.execCommand("copy"); area.remove();
 }
 for (const each of document.querySelectorAll("button.copy")) each.addEventListener("click", async () => {
-  await copy(csv(each.closest(".table").querySelector("table")));
-  each.textContent = "copied"; setTimeout(() => { each.textContent = "copy as CSV"; }, 1200);
+  const where = each.closest(".numbers, .table");
+  await copy(csv(where.querySelector("table")));
+  each.textContent = document.getElementById("said").textContent = "copied";
+  setTimeout(() => { each.textContent = "copy as CSV"; document.getElementById("said").textContent = ""; }, 1200);
 });
 
-drawAll().then(() => { root.dataset.drawn = "yes"; });
+const watch = new IntersectionObserver(async (entries) => {
+  for (const entry of entries) if (entry.isIntersecting) near.add(entry.target); else near.delete(entry.target);
+  await drawNear();
+  root.dataset.drawn = "yes"; // what is in view
+}, { rootMargin: "600px 0px" });
+for (const chart of charts) watch.observe(chart);
+if (!charts.length) root.dataset.drawn = "yes";
