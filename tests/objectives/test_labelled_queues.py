@@ -122,3 +122,11 @@ def test_labels_in_a_queue_count_as_labels(name: str) -> None:
     assert kept_of_one_width(objective.needs, 5, torch.float64)["queue_labels"].tolist() == [-1] * 8
     assert depends_on_labels(objective)
     assert not depends_on_labels(find_objective("x", "moco", {"queue_size": 8}, TAU))
+
+
+@pytest.mark.parametrize("name", ["moco_nscl", "moco_supcon"])
+@pytest.mark.parametrize(("key", "value"), [("queue_size", 0), ("ema_decay", 1.5), ("temperature", 0.0)])
+def test_options_of_a_labelled_queue_out_of_range_are_refused(name: str, key: str, value: float) -> None:
+    """Both objectives share their checks; without them a run would start with an empty queue or a growing target."""
+    with pytest.raises(ValueError, match=rf"^arms\.x\.{key}: "):
+        find_objective("x", name, {key: value}, TAU)
