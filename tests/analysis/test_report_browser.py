@@ -181,9 +181,9 @@ def test_an_arm_can_be_hidden_and_shown_everywhere(page: Any) -> None:
 
 def test_a_menu_switches_the_variant(page: Any) -> None:
     title = "document.querySelector('#chart-alignment .plot').layout.yaxis.title.text"
-    assert page.evaluate(title) == "cka"
+    assert page.evaluate(title) == "CKA with cl, test images, h"
     page.locator("#chart-alignment select").select_option("rsa, z, train images")
-    assert page.evaluate(title) == "rsa"
+    assert page.evaluate(title) == "RSA with cl, train images, z"
 
 
 def test_the_slider_has_the_epochs_of_the_variant(page: Any) -> None:

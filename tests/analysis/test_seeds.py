@@ -12,6 +12,7 @@ from support.report_parts import charts_of, report_runs
 
 from coupled.analysis.figures import main
 from coupled.analysis.plots.experiment_tables import experiment_tables
+from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import drift
 from coupled.analysis.plots.panel_figures import draw_panel
 from coupled.analysis.report.charts import figure as plotly_figure
@@ -19,9 +20,11 @@ from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import experiments
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections.looks import Looks
+from coupled.analysis.selections.pairs import add_pairs
 from coupled.analysis.selections.panels import Axis, Panel, Series
 from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
-from coupled.analysis.selections.styles import Style
+from coupled.analysis.selections.styles import Style, arm_styles
 from coupled.analysis.several_runs import open_runs
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
@@ -150,6 +153,22 @@ def test_different_runs_are_side_by_side_with_the_settings_that_differ(seeds: li
     (text,) = (part for part in sections(report_runs(*seeds, other))[0]["parts"] if part.key == "sentence")
     assert text.sentences[-1].startswith("S" + differ[1:])
     assert [run.seeds for run in experiments(report_runs(*seeds, other))] == [3, 1]
+
+
+def test_the_noise_floors_of_several_runs_are_lines_of_their_own(tmp_path: Path) -> None:
+    """One band over both would be the floor of neither."""
+    rows = pd.DataFrame({"epoch": [0, 1], "reference": "cl", "arm": "again", "aggregate": "mean", "gap": [0.0, 0.1]})
+    styles = arm_styles(["cl", "again"])
+    one = FigureTables(tmp_path, "cl", styles, ["again"], name="one")
+    two = one._replace(name="two")
+    panels = [Panel(("gap",), "", Axis("epoch"), Axis("gap")) for _ in range(2)]
+    for panel, sources in zip(panels, ([one], [one, two]), strict=True):
+        for source in sources:
+            add_pairs(panel, source, Looks(sources), rows, "gap", equal=0.0)
+    assert panels[0].floor == ("noise floor (cl's twin)", [0, 1], [0, 0], [0, 0.1])
+    assert panels[0].series == []
+    assert panels[1].floor is None
+    assert [each.label for each in panels[1].series] == ["one:again · noise floor", "two:again · noise floor"]
 
 
 def test_a_sweep_folder_stands_for_its_runs(

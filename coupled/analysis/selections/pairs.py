@@ -68,10 +68,14 @@ def alignment(
 def add_pairs(
     panel: Panel, source: Source, looks: Looks, rows: pd.DataFrame, column: str, equal: float | None = None
 ) -> None:
-    """Add a line for each pair, and the noise floor from `equal`, the value of equal arms, to the most distant twin."""
+    """Add a line for each pair, and the noise floor from `equal`, the value of equal arms, to the most distant twin.
+
+    Of several sources the twins are grey lines, whose labels name the source.
+    """
+    band = equal is not None and len(looks.sources) == 1
     several = rows["reference"].nunique() > 1 if len(rows) else False
     for reference, arm, own in of_pairs(source, rows):
-        if equal is not None and arm in source.twins_of(reference):
+        if band and equal is not None and arm in source.twins_of(reference):
             _widen_floor(panel, own, column, equal)
             continue
         options = {"more": f"to {reference}" if several else "", "reference": reference}
