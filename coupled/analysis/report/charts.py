@@ -17,7 +17,7 @@ from coupled.analysis.selections.styles import DASHES, MARKERS
 Trace = dict[str, Any]
 Figure = dict[str, Any]
 LETTERS, STACKED = 36, 24  # of a line of an axis title: more are cut, of two panels one below the other
-BESIDE = {"rows": 1, "columns": 2, "pattern": "independent", "xgap": 0.16}
+BESIDE = {"rows": 1, "columns": 2, "pattern": "independent", "xgap": 0.2}
 HIDDEN = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
 
 
@@ -128,7 +128,7 @@ def _transparent(colour: str, share: float) -> str:
 
 def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
     """Title, scale and limits of an axis. A single epoch has one tick."""
-    found: dict[str, Any] = {"title": {"text": "<br>".join(textwrap.wrap(axis.title, letters))}}
+    found: dict[str, Any] = {"title": {"text": "<br>".join(textwrap.wrap(axis.title, letters)), "standoff": 6}}
     limits = {"clipmin": axis.low, "clipmax": axis.high}
     finite = {name: value for name, value in limits.items() if np.isfinite(value)}
     found |= {"tickformat": "d"} if axis.whole else {}

@@ -52,7 +52,7 @@ class ReportRun:
     @property
     def arm_settings(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings of every arm, as in run.json."""
-        return self.run.description["settings"]["arms"]  # type: ignore[no-any-return]
+        return self.run.description["settings"]["arms"]
 
     def twins_of(self, reference: str) -> list[str]:
         """The twins of this reference; of "": all twins of earlier arms."""

@@ -42,7 +42,7 @@ def quality(sources: Sources, looks: Looks) -> list[Panel]:
             for (metric, how, k, layer, split), group in metrics.groupby(
                 ["metric", "variant", "k", "module", "split"], sort=False, dropna=False
             ):
-                k_text = "" if pd.isna(k) else f"{k:g}"
+                k_text = "" if group["k"].isna().all() else f"{k:g}"
                 detail = f"{how} k={k_text}" if k_text else str(how)
                 low, high = limits(str(metric), "arm")
                 name = f"{metric} ({detail}), {layer}, {split}"
@@ -101,8 +101,9 @@ def few_shot(sources: Sources, looks: Looks) -> list[Panel]:
             for arm, own in of_arms(source, rows):
                 own = own.sort_values("shots")
                 errors, spread = 1 - own["value"], own["std"] if source.seeds == 1 else own["value_sd"]
-                options = {"more": f"epoch {epoch}", "interval": (errors - spread, errors + spread)}
-                panel.series.append(looks.series(source, arm, own["shots"], errors, **options))
+                interval = errors - spread, errors + spread
+                line = looks.series(source, arm, own["shots"], errors, f"epoch {epoch}", interval=interval)
+                panel.series.append(line)
                 bounds = _few_shot_bounds(source, arm, str(layer), str(classifier), str(metric), epoch)
                 bounds = bounds if split == "test" else bounds[:0]
                 for form, dash in BOUNDS.items():

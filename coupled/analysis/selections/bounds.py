@@ -58,15 +58,15 @@ def growth(sources: Sources, looks: Looks) -> list[Panel]:
         for reference, arm, own in of_pairs(source, whole_encoder(gaps, "global")):
             y = Axis(f"weight gap to {reference}, all weights as one vector", low=0.0)
             panel = panels.panel((reference,), f"to {reference}", y)
-            options = {"reference": reference}
-            panel.series.append(looks.series(source, arm, own["epoch"], own["gap"], kind="points", **options))  # type: ignore[arg-type]
+            points = looks.series(source, arm, own["epoch"], own["gap"], reference=reference, kind="points")
+            panel.series.append(points)
             of_pair = fits[(fits["reference"] == reference) & (fits["arm"] == arm)]
             epochs = np.linspace(0, float(own["epoch"].max()), 80)
             for model, (sign, dash) in CURVES.items():
                 for fit in of_pair[of_pair["model"] == model].to_dict("records"):
                     with np.errstate(over="ignore", invalid="ignore"):  # a gap in the line
                         curve = fit["slope"] * epochs * exprel(sign * fit["rate"] * epochs)
-                    panel.series.append(looks.series(source, arm, epochs, curve, model, dash=dash, **options))
+                    panel.series.append(looks.series(source, arm, epochs, curve, model, reference, dash=dash))
     return panels.filled()
 
 

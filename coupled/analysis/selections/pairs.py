@@ -78,10 +78,9 @@ def add_pairs(
         if band and equal is not None and arm in source.twins_of(reference):
             _widen_floor(panel, own, column, equal)
             continue
-        options = {"more": f"to {reference}" if several else "", "reference": reference}
-        panel.series.append(
-            looks.series(source, arm, own["epoch"], own[column], interval=interval_of(own, column), **options)
-        )
+        more, interval = f"to {reference}" if several else "", interval_of(own, column)
+        line = looks.series(source, arm, own["epoch"], own[column], more, reference, interval=interval)
+        panel.series.append(line)
 
 
 def _widen_floor(panel: Panel, rows: pd.DataFrame, column: str, equal: float) -> None:
