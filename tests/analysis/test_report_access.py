@@ -121,6 +121,7 @@ def test_the_page_works_with_the_keyboard(browser: Any, path: Path) -> None:
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
     page.keyboard.press("Enter")
     assert page.evaluate(focused.format("id")) == "content"
+    page.evaluate("drawEvery()")
     slider = page.locator("#chart-layers input[type=range]")
     slider.focus()
     page.keyboard.press("ArrowLeft")
