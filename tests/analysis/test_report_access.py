@@ -16,7 +16,12 @@ from coupled.analysis.tables import whole_encoder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-FEW = ("weight_gap", "test_alignment", "verify")  # tables: few charts, of each kind one; axe reads every element
+FEW = (
+    "weight_gap",
+    "weight_gap_growth",
+    "test_alignment",
+    "verify",
+)  # tables: few charts, of each kind one; axe reads every element
 
 
 @pytest.fixture(scope="module")
