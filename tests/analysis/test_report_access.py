@@ -16,7 +16,12 @@ from coupled.analysis.tables import whole_encoder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-FEW = ("weight_gap", "test_alignment", "verify")  # tables: few charts, of each kind one; axe reads every element
+FEW = (
+    "weight_gap",
+    "weight_gap_growth",
+    "test_alignment",
+    "verify",
+)  # tables: few charts, of each kind one; axe reads every element
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +126,7 @@ def test_the_page_works_with_the_keyboard(browser: Any, path: Path) -> None:
     assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
     page.keyboard.press("Enter")
     assert page.evaluate(focused.format("id")) == "content"
+    page.evaluate("drawEvery()")
     slider = page.locator("#chart-layers input[type=range]")
     slider.focus()
     page.keyboard.press("ArrowLeft")
