@@ -86,9 +86,9 @@ def test_a_chart_has_its_numbers_in_words_and_in_a_table(page: Any, path: Path) 
     gaps = whole_encoder(pd.read_csv(path.parent / "analysis/weight_gap.csv"), "mean").query("arm == 'scl'")
     image = page.locator("#chart-headline .main-svg[role=img]")
     said = image.get_attribute("aria-label")
-    assert said.startswith("weight gap, mean over layers at epoch 3: nscl 0.0")
+    assert said.startswith("weight gap to cl, mean over layers at epoch 3: nscl 0.0")
     assert f"scl {gaps['gap'].iloc[-1]:.4g}, ce " in said
-    assert "CKA of h, test images at epoch 3: nscl 0.9" in said
+    assert "CKA with cl, test images, h at epoch 3: nscl 0.9" in said
     assert page.locator("#chart-headline .main-svg:not([role=img]):not([aria-hidden])").count() == 0
     maps = page.locator("#chart-layers .main-svg[role=img]").get_attribute("aria-label")
     every = pd.read_csv(path.parent / "analysis/weight_gap.csv")
@@ -103,7 +103,7 @@ def test_a_chart_has_its_numbers_in_words_and_in_a_table(page: Any, path: Path) 
     rows = page.locator("#chart-headline .numbers tbody tr")
     wait_until(page, "document.querySelectorAll('#chart-headline .numbers tbody tr').length === 24")
     cells = rows.nth(7).locator("td").all_inner_texts()
-    assert cells == ["scl", "3", "weight gap, mean over layers", f"{gaps['gap'].iloc[-1]:.4g}"]
+    assert cells == ["scl", "3", "weight gap to cl, mean over layers", f"{gaps['gap'].iloc[-1]:.4g}"]
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
     page.locator("#chart-headline .copy").click()
     assert page.evaluate("window.copied").splitlines()[0] == "line,epoch,quantity,value"

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from support.report_parts import changed, copied, report_runs
 
-from coupled.analysis.report.charts import TraceStyles
 from coupled.analysis.report.further_measures import MEASURES, measures
 from coupled.analysis.report.missing import FURTHER, further_tables
 from coupled.analysis.report.page_tables import Table, to_measure, without_empty_columns
@@ -100,12 +99,7 @@ def test_further_measures_are_listed_until_they_exist(measured_run: Path, tmp_pa
         pd.DataFrame([rows_of(name, "cl", 0.5)]).to_csv(run / "analysis" / name, index=False)
     (read,) = report_runs(run)
     assert further_tables(read) == []
-    titles = {
-        part.title
-        for each in sections([read], TraceStyles([read]))
-        for part in each["parts"]
-        if each["key"] == "measures"
-    }
+    titles = {part.title for each in sections([read]) for part in each["parts"] if each["key"] == "measures"}
     assert titles == {each.title for each in MEASURES}
 
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -26,6 +27,7 @@ from support import forked_python
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "hypothesis", "pytest", "coupled.coordinator", "coupled.datasets.digits"])
 
+_environment = threading.RLock()  # starting a process changes PYTHONPATH for a moment
 _servers: list[tuple[ForkServerProcess, Any]] = []
 
 _first = os.getpid() * 97 % 12_000  # parallel test processes need different ports
@@ -35,6 +37,11 @@ _ports = itertools.cycle([*range(20_000 + _first, 32_000), *range(20_000, 20_000
 def process(function: Callable[..., Any], *arguments: Any, daemon: bool = False) -> ForkServerProcess:
     """Start a process that runs `function(*arguments)` and return it."""
     started = _context.Process(target=function, args=arguments, daemon=daemon)
+    with _environment:
+        return _started(started)
+
+
+def _started(started: ForkServerProcess) -> ForkServerProcess:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # read by the server, which the first call starts
     try:
@@ -54,9 +61,14 @@ def free_port() -> int:
             return port
 
 
-@functools.cache
 def python() -> Path:
     """Return an executable that runs Python programs in forked processes; it takes the options -c, -m, -P and -u."""
+    with _environment:
+        return _python()
+
+
+@functools.cache
+def _python() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="forked"))
     ours, theirs = multiprocessing.Pipe()
     server = process(forked_python.serve, str(folder / "socket"), theirs, daemon=True)
@@ -75,7 +87,7 @@ def stop() -> None:
     if _servers:
         shutil.rmtree(python().parent)
     _servers.clear()
-    python.cache_clear()
+    _python.cache_clear()
 
 
 class Program:

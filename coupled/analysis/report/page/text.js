@@ -3,7 +3,7 @@
 const MOST_NAMED = 8; // lines of a chart in its sentence
 
 const rounded = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value ?? ""));
-const titleOf = (layout, axis) => layout[axis.replace(/^([xy])/, "$1axis")]?.title?.text ?? "";
+const titleOf = (layout, axis) => layout[axis.replace(/^([xy])/, "$1axis")]?.title?.text?.replaceAll("<br>", " ") ?? "";
 const isShown = (trace) => trace.visible !== false && !(trace.meta && trace.meta.profile); // a profile repeats its map
 
 function lastPoint(trace) { // the last point of a line that has a value
