@@ -103,10 +103,13 @@ def test_a_chart_has_its_numbers_in_words_and_in_a_table(page: Any, path: Path) 
     rows = page.locator("#chart-headline .numbers tbody tr")
     wait_until(page, "document.querySelectorAll('#chart-headline .numbers tbody tr').length === 24")
     cells = rows.nth(7).locator("td").all_inner_texts()
-    assert cells == ["scl", "3", "weight gap to cl, mean over layers", f"{gaps['gap'].iloc[-1]:.4g}"]
+    assert cells == ["scl", "3", "weight gap to cl, mean over layers", f"{gaps['gap'].iloc[-1]:.4g}", "", ""]
+    _, _, quantity, value, low, high = rows.nth(19).locator("td").all_inner_texts()
+    assert quantity == "CKA with cl, test images, h"
+    assert float(low) < float(value) < float(high)
     page.evaluate("navigator.clipboard.writeText = async text => { window.copied = text; }")
     page.locator("#chart-headline .copy").click()
-    assert page.evaluate("window.copied").splitlines()[0] == "line,epoch,quantity,value"
+    assert page.evaluate("window.copied").splitlines()[0] == "line,epoch,quantity,value,low,high"
     assert page.locator("#said").inner_text() == "copied"
     page.locator("#chart-headline summary").click()
     page.locator("#chart-layers summary").click()
