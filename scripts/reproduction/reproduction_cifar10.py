@@ -61,7 +61,7 @@ def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
     if name == "trend" and factor:
         if values is None:
             return NOT_MEASURED
-        answer = trend(last(of(values, "nscl")), factor, word)
+        answer = trend(last(of(values, "nscl", distances.FLOOR)), factor, word, ["arm"])
         shown = "\n\n".join(markdown(table) for table in answer.tables.values())
         return "\n".join(f"* {sentence}" for sentence in answer.sentences) + "\n\n" + shown
     table = TABLES[name]
@@ -75,11 +75,11 @@ def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
 
 
 def draw(sweep: str, values: pd.DataFrame) -> Figure:
-    """The distances over the epochs, or of NSCL against the factor."""
+    """The distances over the epochs, or those of NSCL and the noise floor against the factor."""
     if sweep == SWEEP:
         return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
     factor, _ = FACTORS[sweep]
-    final, title = last(of(values, "nscl")), "NSCL against CL on CIFAR-10"
+    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL and the noise floor against CL on CIFAR-10"
     if not pd.api.types.is_numeric_dtype(final[factor]):
-        return points(final, factor, SCORES, title=title)
-    return against(final, factor, SCORES, title=title)
+        return points(of(final, "nscl"), factor, SCORES, title="NSCL against CL on CIFAR-10")
+    return against(final, factor, SCORES, series="arm", title=title)

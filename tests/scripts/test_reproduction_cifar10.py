@@ -126,13 +126,15 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     assert named == [str(case) for case in cases for _ in range(4)]
     figure = cifar10.draw(sweep, both)
     assert "n = 2 seeds" in figure.get_suptitle()
-    drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines])
-    assert sorted(drawn[:4]) == [0.8, 0.8, 0.8, 0.9]
+    drawn = [line.get_ydata() for line in figure.axes[0].lines]
     if factor == "encoder.name":
-        bars = [line.get_segments()[0][0][1] for line in figure.axes[0].collections]
+        means = [line.get_segments()[0][0][1] for line in figure.axes[0].collections]
+        seeds = np.concatenate(drawn)
     else:
-        bars = list(drawn[4:])
-    assert bars == pytest.approx([0.8, 0.85])
+        seeds, means, floor_seeds, floor = drawn  # points and means of `nscl`, then of the noise floor
+        assert (list(floor_seeds), list(floor)) == ([0.9] * 4, pytest.approx([0.9, 0.9]))
+    assert sorted(seeds) == [0.8, 0.8, 0.8, 0.9]
+    assert means == pytest.approx([0.8, 0.85])
 
 
 def test_the_subset_has_as_many_images_for_any_number_of_classes(
