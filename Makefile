@@ -17,8 +17,8 @@ demo: .venv/installed
 	$(BIN)/torchrun --standalone --nproc_per_node=1 coupled/train.py --config configs/demo.yaml --overwrite
 	$(BIN)/python analysis/weight_gap.py --run-dir runs/demo --compare nscl scl ce
 	$(BIN)/python analysis/alignment.py --run-dir runs/demo --layers stages --cross-layer --num-images 500
-	$(BIN)/python analysis/alignment.py --run-dir runs/demo --split test --layers h --metrics cka rsa --confidence 1000
-	$(BIN)/python analysis/quality.py --run-dir runs/demo --split test --layers h --epochs 0:20:10 --shots 1 5 20 \
+	$(BIN)/python analysis/alignment.py --run-dir runs/demo --split test --layers h --metrics cka rsa --confidence 1000 --epochs 0:20:5
+	$(BIN)/python analysis/quality.py --run-dir runs/demo --split test --layers h --epochs 0:20:10 --shots 5 \
 	  --metrics nccc knn few_shot few_shot_two_way cdnv directional_cdnv root_cdnv
 	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:5
 	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # status 1: a score is below a bound
